@@ -1,0 +1,1 @@
+"""Training data attribution by LoRIF, as Dagster software-defined assets."""

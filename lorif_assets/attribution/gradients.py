@@ -1,0 +1,178 @@
+"""Per-example projected gradients by hooks (method: stage 1). Weight gradients are never formed.
+
+For a layer with input X [T, I] and output gradient dY [T, O] of one example's token-summed loss, the gradient of its
+weight is X^T dY; collected is G = (X P_in)^T (dY P_out) [d1, d2]. Only activation gradients are propagated: every
+weight is frozen and the input embeddings are made to require grad.
+"""
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from lorif_assets.attribution.layers import LayerError
+from lorif_assets.attribution.projection import LayerProjection
+
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Padded examples: token ids, attention mask (False on padding) and labels (-100 carries no loss), all [B, T]."""
+
+    input_ids: Int[Tensor, "B T"]
+    attention_mask: Bool[Tensor, "B T"]
+    labels: Int[Tensor, "B T"]
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """Return the batch on another device."""
+        return TokenBatch(
+            *(t.to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.labels))
+        )
+
+
+@dataclass(frozen=True)
+class BatchGradients:
+    """Losses [B] (summed over target tokens, nats) and, per layer name, projected gradients G [B, d1, d2]."""
+
+    losses: Float[Tensor, " B"]
+    gradients: dict[str, Float[Tensor, "B d1 d2"]]
+
+
+def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"]) -> Float[Tensor, " B"]:
+    """Return each example's cross-entropy summed over its target tokens, each predicted from the tokens before it.
+
+    A sum, not a mean, makes an example's gradient independent of what shares its batch.
+    """
+    targets = labels[:, 1:]
+    # In FP32 at least: BF16 has too few digits for a log-sum-exp over a vocabulary.
+    scores = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
+    losses = functional.cross_entropy(scores.transpose(1, 2), targets, ignore_index=IGNORED_LABEL, reduction="none")
+    return losses.sum(dim=1)
+
+
+class GradientCollector:
+    """Collects the projected gradients of a causal language model's examples, batch by batch.
+
+    Used as a context manager: inside it the model is in eval mode and frozen; on leaving, hooks are removed and the
+    model's own flags come back. Results do not depend on batch size, order or padding beyond floating point.
+    Projections and products are in FP32 (FP64 for an FP64 model), whatever the model's type.
+
+    Raises:
+        LayerError: a projection names a module that the model does not have.
+    """
+
+    def __init__(self, model: nn.Module, projections: Iterable[LayerProjection]) -> None:
+        self._model = model
+        modules = dict(model.named_modules())
+        self._layers: list[tuple[nn.Module, LayerProjection]] = []
+        for projection in projections:
+            module = modules.get(projection.layer.name)
+            if module is None:
+                raise LayerError(f"the model has no layer {projection.layer.name!r}; was it saved from another model?")
+            weight = next(module.parameters())
+            dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+            self._layers.append((module, projection.to(weight.device, dtype)))
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self._batch_shape = (0, 0)
+        self._gradients: dict[str, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+        self._trainable: list[nn.Parameter] = []
+        self._was_training = False
+
+    def __enter__(self) -> Self:
+        self._was_training = self._model.training
+        self._model.eval()
+        self._trainable = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        for parameter in self._trainable:
+            parameter.requires_grad_(False)
+        embeddings: nn.Module = self._model.get_input_embeddings()  # type: ignore[operator]
+        self._handles.append(embeddings.register_forward_hook(_require_grad))
+        for module, projection in self._layers:
+            self._handles.append(module.register_forward_hook(self._forward_hook(projection)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for parameter in self._trainable:
+            parameter.requires_grad_(True)
+        self._model.train(self._was_training)
+
+    def collect(self, batch: TokenBatch) -> BatchGradients:
+        """Run one forward and one backward pass over a batch.
+
+        Raises:
+            LayerError: a tracked layer was not called, or its input is not one row per token of the batch.
+        """
+        self._gradients = {}
+        self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
+        positions = (batch.attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        with torch.enable_grad():
+            output = self._model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask.long(),
+                use_cache=False,
+                **({"position_ids": positions} if self._takes_positions else {}),
+            )
+            losses = token_summed_losses(output.logits, batch.labels.to(output.logits.device))
+            losses.sum().backward()
+        missing = [p.layer.name for _, p in self._layers if p.layer.name not in self._gradients]
+        if missing:
+            raise LayerError(
+                f"layer {missing[0]!r} got no gradient ({len(missing)} such): the forward pass does not call it, or "
+                "the loss does not depend on it. Take it out with `recipe.exclude_layers`"
+            )
+        gradients, self._gradients = self._gradients, {}
+        return BatchGradients(losses.detach(), gradients)
+
+    def _forward_hook(self, projection: LayerProjection) -> Any:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if not output.requires_grad:
+                return
+            x = self._per_example(inputs[0].detach(), projection)
+            x = x.to(_compute_dtype(x))
+            projected_input = x if projection.p_in is None else x @ projection.p_in
+
+            def on_output_gradient(dy: Tensor) -> None:
+                dy = self._per_example(dy, projection)
+                dy = dy.to(_compute_dtype(dy))
+                projected = dy if projection.p_out is None else dy @ projection.p_out
+                g = torch.einsum("bti,bto->bio", projected_input, projected)
+                name = projection.layer.name
+                # A module that a forward pass calls more than once has the sum of its calls as gradient.
+                self._gradients[name] = self._gradients[name] + g if name in self._gradients else g
+
+            output.register_hook(on_output_gradient)
+
+        return hook
+
+    def _per_example(self, x: Tensor, projection: LayerProjection) -> Tensor:
+        """Return x as [B, T, width]; some models flatten batch and tokens before a linear layer."""
+        b, t = self._batch_shape
+        if x.ndim == 3 and x.shape[0] == b:
+            return x
+        if x.ndim == 2 and x.shape[0] == b * t:
+            return x.reshape(b, t, -1)
+        raise LayerError(
+            f"layer {projection.layer.name!r} got a tensor of shape {list(x.shape)} for a batch of {b} examples of {t} "
+            "tokens: its rows are not the batch's tokens (a routed expert?). Take it out with `recipe.exclude_layers`"
+        )
+
+
+def _require_grad(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output.requires_grad_(True)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

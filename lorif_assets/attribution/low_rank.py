@@ -1,0 +1,65 @@
+"""Rank-c factors of projected gradients, G ~ u v^T, by batched block power iteration (method: stage 1)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+_START_SEED = 20_601
+
+
+@dataclass(frozen=True)
+class GradientFactors:
+    """Factors u [n, d1, c], v [n, d2, c] of n projected gradients; v has orthonormal columns, all weight sits in u."""
+
+    u: Float[Tensor, "n d1 c"]
+    v: Float[Tensor, "n d2 c"]
+
+    def dense(self) -> Float[Tensor, "n D"]:
+        """Return vec(u v^T), row-major: [n, d1 d2]."""
+        return torch.einsum("nic,njc->nij", self.u, self.v).flatten(1)
+
+    def squared_norms(self) -> Float[Tensor, " n"]:
+        """Return ||u v^T||_F^2 of each example, in FP64, exactly from the factors: sum((u^T u) * (v^T v))."""
+        u, v = self.u.double(), self.v.double()
+        return torch.einsum("nic,nid,njc,njd->n", u, u, v, v)
+
+
+def power_iterations(c: int) -> int:
+    """Return the default number of iterations: 8 for rank 1, else 16."""
+    return 8 if c == 1 else 16
+
+
+def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int) -> GradientFactors:
+    """Factorise n gradients at once.
+
+    Args:
+        gradients: G [n, d1, d2]; factorised in its own precision, FP32 at least.
+        c: rank; at c >= min(d1, d2) the product u v^T is G itself, and the factors have min(d1, d2) columns.
+
+    Returns:
+        The factors. A zero gradient gives u = 0 and some orthonormal v.
+    """
+    if c < 1:
+        raise ValueError(f"the rank of the factors must be at least 1, found {c}")
+    g = gradients.to(torch.promote_types(gradients.dtype, torch.float32))
+    n, d1, d2 = g.shape
+    c = min(c, d1, d2)
+    generator = torch.Generator().manual_seed(_START_SEED)
+    start = torch.randn(d2, c, generator=generator, dtype=torch.float32)
+    v = _orthonormal(start.to(g).expand(n, d2, c))
+    for _ in range(power_iterations(c)):
+        u = _orthonormal(g @ v)
+        v = _orthonormal(g.mT @ u)
+    return GradientFactors(u=g @ v, v=v)
+
+
+def _orthonormal(x: Float[Tensor, "n d c"]) -> Float[Tensor, "n d c"]:
+    """Return orthonormal columns that span those of x."""
+    if x.shape[-1] == 1:
+        # One column's QR is its normalisation; a zero column stays zero until the product brings it back.
+        return functional.normalize(x, dim=1, eps=torch.finfo(x.dtype).tiny)
+    q: Tensor = torch.linalg.qr(x).Q
+    return q

@@ -1,0 +1,118 @@
+"""Influence scores: preconditioned dense queries against streamed factors (method: stage 3).
+
+score(q, i) = sum over layers of vec(G_q)^T H^-1 vec(G_i). H^-1 is symmetric, so it is applied to the query once; a
+larger score means that example i lowers the loss of query q more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lorif_assets.attribution.low_rank import GradientFactors
+
+
+def block_scores(
+    queries: Mapping[str, Float[Tensor, "Q D"]], factors: Mapping[str, GradientFactors]
+) -> Float[Tensor, "Q n"]:
+    """Return the scores of n examples, summed over layers.
+
+    Args:
+        queries: per layer vec(H^-1 G_q) of the Q queries.
+        factors: per layer the factors of the same n examples.
+
+    Raises:
+        ValueError: the two name different layers.
+    """
+    if queries.keys() != factors.keys():
+        odd = sorted(queries.keys() ^ factors.keys())
+        raise ValueError(f"queries and factors name different layers, for instance {odd[0]!r}")
+    # Rebuilding u v^T costs n c D once; the product with Q queries is then Q n D, whatever c is.
+    terms = (queries[layer] @ factors[layer].dense().mT for layer in queries)
+    total = next(terms)
+    for term in terms:
+        total = total + term
+    return total
+
+
+@dataclass(frozen=True)
+class ScoreExtremes:
+    """The running highest and lowest scores [Q, <= k] of each query, most extreme first, with example positions.
+
+    Ties go to the earlier position, so that cutting the stream elsewhere changes nothing.
+    """
+
+    k: int
+    highest: Float[Tensor, "Q h"]
+    highest_positions: Int[Tensor, "Q h"]
+    lowest: Float[Tensor, "Q h"]
+    lowest_positions: Int[Tensor, "Q h"]
+
+    @classmethod
+    def empty(cls, n_queries: int, k: int) -> "ScoreExtremes":
+        """Return the extremes of no scores."""
+        scores, positions = torch.empty(n_queries, 0), torch.empty(n_queries, 0, dtype=torch.long)
+        return cls(k, scores, positions, scores, positions)
+
+    def update(self, scores: Float[Tensor, "Q n"], first_position: int) -> "ScoreExtremes":
+        """Return the extremes with the scores of the examples at positions first_position, first_position + 1, ..."""
+        positions = torch.arange(first_position, first_position + scores.shape[1], device=scores.device)
+        positions = positions.expand(scores.shape[0], -1)
+        high = torch.cat([self.highest.to(scores), scores], dim=1)
+        high_at = torch.cat([self.highest_positions.to(scores.device), positions], dim=1)
+        low = torch.cat([self.lowest.to(scores), scores], dim=1)
+        low_at = torch.cat([self.lowest_positions.to(scores.device), positions], dim=1)
+        return ScoreExtremes(
+            self.k, *_leading(high, high_at, self.k, descending=True), *_leading(low, low_at, self.k, descending=False)
+        )
+
+
+def _leading(scores: Tensor, positions: Tensor, k: int, *, descending: bool) -> tuple[Tensor, Tensor]:
+    order = torch.sort(scores, dim=1, descending=descending, stable=True).indices[:, :k]
+    return scores.gather(1, order), positions.gather(1, order)
+
+
+@dataclass(frozen=True)
+class ScoreMoments:
+    """Running sums of each query's scores, in FP64: what concentration and spread are computed from."""
+
+    count: int
+    total: Float[Tensor, " Q"]
+    squares: Float[Tensor, " Q"]
+    magnitude: Float[Tensor, " Q"]
+    positive: Float[Tensor, " Q"]
+
+    @classmethod
+    def empty(cls, n_queries: int) -> "ScoreMoments":
+        """Return the moments of no scores."""
+        zeros = torch.zeros(n_queries, dtype=torch.float64)
+        return cls(0, zeros, zeros, zeros, zeros)
+
+    def update(self, scores: Float[Tensor, "Q n"]) -> "ScoreMoments":
+        """Return the moments with more scores."""
+        s = scores.double().cpu()
+        return ScoreMoments(
+            self.count + s.shape[1],
+            self.total + s.sum(1),
+            self.squares + s.square().sum(1),
+            self.magnitude + s.abs().sum(1),
+            self.positive + s.clamp(min=0).sum(1),
+        )
+
+    @property
+    def mean(self) -> Float[Tensor, " Q"]:
+        """Mean score of each query."""
+        return self.total / max(self.count, 1)
+
+    @property
+    def std(self) -> Float[Tensor, " Q"]:
+        """Standard deviation of each query's scores, over all examples."""
+        return (self.squares / max(self.count, 1) - self.mean.square()).clamp(min=0).sqrt()
+
+
+def share_of_positive(extremes: ScoreExtremes, moments: ScoreMoments, k: int) -> Float[Tensor, " Q"]:
+    """Return the share of each query's positive influence that its k highest examples hold, from 0 to 1."""
+    top = extremes.highest[:, :k].double().cpu().clamp(min=0).sum(1)
+    return torch.where(moments.positive > 0, top / moments.positive.clamp(min=torch.finfo(torch.float64).tiny), 0.0)

@@ -1,0 +1,25 @@
+"""Errors that a user can act on: each message names the thing, what was expected, what was found and what to do."""
+
+
+class LorifError(Exception):
+    """Base of every error that a wrong setting, source, checkpoint or table raises."""
+
+
+class SettingsError(LorifError):
+    """A setting is missing, out of range or contradicts another."""
+
+
+class SourceError(LorifError):
+    """Training data or a query file is missing, empty, malformed or lacks a column."""
+
+
+class CheckpointError(LorifError):
+    """A checkpoint cannot be used: missing files, unsafe format, no tokenizer, a vocabulary that does not fit."""
+
+
+class MismatchError(LorifError):
+    """Two stored results disagree about what they were computed from (recipe, weights, tokenizer, projection, data)."""
+
+
+class TableError(LorifError):
+    """A table of the lake is absent, has an unexpected schema or was changed by a writer that is not this project."""

@@ -1,0 +1,79 @@
+"""Settings of one source of training examples or queries: where the rows are and which columns mean what."""
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SourceFormat(StrEnum):
+    """How a source's files are read; `auto` decides by what lies at the path."""
+
+    AUTO = "auto"
+    PARQUET = "parquet"
+    JSONL = "jsonl"
+    DELTA = "delta"
+    DATASETS = "datasets"
+
+
+class Columns(BaseModel):
+    """Which columns of a source hold what.
+
+    Exactly one kind of content is used: `text`, or `prompt` and `completion`, or `messages`, or `input_ids` (with
+    optional `labels`). With none of them named, columns that carry these very names are used.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | None = Field(None, description="Column with a unique id per row; default: '<shard>/<row>'.")
+    text: str | None = Field(None, description="Column with plain text; the loss is on every token.")
+    prompt: str | None = Field(None, description="Column with the prompt; it carries no loss.")
+    completion: str | None = Field(None, description="Column with the completion; the loss is on its tokens.")
+    messages: str | None = Field(
+        None, description="Column with chat messages (role, content), rendered by the tokenizer's chat template."
+    )
+    input_ids: str | None = Field(None, description="Column with token ids, used exactly as given.")
+    labels: str | None = Field(None, description="Column with labels for `input_ids`; -100 carries no loss.")
+    metadata: tuple[str, ...] | None = Field(
+        None, description="Columns kept as metadata; default: every column that has no other role."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_content(self) -> Self:
+        kinds = {
+            "text": self.text is not None,
+            "prompt and completion": self.prompt is not None or self.completion is not None,
+            "messages": self.messages is not None,
+            "input_ids": self.input_ids is not None,
+        }
+        named = [kind for kind, used in kinds.items() if used]
+        if len(named) > 1:
+            raise ValueError(f"name one kind of content, not {' and '.join(named)}")
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("`prompt` and `completion` go together: name both columns, or neither")
+        if self.labels is not None and self.input_ids is None:
+            raise ValueError("`labels` needs `input_ids`")
+        return self
+
+
+class Source(BaseModel):
+    """One named source of rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the source; shard names begin with it."
+    )
+    path: str = Field(
+        description="A file, a directory, a glob, a Delta table or a saved `datasets` directory. Relative paths start "
+        "at the folder of lorif.toml."
+    )
+    format: SourceFormat = Field(SourceFormat.AUTO, description="How to read the path.")
+    columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
+    rows_per_shard: int = Field(2_000, ge=1, description="Rows of one file that make a shard (files, `datasets`).")
+    buckets: int = Field(
+        16,
+        ge=1,
+        description="Shards of a Delta source: rows are dealt to them by a hash of their id, so that an edit "
+        "touches one shard. Needs `columns.id`.",
+    )

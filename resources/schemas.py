@@ -1,0 +1,190 @@
+"""The lake's tables: their columns, types and partition columns, declared once and checked on every write.
+
+`gradient_factors` is open-ended: after the columns named here it has one `large_binary` column per tracked layer, named
+by the layer's module path, that holds the bytes of u and then v of each example (row-major, codec in `factor_codec`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """Columns and partition columns of one Delta table.
+
+    `open_columns` is the type of further columns that a table may have (one per layer), or None for a closed table.
+    """
+
+    name: str
+    partition_by: tuple[str, ...]
+    columns: pa.Schema
+    open_columns: pa.DataType | None = None
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in columns.items()])
+
+
+# The content of one example, in whichever of the four formats the source has; the other columns are null.
+EXAMPLE_CONTENT: Mapping[str, pa.DataType] = {
+    "format": pa.string(),  # text | prompt_completion | messages | input_ids
+    "text": pa.string(),
+    "prompt": pa.string(),
+    "completion": pa.string(),
+    "messages": pa.string(),  # JSON
+    "input_ids": pa.list_(pa.int32()),
+    "labels": pa.list_(pa.int32()),
+    "content_hash": pa.string(),
+    "metadata": pa.string(),  # JSON object
+}
+
+TRAINING_EXAMPLES = TableSchema(
+    "training_examples",
+    ("shard",),
+    _schema(
+        shard=pa.string(),
+        example_id=pa.string(),
+        row=pa.int64(),  # position in the source's shard, rejected rows counted
+        **EXAMPLE_CONTENT,
+        shard_hash=pa.string(),
+    ),
+)
+
+QUERY_EXAMPLES = TableSchema(
+    "query_examples",
+    ("query_set",),
+    _schema(
+        query_set=pa.string(),
+        query_id=pa.string(),
+        row=pa.int64(),
+        **EXAMPLE_CONTENT,
+        query_set_hash=pa.string(),
+    ),
+)
+
+REJECTED = TableSchema(
+    "rejected",
+    ("stage", "part"),
+    _schema(
+        stage=pa.string(),  # the asset that set the row aside
+        part=pa.string(),  # the partition key of that asset
+        example_id=pa.string(),
+        row=pa.int64(),
+        reason=pa.string(),
+        excerpt=pa.string(),  # the beginning of the row, for recognising it
+    ),
+)
+
+CHECKPOINTS = TableSchema(
+    "checkpoints",
+    (),
+    _schema(
+        checkpoint=pa.string(),
+        uri=pa.string(),
+        step=pa.int64(),
+        weights_hash=pa.string(),
+        tokenizer_hash=pa.string(),
+        model_type=pa.string(),
+        n_parameters=pa.int64(),
+        layers=pa.string(),  # JSON: [{"layer", "d_in", "d_out", "d1", "d2"}], of the layers that the recipe tracks
+        recipe_hash=pa.string(),
+    ),
+)
+
+GRADIENT_FACTORS = TableSchema(
+    "gradient_factors",
+    ("checkpoint", "shard"),
+    _schema(
+        checkpoint=pa.string(),
+        shard=pa.string(),
+        example_id=pa.string(),
+        row=pa.int64(),
+        loss=pa.float32(),  # summed over the target tokens, nats
+        n_target_tokens=pa.int32(),
+        truncated=pa.bool_(),
+        recipe_hash=pa.string(),
+        weights_hash=pa.string(),
+        tokenizer_hash=pa.string(),
+        projection=pa.string(),  # fingerprint of the projections
+        shard_hash=pa.string(),
+        factor_codec=pa.string(),
+    ),
+    open_columns=pa.large_binary(),
+)
+
+SVD_PRECONDITIONERS = TableSchema(
+    "svd_preconditioners",
+    ("checkpoint",),
+    _schema(
+        checkpoint=pa.string(),
+        layer=pa.string(),
+        d1=pa.int32(),
+        d2=pa.int32(),
+        r=pa.int32(),
+        eigenvalues=pa.list_(pa.float64()),
+        trace=pa.float64(),
+        damping=pa.float64(),
+        captured_energy=pa.float64(),  # sum of the leading eigenvalues / trace
+        n_examples=pa.int64(),
+        state_uri=pa.string(),  # safetensors file, relative to the lake root
+        ledger=pa.string(),  # JSON: [{"shard", "shard_hash", "n_examples"}], sorted
+        ledger_hash=pa.string(),
+        recipe_hash=pa.string(),
+        weights_hash=pa.string(),
+        projection=pa.string(),
+    ),
+)
+
+QUERY_SCORES = TableSchema(
+    "query_scores",
+    ("checkpoint", "query_set"),
+    _schema(
+        checkpoint=pa.string(),
+        query_set=pa.string(),
+        query_id=pa.string(),
+        side=pa.string(),  # highest: proponents | lowest: opponents | all: every pair was asked for
+        rank=pa.int32(),  # from 1; the most extreme first
+        example_id=pa.string(),
+        shard=pa.string(),
+        score=pa.float32(),
+        recipe_hash=pa.string(),
+        computed_from=pa.string(),  # hash of weights, query set, ledger and recipe
+    ),
+)
+
+QUERY_SUMMARIES = TableSchema(
+    "query_summaries",
+    ("checkpoint", "query_set"),
+    _schema(
+        checkpoint=pa.string(),
+        query_set=pa.string(),
+        query_id=pa.string(),
+        loss=pa.float32(),
+        n_target_tokens=pa.int32(),
+        n_examples=pa.int64(),
+        score_mean=pa.float64(),
+        score_std=pa.float64(),
+        score_abs_sum=pa.float64(),
+        positive_sum=pa.float64(),
+        top_10_share=pa.float64(),  # share of the positive scores' sum in the 10 highest
+        top_100_share=pa.float64(),
+        recipe_hash=pa.string(),
+        computed_from=pa.string(),
+    ),
+)
+
+TABLES: Mapping[str, TableSchema] = {
+    schema.name: schema
+    for schema in (
+        TRAINING_EXAMPLES,
+        QUERY_EXAMPLES,
+        REJECTED,
+        CHECKPOINTS,
+        GRADIENT_FACTORS,
+        SVD_PRECONDITIONERS,
+        QUERY_SCORES,
+        QUERY_SUMMARIES,
+    )
+}
