@@ -49,6 +49,7 @@ TRAINING_EXAMPLES = TableSchema(
         row=pa.int64(),  # position in the source's shard, rejected rows counted
         **EXAMPLE_CONTENT,
         shard_hash=pa.string(),
+        source_version=pa.string(),  # of the file it was read from: whether to read it again
     ),
 )
 
@@ -61,6 +62,7 @@ QUERY_EXAMPLES = TableSchema(
         row=pa.int64(),
         **EXAMPLE_CONTENT,
         query_set_hash=pa.string(),
+        source_version=pa.string(),
     ),
 )
 
@@ -79,7 +81,7 @@ REJECTED = TableSchema(
 
 CHECKPOINTS = TableSchema(
     "checkpoints",
-    (),
+    ("checkpoint",),
     _schema(
         checkpoint=pa.string(),
         uri=pa.string(),
@@ -90,6 +92,7 @@ CHECKPOINTS = TableSchema(
         n_parameters=pa.int64(),
         layers=pa.string(),  # JSON: [{"layer", "d_in", "d_out", "d1", "d2"}], of the layers that the recipe tracks
         recipe_hash=pa.string(),
+        files_version=pa.string(),  # sizes and times of the files: whether to hash them again
     ),
 )
 
@@ -116,21 +119,22 @@ GRADIENT_FACTORS = TableSchema(
 
 SVD_PRECONDITIONERS = TableSchema(
     "svd_preconditioners",
-    ("checkpoint",),
+    ("checkpoint", "layer"),
     _schema(
         checkpoint=pa.string(),
         layer=pa.string(),
         d1=pa.int32(),
         d2=pa.int32(),
         r=pa.int32(),
-        eigenvalues=pa.list_(pa.float64()),
+        eigenvalues=pa.list_(pa.float64()),  # largest first; up to ten beyond r
         trace=pa.float64(),
         damping=pa.float64(),
         captured_energy=pa.float64(),  # sum of the leading eigenvalues / trace
         n_examples=pa.int64(),
         state_uri=pa.string(),  # safetensors file, relative to the lake root
-        ledger=pa.string(),  # JSON: [{"shard", "shard_hash", "n_examples"}], sorted
+        ledger=pa.string(),  # JSON: {shard: shard_hash} of the data that the state holds
         ledger_hash=pa.string(),
+        version=pa.string(),  # hash of all that the row is computed from
         recipe_hash=pa.string(),
         weights_hash=pa.string(),
         projection=pa.string(),
@@ -175,6 +179,17 @@ QUERY_SUMMARIES = TableSchema(
     ),
 )
 
+REPORTS = TableSchema(
+    "reports",
+    ("checkpoint", "query_set"),
+    _schema(
+        checkpoint=pa.string(),
+        query_set=pa.string(),
+        uri=pa.string(),
+        computed_from=pa.string(),  # that of the scores it shows
+    ),
+)
+
 TABLES: Mapping[str, TableSchema] = {
     schema.name: schema
     for schema in (
@@ -186,5 +201,6 @@ TABLES: Mapping[str, TableSchema] = {
         SVD_PRECONDITIONERS,
         QUERY_SCORES,
         QUERY_SUMMARIES,
+        REPORTS,
     )
 }

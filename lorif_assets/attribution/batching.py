@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from lorif_assets.attribution.gradients import IGNORED_LABEL, TokenBatch
+
+TokenIds = Sequence[int] | npt.NDArray[np.int64]
 
 
 def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -25,15 +29,18 @@ def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[i
             batches[-1].append(index)
         else:
             batches.append([index])
-    return batches
+    return sorted(batches, key=lambda batch: -len(batch) * lengths[batch[0]])
 
 
-def pad_right(input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> TokenBatch:
+def pad_right(input_ids: Sequence[TokenIds], labels: Sequence[TokenIds]) -> TokenBatch:
     """Pad examples on the right to one length. Padding gets token 0: it is masked and comes after every real token."""
     width = max(len(ids) for ids in input_ids)
 
-    def padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-        return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.long)
+    def padded(rows: Sequence[TokenIds], fill: int) -> torch.Tensor:
+        batch = torch.full((len(rows), width), fill)
+        for into, row in zip(batch, rows, strict=True):
+            into[: len(row)] = torch.as_tensor(row)
+        return batch
 
     mask = torch.arange(width) < torch.tensor([len(ids) for ids in input_ids]).unsqueeze(1)
     return TokenBatch(padded(input_ids, 0), mask, padded(labels, IGNORED_LABEL))

@@ -6,6 +6,7 @@ that were changed or withdrawn are subtracted. Leading eigenpairs come out by th
 semi-definite matrix (Tropp, Yurtsever, Udell, Cevher 2017, algorithm 3).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -86,11 +87,16 @@ class CurvatureState:
 
         The Nystrom formula with shift nu = eps ||Z||, in FP64: Y = Z + nu Omega, C = chol(Omega^T Y), F = Y C^-T, and
         the thin SVD of F gives vectors and sqrt(eigenvalues + nu).
+
+        Raises:
+            ValueError: the image is not finite.
         """
         k = self.basis.shape[1]
         r, values = min(r, k), min(r + extra, k)
         omega, image = self.basis.double(), self.image.double()
         norm = float(torch.linalg.matrix_norm(image)) if k else 0.0
+        if not math.isfinite(norm):
+            raise ValueError("the curvature is not finite: an example's factors hold NaN, infinity or numbers too large")
         if norm == 0.0:
             return Spectrum(image.new_zeros(values), self.basis[:, :r], self.trace)
         factor, shift = _shifted_factor(omega, image, norm)

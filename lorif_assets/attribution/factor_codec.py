@@ -41,12 +41,11 @@ def decode(data: UInt8[Tensor, "n bytes"], codec: FactorCodec, d1: int, d2: int)
     Raises:
         ValueError: a row's length is not a whole number of components of d1 + d2 numbers.
     """
-    numbers = data.contiguous().view(codec.dtype)
-    c, rest = divmod(numbers.shape[1], d1 + d2)
+    c, rest = divmod(data.shape[1], factor_bytes(codec, d1, d2, 1))
     if rest or c == 0:
         raise ValueError(
             f"{data.shape[1]} bytes are no whole number of {codec.value} components of {d1} + {d2} numbers: the "
             "factors were written for a layer of another shape"
         )
-    values = numbers.to(torch.float32)
+    values = data.contiguous().view(codec.dtype).to(torch.float32)
     return GradientFactors(u=values[:, : d1 * c].unflatten(1, (d1, c)), v=values[:, d1 * c :].unflatten(1, (d2, c)))

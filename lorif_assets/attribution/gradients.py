@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from lorif_assets.attribution.layers import LayerError
+from lorif_assets.attribution.layers import LayerError, linear_widths
 from lorif_assets.attribution.projection import LayerProjection
 
 IGNORED_LABEL = -100
@@ -66,7 +66,7 @@ class GradientCollector:
     Projections and products are in FP32 (FP64 for an FP64 model), whatever the model's type.
 
     Raises:
-        LayerError: a projection names a module that the model does not have.
+        LayerError: a projection names a module that the model does not have, or has in other widths.
     """
 
     def __init__(self, model: nn.Module, projections: Iterable[LayerProjection]) -> None:
@@ -77,6 +77,13 @@ class GradientCollector:
             module = modules.get(projection.layer.name)
             if module is None:
                 raise LayerError(f"the model has no layer {projection.layer.name!r}; was it saved from another model?")
+            expected, found = (projection.layer.d_in, projection.layer.d_out), linear_widths(module)
+            if found != expected:
+                raise LayerError(
+                    f"layer {projection.layer.name!r} was expected to map {expected[0]} to {expected[1]} numbers, found "
+                    f"{type(module).__name__}{f' {found[0]} to {found[1]}' if found else ''}; "
+                    "was it saved from another model?"
+                )
             weight = next(module.parameters())
             dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
             self._layers.append((module, projection.to(weight.device, dtype)))
@@ -85,15 +92,16 @@ class GradientCollector:
         self._gradients: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
         self._trainable: list[nn.Parameter] = []
-        self._was_training = False
+        self._in_training: list[nn.Module] = []
 
     def __enter__(self) -> Self:
-        self._was_training = self._model.training
+        # First of all: on a model without input embeddings it raises, and __exit__ would not be called.
+        embeddings: nn.Module = self._model.get_input_embeddings()  # type: ignore[operator]
+        self._in_training = [module for module in self._model.modules() if module.training]
         self._model.eval()
         self._trainable = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         for parameter in self._trainable:
             parameter.requires_grad_(False)
-        embeddings: nn.Module = self._model.get_input_embeddings()  # type: ignore[operator]
         self._handles.append(embeddings.register_forward_hook(_require_grad))
         for module, projection in self._layers:
             self._handles.append(module.register_forward_hook(self._forward_hook(projection)))
@@ -107,7 +115,8 @@ class GradientCollector:
         self._handles.clear()
         for parameter in self._trainable:
             parameter.requires_grad_(True)
-        self._model.train(self._was_training)
+        for module in self._in_training:
+            module.training = True
 
     def collect(self, batch: TokenBatch) -> BatchGradients:
         """Run one forward and one backward pass over a batch.
@@ -117,6 +126,9 @@ class GradientCollector:
         """
         self._gradients = {}
         self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
+        # With padding on the left the first token of an example follows padding, which predicts nothing.
+        follows_token = functional.pad(batch.attention_mask[:, :-1], (1, 0))
+        labels = batch.labels.masked_fill(~follows_token, IGNORED_LABEL)
         positions = (batch.attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         with torch.enable_grad():
             output = self._model(
@@ -125,7 +137,7 @@ class GradientCollector:
                 use_cache=False,
                 **({"position_ids": positions} if self._takes_positions else {}),
             )
-            losses = token_summed_losses(output.logits, batch.labels.to(output.logits.device))
+            losses = token_summed_losses(output.logits, labels.to(output.logits.device))
             losses.sum().backward()
         missing = [p.layer.name for _, p in self._layers if p.layer.name not in self._gradients]
         if missing:
@@ -160,7 +172,7 @@ class GradientCollector:
     def _per_example(self, x: Tensor, projection: LayerProjection) -> Tensor:
         """Return x as [B, T, width]; some models flatten batch and tokens before a linear layer."""
         b, t = self._batch_shape
-        if x.ndim == 3 and x.shape[0] == b:
+        if x.ndim == 3 and x.shape[:2] == (b, t):
             return x
         if x.ndim == 2 and x.shape[0] == b * t:
             return x.reshape(b, t, -1)

@@ -88,7 +88,8 @@ def select_layers(model: nn.Module, include: Sequence[str] = (), exclude: Sequen
 
 def _refuse_fused_experts(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 3 and is_in_block(name):
+        # The kernels of depthwise convolutions are 3-D too, with a side of 1.
+        if parameter.ndim == 3 and 1 not in parameter.shape and is_in_block(name):
             raise LayerError(
                 f"{name} is a fused expert weight of shape {list(parameter.shape)}; fused mixtures of experts are not "
                 "supported. Name the layers to track in `recipe.include_layers` (for instance '*self_attn*')"

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 _START_SEED = 20_601
 
@@ -59,7 +58,8 @@ def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int) -> GradientFac
 def _orthonormal(x: Float[Tensor, "n d c"]) -> Float[Tensor, "n d c"]:
     """Return orthonormal columns that span those of x."""
     if x.shape[-1] == 1:
-        # One column's QR is its normalisation; a zero column stays zero until the product brings it back.
-        return functional.normalize(x, dim=1, eps=torch.finfo(x.dtype).tiny)
+        # One column's QR is its normalisation; in place of a zero column stands any unit vector, as QR has it.
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        return torch.where(norm > 0, x / norm, x.shape[1] ** -0.5)
     q: Tensor = torch.linalg.qr(x).Q
     return q

@@ -70,7 +70,9 @@ class ScoreExtremes:
 
 
 def _leading(scores: Tensor, positions: Tensor, k: int, *, descending: bool) -> tuple[Tensor, Tensor]:
-    order = torch.sort(scores, dim=1, descending=descending, stable=True).indices[:, :k]
+    by_position = positions.argsort(dim=1)
+    order = scores.gather(1, by_position).sort(dim=1, descending=descending, stable=True).indices[:, :k]
+    order = by_position.gather(1, order)
     return scores.gather(1, order), positions.gather(1, order)
 
 

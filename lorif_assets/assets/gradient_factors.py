@@ -1,0 +1,146 @@
+"""Gradient factors: one forward and backward pass per example, kept as rank-c factors of its projected gradients."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from lorif_assets import partitions
+from lorif_assets.assets.checkpoints import checkpoints
+from lorif_assets.assets.corpus import training_examples
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import AttributedModel, checkpoint_record
+from lorif_assets.corpus.rejected import rejected_table
+from lorif_assets.errors import MismatchError
+from lorif_assets.factor_rows import factor_rows
+from lorif_assets.progress import Progress
+from lorif_assets.settings import Settings
+from lorif_assets.stored_factors import stored_factor_versions
+from lorif_assets.versions import factor_version
+from resources.devices import Devices
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import GRADIENT_FACTORS, TRAINING_EXAMPLES
+from resources.tracking import TrackedRun, Tracking
+
+
+class FactorConfig(dg.Config):
+    """Options of one run of `gradient_factors`."""
+
+    recompute: bool = False
+    """Compute shards again whose stored factors already come from the same data, weights and recipe."""
+
+
+@dg.asset(
+    group_name="attribution",
+    partitions_def=partitions.checkpoint_by_shard,
+    deps=[
+        dg.AssetDep(training_examples, partition_mapping=partitions.same(partitions.SHARD)),
+        dg.AssetDep(checkpoints, partition_mapping=partitions.same(partitions.CHECKPOINT)),
+    ],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    pool="gpu",
+    code_version="1",
+    owners=OWNERS,
+    kinds={"torch", "deltalake"},
+    metadata=table_metadata(GRADIENT_FACTORS),
+)
+def gradient_factors(
+    context: dg.AssetExecutionContext,
+    config: FactorConfig,
+    settings: dg.ResourceParam[Settings],
+    lake: Lake,
+    model_checkpoints: Checkpoints,
+    devices: Devices,
+    tracking: Tracking,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Rank-c factors of every example's gradient in every tracked layer.
+
+    A run of many shards loads each checkpoint once, commits each shard as it is finished, and leaves out those that are
+    there already: a killed run goes on where it stopped.
+    """
+    commits = PartitionCommits(context)
+    for name, shards in partitions.by_checkpoint(context.partition_keys, partitions.SHARD).items():
+        record = checkpoint_record(lake, name, settings.recipe)
+        stored = {} if config.recompute else stored_factor_versions(lake, name)
+        wanted = {shard: factor_version(settings.recipe, record, _shard_hash(lake, shard)) for shard in shards}
+        to_do = [shard for shard in shards if stored.get(shard) != wanted[shard]]
+        for shard in shards.keys() - set(to_do):
+            context.log.info(f"{shards[shard]}: up to date, left as it is")
+            yield from commits.commit(shards[shard], wanted[shard], {"left_as_is": True})
+        if not to_do:
+            continue
+        tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(shards[s] for s in to_do)[:4_000]}
+        with (
+            devices.lease() as device,
+            tracking.materialization(name, "gradient_factors", tags, settings.recipe.model_dump()) as run,
+        ):
+            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+            for index, shard in enumerate(to_do):
+                metadata = _materialize_shard(context, settings, lake, attributed, shard)
+                _track(run, metadata, index)
+                yield from commits.commit(shards[shard], wanted[shard], metadata)
+
+
+def _shard_hash(lake: Lake, shard: str) -> str:
+    hashes = lake.read(TRAINING_EXAMPLES, ["shard_hash"], shard=shard)["shard_hash"].unique().to_list()
+    if not hashes:
+        raise MismatchError(f"the shard {shard!r} is not in `training_examples`; materialize it there first")
+    return str(hashes[0])
+
+
+def _materialize_shard(
+    context: dg.AssetExecutionContext, settings: Settings, lake: Lake, attributed: AttributedModel, shard: str
+) -> dict[str, Any]:
+    examples = lake.read(TRAINING_EXAMPLES, shard=shard).sort("row")
+    tokenized = attributed.tokenized(examples.to_arrow())
+    started = time.monotonic()
+    tokens = sum(len(example.input_ids) for example in tokenized.examples)
+    with Progress(context.log, f"{attributed.record.name} {shard}", tokens, "tok") as progress:
+        rows, not_finite = factor_rows(attributed, tokenized.examples, settings.batch.tokens, progress)
+    seconds = time.monotonic() - started
+    record = attributed.record
+    rejected = pa.concat_tables([tokenized.rejected, rejected_table(not_finite)])
+    constants = {
+        "checkpoint": record.name,
+        "shard": shard,
+        "recipe_hash": settings.recipe.factor_hash,
+        "weights_hash": record.weights_hash,
+        "tokenizer_hash": record.tokenizer_hash,
+        "projection": attributed.projection,
+        "shard_hash": str(examples["shard_hash"][0]),
+        "factor_codec": settings.recipe.factor_dtype,
+    }
+    replace_rejected(lake, "gradient_factors", f"{record.name}|{shard}", rejected)
+    rows = with_constants(rows, constants)
+    lake.replace(GRADIENT_FACTORS, {"checkpoint": record.name, "shard": shard}, rows)
+    factor_bytes = sum(rows[layer].nbytes for layer in record.layer_shapes)
+    return {
+        "dagster/row_count": rows.num_rows,
+        "rejected_rows": rejected.num_rows,
+        "truncated_examples": tokenized.n_truncated,
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
+        "seconds": round(seconds, 3),
+        "bytes": factor_bytes,
+        "bytes_per_example": round(factor_bytes / rows.num_rows, 1),
+        "mean_loss_per_token": float(
+            np.sum(rows["loss"].to_numpy()) / max(np.sum(rows["n_target_tokens"].to_numpy()), 1)
+        ),
+        "device": str(attributed.device),
+        "projection": attributed.projection,
+        "layers": dg.MetadataValue.table(
+            [dg.TableRecord({"layer": name, "d1": d1, "d2": d2}) for name, (d1, d2) in record.layer_shapes.items()]
+        ),
+    }
+
+
+def _track(run: TrackedRun | None, metadata: Mapping[str, Any], step: int) -> None:
+    if run:
+        run.metrics({key: value for key, value in metadata.items() if type(value) in {int, float}}, step)

@@ -1,0 +1,140 @@
+"""SVD preconditioners: each layer's curvature over all training examples, as leading eigenpairs and a mean tail."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pyarrow as pa
+
+from lorif_assets import partitions
+from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
+from lorif_assets.curvature_fit import fit_curvature
+from lorif_assets.errors import MismatchError
+from lorif_assets.progress import Progress
+from lorif_assets.report.assembly import layer_spectrum
+from lorif_assets.report.content import LayerSpectrum
+from lorif_assets.settings import Settings
+from lorif_assets.stored_factors import StoredFactors, stored_factors
+from lorif_assets.versions import ledger_version, preconditioner_version
+from resources.devices import Devices
+from resources.lake import Lake
+from resources.schemas import SVD_PRECONDITIONERS
+from resources.tracking import Tracking
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dg.asset(
+    group_name="attribution",
+    partitions_def=partitions.checkpoint_by_layer,
+    deps=[dg.AssetDep(gradient_factors, partition_mapping=partitions.whole_checkpoint())],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    pool="gpu",
+    code_version="1",
+    owners=OWNERS,
+    kinds={"torch", "deltalake"},
+    metadata=table_metadata(SVD_PRECONDITIONERS),
+)
+def svd_preconditioners(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: Lake,
+    devices: Devices,
+    tracking: Tracking,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """A layer's curvature H = sum of g g^T over the factorised gradients: leading eigenpairs, trace and damping."""
+    from lorif_assets.report.plots import spectrum_png
+
+    commits = PartitionCommits(context)
+    for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
+        record = checkpoint_record(lake, name, settings.recipe)
+        unknown = layers.keys() - record.layer_shapes.keys()
+        if unknown:
+            raise MismatchError(
+                f"the checkpoint {name!r} has no tracked layer {min(unknown)!r}; partitions of layers are those of all "
+                "checkpoints together. Choose this checkpoint's own layers"
+            )
+        stored = stored_factors(lake, record, settings.recipe)
+        tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
+        spectra = []
+        with (
+            devices.lease() as device,
+            tracking.materialization(name, "svd_preconditioners", tags, settings.recipe.model_dump()) as run,
+            Progress(context.log, f"{name} curvature", stored.n_examples * len(layers), "examples") as progress,
+        ):
+            for index, (layer, key) in enumerate(layers.items()):
+                spectrum = _materialize_layer(settings, lake, record, stored, layer, device)
+                spectra.append(spectrum)
+                progress.advance(stored.n_examples)
+                if run:
+                    run.metrics(_figures(spectrum), index)
+                yield from commits.commit(
+                    key,
+                    preconditioner_version(settings.recipe, record, stored.shard_hashes),
+                    {
+                        "examples": stored.n_examples,
+                        "shards": len(stored.files),
+                        "d1": spectrum.d1,
+                        "d2": spectrum.d2,
+                        "r": spectrum.r,
+                        **_figures(spectrum),
+                        "spectrum": dg.MetadataValue.md(_inline_picture(spectrum_png([spectrum]))),
+                    },
+                )
+            if run:
+                run.image(spectrum_png(spectra), "spectra.png")
+
+
+def _materialize_layer(
+    settings: Settings, lake: Lake, record: CheckpointRecord, stored: StoredFactors, layer: str, device: "torch.device"
+) -> LayerSpectrum:
+    from lorif_assets.attribution.preconditioner import LEADING_EXTRA, DampingRule, damping
+
+    recipe = settings.recipe
+    state = fit_curvature(lake, stored, layer, recipe, settings.batch.scan_rows, device)
+    spectrum = state.spectrum(recipe.r, LEADING_EXTRA)
+    lam = damping(DampingRule(recipe.damping_rule), recipe.damping, spectrum)
+    d1, d2 = stored.layer_shapes[layer]
+    tensors = {"basis": state.basis, "image": state.image, "vectors": spectrum.vectors}
+    row = {
+        "checkpoint": record.name,
+        "layer": layer,
+        "d1": d1,
+        "d2": d2,
+        "r": spectrum.vectors.shape[1],
+        "eigenvalues": spectrum.eigenvalues.tolist(),
+        "trace": spectrum.trace,
+        "damping": lam,
+        "captured_energy": spectrum.captured_energy,
+        "n_examples": state.count,
+        "state_uri": lake.write_tensors(f"curvature_states/{record.name}", tensors),
+        "ledger": json.dumps(stored.shard_hashes),
+        "ledger_hash": ledger_version(stored.shard_hashes),
+        "version": preconditioner_version(recipe, record, stored.shard_hashes),
+        "recipe_hash": recipe.preconditioner_hash,
+        "weights_hash": record.weights_hash,
+        "projection": stored.projection,
+    }
+    # The row is what makes the tensors exist for readers: it comes last.
+    lake.replace(
+        SVD_PRECONDITIONERS,
+        {"checkpoint": record.name, "layer": layer},
+        pa.Table.from_pylist([row], schema=SVD_PRECONDITIONERS.columns),
+    )
+    return layer_spectrum(row)
+
+
+def _figures(spectrum: LayerSpectrum) -> dict[str, float]:
+    return {"captured_energy": spectrum.captured_energy, "trace": spectrum.trace, "damping": spectrum.damping}
+
+
+def _inline_picture(png: bytes) -> str:
+    import base64
+
+    return f"![spectrum](data:image/png;base64,{base64.b64encode(png).decode()})"

@@ -1,0 +1,136 @@
+"""A checkpoint ready for attribution: model, tokenizer and projections on a device, and its examples' gradients."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from lorif_assets.errors import MismatchError
+from lorif_assets.recipe import Recipe
+from resources.lake import Lake
+from resources.models import Checkpoints, check_vocabulary, vocabulary_size
+from resources.schemas import CHECKPOINTS
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lorif_assets.attribution.gradients import BatchGradients
+    from lorif_assets.attribution.projection import LayerProjection
+    from lorif_assets.corpus.tokenization import TokenizedExample, TokenizedShard
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """What the table `checkpoints` says of one checkpoint, under the recipe of now."""
+
+    name: str
+    weights_hash: str
+    tokenizer_hash: str
+    model_type: str
+    n_parameters: int
+    step: int | None
+    layer_shapes: dict[str, tuple[int, int]]
+    """(d1, d2) of each tracked layer, in the model's order."""
+
+
+def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord:
+    """Read a checkpoint's row.
+
+    Raises:
+        MismatchError: there is none, or it was written under other settings of layers or projection.
+    """
+    rows = lake.read(CHECKPOINTS, checkpoint=name).to_dicts()
+    if not rows:
+        raise MismatchError(
+            f"the checkpoint {name!r} is not in the table `checkpoints`; materialize `checkpoints` first"
+        )
+    row = rows[0]
+    if row["recipe_hash"] != recipe.factor_hash:
+        raise MismatchError(
+            f"the checkpoint {name!r} was recorded under the factor recipe {row['recipe_hash']}, but the settings are now "
+            f"{recipe.factor_hash}; materialize `checkpoints` again, then what depends on it"
+        )
+    return CheckpointRecord(
+        name=name,
+        weights_hash=row["weights_hash"],
+        tokenizer_hash=row["tokenizer_hash"],
+        model_type=row["model_type"],
+        n_parameters=row["n_parameters"],
+        step=row["step"],
+        layer_shapes={layer["layer"]: (layer["d1"], layer["d2"]) for layer in json.loads(row["layers"])},
+    )
+
+
+@dataclass(frozen=True)
+class AttributedModel:
+    """A loaded checkpoint. `projection` is the fingerprint of its projections."""
+
+    record: CheckpointRecord
+    recipe: Recipe
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    projections: "Sequence[LayerProjection]"
+    projection: str
+    device: "torch.device"
+
+    @classmethod
+    def load(
+        cls, lake: Lake, model_checkpoints: Checkpoints, name: str, recipe: Recipe, device: "torch.device"
+    ) -> "AttributedModel":
+        """Load a checkpoint whose row is in the table `checkpoints`.
+
+        Raises:
+            MismatchError: its row is missing or outdated, or the files are no longer those that were recorded.
+            CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
+        """
+        from lorif_assets.attribution.layers import select_layers
+        from lorif_assets.attribution.projection import fingerprint, layer_projection
+
+        record = checkpoint_record(lake, name, recipe)
+        files = model_checkpoints.get(name)
+        for what, then, now in (
+            ("weights", record.weights_hash, files.weights_hash()),
+            ("tokenizer", record.tokenizer_hash, files.tokenizer_hash()),
+        ):
+            if then != now:
+                raise MismatchError(
+                    f"the {what} of checkpoint {name!r} in {files.path} changed since it was recorded ({then} then, {now} "
+                    "now); materialize `checkpoints` again, then what depends on it"
+                )
+        model = model_checkpoints.load_model(files, recipe.model_dtype, device)
+        tokenizer = model_checkpoints.load_tokenizer(files)
+        check_vocabulary(files, model, tokenizer)
+        layers = select_layers(model, recipe.include_layers, recipe.exclude_layers)
+        return cls(
+            record,
+            recipe,
+            model,
+            tokenizer,
+            [layer_projection(layer, recipe.projection_factor, recipe.seed) for layer in layers],
+            fingerprint(layers, recipe.projection_factor, recipe.seed),
+            device,
+        )
+
+    def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":
+        """Return examples as token ids and labels; those that cannot be are listed with the reason."""
+        from lorif_assets.corpus.tokenization import tokenize
+
+        limit = getattr(self.model.config, "max_position_embeddings", None) or self.recipe.max_length
+        return tokenize(
+            examples, self.tokenizer, min(self.recipe.max_length, limit), vocabulary_size(self.model), id_column
+        )
+
+    def gradients(
+        self, examples: "Sequence[TokenizedExample]", batch_tokens: int
+    ) -> "Iterator[tuple[list[int], BatchGradients]]":
+        """Yield, batch by batch, positions among the examples and their losses and projected gradients."""
+        from lorif_assets.attribution.batching import pad_right, token_budget_batches
+        from lorif_assets.attribution.gradients import GradientCollector
+
+        with GradientCollector(self.model, self.projections) as collector:
+            for positions in token_budget_batches([len(e.input_ids) for e in examples], batch_tokens):
+                batch = pad_right([examples[i].input_ids for i in positions], [examples[i].labels for i in positions])
+                yield positions, collector.collect(batch.to(self.device))

@@ -1,0 +1,100 @@
+"""Fitting a layer's curvature to the factors in the lake, and finding it again for the queries."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorif_assets.attributed_model import CheckpointRecord
+from lorif_assets.errors import MismatchError
+from lorif_assets.recipe import Recipe
+from lorif_assets.stored_factors import StoredFactors
+from lorif_assets.versions import ledger_version
+from resources.lake import Lake
+from resources.schemas import SVD_PRECONDITIONERS
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorif_assets.attribution.curvature import CurvatureState
+    from lorif_assets.attribution.preconditioner import Preconditioner
+
+
+def fit_curvature(
+    lake: Lake, stored: StoredFactors, layer: str, recipe: Recipe, rows: int, device: "torch.device"
+) -> "CurvatureState":
+    """Return the layer's state over all stored factors: one pass over its column, and one more per refinement."""
+    from lorif_assets.attribution.curvature import CurvatureState, random_basis
+
+    d1, d2 = stored.layer_shapes[layer]
+    state = CurvatureState.empty(random_basis(d1 * d2, recipe.basis_width, recipe.seed).to(device))
+    for refinement in range(recipe.refinements + 1):
+        if refinement:
+            state = state.refined()
+        for block in stored.blocks(lake, [layer], rows, device):
+            state = state.add(block[layer])
+    return state
+
+
+@dataclass(frozen=True)
+class StoredPreconditioners:
+    """The preconditioner rows of one checkpoint, all layers, all fitted to the same data."""
+
+    rows: Mapping[str, Mapping[str, Any]]
+
+    def load(self, lake: Lake, layer: str, recipe: Recipe, device: "torch.device") -> "Preconditioner":
+        """Return one layer's preconditioner."""
+        import torch
+
+        from lorif_assets.attribution.curvature import Spectrum
+        from lorif_assets.attribution.preconditioner import CurvatureForm, DampingRule, Preconditioner
+
+        row = self.rows[layer]
+        spectrum = Spectrum(
+            torch.tensor(row["eigenvalues"], dtype=torch.float64),
+            lake.read_tensors(row["state_uri"])["vectors"].to(device),
+            row["trace"],
+        )
+        return Preconditioner.from_spectrum(
+            spectrum, DampingRule(recipe.damping_rule), recipe.damping, CurvatureForm(recipe.curvature_form)
+        )
+
+
+def stored_preconditioners(
+    lake: Lake, record: CheckpointRecord, recipe: Recipe, stored: StoredFactors
+) -> StoredPreconditioners:
+    """Look up a checkpoint's preconditioners.
+
+    Raises:
+        MismatchError: a layer has none, or one was fitted under another recipe, to other weights or to other data than
+            the stored factors.
+    """
+    rows = {row["layer"]: row for row in lake.read(SVD_PRECONDITIONERS, checkpoint=record.name).to_dicts()}
+    expected = {
+        "recipe_hash": recipe.preconditioner_hash,
+        "weights_hash": record.weights_hash,
+        "projection": stored.projection,
+        "ledger_hash": ledger_version(stored.shard_hashes),
+    }
+    for layer in record.layer_shapes:
+        if layer not in rows:
+            raise MismatchError(
+                f"the layer {layer!r} of checkpoint {record.name!r} has no preconditioner; materialize "
+                "`svd_preconditioners` for it first"
+            )
+        for column, value in expected.items():
+            if rows[layer][column] != value:
+                raise MismatchError(
+                    f"the preconditioner of layer {layer!r} of checkpoint {record.name!r} has {column} "
+                    f"{rows[layer][column]}, but factors and settings have {value}"
+                    + (f" ({_difference(rows[layer]['ledger'], stored)})" if column == "ledger_hash" else "")
+                    + "; materialize `svd_preconditioners` again"
+                )
+    return StoredPreconditioners({layer: rows[layer] for layer in record.layer_shapes})
+
+
+def _difference(ledger: str, stored: StoredFactors) -> str:
+    held: dict[str, str] = json.loads(ledger)
+    now = stored.shard_hashes
+    changed = sum(held[shard] != now[shard] for shard in held.keys() & now.keys())
+    return f"{len(now.keys() - held.keys())} shards are new, {len(held.keys() - now.keys())} gone, {changed} changed"

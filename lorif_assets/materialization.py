@@ -1,0 +1,102 @@
+"""Bringing everything active up to date, here and now: each asset's stale partitions as one Dagster run per stretch."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from lorif_assets.discovery import discover, register
+from lorif_assets.errors import LorifError
+from lorif_assets.project_resources import ProjectResources
+from lorif_assets.staleness import Staleness
+
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+@dataclass(frozen=True)
+class AssetUpdate:
+    """What was done for one asset: its partitions that were computed, each with the reason."""
+
+    asset: str
+    partitions: Mapping[str, str]
+
+
+def bring_up_to_date(
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetsDefinition],
+    resources: ProjectResources,
+    announce: Callable[[str, int], None] = lambda _asset, _count: None,
+) -> Iterator[AssetUpdate]:
+    """Materialize, asset by asset in the order of the graph, what is missing or stale, in this process.
+
+    Args:
+        instance: Dagster's instance; its UI shows the runs.
+        assets: the graph, upstream first.
+        resources: of the project.
+        announce: called with an asset's name and the number of its stale partitions before they run.
+
+    Raises:
+        LorifError: whatever an asset raised; what was committed before stays.
+    """
+    found = discover(resources["settings"], resources["model_checkpoints"])
+    register(instance, found)
+    staleness = Staleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
+    for asset in assets:
+        name = asset.key.to_user_string()
+        stale: Mapping[str, str] = getattr(staleness, name)()
+        announce(name, len(stale))
+        for stretch in _stretches(asset, stale, instance):
+            _materialize(instance, assets, asset, stretch, resources)
+        yield AssetUpdate(name, stale)
+
+
+def _stretches(
+    asset: dg.AssetsDefinition, stale: Mapping[str, str], instance: dg.DagsterInstance
+) -> Iterator[Sequence[str]]:
+    """Cut the stale partitions into runs: a range of neighbours where the asset takes many partitions, else single ones."""
+    definition = asset.partitions_def
+    if definition is None:
+        raise TypeError(f"{asset.key.to_user_string()} has no partitions")
+    if asset.backfill_policy is None:
+        yield from ([key] for key in stale)
+        return
+    stretch: list[str] = []
+    for key in definition.get_partition_keys(dynamic_partitions_store=instance):
+        # A range of two dimensions is a rectangle: one that stays within a checkpoint is what it seems.
+        breaks = stretch and key.partition("|")[0] != stretch[-1].partition("|")[0] and "|" in key
+        if stretch and (key not in stale or breaks):
+            yield stretch
+            stretch = []
+        if key in stale:
+            stretch.append(key)
+    if stretch:
+        yield stretch
+
+
+def _materialize(
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetsDefinition],
+    asset: dg.AssetsDefinition,
+    stretch: Sequence[str],
+    resources: ProjectResources,
+) -> None:
+    one = len(stretch) == 1
+    result = dg.materialize(
+        assets,
+        selection=[asset],
+        instance=instance,
+        partition_key=stretch[0] if one else None,
+        tags=None if one else {_RANGE_START: stretch[0], _RANGE_END: stretch[-1]},
+        resources={**resources},
+        run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+        raise_on_error=False,
+    )
+    if not result.success:
+        failures = [event for event in result.all_events if event.is_step_failure]
+        error = failures[0].step_failure_data.error if failures else None
+        cause = error.cause or error if error else None
+        raise LorifError(
+            f"materializing {asset.key.to_user_string()} for {stretch[0]}{'' if one else f' to {stretch[-1]}'} failed: "
+            + (cause.message.strip() if cause else "see Dagster's log")
+            + f"\n(Dagster run {result.run_id})"
+        )

@@ -1,0 +1,47 @@
+"""Progress of long work: a bar in a terminal, a log line now and then in a run."""
+
+import logging
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+_LOG_EVERY_SECONDS = 15.0
+
+
+class Progress:
+    """Counts units of work towards a total; used as a context manager."""
+
+    def __init__(self, log: logging.Logger, label: str, total: int, unit: str) -> None:
+        self._log, self._label, self._total, self._unit = log, label, total, unit
+        # disable=None: no bar where standard error is no terminal.
+        self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, disable=None, leave=False)
+        self._done = 0
+        self._started = self._logged = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    @property
+    def rate(self) -> float:
+        """Units per second since the start."""
+        return self._done / max(time.monotonic() - self._started, 1e-9)
+
+    def advance(self, units: int) -> None:
+        """Count finished units."""
+        self._done += units
+        self._bar.update(units)
+        now = time.monotonic()
+        if now - self._logged >= _LOG_EVERY_SECONDS:
+            self._logged = now
+            left = (self._total - self._done) / max(self.rate, 1e-9)
+            self._log.info(
+                f"{self._label}: {self._done:,} of {self._total:,} {self._unit} "
+                f"({self.rate:,.0f} {self._unit}/s, {left:.0f} s left)"
+            )

@@ -1,0 +1,136 @@
+"""Putting a report together from the lake's tables."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from lorif_assets.attributed_model import CheckpointRecord
+from lorif_assets.errors import MismatchError
+from lorif_assets.recipe import Recipe
+from lorif_assets.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent
+from resources.lake import Lake
+from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+
+_SHOWN = 10
+
+
+def assemble(
+    lake: Lake, record: CheckpointRecord, query_set: str, recipe: Recipe, provenance: Mapping[str, str]
+) -> ReportContent:
+    """Return the report's content of one checkpoint and query set.
+
+    Raises:
+        MismatchError: there are no scores, or they were computed under another recipe.
+    """
+    partition = {"checkpoint": record.name, "query_set": query_set}
+    summaries = lake.read(QUERY_SUMMARIES, **partition)
+    if summaries.is_empty():
+        raise MismatchError(f"{record.name!r} has no scores for {query_set!r}; materialize `query_scores` first")
+    if set(summaries["recipe_hash"]) != {recipe.score_hash}:
+        raise MismatchError(
+            f"the scores of {record.name!r} for {query_set!r} were computed under the recipe {summaries['recipe_hash'][0]}, "
+            f"the settings are {recipe.score_hash}; materialize `query_scores` again"
+        )
+    shown = _shown_scores(lake.read(QUERY_SCORES, **partition))
+    texts = lake.read(
+        TRAINING_EXAMPLES,
+        shard=shown["shard"].unique().to_list(),
+        example_id=shown["example_id"].unique().to_list(),
+    )
+    passages = {(row["shard"], row["example_id"]): row for row in texts.iter_rows(named=True)}
+    influences: dict[tuple[str, str], list[Influence]] = {}
+    for row in shown.iter_rows(named=True):
+        passage = passages.get((row["shard"], row["example_id"]))
+        influences.setdefault((row["query_id"], row["side"]), []).append(
+            Influence(
+                rank=row["shown_rank"],
+                example_id=row["example_id"],
+                shard=row["shard"],
+                score=row["score"],
+                text=example_text(passage) if passage else "(no longer in the training data)",
+                metadata=json.loads(passage["metadata"] or "{}") if passage else {},
+            )
+        )
+    queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
+    layers = lake.read(SVD_PRECONDITIONERS, checkpoint=record.name)
+    order = {layer: index for index, layer in enumerate(record.layer_shapes)}
+    return ReportContent(
+        checkpoint=record.name,
+        query_set=query_set,
+        model_type=record.model_type,
+        n_parameters=record.n_parameters,
+        step=record.step,
+        n_examples=int(summaries["n_examples"][0]),
+        recipe={key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in recipe},
+        layers=tuple(
+            layer_spectrum(row)
+            for row in sorted(layers.iter_rows(named=True), key=lambda row: order.get(row["layer"], len(order)))
+            if row["layer"] in order
+        ),
+        queries=tuple(
+            QueryInfluences(
+                query_id=row["query_id"],
+                prompt=row["prompt"],
+                completion=row["completion"] or example_text(row),
+                metadata=json.loads(row["metadata"] or "{}"),
+                loss=row["loss"],
+                n_target_tokens=row["n_target_tokens"],
+                n_examples=row["n_examples"],
+                score_std=row["score_std"],
+                top_10_share=row["top_10_share"],
+                top_100_share=row["top_100_share"],
+                proponents=tuple(influences.get((row["query_id"], "highest"), ())),
+                opponents=tuple(influences.get((row["query_id"], "lowest"), ())),
+            )
+            for row in queries.iter_rows(named=True)
+        ),
+        created=datetime.now(UTC),
+        provenance={**provenance, "weights": record.weights_hash, "scores": summaries["computed_from"][0]},
+    )
+
+
+def layer_spectrum(row: Mapping[str, Any]) -> LayerSpectrum:
+    """Return a row of `svd_preconditioners` as the report shows it."""
+    return LayerSpectrum(
+        layer=row["layer"],
+        d1=row["d1"],
+        d2=row["d2"],
+        r=row["r"],
+        eigenvalues=tuple(row["eigenvalues"][: row["r"]]),
+        trace=row["trace"],
+        damping=row["damping"],
+        captured_energy=row["captured_energy"],
+    )
+
+
+def example_text(row: Mapping[str, Any]) -> str:
+    """Return the readable content of an example row, whatever its format."""
+    match row["format"]:
+        case "text":
+            return str(row["text"])
+        case "prompt_completion":
+            return f"{row['prompt']}{row['completion']}"
+        case "messages":
+            return "\n\n".join(f"[{turn['role']}] {turn['content']}" for turn in json.loads(row["messages"]))
+        case _:
+            return f"{len(row['input_ids'])} token ids: {' '.join(map(str, row['input_ids'][:64]))} ..."
+
+
+def _shown_scores(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return each query's leading rows of both sides; where every pair is stored, the two ends of the ranking."""
+    ranked = scores.filter(pl.col("side") != "all").with_columns(shown_rank=pl.col("rank"))
+    pairs = scores.filter(pl.col("side") == "all")
+    ends = [
+        pairs.with_columns(side=pl.lit("highest"), shown_rank=pl.col("rank")),
+        pairs.with_columns(
+            side=pl.lit("lowest"), shown_rank=(pl.col("rank").max().over("query_id") - pl.col("rank") + 1).cast(pl.Int32)
+        ),
+    ]
+    return (
+        pl.concat([ranked, *(end.select(ranked.columns) for end in ends)])
+        .filter(pl.col("shown_rank") <= _SHOWN)
+        .sort("query_id", "side", "shown_rank")
+    )

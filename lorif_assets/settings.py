@@ -1,0 +1,178 @@
+"""lorif.toml: where data, checkpoints and queries are, where results go, and how influence is computed.
+
+Every field can be overridden by an environment variable: `LORIF_RECIPE__R=128` sets `recipe.r`.
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from lorif_assets.errors import SettingsError
+from lorif_assets.recipe import Recipe
+from lorif_assets.sources import Columns, Source
+
+CONFIG_VARIABLE = "LORIF_CONFIG"
+CONFIG_NAME = "lorif.toml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LakeSettings(_Section):
+    """Where the Delta tables are."""
+
+    root: str = Field("lake", description="A directory, or s3://, gs://, abfss://. Relative to lorif.toml's folder.")
+    storage_options: dict[str, str] = Field(
+        default_factory=dict, description="Credentials and options of the object store, as delta-rs names them."
+    )
+
+
+class CheckpointSettings(_Section):
+    """Where checkpoints appear, and how they are loaded."""
+
+    path: str = Field(
+        "checkpoints",
+        description="A checkpoint directory (config.json, *.safetensors, tokenizer), or a directory of such ones.",
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run the Python code that a checkpoint carries. Leave it off for checkpoints of others."
+    )
+
+
+class QuerySettings(_Section):
+    """Where query sets are: each file is one."""
+
+    path: str = Field("queries", description="A query file (Parquet or JSONL), or a directory of such files.")
+    columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
+
+
+class ActiveSettings(_Section):
+    """What `lorif status` and the jobs take to be wanted; the rest stays as it is."""
+
+    checkpoints: Literal["newest", "all"] | tuple[str, ...] = Field(
+        "newest", description='"newest", "all", or the names of checkpoints.'
+    )
+    query_sets: Literal["all"] | tuple[str, ...] = Field("all", description='"all", or the names of query sets.')
+
+
+class BatchSettings(_Section):
+    """Budgets of memory; they change no result."""
+
+    tokens: int = Field(8_192, ge=1, description="Tokens of one batch through the model, padding included.")
+    scan_rows: int = Field(1_024, ge=1, description="Examples per block when factors are streamed.")
+
+
+class TrackingSettings(_Section):
+    """MLflow."""
+
+    uri: str | None = Field(
+        None, description="Tracking URI; default: an SQLite file `mlflow.db` beside lorif.toml. `none` turns it off."
+    )
+    experiment: str = Field("lorif", description="Name of the experiment.")
+
+
+class DeviceSettings(_Section):
+    """Where the mathematics runs."""
+
+    devices: tuple[str, ...] | Literal["auto"] = Field(
+        "auto", description='"auto": every CUDA device, else the CPU; or names such as ["cuda:0", "cuda:1"].'
+    )
+
+
+class Settings(BaseSettings):
+    """All of lorif.toml."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LORIF_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    lake: LakeSettings = Field(default_factory=LakeSettings)
+    sources: tuple[Source, ...] = Field((), description="Where training examples come from.")
+    checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    queries: QuerySettings = Field(default_factory=QuerySettings)
+    recipe: Recipe = Field(default_factory=Recipe)
+    active: ActiveSettings = Field(default_factory=ActiveSettings)
+    batch: BatchSettings = Field(default_factory=BatchSettings)
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    devices: DeviceSettings = Field(default_factory=DeviceSettings)
+    base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [source.name for source in self.sources]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"two sources have the name {repeated[0]!r}: shards are named after their source")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment variables win over lorif.toml."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    def resolve(self, path: str) -> str:
+        """Return a path of the settings as an absolute one; URLs stay as they are."""
+        return path if "://" in path else str((self.base / Path(path).expanduser()).resolve())
+
+    @cached_property
+    def lake_root(self) -> str:
+        """The lake's root, absolute."""
+        return self.resolve(self.lake.root)
+
+    @cached_property
+    def tracking_uri(self) -> str | None:
+        """MLflow's tracking URI, or None where tracking is off."""
+        if self.tracking.uri == "none":
+            return None
+        return self.tracking.uri or f"sqlite:///{self.resolve('mlflow.db')}"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read lorif.toml: the given file, else $LORIF_CONFIG, else ./lorif.toml, else the defaults with no sources.
+
+    Raises:
+        SettingsError: a named file is not there or is no TOML, or a field is unknown, of the wrong type or out of range.
+    """
+    named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    file = (named or Path(CONFIG_NAME)).absolute()
+    if named and not file.is_file():
+        raise SettingsError(f"there is no settings file {file}; write one (`lorif init`) or correct ${CONFIG_VARIABLE}")
+    try:
+        content = TomlConfigSettingsSource(Settings, file)() if file.is_file() else {}
+    except ValueError as error:
+        raise SettingsError(f"{file} is no TOML: {error}") from error
+    try:
+        return Settings(**{"base": file.parent, **content})
+    except ValidationError as error:
+        raise SettingsError(_explanation(error, file)) from error
+
+
+def _explanation(error: ValidationError, file: Path) -> str:
+    problems = [
+        f"  {'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
+        + ("" if problem["type"] in {"missing", "extra_forbidden", "value_error"} else f" (found {problem['input']!r})")
+        for problem in error.errors()
+    ]
+    return f"{file} (or a LORIF_ environment variable) has {len(problems)} wrong setting(s):\n" + "\n".join(problems)

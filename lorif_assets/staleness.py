@@ -1,0 +1,158 @@
+"""Which partitions are missing or out of date, and why: what each should be computed from against what the lake holds.
+
+This is decided by level, not by events: it gives the same answer after a missed event, a daemon that was down or a
+killed run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
+from lorif_assets.discovery import Discovered
+from lorif_assets.errors import MismatchError
+from lorif_assets.query_files import query_source, source_version
+from lorif_assets.settings import Settings
+from lorif_assets.stored_factors import stored_factor_versions
+from lorif_assets.versions import factor_version, preconditioner_version, score_version
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import (
+    CHECKPOINTS,
+    QUERY_EXAMPLES,
+    QUERY_SUMMARIES,
+    REPORTS,
+    SVD_PRECONDITIONERS,
+    TRAINING_EXAMPLES,
+    TableSchema,
+)
+from resources.source_files import list_all_shards
+
+MISSING = "missing"
+Reasons = Mapping[str, str]
+"""Partition key -> why it is out of date."""
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """Compares the settings and what was discovered with the tables, asset by asset.
+
+    What an asset should be computed from is known only once the assets before it are up to date: ask in the order of
+    the graph.
+    """
+
+    settings: Settings
+    lake: Lake
+    model_checkpoints: Checkpoints
+    found: Discovered
+
+    @property
+    def active_checkpoints(self) -> Sequence[str]:
+        """The checkpoints that the settings want attributed."""
+        match self.settings.active.checkpoints:
+            case "newest":
+                return self.found.checkpoints[-1:]
+            case "all":
+                return self.found.checkpoints
+            case names:
+                return [name for name in self.found.checkpoints if name in names]
+
+    @property
+    def active_query_sets(self) -> Sequence[str]:
+        """The query sets that the settings want scored."""
+        wanted = self.settings.active.query_sets
+        return [name for name in self.found.query_sets if wanted == "all" or name in wanted]
+
+    def training_examples(self) -> Reasons:
+        """Shards whose source was written since they were read."""
+        pieces = list_all_shards(self.settings.sources, self.settings.base)
+        stored = self._stored(TRAINING_EXAMPLES, "shard", "source_version")
+        return _differing({piece.shard: piece.version for piece in pieces}, stored, "its source changed")
+
+    def query_examples(self) -> Reasons:
+        """Active query sets whose file was written since it was read."""
+        wanted = {
+            name: source_version(query_source(self.settings, name), self.settings) for name in self.active_query_sets
+        }
+        return _differing(wanted, self._stored(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed")
+
+    def checkpoints(self) -> Reasons:
+        """Active checkpoints whose files or tracked layers changed since they were recorded."""
+        files = {checkpoint.name: checkpoint for checkpoint in self.model_checkpoints.find()}
+        wanted = {name: files[name].version() for name in self.active_checkpoints}
+        changed = _differing(wanted, self._stored(CHECKPOINTS, "checkpoint", "files_version"), "its files changed")
+        recipes = dict.fromkeys(wanted, self.settings.recipe.factor_hash)
+        return {
+            **_differing(recipes, self._stored(CHECKPOINTS, "checkpoint", "recipe_hash"), "the recipe changed"),
+            **changed,
+        }
+
+    def gradient_factors(self) -> Reasons:
+        """Shards of active checkpoints whose data, weights or factor recipe changed."""
+        hashes = self._shard_hashes()
+        reasons: dict[str, str] = {}
+        for record in self._records():
+            wanted = {
+                f"{record.name}|{shard}": factor_version(self.settings.recipe, record, hashes[shard])
+                for shard in self.found.shards
+                if shard in hashes
+            }
+            versions = stored_factor_versions(self.lake, record.name)
+            stored = {f"{record.name}|{shard}": version for shard, version in versions.items()}
+            reasons |= _differing(wanted, stored, "its data, the weights or the recipe changed")
+        return reasons
+
+    def svd_preconditioners(self) -> Reasons:
+        """Layers of active checkpoints whose state holds other data, or was fitted under another recipe."""
+        reasons: dict[str, str] = {}
+        for record in self._records():
+            version = preconditioner_version(self.settings.recipe, record, self._shard_hashes())
+            rows = self.lake.read(SVD_PRECONDITIONERS, ["layer", "version"], checkpoint=record.name)
+            reasons |= _differing(
+                {f"{record.name}|{layer}": version for layer in record.layer_shapes},
+                {f"{record.name}|{layer}": stored for layer, stored in rows.iter_rows()},
+                "the factors or the recipe changed",
+            )
+        return reasons
+
+    def query_scores(self) -> Reasons:
+        """Query sets of active checkpoints whose scores come from other factors, curvature, queries or recipe."""
+        return _differing(
+            self._score_versions(), self._stored_pairs(QUERY_SUMMARIES), "the factors, queries or recipe changed"
+        )
+
+    def attribution_report(self) -> Reasons:
+        """Reports that show other scores than those stored."""
+        return _differing(self._score_versions(), self._stored_pairs(REPORTS), "the scores changed")
+
+    def _records(self) -> Sequence[CheckpointRecord]:
+        """Return the recorded active checkpoints; an unrecorded one is missing in `checkpoints` and stops there."""
+        records = []
+        for name in self.active_checkpoints:
+            try:
+                records.append(checkpoint_record(self.lake, name, self.settings.recipe))
+            except MismatchError:
+                continue
+        return records
+
+    def _shard_hashes(self) -> Mapping[str, str]:
+        return self._stored(TRAINING_EXAMPLES, "shard", "shard_hash")
+
+    def _score_versions(self) -> Mapping[str, str]:
+        hashes, queries = self._shard_hashes(), self._stored(QUERY_EXAMPLES, "query_set", "query_set_hash")
+        return {
+            f"{record.name}|{query_set}": score_version(self.settings.recipe, record, hashes, queries[query_set])
+            for record in self._records()
+            for query_set in self.active_query_sets
+            if query_set in queries
+        }
+
+    def _stored(self, schema: TableSchema, key: str, value: str) -> Mapping[str, str]:
+        return dict(self.lake.read(schema, [key, value]).unique().iter_rows())
+
+    def _stored_pairs(self, schema: TableSchema) -> Mapping[str, str]:
+        rows = self.lake.read(schema, ["checkpoint", "query_set", "computed_from"]).unique()
+        return {f"{checkpoint}|{query_set}": version for checkpoint, query_set, version in rows.iter_rows()}
+
+
+def _differing(wanted: Mapping[str, str], stored: Mapping[str, str], why: str) -> Reasons:
+    return {key: MISSING if key not in stored else why for key, version in wanted.items() if stored.get(key) != version}

@@ -1,0 +1,142 @@
+"""A checkpoint's gradient factors in the lake: which data they hold, whether they fit together, and their blocks."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from lorif_assets.attributed_model import CheckpointRecord
+from lorif_assets.errors import MismatchError, TableError
+from lorif_assets.recipe import Recipe, content_hash
+from resources.lake import FactorFile, Lake
+from resources.schemas import GRADIENT_FACTORS
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorif_assets.attribution.low_rank import GradientFactors
+
+
+@dataclass(frozen=True)
+class StoredFactors:
+    """The factors of all shards of one checkpoint, computed from one recipe, one set of weights and one tokenizer."""
+
+    checkpoint: str
+    files: tuple[FactorFile, ...]
+    shard_hashes: dict[str, str]
+    layer_shapes: dict[str, tuple[int, int]]
+    codec: str
+    projection: str
+
+    @property
+    def n_examples(self) -> int:
+        """Examples of all shards."""
+        return sum(file.rows for file in self.files)
+
+    def blocks(
+        self, lake: Lake, layers: Sequence[str], rows: int, device: "torch.device"
+    ) -> "Iterator[dict[str, GradientFactors]]":
+        """Yield the factors of some layers, at most `rows` examples at a time, in the order of shards and rows."""
+        from lorif_assets.attribution.factor_codec import FactorCodec, decode
+
+        codec = FactorCodec(self.codec)
+        for file, batch in lake.stream_factors(self.files, layers, rows):
+            yield {
+                layer: decode(_value_bytes(batch, layer, file).to(device), codec, *self.layer_shapes[layer])
+                for layer in layers
+            }
+
+    def example_ids(self, lake: Lake, positions: Sequence[int]) -> dict[int, tuple[str, str]]:
+        """Return (example_id, shard) of examples by their position in the order of `blocks`."""
+        wanted, first = np.unique(np.asarray(positions, dtype=np.int64)), 0
+        found: dict[int, tuple[str, str]] = {}
+        for file in self.files:
+            inside = wanted[(wanted >= first) & (wanted < first + file.rows)]
+            if len(inside):
+                batches = lake.stream_factors([file], ["example_id"], file.rows)
+                ids = [name for _, batch in batches for name in batch.column("example_id").to_pylist()]
+                found |= {int(position): (ids[position - first], file.shard) for position in inside}
+            first += file.rows
+        return found
+
+
+def stored_factor_versions(lake: Lake, checkpoint: str) -> dict[str, str]:
+    """Return the data version of each shard whose factors are stored, as `versions.factor_version` makes it."""
+    columns = ["recipe_hash", "weights_hash", "tokenizer_hash", "shard_hash"]
+    rows = lake.read(GRADIENT_FACTORS, ["shard", *columns], checkpoint=checkpoint).unique()
+    return {row["shard"]: content_hash([row[column] for column in columns]) for row in rows.iter_rows(named=True)}
+
+
+def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> StoredFactors:
+    """Look up a checkpoint's factors.
+
+    Raises:
+        MismatchError: there are none, or some were computed from other weights, another tokenizer, recipe or projection.
+        TableError: a shard is spread over several files, which only another writer does.
+    """
+    columns = ["shard", "shard_hash", "recipe_hash", "weights_hash", "tokenizer_hash", "projection", "factor_codec"]
+    rows = lake.read(GRADIENT_FACTORS, columns, checkpoint=record.name).unique()
+    if rows.is_empty():
+        raise MismatchError(
+            f"the checkpoint {record.name!r} has no gradient factors; materialize `gradient_factors` for its shards first"
+        )
+    expected = {
+        "recipe_hash": recipe.factor_hash,
+        "weights_hash": record.weights_hash,
+        "tokenizer_hash": record.tokenizer_hash,
+    }
+    for column, value in expected.items():
+        odd = rows.filter(pl.col(column) != value)
+        if not odd.is_empty():
+            raise MismatchError(
+                f"the gradient factors of {record.name!r} in {odd.height} shard(s), for instance {odd['shard'][0]!r}, have "
+                f"{column} {odd[column][0]}, but settings and checkpoint have {value}; materialize `gradient_factors` for "
+                "these shards again"
+            )
+    if rows["projection"].n_unique() > 1:
+        raise MismatchError(
+            f"the gradient factors of {record.name!r} come from two projections, {' and '.join(rows['projection'].unique())}; "
+            "materialize `gradient_factors` for its shards again"
+        )
+    files = lake.factor_files(record.name)
+    repeated = [shard for shard, count in Counter(file.shard for file in files).items() if count > 1]
+    if repeated:
+        raise TableError(
+            f"the gradient factors of {record.name!r}, shard {repeated[0]!r}, lie in several files: another program rewrote "
+            "the table. Materialize `gradient_factors` for this shard again"
+        )
+    return StoredFactors(
+        checkpoint=record.name,
+        files=tuple(files),
+        shard_hashes=dict(sorted(zip(rows["shard"], rows["shard_hash"], strict=True))),
+        layer_shapes=record.layer_shapes,
+        codec=rows["factor_codec"][0],
+        projection=rows["projection"][0],
+    )
+
+
+def _value_bytes(batch: pa.RecordBatch, layer: str, file: FactorFile) -> "torch.Tensor":
+    """Return a binary column as [n, bytes], without a copy.
+
+    Raises:
+        TableError: a value is missing, or values differ in length.
+    """
+    import torch
+
+    column = batch.column(layer)
+    is_large = pa.types.is_large_binary(column.type)
+    n = len(column)
+    offsets = np.frombuffer(column.buffers()[1], dtype=np.int64 if is_large else np.int32)
+    offsets = offsets[column.offset : column.offset + n + 1]
+    width, rest = divmod(int(offsets[-1] - offsets[0]), n)
+    if column.null_count or rest:
+        raise TableError(
+            f"the gradient factors in {file.path} (shard {file.shard!r}) have no or uneven values for the layer {layer!r}; "
+            "materialize `gradient_factors` for this shard again"
+        )
+    values = np.frombuffer(column.buffers()[2], dtype=np.uint8, count=n * width, offset=int(offsets[0]))
+    return torch.from_numpy(values.reshape(n, width))

@@ -1,0 +1,30 @@
+"""Data versions: what each partition is computed from, as one hash. They are what the lake and Dagster compare."""
+
+from collections.abc import Mapping
+
+from lorif_assets.attributed_model import CheckpointRecord
+from lorif_assets.recipe import Recipe, content_hash
+
+
+def factor_version(recipe: Recipe, record: CheckpointRecord, shard_hash: str) -> str:
+    """Return the version of one shard's gradient factors."""
+    return content_hash([recipe.factor_hash, record.weights_hash, record.tokenizer_hash, shard_hash])
+
+
+def ledger_version(shard_hashes: Mapping[str, str]) -> str:
+    """Return the version of a set of shards: which data a curvature state holds."""
+    return content_hash(dict(shard_hashes))
+
+
+def preconditioner_version(recipe: Recipe, record: CheckpointRecord, shard_hashes: Mapping[str, str]) -> str:
+    """Return the version of a checkpoint's preconditioners."""
+    return content_hash(
+        [recipe.preconditioner_hash, record.weights_hash, record.tokenizer_hash, ledger_version(shard_hashes)]
+    )
+
+
+def score_version(
+    recipe: Recipe, record: CheckpointRecord, shard_hashes: Mapping[str, str], query_set_hash: str
+) -> str:
+    """Return the version of one query set's scores at a checkpoint."""
+    return content_hash([recipe.score_hash, preconditioner_version(recipe, record, shard_hashes), query_set_hash])

@@ -1,0 +1,62 @@
+"""Devices and their leases: a step owns a device while it computes, also across processes of one machine."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dagster import ConfigurableResource
+from filelock import FileLock, Timeout
+from pydantic import Field
+
+from lorif_assets.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+_POLL_SECONDS = 0.5
+
+
+class Devices(ConfigurableResource):  # type: ignore[type-arg]
+    """The devices that steps may use."""
+
+    names: list[str] = Field(
+        default_factory=list, description="Torch device names; empty: every CUDA device, else CPU."
+    )
+
+    def available(self) -> list[str]:
+        """Return the names of the devices, in order.
+
+        Raises:
+            SettingsError: a named CUDA device is not on this machine.
+        """
+        import torch
+
+        found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        for name in self.names:
+            if torch.device(name).type == "cuda" and name not in found:
+                raise SettingsError(
+                    f"`devices.devices` names {name!r}, but this machine has {found or 'no CUDA device'}"
+                )
+        return self.names or found or ["cpu"]
+
+    @contextmanager
+    def lease(self) -> "Iterator[torch.device]":
+        """Wait for a free device and own it inside the `with` block."""
+        import torch
+
+        folder = Path(tempfile.gettempdir()) / "lorif-device-leases"
+        folder.mkdir(exist_ok=True)
+        locks = {name: FileLock(folder / f"{name.replace(':', '-')}.lock") for name in self.available()}
+        while True:
+            for name, lock in locks.items():
+                try:
+                    lock.acquire(timeout=_POLL_SECONDS / len(locks))
+                except Timeout:
+                    continue
+                try:
+                    yield torch.device(name)
+                finally:
+                    lock.release()
+                return

@@ -1,0 +1,249 @@
+"""Checkpoints on disk: finding, fingerprinting and loading causal language models and their tokenizers, safely."""
+
+import json
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dagster import ConfigurableResource
+from pydantic import Field
+
+from lorif_assets.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+)
+_VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+_PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+=-]*")
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """One checkpoint directory: its partition name, its folder and the training step its name tells."""
+
+    name: str
+    path: Path
+    step: int | None
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The safetensors files, sorted by name."""
+        return sorted(self.path.glob("*.safetensors"))
+
+    @property
+    def tokenizer_files(self) -> list[Path]:
+        """The tokenizer's files that are there."""
+        return [self.path / name for name in _TOKENIZER_FILES if (self.path / name).is_file()]
+
+    def weights_hash(self) -> str:
+        """Return the hash of the configuration and the weight files' bytes."""
+        return _hash_files([self.path / "config.json", *self.weight_files])
+
+    def tokenizer_hash(self) -> str:
+        """Return the hash of the tokenizer's files."""
+        return _hash_files(self.tokenizer_files)
+
+    def version(self) -> str:
+        """Return what changes when a file is written: names, sizes and times, without reading any file."""
+        files = [self.path / "config.json", *self.weight_files, *self.tokenizer_files]
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+        return blake2b(repr(states).encode(), digest_size=16).hexdigest()
+
+    def check(self) -> None:
+        """Refuse a folder that cannot be loaded safely.
+
+        Raises:
+            CheckpointError: no configuration, no safetensors weights, a shard of them missing, or no tokenizer.
+        """
+        if not (self.path / "config.json").is_file():
+            raise CheckpointError(
+                f"{self.path} has no config.json: expected a model saved by `save_pretrained`; found {_listing(self.path)}"
+            )
+        if not self.weight_files:
+            pickled = sorted(
+                p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in self.path.glob(pattern)
+            )
+            raise CheckpointError(
+                f"{self.path} has no *.safetensors weights"
+                + (
+                    f", only {pickled[0]}, which is a pickle and could run code when loaded; "
+                    "load it where you trust it and save it again with `save_pretrained`"
+                    if pickled
+                    else f"; found {_listing(self.path)}"
+                )
+            )
+        index = self.path / "model.safetensors.index.json"
+        if index.is_file():
+            named = set(json.loads(index.read_text())["weight_map"].values())
+            missing = sorted(named - {file.name for file in self.weight_files})
+            if missing:
+                raise CheckpointError(
+                    f"{self.path} lacks {missing[0]}, one of the {len(named)} weight files that its index names: the copy "
+                    "is incomplete, or still being written"
+                )
+        if not any((self.path / name).is_file() for name in _VOCABULARY_FILES):
+            raise CheckpointError(
+                f"{self.path} has no tokenizer (tokenizer.json or the like); save it beside the weights: "
+                f"`tokenizer.save_pretrained({str(self.path)!r})`"
+            )
+
+
+class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
+    """The place where a trainer writes its checkpoints."""
+
+    path: str = Field(description="A checkpoint directory, or a directory of such ones.")
+    trust_remote_code: bool = Field(False, description="Run Python code that a checkpoint carries.")
+
+    def find(self) -> list[CheckpointFiles]:
+        """Return the checkpoints in order of step, then name.
+
+        Raises:
+            CheckpointError: the path is not there, or a name cannot be a partition's.
+        """
+        root = Path(self.path)
+        if not root.is_dir():
+            raise CheckpointError(f"the checkpoint directory {root} does not exist; correct `checkpoints.path`")
+        folders = (
+            [root]
+            if (root / "config.json").is_file()
+            else [folder for folder in root.iterdir() if not folder.name.startswith(".") and folder.is_dir()]
+        )
+        found = [CheckpointFiles(folder.name, folder, _step(folder.name)) for folder in folders]
+        for checkpoint in found:
+            if not _PARTITION_NAME.fullmatch(checkpoint.name):
+                raise CheckpointError(
+                    f"the checkpoint folder {checkpoint.path} has a name that no partition can have; use letters, digits "
+                    "and . _ - @ : + = only"
+                )
+        return sorted(found, key=lambda c: (-1 if c.step is None else c.step, c.name))
+
+    def get(self, name: str) -> CheckpointFiles:
+        """Return one checkpoint, checked.
+
+        Raises:
+            CheckpointError: it is not there, or cannot be loaded safely.
+        """
+        found = {checkpoint.name: checkpoint for checkpoint in self.find()}
+        if name not in found:
+            raise CheckpointError(
+                f"there is no checkpoint {name!r} in {self.path}; found {', '.join(found) or 'none'}. Was it moved away?"
+            )
+        found[name].check()
+        return found[name]
+
+    def load_model(self, files: CheckpointFiles, dtype: str, device: "torch.device") -> "PreTrainedModel":
+        """Return the causal language model in eval mode on a device.
+
+        Args:
+            files: the checkpoint.
+            dtype: a torch floating type's name, or `as_saved`.
+            device: where to put it.
+
+        Raises:
+            CheckpointError: transformers cannot load it, or weights are missing from its files.
+        """
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        try:
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                files.path,
+                dtype="auto" if dtype == "as_saved" else dtype,
+                use_safetensors=True,
+                trust_remote_code=self.trust_remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise CheckpointError(f"transformers cannot load {files.path}: {error}") from error
+        if loading["missing_keys"]:
+            missing = sorted(loading["missing_keys"])
+            raise CheckpointError(
+                f"{files.path} holds no weight for {missing[0]} ({len(missing)} such), which would be random; is "
+                "config.json that of these weights?"
+            )
+        return model.to(device).eval()
+
+    def load_tokenizer(self, files: CheckpointFiles) -> "PreTrainedTokenizerBase":
+        """Return the checkpoint's tokenizer.
+
+        Raises:
+            CheckpointError: transformers cannot load it.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(
+                files.path, trust_remote_code=self.trust_remote_code, local_files_only=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"transformers cannot load the tokenizer of {files.path}: {error}") from error
+
+    def skeleton(self, files: CheckpointFiles) -> "PreTrainedModel":
+        """Return the model without memory for its weights (meta device): its layers and their shapes."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        try:
+            config = AutoConfig.from_pretrained(files.path, local_files_only=True, **options)
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(config, **options)
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{files.path} is no causal language model that transformers knows: {error}"
+            ) from error
+
+
+def vocabulary_size(model: "PreTrainedModel") -> int:
+    """Return the rows of the model's input embeddings: token ids must lie below."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def check_vocabulary(files: CheckpointFiles, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Refuse a tokenizer that can produce ids the model has no embedding for.
+
+    Raises:
+        CheckpointError: the tokenizer's largest id lies beyond the embeddings.
+    """
+    largest, rows = max(tokenizer.get_vocab().values(), default=-1), vocabulary_size(model)
+    if largest >= rows:
+        raise CheckpointError(
+            f"the tokenizer of {files.path} has token ids up to {largest}, but the model embeds only {rows} tokens: it "
+            "belongs to another model, or the embeddings were not resized after tokens were added"
+        )
+
+
+def _step(name: str) -> int | None:
+    numbers = re.findall(r"\d+", name)
+    return int(numbers[-1]) if numbers else None
+
+
+def _hash_files(files: list[Path]) -> str:
+    digest = blake2b(digest_size=16)
+    for file in files:
+        digest.update(f"|{file.name}|{file.stat().st_size}|".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") if names else "an empty folder"
