@@ -70,6 +70,10 @@ class Source(BaseModel):
     )
     format: SourceFormat = Field(SourceFormat.AUTO, description="How to read the path.")
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
+    storage_options: dict[str, str] = Field(
+        default_factory=dict,
+        description="Credentials and options of a Delta source's object store, as delta-rs names them.",
+    )
     rows_per_shard: int = Field(2_000, ge=1, description="Rows of one file that make a shard (files, `datasets`).")
     buckets: int = Field(
         16,

@@ -16,7 +16,7 @@ from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.corpus.rejected import rejected_table
-from lorif_assets.errors import MismatchError
+from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.factor_rows import factor_rows
 from lorif_assets.progress import Progress
 from lorif_assets.settings import Settings
@@ -100,6 +100,9 @@ def _materialize_shard(
 ) -> dict[str, Any]:
     examples = lake.read(TRAINING_EXAMPLES, shard=shard).sort("row")
     tokenized = attributed.tokenized(examples.to_arrow())
+    if not tokenized.examples:
+        reasons = tokenized.rejected["reason"].to_pylist()
+        raise SourceError(f"no example of the shard {shard!r} can be used with this tokenizer; the first: {reasons[0]}")
     started = time.monotonic()
     tokens = sum(len(example.input_ids) for example in tokenized.examples)
     with Progress(context.log, f"{attributed.record.name} {shard}", tokens, "tok") as progress:

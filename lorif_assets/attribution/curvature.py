@@ -96,7 +96,9 @@ class CurvatureState:
         omega, image = self.basis.double(), self.image.double()
         norm = float(torch.linalg.matrix_norm(image)) if k else 0.0
         if not math.isfinite(norm):
-            raise ValueError("the curvature is not finite: an example's factors hold NaN, infinity or numbers too large")
+            raise ValueError(
+                "the curvature is not finite: an example's factors hold NaN, infinity or numbers too large"
+            )
         if norm == 0.0:
             return Spectrum(image.new_zeros(values), self.basis[:, :r], self.trace)
         factor, shift = _shifted_factor(omega, image, norm)

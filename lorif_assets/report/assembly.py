@@ -9,10 +9,11 @@ import polars as pl
 
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.errors import MismatchError
+from lorif_assets.passages import passage_metadata, passage_text, passages
 from lorif_assets.recipe import Recipe
 from lorif_assets.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent
 from resources.lake import Lake
-from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS
 
 _SHOWN = 10
 
@@ -35,23 +36,18 @@ def assemble(
             f"the settings are {recipe.score_hash}; materialize `query_scores` again"
         )
     shown = _shown_scores(lake.read(QUERY_SCORES, **partition))
-    texts = lake.read(
-        TRAINING_EXAMPLES,
-        shard=shown["shard"].unique().to_list(),
-        example_id=shown["example_id"].unique().to_list(),
-    )
-    passages = {(row["shard"], row["example_id"]): row for row in texts.iter_rows(named=True)}
+    found = passages(lake, shown.select("shard", "example_id").iter_rows())
     influences: dict[tuple[str, str], list[Influence]] = {}
     for row in shown.iter_rows(named=True):
-        passage = passages.get((row["shard"], row["example_id"]))
+        passage = found.get((row["shard"], row["example_id"]))
         influences.setdefault((row["query_id"], row["side"]), []).append(
             Influence(
                 rank=row["shown_rank"],
                 example_id=row["example_id"],
                 shard=row["shard"],
                 score=row["score"],
-                text=example_text(passage) if passage else "(no longer in the training data)",
-                metadata=json.loads(passage["metadata"] or "{}") if passage else {},
+                text=passage_text(passage) if passage else "(no longer in the training data)",
+                metadata=passage_metadata(passage) if passage else {},
             )
         )
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
@@ -74,8 +70,8 @@ def assemble(
             QueryInfluences(
                 query_id=row["query_id"],
                 prompt=row["prompt"],
-                completion=row["completion"] or example_text(row),
-                metadata=json.loads(row["metadata"] or "{}"),
+                completion=row["completion"] or passage_text(row),
+                metadata=passage_metadata(row),
                 loss=row["loss"],
                 n_target_tokens=row["n_target_tokens"],
                 n_examples=row["n_examples"],
@@ -106,19 +102,6 @@ def layer_spectrum(row: Mapping[str, Any]) -> LayerSpectrum:
     )
 
 
-def example_text(row: Mapping[str, Any]) -> str:
-    """Return the readable content of an example row, whatever its format."""
-    match row["format"]:
-        case "text":
-            return str(row["text"])
-        case "prompt_completion":
-            return f"{row['prompt']}{row['completion']}"
-        case "messages":
-            return "\n\n".join(f"[{turn['role']}] {turn['content']}" for turn in json.loads(row["messages"]))
-        case _:
-            return f"{len(row['input_ids'])} token ids: {' '.join(map(str, row['input_ids'][:64]))} ..."
-
-
 def _shown_scores(scores: pl.DataFrame) -> pl.DataFrame:
     """Return each query's leading rows of both sides; where every pair is stored, the two ends of the ranking."""
     ranked = scores.filter(pl.col("side") != "all").with_columns(shown_rank=pl.col("rank"))
@@ -126,7 +109,8 @@ def _shown_scores(scores: pl.DataFrame) -> pl.DataFrame:
     ends = [
         pairs.with_columns(side=pl.lit("highest"), shown_rank=pl.col("rank")),
         pairs.with_columns(
-            side=pl.lit("lowest"), shown_rank=(pl.col("rank").max().over("query_id") - pl.col("rank") + 1).cast(pl.Int32)
+            side=pl.lit("lowest"),
+            shown_rank=(pl.col("rank").max().over("query_id") - pl.col("rank") + 1).cast(pl.Int32),
         ),
     ]
     return (

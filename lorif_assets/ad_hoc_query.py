@@ -1,0 +1,62 @@
+"""One question asked at the command line: a prompt and a completion against a checkpoint that is attributed already."""
+
+import logging
+
+import pyarrow as pa
+
+from lorif_assets.attributed_model import AttributedModel, checkpoint_record
+from lorif_assets.curvature_fit import stored_preconditioners
+from lorif_assets.errors import MismatchError, SourceError
+from lorif_assets.progress import Progress
+from lorif_assets.project_resources import ProjectResources
+from lorif_assets.query_scoring import QueryScores, score_queries
+from lorif_assets.stored_factors import stored_factors
+from resources.schemas import QUERY_EXAMPLES, SVD_PRECONDITIONERS
+
+
+def newest_attributed(resources: ProjectResources) -> str:
+    """Return the newest checkpoint that has preconditioners.
+
+    Raises:
+        MismatchError: none has.
+    """
+    attributed = set(resources["lake"].read(SVD_PRECONDITIONERS, ["checkpoint"])["checkpoint"])
+    names = [checkpoint.name for checkpoint in resources["model_checkpoints"].find() if checkpoint.name in attributed]
+    if not names:
+        raise MismatchError("no checkpoint is attributed yet; run `lorif materialize`, or materialize in Dagster's UI")
+    return names[-1]
+
+
+def score_completion(resources: ProjectResources, checkpoint: str, prompt: str, completion: str) -> QueryScores:
+    """Score every stored training example for one completion.
+
+    Raises:
+        SourceError: the completion has no token that carries loss.
+        MismatchError: factors, preconditioners and settings do not belong together.
+    """
+    settings, lake = resources["settings"], resources["lake"]
+    record = checkpoint_record(lake, checkpoint, settings.recipe)
+    stored = stored_factors(lake, record, settings.recipe)
+    preconditioners = stored_preconditioners(lake, record, settings.recipe, stored)
+    row = {
+        "query_id": "query",
+        "row": 0,
+        "format": "prompt_completion" if prompt else "text",
+        **({"prompt": prompt, "completion": completion} if prompt else {"text": completion}),
+    }
+    with resources["devices"].lease() as device:
+        attributed = AttributedModel.load(lake, resources["model_checkpoints"], checkpoint, settings.recipe, device)
+        tokenized = attributed.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
+        if not tokenized.examples:
+            raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
+        with Progress(logging.getLogger(__name__), "scoring", stored.n_examples, "examples") as progress:
+            return score_queries(
+                attributed,
+                tokenized.examples,
+                stored,
+                preconditioners,
+                lake,
+                batch_tokens=settings.batch.tokens,
+                scan_rows=settings.batch.scan_rows,
+                progress=progress,
+            )

@@ -1,0 +1,157 @@
+"""The command `lorif`: the demo, the state of a project, and attribution from a terminal."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from lorif_assets.errors import LorifError
+from lorif_assets.settings import CONFIG_NAME, CONFIG_VARIABLE
+
+_HOME_VARIABLE = "DAGSTER_HOME"
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"Settings file; default: ${CONFIG_VARIABLE}, else ./{CONFIG_NAME}.",
+)
+
+
+class _Commands(click.Group):
+    """Commands whose expected errors are messages, not tracebacks."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except LorifError as error:
+            Console(stderr=True).print(f"[bold red]error:[/] {_plain(error)}", highlight=False)
+            sys.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lorif-assets")
+def main() -> None:
+    """Which training examples made the model say this?"""
+
+
+@main.command()
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo"),
+    show_default=True,
+    help="Where the demo's data, checkpoints, tables and settings go.",
+)
+@click.option("--fresh", is_flag=True, help="Remove what an earlier demo left, and start over.")
+def demo(directory: Path, fresh: bool) -> None:
+    """Train a small model on Python's documentation and attribute what it says, start to finish."""
+    from lorif_assets.demo.run import run_demo
+
+    run_demo(directory, _dagster_home(), fresh=fresh, console=Console())
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default=Path(CONFIG_NAME))
+def init(path: Path) -> None:
+    """Write a settings file in which every field is explained."""
+    from lorif_assets.settings_reference import settings_template
+
+    if path.exists():
+        raise LorifError(f"{path} is there already; remove it first, or give another name")
+    path.write_text(settings_template())
+    click.echo(f"wrote {path}: name your sources and checkpoints in it, then run `lorif doctor`")
+
+
+@main.command()
+@config_option
+def doctor(config: Path | None) -> None:
+    """Show what is configured, what was found, what is missing, and what attribution will cost."""
+    from lorif_assets.diagnosis import diagnose
+
+    _use(config)
+    if not diagnose(Console()):
+        sys.exit(1)
+
+
+@main.command()
+@config_option
+def status(config: Path | None) -> None:
+    """Show which partitions are up to date, missing or stale, and why."""
+    from lorif_assets.status import show_status
+
+    _use(config)
+    show_status(Console())
+
+
+@main.command()
+@config_option
+def materialize(config: Path | None) -> None:
+    """Bring everything active up to date, in this process; Dagster's UI shows the runs."""
+    import dagster as dg
+
+    from lorif_assets.definitions import ASSETS
+    from lorif_assets.materialization import bring_up_to_date
+    from lorif_assets.project_resources import project_resources
+    from lorif_assets.settings import load_settings
+
+    _use(config)
+    console = Console()
+    with dg.DagsterInstance.from_config(str(_dagster_home())) as instance:
+        for update in bring_up_to_date(instance, ASSETS, project_resources(load_settings())):
+            done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
+            console.print(f"{update.asset:<22} {done}")
+
+
+@main.command()
+@click.option("--completion", required=True, help="What the model said.")
+@click.option("--prompt", default="", help="What it was asked; carries no loss.")
+@click.option("--checkpoint", help="Default: the newest attributed one.")
+@click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Rows to show on each side.")
+@config_option
+def attribute(prompt: str, completion: str, checkpoint: str | None, top: int, config: Path | None) -> None:
+    """Show which training examples made the model say a completion."""
+    from lorif_assets.ad_hoc_query import newest_attributed, score_completion
+    from lorif_assets.influence_table import print_influences
+    from lorif_assets.project_resources import project_resources
+    from lorif_assets.settings import load_settings
+
+    _use(config)
+    resources = project_resources(load_settings())
+    name = checkpoint or newest_attributed(resources)
+    scored = score_completion(resources, name, prompt, completion)
+    console = Console()
+    console.print(
+        f"[bold]{name}[/], loss {scored.summaries['loss'][0]:.2f} nats, {scored.summaries['n_examples'][0]:,} examples"
+    )
+    print_influences(console, resources["lake"], scored.scores, shown=top)
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the web server.")
+@config_option
+def ui(port: int, config: Path | None) -> None:
+    """Open Dagster's UI on this project."""
+    _use(config)
+    os.environ[_HOME_VARIABLE] = str(_dagster_home())
+    program = Path(sys.executable).with_name("dagster")
+    os.execv(program, [str(program), "dev", "-m", "lorif_assets.definitions", "--port", str(port)])  # noqa: S606
+
+
+def _use(config: Path | None) -> None:
+    if config:
+        os.environ[CONFIG_VARIABLE] = str(config.absolute())
+
+
+def _dagster_home() -> Path:
+    """Return Dagster's home: $DAGSTER_HOME, else ./dagster_home, made where it is not there."""
+    home = Path(os.environ.get(_HOME_VARIABLE) or "dagster_home").absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    return home
+
+
+def _plain(error: LorifError) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

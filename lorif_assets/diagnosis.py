@@ -1,0 +1,93 @@
+"""`lorif doctor`: what is configured, found and missing, and what attribution will cost."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lorif_assets.attribution.layers import LayerError
+from lorif_assets.cost_estimate import CostEstimate, estimate
+from lorif_assets.errors import LorifError
+from lorif_assets.project_resources import ProjectResources, project_resources
+from lorif_assets.query_files import query_files
+from lorif_assets.settings import load_settings
+from resources.source_files import list_shards
+
+
+def diagnose(console: Console) -> bool:
+    """Print the diagnosis, and return whether all that attribution needs is there."""
+    resources = project_resources(load_settings())
+    settings = resources["settings"]
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    sound = True
+
+    def row(what: str, finding: Callable[[], str]) -> None:
+        nonlocal sound
+        try:
+            table.add_row("[green]ok[/]", what, escape(finding()))
+        except (LorifError, LayerError) as error:
+            sound = False
+            table.add_row("[red]missing[/]", what, escape(str(error)))
+
+    examples: dict[str, int] = defaultdict(int)
+
+    def source_finding(index: int) -> str:
+        source = settings.sources[index]
+        shards = list_shards(source, settings.base)
+        examples[source.name] = sum(shard.rows for shard in shards)
+        return f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
+
+    row("lake", lambda: settings.lake_root)
+    row("tracking", lambda: settings.tracking_uri or "off")
+    if not settings.sources:
+        row("sources", _no_sources)
+    for index, source in enumerate(settings.sources):
+        row(f"source {source.name}", lambda index=index: source_finding(index))  # type: ignore[misc]
+    row("query sets", lambda: ", ".join(query_files(settings)) or "no file yet")
+    row("checkpoints", lambda: _checkpoints(resources))
+    row("devices", lambda: ", ".join(resources["devices"].available()))
+    console.print(table)
+    if sound:
+        checkpoint = resources["model_checkpoints"].find()[-1]
+        skeleton = resources["model_checkpoints"].skeleton(checkpoint)
+        n_examples = sum(examples.values())
+        console.print(_cost_table(estimate(skeleton, settings.recipe, n_examples), checkpoint.name, n_examples))
+    return sound
+
+
+def _no_sources() -> str:
+    raise LorifError("lorif.toml names no [[sources]]: nothing to attribute to. `lorif init` writes a template")
+
+
+def _checkpoints(resources: ProjectResources) -> str:
+    found = resources["model_checkpoints"].find()
+    if not found:
+        raise LorifError(f"{resources['model_checkpoints'].path} has no checkpoint yet")
+    for checkpoint in found:
+        checkpoint.check()
+    return f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name
+
+
+def _cost_table(cost: CostEstimate, checkpoint: str, n_examples: int) -> Table:
+    table = Table(title=f"cost of a checkpoint like {checkpoint}, {n_examples:,} examples", title_justify="left")
+    table.add_column("what")
+    table.add_column("size", justify="right")
+    table.add_column("where")
+    table.add_row("tracked layers", f"{cost.n_layers:,}", "recipe.include_layers, recipe.exclude_layers")
+    table.add_row("projected gradient", f"{cost.gradient_numbers:,} numbers", "recipe.projection_factor")
+    table.add_row("stored per example", _bytes(cost.bytes_per_example), "recipe.rank, recipe.factor_dtype")
+    table.add_row("gradient_factors", _bytes(cost.factor_bytes), "disk")
+    table.add_row("curvature states", _bytes(cost.curvature_bytes), "disk; recipe.r, recipe.oversample")
+    table.add_row("largest curvature fit", _bytes(3 * cost.largest_state_bytes), "memory of the device")
+    table.add_row("dense query", _bytes(cost.bytes_per_query), "memory of the device, each query of a set")
+    table.add_row("passes over the factors", f"{cost.factor_passes} + 1", "fitting + scoring")
+    return table
+
+
+def _bytes(size: int) -> str:
+    for unit, power in (("GB", 9), ("MB", 6), ("KB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:,.1f} {unit}"
+    return f"{size} B"
