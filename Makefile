@@ -1,0 +1,42 @@
+# One command each: demo, tests, Dagster's UI, checks. Each makes the environment first where it is not there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all check ui mlflow-ui clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+## demo: train a small model on Python's documentation and attribute what it says
+demo: $(VENV)/.installed
+	$(BIN)/lorif demo
+
+## test: the fast tests
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+## test-all: every test, with coverage
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+## check: lint, format, types, and whether Dagster can load the project
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/dagster definitions validate
+
+## ui: Dagster's UI on what the demo made, at http://localhost:3000
+ui: $(VENV)/.installed
+	$(BIN)/lorif ui --config demo/lorif.toml
+
+## mlflow-ui: MLflow's UI on what the demo tracked, at http://localhost:5000
+mlflow-ui: $(VENV)/.installed
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///demo/mlflow.db
+
+clean:
+	rm -rf $(VENV) demo
