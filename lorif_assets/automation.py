@@ -1,24 +1,147 @@
-"""What happens by itself: new shards, checkpoints and query sets become partitions."""
+"""What happens by itself: new partitions are found, and what is out of date is launched until everything is true."""
 
 import dagster as dg
 
-from lorif_assets.discovery import discover, new_partitions
+from lorif_assets.assets.graph import ASSETS
+from lorif_assets.discovery import discover, new_partitions, register
 from lorif_assets.errors import LorifError
-from lorif_assets.settings import Settings
+from lorif_assets.materialization import bring_up_to_date
+from lorif_assets.project_resources import project_resources
+from lorif_assets.re_attribution import IN_FLIGHT, ready_partitions, work_to_do
+from lorif_assets.settings import AutomationSettings, Settings
+from lorif_assets.staleness import Staleness
+from lorif_assets.withdrawal import removed_shards, withdraw
+from resources.lake import Lake
 from resources.models import Checkpoints
 
+# One job for each asset: a run has one kind of partitions.
+ASSET_JOBS = {
+    asset.key.to_user_string(): dg.define_asset_job(f"materialize_{asset.key.to_user_string()}", selection=[asset])
+    for asset in ASSETS
+}
 
-@dg.sensor(
-    name="discovery", minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING, asset_selection="*"
+
+attribution_checks = dg.define_asset_job(
+    "attribution_checks",
+    selection=dg.AssetSelection.all_asset_checks(),
+    description="Runs every asset check on what is stored.",
 )
-def discovery_sensor(
-    context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings], model_checkpoints: Checkpoints
-) -> dg.SensorResult | dg.SkipReason:
-    """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions."""
-    try:
-        requests = new_partitions(context.instance, discover(settings, model_checkpoints))
-    except LorifError as error:
-        return dg.SkipReason(str(error))
-    if not requests:
-        return dg.SkipReason("nothing new")
-    return dg.SensorResult(dynamic_partitions_requests=requests)
+
+
+class WithdrawalConfig(dg.Config):
+    """Which shards leave."""
+
+    shards: list[str]
+
+
+@dg.op
+def withdraw_shards(context: dg.OpExecutionContext, config: WithdrawalConfig, lake: Lake) -> None:
+    """Take shards that left their source out of the tables."""
+    withdraw(lake, context.instance, config.shards)
+    context.log.info(f"withdrew {', '.join(config.shards)}")
+
+
+@dg.job
+def withdrawal() -> None:
+    """Takes shards that left their source out of the tables; scores then renew without them."""
+    withdraw_shards()
+
+
+@dg.op
+def bring_everything_up_to_date(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
+    """Materialize, one asset after another, whatever is missing or stale."""
+    for update in bring_up_to_date(context.instance, ASSETS, project_resources(settings)):
+        context.log.info(f"{update.asset}: {len(update.partitions) or 'no'} partitions computed")
+
+
+@dg.job
+def re_attribution() -> None:
+    """Brings everything active up to date in one run, for people who prefer the clock or a button to the sensor."""
+    bring_everything_up_to_date()
+
+
+def automation_definitions(automation: AutomationSettings) -> tuple[list[dg.SensorDefinition], dg.ScheduleDefinition]:
+    """Return the sensors and the schedule that the settings describe."""
+    status = dg.DefaultSensorStatus.RUNNING if automation.enabled else dg.DefaultSensorStatus.STOPPED
+
+    @dg.sensor(
+        name="discovery",
+        minimum_interval_seconds=automation.interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        asset_selection="*",
+    )
+    def discovery(
+        context: dg.SensorEvaluationContext,
+        settings: dg.ResourceParam[Settings],
+        lake: Lake,
+        model_checkpoints: Checkpoints,
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing."""
+        try:
+            requests = new_partitions(context.instance, discover(settings, model_checkpoints, lake))
+        except LorifError as error:
+            return dg.SkipReason(str(error))
+        return dg.SensorResult(dynamic_partitions_requests=requests) if requests else dg.SkipReason("nothing new")
+
+    @dg.sensor(
+        name="re_attribution_sensor",
+        minimum_interval_seconds=automation.interval_seconds,
+        default_status=status,
+        jobs=list(ASSET_JOBS.values()),
+    )
+    def re_attribution_sensor(
+        context: dg.SensorEvaluationContext,
+        settings: dg.ResourceParam[Settings],
+        lake: Lake,
+        model_checkpoints: Checkpoints,
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Launches what is out of date, each asset when its inputs are true, at most one run per asset and checkpoint."""
+        try:
+            found = discover(settings, model_checkpoints, lake)
+            register(context.instance, found)
+            if settings.automation.on_removed == "withdraw" and removed_shards(lake, found):
+                return dg.SkipReason("shards are to be withdrawn first")
+            staleness = Staleness(settings, lake, model_checkpoints, found)
+            requests = [
+                dg.RunRequest(
+                    job_name=ASSET_JOBS[work.asset].name,
+                    partition_key=work.partitions[0] if len(work.partitions) == 1 else None,
+                    tags=work.tags,
+                )
+                for work in work_to_do(ready_partitions(staleness), ASSETS, context.instance, settings.automation)
+            ]
+        except LorifError as error:
+            return dg.SkipReason(str(error))
+        return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("all is up to date or running")
+
+    @dg.sensor(
+        name="withdrawal_sensor",
+        minimum_interval_seconds=automation.interval_seconds,
+        default_status=status,
+        job=withdrawal,
+    )
+    def withdrawal_sensor(
+        context: dg.SensorEvaluationContext,
+        settings: dg.ResourceParam[Settings],
+        lake: Lake,
+        model_checkpoints: Checkpoints,
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Withdraws shards that left their source where the settings say so, and reports them where they do not."""
+        try:
+            gone = removed_shards(lake, discover(settings, model_checkpoints, lake))
+        except LorifError as error:
+            # A source that is not there at all is a fault, never a withdrawal.
+            return dg.SkipReason(str(error))
+        if not gone:
+            return dg.SkipReason("no shard left its source")
+        if settings.automation.on_removed == "keep":
+            return dg.SkipReason(f"left their source and are kept: {', '.join(gone)} (automation.on_removed)")
+        if context.instance.get_runs_count(dg.RunsFilter(job_name=withdrawal.name, statuses=IN_FLIGHT)):
+            return dg.SkipReason("a withdrawal is running")
+        config = dg.RunConfig(ops={"withdraw_shards": WithdrawalConfig(shards=gone)})
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_config=config)])
+
+    schedule = dg.ScheduleDefinition(
+        name="nightly_re_attribution", job=re_attribution, cron_schedule=automation.schedule
+    )
+    return [discovery, re_attribution_sensor, withdrawal_sensor], schedule

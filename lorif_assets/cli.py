@@ -91,7 +91,7 @@ def materialize(config: Path | None) -> None:
     """Bring everything active up to date, in this process; Dagster's UI shows the runs."""
     import dagster as dg
 
-    from lorif_assets.definitions import ASSETS
+    from lorif_assets.assets.graph import ASSETS
     from lorif_assets.materialization import bring_up_to_date
     from lorif_assets.project_resources import project_resources
     from lorif_assets.settings import load_settings

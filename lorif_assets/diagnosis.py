@@ -7,9 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lorif_assets.attribution.layers import LayerError
+from lorif_assets.attribution.layers import LayerError, select_layers
 from lorif_assets.cost_estimate import CostEstimate, estimate
-from lorif_assets.errors import LorifError
+from lorif_assets.discovery import NO_SOURCES
+from lorif_assets.errors import LorifError, SettingsError
 from lorif_assets.project_resources import ProjectResources, project_resources
 from lorif_assets.query_files import query_files
 from lorif_assets.settings import load_settings
@@ -47,6 +48,7 @@ def diagnose(console: Console) -> bool:
         row(f"source {source.name}", lambda index=index: source_finding(index))  # type: ignore[misc]
     row("query sets", lambda: ", ".join(query_files(settings)) or "no file yet")
     row("checkpoints", lambda: _checkpoints(resources))
+    row("layers", lambda: _layers(resources))
     row("devices", lambda: ", ".join(resources["devices"].available()))
     console.print(table)
     if sound:
@@ -58,7 +60,7 @@ def diagnose(console: Console) -> bool:
 
 
 def _no_sources() -> str:
-    raise LorifError("lorif.toml names no [[sources]]: nothing to attribute to. `lorif init` writes a template")
+    raise SettingsError(NO_SOURCES)
 
 
 def _checkpoints(resources: ProjectResources) -> str:
@@ -68,6 +70,14 @@ def _checkpoints(resources: ProjectResources) -> str:
     for checkpoint in found:
         checkpoint.check()
     return f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name
+
+
+def _layers(resources: ProjectResources) -> str:
+    _checkpoints(resources)
+    recipe, checkpoint = resources["settings"].recipe, resources["model_checkpoints"].find()[-1]
+    skeleton = resources["model_checkpoints"].skeleton(checkpoint)
+    tracked = select_layers(skeleton, recipe.include_layers, recipe.exclude_layers)
+    return f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}"
 
 
 def _cost_table(cost: CostEstimate, checkpoint: str, n_examples: int) -> Table:

@@ -1,6 +1,6 @@
 """Bringing everything active up to date, here and now: each asset's stale partitions as one Dagster run per stretch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -8,9 +8,8 @@ import dagster as dg
 from lorif_assets.discovery import discover, register
 from lorif_assets.errors import LorifError
 from lorif_assets.project_resources import ProjectResources
-from lorif_assets.staleness import Staleness
-
-_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+from lorif_assets.re_attribution import RANGE_END_TAG, RANGE_START_TAG, stretches
+from lorif_assets.staleness import Staleness, StalePartitions
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class AssetUpdate:
     """What was done for one asset: its partitions that were computed, each with the reason."""
 
     asset: str
-    partitions: Mapping[str, str]
+    partitions: StalePartitions
 
 
 def bring_up_to_date(
@@ -38,39 +37,16 @@ def bring_up_to_date(
     Raises:
         LorifError: whatever an asset raised; what was committed before stays.
     """
-    found = discover(resources["settings"], resources["model_checkpoints"])
+    found = discover(resources["settings"], resources["model_checkpoints"], resources["lake"])
     register(instance, found)
     staleness = Staleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
     for asset in assets:
         name = asset.key.to_user_string()
-        stale: Mapping[str, str] = getattr(staleness, name)()
+        stale: StalePartitions = getattr(staleness, name)()
         announce(name, len(stale))
-        for stretch in _stretches(asset, stale, instance):
+        for stretch in stretches(asset, stale, instance):
             _materialize(instance, assets, asset, stretch, resources)
         yield AssetUpdate(name, stale)
-
-
-def _stretches(
-    asset: dg.AssetsDefinition, stale: Mapping[str, str], instance: dg.DagsterInstance
-) -> Iterator[Sequence[str]]:
-    """Cut the stale partitions into runs: a range of neighbours where the asset takes many partitions, else single ones."""
-    definition = asset.partitions_def
-    if definition is None:
-        raise TypeError(f"{asset.key.to_user_string()} has no partitions")
-    if asset.backfill_policy is None:
-        yield from ([key] for key in stale)
-        return
-    stretch: list[str] = []
-    for key in definition.get_partition_keys(dynamic_partitions_store=instance):
-        # A range of two dimensions is a rectangle: one that stays within a checkpoint is what it seems.
-        breaks = stretch and key.partition("|")[0] != stretch[-1].partition("|")[0] and "|" in key
-        if stretch and (key not in stale or breaks):
-            yield stretch
-            stretch = []
-        if key in stale:
-            stretch.append(key)
-    if stretch:
-        yield stretch
 
 
 def _materialize(
@@ -86,7 +62,7 @@ def _materialize(
         selection=[asset],
         instance=instance,
         partition_key=stretch[0] if one else None,
-        tags=None if one else {_RANGE_START: stretch[0], _RANGE_END: stretch[-1]},
+        tags=None if one else {RANGE_START_TAG: stretch[0], RANGE_END_TAG: stretch[-1]},
         resources={**resources},
         run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
         raise_on_error=False,

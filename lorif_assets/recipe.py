@@ -36,7 +36,7 @@ class Recipe(BaseModel):
         ge=1,
         description="f: a layer's widths are divided by it. Smaller: better scores, more bytes. 1: no projection.",
     )
-    seed: int = Field(0, ge=0, description="Seed of projections and of the curvature's starting basis.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(1, ge=1, le=256, description="c: rank of each example's gradient factors in one layer.")
     factor_dtype: Literal["bf16", "fp32"] = Field("bf16", description="Number format of stored factors.")
     model_dtype: Literal["float32", "bfloat16", "as_saved"] = Field(
@@ -69,6 +69,12 @@ class Recipe(BaseModel):
     def _top_k_is_positive(self) -> Self:
         if self.top_k != "all" and self.top_k < 1:
             raise ValueError(f'`top_k` is a positive number or "all", found {self.top_k}')
+        return self
+
+    @model_validator(mode="after")
+    def _leading_eigenvalues_exist(self) -> Self:
+        if self.damping_rule == "leading" and self.basis_width == 0:
+            raise ValueError('`damping_rule = "leading"` needs leading eigenvalues: raise `r` or `oversample` above 0')
         return self
 
     @property

@@ -15,6 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as UnreadableVariable
 
 from lorif_assets.errors import SettingsError
 from lorif_assets.recipe import Recipe
@@ -22,6 +23,7 @@ from lorif_assets.sources import Columns, Source
 
 CONFIG_VARIABLE = "LORIF_CONFIG"
 CONFIG_NAME = "lorif.toml"
+_PREFIX = "LORIF_"
 
 
 class _Section(BaseModel):
@@ -65,6 +67,21 @@ class ActiveSettings(_Section):
     query_sets: Literal["all"] | tuple[str, ...] = Field("all", description='"all", or the names of query sets.')
 
 
+class AutomationSettings(_Section):
+    """What Dagster's daemon does by itself."""
+
+    enabled: bool = Field(
+        False, description="Whether re-attribution starts switched on; Dagster's UI switches it at any time."
+    )
+    on_removed: Literal["keep", "withdraw"] = Field(
+        "keep", description="What becomes of a shard whose rows left its source: kept as it is, or withdrawn."
+    )
+    interval_seconds: int = Field(30, ge=1, description="Time between two looks at what is out of date.")
+    max_attempts: int = Field(3, ge=1, description="How often the same work is tried before it is left as failed.")
+    backoff_seconds: int = Field(60, ge=0, description="Wait after a failure; doubled after each further one.")
+    schedule: str = Field("0 3 * * *", description="When the schedule `nightly_re_attribution` runs, if switched on.")
+
+
 class BatchSettings(_Section):
     """Budgets of memory; they change no result."""
 
@@ -93,7 +110,7 @@ class Settings(BaseSettings):
     """All of lorif.toml."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LORIF_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -106,6 +123,7 @@ class Settings(BaseSettings):
     queries: QuerySettings = Field(default_factory=QuerySettings)
     recipe: Recipe = Field(default_factory=Recipe)
     active: ActiveSettings = Field(default_factory=ActiveSettings)
+    automation: AutomationSettings = Field(default_factory=AutomationSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
@@ -155,6 +173,7 @@ def load_settings(path: Path | None = None) -> Settings:
     Raises:
         SettingsError: a named file is not there or is no TOML, or a field is unknown, of the wrong type or out of range.
     """
+    _refuse_unknown_variables()
     named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
     file = (named or Path(CONFIG_NAME)).absolute()
     if named and not file.is_file():
@@ -167,6 +186,23 @@ def load_settings(path: Path | None = None) -> Settings:
         return Settings(**{"base": file.parent, **content})
     except ValidationError as error:
         raise SettingsError(_explanation(error, file)) from error
+    except UnreadableVariable as error:
+        names = ", ".join(sorted(name for name in os.environ if name.upper().startswith(_PREFIX)))
+        raise SettingsError(
+            f"{error}. Of the environment variables {names}, one holds no JSON, which lists and tables are written in, "
+            """for instance LORIF_RECIPE__INCLUDE_LAYERS='["*.attn.*"]'"""
+        ) from error
+
+
+def _refuse_unknown_variables() -> None:
+    known = {CONFIG_VARIABLE, *(f"{_PREFIX}{section.upper()}" for section in Settings.model_fields)}
+    for name in os.environ:
+        section, _, _ = name.upper().partition("__")
+        if section.startswith(_PREFIX) and section not in known:
+            raise SettingsError(
+                f"the environment variable {name} sets nothing: {CONFIG_NAME} has no section "
+                f"{section.removeprefix(_PREFIX).lower()!r}; correct or unset it"
+            )
 
 
 def _explanation(error: ValidationError, file: Path) -> str:

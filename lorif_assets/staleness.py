@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
 from lorif_assets.discovery import Discovered
-from lorif_assets.errors import MismatchError
+from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.query_files import query_source, source_version
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import stored_factor_versions
@@ -28,8 +28,18 @@ from resources.schemas import (
 from resources.source_files import list_all_shards
 
 MISSING = "missing"
-Reasons = Mapping[str, str]
-"""Partition key -> why it is out of date."""
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Why a partition is out of date, and the version that it should have."""
+
+    reason: str
+    wanted: str
+
+
+StalePartitions = Mapping[str, Stale]
+"""By partition key."""
 
 
 @dataclass(frozen=True)
@@ -47,35 +57,38 @@ class Staleness:
 
     @property
     def active_checkpoints(self) -> Sequence[str]:
-        """The checkpoints that the settings want attributed."""
-        match self.settings.active.checkpoints:
-            case "newest":
-                return self.found.checkpoints[-1:]
-            case "all":
-                return self.found.checkpoints
-            case names:
-                return [name for name in self.found.checkpoints if name in names]
+        """The checkpoints that the settings want attributed.
+
+        Raises:
+            SettingsError: the settings name one that is not there.
+        """
+        if self.settings.active.checkpoints == "newest":
+            return self.found.checkpoints[-1:]
+        return _chosen("active.checkpoints", self.settings.active.checkpoints, self.found.checkpoints)
 
     @property
     def active_query_sets(self) -> Sequence[str]:
-        """The query sets that the settings want scored."""
-        wanted = self.settings.active.query_sets
-        return [name for name in self.found.query_sets if wanted == "all" or name in wanted]
+        """The query sets that the settings want scored.
 
-    def training_examples(self) -> Reasons:
+        Raises:
+            SettingsError: the settings name one that is not there.
+        """
+        return _chosen("active.query_sets", self.settings.active.query_sets, self.found.query_sets)
+
+    def training_examples(self) -> StalePartitions:
         """Shards whose source was written since they were read."""
         pieces = list_all_shards(self.settings.sources, self.settings.base)
         stored = self._stored(TRAINING_EXAMPLES, "shard", "source_version")
         return _differing({piece.shard: piece.version for piece in pieces}, stored, "its source changed")
 
-    def query_examples(self) -> Reasons:
+    def query_examples(self) -> StalePartitions:
         """Active query sets whose file was written since it was read."""
         wanted = {
             name: source_version(query_source(self.settings, name), self.settings) for name in self.active_query_sets
         }
         return _differing(wanted, self._stored(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed")
 
-    def checkpoints(self) -> Reasons:
+    def checkpoints(self) -> StalePartitions:
         """Active checkpoints whose files or tracked layers changed since they were recorded."""
         files = {checkpoint.name: checkpoint for checkpoint in self.model_checkpoints.find()}
         wanted = {name: files[name].version() for name in self.active_checkpoints}
@@ -86,41 +99,40 @@ class Staleness:
             **changed,
         }
 
-    def gradient_factors(self) -> Reasons:
+    def gradient_factors(self) -> StalePartitions:
         """Shards of active checkpoints whose data, weights or factor recipe changed."""
         hashes = self._shard_hashes()
-        reasons: dict[str, str] = {}
+        stale: dict[str, Stale] = {}
         for record in self._records():
             wanted = {
-                f"{record.name}|{shard}": factor_version(self.settings.recipe, record, hashes[shard])
-                for shard in self.found.shards
-                if shard in hashes
+                f"{record.name}|{shard}": factor_version(self.settings.recipe, record, shard_hash)
+                for shard, shard_hash in hashes.items()
             }
             versions = stored_factor_versions(self.lake, record.name)
             stored = {f"{record.name}|{shard}": version for shard, version in versions.items()}
-            reasons |= _differing(wanted, stored, "its data, the weights or the recipe changed")
-        return reasons
+            stale |= _differing(wanted, stored, "its data, the weights or the recipe changed")
+        return stale
 
-    def svd_preconditioners(self) -> Reasons:
+    def svd_preconditioners(self) -> StalePartitions:
         """Layers of active checkpoints whose state holds other data, or was fitted under another recipe."""
-        reasons: dict[str, str] = {}
+        stale: dict[str, Stale] = {}
         for record in self._records():
             version = preconditioner_version(self.settings.recipe, record, self._shard_hashes())
             rows = self.lake.read(SVD_PRECONDITIONERS, ["layer", "version"], checkpoint=record.name)
-            reasons |= _differing(
+            stale |= _differing(
                 {f"{record.name}|{layer}": version for layer in record.layer_shapes},
                 {f"{record.name}|{layer}": stored for layer, stored in rows.iter_rows()},
                 "the factors or the recipe changed",
             )
-        return reasons
+        return stale
 
-    def query_scores(self) -> Reasons:
+    def query_scores(self) -> StalePartitions:
         """Query sets of active checkpoints whose scores come from other factors, curvature, queries or recipe."""
         return _differing(
             self._score_versions(), self._stored_pairs(QUERY_SUMMARIES), "the factors, queries or recipe changed"
         )
 
-    def attribution_report(self) -> Reasons:
+    def attribution_report(self) -> StalePartitions:
         """Reports that show other scores than those stored."""
         return _differing(self._score_versions(), self._stored_pairs(REPORTS), "the scores changed")
 
@@ -154,5 +166,18 @@ class Staleness:
         return {f"{checkpoint}|{query_set}": version for checkpoint, query_set, version in rows.iter_rows()}
 
 
-def _differing(wanted: Mapping[str, str], stored: Mapping[str, str], why: str) -> Reasons:
-    return {key: MISSING if key not in stored else why for key, version in wanted.items() if stored.get(key) != version}
+def _chosen(field: str, wanted: str | Sequence[str], found: Sequence[str]) -> Sequence[str]:
+    if wanted == "all":
+        return found
+    unknown = [name for name in wanted if name not in found]
+    if unknown:
+        raise SettingsError(f"`{field}` names {unknown[0]!r}, which is not there; found {', '.join(found) or 'none'}")
+    return [name for name in found if name in wanted]
+
+
+def _differing(wanted: Mapping[str, str], stored: Mapping[str, str], why: str) -> StalePartitions:
+    return {
+        key: Stale(why if key in stored else MISSING, version)
+        for key, version in wanted.items()
+        if stored.get(key) != version
+    }

@@ -5,26 +5,17 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
+from lorif_assets.assets.graph import ASSETS
 from lorif_assets.discovery import discover
 from lorif_assets.project_resources import project_resources
 from lorif_assets.settings import load_settings
-from lorif_assets.staleness import MISSING, Staleness
-
-ASSET_NAMES = (
-    "training_examples",
-    "query_examples",
-    "checkpoints",
-    "gradient_factors",
-    "svd_preconditioners",
-    "query_scores",
-    "attribution_report",
-)
+from lorif_assets.staleness import MISSING, Staleness, StalePartitions
 
 
 def show_status(console: Console) -> None:
     """Print one line per asset, and below it the stale partitions by reason."""
     resources = project_resources(load_settings())
-    found = discover(resources["settings"], resources["model_checkpoints"])
+    found = discover(resources["settings"], resources["model_checkpoints"], resources["lake"])
     staleness = Staleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
     table = Table(
         title=f"active checkpoints: {', '.join(staleness.active_checkpoints) or 'none'}", title_justify="left"
@@ -33,15 +24,15 @@ def show_status(console: Console) -> None:
     table.add_column("missing", justify="right")
     table.add_column("stale", justify="right")
     table.add_column("why; for instance")
-    for name in ASSET_NAMES:
-        reasons = getattr(staleness, name)()
-        counts = Counter(reasons.values())
-        example = next(iter(reasons.items()), None)
+    for name in (asset.key.to_user_string() for asset in ASSETS):
+        stale: StalePartitions = getattr(staleness, name)()
+        counts = Counter(partition.reason for partition in stale.values())
+        example = next(iter(stale.items()), None)
         table.add_row(
             name,
             str(counts[MISSING] or ""),
             str(counts.total() - counts[MISSING] or ""),
-            f"{example[1]}: {example[0]}" if example else "[green]up to date[/]",
+            f"{example[1].reason}: {example[0]}" if example else "[green]up to date[/]",
         )
     console.print(table)
     console.print("An asset is judged by what is stored above it: update the first one that is not up to date first.")

@@ -26,6 +26,7 @@ class StoredFactors:
     """The factors of all shards of one checkpoint, computed from one recipe, one set of weights and one tokenizer."""
 
     checkpoint: str
+    weights_hash: str
     files: tuple[FactorFile, ...]
     shard_hashes: dict[str, str]
     layer_shapes: dict[str, tuple[int, int]]
@@ -38,13 +39,29 @@ class StoredFactors:
         return sum(file.rows for file in self.files)
 
     def blocks(
-        self, lake: Lake, layers: Sequence[str], rows: int, device: "torch.device"
+        self,
+        lake: Lake,
+        layers: Sequence[str],
+        rows: int,
+        device: "torch.device",
+        files: Sequence[FactorFile] | None = None,
     ) -> "Iterator[dict[str, GradientFactors]]":
-        """Yield the factors of some layers, at most `rows` examples at a time, in the order of shards and rows."""
+        """Yield the factors of some layers, at most `rows` examples at a time, in the order of shards and rows.
+
+        Args:
+            lake: where they are.
+            layers: the columns to read.
+            rows: examples of a block.
+            device: where the blocks go.
+            files: other files of the same checkpoint and recipe than the current ones, for instance replaced ones.
+
+        Raises:
+            TableError: a file is gone, or has no values for a layer.
+        """
         from lorif_assets.attribution.factor_codec import FactorCodec, decode
 
         codec = FactorCodec(self.codec)
-        for file, batch in lake.stream_factors(self.files, layers, rows):
+        for file, batch in lake.stream_factors(self.files if files is None else files, layers, rows):
             yield {
                 layer: decode(_value_bytes(batch, layer, file).to(device), codec, *self.layer_shapes[layer])
                 for layer in layers
@@ -111,6 +128,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
         )
     return StoredFactors(
         checkpoint=record.name,
+        weights_hash=record.weights_hash,
         files=tuple(files),
         shard_hashes=dict(sorted(zip(rows["shard"], rows["shard_hash"], strict=True))),
         layer_shapes=record.layer_shapes,
@@ -132,8 +150,8 @@ def _value_bytes(batch: pa.RecordBatch, layer: str, file: FactorFile) -> "torch.
     n = len(column)
     offsets = np.frombuffer(column.buffers()[1], dtype=np.int64 if is_large else np.int32)
     offsets = offsets[column.offset : column.offset + n + 1]
-    width, rest = divmod(int(offsets[-1] - offsets[0]), n)
-    if column.null_count or rest:
+    width = int(offsets[1] - offsets[0])
+    if column.null_count or (np.diff(offsets) != width).any():
         raise TableError(
             f"the gradient factors in {file.path} (shard {file.shard!r}) have no or uneven values for the layer {layer!r}; "
             "materialize `gradient_factors` for this shard again"

@@ -1,16 +1,15 @@
 """Devices and their leases: a step owns a device while it computes, also across processes of one machine."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster import ConfigurableResource
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pydantic import Field
 
 from lorif_assets.errors import SettingsError
+from resources.machine_locks import machine_lock
 
 if TYPE_CHECKING:
     import torch
@@ -29,15 +28,21 @@ class Devices(ConfigurableResource):  # type: ignore[type-arg]
         """Return the names of the devices, in order.
 
         Raises:
-            SettingsError: a named CUDA device is not on this machine.
+            SettingsError: a name is none of a device, or of a CUDA device that is not on this machine.
         """
         import torch
 
         found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         for name in self.names:
-            if torch.device(name).type == "cuda" and name not in found:
+            try:
+                kind = torch.device(name).type
+            except RuntimeError as error:
                 raise SettingsError(
-                    f"`devices.devices` names {name!r}, but this machine has {found or 'no CUDA device'}"
+                    f'`devices.devices` names {name!r}, which is no device; use names such as "cpu" or "cuda:0"'
+                ) from error
+            if kind == "cuda" and name not in found:
+                raise SettingsError(
+                    f"`devices.devices` names {name!r}, but this machine has {', '.join(found) or 'no CUDA device'}"
                 )
         return self.names or found or ["cpu"]
 
@@ -46,9 +51,7 @@ class Devices(ConfigurableResource):  # type: ignore[type-arg]
         """Wait for a free device and own it inside the `with` block."""
         import torch
 
-        folder = Path(tempfile.gettempdir()) / "lorif-device-leases"
-        folder.mkdir(exist_ok=True)
-        locks = {name: FileLock(folder / f"{name.replace(':', '-')}.lock") for name in self.available()}
+        locks = {name: machine_lock(f"device-{name.replace(':', '-')}") for name in self.available()}
         while True:
             for name, lock in locks.items():
                 try:

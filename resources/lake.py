@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # One shard is one file, so that the order of its rows is the file's.
 _ONE_FILE = 1 << 40
 _COMMIT_RETRIES = 20
+_CONFLICT_RETRIES = 10
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,20 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         """Return the table at its newest version, or None before its first row.
 
         Raises:
-            TableError: another writer left deletion vectors in it, which the streaming readers do not apply.
+            TableError: it cannot be read, or another writer left deletion vectors in it, which the streaming readers do
+                not apply.
         """
         from deltalake import DeltaTable
-        from deltalake.exceptions import TableNotFoundError
+        from deltalake.exceptions import DeltaError, TableNotFoundError
 
         try:
             table = DeltaTable(self.uri(schema), storage_options=self.storage_options or None)
         except TableNotFoundError:
             return None
+        except (DeltaError, OSError) as error:
+            raise TableError(
+                f"the table {self.uri(schema)} cannot be read; check `lake.root` and `lake.storage_options`: {error}"
+            ) from error
         if "deletionVectors" in (table.protocol().reader_features or []):
             raise TableError(
                 f"the table {self.uri(schema)} uses deletion vectors, so another program deleted rows of it; run "
@@ -82,26 +88,20 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             TableError: the rows have other columns or types than the table declares, or rows outside the partition.
         """
-        from deltalake import ColumnProperties, CommitProperties, WriterProperties, write_deltalake
+        from deltalake.exceptions import CommitFailedError
 
-        table = self._created(schema, conformed(schema, partition, rows))
         data = conformed(schema, partition, rows)
-        factor_columns = [name for name in data.column_names if name not in schema.columns.names]
-        # Factors are noise: statistics, dictionaries and compression cost time and save no byte.
-        raw = ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")
-        write_deltalake(
-            table,
-            data,
-            mode="overwrite",
-            predicate=" AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items()),
-            schema_mode="merge" if schema.open_columns else None,
-            target_file_size=_ONE_FILE,
-            writer_properties=WriterProperties(
-                compression="UNCOMPRESSED" if factor_columns else "ZSTD",
-                column_properties=dict.fromkeys(factor_columns, raw) or None,
-            ),
-            commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
-        )
+        for attempts_left in reversed(range(_CONFLICT_RETRIES + 1)):
+            table = self._created(schema, data)
+            try:
+                _overwrite(table, schema, partition, data)
+            except CommitFailedError:
+                # delta-rs retries what other partitions' writers cause, but not the columns of new layers that another
+                # process added meanwhile, nor two writers of one partition, of which the last is to win.
+                if not attempts_left:
+                    raise
+            else:
+                break
         table.update_incremental()
         return table.version()
 
@@ -119,6 +119,9 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         for column, value in equal.items():
             values = [value] if isinstance(value, str) else list(value)
             scan = scan.filter(pl.col(column).is_in(values))
+        # A table that an earlier version of the project wrote lacks the columns that came later.
+        present = scan.collect_schema().names()
+        scan = scan.with_columns(pl.lit(None).alias(name) for name in schema.columns.names if name not in present)
         return scan.select(columns or schema.columns.names).collect()
 
     def factor_files(self, checkpoint: str) -> list[FactorFile]:
@@ -162,7 +165,9 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
             partial.write_bytes(content)
             partial.replace(file)
         else:
-            with self._files.open_output_stream(path) as stream:
+            # delta-rs's streams take `bytes` only, which pyarrow hands on when it flushes a buffer, not when it writes
+            # past one: all of the content has to fit in it.
+            with self._files.open_output_stream(path, compression=None, buffer_size=len(content) + 1) as stream:
                 stream.write(content)
         return f"{self.root.rstrip('/')}/{path}"
 
@@ -170,17 +175,18 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         """Return the tensors of a file that `write_tensors` wrote.
 
         Raises:
-            TableError: the file is gone.
+            TableError: the file is gone or damaged.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         try:
             with self._files.open_input_file(path) as stream:
                 return load(stream.read())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, SafetensorError) as error:
+            what = "has lost the file" if isinstance(error, FileNotFoundError) else "holds damaged tensors in the file"
             raise TableError(
-                f"the lake {self.root} has lost the file {path} that a row points to; materialize that row's partition "
-                "again"
+                f"the lake {self.root} {what} {path} that a row points to; materialize that row's partition again"
             ) from error
 
     @property
@@ -215,17 +221,49 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
 
         # Delta logs hold percent-encoded paths.
         path = f"{GRADIENT_FACTORS.name}/{unquote(file.path)}"
-        if self.is_local:
-            return pq.ParquetFile(f"{self.root}/{path}", memory_map=True)
-        return pq.ParquetFile(self._files.open_input_file(path))
+        try:
+            if self.is_local:
+                return pq.ParquetFile(f"{self.root}/{path}", memory_map=True)
+            return pq.ParquetFile(self._files.open_input_file(path))
+        except FileNotFoundError as error:
+            raise TableError(
+                f"the file {path} of the lake {self.root} is gone (vacuumed?); materialize `gradient_factors` for the "
+                f"shard {file.shard!r} again"
+            ) from error
+
+
+def _overwrite(table: "DeltaTable", schema: TableSchema, partition: Mapping[str, str], data: pa.Table) -> None:
+    from deltalake import ColumnProperties, CommitProperties, WriterProperties, write_deltalake
+
+    factor_columns = [name for name in data.column_names if name not in schema.columns.names]
+    # Factors are noise: statistics, dictionaries and compression cost time and save no byte.
+    raw = ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")
+    write_deltalake(
+        table,
+        data,
+        mode="overwrite",
+        predicate=" AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items()),
+        schema_mode="merge",
+        target_file_size=_ONE_FILE,
+        writer_properties=WriterProperties(
+            compression="UNCOMPRESSED" if factor_columns else "ZSTD",
+            column_properties=dict.fromkeys(factor_columns, raw) or None,
+        ),
+        commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
+    )
 
 
 def conformed(schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> pa.Table:
     """Return the rows with the table's columns in their declared order and types.
 
     Raises:
-        TableError: a column is missing, unknown or of another type, or a row lies outside the partition.
+        TableError: a column is missing, unknown or of another type, a row lies outside the partition, or the partition
+            does not name every partition column.
     """
+    if partition.keys() != set(schema.partition_by):
+        raise TableError(
+            f"a partition of {schema.name} is told by {', '.join(schema.partition_by)}, not by {', '.join(partition)}"
+        )
     missing = [name for name in schema.columns.names if name not in rows.column_names]
     extra = [name for name in rows.column_names if name not in schema.columns.names]
     if missing or (extra and schema.open_columns is None):

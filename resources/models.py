@@ -28,6 +28,8 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 _VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+_PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
 _PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+=-]*")
 
 
@@ -45,13 +47,18 @@ class CheckpointFiles:
         return sorted(self.path.glob("*.safetensors"))
 
     @property
+    def model_files(self) -> list[Path]:
+        """What the model is loaded from: configuration, weights and Python code, if the checkpoint carries any."""
+        return [self.path / "config.json", *self.weight_files, *sorted(self.path.glob("*.py"))]
+
+    @property
     def tokenizer_files(self) -> list[Path]:
         """The tokenizer's files that are there."""
         return [self.path / name for name in _TOKENIZER_FILES if (self.path / name).is_file()]
 
     def weights_hash(self) -> str:
-        """Return the hash of the configuration and the weight files' bytes."""
-        return _hash_files([self.path / "config.json", *self.weight_files])
+        """Return the hash of the bytes of configuration, weights and code."""
+        return _hash_files(self.model_files)
 
     def tokenizer_hash(self) -> str:
         """Return the hash of the tokenizer's files."""
@@ -59,8 +66,8 @@ class CheckpointFiles:
 
     def version(self) -> str:
         """Return what changes when a file is written: names, sizes and times, without reading any file."""
-        files = [self.path / "config.json", *self.weight_files, *self.tokenizer_files]
-        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+        files = [file for file in (*self.model_files, *self.tokenizer_files) if file.is_file()]
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return blake2b(repr(states).encode(), digest_size=16).hexdigest()
 
     def check(self) -> None:
@@ -74,9 +81,7 @@ class CheckpointFiles:
                 f"{self.path} has no config.json: expected a model saved by `save_pretrained`; found {_listing(self.path)}"
             )
         if not self.weight_files:
-            pickled = sorted(
-                p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in self.path.glob(pattern)
-            )
+            pickled = self._pickled_weights
             raise CheckpointError(
                 f"{self.path} has no *.safetensors weights"
                 + (
@@ -88,7 +93,12 @@ class CheckpointFiles:
             )
         index = self.path / "model.safetensors.index.json"
         if index.is_file():
-            named = set(json.loads(index.read_text())["weight_map"].values())
+            try:
+                named = set(json.loads(index.read_text())["weight_map"].values())
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise CheckpointError(
+                    f"{index} is no index of weight files: the copy is damaged, or still being written"
+                ) from error
             missing = sorted(named - {file.name for file in self.weight_files})
             if missing:
                 raise CheckpointError(
@@ -101,6 +111,15 @@ class CheckpointFiles:
                 f"`tokenizer.save_pretrained({str(self.path)!r})`"
             )
 
+    @property
+    def looks_like_one(self) -> bool:
+        """Whether the folder holds a configuration or weights; a trainer's logs, say, do not."""
+        return (self.path / "config.json").is_file() or bool(self.weight_files or self._pickled_weights)
+
+    @property
+    def _pickled_weights(self) -> list[str]:
+        return sorted(file.name for pattern in _PICKLED_WEIGHTS for file in self.path.glob(pattern))
+
 
 class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
     """The place where a trainer writes its checkpoints."""
@@ -111,6 +130,9 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
     def find(self) -> list[CheckpointFiles]:
         """Return the checkpoints in order of step, then name.
 
+        In a directory of checkpoints, folders without configuration and weights are passed over, and those whose names
+        say that they are hidden or still being written (`.x`, `_x`, `tmp-x`, `x.tmp`).
+
         Raises:
             CheckpointError: the path is not there, or a name cannot be a partition's.
         """
@@ -120,9 +142,10 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
         folders = (
             [root]
             if (root / "config.json").is_file()
-            else [folder for folder in root.iterdir() if not folder.name.startswith(".") and folder.is_dir()]
+            else [folder for folder in root.iterdir() if folder.is_dir() and not _TEMPORARY.match(folder.name)]
         )
-        found = [CheckpointFiles(folder.name, folder, _step(folder.name)) for folder in folders]
+        candidates = (CheckpointFiles(folder.name, folder, _step(folder.name)) for folder in folders)
+        found = [checkpoint for checkpoint in candidates if checkpoint.looks_like_one]
         for checkpoint in found:
             if not _PARTITION_NAME.fullmatch(checkpoint.name):
                 raise CheckpointError(
@@ -156,6 +179,7 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             CheckpointError: transformers cannot load it, or weights are missing from its files.
         """
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
@@ -169,7 +193,7 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
                 local_files_only=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise CheckpointError(f"transformers cannot load {files.path}: {error}") from error
         if loading["missing_keys"]:
             missing = sorted(loading["missing_keys"])

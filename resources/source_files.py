@@ -193,7 +193,7 @@ def _delta_uri(uri: str, base: Path) -> str:
 
 def _version(state: str, source: Source) -> str:
     """A piece's version: the state of its file or table, and which settings cut and read it."""
-    return f"{state} {content_hash(source.model_dump(mode='json'))}"
+    return f"{state} {content_hash(source.model_dump(mode='json', exclude={'storage_options'}))}"
 
 
 def _state(version: str) -> str:

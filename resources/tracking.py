@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster import ConfigurableResource
-from filelock import FileLock
 from pydantic import Field
+
+from resources.machine_locks import machine_lock
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -85,11 +86,21 @@ class Tracking(ConfigurableResource):  # type: ignore[type-arg]
             raise
         client.set_terminated(child.info.run_id, "FINISHED")
 
+    @property
+    def _artifact_location(self) -> str | None:
+        """Beside an SQLite file, for which MLflow would take the directory it runs in; else the server's choice."""
+        file = (self.uri or "").removeprefix("sqlite:///")
+        return None if file == self.uri else (Path(file).absolute().parent / "mlruns").as_uri()
+
     def _parent(self, client: "MlflowClient", checkpoint: str) -> tuple[str, str]:
         # Two processes that both find no parent would make two.
-        with FileLock(Path(tempfile.gettempdir()) / "lorif-tracking.lock"):
+        with machine_lock("tracking"):
             experiment = client.get_experiment_by_name(self.experiment)
-            experiment_id = experiment.experiment_id if experiment else client.create_experiment(self.experiment)
+            experiment_id = (
+                experiment.experiment_id
+                if experiment
+                else client.create_experiment(self.experiment, artifact_location=self._artifact_location)
+            )
             name = checkpoint.replace("'", "\\'")
             found = client.search_runs(
                 [experiment_id],

@@ -1,6 +1,5 @@
 """SVD preconditioners: each layer's curvature over all training examples, as leading eigenpairs and a mean tail."""
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +11,15 @@ from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
-from lorif_assets.curvature_fit import fit_curvature
+from lorif_assets.curvature_fit import CurvatureFit, fit_curvature, state_version
+from lorif_assets.curvature_ledger import Ledger
 from lorif_assets.errors import MismatchError
 from lorif_assets.progress import Progress
 from lorif_assets.report.assembly import layer_spectrum
 from lorif_assets.report.content import LayerSpectrum
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import StoredFactors, stored_factors
-from lorif_assets.versions import ledger_version, preconditioner_version
+from lorif_assets.versions import preconditioner_version
 from resources.devices import Devices
 from resources.lake import Lake
 from resources.schemas import SVD_PRECONDITIONERS
@@ -69,7 +69,7 @@ def svd_preconditioners(
             Progress(context.log, f"{name} curvature", stored.n_examples * len(layers), "examples") as progress,
         ):
             for index, (layer, key) in enumerate(layers.items()):
-                spectrum = _materialize_layer(settings, lake, record, stored, layer, device)
+                fit, spectrum = _materialize_layer(settings, lake, record, stored, layer, device)
                 spectra.append(spectrum)
                 progress.advance(stored.n_examples)
                 if run:
@@ -78,7 +78,9 @@ def svd_preconditioners(
                     key,
                     preconditioner_version(settings.recipe, record, stored.shard_hashes),
                     {
+                        "how": fit.how,
                         "examples": stored.n_examples,
+                        "examples_read": fit.rows_read,
                         "shards": len(stored.files),
                         "d1": spectrum.d1,
                         "d2": spectrum.d2,
@@ -93,11 +95,21 @@ def svd_preconditioners(
 
 def _materialize_layer(
     settings: Settings, lake: Lake, record: CheckpointRecord, stored: StoredFactors, layer: str, device: "torch.device"
-) -> LayerSpectrum:
+) -> tuple[CurvatureFit, LayerSpectrum]:
     from lorif_assets.attribution.preconditioner import LEADING_EXTRA, DampingRule, damping
 
     recipe = settings.recipe
-    state = fit_curvature(lake, stored, layer, recipe, settings.batch.scan_rows, device)
+    previous = lake.read(SVD_PRECONDITIONERS, checkpoint=record.name, layer=layer).to_dicts()
+    fit = fit_curvature(
+        lake,
+        stored,
+        layer,
+        recipe,
+        previous[0] if previous else None,
+        rows=settings.batch.scan_rows,
+        device=device,
+    )
+    state, ledger = fit.state, Ledger.of(stored)
     spectrum = state.spectrum(recipe.r, LEADING_EXTRA)
     lam = damping(DampingRule(recipe.damping_rule), recipe.damping, spectrum)
     d1, d2 = stored.layer_shapes[layer]
@@ -114,8 +126,9 @@ def _materialize_layer(
         "captured_energy": spectrum.captured_energy,
         "n_examples": state.count,
         "state_uri": lake.write_tensors(f"curvature_states/{record.name}", tensors),
-        "ledger": json.dumps(stored.shard_hashes),
-        "ledger_hash": ledger_version(stored.shard_hashes),
+        "ledger": ledger.json(),
+        "ledger_hash": ledger.version,
+        "state_version": state_version(recipe, stored),
         "version": preconditioner_version(recipe, record, stored.shard_hashes),
         "recipe_hash": recipe.preconditioner_hash,
         "weights_hash": record.weights_hash,
@@ -127,7 +140,7 @@ def _materialize_layer(
         {"checkpoint": record.name, "layer": layer},
         pa.Table.from_pylist([row], schema=SVD_PRECONDITIONERS.columns),
     )
-    return layer_spectrum(row)
+    return fit, layer_spectrum(row)
 
 
 def _figures(spectrum: LayerSpectrum) -> dict[str, float]:

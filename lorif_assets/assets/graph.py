@@ -1,0 +1,18 @@
+"""All assets, upstream first."""
+
+from lorif_assets.assets.checkpoints import checkpoints
+from lorif_assets.assets.corpus import query_examples, training_examples
+from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.assets.report import attribution_report
+from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+
+ASSETS = (
+    training_examples,
+    query_examples,
+    checkpoints,
+    gradient_factors,
+    svd_preconditioners,
+    query_scores,
+    attribution_report,
+)

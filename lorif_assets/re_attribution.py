@@ -1,0 +1,155 @@
+"""What to run next so that everything active becomes true again: decided from the lake's state, not from events."""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from lorif_assets.recipe import content_hash
+from lorif_assets.settings import AutomationSettings
+from lorif_assets.staleness import Stale, Staleness, StalePartitions
+
+GROUP_TAG = "lorif/group"
+WORK_TAG = "lorif/work"
+RANGE_START_TAG, RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+IN_FLIGHT = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Partitions of one asset to compute in one run; `group` is the asset and checkpoint, of which one run is in flight."""
+
+    asset: str
+    group: str
+    partitions: tuple[str, ...]
+    version: str
+    """Hash of the partitions and of what they should become: the same work has the same version."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The run's tags."""
+        span = (
+            {}
+            if len(self.partitions) == 1
+            else {RANGE_START_TAG: self.partitions[0], RANGE_END_TAG: self.partitions[-1]}
+        )
+        return {GROUP_TAG: self.group, WORK_TAG: self.version, **span}
+
+
+def ready_partitions(staleness: Staleness) -> Iterator[tuple[str, StalePartitions]]:
+    """Yield each asset with its stale partitions whose inputs are all up to date, in the order of the graph."""
+    examples, queries = staleness.training_examples(), staleness.query_examples()
+    checkpoints = staleness.checkpoints()
+    yield "training_examples", examples
+    yield "query_examples", queries
+    yield "checkpoints", checkpoints
+    factors = staleness.gradient_factors()
+    yield (
+        "gradient_factors",
+        {
+            key: stale
+            for key, stale in factors.items()
+            if _checkpoint(key) not in checkpoints and _other(key) not in examples
+        },
+    )
+    # A checkpoint's curvature and scores wait until all of its data is there: half of it would be computed twice.
+    waiting = set(checkpoints) | {_checkpoint(key) for key in factors}
+    settled = {
+        key: stale
+        for key, stale in staleness.svd_preconditioners().items()
+        if not examples and _checkpoint(key) not in waiting
+    }
+    yield "svd_preconditioners", settled
+    waiting |= {_checkpoint(key) for key in settled}
+    scores = staleness.query_scores()
+    yield (
+        "query_scores",
+        {
+            key: stale
+            for key, stale in scores.items()
+            if not examples and _checkpoint(key) not in waiting and _other(key) not in queries
+        },
+    )
+    yield (
+        "attribution_report",
+        {key: stale for key, stale in staleness.attribution_report().items() if key not in scores},
+    )
+
+
+def work_to_do(
+    ready: Iterator[tuple[str, StalePartitions]],
+    assets: Sequence[dg.AssetsDefinition],
+    instance: dg.DagsterInstance,
+    automation: AutomationSettings,
+) -> Iterator[Work]:
+    """Yield the runs to launch now: nothing of a group that has a run in flight, nothing that failed too often or just now."""
+    definitions = {asset.key.to_user_string(): asset for asset in assets}
+    busy = {run.tags[GROUP_TAG] for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT)) if GROUP_TAG in run.tags}
+    for name, stale in ready:
+        for stretch in stretches(definitions[name], stale, instance):
+            work = _work(name, stretch, stale)
+            if work.group in busy or not _may_try(instance, work, automation):
+                continue
+            busy.add(work.group)
+            yield work
+
+
+def stretches(
+    asset: dg.AssetsDefinition, stale: Collection[str], instance: dg.DagsterInstance
+) -> Iterator[Sequence[str]]:
+    """Cut stale partitions into runs: neighbours of one checkpoint where the asset takes many, else single ones."""
+    definition = asset.partitions_def
+    if definition is None:
+        raise TypeError(f"{asset.key.to_user_string()} has no partitions")
+    if asset.backfill_policy is None:
+        yield from ([key] for key in stale)
+        return
+    stretch: list[str] = []
+    for key in definition.get_partition_keys(dynamic_partitions_store=instance):
+        # A range of two dimensions is a rectangle: one that stays within a checkpoint is what it seems.
+        if stretch and (key not in stale or _checkpoint(key) != _checkpoint(stretch[-1])):
+            yield stretch
+            stretch = []
+        if key in stale:
+            stretch.append(key)
+    if stretch:
+        yield stretch
+
+
+def _work(asset: str, stretch: Sequence[str], stale: StalePartitions) -> Work:
+    versions: list[tuple[str, Stale]] = [(key, stale[key]) for key in stretch]
+    checkpoint = _checkpoint(stretch[0])
+    return Work(
+        asset=asset,
+        group=f"{asset} {checkpoint}".strip(),
+        partitions=tuple(stretch),
+        version=content_hash([asset, [[key, partition.wanted] for key, partition in versions]]),
+    )
+
+
+def _may_try(instance: dg.DagsterInstance, work: Work, automation: AutomationSettings) -> bool:
+    failed = instance.get_run_records(
+        RunsFilter(tags={WORK_TAG: work.version}, statuses=[DagsterRunStatus.FAILURE]), limit=automation.max_attempts
+    )
+    if not failed:
+        return True
+    wait = automation.backoff_seconds * 2 ** (len(failed) - 1)
+    return len(failed) < automation.max_attempts and time.time() - (failed[0].end_time or 0) >= wait
+
+
+def _checkpoint(key: str) -> str:
+    """Return the checkpoint of a two-dimensional partition key, or nothing for a key of one dimension."""
+    checkpoint, separator, _ = key.partition("|")
+    return checkpoint if separator else ""
+
+
+def _other(key: str) -> str:
+    return key.partition("|")[2]

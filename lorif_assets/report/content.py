@@ -1,0 +1,108 @@
+"""What an attribution report says: plain, frozen data that the page and the plots are drawn from."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Influence:
+    """One training example and its score for one query.
+
+    `rank` counts from 1 within its list; `text` is the passage, or the prompt followed by the completion.
+    """
+
+    rank: int
+    example_id: str
+    shard: str
+    score: float
+    text: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class QueryInfluences:
+    """One query, what the model makes of it, and the training examples with the highest and lowest scores.
+
+    `loss` is summed over the completion's `n_target_tokens` tokens, in nats. `n_examples` is the number of training
+    examples that were scored, `score_std` the standard deviation of their scores. `top_10_share` and `top_100_share`
+    are fractions (0 to 1) of the sum of all positive scores.
+    """
+
+    query_id: str
+    prompt: str | None
+    completion: str
+    metadata: Mapping[str, Any]
+    loss: float
+    n_target_tokens: int
+    n_examples: int
+    score_std: float
+    top_10_share: float
+    top_100_share: float
+    proponents: tuple[Influence, ...]
+    opponents: tuple[Influence, ...]
+
+    @property
+    def loss_per_token(self) -> float:
+        """Mean loss of the completion's tokens, in nats; NaN without target tokens."""
+        return self.loss / self.n_target_tokens if self.n_target_tokens else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the loss per token; infinite where that exceeds a float."""
+        try:
+            return math.exp(self.loss_per_token)
+        except OverflowError:
+            return math.inf
+
+    @property
+    def largest_magnitude(self) -> float:
+        """Largest finite absolute score among the listed examples, 0 if there is none: the scale of the bars."""
+        magnitudes = (abs(influence.score) for influence in self.proponents + self.opponents)
+        return max((magnitude for magnitude in magnitudes if math.isfinite(magnitude)), default=0.0)
+
+
+@dataclass(frozen=True)
+class LayerSpectrum:
+    """Curvature of one layer, whose projected gradients have d1 x d2 entries.
+
+    `eigenvalues` are the r leading ones, largest first; `trace` is the sum of all d1 * d2 of them; `damping` is in
+    the same unit; `captured_energy` is the fraction (0 to 1) of the trace that the r leading ones hold.
+    """
+
+    layer: str
+    d1: int
+    d2: int
+    r: int
+    eigenvalues: tuple[float, ...]
+    trace: float
+    damping: float
+    captured_energy: float
+
+    @property
+    def n_above_damping(self) -> int:
+        """Number of kept directions whose eigenvalue exceeds the damping."""
+        return sum(eigenvalue > self.damping for eigenvalue in self.eigenvalues)
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything that one page shows: one checkpoint, one query set.
+
+    `n_examples` counts the training examples of the store; `recipe` and `provenance` are shown as they are given, in
+    their order.
+    """
+
+    checkpoint: str
+    query_set: str
+    model_type: str
+    n_parameters: int
+    step: int | None
+    n_examples: int
+    recipe: Mapping[str, str | int | float]
+    layers: tuple[LayerSpectrum, ...]
+    queries: tuple[QueryInfluences, ...]
+    created: datetime
+    provenance: Mapping[str, str]

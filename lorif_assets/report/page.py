@@ -1,0 +1,62 @@
+"""The attribution report as one self-contained HTML page."""
+
+import base64
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lorif_assets.report import number_format, passages, plots
+from lorif_assets.report.content import LayerSpectrum, ReportContent
+from lorif_assets.report.plots import Figure, Theme
+
+_TEMPLATE = "report.html.jinja"
+
+
+def render(content: ReportContent) -> str:
+    """The page: no scripts, no network, no other files; the same content gives the same page."""
+    return _environment().get_template(_TEMPLATE).render(report=content, pictures=_pictures(content.layers))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("lorif_assets.report", package_path=""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
+    environment.filters |= {
+        "count": number_format.count,
+        "significant": number_format.significant,
+        "score": number_format.score,
+        "percent": number_format.percent,
+        "bar_width": number_format.bar_width,
+        "labels": passages.labels,
+        "clip_end": passages.clip_end,
+        "clip_start": passages.clip_start,
+        "first_line": passages.first_line,
+        "last_line": passages.last_line,
+    }
+    return environment
+
+
+def _visible(value: Any) -> Any:
+    """Applied to every printed expression; markup made by the template's own macros passes as it is."""
+    return passages.visible(value) if type(value) is str else value
+
+
+def _pictures(layers: Sequence[LayerSpectrum]) -> dict[str, dict[str, str]]:
+    """Data URIs by picture and colour scheme."""
+    figures: dict[str, Callable[[Sequence[LayerSpectrum], Theme], Figure]] = {
+        "spectra": plots.spectra_figure,
+        "captured_energy": plots.captured_energy_figure,
+    }
+    return {
+        name: {
+            scheme: f"data:image/png;base64,{base64.b64encode(plots.png(draw(layers, theme))).decode()}"
+            for scheme, theme in (("light", plots.LIGHT), ("dark", plots.DARK))
+        }
+        for name, draw in figures.items()
+    }

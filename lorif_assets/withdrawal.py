@@ -1,0 +1,34 @@
+"""Withdrawing shards whose rows left their source: their rows leave the tables, and curvature states subtract them."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from lorif_assets import partitions
+from lorif_assets.discovery import Discovered
+from resources.lake import Lake
+from resources.schemas import GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
+
+
+def removed_shards(lake: Lake, found: Discovered) -> list[str]:
+    """Return the shards that the lake still holds and no source has any more."""
+    stored = set(lake.read(TRAINING_EXAMPLES, ["shard"])["shard"]) | set(
+        lake.read(GRADIENT_FACTORS, ["shard"])["shard"]
+    )
+    return sorted(stored - set(found.shards))
+
+
+def withdraw(lake: Lake, instance: dg.DagsterInstance, shards: Sequence[str]) -> None:
+    """Take shards out of the tables and of Dagster's partitions.
+
+    Preconditioners and scores are then out of date, and become true again by subtracting the shards. Whatever a crash
+    leaves undone is found again by `removed_shards`.
+    """
+    for shard in shards:
+        lake.replace(TRAINING_EXAMPLES, {"shard": shard}, TRAINING_EXAMPLES.columns.empty_table())
+        lake.replace(REJECTED, {"stage": "training_examples", "part": shard}, REJECTED.columns.empty_table())
+        for checkpoint in lake.read(GRADIENT_FACTORS, ["checkpoint"], shard=shard)["checkpoint"].unique():
+            lake.replace(
+                GRADIENT_FACTORS, {"checkpoint": checkpoint, "shard": shard}, GRADIENT_FACTORS.columns.empty_table()
+            )
+        instance.delete_dynamic_partition(str(partitions.shards.name), shard)
