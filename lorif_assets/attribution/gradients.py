@@ -80,9 +80,8 @@ class GradientCollector:
             expected, found = (projection.layer.d_in, projection.layer.d_out), linear_widths(module)
             if found != expected:
                 raise LayerError(
-                    f"layer {projection.layer.name!r} was expected to map {expected[0]} to {expected[1]} numbers, found "
-                    f"{type(module).__name__}{f' {found[0]} to {found[1]}' if found else ''}; "
-                    "was it saved from another model?"
+                    f"layer {projection.layer.name!r} was expected to have (input, output) widths {expected}, "
+                    f"but is a {type(module).__name__} with {found or 'none'}; was it saved from another model?"
                 )
             weight = next(module.parameters())
             dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
@@ -170,11 +169,9 @@ class GradientCollector:
         return hook
 
     def _per_example(self, x: Tensor, projection: LayerProjection) -> Tensor:
-        """Return x as [B, T, width]; some models flatten batch and tokens before a linear layer."""
+        """Return x as [B, T, width]; some models flatten batch and tokens before a linear layer, or have heads of 1."""
         b, t = self._batch_shape
-        if x.ndim == 3 and x.shape[:2] == (b, t):
-            return x
-        if x.ndim == 2 and x.shape[0] == b * t:
+        if x.shape[:-1].numel() == b * t and x.shape[0] in (b, b * t):
             return x.reshape(b, t, -1)
         raise LayerError(
             f"layer {projection.layer.name!r} got a tensor of shape {list(x.shape)} for a batch of {b} examples of {t} "
