@@ -7,9 +7,10 @@ from lorif_assets.discovery import discover, new_partitions, register
 from lorif_assets.errors import LorifError
 from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.project_resources import project_resources
-from lorif_assets.re_attribution import IN_FLIGHT, ready_partitions, work_to_do
+from lorif_assets.re_attribution import GROUP_TAG, IN_FLIGHT, ready_partitions, work_to_do
 from lorif_assets.settings import AutomationSettings, Settings
 from lorif_assets.staleness import Staleness
+from lorif_assets.stalled_runs import fail_stalled_runs
 from lorif_assets.withdrawal import removed_shards, withdraw
 from resources.lake import Lake
 from resources.models import Checkpoints
@@ -99,6 +100,7 @@ def automation_definitions(automation: AutomationSettings) -> tuple[list[dg.Sens
         try:
             found = discover(settings, model_checkpoints, lake)
             register(context.instance, found)
+            fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
             if settings.automation.on_removed == "withdraw" and removed_shards(lake, found):
                 return dg.SkipReason("shards are to be withdrawn first")
             staleness = Staleness(settings, lake, model_checkpoints, found)

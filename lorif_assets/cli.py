@@ -53,6 +53,26 @@ def demo(directory: Path, fresh: bool) -> None:
 
 
 @main.command()
+@click.option(
+    "--directory", type=click.Path(path_type=Path, file_okay=False), default=Path("scenario"), show_default=True
+)
+@click.option(
+    "--demo",
+    "demo_directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo"),
+    show_default=True,
+    help="A finished demo, whose data and models are copied.",
+)
+def scenario(directory: Path, demo_directory: Path) -> None:
+    """Change data and checkpoints under a running daemon, and show that attributions stay true."""
+    from lorif_assets.demo.scenario import run_scenario
+
+    if not run_scenario(directory, demo_directory, Console()):
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default=Path(CONFIG_NAME))
 def init(path: Path) -> None:
     """Write a settings file in which every field is explained."""

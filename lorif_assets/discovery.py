@@ -30,7 +30,7 @@ class Discovered:
 def discover(settings: Settings, model_checkpoints: Checkpoints, lake: Lake) -> Discovered:
     """Look at the sources, the checkpoint directory and the query files; nothing large is read.
 
-    Layers come from the lake: the asset `checkpoints` adds them as it records one, but a lake may be older than the
+    A checkpoint that is still being written is left for the next look. Layers come from the lake: the asset `checkpoints` adds them as it records one, but a lake may be older than the
     Dagster instance that looks at it.
 
     Raises:
@@ -41,7 +41,7 @@ def discover(settings: Settings, model_checkpoints: Checkpoints, lake: Lake) -> 
         raise SettingsError(NO_SOURCES)
     return Discovered(
         tuple(piece.shard for piece in list_all_shards(settings.sources, settings.base)),
-        tuple(checkpoint.name for checkpoint in model_checkpoints.find()),
+        tuple(checkpoint.name for checkpoint in model_checkpoints.find() if checkpoint.is_complete()),
         tuple(query_files(settings)),
         tuple(
             dict.fromkeys(

@@ -4,7 +4,6 @@ Every field can be overridden by an environment variable: `LORIF_RECIPE__R=128` 
 """
 
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -79,6 +78,9 @@ class AutomationSettings(_Section):
     interval_seconds: int = Field(30, ge=1, description="Time between two looks at what is out of date.")
     max_attempts: int = Field(3, ge=1, description="How often the same work is tried before it is left as failed.")
     backoff_seconds: int = Field(60, ge=0, description="Wait after a failure; doubled after each further one.")
+    stalled_after_seconds: int = Field(
+        900, ge=1, description="A run without any event for so long is taken for killed, and its work is tried again."
+    )
     schedule: str = Field("0 3 * * *", description="When the schedule `nightly_re_attribution` runs, if switched on.")
 
 
@@ -154,12 +156,12 @@ class Settings(BaseSettings):
         """Return a path of the settings as an absolute one; URLs stay as they are."""
         return path if "://" in path else str((self.base / Path(path).expanduser()).resolve())
 
-    @cached_property
+    @property
     def lake_root(self) -> str:
         """The lake's root, absolute."""
         return self.resolve(self.lake.root)
 
-    @cached_property
+    @property
     def tracking_uri(self) -> str | None:
         """MLflow's tracking URI, or None where tracking is off."""
         if self.tracking.uri == "none":

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from lorif_assets.settings import Settings
-from lorif_assets.sources import Columns, Source
+from lorif_assets.sources import Source
 
 _EXAMPLE_SOURCE = {"name": '"docs"', "path": '"data"'}
 
@@ -17,21 +17,28 @@ def settings_template() -> str:
     """Return a lorif.toml that sets nothing but one source, with every field explained."""
     lines = [
         "# lorif.toml: what to attribute, how, and where the results go.",
-        "# Commented-out fields show their defaults. An environment variable overrides any field:",
+        "# Commented-out fields show their defaults, `...` where there is none. An environment variable sets any field:",
         "# LORIF_RECIPE__R=128 sets r in [recipe]. Relative paths start at the folder of this file.",
     ]
     for name, field in Settings.model_fields.items():
         if name == "sources":
             lines += ["", "# Training data; repeat the block for more sources.", "[[sources]]"]
-            lines += _fields(Source, _EXAMPLE_SOURCE)
-            lines += ["# [sources.columns]", *_fields(Columns, {})]
+            lines += _block(name, Source, _EXAMPLE_SOURCE)
         elif section := _section(field.annotation):
-            lines += ["", f"[{name}]", *_fields(section, {})]
+            lines += ["", f"[{name}]", *_block(name, section, {})]
     return "\n".join(lines) + "\n"
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _block(path: str, model: type[BaseModel], values: dict[str, str]) -> Iterator[str]:
+    yield from _fields(model, values)
+    for name, field in model.model_fields.items():
+        if section := _section(field.annotation):
+            yield f"# [{path}.{name}]"
+            yield from _fields(section, {})
 
 
 def _fields(model: type[BaseModel], values: dict[str, str]) -> Iterator[str]:

@@ -96,7 +96,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
         TableError: a shard is spread over several files, which only another writer does.
     """
     columns = ["shard", "shard_hash", "recipe_hash", "weights_hash", "tokenizer_hash", "projection", "factor_codec"]
-    rows = lake.read(GRADIENT_FACTORS, columns, checkpoint=record.name).unique()
+    rows = lake.read(GRADIENT_FACTORS, columns, checkpoint=record.name).unique().sort("shard")
     if rows.is_empty():
         raise MismatchError(
             f"the checkpoint {record.name!r} has no gradient factors; materialize `gradient_factors` for its shards first"
@@ -130,7 +130,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
         checkpoint=record.name,
         weights_hash=record.weights_hash,
         files=tuple(files),
-        shard_hashes=dict(sorted(zip(rows["shard"], rows["shard_hash"], strict=True))),
+        shard_hashes=dict(zip(rows["shard"], rows["shard_hash"], strict=True)),
         layer_shapes=record.layer_shapes,
         codec=rows["factor_codec"][0],
         projection=rows["projection"][0],

@@ -70,6 +70,20 @@ class CheckpointFiles:
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return blake2b(repr(states).encode(), digest_size=16).hexdigest()
 
+    def is_complete(self) -> bool:
+        """Whether everything is there and every weight file is whole: a trainer may still be writing it."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            self.check()
+            for file in self.weight_files:
+                # Opening compares the length of the file with what its header declares.
+                with safe_open(file, framework="np"):
+                    pass
+        except (CheckpointError, SafetensorError, OSError, ValueError):
+            return False
+        return True
+
     def check(self) -> None:
         """Refuse a folder that cannot be loaded safely.
 

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lorif_assets import partitions
 from lorif_assets.assets.checkpoints import checkpoints
@@ -16,7 +17,7 @@ from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.corpus.rejected import rejected_table
-from lorif_assets.errors import MismatchError, SourceError
+from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.factor_rows import factor_rows
 from lorif_assets.progress import Progress
 from lorif_assets.settings import Settings
@@ -82,10 +83,20 @@ def gradient_factors(
             tracking.materialization(name, "gradient_factors", tags, settings.recipe.model_dump()) as run,
         ):
             attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+            failed: dict[str, Exception] = {}
             for index, shard in enumerate(to_do):
-                metadata = _materialize_shard(context, settings, lake, attributed, shard)
+                try:
+                    version, metadata = _materialize_shard(context, settings, lake, attributed, shard)
+                except (LorifError, RuntimeError) as error:
+                    # One bad shard must not keep the others from being computed.
+                    context.log.exception(f"{shards[shard]} failed; going on with the next shard")
+                    failed[shards[shard]] = error
+                    continue
                 _track(run, metadata, index)
-                yield from commits.commit(shards[shard], wanted[shard], metadata)
+                yield from commits.commit(shards[shard], version, metadata)
+            if failed:
+                first, cause = next(iter(failed.items()))
+                raise LorifError(f"{len(failed)} of {len(to_do)} shards failed, the first {first}: {cause}") from cause
 
 
 def _shard_hash(lake: Lake, shard: str) -> str:
@@ -97,7 +108,8 @@ def _shard_hash(lake: Lake, shard: str) -> str:
 
 def _materialize_shard(
     context: dg.AssetExecutionContext, settings: Settings, lake: Lake, attributed: AttributedModel, shard: str
-) -> dict[str, Any]:
+) -> tuple[str, dict[str, Any]]:
+    """Compute and store one shard, and return the data version of what was read, and the metadata."""
     examples = lake.read(TRAINING_EXAMPLES, shard=shard).sort("row")
     tokenized = attributed.tokenized(examples.to_arrow())
     if not tokenized.examples:
@@ -108,7 +120,7 @@ def _materialize_shard(
     with Progress(context.log, f"{attributed.record.name} {shard}", tokens, "tok") as progress:
         rows, not_finite = factor_rows(attributed, tokenized.examples, settings.batch.tokens, progress)
     seconds = time.monotonic() - started
-    record = attributed.record
+    record, shard_hash = attributed.record, str(examples["shard_hash"][0])
     rejected = pa.concat_tables([tokenized.rejected, rejected_table(not_finite)])
     constants = {
         "checkpoint": record.name,
@@ -117,14 +129,14 @@ def _materialize_shard(
         "weights_hash": record.weights_hash,
         "tokenizer_hash": record.tokenizer_hash,
         "projection": attributed.projection,
-        "shard_hash": str(examples["shard_hash"][0]),
+        "shard_hash": shard_hash,
         "factor_codec": settings.recipe.factor_dtype,
     }
     replace_rejected(lake, "gradient_factors", f"{record.name}|{shard}", rejected)
     rows = with_constants(rows, constants)
     lake.replace(GRADIENT_FACTORS, {"checkpoint": record.name, "shard": shard}, rows)
-    factor_bytes = sum(rows[layer].nbytes for layer in record.layer_shapes)
-    return {
+    factor_bytes = sum(pc.sum(pc.binary_length(rows[layer])).as_py() for layer in record.layer_shapes)
+    metadata = {
         "dagster/row_count": rows.num_rows,
         "rejected_rows": rejected.num_rows,
         "truncated_examples": tokenized.n_truncated,
@@ -142,6 +154,7 @@ def _materialize_shard(
             [dg.TableRecord({"layer": name, "d1": d1, "d2": d2}) for name, (d1, d2) in record.layer_shapes.items()]
         ),
     }
+    return factor_version(settings.recipe, record, shard_hash), metadata
 
 
 def _track(run: TrackedRun | None, metadata: Mapping[str, Any], step: int) -> None:

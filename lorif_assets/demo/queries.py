@@ -1,0 +1,109 @@
+"""The demo's questions: statements about Python, with the topics of the corpus that they are about."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from lorif_assets.errors import SourceError
+
+
+@dataclass(frozen=True)
+class DemoQuery:
+    """A prompt and the completion whose training passages are asked for."""
+
+    id: str
+    prompt: str
+    completion: str
+    topics: tuple[str, ...]
+    """Topics whose passages count as being about the query."""
+
+
+_QUERIES = (
+    DemoQuery(
+        "with-statement",
+        'When the block under a "with" statement ends, whether normally or through an error, Python calls',
+        ' the "__exit__()" method of the context manager.',
+        ("with", "context-managers", "contextlib"),
+    ),
+    DemoQuery(
+        "try-finally",
+        'In a "try" statement, the code in the "finally" clause',
+        " is executed even if an exception was raised and no handler caught it.",
+        ("try", "raise", "exceptions"),
+    ),
+    DemoQuery(
+        "lambda",
+        'The keyword "lambda" makes a small function without a name; the value it returns is',
+        " the result of the expression after the colon.",
+        ("lambda", "function", "calls"),
+    ),
+    DemoQuery(
+        "import-system",
+        'The first time that an "import" statement names a module, Python',
+        " finds a loader for it, executes the module and stores it in sys.modules.",
+        ("import", "importlib", "pkgutil", "zipimport"),
+    ),
+    DemoQuery(
+        "floor-division",
+        "Dividing two integers with the // operator gives",
+        " an integer rounded down, while the / operator gives a floating point number.",
+        ("binary", "numeric-types", "operator-summary"),
+    ),
+    DemoQuery(
+        "descriptors",
+        "If the class of an object defines an attribute that is a data descriptor, reading the attribute calls",
+        ' the "__get__()" method of the descriptor instead of looking in the instance dictionary.',
+        ("attribute-access", "attribute-references"),
+    ),
+    DemoQuery(
+        "string-format",
+        "In a format string, a replacement field in curly braces may have a colon and after it",
+        " a format specification with the width, the alignment and the precision of the value.",
+        ("formatstrings", "string-methods", "string"),
+    ),
+    DemoQuery(
+        "slicing",
+        "A slice of a list with a start and a stop index is",
+        " a new list of the items from the start up to, but not including, the stop.",
+        ("slicings", "subscriptions", "typesseq", "typesseq-mutable", "sequence-types"),
+    ),
+    DemoQuery(
+        "json",
+        "To turn a Python object that json does not know into JSON text, pass",
+        " a subclass of JSONEncoder whose default() method returns a serializable object.",
+        ("json",),
+    ),
+    DemoQuery(
+        "regular-expressions",
+        "To find every place where a regular expression matches in a string, compile the pattern and call",
+        " findall(), which returns a list of all matches that do not overlap.",
+        ("re",),
+    ),
+)
+
+
+def demo_queries(corpus_topics: Collection[str]) -> tuple[DemoQuery, ...]:
+    """Return the queries with those of their topics that the corpus has: Python versions differ in a few.
+
+    Raises:
+        SourceError: the corpus has none of a query's topics.
+    """
+    queries = tuple(
+        replace(query, topics=tuple(topic for topic in query.topics if topic in corpus_topics)) for query in _QUERIES
+    )
+    for query, declared in zip(queries, _QUERIES, strict=True):
+        if not query.topics:
+            raise SourceError(
+                f"the demo's query {query.id!r} is about {', '.join(declared.topics)}, but none of these topics "
+                f"is among the corpus's {len(corpus_topics)}: build it with a full CPython installation, 3.11 or newer"
+            )
+    return queries
+
+
+def write_queries(queries: Sequence[DemoQuery], path: Path) -> Path:
+    """Write queries as JSON lines with the fields id, prompt, completion and topics (a list)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text("".join(f"{json.dumps(asdict(query))}\n" for query in queries), encoding="utf-8")
+    return unfinished.replace(path)

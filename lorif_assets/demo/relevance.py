@@ -1,0 +1,35 @@
+"""How often top passages are about what the query is about, beside chance and BM25."""
+
+import re
+from collections.abc import Collection, Sequence
+from statistics import fmean
+
+import numpy as np
+from rank_bm25 import BM25Okapi
+
+
+def topic_precision(top_topics: Sequence[str], query_topics: Collection[str]) -> float:
+    """Share of the top passages, given by their topics, that are on one of the query's topics.
+
+    Raises:
+        StatisticsError: there are no top passages.
+    """
+    return fmean(topic in query_topics for topic in top_topics)
+
+
+def chance_precision(all_topics: Sequence[str], query_topics: Collection[str]) -> float:
+    """Precision to expect of passages drawn at random: the share of all passages that are on the query's topics."""
+    return topic_precision(all_topics, query_topics)
+
+
+def bm25_top(passages: Sequence[str], queries: Sequence[str], k: int) -> list[list[int]]:
+    """Positions of the `k` passages that BM25 (Okapi) ranks highest for each query, best first.
+
+    Words are compared in lower case; of passages that score the same, the earlier one comes first.
+    """
+    index = BM25Okapi([_words(passage) for passage in passages])
+    return [np.argsort(-index.get_scores(_words(query)), kind="stable")[:k].tolist() for query in queries]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

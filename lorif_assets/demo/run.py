@@ -1,0 +1,236 @@
+"""The demo from nothing to a report: corpus, model, attribution through Dagster, answers in the terminal."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import dagster as dg
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lorif_assets.demo.corpus import Corpus, build_corpus, write_passages, write_shards
+from lorif_assets.demo.queries import demo_queries, write_queries
+from lorif_assets.demo.relevance import bm25_top, chance_precision, topic_precision
+from lorif_assets.demo.training import train
+from lorif_assets.influence_table import print_influences
+from lorif_assets.materialization import bring_up_to_date
+from lorif_assets.passages import passage_metadata
+from lorif_assets.project_resources import ProjectResources, project_resources
+from lorif_assets.query_scoring import HIGHEST
+from lorif_assets.settings import CONFIG_NAME, CONFIG_VARIABLE, load_settings
+from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TRAINING_EXAMPLES
+
+QUERY_SET = "python-questions"
+_SOURCE = "python-docs"
+_TOP = 10
+_SETTINGS = f"""\
+# The demo's settings. `lorif init` writes a file in which every field is explained.
+
+[[sources]]
+name = "{_SOURCE}"
+path = "data"
+columns = {{ id = "id", text = "text", metadata = ["topic", "title", "source"] }}
+
+[checkpoints]
+path = "checkpoints"
+
+[queries]
+path = "queries"
+columns = {{ id = "id", prompt = "prompt", completion = "completion" }}
+
+[recipe]
+projection_factor = 4
+rank = 1
+r = 128
+top_k = 100
+
+[active]
+checkpoints = "all"
+"""
+
+
+@dataclass(frozen=True)
+class DemoPaths:
+    """What the demo writes, below one directory."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """Training shards (Parquet)."""
+        return self.root / "data"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Model checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def training_summary(self) -> Path:
+        """Losses and size of the trained model (JSON); its presence says that training is done."""
+        return self.root / "training.json"
+
+    @property
+    def queries(self) -> Path:
+        """The query set (JSONL)."""
+        return self.root / "queries" / f"{QUERY_SET}.jsonl"
+
+    @property
+    def settings(self) -> Path:
+        """The demo's lorif.toml."""
+        return self.root / CONFIG_NAME
+
+
+def run_demo(directory: Path, dagster_home: Path, *, fresh: bool, console: Console) -> None:
+    """Run what is not done yet, and print what the model's words were learned from.
+
+    Args:
+        directory: where everything goes.
+        dagster_home: Dagster's instance, whose UI shows the runs.
+        fresh: remove the directory, and the partitions' history in Dagster, first.
+        console: where to print.
+
+    Raises:
+        LorifError: whatever a step raised.
+    """
+    paths = DemoPaths(directory.absolute())
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        if fresh:
+            shutil.rmtree(paths.root, ignore_errors=True)
+            _forget(instance)
+        corpus = build_corpus()
+        _prepare(paths, corpus, console)
+        os.environ[CONFIG_VARIABLE] = str(paths.settings)
+        resources = project_resources(load_settings(paths.settings))
+        _attribute(instance, resources, console)
+    _show(resources, corpus, paths, console)
+
+
+def _prepare(paths: DemoPaths, corpus: Corpus, console: Console) -> None:
+    console.rule("[bold]1  corpus: Python's own documentation", align="left")
+    unfinished = not paths.training_summary.is_file()
+    if unfinished:
+        for folder in (paths.data, paths.checkpoints):
+            shutil.rmtree(folder, ignore_errors=True)
+        write_passages(corpus.held_out, paths.root / "held_out.parquet")
+        write_shards(corpus, paths.data)
+    console.print(
+        f"{len(corpus.train):,} passages to train on, {len(corpus.held_out):,} held out, "
+        f"{len({passage.topic for passage in corpus.train}):,} topics"
+    )
+    console.rule("[bold]2  model: a small GPT-2, trained here", align="left")
+    if unfinished:
+        summary = train(corpus, paths.checkpoints)
+        paths.training_summary.write_text(
+            json.dumps(
+                {
+                    "parameters": summary.parameters,
+                    "seconds": summary.seconds,
+                    "unigram_loss": summary.unigram_loss,
+                    "held_out_loss": {c.path.name: c.held_out_loss for c in summary.checkpoints},
+                },
+                indent=1,
+            )
+        )
+    trained = json.loads(paths.training_summary.read_text())
+    losses = ", ".join(f"{name}: {loss:.2f}" for name, loss in trained["held_out_loss"].items())
+    console.print(
+        f"{trained['parameters'] / 1e6:.1f} M parameters; held-out loss in nats per token: {losses} "
+        f"(a unigram model: {trained['unigram_loss']:.2f})"
+    )
+    if not paths.queries.is_file():
+        write_queries(demo_queries({passage.topic for passage in corpus.train}), paths.queries)
+    if not paths.settings.is_file():
+        paths.settings.write_text(_SETTINGS)
+
+
+def _attribute(instance: dg.DagsterInstance, resources: ProjectResources, console: Console) -> None:
+    from lorif_assets.assets.graph import ASSETS
+
+    console.rule("[bold]3  attribution: Dagster materializes the graph", align="left")
+    for update in bring_up_to_date(instance, ASSETS, resources):
+        done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
+        console.print(f"  {update.asset:<22} {done}")
+
+
+def _show(resources: ProjectResources, corpus: Corpus, paths: DemoPaths, console: Console) -> None:
+    console.rule("[bold]4  which passages made the model say this?", align="left")
+    lake = resources["lake"]
+    checkpoint = resources["model_checkpoints"].find()[-1].name
+    queries = lake.read(QUERY_EXAMPLES, query_set=QUERY_SET).sort("row").to_dicts()
+    scores = lake.read(QUERY_SCORES, checkpoint=checkpoint, query_set=QUERY_SET)
+    for query in queries:
+        console.print()
+        console.print(Text.assemble(query["prompt"], (query["completion"], "bold reverse")))
+        print_influences(console, lake, scores.filter(pl.col("query_id") == query["query_id"]), shown=3)
+    console.print()
+    console.print(_agreement(resources, queries, corpus))
+    console.print(
+        "Sharing a topic is a sanity check, at which lexical search is hard to beat: it says which passages are about the "
+        "same thing. Influence says which ones changed the model."
+    )
+    console.print()
+    reports = lake.read(REPORTS, checkpoint=checkpoint, query_set=QUERY_SET)
+    console.print(f"report     {reports['uri'][0]}", soft_wrap=True)
+    console.print(f"tables     {lake.root} (Delta Lake)", soft_wrap=True)
+    console.print(f"tracking   mlflow ui --backend-store-uri {resources['tracking'].uri}", soft_wrap=True)
+    console.print(f"Dagster    lorif ui --config {os.path.relpath(paths.settings)}", soft_wrap=True)
+    console.print(
+        f'ask more   lorif attribute --config {os.path.relpath(paths.settings)} --prompt "A lambda" '
+        '--completion " expression makes an anonymous function."',
+        soft_wrap=True,
+    )
+
+
+def _agreement(resources: ProjectResources, queries: Sequence[Mapping[str, str]], corpus: Corpus) -> Table:
+    """Return how often the top passages share the query's topic: LoRIF at each checkpoint, BM25, chance."""
+    lake = resources["lake"]
+    wanted = [set(passage_metadata(query)["topics"]) for query in queries]
+    topics = {
+        row["example_id"]: passage_metadata(row)["topic"]
+        for row in lake.read(TRAINING_EXAMPLES, ["example_id", "metadata"]).iter_rows(named=True)
+    }
+    table = Table(title=f"share of the top {_TOP} passages that are on the query's topic", title_justify="left")
+    table.add_column("ranking")
+    table.add_column("share", justify="right")
+    for checkpoint in resources["model_checkpoints"].find():
+        best = lake.read(QUERY_SCORES, checkpoint=checkpoint.name, query_set=QUERY_SET, side=HIGHEST)
+        best = best.filter(pl.col("rank") <= _TOP)
+        shares = [
+            topic_precision(
+                [topics[name] for name in best.filter(pl.col("query_id") == query["query_id"])["example_id"]], on_topic
+            )
+            for query, on_topic in zip(queries, wanted, strict=True)
+        ]
+        table.add_row(f"LoRIF at {checkpoint.name}", f"{fmean(shares):.0%}")
+    lexical = bm25_top(
+        [passage.text for passage in corpus.train], [query["prompt"] + query["completion"] for query in queries], _TOP
+    )
+    bm25 = [
+        topic_precision([corpus.train[position].topic for position in top], on_topic)
+        for top, on_topic in zip(lexical, wanted, strict=True)
+    ]
+    table.add_row("BM25 on the same words", f"{fmean(bm25):.0%}")
+    chance = [chance_precision(list(topics.values()), on_topic) for on_topic in wanted]
+    table.add_row("chance", f"{fmean(chance):.1%}")
+    return table
+
+
+def _forget(instance: dg.DagsterInstance) -> None:
+    """Remove the demo's partitions and history from Dagster, unless a project of the user's lives there too."""
+    from lorif_assets import partitions
+    from lorif_assets.assets.graph import ASSETS
+
+    shards = partitions.shards.get_partition_keys(dynamic_partitions_store=instance)
+    if any(not shard.startswith(_SOURCE) for shard in shards):
+        return
+    instance.wipe_assets([asset.key for asset in ASSETS])
+    for definition in (partitions.shards, partitions.checkpoints, partitions.layers, partitions.query_sets):
+        for key in definition.get_partition_keys(dynamic_partitions_store=instance):
+            instance.delete_dynamic_partition(str(definition.name), key)

@@ -1,0 +1,348 @@
+"""A recorded scenario: data and checkpoints change under a running daemon, and attributions stay true.
+
+It works on a copy of part of the demo's data and models, starts `dagster dev`, changes files the way a trainer and a
+data team would, touches nothing else, and prints which partitions were computed after each change.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+from dagster import AssetRecordsFilter, RunsFilter
+from rich.console import Console
+from rich.table import Table
+
+from lorif_assets.assets.graph import ASSETS
+from lorif_assets.demo.run import DemoPaths
+from lorif_assets.discovery import discover, register
+from lorif_assets.errors import LorifError
+from lorif_assets.materialization import bring_up_to_date
+from lorif_assets.project_resources import ProjectResources, project_resources
+from lorif_assets.re_attribution import IN_FLIGHT, ready_partitions
+from lorif_assets.settings import CONFIG_VARIABLE, load_settings
+from lorif_assets.staleness import Staleness
+from lorif_assets.withdrawal import removed_shards
+from resources.schemas import GRADIENT_FACTORS, QUERY_SCORES
+
+_ROWS = 120
+_SETTLED_TIMEOUT = 900.0
+_SETTINGS = """\
+[[sources]]
+name = "docs"
+path = "data"
+columns = { id = "id", text = "text", metadata = ["topic"] }
+
+[queries]
+columns = { id = "id", prompt = "prompt", completion = "completion" }
+
+[recipe]
+projection_factor = 8
+r = 16
+top_k = 20
+max_length = 128
+
+[active]
+checkpoints = "all"
+
+[automation]
+enabled = true
+interval_seconds = 3
+on_removed = "withdraw"
+backoff_seconds = 5
+stalled_after_seconds = 45
+"""
+
+
+@dataclass
+class Scenario:
+    """The project that changes, and what was seen."""
+
+    root: Path
+    source: DemoPaths
+    console: Console
+    recorded: list[dict[str, object]] = field(default_factory=list)
+    daemon: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's instance of the scenario alone."""
+        return self.root / "dagster_home"
+
+    def resources(self) -> ProjectResources:
+        """Return the project's resources."""
+        return project_resources(load_settings(self.root / "lorif.toml"))
+
+    def shard(self, number: int) -> Path:
+        """Return the file of a shard."""
+        return self.root / "data" / f"{number:05d}.parquet"
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Open Dagster's instance."""
+        with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
+            yield instance
+
+    def start(self) -> None:
+        """Start `dagster dev` in a process group of its own."""
+        program = Path(sys.executable).with_name("dagster")
+        environment = {
+            **os.environ,
+            "DAGSTER_HOME": str(self.dagster_home),
+            CONFIG_VARIABLE: str(self.root / "lorif.toml"),
+        }
+        log = (self.root / "dagster-dev.log").open("ab")
+        self.daemon = subprocess.Popen(  # noqa: S603
+            [str(program), "dev", "-m", "lorif_assets.definitions", "--port", "3333"],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def kill(self) -> None:
+        """Kill the daemon and everything that it started, without warning."""
+        if self.daemon is None:
+            return
+        session = str(self.daemon.pid)
+        subprocess.run([shutil.which("pkill") or "pkill", "-KILL", "-s", session], check=False)  # noqa: S603
+        self.daemon.wait()
+        self.daemon = None
+
+    def stale(self) -> int:
+        """Return the number of partitions that are not what they should be."""
+        resources = self.resources()
+        found = discover(resources["settings"], resources["model_checkpoints"], resources["lake"])
+        staleness = Staleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
+        pending = sum(len(partitions) for _, partitions in ready_partitions(staleness))
+        return pending + len(removed_shards(resources["lake"], found))
+
+    def wait_until_true(self) -> float:
+        """Wait until nothing is stale and nothing runs, and return the seconds that it took.
+
+        Raises:
+            LorifError: it took too long.
+        """
+        started = time.monotonic()
+        while time.monotonic() - started < _SETTLED_TIMEOUT:
+            time.sleep(4)
+            with self.instance() as instance:
+                running = instance.get_runs_count(RunsFilter(statuses=IN_FLIGHT))
+            if not running and not self.stale():
+                return time.monotonic() - started
+        raise LorifError(f"not everything was true after {_SETTLED_TIMEOUT:.0f} s; see {self.root / 'dagster-dev.log'}")
+
+    def wait_for(self, what: Callable[[], bool], why: str) -> None:
+        """Wait for a moment.
+
+        Raises:
+            LorifError: it did not come.
+        """
+        started = time.monotonic()
+        while not what():
+            if time.monotonic() - started > _SETTLED_TIMEOUT:
+                raise LorifError(f"waited in vain for {why}")
+            time.sleep(0.2)
+
+    def computed_since(self, moment: float) -> Mapping[str, list[str]]:
+        """Return the partitions of each asset that were computed after a moment, each run counted."""
+        with self.instance() as instance:
+            return {
+                asset.key.to_user_string(): sorted(
+                    str(record.partition_key)
+                    for record in instance.fetch_materializations(
+                        AssetRecordsFilter(asset_key=asset.key, after_timestamp=moment), limit=10_000
+                    ).records
+                    if record.asset_materialization and "left_as_is" not in record.asset_materialization.metadata
+                )
+                for asset in ASSETS
+            }
+
+    def event(self, title: str, expected: str, change: Callable[[], None]) -> None:
+        """Make a change, wait until everything is true again, and print what was computed."""
+        self.console.rule(f"[bold]{title}", align="left")
+        moment = time.time()
+        change()
+        seconds = self.wait_until_true()
+        computed = self.computed_since(moment)
+        table = Table(show_header=False, box=None, padding=(0, 2))
+        for asset, keys in computed.items():
+            table.add_row(asset, str(len(keys)), ", ".join(keys[:4]) + (" ..." if len(keys) > 4 else ""))
+        self.console.print(table)
+        self.console.print(f"contract: {expected}\ntrue again after {seconds:.0f} s")
+        self.recorded.append({"event": title, "contract": expected, "computed": computed, "seconds": round(seconds)})
+
+
+def run_scenario(directory: Path, demo: Path, console: Console) -> bool:
+    """Run the scenario, and return whether the final scores equal a rebuild from scratch.
+
+    Args:
+        directory: where it works; emptied first.
+        demo: the directory of a finished demo.
+        console: where to print.
+
+    Raises:
+        LorifError: the demo is not there, or something did not happen in time.
+    """
+    source = DemoPaths(demo.absolute())
+    if not source.training_summary.is_file():
+        raise LorifError(f"{demo} holds no finished demo; run `lorif demo` first")
+    shutil.rmtree(directory, ignore_errors=True)
+    scenario = Scenario(directory.absolute(), source, console)
+    _set_up(scenario)
+    checkpoints = scenario.root / "checkpoints"
+    first, second = sorted(path for path in source.checkpoints.iterdir() if not path.name.startswith("."))
+    try:
+        scenario.event("start: two shards, one checkpoint, one query set", "everything, once", scenario.start)
+        scenario.event(
+            "a checkpoint appears half-written, then complete",
+            "everything of that checkpoint, nothing of another; nothing while it is incomplete",
+            lambda: _write_slowly(scenario, second, checkpoints / second.name),
+        )
+        scenario.event(
+            "a shard is added",
+            "its examples; its factors for each active checkpoint; each layer adds it; scores and reports",
+            lambda: _publish(_rows(scenario, 2), scenario.shard(2)),
+        )
+        scenario.event(
+            "rows of a shard are edited, and edited again right after",
+            "the same for that shard, ending with the second edit; factors of no other shard",
+            lambda: _edit_twice(scenario, 0),
+        )
+        scenario.event(
+            "a shard is edited while its factors are being computed",
+            "that shard again, once more for the later edit",
+            lambda: _edit_during_factors(scenario, 1),
+        )
+        scenario.event(
+            "a shard is withdrawn",
+            "no factors; each layer subtracts it; scores and reports",
+            lambda: scenario.shard(2).unlink(),
+        )
+        scenario.event(
+            "a query set is added",
+            "its examples, scores and reports",
+            lambda: _add_query_set(scenario),
+        )
+        scenario.event(
+            "killed with SIGKILL during factors; an edit while the daemon is down; started again",
+            "the new checkpoint, each shard once, and the edited shard",
+            lambda: _kill_and_restart(scenario, first, checkpoints / "step-999999"),
+        )
+        same = _equals_rebuild(scenario)
+    finally:
+        scenario.kill()
+    (scenario.root / "scenario.json").write_text(json.dumps(scenario.recorded, indent=1))
+    return same
+
+
+def _set_up(scenario: Scenario) -> None:
+    for folder in ("data", "checkpoints", "queries", "dagster_home"):
+        (scenario.root / folder).mkdir(parents=True)
+    (scenario.root / "lorif.toml").write_text(_SETTINGS)
+    (scenario.dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    for number in (0, 1):
+        _publish(_rows(scenario, number), scenario.shard(number))
+    first = min(path for path in scenario.source.checkpoints.iterdir() if not path.name.startswith("."))
+    shutil.copytree(first, scenario.root / "checkpoints" / first.name)
+    shutil.copy(scenario.source.queries, scenario.root / "queries" / "first.jsonl")
+
+
+def _rows(scenario: Scenario, number: int) -> pl.DataFrame:
+    files = sorted(scenario.source.data.glob("*.parquet"))
+    return pl.read_parquet(files[number]).head(_ROWS)
+
+
+def _publish(rows: pl.DataFrame, path: Path) -> None:
+    partial = path.with_name(f".{path.name}")
+    rows.write_parquet(partial)
+    partial.replace(path)
+
+
+def _edit(scenario: Scenario, number: int, words: str) -> None:
+    rows = pl.read_parquet(scenario.shard(number))
+    edited = pl.when(pl.int_range(pl.len()) < 3).then(pl.col("text") + f"\n{words}").otherwise(pl.col("text"))
+    _publish(rows.with_columns(text=edited), scenario.shard(number))
+
+
+def _write_slowly(scenario: Scenario, complete: Path, target: Path) -> None:
+    target.mkdir()
+    weights = (complete / "model.safetensors").read_bytes()
+    shutil.copy(complete / "config.json", target)
+    (target / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    moment = time.time()
+    time.sleep(15)
+    early = [key for keys in scenario.computed_since(moment).values() for key in keys]
+    scenario.console.print(f"while half-written: {len(early)} partitions computed")
+    (target / "model.safetensors").write_bytes(weights)
+    shutil.copytree(complete, target, dirs_exist_ok=True)
+
+
+def _edit_twice(scenario: Scenario, number: int) -> None:
+    _edit(scenario, number, "first edit")
+    time.sleep(1)
+    _edit(scenario, number, "second edit")
+
+
+def _add_query_set(scenario: Scenario) -> None:
+    shutil.copy(scenario.source.queries, scenario.root / "queries" / "second.jsonl")
+
+
+def _edit_during_factors(scenario: Scenario, number: int) -> None:
+    def factors_run() -> bool:
+        with scenario.instance() as instance:
+            runs = instance.get_runs(RunsFilter(statuses=IN_FLIGHT, job_name="materialize_gradient_factors"))
+            return any(run.status == dg.DagsterRunStatus.STARTED for run in runs)
+
+    _edit(scenario, number, "edit before")
+    scenario.wait_for(factors_run, "a run of gradient_factors")
+    _edit(scenario, number, "edit during")
+
+
+def _kill_and_restart(scenario: Scenario, complete: Path, target: Path) -> None:
+    lake = scenario.resources()["lake"]
+    shutil.copytree(complete, target)
+    scenario.wait_for(
+        lambda: not lake.read(GRADIENT_FACTORS, ["shard"], checkpoint=target.name).is_empty(), "a first finished shard"
+    )
+    scenario.kill()
+    done = lake.read(GRADIENT_FACTORS, ["shard"], checkpoint=target.name)["shard"].unique().to_list()
+    scenario.console.print(f"killed; finished so far: {', '.join(sorted(done))}")
+    _edit(scenario, 1, "edit while down")
+    scenario.start()
+
+
+def _equals_rebuild(scenario: Scenario) -> bool:
+    scenario.console.rule("[bold]the final scores against a rebuild from scratch", align="left")
+    kept = scenario.resources()
+    settings = kept["settings"].model_copy(
+        update={"lake": kept["settings"].lake.model_copy(update={"root": "rebuilt_lake"})}
+    )
+    rebuilt = project_resources(settings)
+    with dg.DagsterInstance.ephemeral() as instance:
+        register(instance, discover(settings, rebuilt["model_checkpoints"], rebuilt["lake"]))
+        for _ in bring_up_to_date(instance, ASSETS, rebuilt):
+            pass
+    keys = ["checkpoint", "query_set", "query_id", "side", "rank"]
+    left = kept["lake"].read(QUERY_SCORES).sort(keys)
+    right = rebuilt["lake"].read(QUERY_SCORES).sort(keys)
+    if left.height != right.height:
+        scenario.console.print(f"[red]{left.height} rows against {right.height}[/]")
+        return False
+    scale = right["score"].abs().to_numpy().max()
+    error = float((left["score"] - right["score"]).abs().to_numpy().max() / scale)
+    same_examples = float((left["example_id"] == right["example_id"]).to_numpy().mean())
+    scenario.console.print(
+        f"{left.height} scores: largest difference {error:.1e} of the largest score; "
+        f"{same_examples:.1%} of the ranks name the same example"
+    )
+    scenario.recorded.append({"event": "rebuild", "largest_difference": error, "same_examples": same_examples})
+    return error < 1e-3
