@@ -5,12 +5,12 @@ import logging
 import pyarrow as pa
 
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
-from lorif_assets.curvature_fit import stored_preconditioners
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.progress import Progress
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.query_scoring import QueryScores, score_queries
 from lorif_assets.stored_factors import stored_factors
+from lorif_assets.stored_preconditioners import stored_preconditioners
 from resources.schemas import QUERY_EXAMPLES, SVD_PRECONDITIONERS
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lorif_assets.attributed_model import AttributedModel
-from lorif_assets.curvature_fit import StoredPreconditioners
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.progress import Progress
 from lorif_assets.stored_factors import StoredFactors
+from lorif_assets.stored_preconditioners import StoredPreconditioners
 from resources.lake import Lake
 
 if TYPE_CHECKING:

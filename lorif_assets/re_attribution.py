@@ -82,6 +82,11 @@ def ready_partitions(staleness: Staleness) -> Iterator[tuple[str, StalePartition
         "attribution_report",
         {key: stale for key, stale in staleness.attribution_report().items() if key not in scores},
     )
+    unsettled = {_other(key) for key in scores}
+    yield (
+        "checkpoint_comparison",
+        {key: stale for key, stale in staleness.checkpoint_comparison().items() if key not in unsettled},
+    )
 
 
 def work_to_do(

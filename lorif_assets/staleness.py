@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
+from lorif_assets.comparison.participants import compared_versions, participants
 from lorif_assets.discovery import Discovered
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.query_files import query_source, source_version
@@ -135,6 +136,16 @@ class Staleness:
     def attribution_report(self) -> StalePartitions:
         """Reports that show other scores than those stored."""
         return _differing(self._score_versions(), self._stored_pairs(REPORTS), "the scores changed")
+
+    def checkpoint_comparison(self) -> StalePartitions:
+        """Active query sets of which other scores were compared than those stored; scores of one checkpoint need none."""
+        stored = compared_versions(self.lake)
+        wanted = {
+            query_set: compared.version
+            for query_set, compared in participants(self.lake, self.active_query_sets, self.settings.recipe).items()
+            if compared.neighbours or query_set in stored
+        }
+        return _differing(wanted, stored, "the scores of a checkpoint changed")
 
     def _records(self) -> Sequence[CheckpointRecord]:
         """Return the recorded active checkpoints; an unrecorded one is missing in `checkpoints` and stops there."""

@@ -1,5 +1,6 @@
 """All assets, upstream first."""
 
+from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import query_examples, training_examples
 from lorif_assets.assets.gradient_factors import gradient_factors
@@ -15,4 +16,5 @@ ASSETS = (
     svd_preconditioners,
     query_scores,
     attribution_report,
+    checkpoint_comparison,
 )

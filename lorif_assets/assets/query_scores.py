@@ -14,12 +14,12 @@ from lorif_assets.assets.rejected_rows import replace_rejected
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
-from lorif_assets.curvature_fit import stored_preconditioners
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.progress import Progress
 from lorif_assets.query_scoring import LOWEST, QueryScores, score_queries
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import stored_factors
+from lorif_assets.stored_preconditioners import stored_preconditioners
 from lorif_assets.versions import score_version
 from resources.devices import Devices
 from resources.lake import Lake

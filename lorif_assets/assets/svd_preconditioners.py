@@ -4,21 +4,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import pyarrow as pa
 
 from lorif_assets import partitions
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
-from lorif_assets.curvature_fit import CurvatureFit, fit_curvature, state_version
-from lorif_assets.curvature_ledger import Ledger
+from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.errors import MismatchError
+from lorif_assets.layer_curvature import renew_layer
 from lorif_assets.progress import Progress
 from lorif_assets.report.assembly import layer_spectrum
 from lorif_assets.report.content import LayerSpectrum
 from lorif_assets.settings import Settings
-from lorif_assets.stored_factors import StoredFactors, stored_factors
+from lorif_assets.stored_factors import stored_factors
 from lorif_assets.versions import preconditioner_version
 from resources.devices import Devices
 from resources.lake import Lake
@@ -26,7 +24,7 @@ from resources.schemas import SVD_PRECONDITIONERS
 from resources.tracking import Tracking
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 @dg.asset(
@@ -69,7 +67,10 @@ def svd_preconditioners(
             Progress(context.log, f"{name} curvature", stored.n_examples * len(layers), "examples") as progress,
         ):
             for index, (layer, key) in enumerate(layers.items()):
-                fit, spectrum = _materialize_layer(settings, lake, record, stored, layer, device)
+                fit, row = renew_layer(
+                    lake, record, stored, layer, settings.recipe, rows=settings.batch.scan_rows, device=device
+                )
+                spectrum = layer_spectrum(row)
                 spectra.append(spectrum)
                 progress.advance(stored.n_examples)
                 if run:
@@ -91,56 +92,6 @@ def svd_preconditioners(
                 )
             if run:
                 run.image(spectrum_png(spectra), "spectra.png")
-
-
-def _materialize_layer(
-    settings: Settings, lake: Lake, record: CheckpointRecord, stored: StoredFactors, layer: str, device: "torch.device"
-) -> tuple[CurvatureFit, LayerSpectrum]:
-    from lorif_assets.attribution.preconditioner import LEADING_EXTRA, DampingRule, damping
-
-    recipe = settings.recipe
-    previous = lake.read(SVD_PRECONDITIONERS, checkpoint=record.name, layer=layer).to_dicts()
-    fit = fit_curvature(
-        lake,
-        stored,
-        layer,
-        recipe,
-        previous[0] if previous else None,
-        rows=settings.batch.scan_rows,
-        device=device,
-    )
-    state, ledger = fit.state, Ledger.of(stored)
-    spectrum = state.spectrum(recipe.r, LEADING_EXTRA)
-    lam = damping(DampingRule(recipe.damping_rule), recipe.damping, spectrum)
-    d1, d2 = stored.layer_shapes[layer]
-    tensors = {"basis": state.basis, "image": state.image, "vectors": spectrum.vectors}
-    row = {
-        "checkpoint": record.name,
-        "layer": layer,
-        "d1": d1,
-        "d2": d2,
-        "r": spectrum.vectors.shape[1],
-        "eigenvalues": spectrum.eigenvalues.tolist(),
-        "trace": spectrum.trace,
-        "damping": lam,
-        "captured_energy": spectrum.captured_energy,
-        "n_examples": state.count,
-        "state_uri": lake.write_tensors(f"curvature_states/{record.name}", tensors),
-        "ledger": ledger.json(),
-        "ledger_hash": ledger.version,
-        "state_version": state_version(recipe, stored),
-        "version": preconditioner_version(recipe, record, stored.shard_hashes),
-        "recipe_hash": recipe.preconditioner_hash,
-        "weights_hash": record.weights_hash,
-        "projection": stored.projection,
-    }
-    # The row is what makes the tensors exist for readers: it comes last.
-    lake.replace(
-        SVD_PRECONDITIONERS,
-        {"checkpoint": record.name, "layer": layer},
-        pa.Table.from_pylist([row], schema=SVD_PRECONDITIONERS.columns),
-    )
-    return fit, layer_spectrum(row)
 
 
 def _figures(spectrum: LayerSpectrum) -> dict[str, float]:

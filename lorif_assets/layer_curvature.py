@@ -1,15 +1,17 @@
-"""Fitting a layer's curvature to the factors in the lake, and finding it again for the queries."""
+"""A layer's curvature over the factors in the lake: built once, then kept true by subtracting and adding shards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.curvature_ledger import Ledger
-from lorif_assets.errors import MismatchError, TableError
+from lorif_assets.errors import TableError
 from lorif_assets.recipe import Recipe, content_hash
 from lorif_assets.stored_factors import StoredFactors
-from lorif_assets.versions import ledger_version
+from lorif_assets.versions import preconditioner_version
 from resources.lake import Lake
 from resources.schemas import SVD_PRECONDITIONERS
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.attribution.curvature import CurvatureState
-    from lorif_assets.attribution.preconditioner import Preconditioner
 
 
 @dataclass(frozen=True)
@@ -101,62 +102,49 @@ def _from_scratch(
     return CurvatureFit(state, how, stored.n_examples * (recipe.refinements + 1))
 
 
-@dataclass(frozen=True)
-class StoredPreconditioners:
-    """The preconditioner rows of one checkpoint, all layers, all fitted to the same data."""
+def renew_layer(
+    lake: Lake,
+    record: CheckpointRecord,
+    stored: StoredFactors,
+    layer: str,
+    recipe: Recipe,
+    *,
+    rows: int,
+    device: "torch.device",
+) -> tuple[CurvatureFit, dict[str, Any]]:
+    """Bring a layer's state up to date, store it, and return it with its new row of `svd_preconditioners`."""
+    from lorif_assets.attribution.preconditioner import LEADING_EXTRA, DampingRule, damping
 
-    rows: Mapping[str, Mapping[str, Any]]
-
-    def load(self, lake: Lake, layer: str, recipe: Recipe, device: "torch.device") -> "Preconditioner":
-        """Return one layer's preconditioner."""
-        import torch
-
-        from lorif_assets.attribution.curvature import Spectrum
-        from lorif_assets.attribution.preconditioner import CurvatureForm, DampingRule, Preconditioner
-
-        row = self.rows[layer]
-        spectrum = Spectrum(
-            torch.tensor(row["eigenvalues"], dtype=torch.float64),
-            lake.read_tensors(row["state_uri"])["vectors"].to(device),
-            row["trace"],
-        )
-        return Preconditioner.from_spectrum(
-            spectrum, DampingRule(recipe.damping_rule), recipe.damping, CurvatureForm(recipe.curvature_form)
-        )
-
-
-def stored_preconditioners(
-    lake: Lake, record: CheckpointRecord, recipe: Recipe, stored: StoredFactors
-) -> StoredPreconditioners:
-    """Look up a checkpoint's preconditioners.
-
-    Raises:
-        MismatchError: a layer has none, or one was fitted under another recipe, to other weights or to other data than
-            the stored factors.
-    """
-    rows = {row["layer"]: row for row in lake.read(SVD_PRECONDITIONERS, checkpoint=record.name).to_dicts()}
-    expected = {
+    previous = lake.read(SVD_PRECONDITIONERS, checkpoint=record.name, layer=layer).to_dicts()
+    fit = fit_curvature(lake, stored, layer, recipe, previous[0] if previous else None, rows=rows, device=device)
+    state, ledger = fit.state, Ledger.of(stored)
+    spectrum = state.spectrum(recipe.r, LEADING_EXTRA)
+    d1, d2 = stored.layer_shapes[layer]
+    tensors = {"basis": state.basis, "image": state.image, "vectors": spectrum.vectors}
+    row = {
+        "checkpoint": record.name,
+        "layer": layer,
+        "d1": d1,
+        "d2": d2,
+        "r": spectrum.vectors.shape[1],
+        "eigenvalues": spectrum.eigenvalues.tolist(),
+        "trace": spectrum.trace,
+        "damping": damping(DampingRule(recipe.damping_rule), recipe.damping, spectrum),
+        "captured_energy": spectrum.captured_energy,
+        "n_examples": state.count,
+        "state_uri": lake.write_tensors(f"curvature_states/{record.name}", tensors),
+        "ledger": ledger.json(),
+        "ledger_hash": ledger.version,
+        "state_version": state_version(recipe, stored),
+        "version": preconditioner_version(recipe, record, stored.shard_hashes),
         "recipe_hash": recipe.preconditioner_hash,
         "weights_hash": record.weights_hash,
         "projection": stored.projection,
-        "ledger_hash": ledger_version(stored.shard_hashes),
     }
-    for layer in record.layer_shapes:
-        if layer not in rows:
-            raise MismatchError(
-                f"the layer {layer!r} of checkpoint {record.name!r} has no preconditioner; materialize "
-                "`svd_preconditioners` for it first"
-            )
-        for column, value in expected.items():
-            if rows[layer][column] != value:
-                raise MismatchError(
-                    f"the preconditioner of layer {layer!r} of checkpoint {record.name!r} has {column} "
-                    f"{rows[layer][column]}, but factors and settings have {value}"
-                    + (
-                        f" ({Ledger.parse(rows[layer]['ledger']).explained(Ledger.of(stored))})"
-                        if column == "ledger_hash"
-                        else ""
-                    )
-                    + "; materialize `svd_preconditioners` again"
-                )
-    return StoredPreconditioners({layer: rows[layer] for layer in record.layer_shapes})
+    # The row is what makes the tensors exist for readers: it comes last.
+    lake.replace(
+        SVD_PRECONDITIONERS,
+        {"checkpoint": record.name, "layer": layer},
+        pa.Table.from_pylist([row], schema=SVD_PRECONDITIONERS.columns),
+    )
+    return fit, row
