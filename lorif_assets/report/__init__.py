@@ -1,1 +1,1 @@
-
+"""The attribution report: its content, its pictures and its page."""

@@ -1,6 +1,5 @@
 """Putting a report together from the lake's tables."""
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -35,7 +34,7 @@ def assemble(
             f"the scores of {record.name!r} for {query_set!r} were computed under the recipe {summaries['recipe_hash'][0]}, "
             f"the settings are {recipe.score_hash}; materialize `query_scores` again"
         )
-    shown = _shown_scores(lake.read(QUERY_SCORES, **partition))
+    shown = shown_scores(lake.read(QUERY_SCORES, **partition))
     found = passages(lake, shown.select("shard", "example_id").iter_rows())
     influences: dict[tuple[str, str], list[Influence]] = {}
     for row in shown.iter_rows(named=True):
@@ -60,7 +59,12 @@ def assemble(
         n_parameters=record.n_parameters,
         step=record.step,
         n_examples=int(summaries["n_examples"][0]),
-        recipe={key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in recipe},
+        # What is left at nothing (no patterns, no oversampling named) says nothing.
+        recipe={
+            key.replace("_", " "): value if isinstance(value, str | int | float) else ", ".join(map(str, value))
+            for key, value in recipe
+            if value not in (None, ())
+        },
         layers=tuple(
             layer_spectrum(row)
             for row in sorted(layers.iter_rows(named=True), key=lambda row: order.get(row["layer"], len(order)))
@@ -102,7 +106,7 @@ def layer_spectrum(row: Mapping[str, Any]) -> LayerSpectrum:
     )
 
 
-def _shown_scores(scores: pl.DataFrame) -> pl.DataFrame:
+def shown_scores(scores: pl.DataFrame) -> pl.DataFrame:
     """Return each query's leading rows of both sides; where every pair is stored, the two ends of the ranking."""
     ranked = scores.filter(pl.col("side") != "all").with_columns(shown_rank=pl.col("rank"))
     pairs = scores.filter(pl.col("side") == "all")

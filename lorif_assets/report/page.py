@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from lorif_assets.report import number_format, passages, plots
 from lorif_assets.report.content import LayerSpectrum, ReportContent
-from lorif_assets.report.plots import Figure, Theme
+from lorif_assets.report.plots import Theme
 
 _TEMPLATE = "report.html.jinja"
 

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +91,7 @@ def spectra_figure(layers: Sequence[LayerSpectrum], theme: Theme) -> Figure:
     if len(layers) == 1:
         axes.set_title(layers[0].layer, color=theme.ink, fontsize=_TEXT_POINTS, loc="left", parse_math=False)
     else:
-        _depth_scale(figure, axes, depth, theme)
+        _depth_scale(figure, axes, len(layers), depth, theme)
     return figure
 
 
@@ -120,10 +120,10 @@ def _figure(theme: Theme) -> tuple[Figure, Axes]:
     figure = Figure(
         figsize=(FIGURE_WIDTH_PX / _DPI, FIGURE_HEIGHT_PX / _DPI),
         dpi=_DPI,
-        layout="constrained",
         facecolor=theme.paper,
     )
-    axes = figure.add_subplot(facecolor=theme.paper)
+    # Fixed margins: measuring the labels (constrained layout) takes most of the time of a picture.
+    axes = figure.add_axes((0.11, 0.13, 0.86, 0.79), facecolor=theme.paper)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(theme.grid)
     axes.tick_params(which="both", colors=theme.muted, labelsize=_TEXT_POINTS, length=0)
@@ -166,16 +166,16 @@ def _mark_damping(axes: Axes, levels: Sequence[float], theme: Theme) -> None:
     )
 
 
-def _depth_scale(figure: Figure, axes: Axes, depth: Normalize, theme: Theme) -> None:
+def _depth_scale(figure: Figure, axes: Axes, n_layers: int, depth: Normalize, theme: Theme) -> None:
     scale = figure.colorbar(
-        ScalarMappable(depth, theme.depth_colours), ax=axes, aspect=36, pad=0.02, ticks=list(_depth_ticks(depth))
+        ScalarMappable(depth, theme.depth_colours),
+        ax=axes,
+        fraction=0.08,
+        aspect=36,
+        pad=0.02,
+        ticks=np.unique(np.linspace(1, n_layers, 5).round().astype(int)).tolist(),
     )
     scale.outline.set_visible(False)
     scale.ax.invert_yaxis()
     scale.ax.tick_params(colors=theme.muted, labelsize=_TEXT_POINTS, length=0)
     scale.set_label("layer", color=theme.muted, fontsize=_TEXT_POINTS)
-
-
-def _depth_ticks(depth: Normalize) -> Iterator[int]:
-    """The first layer, the last one, and one or more between them."""
-    yield from np.unique(np.linspace(depth.vmin, depth.vmax, 5).round().astype(int)).tolist()

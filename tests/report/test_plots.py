@@ -1,0 +1,37 @@
+"""Pictures of the curvature are PNGs of the declared size, whatever the spectra hold."""
+
+import math
+import struct
+
+import pytest
+
+from lorif_assets.report import plots
+from lorif_assets.report.content import LayerSpectrum
+from tests.report.conftest import layer
+
+
+def size(png: bytes) -> tuple[int, int]:
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    return struct.unpack(">II", png[16:24])
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [],
+        [layer(0)],
+        [layer(number) for number in range(200)],
+        [layer(0, eigenvalues=(0.0, 0.0), trace=0.0)],
+        [layer(0, eigenvalues=(math.nan, 1.0), trace=math.inf, captured_energy=math.nan)],
+        [layer(0, layer="$\\bad{math$", eigenvalues=(1.0,))],
+    ],
+    ids=["no layers", "one", "two hundred", "no curvature", "not finite", "a name like mathematics"],
+)
+def test_a_picture_is_a_png_of_the_declared_size(layers: list[LayerSpectrum]) -> None:
+    expected = (plots.FIGURE_WIDTH_PX, plots.FIGURE_HEIGHT_PX)
+    assert size(plots.spectrum_png(layers)) == expected
+    assert size(plots.png(plots.captured_energy_figure(layers, plots.DARK))) == expected
+
+
+def test_the_same_layers_give_the_same_bytes() -> None:
+    assert plots.spectrum_png([layer(0)]) == plots.spectrum_png([layer(0)])
