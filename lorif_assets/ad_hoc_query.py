@@ -27,8 +27,10 @@ def newest_attributed(resources: ProjectResources) -> str:
     return names[-1]
 
 
-def score_completion(resources: ProjectResources, checkpoint: str, prompt: str, completion: str) -> QueryScores:
-    """Score every stored training example for one completion.
+def score_completion(
+    resources: ProjectResources, checkpoint: str, prompt: str, completion: str, top_k: int
+) -> QueryScores:
+    """Score every stored training example for one completion, and return the `top_k` highest and lowest.
 
     Raises:
         SourceError: the completion has no token that carries loss.
@@ -56,6 +58,7 @@ def score_completion(resources: ProjectResources, checkpoint: str, prompt: str, 
                 stored,
                 preconditioners,
                 lake,
+                top_k=top_k,
                 batch_tokens=settings.batch.tokens,
                 scan_rows=settings.batch.scan_rows,
                 progress=progress,

@@ -140,7 +140,7 @@ def attribute(prompt: str, completion: str, checkpoint: str | None, top: int, co
     _use(config)
     resources = project_resources(load_settings())
     name = checkpoint or newest_attributed(resources)
-    scored = score_completion(resources, name, prompt, completion)
+    scored = score_completion(resources, name, prompt, completion, top)
     console = Console()
     console.print(
         f"[bold]{name}[/], loss {scored.summaries['loss'][0]:.2f} nats, {scored.summaries['n_examples'][0]:,} examples"
@@ -168,6 +168,8 @@ def _dagster_home() -> Path:
     """Return Dagster's home: $DAGSTER_HOME, else ./dagster_home, made where it is not there."""
     home = Path(os.environ.get(_HOME_VARIABLE) or "dagster_home").absolute()
     home.mkdir(parents=True, exist_ok=True)
+    # The project's dagster.yaml says so too; a home of the user's own may have none.
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
     return home
 
 

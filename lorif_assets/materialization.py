@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import dagster as dg
 
 from lorif_assets.discovery import discover, register
-from lorif_assets.errors import LorifError
+from lorif_assets.errors import CheckpointError, LorifError
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.re_attribution import RANGE_END_TAG, RANGE_START_TAG, stretches
 from lorif_assets.staleness import Staleness, StalePartitions
+from resources.models import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,12 @@ def bring_up_to_date(
         announce: called with an asset's name and the number of its stale partitions before they run.
 
     Raises:
+        CheckpointError: there is no checkpoint, or none is complete.
         LorifError: whatever an asset raised; what was committed before stays.
     """
     found = discover(resources["settings"], resources["model_checkpoints"], resources["lake"])
+    if not found.checkpoints:
+        raise CheckpointError(_why_none(resources["model_checkpoints"]))
     register(instance, found)
     staleness = Staleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
     for asset in assets:
@@ -47,6 +51,17 @@ def bring_up_to_date(
         for stretch in stretches(asset, stale, instance):
             _materialize(instance, assets, asset, stretch, resources)
         yield AssetUpdate(name, stale)
+
+
+def _why_none(model_checkpoints: Checkpoints) -> str:
+    reasons = []
+    for checkpoint in model_checkpoints.find():
+        try:
+            checkpoint.check()
+            reasons.append(f"{checkpoint.path} has weights that are cut short, or still being written")
+        except CheckpointError as error:
+            reasons.append(str(error))
+    return f"{model_checkpoints.path} has no complete checkpoint" + (f": {reasons[0]}" if reasons else " yet")
 
 
 def _materialize(
@@ -64,7 +79,8 @@ def _materialize(
         partition_key=stretch[0] if one else None,
         tags=None if one else {RANGE_START_TAG: stretch[0], RANGE_END_TAG: stretch[-1]},
         resources={**resources},
-        run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+        # What fails is raised below; Dagster keeps the traceback.
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
     if not result.success:

@@ -7,6 +7,8 @@ from typing import Any
 from resources.lake import Lake
 from resources.schemas import TRAINING_EXAMPLES
 
+_SHOWN_IDS = 64
+
 
 def passages(lake: Lake, examples: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the rows of training examples by (shard, example_id); those that were withdrawn are left out."""
@@ -27,7 +29,8 @@ def passage_text(row: Mapping[str, Any]) -> str:
         case "messages":
             return "\n\n".join(f"[{turn['role']}] {turn['content']}" for turn in json.loads(row["messages"]))
         case _:
-            return f"{len(row['input_ids'])} token ids: {' '.join(map(str, row['input_ids'][:64]))} ..."
+            ids = row["input_ids"]
+            return f"{len(ids)} token ids: {' '.join(map(str, ids[:_SHOWN_IDS]))}{' ...' if len(ids) > _SHOWN_IDS else ''}"
 
 
 def passage_metadata(row: Mapping[str, Any]) -> dict[str, Any]:

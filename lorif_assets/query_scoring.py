@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
@@ -82,6 +82,7 @@ def score_queries(
     preconditioners: StoredPreconditioners,
     lake: Lake,
     *,
+    top_k: int | Literal["all"],
     batch_tokens: int,
     scan_rows: int,
     progress: Progress,
@@ -102,7 +103,6 @@ def score_queries(
             f"{attributed.projection}: they cannot be compared. Materialize `gradient_factors` again"
         )
     ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch_tokens)
-    top_k = attributed.recipe.top_k
     # The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.
     kept = 100 if top_k == "all" else max(top_k, 100)
     extremes, moments = ScoreExtremes.empty(len(queries), kept), ScoreMoments.empty(len(queries))

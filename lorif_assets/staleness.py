@@ -138,7 +138,7 @@ class Staleness:
         return _differing(self._score_versions(), self._stored_pairs(REPORTS), "the scores changed")
 
     def checkpoint_comparison(self) -> StalePartitions:
-        """Active query sets of which other scores were compared than those stored; scores of one checkpoint need none."""
+        """Active query sets whose stored scores are not those that were compared; of one checkpoint, none need be."""
         stored = compared_versions(self.lake)
         wanted = {
             query_set: compared.version

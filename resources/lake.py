@@ -108,7 +108,11 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
     def read(
         self, schema: TableSchema, columns: Sequence[str] | None = None, **equal: str | Sequence[str]
     ) -> pl.DataFrame:
-        """Return rows whose columns equal the given values (or one of them); no rows before the table exists."""
+        """Return rows whose columns equal the given values (or one of them); no rows before the table exists.
+
+        Raises:
+            TableError: the table cannot be read.
+        """
         table = self.table(schema)
         if table is None:
             frame = pl.from_arrow(schema.columns.empty_table())
@@ -122,7 +126,13 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         # A table that an earlier version of the project wrote lacks the columns that came later.
         present = scan.collect_schema().names()
         scan = scan.with_columns(pl.lit(None).alias(name) for name in schema.columns.names if name not in present)
-        return scan.select(columns or schema.columns.names).collect()
+        try:
+            return scan.select(columns or schema.columns.names).collect()
+        except FileNotFoundError as error:
+            raise TableError(
+                f"the table {self.uri(schema)} has lost a data file; restore it, or delete the table and materialize it "
+                f"again: {error}"
+            ) from error
 
     def factor_files(self, checkpoint: str) -> list[FactorFile]:
         """Return the files of a checkpoint's gradient factors, in the order of their shards."""

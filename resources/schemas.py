@@ -191,6 +191,25 @@ REPORTS = TableSchema(
     ),
 )
 
+CHECKPOINT_COMPARISONS = TableSchema(
+    "checkpoint_comparisons",
+    ("query_set",),
+    _schema(
+        query_set=pa.string(),
+        query_id=pa.string(),
+        from_checkpoint=pa.string(),
+        to_checkpoint=pa.string(),  # the next compared one; columns below are null if it alone was scored for the query
+        rank_biased_overlap=pa.float64(),  # of the proponents, 0 to 1
+        overlap_at_10=pa.float64(),  # share of the ten leading proponents that stayed among them
+        entered=pa.string(),  # JSON list of example ids, by their new rank
+        left=pa.string(),  # JSON list of example ids, by their old rank
+        loss_per_token_from=pa.float64(),  # nats
+        loss_per_token_to=pa.float64(),  # never null
+        recipe_hash=pa.string(),
+        computed_from=pa.string(),  # hash of both checkpoints' scores
+    ),
+)
+
 TABLES: Mapping[str, TableSchema] = {
     schema.name: schema
     for schema in (
@@ -203,5 +222,6 @@ TABLES: Mapping[str, TableSchema] = {
         QUERY_SCORES,
         QUERY_SUMMARIES,
         REPORTS,
+        CHECKPOINT_COMPARISONS,
     )
 }

@@ -80,6 +80,7 @@ def query_scores(
                         stored,
                         preconditioners,
                         lake,
+                        top_k=settings.recipe.top_k,
                         batch_tokens=settings.batch.tokens,
                         scan_rows=settings.batch.scan_rows,
                         progress=progress,

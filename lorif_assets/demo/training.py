@@ -22,9 +22,9 @@ from lorif_assets.errors import CheckpointError
 class DemoModelConfig:
     """Size of the demo's model and how it is trained."""
 
-    vocab_size: int = 2048
+    vocab_size: int = 4096
     """Tokens of the vocabulary, at most."""
-    layers: int = 4
+    layers: int = 2
     """Transformer blocks."""
     width: int = 128
     """Width of the residual stream."""
@@ -32,11 +32,11 @@ class DemoModelConfig:
     """Attention heads per block."""
     context: int = 512
     """Tokens the model can read at once; longer passages lose their end."""
-    checkpoint_steps: tuple[int, ...] = (600, 1200)
+    checkpoint_steps: tuple[int, ...] = (900, 1800)
     """Optimiser steps after which a checkpoint is written, rising; the last one ends the training."""
     batch_tokens: int = 1024
     """Tokens per optimiser step, padding included, at most (but at least one passage)."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 5e-3
     """Peak learning rate of AdamW."""
     warmup_share: float = 0.1
     """Share of the steps over which the learning rate rises from 0; afterwards it falls to 0 as a cosine does."""

@@ -1,0 +1,106 @@
+"""training_examples and query_examples: what is stored of a source, what is set aside, and what is refused."""
+
+import json
+
+import polars as pl
+import pytest
+
+from lorif_assets.errors import SourceError
+from resources.schemas import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
+from tests.conftest import QUERY_SET, ROWS_PER_SHARD, SHARDS, TinyProject
+
+
+def test_every_usable_row_is_stored_in_the_order_of_its_file(tiny_project: TinyProject) -> None:
+    rows = tiny_project.table(TRAINING_EXAMPLES).sort("shard", "row")
+    for index, shard in enumerate(SHARDS):
+        lines = (tiny_project.root / f"data/{index:05d}.jsonl").read_text().splitlines()[:ROWS_PER_SHARD]
+        written = [json.loads(line) for line in lines]
+        stored = rows.filter(pl.col("shard") == shard)
+        assert stored["example_id"].to_list() == [row["id"] for row in written]
+        assert stored["text"].to_list() == [row["text"] for row in written]
+        assert [json.loads(metadata) for metadata in stored["metadata"]] == [{"topic": row["topic"]} for row in written]
+        assert stored["row"].to_list() == list(range(ROWS_PER_SHARD))
+        assert stored["shard_hash"].n_unique() == 1
+    assert rows["shard_hash"].n_unique() == len(SHARDS)
+
+
+def test_rows_that_cannot_be_used_are_stored_with_the_reason_and_counted(tiny_project: TinyProject) -> None:
+    rejected = tiny_project.table(REJECTED, stage="training_examples").sort("row")
+    assert rejected.select("part", "example_id", "row").rows() == [
+        (SHARDS[2], f"{SHARDS[2]}/000012", 12),
+        (SHARDS[2], "empty", 13),
+    ]
+    assert "malformed JSON" in rejected["reason"][0]
+    assert "{not json" in rejected["excerpt"][0]
+    assert rejected["reason"][1] == "text is empty"
+    counts = [
+        (figures["dagster/row_count"], figures["rejected_rows"])
+        for figures in (tiny_project.figures("training_examples", shard) for shard in SHARDS)
+    ]
+    assert counts == [(12, 0), (12, 0), (12, 2)]
+
+
+def test_a_row_that_was_mended_leaves_the_rejected_ones(private_project: TinyProject) -> None:
+    file = private_project.root / "data/00002.jsonl"
+    file.write_text(file.read_text().replace("{not json", json.dumps({"id": "mended", "text": "a file"})))
+    private_project.run("training_examples", SHARDS[2])
+    assert private_project.table(REJECTED, stage="training_examples")["example_id"].to_list() == ["empty"]
+    assert "mended" in private_project.table(TRAINING_EXAMPLES, shard=SHARDS[2])["example_id"]
+
+
+def test_the_metadata_show_the_first_rows_and_where_they_come_from(tiny_project: TinyProject) -> None:
+    figures = tiny_project.figures("training_examples", SHARDS[1])
+    assert figures["source"] == "data/00001.jsonl"
+    assert "`doc1-0`" in figures["first_rows"]
+    assert figures["bytes"] > 0
+
+
+def test_a_shard_whose_rows_are_all_unusable_is_refused_and_the_table_stays(private_project: TinyProject) -> None:
+    before = private_project.table(TRAINING_EXAMPLES, shard=SHARDS[1])
+    (private_project.root / "data/00001.jsonl").write_text('{"id": "x", "text": ""}\n{"id": "y", "text": 3}')
+    with pytest.raises(SourceError, match=r"none of 2 rows can be used \(row 0: text is empty; row 1: text is int"):
+        private_project.run("training_examples", SHARDS[1])
+    assert private_project.table(TRAINING_EXAMPLES, shard=SHARDS[1]).equals(before)
+    assert private_project.table(REJECTED, part=SHARDS[1]).is_empty()
+
+
+def test_a_column_that_is_not_there_is_named(private_project: TinyProject) -> None:
+    (private_project.root / "data/00001.jsonl").write_text('{"id": "x", "body": "a file"}')
+    with pytest.raises(SourceError, match=r"no column 'text' \(columns\.text\)\. The columns there are: id, body"):
+        private_project.run("training_examples", SHARDS[1])
+
+
+def test_a_shard_that_left_its_source_is_named(private_project: TinyProject) -> None:
+    (private_project.root / "data/00001.jsonl").unlink()
+    with pytest.raises(SourceError, match=f"no source has the shard '{SHARDS[1]}' any more.*sources have {SHARDS[0]}"):
+        private_project.run("training_examples", SHARDS[1])
+
+
+def test_a_query_set_is_stored_under_its_files_name(tiny_project: TinyProject) -> None:
+    rows = tiny_project.table(QUERY_EXAMPLES).sort("row")
+    assert rows["query_set"].unique().to_list() == [QUERY_SET]
+    assert rows.select("query_id", "prompt", "completion").row(0) == ("q0", "the with statement", " opens a file")
+    assert tiny_project.figures("query_examples", QUERY_SET)["dagster/row_count"] == 3
+
+
+def test_an_empty_query_set_is_refused_by_name(private_project: TinyProject) -> None:
+    (private_project.root / "queries/empty.jsonl").write_text("")
+    with pytest.raises(SourceError, match=r"'empty'.* is empty: it has no rows"):
+        private_project.run("query_examples", "empty")
+
+
+def test_a_query_set_whose_rows_are_all_unusable_is_refused_and_its_rows_stay(private_project: TinyProject) -> None:
+    before = private_project.table(QUERY_EXAMPLES)
+    (private_project.root / f"queries/{QUERY_SET}.jsonl").write_text('{"id": "q", "prompt": "a", "completion": ""}')
+    with pytest.raises(SourceError, match="completion is empty"):
+        private_project.run("query_examples", QUERY_SET)
+    assert private_project.table(QUERY_EXAMPLES).equals(before)
+
+
+def test_unusable_queries_are_set_aside_and_counted(private_project: TinyProject) -> None:
+    with (private_project.root / f"queries/{QUERY_SET}.jsonl").open("a") as file:
+        file.write('\n{"id": "q3", "prompt": "a", "completion": ""}')
+    private_project.run("query_examples", QUERY_SET)
+    assert private_project.table(REJECTED, stage="query_examples")["example_id"].to_list() == ["q3"]
+    assert private_project.figures("query_examples", QUERY_SET)["rejected_rows"] == 1
+    assert private_project.table(QUERY_EXAMPLES).height == 3

@@ -1,0 +1,106 @@
+"""Stored factors: found together only where they belong together, and read in the order of shards and rows."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
+from lorif_assets.errors import MismatchError, TableError
+from lorif_assets.stored_factors import StoredFactors, stored_factors
+from resources.lake import FactorFile
+from resources.schemas import GRADIENT_FACTORS
+from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
+
+CHECKPOINT = CHECKPOINTS[0]
+LAYER = "transformer.h.0.attn.c_attn"
+CPU = torch.device("cpu")
+
+
+def found(project: TinyProject, **changed: Any) -> StoredFactors:
+    record = checkpoint_record(project.lake, CHECKPOINT, project.settings.recipe)
+    record = CheckpointRecord(**{**vars(record), **changed})
+    return stored_factors(project.lake, record, project.settings.recipe)
+
+
+def rewrite(project: TinyProject, shard: str, **constants: str) -> None:
+    """Store a shard's rows again with other values in some columns."""
+    rows = project.lake.table(GRADIENT_FACTORS).to_pyarrow_table(
+        partitions=[("checkpoint", "=", CHECKPOINT), ("shard", "=", shard)]
+    )
+    for name, value in constants.items():
+        rows = rows.set_column(rows.column_names.index(name), name, pa.array([value] * rows.num_rows))
+    project.lake.replace(GRADIENT_FACTORS, {"checkpoint": CHECKPOINT, "shard": shard}, rows)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 12, 1_000])
+def test_blocks_come_in_the_order_of_shards_and_rows_whatever_their_size(tiny_project: TinyProject, rows: int) -> None:
+    stored = found(tiny_project)
+    blocks = list(stored.blocks(tiny_project.lake, [LAYER], rows, CPU))
+    (whole,) = [torch.cat([b[LAYER].u for b in stored.blocks(tiny_project.lake, [LAYER], 12, CPU)])]
+    assert max(block[LAYER].u.shape[0] for block in blocks) <= rows
+    assert torch.equal(torch.cat([block[LAYER].u for block in blocks]), whole)
+    assert stored.n_examples == whole.shape[0] == 36
+
+
+def test_positions_name_the_examples_that_the_blocks_hold(tiny_project: TinyProject) -> None:
+    names = found(tiny_project).example_ids(tiny_project.lake, [35, 0, 12, 11, 0])
+    assert names == {
+        0: ("doc0-0", SHARDS[0]),
+        11: ("doc0-11", SHARDS[0]),
+        12: ("doc1-0", SHARDS[1]),
+        35: ("doc2-11", SHARDS[2]),
+    }
+
+
+@pytest.mark.parametrize("column", ["weights_hash", "tokenizer_hash"])
+def test_factors_of_other_weights_or_another_tokenizer_are_refused_naming_both(
+    tiny_project: TinyProject, column: str
+) -> None:
+    theirs = getattr(checkpoint_record(tiny_project.lake, CHECKPOINT, tiny_project.settings.recipe), column)
+    with pytest.raises(
+        MismatchError, match=f"3 shard.*'{SHARDS[0]}', have {column} {theirs}, but .* have other; mater"
+    ):
+        found(tiny_project, **{column: "other"})
+
+
+def test_one_shard_of_another_recipe_is_refused_by_name(private_project: TinyProject) -> None:
+    rewrite(private_project, SHARDS[1], recipe_hash="another")
+    with pytest.raises(MismatchError, match=f"1 shard.*'{SHARDS[1]}', have recipe_hash another, but"):
+        found(private_project)
+
+
+def test_two_projections_are_refused(private_project: TinyProject) -> None:
+    rewrite(private_project, SHARDS[1], projection="another")
+    with pytest.raises(MismatchError, match=r"come from two projections, .*another"):
+        found(private_project)
+
+
+def test_a_shard_in_several_files_is_refused(private_project: TinyProject) -> None:
+    from deltalake import write_deltalake
+
+    table = private_project.lake.table(GRADIENT_FACTORS)
+    rows = table.to_pyarrow_table(partitions=[("checkpoint", "=", CHECKPOINT), ("shard", "=", SHARDS[0])])
+    write_deltalake(table, rows.slice(0, 1), mode="append")
+    with pytest.raises(TableError, match=f"shard '{SHARDS[0]}', lie in several files: another program rewrote"):
+        found(private_project)
+
+
+@pytest.mark.parametrize("values", [[b"1234", None], [b"123", b"12345"], [None, b"1234"]])
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_missing_or_uneven_values_are_refused(tiny_project: TinyProject, values: list[Any], kind: pa.DataType) -> None:
+    from lorif_assets.stored_factors import _value_bytes
+
+    batch = pa.record_batch({LAYER: pa.array(values, kind)})
+    with pytest.raises(TableError, match=f"have no or uneven values for the layer '{LAYER}'"):
+        _value_bytes(batch, LAYER, FactorFile(SHARDS[0], "part.parquet", 2))
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_values_are_read_from_any_part_of_a_column(kind: pa.DataType) -> None:
+    from lorif_assets.stored_factors import _value_bytes
+
+    batch = pa.record_batch({LAYER: pa.array([b"ab", b"cd", b"ef", b"gh"], kind)}).slice(1, 2)
+    values = _value_bytes(batch, LAYER, FactorFile(SHARDS[0], "part.parquet", 2))
+    assert [bytes(row) for row in values.numpy()] == [b"cd", b"ef"]

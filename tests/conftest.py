@@ -1,0 +1,264 @@
+"""A whole project in miniature, built once and brought up to date, and private copies for tests that change it."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from lorif_assets.assets.graph import ASSETS
+from lorif_assets.discovery import discover, register
+from lorif_assets.materialization import bring_up_to_date
+from lorif_assets.project_resources import ProjectResources, project_resources
+from lorif_assets.settings import Settings, load_settings
+from lorif_assets.staleness import Staleness
+from resources.lake import Lake
+from resources.schemas import TableSchema
+
+CHECKPOINTS = ("step-000100", "step-000200")
+SHARDS = ("docs-00000-00000", "docs-00001-00000", "docs-00002-00000")
+QUERY_SET = "questions"
+ROWS_PER_SHARD = 12
+PICTURE = b"\x89PNG of nothing"
+
+_SENTENCE = "the with statement opens a file and closes it when its block ends or fails by an error"
+_SETTINGS = """
+[[sources]]
+name = "docs"
+path = "data"
+columns = { id = "id", text = "text" }
+
+[queries]
+columns = { id = "id" }
+
+[recipe]
+projection_factor = 2
+r = 8
+top_k = 5
+max_length = 48
+include_layers = ["*.attn.c_attn", "*.mlp.c_fc"]
+
+[active]
+checkpoints = "all"
+
+[tracking]
+uri = "none"
+"""
+
+
+@dataclass(frozen=True)
+class TinyProject:
+    """A project folder (lorif.toml, data, queries, checkpoints, lake), its settings and resources, and Dagster."""
+
+    root: Path
+    settings: Settings
+    resources: ProjectResources
+    instance: dg.DagsterInstance
+    draws: bool = False
+    """Whether pictures are drawn, which takes longer than all the rest, or `PICTURE` stands in for them."""
+
+    @classmethod
+    def open(cls, root: Path, instance: dg.DagsterInstance) -> "TinyProject":
+        settings = load_settings(root / "lorif.toml")
+        return cls(root, settings, project_resources(settings), instance)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            if not self.draws:
+                patch.setattr("lorif_assets.report.plots.png", lambda figure: PICTURE)
+            yield
+
+    @property
+    def lake(self) -> Lake:
+        return self.resources["lake"]
+
+    @property
+    def staleness(self) -> Staleness:
+        found = discover(self.settings, self.resources["model_checkpoints"], self.lake)
+        return Staleness(self.settings, self.lake, self.resources["model_checkpoints"], found)
+
+    def with_settings(self, **sections: Mapping[str, Any]) -> "TinyProject":
+        """The same project with some fields of some sections of its settings changed: `recipe={"r": 4}`."""
+        changed = {
+            name: type(section := getattr(self.settings, name)).model_validate({**section.model_dump(), **fields})
+            for name, fields in sections.items()
+        }
+        settings = self.settings.model_copy(update=changed)
+        return replace(self, settings=settings, resources=project_resources(settings))
+
+    def update(self) -> dict[str, set[str]]:
+        """Bring everything up to date; which partitions of which assets that took."""
+        with self._drawing():
+            updates = list(bring_up_to_date(self.instance, ASSETS, self.resources))
+        return {update.asset: set(update.partitions) for update in updates if update.partitions}
+
+    def run(self, asset: str, *keys: str, config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
+        """Materialize one partition, or the range from the first to the last key, in one run; raises what it raises."""
+        register(self.instance, discover(self.settings, self.resources["model_checkpoints"], self.lake))
+        one = len(keys) == 1
+        ends = {
+            "dagster/asset_partition_range_start": keys[0],
+            "dagster/asset_partition_range_end": keys[-1],
+        }
+        with self._drawing():
+            return dg.materialize(
+                ASSETS,
+                selection=[asset],
+                instance=self.instance,
+                partition_key=keys[0] if one else None,
+                tags=None if one else ends,
+                resources={**self.resources},
+                run_config={
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                    **({"ops": {asset: {"config": dict(config)}}} if config else {}),
+                },
+            )
+
+    def recorded(self, asset: str, partition: str) -> dg.AssetMaterialization:
+        """What Dagster knows of the newest materialization of a partition."""
+        wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition])
+        (record,) = self.instance.fetch_materializations(wanted, limit=1).records
+        assert record.asset_materialization
+        return record.asset_materialization
+
+    def figures(self, asset: str, partition: str) -> dict[str, Any]:
+        """The metadata of the newest materialization of a partition."""
+        return {name: value.value for name, value in self.recorded(asset, partition).metadata.items()}
+
+    def table(self, schema: TableSchema, **equal: str) -> pl.DataFrame:
+        return self.lake.read(schema, **equal)
+
+    def edit_shard(self, shard: int, row: int, text: str) -> None:
+        """Write another text into one row of a source file."""
+        file = self.root / f"data/{shard:05d}.jsonl"
+        lines = file.read_text().splitlines()
+        lines[row] = json.dumps({**json.loads(lines[row]), "text": text})
+        file.write_text("\n".join(lines))
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("LORIF_") or name == "DAGSTER_HOME":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProject]:
+    """The project, up to date. Shared by all tests: read it, and leave it as it is."""
+    import torch
+
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("tiny-project")
+    (root / "lorif.toml").write_text(_SETTINGS)
+    _write_data(root / "data")
+    _write_queries(root / "queries")
+    tokenizer = _tokenizer()
+    for step, name in enumerate(CHECKPOINTS):
+        write_checkpoint(root / "checkpoints" / name, tokenizer, seed=step)
+    with _instance(root) as instance:
+        project = TinyProject.open(root, instance)
+        project.update()
+        yield project
+
+
+@pytest.fixture
+def private_project(tiny_project: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
+    """A copy of the project, Dagster's records included, for one test alone."""
+    root = tmp_path / "project"
+    shutil.copytree(tiny_project.root, root)
+    with _instance(root) as instance:
+        yield TinyProject.open(root, instance)
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An MLflow database for all tests: making one takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def _instance(root: Path) -> dg.DagsterInstance:
+    # One database for the events of all runs: Dagster's default makes one of each run, which takes longer than the run.
+    home = root / "dagster"
+    home.mkdir(exist_ok=True)
+    events = {
+        "module": "dagster._core.storage.event_log",
+        "class": "ConsolidatedSqliteEventLogStorage",
+        "config": {"base_dir": str(home)},
+    }
+    return dg.DagsterInstance.local_temp(
+        str(home), overrides={"telemetry": {"enabled": False}, "event_log_storage": events}
+    )
+
+
+def _texts(shard: int) -> list[str]:
+    words = _SENTENCE.split()
+    n = len(words)
+    return [
+        " ".join(words[(3 * shard + row * (1 + k % 5) + k) % n] for k in range(4 + (5 * row + shard) % 9))
+        for row in range(ROWS_PER_SHARD)
+    ]
+
+
+def _write_data(folder: Path) -> None:
+    folder.mkdir()
+    for shard in range(len(SHARDS)):
+        rows = [
+            json.dumps({"id": f"doc{shard}-{row}", "text": text, "topic": ("with", "files")[row % 2]})
+            for row, text in enumerate(_texts(shard))
+        ]
+        if shard == 2:
+            rows += ["{not json", json.dumps({"id": "empty", "text": " "})]
+        (folder / f"{shard:05d}.jsonl").write_text("\n".join(rows))
+
+
+def _write_queries(folder: Path) -> None:
+    folder.mkdir()
+    queries = [("the with statement", " opens a file"), ("its block", " ends"), ("a file", " fails by an error")]
+    rows = [{"id": f"q{k}", "prompt": prompt, "completion": said} for k, (prompt, said) in enumerate(queries)]
+    (folder / f"{QUERY_SET}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=280,
+        special_tokens=["<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_texts(0), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>")
+
+
+def write_checkpoint(folder: Path, tokenizer: Any, seed: int) -> None:
+    """A GPT-2 of two layers and width 16 with random weights, large enough that attention is not uniform."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=64,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

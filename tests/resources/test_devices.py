@@ -1,0 +1,96 @@
+"""Devices: which are used, and that one process at a time owns one."""
+
+import multiprocessing
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lorif_assets.errors import SettingsError
+from resources.devices import Devices
+
+
+@pytest.fixture(autouse=True)
+def _locks_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases hold for a machine: other tests and runs on it are to be left alone."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def test_without_names_every_cuda_device_is_used_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 2)
+    assert Devices().available() == ["cuda:0", "cuda:1"]
+    with_gpus(monkeypatch, 0)
+    assert Devices().available() == ["cpu"]
+
+
+def test_names_are_used_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 4)
+    assert Devices(names=["cuda:2", "cpu"]).available() == ["cuda:2", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "message"),
+    [
+        ("cuda:7", 2, "names 'cuda:7', but this machine has cuda:0, cuda:1"),
+        ("cuda:0", 0, "names 'cuda:0', but this machine has no CUDA device"),
+        ("gpu0", 2, "names 'gpu0', which is no device; use names such as"),
+    ],
+)
+def test_an_unknown_device_is_named_with_its_setting(
+    monkeypatch: pytest.MonkeyPatch, name: str, gpus: int, message: str
+) -> None:
+    with_gpus(monkeypatch, gpus)
+    with pytest.raises(SettingsError, match=f"`devices.devices` {message}"):
+        Devices(names=["cpu", name]).available()
+
+
+def _hold(device: str, events: Any) -> None:
+    """Own the device until told otherwise; then say for how long."""
+    with Devices(names=[device]).lease():
+        events["owned"].set()
+        events["release"].wait(60)
+        events["released_at"].value = time.time()
+
+
+def test_a_process_waits_for_the_device_that_another_owns() -> None:
+    context = multiprocessing.get_context("spawn")
+    events = {"owned": context.Event(), "release": context.Event(), "released_at": context.Value("d", 0.0)}
+    other = context.Process(target=_hold, args=("cpu", events))
+    other.start()
+    try:
+        assert events["owned"].wait(60)
+        with Devices(names=["meta", "cpu"]).lease() as free:
+            assert free.type == "meta", "a free device is taken before one that is owned"
+        started = time.time()
+        threading.Timer(0.3, events["release"].set).start()
+        with Devices(names=["cpu"]).lease() as device:
+            acquired = time.time()
+        assert device.type == "cpu"
+        assert acquired >= events["released_at"].value > started
+    finally:
+        events["release"].set()
+        other.join(60)
+
+
+def test_an_error_gives_the_device_back() -> None:
+    devices = Devices(names=["cpu"])
+    with pytest.raises(ZeroDivisionError), devices.lease():
+        raise ZeroDivisionError
+    with devices.lease() as device:
+        assert device.type == "cpu"
+
+
+def test_locks_are_open_to_every_user_of_the_machine(tmp_path: Path) -> None:
+    with Devices(names=["cpu"]).lease():
+        (folder,) = tmp_path.iterdir()
+        (lock,) = folder.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o777
+        assert lock.stat().st_mode & 0o666 == 0o666

@@ -1,0 +1,54 @@
+"""Progress of long work: how fast it goes, and a log line now and then."""
+
+import logging
+
+import pytest
+
+from lorif_assets.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time in seconds, as a list of one number to be set."""
+    now = [100.0]
+    monkeypatch.setattr("lorif_assets.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_log_line_every_fifteen_seconds_tells_rate_and_time_left(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Progress(logging.getLogger("test"), "step-1 docs-0", 4_000, "tok") as progress:
+        for seconds in (5, 14, 16, 20, 32):
+            clock[0] = 100.0 + seconds
+            progress.advance(500)
+    assert lines(caplog) == [
+        "step-1 docs-0: 1,500 of 4,000 tok (94 tok/s, 27 s left)",
+        "step-1 docs-0: 2,500 of 4,000 tok (78 tok/s, 19 s left)",
+    ]
+
+
+def test_short_work_logs_nothing(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with Progress(logging.getLogger("test"), "short", 10, "tok") as progress:
+        progress.advance(10)
+    assert lines(caplog) == []
+
+
+def test_the_rate_is_units_per_second_since_the_start(clock: list[float]) -> None:
+    with Progress(logging.getLogger("test"), "work", 10, "tok") as progress:
+        assert progress.rate == 0.0
+        clock[0] += 4.0
+        progress.advance(10)
+        assert progress.rate == 2.5
+
+
+def test_no_bar_is_drawn_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(logging.getLogger("test"), "work", 10, "tok") as progress:
+        progress.advance(10)
+    assert capsys.readouterr() == ("", "")

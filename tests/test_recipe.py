@@ -1,0 +1,86 @@
+"""The recipe's hashes: each field changes the stages that depend on it, and no other."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorif_assets.recipe import Recipe, content_hash
+
+# Of every field: a value that is not the default, and the first stage whose result depends on it. A field that is
+# missing here fails the test below: it would change the scores and no hash.
+FIELDS: dict[str, tuple[Any, str]] = {
+    "include_layers": (("*.attn.*",), "factors"),
+    "exclude_layers": (("*.mlp.*",), "factors"),
+    "projection_factor": (4, "factors"),
+    "seed": (1, "factors"),
+    "rank": (2, "factors"),
+    "factor_dtype": ("fp32", "factors"),
+    "model_dtype": ("bfloat16", "factors"),
+    "max_length": (128, "factors"),
+    "r": (64, "preconditioners"),
+    "oversample": (10, "preconditioners"),
+    "refinements": (1, "preconditioners"),
+    "damping_rule": ("leading", "preconditioners"),
+    "damping": (0.1, "preconditioners"),
+    "curvature_form": ("truncated", "scores"),
+    "top_k": (10, "scores"),
+}
+CHANGES = {
+    "factors": {"factors", "preconditioners", "scores"},
+    "preconditioners": {"preconditioners", "scores"},
+    "scores": {"scores"},
+}
+
+
+def hashes(recipe: Recipe) -> dict[str, str]:
+    return {
+        "factors": recipe.factor_hash,
+        "preconditioners": recipe.preconditioner_hash,
+        "scores": recipe.score_hash,
+    }
+
+
+@pytest.mark.parametrize("field", Recipe.model_fields)
+def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(field: str) -> None:
+    value, stage = FIELDS[field]
+    default, changed = hashes(Recipe()), hashes(Recipe(**{field: value}))
+    assert {name for name in default if default[name] != changed[name]} == CHANGES[stage]
+
+
+def test_stages_never_share_a_hash() -> None:
+    assert len(set(hashes(Recipe()).values())) == 3
+
+
+def test_hashes_are_the_same_in_every_process_and_release() -> None:
+    """They are stored: a change here makes every user's tables stale."""
+    assert content_hash({"b": [1, 2.5, None], "a": "ü"}) == "c239a4a8c77eaa057e329e97f7c35441"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, min_size=2, max_size=4))
+def test_the_order_of_keys_does_not_matter(content: dict[str, Any]) -> None:
+    assert content_hash(dict(reversed(content.items()))) == content_hash(content)
+
+
+@given(json_values, json_values)
+def test_different_contents_have_different_hashes(one: Any, other: Any) -> None:
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert (content_hash(one) == content_hash(other)) == same
+
+
+@pytest.mark.parametrize(
+    ("r", "oversample", "width"), [(8, None, 40), (64, None, 128), (8, 3, 11), (8, 0, 8), (0, None, 0), (0, 5, 5)]
+)
+def test_the_basis_has_as_many_more_columns_as_r_and_at_least_32_unless_told_otherwise(
+    r: int, oversample: int | None, width: int
+) -> None:
+    assert Recipe(r=r, oversample=oversample).basis_width == width
