@@ -30,8 +30,8 @@ class Discovered:
 def discover(settings: Settings, model_checkpoints: Checkpoints, lake: Lake) -> Discovered:
     """Look at the sources, the checkpoint directory and the query files; nothing large is read.
 
-    A checkpoint that is still being written is left for the next look. Layers come from the lake: the asset `checkpoints` adds them as it records one, but a lake may be older than the
-    Dagster instance that looks at it.
+    A checkpoint that is still being written is left for the next look. Layers come from the lake: the asset
+    `checkpoints` adds them as it records one, but a lake may be older than the Dagster instance that looks at it.
 
     Raises:
         SettingsError: there is no source.

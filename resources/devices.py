@@ -1,10 +1,11 @@
 """Devices and their leases: a step owns a device while it computes, also across processes of one machine."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dagster import ConfigurableResource
+from dagster import ConfigurableResource, get_dagster_logger
 from filelock import Timeout
 from pydantic import Field
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 _POLL_SECONDS = 0.5
+_NOTICE_SECONDS = 10.0
 
 
 class Devices(ConfigurableResource):  # type: ignore[type-arg]
@@ -52,6 +54,7 @@ class Devices(ConfigurableResource):  # type: ignore[type-arg]
         import torch
 
         locks = {name: machine_lock(f"device-{name.replace(':', '-')}") for name in self.available()}
+        notice = time.monotonic() + _NOTICE_SECONDS
         while True:
             for name, lock in locks.items():
                 try:
@@ -63,3 +66,7 @@ class Devices(ConfigurableResource):  # type: ignore[type-arg]
                 finally:
                     lock.release()
                 return
+            if time.monotonic() >= notice:
+                # Also a sign of life: a run without any is taken for killed.
+                get_dagster_logger().warning(f"waiting for {' or '.join(locks)}, which other processes own")
+                notice = time.monotonic() + _NOTICE_SECONDS

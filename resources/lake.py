@@ -130,8 +130,8 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
             return scan.select(columns or schema.columns.names).collect()
         except FileNotFoundError as error:
             raise TableError(
-                f"the table {self.uri(schema)} has lost a data file; restore it, or delete the table and materialize it "
-                f"again: {error}"
+                f"the table {self.uri(schema)} has lost a data file; restore it, or delete the table and materialize "
+                f"it again: {error}"
             ) from error
 
     def factor_files(self, checkpoint: str) -> list[FactorFile]:

@@ -74,6 +74,7 @@ class TinyProject:
         with pytest.MonkeyPatch.context() as patch:
             if not self.draws:
                 patch.setattr("lorif_assets.report.plots.png", lambda figure: PICTURE)
+                patch.setattr("lorif_assets.report.plots.spectra_figure", lambda layers, theme: None)
             yield
 
     @property
@@ -94,6 +95,9 @@ class TinyProject:
         settings = self.settings.model_copy(update=changed)
         return replace(self, settings=settings, resources=project_resources(settings))
 
+    def register_partitions(self) -> None:
+        register(self.instance, discover(self.settings, self.resources["model_checkpoints"], self.lake))
+
     def update(self) -> dict[str, set[str]]:
         """Bring everything up to date; which partitions of which assets that took."""
         with self._drawing():
@@ -102,7 +106,7 @@ class TinyProject:
 
     def run(self, asset: str, *keys: str, config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
         """Materialize one partition, or the range from the first to the last key, in one run; raises what it raises."""
-        register(self.instance, discover(self.settings, self.resources["model_checkpoints"], self.lake))
+        self.register_partitions()
         one = len(keys) == 1
         ends = {
             "dagster/asset_partition_range_start": keys[0],
@@ -151,6 +155,14 @@ def _no_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _locks_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leases of devices hold for a machine: what else runs on it is not to be waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path_factory.getbasetemp()))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProject]:
     """The project, up to date. Shared by all tests: read it, and leave it as it is."""
@@ -172,7 +184,18 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProje
 
 @pytest.fixture
 def private_project(tiny_project: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
-    """A copy of the project, Dagster's records included, for one test alone."""
+    """A copy of the project for one test alone; its Dagster knows the partitions, and of no run."""
+    root = tmp_path / "project"
+    shutil.copytree(tiny_project.root, root, ignore=shutil.ignore_patterns("dagster"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        project = TinyProject.open(root, instance)
+        project.register_partitions()
+        yield project
+
+
+@pytest.fixture
+def recorded_project(tiny_project: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
+    """The same with Dagster's records of the runs that made it; slower."""
     root = tmp_path / "project"
     shutil.copytree(tiny_project.root, root)
     with _instance(root) as instance:

@@ -1,7 +1,7 @@
 """SVD preconditioners: each layer's curvature over all training examples, as leading eigenpairs and a mean tail."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -22,9 +22,6 @@ from resources.devices import Devices
 from resources.lake import Lake
 from resources.schemas import SVD_PRECONDITIONERS
 from resources.tracking import Tracking
-
-if TYPE_CHECKING:
-    pass
 
 
 @dg.asset(

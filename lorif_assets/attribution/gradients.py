@@ -51,10 +51,13 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
 
     A sum, not a mean, makes an example's gradient independent of what shares its batch.
     """
-    targets = labels[:, 1:]
+    # The labels are shifted, not the logits: slicing those would copy the largest tensor of the pass.
+    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
     # In FP32 at least: BF16 has too few digits for a log-sum-exp over a vocabulary.
-    scores = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
-    losses = functional.cross_entropy(scores.transpose(1, 2), targets, ignore_index=IGNORED_LABEL, reduction="none")
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = functional.cross_entropy(
+        scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+    ).view(labels.shape)
     return losses.sum(dim=1)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from lorif_assets.demo.corpus import Corpus, Passage
 from lorif_assets.demo.losses import length_sorted_batches, mean_loss, summed_loss, unigram_loss
@@ -204,6 +205,7 @@ def _endless_batches(sequences: Sequence[Sequence[int]], config: DemoModelConfig
 
 
 def _save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, path: Path) -> Path:
+    logging.disable_progress_bar()
     unfinished = path.with_name(f".{path.name}")
     if unfinished.exists():
         shutil.rmtree(unfinished)

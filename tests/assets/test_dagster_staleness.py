@@ -47,16 +47,16 @@ def test_after_a_full_run_every_partition_is_fresh(tiny_project: TinyProject) ->
 
 
 def test_an_edited_shard_makes_what_depends_on_it_stale_and_no_other_shards_factors(
-    private_project: TinyProject,
+    recorded_project: TinyProject,
 ) -> None:
-    private_project.edit_shard(1, 4, "an error closes the file")
-    private_project.run("training_examples", SHARDS[1])
-    assert stale(private_project)["gradient_factors"] == {f"{name}|{SHARDS[1]}" for name in CHECKPOINTS}
-    private_project.update()
-    assert stale(private_project) == {}
+    recorded_project.edit_shard(1, 4, "an error closes the file")
+    recorded_project.run("training_examples", SHARDS[1])
+    assert stale(recorded_project)["gradient_factors"] == {f"{name}|{SHARDS[1]}" for name in CHECKPOINTS}
+    recorded_project.update()
+    assert stale(recorded_project) == {}
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["one partition", "many partitions"])
-def test_materializing_the_same_content_again_makes_nothing_stale(private_project: TinyProject, many: bool) -> None:
-    private_project.run("training_examples", *(SHARDS if many else SHARDS[:1]))
-    assert stale(private_project) == {}
+def test_materializing_the_same_content_again_makes_nothing_stale(recorded_project: TinyProject, many: bool) -> None:
+    recorded_project.run("training_examples", *(SHARDS if many else SHARDS[:1]))
+    assert stale(recorded_project) == {}

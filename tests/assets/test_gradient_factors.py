@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -84,7 +85,9 @@ def test_the_metadata_count_rows_tokens_and_bytes(tiny_project: TinyProject) -> 
     assert figures["bytes"] == ROWS_PER_SHARD * figures["bytes_per_example"]
     assert figures["mean_loss_per_token"] == pytest.approx(rows["loss"].sum() / targets)
     assert figures["device"] == "cpu"
-    assert [record.data["layer"] for record in figures["layers"]] == LAYERS
+    table = tiny_project.recorded("gradient_factors", KEYS[0]).metadata["layers"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [record.data["layer"] for record in table.records] == LAYERS
 
 
 def test_long_examples_are_cut_and_counted(private_project: TinyProject) -> None:
@@ -116,12 +119,12 @@ def test_recompute_writes_the_same_rows_again(private_project: TinyProject) -> N
     assert again.sort("shard", "row").equals(rows.sort("shard", "row"))
 
 
-def test_one_partition_and_many_are_recorded_with_the_same_data_versions(private_project: TinyProject) -> None:
-    many = {key: private_project.recorded("gradient_factors", key).tags or {} for key in KEYS}
+def test_one_partition_and_many_are_recorded_with_the_same_data_versions(recorded_project: TinyProject) -> None:
+    many = {key: recorded_project.recorded("gradient_factors", key).tags or {} for key in KEYS}
     for key in KEYS:
-        private_project.run("gradient_factors", key)
-    one = {key: private_project.recorded("gradient_factors", key).tags or {} for key in KEYS}
-    stored = stored_factor_versions(private_project.lake, CHECKPOINT)
+        recorded_project.run("gradient_factors", key)
+    one = {key: recorded_project.recorded("gradient_factors", key).tags or {} for key in KEYS}
+    stored = stored_factor_versions(recorded_project.lake, CHECKPOINT)
     assert {key: tags[DATA_VERSION] for key, tags in one.items()} == {
         key: tags[DATA_VERSION] for key, tags in many.items()
     }

@@ -86,12 +86,12 @@ def test_the_metadata_show_the_spectrum_as_a_picture(private_project: TinyProjec
     assert figures["spectrum"].startswith("![spectrum](data:image/png;base64,iVBOR")
 
 
-def test_one_partition_and_many_are_recorded_with_the_same_data_versions(private_project: TinyProject) -> None:
+def test_one_partition_and_many_are_recorded_with_the_same_data_versions(recorded_project: TinyProject) -> None:
     tag = "dagster/data_version"
-    many = (private_project.recorded("svd_preconditioners", KEY).tags or {})[tag]
-    private_project.run("svd_preconditioners", KEY)
-    one = (private_project.recorded("svd_preconditioners", KEY).tags or {})[tag]
-    assert one == many == row_of(private_project)["version"]
+    many = (recorded_project.recorded("svd_preconditioners", KEY).tags or {})[tag]
+    recorded_project.run("svd_preconditioners", KEY)
+    one = (recorded_project.recorded("svd_preconditioners", KEY).tags or {})[tag]
+    assert one == many == row_of(recorded_project)["version"]
 
 
 # --- Updating --------------------------------------------------------------------------------------------------------

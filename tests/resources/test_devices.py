@@ -60,7 +60,11 @@ def _hold(device: str, events: Any) -> None:
         events["released_at"].value = time.time()
 
 
-def test_a_process_waits_for_the_device_that_another_owns() -> None:
+def test_a_process_waits_for_the_device_that_another_owns_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("resources.devices._NOTICE_SECONDS", 0.0)
+    monkeypatch.setattr("resources.devices._POLL_SECONDS", 0.1)
     context = multiprocessing.get_context("spawn")
     events = {"owned": context.Event(), "release": context.Event(), "released_at": context.Value("d", 0.0)}
     other = context.Process(target=_hold, args=("cpu", events))
@@ -69,11 +73,13 @@ def test_a_process_waits_for_the_device_that_another_owns() -> None:
         assert events["owned"].wait(60)
         with Devices(names=["meta", "cpu"]).lease() as free:
             assert free.type == "meta", "a free device is taken before one that is owned"
+        assert not caplog.records
         started = time.time()
         threading.Timer(0.3, events["release"].set).start()
         with Devices(names=["cpu"]).lease() as device:
             acquired = time.time()
         assert device.type == "cpu"
+        assert "waiting for cpu, which other processes own" in caplog.text
         assert acquired >= events["released_at"].value > started
     finally:
         events["release"].set()

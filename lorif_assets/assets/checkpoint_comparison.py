@@ -1,0 +1,116 @@
+"""Across checkpoints: how the leading training examples and the loss of every query of a set move."""
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from lorif_assets import partitions
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.comparison.content import ComparisonContent, mean
+from lorif_assets.settings import Settings
+from resources.lake import Lake
+from resources.schemas import CHECKPOINT_COMPARISONS
+from resources.tracking import Tracking
+
+
+@dg.asset(
+    group_name="attribution",
+    partitions_def=partitions.query_sets,
+    deps=[dg.AssetDep(query_scores, partition_mapping=partitions.same(partitions.QUERY_SET))],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    code_version="1",
+    owners=OWNERS,
+    kinds={"html", "deltalake"},
+    metadata=table_metadata(CHECKPOINT_COMPARISONS),
+)
+def checkpoint_comparison(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: Lake, tracking: Tracking
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """How each query's proponents move between neighbouring checkpoints (overlap, entries, exits), and its loss."""
+    from lorif_assets.comparison.assembly import assemble, comparison_rows
+    from lorif_assets.comparison.page import render
+
+    commits = PartitionCommits(context)
+    for query_set in context.partition_keys:
+        content = assemble(lake, query_set, settings.recipe, {"dagster run": context.run_id})
+        page = render(content)
+        where = lake.write_file(f"reports/comparison/{query_set}.html", page.encode())
+        stored = lake.read(CHECKPOINT_COMPARISONS, ["to_checkpoint", "computed_from"], query_set=query_set)
+        tags = {"dagster.run_id": context.run_id, "dagster.partition": query_set}
+        _track(tracking, content, tags, set(stored.unique().iter_rows()))
+        rows = comparison_rows(content, settings.recipe)
+        lake.replace(CHECKPOINT_COMPARISONS, {"query_set": query_set}, rows)
+        yield from commits.commit(
+            query_set,
+            content.compared.version,
+            {
+                "dagster/row_count": rows.num_rows,
+                "report": dg.MetadataValue.path(where),
+                "checkpoints": len(content.checkpoints),
+                "queries": len(content.queries),
+                **_findings(content),
+            },
+        )
+
+
+def _track(tracking: Tracking, content: ComparisonContent, tags: dict[str, str], tracked: set[tuple[str, str]]) -> None:
+    """Give each newer checkpoint a run with its figures, unless the same scores were compared before."""
+    losses, overlaps, stayed = content.mean_losses[1:], content.mean_rank_biased_overlaps, content.mean_overlaps_at_10
+    for pair, loss, overlap, share in zip(content.compared.neighbours, losses, overlaps, stayed, strict=True):
+        if (pair.newer.name, pair.version) in tracked:
+            continue
+        params = {"query_set": content.query_set, "from_checkpoint": pair.older.name}
+        figures = {"mean_rank_biased_overlap": overlap, "mean_overlap_at_10": share, "mean_loss_per_token": loss}
+        with tracking.materialization(pair.newer.name, "checkpoint_comparison", tags, params) as run:
+            if run:
+                run.metrics({name: value for name, value in figures.items() if value is not None})
+
+
+def _findings(content: ComparisonContent) -> dict[str, Any]:
+    left_out = {"left_out": dict(content.compared.left_out)} if content.compared.left_out else {}
+    outdated = {"outdated": list(content.outdated)} if content.outdated else {}
+    if not content.compared.neighbours:
+        why = "fewer than two checkpoints have scores of the current recipe for this query set: nothing to compare"
+        return {"note": why, **left_out, **outdated}
+    overlap = mean(value for value in content.mean_rank_biased_overlaps if value is not None)
+    return {
+        **({} if overlap is None else {"mean_rank_biased_overlap": overlap}),
+        "movement": dg.MetadataValue.md(_movement(content)),
+        "along_the_checkpoints": dg.MetadataValue.md(_inline_picture(content)),
+        **left_out,
+        **outdated,
+    }
+
+
+def _movement(content: ComparisonContent) -> str:
+    """Return a Markdown table with a line for every two neighbouring checkpoints."""
+    losses = content.mean_losses
+    lines = [
+        "| from | to | mean rank-biased overlap | mean overlap@10 | entered per query | mean loss per token |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for index, (pair, overlap, share) in enumerate(
+        zip(content.compared.neighbours, content.mean_rank_biased_overlaps, content.mean_overlaps_at_10, strict=True)
+    ):
+        entered = mean(len(transition.entered) for transition in content.transitions(index))
+        figures = [_figure(overlap, ".3f"), _figure(share, ".0%"), _figure(entered, ".1f")]
+        change = f"{_figure(losses[index], '.4g')} → {_figure(losses[index + 1], '.4g')}"
+        lines.append(f"| `{pair.older.name}` | `{pair.newer.name}` | {' | '.join(figures)} | {change} |")
+    return "\n".join(lines)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _inline_picture(content: ComparisonContent) -> str:
+    from lorif_assets.comparison.plots import movement_figure
+    from lorif_assets.report import plots
+
+    png = plots.png(movement_figure(content, plots.LIGHT))
+    return f"![loss and overlap along the checkpoints](data:image/png;base64,{base64.b64encode(png).decode()})"

@@ -1,0 +1,82 @@
+"""A comparison of checkpoints as one self-contained HTML page, in the look of the attribution report."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from lorif_assets.comparison.content import LEADING, ComparisonContent
+from lorif_assets.comparison.plots import movement_figure
+from lorif_assets.comparison.rank_overlap import PERSISTENCE
+from lorif_assets.report import number_format, passages, plots
+
+_TEMPLATE = "comparison.html.jinja"
+_NONE = "\N{EN DASH}"
+_LINE_WIDTH, _LINE_HEIGHT = 100, 24
+
+
+def render(content: ComparisonContent) -> str:
+    """The page: no scripts, no network, no other files; the same content gives the same page."""
+    environment = Environment(
+        loader=ChoiceLoader(
+            [PackageLoader(package, package_path="") for package in ("lorif_assets.comparison", "lorif_assets.report")]
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
+    environment.filters |= {
+        "count": number_format.count,
+        "significant": _significant,
+        "signed": number_format.score,
+        "percent": number_format.percent,
+        "overlap": _overlap,
+        "points": _points,
+        "labels": passages.labels,
+        "clip_end": passages.clip_end,
+        "first_line": passages.first_line,
+        "last_line": passages.last_line,
+    }
+    return environment.get_template(_TEMPLATE).render(
+        content=content,
+        leading=LEADING,
+        persistence=PERSISTENCE,
+        seen=1 - PERSISTENCE**content.depth,
+        pictures=_pictures(content) if content.compared.neighbours else {},
+        line={"width": _LINE_WIDTH, "height": _LINE_HEIGHT},
+    )
+
+
+def _visible(value: Any) -> Any:
+    """Applied to every printed expression; markup made by the template's own macros passes as it is."""
+    return passages.visible(value) if type(value) is str else value
+
+
+def _significant(value: float | None) -> str:
+    return _NONE if value is None else number_format.significant(value)
+
+
+def _overlap(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.2f}"
+
+
+def _points(values: Sequence[float | None]) -> str:
+    """The points of a small SVG line through the values there are, the largest at the top."""
+    known = [(index, value) for index, value in enumerate(values) if value is not None]
+    low, high = min(value for _, value in known), max(value for _, value in known)
+    last, spread = max(len(values) - 1, 1), high - low
+    return " ".join(
+        f"{index / last * _LINE_WIDTH:.1f},{((high - value) / spread if spread else 0.5) * _LINE_HEIGHT:.1f}"
+        for index, value in known
+    )
+
+
+def _pictures(content: ComparisonContent) -> dict[str, str]:
+    """Data URIs by colour scheme."""
+    return {
+        scheme: f"data:image/png;base64,{base64.b64encode(plots.png(movement_figure(content, theme))).decode()}"
+        for scheme, theme in (("light", plots.LIGHT), ("dark", plots.DARK))
+    }
