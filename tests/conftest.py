@@ -3,6 +3,11 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -206,6 +211,44 @@ def recorded_project(tiny_project: TinyProject, tmp_path: Path) -> Iterator[Tiny
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An MLflow database for all tests: making one takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def object_store() -> Iterator[Lake]:
+    """A lake in an S3 look-alike, a process of its own: delta-rs holds Python's lock while it waits for an answer."""
+    boto3 = pytest.importorskip("boto3", reason="needs moto[server]")
+    pytest.importorskip("moto.server", reason="needs moto[server]")
+    url = f"http://127.0.0.1:{_free_port()}"
+    start = f"from moto.server import main; main(['-p', '{url.rpartition(':')[2]}'])"
+    server = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    options = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(url, timeout=5)
+                break
+            except OSError:
+                time.sleep(0.1)
+        boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",
+        ).create_bucket(Bucket="lake")
+        yield Lake(
+            root="s3://lake/project/",
+            storage_options={**options, "AWS_ENDPOINT_URL": url, "AWS_ALLOW_HTTP": "true"},
+        )
+    finally:
+        server.terminate()
+        server.wait(10)
 
 
 def _instance(root: Path) -> dg.DagsterInstance:

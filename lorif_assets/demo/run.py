@@ -52,6 +52,9 @@ top_k = 100
 
 [active]
 checkpoints = "all"
+
+[batch]
+tokens = 2048
 """
 
 

@@ -33,6 +33,8 @@ class DemoModelConfig:
     """Attention heads per block."""
     context: int = 512
     """Tokens the model can read at once; longer passages lose their end."""
+    initial_scale: float = 0.06
+    """Standard deviation of the initial weights: GPT-2's 0.02 is for a larger width, and starts this one slowly."""
     checkpoint_steps: tuple[int, ...] = (900, 1800)
     """Optimiser steps after which a checkpoint is written, rising; the last one ends the training."""
     batch_tokens: int = 1024
@@ -149,6 +151,7 @@ def _new_model(tokenizer: PreTrainedTokenizerFast, config: DemoModelConfig) -> G
                 n_embd=config.width,
                 n_layer=config.layers,
                 n_head=config.heads,
+                initializer_range=config.initial_scale,
                 # GPT-2's own form of GELU as one kernel: on a CPU a step takes two thirds of the time.
                 activation_function="gelu_pytorch_tanh",
                 # Every token is seen few times: the model underfits, and dropout would only slow it.

@@ -89,9 +89,9 @@ def test_what_moved_is_told_with_both_of_its_ranks_and_the_change_of_the_loss(
     for told in (
         "8 of 10 stayed loss −0.50",
         "Entered rank 1 before: 12 passage l",
-        "rank 2 before: beyond 12 passage z",
+        "rank 2 before: not in the first 12 passage z",
         "Left rank 9 now: 11 passage i",
-        "rank 10 now: beyond 12 passage j",
+        "rank 10 now: not in the first 12 passage j",
     ):
         assert told in words
 
