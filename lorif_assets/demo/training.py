@@ -35,7 +35,7 @@ class DemoModelConfig:
     """Tokens the model can read at once; longer passages lose their end."""
     initial_scale: float = 0.06
     """Standard deviation of the initial weights: GPT-2's 0.02 is for a larger width, and starts this one slowly."""
-    checkpoint_steps: tuple[int, ...] = (900, 1800)
+    checkpoint_steps: tuple[int, ...] = (600, 1200)
     """Optimiser steps after which a checkpoint is written, rising; the last one ends the training."""
     batch_tokens: int = 1024
     """Tokens per optimiser step, padding included, at most (but at least one passage)."""
