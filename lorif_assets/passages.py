@@ -30,7 +30,9 @@ def passage_text(row: Mapping[str, Any]) -> str:
             return "\n\n".join(f"[{turn['role']}] {turn['content']}" for turn in json.loads(row["messages"]))
         case _:
             ids = row["input_ids"]
-            return f"{len(ids)} token ids: {' '.join(map(str, ids[:_SHOWN_IDS]))}{' ...' if len(ids) > _SHOWN_IDS else ''}"
+            return (
+                f"{len(ids)} token ids: {' '.join(map(str, ids[:_SHOWN_IDS]))}{' ...' if len(ids) > _SHOWN_IDS else ''}"
+            )
 
 
 def passage_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
