@@ -17,6 +17,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.discovery import discover, register
@@ -26,6 +28,10 @@ from lorif_assets.settings import Settings, load_settings
 from lorif_assets.staleness import Staleness
 from resources.lake import Lake
 from resources.schemas import TableSchema
+
+# How fast a machine is decides no test.
+hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("untimed")
 
 CHECKPOINTS = ("step-000100", "step-000200")
 SHARDS = ("docs-00000-00000", "docs-00001-00000", "docs-00002-00000")

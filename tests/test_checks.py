@@ -1,0 +1,111 @@
+"""Every asset check passes on a sound project, and fails for the fault it is there for."""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from lorif_assets import checks
+from resources.schemas import GRADIENT_FACTORS, REJECTED, SVD_PRECONDITIONERS, TRAINING_EXAMPLES, TableSchema
+from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
+
+BY_NAME = {check.check_key.name: check for check in checks.CHECKS}
+
+
+def run(project: TinyProject, name: str) -> dg.AssetCheckResult | Any:
+    check = BY_NAME[name]
+    resources: dict[str, Any] = {**project.resources}
+    return check(**{key: resources[key] for key in check.required_resource_keys if key in resources})
+
+
+def replace(project: TinyProject, schema: TableSchema, partition: dict[str, str], **columns: pl.Expr) -> None:
+    rows = project.lake.table(schema)
+    assert rows is not None
+    frame = pl.scan_delta(rows).filter(*[pl.col(k) == v for k, v in partition.items()]).collect()
+    project.lake.replace(schema, partition, frame.with_columns(**columns).to_arrow())
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_sound_project_passes(tiny_project: TinyProject, name: str) -> None:
+    result = run(tiny_project, name)
+    assert result.passed, result.description
+
+
+def test_an_id_in_two_shards_fails(private_project: TinyProject) -> None:
+    other = private_project.table(TRAINING_EXAMPLES, shard=SHARDS[0])["example_id"][0]
+    replace(private_project, TRAINING_EXAMPLES, {"shard": SHARDS[1]}, example_id=pl.lit(other))
+    result = run(private_project, "example_ids_are_unique")
+    assert not result.passed
+    assert other in result.description
+
+
+def test_missing_rows_of_factors_fail_unless_they_were_set_aside(private_project: TinyProject) -> None:
+    partition = {"checkpoint": CHECKPOINTS[0], "shard": SHARDS[0]}
+    table = private_project.lake.table(GRADIENT_FACTORS)
+    assert table is not None
+    rows = pl.scan_delta(table).filter(*[pl.col(k) == v for k, v in partition.items()]).collect()
+    private_project.lake.replace(GRADIENT_FACTORS, partition, rows[1:].to_arrow())
+    assert not run(private_project, "factor_rows_are_complete").passed
+    part = {"stage": "gradient_factors", "part": f"{CHECKPOINTS[0]}|{SHARDS[0]}"}
+    row = {**part, "example_id": rows["example_id"][0], "row": 0, "reason": "on purpose", "excerpt": ""}
+    private_project.lake.replace(REJECTED, part, pa.Table.from_pylist([row], schema=REJECTED.columns))
+    assert run(private_project, "factor_rows_are_complete").passed
+
+
+@pytest.mark.parametrize("column", ["shard_hash", "weights_hash"])
+def test_factors_of_other_data_or_weights_fail(private_project: TinyProject, column: str) -> None:
+    partition = {"checkpoint": CHECKPOINTS[0], "shard": SHARDS[0]}
+    replace(private_project, GRADIENT_FACTORS, partition, **{column: pl.lit("another")})
+    result = run(private_project, "factors_match_their_inputs")
+    assert not result.passed
+    assert SHARDS[0] in result.description
+
+
+def test_a_projection_of_its_own_fails(private_project: TinyProject) -> None:
+    partition = {"checkpoint": CHECKPOINTS[0], "shard": SHARDS[0]}
+    replace(private_project, GRADIENT_FACTORS, partition, projection=pl.lit("another"))
+    assert "2 different projections" in run(private_project, "factors_match_their_inputs").description
+
+
+def test_a_loss_that_is_not_finite_fails(private_project: TinyProject) -> None:
+    partition = {"checkpoint": CHECKPOINTS[0], "shard": SHARDS[0]}
+    nan = pl.lit(float("nan"), dtype=pl.Float32)
+    replace(private_project, GRADIENT_FACTORS, partition, loss=nan)
+    assert not run(private_project, "losses_are_finite").passed
+
+
+def test_unsorted_eigenvalues_and_skewed_vectors_fail(private_project: TinyProject) -> None:
+    row = private_project.table(SVD_PRECONDITIONERS).row(0, named=True)
+    partition = {"checkpoint": row["checkpoint"], "layer": row["layer"]}
+    tensors = private_project.lake.read_tensors(row["state_uri"])
+    skewed = private_project.lake.write_tensors("curvature_states/x", {**tensors, "vectors": tensors["vectors"] * 2})
+    changed = {**row, "eigenvalues": row["eigenvalues"][::-1], "state_uri": skewed}
+    private_project.lake.replace(
+        SVD_PRECONDITIONERS, partition, pa.Table.from_pylist([changed], schema=SVD_PRECONDITIONERS.columns)
+    )
+    found = run(private_project, "curvature_is_sound")
+    assert not found.passed
+    assert found.metadata["found_wrong"].value >= 2
+
+
+def test_damping_far_below_the_tail_warns_in_truncated_form_alone(tiny_project: TinyProject) -> None:
+    row = tiny_project.table(SVD_PRECONDITIONERS)
+    assert row.height
+    trap = tiny_project.with_settings(recipe={"curvature_form": "truncated"})
+    sound = run(trap, "damping_is_safe")
+    assert sound.passed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "_TRAP", 1e9)
+        caught = run(trap, "damping_is_safe")
+        assert not caught.passed
+        assert caught.severity is dg.AssetCheckSeverity.WARN
+        assert run(tiny_project, "damping_is_safe").passed
+
+
+def test_an_edited_source_makes_attribution_not_fresh(private_project: TinyProject) -> None:
+    private_project.edit_shard(0, 0, "a new first sentence")
+    result = run(private_project, "attribution_is_fresh")
+    assert not result.passed
+    assert SHARDS[0] in result.description
