@@ -8,14 +8,14 @@ import click
 from rich.console import Console
 
 from lorif_assets.errors import LorifError
-from lorif_assets.settings import CONFIG_NAME, CONFIG_VARIABLE
+from lorif_assets.settings import CONFIG_NAME, CONFIG_VARIABLE, DEMO_DIRECTORY
 
 _HOME_VARIABLE = "DAGSTER_HOME"
 
 config_option = click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"Settings file; default: ${CONFIG_VARIABLE}, else ./{CONFIG_NAME}.",
+    help=f"Settings file; default: ${CONFIG_VARIABLE}, else ./{CONFIG_NAME}, else the demo's.",
 )
 
 
@@ -40,7 +40,7 @@ def main() -> None:
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("demo"),
+    default=DEMO_DIRECTORY,
     show_default=True,
     help="Where the demo's data, checkpoints, tables and settings go.",
 )
@@ -60,7 +60,7 @@ def demo(directory: Path, fresh: bool) -> None:
     "--demo",
     "demo_directory",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("demo"),
+    default=DEMO_DIRECTORY,
     show_default=True,
     help="A finished demo, whose data and models are copied.",
 )

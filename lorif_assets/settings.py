@@ -22,6 +22,7 @@ from lorif_assets.sources import Columns, Source
 
 CONFIG_VARIABLE = "LORIF_CONFIG"
 CONFIG_NAME = "lorif.toml"
+DEMO_DIRECTORY = Path("demo")
 _PREFIX = "LORIF_"
 
 
@@ -170,14 +171,15 @@ class Settings(BaseSettings):
 
 
 def load_settings(path: Path | None = None) -> Settings:
-    """Read lorif.toml: the given file, else $LORIF_CONFIG, else ./lorif.toml, else the defaults with no sources.
+    """Read lorif.toml: the given file, else $LORIF_CONFIG, else ./lorif.toml, else the demo's, else defaults, no sources.
 
     Raises:
         SettingsError: a named file is not there or is no TOML, or a field is unknown, of the wrong type or out of range.
     """
     _refuse_unknown_variables()
     named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
-    file = (named or Path(CONFIG_NAME)).absolute()
+    found = [file for file in (Path(CONFIG_NAME), DEMO_DIRECTORY / CONFIG_NAME) if file.is_file()]
+    file = (named or next(iter(found), Path(CONFIG_NAME))).absolute()
     if named and not file.is_file():
         raise SettingsError(f"there is no settings file {file}; write one (`lorif init`) or correct ${CONFIG_VARIABLE}")
     try:

@@ -188,3 +188,15 @@ def test_a_wrong_environment_variable_is_an_error_that_names_it(
 def test_settings_cannot_be_changed_once_loaded() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().recipe.r = 3
+
+
+def test_without_settings_of_its_own_a_folder_works_on_the_demo_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/lorif.toml").write_text("[recipe]\nr = 7\n")
+    monkeypatch.chdir(tmp_path)
+    found = load_settings()
+    assert (found.recipe.r, found.base) == (7, tmp_path / "demo")
+    (tmp_path / "lorif.toml").write_text("[recipe]\nr = 9\n")
+    assert load_settings().recipe.r == 9
