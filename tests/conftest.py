@@ -29,8 +29,10 @@ from lorif_assets.staleness import Staleness
 from resources.lake import Lake
 from resources.schemas import TableSchema
 
-# How fast a machine is decides no test.
-hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast a machine is decides no test, and continuous integration draws the same examples every time.
+hypothesis_settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
 hypothesis_settings.load_profile("untimed")
 
 CHECKPOINTS = ("step-000100", "step-000200")
