@@ -2,14 +2,12 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Any
-
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from lorif_assets.comparison.content import LEADING, ComparisonContent
 from lorif_assets.comparison.plots import movement_figure
 from lorif_assets.comparison.rank_overlap import PERSISTENCE
-from lorif_assets.report import number_format, passages, plots
+from lorif_assets.report import number_format, plots
+from lorif_assets.report.page import page_environment
 
 _TEMPLATE = "comparison.html.jinja"
 _NONE = "\N{EN DASH}"
@@ -18,27 +16,12 @@ _LINE_WIDTH, _LINE_HEIGHT = 100, 24
 
 def render(content: ComparisonContent) -> str:
     """The page: no scripts, no network, no other files; the same content gives the same page."""
-    environment = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader(package, package_path="") for package in ("lorif_assets.comparison", "lorif_assets.report")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_visible,
-    )
+    environment = page_environment("lorif_assets.comparison", "lorif_assets.report")
     environment.filters |= {
-        "count": number_format.count,
         "significant": _significant,
         "signed": number_format.score,
-        "percent": number_format.percent,
         "overlap": _overlap,
         "points": _points,
-        "labels": passages.labels,
-        "clip_end": passages.clip_end,
-        "first_line": passages.first_line,
-        "last_line": passages.last_line,
     }
     return environment.get_template(_TEMPLATE).render(
         content=content,
@@ -48,11 +31,6 @@ def render(content: ComparisonContent) -> str:
         pictures=_pictures(content) if content.compared.neighbours else {},
         line={"width": _LINE_WIDTH, "height": _LINE_HEIGHT},
     )
-
-
-def _visible(value: Any) -> Any:
-    """Applied to every printed expression; markup made by the template's own macros passes as it is."""
-    return passages.visible(value) if type(value) is str else value
 
 
 def _significant(value: float | None) -> str:

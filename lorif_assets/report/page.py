@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from lorif_assets.report import number_format, passages, plots
@@ -16,12 +16,14 @@ _TEMPLATE = "report.html.jinja"
 
 def render(content: ReportContent) -> str:
     """The page: no scripts, no network, no other files; the same content gives the same page."""
-    return _environment().get_template(_TEMPLATE).render(report=content, pictures=_pictures(content.layers))
+    environment = page_environment("lorif_assets.report")
+    return environment.get_template(_TEMPLATE).render(report=content, pictures=_pictures(content.layers))
 
 
-def _environment() -> Environment:
+def page_environment(*packages: str) -> Environment:
+    """What pages are made with: templates of these packages, escaping, and the filters for numbers and passages."""
     environment = Environment(
-        loader=PackageLoader("lorif_assets.report", package_path=""),
+        loader=ChoiceLoader([PackageLoader(package, package_path="") for package in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
