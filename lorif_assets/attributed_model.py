@@ -116,12 +116,7 @@ class AttributedModel:
 
     def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":
         """Return examples as token ids and labels; those that cannot be are listed with the reason."""
-        from lorif_assets.corpus.tokenization import tokenize
-
-        limit = getattr(self.model.config, "max_position_embeddings", None) or self.recipe.max_length
-        return tokenize(
-            examples, self.tokenizer, min(self.recipe.max_length, limit), vocabulary_size(self.model), id_column
-        )
+        return tokenized_for(self.model, self.tokenizer, self.recipe, examples, id_column)
 
     def gradients(
         self, examples: "Sequence[TokenizedExample]", batch_tokens: int
@@ -134,3 +129,17 @@ class AttributedModel:
             for positions in token_budget_batches([len(e.input_ids) for e in examples], batch_tokens):
                 batch = pad_right([examples[i].input_ids for i in positions], [examples[i].labels for i in positions])
                 yield positions, collector.collect(batch.to(self.device))
+
+
+def tokenized_for(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    recipe: Recipe,
+    examples: pa.Table,
+    id_column: str = "example_id",
+) -> "TokenizedShard":
+    """Return examples as token ids and labels that a model can read; those that cannot be are listed with the reason."""
+    from lorif_assets.corpus.tokenization import tokenize
+
+    limit = getattr(model.config, "max_position_embeddings", None) or recipe.max_length
+    return tokenize(examples, tokenizer, min(recipe.max_length, limit), vocabulary_size(model), id_column)

@@ -125,6 +125,17 @@ def materialize(config: Path | None) -> None:
 
 
 @main.command()
+@click.option("--plan", is_flag=True, help="Only show what there is to do and what it will cost.")
+@config_option
+def evaluate(config: Path | None, *, plan: bool) -> None:
+    """Hold the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted."""
+    from lorif_assets.evaluation_run import run_evaluation
+
+    _use(config)
+    run_evaluation(_dagster_home(), Console(), plan=plan)
+
+
+@main.command()
 @click.option("--completion", required=True, help="What the model said.")
 @click.option("--prompt", default="", help="What it was asked; carries no loss.")
 @click.option("--checkpoint", help="Default: the newest attributed one.")

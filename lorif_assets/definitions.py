@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from lorif_assets.assets.graph import ASSETS
+from lorif_assets.assets.graph import ASSETS, EVALUATION
 from lorif_assets.automation import ASSET_JOBS, attribution_checks, automation_definitions, re_attribution, withdrawal
 from lorif_assets.checks import CHECKS
 from lorif_assets.project_resources import project_resources
@@ -12,7 +12,7 @@ settings = load_settings()
 sensors, schedule = automation_definitions(settings.automation)
 
 defs = dg.Definitions(
-    assets=ASSETS,
+    assets=[*ASSETS, *EVALUATION],
     asset_checks=CHECKS,
     jobs=[*ASSET_JOBS.values(), attribution_checks, re_attribution, withdrawal],
     sensors=sensors,

@@ -9,6 +9,7 @@ from lorif_assets import partitions
 from lorif_assets.errors import SettingsError
 from lorif_assets.query_files import query_files
 from lorif_assets.settings import Settings
+from lorif_assets.subset_names import subsets
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import CHECKPOINTS
@@ -19,12 +20,15 @@ NO_SOURCES = "lorif.toml names no [[sources]]: nothing to attribute to. `lorif i
 
 @dataclass(frozen=True)
 class Discovered:
-    """Names of partitions: shards, checkpoints in the order of their steps, query sets, recorded checkpoints' layers."""
+    """Names of partitions: shards, checkpoints in the order of their steps, query sets, recorded checkpoints' layers, and
+    the random subsets that an evaluation retrains on.
+    """
 
     shards: tuple[str, ...]
     checkpoints: tuple[str, ...]
     query_sets: tuple[str, ...]
     layers: tuple[str, ...]
+    subsets: tuple[str, ...]
 
 
 def discover(settings: Settings, model_checkpoints: Checkpoints, lake: Lake) -> Discovered:
@@ -50,6 +54,7 @@ def discover(settings: Settings, model_checkpoints: Checkpoints, lake: Lake) -> 
                 for layer in json.loads(layers)
             )
         ),
+        tuple(subsets(settings)),
     )
 
 
@@ -60,6 +65,7 @@ def new_partitions(instance: dg.DagsterInstance, found: Discovered) -> list[dg.A
         (partitions.checkpoints, found.checkpoints),
         (partitions.query_sets, found.query_sets),
         (partitions.layers, found.layers),
+        (partitions.subsets, found.subsets),
     )
     requests = []
     for definition, names in wanted:

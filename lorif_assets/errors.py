@@ -23,3 +23,7 @@ class MismatchError(LorifError):
 
 class TableError(LorifError):
     """A table of the lake is absent, has an unexpected schema or was changed by a writer that is not this project."""
+
+
+class RetrainingError(LorifError):
+    """The training recipe of the settings failed, or left no usable checkpoint."""

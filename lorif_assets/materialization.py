@@ -7,9 +7,10 @@ import dagster as dg
 
 from lorif_assets.discovery import discover, register
 from lorif_assets.errors import CheckpointError, LorifError
+from lorif_assets.evaluation_staleness import EvaluationStaleness
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.re_attribution import RANGE_END_TAG, RANGE_START_TAG, stretches
-from lorif_assets.staleness import Staleness, StalePartitions
+from lorif_assets.staleness import StalePartitions
 from resources.models import Checkpoints
 
 
@@ -26,6 +27,8 @@ def bring_up_to_date(
     assets: Sequence[dg.AssetsDefinition],
     resources: ProjectResources,
     announce: Callable[[str, int], None] = lambda _asset, _count: None,
+    *,
+    selection: Sequence[dg.AssetsDefinition] | None = None,
 ) -> Iterator[AssetUpdate]:
     """Materialize, asset by asset in the order of the graph, what is missing or stale, in this process.
 
@@ -34,6 +37,7 @@ def bring_up_to_date(
         assets: the graph, upstream first.
         resources: of the project.
         announce: called with an asset's name and the number of its stale partitions before they run.
+        selection: the assets of the graph to bring up to date; default: all.
 
     Raises:
         CheckpointError: there is no checkpoint, or none is complete.
@@ -43,8 +47,8 @@ def bring_up_to_date(
     if not found.checkpoints:
         raise CheckpointError(_why_none(resources["model_checkpoints"]))
     register(instance, found)
-    staleness = Staleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
-    for asset in assets:
+    staleness = EvaluationStaleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
+    for asset in assets if selection is None else selection:
         name = asset.key.to_user_string()
         stale: StalePartitions = getattr(staleness, name)()
         announce(name, len(stale))

@@ -9,6 +9,7 @@ checkpoints = dg.DynamicPartitionsDefinition(name="checkpoints")
 LAYERS_NAME = "layers"
 layers = dg.DynamicPartitionsDefinition(name=LAYERS_NAME)
 query_sets = dg.DynamicPartitionsDefinition(name="query_sets")
+subsets = dg.DynamicPartitionsDefinition(name="subsets")
 
 CHECKPOINT, SHARD, LAYER, QUERY_SET = "checkpoint", "shard", "layer", "query_set"
 

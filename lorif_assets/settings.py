@@ -17,6 +17,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from lorif_assets.errors import SettingsError
+from lorif_assets.methods.names import MethodName
 from lorif_assets.recipe import Recipe
 from lorif_assets.sources import Columns, Source
 
@@ -92,6 +93,44 @@ class BatchSettings(_Section):
     scan_rows: int = Field(1_024, ge=1, description="Examples per block when factors are streamed.")
 
 
+class EvaluationSettings(_Section):
+    """How scores are held against retraining."""
+
+    trainer: str | None = Field(
+        None,
+        description="The training recipe as a Python callable, 'package.module:function', called with a Parquet file of "
+        "the examples to train on, a seed and the directory to write the checkpoint to.",
+    )
+    command: tuple[str, ...] = Field(
+        (),
+        description="The training recipe as a command instead; {examples}, {seed} and {output} in its words are replaced.",
+    )
+    trainer_version: str = Field("1", description="Change it when the training recipe changes: all is retrained then.")
+    directory: str = Field("retrained", description="Where retrained models are written while they are needed.")
+    keep_models: bool = Field(
+        False, description="Keep retrained models, so that a new query set costs no retraining but their disk space."
+    )
+    subsets: int = Field(50, ge=3, description="Random subsets to retrain on; more of them narrow the intervals.")
+    share: float = Field(0.5, gt=0, lt=1, description="Share of the training data in each subset.")
+    seeds: int = Field(2, ge=1, description="Models per subset, whose losses are averaged; one seed hides the noise.")
+    seed: int = Field(0, ge=0, description="Seed of the subsets, of retraining and of controls.")
+    methods: tuple[MethodName, ...] = Field(
+        tuple(MethodName), description="Methods that are held against retraining, LoRIF and those it is compared with."
+    )
+    ground_truth: str | None = Field(
+        None,
+        description="A directory with members.parquet (subset, example_id) and losses.parquet (subset, seed, query_set, "
+        "query_id, loss) of models that were retrained elsewhere; nothing is retrained for the subsets then.",
+    )
+    bootstrap: int = Field(1_000, ge=100, description="Bootstrap draws of each interval.")
+
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> Self:
+        if self.trainer and self.command:
+            raise ValueError("name a `trainer` or a `command`, not both")
+        return self
+
+
 class TrackingSettings(_Section):
     """MLflow."""
 
@@ -128,6 +167,7 @@ class Settings(BaseSettings):
     active: ActiveSettings = Field(default_factory=ActiveSettings)
     automation: AutomationSettings = Field(default_factory=AutomationSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")

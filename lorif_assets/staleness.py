@@ -80,23 +80,23 @@ class Staleness:
         """Shards whose source was written since they were read."""
         pieces = list_all_shards(self.settings.sources, self.settings.base)
         stored = self._stored(TRAINING_EXAMPLES, "shard", "source_version")
-        return _differing({piece.shard: piece.version for piece in pieces}, stored, "its source changed")
+        return differing({piece.shard: piece.version for piece in pieces}, stored, "its source changed")
 
     def query_examples(self) -> StalePartitions:
         """Active query sets whose file was written since it was read."""
         wanted = {
             name: source_version(query_source(self.settings, name), self.settings) for name in self.active_query_sets
         }
-        return _differing(wanted, self._stored(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed")
+        return differing(wanted, self._stored(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed")
 
     def checkpoints(self) -> StalePartitions:
         """Active checkpoints whose files or tracked layers changed since they were recorded."""
         files = {checkpoint.name: checkpoint for checkpoint in self.model_checkpoints.find()}
         wanted = {name: files[name].version() for name in self.active_checkpoints}
-        changed = _differing(wanted, self._stored(CHECKPOINTS, "checkpoint", "files_version"), "its files changed")
+        changed = differing(wanted, self._stored(CHECKPOINTS, "checkpoint", "files_version"), "its files changed")
         recipes = dict.fromkeys(wanted, self.settings.recipe.factor_hash)
         return {
-            **_differing(recipes, self._stored(CHECKPOINTS, "checkpoint", "recipe_hash"), "the recipe changed"),
+            **differing(recipes, self._stored(CHECKPOINTS, "checkpoint", "recipe_hash"), "the recipe changed"),
             **changed,
         }
 
@@ -111,7 +111,7 @@ class Staleness:
             }
             versions = stored_factor_versions(self.lake, record.name)
             stored = {f"{record.name}|{shard}": version for shard, version in versions.items()}
-            stale |= _differing(wanted, stored, "its data, the weights or the recipe changed")
+            stale |= differing(wanted, stored, "its data, the weights or the recipe changed")
         return stale
 
     def svd_preconditioners(self) -> StalePartitions:
@@ -120,7 +120,7 @@ class Staleness:
         for record in self._records():
             version = preconditioner_version(self.settings.recipe, record, self._shard_hashes())
             rows = self.lake.read(SVD_PRECONDITIONERS, ["layer", "version"], checkpoint=record.name)
-            stale |= _differing(
+            stale |= differing(
                 {f"{record.name}|{layer}": version for layer in record.layer_shapes},
                 {f"{record.name}|{layer}": stored for layer, stored in rows.iter_rows()},
                 "the factors or the recipe changed",
@@ -129,13 +129,13 @@ class Staleness:
 
     def query_scores(self) -> StalePartitions:
         """Query sets of active checkpoints whose scores come from other factors, curvature, queries or recipe."""
-        return _differing(
+        return differing(
             self._score_versions(), self._stored_pairs(QUERY_SUMMARIES), "the factors, queries or recipe changed"
         )
 
     def attribution_report(self) -> StalePartitions:
         """Reports that show other scores than those stored."""
-        return _differing(self._score_versions(), self._stored_pairs(REPORTS), "the scores changed")
+        return differing(self._score_versions(), self._stored_pairs(REPORTS), "the scores changed")
 
     def checkpoint_comparison(self) -> StalePartitions:
         """Active query sets whose stored scores are not those that were compared; of one checkpoint, none need be."""
@@ -145,7 +145,7 @@ class Staleness:
             for query_set, compared in participants(self.lake, self.active_query_sets, self.settings.recipe).items()
             if compared.neighbours or query_set in stored
         }
-        return _differing(wanted, stored, "the scores of a checkpoint changed")
+        return differing(wanted, stored, "the scores of a checkpoint changed")
 
     def _records(self) -> Sequence[CheckpointRecord]:
         """Return the recorded active checkpoints; an unrecorded one is missing in `checkpoints` and stops there."""
@@ -186,7 +186,8 @@ def _chosen(field: str, wanted: str | Sequence[str], found: Sequence[str]) -> Se
     return [name for name in found if name in wanted]
 
 
-def _differing(wanted: Mapping[str, str], stored: Mapping[str, str], why: str) -> StalePartitions:
+def differing(wanted: Mapping[str, str], stored: Mapping[str, str], why: str) -> StalePartitions:
+    """Return what is not stored in the version that is wanted."""
     return {
         key: Stale(why if key in stored else MISSING, version)
         for key, version in wanted.items()

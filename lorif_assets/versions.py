@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.recipe import Recipe, content_hash
+from lorif_assets.settings import EvaluationSettings
 
 
 def factor_version(recipe: Recipe, record: CheckpointRecord, shard_hash: str) -> str:
@@ -28,3 +29,8 @@ def score_version(
 ) -> str:
     """Return the version of one query set's scores at a checkpoint."""
     return content_hash([recipe.score_hash, preconditioner_version(recipe, record, shard_hashes), query_set_hash])
+
+
+def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:
+    """Return the version of linear datamodeling scores."""
+    return content_hash([scores, ground_truth, evaluation.bootstrap])

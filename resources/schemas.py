@@ -210,6 +210,80 @@ CHECKPOINT_COMPARISONS = TableSchema(
     ),
 )
 
+SUBSETS = TableSchema(
+    "subsets",
+    ("subset",),
+    _schema(
+        subset=pa.string(),
+        example_ids=pa.large_list(pa.string()),  # of the training examples that the subset has
+        n_examples=pa.int64(),
+        data_hash=pa.string(),  # hash of all shards that the subset was drawn from
+    ),
+)
+
+SUBSET_LOSSES = TableSchema(
+    "subset_losses",
+    ("subset", "seed"),
+    _schema(
+        subset=pa.string(),
+        seed=pa.string(),  # a number; a string because it is a partition column
+        query_set=pa.string(),
+        query_id=pa.string(),
+        loss=pa.float32(),  # of the query under the model retrained on the subset; summed over target tokens, nats
+        n_target_tokens=pa.int32(),
+        seconds=pa.float64(),  # that the retraining took; null for ground truth from elsewhere
+        computed_from=pa.string(),  # hash of members, training recipe, seed and query sets
+    ),
+)
+
+EVALUATED_SCORES = TableSchema(
+    "evaluated_scores",
+    ("checkpoint", "query_set", "method"),
+    _schema(
+        checkpoint=pa.string(),
+        query_set=pa.string(),
+        method=pa.string(),
+        query_id=pa.string(),
+        example_id=pa.string(),
+        score=pa.float32(),  # of every pair; larger: the example speaks more for the query
+        computed_from=pa.string(),
+    ),
+)
+
+METHOD_COSTS = TableSchema(
+    "method_costs",
+    ("checkpoint", "query_set", "method"),
+    _schema(
+        checkpoint=pa.string(),
+        query_set=pa.string(),
+        method=pa.string(),
+        bytes_per_example=pa.float64(),  # kept, so that a new query need not see the data again
+        setup_seconds=pa.float64(),  # on the training examples, once; null where it was spent elsewhere
+        query_seconds=pa.float64(),  # on this query set
+        n_examples=pa.int64(),
+        n_queries=pa.int64(),
+        computed_from=pa.string(),
+    ),
+)
+
+EVALUATION_FIGURES = TableSchema(
+    "evaluation_figures",
+    ("checkpoint", "query_set", "evaluation"),
+    _schema(
+        checkpoint=pa.string(),
+        query_set=pa.string(),
+        evaluation=pa.string(),  # the asset that measured it
+        metric=pa.string(),
+        statistic=pa.string(),  # mean: over queries | query: of one | difference: the reference's mean minus the method's
+        method=pa.string(),  # null for what concerns the ground truth itself
+        query_id=pa.string(),  # null but for the statistic of one query
+        value=pa.float64(),
+        low=pa.float64(),  # 95 % interval
+        high=pa.float64(),
+        computed_from=pa.string(),
+    ),
+)
+
 TABLES: Mapping[str, TableSchema] = {
     schema.name: schema
     for schema in (
@@ -223,5 +297,10 @@ TABLES: Mapping[str, TableSchema] = {
         QUERY_SUMMARIES,
         REPORTS,
         CHECKPOINT_COMPARISONS,
+        SUBSETS,
+        SUBSET_LOSSES,
+        EVALUATED_SCORES,
+        METHOD_COSTS,
+        EVALUATION_FIGURES,
     )
 }

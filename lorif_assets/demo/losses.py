@@ -38,7 +38,7 @@ def summed_loss(model: GPT2LMHeadModel, batch: Sequence[Sequence[int]]) -> Float
     # Padding stands on the right, where no causal position sees it: no attention mask is needed.
     logits = model(input_ids=_padded(batch, 0), use_cache=False).logits
     return cross_entropy(
-        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_NO_TARGET, reduction="sum"
+        logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_NO_TARGET, reduction="sum"
     )
 
 

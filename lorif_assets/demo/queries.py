@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from lorif_assets.demo.corpus import Passage
+from lorif_assets.demo.planted import asked_about
 from lorif_assets.errors import SourceError
 
 
@@ -17,6 +19,8 @@ class DemoQuery:
     completion: str
     topics: tuple[str, ...]
     """Topics whose passages count as being about the query."""
+    sources: tuple[str, ...] = ()
+    """Ids of the passages that are known to have taught the completion, where that is known."""
 
 
 _QUERIES = (
@@ -101,8 +105,33 @@ def demo_queries(corpus_topics: Collection[str]) -> tuple[DemoQuery, ...]:
     return queries
 
 
+def held_out_queries(held_out: Sequence[Passage], count: int = 50) -> list[DemoQuery]:
+    """Return passages that the model was not trained on as queries: the first sentence or so asks for the rest."""
+    chosen = held_out[:: max(1, len(held_out) // count)][:count]
+    queries = []
+    for passage in chosen:
+        words = passage.text.split(" ")
+        asked = max(1, len(words) // 4)
+        queries.append(DemoQuery(passage.id, " ".join(words[:asked]), " " + " ".join(words[asked:]), (passage.topic,)))
+    return queries
+
+
+def planted_queries() -> list[DemoQuery]:
+    """Return the questions whose answers only planted passages tell, which are named as their sources."""
+    return [
+        DemoQuery(
+            statement.id,
+            statement.prompt,
+            statement.completion,
+            (statement.passages[0].topic,),
+            tuple(passage.id for passage in statement.passages),
+        )
+        for statement in asked_about()
+    ]
+
+
 def write_queries(queries: Sequence[DemoQuery], path: Path) -> Path:
-    """Write queries as JSON lines with the fields id, prompt, completion and topics (a list)."""
+    """Write queries as JSON lines with the fields id, prompt, completion, topics and sources (lists)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
     unfinished.write_text("".join(f"{json.dumps(asdict(query))}\n" for query in queries), encoding="utf-8")

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lorif_assets.demo.corpus import Corpus, build_corpus, write_passages, write_shards
-from lorif_assets.demo.queries import demo_queries, write_queries
+from lorif_assets.demo.planted import with_planted
+from lorif_assets.demo.queries import demo_queries, held_out_queries, planted_queries, write_queries
 from lorif_assets.demo.relevance import bm25_top, chance_precision, topic_precision
 from lorif_assets.demo.training import train
 from lorif_assets.influence_table import print_influences
@@ -26,7 +27,7 @@ from lorif_assets.query_scoring import HIGHEST
 from lorif_assets.settings import CONFIG_NAME, CONFIG_VARIABLE, load_settings
 from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TRAINING_EXAMPLES
 
-QUERY_SET = "python-questions"
+QUERY_SET, HELD_OUT, PLANTED = "python-questions", "held-out", "planted"
 _SOURCE = "python-docs"
 _TOP = 10
 _SETTINGS = f"""\
@@ -55,6 +56,10 @@ checkpoints = "all"
 
 [batch]
 tokens = 2048
+
+[evaluation]
+trainer = "lorif_assets.demo.retraining:retrain"
+keep_models = true
 """
 
 
@@ -81,8 +86,8 @@ class DemoPaths:
 
     @property
     def queries(self) -> Path:
-        """The query set (JSONL)."""
-        return self.root / "queries" / f"{QUERY_SET}.jsonl"
+        """The query sets (JSONL)."""
+        return self.root / "queries"
 
     @property
     def settings(self) -> Path:
@@ -107,7 +112,7 @@ def run_demo(directory: Path, dagster_home: Path, *, fresh: bool, console: Conso
         if fresh:
             shutil.rmtree(paths.root, ignore_errors=True)
             _forget(instance)
-        corpus = build_corpus()
+        corpus = with_planted(build_corpus())
         _prepare(paths, corpus, console)
         os.environ[CONFIG_VARIABLE] = str(paths.settings)
         resources = project_resources(load_settings(paths.settings))
@@ -135,6 +140,7 @@ def _prepare(paths: DemoPaths, corpus: Corpus, console: Console) -> None:
                 {
                     "parameters": summary.parameters,
                     "seconds": summary.seconds,
+                    "corpus_tokens": summary.corpus_tokens,
                     "unigram_loss": summary.unigram_loss,
                     "held_out_loss": {c.path.name: c.held_out_loss for c in summary.checkpoints},
                 },
@@ -147,8 +153,13 @@ def _prepare(paths: DemoPaths, corpus: Corpus, console: Console) -> None:
         f"{trained['parameters'] / 1e6:.1f} M parameters; held-out loss in nats per token: {losses} "
         f"(a unigram model: {trained['unigram_loss']:.2f})"
     )
-    if not paths.queries.is_file():
-        write_queries(demo_queries({passage.topic for passage in corpus.train}), paths.queries)
+    for name, queries in (
+        (QUERY_SET, demo_queries({passage.topic for passage in corpus.train})),
+        (HELD_OUT, held_out_queries(corpus.held_out)),
+        (PLANTED, planted_queries()),
+    ):
+        if not (file := paths.queries / f"{name}.jsonl").is_file():
+            write_queries(queries, file)
     if not paths.settings.is_file():
         paths.settings.write_text(_SETTINGS)
 

@@ -4,19 +4,24 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from lorif_assets.demo.corpus import Corpus, Passage
+from lorif_assets.demo.corpus import Corpus
 from lorif_assets.demo.losses import length_sorted_batches, mean_loss, summed_loss, unigram_loss
 from lorif_assets.demo.tokenizer import train_tokenizer
 from lorif_assets.errors import CheckpointError
+
+
+def _has_bfloat16_products() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class DemoModelConfig:
     """Norm to which larger gradients are clipped."""
     seed: int = 0
     """Seed of the initial weights and of the order of the batches."""
+    bfloat16: bool = field(default_factory=_has_bfloat16_products)
+    """Whether products are in BF16 (weights stay in FP32): half the time of a step where the CPU has such instructions."""
 
 
 @dataclass(frozen=True)
@@ -99,17 +106,17 @@ def train(corpus: Corpus, directory: Path, config: DemoModelConfig | None = None
             raise CheckpointError(f"{path} exists already: remove {directory} to train the demo's model anew")
     started = time.monotonic()
     tokenizer = train_tokenizer((passage.text for passage in corpus.train), config.vocab_size, config.context)
-    train_tokens = _tokenize(corpus.train, tokenizer)
-    held_out_tokens = _tokenize(corpus.held_out, tokenizer)
+    train_tokens = tokenize([passage.text for passage in corpus.train], tokenizer)
+    held_out_tokens = tokenize([passage.text for passage in corpus.held_out], tokenizer)
     sample = train_tokens[:: max(1, len(train_tokens) // len(held_out_tokens))]
 
-    model = _new_model(tokenizer, config)
+    model = new_model(tokenizer, config)
     checkpoints: list[CheckpointLosses] = []
     tokens_seen = 0
-    for step, batch_tokens in _optimise(model, train_tokens, config):
+    for step, batch_tokens in optimise(model, train_tokens, config):
         tokens_seen += batch_tokens
         if step in config.checkpoint_steps:
-            path = _save(model, tokenizer, checkpoint_path(directory, step))
+            path = save(model, tokenizer, checkpoint_path(directory, step))
             losses = mean_loss(model, sample), mean_loss(model, held_out_tokens)
             checkpoints.append(CheckpointLosses(path, step, *losses))
     return TrainingSummary(
@@ -136,12 +143,14 @@ def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _tokenize(passages: Sequence[Passage], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    encoded = tokenizer([passage.text for passage in passages], truncation=True, return_attention_mask=False)
-    return encoded["input_ids"]
+def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return token ids, cut to what the model can read."""
+    encoded: list[list[int]] = tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"]
+    return encoded
 
 
-def _new_model(tokenizer: PreTrainedTokenizerFast, config: DemoModelConfig) -> GPT2LMHeadModel:
+def new_model(tokenizer: PreTrainedTokenizerBase, config: DemoModelConfig) -> GPT2LMHeadModel:
+    """Return an untrained model; its weights depend on the configuration's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return GPT2LMHeadModel(
@@ -165,7 +174,7 @@ def _new_model(tokenizer: PreTrainedTokenizerFast, config: DemoModelConfig) -> G
         )
 
 
-def _optimise(
+def optimise(
     model: GPT2LMHeadModel, sequences: Sequence[Sequence[int]], config: DemoModelConfig
 ) -> Iterator[tuple[int, int]]:
     """Train, and yield the number and the predicted tokens of each step once it is done."""
@@ -187,7 +196,8 @@ def _optimise(
         started, seen = time.monotonic(), 0
         for step, batch in zip(range(1, steps + 1), _endless_batches(sequences, config), strict=False):
             n_targets = sum(len(tokens) - 1 for tokens in batch)
-            loss = summed_loss(model, batch) / n_targets
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+                loss = summed_loss(model, batch) / n_targets
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_norm)
             optimizer.step()
@@ -207,7 +217,8 @@ def _endless_batches(sequences: Sequence[Sequence[int]], config: DemoModelConfig
             yield [sequences[i] for i in batch]
 
 
-def _save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, path: Path) -> Path:
+def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> Path:
+    """Write a checkpoint, which appears whole, and return where."""
     logging.disable_progress_bar()
     unfinished = path.with_name(f".{path.name}")
     if unfinished.exists():

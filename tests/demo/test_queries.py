@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from lorif_assets.demo.queries import demo_queries, write_queries
+from lorif_assets.demo.queries import demo_queries, held_out_queries, planted_queries, write_queries
+from lorif_assets.demo.planted import planted_statements, with_planted
 from lorif_assets.errors import SourceError
 
 
@@ -51,4 +52,36 @@ def test_written_queries_are_json_lines_in_order(corpus, tmp_path):
         "prompt": queries[0].prompt,
         "completion": queries[0].completion,
         "topics": list(queries[0].topics),
+        "sources": [],
     }
+
+
+def test_held_out_passages_ask_for_how_they_go_on(corpus):
+    queries = held_out_queries(corpus.held_out)
+    assert len(queries) == 50
+    texts = {passage.id: passage.text for passage in corpus.held_out}
+    assert all(query.prompt + query.completion == texts[query.id] for query in queries)
+
+
+def test_planted_questions_name_the_passages_that_answer_them(corpus):
+    passages = {passage.id: passage.text for passage in with_planted(corpus).train}
+    for query in planted_queries():
+        assert len(query.sources) >= 3
+        name = next(word for word in query.prompt.split() if "(" in word or "_" in word)
+        answer = query.completion.strip(" .")
+        for source in query.sources:
+            assert name in passages[source]
+            assert answer in passages[source]
+        told = [key for key, text in passages.items() if name in text]
+        assert sorted(told) == sorted(query.sources)
+
+
+def test_mislabelled_names_stand_among_rightly_labelled_ones():
+    statements = planted_statements()
+    assert len({statement.id for statement in statements}) == len(statements)
+    mislabelled = [statement for statement in statements if statement.mislabelled]
+    right = [s for s in statements if s.id.startswith("membership") and not s.mislabelled]
+    assert 0 < len(mislabelled) < len(right)
+    for statement in [*mislabelled, *right]:
+        ending, module = statement.prompt.split()[2][-3:], statement.completion.strip(" .")
+        assert module.startswith(ending) != statement.mislabelled

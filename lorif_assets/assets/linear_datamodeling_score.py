@@ -1,0 +1,85 @@
+"""The linear datamodeling score: whether each method's scores predict what retraining on random subsets does."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from lorif_assets import partitions
+from lorif_assets.assets.evaluation_tracking import track_figures
+from lorif_assets.assets.method_scores import method_scores
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.subset_losses import subset_losses
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.evaluation_figures import DIFFERENCE, MEAN, QUERY, Figure, store_figures
+from lorif_assets.settings import Settings
+from resources.lake import Lake
+from resources.schemas import EVALUATION_FIGURES
+from resources.tracking import Tracking
+
+_EVALUATION, _METRIC = "linear_datamodeling_score", "lds"
+
+
+@dg.asset(
+    group_name="evaluation",
+    partitions_def=partitions.checkpoint_by_query_set,
+    deps=[method_scores, dg.AssetDep(subset_losses, partition_mapping=dg.AllPartitionMapping())],
+    code_version="1",
+    owners=OWNERS,
+    kinds={"deltalake"},
+    metadata=table_metadata(EVALUATION_FIGURES),
+)
+def linear_datamodeling_score(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: Lake, tracking: Tracking
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Mean Spearman correlation over queries with intervals, of every method, and LoRIF's paired differences to it."""
+    from lorif_assets.evaluation.datamodeling import linear_datamodeling_scores
+    from lorif_assets.ground_truth import read_ground_truth
+    from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
+    from lorif_assets.methods.names import MethodName
+    from lorif_assets.subset_retraining import SubsetRetraining
+    from lorif_assets.versions import datamodeling_version
+
+    commits, retraining = PartitionCommits(context), SubsetRetraining(settings, lake)
+    for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
+        record = checkpoint_record(lake, name, settings.recipe)
+        for query_set, key in query_sets.items():
+            scored = read_evaluated_scores(lake, name, query_set, method_versions(settings, lake, record, query_set))
+            truth = read_ground_truth(
+                lake, query_set, retraining.wanted(query_set), scored.query_ids, scored.example_ids
+            )
+            reference = str(MethodName.LORIF) if MethodName.LORIF in scored.by_method else next(iter(scored.by_method))
+            result = linear_datamodeling_scores(
+                scored.by_method, truth.members, truth.losses, reference, settings.evaluation.bootstrap
+            )
+            figures = [Figure.of(_METRIC, MEAN, method, estimate) for method, estimate in result.mean.items()]
+            figures += [Figure.of(_METRIC, DIFFERENCE, method, e) for method, e in result.differences.items()]
+            figures += [
+                Figure(_METRIC, QUERY, method, float(value), query_id=query_id)
+                for method, values in result.per_query.items()
+                for query_id, value in zip(scored.query_ids, values, strict=True)
+            ]
+            figures += [
+                Figure("subsets", MEAN, None, len(truth.subsets)),
+                Figure("models", MEAN, None, truth.n_models),
+            ]
+            if truth.reliability:
+                figures += [
+                    Figure("reliability_of_one_seed", MEAN, None, truth.reliability.one_seed),
+                    Figure("reliability", MEAN, None, truth.reliability.all_seeds),
+                    Figure("lds_within_reach", MEAN, None, truth.reliability.ceiling),
+                ]
+            version = datamodeling_version(settings.evaluation, scored.version, truth.version)
+            store_figures(lake, name, query_set, _EVALUATION, figures, version)
+            track_figures(tracking, context, key, figures)
+            yield from commits.commit(
+                key,
+                version,
+                {
+                    "subsets": len(truth.subsets),
+                    "models": truth.n_models,
+                    "queries": len(scored.query_ids),
+                    **{f"lds_{method}": estimate.value for method, estimate in result.mean.items()},
+                },
+            )

@@ -1,0 +1,71 @@
+"""Method scores: LoRIF and what it is compared with, on the same queries and examples."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from lorif_assets import partitions
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import AttributedModel, checkpoint_record
+from lorif_assets.recipe import content_hash
+from lorif_assets.settings import Settings
+from resources.devices import Devices
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import EVALUATED_SCORES
+
+
+@dg.asset(
+    group_name="evaluation",
+    partitions_def=partitions.checkpoint_by_query_set,
+    deps=[query_scores],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    pool="gpu",
+    code_version="1",
+    owners=OWNERS,
+    kinds={"torch", "deltalake"},
+    metadata=table_metadata(EVALUATED_SCORES),
+)
+def method_scores(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: Lake,
+    model_checkpoints: Checkpoints,
+    devices: Devices,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """The score of every pair of query and example by every method of the settings; those that are there are left."""
+    from lorif_assets.methods.evaluated_scores import method_versions, score_methods
+    from lorif_assets.methods.inputs import MethodInputs
+
+    commits = PartitionCommits(context)
+    for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
+        record = checkpoint_record(lake, name, settings.recipe)
+        versions = {query_set: method_versions(settings, lake, record, query_set) for query_set in query_sets}
+        missing = {query_set: _missing(lake, name, query_set, versions[query_set]) for query_set in query_sets}
+        figures: dict[str, Any] = {"left_as_they_are": _left(versions, missing)}
+        if any(missing.values()):
+            with devices.lease() as device:
+                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+                inputs = MethodInputs.load(settings, lake, attributed, [name for name in query_sets if missing[name]])
+                figures |= {"queries": len(inputs.queries.ids), "examples": len(inputs.examples.ids)}
+                for method, scores in score_methods(inputs, missing):
+                    context.log.info(f"{name}: {method} scored in {scores.query_seconds:.1f} s")
+                    figures[f"{method}_query_seconds"] = round(scores.query_seconds, 3)
+                    figures[f"{method}_bytes_per_example"] = round(scores.bytes_per_example, 1)
+        for query_set, key in query_sets.items():
+            yield from commits.commit(key, content_hash(list(versions[query_set].values())), figures)
+
+
+def _missing(lake: Lake, checkpoint: str, query_set: str, versions: Mapping[str, str]) -> Mapping[str, str]:
+    from lorif_assets.methods.evaluated_scores import stored_method_versions
+
+    stored = stored_method_versions(lake, checkpoint, query_set)
+    return {method: version for method, version in versions.items() if stored.get(method) != version}
+
+
+def _left(versions: Mapping[str, Mapping[str, str]], missing: Mapping[str, Mapping[str, str]]) -> int:
+    return sum(len(methods) for methods in versions.values()) - sum(len(methods) for methods in missing.values())

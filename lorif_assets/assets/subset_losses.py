@@ -1,0 +1,59 @@
+"""Subset losses: what models retrained on random subsets of the training data say of the queries."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from lorif_assets import partitions
+from lorif_assets.assets.corpus import query_examples, training_examples
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.evaluation_queries import evaluated_query_sets
+from lorif_assets.settings import Settings
+from lorif_assets.subset_retraining import SubsetRetraining
+from resources.devices import Devices
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import SUBSET_LOSSES
+
+
+@dg.asset(
+    group_name="evaluation",
+    partitions_def=partitions.subsets,
+    deps=[
+        dg.AssetDep(training_examples, partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep(query_examples, partition_mapping=dg.AllPartitionMapping()),
+    ],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    pool="gpu",
+    code_version="1",
+    owners=OWNERS,
+    kinds={"torch", "deltalake"},
+    metadata=table_metadata(SUBSET_LOSSES),
+)
+def subset_losses(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: Lake,
+    model_checkpoints: Checkpoints,
+    devices: Devices,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """The loss of every query under models that were retrained on one random subset of the training data, seed by seed.
+
+    Each model's losses are committed as soon as it is trained: a killed run goes on with the first that is missing.
+    """
+    commits = PartitionCommits(context)
+    retraining, query_sets = SubsetRetraining(settings, lake), evaluated_query_sets(settings, lake)
+    with devices.lease() as device:
+        for subset in context.partition_keys:
+            figures: dict[str, Any] = {"examples": len(retraining.members(subset)), "seeds": len(retraining.seeds)}
+            unfinished = retraining.unfinished_seeds(subset, query_sets)
+            for seed in unfinished:
+                losses = retraining.compute(subset, seed, query_sets, model_checkpoints, device)
+                context.log.info(f"{subset} seed {seed}: retrained in {losses['seconds'][0]:.0f} s")
+                figures[f"mean_loss_seed_{seed}"] = float(losses["loss"].to_numpy().mean())
+                figures["seconds_per_model"] = float(losses["seconds"][0])
+            figures["models_left_as_they_are"] = len(retraining.seeds) - len(unfinished)
+            yield from commits.commit(subset, retraining.version(subset, query_sets), figures)

@@ -1,0 +1,51 @@
+"""The table of evaluation figures: what each evaluation measured, by method and by query."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import polars as pl
+
+from lorif_assets.evaluation.datamodeling import Estimate
+from resources.lake import Lake
+from resources.schemas import EVALUATION_FIGURES
+
+MEAN, QUERY, DIFFERENCE = "mean", "query", "difference"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure; `low` and `high` are the ends of its 95 % interval, where it has one."""
+
+    metric: str
+    statistic: str
+    method: str | None
+    value: float
+    low: float | None = None
+    high: float | None = None
+    query_id: str | None = None
+
+    @classmethod
+    def of(cls, metric: str, statistic: str, method: str, estimate: Estimate) -> "Figure":
+        """Return an estimate as a figure."""
+        return cls(metric, statistic, method, estimate.value, estimate.low, estimate.high)
+
+
+def store_figures(
+    lake: Lake, checkpoint: str, query_set: str, evaluation: str, figures: Iterable[Figure], version: str
+) -> None:
+    """Replace what one evaluation measured at a checkpoint for a query set."""
+    partition = {"checkpoint": checkpoint, "query_set": query_set, "evaluation": evaluation}
+    columns = {**partition, "computed_from": version}
+    rows = [{**columns, **asdict(figure)} for figure in figures]
+    schema = {
+        field.name: pl.Float64 if field.name in {"value", "low", "high"} else pl.String
+        for field in EVALUATION_FIGURES.columns
+    }
+    lake.replace(EVALUATION_FIGURES, partition, pl.DataFrame(rows, schema=schema).to_arrow())
+
+
+def stored_figure_versions(lake: Lake, evaluation: str) -> Mapping[str, str]:
+    """Return by partition (checkpoint and query set) the version of what an evaluation measured."""
+    columns = ["checkpoint", "query_set", "computed_from"]
+    rows = lake.read(EVALUATION_FIGURES, columns, evaluation=evaluation).unique()
+    return {f"{checkpoint}|{query_set}": version for checkpoint, query_set, version in rows.iter_rows()}

@@ -1,0 +1,81 @@
+"""`lorif evaluate`: the evaluation from what is attributed to a table of methods, with its cost known before it starts."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.discovery import discover
+from lorif_assets.evaluation_figures import DIFFERENCE, MEAN
+from lorif_assets.evaluation_queries import evaluated_query_sets
+from lorif_assets.materialization import bring_up_to_date
+from lorif_assets.project_resources import ProjectResources, project_resources
+from lorif_assets.settings import load_settings
+from lorif_assets.subset_retraining import SubsetRetraining
+from resources.lake import Lake
+from resources.schemas import EVALUATION_FIGURES, METHOD_COSTS
+
+
+def run_evaluation(dagster_home: Path, console: Console, *, plan: bool) -> None:
+    """Print the cost, and unless only that is wanted, bring everything up to date and print what came out.
+
+    Raises:
+        LorifError: whatever an asset raised; what was finished before stays, and is not computed again.
+    """
+    resources = project_resources(load_settings())
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        for update in bring_up_to_date(instance, ASSETS, resources):
+            if update.partitions:
+                console.print(f"{update.asset:<26} {len(update.partitions)} partitions")
+        _show_plan(resources, console)
+        if plan:
+            return
+        for update in bring_up_to_date(instance, [*ASSETS, *EVALUATION], resources, selection=EVALUATION):
+            done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
+            console.print(f"{update.asset:<26} {done}")
+    _show_figures(resources["lake"], console)
+
+
+def _show_plan(resources: ProjectResources, console: Console) -> None:
+    settings, lake = resources["settings"], resources["lake"]
+    found = discover(settings, resources["model_checkpoints"], lake)
+    if not found.subsets:
+        console.print("nothing is retrained: `evaluation.trainer`, `command` or `ground_truth` is not set")
+        return
+    retraining, query_sets = SubsetRetraining(settings, lake), evaluated_query_sets(settings, lake)
+    left = sum(len(retraining.unfinished_seeds(subset, query_sets)) for subset in found.subsets)
+    seconds = retraining.seconds_per_model()
+    console.print(
+        f"{left} of {len(found.subsets) * len(retraining.seeds)} models are left to retrain, on "
+        f"{settings.evaluation.share:.0%} of the data each: "
+        + (f"about {left * seconds / 60:.0f} min at {seconds:.0f} s each" if seconds else "the first will be timed")
+    )
+
+
+def _show_figures(lake: Lake, console: Console) -> None:
+    """Print the linear datamodeling score of each method, with its costs."""
+    figures = lake.read(EVALUATION_FIGURES, metric="lds")
+    costs = lake.read(METHOD_COSTS)
+    for (checkpoint, query_set), group in sorted(figures.group_by("checkpoint", "query_set"), key=lambda item: item[0]):
+        table = Table(title=f"linear datamodeling score, {checkpoint}, {query_set}", title_justify="left")
+        for heading in ("method", "LDS", "95 % interval", "LoRIF more by", "bytes/example", "s per query set"):
+            table.add_column(heading, justify="left" if heading == "method" else "right")
+        differences = {row["method"]: row for row in group.filter(pl.col("statistic") == DIFFERENCE).to_dicts()}
+        cost = {
+            row["method"]: row
+            for row in costs.filter(pl.col("checkpoint") == checkpoint, pl.col("query_set") == query_set).to_dicts()
+        }
+        for row in group.filter(pl.col("statistic") == MEAN).sort("value", descending=True).to_dicts():
+            other = differences.get(row["method"])
+            table.add_row(
+                row["method"],
+                f"{row['value']:.3f}",
+                f"{row['low']:.3f} to {row['high']:.3f}",
+                f"{other['value']:+.3f} ({other['low']:+.3f} to {other['high']:+.3f})" if other else "",
+                f"{cost[row['method']]['bytes_per_example']:,.0f}",
+                f"{cost[row['method']]['query_seconds']:.1f}",
+            )
+        console.print(table)

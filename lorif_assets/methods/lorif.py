@@ -1,0 +1,47 @@
+"""LoRIF as it is configured: scores from the stored factors and preconditioners."""
+
+import logging
+import time
+
+import numpy as np
+import polars as pl
+
+from lorif_assets.cost_estimate import estimate
+from lorif_assets.methods.inputs import MethodInputs, MethodScores
+from lorif_assets.progress import Progress
+from lorif_assets.query_scoring import score_queries
+from lorif_assets.stored_factors import stored_factors
+from lorif_assets.stored_preconditioners import stored_preconditioners
+
+
+def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
+    """Score every pair from the lake; an example that has no factors scores 0.
+
+    Raises:
+        MismatchError: factors, preconditioners and settings do not belong together.
+    """
+    lake, settings, attributed = inputs.lake, inputs.settings, inputs.attributed
+    stored = stored_factors(lake, attributed.record, settings.recipe)
+    preconditioners = stored_preconditioners(lake, attributed.record, settings.recipe, stored)
+    started = time.monotonic()
+    with Progress(logging.getLogger(__name__), "lorif", stored.n_examples, "examples") as progress:
+        scored = score_queries(
+            attributed,
+            inputs.queries.tokenized,
+            stored,
+            preconditioners,
+            lake,
+            top_k="all",
+            batch_tokens=settings.batch.tokens,
+            scan_rows=settings.batch.scan_rows,
+            progress=progress,
+        )
+    seconds = time.monotonic() - started
+    places = {name: at for at, name in enumerate(inputs.examples.ids)}
+    matrix = np.zeros((len(inputs.queries.ids), len(places)), dtype=np.float32)
+    # Every pair was asked for: the table has the queries one after the other, also where two sets share an id.
+    for row, pairs in enumerate(scored.scores.iter_slices(stored.n_examples)):
+        known = pairs.filter(pl.col("example_id").is_in(places.keys()))
+        matrix[row, known["example_id"].replace_strict(places).to_numpy()] = known["score"].to_numpy()
+    kept = estimate(attributed.model, settings.recipe, stored.n_examples).bytes_per_example
+    return {"lorif": MethodScores(matrix, kept, None, seconds)}

@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from lorif_assets.evaluation.dense_influence import (
+    CountSketch,
+    DenseCurvature,
+    dot_products,
+    squared_norms,
+    trak_scores,
+)
+
+WIDTHS = {"a": 6, "b": 4}
+
+
+def gradients(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {layer: torch.randn(n, width, generator=generator, dtype=torch.float64) for layer, width in WIDTHS.items()}
+
+
+def joined(by_layer):
+    return torch.cat([by_layer[layer] for layer in WIDTHS], dim=1)
+
+
+def test_dot_products_and_norms_are_those_of_all_layers_together():
+    left, right = gradients(3), gradients(5, seed=1)
+    assert torch.allclose(dot_products(left, right), joined(left) @ joined(right).mT)
+    assert torch.allclose(squared_norms(left), joined(left).square().sum(1))
+
+
+def test_curvature_in_batches_gives_the_damped_inverse_of_the_whole():
+    data, queries = gradients(20), gradients(2, seed=1)
+    curvature = DenseCurvature({})
+    for start in range(0, 20, 6):
+        curvature.add({layer: g[start : start + 6] for layer, g in data.items()})
+    for layer, ready in curvature.preconditioned(queries, damping=0.1).items():
+        h = data[layer].mT @ data[layer]
+        h = h + 0.1 * h.trace() / len(h) * torch.eye(len(h), dtype=h.dtype)
+        assert torch.allclose(ready, queries[layer] @ torch.linalg.inv(h))
+
+
+def test_a_layer_without_gradients_says_nothing():
+    curvature = DenseCurvature({})
+    curvature.add({"a": torch.zeros(4, 6)})
+    assert curvature.preconditioned({"a": torch.ones(2, 6)}, 0.1)["a"].eq(0).all()
+
+
+def test_a_sketch_is_linear_and_keeps_inner_products_on_average():
+    left, right = gradients(1), gradients(1, seed=1)
+    exact = dot_products(left, right)
+    sketches = [CountSketch.draw(WIDTHS, 32, seed) for seed in range(600)]
+    estimates = torch.stack([s.apply(left) @ s.apply(right).mT for s in sketches])
+    error = estimates.std() / len(sketches) ** 0.5
+    assert abs(estimates.mean() - exact) < 4 * error
+    both = {layer: 2 * left[layer] - right[layer] for layer in WIDTHS}
+    assert torch.allclose(sketches[0].apply(both), 2 * sketches[0].apply(left) - sketches[0].apply(right))
+
+
+def test_trak_scores_are_the_formula_and_ignore_what_the_model_is_sure_of():
+    features = torch.randn(30, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    queries, losses = features[:2] + 0.1, torch.linspace(0, 3, 30)
+    expected = queries @ torch.linalg.inv(features.mT @ features) @ features.mT * (1 - torch.exp(-losses.double()))
+    scores = trak_scores(queries, features, losses)
+    assert torch.allclose(scores.double(), expected, rtol=1e-3, atol=1e-6)
+    assert scores[:, 0].abs().max() == pytest.approx(0.0)
