@@ -284,6 +284,49 @@ EVALUATION_FIGURES = TableSchema(
     ),
 )
 
+REMOVAL_LOSSES = TableSchema(
+    "removal_losses",
+    ("checkpoint", "query_set", "removal"),
+    _schema(
+        checkpoint=pa.string(),  # whose scores chose what was removed
+        query_set=pa.string(),
+        removal=pa.string(),  # <method>-<removed examples>-seed-<seed>; "none-0-seed-<seed>" is retraining on everything
+        method=pa.string(),
+        n_removed=pa.int64(),  # proponents of the whole query set that were removed before retraining
+        seed=pa.int64(),
+        query_id=pa.string(),
+        loss=pa.float32(),  # after retraining without them; summed over target tokens, nats
+        n_target_tokens=pa.int32(),
+        seconds=pa.float64(),
+        computed_from=pa.string(),
+    ),
+)
+
+RECIPE_TRIALS = TableSchema(
+    "recipe_trials",
+    ("checkpoint", "query_set"),
+    _schema(
+        checkpoint=pa.string(),
+        query_set=pa.string(),
+        recipe=pa.string(),  # JSON of the recipe fields that were tried
+        curvature=pa.string(),
+        projection_factor=pa.int32(),
+        rank=pa.int32(),  # null where a byte budget spread it over the layers
+        r=pa.int32(),
+        damping=pa.float64(),
+        curvature_form=pa.string(),
+        factor_dtype=pa.string(),
+        bytes_per_example=pa.float64(),
+        n_examples=pa.int64(),  # of the sample
+        lds=pa.float64(),  # mean over queries, with its 95 % interval; null without ground truth
+        lds_low=pa.float64(),
+        lds_high=pa.float64(),
+        agreement=pa.float64(),  # mean Spearman correlation with the dense inverse at the same projections
+        seconds=pa.float64(),
+        computed_from=pa.string(),
+    ),
+)
+
 TABLES: Mapping[str, TableSchema] = {
     schema.name: schema
     for schema in (
@@ -302,5 +345,7 @@ TABLES: Mapping[str, TableSchema] = {
         EVALUATED_SCORES,
         METHOD_COSTS,
         EVALUATION_FIGURES,
+        REMOVAL_LOSSES,
+        RECIPE_TRIALS,
     )
 }

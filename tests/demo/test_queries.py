@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from lorif_assets.demo.queries import demo_queries, held_out_queries, planted_queries, write_queries
 from lorif_assets.demo.planted import planted_statements, with_planted
+from lorif_assets.demo.queries import demo_queries, held_out_queries, planted_queries, write_queries
 from lorif_assets.errors import SourceError
 
 
