@@ -1,11 +1,12 @@
 """The table of evaluation figures: what each evaluation measured, by method and by query."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import polars as pl
 
-from lorif_assets.evaluation.datamodeling import Estimate
+from lorif_assets.evaluation.intervals import Comparison, Estimate
+from lorif_assets.methods.names import MethodName
 from resources.lake import Lake
 from resources.schemas import EVALUATION_FIGURES
 
@@ -28,6 +29,25 @@ class Figure:
     def of(cls, metric: str, statistic: str, method: str, estimate: Estimate) -> "Figure":
         """Return an estimate as a figure."""
         return cls(metric, statistic, method, estimate.value, estimate.low, estimate.high)
+
+
+def comparison_figures(metric: str, comparison: Comparison, query_ids: Sequence[str]) -> list[Figure]:
+    """Return means, differences and the figures of single queries of a comparison of methods."""
+    return [
+        *(Figure.of(metric, MEAN, method, found) for method, found in comparison.mean.items()),
+        *(Figure.of(metric, DIFFERENCE, method, found) for method, found in comparison.differences.items()),
+        *(
+            Figure(metric, QUERY, method, float(value), query_id=query_id)
+            for method, values in comparison.per_query.items()
+            for query_id, value in zip(query_ids, values, strict=True)
+        ),
+    ]
+
+
+def reference_method(methods: Iterable[str]) -> str:
+    """Return the method that the others are compared with: LoRIF, or else the first."""
+    names = list(methods)
+    return str(MethodName.LORIF) if MethodName.LORIF in names else names[0]
 
 
 def store_figures(

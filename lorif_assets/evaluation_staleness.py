@@ -7,11 +7,14 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation_figures import stored_figure_versions
 from lorif_assets.evaluation_queries import evaluated_query_sets
 from lorif_assets.ground_truth import ground_truth_version
+from lorif_assets.known_sources import has_known_sources
 from lorif_assets.methods.evaluated_scores import method_versions, stored_method_versions
 from lorif_assets.recipe import content_hash
+from lorif_assets.removal import planned_removals, removal_versions, stored_removal_versions
 from lorif_assets.staleness import Staleness, StalePartitions, differing
 from lorif_assets.subset_retraining import SubsetRetraining
-from lorif_assets.versions import datamodeling_version
+from lorif_assets.versions import datamodeling_version, source_retrieval_version, tail_patch_version
+from resources.schemas import TRAINING_EXAMPLES
 
 _WHY = "the scores, the ground truth or the settings changed"
 
@@ -56,6 +59,39 @@ class EvaluationStaleness(Staleness):
             if (query_set := key.partition("|")[2])
         }
         return differing(wanted, stored_figure_versions(self.lake, "linear_datamodeling_score"), _WHY)
+
+    def tail_patch(self) -> StalePartitions:
+        """Query sets whose tail-patch figures come from other scores."""
+        wanted = {
+            key: tail_patch_version(self.settings.evaluation, content_hash([list(versions.values())]))
+            for key, versions in self._method_versions()
+        }
+        return differing(wanted, stored_figure_versions(self.lake, "tail_patch"), _WHY)
+
+    def source_retrieval(self) -> StalePartitions:
+        """Query sets with known sources whose retrieval was measured on other scores."""
+        evaluation = self.settings.evaluation
+        wanted = {
+            key: source_retrieval_version(evaluation, content_hash([list(versions.values())]))
+            for key, versions in self._method_versions()
+            if has_known_sources(self.lake, evaluation, key.partition("|")[2])
+        }
+        return differing(wanted, stored_figure_versions(self.lake, "source_retrieval"), _WHY)
+
+    def removal_losses(self) -> StalePartitions:
+        """Query sets of the setting `removal_query_sets` of which a retrained model's losses are missing or outdated."""
+        wanted, stored = {}, {}
+        n_examples = self.lake.read(TRAINING_EXAMPLES, ["example_id"]).height
+        for key, versions in self._method_versions():
+            checkpoint, _, query_set = key.partition("|")
+            if query_set not in self.settings.evaluation.removal_query_sets:
+                continue
+            removals = planned_removals(self.settings, n_examples)
+            versions_now = removal_versions(self.settings, self.lake, removals, versions)
+            wanted[key] = content_hash(versions_now)
+            if found := stored_removal_versions(self.lake, checkpoint, query_set):
+                stored[key] = content_hash({name: found.get(name) for name in versions_now})
+        return differing(wanted, stored, _WHY)
 
     def _evaluated(self) -> CheckpointRecord | None:
         """Return the newest active checkpoint, which retraining from scratch stands for."""

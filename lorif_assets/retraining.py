@@ -1,8 +1,11 @@
 """Retraining the model on chosen examples, with the training recipe that the settings name."""
 
+import json
 import pkgutil
 import shutil
 import subprocess
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +15,7 @@ from lorif_assets.errors import CheckpointError, LorifError, RetrainingError, Se
 from lorif_assets.settings import EvaluationSettings
 from resources.models import CheckpointFiles, Checkpoints
 
+_FINISHED = "retraining.json"
 _LOG_LINES = 20
 
 
@@ -27,6 +31,34 @@ def training_recipe(evaluation: EvaluationSettings) -> str:
             "or load somebody else's ground truth with `evaluation.ground_truth`"
         )
     return f"{evaluation.trainer or ' '.join(evaluation.command)} version {evaluation.trainer_version}"
+
+
+@dataclass(frozen=True)
+class RetrainedModel:
+    """A retrained checkpoint, and the seconds that training it took."""
+
+    checkpoint: CheckpointFiles
+    seconds: float
+
+
+def retrained_model(
+    evaluation: EvaluationSettings, examples: pa.Table, seed: int, folder: Path, version: str
+) -> RetrainedModel:
+    """Return the model of a version that lies in a folder, retrained now if it is not there yet.
+
+    Raises:
+        SettingsError, RetrainingError: as `retrain` does.
+    """
+    marker = folder / _FINISHED
+    if marker.is_file() and (kept := json.loads(marker.read_text()))["version"] == version:
+        (checkpoint,) = Checkpoints(path=kept["path"], trust_remote_code=False).find()
+        return RetrainedModel(checkpoint, kept["seconds"])
+    started = time.monotonic()
+    checkpoint = retrain(evaluation, examples, seed, folder)
+    seconds = time.monotonic() - started
+    # Written last: it says that the model is whole, also to the run that follows one that was killed.
+    marker.write_text(json.dumps({"version": version, "path": str(checkpoint.path), "seconds": seconds}))
+    return RetrainedModel(checkpoint, seconds)
 
 
 def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folder: Path) -> CheckpointFiles:

@@ -122,6 +122,25 @@ class EvaluationSettings(_Section):
         description="A directory with members.parquet (subset, example_id) and losses.parquet (subset, seed, query_set, "
         "query_id, loss) of models that were retrained elsewhere; nothing is retrained for the subsets then.",
     )
+    tail_patch_k: int = Field(10, ge=1, description="Proponents per query that tail-patch takes a step on.")
+    tail_patch_learning_rate: float = Field(1e-4, gt=0, description="Learning rate of that one step (Adam's first).")
+    source_field: str = Field(
+        "sources", description="Metadata field of queries with the ids of the examples that taught the completion."
+    )
+    topic_fields: tuple[str, str] = Field(
+        ("topics", "topic"),
+        description="Where no sources are known: fields of queries (a list) and of examples whose values tell them.",
+    )
+    removal_query_sets: tuple[str, ...] = Field(
+        (), description="Query sets whose proponents are removed together, to retrain without them."
+    )
+    removal_methods: tuple[MethodName, ...] = Field(
+        (MethodName.LORIF, MethodName.BM25, MethodName.RANDOM), description="Methods that choose what is removed."
+    )
+    removal_shares: tuple[float, ...] = Field(
+        (0.01, 0.03, 0.1), description="Shares of the training data to remove; one retraining each, method and seed."
+    )
+    removal_seeds: int = Field(1, ge=1, description="Models per removal.")
     bootstrap: int = Field(1_000, ge=100, description="Bootstrap draws of each interval.")
 
     @model_validator(mode="after")

@@ -1,8 +1,6 @@
 """Models retrained on random subsets of the training data, and the losses of query sets under them."""
 
-import json
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,18 +14,16 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.subsets import subset_members
 from lorif_assets.query_losses import query_set_losses
 from lorif_assets.recipe import content_hash
-from lorif_assets.retraining import retrain, training_recipe
+from lorif_assets.retraining import retrained_model, training_recipe
 from lorif_assets.settings import Settings
 from lorif_assets.subset_names import subset_number, subsets
 from lorif_assets.versions import ledger_version
 from resources.lake import Lake
-from resources.models import CheckpointFiles, Checkpoints
+from resources.models import Checkpoints
 from resources.schemas import QUERY_EXAMPLES, SUBSET_LOSSES, SUBSETS, TRAINING_EXAMPLES
 
 if TYPE_CHECKING:
     import torch
-
-_FINISHED = "retraining.json"
 
 
 @dataclass(frozen=True)
@@ -148,37 +144,21 @@ class SubsetRetraining:
             ).to_arrow(),
         )
         folder = Path(self.settings.resolve(self.settings.evaluation.directory), subset, f"seed-{seed}")
-        checkpoint, seconds = self._model(subset, seed, members, folder)
+        examples = self.lake.read(TRAINING_EXAMPLES).sort("shard", "row").filter(pl.col("example_id").is_in(members))
+        model = retrained_model(
+            self.settings.evaluation, examples.to_arrow(), seed, folder, self.model_version(subset, seed)
+        )
         losses = query_set_losses(
-            self.lake, query_sets, models, checkpoint, self.settings.recipe, self.settings.batch.tokens, device
+            self.lake, query_sets, models, model.checkpoint, self.settings.recipe, self.settings.batch.tokens, device
         )
         versions = self.loss_versions(subset, seed, query_sets)
         losses = losses.with_columns(
             subset=pl.lit(subset),
             seed=pl.lit(str(seed)),
-            seconds=pl.lit(seconds),
+            seconds=pl.lit(model.seconds),
             computed_from=pl.col("query_set").replace_strict(versions),
         )
         self.lake.replace(SUBSET_LOSSES, {"subset": subset, "seed": str(seed)}, losses.to_arrow())
         if not self.settings.evaluation.keep_models:
             shutil.rmtree(folder)
         return losses
-
-    def _model(self, subset: str, seed: int, members: Sequence[str], folder: Path) -> tuple[CheckpointFiles, float]:
-        """Return the model and the seconds that it took to train."""
-        version, marker = self.model_version(subset, seed), folder / _FINISHED
-        if marker.is_file() and (kept := json.loads(marker.read_text()))["version"] == version:
-            (checkpoint,) = Checkpoints(path=kept["path"], trust_remote_code=False).find()
-            return checkpoint, kept["seconds"]
-        examples = self.lake.read(TRAINING_EXAMPLES).sort("shard", "row")
-        started = time.monotonic()
-        checkpoint = retrain(
-            self.settings.evaluation,
-            examples.filter(pl.col("example_id").is_in(members)).to_arrow(),
-            seed,
-            folder,
-        )
-        seconds = time.monotonic() - started
-        # Written last: it says that the model is whole, also to the run that follows one that was killed.
-        marker.write_text(json.dumps({"version": version, "path": str(checkpoint.path), "seconds": seconds}))
-        return checkpoint, seconds

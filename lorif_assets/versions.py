@@ -34,3 +34,13 @@ def score_version(
 def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:
     """Return the version of linear datamodeling scores."""
     return content_hash([scores, ground_truth, evaluation.bootstrap])
+
+
+def tail_patch_version(evaluation: EvaluationSettings, scores: str) -> str:
+    """Return the version of tail-patch figures."""
+    return content_hash([scores, evaluation.tail_patch_k, evaluation.tail_patch_learning_rate, evaluation.bootstrap])
+
+
+def source_retrieval_version(evaluation: EvaluationSettings, scores: str) -> str:
+    """Return the version of how well known sources are found."""
+    return content_hash([scores, evaluation.source_field, evaluation.topic_fields, evaluation.bootstrap])

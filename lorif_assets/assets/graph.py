@@ -7,9 +7,12 @@ from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.linear_datamodeling_score import linear_datamodeling_score
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.assets.removal_losses import removal_losses
 from lorif_assets.assets.report import attribution_report
+from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.assets.tail_patch import tail_patch
 
 ASSETS = (
     training_examples,
@@ -22,5 +25,12 @@ ASSETS = (
     checkpoint_comparison,
 )
 
-EVALUATION = (subset_losses, method_scores, linear_datamodeling_score)
+EVALUATION = (
+    method_scores,
+    source_retrieval,
+    tail_patch,
+    subset_losses,
+    linear_datamodeling_score,
+    removal_losses,
+)
 """Assets that hold the scores against retraining, upstream first; materialized on demand."""

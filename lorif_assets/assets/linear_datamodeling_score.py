@@ -12,7 +12,7 @@ from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.evaluation_figures import DIFFERENCE, MEAN, QUERY, Figure, store_figures
+from lorif_assets.evaluation_figures import MEAN, Figure, comparison_figures, reference_method, store_figures
 from lorif_assets.settings import Settings
 from resources.lake import Lake
 from resources.schemas import EVALUATION_FIGURES
@@ -37,7 +37,6 @@ def linear_datamodeling_score(
     from lorif_assets.evaluation.datamodeling import linear_datamodeling_scores
     from lorif_assets.ground_truth import read_ground_truth
     from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
-    from lorif_assets.methods.names import MethodName
     from lorif_assets.subset_retraining import SubsetRetraining
     from lorif_assets.versions import datamodeling_version
 
@@ -49,17 +48,14 @@ def linear_datamodeling_score(
             truth = read_ground_truth(
                 lake, query_set, retraining.wanted(query_set), scored.query_ids, scored.example_ids
             )
-            reference = str(MethodName.LORIF) if MethodName.LORIF in scored.by_method else next(iter(scored.by_method))
             result = linear_datamodeling_scores(
-                scored.by_method, truth.members, truth.losses, reference, settings.evaluation.bootstrap
+                scored.by_method,
+                truth.members,
+                truth.losses,
+                reference_method(scored.by_method),
+                settings.evaluation.bootstrap,
             )
-            figures = [Figure.of(_METRIC, MEAN, method, estimate) for method, estimate in result.mean.items()]
-            figures += [Figure.of(_METRIC, DIFFERENCE, method, e) for method, e in result.differences.items()]
-            figures += [
-                Figure(_METRIC, QUERY, method, float(value), query_id=query_id)
-                for method, values in result.per_query.items()
-                for query_id, value in zip(scored.query_ids, values, strict=True)
-            ]
+            figures = comparison_figures(_METRIC, result, scored.query_ids)
             figures += [
                 Figure("subsets", MEAN, None, len(truth.subsets)),
                 Figure("models", MEAN, None, truth.n_models),

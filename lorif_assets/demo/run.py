@@ -60,6 +60,7 @@ tokens = 2048
 [evaluation]
 trainer = "lorif_assets.demo.retraining:retrain"
 keep_models = true
+removal_query_sets = ["python-questions", "planted"]
 """
 
 

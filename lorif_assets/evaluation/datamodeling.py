@@ -13,16 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-Floats = NDArray[np.floating]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over queries with a 95 % interval by the bootstrap over queries and subsets."""
-
-    value: float
-    low: float
-    high: float
+from lorif_assets.evaluation.intervals import Comparison, Floats, compared
 
 
 @dataclass(frozen=True)
@@ -64,26 +55,6 @@ def bootstrap_means(
     )
 
 
-def estimate(value: float, means: Float[Floats, " B"]) -> Estimate:
-    """Return the value with the central 95 % of its bootstrap distribution."""
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
-
-
-@dataclass(frozen=True)
-class LinearDatamodelingScores:
-    """LDS of several methods on the same subsets and queries.
-
-    `per_query` [Q] and `mean` by method; `differences` by method: what another method, the reference, scores more (its
-    mean LDS minus the method's) with a paired interval.
-    """
-
-    per_query: Mapping[str, Float[Floats, " Q"]]
-    mean: Mapping[str, Estimate]
-    reference: str
-    differences: Mapping[str, Estimate]
-
-
 def linear_datamodeling_scores(
     scores: Mapping[str, Float[Floats, "Q N"]],
     members: Bool[NDArray[np.bool_], "M N"],
@@ -91,7 +62,7 @@ def linear_datamodeling_scores(
     reference: str,
     draws: int,
     seed: int = 0,
-) -> LinearDatamodelingScores:
+) -> Comparison:
     """Hold the scores of several methods against retraining.
 
     Args:
@@ -106,16 +77,7 @@ def linear_datamodeling_scores(
     predicted = {method: subset_sums(matrix, members) for method, matrix in scores.items()}
     per_query = {method: rank_correlations(sums, -losses) for method, sums in predicted.items()}
     means = {method: bootstrap_means(sums, losses, resamples) for method, sums in predicted.items()}
-    return LinearDatamodelingScores(
-        per_query=per_query,
-        mean={method: estimate(float(values.mean()), means[method]) for method, values in per_query.items()},
-        reference=reference,
-        differences={
-            method: estimate(float(per_query[reference].mean() - values.mean()), means[reference] - means[method])
-            for method, values in per_query.items()
-            if method != reference
-        },
-    )
+    return compared(per_query, means, reference)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from scipy.stats import spearmanr
 from lorif_assets.evaluation.datamodeling import (
     Resamples,
     bootstrap_means,
-    estimate,
     linear_datamodeling_scores,
     rank_correlations,
     reliability,
     subset_sums,
 )
+from lorif_assets.evaluation.intervals import estimate
 
 N, M, Q = 200, 60, 12
 

@@ -1,0 +1,41 @@
+"""Retrieval of known sources: where the examples that are known to have taught a completion stand in a ranking."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+
+@dataclass(frozen=True)
+class SourceRetrieval:
+    """How well one ranking finds the sources of one query, each from 0 to 1."""
+
+    recall_at_10: float
+    """Share of the sources among the first ten, of those that ten places can hold."""
+    reciprocal_rank: float
+    """1 / rank of the first source."""
+    roc_auc: float
+    """Chance that a source is ranked above another example; 0.5 for a random ranking."""
+
+
+def source_retrieval(
+    scores: Float[NDArray[np.floating], " N"], is_source: Bool[NDArray[np.bool_], " N"]
+) -> SourceRetrieval:
+    """Return how well scores find the sources; examples that score the same share their mean rank.
+
+    Raises:
+        ValueError: no example is a source, or all are.
+    """
+    n_sources, n = int(is_source.sum()), len(is_source)
+    if not 0 < n_sources < n:
+        raise ValueError(f"retrieval needs sources and other examples; found {n_sources} sources among {n} examples")
+    ranks = rankdata(-scores)
+    places = ranks[is_source]
+    above = n_sources * (n - n_sources) + n_sources * (n_sources + 1) / 2 - places.sum()
+    return SourceRetrieval(
+        float((places <= 10).sum() / min(n_sources, 10)),
+        float(1 / places.min()),
+        float(above / (n_sources * (n - n_sources))),
+    )

@@ -1,0 +1,125 @@
+"""Removal: retraining without the proponents of a query set, against without as many other examples."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from lorif_assets.methods.evaluated_scores import EvaluatedScores
+from lorif_assets.query_losses import query_set_losses
+from lorif_assets.recipe import content_hash
+from lorif_assets.retraining import retrained_model, training_recipe
+from lorif_assets.settings import Settings
+from lorif_assets.versions import ledger_version
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import REMOVAL_LOSSES, TRAINING_EXAMPLES
+
+if TYPE_CHECKING:
+    import torch
+
+NOTHING = "none"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One model to retrain: without the first `n_removed` examples of a method's ranking for a whole query set."""
+
+    method: str
+    n_removed: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Partition of its losses."""
+        return f"{self.method}-{self.n_removed}-seed-{self.seed}"
+
+
+def planned_removals(settings: Settings, n_examples: int) -> list[Removal]:
+    """Return the models to retrain, those on everything first."""
+    evaluation = settings.evaluation
+    seeds = range(evaluation.seed, evaluation.seed + evaluation.removal_seeds)
+    counts = sorted({max(1, round(share * n_examples)) for share in evaluation.removal_shares})
+    return [
+        *(Removal(NOTHING, 0, seed) for seed in seeds),
+        *(
+            Removal(str(method), count, seed)
+            for seed in seeds
+            for count in counts
+            for method in evaluation.removal_methods
+        ),
+    ]
+
+
+def set_proponents(
+    scores: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the positions of examples by their influence on all queries [Q, N] together, the largest first.
+
+    Each query's scores are divided by their spread, so that queries count alike.
+    """
+    spread = scores.std(axis=1, keepdims=True)
+    return np.argsort(-(scores / np.where(spread > 0, spread, 1)).sum(axis=0), kind="stable")
+
+
+def removal_versions(
+    settings: Settings, lake: Lake, removals: Sequence[Removal], method_versions: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return by removal the hash of what its losses depend on."""
+    data = ledger_version(dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows()))
+    recipe = training_recipe(settings.evaluation)
+    # The versions of methods' scores cover the queries; for removing nothing, those of any method do.
+    anything = content_hash(sorted(method_versions.values()))
+    return {
+        removal.name: content_hash([data, recipe, removal.name, method_versions.get(removal.method, anything)])
+        for removal in removals
+    }
+
+
+def stored_removal_versions(lake: Lake, checkpoint: str, query_set: str) -> Mapping[str, str]:
+    """Return by removal the version of its stored losses."""
+    rows = lake.read(REMOVAL_LOSSES, ["removal", "computed_from"], checkpoint=checkpoint, query_set=query_set)
+    return dict(rows.unique().iter_rows())
+
+
+def retrain_without(
+    settings: Settings,
+    lake: Lake,
+    checkpoint: str,
+    query_set: str,
+    scored: EvaluatedScores,
+    versions: Mapping[Removal, str],
+    models: Checkpoints,
+    device: "torch.device",
+) -> Iterator[tuple[Removal, pl.DataFrame]]:
+    """Retrain one model after the other, and store each one's losses as soon as they are there; yields them."""
+    examples = lake.read(TRAINING_EXAMPLES).sort("shard", "row")
+    for removal, version in versions.items():
+        removed: list[str] = []
+        if removal.method != NOTHING:
+            order = set_proponents(scored.by_method[removal.method])
+            removed = [scored.example_ids[at] for at in order[: removal.n_removed]]
+        folder = Path(settings.resolve(settings.evaluation.directory), "removals", query_set, removal.name)
+        kept = examples.filter(~pl.col("example_id").is_in(removed)).to_arrow()
+        model = retrained_model(settings.evaluation, kept, removal.seed, folder, version)
+        losses = query_set_losses(
+            lake, [query_set], models, model.checkpoint, settings.recipe, settings.batch.tokens, device
+        )
+        partition = {"checkpoint": checkpoint, "query_set": query_set, "removal": removal.name}
+        constants = {
+            **partition,
+            "method": removal.method,
+            "n_removed": len(removed),
+            "seed": removal.seed,
+            "seconds": model.seconds,
+            "computed_from": version,
+        }
+        losses = losses.with_columns(**{name: pl.lit(value) for name, value in constants.items()})
+        lake.replace(REMOVAL_LOSSES, partition, losses.to_arrow())
+        if not settings.evaluation.keep_models:
+            shutil.rmtree(folder)
+        yield removal, losses
