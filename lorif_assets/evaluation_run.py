@@ -11,10 +11,10 @@ from lorif_assets.assets.graph import ASSETS, EVALUATION
 from lorif_assets.discovery import discover
 from lorif_assets.evaluation_figures import DIFFERENCE, MEAN
 from lorif_assets.evaluation_queries import evaluated_query_sets
+from lorif_assets.external_truth import subset_truth
 from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.project_resources import ProjectResources, project_resources
 from lorif_assets.settings import load_settings
-from lorif_assets.subset_retraining import SubsetRetraining
 from resources.lake import Lake
 from resources.schemas import EVALUATION_FIGURES, METHOD_COSTS
 
@@ -45,11 +45,11 @@ def _show_plan(resources: ProjectResources, console: Console) -> None:
     if not found.subsets:
         console.print("nothing is retrained: `evaluation.trainer`, `command` or `ground_truth` is not set")
         return
-    retraining, query_sets = SubsetRetraining(settings, lake), evaluated_query_sets(settings, lake)
-    left = sum(len(retraining.unfinished_seeds(subset, query_sets)) for subset in found.subsets)
-    seconds = retraining.seconds_per_model()
+    truth_source, query_sets = subset_truth(settings, lake), evaluated_query_sets(settings, lake)
+    left = sum(len(truth_source.unfinished_seeds(subset, query_sets)) for subset in found.subsets)
+    seconds = truth_source.seconds_per_model()
     console.print(
-        f"{left} of {len(found.subsets) * len(retraining.seeds)} models are left to retrain, on "
+        f"{left} of {len(found.subsets) * len(truth_source.seeds)} models are left to retrain, on "
         f"{settings.evaluation.share:.0%} of the data each: "
         + (f"about {left * seconds / 60:.0f} min at {seconds:.0f} s each" if seconds else "the first will be timed")
     )

@@ -6,13 +6,13 @@ from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation_figures import stored_figure_versions
 from lorif_assets.evaluation_queries import evaluated_query_sets
+from lorif_assets.external_truth import subset_truth
 from lorif_assets.ground_truth import ground_truth_version
 from lorif_assets.known_sources import has_known_sources
 from lorif_assets.methods.evaluated_scores import method_versions, stored_method_versions
 from lorif_assets.recipe import content_hash
 from lorif_assets.removal import planned_removals, removal_versions, stored_removal_versions
 from lorif_assets.staleness import Staleness, StalePartitions, differing
-from lorif_assets.subset_retraining import SubsetRetraining
 from lorif_assets.versions import datamodeling_version, source_retrieval_version, tail_patch_version
 from resources.schemas import TRAINING_EXAMPLES
 
@@ -26,11 +26,11 @@ class EvaluationStaleness(Staleness):
         """Subsets of which a retrained model or a query set's losses under it are missing or out of date."""
         if not self.found.subsets:
             return {}
-        retraining = SubsetRetraining(self.settings, self.lake)
+        truth_source = subset_truth(self.settings, self.lake)
         query_sets = evaluated_query_sets(self.settings, self.lake)
         return differing(
-            {subset: retraining.version(subset, query_sets) for subset in self.found.subsets},
-            retraining.stored_versions(query_sets),
+            {subset: truth_source.version(subset, query_sets) for subset in self.found.subsets},
+            truth_source.stored_versions(query_sets),
             "the data, the queries or the training recipe changed",
         )
 
@@ -48,12 +48,12 @@ class EvaluationStaleness(Staleness):
         """Query sets whose linear datamodeling scores come from other scores or from fewer retrained models."""
         if not self.found.subsets:
             return {}
-        retraining = SubsetRetraining(self.settings, self.lake)
+        truth_source = subset_truth(self.settings, self.lake)
         wanted = {
             key: datamodeling_version(
                 self.settings.evaluation,
                 content_hash([list(versions.values())]),
-                ground_truth_version(self.lake, query_set, retraining.wanted(query_set)),
+                ground_truth_version(self.lake, query_set, truth_source.wanted(query_set)),
             )
             for key, versions in self._method_versions()
             if (query_set := key.partition("|")[2])

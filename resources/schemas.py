@@ -217,7 +217,6 @@ SUBSETS = TableSchema(
         subset=pa.string(),
         example_ids=pa.large_list(pa.string()),  # of the training examples that the subset has
         n_examples=pa.int64(),
-        data_hash=pa.string(),  # hash of all shards that the subset was drawn from
     ),
 )
 

@@ -35,18 +35,18 @@ def linear_datamodeling_score(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Mean Spearman correlation over queries with intervals, of every method, and LoRIF's paired differences to it."""
     from lorif_assets.evaluation.datamodeling import linear_datamodeling_scores
+    from lorif_assets.external_truth import subset_truth
     from lorif_assets.ground_truth import read_ground_truth
     from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
-    from lorif_assets.subset_retraining import SubsetRetraining
     from lorif_assets.versions import datamodeling_version
 
-    commits, retraining = PartitionCommits(context), SubsetRetraining(settings, lake)
+    commits, truth_source = PartitionCommits(context), subset_truth(settings, lake)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
         for query_set, key in query_sets.items():
             scored = read_evaluated_scores(lake, name, query_set, method_versions(settings, lake, record, query_set))
             truth = read_ground_truth(
-                lake, query_set, retraining.wanted(query_set), scored.query_ids, scored.example_ids
+                lake, query_set, truth_source.wanted(query_set), scored.query_ids, scored.example_ids
             )
             result = linear_datamodeling_scores(
                 scored.by_method,

@@ -10,8 +10,8 @@ from lorif_assets.assets.corpus import query_examples, training_examples
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.evaluation_queries import evaluated_query_sets
+from lorif_assets.external_truth import subset_truth
 from lorif_assets.settings import Settings
-from lorif_assets.subset_retraining import SubsetRetraining
 from resources.devices import Devices
 from resources.lake import Lake
 from resources.models import Checkpoints
@@ -45,15 +45,16 @@ def subset_losses(
     Each model's losses are committed as soon as it is trained: a killed run goes on with the first that is missing.
     """
     commits = PartitionCommits(context)
-    retraining, query_sets = SubsetRetraining(settings, lake), evaluated_query_sets(settings, lake)
+    truth_source, query_sets = subset_truth(settings, lake), evaluated_query_sets(settings, lake)
     with devices.lease() as device:
         for subset in context.partition_keys:
-            figures: dict[str, Any] = {"examples": len(retraining.members(subset)), "seeds": len(retraining.seeds)}
-            unfinished = retraining.unfinished_seeds(subset, query_sets)
+            figures: dict[str, Any] = {"examples": len(truth_source.members(subset)), "seeds": len(truth_source.seeds)}
+            unfinished = truth_source.unfinished_seeds(subset, query_sets)
             for seed in unfinished:
-                losses = retraining.compute(subset, seed, query_sets, model_checkpoints, device)
-                context.log.info(f"{subset} seed {seed}: retrained in {losses['seconds'][0]:.0f} s")
+                losses = truth_source.compute(subset, seed, query_sets, model_checkpoints, device)
                 figures[f"mean_loss_seed_{seed}"] = float(losses["loss"].to_numpy().mean())
-                figures["seconds_per_model"] = float(losses["seconds"][0])
-            figures["models_left_as_they_are"] = len(retraining.seeds) - len(unfinished)
-            yield from commits.commit(subset, retraining.version(subset, query_sets), figures)
+                if (seconds := losses["seconds"][0]) is not None:
+                    context.log.info(f"{subset} seed {seed}: retrained in {seconds:.0f} s")
+                    figures["seconds_per_model"] = seconds
+            figures["models_left_as_they_are"] = len(truth_source.seeds) - len(unfinished)
+            yield from commits.commit(subset, truth_source.version(subset, query_sets), figures)

@@ -1,0 +1,290 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.errors import LorifError
+from lorif_assets.evaluation.subsets import subset_members
+from lorif_assets.materialization import bring_up_to_date
+from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
+from lorif_assets.methods.names import MethodName
+from lorif_assets.removal import planned_removals
+from resources.schemas import (
+    EVALUATED_SCORES,
+    EVALUATION_FIGURES,
+    METHOD_COSTS,
+    QUERY_SCORES,
+    REMOVAL_LOSSES,
+    SUBSET_LOSSES,
+    SUBSETS,
+    TRAINING_EXAMPLES,
+)
+from tests.toy_recipe import CALLS
+
+QUERY_SET = "questions"
+NEWEST = "step-000200"
+SUBSETS_WANTED, SEEDS = 4, 2
+EVALUATED = {
+    "trainer": "tests.toy_recipe:retrain",
+    "subsets": SUBSETS_WANTED,
+    "seeds": SEEDS,
+    "bootstrap": 100,
+    "tail_patch_k": 2,
+    "topic_fields": ("topics", "topic"),
+}
+
+
+@pytest.fixture
+def project(private_project):
+    return private_project.with_settings(evaluation=EVALUATED)
+
+
+def evaluate(project, *names):
+    """Bring the evaluation up to date, or the named assets of it; which partitions of which assets that took."""
+    project.register_partitions()
+    chosen = [asset for asset in EVALUATION if not names or asset.key.to_user_string() in names]
+    updates = bring_up_to_date(project.instance, [*ASSETS, *EVALUATION], project.resources, selection=chosen)
+    return {update.asset: set(update.partitions) for update in updates if update.partitions}
+
+
+def models_trained(project):
+    file = project.root / CALLS
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_every_subset_is_trained_with_every_seed_and_its_losses_are_stored(project):
+    assert evaluate(project, "subset_losses") == {"subset_losses": {f"subset-{n:04d}" for n in range(SUBSETS_WANTED)}}
+    assert models_trained(project) == SUBSETS_WANTED * SEEDS
+    losses = project.table(SUBSET_LOSSES)
+    assert losses.group_by("subset", "seed").len()["len"].to_list() == [3] * (SUBSETS_WANTED * SEEDS)
+    assert losses["loss"].is_finite().all()
+    ids = project.table(TRAINING_EXAMPLES).sort("shard", "row")["example_id"].to_list()
+    members = dict(project.table(SUBSETS).select("subset", "example_ids").iter_rows())
+    assert members["subset-0002"] == subset_members(ids, 0.5, 0, 2)
+
+
+def test_a_killed_retraining_goes_on_with_the_first_model_that_is_missing(project):
+    (project.root / "fail").write_text("3")
+    with pytest.raises(LorifError, match="the machine is on fire"):
+        evaluate(project, "subset_losses")
+    assert models_trained(project) == 3
+    (project.root / "fail").unlink()
+    assert evaluate(project, "subset_losses") == {"subset_losses": {"subset-0001", "subset-0002", "subset-0003"}}
+    assert models_trained(project) == SUBSETS_WANTED * SEEDS
+
+
+def test_more_subsets_and_seeds_add_to_what_is_there(project):
+    evaluate(project, "subset_losses")
+    more = project.with_settings(evaluation={"subsets": SUBSETS_WANTED + 1})
+    assert evaluate(more, "subset_losses") == {"subset_losses": {"subset-0004"}}
+    evaluate(more.with_settings(evaluation={"seeds": SEEDS + 1}), "subset_losses")
+    assert models_trained(project) == (SUBSETS_WANTED + 1) * (SEEDS + 1)
+
+
+def test_nothing_is_retrained_twice_for_the_same_data(project):
+    evaluate(project, "subset_losses")
+    assert evaluate(project, "subset_losses") == {}
+
+
+def test_another_training_recipe_or_other_data_make_all_models_stale(project):
+    evaluate(project, "subset_losses")
+    other = project.with_settings(evaluation={"trainer_version": "2"})
+    assert len(evaluate(other, "subset_losses")["subset_losses"]) == SUBSETS_WANTED
+    project.edit_shard(0, 0, "a file closes by an error")
+    project.update()
+    assert len(evaluate(other, "subset_losses")["subset_losses"]) == SUBSETS_WANTED
+
+
+def test_kept_models_answer_a_new_query_set_without_retraining(project):
+    kept = project.with_settings(evaluation={"keep_models": True})
+    evaluate(kept, "subset_losses")
+    file = project.root / "queries/more.jsonl"
+    file.write_text(json.dumps({"id": "m", "prompt": "a file", "completion": " ends"}))
+    kept.register_partitions()
+    kept.run("query_examples", "more")
+    assert len(evaluate(kept, "subset_losses")["subset_losses"]) == SUBSETS_WANTED
+    assert set(project.table(SUBSET_LOSSES)["query_set"]) == {QUERY_SET, "more"}
+    assert models_trained(project) == SUBSETS_WANTED * SEEDS
+
+
+def test_models_that_are_not_kept_leave_no_files(project):
+    evaluate(project, "subset_losses")
+    assert not list((project.root / "retrained").rglob("*.safetensors"))
+
+
+def test_without_a_training_recipe_there_are_no_subsets(private_project):
+    assert evaluate(private_project, "subset_losses", "linear_datamodeling_score") == {}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_project, tmp_path_factory):
+    """The whole evaluation once, on a copy; read only."""
+    import shutil
+
+    import dagster as dg
+
+    root = tmp_path_factory.mktemp("evaluated") / "project"
+    shutil.copytree(tiny_project.root, root, ignore=shutil.ignore_patterns("dagster"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        project = type(tiny_project).open(root, instance)
+        rows = [json.loads(line) for line in (root / f"queries/{QUERY_SET}.jsonl").read_text().splitlines()]
+        rows[0]["sources"] = ["doc0-1", "doc1-3"]
+        rows[1]["topics"] = ["files"]
+        (root / f"queries/{QUERY_SET}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        project = project.with_settings(
+            evaluation={**EVALUATED, "removal_query_sets": (QUERY_SET,), "removal_shares": (0.05, 0.2)}
+        )
+        project.update()
+        yield SimpleNamespace(project=project, took=evaluate(project), root=root)
+
+
+def figures(evaluated, metric, statistic="mean"):
+    rows = evaluated.project.table(EVALUATION_FIGURES, metric=metric, statistic=statistic)
+    return {row["method"]: row for row in rows.to_dicts()}
+
+
+def matrices(evaluated):
+    project = evaluated.project
+    from lorif_assets.attributed_model import checkpoint_record
+
+    record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
+    versions = method_versions(project.settings, project.lake, record, QUERY_SET)
+    return read_evaluated_scores(project.lake, NEWEST, QUERY_SET, versions)
+
+
+def test_the_newest_checkpoint_is_evaluated_by_every_asset(evaluated):
+    assert evaluated.took.keys() == {asset.key.to_user_string() for asset in EVALUATION}
+    assert evaluated.took["linear_datamodeling_score"] == {f"{NEWEST}|{QUERY_SET}"}
+    assert evaluate(evaluated.project) == {}
+
+
+def test_every_method_scores_every_pair(evaluated):
+    counts = evaluated.project.table(EVALUATED_SCORES).group_by("method").len()
+    assert dict(counts.iter_rows()) == dict.fromkeys(map(str, MethodName), 3 * 36)
+    assert evaluated.project.table(METHOD_COSTS)["bytes_per_example"].is_finite().all()
+
+
+def test_lorifs_scores_are_those_that_query_scores_lists(evaluated):
+    listed = evaluated.project.table(QUERY_SCORES, checkpoint=NEWEST, query_set=QUERY_SET)
+    scores = evaluated.project.table(EVALUATED_SCORES, method="lorif")
+    both = listed.join(scores, on=["query_id", "example_id"], suffix="_evaluated")
+    assert both.height == listed.height
+    assert np.allclose(both["score"], both["score_evaluated"], rtol=1e-4)
+
+
+def test_gradient_methods_agree_with_gradients_taken_one_by_one(evaluated):
+    """Dot products and cosines against a plain computation with the model's own projected gradients."""
+    from lorif_assets.attributed_model import AttributedModel
+    from lorif_assets.methods.inputs import MethodInputs
+
+    project, scored = evaluated.project, matrices(evaluated)
+    attributed = AttributedModel.load(
+        project.lake, project.resources["model_checkpoints"], NEWEST, project.settings.recipe, torch.device("cpu")
+    )
+    inputs = MethodInputs.load(project.settings, project.lake, attributed, [QUERY_SET])
+
+    def flat(examples):
+        found = {}
+        for example in examples:
+            ((_, batch),) = attributed.gradients([example], 10_000)
+            found[example.example_id] = torch.cat([g.flatten() for g in batch.gradients.values()])
+        return found
+
+    queries, examples = flat(inputs.queries.tokenized), flat(inputs.examples.tokenized[:7])
+    for query_id, q in queries.items():
+        for example_id, g in examples.items():
+            at = scored.query_ids.index(query_id), scored.example_ids.index(example_id)
+            assert scored.by_method["gradient_dot"][at] == pytest.approx(float(q @ g), rel=1e-3, abs=1e-5)
+            cosine = float(torch.nn.functional.cosine_similarity(q, g, dim=0))
+            assert scored.by_method["gradient_cosine"][at] == pytest.approx(cosine, rel=1e-3, abs=1e-5)
+
+
+def test_the_datamodeling_score_is_the_mean_correlation_over_subsets(evaluated):
+    project, scored = evaluated.project, matrices(evaluated)
+    members = dict(project.table(SUBSETS).select("subset", "example_ids").iter_rows())
+    losses = project.table(SUBSET_LOSSES).group_by("subset", "query_id").agg(pl.col("loss").mean())
+    actual = {(row["subset"], row["query_id"]): row["loss"] for row in losses.to_dicts()}
+    for method in ("lorif", "bm25"):
+        correlations = []
+        for row, query_id in enumerate(scored.query_ids):
+            sums = [
+                sum(scored.by_method[method][row, scored.example_ids.index(name)] for name in names)
+                for names in members.values()
+            ]
+            correlations.append(spearmanr(sums, [-actual[subset, query_id] for subset in members]).statistic)
+        assert figures(evaluated, "lds")[method]["value"] == pytest.approx(np.mean(correlations), abs=1e-6)
+
+
+def test_differences_are_paired_with_lorif_and_intervals_hold_their_means(evaluated):
+    means, differences = figures(evaluated, "lds"), figures(evaluated, "lds", "difference")
+    assert differences.keys() == means.keys() - {"lorif"}
+    for method, row in differences.items():
+        assert row["value"] == pytest.approx(means["lorif"]["value"] - means[method]["value"])
+        assert row["low"] <= row["high"]
+    (models,) = evaluated.project.table(EVALUATION_FIGURES, metric="models")["value"]
+    assert models == SUBSETS_WANTED * SEEDS
+
+
+def test_known_sources_are_those_named_or_else_those_of_the_topic(evaluated):
+    queries = evaluated.project.table(EVALUATION_FIGURES, metric="roc_auc", statistic="query", method="bm25")
+    assert set(queries["query_id"]) == {"q0", "q1"}
+    scored = matrices(evaluated)
+    wanted = {scored.example_ids.index(name) for name in ("doc0-1", "doc1-3")}
+    scores = scored.by_method["bm25"][scored.query_ids.index("q0")]
+    others = [s for at, s in enumerate(scores) if at not in wanted]
+    pairs = [(scores[at] > other) + 0.5 * (scores[at] == other) for at in wanted for other in others]
+    (value,) = queries.filter(pl.col("query_id") == "q0")["value"]
+    assert value == pytest.approx(np.mean(pairs))
+
+
+def test_tail_patch_says_what_a_step_on_what_was_retrieved_did(evaluated):
+    rows = figures(evaluated, "tail_patch")
+    assert rows.keys() == set(map(str, MethodName))
+    assert rows["dense_logra"]["value"] > rows["random"]["value"]
+
+
+def test_removals_retrain_without_what_each_method_puts_first(evaluated):
+    project = evaluated.project
+    rows = project.table(REMOVAL_LOSSES)
+    removals = planned_removals(project.settings, 36)
+    assert set(rows["removal"]) == {removal.name for removal in removals}
+    assert len(removals) == 1 + 2 * 3
+    assert set(rows.filter(pl.col("method") == "lorif")["n_removed"]) == {2, 7}
+    sizes = [int(line.split()[0]) for line in (evaluated.root / CALLS).read_text().splitlines()]
+    assert sizes[-len(removals) :] == [36, 34, 34, 34, 29, 29, 29]
+
+
+def test_ground_truth_from_elsewhere_takes_the_place_of_retraining(private_project):
+    project = private_project.with_settings(evaluation={"bootstrap": 100, "ground_truth": "truth"})
+    folder = project.root / "truth"
+    folder.mkdir()
+    ids = project.table(TRAINING_EXAMPLES)["example_id"].to_list()
+    names = ["a", "b", "c", "d"]
+    pl.DataFrame(
+        [(name, other) for at, name in enumerate(names) for other in subset_members(ids, 0.5, 9, at)],
+        schema=["subset", "example_id"],
+        orient="row",
+    ).write_parquet(folder / "members.parquet")
+    pl.DataFrame(
+        [(name, 0, QUERY_SET, f"q{q}", float(at * (q + 1))) for at, name in enumerate(names) for q in range(3)],
+        schema=["subset", "seed", "query_set", "query_id", "loss"],
+        orient="row",
+    ).write_parquet(folder / "losses.parquet")
+    took = evaluate(project, "subset_losses", "method_scores", "linear_datamodeling_score")
+    assert took["subset_losses"] == set(names)
+    assert models_trained(project) == 0
+    assert not project.table(EVALUATION_FIGURES, metric="lds", statistic="mean").is_empty()
+    (folder / "losses.parquet").unlink()
+    with pytest.raises(LorifError, match=r"losses.parquet cannot be read"):
+        evaluate(project, "subset_losses")
+
+
+def test_a_query_that_was_never_retrained_for_is_named(project):
+    evaluate(project, "method_scores")
+    with pytest.raises(LorifError, match="0 retrained subsets, of 4 that the settings ask for; 3 are needed"):
+        evaluate(project, "linear_datamodeling_score")
