@@ -38,7 +38,11 @@ class Recipe(BaseModel):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(1, ge=1, le=256, description="c: rank of each example's gradient factors in one layer.")
-    factor_dtype: Literal["bf16", "fp32"] = Field("bf16", description="Number format of stored factors.")
+    factor_dtype: Literal["bf16", "fp32", "int8", "int4", "sign"] = Field(
+        "bf16",
+        description="Number format of stored factors. int8 and int4 lose next to nothing; sign keeps one bit per number "
+        "and a size per component: spend what it saves on `rank`.",
+    )
     model_dtype: Literal["float32", "bfloat16", "as_saved"] = Field(
         "float32", description="Floating type of the model's forward and backward passes; projections are always FP32."
     )

@@ -97,10 +97,30 @@ def decode_with_numpy(data: bytes, codec: str, d1: int, d2: int) -> tuple[np.nda
     """One example's u [d1, c] and v [d2, c] from the documented bytes, with numpy alone."""
     if codec == "bf16":  # the upper half of a little-endian FP32
         numbers = (np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16).view(np.float32)
-    else:
+    elif codec == "fp32":
         numbers = np.frombuffer(data, dtype="<f4")
+    else:
+        return _decode_records(data, codec, d1, d2)
     c = len(numbers) // (d1 + d2)
     return numbers[: d1 * c].reshape(d1, c), numbers[d1 * c :].reshape(d2, c)
+
+
+def _decode_records(data: bytes, codec: str, d1: int, d2: int) -> tuple[np.ndarray, np.ndarray]:
+    per_byte = {"int8": 1, "int4": 2, "sign": 8}[codec]
+    first, second = -(-d1 // per_byte), -(-d2 // per_byte)
+    u, v = [], []
+    for start in range(0, len(data), 4 + first + second):
+        (scale,) = np.frombuffer(data, "<f4", 1, start)
+        for side, offset, count, d in ((u, start + 4, first, d1), (v, start + 4 + first, second, d2)):
+            packed = np.frombuffer(data, np.uint8, count, offset)
+            if codec == "int8":
+                codes = packed.view(np.int8)
+            elif codec == "int4":
+                codes = np.stack([packed & 15, packed >> 4], 1).ravel().astype(np.int8) - 8
+            else:
+                codes = np.unpackbits(packed, bitorder="little").astype(np.int8) * 2 - 1
+            side.append(codes[:d] * np.sqrt(scale))
+    return np.stack(u, 1), np.stack(v, 1)
 
 
 # --- Curvature and scores ----------------------------------------------------------------------------------------
