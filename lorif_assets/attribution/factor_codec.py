@@ -115,7 +115,7 @@ def _packed(
 
 def _filled_up(codes: UInt8[Tensor, "n c d"], per_byte: int) -> UInt8[Tensor, "n c b per_byte"]:
     filled = torch.nn.functional.pad(codes, (0, -codes.shape[2] % per_byte))
-    return filled.unflatten(2, (filled.shape[2] // per_byte, per_byte))
+    return filled.view(*filled.shape[:2], filled.shape[2] // per_byte, per_byte)
 
 
 def _unpacked(packed: UInt8[Tensor, "n c b"], d: int, codec: FactorCodec) -> Float[Tensor, "n c d"]:

@@ -1,5 +1,6 @@
 """Rank-c factors of projected gradients, G ~ u v^T, by batched block power iteration (method: stage 1)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,12 @@ class GradientFactors:
     def dense(self) -> Float[Tensor, "n D"]:
         """Return vec(u v^T), row-major: [n, d1 d2]."""
         return torch.einsum("nic,njc->nij", self.u, self.v).flatten(1)
+
+    def blocks(self, max_numbers: int) -> "Iterator[GradientFactors]":
+        """Yield the factors of as many examples at a time as have `max_numbers` dense numbers, at least of one."""
+        rows = max(1, max_numbers // (self.u.shape[1] * self.v.shape[1]))
+        for u, v in zip(self.u.split(rows), self.v.split(rows), strict=True):
+            yield GradientFactors(u, v)
 
     def squared_norms(self) -> Float[Tensor, " n"]:
         """Return ||u v^T||_F^2 of each example, in FP64, exactly from the factors: sum((u^T u) * (v^T v))."""

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -54,6 +54,33 @@ def autograd_gradients(
             p_in, p_out = dense_projection(projection)
             rows[module_name].append(p_in.T @ g @ p_out)
     return {name: torch.stack(gradients) for name, gradients in rows.items()}
+
+
+def token_covariances(
+    model: nn.Module, examples: Sequence[Example], projections: Sequence[LayerProjection]
+) -> dict[str, tuple[Tensor, Tensor, int]]:
+    """Sums over tokens of x~ x~^T and y~ y~^T in FP64 and the tokens, each example alone and unpadded."""
+    model = copy.deepcopy(model).double().eval()
+    modules = dict(model.named_modules())
+    found = {p.layer.name: [torch.zeros(p.d1, p.d1).double(), torch.zeros(p.d2, p.d2).double(), 0] for p in projections}
+    for ids, labels in examples:
+        seen: dict[str, tuple[Tensor, Tensor]] = {}
+        hooks = [modules[name].register_forward_hook(_keeping(seen, name)) for name in found]
+        loss = token_loss(model(input_ids=torch.tensor([ids])).logits[0], labels)
+        for hook in hooks:
+            hook.remove()
+        for projection in projections:
+            name = projection.layer.name
+            x, y = seen[name]
+            (dy,) = torch.autograd.grad(loss, y, retain_graph=True)
+            p_in, p_out = dense_projection(projection)
+            x, dy = x[0].detach() @ p_in, dy[0] @ p_out
+            found[name] = [found[name][0] + x.T @ x, found[name][1] + dy.T @ dy, found[name][2] + len(ids)]
+    return {name: tuple(sums) for name, sums in found.items()}
+
+
+def _keeping(seen: dict[str, tuple[Tensor, Tensor]], name: str) -> Callable[..., None]:
+    return lambda _module, inputs, output: seen.update({name: (inputs[0], output)})
 
 
 def dense_projection(projection: LayerProjection) -> tuple[Tensor, Tensor]:
