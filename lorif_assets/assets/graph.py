@@ -3,7 +3,9 @@
 from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import query_examples, training_examples
+from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.report import attribution_report
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
@@ -12,8 +14,10 @@ ASSETS = (
     training_examples,
     query_examples,
     checkpoints,
+    kfac_bases,
     gradient_factors,
     svd_preconditioners,
+    ekfac_preconditioners,
     query_scores,
     attribution_report,
     checkpoint_comparison,
