@@ -10,8 +10,8 @@ from lorif_assets.progress import Progress
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.query_scoring import QueryScores, score_queries
 from lorif_assets.stored_factors import stored_factors
-from lorif_assets.stored_preconditioners import stored_preconditioners
-from resources.schemas import QUERY_EXAMPLES, SVD_PRECONDITIONERS
+from lorif_assets.stored_preconditioners import preconditioner_table, stored_preconditioners
+from resources.schemas import QUERY_EXAMPLES
 
 
 def newest_attributed(resources: ProjectResources) -> str:
@@ -20,7 +20,9 @@ def newest_attributed(resources: ProjectResources) -> str:
     Raises:
         MismatchError: none has.
     """
-    attributed = set(resources["lake"].read(SVD_PRECONDITIONERS, ["checkpoint"])["checkpoint"])
+    attributed = set(
+        resources["lake"].read(preconditioner_table(resources["settings"].recipe), ["checkpoint"])["checkpoint"]
+    )
     names = [checkpoint.name for checkpoint in resources["model_checkpoints"].find() if checkpoint.name in attributed]
     if not names:
         raise MismatchError("no checkpoint is attributed yet; run `lorif materialize`, or materialize in Dagster's UI")

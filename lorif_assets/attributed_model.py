@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from lorif_assets.errors import MismatchError
+from lorif_assets.frozen_bases import FrozenBases, bases_version, frozen_bases
 from lorif_assets.recipe import Recipe
 from resources.lake import Lake
 from resources.models import Checkpoints, check_vocabulary, vocabulary_size
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from lorif_assets.attribution.gradients import BatchGradients
+    from lorif_assets.attribution.gradients import BatchGradients, GradientCollector, TokenBatch
     from lorif_assets.attribution.projection import LayerProjection
     from lorif_assets.corpus.tokenization import TokenizedExample, TokenizedShard
 
@@ -34,6 +35,13 @@ class CheckpointRecord:
     step: int | None
     layer_shapes: dict[str, tuple[int, int]]
     """(d1, d2) of each tracked layer, in the model's order."""
+    frozen: FrozenBases | None = None
+    """The bases that gradients are whitened in; None without whitening, or before they are fitted."""
+
+    @property
+    def bases(self) -> str:
+        """The fingerprint of the bases, empty where there are none."""
+        return self.frozen.fingerprint if self.frozen else ""
 
 
 def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord:
@@ -53,6 +61,7 @@ def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord
             f"the checkpoint {name!r} was recorded under the factor recipe {row['recipe_hash']}, but the settings are now "
             f"{recipe.factor_hash}; materialize `checkpoints` again, then what depends on it"
         )
+    version = bases_version(recipe, row["weights_hash"], row["tokenizer_hash"])
     return CheckpointRecord(
         name=name,
         weights_hash=row["weights_hash"],
@@ -61,6 +70,7 @@ def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord
         n_parameters=row["n_parameters"],
         step=row["step"],
         layer_shapes={layer["layer"]: (layer["d1"], layer["d2"]) for layer in json.loads(row["layers"])},
+        frozen=frozen_bases(lake, name, recipe, version),
     )
 
 
@@ -122,13 +132,28 @@ class AttributedModel:
         self, examples: "Sequence[TokenizedExample]", batch_tokens: int
     ) -> "Iterator[tuple[list[int], BatchGradients]]":
         """Yield, batch by batch, positions among the examples and their losses and projected gradients."""
-        from lorif_assets.attribution.batching import pad_right, token_budget_batches
+        with self.collector() as collector:
+            for positions in self.batches(examples, batch_tokens):
+                yield positions, collector.collect(self.batch(examples, positions))
+
+    def collector(self) -> "GradientCollector":
+        """Return the collector of the tracked layers' gradients, a context manager."""
         from lorif_assets.attribution.gradients import GradientCollector
 
-        with GradientCollector(self.model, self.projections) as collector:
-            for positions in token_budget_batches([len(e.input_ids) for e in examples], batch_tokens):
-                batch = pad_right([examples[i].input_ids for i in positions], [examples[i].labels for i in positions])
-                yield positions, collector.collect(batch.to(self.device))
+        return GradientCollector(self.model, self.projections)
+
+    def batches(self, examples: "Sequence[TokenizedExample]", batch_tokens: int) -> list[list[int]]:
+        """Return positions among the examples, batch by batch, the largest batch first."""
+        from lorif_assets.attribution.batching import token_budget_batches
+
+        return token_budget_batches([len(example.input_ids) for example in examples], batch_tokens)
+
+    def batch(self, examples: "Sequence[TokenizedExample]", positions: Sequence[int]) -> "TokenBatch":
+        """Return some of the examples as one padded batch on the device."""
+        from lorif_assets.attribution.batching import pad_right
+
+        chosen = [examples[i] for i in positions]
+        return pad_right([e.input_ids for e in chosen], [e.labels for e in chosen]).to(self.device)
 
 
 def tokenized_for(

@@ -1,6 +1,7 @@
 """The rows of `gradient_factors`: gradients of a shard's examples, factorised batch by batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,43 +11,68 @@ from lorif_assets.corpus.rejected import RejectedRow
 from lorif_assets.errors import LorifError
 
 if TYPE_CHECKING:
+    import torch
+
     from lorif_assets.attributed_model import AttributedModel
+    from lorif_assets.attribution.gradients import GradientSink
+    from lorif_assets.attribution.kfac import KfacBases
     from lorif_assets.corpus.tokenization import TokenizedExample
     from lorif_assets.progress import Progress
+    from lorif_assets.settings import BatchSettings
+
+
+@dataclass(frozen=True)
+class ShardFactors:
+    """What a shard's gradients come to.
+
+    `rows` has one row per example in the shard's order (example_id, row, loss, n_target_tokens, truncated, and per layer
+    one binary column); `not_finite` are the examples that are set aside because their loss or a gradient is not finite;
+    `squares` is per layer the sum of R * R [d1, d2] over the rows, in FP64, empty without whitening.
+    """
+
+    rows: pa.Table
+    not_finite: list[RejectedRow]
+    squares: "Mapping[str, torch.Tensor]"
 
 
 def factor_rows(
-    attributed: "AttributedModel", examples: "Sequence[TokenizedExample]", batch_tokens: int, progress: "Progress"
-) -> tuple[pa.Table, list[RejectedRow]]:
+    attributed: "AttributedModel",
+    examples: "Sequence[TokenizedExample]",
+    bases: "Mapping[str, KfacBases]",
+    batch: "BatchSettings",
+    progress: "Progress",
+) -> ShardFactors:
     """Compute the factors of a shard.
 
-    Returns:
-        One row per example in the shard's order (example_id, row, loss, n_target_tokens, truncated, and per layer one
-        binary column), and the examples that are set aside because their loss or a gradient is not finite.
+    Args:
+        attributed: the checkpoint.
+        examples: of the shard.
+        bases: per layer what gradients are whitened in; empty: not at all.
+        batch: budgets.
+        progress: advances by tokens.
 
     Raises:
         LorifError: no example at all has a finite loss and gradients.
     """
     import torch
 
-    from lorif_assets.attribution.factor_codec import FactorCodec, encode, factor_bytes
-    from lorif_assets.attribution.low_rank import low_rank_factors
-
-    rank, codec = attributed.recipe.rank, FactorCodec(attributed.recipe.factor_dtype)
-    encoded = {
-        layer: torch.empty(len(examples), factor_bytes(codec, d1, d2, rank), dtype=torch.uint8)
-        for layer, (d1, d2) in attributed.record.layer_shapes.items()
-    }
+    factors = _EncodedFactors(attributed, len(examples), bases)
     losses, finite = torch.empty(len(examples)), torch.zeros(len(examples), dtype=torch.bool)
-    for positions, batch in attributed.gradients(examples, batch_tokens):
-        sound = batch.losses.isfinite()
-        for layer, gradients in batch.gradients.items():
-            sound &= gradients.isfinite().all(dim=2).all(dim=1).to(sound.device)
-            # An example that is not finite is set aside below; it must not spoil the batch it is factorised in.
-            factors = low_rank_factors(gradients.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), rank)
-            encoded[layer][positions] = encode(factors, codec).cpu()
-        losses[positions], finite[positions] = batch.losses.float().cpu(), sound.cpu()
-        progress.advance(sum(len(examples[i].input_ids) for i in positions))
+    with attributed.collector() as collector:
+        for positions in attributed.batches(examples, batch.tokens):
+            left = positions
+            while left:
+                tokens = attributed.batch(examples, left)
+                sink = factors.start_batch(left)
+                losses[left] = collector.stream(tokens, sink, batch.gradient_numbers).float().cpu()
+                sound = factors.sound & losses[left].isfinite()
+                finite[left] = sound
+                if not bases or bool(sound.all()):
+                    factors.finish_batch()
+                    break
+                # Sums of squares hold for whole batches: once more, without the examples that are set aside.
+                left = [position for position, is_sound in zip(left, sound.tolist(), strict=True) if is_sound]
+            progress.advance(sum(len(examples[i].input_ids) for i in positions))
     if not bool(finite.any()):
         raise LorifError(
             f"the checkpoint {attributed.record.name!r} gives no finite loss or gradient for any of {len(examples)} "
@@ -60,10 +86,10 @@ def factor_rows(
             "loss": losses[kept].numpy(),
             "n_target_tokens": pa.array([examples[i].n_targets for i in kept], pa.int32()),
             "truncated": pa.array([examples[i].truncated for i in kept], pa.bool_()),
-            **{layer: _binary_column(data[kept].numpy()) for layer, data in encoded.items()},
+            **{layer: _binary_column(data[kept].numpy()) for layer, data in factors.encoded.items()},
         }
     )
-    return table, [
+    not_finite = [
         RejectedRow(
             examples[i].example_id,
             examples[i].row,
@@ -72,6 +98,59 @@ def factor_rows(
         )
         for i in (~finite).nonzero().squeeze(1).tolist()
     ]
+    return ShardFactors(table, not_finite, factors.squares)
+
+
+class _EncodedFactors:
+    """Factors of a shard's examples as bytes, filled in batch by batch, layer by layer."""
+
+    def __init__(self, attributed: "AttributedModel", n_examples: int, bases: "Mapping[str, KfacBases]") -> None:
+        import torch
+
+        from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
+
+        record, recipe = attributed.record, attributed.recipe
+        self._codec = FactorCodec(recipe.factor_dtype)
+        self._bases = bases
+        self._ranks = record.frozen.ranks if record.frozen else dict.fromkeys(record.layer_shapes, recipe.rank)
+        self.encoded = {
+            layer: torch.empty(n_examples, factor_bytes(self._codec, d1, d2, self._ranks[layer]), dtype=torch.uint8)
+            for layer, (d1, d2) in record.layer_shapes.items()
+        }
+        self.squares = {
+            layer: torch.zeros(record.layer_shapes[layer], dtype=torch.float64, device=attributed.device)
+            for layer in bases
+        }
+        self.sound = torch.empty(0, dtype=torch.bool)
+        self._of_batch: dict[str, torch.Tensor] = {}
+
+    def start_batch(self, positions: Sequence[int]) -> "GradientSink":
+        """Return the sink of the gradients of the examples at these positions."""
+        import torch
+
+        from lorif_assets.attribution.factor_codec import encode
+        from lorif_assets.attribution.low_rank import low_rank_factors
+
+        self.sound, self._of_batch = torch.ones(len(positions), dtype=torch.bool), {}
+
+        def sink(layer: str, rows: slice, gradients: torch.Tensor) -> None:
+            self.sound[rows] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
+            # An example that is not finite is set aside; it must not spoil the batch it is factorised in.
+            gradients = gradients.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+            if layer in self._bases:
+                gradients = self._bases[layer].rotate(gradients)
+                squares = gradients.square().sum(dim=0)
+                self._of_batch[layer] = self._of_batch[layer] + squares if layer in self._of_batch else squares
+                gradients *= self._bases[layer].scale
+            factors = low_rank_factors(gradients, self._ranks[layer])
+            self.encoded[layer][positions[rows]] = encode(factors, self._codec).cpu()
+
+        return sink
+
+    def finish_batch(self) -> None:
+        """Count the batch's squares: all of its examples are sound."""
+        for layer, squares in self._of_batch.items():
+            self.squares[layer] += squares
 
 
 def _binary_column(data: np.ndarray[Any, np.dtype[np.uint8]]) -> pa.LargeBinaryArray:

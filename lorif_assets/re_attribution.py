@@ -51,23 +51,32 @@ def ready_partitions(staleness: Staleness) -> Iterator[tuple[str, StalePartition
     yield "training_examples", examples
     yield "query_examples", queries
     yield "checkpoints", checkpoints
+    bases = {
+        key: stale
+        for key, stale in staleness.kfac_bases().items()
+        if not examples and _checkpoint(key) not in checkpoints
+    }
+    yield "kfac_bases", bases
+    unfitted = {_checkpoint(key) for key in staleness.kfac_bases()}
     factors = staleness.gradient_factors()
     yield (
         "gradient_factors",
         {
             key: stale
             for key, stale in factors.items()
-            if _checkpoint(key) not in checkpoints and _other(key) not in examples
+            if _checkpoint(key) not in (checkpoints.keys() | unfitted) and _other(key) not in examples
         },
     )
     # A checkpoint's curvature and scores wait until all of its data is there: half of it would be computed twice.
     waiting = set(checkpoints) | {_checkpoint(key) for key in factors}
-    settled = {
-        key: stale
-        for key, stale in staleness.svd_preconditioners().items()
-        if not examples and _checkpoint(key) not in waiting
-    }
-    yield "svd_preconditioners", settled
+    settled: dict[str, Stale] = {}
+    for name, preconditioners in (
+        ("svd_preconditioners", staleness.svd_preconditioners()),
+        ("ekfac_preconditioners", staleness.ekfac_preconditioners()),
+    ):
+        ready = {k: s for k, s in preconditioners.items() if not examples and _checkpoint(k) not in waiting}
+        yield name, ready
+        settled |= ready
     waiting |= {_checkpoint(key) for key in settled}
     scores = staleness.query_scores()
     yield (

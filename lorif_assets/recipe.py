@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # What each stage's result depends on. A stage's hash covers the stages before it, so a new `r` or damping leaves the
-# factors as they are.
+# factors as they are. Fields of the other curvature are not hashed at all.
 _FACTOR_FIELDS = (
     "include_layers",
     "exclude_layers",
@@ -17,9 +17,13 @@ _FACTOR_FIELDS = (
     "factor_dtype",
     "model_dtype",
     "max_length",
+    "curvature",
 )
 _PRECONDITIONER_FIELDS = ("r", "oversample", "refinements", "damping_rule", "damping")
 _SCORE_FIELDS = ("curvature_form", "top_k")
+_EKFAC_FACTOR_FIELDS = ("bytes_per_example", "kfac_labels", "kfac_examples", "whitening_damping")
+_EKFAC_PRECONDITIONER_FIELDS = ("fisher_damping",)
+_EKFAC_SCORE_FIELDS = ("top_k",)
 
 
 class Recipe(BaseModel):
@@ -38,12 +42,42 @@ class Recipe(BaseModel):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(1, ge=1, le=256, description="c: rank of each example's gradient factors in one layer.")
-    factor_dtype: Literal["bf16", "fp32"] = Field("bf16", description="Number format of stored factors.")
+    bytes_per_example: int | None = Field(
+        None,
+        ge=1,
+        description="In place of `rank`: bytes of an example's factors in all layers together. Each layer's rank follows "
+        'from what its components are worth. Needs `curvature = "ekfac"`.',
+    )
+    factor_dtype: Literal["bf16", "fp32", "int8", "int4", "sign"] = Field(
+        "bf16",
+        description="Number format of stored factors. int8 and int4 lose next to nothing; sign keeps one bit per number "
+        "and a size per component: spend what it saves on `rank`.",
+    )
     model_dtype: Literal["float32", "bfloat16", "as_saved"] = Field(
         "float32", description="Floating type of the model's forward and backward passes; projections are always FP32."
     )
     max_length: int = Field(
         512, ge=2, description="Tokens of an example at the most; longer ones are cut, the completion kept first."
+    )
+    curvature: Literal["svd", "ekfac"] = Field(
+        "svd",
+        description="The layers' curvature: leading eigenpairs of the factorised gradients (the paper's), or EK-FAC's "
+        "diagonal in Kronecker-factored bases, with gradients whitened before they are factorised.",
+    )
+    kfac_examples: int = Field(
+        4_096, ge=2, description="ekfac: training examples, drawn by `seed`, that the bases are fitted to."
+    )
+    kfac_labels: Literal["data", "model"] = Field(
+        "data", description="ekfac: labels that the bases are fitted with: the data's, or drawn from the model."
+    )
+    whitening_damping: float = Field(
+        0.1,
+        gt=0,
+        allow_inf_nan=False,
+        description="ekfac: damping of the whitening, in multiples of the mean eigenvalue of either side.",
+    )
+    fisher_damping: float = Field(
+        0.1, gt=0, allow_inf_nan=False, description="ekfac: damping, in multiples of a layer's mean eigenvalue."
     )
     r: int = Field(256, ge=0, description="Rank of each layer's curvature. 0: no curvature, only its mean.")
     oversample: int | None = Field(
@@ -77,6 +111,15 @@ class Recipe(BaseModel):
             raise ValueError('`damping_rule = "leading"` needs leading eigenvalues: raise `r` or `oversample` above 0')
         return self
 
+    @model_validator(mode="after")
+    def _byte_budgets_need_bases(self) -> Self:
+        if self.bytes_per_example is not None and self.curvature == "svd":
+            raise ValueError(
+                '`bytes_per_example` needs `curvature = "ekfac"`, whose bases tell what a component is worth; with "svd" '
+                "set `rank`"
+            )
+        return self
+
     @property
     def basis_width(self) -> int:
         """Columns k of the curvature's basis, before a layer's D bounds it."""
@@ -88,17 +131,31 @@ class Recipe(BaseModel):
     @property
     def factor_hash(self) -> str:
         """Hash of the fields that gradient factors depend on."""
-        return self._hash(_FACTOR_FIELDS)
+        return self._hash(self._factor_fields)
 
     @property
     def preconditioner_hash(self) -> str:
         """Hash of the fields that preconditioners depend on, those of the factors included."""
-        return self._hash(_FACTOR_FIELDS + _PRECONDITIONER_FIELDS)
+        return self._hash(self._factor_fields + self._preconditioner_fields)
 
     @property
     def score_hash(self) -> str:
-        """Hash of every field."""
-        return self._hash(_FACTOR_FIELDS + _PRECONDITIONER_FIELDS + _SCORE_FIELDS)
+        """Hash of every field that the scores depend on."""
+        return self._hash(self.fields_in_use)
+
+    @property
+    def fields_in_use(self) -> tuple[str, ...]:
+        """The fields that the scores depend on; the others belong to the other curvature."""
+        fields = _SCORE_FIELDS if self.curvature == "svd" else _EKFAC_SCORE_FIELDS
+        return self._factor_fields + self._preconditioner_fields + fields
+
+    @property
+    def _factor_fields(self) -> tuple[str, ...]:
+        return _FACTOR_FIELDS if self.curvature == "svd" else _FACTOR_FIELDS + _EKFAC_FACTOR_FIELDS
+
+    @property
+    def _preconditioner_fields(self) -> tuple[str, ...]:
+        return _PRECONDITIONER_FIELDS if self.curvature == "svd" else _EKFAC_PRECONDITIONER_FIELDS
 
     def _hash(self, fields: tuple[str, ...]) -> str:
         return content_hash(self.model_dump(mode="json", include=set(fields)))

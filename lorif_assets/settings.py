@@ -91,6 +91,16 @@ class BatchSettings(_Section):
 
     tokens: int = Field(8_192, ge=1, description="Tokens of one batch through the model, padding included.")
     scan_rows: int = Field(1_024, ge=1, description="Examples per block when factors are streamed.")
+    gradient_mib: int = Field(
+        256,
+        ge=1,
+        description="MiB of dense gradients of one layer at a time; a wide layer without projection has 9 MiB per example.",
+    )
+
+    @property
+    def gradient_numbers(self) -> int:
+        """FP32 numbers of the dense gradients that are held at a time."""
+        return self.gradient_mib * (1 << 20) // 4
 
 
 class EvaluationSettings(_Section):

@@ -11,14 +11,18 @@ from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
 from lorif_assets.comparison.participants import compared_versions, participants
 from lorif_assets.discovery import Discovered
 from lorif_assets.errors import MismatchError, SettingsError
+from lorif_assets.frozen_bases import bases_version
 from lorif_assets.query_files import query_source, source_version
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import stored_factor_versions
+from lorif_assets.stored_preconditioners import preconditioner_table
 from lorif_assets.versions import factor_version, preconditioner_version, score_version
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import (
     CHECKPOINTS,
+    EKFAC_PRECONDITIONERS,
+    KFAC_BASES,
     QUERY_EXAMPLES,
     QUERY_SUMMARIES,
     REPORTS,
@@ -100,6 +104,21 @@ class Staleness:
             **changed,
         }
 
+    def kfac_bases(self) -> StalePartitions:
+        """Layers of active checkpoints without K-FAC bases of this recipe and these weights; new data ask for none."""
+        if self.settings.recipe.curvature != "ekfac":
+            return {}
+        stale: dict[str, Stale] = {}
+        for record in self._records():
+            rows = self.lake.read(KFAC_BASES, ["layer", "version"], checkpoint=record.name)
+            version = bases_version(self.settings.recipe, record.weights_hash, record.tokenizer_hash)
+            stale |= differing(
+                {f"{record.name}|{layer}": version for layer in record.layer_shapes},
+                {f"{record.name}|{layer}": stored for layer, stored in rows.iter_rows()},
+                "the weights or the recipe changed",
+            )
+        return stale
+
     def gradient_factors(self) -> StalePartitions:
         """Shards of active checkpoints whose data, weights or factor recipe changed."""
         hashes = self._shard_hashes()
@@ -111,15 +130,24 @@ class Staleness:
             }
             versions = stored_factor_versions(self.lake, record.name)
             stored = {f"{record.name}|{shard}": version for shard, version in versions.items()}
-            stale |= differing(wanted, stored, "its data, the weights or the recipe changed")
+            stale |= differing(wanted, stored, "its data, the weights, the recipe or the bases changed")
         return stale
 
     def svd_preconditioners(self) -> StalePartitions:
         """Layers of active checkpoints whose state holds other data, or was fitted under another recipe."""
+        return self._preconditioners(SVD_PRECONDITIONERS)
+
+    def ekfac_preconditioners(self) -> StalePartitions:
+        """Layers of active checkpoints whose sums hold other data, or were taken in other bases or another recipe."""
+        return self._preconditioners(EKFAC_PRECONDITIONERS)
+
+    def _preconditioners(self, table: TableSchema) -> StalePartitions:
+        if table != preconditioner_table(self.settings.recipe):
+            return {}
         stale: dict[str, Stale] = {}
         for record in self._records():
             version = preconditioner_version(self.settings.recipe, record, self._shard_hashes())
-            rows = self.lake.read(SVD_PRECONDITIONERS, ["layer", "version"], checkpoint=record.name)
+            rows = self.lake.read(table, ["layer", "version"], checkpoint=record.name)
             stale |= differing(
                 {f"{record.name}|{layer}": version for layer in record.layer_shapes},
                 {f"{record.name}|{layer}": stored for layer, stored in rows.iter_rows()},

@@ -32,6 +32,10 @@ class StoredFactors:
     layer_shapes: dict[str, tuple[int, int]]
     codec: str
     projection: str
+    bases: str
+    """Fingerprint of the bases that gradients were whitened in; empty without whitening."""
+    fisher: dict[str, str]
+    """Of each shard the folder of its sums of squared rotated gradients."""
 
     @property
     def n_examples(self) -> int:
@@ -83,7 +87,7 @@ class StoredFactors:
 
 def stored_factor_versions(lake: Lake, checkpoint: str) -> dict[str, str]:
     """Return the data version of each shard whose factors are stored, as `versions.factor_version` makes it."""
-    columns = ["recipe_hash", "weights_hash", "tokenizer_hash", "shard_hash"]
+    columns = ["recipe_hash", "weights_hash", "tokenizer_hash", "shard_hash", "bases"]
     rows = lake.read(GRADIENT_FACTORS, ["shard", *columns], checkpoint=checkpoint).unique()
     return {row["shard"]: content_hash([row[column] for column in columns]) for row in rows.iter_rows(named=True)}
 
@@ -96,6 +100,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
         TableError: a shard is spread over several files, which only another writer does.
     """
     columns = ["shard", "shard_hash", "recipe_hash", "weights_hash", "tokenizer_hash", "projection", "factor_codec"]
+    columns += ["bases", "fisher"]
     rows = lake.read(GRADIENT_FACTORS, columns, checkpoint=record.name).unique().sort("shard")
     if rows.is_empty():
         raise MismatchError(
@@ -105,6 +110,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
         "recipe_hash": recipe.factor_hash,
         "weights_hash": record.weights_hash,
         "tokenizer_hash": record.tokenizer_hash,
+        "bases": record.bases,
     }
     for column, value in expected.items():
         odd = rows.filter(pl.col(column) != value)
@@ -134,6 +140,8 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
         layer_shapes=record.layer_shapes,
         codec=rows["factor_codec"][0],
         projection=rows["projection"][0],
+        bases=record.bases,
+        fisher=dict(zip(rows["shard"], rows["fisher"], strict=True)),
     )
 
 

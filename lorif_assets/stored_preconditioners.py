@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, Any
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.curvature_ledger import Ledger
 from lorif_assets.errors import MismatchError
+from lorif_assets.frozen_bases import FrozenBases
 from lorif_assets.recipe import Recipe
 from lorif_assets.stored_factors import StoredFactors
 from lorif_assets.versions import ledger_version
 from resources.lake import Lake
-from resources.schemas import SVD_PRECONDITIONERS
+from resources.schemas import EKFAC_PRECONDITIONERS, SVD_PRECONDITIONERS, TableSchema
 
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.attribution.preconditioner import Preconditioner
+    from lorif_assets.attribution.preconditioner import LayerPreconditioner
+
+
+def preconditioner_table(recipe: Recipe) -> TableSchema:
+    """Return the table that holds the preconditioners of the recipe's curvature; its asset has the same name."""
+    return EKFAC_PRECONDITIONERS if recipe.curvature == "ekfac" else SVD_PRECONDITIONERS
 
 
 @dataclass(frozen=True)
@@ -24,23 +30,34 @@ class StoredPreconditioners:
     """The preconditioner rows of one checkpoint, all layers, all fitted to the same data."""
 
     rows: Mapping[str, Mapping[str, Any]]
+    frozen: FrozenBases | None
 
-    def load(self, lake: Lake, layer: str, recipe: Recipe, device: "torch.device") -> "Preconditioner":
-        """Return one layer's preconditioner."""
-        import torch
+    def load(self, lake: Lake, layer: str, recipe: Recipe, device: "torch.device") -> "LayerPreconditioner":
+        """Return one layer's preconditioner.
 
-        from lorif_assets.attribution.curvature import Spectrum
-        from lorif_assets.attribution.preconditioner import CurvatureForm, DampingRule, Preconditioner
-
+        Raises:
+            TableError: its tensors are gone.
+        """
         row = self.rows[layer]
-        spectrum = Spectrum(
-            torch.tensor(row["eigenvalues"], dtype=torch.float64),
-            lake.read_tensors(row["state_uri"])["vectors"].to(device),
-            row["trace"],
-        )
-        return Preconditioner.from_spectrum(
-            spectrum, DampingRule(recipe.damping_rule), recipe.damping, CurvatureForm(recipe.curvature_form)
-        )
+        tensors = {name: tensor.to(device) for name, tensor in lake.read_tensors(row["state_uri"]).items()}
+        if self.frozen is None:
+            return _svd(row, tensors["vectors"], recipe)
+        from lorif_assets.attribution.kfac import EkfacPreconditioner, FisherDiagonal
+
+        fisher = FisherDiagonal(tensors["squares"], row["n_examples"])
+        return EkfacPreconditioner(self.frozen.load(lake, layer, device), fisher, recipe.fisher_damping)
+
+
+def _svd(row: Mapping[str, Any], vectors: "torch.Tensor", recipe: Recipe) -> "LayerPreconditioner":
+    import torch
+
+    from lorif_assets.attribution.curvature import Spectrum
+    from lorif_assets.attribution.preconditioner import CurvatureForm, DampingRule, Preconditioner
+
+    spectrum = Spectrum(torch.tensor(row["eigenvalues"], dtype=torch.float64), vectors, row["trace"])
+    return Preconditioner.from_spectrum(
+        spectrum, DampingRule(recipe.damping_rule), recipe.damping, CurvatureForm(recipe.curvature_form)
+    )
 
 
 def stored_preconditioners(
@@ -52,18 +69,20 @@ def stored_preconditioners(
         MismatchError: a layer has none, or one was fitted under another recipe, to other weights or to other data than
             the stored factors.
     """
-    rows = {row["layer"]: row for row in lake.read(SVD_PRECONDITIONERS, checkpoint=record.name).to_dicts()}
+    table = preconditioner_table(recipe)
+    rows = {row["layer"]: row for row in lake.read(table, checkpoint=record.name).to_dicts()}
     expected = {
         "recipe_hash": recipe.preconditioner_hash,
         "weights_hash": record.weights_hash,
         "projection": stored.projection,
         "ledger_hash": ledger_version(stored.shard_hashes),
+        **({"bases": record.bases} if record.frozen else {}),
     }
     for layer in record.layer_shapes:
         if layer not in rows:
             raise MismatchError(
-                f"the layer {layer!r} of checkpoint {record.name!r} has no preconditioner; materialize "
-                "`svd_preconditioners` for it first"
+                f"the layer {layer!r} of checkpoint {record.name!r} has no preconditioner; materialize `{table.name}` for it "
+                "first"
             )
         for column, value in expected.items():
             if rows[layer][column] != value:
@@ -75,6 +94,6 @@ def stored_preconditioners(
                         if column == "ledger_hash"
                         else ""
                     )
-                    + "; materialize `svd_preconditioners` again"
+                    + f"; materialize `{table.name}` again"
                 )
-    return StoredPreconditioners({layer: rows[layer] for layer in record.layer_shapes})
+    return StoredPreconditioners({layer: rows[layer] for layer in record.layer_shapes}, record.frozen)

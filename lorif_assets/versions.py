@@ -9,7 +9,7 @@ from lorif_assets.settings import EvaluationSettings
 
 def factor_version(recipe: Recipe, record: CheckpointRecord, shard_hash: str) -> str:
     """Return the version of one shard's gradient factors."""
-    return content_hash([recipe.factor_hash, record.weights_hash, record.tokenizer_hash, shard_hash])
+    return content_hash([recipe.factor_hash, record.weights_hash, record.tokenizer_hash, shard_hash, record.bases])
 
 
 def ledger_version(shard_hashes: Mapping[str, str]) -> str:
@@ -20,7 +20,13 @@ def ledger_version(shard_hashes: Mapping[str, str]) -> str:
 def preconditioner_version(recipe: Recipe, record: CheckpointRecord, shard_hashes: Mapping[str, str]) -> str:
     """Return the version of a checkpoint's preconditioners."""
     return content_hash(
-        [recipe.preconditioner_hash, record.weights_hash, record.tokenizer_hash, ledger_version(shard_hashes)]
+        [
+            recipe.preconditioner_hash,
+            record.weights_hash,
+            record.tokenizer_hash,
+            ledger_version(shard_hashes),
+            record.bases,
+        ]
     )
 
 

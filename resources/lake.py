@@ -158,11 +158,11 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
                 for batch in parquet.iter_batches(batch_size=rows, columns=list(columns)):
                     yield file, batch
 
-    def write_tensors(self, folder: str, tensors: Mapping[str, "torch.Tensor"]) -> str:
-        """Write tensors to a new safetensors file and return its path relative to the lake's root."""
+    def write_tensors(self, folder: str, tensors: Mapping[str, "torch.Tensor"], name: str | None = None) -> str:
+        """Write tensors to a new safetensors file, of this name if any, and return its path relative to the lake's root."""
         from safetensors.torch import save
 
-        path = f"{folder}/{uuid.uuid4().hex}.safetensors"
+        path = f"{folder}/{name or uuid.uuid4().hex}.safetensors"
         self.write_file(path, save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
         return path
 

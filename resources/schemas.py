@@ -1,7 +1,7 @@
 """The lake's tables: their columns, types and partition columns, declared once and checked on every write.
 
 `gradient_factors` is open-ended: after the columns named here it has one `large_binary` column per tracked layer, named
-by the layer's module path, that holds the bytes of u and then v of each example (row-major, codec in `factor_codec`).
+by the layer's module path, that holds the bytes of each example's factors in the layout that `factor_codec` names.
 """
 
 from collections.abc import Mapping
@@ -113,8 +113,34 @@ GRADIENT_FACTORS = TableSchema(
         projection=pa.string(),  # fingerprint of the projections
         shard_hash=pa.string(),
         factor_codec=pa.string(),
+        bases=pa.string(),  # fingerprint of the K-FAC bases that gradients were whitened in; empty without whitening
+        fisher=pa.string(),  # folder of the shard's sums of squared rotated gradients, one safetensors file per layer
     ),
     open_columns=pa.large_binary(),
+)
+
+KFAC_BASES = TableSchema(
+    "kfac_bases",
+    ("checkpoint",),
+    _schema(
+        checkpoint=pa.string(),
+        layer=pa.string(),
+        d1=pa.int32(),
+        d2=pa.int32(),
+        rank=pa.int32(),  # components that an example keeps in this layer
+        bytes_per_example=pa.int64(),  # of those components
+        n_examples=pa.int64(),
+        n_tokens=pa.int64(),
+        labels=pa.string(),  # data | model
+        half_agreement=pa.float64(),  # how well bases of one half of the sample diagonalise the other half's, 0 to 1
+        uri=pa.string(),  # safetensors file, relative to the lake root: q_in, q_out, a, b
+        fingerprint=pa.string(),  # hash of the bases and ranks of all layers of the checkpoint
+        sample_hash=pa.string(),  # of the examples that they were fitted to
+        version=pa.string(),  # hash of what asks for a new fit: recipe and weights, not the data
+        recipe_hash=pa.string(),
+        weights_hash=pa.string(),
+        projection=pa.string(),
+    ),
 )
 
 SVD_PRECONDITIONERS = TableSchema(
@@ -139,6 +165,30 @@ SVD_PRECONDITIONERS = TableSchema(
         recipe_hash=pa.string(),
         weights_hash=pa.string(),
         projection=pa.string(),
+    ),
+)
+
+EKFAC_PRECONDITIONERS = TableSchema(
+    "ekfac_preconditioners",
+    ("checkpoint", "layer"),
+    _schema(
+        checkpoint=pa.string(),
+        layer=pa.string(),
+        d1=pa.int32(),
+        d2=pa.int32(),
+        eigenvalues=pa.list_(pa.float64()),  # the largest entries of Lam, at most 256
+        trace=pa.float64(),  # sum of Lam
+        damping=pa.float64(),
+        n_examples=pa.int64(),
+        state_uri=pa.string(),  # safetensors file, relative to the lake root: `squares`, sums of R * R in FP64
+        ledger=pa.string(),  # JSON: {shard: {shard_hash, path, rows}} of the data that the sums hold
+        ledger_hash=pa.string(),
+        state_version=pa.string(),  # hash of what the sums depend on besides the data
+        version=pa.string(),  # hash of all that the row is computed from
+        recipe_hash=pa.string(),
+        weights_hash=pa.string(),
+        projection=pa.string(),
+        bases=pa.string(),  # fingerprint of the K-FAC bases
     ),
 )
 
@@ -333,8 +383,10 @@ TABLES: Mapping[str, TableSchema] = {
         QUERY_EXAMPLES,
         REJECTED,
         CHECKPOINTS,
+        KFAC_BASES,
         GRADIENT_FACTORS,
         SVD_PRECONDITIONERS,
+        EKFAC_PRECONDITIONERS,
         QUERY_SCORES,
         QUERY_SUMMARIES,
         REPORTS,

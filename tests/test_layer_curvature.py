@@ -45,6 +45,8 @@ class FactorLake:
             "projection": "p",
             "shard_hash": content_hash(rows.tolist()),
             "factor_codec": "fp32",
+            "bases": "",
+            "fisher": "",
         }
         n = len(rows)
         table = pa.table(

@@ -20,6 +20,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "factor_dtype": ("fp32", "factors"),
     "model_dtype": ("bfloat16", "factors"),
     "max_length": (128, "factors"),
+    "curvature": ("ekfac", "factors"),
     "r": (64, "preconditioners"),
     "oversample": (10, "preconditioners"),
     "refinements": (1, "preconditioners"),
@@ -28,6 +29,15 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "curvature_form": ("truncated", "scores"),
     "top_k": (10, "scores"),
 }
+# Fields of the curvature `ekfac`: without it they change nothing.
+EKFAC_FIELDS: dict[str, tuple[Any, str]] = {
+    "bytes_per_example": (10_000, "factors"),
+    "kfac_examples": (100, "factors"),
+    "kfac_labels": ("model", "factors"),
+    "whitening_damping": (0.5, "factors"),
+    "fisher_damping": (0.5, "preconditioners"),
+}
+SVD_FIELDS = ("r", "oversample", "refinements", "damping_rule", "damping", "curvature_form")
 CHANGES = {
     "factors": {"factors", "preconditioners", "scores"},
     "preconditioners": {"preconditioners", "scores"},
@@ -45,9 +55,25 @@ def hashes(recipe: Recipe) -> dict[str, str]:
 
 @pytest.mark.parametrize("field", Recipe.model_fields)
 def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(field: str) -> None:
-    value, stage = FIELDS[field]
-    default, changed = hashes(Recipe()), hashes(Recipe(**{field: value}))
+    base = {"curvature": "ekfac"} if field in EKFAC_FIELDS else {}
+    value, stage = {**FIELDS, **EKFAC_FIELDS}[field]
+    default, changed = hashes(Recipe(**base)), hashes(Recipe(**{**base, field: value}))
     assert {name for name in default if default[name] != changed[name]} == CHANGES[stage]
+
+
+@pytest.mark.parametrize(
+    ("curvature", "field"),
+    [("svd", field) for field in EKFAC_FIELDS if field != "bytes_per_example"]
+    + [("ekfac", field) for field in SVD_FIELDS],
+)
+def test_a_field_of_the_other_curvature_changes_no_hash(curvature: str, field: str) -> None:
+    value, _ = {**FIELDS, **EKFAC_FIELDS}[field]
+    assert hashes(Recipe(curvature=curvature, **{field: value})) == hashes(Recipe(curvature=curvature))
+
+
+def test_a_byte_budget_needs_bases() -> None:
+    with pytest.raises(ValueError, match='`bytes_per_example` needs `curvature = "ekfac"`'):
+        Recipe(bytes_per_example=1_000)
 
 
 def test_stages_never_share_a_hash() -> None:

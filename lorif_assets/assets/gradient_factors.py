@@ -1,8 +1,9 @@
 """Gradient factors: one forward and backward pass per example, kept as rank-c factors of its projected gradients."""
 
 import time
+import uuid
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from lorif_assets import partitions
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import training_examples
+from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
@@ -19,6 +21,7 @@ from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.corpus.rejected import rejected_table
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.factor_rows import factor_rows
+from lorif_assets.layer_fisher import write_shard_squares
 from lorif_assets.progress import Progress
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import stored_factor_versions
@@ -28,6 +31,9 @@ from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import GRADIENT_FACTORS, TRAINING_EXAMPLES
 from resources.tracking import TrackedRun, Tracking
+
+if TYPE_CHECKING:
+    from lorif_assets.attribution.kfac import KfacBases
 
 
 class FactorConfig(dg.Config):
@@ -43,6 +49,7 @@ class FactorConfig(dg.Config):
     deps=[
         dg.AssetDep(training_examples, partition_mapping=partitions.same(partitions.SHARD)),
         dg.AssetDep(checkpoints, partition_mapping=partitions.same(partitions.CHECKPOINT)),
+        dg.AssetDep(kfac_bases, partition_mapping=partitions.whole_checkpoint()),
     ],
     backfill_policy=dg.BackfillPolicy.single_run(),
     output_required=False,
@@ -61,7 +68,7 @@ def gradient_factors(
     devices: Devices,
     tracking: Tracking,
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Rank-c factors of every example's gradient in every tracked layer.
+    """Rank-c factors of every example's gradient in every tracked layer; with EK-FAC, of the whitened gradient.
 
     A run of many shards loads each checkpoint once, commits each shard as it is finished, and leaves out those that are
     there already: a killed run goes on where it stopped.
@@ -69,6 +76,10 @@ def gradient_factors(
     commits = PartitionCommits(context)
     for name, shards in partitions.by_checkpoint(context.partition_keys, partitions.SHARD).items():
         record = checkpoint_record(lake, name, settings.recipe)
+        if settings.recipe.curvature == "ekfac" and not record.frozen:
+            raise MismatchError(
+                f"the checkpoint {name!r} has no K-FAC bases of this recipe and these weights; materialize `kfac_bases` first"
+            )
         stored = {} if config.recompute else stored_factor_versions(lake, name)
         wanted = {shard: factor_version(settings.recipe, record, _shard_hash(lake, shard)) for shard in shards}
         to_do = [shard for shard in shards if stored.get(shard) != wanted[shard]]
@@ -83,10 +94,12 @@ def gradient_factors(
             tracking.materialization(name, "gradient_factors", tags, settings.recipe.model_dump()) as run,
         ):
             attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+            frozen = record.frozen
+            bases = {layer: frozen.load(lake, layer, device) for layer in record.layer_shapes} if frozen else {}
             failed: dict[str, Exception] = {}
             for index, shard in enumerate(to_do):
                 try:
-                    version, metadata = _materialize_shard(context, settings, lake, attributed, shard)
+                    version, metadata = _materialize_shard(context, settings, lake, attributed, bases, shard)
                 except (LorifError, RuntimeError) as error:
                     # One bad shard must not keep the others from being computed.
                     context.log.exception(f"{shards[shard]} failed; going on with the next shard")
@@ -107,7 +120,12 @@ def _shard_hash(lake: Lake, shard: str) -> str:
 
 
 def _materialize_shard(
-    context: dg.AssetExecutionContext, settings: Settings, lake: Lake, attributed: AttributedModel, shard: str
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    lake: Lake,
+    attributed: AttributedModel,
+    bases: "Mapping[str, KfacBases]",
+    shard: str,
 ) -> tuple[str, dict[str, Any]]:
     """Compute and store one shard, and return the data version of what was read, and the metadata."""
     examples = lake.read(TRAINING_EXAMPLES, shard=shard).sort("row")
@@ -118,10 +136,13 @@ def _materialize_shard(
     started = time.monotonic()
     tokens = sum(len(example.input_ids) for example in tokenized.examples)
     with Progress(context.log, f"{attributed.record.name} {shard}", tokens, "tok") as progress:
-        rows, not_finite = factor_rows(attributed, tokenized.examples, settings.batch.tokens, progress)
+        factors = factor_rows(attributed, tokenized.examples, bases, settings.batch, progress)
     seconds = time.monotonic() - started
     record, shard_hash = attributed.record, str(examples["shard_hash"][0])
-    rejected = pa.concat_tables([tokenized.rejected, rejected_table(not_finite)])
+    rejected = pa.concat_tables([tokenized.rejected, rejected_table(factors.not_finite)])
+    fisher = f"fisher_sums/{record.name}/{uuid.uuid4().hex}" if bases else ""
+    for layer, squares in factors.squares.items():
+        write_shard_squares(lake, fisher, layer, squares)
     constants = {
         "checkpoint": record.name,
         "shard": shard,
@@ -131,9 +152,11 @@ def _materialize_shard(
         "projection": attributed.projection,
         "shard_hash": shard_hash,
         "factor_codec": settings.recipe.factor_dtype,
+        "bases": record.bases,
+        "fisher": fisher,
     }
     replace_rejected(lake, "gradient_factors", f"{record.name}|{shard}", rejected)
-    rows = with_constants(rows, constants)
+    rows = with_constants(factors.rows, constants)
     lake.replace(GRADIENT_FACTORS, {"checkpoint": record.name, "shard": shard}, rows)
     factor_bytes = sum(pc.sum(pc.binary_length(rows[layer])).as_py() for layer in record.layer_shapes)
     metadata = {

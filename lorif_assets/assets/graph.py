@@ -3,7 +3,9 @@
 from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import query_examples, training_examples
+from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.linear_datamodeling_score import linear_datamodeling_score
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.query_scores import query_scores
@@ -18,8 +20,10 @@ ASSETS = (
     training_examples,
     query_examples,
     checkpoints,
+    kfac_bases,
     gradient_factors,
     svd_preconditioners,
+    ekfac_preconditioners,
     query_scores,
     attribution_report,
     checkpoint_comparison,

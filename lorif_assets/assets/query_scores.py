@@ -8,6 +8,7 @@ import polars as pl
 
 from lorif_assets import partitions
 from lorif_assets.assets.corpus import query_examples
+from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected
@@ -34,6 +35,7 @@ from resources.tracking import Tracking
     deps=[
         dg.AssetDep(gradient_factors, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(svd_preconditioners, partition_mapping=partitions.whole_checkpoint()),
+        dg.AssetDep(ekfac_preconditioners, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(query_examples, partition_mapping=partitions.same(partitions.QUERY_SET)),
     ],
     pool="gpu",

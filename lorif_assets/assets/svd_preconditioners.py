@@ -1,6 +1,6 @@
 """SVD preconditioners: each layer's curvature over all training examples, as leading eigenpairs and a mean tail."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import dagster as dg
@@ -9,7 +9,7 @@ from lorif_assets import partitions
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
 from lorif_assets.errors import MismatchError
 from lorif_assets.layer_curvature import renew_layer
 from lorif_assets.progress import Progress
@@ -43,18 +43,19 @@ def svd_preconditioners(
     devices: Devices,
     tracking: Tracking,
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """A layer's curvature H = sum of g g^T over the factorised gradients: leading eigenpairs, trace and damping."""
+    """A layer's curvature H = sum of g g^T over the factorised gradients: leading eigenpairs, trace and damping.
+
+    With the curvature `ekfac` there is nothing to do.
+    """
+    if settings.recipe.curvature != "svd":
+        context.log.info(f'nothing to do: recipe.curvature is "{settings.recipe.curvature}"')
+        return
     from lorif_assets.report.plots import spectrum_png
 
     commits = PartitionCommits(context)
     for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
         record = checkpoint_record(lake, name, settings.recipe)
-        unknown = layers.keys() - record.layer_shapes.keys()
-        if unknown:
-            raise MismatchError(
-                f"the checkpoint {name!r} has no tracked layer {min(unknown)!r}; partitions of layers are those of all "
-                "checkpoints together. Choose this checkpoint's own layers"
-            )
+        refuse_other_layers(record, layers)
         stored = stored_factors(lake, record, settings.recipe)
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
         spectra = []
@@ -71,7 +72,7 @@ def svd_preconditioners(
                 spectra.append(spectrum)
                 progress.advance(stored.n_examples)
                 if run:
-                    run.metrics(_figures(spectrum), index)
+                    run.metrics(spectrum_figures(spectrum), index)
                 yield from commits.commit(
                     key,
                     preconditioner_version(settings.recipe, record, stored.shard_hashes),
@@ -83,19 +84,35 @@ def svd_preconditioners(
                         "d1": spectrum.d1,
                         "d2": spectrum.d2,
                         "r": spectrum.r,
-                        **_figures(spectrum),
-                        "spectrum": dg.MetadataValue.md(_inline_picture(spectrum_png([spectrum]))),
+                        **spectrum_figures(spectrum),
+                        "spectrum": dg.MetadataValue.md(inline_picture(spectrum_png([spectrum]))),
                     },
                 )
             if run:
                 run.image(spectrum_png(spectra), "spectra.png")
 
 
-def _figures(spectrum: LayerSpectrum) -> dict[str, float]:
+def refuse_other_layers(record: CheckpointRecord, layers: Iterable[str]) -> None:
+    """Refuse layers that a checkpoint does not have.
+
+    Raises:
+        MismatchError: one is among them.
+    """
+    unknown = set(layers) - record.layer_shapes.keys()
+    if unknown:
+        raise MismatchError(
+            f"the checkpoint {record.name!r} has no tracked layer {min(unknown)!r}; partitions of layers are those of all "
+            "checkpoints together. Choose this checkpoint's own layers"
+        )
+
+
+def spectrum_figures(spectrum: LayerSpectrum) -> dict[str, float]:
+    """Return what is tracked of a layer's curvature."""
     return {"captured_energy": spectrum.captured_energy, "trace": spectrum.trace, "damping": spectrum.damping}
 
 
-def _inline_picture(png: bytes) -> str:
+def inline_picture(png: bytes) -> str:
+    """Return a picture of a spectrum as Markdown that needs no other file."""
     import base64
 
     return f"![spectrum](data:image/png;base64,{base64.b64encode(png).decode()})"

@@ -6,7 +6,8 @@ weight is frozen and the input embeddings are made to require grad.
 """
 
 import inspect
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -61,6 +62,32 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
     return losses.sum(dim=1)
 
 
+TokenCalls = Sequence[tuple[Float[Tensor, "B T d1"], Float[Tensor, "B T d2"]]]
+"""A layer's projected inputs and output gradients, one pair for each of its calls in the forward pass."""
+
+TokenObserver = Callable[[str, TokenCalls], None]
+GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
+
+
+def example_gradients(calls: TokenCalls, rows: slice = slice(None)) -> Float[Tensor, "b d1 d2"]:
+    """Return G = sum over calls and tokens of (x P_in) (dy P_out)^T for some examples of a batch."""
+    (x, dy), *others = calls
+    total = torch.einsum("bti,bto->bio", x[rows], dy[rows])
+    for x, dy in others:
+        total += torch.einsum("bti,bto->bio", x[rows], dy[rows])
+    return total
+
+
+def sampled_labels(
+    logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"], generator: torch.Generator
+) -> Int[Tensor, "B T"]:
+    """Return labels drawn from the model's distribution, at the same target positions."""
+    chances = torch.softmax(logits[:, :-1].float(), dim=-1).flatten(0, 1)
+    drawn = torch.multinomial(chances, 1, generator=generator).view(labels[:, 1:].shape)
+    is_target = labels[:, 1:] != IGNORED_LABEL
+    return torch.cat([labels[:, :1], labels[:, 1:].where(~is_target, drawn)], dim=1)
+
+
 class GradientCollector:
     """Collects the projected gradients of a causal language model's examples, batch by batch.
 
@@ -91,7 +118,10 @@ class GradientCollector:
             self._layers.append((module, projection.to(weight.device, dtype)))
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._batch_shape = (0, 0)
-        self._gradients: dict[str, Tensor] = {}
+        self._observer: TokenObserver = _nothing
+        self._seen: set[str] = set()
+        self._calls: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._open_calls: Counter[str] = Counter()
         self._handles: list[RemovableHandle] = []
         self._trainable: list[nn.Parameter] = []
         self._in_training: list[nn.Module] = []
@@ -121,12 +151,59 @@ class GradientCollector:
             module.training = True
 
     def collect(self, batch: TokenBatch) -> BatchGradients:
-        """Run one forward and one backward pass over a batch.
+        """Run one forward and one backward pass over a batch, and return all gradients at once.
 
         Raises:
             LayerError: a tracked layer was not called, or its input is not one row per token of the batch.
         """
-        self._gradients = {}
+        gradients: dict[str, Tensor] = {}
+        losses = self.observe(batch, lambda layer, calls: gradients.update({layer: example_gradients(calls)}))
+        return BatchGradients(losses, gradients)
+
+    def stream(self, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> Float[Tensor, " B"]:
+        """Run one forward and one backward pass, and hand each layer's gradients on as soon as they are known.
+
+        Args:
+            batch: the examples.
+            sink: takes a layer's name, a slice of the batch and its gradients [b, d1, d2]. A layer's come one slice after
+                the other; nothing keeps a gradient but what the sink keeps.
+            max_numbers: numbers of one slice's gradients; an example that alone has more is a slice of its own.
+
+        Returns:
+            The losses.
+
+        Raises:
+            LayerError: as `collect`.
+        """
+
+        def observer(layer: str, calls: TokenCalls) -> None:
+            (x, dy), *_ = calls
+            step = max(1, max_numbers // (x.shape[2] * dy.shape[2]))
+            for start in range(0, x.shape[0], step):
+                rows = slice(start, min(start + step, x.shape[0]))
+                sink(layer, rows, example_gradients(calls, rows))
+
+        return self.observe(batch, observer)
+
+    def observe(
+        self, batch: TokenBatch, observer: TokenObserver, labels_of_the_model: torch.Generator | None = None
+    ) -> Float[Tensor, " B"]:
+        """Run one forward and one backward pass, and show each layer's projected inputs and output gradients.
+
+        Args:
+            batch: the examples.
+            observer: takes a layer's name and, for each of its calls in the forward pass, x P_in [B, T, d1] and
+                dy P_out [B, T, d2]; called once per layer, during the backward pass.
+            labels_of_the_model: draw the labels of the target tokens from the model's own distribution with this
+                generator; default: those of the batch.
+
+        Returns:
+            The losses.
+
+        Raises:
+            LayerError: as `collect`.
+        """
+        self._observer, self._seen, self._calls, self._open_calls = observer, set(), {}, Counter()
         self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
         # With padding on the left the first token of an example follows padding, which predicts nothing.
         follows_token = functional.pad(batch.attention_mask[:, :-1], (1, 0))
@@ -139,37 +216,49 @@ class GradientCollector:
                 use_cache=False,
                 **({"position_ids": positions} if self._takes_positions else {}),
             )
-            losses = token_summed_losses(output.logits, labels.to(output.logits.device))
+            labels = labels.to(output.logits.device)
+            if labels_of_the_model is not None:
+                labels = sampled_labels(output.logits.detach(), labels, labels_of_the_model)
+            losses = token_summed_losses(output.logits, labels)
             losses.sum().backward()
-        missing = [p.layer.name for _, p in self._layers if p.layer.name not in self._gradients]
+        # A call that the loss does not depend on has no gradient, and leaves its layer's others waiting.
+        for layer in list(self._calls):
+            self._show(layer)
+        missing = [p.layer.name for _, p in self._layers if p.layer.name not in self._seen]
         if missing:
             raise LayerError(
                 f"layer {missing[0]!r} got no gradient ({len(missing)} such): the forward pass does not call it, or "
                 "the loss does not depend on it. Take it out with `recipe.exclude_layers`"
             )
-        gradients, self._gradients = self._gradients, {}
-        return BatchGradients(losses.detach(), gradients)
+        return losses.detach()
 
     def _forward_hook(self, projection: LayerProjection) -> Any:
+        name = projection.layer.name
+
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if not output.requires_grad:
                 return
             x = self._per_example(inputs[0].detach(), projection)
             x = x.to(_compute_dtype(x))
             projected_input = x if projection.p_in is None else x @ projection.p_in
+            self._open_calls[name] += 1
 
             def on_output_gradient(dy: Tensor) -> None:
                 dy = self._per_example(dy, projection)
                 dy = dy.to(_compute_dtype(dy))
                 projected = dy if projection.p_out is None else dy @ projection.p_out
-                g = torch.einsum("bti,bto->bio", projected_input, projected)
-                name = projection.layer.name
-                # A module that a forward pass calls more than once has the sum of its calls as gradient.
-                self._gradients[name] = self._gradients[name] + g if name in self._gradients else g
+                self._calls.setdefault(name, []).append((projected_input, projected))
+                self._open_calls[name] -= 1
+                if not self._open_calls[name]:
+                    self._show(name)
 
             output.register_hook(on_output_gradient)
 
         return hook
+
+    def _show(self, layer: str) -> None:
+        self._seen.add(layer)
+        self._observer(layer, self._calls.pop(layer))
 
     def _per_example(self, x: Tensor, projection: LayerProjection) -> Tensor:
         """Return x as [B, T, width]; some models flatten batch and tokens before a linear layer, or have heads of 1."""
@@ -180,6 +269,10 @@ class GradientCollector:
             f"layer {projection.layer.name!r} got a tensor of shape {list(x.shape)} for a batch of {b} examples of {t} "
             "tokens: its rows are not the batch's tokens (a routed expert?). Take it out with `recipe.exclude_layers`"
         )
+
+
+def _nothing(_layer: str, _calls: TokenCalls) -> None:
+    return None
 
 
 def _require_grad(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

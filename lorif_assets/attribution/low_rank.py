@@ -1,5 +1,6 @@
 """Rank-c factors of projected gradients, G ~ u v^T, by batched block power iteration (method: stage 1)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,12 @@ class GradientFactors:
     def dense(self) -> Float[Tensor, "n D"]:
         """Return vec(u v^T), row-major: [n, d1 d2]."""
         return torch.einsum("nic,njc->nij", self.u, self.v).flatten(1)
+
+    def blocks(self, max_numbers: int) -> "Iterator[GradientFactors]":
+        """Yield the factors of as many examples at a time as have `max_numbers` dense numbers, at least of one."""
+        rows = max(1, max_numbers // (self.u.shape[1] * self.v.shape[1]))
+        for u, v in zip(self.u.split(rows), self.v.split(rows), strict=True):
+            yield GradientFactors(u, v)
 
     def squared_norms(self) -> Float[Tensor, " n"]:
         """Return ||u v^T||_F^2 of each example, in FP64, exactly from the factors: sum((u^T u) * (v^T v))."""
@@ -46,13 +53,31 @@ def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int) -> GradientFac
     g = gradients.to(torch.promote_types(gradients.dtype, torch.float32))
     n, d1, d2 = g.shape
     c = min(c, d1, d2)
+    # Gradients of any size: norms square their numbers. A power of two keeps every digit.
+    size = torch.exp2(g.abs().amax(dim=(1, 2), keepdim=True).frexp().exponent.clamp(-120, 120))
+    g = g / size
     generator = torch.Generator().manual_seed(_START_SEED)
     start = torch.randn(d2, c, generator=generator, dtype=torch.float32)
     v = _orthonormal(start.to(g).expand(n, d2, c))
     for _ in range(power_iterations(c)):
         u = _orthonormal(g @ v)
         v = _orthonormal(g.mT @ u)
-    return GradientFactors(u=g @ v, v=v)
+    return GradientFactors(u=(g @ v) * size, v=v)
+
+
+def singular_factors(factors: GradientFactors) -> GradientFactors:
+    """Return the same products u v^T with orthogonal columns in u too, largest first: u = U diag(s), v = V of the SVD.
+
+    v must have orthonormal columns, as `low_rank_factors` gives it.
+    """
+    if factors.u.shape[2] == 1:
+        return factors
+    # The turn that diagonalises u^T u; FP64, because squaring halves the digits.
+    u = factors.u.double()
+    size = u.abs().amax(dim=(1, 2), keepdim=True)
+    u = u / size.where(size > 0, 1.0)
+    turn = torch.linalg.eigh(u.mT @ u).eigenvectors.flip(2).to(factors.u.dtype)
+    return GradientFactors(factors.u @ turn, factors.v @ turn)
 
 
 def _orthonormal(x: Float[Tensor, "n d c"]) -> Float[Tensor, "n d c"]:

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from lorif_assets.attribution.low_rank import GradientFactors
 
+# Numbers of one dense block of gradients [n, D]: 64 MiB in FP32.
+_BLOCK_NUMBERS = 1 << 24
+
 
 def block_scores(
     queries: Mapping[str, Float[Tensor, "Q D"]], factors: Mapping[str, GradientFactors]
@@ -29,12 +32,17 @@ def block_scores(
     if queries.keys() != factors.keys():
         odd = sorted(queries.keys() ^ factors.keys())
         raise ValueError(f"queries and factors name different layers, for instance {odd[0]!r}")
-    # Rebuilding u v^T costs n c D once; the product with Q queries is then Q n D, whatever c is.
-    terms = (queries[layer] @ factors[layer].dense().mT for layer in queries)
+    terms = (_layer_scores(queries[layer], factors[layer]) for layer in queries)
     total = next(terms)
     for term in terms:
         total = total + term
     return total
+
+
+def _layer_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -> Float[Tensor, "Q n"]:
+    # Rebuilding u v^T costs n c D once; the product with Q queries is then Q n D, whatever c is. Without a projection
+    # D is millions: a block at a time.
+    return torch.cat([queries @ block.dense().mT for block in factors.blocks(_BLOCK_NUMBERS)], dim=1)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.passages import passage_metadata, passage_text, passages
 from lorif_assets.recipe import Recipe
 from lorif_assets.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent
+from lorif_assets.stored_preconditioners import preconditioner_table
 from resources.lake import Lake
-from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS
+from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES
 
 _SHOWN = 10
 
@@ -50,7 +51,7 @@ def assemble(
             )
         )
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
-    layers = lake.read(SVD_PRECONDITIONERS, checkpoint=record.name)
+    layers = lake.read(preconditioner_table(recipe), checkpoint=record.name)
     order = {layer: index for index, layer in enumerate(record.layer_shapes)}
     return ReportContent(
         checkpoint=record.name,
@@ -63,7 +64,7 @@ def assemble(
         recipe={
             key.replace("_", " "): value if isinstance(value, str | int | float) else ", ".join(map(str, value))
             for key, value in recipe
-            if value not in (None, ())
+            if key in recipe.fields_in_use and value not in (None, ())
         },
         layers=tuple(
             layer_spectrum(row)
@@ -93,16 +94,16 @@ def assemble(
 
 
 def layer_spectrum(row: Mapping[str, Any]) -> LayerSpectrum:
-    """Return a row of `svd_preconditioners` as the report shows it."""
+    """Return a row of the preconditioners as the report shows it; EK-FAC keeps all of its eigenvalues."""
     return LayerSpectrum(
         layer=row["layer"],
         d1=row["d1"],
         d2=row["d2"],
-        r=row["r"],
-        eigenvalues=tuple(row["eigenvalues"][: row["r"]]),
+        r=row.get("r", row["d1"] * row["d2"]),
+        eigenvalues=tuple(row["eigenvalues"][: row.get("r")]),
         trace=row["trace"],
         damping=row["damping"],
-        captured_energy=row["captured_energy"],
+        captured_energy=row.get("captured_energy", 1.0),
     )
 
 

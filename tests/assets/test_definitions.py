@@ -54,4 +54,10 @@ def test_an_asset_says_what_it_is_who_owns_it_and_which_columns_it_writes(asset:
 
 def test_assets_that_use_the_model_share_the_gpu_pool() -> None:
     pools = {asset.key.to_user_string() for asset in ASSETS if asset.op.pool == "gpu"}
-    assert pools == {"gradient_factors", "svd_preconditioners", "query_scores"}
+    assert pools == {
+        "kfac_bases",
+        "gradient_factors",
+        "svd_preconditioners",
+        "ekfac_preconditioners",
+        "query_scores",
+    }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorif_assets.attribution.gradients import BatchGradients, GradientCollector, TokenBatch
+from lorif_assets.attribution.gradients import GradientCollector, GradientSink, TokenBatch
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.factor_rows import factor_rows
 from lorif_assets.stored_factors import stored_factor_versions
@@ -181,15 +181,18 @@ def test_weights_that_are_not_finite_are_an_error_and_the_table_stays(private_pr
 @pytest.fixture
 def one_bad_gradient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Puts a value into one number of one layer's gradient of the example that comes first in each batch."""
-    collect = GradientCollector.collect
+    stream = GradientCollector.stream
 
     def install(value: float) -> None:
-        def damaged(self: GradientCollector, batch: TokenBatch) -> BatchGradients:
-            found = collect(self, batch)
-            found.gradients[LAYERS[2]][0, 0, 0] = value
-            return found
+        def damaged(self: GradientCollector, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> torch.Tensor:
+            def spoiling(layer: str, rows: slice, gradients: torch.Tensor) -> None:
+                if layer == LAYERS[2] and rows.start == 0:
+                    gradients[0, 0, 0] = value
+                sink(layer, rows, gradients)
 
-        monkeypatch.setattr(GradientCollector, "collect", damaged)
+            return stream(self, batch, spoiling, max_numbers)
+
+        monkeypatch.setattr(GradientCollector, "stream", damaged)
 
     return install
 

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -56,6 +56,33 @@ def autograd_gradients(
     return {name: torch.stack(gradients) for name, gradients in rows.items()}
 
 
+def token_covariances(
+    model: nn.Module, examples: Sequence[Example], projections: Sequence[LayerProjection]
+) -> dict[str, tuple[Tensor, Tensor, int]]:
+    """Sums over tokens of x~ x~^T and y~ y~^T in FP64 and the tokens, each example alone and unpadded."""
+    model = copy.deepcopy(model).double().eval()
+    modules = dict(model.named_modules())
+    found = {p.layer.name: [torch.zeros(p.d1, p.d1).double(), torch.zeros(p.d2, p.d2).double(), 0] for p in projections}
+    for ids, labels in examples:
+        seen: dict[str, tuple[Tensor, Tensor]] = {}
+        hooks = [modules[name].register_forward_hook(_keeping(seen, name)) for name in found]
+        loss = token_loss(model(input_ids=torch.tensor([ids])).logits[0], labels)
+        for hook in hooks:
+            hook.remove()
+        for projection in projections:
+            name = projection.layer.name
+            x, y = seen[name]
+            (dy,) = torch.autograd.grad(loss, y, retain_graph=True)
+            p_in, p_out = dense_projection(projection)
+            x, dy = x[0].detach() @ p_in, dy[0] @ p_out
+            found[name] = [found[name][0] + x.T @ x, found[name][1] + dy.T @ dy, found[name][2] + len(ids)]
+    return {name: tuple(sums) for name, sums in found.items()}
+
+
+def _keeping(seen: dict[str, tuple[Tensor, Tensor]], name: str) -> Callable[..., None]:
+    return lambda _module, inputs, output: seen.update({name: (inputs[0], output)})
+
+
 def dense_projection(projection: LayerProjection) -> tuple[Tensor, Tensor]:
     """P_in and P_out in FP64, the identity written out."""
     return tuple(
@@ -97,10 +124,30 @@ def decode_with_numpy(data: bytes, codec: str, d1: int, d2: int) -> tuple[np.nda
     """One example's u [d1, c] and v [d2, c] from the documented bytes, with numpy alone."""
     if codec == "bf16":  # the upper half of a little-endian FP32
         numbers = (np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16).view(np.float32)
-    else:
+    elif codec == "fp32":
         numbers = np.frombuffer(data, dtype="<f4")
+    else:
+        return _decode_records(data, codec, d1, d2)
     c = len(numbers) // (d1 + d2)
     return numbers[: d1 * c].reshape(d1, c), numbers[d1 * c :].reshape(d2, c)
+
+
+def _decode_records(data: bytes, codec: str, d1: int, d2: int) -> tuple[np.ndarray, np.ndarray]:
+    per_byte = {"int8": 1, "int4": 2, "sign": 8}[codec]
+    first, second = -(-d1 // per_byte), -(-d2 // per_byte)
+    u, v = [], []
+    for start in range(0, len(data), 4 + first + second):
+        (scale,) = np.frombuffer(data, "<f4", 1, start)
+        for side, offset, count, d in ((u, start + 4, first, d1), (v, start + 4 + first, second, d2)):
+            packed = np.frombuffer(data, np.uint8, count, offset)
+            if codec == "int8":
+                codes = packed.view(np.int8)
+            elif codec == "int4":
+                codes = np.stack([packed & 15, packed >> 4], 1).ravel().astype(np.int8) - 8
+            else:
+                codes = np.unpackbits(packed, bitorder="little").astype(np.int8) * 2 - 1
+            side.append(codes[:d] * np.sqrt(scale))
+    return np.stack(u, 1), np.stack(v, 1)
 
 
 # --- Curvature and scores ----------------------------------------------------------------------------------------

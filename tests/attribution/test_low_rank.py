@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lorif_assets.attribution.low_rank import GradientFactors, low_rank_factors, power_iterations
+from lorif_assets.attribution.low_rank import GradientFactors, low_rank_factors, power_iterations, singular_factors
 from tests.attribution.references import best_rank_error, gradient_matrix, relative_error
 
 
@@ -80,6 +80,18 @@ def test_factors_follow_the_scale_of_the_gradient(c, scale):
     plain, scaled = low_rank_factors(gradients, c), low_rank_factors(gradients * scale, c)
     assert relative_error(scaled.dense() / scale, plain.dense()) < 1e-4
     assert_orthonormal(scaled.v)
+
+
+@pytest.mark.parametrize("c", [1, 3, 4])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_singular_factors_have_the_singular_values_as_norms_largest_first(c, scale):
+    gradients = decaying_gradients(3, 6, 4, 1.0)
+    factors = low_rank_factors(gradients * scale, c)
+    singular = singular_factors(factors)
+    norms = torch.linalg.vector_norm(singular.u / scale, dim=1)
+    assert relative_error(norms, torch.linalg.svdvals(gradients)[:, :c]) < 1e-3
+    assert relative_error(singular.dense() / scale, factors.dense() / scale) < 1e-5
+    assert_orthonormal(singular.v)
 
 
 def test_an_examples_factors_depend_on_it_alone():

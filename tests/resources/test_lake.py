@@ -59,6 +59,8 @@ def factors(checkpoint: str, shard: str, values: dict[str, Sequence[bytes]], *, 
         "projection": "p",
         "shard_hash": "s",
         "factor_codec": "fp32",
+        "bases": "",
+        "fisher": "",
     }
     rows = [{**fixed, "example_id": f"{shard}/{i}", "row": i} for i in range(n)]
     table = pa.Table.from_pylist(rows, GRADIENT_FACTORS.columns)

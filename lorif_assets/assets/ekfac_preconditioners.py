@@ -1,0 +1,91 @@
+"""EK-FAC preconditioners: each layer's eigenvalues in the K-FAC bases, over all training examples."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from lorif_assets import partitions
+from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.kfac_bases import kfac_bases
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.svd_preconditioners import inline_picture, refuse_other_layers, spectrum_figures
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.layer_fisher import renew_fisher
+from lorif_assets.progress import Progress
+from lorif_assets.report.assembly import layer_spectrum
+from lorif_assets.settings import Settings
+from lorif_assets.stored_factors import stored_factors
+from lorif_assets.versions import preconditioner_version
+from resources.devices import Devices
+from resources.lake import Lake
+from resources.schemas import EKFAC_PRECONDITIONERS
+from resources.tracking import Tracking
+
+
+@dg.asset(
+    group_name="attribution",
+    partitions_def=partitions.checkpoint_by_layer,
+    deps=[
+        dg.AssetDep(gradient_factors, partition_mapping=partitions.whole_checkpoint()),
+        dg.AssetDep(kfac_bases),
+    ],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    pool="gpu",
+    code_version="1",
+    owners=OWNERS,
+    kinds={"torch", "deltalake"},
+    metadata=table_metadata(EKFAC_PRECONDITIONERS),
+)
+def ekfac_preconditioners(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: Lake,
+    devices: Devices,
+    tracking: Tracking,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """A layer's EK-FAC eigenvalues: the mean square of rotated gradients, summed shard by shard.
+
+    Shards that changed are subtracted and added; no factor is read. With the curvature `svd` there is nothing to do.
+    """
+    if settings.recipe.curvature != "ekfac":
+        context.log.info('nothing to do: recipe.curvature is "svd"')
+        return
+    from lorif_assets.report.plots import spectrum_png
+
+    commits = PartitionCommits(context)
+    for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
+        record = checkpoint_record(lake, name, settings.recipe)
+        refuse_other_layers(record, layers)
+        stored = stored_factors(lake, record, settings.recipe)
+        tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
+        spectra = []
+        with (
+            devices.lease() as device,
+            tracking.materialization(name, "ekfac_preconditioners", tags, settings.recipe.model_dump()) as run,
+            Progress(context.log, f"{name} EK-FAC", len(layers), "layers") as progress,
+        ):
+            for index, (layer, key) in enumerate(layers.items()):
+                fit, row = renew_fisher(lake, record, stored, layer, settings.recipe, device)
+                spectrum = layer_spectrum(row)
+                spectra.append(spectrum)
+                figures = spectrum_figures(spectrum)
+                progress.advance(1)
+                if run:
+                    run.metrics(figures, index)
+                metadata = {
+                    "how": fit.how,
+                    "examples": fit.fisher.count,
+                    "shards": len(stored.files),
+                    "shards_read": fit.shards_read,
+                    "d1": spectrum.d1,
+                    "d2": spectrum.d2,
+                    **figures,
+                    "spectrum": dg.MetadataValue.md(inline_picture(spectrum_png([spectrum]))),
+                }
+                version = preconditioner_version(settings.recipe, record, stored.shard_hashes)
+                yield from commits.commit(key, version, metadata)
+            if run:
+                run.image(spectrum_png(spectra), "spectra.png")

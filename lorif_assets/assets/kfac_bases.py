@@ -1,0 +1,124 @@
+"""K-FAC bases: what gradients are whitened in before they are factorised, for the curvature `ekfac` alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from lorif_assets import partitions
+from lorif_assets.assets.checkpoints import checkpoints
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import AttributedModel, CheckpointRecord, checkpoint_record
+from lorif_assets.frozen_bases import bases_version
+from lorif_assets.kfac_fit import KfacFit, fit_bases
+from lorif_assets.progress import Progress
+from lorif_assets.recipe import Recipe
+from lorif_assets.settings import Settings
+from resources.devices import Devices
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import KFAC_BASES
+from resources.tracking import Tracking
+
+
+class BasesConfig(dg.Config):
+    """Options of one run of `kfac_bases`."""
+
+    recompute: bool = False
+    """Fit the bases again, to the training examples of now. Every factor of the checkpoint is then out of date."""
+
+
+# It reads training examples, but new ones leave the bases frozen: a dependency would call them stale.
+@dg.asset(
+    group_name="attribution",
+    partitions_def=partitions.checkpoint_by_layer,
+    deps=[dg.AssetDep(checkpoints, partition_mapping=partitions.same(partitions.CHECKPOINT))],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    pool="gpu",
+    code_version="1",
+    owners=OWNERS,
+    kinds={"torch", "deltalake"},
+    metadata=table_metadata(KFAC_BASES),
+)
+def kfac_bases(
+    context: dg.AssetExecutionContext,
+    config: BasesConfig,
+    settings: dg.ResourceParam[Settings],
+    lake: Lake,
+    model_checkpoints: Checkpoints,
+    devices: Devices,
+    tracking: Tracking,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Eigenbases of a layer's inputs and output gradients over a sample of the training examples, and the layer's rank.
+
+    One pass over the sample fits the bases of all layers of a checkpoint, which are stored together; they stay as they
+    are when data change. With the curvature `svd` there is nothing to do.
+    """
+    if settings.recipe.curvature != "ekfac":
+        context.log.info('nothing to do: recipe.curvature is "svd", which whitens no gradient')
+        return
+    commits = PartitionCommits(context)
+    for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
+        record = checkpoint_record(lake, name, settings.recipe)
+        how = "left as they are"
+        if config.recompute or record.frozen is None:
+            tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
+            n_sampled = settings.recipe.kfac_examples
+            with (
+                devices.lease() as device,
+                tracking.materialization(name, "kfac_bases", tags, settings.recipe.model_dump()) as run,
+                Progress(context.log, f"{name} K-FAC bases", n_sampled, "examples") as progress,
+            ):
+                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+                fit = fit_bases(lake, attributed, settings.batch, progress)
+                if run:
+                    run.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
+            how = f"fitted to {fit.n_examples} examples"
+            _store(lake, record, settings.recipe, fit, attributed.projection)
+        rows = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
+        for layer, key in layers.items():
+            shown = ("rank", "bytes_per_example", "half_agreement", "n_examples", "n_tokens", "d1", "d2", "labels")
+            metadata = {"how": how, **{column: rows[layer][column] for column in shown}}
+            yield from commits.commit(key, rows[layer]["fingerprint"], {**metadata, "ranks": _ranks(rows)})
+
+
+def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, projection: str) -> None:
+    from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
+
+    codec = FactorCodec(recipe.factor_dtype)
+    rows = [
+        {
+            "checkpoint": record.name,
+            "layer": name,
+            "d1": d1,
+            "d2": d2,
+            "rank": fit.layers[name].rank,
+            "bytes_per_example": factor_bytes(codec, d1, d2, fit.layers[name].rank),
+            "n_examples": fit.n_examples,
+            "n_tokens": fit.layers[name].n_tokens,
+            "labels": recipe.kfac_labels,
+            "half_agreement": fit.layers[name].half_agreement,
+            "uri": lake.write_tensors(f"kfac_bases_tensors/{record.name}", fit.layers[name].bases.tensors()),
+            "fingerprint": fit.fingerprint,
+            "sample_hash": fit.sample_hash,
+            "version": bases_version(recipe, record.weights_hash, record.tokenizer_hash),
+            "recipe_hash": recipe.factor_hash,
+            "weights_hash": record.weights_hash,
+            "projection": projection,
+        }
+        for name, (d1, d2) in record.layer_shapes.items()
+    ]
+    # All layers in one commit: bases of two fits never stand side by side.
+    lake.replace(KFAC_BASES, {"checkpoint": record.name}, pa.Table.from_pylist(rows, schema=KFAC_BASES.columns))
+
+
+def _ranks(rows: dict[str, dict[str, Any]]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord({"layer": layer, "rank": row["rank"], "bytes per example": row["bytes_per_example"]})
+            for layer, row in rows.items()
+        ]
+    )
