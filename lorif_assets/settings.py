@@ -92,6 +92,18 @@ class BatchSettings(_Section):
     scan_rows: int = Field(1_024, ge=1, description="Examples per block when factors are streamed.")
 
 
+class CurvatureSettings(_Section):
+    """When a curvature that grew by addition is worth fitting again; changes no result by itself."""
+
+    refine_below: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="A layer asks for a refinement where its eigenvectors capture less than this times as much of the "
+        "added data's gradient energy as of the data they were fitted to. 0: never.",
+    )
+
+
 class TrackingSettings(_Section):
     """MLflow."""
 
@@ -128,6 +140,7 @@ class Settings(BaseSettings):
     active: ActiveSettings = Field(default_factory=ActiveSettings)
     automation: AutomationSettings = Field(default_factory=AutomationSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
+    curvature: CurvatureSettings = Field(default_factory=CurvatureSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")

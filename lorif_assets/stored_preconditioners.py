@@ -25,6 +25,11 @@ class StoredPreconditioners:
 
     rows: Mapping[str, Mapping[str, Any]]
 
+    @property
+    def refined_bases(self) -> dict[str, str]:
+        """The basis version of each layer whose curvature was refined."""
+        return {layer: row["basis_version"] for layer, row in self.rows.items() if row["basis_version"]}
+
     def load(self, lake: Lake, layer: str, recipe: Recipe, device: "torch.device") -> "Preconditioner":
         """Return one layer's preconditioner."""
         import torch

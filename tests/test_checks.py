@@ -97,7 +97,7 @@ def test_damping_far_below_the_tail_warns_in_truncated_form_alone(tiny_project: 
     sound = run(trap, "damping_is_safe")
     assert sound.passed
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checks, "_TRAP", 1e9)
+        patch.setattr("lorif_assets.checks.curvature._TRAP", 1e9)
         caught = run(trap, "damping_is_safe")
         assert not caught.passed
         assert caught.severity is dg.AssetCheckSeverity.WARN
@@ -109,3 +109,17 @@ def test_an_edited_source_makes_attribution_not_fresh(private_project: TinyProje
     result = run(private_project, "attribution_is_fresh")
     assert not result.passed
     assert SHARDS[0] in result.description
+
+
+def test_a_layer_that_asks_for_a_refinement_warns_with_the_remedy(private_project: TinyProject) -> None:
+    row = private_project.table(SVD_PRECONDITIONERS).row(0, named=True)
+    partition = {"checkpoint": row["checkpoint"], "layer": row["layer"]}
+    drifted = {**row, "added_energy": 10.0, "added_energy_captured": 1.0, "needs_refine": True}
+    private_project.lake.replace(
+        SVD_PRECONDITIONERS, partition, pa.Table.from_pylist([drifted], schema=SVD_PRECONDITIONERS.columns)
+    )
+    found = run(private_project, "curvature_has_not_drifted")
+    assert not found.passed
+    assert found.severity is dg.AssetCheckSeverity.WARN
+    assert f"{row['checkpoint']}|{row['layer']}: 10.0% of the added" in found.description
+    assert "refine: true" in found.metadata["remedy"].value

@@ -7,7 +7,6 @@ semi-definite matrix (Tropp, Yurtsever, Udell, Cevher 2017, algorithm 3).
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,9 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.attribution.low_rank import GradientFactors
-
-# Numbers of one dense block of gradients [n, D]: 64 MiB in FP32.
-_BLOCK_NUMBERS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -107,10 +103,9 @@ class CurvatureState:
         return Spectrum(eigenvalues[:values], vectors[:, :r].to(self.basis.dtype), self.trace)
 
     def _changed(self, factors: GradientFactors, sign: int) -> "CurvatureState":
-        dimension = self.basis.shape[0]
         image = self.image.clone()
-        for block in _blocks(factors, max(1, _BLOCK_NUMBERS // dimension)):
-            g = block.dense().to(self.basis)
+        for block in factors.dense_blocks():
+            g = block.to(self.basis)
             image.addmm_(g.mT, g @ self.basis, alpha=sign)
         trace = self.trace + sign * float(factors.squared_norms().sum())
         count = self.count + sign * factors.u.shape[0]
@@ -123,11 +118,6 @@ class CurvatureState:
 def _range_basis(x: Float[Tensor, "D k"]) -> Float[Tensor, "D k"]:
     q: Tensor = torch.linalg.qr(x).Q
     return q
-
-
-def _blocks(factors: GradientFactors, rows: int) -> Iterator[GradientFactors]:
-    for u, v in zip(factors.u.split(rows), factors.v.split(rows), strict=True):
-        yield GradientFactors(u, v)
 
 
 def _shifted_factor(omega: Tensor, image: Tensor, norm: float) -> tuple[Tensor, float]:

@@ -1,0 +1,17 @@
+"""Asset checks: whether what is stored can be trusted. They fail loudly, in Dagster's UI, and change nothing."""
+
+from lorif_assets.checks.curvature import curvature_has_not_drifted, curvature_is_sound, damping_is_safe
+from lorif_assets.checks.data import example_ids_are_unique
+from lorif_assets.checks.factors import factor_rows_are_complete, factors_match_their_inputs, losses_are_finite
+from lorif_assets.checks.freshness import attribution_is_fresh
+
+CHECKS = (
+    example_ids_are_unique,
+    factor_rows_are_complete,
+    factors_match_their_inputs,
+    losses_are_finite,
+    curvature_is_sound,
+    damping_is_safe,
+    curvature_has_not_drifted,
+    attribution_is_fresh,
+)
