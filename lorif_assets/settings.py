@@ -104,6 +104,19 @@ class CurvatureSettings(_Section):
     )
 
 
+class VacuumSettings(_Section):
+    """When files that nothing points to any more are deleted."""
+
+    retention_hours: int = Field(
+        168,
+        ge=1,
+        description="Superseded files are kept so long: longer than the longest run, which may still read them.",
+    )
+    schedule: str = Field(
+        "0 4 * * 0", description="When the schedule `weekly_vacuum` runs; it is on where `automation.enabled` is."
+    )
+
+
 class TrackingSettings(_Section):
     """MLflow."""
 
@@ -141,6 +154,7 @@ class Settings(BaseSettings):
     automation: AutomationSettings = Field(default_factory=AutomationSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     curvature: CurvatureSettings = Field(default_factory=CurvatureSettings)
+    vacuum: VacuumSettings = Field(default_factory=VacuumSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
