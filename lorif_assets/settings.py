@@ -42,10 +42,17 @@ class LakeSettings(_Section):
 class CheckpointSettings(_Section):
     """Where checkpoints appear, and how they are loaded."""
 
-    path: str = Field(
-        "checkpoints",
-        description="A checkpoint directory (config.json, *.safetensors, tokenizer), or a directory of such ones.",
+    path: str | None = Field(
+        None,
+        description="A checkpoint directory (config.json, *.safetensors, tokenizer), or a directory of such ones; default: "
+        '"checkpoints", or none where `registered_model` is set.',
     )
+    registered_model: str | None = Field(
+        None, description="An MLflow registered model, whose versions are checkpoints named `model:7`."
+    )
+    alias: str | None = Field(None, description="Of the registered model, only the version that has this alias.")
+    registry_uri: str | None = Field(None, description="MLflow URI of the registry; default: `tracking.uri`.")
+    cache: str = Field("registered_models", description="Where versions of the registered model are downloaded to.")
     trust_remote_code: bool = Field(
         False, description="Run the Python code that a checkpoint carries. Leave it off for checkpoints of others."
     )
@@ -158,6 +165,14 @@ class Settings(BaseSettings):
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
+
+    @model_validator(mode="after")
+    def _registry_is_known(self) -> Self:
+        if self.checkpoints.registered_model and not (self.checkpoints.registry_uri or self.tracking_uri):
+            raise ValueError(
+                '`checkpoints.registered_model` needs a registry: set `checkpoints.registry_uri`, as `tracking.uri` is "none"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
