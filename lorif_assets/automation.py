@@ -8,9 +8,10 @@ from lorif_assets.errors import LorifError
 from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.project_resources import project_resources
 from lorif_assets.re_attribution import GROUP_TAG, IN_FLIGHT, ready_partitions, work_to_do
-from lorif_assets.settings import AutomationSettings, Settings
+from lorif_assets.settings import Settings
 from lorif_assets.staleness import Staleness
 from lorif_assets.stalled_runs import fail_stalled_runs
+from lorif_assets.vacuum import delete, superseded_files
 from lorif_assets.withdrawal import removed_shards, withdraw
 from resources.lake import Lake
 from resources.models import Checkpoints
@@ -61,8 +62,34 @@ def re_attribution() -> None:
     bring_everything_up_to_date()
 
 
-def automation_definitions(automation: AutomationSettings) -> tuple[list[dg.SensorDefinition], dg.ScheduleDefinition]:
-    """Return the sensors and the schedule that the settings describe."""
+class VacuumConfig(dg.Config):
+    """Options of one run of `vacuum`."""
+
+    dry_run: bool = False
+    """List what would be deleted, and delete nothing."""
+
+
+@dg.op
+def delete_superseded_files(
+    context: dg.OpExecutionContext, config: VacuumConfig, settings: dg.ResourceParam[Settings], lake: Lake
+) -> None:
+    """Delete files of the lake that nothing points to any more."""
+    found = superseded_files(lake, settings.vacuum.retention_hours)
+    if not config.dry_run:
+        delete(lake, found)
+    listing = "\n".join(f"{file.size:>14,}  {file.path}" for file in found)
+    context.log.info(f"{len(found)} files {'would be ' if config.dry_run else ''}deleted\n{listing}")
+
+
+@dg.job
+def vacuum() -> None:
+    """Deletes superseded files older than `vacuum.retention_hours`; never one that a row or a ledger points to."""
+    delete_superseded_files()
+
+
+def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
+    """Return the sensors and the schedules that the settings describe."""
+    automation = settings.automation
     status = dg.DefaultSensorStatus.RUNNING if automation.enabled else dg.DefaultSensorStatus.STOPPED
 
     @dg.sensor(
@@ -143,7 +170,13 @@ def automation_definitions(automation: AutomationSettings) -> tuple[list[dg.Sens
         config = dg.RunConfig(ops={"withdraw_shards": WithdrawalConfig(shards=gone)})
         return dg.SensorResult(run_requests=[dg.RunRequest(run_config=config)])
 
-    schedule = dg.ScheduleDefinition(
+    nightly = dg.ScheduleDefinition(
         name="nightly_re_attribution", job=re_attribution, cron_schedule=automation.schedule
     )
-    return [discovery, re_attribution_sensor, withdrawal_sensor], schedule
+    weekly = dg.ScheduleDefinition(
+        name="weekly_vacuum",
+        job=vacuum,
+        cron_schedule=settings.vacuum.schedule,
+        default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,
+    )
+    return [discovery, re_attribution_sensor, withdrawal_sensor], [nightly, weekly]

@@ -135,6 +135,26 @@ def evaluate(config: Path | None, *, plan: bool) -> None:
     run_evaluation(_dagster_home(), Console(), plan=plan)
 
 
+@click.option("--dry-run", is_flag=True, help="List what would be deleted, and delete nothing.")
+@config_option
+def vacuum(dry_run: bool, config: Path | None) -> None:
+    """Delete files of the lake that nothing points to any more and that are older than `vacuum.retention_hours`."""
+    from lorif_assets.project_resources import project_resources
+    from lorif_assets.settings import load_settings
+    from lorif_assets.vacuum import delete, superseded_files
+
+    _use(config)
+    settings = load_settings()
+    lake = project_resources(settings)["lake"]
+    found = superseded_files(lake, settings.vacuum.retention_hours)
+    for file in found:
+        click.echo(f"{file.size:>14,}  {file.path}")
+    if not dry_run:
+        delete(lake, found)
+    size = sum(file.size for file in found) / 1e6
+    click.echo(f"{len(found)} files, {size:,.1f} MB, {'would be ' if dry_run else ''}deleted")
+
+
 @main.command()
 @click.option("--completion", required=True, help="What the model said.")
 @click.option("--prompt", default="", help="What it was asked; carries no loss.")

@@ -66,9 +66,11 @@ def _no_sources() -> str:
 def _checkpoints(resources: ProjectResources) -> str:
     found = resources["model_checkpoints"].find()
     if not found:
-        raise LorifError(f"{resources['model_checkpoints'].path} has no checkpoint yet")
+        raise LorifError(f"{resources['model_checkpoints'].where} has no checkpoint yet")
     for checkpoint in found:
-        checkpoint.check()
+        # What a registry lists as ready is downloaded only where it is needed: the newest, for its layers.
+        if checkpoint is found[-1] or not checkpoint.is_complete():
+            checkpoint.check()
     return f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name
 
 

@@ -19,15 +19,22 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.attribution.curvature import CurvatureState
+    from lorif_assets.attribution.drift import BasisDrift
 
 
 @dataclass(frozen=True)
 class CurvatureFit:
-    """A layer's state over all stored factors, and how it came about."""
+    """A layer's state over all stored factors, and how it came about.
+
+    `basis_version` is "" for a basis that follows from the recipe alone, else the hash of the data that it was refined
+    on. `drift` is that of the data added since the basis was fitted; None right after a fit.
+    """
 
     state: "CurvatureState"
     how: str
     rows_read: int
+    basis_version: str = ""
+    drift: "BasisDrift | None" = None
 
 
 def fit_curvature(
@@ -56,11 +63,12 @@ def fit_curvature(
         device: where to compute.
     """
     from lorif_assets.attribution.curvature import CurvatureState
+    from lorif_assets.attribution.drift import BasisDrift
 
     now = Ledger.of(stored)
     if previous is None:
         return _from_scratch(lake, stored, layer, recipe, rows, device, "built: the layer had no state")
-    if previous["state_version"] != state_version(recipe, stored):
+    if previous["state_version"] != state_version(recipe, stored) or previous["basis_version"] is None:
         return _from_scratch(lake, stored, layer, recipe, rows, device, "built: the recipe or the weights changed")
     held = Ledger.parse(previous["ledger"])
     difference = held.difference(now)
@@ -75,9 +83,27 @@ def fit_curvature(
             state = state.remove(block[layer])
     except TableError:
         return _from_scratch(lake, stored, layer, recipe, rows, device, "built: the state or replaced factors are gone")
+    drift = BasisDrift(previous["fitted_energy"], previous["added_energy"], previous["added_energy_captured"])
+    vectors = tensors["vectors"].to(device)
     for block in stored.blocks(lake, [layer], rows, device, difference.new):
         state = state.add(block[layer])
-    return CurvatureFit(state, f"updated: {held.explained(now)}", difference.rows)
+        drift = drift.add(vectors, block[layer])
+    return CurvatureFit(state, f"updated: {held.explained(now)}", difference.rows, previous["basis_version"], drift)
+
+
+def refine_curvature(
+    lake: Lake, stored: StoredFactors, layer: str, fit: CurvatureFit, *, rows: int, device: "torch.device"
+) -> CurvatureFit:
+    """Return the state in the basis qr(Z) of an up-to-date one, from one more pass over all stored factors."""
+    state = fit.state.refined()
+    for block in stored.blocks(lake, [layer], rows, device):
+        state = state.add(block[layer])
+    return CurvatureFit(
+        state,
+        f"refined on all {stored.n_examples} examples; before that {fit.how}",
+        fit.rows_read + stored.n_examples,
+        content_hash([fit.basis_version, Ledger.of(stored).version]),
+    )
 
 
 def state_version(recipe: Recipe, stored: StoredFactors) -> str:
@@ -85,6 +111,12 @@ def state_version(recipe: Recipe, stored: StoredFactors) -> str:
     return content_hash(
         [recipe.factor_hash, recipe.basis_width, recipe.refinements, stored.weights_hash, stored.projection]
     )
+
+
+def refined_bases(lake: Lake, checkpoint: str) -> dict[str, str]:
+    """Return the basis version of each layer of a checkpoint whose curvature was refined."""
+    rows = lake.read(SVD_PRECONDITIONERS, ["layer", "basis_version"], checkpoint=checkpoint)
+    return {layer: version for layer, version in rows.iter_rows() if version}
 
 
 def _from_scratch(
@@ -111,14 +143,32 @@ def renew_layer(
     *,
     rows: int,
     device: "torch.device",
+    refine_below: float,
+    refine: bool = False,
 ) -> tuple[CurvatureFit, dict[str, Any]]:
-    """Bring a layer's state up to date, store it, and return it with its new row of `svd_preconditioners`."""
+    """Bring a layer's state up to date, store it, and return it with its new row of `svd_preconditioners`.
+
+    Args:
+        lake: tables and tensors.
+        record: the checkpoint.
+        stored: its factors.
+        layer: the layer's name.
+        recipe: rank, oversampling, refinements and damping.
+        rows: examples of a block.
+        device: where to compute.
+        refine_below: the row asks for a refinement where added data are captured less than this times as well.
+        refine: fit the basis to the data of now, in one more pass over all of them.
+    """
+    from lorif_assets.attribution.drift import BasisDrift
     from lorif_assets.attribution.preconditioner import LEADING_EXTRA, DampingRule, damping
 
     previous = lake.read(SVD_PRECONDITIONERS, checkpoint=record.name, layer=layer).to_dicts()
     fit = fit_curvature(lake, stored, layer, recipe, previous[0] if previous else None, rows=rows, device=device)
+    if refine:
+        fit = refine_curvature(lake, stored, layer, fit, rows=rows, device=device)
     state, ledger = fit.state, Ledger.of(stored)
     spectrum = state.spectrum(recipe.r, LEADING_EXTRA)
+    drift = fit.drift or BasisDrift(spectrum.captured_energy)
     d1, d2 = stored.layer_shapes[layer]
     tensors = {"basis": state.basis, "image": state.image, "vectors": spectrum.vectors}
     row = {
@@ -131,6 +181,11 @@ def renew_layer(
         "trace": spectrum.trace,
         "damping": damping(DampingRule(recipe.damping_rule), recipe.damping, spectrum),
         "captured_energy": spectrum.captured_energy,
+        "basis_version": fit.basis_version,
+        "fitted_energy": drift.fitted_share,
+        "added_energy": drift.energy,
+        "added_energy_captured": drift.captured,
+        "needs_refine": drift.is_below(refine_below),
         "n_examples": state.count,
         "state_uri": lake.write_tensors(f"curvature_states/{record.name}", tensors),
         "ledger": ledger.json(),

@@ -6,6 +6,7 @@ from lorif_assets.settings import Settings
 from resources.devices import Devices
 from resources.lake import Lake
 from resources.models import Checkpoints
+from resources.registered_models import RegisteredCheckpoints
 from resources.tracking import Tracking
 
 
@@ -24,9 +25,23 @@ def project_resources(settings: Settings) -> ProjectResources:
     return {
         "settings": settings,
         "lake": Lake(root=settings.lake_root, storage_options=settings.lake.storage_options),
-        "model_checkpoints": Checkpoints(
-            path=settings.resolve(settings.checkpoints.path), trust_remote_code=settings.checkpoints.trust_remote_code
-        ),
+        "model_checkpoints": _checkpoints(settings),
         "devices": Devices(names=[] if settings.devices.devices == "auto" else list(settings.devices.devices)),
         "tracking": Tracking(uri=settings.tracking_uri, experiment=settings.tracking.experiment),
     }
+
+
+def _checkpoints(settings: Settings) -> Checkpoints:
+    chosen = settings.checkpoints
+    registry_uri = chosen.registry_uri or settings.tracking_uri
+    if chosen.registered_model is None or registry_uri is None:
+        path = settings.resolve(chosen.path or "checkpoints")
+        return Checkpoints(path=path, trust_remote_code=chosen.trust_remote_code)
+    return RegisteredCheckpoints(
+        path=settings.resolve(chosen.path) if chosen.path else "",
+        trust_remote_code=chosen.trust_remote_code,
+        registered_model=chosen.registered_model,
+        alias=chosen.alias,
+        registry_uri=registry_uri,
+        cache=settings.resolve(chosen.cache),
+    )

@@ -43,10 +43,17 @@ class LakeSettings(_Section):
 class CheckpointSettings(_Section):
     """Where checkpoints appear, and how they are loaded."""
 
-    path: str = Field(
-        "checkpoints",
-        description="A checkpoint directory (config.json, *.safetensors, tokenizer), or a directory of such ones.",
+    path: str | None = Field(
+        None,
+        description="A checkpoint directory (config.json, *.safetensors, tokenizer), or a directory of such ones; default: "
+        '"checkpoints", or none where `registered_model` is set.',
     )
+    registered_model: str | None = Field(
+        None, description="An MLflow registered model, whose versions are checkpoints named `model:7`."
+    )
+    alias: str | None = Field(None, description="Of the registered model, only the version that has this alias.")
+    registry_uri: str | None = Field(None, description="MLflow URI of the registry; default: `tracking.uri`.")
+    cache: str = Field("registered_models", description="Where versions of the registered model are downloaded to.")
     trust_remote_code: bool = Field(
         False, description="Run the Python code that a checkpoint carries. Leave it off for checkpoints of others."
     )
@@ -160,6 +167,31 @@ class EvaluationSettings(_Section):
         return self
 
 
+class CurvatureSettings(_Section):
+    """When a curvature that grew by addition is worth fitting again; changes no result by itself."""
+
+    refine_below: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="A layer asks for a refinement where its eigenvectors capture less than this times as much of the "
+        "added data's gradient energy as of the data they were fitted to. 0: never.",
+    )
+
+
+class VacuumSettings(_Section):
+    """When files that nothing points to any more are deleted."""
+
+    retention_hours: int = Field(
+        168,
+        ge=1,
+        description="Superseded files are kept so long: longer than the longest run, which may still read them.",
+    )
+    schedule: str = Field(
+        "0 4 * * 0", description="When the schedule `weekly_vacuum` runs; it is on where `automation.enabled` is."
+    )
+
+
 class TrackingSettings(_Section):
     """MLflow."""
 
@@ -197,9 +229,19 @@ class Settings(BaseSettings):
     automation: AutomationSettings = Field(default_factory=AutomationSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    curvature: CurvatureSettings = Field(default_factory=CurvatureSettings)
+    vacuum: VacuumSettings = Field(default_factory=VacuumSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
+
+    @model_validator(mode="after")
+    def _registry_is_known(self) -> Self:
+        if self.checkpoints.registered_model and not (self.checkpoints.registry_uri or self.tracking_uri):
+            raise ValueError(
+                '`checkpoints.registered_model` needs a registry: set `checkpoints.registry_uri`, as `tracking.uri` is "none"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -12,6 +12,7 @@ from lorif_assets.comparison.participants import compared_versions, participants
 from lorif_assets.discovery import Discovered
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.frozen_bases import bases_version
+from lorif_assets.layer_curvature import refined_bases
 from lorif_assets.query_files import query_source, source_version
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import stored_factor_versions
@@ -191,8 +192,9 @@ class Staleness:
     def _score_versions(self) -> Mapping[str, str]:
         hashes, queries = self._shard_hashes(), self._stored(QUERY_EXAMPLES, "query_set", "query_set_hash")
         return {
-            f"{record.name}|{query_set}": score_version(self.settings.recipe, record, hashes, queries[query_set])
+            f"{record.name}|{query_set}": score_version(self.settings.recipe, record, hashes, queries[query_set], bases)
             for record in self._records()
+            for bases in [refined_bases(self.lake, record.name)]
             for query_set in self.active_query_sets
             if query_set in queries
         }

@@ -32,6 +32,11 @@ class StoredPreconditioners:
     rows: Mapping[str, Mapping[str, Any]]
     frozen: FrozenBases | None
 
+    @property
+    def refined_bases(self) -> dict[str, str]:
+        """The basis version of each layer whose curvature was refined."""
+        return {layer: row["basis_version"] for layer, row in self.rows.items() if row.get("basis_version")}
+
     def load(self, lake: Lake, layer: str, recipe: Recipe, device: "torch.device") -> "LayerPreconditioner":
         """Return one layer's preconditioner.
 

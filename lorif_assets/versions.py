@@ -31,10 +31,20 @@ def preconditioner_version(recipe: Recipe, record: CheckpointRecord, shard_hashe
 
 
 def score_version(
-    recipe: Recipe, record: CheckpointRecord, shard_hashes: Mapping[str, str], query_set_hash: str
+    recipe: Recipe,
+    record: CheckpointRecord,
+    shard_hashes: Mapping[str, str],
+    query_set_hash: str,
+    refined_bases: Mapping[str, str],
 ) -> str:
-    """Return the version of one query set's scores at a checkpoint."""
-    return content_hash([recipe.score_hash, preconditioner_version(recipe, record, shard_hashes), query_set_hash])
+    """Return the version of one query set's scores at a checkpoint.
+
+    `refined_bases` has the basis version of each layer whose curvature was refined: that changes scores, and nothing
+    that the preconditioners are computed from.
+    """
+    parts = [recipe.score_hash, preconditioner_version(recipe, record, shard_hashes), query_set_hash]
+    refined = dict(refined_bases) if recipe.curvature == "svd" else {}
+    return content_hash([*parts, refined] if refined else parts)
 
 
 def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:

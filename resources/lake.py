@@ -177,7 +177,7 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         else:
             # delta-rs's streams take `bytes` only, which pyarrow hands on when it flushes a buffer, not when it writes
             # past one: all of the content has to fit in it.
-            with self._files.open_output_stream(path, compression=None, buffer_size=len(content) + 1) as stream:
+            with self.files.open_output_stream(path, compression=None, buffer_size=len(content) + 1) as stream:
                 stream.write(content)
         return f"{self.root.rstrip('/')}/{path}"
 
@@ -191,7 +191,7 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         from safetensors.torch import load
 
         try:
-            with self._files.open_input_file(path) as stream:
+            with self.files.open_input_file(path) as stream:
                 return load(stream.read())
         except (FileNotFoundError, SafetensorError) as error:
             what = "has lost the file" if isinstance(error, FileNotFoundError) else "holds damaged tensors in the file"
@@ -205,7 +205,8 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         return "://" not in self.root
 
     @property
-    def _files(self) -> pafs.FileSystem:
+    def files(self) -> pafs.FileSystem:
+        """The lake's files, by their paths relative to its root."""
         if self.is_local:
             return pafs.SubTreeFileSystem(self.root, pafs.LocalFileSystem())
         from deltalake.fs import DeltaStorageHandler
@@ -234,7 +235,7 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         try:
             if self.is_local:
                 return pq.ParquetFile(f"{self.root}/{path}", memory_map=True)
-            return pq.ParquetFile(self._files.open_input_file(path))
+            return pq.ParquetFile(self.files.open_input_file(path))
         except FileNotFoundError as error:
             raise TableError(
                 f"the file {path} of the lake {self.root} is gone (vacuumed?); materialize `gradient_factors` for the "

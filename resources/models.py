@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -30,7 +31,7 @@ _TOKENIZER_FILES = (
 _VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
-_PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+=-]*")
+PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+=-]*")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class CheckpointFiles:
     @property
     def tokenizer_files(self) -> list[Path]:
         """The tokenizer's files that are there."""
-        return [self.path / name for name in _TOKENIZER_FILES if (self.path / name).is_file()]
+        return [self.path / name for name in TOKENIZER_FILES if (self.path / name).is_file()]
 
     def weights_hash(self) -> str:
         """Return the hash of the bytes of configuration, weights and code."""
@@ -161,11 +162,21 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
         candidates = (CheckpointFiles(folder.name, folder, _step(folder.name)) for folder in folders)
         found = [checkpoint for checkpoint in candidates if checkpoint.looks_like_one]
         for checkpoint in found:
-            if not _PARTITION_NAME.fullmatch(checkpoint.name):
+            if not PARTITION_NAME.fullmatch(checkpoint.name):
                 raise CheckpointError(
                     f"the checkpoint folder {checkpoint.path} has a name that no partition can have; use letters, digits "
                     "and . _ - @ : + = only"
                 )
+        return self.in_order(found)
+
+    @property
+    def where(self) -> str:
+        """Where checkpoints are looked for, in words."""
+        return self.path
+
+    @staticmethod
+    def in_order(found: Sequence[CheckpointFiles]) -> list[CheckpointFiles]:
+        """Return checkpoints in order of step, then name; those of no step first."""
         return sorted(found, key=lambda c: (-1 if c.step is None else c.step, c.name))
 
     def get(self, name: str) -> CheckpointFiles:
@@ -177,7 +188,7 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
         found = {checkpoint.name: checkpoint for checkpoint in self.find()}
         if name not in found:
             raise CheckpointError(
-                f"there is no checkpoint {name!r} in {self.path}; found {', '.join(found) or 'none'}. Was it moved away?"
+                f"there is no checkpoint {name!r} in {self.where}; found {', '.join(found) or 'none'}. Was it moved away?"
             )
         found[name].check()
         return found[name]

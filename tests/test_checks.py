@@ -97,7 +97,7 @@ def test_damping_far_below_the_tail_warns_in_truncated_form_alone(tiny_project: 
     sound = run(trap, "damping_is_safe")
     assert sound.passed
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checks, "_TRAP", 1e9)
+        patch.setattr("lorif_assets.checks.curvature._TRAP", 1e9)
         caught = run(trap, "damping_is_safe")
         assert not caught.passed
         assert caught.severity is dg.AssetCheckSeverity.WARN
@@ -109,3 +109,61 @@ def test_an_edited_source_makes_attribution_not_fresh(private_project: TinyProje
     result = run(private_project, "attribution_is_fresh")
     assert not result.passed
     assert SHARDS[0] in result.description
+
+
+def test_a_layer_that_asks_for_a_refinement_warns_with_the_remedy(private_project: TinyProject) -> None:
+    row = private_project.table(SVD_PRECONDITIONERS).row(0, named=True)
+    partition = {"checkpoint": row["checkpoint"], "layer": row["layer"]}
+    drifted = {**row, "added_energy": 10.0, "added_energy_captured": 1.0, "needs_refine": True}
+    private_project.lake.replace(
+        SVD_PRECONDITIONERS, partition, pa.Table.from_pylist([drifted], schema=SVD_PRECONDITIONERS.columns)
+    )
+    found = run(private_project, "curvature_has_not_drifted")
+    assert not found.passed
+    assert found.severity is dg.AssetCheckSeverity.WARN
+    assert f"{row['checkpoint']}|{row['layer']}: 10.0% of the added" in found.description
+    assert "refine: true" in found.metadata["remedy"].value
+
+
+# --- Computed anew ---------------------------------------------------------------------------------------------------
+
+
+def shuffled(project: TinyProject, layers: list[str]) -> None:
+    """Give the examples of every shard of one checkpoint one another's factors."""
+    for shard in SHARDS:
+        partition = {"checkpoint": CHECKPOINTS[0], "shard": shard}
+        replace(project, GRADIENT_FACTORS, partition, **{layer: pl.col(layer).reverse() for layer in layers})
+
+
+def test_factors_of_other_examples_do_not_reproduce_the_gradients(private_project: TinyProject) -> None:
+    layer = "transformer.h.1.mlp.c_fc"
+    shuffled(private_project, [layer])
+    found = run(private_project, "factors_reproduce_gradients")
+    assert not found.passed
+    assert found.metadata["found_wrong"].value == 1
+    assert f"{CHECKPOINTS[0]}|{layer}" in found.description
+
+
+def test_examples_do_not_retrieve_themselves_by_the_factors_of_others(private_project: TinyProject) -> None:
+    layers = list(private_project.table(SVD_PRECONDITIONERS)["layer"].unique())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lorif_assets.checks.recomputed._TOP", 1)
+        assert run(private_project, "examples_retrieve_themselves").passed
+        shuffled(private_project, layers)
+        found = run(private_project, "examples_retrieve_themselves")
+    assert not found.passed
+    assert CHECKPOINTS[0] in found.description
+    assert found.metadata["self_retrieval_rate"].value < 0.5
+
+
+def test_data_that_were_edited_since_are_left_to_the_other_checks(private_project: TinyProject) -> None:
+    for shard in SHARDS:
+        replace(private_project, TRAINING_EXAMPLES, {"shard": shard}, shard_hash=pl.lit("another"))
+    found = run(private_project, "factors_reproduce_gradients")
+    assert found.passed
+    assert "is not what its gradient factors were computed from" in found.metadata["not_checked"].value
+
+
+def test_the_checks_that_load_the_model_wait_for_the_gpu_pool() -> None:
+    pools = {name for name, check in BY_NAME.items() if check.op.pool == "gpu"}
+    assert pools == {"factors_reproduce_gradients", "examples_retrieve_themselves"}

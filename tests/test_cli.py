@@ -1,6 +1,7 @@
 """The command `lorif`, as a person meets it: answers, exit codes and messages."""
 
 import io
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -43,6 +44,22 @@ def message(result: Result) -> str:
     assert "Traceback" not in result.output
     assert result.output.startswith("error: ")
     return " ".join(result.output.split())
+
+
+# --- vacuum ---------------------------------------------------------------------------------------------------------
+
+
+def test_vacuum_lists_what_it_would_delete_and_then_deletes_it(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    orphan = private_project.lake.write_tensors("curvature_states/x", {})
+    os.utime(Path(private_project.lake.root, orphan), (1, 1))
+    listed = lorif("vacuum", "--dry-run", *config)
+    assert orphan in listed.output
+    assert "1 files, 0.0 MB, would be deleted" in listed.output
+    assert Path(private_project.lake.root, orphan).exists()
+    assert lorif("vacuum", *config).output.endswith("1 files, 0.0 MB, deleted\n")
+    assert lorif("vacuum", *config).output == "0 files, 0.0 MB, deleted\n"
 
 
 # --- init ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from lorif_assets.automation import automation_definitions
 from lorif_assets.discovery import Discovered, discover, new_partitions, register
 from lorif_assets.errors import SettingsError, SourceError
-from lorif_assets.settings import AutomationSettings
+from lorif_assets.settings import Settings
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
 PARTITIONS = ("shards", "checkpoints", "query_sets", "layers")
@@ -25,7 +25,7 @@ def known(instance: dg.DagsterInstance) -> dict[str, list[str]]:
 
 def tick(project: TinyProject) -> dg.SensorResult | dg.SkipReason:
     """What the sensor `discovery` answers."""
-    (sensor, *_), _ = automation_definitions(AutomationSettings())
+    (sensor, *_), _ = automation_definitions(Settings())
     assert sensor.name == "discovery"
     context = dg.build_sensor_context(instance=project.instance, resources={**project.resources})
     answer = sensor(context)

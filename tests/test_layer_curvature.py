@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from lorif_assets.layer_curvature import CurvatureFit, renew_layer
 from lorif_assets.recipe import Recipe, content_hash
 from lorif_assets.stored_factors import stored_factors
 from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS
+from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 
 LAYER, D1, D2 = "h.0.linear", 6, 8
 RECORD = CheckpointRecord("step-1", "weights", "tokenizer", "gpt2", 1, 1, {LAYER: (D1, D2)})
@@ -71,9 +72,19 @@ class FactorLake:
         scale = 0.8 ** np.arange(D1 + D2)
         return (self.rng.standard_normal((n, D1 + D2)) * scale).astype(np.float32)
 
-    def renew(self) -> CurvatureFit:
+    def renew(self, *, refine: bool = False) -> CurvatureFit:
         stored = stored_factors(self.lake, RECORD, RECIPE)
-        return renew_layer(self.lake, RECORD, stored, LAYER, RECIPE, rows=7, device=CPU)[0]
+        options = {"rows": 7, "device": CPU, "refine_below": 0.5, "refine": refine}
+        return renew_layer(self.lake, RECORD, stored, LAYER, RECIPE, **options)[0]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        (row,) = self.lake.read(SVD_PRECONDITIONERS).to_dicts()
+        return row
+
+    def elsewhere(self, n: int) -> np.ndarray:
+        """Rows whose gradients lie where `random_rows` have next to none."""
+        return np.ascontiguousarray(self.random_rows(n)[:, ::-1]) * 10
 
     def from_scratch(self, other: Path) -> CurvatureFit:
         fresh = FactorLake(Lake(root=str(other)), self.rng)
@@ -93,6 +104,10 @@ def assert_same_scores(updated: CurvatureFit, rebuilt: CurvatureFit) -> None:
     left, right = (scores(fit, np.random.default_rng(1)) for fit in (updated, rebuilt))
     assert updated.state.count == rebuilt.state.count
     assert float((left - right).norm() / right.norm()) < 1e-4
+
+
+def energy(rows: np.ndarray) -> float:
+    return float((np.square(rows[:, :D1]).sum(1) * np.square(rows[:, D1:]).sum(1)).sum())
 
 
 def lake_of(path: Path, n_shards: int = 6, rows: int = 20) -> FactorLake:
@@ -161,7 +176,7 @@ def test_a_new_damping_reuses_the_state(tmp_path: Path) -> None:
     lake.renew()
     stored = stored_factors(lake.lake, RECORD, RECIPE)
     other = RECIPE.model_copy(update={"damping": 3.0})
-    fit, row = renew_layer(lake.lake, RECORD, stored, LAYER, other, rows=7, device=CPU)
+    fit, row = renew_layer(lake.lake, RECORD, stored, LAYER, other, rows=7, device=CPU, refine_below=0.5)
     assert fit.rows_read == 0
     assert row["damping"] == pytest.approx(3.0 * row["trace"] / (D1 * D2))
 
@@ -169,10 +184,104 @@ def test_a_new_damping_reuses_the_state(tmp_path: Path) -> None:
 def test_the_ledger_names_every_shard_with_its_hash_and_file(tmp_path: Path) -> None:
     lake = lake_of(tmp_path / "a", n_shards=2)
     stored = stored_factors(lake.lake, RECORD, RECIPE)
-    _, row = renew_layer(lake.lake, RECORD, stored, LAYER, RECIPE, rows=7, device=CPU)
+    _, row = renew_layer(lake.lake, RECORD, stored, LAYER, RECIPE, rows=7, device=CPU, refine_below=0.5)
     ledger = json.loads(row["ledger"])
     assert {shard: entry["shard_hash"] for shard, entry in ledger.items()} == stored.shard_hashes
     assert [entry["rows"] for entry in ledger.values()] == [20, 20]
+
+
+# --- Drift and refinement --------------------------------------------------------------------------------------------
+
+
+def test_added_data_like_the_rest_need_no_refinement_and_other_data_do(tmp_path: Path) -> None:
+    lake = lake_of(tmp_path / "a")
+    lake.renew()
+    assert (lake.row["added_energy"], lake.row["needs_refine"]) == (0.0, False)
+    assert lake.row["fitted_energy"] == lake.row["captured_energy"]
+    lake.write("s9", lake.random_rows(20))
+    lake.renew()
+    assert lake.row["added_energy"] == pytest.approx(energy(lake.shards["s9"]), rel=1e-5)
+    assert not lake.row["needs_refine"]
+    lake.write("t0", lake.elsewhere(20))
+    lake.renew()
+    assert lake.row["needs_refine"]
+
+
+def test_a_layer_asks_for_refinement_until_it_is_refined(tmp_path: Path) -> None:
+    lake = lake_of(tmp_path / "a")
+    lake.renew()
+    lake.write("t0", lake.elsewhere(20))
+    lake.renew()
+    lake.write("s9", lake.random_rows(4))
+    lake.renew()
+    assert lake.row["needs_refine"]
+    refined = lake.renew(refine=True)
+    assert refined.how.startswith("refined on all 144 examples")
+    assert (lake.row["needs_refine"], lake.row["added_energy"]) == (False, 0.0)
+
+
+def test_refining_is_one_subspace_iteration_on_the_data_of_now(tmp_path: Path) -> None:
+    lake = lake_of(tmp_path / "a")
+    lake.renew()
+    lake.write("t0", lake.elsewhere(20))
+    before = lake.renew()
+    refined = lake.renew(refine=True)
+    basis = torch.linalg.qr(before.state.image).Q
+    torch.testing.assert_close(refined.state.basis, basis)
+    g = torch.cat(
+        [
+            torch.einsum("ni,nj->nij", x[:, :D1], x[:, D1:]).flatten(1)
+            for x in map(torch.from_numpy, lake.shards.values())
+        ]
+    )
+    torch.testing.assert_close(
+        refined.state.image, g.mT @ (g @ basis), rtol=1e-4, atol=1e-4 * float(refined.state.image.norm())
+    )
+    assert refined.state.spectrum(RECIPE.r).captured_energy >= before.state.spectrum(RECIPE.r).captured_energy
+
+
+def test_later_updates_go_on_from_the_refined_basis(tmp_path: Path) -> None:
+    lake = lake_of(tmp_path / "a")
+    lake.renew()
+    basis, version = lake.renew(refine=True).state.basis, lake.row["basis_version"]
+    assert version
+    lake.write("s9", lake.random_rows(4))
+    updated = lake.renew()
+    assert updated.rows_read == 4
+    torch.testing.assert_close(updated.state.basis, basis)
+    assert lake.row["basis_version"] == version
+
+
+def test_every_refinement_has_a_version_of_its_own(tmp_path: Path) -> None:
+    lake = lake_of(tmp_path / "a")
+    versions = []
+    for refine in (False, True, True):
+        lake.renew(refine=refine)
+        versions.append(lake.row["basis_version"])
+    assert versions[0] == ""
+    assert len(set(versions)) == 3
+
+
+@pytest.mark.parametrize("fault", ["tensors", "row"])
+def test_a_refinement_that_fails_leaves_the_old_state_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    lake = lake_of(tmp_path / "a")
+    lake.renew()
+    before = lake.row
+    tensors = lake.lake.read_tensors(before["state_uri"])
+
+    def fails(*_arguments: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, {"tensors": "write_tensors", "row": "replace"}[fault], fails)
+        with pytest.raises(OSError, match="no space left"):
+            lake.renew(refine=True)
+    assert lake.row == before
+    kept = lake.lake.read_tensors(before["state_uri"])
+    assert all(torch.equal(kept[name], tensors[name]) for name in tensors)
+    assert lake.renew().rows_read == 0
 
 
 OPERATIONS = st.lists(

@@ -133,7 +133,7 @@ def test_runs_of_others_are_never_failed(private_project: TinyProject, monkeypat
 
 
 def evaluate(project: TinyProject, name: str) -> Any:
-    sensors, _ = automation_definitions(project.settings.automation)
+    sensors, _ = automation_definitions(project.settings)
     (sensor,) = (sensor for sensor in sensors if sensor.name == name)
     definitions = dg.Definitions(assets=ASSETS, jobs=list(ASSET_JOBS.values()), resources={**project.resources})
     context = dg.build_sensor_context(

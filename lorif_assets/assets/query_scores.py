@@ -87,7 +87,13 @@ def query_scores(
                         scan_rows=settings.batch.scan_rows,
                         progress=progress,
                     )
-                version = score_version(settings.recipe, record, stored.shard_hashes, queries["query_set_hash"][0])
+                version = score_version(
+                    settings.recipe,
+                    record,
+                    stored.shard_hashes,
+                    queries["query_set_hash"][0],
+                    preconditioners.refined_bases,
+                )
                 constants = {
                     "checkpoint": name,
                     "query_set": query_set,

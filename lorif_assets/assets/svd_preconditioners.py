@@ -1,6 +1,6 @@
 """SVD preconditioners: each layer's curvature over all training examples, as leading eigenpairs and a mean tail."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -13,15 +13,22 @@ from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
 from lorif_assets.errors import MismatchError
 from lorif_assets.layer_curvature import renew_layer
 from lorif_assets.progress import Progress
+from lorif_assets.recipe import content_hash
 from lorif_assets.report.assembly import layer_spectrum
 from lorif_assets.report.content import LayerSpectrum
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import stored_factors
-from lorif_assets.versions import preconditioner_version
 from resources.devices import Devices
 from resources.lake import Lake
 from resources.schemas import SVD_PRECONDITIONERS
 from resources.tracking import Tracking
+
+
+class CurvatureConfig(dg.Config):
+    """Options of one run of `svd_preconditioners`."""
+
+    refine: bool = False
+    """Fit each layer's basis to the data of now, in one more pass over all factors; scores then renew."""
 
 
 @dg.asset(
@@ -38,6 +45,7 @@ from resources.tracking import Tracking
 )
 def svd_preconditioners(
     context: dg.AssetExecutionContext,
+    config: CurvatureConfig,
     settings: dg.ResourceParam[Settings],
     lake: Lake,
     devices: Devices,
@@ -66,7 +74,15 @@ def svd_preconditioners(
         ):
             for index, (layer, key) in enumerate(layers.items()):
                 fit, row = renew_layer(
-                    lake, record, stored, layer, settings.recipe, rows=settings.batch.scan_rows, device=device
+                    lake,
+                    record,
+                    stored,
+                    layer,
+                    settings.recipe,
+                    rows=settings.batch.scan_rows,
+                    device=device,
+                    refine_below=settings.curvature.refine_below,
+                    refine=config.refine,
                 )
                 spectrum = layer_spectrum(row)
                 spectra.append(spectrum)
@@ -75,7 +91,7 @@ def svd_preconditioners(
                     run.metrics(spectrum_figures(spectrum), index)
                 yield from commits.commit(
                     key,
-                    preconditioner_version(settings.recipe, record, stored.shard_hashes),
+                    _data_version(row),
                     {
                         "how": fit.how,
                         "examples": stored.n_examples,
@@ -85,6 +101,7 @@ def svd_preconditioners(
                         "d2": spectrum.d2,
                         "r": spectrum.r,
                         **spectrum_figures(spectrum),
+                        **_drift(row),
                         "spectrum": dg.MetadataValue.md(inline_picture(spectrum_png([spectrum]))),
                     },
                 )
@@ -109,6 +126,17 @@ def refuse_other_layers(record: CheckpointRecord, layers: Iterable[str]) -> None
 def spectrum_figures(spectrum: LayerSpectrum) -> dict[str, float]:
     """Return what is tracked of a layer's curvature."""
     return {"captured_energy": spectrum.captured_energy, "trace": spectrum.trace, "damping": spectrum.damping}
+
+
+def _data_version(row: Mapping[str, Any]) -> str:
+    """Return the row's version; a refined basis, which changes scores, is another one."""
+    version, basis = str(row["version"]), row["basis_version"]
+    return content_hash([version, basis]) if basis else version
+
+
+def _drift(row: Mapping[str, Any]) -> dict[str, float | bool]:
+    share = {"added_energy_share": row["added_energy_captured"] / row["added_energy"]} if row["added_energy"] else {}
+    return {"fitted_energy": row["fitted_energy"], **share, "needs_refine": row["needs_refine"]}
 
 
 def inline_picture(png: bytes) -> str:

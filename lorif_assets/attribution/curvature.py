@@ -15,9 +15,6 @@ from torch import Tensor
 
 from lorif_assets.attribution.low_rank import GradientFactors
 
-# Numbers of one dense block of gradients [n, D]: 64 MiB in FP32.
-_BLOCK_NUMBERS = 1 << 24
-
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -107,8 +104,8 @@ class CurvatureState:
 
     def _changed(self, factors: GradientFactors, sign: int) -> "CurvatureState":
         image = self.image.clone()
-        for block in factors.blocks(_BLOCK_NUMBERS):
-            g = block.dense().to(self.basis)
+        for block in factors.dense_blocks():
+            g = block.to(self.basis)
             image.addmm_(g.mT, g @ self.basis, alpha=sign)
         trace = self.trace + sign * float(factors.squared_norms().sum())
         count = self.count + sign * factors.u.shape[0]

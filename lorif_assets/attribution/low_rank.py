@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 _START_SEED = 20_601
+_BLOCK_NUMBERS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class GradientFactors:
         """Return vec(u v^T), row-major: [n, d1 d2]."""
         return torch.einsum("nic,njc->nij", self.u, self.v).flatten(1)
 
-    def blocks(self, max_numbers: int) -> "Iterator[GradientFactors]":
-        """Yield the factors of as many examples at a time as have `max_numbers` dense numbers, at least of one."""
-        rows = max(1, max_numbers // (self.u.shape[1] * self.v.shape[1]))
+    def dense_blocks(self) -> Iterator[Float[Tensor, "m D"]]:
+        """Yield vec(u v^T) of all examples, 64 MiB in FP32 at a time."""
+        rows = max(1, _BLOCK_NUMBERS // (self.u.shape[1] * self.v.shape[1]))
         for u, v in zip(self.u.split(rows), self.v.split(rows), strict=True):
-            yield GradientFactors(u, v)
+            yield GradientFactors(u, v).dense()
 
     def squared_norms(self) -> Float[Tensor, " n"]:
         """Return ||u v^T||_F^2 of each example, in FP64, exactly from the factors: sum((u^T u) * (v^T v))."""

@@ -13,9 +13,6 @@ from torch import Tensor
 
 from lorif_assets.attribution.low_rank import GradientFactors
 
-# Numbers of one dense block of gradients [n, D]: 64 MiB in FP32.
-_BLOCK_NUMBERS = 1 << 24
-
 
 def block_scores(
     queries: Mapping[str, Float[Tensor, "Q D"]], factors: Mapping[str, GradientFactors]
@@ -42,7 +39,7 @@ def block_scores(
 def _layer_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -> Float[Tensor, "Q n"]:
     # Rebuilding u v^T costs n c D once; the product with Q queries is then Q n D, whatever c is. Without a projection
     # D is millions: a block at a time.
-    return torch.cat([queries @ block.dense().mT for block in factors.blocks(_BLOCK_NUMBERS)], dim=1)
+    return torch.cat([queries @ block.mT for block in factors.dense_blocks()], dim=1)
 
 
 @dataclass(frozen=True)

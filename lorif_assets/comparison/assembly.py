@@ -12,6 +12,7 @@ from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.comparison.content import DEPTH, ComparisonContent, Example, Passage, QueryHistory, Standing
 from lorif_assets.comparison.participants import Participants, ScoredCheckpoint, participants
 from lorif_assets.errors import MismatchError
+from lorif_assets.layer_curvature import refined_bases
 from lorif_assets.passages import passage_metadata, passage_text, passages
 from lorif_assets.query_scoring import LOWEST
 from lorif_assets.recipe import Recipe
@@ -110,7 +111,7 @@ def _outdated(lake: Lake, compared: Participants, queries: pl.DataFrame, recipe:
             record = checkpoint_record(lake, checkpoint.name, recipe)
         except MismatchError:
             return None
-        return score_version(recipe, record, shard_hashes, query_hash)
+        return score_version(recipe, record, shard_hashes, query_hash, refined_bases(lake, checkpoint.name))
 
     return [checkpoint.name for checkpoint in compared.checkpoints if checkpoint.version != current_version(checkpoint)]
 

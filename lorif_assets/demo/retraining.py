@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from lorif_assets.demo.training import DemoModelConfig, new_model, optimise, save, tokenize
+from lorif_assets.project_resources import project_resources
 from lorif_assets.settings import load_settings
-from resources.models import Checkpoints
 
 
 def retrain(examples: Path, seed: int, output: Path) -> None:
@@ -20,7 +20,7 @@ def retrain(examples: Path, seed: int, output: Path) -> None:
         output: directory to write the checkpoint `step-<000000>` to.
     """
     settings = load_settings()
-    demo = Checkpoints(path=settings.resolve(settings.checkpoints.path), trust_remote_code=False)
+    demo = project_resources(settings)["model_checkpoints"]
     tokenizer = demo.load_tokenizer(demo.find()[-1])
     sequences = tokenize(pl.read_parquet(examples)["text"].to_list(), tokenizer)
     config = DemoModelConfig(seed=seed)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.errors import MismatchError
+from lorif_assets.layer_curvature import refined_bases
 from lorif_assets.methods.gradients import gradient_scores
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.methods.lexical import bm25_scores, random_scores
@@ -55,7 +56,7 @@ def method_versions(settings: Settings, lake: Lake, record: CheckpointRecord, qu
     queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
     if not queries:
         raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-    lorif = score_version(settings.recipe, record, hashes, queries[0])
+    lorif = score_version(settings.recipe, record, hashes, queries[0], refined_bases(lake, record.name))
     baseline = [
         _CODE_VERSION,
         settings.recipe.factor_hash,

@@ -13,7 +13,7 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.stored_factors import StoredFactors, stored_factors
 from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from tests.attribution.references import eigenpairs, relative_error
-from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
+from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
 CHECKPOINT = CHECKPOINTS[0]
 LAYER = "transformer.h.0.attn.c_attn"
@@ -149,6 +149,23 @@ def test_another_damping_needs_no_pass_over_the_factors(private_project: TinyPro
     project.run("svd_preconditioners", KEY)
     assert project.figures("svd_preconditioners", KEY)["examples_read"] == 0
     assert row_of(project)["damping"] == pytest.approx(3 * before["damping"])
+
+
+# --- Refining --------------------------------------------------------------------------------------------------------
+
+
+def test_a_refined_layer_renews_the_scores_of_its_checkpoint_and_nothing_else(private_project: TinyProject) -> None:
+    private_project.run("svd_preconditioners", KEY, config={"refine": True})
+    figures = private_project.figures("svd_preconditioners", KEY)
+    assert figures["how"].startswith("refined on all 36 examples")
+    assert figures["needs_refine"] is False
+    scores = {f"{CHECKPOINT}|{QUERY_SET}"}
+    assert private_project.update() == {
+        "query_scores": scores,
+        "attribution_report": scores,
+        "checkpoint_comparison": {QUERY_SET},
+    }
+    assert private_project.update() == {}
 
 
 # --- Settings of the curvature ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lorif_assets.attribution import curvature
+from lorif_assets.attribution import low_rank
 from lorif_assets.attribution.curvature import CurvatureState, Spectrum, random_basis
 from lorif_assets.attribution.low_rank import GradientFactors, low_rank_factors
 from tests.attribution.references import eigenpairs, gradient_matrix, relative_error
@@ -150,9 +150,9 @@ def test_states_in_different_bases_refuse_to_merge(other):
 
 def test_large_additions_go_through_memory_in_blocks(monkeypatch):
     expected = state_of(POOL, 5)
-    monkeypatch.setattr(curvature, "_BLOCK_NUMBERS", 3 * D)
+    monkeypatch.setattr(low_rank, "_BLOCK_NUMBERS", 3 * D)
     assert_same_state(state_of(POOL, 5), expected, POOL_TRACE)
-    monkeypatch.setattr(curvature, "_BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(low_rank, "_BLOCK_NUMBERS", 1)
     assert_same_state(state_of(POOL, 5), expected, POOL_TRACE)
 
 

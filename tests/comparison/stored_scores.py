@@ -125,4 +125,4 @@ class StoredScores:
         record = checkpoint_record(self.lake, checkpoint, self.recipe)
         shards = dict(self.lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
         (query_hash,) = self.lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=QUERY_SET).unique().to_series()
-        return score_version(self.recipe, record, shards, query_hash)
+        return score_version(self.recipe, record, shards, query_hash, {})

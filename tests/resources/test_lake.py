@@ -479,7 +479,7 @@ def test_an_object_store_keeps_the_same_promises(object_store: Lake) -> None:
 
     assert lake.write_file("reports/q.html", b"first") == "s3://lake/project/reports/q.html"
     lake.write_file("reports/q.html", b"second")
-    with lake._files.open_input_file("reports/q.html") as stream:
+    with lake.files.open_input_file("reports/q.html") as stream:
         assert stream.read() == b"second"
 
 

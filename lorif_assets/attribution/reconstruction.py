@@ -1,0 +1,22 @@
+"""How well stored factors stand for the gradients they were made of."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lorif_assets.attribution.low_rank import GradientFactors
+
+
+def reconstruction_error(gradients: Float[Tensor, "n d1 d2"], factors: GradientFactors) -> float:
+    """Return ||G - u v^T||_F / ||G||_F over all n gradients; 0 where they are all zero."""
+    g = gradients.double()
+    difference = g.flatten(1) - factors.dense().to(g)
+    norm = float(g.norm())
+    return float(difference.norm()) / norm if norm else 0.0
+
+
+def smallest_error(gradients: Float[Tensor, "n d1 d2"], c: int) -> float:
+    """Return the least relative error that any factors of rank c can have: what the c leading singular values leave out."""
+    squares = torch.linalg.svdvals(gradients.double()).square()
+    total = float(squares.sum())
+    return (float(squares[:, c:].sum()) / total) ** 0.5 if total else 0.0

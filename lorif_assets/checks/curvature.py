@@ -1,0 +1,87 @@
+"""Checks of the curvature: sound eigenpairs, a safe damping, a basis that still fits the data."""
+
+from itertools import pairwise
+
+import dagster as dg
+
+from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.checks.check_result import check_result
+from lorif_assets.settings import Settings
+from resources.lake import Lake
+from resources.schemas import SVD_PRECONDITIONERS
+
+_ORTHONORMAL = 1e-3
+_TRAP = 0.5
+
+
+@dg.asset_check(
+    asset=svd_preconditioners,
+    description="Eigenvectors are orthonormal; eigenvalues sorted, not negative, and no more than the trace.",
+)
+def curvature_is_sound(lake: Lake) -> dg.AssetCheckResult:
+    """Look at every layer's stored spectrum and vectors."""
+    import torch
+
+    wrong = []
+    worst = 0.0
+    rows = lake.read(SVD_PRECONDITIONERS).sort("checkpoint", "layer")
+    for row in rows.iter_rows(named=True):
+        name = f"{row['checkpoint']}|{row['layer']}"
+        values = row["eigenvalues"]
+        if any(left < right for left, right in pairwise(values)) or min(values, default=0) < 0:
+            wrong.append(f"{name}: the eigenvalues are not sorted and non-negative")
+        if sum(values[: row["r"]]) > row["trace"] * (1 + _ORTHONORMAL):
+            wrong.append(f"{name}: the eigenvalues add up to more than the trace {row['trace']:.4g}")
+        vectors = lake.read_tensors(row["state_uri"])["vectors"].double()
+        deviation = float((vectors.mT @ vectors - torch.eye(vectors.shape[1])).abs().max()) if row["r"] else 0.0
+        worst = max(worst, deviation)
+        if deviation > _ORTHONORMAL:
+            wrong.append(f"{name}: V^T V differs from the identity by {deviation:.2g}, allowed is {_ORTHONORMAL}")
+    return check_result("every layer's curvature is sound", wrong, layers=rows.height, largest_deviation=worst)
+
+
+@dg.asset_check(
+    asset=svd_preconditioners,
+    description="In truncated form, damping is not far below the mean of the eigenvalues that were cut off.",
+)
+def damping_is_safe(settings: dg.ResourceParam[Settings], lake: Lake) -> dg.AssetCheckResult:
+    """Compare each layer's damping with its tail, where the form ignores the tail."""
+    columns = ["checkpoint", "layer", "d1", "d2", "r", "eigenvalues", "trace", "damping"]
+    rows = lake.read(SVD_PRECONDITIONERS, columns).sort("checkpoint", "layer")
+    wrong = []
+    if settings.recipe.curvature_form == "truncated":
+        for row in rows.iter_rows(named=True):
+            cut_off = row["d1"] * row["d2"] - row["r"]
+            tail = max(row["trace"] - sum(row["eigenvalues"][: row["r"]]), 0.0) / cut_off if cut_off else 0.0
+            if row["damping"] < _TRAP * tail:
+                wrong.append(f"{row['checkpoint']}|{row['layer']}: damping {row['damping']:.3g}, mean tail {tail:.3g}")
+    return check_result(
+        "no layer's damping is far below its tail",
+        wrong,
+        remedy='use curvature_form = "tail_corrected", or raise recipe.damping to 1 and more with the trace rule',
+        severity=dg.AssetCheckSeverity.WARN,
+        layers=rows.height,
+    )
+
+
+@dg.asset_check(
+    asset=svd_preconditioners,
+    description="Data that were added lie in the eigenvectors about as well as the data these were fitted to.",
+)
+def curvature_has_not_drifted(lake: Lake) -> dg.AssetCheckResult:
+    """List the layers that ask for a refinement."""
+    columns = ["checkpoint", "layer", "fitted_energy", "added_energy", "added_energy_captured", "needs_refine"]
+    rows = lake.read(SVD_PRECONDITIONERS, columns).sort("checkpoint", "layer")
+    wrong = [
+        f"{row['checkpoint']}|{row['layer']}: {row['added_energy_captured'] / row['added_energy']:.1%} of the added "
+        f"gradient energy is captured, {row['fitted_energy']:.1%} of what the basis was fitted to"
+        for row in rows.iter_rows(named=True)
+        if row["needs_refine"]
+    ]
+    return check_result(
+        "no layer's data drifted out of its basis",
+        wrong,
+        remedy="materialize `svd_preconditioners` for these layers with the run option `refine: true`",
+        severity=dg.AssetCheckSeverity.WARN,
+        layers=rows.height,
+    )

@@ -1,0 +1,21 @@
+"""Checks of the training examples."""
+
+import dagster as dg
+import polars as pl
+
+from lorif_assets.assets.corpus import training_examples
+from lorif_assets.checks.check_result import check_result
+from resources.lake import Lake
+from resources.schemas import TRAINING_EXAMPLES
+
+
+@dg.asset_check(asset=training_examples, description="No example id stands in two rows, in one shard or in two.")
+def example_ids_are_unique(lake: Lake) -> dg.AssetCheckResult:
+    """Count the ids that occur more than once."""
+    counts = lake.read(TRAINING_EXAMPLES, ["example_id"]).group_by("example_id").len()
+    repeated = counts.filter(pl.col("len") > 1).sort("len", descending=True)
+    return check_result(
+        f"{counts.height:,} ids are unique",
+        [f"{name} stands in {count} rows" for name, count in repeated.iter_rows()],
+        examples=counts.height,
+    )

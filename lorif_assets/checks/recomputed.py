@@ -1,0 +1,133 @@
+"""Checks that load the model and compute a few gradients anew: whether factors and scores are what they claim to be."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.attributed_model import AttributedModel, checkpoint_record
+from lorif_assets.checks.check_result import check_result
+from lorif_assets.discovery import discover
+from lorif_assets.errors import MismatchError
+from lorif_assets.recipe import Recipe
+from lorif_assets.settings import Settings
+from lorif_assets.staleness import Staleness
+from lorif_assets.stored_factors import StoredFactors, stored_factors
+from lorif_assets.stored_preconditioners import stored_preconditioners
+from resources.devices import Devices
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import GRADIENT_FACTORS
+
+# A sample costs two passes of these examples through the model.
+_SHARDS, _ROWS = 8, 4
+# Power iteration comes within a few thousandths of the least error; the rest is room for a spectrum without gaps.
+_WITHIN = 1.05
+_CODEC_ERROR = {"bf16": 0.01, "fp32": 0.001}
+# Gradients of a model in half precision differ by the batch that they are computed in.
+_HALF_PRECISION_ERROR = 0.05
+_TOP = 10
+_RETRIEVED = 0.9
+
+
+@dg.asset_check(
+    asset=gradient_factors,
+    pool="gpu",
+    description="Stored factors of a sample reproduce its gradients, computed anew, about as well as their rank allows.",
+)
+def factors_reproduce_gradients(
+    settings: dg.ResourceParam[Settings], lake: Lake, model_checkpoints: Checkpoints, devices: Devices
+) -> dg.AssetCheckResult:
+    """Compare each layer's relative error with the least that factors of this rank can have."""
+    from lorif_assets.stored_sample import reconstruction_errors, stored_sample
+
+    wrong, skipped, worst, layers = [], [], 0.0, 0
+    for name in _attributed(settings, lake, model_checkpoints):
+        try:
+            with _loaded(settings, lake, model_checkpoints, devices, name) as (attributed, stored):
+                sample = stored_sample(attributed, stored, lake, shards=_SHARDS, rows=_ROWS)
+                errors = reconstruction_errors(attributed, sample, settings.batch.tokens)
+        except MismatchError as error:
+            skipped.append(f"{name}: {error}")
+            continue
+        for layer, found in errors.items():
+            allowed = _WITHIN * found.smallest + _rounding(settings.recipe)
+            layers += 1
+            worst = max(worst, found.error - found.smallest)
+            if found.error > allowed:
+                wrong.append(f"{name}|{layer}: relative error {found.error:.3f}, its rank allows {found.smallest:.3f}")
+    return check_result(
+        f"{layers} layers are within {_WITHIN} of the least error",
+        wrong,
+        remedy="materialize `gradient_factors` of this checkpoint with `recompute: true`",
+        layers=layers,
+        largest_excess=worst,
+        not_checked="\n".join(skipped),
+    )
+
+
+@dg.asset_check(
+    asset=query_scores,
+    pool="gpu",
+    description=f"At least {_RETRIEVED:.0%} of a sample of training examples, asked as queries, are among their own "
+    f"{_TOP} leading proponents.",
+)
+def examples_retrieve_themselves(
+    settings: dg.ResourceParam[Settings], lake: Lake, model_checkpoints: Checkpoints, devices: Devices
+) -> dg.AssetCheckResult:
+    """Ask with training examples, whose own gradients nothing should match better than they do."""
+    from lorif_assets.stored_sample import own_ranks, stored_sample
+
+    wrong, skipped, ranks = [], [], {}
+    for name in _attributed(settings, lake, model_checkpoints):
+        try:
+            with _loaded(settings, lake, model_checkpoints, devices, name) as (attributed, stored):
+                preconditioners = stored_preconditioners(lake, attributed.record, settings.recipe, stored)
+                ranks[name] = own_ranks(
+                    attributed,
+                    stored_sample(attributed, stored, lake, shards=_SHARDS, rows=_ROWS),
+                    stored,
+                    preconditioners,
+                    lake,
+                    batch_tokens=settings.batch.tokens,
+                    scan_rows=settings.batch.scan_rows,
+                )
+        except MismatchError as error:
+            skipped.append(f"{name}: {error}")
+    rates = {name: sum(rank <= _TOP for rank in found) / len(found) for name, found in ranks.items()}
+    for name, rate in rates.items():
+        if rate < _RETRIEVED:
+            wrong.append(f"{name}: {rate:.0%} of {len(ranks[name])} examples are among their own {_TOP} leading ones")
+    return check_result(
+        f"self-retrieval at {', '.join(rates) or 'no checkpoint'}",
+        wrong,
+        remedy="look at the checks of factors and curvature; else raise recipe.r, or lower recipe.projection_factor",
+        severity=dg.AssetCheckSeverity.WARN,
+        self_retrieval_rate=min(rates.values(), default=1.0),
+        examples=sum(map(len, ranks.values())),
+        not_checked="\n".join(skipped),
+    )
+
+
+def _attributed(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> list[str]:
+    """Return the active checkpoints that have factors."""
+    found = discover(settings, model_checkpoints, lake)
+    active = Staleness(settings, lake, model_checkpoints, found).active_checkpoints
+    stored = set(lake.read(GRADIENT_FACTORS, ["checkpoint"])["checkpoint"])
+    return [name for name in active if name in stored]
+
+
+@contextmanager
+def _loaded(
+    settings: Settings, lake: Lake, model_checkpoints: Checkpoints, devices: Devices, name: str
+) -> Iterator[tuple[AttributedModel, StoredFactors]]:
+    stored = stored_factors(lake, checkpoint_record(lake, name, settings.recipe), settings.recipe)
+    with devices.lease() as device:
+        yield AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device), stored
+
+
+def _rounding(recipe: Recipe) -> float:
+    model = 0.0 if recipe.model_dtype == "float32" else _HALF_PRECISION_ERROR
+    return _CODEC_ERROR[recipe.factor_dtype] + model

@@ -1,0 +1,89 @@
+"""Deleting what nothing points to any more: superseded tensors of curvature states, and old files of the tables.
+
+What a ledger names stays, however old: a curvature state subtracts a changed shard from the file that was added to it.
+"""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import pyarrow.fs as pafs
+
+from lorif_assets.curvature_ledger import Ledger
+from lorif_assets.errors import TableError
+from resources.lake import Lake
+from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS, TABLES, TableSchema
+
+CURVATURE_STATES = "curvature_states"
+
+
+@dataclass(frozen=True)
+class SupersededFile:
+    """A file that nothing points to: its path relative to the lake's root, and its bytes."""
+
+    path: str
+    size: int
+
+
+def superseded_files(lake: Lake, retention_hours: int) -> list[SupersededFile]:
+    """Return the files that nothing of now points to, and that nothing has pointed to for the retention period.
+
+    Raises:
+        TableError: a table cannot be read; without it nothing is known to be superseded.
+    """
+    # Files are listed before the rows are read: a state that is committed in between is then among the rows.
+    before = time.time() - 3_600 * retention_hours
+    states = [
+        info
+        for info in lake.files.get_file_info(pafs.FileSelector(CURVATURE_STATES, allow_not_found=True, recursive=True))
+        if info.path.endswith(".safetensors") and info.mtime is not None and info.mtime.timestamp() < before
+    ]
+    old = {schema.name: _unreferenced(lake, schema, retention_hours) for schema in TABLES.values()}
+    rows = lake.read(SVD_PRECONDITIONERS, ["state_uri", "ledger"])
+    named = {
+        unquote(entry.path) for ledger in rows["ledger"].unique() for entry in Ledger.parse(ledger).entries.values()
+    }
+    old[GRADIENT_FACTORS.name] = [path for path in old[GRADIENT_FACTORS.name] if path not in named]
+    paths = [f"{table}/{path}" for table, found in old.items() for path in found]
+    return [
+        *(SupersededFile(info.path, info.size) for info in states if info.path not in set(rows["state_uri"])),
+        *_sized(lake, paths),
+    ]
+
+
+def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
+    """Delete files; one that is gone already is no error.
+
+    Raises:
+        TableError: some could not be deleted; the others are.
+    """
+    failed: dict[str, OSError] = {}
+    for file in files:
+        try:
+            lake.files.delete_file(file.path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failed[file.path] = error
+    if failed:
+        path, cause = next(iter(failed.items()))
+        raise TableError(
+            f"{len(failed)} of {len(files)} superseded files of the lake {lake.root} cannot be deleted, the first {path}: "
+            f"{cause}. Nothing needs them; correct the rights and vacuum again"
+        ) from cause
+
+
+def _unreferenced(lake: Lake, schema: TableSchema, retention_hours: int) -> Sequence[str]:
+    """Return the paths in a table's folder that its newest version does not hold and that left it long enough ago."""
+    table = lake.table(schema)
+    if table is None:
+        return []
+    # `full` finds those as well that a crash left without a commit; listing alone deletes nothing.
+    return table.vacuum(retention_hours, dry_run=True, enforce_retention_duration=False, full=True)
+
+
+def _sized(lake: Lake, paths: Sequence[str]) -> Iterator[SupersededFile]:
+    for info in lake.files.get_file_info(list(paths)):
+        if info.type is pafs.FileType.File:
+            yield SupersededFile(info.path, info.size)
