@@ -135,6 +135,7 @@ def evaluate(config: Path | None, *, plan: bool) -> None:
     run_evaluation(_dagster_home(), Console(), plan=plan)
 
 
+@main.command()
 @click.option("--dry-run", is_flag=True, help="List what would be deleted, and delete nothing.")
 @config_option
 def vacuum(dry_run: bool, config: Path | None) -> None:

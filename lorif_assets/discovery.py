@@ -28,7 +28,7 @@ class Discovered:
     checkpoints: tuple[str, ...]
     query_sets: tuple[str, ...]
     layers: tuple[str, ...]
-    subsets: tuple[str, ...]
+    subsets: tuple[str, ...] = ()
 
 
 def discover(settings: Settings, model_checkpoints: Checkpoints, lake: Lake) -> Discovered:
