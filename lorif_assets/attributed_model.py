@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -122,6 +122,26 @@ class AttributedModel:
             [layer_projection(layer, recipe.projection_factor, recipe.seed) for layer in layers],
             fingerprint(layers, recipe.projection_factor, recipe.seed),
             device,
+        )
+
+    def under(self, recipe: Recipe) -> "AttributedModel":
+        """Return the same loaded checkpoint with other layers or projections, of which the lake holds nothing."""
+        from lorif_assets.attribution.layers import select_layers
+        from lorif_assets.attribution.projection import fingerprint, layer_projection, projected_width
+
+        layers, factor = (
+            select_layers(self.model, recipe.include_layers, recipe.exclude_layers),
+            recipe.projection_factor,
+        )
+        shapes = {
+            layer.name: (projected_width(layer.d_in, factor), projected_width(layer.d_out, factor)) for layer in layers
+        }
+        return replace(
+            self,
+            record=replace(self.record, layer_shapes=shapes, frozen=None),
+            recipe=recipe,
+            projections=[layer_projection(layer, factor, recipe.seed) for layer in layers],
+            projection=fingerprint(layers, factor, recipe.seed),
         )
 
     def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":

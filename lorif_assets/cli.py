@@ -157,6 +157,20 @@ def vacuum(dry_run: bool, config: Path | None) -> None:
 
 
 @main.command()
+@click.option("--bytes", "budget", type=click.IntRange(min=1), help="Bytes kept per example; default: as many as now.")
+@click.option("--minutes", default=20.0, show_default=True, help="After which nothing more is begun.")
+@click.option("--examples", default=4_000, show_default=True, help="Size of the sample of training examples.")
+@click.option("--write", is_flag=True, help="Write the recipe that came out best to the settings file.")
+@config_option
+def tune(config: Path | None, budget: int | None, minutes: float, examples: int, *, write: bool) -> None:
+    """Try recipes on a sample of the data, and show what quality costs how many bytes."""
+    from lorif_assets.tuning import tune_recipe
+
+    _use(config)
+    tune_recipe(Console(), budget=budget, minutes=minutes, most_examples=examples, write=write)
+
+
+@main.command()
 @click.option("--completion", required=True, help="What the model said.")
 @click.option("--prompt", default="", help="What it was asked; carries no loss.")
 @click.option("--checkpoint", help="Default: the newest attributed one.")

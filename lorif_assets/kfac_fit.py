@@ -71,7 +71,7 @@ def fit_bases(lake: Lake, attributed: "AttributedModel", batch: "BatchSettings",
             f"only {len(examples)} of {sample.height} sampled examples can be used with the tokenizer of "
             f"{attributed.record.name!r}; K-FAC bases take two at least"
         )
-    halves = [_covariances(attributed, examples[half::2], batch, progress, seed=half) for half in (0, 1)]
+    halves = [covariances(attributed, examples[half::2], batch, progress, seed=half) for half in (0, 1)]
     bases, agreement, tokens = {}, {}, {}
     for layer in attributed.record.layer_shapes:
         first, second = (half.pop(layer) for half in halves)
@@ -84,7 +84,7 @@ def fit_bases(lake: Lake, attributed: "AttributedModel", batch: "BatchSettings",
                 'checkpoint\'s weights finite? With `recipe.model_dtype = "bfloat16"` or "as_saved", try "float32"'
             ) from error
         tokens[layer] = first.tokens + second.tokens
-    ranks = _ranks(attributed, examples[:_RANK_EXAMPLES], bases, batch)
+    ranks = layer_ranks(attributed, examples[:_RANK_EXAMPLES], bases, batch)
     return KfacFit(
         {layer: LayerFit(bases[layer], agreement[layer], tokens[layer], ranks[layer]) for layer in bases},
         len(examples),
@@ -115,13 +115,14 @@ def _sample(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     return pl.concat(rows).sort("order").drop("order")
 
 
-def _covariances(
+def covariances(
     attributed: "AttributedModel",
     examples: "Sequence[TokenizedExample]",
     batch: "BatchSettings",
     progress: "Progress",
     seed: int,
 ) -> "dict[str, KfacCovariances]":
+    """Return the layers' covariances over the tokens of some examples; `seed` draws labels, where the model gives them."""
     import torch
 
     from lorif_assets.attribution.kfac import KfacCovariances
@@ -147,7 +148,7 @@ def _covariances(
     return held
 
 
-def _ranks(
+def layer_ranks(
     attributed: "AttributedModel",
     examples: "Sequence[TokenizedExample]",
     bases: "Mapping[str, KfacBases]",

@@ -129,6 +129,11 @@ class Recipe(BaseModel):
         return self.r + max(self.r, 32) if self.r else 0
 
     @property
+    def applied_damping(self) -> float:
+        """The damping of the curvature that the recipe has."""
+        return self.damping if self.curvature == "svd" else self.fisher_damping
+
+    @property
     def factor_hash(self) -> str:
         """Hash of the fields that gradient factors depend on."""
         return self._hash(self._factor_fields)

@@ -281,6 +281,20 @@ class Settings(BaseSettings):
         return self.tracking.uri or f"sqlite:///{self.resolve('mlflow.db')}"
 
 
+def settings_file(path: Path | None = None) -> Path:
+    """Return where the settings are read from; only a file that was not named may be absent.
+
+    Raises:
+        SettingsError: a named file is not there.
+    """
+    named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    found = [file for file in (Path(CONFIG_NAME), DEMO_DIRECTORY / CONFIG_NAME) if file.is_file()]
+    file = (named or next(iter(found), Path(CONFIG_NAME))).absolute()
+    if named and not file.is_file():
+        raise SettingsError(f"there is no settings file {file}; write one (`lorif init`) or correct ${CONFIG_VARIABLE}")
+    return file
+
+
 def load_settings(path: Path | None = None) -> Settings:
     """Read lorif.toml: the given file, else $LORIF_CONFIG, else ./lorif.toml, else the demo's, else defaults, no sources.
 
@@ -288,11 +302,7 @@ def load_settings(path: Path | None = None) -> Settings:
         SettingsError: a named file is not there or is no TOML, or a field is unknown, of the wrong type or out of range.
     """
     _refuse_unknown_variables()
-    named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
-    found = [file for file in (Path(CONFIG_NAME), DEMO_DIRECTORY / CONFIG_NAME) if file.is_file()]
-    file = (named or next(iter(found), Path(CONFIG_NAME))).absolute()
-    if named and not file.is_file():
-        raise SettingsError(f"there is no settings file {file}; write one (`lorif init`) or correct ${CONFIG_VARIABLE}")
+    file = settings_file(path)
     try:
         content = TomlConfigSettingsSource(Settings, file)() if file.is_file() else {}
     except ValueError as error:

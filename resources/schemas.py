@@ -376,6 +376,7 @@ RECIPE_TRIALS = TableSchema(
         lds_low=pa.float64(),
         lds_high=pa.float64(),
         agreement=pa.float64(),  # mean Spearman correlation with the dense inverse at the same projections
+        tail_patch=pa.float64(),  # mean change of the completions' log-probability per token; null where LDS tells more
         seconds=pa.float64(),
         computed_from=pa.string(),
     ),

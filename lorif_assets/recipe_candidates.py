@@ -1,0 +1,68 @@
+"""Which recipes are worth a trial under a budget of bytes per example."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from lorif_assets.recipe import Recipe
+
+_PROJECTION_FACTORS = (1, 2, 4, 8, 16)
+_SVD: Mapping[str, Sequence[Any]] = {"rank": (1, 4), "r": (64, 256), "damping": (0.1, 1.0, 3.0)}
+_EKFAC: Mapping[str, Sequence[Any]] = {"factor_dtype": ("int4", "sign"), "fisher_damping": (0.1,)}
+_BUDGET_SHARES = (0.25, 0.5, 1.0)
+
+
+def candidates(current: Recipe, budget: int) -> Iterator[list[Recipe]]:
+    """Yield groups of recipes that share projections, the current recipe's first.
+
+    Args:
+        current: what layers, seeds, lengths and types are taken from; it is the first candidate.
+        budget: bytes per example; the paper's forms that need more are left out once their size is known.
+    """
+    others = sorted(_PROJECTION_FACTORS, key=lambda f: (f != current.projection_factor, f))
+    for factor in others:
+        group = [*_svd(current, factor), *_ekfac(current, factor, budget)]
+        if factor == current.projection_factor:
+            group = [current, *(recipe for recipe in group if recipe != current)]
+        yield group
+
+
+def _svd(current: Recipe, factor: int) -> Iterator[Recipe]:
+    # Without a projection the eigenvectors of wide layers take gigabytes.
+    if factor == 1:
+        return
+    for rank, r, damping in product(*_SVD.values()):
+        yield _changed(
+            current,
+            curvature="svd",
+            projection_factor=factor,
+            rank=rank,
+            r=r,
+            damping=damping,
+            damping_rule="trace",
+            factor_dtype="bf16",
+            bytes_per_example=None,
+        )
+
+
+def _ekfac(current: Recipe, factor: int, budget: int) -> Iterator[Recipe]:
+    for factor_dtype, damping in product(*_EKFAC.values()):
+        for share in _BUDGET_SHARES:
+            yield _changed(
+                current,
+                curvature="ekfac",
+                projection_factor=factor,
+                factor_dtype=factor_dtype,
+                fisher_damping=damping,
+                bytes_per_example=round(share * budget),
+            )
+
+
+def _changed(recipe: Recipe, **fields: object) -> Recipe:
+    return Recipe.model_validate({**recipe.model_dump(), **fields})
+
+
+def differing_fields(recipes: Iterable[Recipe]) -> list[str]:
+    """Return the fields in which some of the recipes differ."""
+    found = [recipe.model_dump() for recipe in recipes]
+    return [name for name in Recipe.model_fields if len({repr(one[name]) for one in found}) > 1]
