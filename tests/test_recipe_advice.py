@@ -1,0 +1,124 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from lorif_assets.attributed_model import AttributedModel
+from lorif_assets.errors import MismatchError
+from lorif_assets.methods.inputs import MethodInputs
+from lorif_assets.methods.lorif import lorif_scores
+from lorif_assets.progress import Progress
+from lorif_assets.recipe import Recipe
+from lorif_assets.recipe_advice import advise, pareto, store_trials
+from lorif_assets.recipe_candidates import candidates, differing_fields
+from lorif_assets.recipe_trials import try_recipes
+from lorif_assets.settings import load_settings
+from lorif_assets.tuning import tune_recipe, write_recipe
+from resources.schemas import RECIPE_TRIALS
+
+NEWEST, QUERY_SET = "step-000200", "questions"
+NOW = Recipe(projection_factor=2, rank=1)
+
+
+@pytest.fixture
+def few_candidates(monkeypatch):
+    def few(current, budget):
+        whitened = current.model_copy(
+            update={"curvature": "ekfac", "factor_dtype": "sign", "bytes_per_example": max(budget, 60)}
+        )
+        yield [current, current.model_copy(update={"rank": 4, "factor_dtype": "fp32"}), whitened]
+        yield [current.model_copy(update={"projection_factor": 8})]
+
+    monkeypatch.setattr("lorif_assets.recipe_advice.candidates", few)
+
+
+def inputs_of(project):
+    settings, lake = project.settings, project.lake
+    models = project.resources["model_checkpoints"]
+    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, torch.device("cpu"))
+    return MethodInputs.load(settings, lake, attributed, [QUERY_SET])
+
+
+def test_the_recipe_of_now_is_tried_first_and_only_once():
+    groups = list(candidates(NOW, 1_000))
+    assert groups[0][0] == NOW
+    tried = [recipe for group in groups for recipe in group]
+    assert len(tried) == len({recipe.model_dump_json() for recipe in tried})
+
+
+def test_recipes_of_a_group_share_what_gradients_depend_on():
+    for group in candidates(NOW, 1_000):
+        assert not {"projection_factor", "include_layers", "seed", "max_length"} & set(differing_fields(group))
+
+
+def test_a_trial_of_the_recipe_of_now_gives_the_scores_of_the_pipeline(tiny_project):
+    inputs = inputs_of(tiny_project)
+    with Progress(__import__("logging").getLogger(), "", 1, "") as progress:
+        tried = try_recipes(
+            inputs.attributed,
+            [tiny_project.settings.recipe],
+            inputs.examples.tokenized,
+            inputs.queries.tokenized,
+            tiny_project.settings.batch,
+            progress,
+        ).tried[0]
+    stored = lorif_scores(inputs)["lorif"]
+    assert tried.bytes_per_example == stored.bytes_per_example
+    assert np.allclose(tried.scores.numpy(), stored.scores, rtol=2e-2, atol=2e-2 * np.abs(stored.scores).max())
+
+
+def test_without_ground_truth_trials_are_judged_by_tail_patch(private_project, few_candidates):
+    project = private_project.with_settings(evaluation={"tail_patch_k": 1})
+    inputs = inputs_of(project)
+    advice = advise(inputs, budget=100_000, minutes=5, most_examples=20)
+    assert (advice.measure, advice.n_examples, len(advice.trials), advice.complete) == ("tail_patch", 18, 4, True)
+    assert advice.trials[1].agreement.mean() > advice.trials[3].agreement.mean()
+    front = pareto(advice.trials, advice.quality.mean)
+    sizes = [advice.trials[at].tried.bytes_per_example for at in front]
+    assert sizes == sorted(sizes)
+    store_trials(inputs, advice)
+    rows = project.table(RECIPE_TRIALS)
+    assert rows["tail_patch"].is_finite().all()
+    assert rows["lds"].null_count() == rows.height == 4
+    assert json.loads(rows["recipe"][2])["factor_dtype"] == "sign"
+
+
+def test_what_keeps_more_than_the_budget_is_not_chosen(private_project, few_candidates):
+    inputs = inputs_of(private_project.with_settings(evaluation={"tail_patch_k": 1}))
+    now = int(lorif_scores(inputs)["lorif"].bytes_per_example)
+    advice = advise(inputs, budget=now, minutes=5, most_examples=12)
+    assert advice.trials[advice.best].tried.bytes_per_example <= now
+    with pytest.raises(MismatchError, match=r"none of 4 recipes keeps 3 bytes .* Raise --bytes"):
+        advise(inputs, budget=3, minutes=5, most_examples=12)
+
+
+def test_when_the_time_is_up_no_further_group_is_begun(private_project, few_candidates):
+    advice = advise(inputs_of(private_project), budget=100_000, minutes=0, most_examples=8)
+    assert (len(advice.trials), advice.complete) == (3, False)
+
+
+def test_the_chosen_recipe_is_written_without_touching_the_rest_of_the_file(tmp_path):
+    file = tmp_path / "lorif.toml"
+    file.write_text('# mine\n[recipe]\nrank = 1  # small\nprojection_factor = 2\n\n[lake]\nroot = "here"\n')
+    chosen = NOW.model_copy(update={"rank": 4, "curvature": "ekfac", "bytes_per_example": 900})
+    write_recipe(file, NOW, chosen)
+    text = file.read_text()
+    assert "# mine" in text
+    assert "# small" in text
+    assert load_settings(file).recipe == chosen.model_copy(update={"projection_factor": 2})
+    assert load_settings(file).lake.root == "here"
+    write_recipe(file, chosen, NOW)
+    assert load_settings(file).recipe == NOW
+
+
+def test_lorif_tune_prints_what_quality_costs_and_writes_on_request(private_project, few_candidates, monkeypatch):
+    monkeypatch.setenv("LORIF_CONFIG", str(private_project.root / "lorif.toml"))
+    console = Console(record=True, width=200)
+    tune_recipe(console, budget=100_000, minutes=5, most_examples=10, write=True)
+    said = console.export_text()
+    assert "best quality for the bytes, of 4 recipes tried" in said
+    assert "tail-patch" in said
+    if "(best within the budget)" in said and "The recipe of now" not in said:
+        assert load_settings(private_project.root / "lorif.toml").recipe != private_project.settings.recipe
