@@ -65,6 +65,13 @@ checkpoints = "all"
 uri = "none"
 """
 
+_EKFAC = """
+curvature = "ekfac"
+factor_dtype = "int8"
+rank = 2
+kfac_examples = 20
+"""
+
 
 @dataclass(frozen=True)
 class TinyProject:
@@ -195,15 +202,33 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProje
         yield project
 
 
+@pytest.fixture(scope="session")
+def ekfac_project(tiny_project: TinyProject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProject]:
+    """The same data, checkpoints and queries with the curvature `ekfac`, up to date; shared by all tests too."""
+    root = tmp_path_factory.mktemp("ekfac") / "project"
+    shutil.copytree(tiny_project.root, root, ignore=shutil.ignore_patterns("dagster", "lake"))
+    (root / "lorif.toml").write_text(_SETTINGS.replace("[recipe]", f"[recipe]{_EKFAC}"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        project = TinyProject.open(root, instance)
+        project.update()
+        yield project
+
+
 @pytest.fixture
 def private_project(tiny_project: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
     """A copy of the project for one test alone; its Dagster knows the partitions, and of no run."""
-    root = tmp_path / "project"
-    shutil.copytree(tiny_project.root, root, ignore=shutil.ignore_patterns("dagster"))
-    with dg.DagsterInstance.ephemeral() as instance:
-        project = TinyProject.open(root, instance)
-        project.register_partitions()
+    with private_copy(tiny_project, tmp_path) as project:
         yield project
+
+
+@contextmanager
+def private_copy(project: TinyProject, folder: Path) -> Iterator[TinyProject]:
+    root = folder / "project"
+    shutil.copytree(project.root, root, ignore=shutil.ignore_patterns("dagster"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        copied = TinyProject.open(root, instance)
+        copied.register_partitions()
+        yield copied
 
 
 @pytest.fixture

@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.errors import LorifError, SettingsError
+from lorif_assets.stored_preconditioners import preconditioner_table
 from resources.schemas import GRADIENT_FACTORS, QUERY_SCORES
-from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
+from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, private_copy
 from tests.test_recipe import FIELDS
 
 LAYERS = {f"transformer.h.{block}.{layer}" for block in (0, 1) for layer in ("attn.c_attn", "mlp.c_fc")}
@@ -21,14 +24,27 @@ def pairs(checkpoints: tuple[str, ...] | list[str], others: Any) -> set[str]:
     return {f"{checkpoint}|{other}" for checkpoint in checkpoints for other in others}
 
 
-def after_the_factors(*checkpoints: str) -> dict[str, set[str]]:
+def with_bases(project: TinyProject, *checkpoints: str) -> dict[str, set[str]]:
+    """The bases of some checkpoints, where the curvature has any."""
+    is_ekfac = project.settings.recipe.curvature == "ekfac"
+    return {"kfac_bases": pairs(list(checkpoints), LAYERS)} if is_ekfac else {}
+
+
+def after_the_factors(project: TinyProject, *checkpoints: str) -> dict[str, set[str]]:
     """Everything downstream of the factors of some checkpoints."""
     return {
-        "svd_preconditioners": pairs(list(checkpoints), LAYERS),
+        preconditioner_table(project.settings.recipe).name: pairs(list(checkpoints), LAYERS),
         "query_scores": pairs(list(checkpoints), [QUERY_SET]),
         "attribution_report": pairs(list(checkpoints), [QUERY_SET]),
         "checkpoint_comparison": {QUERY_SET},
     }
+
+
+@pytest.fixture(params=["svd", "ekfac"])
+def private_project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TinyProject]:
+    shared = {"svd": "tiny_project", "ekfac": "ekfac_project"}[request.param]
+    with private_copy(request.getfixturevalue(shared), tmp_path) as project:
+        yield project
 
 
 def stale(project: TinyProject) -> dict[str, set[str]]:
@@ -75,7 +91,7 @@ def test_a_field_of_the_scores_renews_the_scores_alone(tiny_project: TinyProject
 @pytest.mark.parametrize("field", [field for field, (_, stage) in FIELDS.items() if stage == "preconditioners"])
 def test_a_field_of_the_curvature_leaves_the_factors_as_they_are(tiny_project: TinyProject, field: str) -> None:
     changed = tiny_project.with_settings(recipe={field: FIELDS[field][0]})
-    assert stale(changed) == after_the_factors(OLD, NEW)
+    assert stale(changed) == after_the_factors(tiny_project, OLD, NEW)
 
 
 @pytest.mark.parametrize("field", [field for field, (_, stage) in FIELDS.items() if stage == "factors"])
@@ -88,19 +104,20 @@ def test_a_field_of_the_factors_shows_first_in_the_recorded_checkpoints(tiny_pro
 
 
 def test_another_rank_renews_the_factors_and_what_follows_and_reads_no_data_again(private_project: TinyProject) -> None:
-    changed = private_project.with_settings(recipe={"rank": 2})
+    changed = private_project.with_settings(recipe={"rank": 3})
     assert changed.update() == {
         "checkpoints": {OLD, NEW},
+        **with_bases(private_project, OLD, NEW),
         "gradient_factors": pairs(CHECKPOINTS, SHARDS),
-        **after_the_factors(OLD, NEW),
+        **after_the_factors(private_project, OLD, NEW),
     }
     assert stale(changed) == {}
 
 
 def test_damping_and_rank_of_the_curvature_leave_the_factor_files_untouched(private_project: TinyProject) -> None:
     before = factor_files(private_project)
-    changed = private_project.with_settings(recipe={"damping": 0.5, "r": 4})
-    assert changed.update() == after_the_factors(OLD, NEW)
+    changed = private_project.with_settings(recipe={"damping": 0.5, "r": 4, "fisher_damping": 0.5})
+    assert changed.update() == after_the_factors(private_project, OLD, NEW)
     assert factor_files(changed) == before
 
 
@@ -120,7 +137,7 @@ def test_an_edited_shard_renews_its_own_factors_and_no_other_shards(private_proj
     assert private_project.update() == {
         "training_examples": {SHARDS[1]},
         "gradient_factors": pairs(CHECKPOINTS, [SHARDS[1]]),
-        **after_the_factors(OLD, NEW),
+        **after_the_factors(private_project, OLD, NEW),
     }
     after = factor_files(private_project)
     assert {shard for key in before for shard in [key[1]] if before[key] != after[key]} == {SHARDS[1]}
@@ -138,7 +155,7 @@ def test_only_active_checkpoints_follow_the_data(private_project: TinyProject) -
     assert project.update() == {
         "training_examples": {SHARDS[1]},
         "gradient_factors": {f"{NEW}|{SHARDS[1]}"},
-        **after_the_factors(NEW),
+        **after_the_factors(private_project, NEW),
     }
     assert stale(private_project)["gradient_factors"] == {f"{OLD}|{SHARDS[1]}"}
 
@@ -150,7 +167,7 @@ def test_a_new_shard_gets_factors_and_the_old_ones_keep_theirs(private_project: 
     assert private_project.update() == {
         "training_examples": {new},
         "gradient_factors": pairs(CHECKPOINTS, [new]),
-        **after_the_factors(OLD, NEW),
+        **after_the_factors(private_project, OLD, NEW),
     }
     assert before.items() <= factor_files(private_project).items()
     assert private_project.figures("query_scores", f"{NEW}|{QUERY_SET}")["examples_scanned"] == 37
@@ -182,7 +199,8 @@ def test_a_new_checkpoint_is_attributed_and_the_others_are_left_alone(private_pr
     assert private_project.update() == {
         "checkpoints": {new},
         "gradient_factors": pairs([new], SHARDS),
-        **after_the_factors(new),
+        **with_bases(private_project, new),
+        **after_the_factors(private_project, new),
     }
 
 
@@ -201,7 +219,7 @@ def test_a_checkpoint_with_other_layers_is_attributed_beside_the_others(private_
     tokenizer.save_pretrained(folder / "step-000300")
     layers = LAYERS | {"transformer.h.2.attn.c_attn", "transformer.h.2.mlp.c_fc"}
     updates = private_project.update()
-    assert updates["svd_preconditioners"] == pairs(["step-000300"], layers)
+    assert updates[preconditioner_table(private_project.settings.recipe).name] == pairs(["step-000300"], layers)
     assert stale(private_project) == {}
 
 

@@ -1,27 +1,350 @@
-"""The curvature `ekfac` through the whole pipeline: bases, whitened factors, sums by shard, scores, and what runs when."""
+"""The curvature `ekfac` through the whole pipeline: bases, whitened factors, sums by shard, and the scores they give."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import numpy as np
+import polars as pl
 import pytest
+import torch
+from torch import Tensor
 
-from tests.conftest import TinyProject
+from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.attribution.gradients import GradientCollector, GradientSink, TokenBatch
+from lorif_assets.attribution.layers import select_layers
+from lorif_assets.attribution.projection import layer_projection
+from lorif_assets.discovery import discover
+from lorif_assets.errors import LorifError, MismatchError
+from lorif_assets.withdrawal import removed_shards, withdraw
+from resources.schemas import (
+    EKFAC_PRECONDITIONERS,
+    GRADIENT_FACTORS,
+    KFAC_BASES,
+    QUERY_SCORES,
+    REJECTED,
+    TableSchema,
+)
+from tests.attribution.references import Example, autograd_gradients, relative_error, token_covariances
+from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, private_copy
 
-EKFAC = {"curvature": "ekfac", "factor_dtype": "fp32", "rank": 2}
+OLD, CHECKPOINT = CHECKPOINTS
+LAYERS = [f"transformer.h.{block}.{layer}" for block in (0, 1) for layer in ("attn.c_attn", "mlp.c_fc")]
+BASES = [f"{CHECKPOINT}|{layer}" for layer in LAYERS]
+ONE = {"checkpoints": (CHECKPOINT,)}
 
 
-@pytest.fixture(scope="module")
-def ekfac_root(tiny_project: TinyProject, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def project(ekfac_project: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
+    """A private copy of which one checkpoint is active."""
+    with private_copy(ekfac_project, tmp_path) as copied:
+        yield copied.with_settings(active=ONE)
+
+
+def all_scores(project: TinyProject) -> Tensor:
+    """Scores [Q, N] of every pair, queries and examples in the order of their files."""
+    every = project.with_settings(recipe={"top_k": "all"})
+    every.update()
+    stored = every.table(QUERY_SCORES, checkpoint=CHECKPOINT, query_set=QUERY_SET)
+    number = pl.col("example_id").str.extract(r"-(\d+)").cast(int)
+    ranked = stored.sort("query_id", "shard", number)
+    return torch.from_numpy(ranked["score"].to_numpy().reshape(ranked["query_id"].n_unique(), -1).copy())
+
+
+def spearman(left: Tensor, right: Tensor) -> float:
+    ranks = torch.stack([x.argsort(dim=1).argsort(dim=1).double().flatten() for x in (left, right)])
+    return float(torch.corrcoef(ranks)[0, 1])
+
+
+def examples_of(project: TinyProject, which: str) -> list[Example]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(project.root / "checkpoints" / CHECKPOINT)
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text)["input_ids"])
+
+    def rows(file: Path) -> Iterator[dict[str, str]]:
+        yield from (json.loads(line) for line in file.read_text().splitlines()[:12])
+
+    if which == "queries":
+        pairs = [
+            (encode(r["prompt"]), encode(r["completion"])) for r in rows(project.root / f"queries/{QUERY_SET}.jsonl")
+        ]
+        return [(prompt + said, [-100] * len(prompt) + said) for prompt, said in pairs]
+    texts = [encode(r["text"]) for k in range(len(SHARDS)) for r in rows(project.root / f"data/{k:05d}.jsonl")]
+    return [(ids, ids) for ids in texts]
+
+
+def ekfac_by_autograd(project: TinyProject, factor: int, damping: float) -> Tensor:
+    """Scores from autograd's weight gradients and every token's covariance, by the whole Kronecker basis, in FP64."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(project.root / "checkpoints" / CHECKPOINT)
+    projections = [
+        layer_projection(layer, factor, 0) for layer in select_layers(model, ("*.attn.c_attn", "*.mlp.c_fc"))
+    ]
+    texts = examples_of(project, "texts")
+    train = autograd_gradients(model, texts, projections)
+    queries = autograd_gradients(model, examples_of(project, "queries"), projections)
+    total = torch.zeros(len(queries[LAYERS[0]]), len(texts), dtype=torch.float64)
+    for name, (inputs, outputs, _) in token_covariances(model, texts, projections).items():
+        q_in, q_out = (torch.linalg.eigh(covariance).eigenvectors for covariance in (inputs, outputs))
+        rotated, asked = (q_in.T @ g @ q_out for g in (train[name], queries[name]))
+        eigenvalues = rotated.square().mean(0)
+        ready = asked / (eigenvalues + damping * eigenvalues.mean())
+        total += ready.flatten(1) @ rotated.flatten(1).T
+    return total
+
+
+# --- Scores ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [pytest.param(4, marks=pytest.mark.slow), 1])
+def test_scores_are_those_of_plain_ekfac_in_fp64(project: TinyProject, factor: int) -> None:
+    exact = project.with_settings(
+        recipe={
+            "projection_factor": factor,
+            "rank": 16,
+            "factor_dtype": "fp32",
+            "kfac_examples": 1_000,
+            "fisher_damping": 0.3,
+        },
+        batch={"tokens": 60, "scan_rows": 5, "gradient_mib": 1},
+    )
+    assert relative_error(all_scores(exact), ekfac_by_autograd(project, factor, 0.3)) < 2e-3
+
+
+@pytest.mark.slow
+def test_signs_without_projection_rank_nearly_as_whole_gradients_do(project: TinyProject) -> None:
+    signs = project.with_settings(recipe={"projection_factor": 1, "rank": 16, "factor_dtype": "sign"})
+    assert spearman(all_scores(signs), ekfac_by_autograd(project, 1, 0.1)) > 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [{"kfac_labels": "model"}, {"whitening_damping": 1.0}, {"factor_dtype": "int4"}])
+def test_every_other_choice_gives_much_the_same_scores(project: TinyProject, change: dict[str, Any]) -> None:
+    before = all_scores(project)
+    assert spearman(all_scores(project.with_settings(recipe=change)), before) > 0.8
+
+
+# --- Bases -----------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(project: TinyProject) -> str:
+    (only,) = project.table(KFAC_BASES, checkpoint=CHECKPOINT)["fingerprint"].unique()
+    return str(only)
+
+
+def test_bases_are_fitted_to_as_many_examples_as_asked_for_and_say_how_sure_they_are(
+    ekfac_project: TinyProject,
+) -> None:
+    rows = ekfac_project.table(KFAC_BASES, checkpoint=CHECKPOINT)
+    assert rows["layer"].to_list() == LAYERS
+    assert set(rows["n_examples"]) == {20}
+    assert rows["half_agreement"].is_between(0.3, 1.0).all()
+    for row in rows.iter_rows(named=True):
+        tensors = ekfac_project.lake.read_tensors(row["uri"])
+        assert {name: tuple(t.shape) for name, t in tensors.items()} == {
+            "q_in": (row["d1"], row["d1"]),
+            "q_out": (row["d2"], row["d2"]),
+            "a": (row["d1"],),
+            "b": (row["d2"],),
+        }
+        for name in ("q_in", "q_out"):
+            q = tensors[name].double()
+            assert relative_error(q.T @ q, torch.eye(len(q))) < 1e-5
+
+
+def test_new_data_leave_the_bases_frozen_until_they_are_asked_for_again(project: TinyProject) -> None:
+    before = fingerprint(project)
+    project.edit_shard(1, 4, "an error closes the file")
+    (project.root / "data/00003.jsonl").write_text('{"id": "new", "text": "a file fails by an error"}')
+    assert "kfac_bases" not in project.update()
+    project.run("kfac_bases", *BASES)
+    assert fingerprint(project) == before
+    assert project.figures("kfac_bases", BASES[0])["how"] == "left as they are"
+
+    project.run("kfac_bases", *BASES, config={"recompute": True})
+    assert fingerprint(project) != before
+    updated = project.update()
+    assert updated["gradient_factors"] == {f"{CHECKPOINT}|{shard}" for shard in (*SHARDS, "docs-00003-00000")}
+
+
+def test_the_same_data_give_the_same_bases_and_leave_the_factors_fresh(project: TinyProject) -> None:
+    project.run("kfac_bases", *BASES, config={"recompute": True})
+    assert project.update() == {}
+
+
+def test_factors_without_bases_are_refused(project: TinyProject) -> None:
+    project.lake.replace(KFAC_BASES, {"checkpoint": CHECKPOINT}, KFAC_BASES.columns.empty_table())
+    with pytest.raises(MismatchError, match=f"'{CHECKPOINT}' has no K-FAC bases .*materialize `kfac_bases` first"):
+        project.run("gradient_factors", f"{CHECKPOINT}|{SHARDS[0]}")
+
+
+def test_factors_of_other_bases_are_refused_naming_both(project: TinyProject) -> None:
+    before = fingerprint(project)
+    project.edit_shard(1, 4, "an error closes the file")
+    project.run("training_examples", SHARDS[1])
+    project.run("kfac_bases", *BASES, config={"recompute": True})
+    with pytest.raises(
+        MismatchError, match=f"have bases {before}, but settings and checkpoint have {fingerprint(project)}"
+    ):
+        project.run("query_scores", f"{CHECKPOINT}|{QUERY_SET}")
+
+
+@pytest.mark.parametrize("asset", ["kfac_bases", "ekfac_preconditioners"])
+def test_the_other_curvature_has_nothing_to_do(private_project: TinyProject, asset: str) -> None:
+    result = private_project.run(asset, *BASES)
+    assert result.success
+    assert not result.asset_materializations_for_node(asset)
+
+
+def test_svd_preconditioners_have_nothing_to_do_for_ekfac(project: TinyProject) -> None:
+    assert not project.run("svd_preconditioners", *BASES).asset_materializations_for_node("svd_preconditioners")
+
+
+# --- Ranks from a byte budget ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "codec", ["sign", *(pytest.param(name, marks=pytest.mark.slow) for name in ("int4", "int8", "bf16"))]
+)
+def test_ranks_spend_the_byte_budget_and_factors_have_them(project: TinyProject, codec: str) -> None:
+    budget = 1_200 if codec == "bf16" else 400
+    budgeted = project.with_settings(recipe={"bytes_per_example": budget, "factor_dtype": codec})
+    budgeted.update()
+    rows = budgeted.table(KFAC_BASES, checkpoint=CHECKPOINT)
+    assert rows["bytes_per_example"].sum() <= budget
+    # What is left would not pay for one more component anywhere, or every layer is at its full rank.
+    cheapest = (rows["bytes_per_example"] / rows["rank"]).min()
+    assert budget - rows["bytes_per_example"].sum() < cheapest or rows["rank"].to_list() == [8] * 4
+    assert budgeted.figures("gradient_factors", f"{CHECKPOINT}|{SHARDS[0]}")["bytes_per_example"] == sum(
+        rows["bytes_per_example"]
+    )
+    shown = budgeted.recorded("kfac_bases", BASES[0]).metadata["ranks"]
+    assert isinstance(shown, dg.TableMetadataValue)
+    assert [record.data["rank"] for record in shown.records] == rows["rank"].to_list()
+
+
+def test_a_budget_below_one_component_per_layer_is_an_error_that_says_what_it_takes(project: TinyProject) -> None:
+    poor = project.with_settings(recipe={"bytes_per_example": 10, "factor_dtype": "sign"})
+    with pytest.raises(
+        LorifError, match=r"`recipe\.bytes_per_example` is 10, but one sign component .* takes \d+ bytes"
+    ):
+        poor.update()
+
+
+# --- Sums by shard ---------------------------------------------------------------------------------------------------
+
+
+def rebuilt(project: TinyProject, folder: Path) -> TinyProject:
+    """A copy with the same bases, of which factors and what follows are computed from nothing."""
     import shutil
 
-    root = tmp_path_factory.mktemp("ekfac") / "project"
-    shutil.copytree(tiny_project.root, root, ignore=shutil.ignore_patterns("dagster", "lake"))
-    with dg.DagsterInstance.ephemeral() as instance:
-        project = TinyProject.open(root, instance).with_settings(recipe=EKFAC)
-        print(project.update())
-        print(project.update())
-    return root
+    shutil.copytree(project.root, folder, ignore=shutil.ignore_patterns("dagster"))
+    copied = TinyProject.open(folder, dg.DagsterInstance.ephemeral()).with_settings(active=ONE)
+    for table in ("gradient_factors", "ekfac_preconditioners", "query_scores", "query_summaries"):
+        shutil.rmtree(folder / "lake" / table)
+    copied.update()
+    return copied
 
 
-def test_smoke(ekfac_root):
-    pass
+def eigenvalues(project: TinyProject) -> list[float]:
+    rows = project.table(EKFAC_PRECONDITIONERS, checkpoint=CHECKPOINT).sort("layer")
+    return rows["eigenvalues"].explode().to_list()
+
+
+def test_edited_new_and_withdrawn_shards_end_where_a_rebuild_does(project: TinyProject, tmp_path: Path) -> None:
+    project.edit_shard(1, 4, "an error closes the file")
+    (project.root / "data/00003.jsonl").write_text('{"id": "new-0", "text": "a file fails by an error"}')
+    project.update()
+    (project.root / "data/00000.jsonl").unlink()
+    gone = removed_shards(
+        project.lake, discover(project.settings, project.resources["model_checkpoints"], project.lake)
+    )
+    withdraw(project.lake, project.instance, gone)
+    updated = project.update()
+    assert "gradient_factors" not in updated
+    figures = project.figures("ekfac_preconditioners", BASES[0])
+    assert figures["how"] == "updated: 0 shards are new, 1 gone, 0 changed"
+    assert (figures["shards_read"], figures["examples"]) == (1, 25)
+
+    fresh = rebuilt(project, tmp_path / "fresh")
+    assert np.allclose(eigenvalues(project), eigenvalues(fresh), rtol=1e-5)
+    assert fresh.figures("ekfac_preconditioners", BASES[0])["how"].startswith("built")
+    assert relative_error(all_scores(project), all_scores(fresh)) < 1e-4
+
+
+def test_sums_are_built_again_where_a_replaced_shards_are_gone(project: TinyProject) -> None:
+    import shutil
+
+    folder = project.table(GRADIENT_FACTORS, checkpoint=CHECKPOINT, shard=SHARDS[1])["fisher"][0]
+    project.edit_shard(1, 4, "an error closes the file")
+    shutil.rmtree(project.root / "lake" / folder)
+    project.update()
+    assert (
+        project.figures("ekfac_preconditioners", BASES[0])["how"]
+        == "built: the sums or those of replaced shards are gone"
+    )
+
+
+def test_another_damping_reads_no_shard(project: TinyProject) -> None:
+    project.with_settings(recipe={"fisher_damping": 3.0}).update()
+    assert project.figures("ekfac_preconditioners", BASES[0])["shards_read"] == 0
+    rows = project.table(EKFAC_PRECONDITIONERS, checkpoint=CHECKPOINT)
+    expected = 3.0 * rows["trace"] / (rows["d1"] * rows["d2"])
+    assert np.allclose(rows["damping"].to_numpy(), expected.to_numpy())
+
+
+def test_an_example_that_is_set_aside_is_in_no_sum(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest example comes first in its batch: its gradient is spoilt in the layer that backward reaches last."""
+    stream = GradientCollector.stream
+    longest: list[int] = []
+
+    def damaged(self: GradientCollector, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> Tensor:
+        ids = batch.input_ids[0].tolist()
+        longest.extend(ids if not longest else [])
+
+        def spoiling(layer: str, rows: slice, gradients: Tensor) -> None:
+            if layer == LAYERS[0] and rows.start == 0 and ids == longest:
+                gradients[0, 0, 0] = float("nan")
+            sink(layer, rows, gradients)
+
+        return stream(self, batch, spoiling, max_numbers)
+
+    key = f"{CHECKPOINT}|{SHARDS[0]}"
+    with monkeypatch.context() as patch:
+        patch.setattr(GradientCollector, "stream", damaged)
+        project.run("gradient_factors", key, config={"recompute": True})
+    (rejected,) = project.table(REJECTED, stage="gradient_factors").to_dicts()
+    stored = project.table(GRADIENT_FACTORS, checkpoint=CHECKPOINT, shard=SHARDS[0])
+    assert rejected["example_id"] not in stored["example_id"].to_list()
+    with_it = squares(project, SHARDS[0])
+
+    lines = (project.root / "data/00000.jsonl").read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["id"] != rejected["example_id"]]
+    (project.root / "data/00000.jsonl").write_text("\n".join(kept))
+    project.run("training_examples", SHARDS[0])
+    project.run("gradient_factors", key)
+    for layer, expected in squares(project, SHARDS[0]).items():
+        assert relative_error(with_it[layer], expected) < 1e-5
+
+
+def squares(project: TinyProject, shard: str) -> dict[str, Tensor]:
+    folder = project.table(GRADIENT_FACTORS, checkpoint=CHECKPOINT, shard=shard)["fisher"][0]
+    return {layer: project.lake.read_tensors(f"{folder}/{layer}.safetensors")["squares"] for layer in LAYERS}
+
+
+def test_a_fresh_project_has_a_row_of_every_layer_and_no_svd(ekfac_project: TinyProject) -> None:
+    from resources.schemas import SVD_PRECONDITIONERS
+
+    def layers(schema: TableSchema) -> list[str]:
+        return sorted(ekfac_project.table(schema, checkpoint=CHECKPOINT)["layer"])
+
+    assert layers(EKFAC_PRECONDITIONERS) == sorted(LAYERS)
+    assert layers(SVD_PRECONDITIONERS) == []
+    record = checkpoint_record(ekfac_project.lake, CHECKPOINT, ekfac_project.settings.recipe)
+    assert record.bases == fingerprint(ekfac_project)
