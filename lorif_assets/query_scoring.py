@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments
     from lorif_assets.corpus.tokenization import TokenizedExample
+    from lorif_assets.score_merging import FullScan
 
 HIGHEST, LOWEST, EVERY = "highest", "lowest", "all"
 
@@ -27,11 +28,15 @@ class QueryScores:
     """Scores of one query set.
 
     `scores` has the columns query_id, side, rank, example_id, shard, score; `summaries` one row per query with its
-    loss, the spread of its scores over all examples and their concentration.
+    loss, the spread of its scores over all examples and their concentration. `scan` says what was scanned, and why;
+    `full_scan` is there where new data can be merged into it later.
     """
 
     scores: pl.DataFrame
     summaries: pl.DataFrame
+    scan: str
+    examples_scanned: int
+    full_scan: "FullScan | None"
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,21 @@ def score_queries(
     batch_tokens: int,
     scan_rows: int,
     progress: Progress,
+    last: "FullScan | None" = None,
 ) -> QueryScores:
     """Score every stored example for every query.
+
+    Args:
+        attributed: the loaded checkpoint.
+        queries: tokenized.
+        stored: the checkpoint's factors.
+        preconditioners: those of all layers.
+        lake: where they are.
+        top_k: proponents and opponents to return, or every pair.
+        batch_tokens: tokens of a batch of queries.
+        scan_rows: examples of a block of factors.
+        progress: told of every block.
+        last: under the recipe `added_data = "merged"`, the last full scan of the same queries, weights and recipe.
 
     Raises:
         MismatchError: the factors were projected otherwise than the queries would be.
@@ -95,7 +113,8 @@ def score_queries(
     """
     import torch
 
-    from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments, block_scores
+    from lorif_assets.attribution.scoring import block_scores
+    from lorif_assets.score_merging import chosen_scan, full_scan_of, whole_scan
 
     if stored.projection != attributed.projection:
         raise MismatchError(
@@ -104,23 +123,45 @@ def score_queries(
         )
     ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch_tokens)
     # The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.
-    kept = 100 if top_k == "all" else max(top_k, 100)
-    extremes, moments = ScoreExtremes.empty(len(queries), kept), ScoreMoments.empty(len(queries))
+    kept = extremes_kept(top_k)
+    recipe, device = attributed.recipe, attributed.device
+    scan = (
+        whole_scan(stored, len(queries), kept, 'the recipe says `added_data = "exact"`')
+        if recipe.added_data == "exact"
+        else chosen_scan(last, ready.by_layer, stored, lake, kept=kept, tolerance=recipe.merge_tolerance, device=device)
+    )
+    extremes, moments = scan.extremes, scan.moments
     every: list[torch.Tensor] = []
-    for block in stored.blocks(lake, list(attributed.record.layer_shapes), scan_rows, attributed.device):
-        scores = block_scores(ready.by_layer, block)
-        extremes = extremes.update(scores, moments.count)
-        moments = moments.update(scores)
-        if top_k == "all":
-            every.append(scores.cpu())
-        progress.advance(scores.shape[1])
+    for file in scan.files:
+        position = stored.first_positions[file.shard]
+        for block in stored.blocks(lake, list(attributed.record.layer_shapes), scan_rows, device, [file]):
+            scores = block_scores(ready.by_layer, block)
+            extremes = extremes.update(scores, position)
+            moments = moments.update(scores)
+            position += scores.shape[1]
+            if top_k == "all":
+                every.append(scores.cpu())
+            progress.advance(scores.shape[1])
     names = [query.example_id for query in queries]
     table = (
         _every_pair(names, torch.cat(every, dim=1), stored, lake)
         if top_k == "all"
         else _extreme_pairs(names, extremes, min(top_k, moments.count), stored, lake)
     )
-    return QueryScores(table, _summaries(queries, ready.losses, extremes, moments))
+    return QueryScores(
+        table,
+        _summaries(queries, ready.losses, extremes, moments),
+        scan.reason,
+        sum(file.rows for file in scan.files),
+        full_scan_of(ready.by_layer, stored, lake, extremes, moments, device)
+        if scan.is_full and recipe.added_data == "merged"
+        else None,
+    )
+
+
+def extremes_kept(top_k: int | Literal["all"]) -> int:
+    """Return how many extremes of a query a scan keeps."""
+    return 100 if top_k == "all" else max(top_k, 100)
 
 
 def _extreme_pairs(

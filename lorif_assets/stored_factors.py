@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +42,12 @@ class StoredFactors:
     def n_examples(self) -> int:
         """Examples of all shards."""
         return sum(file.rows for file in self.files)
+
+    @property
+    def first_positions(self) -> dict[str, int]:
+        """Of each shard the position of its first example in the order of `blocks`."""
+        starts = accumulate((file.rows for file in self.files), initial=0)
+        return {file.shard: start for file, start in zip(self.files, starts, strict=False)}
 
     def blocks(
         self,

@@ -44,10 +44,7 @@ def stored_sample(
         MismatchError: an example of the sample is no longer in `training_examples`, or no longer the same.
     """
     layers = list(attributed.record.layer_shapes)
-    first_positions, first = {}, 0
-    for file in stored.files:
-        first_positions[file.shard] = first
-        first += file.rows
+    first_positions = stored.first_positions
     examples: list[TokenizedExample] = []
     positions: list[int] = []
     factors = []

@@ -13,9 +13,10 @@ import pyarrow.fs as pafs
 from lorif_assets.curvature_ledger import Ledger
 from lorif_assets.errors import TableError
 from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS, TABLES, TableSchema
+from resources.schemas import GRADIENT_FACTORS, SCORE_SCANS, SVD_PRECONDITIONERS, TABLES, TableSchema
 
-CURVATURE_STATES = "curvature_states"
+# Folders of tensors, and the tables whose rows point to them by `state_uri`.
+_TENSORS = {"curvature_states": SVD_PRECONDITIONERS, "scan_states": SCORE_SCANS}
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,18 @@ def superseded_files(lake: Lake, retention_hours: int) -> list[SupersededFile]:
     before = time.time() - 3_600 * retention_hours
     states = [
         info
-        for info in lake.files.get_file_info(pafs.FileSelector(CURVATURE_STATES, allow_not_found=True, recursive=True))
+        for folder in _TENSORS
+        for info in lake.files.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
         if info.path.endswith(".safetensors") and info.mtime is not None and info.mtime.timestamp() < before
     ]
     old = {schema.name: _unreferenced(lake, schema, retention_hours) for schema in TABLES.values()}
-    rows = lake.read(SVD_PRECONDITIONERS, ["state_uri", "ledger"])
-    named = {
-        unquote(entry.path) for ledger in rows["ledger"].unique() for entry in Ledger.parse(ledger).entries.values()
-    }
+    in_use = {uri for schema in _TENSORS.values() for uri in lake.read(schema, ["state_uri"])["state_uri"]}
+    ledgers = lake.read(SVD_PRECONDITIONERS, ["ledger"])["ledger"].unique()
+    named = {unquote(entry.path) for ledger in ledgers for entry in Ledger.parse(ledger).entries.values()}
     old[GRADIENT_FACTORS.name] = [path for path in old[GRADIENT_FACTORS.name] if path not in named]
     paths = [f"{table}/{path}" for table, found in old.items() for path in found]
     return [
-        *(SupersededFile(info.path, info.size) for info in states if info.path not in set(rows["state_uri"])),
+        *(SupersededFile(info.path, info.size) for info in states if info.path not in in_use),
         *_sized(lake, paths),
     ]
 

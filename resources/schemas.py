@@ -235,6 +235,18 @@ QUERY_SUMMARIES = TableSchema(
     ),
 )
 
+SCORE_SCANS = TableSchema(
+    "score_scans",
+    ("checkpoint", "query_set"),
+    _schema(
+        checkpoint=pa.string(),
+        query_set=pa.string(),
+        state_uri=pa.string(),  # safetensors file, relative to the lake root: extremes, moments, scores of the probe
+        ledger=pa.string(),  # JSON: {shard: {shard_hash, rows}} of what was scanned
+        scan_version=pa.string(),  # hash of what scores depend on besides the shards
+    ),
+)
+
 REPORTS = TableSchema(
     "reports",
     ("checkpoint", "query_set"),
@@ -395,6 +407,7 @@ TABLES: Mapping[str, TableSchema] = {
         EKFAC_PRECONDITIONERS,
         QUERY_SCORES,
         QUERY_SUMMARIES,
+        SCORE_SCANS,
         REPORTS,
         CHECKPOINT_COMPARISONS,
         SUBSETS,

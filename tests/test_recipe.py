@@ -28,6 +28,8 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "damping": (0.1, "preconditioners"),
     "curvature_form": ("truncated", "scores"),
     "top_k": (10, "scores"),
+    "added_data": ("merged", "scores"),
+    "merge_tolerance": (0.1, "scores"),
 }
 # Fields of the curvature `ekfac`: without it they change nothing.
 EKFAC_FIELDS: dict[str, tuple[Any, str]] = {

@@ -17,7 +17,7 @@ from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.progress import Progress
-from lorif_assets.query_scoring import LOWEST, QueryScores, score_queries
+from lorif_assets.query_scoring import LOWEST, QueryScores, extremes_kept, score_queries
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import stored_factors
 from lorif_assets.stored_preconditioners import stored_preconditioners
@@ -53,6 +53,8 @@ def query_scores(
     tracking: Tracking,
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Proponents and opponents of every query of a set at one checkpoint, best first."""
+    from lorif_assets.score_merging import keep_full_scan, last_full_scan, scan_version
+
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
@@ -75,6 +77,7 @@ def query_scores(
                 if not tokenized.examples:
                     reasons = tokenized.rejected["reason"].to_pylist()
                     raise SourceError(f"no query of the set {query_set!r} can be used; the first: {reasons[0]}")
+                scan_key = scan_version(settings.recipe, stored, queries["query_set_hash"][0])
                 with Progress(context.log, f"{name} {query_set}", stored.n_examples, "examples") as progress:
                     scored = score_queries(
                         attributed,
@@ -86,7 +89,10 @@ def query_scores(
                         batch_tokens=settings.batch.tokens,
                         scan_rows=settings.batch.scan_rows,
                         progress=progress,
+                        last=last_full_scan(lake, name, query_set, scan_key, extremes_kept(settings.recipe.top_k)),
                     )
+                if scored.full_scan:
+                    keep_full_scan(lake, name, query_set, scan_key, scored.full_scan)
                 version = score_version(
                     settings.recipe,
                     record,
@@ -114,7 +120,8 @@ def query_scores(
                         "dagster/row_count": scored.scores.height,
                         "rejected_rows": tokenized.rejected.num_rows,
                         "truncated_queries": tokenized.n_truncated,
-                        "examples_scanned": stored.n_examples,
+                        "examples_scanned": scored.examples_scanned,
+                        "scan": scored.scan,
                         "examples_per_second": round(progress.rate, 1),
                         **figures,
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores)),
