@@ -14,8 +14,10 @@ from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
     INPUT_DATA_VERSION_TAG_PREFIX,
     INPUT_EVENT_POINTER_TAG_PREFIX,
+    NULL_EVENT_POINTER,
 )
 
 
@@ -61,12 +63,14 @@ def _provenance_tags(context: dg.AssetExecutionContext) -> dict[str, str]:
     spec = context.assets_def.specs_by_key[context.asset_key]
     tags = {CODE_VERSION_TAG: spec.code_version or context.run_id}
     upstream = [dep.asset_key for dep in spec.deps]
-    for record in context.instance.get_asset_records(upstream):
-        event = record.asset_entry.last_materialization_record
-        if event is None:
-            continue
-        name = record.asset_entry.asset_key.to_user_string()
-        upstream_tags = (event.asset_materialization.tags if event.asset_materialization else None) or {}
-        tags[f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{name}"] = str(event.storage_id)
-        tags[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{name}"] = upstream_tags.get(DATA_VERSION_TAG, "UNKNOWN")
+    records = {record.asset_entry.asset_key: record for record in context.instance.get_asset_records(upstream)}
+    for key in upstream:
+        record = records.get(key)
+        event = record.asset_entry.last_materialization_record if record else None
+        found = (event.asset_materialization.tags if event and event.asset_materialization else None) or {}
+        # An upstream asset that the recipe has no use for is never materialized; Dagster's words for that.
+        pointer = str(event.storage_id) if event else NULL_EVENT_POINTER
+        version = found.get(DATA_VERSION_TAG, "UNKNOWN") if event else DEFAULT_DATA_VERSION.value
+        tags[f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{key.to_user_string()}"] = pointer
+        tags[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{key.to_user_string()}"] = version
     return tags

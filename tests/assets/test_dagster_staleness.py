@@ -8,7 +8,6 @@ from dagster._core.loader import LoadingContextForTest
 from lorif_assets.assets.graph import ASSETS
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 
-
 # They hold nothing under the tiny project's recipe, and stay missing.
 OF_ANOTHER_RECIPE = {"kfac_bases", "ekfac_preconditioners"}
 
