@@ -80,8 +80,10 @@ def _unreferenced(lake: Lake, schema: TableSchema, retention_hours: int) -> Sequ
     table = lake.table(schema)
     if table is None:
         return []
-    # `full` finds those as well that a crash left without a commit; listing alone deletes nothing.
-    return table.vacuum(retention_hours, dry_run=True, enforce_retention_duration=False, full=True)
+    # `full` finds those as well that a crash left without a commit; listing alone deletes nothing. Reports, which are no
+    # files of a table, lie in the folder of the table that lists them.
+    listed = table.vacuum(retention_hours, dry_run=True, enforce_retention_duration=False, full=True)
+    return [path for path in listed if path.endswith(".parquet")]
 
 
 def _sized(lake: Lake, paths: Sequence[str]) -> Iterator[SupersededFile]:

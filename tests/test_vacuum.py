@@ -15,7 +15,7 @@ from lorif_assets.errors import TableError
 from lorif_assets.vacuum import SupersededFile, delete, superseded_files
 from resources.lake import Lake
 from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS, TABLES
-from tests.conftest import TinyProject
+from tests.conftest import CHECKPOINTS, TinyProject
 from tests.test_layer_curvature import FactorLake, lake_of
 
 LONG = 24 * 365
@@ -167,11 +167,14 @@ def test_no_table_changes_and_nothing_becomes_stale(private_project: TinyProject
     tables = {name: rows for name, schema in TABLES.items() if (rows := private_project.lake.read(schema)).height}
     grow_old(private_project.lake)
     before = files(private_project.lake)
+    pages = set(Path(private_project.lake.root, "reports").rglob("*.html"))
     resources = {name: private_project.resources[name] for name in ("settings", "lake")}  # type: ignore[literal-required]
     result = vacuum_job.execute_in_process(resources=resources, instance=private_project.instance)
     assert result.success
     gone = before - files(private_project.lake)
     assert {path.split("/")[0] for path in gone} >= {"curvature_states", "gradient_factors", "query_scores"}
+    assert len(pages) == len(CHECKPOINTS) + 1
+    assert all(page.is_file() for page in pages)
     for name, rows in tables.items():
         assert private_project.lake.read(TABLES[name]).equals(rows), name
     assert private_project.update() == {}

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from lorif_assets.attributed_model import CheckpointRecord
+from lorif_assets.comparison.participants import participants
 from lorif_assets.errors import MismatchError
 from lorif_assets.passages import passage_metadata, passage_text, passages
 from lorif_assets.recipe import Recipe
@@ -89,6 +90,9 @@ def assemble(
             for row in queries.iter_rows(named=True)
         ),
         created=datetime.now(UTC),
+        comparison=f"../comparison/{query_set}.html"
+        if participants(lake, [query_set], recipe)[query_set].neighbours
+        else None,
         provenance={**provenance, "weights": record.weights_hash, "scores": summaries["computed_from"][0]},
     )
 

@@ -92,7 +92,8 @@ class ReportContent:
     """Everything that one page shows: one checkpoint, one query set.
 
     `n_examples` counts the training examples of the store; `recipe` and `provenance` are shown as they are given, in
-    their order.
+    their order. `comparison` is the address of the page that compares checkpoints, relative to this one, if there are
+    several to compare.
     """
 
     checkpoint: str
@@ -106,3 +107,4 @@ class ReportContent:
     queries: tuple[QueryInfluences, ...]
     created: datetime
     provenance: Mapping[str, str]
+    comparison: str | None = None

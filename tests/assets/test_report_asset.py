@@ -1,5 +1,6 @@
 """attribution_report: a page per checkpoint and query set, made from the scores that are stored."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def test_the_page_shows_every_query_with_its_leading_examples(tiny_project: Tiny
     figures = tiny_project.figures("attribution_report", KEY)
     assert (figures["queries"], figures["examples"]) == (3, 36)
     assert figures["bytes"] == Path(row["uri"]).stat().st_size
+
+
+def test_the_last_of_several_checkpoints_links_to_their_comparison(tiny_project: TinyProject) -> None:
+    (where,) = tiny_project.table(REPORTS, checkpoint=CHECKPOINTS[1], query_set=QUERY_SET)["uri"]
+    (link,) = re.findall(r'href="(\.\./comparison/[^"]+)"', Path(where).read_text())
+    assert (Path(where).parent / link).is_file()
 
 
 def test_pictures_are_drawn_into_the_page(private_project: TinyProject) -> None:

@@ -52,6 +52,12 @@ def test_every_query_and_influence_is_on_the_page(report: Make) -> None:
     assert "step-000600" in text
 
 
+def test_the_comparison_of_checkpoints_is_linked_where_there_is_one(report: Make) -> None:
+    linked = render(report(comparison="../comparison/python-questions.html"))
+    assert '<a href="../comparison/python-questions.html">How the proponents moved' in linked
+    assert "How the proponents moved" not in render(report())
+
+
 def test_the_page_needs_no_network_and_no_script(report: Make) -> None:
     page = render(report())
     assert not re.search(r"""(src|href|srcset)\s*=\s*["']?(https?:|//|file:)""", page)
