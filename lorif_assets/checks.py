@@ -8,7 +8,9 @@ import dagster as dg
 import polars as pl
 
 from lorif_assets.assets.corpus import training_examples
+from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.report import attribution_report
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.discovery import discover
@@ -16,10 +18,19 @@ from lorif_assets.settings import Settings
 from lorif_assets.staleness import Staleness
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import CHECKPOINTS, GRADIENT_FACTORS, REJECTED, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from resources.schemas import (
+    CHECKPOINTS,
+    EKFAC_PRECONDITIONERS,
+    GRADIENT_FACTORS,
+    KFAC_BASES,
+    REJECTED,
+    SVD_PRECONDITIONERS,
+    TRAINING_EXAMPLES,
+)
 
 _ORTHONORMAL = 1e-3
 _TRAP = 0.5
+_SETTLED = 0.9
 
 
 @dg.asset_check(asset=training_examples, description="No example id stands in two rows, in one shard or in two.")
@@ -136,6 +147,55 @@ def damping_is_safe(settings: dg.ResourceParam[Settings], lake: Lake) -> dg.Asse
 
 
 @dg.asset_check(
+    asset=kfac_bases,
+    description="Bases are orthonormal, and those of either half of the sample suit the other half: more would change little.",
+)
+def bases_are_settled(lake: Lake) -> dg.AssetCheckResult:
+    """Look at every layer's bases and at how far the halves of the sample agree on them."""
+    import torch
+
+    wrong = []
+    rows = lake.read(KFAC_BASES).sort("checkpoint", "layer")
+    for row in rows.iter_rows(named=True):
+        name, tensors = f"{row['checkpoint']}|{row['layer']}", lake.read_tensors(row["uri"])
+        for side in ("q_in", "q_out"):
+            q = tensors[side].double()
+            deviation = float((q.mT @ q - torch.eye(len(q))).abs().max())
+            if not deviation <= _ORTHONORMAL:
+                wrong.append(f"{name}: {side} differs from an orthonormal basis by {deviation:.2g}")
+        if row["half_agreement"] < _SETTLED:
+            wrong.append(
+                f"{name}: bases of one half of {row['n_examples']} examples diagonalise "
+                f"{row['half_agreement']:.0%} of the other half's covariance"
+            )
+    return _result(
+        "every layer's bases are settled",
+        wrong,
+        remedy="raise recipe.kfac_examples",
+        severity=dg.AssetCheckSeverity.WARN,
+        layers=rows.height,
+    )
+
+
+@dg.asset_check(
+    asset=ekfac_preconditioners,
+    description="Sums of squares are finite and not negative, and hold exactly the shards' examples that are stored.",
+)
+def fisher_is_sound(lake: Lake) -> dg.AssetCheckResult:
+    """Look at every layer's sums and at the number of examples in them."""
+    wrong = []
+    counts = _counts(lake.read(GRADIENT_FACTORS, ["checkpoint"]), "checkpoint")
+    rows = lake.read(EKFAC_PRECONDITIONERS).sort("checkpoint", "layer")
+    for row in rows.iter_rows(named=True):
+        name, squares = f"{row['checkpoint']}|{row['layer']}", lake.read_tensors(row["state_uri"])["squares"]
+        if not bool(squares.isfinite().all()) or float(squares.min()) < 0:
+            wrong.append(f"{name}: the sums are not finite and non-negative")
+        if row["n_examples"] != counts.get(row["checkpoint"], 0):
+            wrong.append(f"{name}: holds {row['n_examples']} of {counts.get(row['checkpoint'], 0)} stored examples")
+    return _result("every layer's sums are sound", wrong, layers=rows.height)
+
+
+@dg.asset_check(
     asset=attribution_report,
     description="The active checkpoints are attributed for every active query set, from what is there now.",
 )
@@ -163,6 +223,8 @@ CHECKS = (
     losses_are_finite,
     curvature_is_sound,
     damping_is_safe,
+    bases_are_settled,
+    fisher_is_sound,
     attribution_is_fresh,
 )
 
