@@ -61,7 +61,6 @@ def score_completion(
                 preconditioners,
                 lake,
                 top_k=top_k,
-                batch_tokens=settings.batch.tokens,
-                scan_rows=settings.batch.scan_rows,
+                batch=settings.batch,
                 progress=progress,
             )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -27,15 +28,18 @@ class CostEstimate:
     """Of one dense preconditioned query in memory."""
     factor_passes: int
     """How often fitting reads the factors; scoring reads them once more."""
+    fisher_bytes: int
+    """Of the sums of squared gradients that each shard keeps beside its factors: 0 for the curvature `svd`."""
 
 
-def estimate(model: "nn.Module", recipe: Recipe, n_examples: int) -> CostEstimate:
+def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int) -> CostEstimate:
     """Return the cost of one checkpoint.
 
     Args:
         model: the model; one without memory for its weights is enough.
         recipe: layers, projection, ranks.
         n_examples: training examples of all shards.
+        n_shards: shards.
 
     Raises:
         LayerError: a layer pattern matches nothing, or a layer cannot be tracked.
@@ -49,16 +53,37 @@ def estimate(model: "nn.Module", recipe: Recipe, n_examples: int) -> CostEstimat
         (projected_width(layer.d_in, factor), projected_width(layer.d_out, factor))
         for layer in select_layers(model, recipe.include_layers, recipe.exclude_layers)
     ]
-    per_example = sum(factor_bytes(FactorCodec(recipe.factor_dtype), d1, d2, recipe.rank) for d1, d2 in shapes)
-    # Basis, image and vectors: D x (2 k + r) numbers.
-    states = [d1 * d2 * (2 * min(recipe.basis_width, d1 * d2) + min(recipe.r, d1 * d2)) * 4 for d1, d2 in shapes]
+    dense = [d1 * d2 for d1, d2 in shapes]
+    # A byte budget is spent to the last component that fits.
+    per_example = recipe.bytes_per_example or sum(
+        factor_bytes(FactorCodec(recipe.factor_dtype), d1, d2, recipe.rank) for d1, d2 in shapes
+    )
+    if recipe.curvature == "ekfac":
+        # Both bases with their eigenvalues in FP32, the summed squares in FP64.
+        states = [4 * (d1 * d1 + d2 * d2 + d1 + d2) + 8 * d1 * d2 for d1, d2 in shapes]
+        largest, passes = max(8 * (d1 * d1 + d2 * d2 + d1 * d2) for d1, d2 in shapes), 0
+    else:
+        # Basis, image and vectors: D x (2 k + r) numbers.
+        states = [d * (2 * min(recipe.basis_width, d) + min(recipe.r, d)) * 4 for d in dense]
+        largest, passes = max(d * min(recipe.basis_width, d) * 8 for d in dense), 1 + recipe.refinements
     return CostEstimate(
         n_layers=len(shapes),
-        gradient_numbers=sum(d1 * d2 for d1, d2 in shapes),
+        gradient_numbers=sum(dense),
         bytes_per_example=per_example,
         factor_bytes=per_example * n_examples,
         curvature_bytes=sum(states),
-        largest_state_bytes=max(d1 * d2 * min(recipe.basis_width, d1 * d2) * 8 for d1, d2 in shapes),
-        bytes_per_query=sum(d1 * d2 for d1, d2 in shapes) * 4,
-        factor_passes=1 + recipe.refinements,
+        largest_state_bytes=largest,
+        bytes_per_query=sum(dense) * 4,
+        factor_passes=passes,
+        fisher_bytes=n_shards * sum(dense) * 4 if recipe.curvature == "ekfac" else 0,
+    )
+
+
+def stored_bytes_per_example(record: CheckpointRecord, recipe: Recipe) -> int:
+    """Return the bytes of one stored example's factors in all layers, at the ranks that the layers have."""
+    from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
+
+    codec, ranks = FactorCodec(recipe.factor_dtype), record.frozen.ranks if record.frozen else {}
+    return sum(
+        factor_bytes(codec, *shape, ranks.get(layer, recipe.rank)) for layer, shape in record.layer_shapes.items()
     )

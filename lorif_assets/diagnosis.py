@@ -54,8 +54,10 @@ def diagnose(console: Console) -> bool:
     if sound:
         checkpoint = resources["model_checkpoints"].find()[-1]
         skeleton = resources["model_checkpoints"].skeleton(checkpoint)
+        n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
         n_examples = sum(examples.values())
-        console.print(_cost_table(estimate(skeleton, settings.recipe, n_examples), checkpoint.name, n_examples))
+        cost = estimate(skeleton, settings.recipe, n_examples, n_shards)
+        console.print(_cost_table(cost, checkpoint.name, n_examples))
     return sound
 
 
@@ -89,9 +91,15 @@ def _cost_table(cost: CostEstimate, checkpoint: str, n_examples: int) -> Table:
     table.add_column("where")
     table.add_row("tracked layers", f"{cost.n_layers:,}", "recipe.include_layers, recipe.exclude_layers")
     table.add_row("projected gradient", f"{cost.gradient_numbers:,} numbers", "recipe.projection_factor")
-    table.add_row("stored per example", _bytes(cost.bytes_per_example), "recipe.rank, recipe.factor_dtype")
+    table.add_row(
+        "stored per example", _bytes(cost.bytes_per_example), "recipe.rank or bytes_per_example, recipe.factor_dtype"
+    )
     table.add_row("gradient_factors", _bytes(cost.factor_bytes), "disk")
-    table.add_row("curvature states", _bytes(cost.curvature_bytes), "disk; recipe.r, recipe.oversample")
+    table.add_row(
+        "curvature states", _bytes(cost.curvature_bytes), "disk; recipe.curvature, recipe.r, recipe.oversample"
+    )
+    if cost.fisher_bytes:
+        table.add_row("sums by shard", _bytes(cost.fisher_bytes), "disk; fewer, larger shards make fewer of them")
     table.add_row("largest curvature fit", _bytes(3 * cost.largest_state_bytes), "memory of the device")
     table.add_row("dense query", _bytes(cost.bytes_per_query), "memory of the device, each query of a set")
     table.add_row("passes over the factors", f"{cost.factor_passes} + 1", "fitting + scoring")

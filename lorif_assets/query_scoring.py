@@ -9,6 +9,7 @@ import polars as pl
 from lorif_assets.attributed_model import AttributedModel
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.progress import Progress
+from lorif_assets.settings import BatchSettings
 from lorif_assets.stored_factors import StoredFactors
 from lorif_assets.stored_preconditioners import StoredPreconditioners
 from resources.lake import Lake
@@ -16,7 +17,7 @@ from resources.lake import Lake
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments
+    from lorif_assets.attribution.scoring import Queries, ScoreExtremes, ScoreMoments
     from lorif_assets.corpus.tokenization import TokenizedExample
     from lorif_assets.score_merging import FullScan
 
@@ -29,7 +30,8 @@ class QueryScores:
 
     `scores` has the columns query_id, side, rank, example_id, shard, score; `summaries` one row per query with its
     loss, the spread of its scores over all examples and their concentration. `scan` says what was scanned, and why;
-    `full_scan` is there where new data can be merged into it later.
+    `full_scan` is there where new data can be merged into it later. `query_error` is the relative error of the
+    preconditioned queries, 0 where they are kept whole.
     """
 
     scores: pl.DataFrame
@@ -37,14 +39,19 @@ class QueryScores:
     scan: str
     examples_scanned: int
     full_scan: "FullScan | None"
+    query_error: float
 
 
 @dataclass(frozen=True)
 class PreconditionedQueries:
-    """Per layer vec(H^-1 G_q) [Q, D] of dense query gradients, and each query's loss (summed, nats)."""
+    """Per layer the preconditioned queries, whole or at a rank, and each query's loss (summed, nats).
 
-    by_layer: "dict[str, torch.Tensor]"
+    `relative_error` is ||M - M~||_F / ||M||_F over all queries and layers: what keeping them at a rank lost; 0 if whole.
+    """
+
+    by_layer: "dict[str, Queries]"
     losses: "torch.Tensor"
+    relative_error: float
 
 
 def preconditioned_queries(
@@ -52,32 +59,93 @@ def preconditioned_queries(
     queries: "Sequence[TokenizedExample]",
     preconditioners: StoredPreconditioners,
     lake: Lake,
-    batch_tokens: int,
+    batch: BatchSettings,
 ) -> PreconditionedQueries:
-    """Compute the queries' gradients, kept dense, and apply each layer's inverse curvature to them.
+    """Compute the queries' gradients and apply each layer's inverse curvature to them.
 
     Raises:
         LorifError: a query's loss or gradient is not finite.
     """
+    rank = attributed.recipe.query_rank
+    if rank is None:
+        return _whole_queries(attributed, queries, preconditioners, lake, batch)
+    return _queries_at_a_rank(attributed, queries, preconditioners, lake, batch, rank)
+
+
+def _whole_queries(
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    preconditioners: StoredPreconditioners,
+    lake: Lake,
+    batch: BatchSettings,
+) -> PreconditionedQueries:
     import torch
 
     shapes = attributed.record.layer_shapes
     dense = {layer: torch.empty(len(queries), d1 * d2, device=attributed.device) for layer, (d1, d2) in shapes.items()}
     losses = torch.empty(len(queries))
-    for positions, batch in attributed.gradients(queries, batch_tokens):
-        for layer, gradients in batch.gradients.items():
+    for positions, found in attributed.gradients(queries, batch.tokens):
+        for layer, gradients in found.gradients.items():
             dense[layer][positions] = gradients.flatten(1).to(dense[layer])
-        losses[positions] = batch.losses.float().cpu()
-    for index, query in enumerate(queries):
-        if not (losses[index].isfinite() and all(g[index].isfinite().all() for g in dense.values())):
+        losses[positions] = found.losses.float().cpu()
+    sound = losses.isfinite()
+    for gradients in dense.values():
+        sound &= gradients.isfinite().all(dim=1).cpu()
+    _refuse_unsound(attributed, queries, sound)
+    for layer in shapes:
+        preconditioner = preconditioners.load(lake, layer, attributed.recipe, attributed.device)
+        dense[layer] = preconditioner.apply(dense[layer])
+    return PreconditionedQueries({**dense}, losses, 0.0)
+
+
+def _queries_at_a_rank(
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    preconditioners: StoredPreconditioners,
+    lake: Lake,
+    batch: BatchSettings,
+    rank: int,
+) -> PreconditionedQueries:
+    """Precondition and cut each layer's gradients in the backward pass: dense ones are held within the budget only."""
+    import torch
+
+    from lorif_assets.attribution.low_rank import GradientFactors
+    from lorif_assets.attribution.scoring import low_rank_queries
+
+    device, shapes, n = attributed.device, attributed.record.layer_shapes, len(queries)
+    inverse = {layer: preconditioners.load(lake, layer, attributed.recipe, device) for layer in shapes}
+    kept = {
+        layer: GradientFactors(*(torch.empty(n, d, min(rank, *shape), device=device) for d in shape))
+        for layer, shape in shapes.items()
+    }
+    losses, sound = torch.empty(n), torch.ones(n, dtype=torch.bool)
+    total, lost = 0.0, 0.0
+    with attributed.collector() as collector:
+        for positions in attributed.batches(queries, batch.tokens):
+
+            def sink(layer: str, rows: slice, gradients: torch.Tensor, at: Sequence[int] = positions) -> None:
+                nonlocal total, lost
+                where = list(at[rows])
+                sound[where] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
+                ready = inverse[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
+                factors, errors = low_rank_queries(ready, rank)
+                kept[layer].u[where], kept[layer].v[where] = factors.u, factors.v
+                total, lost = total + float(ready.double().square().sum()), lost + float(errors.sum())
+
+            losses[positions] = (
+                collector.stream(attributed.batch(queries, positions), sink, batch.gradient_numbers).float().cpu()
+            )
+    _refuse_unsound(attributed, queries, sound & losses.isfinite())
+    return PreconditionedQueries({**kept}, losses, (lost / total) ** 0.5 if total else 0.0)
+
+
+def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExample]", sound: "torch.Tensor") -> None:
+    for query, is_sound in zip(queries, sound.tolist(), strict=True):
+        if not is_sound:
             raise LorifError(
                 f"the loss or a gradient of query {query.example_id!r} is not finite at checkpoint "
                 f"{attributed.record.name!r}, so its scores would mean nothing; are the checkpoint's weights finite?"
             )
-    for layer in shapes:
-        preconditioner = preconditioners.load(lake, layer, attributed.recipe, attributed.device)
-        dense[layer] = preconditioner.apply(dense[layer])
-    return PreconditionedQueries(dense, losses)
 
 
 def score_queries(
@@ -88,8 +156,7 @@ def score_queries(
     lake: Lake,
     *,
     top_k: int | Literal["all"],
-    batch_tokens: int,
-    scan_rows: int,
+    batch: BatchSettings,
     progress: Progress,
     last: "FullScan | None" = None,
 ) -> QueryScores:
@@ -121,20 +188,29 @@ def score_queries(
             f"the gradient factors of {attributed.record.name!r} have the projection {stored.projection}, the queries "
             f"{attributed.projection}: they cannot be compared. Materialize `gradient_factors` again"
         )
-    ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch_tokens)
+    ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch)
     # The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.
     kept = extremes_kept(top_k)
     recipe, device = attributed.recipe, attributed.device
     scan = (
         whole_scan(stored, len(queries), kept, 'the recipe says `added_data = "exact"`')
         if recipe.added_data == "exact"
-        else chosen_scan(last, ready.by_layer, stored, lake, kept=kept, tolerance=recipe.merge_tolerance, device=device)
+        else chosen_scan(
+            last,
+            ready.by_layer,
+            stored,
+            lake,
+            n_queries=len(queries),
+            kept=kept,
+            tolerance=recipe.merge_tolerance,
+            device=device,
+        )
     )
     extremes, moments = scan.extremes, scan.moments
     every: list[torch.Tensor] = []
     for file in scan.files:
         position = stored.first_positions[file.shard]
-        for block in stored.blocks(lake, list(attributed.record.layer_shapes), scan_rows, device, [file]):
+        for block in stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, [file]):
             scores = block_scores(ready.by_layer, block)
             extremes = extremes.update(scores, position)
             moments = moments.update(scores)
@@ -156,6 +232,7 @@ def score_queries(
         full_scan_of(ready.by_layer, stored, lake, extremes, moments, device)
         if scan.is_full and recipe.added_data == "merged"
         else None,
+        ready.relative_error,
     )
 
 

@@ -20,10 +20,10 @@ _FACTOR_FIELDS = (
     "curvature",
 )
 _PRECONDITIONER_FIELDS = ("r", "oversample", "refinements", "damping_rule", "damping")
-_SCORE_FIELDS = ("curvature_form", "top_k", "added_data", "merge_tolerance")
+_SCORE_FIELDS = ("curvature_form", "query_rank", "top_k", "added_data", "merge_tolerance")
 _EKFAC_FACTOR_FIELDS = ("bytes_per_example", "kfac_labels", "kfac_examples", "whitening_damping")
 _EKFAC_PRECONDITIONER_FIELDS = ("fisher_damping",)
-_EKFAC_SCORE_FIELDS = ("top_k", "added_data", "merge_tolerance")
+_EKFAC_SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 
 
 class Recipe(BaseModel):
@@ -94,6 +94,12 @@ class Recipe(BaseModel):
     damping: float = Field(1.0, gt=0, allow_inf_nan=False, description="Damping, in multiples of `damping_rule`.")
     curvature_form: Literal["tail_corrected", "truncated"] = Field(
         "tail_corrected", description="What stands for the cut-off eigenvalues: their mean, or nothing (the paper's)."
+    )
+    query_rank: int | None = Field(
+        None,
+        ge=1,
+        description="Rank at which each layer's preconditioned query is kept; default: whole. Without projection, 32 scans "
+        "many times faster and holds far more queries in memory; the error it makes is in the scores' metadata.",
     )
     top_k: int | Literal["all"] = Field(
         100, description='Proponents and opponents kept per query; "all" writes the score of every pair.'

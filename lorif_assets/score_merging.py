@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from lorif_assets.attribution.score_change import scale_and_change
-from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments, block_scores
+from lorif_assets.attribution.scoring import Queries, ScoreExtremes, ScoreMoments, block_scores
 from lorif_assets.errors import TableError
 from lorif_assets.recipe import Recipe, content_hash
 from lorif_assets.stored_factors import StoredFactors
@@ -66,10 +66,11 @@ def whole_scan(stored: StoredFactors, n_queries: int, kept: int, reason: str) ->
 
 def chosen_scan(
     last: FullScan | None,
-    queries: Mapping[str, torch.Tensor],
+    queries: Mapping[str, Queries],
     stored: StoredFactors,
     lake: Lake,
     *,
+    n_queries: int,
     kept: int,
     tolerance: float,
     device: torch.device,
@@ -81,11 +82,11 @@ def chosen_scan(
         queries: per layer vec(H^-1 G_q) [Q, D], with the preconditioner of now.
         stored: the factors.
         lake: where they are.
+        n_queries: how many there are.
         kept: extremes of each query.
         tolerance: the largest relative change of any query's probe scores that lets earlier scores stand.
         device: where to compute.
     """
-    n_queries = len(next(iter(queries.values())))
     if last is None:
         return whole_scan(stored, n_queries, kept, "there is none of these queries, weights and recipe to add to")
     files = {file.shard: file for file in stored.files}
@@ -116,7 +117,7 @@ def chosen_scan(
 
 
 def probe_scores(
-    queries: Mapping[str, torch.Tensor],
+    queries: Mapping[str, Queries],
     stored: StoredFactors,
     lake: Lake,
     files: tuple[FactorFile, ...],
@@ -130,7 +131,7 @@ def probe_scores(
 
 
 def full_scan_of(
-    queries: Mapping[str, torch.Tensor],
+    queries: Mapping[str, Queries],
     stored: StoredFactors,
     lake: Lake,
     extremes: ScoreExtremes,

@@ -12,6 +12,7 @@ from lorif_assets.attribution.scoring import block_scores
 from lorif_assets.corpus.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
 from lorif_assets.query_scoring import preconditioned_queries
+from lorif_assets.settings import BatchSettings
 from lorif_assets.stored_factors import StoredFactors
 from lorif_assets.stored_preconditioners import StoredPreconditioners
 from resources.lake import FactorFile, Lake
@@ -86,16 +87,15 @@ def own_ranks(
     preconditioners: StoredPreconditioners,
     lake: Lake,
     *,
-    batch_tokens: int,
-    scan_rows: int,
+    batch: BatchSettings,
 ) -> list[int]:
     """Ask with each example of the sample, and return where it stands among all stored examples, from 1; ties share."""
-    ready = preconditioned_queries(attributed, sample.examples, preconditioners, lake, batch_tokens).by_layer
+    ready = preconditioned_queries(attributed, sample.examples, preconditioners, lake, batch).by_layer
     own = block_scores(ready, sample.factors).diagonal().unsqueeze(1)
     # The same product in blocks of another size rounds differently: an example must not outrank itself.
     own = own + 1e-5 * own.abs()
     above = torch.zeros(len(sample.examples), dtype=torch.long, device=own.device)
-    for block in stored.blocks(lake, list(ready), scan_rows, attributed.device):
+    for block in stored.blocks(lake, list(ready), batch.scan_rows, attributed.device):
         above += (block_scores(ready, block) > own).sum(1)
     return (above + 1).tolist()
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lorif_assets.ad_hoc_query import newest_attributed
 from lorif_assets.attributed_model import AttributedModel
-from lorif_assets.cost_estimate import estimate
+from lorif_assets.cost_estimate import stored_bytes_per_example
 from lorif_assets.evaluation_queries import evaluated_query_sets
 from lorif_assets.methods.inputs import MethodInputs
 from lorif_assets.project_resources import project_resources
@@ -37,7 +37,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
         attributed = AttributedModel.load(
             lake, resources["model_checkpoints"], newest_attributed(resources), settings.recipe, device
         )
-        allowed = budget or estimate(attributed.model, settings.recipe, 1).bytes_per_example
+        allowed = budget or stored_bytes_per_example(attributed.record, settings.recipe)
         inputs = MethodInputs.load(settings, lake, attributed, evaluated_query_sets(settings, lake))
         advice = advise(inputs, allowed, minutes, most_examples)
     store_trials(inputs, advice)

@@ -1,5 +1,7 @@
 """Every asset check passes on a sound project, and fails for the fault it is there for."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -8,8 +10,16 @@ import pyarrow as pa
 import pytest
 
 from lorif_assets import checks
-from resources.schemas import GRADIENT_FACTORS, REJECTED, SVD_PRECONDITIONERS, TRAINING_EXAMPLES, TableSchema
-from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
+from resources.schemas import (
+    EKFAC_PRECONDITIONERS,
+    GRADIENT_FACTORS,
+    KFAC_BASES,
+    REJECTED,
+    SVD_PRECONDITIONERS,
+    TRAINING_EXAMPLES,
+    TableSchema,
+)
+from tests.conftest import CHECKPOINTS, SHARDS, TinyProject, private_copy
 
 BY_NAME = {check.check_key.name: check for check in checks.CHECKS}
 
@@ -167,3 +177,37 @@ def test_data_that_were_edited_since_are_left_to_the_other_checks(private_projec
 def test_the_checks_that_load_the_model_wait_for_the_gpu_pool() -> None:
     pools = {name for name, check in BY_NAME.items() if check.op.pool == "gpu"}
     assert pools == {"factors_reproduce_gradients", "examples_retrieve_themselves"}
+
+
+# --- The curvature `ekfac` -------------------------------------------------------------------------------------------
+
+EKFAC_CHECKS = sorted(BY_NAME.keys() - {"bases_are_settled"})
+
+
+@pytest.mark.parametrize("name", EKFAC_CHECKS)
+def test_a_sound_project_of_the_other_curvature_passes(ekfac_project: TinyProject, name: str) -> None:
+    result = run(ekfac_project, name)
+    assert result.passed, result.description
+
+
+@pytest.fixture
+def private_ekfac(ekfac_project: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
+    with private_copy(ekfac_project, tmp_path) as project:
+        yield project
+
+
+def test_bases_that_the_halves_of_the_sample_do_not_agree_on_fail_with_the_remedy(private_ekfac: TinyProject) -> None:
+    replace(private_ekfac, KFAC_BASES, {"checkpoint": CHECKPOINTS[0]}, half_agreement=pl.lit(0.5))
+    result = run(private_ekfac, "bases_are_settled")
+    assert not result.passed
+    assert result.metadata["remedy"].value == "raise recipe.kfac_examples"
+    for name in CHECKPOINTS:
+        replace(private_ekfac, KFAC_BASES, {"checkpoint": name}, half_agreement=pl.lit(0.99))
+    assert run(private_ekfac, "bases_are_settled").passed
+
+
+def test_sums_that_hold_other_examples_than_are_stored_fail(private_ekfac: TinyProject) -> None:
+    layer = private_ekfac.table(EKFAC_PRECONDITIONERS)["layer"][0]
+    where = {"checkpoint": CHECKPOINTS[0], "layer": layer}
+    replace(private_ekfac, EKFAC_PRECONDITIONERS, where, n_examples=pl.lit(35))
+    assert "holds 35 of 36 stored examples" in run(private_ekfac, "fisher_is_sound").description

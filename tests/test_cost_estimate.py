@@ -8,13 +8,13 @@ import torch
 from lorif_assets.attribution.layers import LayerError
 from lorif_assets.cost_estimate import CostEstimate, estimate
 from lorif_assets.recipe import Recipe
-from resources.schemas import SVD_PRECONDITIONERS
+from resources.schemas import EKFAC_PRECONDITIONERS, GRADIENT_FACTORS, KFAC_BASES, SVD_PRECONDITIONERS
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 
 
 def estimated(project: TinyProject, recipe: Recipe, n_examples: int = 36) -> CostEstimate:
     checkpoints = project.resources["model_checkpoints"]
-    return estimate(checkpoints.skeleton(checkpoints.get(CHECKPOINTS[0])), recipe, n_examples)
+    return estimate(checkpoints.skeleton(checkpoints.get(CHECKPOINTS[0])), recipe, n_examples, len(SHARDS))
 
 
 def test_estimated_bytes_of_factors_are_those_written(tiny_project: TinyProject) -> None:
@@ -32,6 +32,23 @@ def test_estimated_bytes_of_curvature_are_those_of_the_stored_tensors(tiny_proje
     assert max(tensor.to(torch.float64).nbytes for tensor in tensors) == cost.largest_state_bytes
 
 
+def test_estimated_bytes_of_ekfac_are_those_written(ekfac_project: TinyProject) -> None:
+    project, name = ekfac_project, CHECKPOINTS[0]
+    cost = estimated(project, project.settings.recipe)
+    written = project.figures("gradient_factors", f"{name}|{SHARDS[0]}")
+    assert cost.bytes_per_example == written["bytes_per_example"]
+
+    def tensor_bytes(*uris: str) -> int:
+        return sum(tensor.nbytes for uri in uris for tensor in project.lake.read_tensors(uri).values())
+
+    sums = project.table(EKFAC_PRECONDITIONERS, checkpoint=name)
+    assert cost.curvature_bytes == tensor_bytes(*sums["state_uri"], *project.table(KFAC_BASES, checkpoint=name)["uri"])
+    folders = project.table(GRADIENT_FACTORS, checkpoint=name)["fisher"].unique()
+    files = [f"{folder}/{layer}.safetensors" for folder in folders for layer in sums["layer"]]
+    assert cost.fisher_bytes == tensor_bytes(*files)
+    assert cost.factor_passes == 0
+
+
 def test_the_sizes_of_a_recipe_worked_out_by_hand(tiny_project: TinyProject) -> None:
     recipe = Recipe(
         include_layers=("*.attn.c_attn",), projection_factor=4, rank=2, factor_dtype="fp32", r=5, oversample=1
@@ -47,6 +64,7 @@ def test_the_sizes_of_a_recipe_worked_out_by_hand(tiny_project: TinyProject) -> 
         "largest_state_bytes": 48 * 6 * 8,
         "bytes_per_query": 2 * 48 * 4,
         "factor_passes": 1,
+        "fisher_bytes": 0,
     }
 
 

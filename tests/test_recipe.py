@@ -27,6 +27,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "damping_rule": ("leading", "preconditioners"),
     "damping": (0.1, "preconditioners"),
     "curvature_form": ("truncated", "scores"),
+    "query_rank": (8, "scores"),
     "top_k": (10, "scores"),
     "added_data": ("merged", "scores"),
     "merge_tolerance": (0.1, "scores"),

@@ -86,8 +86,7 @@ def query_scores(
                         preconditioners,
                         lake,
                         top_k=settings.recipe.top_k,
-                        batch_tokens=settings.batch.tokens,
-                        scan_rows=settings.batch.scan_rows,
+                        batch=settings.batch,
                         progress=progress,
                         last=last_full_scan(lake, name, query_set, scan_key, extremes_kept(settings.recipe.top_k)),
                     )
@@ -138,6 +137,7 @@ def _figures(scored: QueryScores) -> dict[str, float]:
     return {
         "queries": summaries.height,
         "loss_per_token": float(summaries["loss"].sum()) / max(int(summaries["n_target_tokens"].sum()), 1),
+        "query_error": scored.query_error,
         "top_10_share": float(summaries["top_10_share"].to_numpy().mean()),
         "top_100_share": float(summaries["top_100_share"].to_numpy().mean()),
     }

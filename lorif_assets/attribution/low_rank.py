@@ -39,11 +39,12 @@ def power_iterations(c: int) -> int:
     return 8 if c == 1 else 16
 
 
-def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int) -> GradientFactors:
+def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int, iterations: int | None = None) -> GradientFactors:
     """Factorise n gradients at once.
 
     Args:
         gradients: G [n, d1, d2]; factorised in its own precision, FP32 at least.
+        iterations: of the block power method; default: as many as `power_iterations` says.
         c: rank; at c >= min(d1, d2) the product u v^T is G itself, and the factors have min(d1, d2) columns.
 
     Returns:
@@ -60,7 +61,7 @@ def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int) -> GradientFac
     generator = torch.Generator().manual_seed(_START_SEED)
     start = torch.randn(d2, c, generator=generator, dtype=torch.float32)
     v = _orthonormal(start.to(g).expand(n, d2, c))
-    for _ in range(power_iterations(c)):
+    for _ in range(power_iterations(c) if iterations is None else iterations):
         u = _orthonormal(g @ v)
         v = _orthonormal(g.mT @ u)
     return GradientFactors(u=(g @ v) * size, v=v)

@@ -2,6 +2,7 @@
 
 from lorif_assets.checks.curvature import curvature_has_not_drifted, curvature_is_sound, damping_is_safe
 from lorif_assets.checks.data import example_ids_are_unique
+from lorif_assets.checks.ekfac import bases_are_settled, fisher_is_sound
 from lorif_assets.checks.factors import factor_rows_are_complete, factors_match_their_inputs, losses_are_finite
 from lorif_assets.checks.freshness import attribution_is_fresh
 from lorif_assets.checks.recomputed import examples_retrieve_themselves, factors_reproduce_gradients
@@ -15,6 +16,8 @@ CHECKS = (
     curvature_is_sound,
     damping_is_safe,
     curvature_has_not_drifted,
+    bases_are_settled,
+    fisher_is_sound,
     examples_retrieve_themselves,
     attribution_is_fresh,
 )

@@ -91,8 +91,7 @@ def examples_retrieve_themselves(
                     stored,
                     preconditioners,
                     lake,
-                    batch_tokens=settings.batch.tokens,
-                    scan_rows=settings.batch.scan_rows,
+                    batch=settings.batch,
                 )
         except MismatchError as error:
             skipped.append(f"{name}: {error}")

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import polars as pl
 
-from lorif_assets.cost_estimate import estimate
+from lorif_assets.cost_estimate import stored_bytes_per_example
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 from lorif_assets.query_scoring import score_queries
@@ -32,8 +32,7 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
             preconditioners,
             lake,
             top_k="all",
-            batch_tokens=settings.batch.tokens,
-            scan_rows=settings.batch.scan_rows,
+            batch=settings.batch,
             progress=progress,
         )
     seconds = time.monotonic() - started
@@ -43,5 +42,5 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     for row, pairs in enumerate(scored.scores.iter_slices(stored.n_examples)):
         known = pairs.filter(pl.col("example_id").is_in(places.keys()))
         matrix[row, known["example_id"].replace_strict(places).to_numpy()] = known["score"].to_numpy()
-    kept = estimate(attributed.model, settings.recipe, stored.n_examples).bytes_per_example
+    kept = stored_bytes_per_example(attributed.record, settings.recipe)
     return {"lorif": MethodScores(matrix, kept, None, seconds)}

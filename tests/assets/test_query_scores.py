@@ -12,6 +12,7 @@ from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.progress import Progress
 from lorif_assets.query_scoring import score_queries
+from lorif_assets.settings import BatchSettings
 from lorif_assets.stored_factors import stored_factors
 from lorif_assets.stored_preconditioners import stored_preconditioners
 from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, REJECTED, SVD_PRECONDITIONERS
@@ -250,7 +251,6 @@ def test_factors_of_another_projection_are_refused_naming_both(tiny_project: Tin
             stored_preconditioners(lake, record, recipe, stored),
             lake,
             top_k=5,
-            batch_tokens=64,
-            scan_rows=64,
+            batch=BatchSettings(tokens=64, scan_rows=64),
             progress=progress,
         )

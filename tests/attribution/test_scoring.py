@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lorif_assets.attribution.low_rank import GradientFactors
-from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments, block_scores, share_of_positive
+from lorif_assets.attribution.scoring import (
+    ScoreExtremes,
+    ScoreMoments,
+    block_scores,
+    low_rank_queries,
+    share_of_positive,
+)
 from tests.attribution.references import extremes
 
 # Few distinct values, so that ties are common.
@@ -146,3 +152,17 @@ def test_a_query_without_positive_influence_has_share_zero():
     scores = torch.tensor([[-1.0, -2.0], [0.0, 0.0]])
     share = share_of_positive(stream(scores, 2, [(0, 2)]), ScoreMoments.empty(2).update(scores), 1)
     assert share.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6, 50])
+def test_queries_at_a_rank_score_as_their_dense_products_do(rank):
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(4, 6, 9, generator=generator) * 0.5 ** torch.arange(9)
+    factors = GradientFactors(torch.randn(7, 6, 2, generator=generator), torch.randn(7, 9, 2, generator=generator))
+    kept, lost = low_rank_queries(queries, rank)
+    found = block_scores({"layer": kept}, {"layer": factors})
+    torch.testing.assert_close(found, block_scores({"layer": kept.dense()}, {"layer": factors}), rtol=1e-4, atol=1e-4)
+    expected = (queries - kept.dense().unflatten(1, (6, 9))).double().square().sum((1, 2))
+    torch.testing.assert_close(lost, expected, rtol=1e-3, atol=1e-5)
+    best = torch.linalg.svdvals(queries)[:, rank:].square().sum(1).double()
+    assert bool((lost <= 1.3 * best + 1e-5).all())
