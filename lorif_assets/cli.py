@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 from rich.console import Console
@@ -44,12 +45,13 @@ def main() -> None:
     show_default=True,
     help="Where the demo's data, checkpoints, tables and settings go.",
 )
+@click.option("--architecture", type=click.Choice(["gpt2", "llama"]), default="gpt2", show_default=True)
 @click.option("--fresh", is_flag=True, help="Remove what an earlier demo left, and start over.")
-def demo(directory: Path, fresh: bool) -> None:
+def demo(directory: Path, architecture: Literal["gpt2", "llama"], fresh: bool) -> None:
     """Train a small model on Python's documentation and attribute what it says, start to finish."""
     from lorif_assets.demo.run import run_demo
 
-    run_demo(directory, _dagster_home(), fresh=fresh, console=Console())
+    run_demo(directory, _dagster_home(), fresh=fresh, architecture=architecture, console=Console())
 
 
 @main.command()

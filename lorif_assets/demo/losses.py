@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import GPT2LMHeadModel
+from transformers import PreTrainedModel
 
 _NO_TARGET = -100
 _EVALUATION_BATCH_TOKENS = 4096
@@ -24,7 +24,7 @@ def unigram_loss(train: Sequence[Sequence[int]], held_out: Sequence[Sequence[int
 
 
 @torch.no_grad()
-def mean_loss(model: GPT2LMHeadModel, sequences: Sequence[Sequence[int]]) -> float:
+def mean_loss(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> float:
     """Mean loss in nats over all predicted tokens of the sequences."""
     rng = np.random.default_rng(0)
     batches = length_sorted_batches([len(tokens) for tokens in sequences], _EVALUATION_BATCH_TOKENS, rng)
@@ -32,7 +32,7 @@ def mean_loss(model: GPT2LMHeadModel, sequences: Sequence[Sequence[int]]) -> flo
     return total / sum(len(tokens) - 1 for tokens in sequences)
 
 
-def summed_loss(model: GPT2LMHeadModel, batch: Sequence[Sequence[int]]) -> Float[Tensor, ""]:
+def summed_loss(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> Float[Tensor, ""]:
     """Cross-entropy in nats, summed over the tokens of the batch but the first of each sequence."""
     labels = _padded(batch, _NO_TARGET)
     # Padding stands on the right, where no causal position sees it: no attention mask is needed.

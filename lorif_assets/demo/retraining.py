@@ -23,9 +23,9 @@ def retrain(examples: Path, seed: int, output: Path) -> None:
     demo = project_resources(settings)["model_checkpoints"]
     tokenizer = demo.load_tokenizer(demo.find()[-1])
     sequences = tokenize(pl.read_parquet(examples)["text"].to_list(), tokenizer)
-    config = DemoModelConfig(seed=seed)
-    corpus_tokens = json.loads((settings.base / "training.json").read_text())["corpus_tokens"]
-    steps = max(1, round(config.checkpoint_steps[-1] * sum(map(len, sequences)) / corpus_tokens))
+    trained = json.loads((settings.base / "training.json").read_text())
+    config = DemoModelConfig(seed=seed, architecture=trained["architecture"])
+    steps = max(1, round(config.checkpoint_steps[-1] * sum(map(len, sequences)) / trained["corpus_tokens"]))
     config = replace(config, checkpoint_steps=(steps,))
     model = new_model(tokenizer, config)
     for _ in optimise(model, sequences, config):

@@ -18,7 +18,7 @@ from lorif_assets.demo.corpus import Corpus, build_corpus, write_passages, write
 from lorif_assets.demo.planted import with_planted
 from lorif_assets.demo.queries import demo_queries, held_out_queries, planted_queries, write_queries
 from lorif_assets.demo.relevance import bm25_top, chance_precision, topic_precision
-from lorif_assets.demo.training import train
+from lorif_assets.demo.training import Architecture, DemoModelConfig, train
 from lorif_assets.influence_table import print_influences
 from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.passages import passage_metadata
@@ -29,6 +29,7 @@ from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TRAINING_EX
 
 QUERY_SET, HELD_OUT, PLANTED = "python-questions", "held-out", "planted"
 _SOURCE = "python-docs"
+_NAMES: dict[Architecture, str] = {"gpt2": "GPT-2", "llama": "Llama"}
 _TOP = 10
 _SETTINGS = f"""\
 # The demo's settings. `lorif init` writes a file in which every field is explained.
@@ -96,12 +97,13 @@ class DemoPaths:
         return self.root / CONFIG_NAME
 
 
-def run_demo(directory: Path, dagster_home: Path, *, fresh: bool, console: Console) -> None:
+def run_demo(directory: Path, dagster_home: Path, *, fresh: bool, architecture: Architecture, console: Console) -> None:
     """Run what is not done yet, and print what the model's words were learned from.
 
     Args:
         directory: where everything goes.
         dagster_home: Dagster's instance, whose UI shows the runs.
+        architecture: of the model, where it is not trained yet.
         fresh: remove the directory, and the partitions' history in Dagster, first.
         console: where to print.
 
@@ -114,14 +116,14 @@ def run_demo(directory: Path, dagster_home: Path, *, fresh: bool, console: Conso
             shutil.rmtree(paths.root, ignore_errors=True)
             _forget(instance)
         corpus = with_planted(build_corpus())
-        _prepare(paths, corpus, console)
+        _prepare(paths, corpus, architecture, console)
         os.environ[CONFIG_VARIABLE] = str(paths.settings)
         resources = project_resources(load_settings(paths.settings))
         _attribute(instance, resources, console)
     _show(resources, corpus, paths, console)
 
 
-def _prepare(paths: DemoPaths, corpus: Corpus, console: Console) -> None:
+def _prepare(paths: DemoPaths, corpus: Corpus, architecture: Architecture, console: Console) -> None:
     console.rule("[bold]1  corpus: Python's own documentation", align="left")
     unfinished = not paths.training_summary.is_file()
     if unfinished:
@@ -133,12 +135,13 @@ def _prepare(paths: DemoPaths, corpus: Corpus, console: Console) -> None:
         f"{len(corpus.train):,} passages to train on, {len(corpus.held_out):,} held out, "
         f"{len({passage.topic for passage in corpus.train}):,} topics"
     )
-    console.rule("[bold]2  model: a small GPT-2, trained here", align="left")
+    console.rule(f"[bold]2  model: a small {_NAMES[architecture]}, trained here", align="left")
     if unfinished:
-        summary = train(corpus, paths.checkpoints)
+        summary = train(corpus, paths.checkpoints, DemoModelConfig(architecture=architecture))
         paths.training_summary.write_text(
             json.dumps(
                 {
+                    "architecture": architecture,
                     "parameters": summary.parameters,
                     "seconds": summary.seconds,
                     "corpus_tokens": summary.corpus_tokens,

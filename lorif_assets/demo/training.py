@@ -6,17 +6,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from lorif_assets.demo.corpus import Corpus
 from lorif_assets.demo.losses import length_sorted_batches, mean_loss, summed_loss, unigram_loss
 from lorif_assets.demo.tokenizer import train_tokenizer
 from lorif_assets.errors import CheckpointError
+
+Architecture = Literal["gpt2", "llama"]
 
 
 def _has_bfloat16_products() -> bool:
@@ -28,6 +31,8 @@ def _has_bfloat16_products() -> bool:
 class DemoModelConfig:
     """Size of the demo's model and how it is trained."""
 
+    architecture: Architecture = "gpt2"
+    """Kind of transformer; a Llama has rotary positions, gated MLPs and grouped queries."""
     vocab_size: int = 4096
     """Tokens of the vocabulary, at most."""
     layers: int = 2
@@ -91,7 +96,7 @@ class TrainingSummary:
 
 
 def train(corpus: Corpus, directory: Path, config: DemoModelConfig | None = None) -> TrainingSummary:
-    """Train a tokenizer and a GPT-2 model on the corpus and write checkpoints `<directory>/step-<000000>`.
+    """Train a tokenizer and a model on the corpus and write checkpoints `<directory>/step-<000000>`.
 
     A training sequence is one passage as the tokenizer gives it, so that what is attributed is what was trained on. A
     checkpoint directory appears whole: it is written under another name first. One machine, thread count and seed
@@ -149,33 +154,54 @@ def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[l
     return encoded
 
 
-def new_model(tokenizer: PreTrainedTokenizerBase, config: DemoModelConfig) -> GPT2LMHeadModel:
+def new_model(tokenizer: PreTrainedTokenizerBase, config: DemoModelConfig) -> PreTrainedModel:
     """Return an untrained model; its weights depend on the configuration's seed alone."""
+    shape = _gpt2(config) if config.architecture == "gpt2" else _llama(config)
+    shape.update(
+        {
+            "vocab_size": len(tokenizer),
+            "initializer_range": config.initial_scale,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=len(tokenizer),
-                n_positions=config.context,
-                n_embd=config.width,
-                n_layer=config.layers,
-                n_head=config.heads,
-                initializer_range=config.initial_scale,
-                # GPT-2's own form of GELU as one kernel: on a CPU a step takes two thirds of the time.
-                activation_function="gelu_pytorch_tanh",
-                # Every token is seen few times: the model underfits, and dropout would only slow it.
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(shape)
+        return model
+
+
+def _gpt2(config: DemoModelConfig) -> GPT2Config:
+    return GPT2Config(
+        n_positions=config.context,
+        n_embd=config.width,
+        n_layer=config.layers,
+        n_head=config.heads,
+        # GPT-2's own form of GELU as one kernel: on a CPU a step takes two thirds of the time.
+        activation_function="gelu_pytorch_tanh",
+        # Every token is seen few times: the model underfits, and dropout would only slow it.
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+
+
+def _llama(config: DemoModelConfig) -> LlamaConfig:
+    return LlamaConfig(
+        max_position_embeddings=config.context,
+        hidden_size=config.width,
+        # Gated: three matrices of this width have about the numbers of GPT-2's two.
+        intermediate_size=config.width * 8 // 3,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads // 2,
+        tie_word_embeddings=True,
+    )
 
 
 def optimise(
-    model: GPT2LMHeadModel, sequences: Sequence[Sequence[int]], config: DemoModelConfig
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], config: DemoModelConfig
 ) -> Iterator[tuple[int, int]]:
     """Train, and yield the number and the predicted tokens of each step once it is done."""
     steps = config.checkpoint_steps[-1]
@@ -217,7 +243,7 @@ def _endless_batches(sequences: Sequence[Sequence[int]], config: DemoModelConfig
             yield [sequences[i] for i in batch]
 
 
-def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> Path:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> Path:
     """Write a checkpoint, which appears whole, and return where."""
     logging.disable_progress_bar()
     unfinished = path.with_name(f".{path.name}")

@@ -86,3 +86,13 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing():
     assert factors[10] == 1.0
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert factors[100] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_both_architectures_train_and_are_what_they_are_called(trained, tmp_path, architecture):
+    config = replace(TINY, architecture=architecture, checkpoint_steps=(40,))
+    (checkpoint,) = train(trained.corpus, tmp_path, config).checkpoints
+    model = AutoModelForCausalLM.from_pretrained(checkpoint.path)
+    assert model.config.model_type == architecture
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert checkpoint.held_out_loss < math.log(trained.summary.vocab_size)

@@ -51,7 +51,7 @@ def demo(folder: Path, *, fresh: bool = False) -> str:
     written = io.StringIO()
     home = folder / "home"
     home.mkdir(exist_ok=True)
-    run.run_demo(folder / "demo", home, fresh=fresh, console=Console(file=written, width=140))
+    run.run_demo(folder / "demo", home, fresh=fresh, architecture="gpt2", console=Console(file=written, width=140))
     return written.getvalue()
 
 
