@@ -14,8 +14,10 @@ from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
     INPUT_DATA_VERSION_TAG_PREFIX,
     INPUT_EVENT_POINTER_TAG_PREFIX,
+    NULL_EVENT_POINTER,
 )
 
 
@@ -61,6 +63,10 @@ def _provenance_tags(context: dg.AssetExecutionContext) -> dict[str, str]:
     spec = context.assets_def.specs_by_key[context.asset_key]
     tags = {CODE_VERSION_TAG: spec.code_version or context.run_id}
     upstream = [dep.asset_key for dep in spec.deps]
+    for key in upstream:
+        # What Dagster itself notes of an asset that was never materialized, as those of the other curvature are.
+        tags[f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{key.to_user_string()}"] = NULL_EVENT_POINTER
+        tags[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{key.to_user_string()}"] = DEFAULT_DATA_VERSION.value
     for record in context.instance.get_asset_records(upstream):
         event = record.asset_entry.last_materialization_record
         if event is None:

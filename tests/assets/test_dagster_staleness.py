@@ -8,6 +8,9 @@ from dagster._core.loader import LoadingContextForTest
 from lorif_assets.assets.graph import ASSETS
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 
+OF_THE_OTHER_CURVATURE = {"kfac_bases", "ekfac_preconditioners"}
+"""Never materialized with `svd`, which is no reason for what follows them to be stale."""
+
 
 def statuses(project: TinyProject) -> dict[str, dict[str, StaleStatus]]:
     """Of every asset, the status of every partition."""
@@ -19,7 +22,7 @@ def statuses(project: TinyProject) -> dict[str, dict[str, StaleStatus]]:
             for key in asset.partitions_def.get_partition_keys(dynamic_partitions_store=project.instance)
         }
         for asset in ASSETS
-        if asset.partitions_def
+        if asset.partitions_def and asset.key.to_user_string() not in OF_THE_OTHER_CURVATURE
     }
 
 
