@@ -3,6 +3,7 @@
 from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import query_examples, training_examples
+from lorif_assets.assets.evaluation_report import evaluation_report
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.linear_datamodeling_score import linear_datamodeling_score
 from lorif_assets.assets.method_scores import method_scores
@@ -22,5 +23,5 @@ ASSETS = (
     checkpoint_comparison,
 )
 
-EVALUATION = (subset_losses, method_scores, linear_datamodeling_score)
+EVALUATION = (subset_losses, method_scores, linear_datamodeling_score, evaluation_report)
 """Assets that hold the scores against retraining, upstream first; materialized on demand."""
