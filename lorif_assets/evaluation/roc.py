@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-FALSE_POSITIVE_RATES: Float[NDArray[np.float64], " P"] = np.linspace(0, 1, 201)
-"""Where curves are told."""
+FALSE_POSITIVE_RATES: Float[NDArray[np.float64], " P"] = np.geomspace(1e-6, 1, 301)
+"""Where curves are told: close together at the top of the ranking, which is what anybody reads."""
 
 
 def mean_roc_curve(

@@ -1,12 +1,13 @@
 """What the evaluation's pictures have in common: paper, axes, colours and the key."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from lorif_assets.methods.names import MethodName
@@ -22,7 +23,9 @@ _MOST_TICKS = 8
 
 
 def axes_of(
-    theme: Theme, margins: tuple[float, float, float, float], size: tuple[int, int] = (FIGURE_WIDTH_PX, FIGURE_HEIGHT_PX)
+    theme: Theme,
+    margins: tuple[float, float, float, float],
+    size: tuple[int, int] = (FIGURE_WIDTH_PX, FIGURE_HEIGHT_PX),
 ) -> tuple[Figure, Axes]:
     """Return a figure of a size in pixels with one pair of axes: left, bottom, width and height as shares of it."""
     figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI, facecolor=theme.paper)
@@ -63,7 +66,7 @@ def key_beside(axes: Axes, theme: Theme) -> None:
         return
     key = axes.legend(
         handles,
-        [short(label) for label in labels],
+        [fill(label, _LABEL_CHARACTERS) for label in labels],
         loc="upper left",
         bbox_to_anchor=(1.02, 1.02),
         borderaxespad=0,
@@ -82,17 +85,17 @@ def short(label: str) -> str:
     return label if len(label) <= _LABEL_CHARACTERS else f"{label[: _LABEL_CHARACTERS - 1]}…"
 
 
-def logarithmic(axes: Axes, values: Sequence[float]) -> None:
-    """Make the x axis logarithmic, with the values themselves for ticks where they are few."""
+def logarithmic(axes: Axes, values: Sequence[float], margin: float = 1.5) -> None:
+    """Make the x axis logarithmic from the least to the largest value, with these for ticks where there are few."""
     axes.set_xscale("log")
     distinct = sorted({value for value in values if value > 0})
-    if len(distinct) <= _MOST_TICKS and _far_apart(distinct):
+    if 2 < len(distinct) <= _MOST_TICKS and _far_apart(distinct):
         axes.xaxis.set_major_locator(FixedLocator(distinct))
         axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = min(distinct, default=1), max(distinct, default=1)
-    axes.set_xlim(low / 1.5, high * 1.5)
+    axes.set_xlim(low / margin, high * margin)
 
 
 def dodged(values: Sequence[float], step: float = 1.07) -> Float[NDArray[np.float64], " N"]:

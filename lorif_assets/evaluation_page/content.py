@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import fmean, median
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,16 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How the queries of a method differ; `above_zero` is a share of them, 0 to 1."""
+
+    lowest: float
+    median: float
+    highest: float
+    above_zero: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """One metric of several methods, of which more is better.
 
@@ -37,6 +48,13 @@ class Measured:
     def methods(self) -> Sequence[str]:
         """The methods, the best first."""
         return sorted(self.means, key=lambda method: -self.means[method].value)
+
+    def spread(self, method: str) -> Spread | None:
+        """Return how the queries of a method differ, or None where single queries are not known."""
+        values = self.per_query.get(method)
+        if not values:
+            return None
+        return Spread(min(values), median(values), max(values), sum(value > 0 for value in values) / len(values))
 
     @property
     def reference(self) -> str | None:
@@ -94,11 +112,15 @@ class QueryScatter:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Retrieval of known sources: metrics by name, and mean ROC curves by method, of queries that have sources."""
+    """Retrieval of known sources: metrics by name, and mean ROC curves by method, of queries that have sources.
+
+    `n_queries` counts those; `n_examples` are ranked.
+    """
 
     metrics: Mapping[str, Measured]
     curves: Mapping[str, Sequence[float]]
     n_queries: int
+    n_examples: int
 
     @property
     def methods(self) -> Sequence[str]:
@@ -119,7 +141,7 @@ class Removal:
     @property
     def mean(self) -> float:
         """Mean over seeds."""
-        return sum(self.rises) / len(self.rises)
+        return fmean(self.rises)
 
 
 @dataclass(frozen=True)

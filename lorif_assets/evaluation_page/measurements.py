@@ -80,5 +80,3 @@ def ground_truth_figures(figures: pl.DataFrame) -> GroundTruthFigures | None:
         all_seeds=found.get("reliability"),
         within_reach=found.get("lds_within_reach"),
     )
-
-

@@ -34,11 +34,13 @@ def distribution_figure(measured: Measured, label: str, theme: Theme) -> Figure:
     for row, method in enumerate(reversed(measured.methods)):
         values, colour = measured.per_query.get(method, ()), colours[method]
         spread = row + rng.uniform(-0.26, 0.26, len(values))
-        axes.plot(values, spread, ".", color=colour, alpha=0.4, markersize=4, markeredgewidth=0)
+        axes.plot(values, spread, ".", color=colour, alpha=0.5, markersize=4.5, markeredgewidth=0)
         mean = measured.means[method]
         if mean.low is not None and mean.high is not None:
             axes.plot([mean.low, mean.high], [row, row], color=theme.ink, linewidth=1.2)
-        axes.plot([mean.value], [row], "D", color=colour, markersize=4.5, markeredgecolor=theme.ink, markeredgewidth=0.7)
+        axes.plot(
+            [mean.value], [row], "D", color=colour, markersize=4.5, markeredgecolor=theme.ink, markeredgewidth=0.7
+        )
     axes.axvline(0, color=theme.muted, linewidth=0.8)
     names = [short(method_title(method)) for method in reversed(measured.methods)]
     axes.set_yticks(range(len(names)), names, parse_math=False)
@@ -66,9 +68,7 @@ def scatter_figure(scatter: QueryScatter, theme: Theme) -> Figure:
 def method_trade_off_figure(means: Mapping[str, Interval], costs: Mapping[str, Cost], theme: Theme) -> Figure:
     """Quality with its interval against the bytes kept per example; what keeps none is a line across."""
     figure, axes = axes_of(theme, _WITH_KEY)
-    chosen = sorted(
-        (method for method in means if method in costs), key=lambda method: costs[method].bytes_per_example
-    )
+    chosen = sorted((method for method in means if method in costs), key=lambda method: costs[method].bytes_per_example)
     colours = method_colours(chosen, theme)
     kept = [method for method in chosen if costs[method].bytes_per_example > 0]
     places = dodged([costs[method].bytes_per_example for method in kept])
@@ -97,7 +97,7 @@ def roc_figure(retrieval: Retrieval, theme: Theme) -> Figure:
     figure, axes = axes_of(theme, _WITH_KEY)
     ordered = [method for method in retrieval.methods if method in retrieval.curves]
     colours = method_colours(ordered, theme)
-    axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.plot(FALSE_POSITIVE_RATES, FALSE_POSITIVE_RATES, color=theme.muted, linewidth=0.8, linestyle=(0, (2, 3)))
     for at, method in enumerate(ordered):
         axes.plot(
             FALSE_POSITIVE_RATES,
@@ -106,12 +106,12 @@ def roc_figure(retrieval: Retrieval, theme: Theme) -> Figure:
             linewidth=1.3,
             marker=marker(at),
             markersize=3,
-            markevery=(4 + 3 * at, 40),
+            markevery=(3 * at, 25),
             label=method_title(method),
         )
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.02)
-    label_axes(axes, theme, "share of other examples ranked as high", "share of sources found")
+    logarithmic(axes, [1 / max(retrieval.n_examples, 10), 1.0], margin=1.0)
+    axes.set_ylim(-0.02, 1.02)
+    label_axes(axes, theme, "share of other examples met", "share of sources found")
     key_beside(axes, theme)
     return figure
 

@@ -10,7 +10,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     MethodName.TRAK: ("TRAK-style", "a single-checkpoint score in the manner of TRAK"),
     MethodName.GRADIENT_DOT: ("gradient dot product", "no curvature"),
     MethodName.GRADIENT_COSINE: ("gradient cosine", "no curvature, no magnitude"),
-    MethodName.REPRESENTATION: ("representation similarity", "cosine of mean-pooled hidden states"),
+    MethodName.REPRESENTATION: ("representations", "cosine of mean-pooled hidden states"),
     MethodName.BM25: ("BM25", "shared words; no model"),
     MethodName.RANDOM: ("random", "the floor"),
     "none": ("nothing", "retraining on everything"),

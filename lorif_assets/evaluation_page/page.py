@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lorif_assets.evaluation_page import method_plots, recipe_plots
 from lorif_assets.evaluation_page.axes import SMALL_HEIGHT_PX, SMALL_WIDTH_PX
-from lorif_assets.evaluation_page.content import EvaluationContent, Interval, Measured
+from lorif_assets.evaluation_page.content import EvaluationContent, Interval, Measured, Removal
 from lorif_assets.evaluation_page.method_titles import method_explained, method_title
 from lorif_assets.report import number_format, passages, plots
 from lorif_assets.report.page import page_environment
@@ -47,6 +47,8 @@ def render(content: EvaluationContent) -> str:
         },
         metric_titles=_METRIC_TITLES,
         measured_by_lds=any(trial.lds for trial in content.trials),
+        removed=sorted({removal.n_removed for removal in content.removals}),
+        rises=_by_method(content.removals),
         tail_digits=_digits(content.tail_patch),
         small={"width": SMALL_WIDTH_PX // 2, "height": SMALL_HEIGHT_PX // 2},
     )
@@ -75,12 +77,19 @@ def _pictures(content: EvaluationContent) -> Iterator[tuple[str, Callable[[Theme
         yield "removal", partial(method_plots.removal_figure, content.removals)
 
 
-def _figure(value: float | None, digits: int = _DECIMALS) -> str:
-    return _NONE if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+def _figure(value: float | None, digits: int = _DECIMALS, sign: str = "-") -> str:
+    """Return a figure with a number of decimals, and more where nothing else than zeros would be left of it."""
+    if value is None:
+        return _NONE
+    told = f"{value:{sign}.{digits}f}"
+    while value and digits < _MOST_DECIMALS and not float(told):
+        digits += 1
+        told = f"{value:{sign}.{digits}f}"
+    return told.replace("-", "\N{MINUS SIGN}")
 
 
 def _signed(value: float, digits: int = _DECIMALS) -> str:
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return _figure(value, digits, sign="+")
 
 
 def _interval(interval: Interval, digits: int = _DECIMALS) -> str:
@@ -90,7 +99,17 @@ def _interval(interval: Interval, digits: int = _DECIMALS) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    return _NONE if value is None else "below 0.01" if 0 < value < 0.01 else number_format.significant(value, 2)
+    if not value:
+        return _NONE if value is None else "0"
+    return "below 0.01" if value < 0.01 else number_format.significant(value, 2)
+
+
+def _by_method(removals: Sequence[Removal]) -> Mapping[str, Mapping[int, Removal]]:
+    """Return the removals by method, that with the largest rise first, and by number of removed examples."""
+    found: dict[str, dict[int, Removal]] = {}
+    for removal in sorted(removals, key=lambda removal: -removal.mean):
+        found.setdefault(removal.method, {})[removal.n_removed] = removal
+    return found
 
 
 def _digits(measured: Measured | None) -> int:

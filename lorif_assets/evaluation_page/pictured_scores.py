@@ -61,7 +61,9 @@ def retrieval(figures: pl.DataFrame, scored: EvaluatedScores | None, queries: pl
             for method, scores in scored.by_method.items()
             if (curve := mean_roc_curve(scores, relevant)) is not None
         }
-    return Retrieval(metrics, curves, len(sources)) if metrics or curves else None
+    if not metrics and not curves:
+        return None
+    return Retrieval(metrics, curves, len(sources), len(scored.example_ids) if scored else 0)
 
 
 def _reference_first(lds: Measured, scored: EvaluatedScores) -> Sequence[str]:

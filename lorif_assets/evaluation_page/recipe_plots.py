@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lorif_assets.evaluation_page.axes import axes_of, key_beside, label_axes, logarithmic, marker
@@ -14,7 +13,9 @@ Quality = Literal["lds", "agreement"]
 
 _LABELS = {"lds": "LDS", "agreement": "agreement with the dense inverse"}
 _WITH_KEY = (0.11, 0.13, 0.58, 0.83)
-_MOST_LINES = 8
+_MOST_LINES = 6
+# Families of the same size stand side by side.
+_FAMILY_STEP = 1.06
 
 
 def quality(trial: RecipeTrial, of: Quality) -> float | None:
@@ -31,10 +32,8 @@ def recipe_trade_off_figure(trials: Sequence[RecipeTrial], of: Quality, theme: T
     for at, family in enumerate(sorted({trial.family for trial, _ in known})):
         chosen = [(trial, value) for trial, value in known if trial.family == family]
         colour = theme.series[at % len(theme.series)]
-        for trial, value in chosen:
-            _interval(axes, trial, trial.bytes_per_example, of, colour)
         axes.plot(
-            [trial.bytes_per_example for trial, _ in chosen],
+            [trial.bytes_per_example * _FAMILY_STEP**at for trial, _ in chosen],
             [value for _, value in chosen],
             marker(at),
             color=colour,
@@ -61,8 +60,7 @@ def field_figure(trials: Sequence[RecipeTrial], field: Literal["r", "damping"], 
         value = quality(trial, of)
         if value is not None and getattr(trial, field) > 0:
             lines.setdefault(_others(trial, field), []).append((getattr(trial, field), value))
-    # The longest lines say most; the rest would only be a tangle.
-    shown = sorted(lines, key=lambda others: -len({place for place, _ in lines[others]}))[:_MOST_LINES]
+    shown = sorted(lines, key=lambda others: _weight(lines[others]), reverse=True)[:_MOST_LINES]
     for at, (others, name) in enumerate(zip(shown, _telling(shown), strict=True)):
         places, values = zip(*sorted(lines[others]), strict=True)
         axes.plot(
@@ -80,9 +78,9 @@ def field_figure(trials: Sequence[RecipeTrial], field: Literal["r", "damping"], 
     return figure
 
 
-def _interval(axes: Axes, trial: RecipeTrial, place: float, of: Quality, colour: str) -> None:
-    if of == "lds" and trial.lds and trial.lds.low is not None and trial.lds.high is not None:
-        axes.plot([place, place], [trial.lds.low, trial.lds.high], color=colour, linewidth=0.8, alpha=0.4)
+def _weight(points: Sequence[tuple[float, float]]) -> tuple[int, float]:
+    """Return what a line has to say: how many values it compares, then how good it gets. All lines were a tangle."""
+    return len({place for place, _ in points}), max(value for _, value in points)
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -1,5 +1,6 @@
 """The version of an evaluation page: the hash of everything that it shows."""
 
+from lorif_assets.recipe import content_hash
 from resources.lake import Lake
 from resources.schemas import (
     EVALUATION_FIGURES,
@@ -10,8 +11,6 @@ from resources.schemas import (
     REMOVAL_LOSSES,
     SUBSET_LOSSES,
 )
-
-from lorif_assets.recipe import content_hash
 
 
 def page_version(lake: Lake, checkpoint: str, query_set: str) -> str | None:
