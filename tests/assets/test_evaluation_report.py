@@ -65,5 +65,5 @@ def test_the_page_shows_what_was_measured_and_is_stale_when_that_changes(
 
 
 def test_a_page_of_nothing_is_refused(private_project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MismatchError, match="nothing was evaluated .* materialize `method_scores` first"):
+    with pytest.raises(MismatchError, match=r"nothing was evaluated .* materialize `method_scores` first"):
         report(private_project, monkeypatch)
