@@ -16,7 +16,7 @@ from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.project_resources import ProjectResources, project_resources
 from lorif_assets.settings import load_settings
 from resources.lake import Lake
-from resources.schemas import EVALUATION_FIGURES, METHOD_COSTS
+from resources.schemas import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS
 
 
 def run_evaluation(dagster_home: Path, console: Console, *, plan: bool) -> None:
@@ -37,6 +37,7 @@ def run_evaluation(dagster_home: Path, console: Console, *, plan: bool) -> None:
             done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
             console.print(f"{update.asset:<26} {done}")
     _show_figures(resources["lake"], console)
+    _show_pages(resources["lake"], console)
 
 
 def _show_plan(resources: ProjectResources, console: Console) -> None:
@@ -79,3 +80,9 @@ def _show_figures(lake: Lake, console: Console) -> None:
                 f"{cost[row['method']]['query_seconds']:.1f}",
             )
         console.print(table)
+
+
+def _show_pages(lake: Lake, console: Console) -> None:
+    """Print where the evaluation pages are, each on a line that can be copied."""
+    for uri in sorted(lake.read(EVALUATION_REPORTS, ["uri"])["uri"]):
+        console.print(uri, soft_wrap=True, highlight=False)

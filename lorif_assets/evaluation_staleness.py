@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation_figures import stored_figure_versions
+from lorif_assets.evaluation_page.version import page_version, stored_page_versions
 from lorif_assets.evaluation_queries import evaluated_query_sets
 from lorif_assets.external_truth import subset_truth
 from lorif_assets.ground_truth import ground_truth_version
@@ -92,6 +93,18 @@ class EvaluationStaleness(Staleness):
             if found := stored_removal_versions(self.lake, checkpoint, query_set):
                 stored[key] = content_hash({name: found.get(name) for name in versions_now})
         return differing(wanted, stored, _WHY)
+
+    def evaluation_report(self) -> StalePartitions:
+        """Query sets whose page shows other figures, costs, losses or recipes than are stored."""
+        record = self._evaluated()
+        if not record:
+            return {}
+        wanted = {
+            f"{record.name}|{query_set}": version
+            for query_set in evaluated_query_sets(self.settings, self.lake)
+            if (version := page_version(self.lake, record.name, query_set))
+        }
+        return differing(wanted, stored_page_versions(self.lake), "what it shows changed")
 
     def _evaluated(self) -> CheckpointRecord | None:
         """Return the newest active checkpoint, which retraining from scratch stands for."""

@@ -394,6 +394,17 @@ RECIPE_TRIALS = TableSchema(
     ),
 )
 
+EVALUATION_REPORTS = TableSchema(
+    "evaluation_reports",
+    ("checkpoint", "query_set"),
+    _schema(
+        checkpoint=pa.string(),
+        query_set=pa.string(),
+        uri=pa.string(),
+        computed_from=pa.string(),  # hash of all that the page shows
+    ),
+)
+
 TABLES: Mapping[str, TableSchema] = {
     schema.name: schema
     for schema in (
@@ -417,5 +428,6 @@ TABLES: Mapping[str, TableSchema] = {
         EVALUATION_FIGURES,
         REMOVAL_LOSSES,
         RECIPE_TRIALS,
+        EVALUATION_REPORTS,
     )
 }

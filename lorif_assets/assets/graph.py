@@ -4,6 +4,7 @@ from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import query_examples, training_examples
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
+from lorif_assets.assets.evaluation_report import evaluation_report
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.linear_datamodeling_score import linear_datamodeling_score
@@ -36,5 +37,6 @@ EVALUATION = (
     subset_losses,
     linear_datamodeling_score,
     removal_losses,
+    evaluation_report,
 )
 """Assets that hold the scores against retraining, upstream first; materialized on demand."""

@@ -25,7 +25,11 @@ _TEXT_POINTS = 8.0
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a picture; `shades` is the stretch of the viridis colour map that stands out on the paper."""
+    """Colours of a picture.
+
+    `shades` is the stretch of the viridis colour map that stands out on the paper; `series` are colours to tell things
+    apart that have no order.
+    """
 
     paper: str
     ink: str
@@ -33,6 +37,7 @@ class Theme:
     grid: str
     accent: str
     shades: tuple[float, float]
+    series: tuple[str, ...]
 
     @property
     def depth_colours(self) -> Colormap:
@@ -40,8 +45,24 @@ class Theme:
         return LinearSegmentedColormap.from_list("depth", colormaps["viridis"](np.linspace(*self.shades, 64)))
 
 
-LIGHT = Theme(paper="#ffffff", ink="#1a1f27", muted="#5a6472", grid="#e4e7ec", accent="#b4500f", shades=(0.0, 0.86))
-DARK = Theme(paper="#1b1f26", ink="#e5e8ec", muted="#9ba5b3", grid="#2f353f", accent="#f0a56b", shades=(0.24, 1.0))
+LIGHT = Theme(
+    paper="#ffffff",
+    ink="#1a1f27",
+    muted="#5a6472",
+    grid="#e4e7ec",
+    accent="#b4500f",
+    shades=(0.0, 0.86),
+    series=("#0b62a8", "#00846a", "#8a4fb0", "#c23d7e", "#7a6a00", "#2fa3d6", "#4d8f1f", "#6b4f3a"),
+)
+DARK = Theme(
+    paper="#1b1f26",
+    ink="#e5e8ec",
+    muted="#9ba5b3",
+    grid="#2f353f",
+    accent="#f0a56b",
+    shades=(0.24, 1.0),
+    series=("#6cb2f0", "#3fcfae", "#c39be8", "#f289b8", "#d9c84a", "#9be0ff", "#a5d96f", "#c9a88c"),
+)
 
 
 def spectrum_png(layers: Sequence[LayerSpectrum]) -> bytes:

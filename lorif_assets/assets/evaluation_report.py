@@ -1,0 +1,63 @@
+"""The evaluation page: one self-contained HTML page per checkpoint and query set."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from lorif_assets import partitions
+from lorif_assets.assets.linear_datamodeling_score import linear_datamodeling_score
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.settings import Settings
+from resources.lake import Lake
+from resources.schemas import EVALUATION_REPORTS
+from resources.tracking import Tracking
+
+
+@dg.asset(
+    group_name="evaluation",
+    partitions_def=partitions.checkpoint_by_query_set,
+    deps=[linear_datamodeling_score],
+    code_version="1",
+    owners=OWNERS,
+    kinds={"html"},
+    metadata=table_metadata(EVALUATION_REPORTS),
+)
+def evaluation_report(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: Lake, tracking: Tracking
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """How faithful the scores of every method are, where they lose, and what is not known, as a page to read and send."""
+    from lorif_assets.evaluation_page.assembly import assemble
+    from lorif_assets.evaluation_page.page import render
+
+    commits = PartitionCommits(context)
+    for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
+        record = checkpoint_record(lake, name, settings.recipe)
+        for query_set, key in query_sets.items():
+            content = assemble(lake, settings, record, query_set, {"dagster run": context.run_id})
+            page = render(content)
+            where = lake.write_file(f"reports/{name}/evaluation-{query_set}.html", page.encode())
+            tags = {"dagster.run_id": context.run_id, "dagster.partition": key}
+            with tracking.materialization(name, "evaluation_report", tags, {}) as run:
+                if run:
+                    run.text(page, f"evaluation-{query_set}.html")
+            row = {"checkpoint": name, "query_set": query_set, "uri": where, "computed_from": content.version}
+            lake.replace(
+                EVALUATION_REPORTS,
+                {"checkpoint": name, "query_set": query_set},
+                pa.Table.from_pylist([row], schema=EVALUATION_REPORTS.columns),
+            )
+            yield from commits.commit(
+                key,
+                content.version,
+                {
+                    "report": dg.MetadataValue.path(where),
+                    "methods": len(content.methods),
+                    "queries": content.n_queries,
+                    "missing": [missing.what for missing in content.missing],
+                    "bytes": len(page.encode()),
+                },
+            )

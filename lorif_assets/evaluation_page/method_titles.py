@@ -1,0 +1,27 @@
+"""What the page calls the methods, and what each of them is."""
+
+from collections.abc import Mapping
+
+from lorif_assets.methods.names import MethodName
+
+_TITLES: Mapping[str, tuple[str, str]] = {
+    MethodName.LORIF: ("LoRIF", "as configured, from the stored low-rank factors"),
+    MethodName.DENSE_LOGRA: ("dense LoGRA", "the exact inverse at the same projections"),
+    MethodName.TRAK: ("TRAK-style", "a single-checkpoint score in the manner of TRAK"),
+    MethodName.GRADIENT_DOT: ("gradient dot product", "no curvature"),
+    MethodName.GRADIENT_COSINE: ("gradient cosine", "no curvature, no magnitude"),
+    MethodName.REPRESENTATION: ("representations", "cosine of mean-pooled hidden states"),
+    MethodName.BM25: ("BM25", "shared words; no model"),
+    MethodName.RANDOM: ("random", "the floor"),
+    "none": ("nothing", "retraining on everything"),
+}
+
+
+def method_title(method: str) -> str:
+    """Return the name to print; that of a method unknown here is its own."""
+    return _TITLES[method][0] if method in _TITLES else method.replace("_", " ")
+
+
+def method_explained(method: str) -> str:
+    """Return what the method is in a few words, or nothing of one unknown here."""
+    return _TITLES[method][1] if method in _TITLES else ""
