@@ -6,8 +6,9 @@ import polars as pl
 import torch
 
 from lorif_assets.attributed_model import AttributedModel
-from lorif_assets.attribution.low_rank import GradientFactors
-from lorif_assets.attribution.reconstruction import reconstruction_error, smallest_error
+from lorif_assets.attribution.factor_codec import FactorCodec, decode, encode
+from lorif_assets.attribution.low_rank import GradientFactors, low_rank_factors
+from lorif_assets.attribution.reconstruction import reconstruction_error
 from lorif_assets.attribution.scoring import block_scores
 from lorif_assets.corpus.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
@@ -30,10 +31,10 @@ class StoredSample:
 
 @dataclass(frozen=True)
 class LayerReconstruction:
-    """The relative error of a layer's stored factors, and the least that their rank allows."""
+    """The relative error of a layer's stored factors, and that of factors made anew, of their rank and codec."""
 
     error: float
-    smallest: float
+    expected: float
 
 
 def stored_sample(
@@ -62,22 +63,26 @@ def stored_sample(
 
 
 def reconstruction_errors(
-    attributed: AttributedModel, sample: StoredSample, batch_tokens: int
+    attributed: AttributedModel, sample: StoredSample, lake: Lake, batch_tokens: int
 ) -> dict[str, LayerReconstruction]:
-    """Compute the sample's gradients again, and compare each layer's stored factors with them."""
+    """Compute the sample's gradients again, whitened as the stored ones were, and compare each layer's factors with them."""
+    record, codec = attributed.record, FactorCodec(attributed.recipe.factor_dtype)
     gradients = {
-        layer: torch.empty(len(sample.examples), d1, d2, device=attributed.device)
-        for layer, (d1, d2) in attributed.record.layer_shapes.items()
+        layer: torch.empty(len(sample.examples), *shape, device=attributed.device)
+        for layer, shape in record.layer_shapes.items()
     }
     for at, batch in attributed.gradients(sample.examples, batch_tokens):
         for layer, computed in batch.gradients.items():
             gradients[layer][at] = computed.to(gradients[layer])
-    return {
-        layer: LayerReconstruction(
-            reconstruction_error(g, sample.factors[layer]), smallest_error(g, sample.factors[layer].u.shape[2])
-        )
-        for layer, g in gradients.items()
-    }
+    found = {}
+    for layer, shape in record.layer_shapes.items():
+        g, stored = gradients.pop(layer), sample.factors[layer]
+        if record.frozen:
+            bases = record.frozen.load(lake, layer, attributed.device)
+            g = bases.rotate(g) * bases.scale
+        anew = decode(encode(low_rank_factors(g, stored.u.shape[2]), codec), codec, *shape)
+        found[layer] = LayerReconstruction(reconstruction_error(g, stored), reconstruction_error(g, anew))
+    return found
 
 
 def own_ranks(

@@ -1,11 +1,12 @@
-"""Deleting what nothing points to any more: superseded tensors of curvature states, and old files of the tables.
+"""Deleting what nothing points to any more: superseded tensors of curvature, bases and scans, and old files of tables.
 
 What a ledger names stays, however old: a curvature state subtracts a changed shard from the file that was added to it.
 """
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 import pyarrow.fs as pafs
@@ -13,10 +14,23 @@ import pyarrow.fs as pafs
 from lorif_assets.curvature_ledger import Ledger
 from lorif_assets.errors import TableError
 from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS, SCORE_SCANS, SVD_PRECONDITIONERS, TABLES, TableSchema
+from resources.schemas import (
+    EKFAC_PRECONDITIONERS,
+    GRADIENT_FACTORS,
+    KFAC_BASES,
+    SCORE_SCANS,
+    SVD_PRECONDITIONERS,
+    TABLES,
+    TableSchema,
+)
 
-# Folders of tensors, and the tables whose rows point to them by `state_uri`.
-_TENSORS = {"curvature_states": SVD_PRECONDITIONERS, "scan_states": SCORE_SCANS}
+# Folders of tensors, and which columns of which tables point to what they hold, a file or a folder of files.
+_TENSORS: Mapping[str, Sequence[tuple[TableSchema, str]]] = {
+    "curvature_states": ((SVD_PRECONDITIONERS, "state_uri"), (EKFAC_PRECONDITIONERS, "state_uri")),
+    "scan_states": ((SCORE_SCANS, "state_uri"),),
+    "kfac_bases_tensors": ((KFAC_BASES, "uri"),),
+    "fisher_sums": ((GRADIENT_FACTORS, "fisher"),),
+}
 
 
 @dataclass(frozen=True)
@@ -42,13 +56,14 @@ def superseded_files(lake: Lake, retention_hours: int) -> list[SupersededFile]:
         if info.path.endswith(".safetensors") and info.mtime is not None and info.mtime.timestamp() < before
     ]
     old = {schema.name: _unreferenced(lake, schema, retention_hours) for schema in TABLES.values()}
-    in_use = {uri for schema in _TENSORS.values() for uri in lake.read(schema, ["state_uri"])["state_uri"]}
-    ledgers = lake.read(SVD_PRECONDITIONERS, ["ledger"])["ledger"].unique()
-    named = {unquote(entry.path) for ledger in ledgers for entry in Ledger.parse(ledger).entries.values()}
+    pointers = {pointer for pointers in _TENSORS.values() for pointer in pointers}
+    in_use = {uri for schema, column in pointers for uri in lake.read(schema, [column])[column].unique() if uri}
+    named = {unquote(path) for path in _ledger_paths(lake)}
+    in_use |= named
     old[GRADIENT_FACTORS.name] = [path for path in old[GRADIENT_FACTORS.name] if path not in named]
     paths = [f"{table}/{path}" for table, found in old.items() for path in found]
     return [
-        *(SupersededFile(info.path, info.size) for info in states if info.path not in in_use),
+        *(SupersededFile(info.path, info.size) for info in states if not _points_to(in_use, info.path)),
         *_sized(lake, paths),
     ]
 
@@ -73,6 +88,17 @@ def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
             f"{len(failed)} of {len(files)} superseded files of the lake {lake.root} cannot be deleted, the first {path}: "
             f"{cause}. Nothing needs them; correct the rights and vacuum again"
         ) from cause
+
+
+def _ledger_paths(lake: Lake) -> Iterator[str]:
+    """Yield what curvature states would subtract a shard by: a file of factors, or a folder of sums."""
+    for schema in (SVD_PRECONDITIONERS, EKFAC_PRECONDITIONERS):
+        for ledger in lake.read(schema, ["ledger"])["ledger"].unique():
+            yield from (entry.path for entry in Ledger.parse(ledger).entries.values())
+
+
+def _points_to(in_use: Collection[str], path: str) -> bool:
+    return path in in_use or any(str(folder) in in_use for folder in PurePosixPath(path).parents)
 
 
 def _unreferenced(lake: Lake, schema: TableSchema, retention_hours: int) -> Sequence[str]:

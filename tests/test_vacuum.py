@@ -15,7 +15,7 @@ from lorif_assets.errors import TableError
 from lorif_assets.vacuum import SupersededFile, delete, superseded_files
 from resources.lake import Lake
 from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS, TABLES
-from tests.conftest import CHECKPOINTS, TinyProject
+from tests.conftest import CHECKPOINTS, TinyProject, private_copy
 from tests.test_layer_curvature import FactorLake, lake_of
 
 LONG = 24 * 365
@@ -205,3 +205,18 @@ def test_an_object_store_is_vacuumed_the_same_way(object_store: Lake, monkeypatc
     assert [path.split("/")[0] for path in sorted(paths(found))][:1] == ["curvature_states"]
     delete(object_store, found)
     assert lake.renew().rows_read == 0
+
+
+def test_what_ekfac_needs_stays_and_what_an_edit_replaced_goes(ekfac_project: TinyProject, tmp_path: Path) -> None:
+    with private_copy(ekfac_project, tmp_path) as project:
+        project.edit_shard(1, 4, "an error closes the file")
+        project.update()
+        grow_old(project.lake)
+        superseded = paths(superseded_files(project.lake, LONG))
+        assert {path.split("/")[0] for path in superseded} >= {"curvature_states", "fisher_sums", "gradient_factors"}
+        delete(project.lake, superseded_files(project.lake, LONG))
+        assert not paths(superseded_files(project.lake, LONG))
+        project.edit_shard(0, 2, "a block ends")
+        project.update()
+        shown = project.figures("ekfac_preconditioners", f"{CHECKPOINTS[0]}|transformer.h.0.mlp.c_fc")
+        assert str(shown["how"]).startswith("updated")

@@ -1,6 +1,5 @@
 """How well stored factors stand for the gradients they were made of."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,10 +12,3 @@ def reconstruction_error(gradients: Float[Tensor, "n d1 d2"], factors: GradientF
     difference = g.flatten(1) - factors.dense().to(g)
     norm = float(g.norm())
     return float(difference.norm()) / norm if norm else 0.0
-
-
-def smallest_error(gradients: Float[Tensor, "n d1 d2"], c: int) -> float:
-    """Return the least relative error that any factors of rank c can have: what the c leading singular values leave out."""
-    squares = torch.linalg.svdvals(gradients.double()).square()
-    total = float(squares.sum())
-    return (float(squares[:, c:].sum()) / total) ** 0.5 if total else 0.0
