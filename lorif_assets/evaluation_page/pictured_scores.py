@@ -51,7 +51,7 @@ def retrieval(figures: pl.DataFrame, scored: EvaluatedScores | None, queries: pl
     """Return the stored metrics, and the ROC curves of the queries whose sources are among the scored examples."""
     names = figures.filter(pl.col("method").is_not_null())["metric"].unique(maintain_order=True).to_list()
     metrics = {name: found for name in names if (found := measured(figures, name))}
-    sources = {row["query_id"]: found for row in queries.iter_rows(named=True) if (found := _sources(row))}
+    sources = {row["query_id"]: ids for row in queries.iter_rows(named=True) if (ids := _sources(row))}
     curves: dict[str, tuple[float, ...]] = {}
     if scored:
         wanted = [sources.get(query, set()) for query in scored.query_ids]
