@@ -1,7 +1,7 @@
 """A checkpoint ready for attribution: model, tokenizer and projections on a device, and its examples' gradients."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,19 @@ class CheckpointRecord:
     def bases(self) -> str:
         """The fingerprint of the bases, empty where there are none."""
         return self.frozen.fingerprint if self.frozen else ""
+
+    def refuse_other_layers(self, layers: Iterable[str]) -> None:
+        """Refuse layers that the checkpoint does not have.
+
+        Raises:
+            MismatchError: one is among them.
+        """
+        unknown = set(layers) - self.layer_shapes.keys()
+        if unknown:
+            raise MismatchError(
+                f"the checkpoint {self.name!r} has no tracked layer {min(unknown)!r}; partitions of layers are those of all "
+                "checkpoints together. Choose this checkpoint's own layers"
+            )
 
 
 def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord:

@@ -9,7 +9,7 @@ from lorif_assets import partitions
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.svd_preconditioners import inline_picture, refuse_other_layers, spectrum_figures
+from lorif_assets.assets.svd_preconditioners import inline_picture, spectrum_figures
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.layer_fisher import renew_fisher
@@ -58,7 +58,7 @@ def ekfac_preconditioners(
     commits = PartitionCommits(context)
     for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
         record = checkpoint_record(lake, name, settings.recipe)
-        refuse_other_layers(record, layers)
+        record.refuse_other_layers(layers)
         stored = stored_factors(lake, record, settings.recipe)
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
         spectra = []

@@ -63,6 +63,7 @@ def kfac_bases(
     commits = PartitionCommits(context)
     for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
         record = checkpoint_record(lake, name, settings.recipe)
+        record.refuse_other_layers(layers)
         how = "left as they are"
         if config.recompute or record.frozen is None:
             tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}

@@ -1,6 +1,6 @@
 """SVD preconditioners: each layer's curvature over all training examples, as leading eigenpairs and a mean tail."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,8 +9,7 @@ from lorif_assets import partitions
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
-from lorif_assets.errors import MismatchError
+from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.layer_curvature import renew_layer
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import content_hash
@@ -63,7 +62,7 @@ def svd_preconditioners(
     commits = PartitionCommits(context)
     for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
         record = checkpoint_record(lake, name, settings.recipe)
-        refuse_other_layers(record, layers)
+        record.refuse_other_layers(layers)
         stored = stored_factors(lake, record, settings.recipe)
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
         spectra = []
@@ -107,20 +106,6 @@ def svd_preconditioners(
                 )
             if run:
                 run.image(spectrum_png(spectra), "spectra.png")
-
-
-def refuse_other_layers(record: CheckpointRecord, layers: Iterable[str]) -> None:
-    """Refuse layers that a checkpoint does not have.
-
-    Raises:
-        MismatchError: one is among them.
-    """
-    unknown = set(layers) - record.layer_shapes.keys()
-    if unknown:
-        raise MismatchError(
-            f"the checkpoint {record.name!r} has no tracked layer {min(unknown)!r}; partitions of layers are those of all "
-            "checkpoints together. Choose this checkpoint's own layers"
-        )
 
 
 def spectrum_figures(spectrum: LayerSpectrum) -> dict[str, float]:

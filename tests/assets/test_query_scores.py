@@ -131,6 +131,23 @@ def test_batches_and_blocks_change_no_score(private_project: TinyProject, tokens
     assert np.allclose(after["score"], before["score"], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("rank", "error"), [(8, 1e-3), (2, 0.6)])
+def test_queries_at_a_rank_say_what_they_lose_and_at_full_rank_lose_nothing(
+    private_project: TinyProject, rank: int, error: float
+) -> None:
+    before = scores(private_project)
+    project = private_project.with_settings(recipe={"query_rank": rank}, batch={"gradient_mib": 1})
+    project.run("query_scores", KEY)
+    lost = project.figures("query_scores", KEY)["query_error"]
+    assert lost < error
+    if rank == 8:
+        columns = ["query_id", "side", "rank", "example_id"]
+        assert scores(project).select(columns).equals(before.select(columns))
+        assert np.allclose(scores(project)["score"], before["score"], rtol=1e-3)
+    else:
+        assert lost > 0.01
+
+
 def test_more_than_there_are_gives_all_there_are(private_project: TinyProject) -> None:
     project = private_project.with_settings(recipe={"top_k": 500})
     project.run("query_scores", KEY)
