@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
+from lorif_assets.bi_encoder.settings import InflucoderSettings
 from lorif_assets.errors import SettingsError
 from lorif_assets.recipe import Recipe
 from lorif_assets.sources import Columns, Source
@@ -130,6 +131,7 @@ class Settings(BaseSettings):
     batch: BatchSettings = Field(default_factory=BatchSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
+    influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
 
     @model_validator(mode="after")
