@@ -9,7 +9,8 @@ from lorif_assets.discovery import discover, register
 from lorif_assets.errors import CheckpointError, LorifError
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.re_attribution import RANGE_END_TAG, RANGE_START_TAG, stretches
-from lorif_assets.staleness import Staleness, StalePartitions
+from lorif_assets.stale_partitions import StalePartitions
+from lorif_assets.staleness import Staleness
 from resources.models import Checkpoints
 
 

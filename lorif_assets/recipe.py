@@ -20,6 +20,7 @@ _FACTOR_FIELDS = (
 )
 _PRECONDITIONER_FIELDS = ("r", "oversample", "refinements", "damping_rule", "damping")
 _SCORE_FIELDS = ("curvature_form", "top_k")
+_RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
 
 
 class Recipe(BaseModel):
@@ -65,10 +66,33 @@ class Recipe(BaseModel):
         100, description='Proponents and opponents kept per query; "all" writes the score of every pair.'
     )
 
+    recall: Literal["none", "influcoder"] = Field(
+        "none",
+        description="What proposes the examples that are scored: none, so that all are; or Influcoder's encoder, which "
+        "needs `influcoder.enabled`. Its proposals are read and scored alone.",
+    )
+    candidates: int = Field(
+        1_000, ge=1, description="Examples proposed per query and side (likely proponents, likely opponents)."
+    )
+    recall_agreement: float = Field(
+        0.1,
+        ge=-1,
+        le=1,
+        description="Spearman correlation of encoder and exact scores on random examples below which all are scored.",
+    )
+
     @model_validator(mode="after")
     def _top_k_is_positive(self) -> Self:
         if self.top_k != "all" and self.top_k < 1:
             raise ValueError(f'`top_k` is a positive number or "all", found {self.top_k}')
+        return self
+
+    @model_validator(mode="after")
+    def _recall_lists_the_best(self) -> Self:
+        if self.recall != "none" and self.top_k == "all":
+            raise ValueError(
+                '`recall` scores proposals only, `top_k = "all"` asks for every score: choose one of the two'
+            )
         return self
 
     @model_validator(mode="after")
@@ -98,7 +122,8 @@ class Recipe(BaseModel):
     @property
     def score_hash(self) -> str:
         """Hash of every field."""
-        return self._hash(_FACTOR_FIELDS + _PRECONDITIONER_FIELDS + _SCORE_FIELDS)
+        recall = _RECALL_FIELDS if self.recall != "none" else ()
+        return self._hash(_FACTOR_FIELDS + _PRECONDITIONER_FIELDS + _SCORE_FIELDS + recall)
 
     def _hash(self, fields: tuple[str, ...]) -> str:
         return content_hash(self.model_dump(mode="json", include=set(fields)))

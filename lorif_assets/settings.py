@@ -142,6 +142,12 @@ class Settings(BaseSettings):
             raise ValueError(f"two sources have the name {repeated[0]!r}: shards are named after their source")
         return self
 
+    @model_validator(mode="after")
+    def _recall_has_an_encoder(self) -> Self:
+        if self.recipe.recall == "influcoder" and not self.influcoder.enabled:
+            raise ValueError('`recipe.recall = "influcoder"` needs the encoder: set `influcoder.enabled = true`')
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,

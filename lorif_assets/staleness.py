@@ -11,10 +11,20 @@ from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
 from lorif_assets.comparison.participants import compared_versions, participants
 from lorif_assets.discovery import Discovered
 from lorif_assets.errors import MismatchError, SettingsError
+from lorif_assets.influcoder_staleness import (
+    agreements_out_of_date,
+    embeddings_out_of_date,
+    encoder_scores_out_of_date,
+    encoder_weights,
+    encoders_out_of_date,
+    recall_curves_out_of_date,
+    targets_out_of_date,
+)
 from lorif_assets.query_files import query_source, source_version
 from lorif_assets.settings import Settings
+from lorif_assets.stale_partitions import Stale, StalePartitions, differing
 from lorif_assets.stored_factors import stored_factor_versions
-from lorif_assets.versions import factor_version, preconditioner_version, score_version
+from lorif_assets.versions import factor_version, preconditioner_version, recalled_version, score_version
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import (
@@ -27,20 +37,6 @@ from resources.schemas import (
     TableSchema,
 )
 from resources.source_files import list_all_shards
-
-MISSING = "missing"
-
-
-@dataclass(frozen=True)
-class Stale:
-    """Why a partition is out of date, and the version that it should have."""
-
-    reason: str
-    wanted: str
-
-
-StalePartitions = Mapping[str, Stale]
-"""By partition key."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +76,23 @@ class Staleness:
         """Shards whose source was written since they were read."""
         pieces = list_all_shards(self.settings.sources, self.settings.base)
         stored = self._stored(TRAINING_EXAMPLES, "shard", "source_version")
-        return _differing({piece.shard: piece.version for piece in pieces}, stored, "its source changed")
+        return differing({piece.shard: piece.version for piece in pieces}, stored, "its source changed")
 
     def query_examples(self) -> StalePartitions:
         """Active query sets whose file was written since it was read."""
         wanted = {
             name: source_version(query_source(self.settings, name), self.settings) for name in self.active_query_sets
         }
-        return _differing(wanted, self._stored(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed")
+        return differing(wanted, self._stored(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed")
 
     def checkpoints(self) -> StalePartitions:
         """Active checkpoints whose files or tracked layers changed since they were recorded."""
         files = {checkpoint.name: checkpoint for checkpoint in self.model_checkpoints.find()}
         wanted = {name: files[name].version() for name in self.active_checkpoints}
-        changed = _differing(wanted, self._stored(CHECKPOINTS, "checkpoint", "files_version"), "its files changed")
+        changed = differing(wanted, self._stored(CHECKPOINTS, "checkpoint", "files_version"), "its files changed")
         recipes = dict.fromkeys(wanted, self.settings.recipe.factor_hash)
         return {
-            **_differing(recipes, self._stored(CHECKPOINTS, "checkpoint", "recipe_hash"), "the recipe changed"),
+            **differing(recipes, self._stored(CHECKPOINTS, "checkpoint", "recipe_hash"), "the recipe changed"),
             **changed,
         }
 
@@ -111,7 +107,7 @@ class Staleness:
             }
             versions = stored_factor_versions(self.lake, record.name)
             stored = {f"{record.name}|{shard}": version for shard, version in versions.items()}
-            stale |= _differing(wanted, stored, "its data, the weights or the recipe changed")
+            stale |= differing(wanted, stored, "its data, the weights or the recipe changed")
         return stale
 
     def svd_preconditioners(self) -> StalePartitions:
@@ -120,22 +116,52 @@ class Staleness:
         for record in self._records():
             version = preconditioner_version(self.settings.recipe, record, self._shard_hashes())
             rows = self.lake.read(SVD_PRECONDITIONERS, ["layer", "version"], checkpoint=record.name)
-            stale |= _differing(
+            stale |= differing(
                 {f"{record.name}|{layer}": version for layer in record.layer_shapes},
                 {f"{record.name}|{layer}": stored for layer, stored in rows.iter_rows()},
                 "the factors or the recipe changed",
             )
         return stale
 
+    def influence_targets(self) -> StalePartitions:
+        """Active checkpoints whose targets come from other settings, weights or texts, or from far fewer data."""
+        return targets_out_of_date(self.lake, self.settings, self._influcoder_records())
+
+    def influcoder_encoder(self) -> StalePartitions:
+        """Active checkpoints whose encoder was trained otherwise, or on other targets."""
+        return encoders_out_of_date(self.lake, self.settings, self._influcoder_records())
+
+    def influence_embeddings(self) -> StalePartitions:
+        """Shards of active checkpoints whose data or encoder changed since they were embedded."""
+        return embeddings_out_of_date(self.lake, self._influcoder_records(), self._shard_hashes())
+
+    def influcoder_scores(self) -> StalePartitions:
+        """Active query sets whose scores come from another encoder, other examples or queries."""
+        queries = self._stored(QUERY_EXAMPLES, "query_set", "query_set_hash")
+        active = {name: queries[name] for name in self.active_query_sets if name in queries}
+        return encoder_scores_out_of_date(
+            self.lake, self.settings.recipe, self._influcoder_records(), self._shard_hashes(), active
+        )
+
+    def influcoder_agreement(self) -> StalePartitions:
+        """Active checkpoints whose encoder is not the one that was measured."""
+        records = self._influcoder_records() if self.settings.influcoder.evaluation_seeds else ()
+        return agreements_out_of_date(self.lake, self.settings, records)
+
+    def recall_curves(self) -> StalePartitions:
+        """Active query sets whose exact scores or encoder are not those that were compared."""
+        measured = self.settings.influcoder.enabled and self.settings.influcoder.evaluation_seeds
+        return recall_curves_out_of_date(self.lake, self._full_scores(), self._influcoder_records()) if measured else {}
+
     def query_scores(self) -> StalePartitions:
         """Query sets of active checkpoints whose scores come from other factors, curvature, queries or recipe."""
-        return _differing(
+        return differing(
             self._score_versions(), self._stored_pairs(QUERY_SUMMARIES), "the factors, queries or recipe changed"
         )
 
     def attribution_report(self) -> StalePartitions:
         """Reports that show other scores than those stored."""
-        return _differing(self._score_versions(), self._stored_pairs(REPORTS), "the scores changed")
+        return differing(self._score_versions(), self._stored_pairs(REPORTS), "the scores changed")
 
     def checkpoint_comparison(self) -> StalePartitions:
         """Active query sets whose stored scores are not those that were compared; of one checkpoint, none need be."""
@@ -145,7 +171,7 @@ class Staleness:
             for query_set, compared in participants(self.lake, self.active_query_sets, self.settings.recipe).items()
             if compared.neighbours or query_set in stored
         }
-        return _differing(wanted, stored, "the scores of a checkpoint changed")
+        return differing(wanted, stored, "the scores of a checkpoint changed")
 
     def _records(self) -> Sequence[CheckpointRecord]:
         """Return the recorded active checkpoints; an unrecorded one is missing in `checkpoints` and stops there."""
@@ -157,10 +183,23 @@ class Staleness:
                 continue
         return records
 
+    def _influcoder_records(self) -> Sequence[CheckpointRecord]:
+        return self._records() if self.settings.influcoder.enabled else ()
+
     def _shard_hashes(self) -> Mapping[str, str]:
         return self._stored(TRAINING_EXAMPLES, "shard", "shard_hash")
 
     def _score_versions(self) -> Mapping[str, str]:
+        if self.settings.recipe.recall == "none":
+            return self._full_scores()
+        encoders = encoder_weights(self.lake, self._influcoder_records())
+        return {
+            key: recalled_version(version, encoders.get(key.partition("|")[0], ""))
+            for key, version in self._full_scores().items()
+        }
+
+    def _full_scores(self) -> Mapping[str, str]:
+        """Return the versions of scores that do not depend on an encoder."""
         hashes, queries = self._shard_hashes(), self._stored(QUERY_EXAMPLES, "query_set", "query_set_hash")
         return {
             f"{record.name}|{query_set}": score_version(self.settings.recipe, record, hashes, queries[query_set])
@@ -184,11 +223,3 @@ def _chosen(field: str, wanted: str | Sequence[str], found: Sequence[str]) -> Se
     if unknown:
         raise SettingsError(f"`{field}` names {unknown[0]!r}, which is not there; found {', '.join(found) or 'none'}")
     return [name for name in found if name in wanted]
-
-
-def _differing(wanted: Mapping[str, str], stored: Mapping[str, str], why: str) -> StalePartitions:
-    return {
-        key: Stale(why if key in stored else MISSING, version)
-        for key, version in wanted.items()
-        if stored.get(key) != version
-    }

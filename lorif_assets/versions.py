@@ -51,3 +51,8 @@ def embedding_version(weights: str, shard_hash: str) -> str:
 def encoder_score_version(weights: str, shard_hashes: Mapping[str, str], query_set_hash: str, top_k: int | str) -> str:
     """Return the version of one query set's scores by an encoder."""
     return content_hash([weights, ledger_version(shard_hashes), query_set_hash, top_k])
+
+
+def recalled_version(scores: str, weights: str) -> str:
+    """Return the version of scores of examples that an encoder with these weights proposed."""
+    return content_hash([scores, weights])

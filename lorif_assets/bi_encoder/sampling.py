@@ -132,4 +132,3 @@ def _key(seed: int, content_hash: str) -> bytes:
 def _share(seed: int, content_hash: str) -> float:
     digest = blake2b(f"{seed}|purpose|{content_hash}".encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big") / 2**48
-

@@ -1,6 +1,6 @@
 """The section [influcoder] of lorif.toml, hashed stage by stage as the recipe is."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,8 +68,12 @@ class InflucoderSettings(BaseModel):
     )
     block_anchors: int = Field(8, ge=1, description="k: anchors of one training step.")
     block_candidates: int = Field(16, ge=2, description="m: pool texts of one training step.")
-    hard_ratio: float = Field(0.0, ge=0, le=1, description="Share of a step's pool texts drawn from the highest targets.")
-    alpha: float = Field(0.5, ge=0, le=1, description="Weight of the Pearson term of the loss; the KL term has the rest.")
+    hard_ratio: float = Field(
+        0.0, ge=0, le=1, description="Share of a step's pool texts drawn from the highest targets."
+    )
+    alpha: float = Field(
+        0.5, ge=0, le=1, description="Weight of the Pearson term of the loss; the KL term has the rest."
+    )
     temperature: float = Field(0.05, gt=0, description="tau of the KL term.")
     epochs: int = Field(8, ge=1, description="Passes over the anchors.")
     learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate.")
@@ -78,7 +82,8 @@ class InflucoderSettings(BaseModel):
     )
     seed: int = Field(0, ge=0, description="Seed of the sample, its split and the training.")
     evaluation_seeds: tuple[int, ...] = Field(
-        (0, 1, 2), min_length=1, description="Seeds of the splits and trainings that the agreement is measured over."
+        (0, 1, 2),
+        description="Seeds of the splits and trainings that the agreement is measured over; none: no measurement.",
     )
 
     def targets_hash(self, recipe: Recipe) -> str:
@@ -101,5 +106,5 @@ class InflucoderSettings(BaseModel):
 
         return DistillationConfig(**{**self._fields(_DISTILLATION_FIELDS), "seed": seed})
 
-    def _fields(self, names: tuple[str, ...]) -> dict[str, int | float | str]:
+    def _fields(self, names: tuple[str, ...]) -> dict[str, Any]:
         return self.model_dump(mode="json", include=set(names))

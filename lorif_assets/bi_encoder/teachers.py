@@ -40,9 +40,7 @@ def gradient_cosines(
         (batch, pad_right([examples[i].input_ids for i in batch], [examples[i].labels for i in batch]))
         for batch in token_budget_batches([len(example.input_ids) for example in examples], batch_tokens)
     )
-    features = sketched_gradients(
-        attributed.model, batches, len(examples), settings.sketch_dim, settings.lora_seed
-    )
+    features = sketched_gradients(attributed.model, batches, len(examples), settings.sketch_dim, settings.lora_seed)
     norms = torch.linalg.vector_norm(features, dim=1)
     if not bool((norms > 0.5).all()):
         odd = int((~(norms > 0.5)).nonzero()[0])

@@ -22,11 +22,14 @@ def _values() -> dict[str, list[bytes]]:
 @pytest.fixture
 def stored(tmp_path: Path) -> tuple[Lake, FactorFile]:
     lake = Lake(root=str(tmp_path))
-    constants = {name: None for name in GRADIENT_FACTORS.columns.names}
+    constants = dict.fromkeys(GRADIENT_FACTORS.columns.names)
     constants |= {"checkpoint": "c", "shard": "s"}
     rows = pa.table(
         {
-            **{name: pa.array([value] * ROWS, GRADIENT_FACTORS.columns.field(name).type) for name, value in constants.items()},
+            **{
+                name: pa.array([value] * ROWS, GRADIENT_FACTORS.columns.field(name).type)
+                for name, value in constants.items()
+            },
             **{layer: pa.array(values, pa.large_binary()) for layer, values in _values().items()},
         }
     )
