@@ -9,14 +9,23 @@ import polars as pl
 
 from lorif_assets.assets.corpus import training_examples
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.influcoder_agreement import influcoder_agreement
 from lorif_assets.assets.report import attribution_report
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.bi_encoder.extra import require_influcoder
 from lorif_assets.discovery import discover
 from lorif_assets.settings import Settings
 from lorif_assets.staleness import Staleness
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import CHECKPOINTS, GRADIENT_FACTORS, REJECTED, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from resources.schemas import (
+    CHECKPOINTS,
+    GRADIENT_FACTORS,
+    INFLUENCE_TARGETS,
+    REJECTED,
+    SVD_PRECONDITIONERS,
+    TRAINING_EXAMPLES,
+)
 
 _ORTHONORMAL = 1e-3
 _TRAP = 0.5
@@ -156,6 +165,26 @@ def attribution_is_fresh(
     )
 
 
+@dg.asset_check(
+    asset=influcoder_agreement,
+    description="No text that Influcoder is measured on is among those it is trained on, word for word or nearly.",
+)
+def held_out_texts_are_apart(settings: dg.ResourceParam[Settings], lake: Lake) -> dg.AssetCheckResult:
+    """Compare the distilled with the held-out texts of every checkpoint, for the served split and each evaluation seed."""
+    from lorif_assets.bi_encoder.leakage_audit import leaks
+
+    names = lake.read(INFLUENCE_TARGETS, ["checkpoint"])["checkpoint"].unique().sort().to_list()
+    if names:
+        require_influcoder()
+    wrong = [line for name in names for line in leaks(lake, name, settings.influcoder.evaluation_seeds)]
+    return _result(
+        "no held-out text is among the distilled ones",
+        wrong,
+        remedy="materialize `influence_targets` again: its sample leaves near-duplicates out",
+        checkpoints=len(names),
+    )
+
+
 CHECKS = (
     example_ids_are_unique,
     factor_rows_are_complete,
@@ -164,6 +193,7 @@ CHECKS = (
     curvature_is_sound,
     damping_is_safe,
     attribution_is_fresh,
+    held_out_texts_are_apart,
 )
 
 

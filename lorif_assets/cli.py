@@ -45,11 +45,12 @@ def main() -> None:
     help="Where the demo's data, checkpoints, tables and settings go.",
 )
 @click.option("--fresh", is_flag=True, help="Remove what an earlier demo left, and start over.")
-def demo(directory: Path, fresh: bool) -> None:
+@click.option("--influcoder", is_flag=True, help="Also train a text encoder on influences; takes some minutes more.")
+def demo(directory: Path, fresh: bool, influcoder: bool) -> None:
     """Train a small model on Python's documentation and attribute what it says, start to finish."""
     from lorif_assets.demo.run import run_demo
 
-    run_demo(directory, _dagster_home(), fresh=fresh, console=Console())
+    run_demo(directory, _dagster_home(), fresh=fresh, influcoder=influcoder, console=Console())
 
 
 @main.command()

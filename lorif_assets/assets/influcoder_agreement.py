@@ -54,7 +54,7 @@ def influcoder_agreement(
     out anew) for an encoder trained from the base and for the untrained base. The truth is the teacher's, not retraining.
     """
     require_influcoder()
-    from lorif_assets.bi_encoder.training import dealt_anew, load_base, train_encoder
+    from lorif_assets.bi_encoder.training import load_base, train_encoder
 
     commits = PartitionCommits(context)
     chosen = settings.influcoder
@@ -70,7 +70,8 @@ def influcoder_agreement(
             found = _measured(served.load(lake, chosen, device), targets, *targets.of_split(Split.HELD_OUT))
             rows = [{"encoder": SERVED, "seed": chosen.seed, "training_seconds": served.seconds, **found}]
             for seed in chosen.evaluation_seeds:
-                distil, held_out = dealt_anew(targets, seed)
+                dealt = targets.dealt_anew(seed)
+                distil, held_out = dealt.of_split(Split.DISTIL), dealt.of_split(Split.HELD_OUT)
                 encoder = load_base(settings, device)
                 control = _measured(encoder, targets, *held_out)
                 started = time.monotonic()

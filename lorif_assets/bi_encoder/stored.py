@@ -1,7 +1,7 @@
 """Influcoder's results in the lake: targets, encoder and embeddings of a checkpoint, checked against what they claim."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -9,6 +9,7 @@ import polars as pl
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.bi_encoder.sampling import Role, Split
 from lorif_assets.bi_encoder.settings import InflucoderSettings
+from lorif_assets.bi_encoder.splits import dealt_anew
 from lorif_assets.errors import MismatchError
 from lorif_assets.recipe import Recipe
 from lorif_assets.versions import embedding_version, encoder_version
@@ -33,6 +34,15 @@ class StoredTargets:
     teacher: str
     seconds: float
     version: str
+
+    def dealt_anew(self, seed: int) -> "StoredTargets":
+        """Return the same targets with other texts held out, as many as before."""
+
+        def dealt(splits: tuple[Split, ...]) -> tuple[Split, ...]:
+            held_out = dealt_anew([split is Split.HELD_OUT for split in splits], seed)
+            return tuple(Split.HELD_OUT if out else Split.DISTIL for out in held_out)
+
+        return replace(self, anchor_splits=dealt(self.anchor_splits), pool_splits=dealt(self.pool_splits))
 
     def of_split(self, split: Split) -> tuple[list[int], list[int]]:
         """Return the positions of the split's anchors and of its pool texts."""

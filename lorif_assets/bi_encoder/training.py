@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from lorif_assets.bi_encoder.encoder import TextEncoder
-from lorif_assets.bi_encoder.sampling import Split
 from lorif_assets.bi_encoder.stored import StoredTargets
 from lorif_assets.influcoder.distillation import DistillationConfig, StepLoss, distil
 from lorif_assets.settings import Settings
@@ -46,16 +45,3 @@ def train_encoder(
         )
         encoder.model.eval()
     return losses
-
-
-Dealt = tuple[list[int], list[int]]
-"""Positions of anchors and of pool texts."""
-
-
-def dealt_anew(targets: StoredTargets, seed: int) -> tuple[Dealt, Dealt]:
-    """Deal the sampled anchors and pool texts to distilling and holding out, as many as before, by a seed."""
-    generator = torch.Generator().manual_seed(seed)
-    n_anchors, n_pool = (len(positions) for positions in targets.of_split(Split.DISTIL))
-    anchors = torch.randperm(len(targets.anchors), generator=generator).tolist()
-    pool = torch.randperm(len(targets.pool), generator=generator).tolist()
-    return (anchors[:n_anchors], pool[:n_pool]), (anchors[n_anchors:], pool[n_pool:])

@@ -1,6 +1,6 @@
 """A small text encoder for the demo, so that Influcoder needs no download: a BERT with the demo's own tokenizer.
 
-It is pre-trained for half a minute by predicting masked tokens of the training passages.
+It is pre-trained for half a minute (150 steps) by predicting masked tokens of the training passages.
 """
 
 import time
@@ -31,7 +31,7 @@ class DemoEncoderConfig:
     """Attention heads per block."""
     context: int = 256
     """Tokens the encoder reads at most."""
-    steps: int = 400
+    steps: int = 150
     """Optimiser steps of pre-training; 0: none."""
     batch: int = 16
     """Passages of one step."""

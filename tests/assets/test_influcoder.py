@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from lorif_assets.bi_encoder.sampling import draw_sample
+from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from resources.schemas import (
     INFLUCODER_AGREEMENT,
@@ -265,3 +266,23 @@ def test_the_teacher_lorif_ranks_the_pool_for_every_anchor(project: TinyProject)
     pool = rows.filter(pl.col("role") == "pool").height
     for targets in rows.filter(pl.col("role") == "anchor")["targets"].to_list():
         assert sorted(targets) == pytest.approx([rank / (pool - 1) for rank in range(pool)])
+
+
+# --- The audit ---
+
+
+def test_the_audit_passes_on_what_was_drawn_and_fails_on_a_text_that_is_in_both_splits(project: TinyProject) -> None:
+    def audit() -> Any:
+        return held_out_texts_are_apart(settings=project.settings, lake=project.lake)
+
+    assert audit().passed
+    rows = project.table(INFLUENCE_TARGETS, checkpoint=FIRST)
+    pool = pl.col("role") == "pool"
+    leaked = rows.filter(pool & (pl.col("split") == "distil"))["text"][0]
+    held_out = pool & (pl.col("split") == "held_out")
+    position = rows.filter(held_out)["position"][0]
+    text = pl.when(held_out & (pl.col("position") == position)).then(pl.lit(leaked.upper())).otherwise("text")
+    project.lake.replace(INFLUENCE_TARGETS, {"checkpoint": FIRST}, rows.with_columns(text=text).to_arrow())
+    result = audit()
+    assert not result.passed
+    assert "is held out and" in result.description
