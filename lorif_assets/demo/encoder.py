@@ -77,7 +77,9 @@ def make_encoder(
             )
         )
         _pretrain(model, encoded["input_ids"], int(tokenizer.mask_token_id), config)
-    encoder: BertModel = model.bert
+        # With the pooler that loaders of BERT look for, though nothing reads it.
+        encoder = BertModel(model.config)
+    encoder.load_state_dict(model.bert.state_dict(), strict=False)
     encoder.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return time.monotonic() - started

@@ -12,6 +12,7 @@ import pytest
 from lorif_assets.bi_encoder.sampling import draw_sample
 from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
+from lorif_assets.re_attribution import ready_partitions
 from resources.schemas import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,
@@ -286,3 +287,43 @@ def test_the_audit_passes_on_what_was_drawn_and_fails_on_a_text_that_is_in_both_
     result = audit()
     assert not result.passed
     assert "is held out and" in result.description
+
+
+# --- What runs when, and what is tracked ---
+
+
+def test_each_asset_of_the_group_waits_for_the_one_before(project: TinyProject) -> None:
+    def ready() -> dict[str, set[str]]:
+        found = {asset: set(stale) for asset, stale in ready_partitions(project.staleness) if stale}
+        return {asset: keys for asset, keys in found.items() if asset in GROUP}
+
+    assert ready() == {}
+    project.lake.replace(INFLUENCE_TARGETS, {"checkpoint": FIRST}, project.table(INFLUENCE_TARGETS).head(0).to_arrow())
+    assert ready() == {"influence_targets": {FIRST}}
+    retrained = project.with_settings(influcoder={"epochs": 2})
+    retrained.run("influence_targets", FIRST)
+    assert {asset for asset, stale in ready_partitions(retrained.staleness) if stale} == {"influcoder_encoder"}
+    retrained.run("influcoder_encoder", FIRST)
+    after = {asset for asset, stale in ready_partitions(retrained.staleness) if stale}
+    assert after == {"influence_embeddings", "influcoder_agreement"}
+
+
+def test_mlflow_has_the_loss_curve_and_the_encoder_as_a_model(project: TinyProject, mlflow_uri: str) -> None:
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
+    tracked = project.with_settings(tracking={"uri": mlflow_uri, "experiment": "influcoder"})
+    tracked.run("influcoder_encoder", FIRST)
+    client = MlflowClient(tracking_uri=mlflow_uri)
+    experiment = client.get_experiment_by_name("influcoder")
+    assert experiment
+    (run,) = [
+        run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "influcoder_encoder"
+    ]
+    steps = project.table(INFLUCODER_ENCODERS)["steps"][0]
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == steps
+    folder = client.download_artifacts(run.info.run_id, "encoder", str(project.root))
+    logged = mlflow.sentence_transformers.load_model(folder)
+    (name, embedding) = project.table(INFLUENCE_EMBEDDINGS, checkpoint=FIRST).select("example_id", "embedding").row(0)
+    text = project.table(TRAINING_EXAMPLES, example_id=name)["text"][0]
+    assert logged.encode([text], normalize_embeddings=True)[0].tolist() == pytest.approx(embedding, abs=1e-4)

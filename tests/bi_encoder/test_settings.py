@@ -43,7 +43,7 @@ def test_recall_is_hashed_only_where_it_is_used() -> None:
 
 
 def test_recall_without_an_encoder_or_with_every_score_is_refused() -> None:
-    with pytest.raises(ValidationError, match="set `influcoder.enabled = true`"):
+    with pytest.raises(ValidationError, match="needs the encoder"):
         Settings(recipe=Recipe(recall="influcoder"))
     with pytest.raises(ValidationError, match="asks for every score"):
         Recipe(recall="influcoder", top_k="all")
