@@ -70,7 +70,8 @@ def influence_targets(
             tracking.materialization(name, "influence_targets", tags, chosen.model_dump()) as run,
         ):
             attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
-            sampled, examples = _usable(attributed, draw_sample(lake, chosen, attributed.tokenizer.decode))
+            drawn = draw_sample(lake, chosen, attributed.tokenizer.decode)
+            sampled, examples = _usable(attributed, drawn)
             n_anchors = sum(one.role is Role.ANCHOR for one in sampled)
             anchors, pool = examples[:n_anchors], examples[n_anchors:]
             started = time.monotonic()
@@ -115,8 +116,8 @@ def influence_targets(
             {
                 "dagster/row_count": rows.num_rows,
                 "teacher": chosen.teacher,
-                "anchors_from": "query sets" if sampled[0].source == sampled[0].row.get("query_set") else "examples",
-                "left_out": len(sampled) - len(examples),
+                "anchors_from": "examples" if "shard" in sampled[0].row else "query sets",
+                "left_out": len(drawn) - len(sampled),
                 **figures,
             },
         )

@@ -19,7 +19,7 @@ from resources.lake import Lake
 from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
 
 _LEAST = 2
-_SPARE = 2
+_SPARE = 3
 """Texts are looked at in so many times the number wanted: some are near-duplicates, or of a role that is full."""
 
 

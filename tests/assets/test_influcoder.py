@@ -13,6 +13,7 @@ from lorif_assets.bi_encoder.sampling import draw_sample
 from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from lorif_assets.re_attribution import ready_partitions
+from lorif_assets.withdrawal import withdraw
 from resources.schemas import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,
@@ -215,6 +216,11 @@ def test_recall_rises_with_the_candidates_to_all_of_them(built: TinyProject) -> 
     rows = built.table(RECALL_CURVES, checkpoint=FIRST).filter(pl.col("k") == 10).sort("candidates")
     assert rows["recall"].is_sorted()
     assert rows["candidates"].max() == rows["n_examples"].max() / 2
+
+
+def test_a_withdrawn_shard_takes_its_embeddings_along(project: TinyProject) -> None:
+    withdraw(project.lake, project.instance, [SHARDS[1]])
+    assert set(project.table(INFLUENCE_EMBEDDINGS)["shard"]) == {SHARDS[0], SHARDS[2]}
 
 
 # --- The cascade ---
