@@ -47,11 +47,14 @@ def main() -> None:
 )
 @click.option("--architecture", type=click.Choice(["gpt2", "llama"]), default="gpt2", show_default=True)
 @click.option("--fresh", is_flag=True, help="Remove what an earlier demo left, and start over.")
-def demo(directory: Path, architecture: Literal["gpt2", "llama"], fresh: bool) -> None:
+@click.option("--influcoder", is_flag=True, help="Also train a text encoder on influences; takes some minutes more.")
+def demo(directory: Path, architecture: Literal["gpt2", "llama"], fresh: bool, influcoder: bool) -> None:
     """Train a small model on Python's documentation and attribute what it says, start to finish."""
     from lorif_assets.demo.run import run_demo
 
-    run_demo(directory, _dagster_home(), fresh=fresh, architecture=architecture, console=Console())
+    run_demo(
+        directory, _dagster_home(), fresh=fresh, architecture=architecture, influcoder=influcoder, console=Console()
+    )
 
 
 @main.command()

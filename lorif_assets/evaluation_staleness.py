@@ -13,7 +13,8 @@ from lorif_assets.known_sources import has_known_sources
 from lorif_assets.methods.evaluated_scores import method_versions, stored_method_versions
 from lorif_assets.recipe import content_hash
 from lorif_assets.removal import planned_removals, removal_versions, stored_removal_versions
-from lorif_assets.staleness import Staleness, StalePartitions, differing
+from lorif_assets.stale_partitions import StalePartitions, differing
+from lorif_assets.staleness import Staleness
 from lorif_assets.versions import datamodeling_version, source_retrieval_version, tail_patch_version
 from resources.schemas import TRAINING_EXAMPLES
 

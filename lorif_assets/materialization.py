@@ -10,7 +10,7 @@ from lorif_assets.errors import CheckpointError, LorifError
 from lorif_assets.evaluation_staleness import EvaluationStaleness
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.re_attribution import RANGE_END_TAG, RANGE_START_TAG, stretches
-from lorif_assets.staleness import StalePartitions
+from lorif_assets.stale_partitions import StalePartitions
 from resources.models import Checkpoints
 
 

@@ -1,6 +1,6 @@
 """Scoring a set of queries against a checkpoint's stored factors: one streaming pass, whatever the number of queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -219,14 +219,14 @@ def score_queries(
                 every.append(scores.cpu())
             progress.advance(scores.shape[1])
     names = [query.example_id for query in queries]
-    table = (
-        _every_pair(names, torch.cat(every, dim=1), stored, lake)
-        if top_k == "all"
-        else _extreme_pairs(names, extremes, min(top_k, moments.count), stored, lake)
-    )
+    if top_k == "all":
+        table = all_pairs(names, torch.cat(every, dim=1), stored.example_ids(lake, range(moments.count)))
+    else:
+        k = min(top_k, moments.count)
+        table = extreme_pairs(names, extremes, k, stored.example_ids(lake, listed_positions(extremes, k)))
     return QueryScores(
         table,
-        _summaries(queries, ready.losses, extremes, moments),
+        query_summaries(queries, ready.losses, extremes, moments),
         scan.reason,
         sum(file.rows for file in scan.files),
         full_scan_of(ready.by_layer, stored, lake, extremes, moments, device)
@@ -241,14 +241,27 @@ def extremes_kept(top_k: int | Literal["all"]) -> int:
     return 100 if top_k == "all" else max(top_k, 100)
 
 
-def _extreme_pairs(
-    names: Sequence[str], extremes: "ScoreExtremes", k: int, stored: StoredFactors, lake: Lake
+def listed_positions(extremes: "ScoreExtremes", k: int) -> list[int]:
+    """Return the positions of the k highest and k lowest examples of every query."""
+    sides = (extremes.highest_positions, extremes.lowest_positions)
+    return [position for positions in sides for position in positions[:, :k].flatten().tolist()]
+
+
+def extreme_pairs(
+    names: Sequence[str], extremes: "ScoreExtremes", k: int, examples: Mapping[int, tuple[str, str]]
 ) -> pl.DataFrame:
+    """Return the k highest and k lowest scores of each query as rows of a score table.
+
+    Args:
+        names: of the queries.
+        extremes: at least k scores of each side.
+        k: how many.
+        examples: id and shard of each listed position.
+    """
     sides = {
         HIGHEST: (extremes.highest[:, :k], extremes.highest_positions[:, :k]),
         LOWEST: (extremes.lowest[:, :k], extremes.lowest_positions[:, :k]),
     }
-    examples = stored.example_ids(lake, [p for _, positions in sides.values() for p in positions.flatten().tolist()])
     return pl.DataFrame(
         [
             (name, side, rank, *examples[position], score)
@@ -261,10 +274,9 @@ def _extreme_pairs(
     )
 
 
-def _every_pair(names: Sequence[str], scores: "torch.Tensor", stored: StoredFactors, lake: Lake) -> pl.DataFrame:
-    n = scores.shape[1]
-    examples = stored.example_ids(lake, range(n))
-    ids, shards = zip(*(examples[position] for position in range(n)), strict=True)
+def all_pairs(names: Sequence[str], scores: "torch.Tensor", examples: Mapping[int, tuple[str, str]]) -> pl.DataFrame:
+    """Return every score [Q, N] as a row of a score table, each query's best first."""
+    ids, shards = zip(*(examples[position] for position in range(scores.shape[1])), strict=True)
     return pl.concat(
         pl.DataFrame({"example_id": ids, "shard": shards, "score": row.numpy()})
         .sort("score", descending=True, maintain_order=True)
@@ -285,9 +297,10 @@ _SCORE_SCHEMA = {
 }
 
 
-def _summaries(
+def query_summaries(
     queries: "Sequence[TokenizedExample]", losses: "torch.Tensor", extremes: "ScoreExtremes", moments: "ScoreMoments"
 ) -> pl.DataFrame:
+    """Return rows of `query_summaries`: each query's loss, and the spread and concentration of its scores."""
     from lorif_assets.attribution.scoring import share_of_positive
 
     return pl.DataFrame(

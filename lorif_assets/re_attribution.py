@@ -9,7 +9,8 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from lorif_assets.recipe import content_hash
 from lorif_assets.settings import AutomationSettings
-from lorif_assets.staleness import Stale, Staleness, StalePartitions
+from lorif_assets.stale_partitions import Stale, StalePartitions
+from lorif_assets.staleness import Staleness
 
 GROUP_TAG = "lorif/group"
 WORK_TAG = "lorif/work"
@@ -78,6 +79,48 @@ def ready_partitions(staleness: Staleness) -> Iterator[tuple[str, StalePartition
         yield name, ready
         settled |= ready
     waiting |= {_checkpoint(key) for key in settled}
+    targets, encoders, embeddings = (
+        staleness.influence_targets(),
+        staleness.influcoder_encoder(),
+        staleness.influence_embeddings(),
+    )
+    yield (
+        "influence_targets",
+        {key: stale for key, stale in targets.items() if not examples and key not in waiting},
+    )
+    yield "influcoder_encoder", {key: stale for key, stale in encoders.items() if key not in targets}
+    unencoded = {*targets, *encoders}
+    yield (
+        "influence_embeddings",
+        {
+            key: stale
+            for key, stale in embeddings.items()
+            if _checkpoint(key) not in unencoded and _other(key) not in examples
+        },
+    )
+    unembedded = unencoded | {_checkpoint(key) for key in embeddings}
+    yield (
+        "influcoder_scores",
+        {
+            key: stale
+            for key, stale in staleness.influcoder_scores().items()
+            if not examples and _checkpoint(key) not in unembedded and _other(key) not in queries
+        },
+    )
+    yield (
+        "influcoder_agreement",
+        {key: stale for key, stale in staleness.influcoder_agreement().items() if key not in unencoded},
+    )
+    yield (
+        "recall_curves",
+        {
+            key: stale
+            for key, stale in staleness.recall_curves().items()
+            if not examples and _checkpoint(key) not in unembedded | waiting and _other(key) not in queries
+        },
+    )
+    if staleness.settings.recipe.recall == "influcoder":
+        waiting |= unembedded
     scores = staleness.query_scores()
     yield (
         "query_scores",

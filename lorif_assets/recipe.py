@@ -24,6 +24,7 @@ _SCORE_FIELDS = ("curvature_form", "query_rank", "top_k", "added_data", "merge_t
 _EKFAC_FACTOR_FIELDS = ("bytes_per_example", "kfac_labels", "kfac_examples", "whitening_damping")
 _EKFAC_PRECONDITIONER_FIELDS = ("fisher_damping",)
 _EKFAC_SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
+_RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
 
 
 class Recipe(BaseModel):
@@ -116,12 +117,35 @@ class Recipe(BaseModel):
         description="Largest relative change of a query's probe scores, a common factor apart, that allows merging.",
     )
 
+    recall: Literal["none", "influcoder"] = Field(
+        "none",
+        description="What proposes the examples that are scored: none, so that all are; or Influcoder's encoder, which "
+        "needs `influcoder.enabled`. Its proposals are read and scored alone.",
+    )
+    candidates: int = Field(
+        1_000, ge=1, description="Examples proposed per query and side (likely proponents, likely opponents)."
+    )
+    recall_agreement: float = Field(
+        0.1,
+        ge=-1,
+        le=1,
+        description="Spearman correlation of encoder and exact scores on random examples below which all are scored.",
+    )
+
     @model_validator(mode="after")
     def _top_k_is_positive(self) -> Self:
         if self.top_k != "all" and self.top_k < 1:
             raise ValueError(f'`top_k` is a positive number or "all", found {self.top_k}')
         if self.top_k == "all" and self.added_data == "merged":
             raise ValueError('`added_data = "merged"` keeps extremes only: set `top_k` to a number')
+        return self
+
+    @model_validator(mode="after")
+    def _recall_lists_the_best(self) -> Self:
+        if self.recall != "none" and self.top_k == "all":
+            raise ValueError(
+                '`recall` scores proposals only, `top_k = "all"` asks for every score: choose one of the two'
+            )
         return self
 
     @model_validator(mode="after")
@@ -171,7 +195,8 @@ class Recipe(BaseModel):
     def fields_in_use(self) -> tuple[str, ...]:
         """The fields that the scores depend on; the others belong to the other curvature."""
         fields = _SCORE_FIELDS if self.curvature == "svd" else _EKFAC_SCORE_FIELDS
-        return self._factor_fields + self._preconditioner_fields + fields
+        recall = _RECALL_FIELDS if self.recall != "none" else ()
+        return self._factor_fields + self._preconditioner_fields + fields + recall
 
     @property
     def _factor_fields(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
+from lorif_assets.bi_encoder.settings import InflucoderSettings
 from lorif_assets.errors import SettingsError
 from lorif_assets.methods.names import MethodName
 from lorif_assets.recipe import Recipe
@@ -233,6 +234,7 @@ class Settings(BaseSettings):
     vacuum: VacuumSettings = Field(default_factory=VacuumSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
+    influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
 
     @model_validator(mode="after")
@@ -249,6 +251,12 @@ class Settings(BaseSettings):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"two sources have the name {repeated[0]!r}: shards are named after their source")
+        return self
+
+    @model_validator(mode="after")
+    def _recall_has_an_encoder(self) -> Self:
+        if self.recipe.recall == "influcoder" and not self.influcoder.enabled:
+            raise ValueError('`recipe.recall = "influcoder"` needs the encoder: set `influcoder.enabled = true`')
         return self
 
     @classmethod

@@ -12,12 +12,22 @@ from lorif_assets.comparison.participants import compared_versions, participants
 from lorif_assets.discovery import Discovered
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.frozen_bases import bases_version
+from lorif_assets.influcoder_staleness import (
+    agreements_out_of_date,
+    embeddings_out_of_date,
+    encoder_scores_out_of_date,
+    encoder_weights,
+    encoders_out_of_date,
+    recall_curves_out_of_date,
+    targets_out_of_date,
+)
 from lorif_assets.layer_curvature import refined_bases
 from lorif_assets.query_files import query_source, source_version
 from lorif_assets.settings import Settings
+from lorif_assets.stale_partitions import Stale, StalePartitions, differing
 from lorif_assets.stored_factors import stored_factor_versions
 from lorif_assets.stored_preconditioners import preconditioner_table
-from lorif_assets.versions import factor_version, preconditioner_version, score_version
+from lorif_assets.versions import factor_version, preconditioner_version, recalled_version, score_version
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import (
@@ -32,20 +42,6 @@ from resources.schemas import (
     TableSchema,
 )
 from resources.source_files import list_all_shards
-
-MISSING = "missing"
-
-
-@dataclass(frozen=True)
-class Stale:
-    """Why a partition is out of date, and the version that it should have."""
-
-    reason: str
-    wanted: str
-
-
-StalePartitions = Mapping[str, Stale]
-"""By partition key."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +152,36 @@ class Staleness:
             )
         return stale
 
+    def influence_targets(self) -> StalePartitions:
+        """Active checkpoints whose targets come from other settings, weights or texts, or from far fewer data."""
+        return targets_out_of_date(self.lake, self.settings, self._influcoder_records())
+
+    def influcoder_encoder(self) -> StalePartitions:
+        """Active checkpoints whose encoder was trained otherwise, or on other targets."""
+        return encoders_out_of_date(self.lake, self.settings, self._influcoder_records())
+
+    def influence_embeddings(self) -> StalePartitions:
+        """Shards of active checkpoints whose data or encoder changed since they were embedded."""
+        return embeddings_out_of_date(self.lake, self._influcoder_records(), self._shard_hashes())
+
+    def influcoder_scores(self) -> StalePartitions:
+        """Active query sets whose scores come from another encoder, other examples or queries."""
+        queries = self._stored(QUERY_EXAMPLES, "query_set", "query_set_hash")
+        active = {name: queries[name] for name in self.active_query_sets if name in queries}
+        return encoder_scores_out_of_date(
+            self.lake, self.settings.recipe, self._influcoder_records(), self._shard_hashes(), active
+        )
+
+    def influcoder_agreement(self) -> StalePartitions:
+        """Active checkpoints whose encoder is not the one that was measured."""
+        records = self._influcoder_records() if self.settings.influcoder.evaluation_seeds else ()
+        return agreements_out_of_date(self.lake, self.settings, records)
+
+    def recall_curves(self) -> StalePartitions:
+        """Active query sets whose exact scores or encoder are not those that were compared."""
+        measured = self.settings.influcoder.enabled and self.settings.influcoder.evaluation_seeds
+        return recall_curves_out_of_date(self.lake, self._full_scores(), self._influcoder_records()) if measured else {}
+
     def query_scores(self) -> StalePartitions:
         """Query sets of active checkpoints whose scores come from other factors, curvature, queries or recipe."""
         return differing(
@@ -186,10 +212,23 @@ class Staleness:
                 continue
         return records
 
+    def _influcoder_records(self) -> Sequence[CheckpointRecord]:
+        return self._records() if self.settings.influcoder.enabled else ()
+
     def _shard_hashes(self) -> Mapping[str, str]:
         return self._stored(TRAINING_EXAMPLES, "shard", "shard_hash")
 
     def _score_versions(self) -> Mapping[str, str]:
+        if self.settings.recipe.recall == "none":
+            return self._full_scores()
+        encoders = encoder_weights(self.lake, self._influcoder_records())
+        return {
+            key: recalled_version(version, encoders.get(key.partition("|")[0], ""))
+            for key, version in self._full_scores().items()
+        }
+
+    def _full_scores(self) -> Mapping[str, str]:
+        """Return the versions of scores that do not depend on an encoder."""
         hashes, queries = self._shard_hashes(), self._stored(QUERY_EXAMPLES, "query_set", "query_set_hash")
         return {
             f"{record.name}|{query_set}": score_version(self.settings.recipe, record, hashes, queries[query_set], bases)
@@ -214,12 +253,3 @@ def _chosen(field: str, wanted: str | Sequence[str], found: Sequence[str]) -> Se
     if unknown:
         raise SettingsError(f"`{field}` names {unknown[0]!r}, which is not there; found {', '.join(found) or 'none'}")
     return [name for name in found if name in wanted]
-
-
-def differing(wanted: Mapping[str, str], stored: Mapping[str, str], why: str) -> StalePartitions:
-    """Return what is not stored in the version that is wanted."""
-    return {
-        key: Stale(why if key in stored else MISSING, version)
-        for key, version in wanted.items()
-        if stored.get(key) != version
-    }

@@ -9,7 +9,8 @@ from lorif_assets.assets.graph import ASSETS
 from lorif_assets.discovery import discover
 from lorif_assets.project_resources import project_resources
 from lorif_assets.settings import load_settings
-from lorif_assets.staleness import MISSING, Staleness, StalePartitions
+from lorif_assets.stale_partitions import MISSING, StalePartitions
+from lorif_assets.staleness import Staleness
 
 
 def show_status(console: Console) -> None:

@@ -1,7 +1,7 @@
 """A checkpoint's gradient factors in the lake: which data they hold, whether they fit together, and their blocks."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import pyarrow as pa
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.errors import MismatchError, TableError
 from lorif_assets.recipe import Recipe, content_hash
+from resources.factor_row_groups import read_rows
 from resources.lake import FactorFile, Lake
 from resources.schemas import GRADIENT_FACTORS
 
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.attribution.low_rank import GradientFactors
+
+
+@dataclass(frozen=True)
+class FactorSelection:
+    """Factors of single examples, one block for each file that holds some, and the stored bytes that were read."""
+
+    blocks: "tuple[dict[str, GradientFactors], ...]"
+    bytes_read: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,51 @@ class StoredFactors:
                 layer: decode(_value_bytes(batch, layer, file).to(device), codec, *self.layer_shapes[layer])
                 for layer in layers
             }
+
+    def rows(
+        self, lake: Lake, layers: Sequence[str], positions: Sequence[int], device: "torch.device"
+    ) -> "FactorSelection":
+        """Return the factors of single examples, read by row group, as one block for each file.
+
+        Args:
+            lake: where they are.
+            layers: the columns to read.
+            positions: of the examples in the order of `blocks`, rising, each once.
+            device: where the blocks go.
+
+        Raises:
+            TableError: a file is gone, or has no values for a layer.
+        """
+        from lorif_assets.attribution.factor_codec import FactorCodec, decode
+
+        wanted, codec, first = np.asarray(positions, dtype=np.int64), FactorCodec(self.codec), 0
+        blocks, bytes_read = [], 0
+        for file in self.files:
+            inside = wanted[(wanted >= first) & (wanted < first + file.rows)] - first
+            first += file.rows
+            if not len(inside):
+                continue
+            read = read_rows(lake, file, layers, inside.tolist())
+            bytes_read += read.bytes_read
+            blocks.append(
+                {
+                    layer: decode(_value_bytes(read.batch, layer, file).to(device), codec, *self.layer_shapes[layer])
+                    for layer in layers
+                }
+            )
+        return FactorSelection(tuple(blocks), bytes_read)
+
+    def positions(self, lake: Lake, shards: Collection[str]) -> dict[tuple[str, str], int]:
+        """Return the position in the order of `blocks` of every example of some shards, by (shard, example id)."""
+        found: dict[tuple[str, str], int] = {}
+        first = 0
+        for file in self.files:
+            if file.shard in shards:
+                batches = lake.stream_factors([file], ["example_id"], file.rows)
+                ids = [name for _, batch in batches for name in batch.column("example_id").to_pylist()]
+                found |= {(file.shard, name): first + row for row, name in enumerate(ids)}
+            first += file.rows
+        return found
 
     def example_ids(self, lake: Lake, positions: Sequence[int]) -> dict[int, tuple[str, str]]:
         """Return (example_id, shard) of examples by their position in the order of `blocks`."""

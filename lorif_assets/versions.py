@@ -1,6 +1,6 @@
 """Data versions: what each partition is computed from, as one hash. They are what the lake and Dagster compare."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.recipe import Recipe, content_hash
@@ -60,3 +60,31 @@ def tail_patch_version(evaluation: EvaluationSettings, scores: str) -> str:
 def source_retrieval_version(evaluation: EvaluationSettings, scores: str) -> str:
     """Return the version of how well known sources are found."""
     return content_hash([scores, evaluation.source_field, evaluation.topic_fields, evaluation.bootstrap])
+
+
+def target_version(targets_hash: str, weights_hash: str, tokenizer_hash: str, content_hashes: Sequence[str]) -> str:
+    """Return the version of influence targets between the sampled texts, in their order."""
+    return content_hash([targets_hash, weights_hash, tokenizer_hash, list(content_hashes)])
+
+
+def encoder_version(encoder_hash: str, targets: str) -> str:
+    """Return the version of an encoder trained on targets of a version.
+
+    The encoder that a warm start goes on from is not part of it: a new one does not renew those after it.
+    """
+    return content_hash([encoder_hash, targets])
+
+
+def embedding_version(weights: str, shard_hash: str) -> str:
+    """Return the version of a shard's embeddings by an encoder with these weights."""
+    return content_hash([weights, shard_hash])
+
+
+def encoder_score_version(weights: str, shard_hashes: Mapping[str, str], query_set_hash: str, top_k: int | str) -> str:
+    """Return the version of one query set's scores by an encoder."""
+    return content_hash([weights, ledger_version(shard_hashes), query_set_hash, top_k])
+
+
+def recalled_version(scores: str, weights: str) -> str:
+    """Return the version of scores of examples that an encoder with these weights proposed."""
+    return content_hash([scores, weights])

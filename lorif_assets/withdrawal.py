@@ -7,7 +7,7 @@ import dagster as dg
 from lorif_assets import partitions
 from lorif_assets.discovery import Discovered
 from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
+from resources.schemas import GRADIENT_FACTORS, INFLUENCE_EMBEDDINGS, REJECTED, TRAINING_EXAMPLES
 
 
 def removed_shards(lake: Lake, found: Discovered) -> list[str]:
@@ -27,8 +27,8 @@ def withdraw(lake: Lake, instance: dg.DagsterInstance, shards: Sequence[str]) ->
     for shard in shards:
         lake.replace(TRAINING_EXAMPLES, {"shard": shard}, TRAINING_EXAMPLES.columns.empty_table())
         lake.replace(REJECTED, {"stage": "training_examples", "part": shard}, REJECTED.columns.empty_table())
-        for checkpoint in lake.read(GRADIENT_FACTORS, ["checkpoint"], shard=shard)["checkpoint"].unique():
-            lake.replace(
-                GRADIENT_FACTORS, {"checkpoint": checkpoint, "shard": shard}, GRADIENT_FACTORS.columns.empty_table()
-            )
+        # The factors come last: they tell `removed_shards` that something is left.
+        for schema in (INFLUENCE_EMBEDDINGS, GRADIENT_FACTORS):
+            for checkpoint in lake.read(schema, ["checkpoint"], shard=shard)["checkpoint"].unique():
+                lake.replace(schema, {"checkpoint": checkpoint, "shard": shard}, schema.columns.empty_table())
         instance.delete_dynamic_partition(str(partitions.shards.name), shard)

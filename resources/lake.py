@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _ONE_FILE = 1 << 40
 _COMMIT_RETRIES = 20
 _CONFLICT_RETRIES = 10
+# Few enough that single rows are cheap to come by, enough that a whole file still streams.
+_FACTOR_ROWS_PER_GROUP = 128
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
     ) -> Iterator[tuple[FactorFile, pa.RecordBatch]]:
         """Yield blocks of at most `rows` rows with the given columns only, file after file."""
         for file in files:
-            with self._parquet(file) as parquet:
+            with self.open_factors(file) as parquet:
                 for batch in parquet.iter_batches(batch_size=rows, columns=list(columns)):
                     yield file, batch
 
@@ -181,6 +183,20 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
                 stream.write(content)
         return f"{self.root.rstrip('/')}/{path}"
 
+    def read_file(self, path: str) -> bytes:
+        """Return the content of a file that `write_file` wrote.
+
+        Raises:
+            TableError: the file is gone.
+        """
+        try:
+            with self.files.open_input_file(path) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError as error:
+            raise TableError(
+                f"the lake {self.root} has lost the file {path} that a row points to; materialize that row's partition again"
+            ) from error
+
     def read_tensors(self, path: str) -> dict[str, "torch.Tensor"]:
         """Return the tensors of a file that `write_tensors` wrote.
 
@@ -191,12 +207,11 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         from safetensors.torch import load
 
         try:
-            with self.files.open_input_file(path) as stream:
-                return load(stream.read())
-        except (FileNotFoundError, SafetensorError) as error:
-            what = "has lost the file" if isinstance(error, FileNotFoundError) else "holds damaged tensors in the file"
+            return load(self.read_file(path))
+        except SafetensorError as error:
             raise TableError(
-                f"the lake {self.root} {what} {path} that a row points to; materialize that row's partition again"
+                f"the lake {self.root} holds damaged tensors in the file {path} that a row points to; materialize that row's "
+                "partition again"
             ) from error
 
     @property
@@ -227,7 +242,8 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
             storage_options=self.storage_options or None,
         )
 
-    def _parquet(self, file: FactorFile) -> pq.ParquetFile:
+    def open_factors(self, file: FactorFile) -> pq.ParquetFile:
+        """Open one shard's factors; TableError if the file is gone."""
         from urllib.parse import unquote
 
         # Delta logs hold percent-encoded paths.
@@ -258,6 +274,7 @@ def _overwrite(table: "DeltaTable", schema: TableSchema, partition: Mapping[str,
         target_file_size=_ONE_FILE,
         writer_properties=WriterProperties(
             compression="UNCOMPRESSED" if factor_columns else "ZSTD",
+            max_row_group_size=_FACTOR_ROWS_PER_GROUP if factor_columns else None,
             column_properties=dict.fromkeys(factor_columns, raw) or None,
         ),
         commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),

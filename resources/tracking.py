@@ -44,6 +44,10 @@ class TrackedRun:
             file.write_bytes(png)
             self.client.log_artifact(self.run_id, str(file))
 
+    def folder(self, path: Path, name: str) -> None:
+        """Log a folder of artifacts, for instance an MLflow model."""
+        self.client.log_artifacts(self.run_id, str(path), name)
+
 
 class Tracking(ConfigurableResource):  # type: ignore[type-arg]
     """An MLflow experiment; without a URI nothing is tracked."""

@@ -6,10 +6,16 @@ from lorif_assets.assets.corpus import query_examples, training_examples
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.evaluation_report import evaluation_report
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.influcoder_agreement import influcoder_agreement
+from lorif_assets.assets.influcoder_encoder import influcoder_encoder
+from lorif_assets.assets.influcoder_scores import influcoder_scores
+from lorif_assets.assets.influence_embeddings import influence_embeddings
+from lorif_assets.assets.influence_targets import influence_targets
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.linear_datamodeling_score import linear_datamodeling_score
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.assets.recall_curves import recall_curves
 from lorif_assets.assets.removal_losses import removal_losses
 from lorif_assets.assets.report import attribution_report
 from lorif_assets.assets.source_retrieval import source_retrieval
@@ -25,6 +31,12 @@ ASSETS = (
     gradient_factors,
     svd_preconditioners,
     ekfac_preconditioners,
+    influence_targets,
+    influcoder_encoder,
+    influence_embeddings,
+    influcoder_scores,
+    influcoder_agreement,
+    recall_curves,
     query_scores,
     attribution_report,
     checkpoint_comparison,

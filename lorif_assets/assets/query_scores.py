@@ -10,18 +10,20 @@ from lorif_assets import partitions
 from lorif_assets.assets.corpus import query_examples
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
+from lorif_assets.cascade import recalled_scores
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.progress import Progress
 from lorif_assets.query_scoring import LOWEST, QueryScores, extremes_kept, score_queries
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import stored_factors
 from lorif_assets.stored_preconditioners import stored_preconditioners
-from lorif_assets.versions import score_version
+from lorif_assets.versions import recalled_version, score_version
 from resources.devices import Devices
 from resources.lake import Lake
 from resources.models import Checkpoints
@@ -37,6 +39,8 @@ from resources.tracking import Tracking
         dg.AssetDep(svd_preconditioners, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(ekfac_preconditioners, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(query_examples, partition_mapping=partitions.same(partitions.QUERY_SET)),
+        # Read with `recipe.recall = "influcoder"` only.
+        dg.AssetDep(influence_embeddings, partition_mapping=partitions.whole_checkpoint()),
     ],
     pool="gpu",
     code_version="1",
@@ -77,21 +81,6 @@ def query_scores(
                 if not tokenized.examples:
                     reasons = tokenized.rejected["reason"].to_pylist()
                     raise SourceError(f"no query of the set {query_set!r} can be used; the first: {reasons[0]}")
-                scan_key = scan_version(settings.recipe, stored, queries["query_set_hash"][0])
-                with Progress(context.log, f"{name} {query_set}", stored.n_examples, "examples") as progress:
-                    scored = score_queries(
-                        attributed,
-                        tokenized.examples,
-                        stored,
-                        preconditioners,
-                        lake,
-                        top_k=settings.recipe.top_k,
-                        batch=settings.batch,
-                        progress=progress,
-                        last=last_full_scan(lake, name, query_set, scan_key, extremes_kept(settings.recipe.top_k)),
-                    )
-                if scored.full_scan:
-                    keep_full_scan(lake, name, query_set, scan_key, scored.full_scan)
                 version = score_version(
                     settings.recipe,
                     record,
@@ -99,6 +88,33 @@ def query_scores(
                     queries["query_set_hash"][0],
                     preconditioners.refined_bases,
                 )
+                recalled = None
+                if settings.recipe.recall == "influcoder":
+                    recalled = recalled_scores(
+                        attributed, tokenized.examples, queries, stored, preconditioners, lake, settings
+                    )
+                    version = recalled_version(version, recalled.encoder_hash)
+                    if recalled.scores is None:
+                        context.log.warning(f"{key}: {recalled.metadata['recall']}")
+                if recalled and recalled.scores:
+                    scored, rate = recalled.scores, recalled.rate
+                else:
+                    scan_key = scan_version(settings.recipe, stored, queries["query_set_hash"][0])
+                    with Progress(context.log, f"{name} {query_set}", stored.n_examples, "examples") as progress:
+                        scored = score_queries(
+                            attributed,
+                            tokenized.examples,
+                            stored,
+                            preconditioners,
+                            lake,
+                            top_k=settings.recipe.top_k,
+                            batch=settings.batch,
+                            progress=progress,
+                            last=last_full_scan(lake, name, query_set, scan_key, extremes_kept(settings.recipe.top_k)),
+                        )
+                    rate = progress.rate
+                    if scored.full_scan:
+                        keep_full_scan(lake, name, query_set, scan_key, scored.full_scan)
                 constants = {
                     "checkpoint": name,
                     "query_set": query_set,
@@ -121,7 +137,8 @@ def query_scores(
                         "truncated_queries": tokenized.n_truncated,
                         "examples_scanned": scored.examples_scanned,
                         "scan": scored.scan,
-                        "examples_per_second": round(progress.rate, 1),
+                        "examples_per_second": round(rate, 1),
+                        **(recalled.metadata if recalled else {}),
                         **figures,
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores)),
                     },

@@ -5,6 +5,7 @@ from lorif_assets.checks.data import example_ids_are_unique
 from lorif_assets.checks.ekfac import bases_are_settled, fisher_is_sound
 from lorif_assets.checks.factors import factor_rows_are_complete, factors_match_their_inputs, losses_are_finite
 from lorif_assets.checks.freshness import attribution_is_fresh
+from lorif_assets.checks.influcoder import held_out_texts_are_apart
 from lorif_assets.checks.recomputed import examples_retrieve_themselves, factors_reproduce_gradients
 
 CHECKS = (
@@ -20,4 +21,5 @@ CHECKS = (
     fisher_is_sound,
     examples_retrieve_themselves,
     attribution_is_fresh,
+    held_out_texts_are_apart,
 )

@@ -12,11 +12,12 @@ from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.comparison.content import DEPTH, ComparisonContent, Example, Passage, QueryHistory, Standing
 from lorif_assets.comparison.participants import Participants, ScoredCheckpoint, participants
 from lorif_assets.errors import MismatchError
+from lorif_assets.influcoder_staleness import encoder_weights
 from lorif_assets.layer_curvature import refined_bases
 from lorif_assets.passages import passage_metadata, passage_text, passages
 from lorif_assets.query_scoring import LOWEST
 from lorif_assets.recipe import Recipe
-from lorif_assets.versions import score_version
+from lorif_assets.versions import recalled_version, score_version
 from resources.lake import Lake
 from resources.schemas import CHECKPOINT_COMPARISONS, QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, TRAINING_EXAMPLES
 
@@ -111,7 +112,11 @@ def _outdated(lake: Lake, compared: Participants, queries: pl.DataFrame, recipe:
             record = checkpoint_record(lake, checkpoint.name, recipe)
         except MismatchError:
             return None
-        return score_version(recipe, record, shard_hashes, query_hash, refined_bases(lake, checkpoint.name))
+        bases = refined_bases(lake, checkpoint.name)
+        version = score_version(recipe, record, shard_hashes, query_hash, bases)
+        if recipe.recall == "none":
+            return version
+        return recalled_version(version, encoder_weights(lake, [record]).get(record.name, ""))
 
     return [checkpoint.name for checkpoint in compared.checkpoints if checkpoint.version != current_version(checkpoint)]
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorif_assets.demo.corpus import Corpus, build_corpus, write_passages, write_shards
+from lorif_assets.demo.influcoder import show_influcoder, switch_on
 from lorif_assets.demo.planted import with_planted
 from lorif_assets.demo.queries import demo_queries, held_out_queries, planted_queries, write_queries
 from lorif_assets.demo.relevance import bm25_top, chance_precision, topic_precision
@@ -97,7 +98,15 @@ class DemoPaths:
         return self.root / CONFIG_NAME
 
 
-def run_demo(directory: Path, dagster_home: Path, *, fresh: bool, architecture: Architecture, console: Console) -> None:
+def run_demo(
+    directory: Path,
+    dagster_home: Path,
+    *,
+    fresh: bool = False,
+    architecture: Architecture = "gpt2",
+    influcoder: bool = False,
+    console: Console,
+) -> None:
     """Run what is not done yet, and print what the model's words were learned from.
 
     Args:
@@ -105,6 +114,7 @@ def run_demo(directory: Path, dagster_home: Path, *, fresh: bool, architecture: 
         dagster_home: Dagster's instance, whose UI shows the runs.
         architecture: of the model, where it is not trained yet.
         fresh: remove the directory, and the partitions' history in Dagster, first.
+        influcoder: make a small text encoder, and switch the second method on.
         console: where to print.
 
     Raises:
@@ -117,10 +127,14 @@ def run_demo(directory: Path, dagster_home: Path, *, fresh: bool, architecture: 
             _forget(instance)
         corpus = with_planted(build_corpus())
         _prepare(paths, corpus, architecture, console)
+        if influcoder:
+            switch_on(paths.settings, [passage.text for passage in corpus.train], paths.checkpoints, console)
         os.environ[CONFIG_VARIABLE] = str(paths.settings)
         resources = project_resources(load_settings(paths.settings))
         _attribute(instance, resources, console)
     _show(resources, corpus, paths, console)
+    if resources["settings"].influcoder.enabled:
+        show_influcoder(resources["lake"], console)
 
 
 def _prepare(paths: DemoPaths, corpus: Corpus, architecture: Architecture, console: Console) -> None:

@@ -11,6 +11,14 @@ import pytest
 from lorif_assets.assets.graph import ASSETS
 from resources.schemas import TABLES
 
+INFLUCODER = {
+    "influence_targets",
+    "influcoder_encoder",
+    "influence_embeddings",
+    "influcoder_scores",
+    "influcoder_agreement",
+    "recall_curves",
+}
 _LOAD = """
 import json, sys
 import dagster as dg
@@ -27,7 +35,18 @@ def load(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_definitions_load_without_a_settings_file_and_without_heavy_imports(tmp_path: Path) -> None:
     loaded = load(tmp_path)
     assert loaded.returncode == 0, loaded.stderr
-    heavy = {"torch", "transformers", "mlflow", "datasets", "matplotlib", "pandas"}
+    heavy = {
+        "torch",
+        "transformers",
+        "mlflow",
+        "datasets",
+        "matplotlib",
+        "pandas",
+        "peft",
+        "sentence_transformers",
+        "sklearn",
+        "scipy",
+    }
     assert heavy & set(json.loads(loaded.stdout.splitlines()[-1])) == set()
 
 
@@ -60,4 +79,5 @@ def test_assets_that_use_the_model_share_the_gpu_pool() -> None:
         "svd_preconditioners",
         "ekfac_preconditioners",
         "query_scores",
+        *INFLUCODER,
     }

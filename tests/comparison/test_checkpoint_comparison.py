@@ -18,7 +18,8 @@ from lorif_assets.project_resources import project_resources
 from lorif_assets.re_attribution import ready_partitions
 from lorif_assets.recipe import Recipe
 from lorif_assets.settings import LakeSettings, Settings, TrackingSettings
-from lorif_assets.staleness import MISSING, Stale, Staleness
+from lorif_assets.stale_partitions import MISSING, Stale
+from lorif_assets.staleness import Staleness
 from resources.schemas import CHECKPOINT_COMPARISONS
 from resources.tracking import Tracking
 from tests.comparison.conftest import EXAMPLES

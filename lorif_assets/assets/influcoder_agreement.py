@@ -1,0 +1,150 @@
+"""Influcoder's agreement with held-out influences, over seeds, beside the untrained encoder."""
+
+import time
+from collections.abc import Iterator, Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pyarrow as pa
+
+from lorif_assets import partitions
+from lorif_assets.assets.influcoder_encoder import influcoder_encoder
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.bi_encoder.extra import require_influcoder
+from lorif_assets.bi_encoder.sampling import Split
+from lorif_assets.bi_encoder.stored import StoredTargets, stored_encoder, stored_targets
+from lorif_assets.recipe import content_hash
+from lorif_assets.settings import Settings
+from resources.devices import Devices
+from resources.lake import Lake
+from resources.schemas import INFLUCODER_AGREEMENT
+from resources.tracking import Tracking
+
+if TYPE_CHECKING:
+    from lorif_assets.bi_encoder.encoder import TextEncoder
+
+SERVED, TRAINED, UNTRAINED = "served", "trained", "untrained"
+
+
+@dg.asset(
+    group_name="evaluation",
+    partitions_def=partitions.checkpoints,
+    deps=[influcoder_encoder],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    pool="gpu",
+    code_version="1",
+    owners=OWNERS,
+    kinds={"torch", "deltalake"},
+    metadata=table_metadata(INFLUCODER_AGREEMENT),
+)
+def influcoder_agreement(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: Lake,
+    devices: Devices,
+    tracking: Tracking,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Spearman correlation of embedding cosines with the teacher's influences between held-out anchors and pool.
+
+    Measured for the served encoder, and for each evaluation seed (which deals the sampled texts to training and holding
+    out anew) for an encoder trained from the base and for the untrained base. The truth is the teacher's, not retraining.
+    """
+    require_influcoder()
+    from lorif_assets.bi_encoder.training import load_base, train_encoder
+
+    commits = PartitionCommits(context)
+    chosen = settings.influcoder
+    for name in context.partition_keys:
+        record = checkpoint_record(lake, name, settings.recipe)
+        targets = stored_targets(lake, record, chosen, settings.recipe)
+        served = stored_encoder(lake, record, chosen, settings.recipe)
+        tags = {"dagster.run_id": context.run_id, "dagster.partition": name}
+        with (
+            devices.lease() as device,
+            tracking.materialization(name, "influcoder_agreement", tags, chosen.model_dump()) as run,
+        ):
+            found = _measured(served.load(lake, chosen, device), targets, *targets.of_split(Split.HELD_OUT))
+            rows = [{"encoder": SERVED, "seed": chosen.seed, "training_seconds": served.seconds, **found}]
+            for seed in chosen.evaluation_seeds:
+                dealt = targets.dealt_anew(seed)
+                distil, held_out = dealt.of_split(Split.DISTIL), dealt.of_split(Split.HELD_OUT)
+                encoder = load_base(settings, device)
+                control = _measured(encoder, targets, *held_out)
+                started = time.monotonic()
+                train_encoder(encoder, targets, *distil, chosen.distillation(seed))
+                seconds = time.monotonic() - started
+                trained = _measured(encoder, targets, *held_out)
+                rows += [
+                    {"encoder": UNTRAINED, "seed": seed, "training_seconds": 0.0, **control},
+                    {"encoder": TRAINED, "seed": seed, "training_seconds": seconds, **trained},
+                ]
+                context.log.info(
+                    f"{name} seed {seed}: per anchor {trained['per_anchor']:.3f}, untrained {control['per_anchor']:.3f}"
+                )
+            figures = _figures(rows)
+            if run:
+                run.metrics(figures)
+        version = content_hash([chosen.agreement_hash, served.encoder_hash])
+        constants = {
+            "checkpoint": name,
+            "teacher": targets.teacher,
+            "teacher_seconds": targets.seconds,
+            "recipe_hash": chosen.distillation_hash(settings.recipe),
+            "computed_from": version,
+        }
+        table = pa.Table.from_pylist([row | constants for row in rows], schema=INFLUCODER_AGREEMENT.columns)
+        lake.replace(INFLUCODER_AGREEMENT, {"checkpoint": name}, table)
+        yield from commits.commit(
+            name, version, {"dagster/row_count": len(rows), **figures, "agreement": dg.MetadataValue.md(_table(rows))}
+        )
+
+
+def _measured(
+    encoder: "TextEncoder", targets: StoredTargets, anchors: Sequence[int], pool: Sequence[int]
+) -> dict[str, Any]:
+    from lorif_assets.influcoder.agreement import agreement
+
+    anchor_texts, pool_texts = [targets.anchors[i] for i in anchors], [targets.pool[i] for i in pool]
+    # What the first call sets up is not inference.
+    encoder.embed(anchor_texts[:1])
+    started = time.monotonic()
+    predicted = encoder.embed(anchor_texts) @ encoder.embed(pool_texts).mT
+    seconds = time.monotonic() - started
+    found = agreement(predicted, targets.matrix[list(anchors)][:, list(pool)])
+    return {
+        "per_anchor": found.per_anchor,
+        "aggregated": found.aggregated,
+        "anchors": len(anchors),
+        "pool": len(pool),
+        "milliseconds_per_text": 1e3 * seconds / (len(anchors) + len(pool)),
+    }
+
+
+def _figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for encoder in (SERVED, TRAINED, UNTRAINED):
+        of_encoder = [row for row in rows if row["encoder"] == encoder]
+        for measure in ("per_anchor", "aggregated"):
+            values = [float(row[measure]) for row in of_encoder]
+            if values:
+                figures[f"{encoder}_{measure}"] = fmean(values)
+            if len(values) > 1:
+                figures[f"{encoder}_{measure}_std"] = stdev(values)
+    return figures
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        "| encoder | seed | per anchor | aggregated | training s | ms per text |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['encoder']} | {row['seed']} | {row['per_anchor']:+.3f} | {row['aggregated']:+.3f} | "
+        f"{row['training_seconds']:.1f} | {row['milliseconds_per_text']:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,107 @@
+"""Influcoder scores: the second method's answer, one forward pass per query and inner products with the index."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from lorif_assets import partitions
+from lorif_assets.assets.corpus import query_examples
+from lorif_assets.assets.influence_embeddings import influence_embeddings
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.bi_encoder.extra import require_influcoder
+from lorif_assets.bi_encoder.stored import shard_embeddings, stored_encoder
+from lorif_assets.bi_encoder.text_views import anchor_text
+from lorif_assets.errors import MismatchError
+from lorif_assets.query_scoring import all_pairs, extreme_pairs
+from lorif_assets.settings import Settings
+from lorif_assets.versions import encoder_score_version
+from resources.devices import Devices
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import INFLUCODER_SCORES, QUERY_EXAMPLES, TRAINING_EXAMPLES
+
+
+@dg.asset(
+    group_name="influcoder",
+    partitions_def=partitions.checkpoint_by_query_set,
+    deps=[
+        dg.AssetDep(influence_embeddings, partition_mapping=partitions.whole_checkpoint()),
+        dg.AssetDep(query_examples, partition_mapping=partitions.same(partitions.QUERY_SET)),
+    ],
+    output_required=False,
+    pool="gpu",
+    code_version="1",
+    owners=OWNERS,
+    kinds={"torch", "deltalake"},
+    metadata=table_metadata(INFLUCODER_SCORES),
+)
+def influcoder_scores(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: Lake,
+    model_checkpoints: Checkpoints,
+    devices: Devices,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Cosines between the embeddings of every query of a set and of the examples: the highest and lowest of each."""
+    require_influcoder()
+    import torch
+
+    from lorif_assets.attribution.scoring import ScoreExtremes
+
+    commits = PartitionCommits(context)
+    top_k = settings.recipe.top_k
+    for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
+        record = checkpoint_record(lake, name, settings.recipe)
+        encoder = stored_encoder(lake, record, settings.influcoder, settings.recipe)
+        hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
+        decode = model_checkpoints.load_tokenizer(model_checkpoints.get(name)).decode
+        with devices.lease() as device:
+            model = encoder.load(lake, settings.influcoder, device)
+            for query_set, key in query_sets.items():
+                queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
+                if queries.is_empty():
+                    raise MismatchError(
+                        f"the query set {query_set!r} is not in `query_examples`; materialize it there first"
+                    )
+                started = time.monotonic()
+                embedded = model.embed([anchor_text(row, decode) for row in queries.iter_rows(named=True)])
+                seconds_of_queries = time.monotonic() - started
+                examples: list[tuple[str, str]] = []
+                extremes, every = ScoreExtremes.empty(queries.height, 0 if top_k == "all" else top_k), []
+                for shard in shard_embeddings(lake, encoder, hashes):
+                    scores = embedded @ shard.embeddings.mT
+                    if top_k == "all":
+                        every.append(scores)
+                    else:
+                        extremes = extremes.update(scores, len(examples))
+                    examples += [(example, shard.shard) for example in shard.example_ids]
+                names, places = queries["query_id"].to_list(), dict(enumerate(examples))
+                rows = (
+                    all_pairs(names, torch.cat(every, dim=1), places)
+                    if top_k == "all"
+                    else extreme_pairs(names, extremes, min(top_k, len(examples)), places)
+                )
+                version = encoder_score_version(encoder.encoder_hash, hashes, queries["query_set_hash"][0], top_k)
+                rows = rows.with_columns(
+                    checkpoint=pl.lit(name),
+                    query_set=pl.lit(query_set),
+                    recipe_hash=pl.lit(settings.influcoder.distillation_hash(settings.recipe)),
+                    computed_from=pl.lit(version),
+                )
+                lake.replace(INFLUCODER_SCORES, {"checkpoint": name, "query_set": query_set}, rows.to_arrow())
+                yield from commits.commit(
+                    key,
+                    version,
+                    {
+                        "dagster/row_count": rows.height,
+                        "queries": queries.height,
+                        "examples": len(examples),
+                        "seconds": time.monotonic() - started,
+                        "seconds_of_queries": seconds_of_queries,
+                    },
+                )

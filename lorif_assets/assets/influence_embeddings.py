@@ -1,0 +1,107 @@
+"""Influence embeddings: every training example as the encoder sees it. They are the index of the second method."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from lorif_assets import partitions
+from lorif_assets.assets.corpus import training_examples
+from lorif_assets.assets.influcoder_encoder import influcoder_encoder
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.bi_encoder.extra import require_influcoder
+from lorif_assets.bi_encoder.stored import StoredEncoder, stored_encoder
+from lorif_assets.bi_encoder.text_views import Decode, pool_text
+from lorif_assets.errors import MismatchError
+from lorif_assets.settings import Settings
+from lorif_assets.versions import embedding_version
+from resources.devices import Devices
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import INFLUENCE_EMBEDDINGS, TRAINING_EXAMPLES
+
+if TYPE_CHECKING:
+    from lorif_assets.bi_encoder.encoder import TextEncoder
+
+
+@dg.asset(
+    group_name="influcoder",
+    partitions_def=partitions.checkpoint_by_shard,
+    deps=[
+        dg.AssetDep(training_examples, partition_mapping=partitions.same(partitions.SHARD)),
+        dg.AssetDep(influcoder_encoder, partition_mapping=partitions.same(partitions.CHECKPOINT)),
+    ],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
+    pool="gpu",
+    code_version="1",
+    owners=OWNERS,
+    kinds={"torch", "deltalake"},
+    metadata=table_metadata(INFLUENCE_EMBEDDINGS),
+)
+def influence_embeddings(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: Lake,
+    model_checkpoints: Checkpoints,
+    devices: Devices,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """One vector per training example and checkpoint; an example that the same encoder has seen keeps its vector."""
+    require_influcoder()
+    commits = PartitionCommits(context)
+    for name, shards in partitions.by_checkpoint(context.partition_keys, partitions.SHARD).items():
+        record = checkpoint_record(lake, name, settings.recipe)
+        encoder = stored_encoder(lake, record, settings.influcoder, settings.recipe)
+        decode = model_checkpoints.load_tokenizer(model_checkpoints.get(name)).decode
+        with devices.lease() as device:
+            model = encoder.load(lake, settings.influcoder, device)
+            for shard, key in shards.items():
+                rows, embedded = _embedded(lake, encoder, model, shard, decode)
+                lake.replace(INFLUENCE_EMBEDDINGS, {"checkpoint": name, "shard": shard}, rows)
+                yield from commits.commit(
+                    key,
+                    rows["computed_from"][0].as_py(),
+                    {
+                        "dagster/row_count": rows.num_rows,
+                        "newly_embedded": embedded,
+                        "bytes": rows.num_rows * encoder.width * 4,
+                        "encoder": encoder.encoder_hash,
+                    },
+                )
+
+
+def _embedded(
+    lake: Lake, encoder: StoredEncoder, model: "TextEncoder", shard: str, decode: Decode
+) -> tuple[pa.Table, int]:
+    """Return a shard's rows, and how many of them the encoder had to read."""
+    examples = lake.read(TRAINING_EXAMPLES, shard=shard).sort("row")
+    if examples.is_empty():
+        raise MismatchError(f"the shard {shard!r} is not in `training_examples`; materialize it there first")
+    known = lake.read(
+        INFLUENCE_EMBEDDINGS,
+        ["content_hash", "embedding"],
+        checkpoint=encoder.checkpoint,
+        shard=shard,
+        encoder_hash=encoder.encoder_hash,
+    ).unique("content_hash")
+    new = examples.filter(~pl.col("content_hash").is_in(known["content_hash"].implode())).unique(
+        "content_hash", maintain_order=True
+    )
+    vectors = model.embed([pool_text(row, decode) for row in new.iter_rows(named=True)]).numpy()
+    by_hash = dict(known.iter_rows()) | dict(zip(new["content_hash"], vectors, strict=True))
+    matrix = np.asarray([by_hash[content] for content in examples["content_hash"]], dtype=np.float32)
+    shard_hash = str(examples["shard_hash"][0])
+    rows = examples.select("example_id", "row", "content_hash", "shard_hash").with_columns(
+        checkpoint=pl.lit(encoder.checkpoint),
+        shard=pl.lit(shard),
+        encoder_hash=pl.lit(encoder.encoder_hash),
+        computed_from=pl.lit(embedding_version(encoder.encoder_hash, shard_hash)),
+    )
+    offsets = np.arange(0, matrix.size + 1, matrix.shape[1], dtype=np.int32)
+    lists = pa.ListArray.from_arrays(offsets, matrix.ravel())
+    return rows.to_arrow().append_column("embedding", lists), new.height

@@ -1,0 +1,150 @@
+"""Recall curves: which share of the exact leading examples an encoder's first n proposals hold, and what that costs."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from lorif_assets import partitions
+from lorif_assets.assets.corpus import query_examples
+from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.influence_embeddings import influence_embeddings
+from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attributed_model import AttributedModel, checkpoint_record
+from lorif_assets.bi_encoder.extra import require_influcoder
+from lorif_assets.bi_encoder.stored import stored_encoder
+from lorif_assets.bi_encoder.text_views import anchor_text
+from lorif_assets.cascade import encoder_similarities, exact_scores, likely_proponents
+from lorif_assets.errors import MismatchError
+from lorif_assets.query_scoring import preconditioned_queries
+from lorif_assets.settings import Settings
+from lorif_assets.stored_factors import stored_factors
+from lorif_assets.stored_preconditioners import stored_preconditioners
+from lorif_assets.versions import recalled_version, score_version
+from resources.devices import Devices
+from resources.factor_row_groups import scan_bytes
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import QUERY_EXAMPLES, RECALL_CURVES
+
+_LEADING = (10, 100)
+_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+@dg.asset(
+    group_name="evaluation",
+    partitions_def=partitions.checkpoint_by_query_set,
+    deps=[
+        dg.AssetDep(gradient_factors, partition_mapping=partitions.whole_checkpoint()),
+        dg.AssetDep(svd_preconditioners, partition_mapping=partitions.whole_checkpoint()),
+        dg.AssetDep(influence_embeddings, partition_mapping=partitions.whole_checkpoint()),
+        dg.AssetDep(query_examples, partition_mapping=partitions.same(partitions.QUERY_SET)),
+    ],
+    output_required=False,
+    pool="gpu",
+    code_version="1",
+    owners=OWNERS,
+    kinds={"torch", "deltalake"},
+    metadata=table_metadata(RECALL_CURVES),
+)
+def recall_curves(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: Lake,
+    model_checkpoints: Checkpoints,
+    devices: Devices,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Recall of LoRIF's exact top 10 and 100 among the encoder's n proposals, for n from 1 % to half of the examples."""
+    require_influcoder()
+    import torch
+
+    from lorif_assets.attribution.scoring import block_scores
+    from lorif_assets.influcoder.agreement import recall_at
+
+    commits = PartitionCommits(context)
+    for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
+        record = checkpoint_record(lake, name, settings.recipe)
+        encoder = stored_encoder(lake, record, settings.influcoder, settings.recipe)
+        stored = stored_factors(lake, record, settings.recipe)
+        preconditioners = stored_preconditioners(lake, record, settings.recipe, stored)
+        layers, n = list(record.layer_shapes), stored.n_examples
+        bytes_full_scan = scan_bytes(lake, stored.files, layers)
+        with devices.lease() as device:
+            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+            model = encoder.load(lake, settings.influcoder, device)
+            for query_set, key in query_sets.items():
+                queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
+                tokenized = attributed.tokenized(queries.to_arrow(), id_column="query_id").examples
+                if not tokenized:
+                    raise MismatchError(f"no query of the set {query_set!r} can be used; see `query_examples`")
+                contents = {row["query_id"]: row for row in queries.iter_rows(named=True)}
+                texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in tokenized]
+                ready = preconditioned_queries(attributed, tokenized, preconditioners, lake, settings.batch)
+                started = time.monotonic()
+                blocks = stored.blocks(lake, layers, settings.batch.scan_rows, device)
+                exact = torch.cat([block_scores(ready.by_layer, block).cpu() for block in blocks], dim=1)
+                seconds_full_scan = time.monotonic() - started
+                started = time.monotonic()
+                similarities = encoder_similarities(lake, stored, encoder, model.embed(texts))
+                seconds_recall = time.monotonic() - started
+                rows = []
+                for candidates in sorted({max(1, round(share * n)) for share in _SHARES}):
+                    started = time.monotonic()
+                    positions = likely_proponents(similarities, candidates)
+                    _, bytes_read = exact_scores(lake, stored, ready, positions, device)
+                    seconds = seconds_recall + time.monotonic() - started
+                    rows += [
+                        {
+                            "k": k,
+                            "candidates": candidates,
+                            "n_examples": n,
+                            "recall": recall_at(similarities, exact, k, [candidates])[0],
+                            "random_recall": candidates / n,
+                            "bytes_read": bytes_read,
+                            "bytes_full_scan": bytes_full_scan,
+                            "seconds": seconds,
+                            "seconds_full_scan": seconds_full_scan,
+                        }
+                        for k in _LEADING
+                        if k <= n
+                    ]
+                scores = score_version(
+                    settings.recipe,
+                    record,
+                    stored.shard_hashes,
+                    queries["query_set_hash"][0],
+                    preconditioners.refined_bases,
+                )
+                version = recalled_version(scores, encoder.encoder_hash)
+                constants = {
+                    "checkpoint": name,
+                    "query_set": query_set,
+                    "recipe_hash": settings.recipe.score_hash,
+                    "computed_from": version,
+                }
+                table = pa.Table.from_pylist([row | constants for row in rows], schema=RECALL_CURVES.columns)
+                lake.replace(RECALL_CURVES, {"checkpoint": name, "query_set": query_set}, table)
+                yield from commits.commit(
+                    key,
+                    version,
+                    {
+                        "dagster/row_count": table.num_rows,
+                        "seconds_full_scan": seconds_full_scan,
+                        "seconds_recall": seconds_recall,
+                        "recall": dg.MetadataValue.md(_markdown(rows)),
+                    },
+                )
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    lines = ["| k | candidates | recall | random | read | seconds |", "|---:|---:|---:|---:|---:|---:|"]
+    lines += [
+        f"| {row['k']} | {row['candidates']:,} | {row['recall']:.0%} | {row['random_recall']:.0%} | "
+        f"{row['bytes_read'] / row['bytes_full_scan']:.0%} | {row['seconds']:.3f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""Training the bi-encoder on stored targets. Imported inside steps only."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lorif_assets.bi_encoder.encoder import TextEncoder
+from lorif_assets.bi_encoder.stored import StoredTargets
+from lorif_assets.influcoder.distillation import DistillationConfig, StepLoss, distil
+from lorif_assets.settings import Settings
+
+
+def load_base(settings: Settings, device: torch.device) -> TextEncoder:
+    """Load the encoder that the settings name: a folder, relative to lorif.toml, or a model of the hub.
+
+    Raises:
+        SettingsError: it cannot be loaded.
+    """
+    folder = Path(settings.resolve(settings.influcoder.encoder))
+    source = folder if folder.is_dir() else settings.influcoder.encoder
+    return TextEncoder.load(source, settings.influcoder.encoder_length, device)
+
+
+def train_encoder(
+    encoder: TextEncoder,
+    targets: StoredTargets,
+    anchors: Sequence[int],
+    pool: Sequence[int],
+    config: DistillationConfig,
+) -> list[StepLoss]:
+    """Distil the influences between some anchors and pool texts into the encoder, in place, and return each step's loss."""
+    with torch.random.fork_rng(devices=[encoder.model.device] if encoder.model.device.type == "cuda" else []):
+        # Dropout, where the encoder has any.
+        torch.manual_seed(config.seed)
+        encoder.model.train()
+        losses = list(
+            distil(
+                encoder.parameters,
+                lambda rows: encoder.forward([targets.anchors[anchors[row]] for row in rows]),
+                lambda columns: encoder.forward([targets.pool[pool[column]] for column in columns]),
+                targets.matrix[list(anchors)][:, list(pool)],
+                config,
+            )
+        )
+        encoder.model.eval()
+    return losses

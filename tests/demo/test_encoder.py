@@ -1,0 +1,54 @@
+"""The demo's encoder: small, loadable, and the same from the same seed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from lorif_assets.bi_encoder.encoder import TextEncoder
+from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
+from lorif_assets.demo.tokenizer import train_tokenizer
+from lorif_assets.errors import SettingsError
+
+TEXTS = ["a lambda makes a function", "the with statement opens a file", "a file is closed", "slices copy lists"] * 5
+CONFIG = DemoEncoderConfig(layers=1, width=16, heads=2, context=32, steps=3, batch=4)
+CPU = torch.device("cpu")
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    return train_tokenizer(TEXTS, vocab_size=300, max_length=32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_encoder(TEXTS, _tokenizer(), tmp_path / "encoder", CONFIG)
+    return tmp_path / "encoder"
+
+
+def test_it_embeds_texts_at_unit_norm_whatever_shares_their_batch(folder: Path) -> None:
+    encoder = TextEncoder.load(folder, 16, CPU)
+    together = encoder.embed(TEXTS[:4])
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(together[1:2], encoder.embed(TEXTS[1:2]), atol=1e-5, rtol=1e-4)
+    assert encoder.width == 16
+
+
+def test_a_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    make_encoder(TEXTS, _tokenizer(), tmp_path / "again", CONFIG)
+    hashes = {TextEncoder.load(path, 16, CPU).content_hash() for path in (folder, tmp_path / "again")}
+    assert len(hashes) == 1
+
+
+def test_an_archive_brings_the_same_encoder_back(folder: Path) -> None:
+    encoder = TextEncoder.load(folder, 16, CPU)
+    restored = TextEncoder.from_archive(encoder.archive(), 16, CPU)
+    assert restored.content_hash() == encoder.content_hash()
+    torch.testing.assert_close(restored.embed(TEXTS[:2]), encoder.embed(TEXTS[:2]))
+
+
+def test_what_is_no_encoder_is_refused_with_its_name(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SettingsError, match=r"`influcoder.encoder` names .*nothing"):
+        TextEncoder.load(tmp_path / "nothing", 16, CPU)
