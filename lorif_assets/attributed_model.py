@@ -137,6 +137,12 @@ class AttributedModel:
             device,
         )
 
+    @property
+    def head(self) -> str | None:
+        """The module path of the LM head, or None where the model has none."""
+        head = self.model.get_output_embeddings()
+        return next((name for name, module in self.model.named_modules() if module is head), None) if head else None
+
     def under(self, recipe: Recipe) -> "AttributedModel":
         """Return the same loaded checkpoint with other layers or projections, of which the lake holds nothing."""
         from lorif_assets.attribution.layers import select_layers

@@ -18,7 +18,7 @@ from lorif_assets.ground_truth import read_ground_truth
 from lorif_assets.methods.inputs import MethodInputs
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import content_hash
-from lorif_assets.recipe_candidates import candidates
+from lorif_assets.recipe_candidates import candidates, patterns_with_head
 from lorif_assets.recipe_trials import TriedRecipe, try_recipes
 from lorif_assets.tail_patching import tail_patch_changes
 from resources.schemas import RECIPE_TRIALS
@@ -79,7 +79,8 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, most_examples: int
     positions = range(0, len(inputs.examples.tokenized), step)
     sample = [inputs.examples.tokenized[at] for at in positions]
     trials: list[Trial] = []
-    groups = list(candidates(inputs.settings.recipe, budget))
+    with_head = patterns_with_head(inputs.attributed.record.layer_shapes, inputs.attributed.head)
+    groups = list(candidates(inputs.settings.recipe, budget, with_head))
     done = 0
     for recipes in groups:
         if done and time.monotonic() - started > 60 * minutes:

@@ -1,5 +1,6 @@
 """Which recipes are worth a trial under a budget of bytes per example."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -12,19 +13,32 @@ _EKFAC: Mapping[str, Sequence[Any]] = {"factor_dtype": ("int4", "sign"), "fisher
 _BUDGET_SHARES = (0.25, 0.5, 1.0)
 
 
-def candidates(current: Recipe, budget: int) -> Iterator[list[Recipe]]:
-    """Yield groups of recipes that share projections, the current recipe's first.
+def candidates(current: Recipe, budget: int, with_head: Sequence[str] = ()) -> Iterator[list[Recipe]]:
+    """Yield groups of recipes that share layers and projections, the current recipe's first.
 
     Args:
         current: what layers, seeds, lengths and types are taken from; it is the first candidate.
-        budget: bytes per example; the paper's forms that need more are left out once their size is known.
+        budget: bytes per example; recipes that turn out to need more are tried too, for the sake of the picture.
+        with_head: patterns of the tracked layers and the LM head, where that is worth a trial.
     """
-    others = sorted(_PROJECTION_FACTORS, key=lambda f: (f != current.projection_factor, f))
-    for factor in others:
+    factors = sorted(_PROJECTION_FACTORS, key=lambda f: (f != current.projection_factor, f))
+    for factor in factors:
         group = [*_svd(current, factor), *_ekfac(current, factor, budget)]
         if factor == current.projection_factor:
             group = [current, *(recipe for recipe in group if recipe != current)]
         yield group
+        if with_head and factor > 1:
+            yield list(_ekfac(_changed(current, include_layers=tuple(with_head)), factor, budget))
+
+
+def patterns_with_head(tracked: Iterable[str], head: str | None) -> tuple[str, ...]:
+    """Return patterns of the tracked layers' blocks and the LM head; none where it has no name or is tracked already."""
+    names = list(tracked)
+    if head is None or head in names:
+        return ()
+    # Up to the number of the block: `transformer.h.*` for `transformer.h.0.attn.c_attn`.
+    blocks = dict.fromkeys(re.sub(r"(^|\.)\d+\..*", r"\1*", name) for name in names)
+    return (*blocks, head)
 
 
 def _svd(current: Recipe, factor: int) -> Iterator[Recipe]:

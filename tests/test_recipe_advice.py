@@ -12,7 +12,7 @@ from lorif_assets.methods.lorif import lorif_scores
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import Recipe
 from lorif_assets.recipe_advice import advise, pareto, store_trials
-from lorif_assets.recipe_candidates import candidates, differing_fields
+from lorif_assets.recipe_candidates import candidates, differing_fields, patterns_with_head
 from lorif_assets.recipe_trials import try_recipes
 from lorif_assets.settings import load_settings
 from lorif_assets.tuning import tune_recipe, write_recipe
@@ -24,7 +24,7 @@ NOW = Recipe(projection_factor=2, rank=1)
 
 @pytest.fixture
 def few_candidates(monkeypatch):
-    def few(current, budget):
+    def few(current, budget, with_head):
         whitened = current.model_copy(
             update={"curvature": "ekfac", "factor_dtype": "sign", "bytes_per_example": max(budget, 60)}
         )
@@ -46,6 +46,18 @@ def test_the_recipe_of_now_is_tried_first_and_only_once():
     assert groups[0][0] == NOW
     tried = [recipe for group in groups for recipe in group]
     assert len(tried) == len({recipe.model_dump_json() for recipe in tried})
+
+
+def test_the_head_is_tried_beside_the_blocks_that_are_tracked():
+    tracked = ["transformer.h.0.attn.c_attn", "transformer.h.1.mlp.c_fc"]
+    assert patterns_with_head(tracked, "lm_head") == ("transformer.h.*", "lm_head")
+    assert patterns_with_head([*tracked, "lm_head"], "lm_head") == patterns_with_head(tracked, None) == ()
+    tried = [recipe for group in candidates(NOW, 1_000, ("transformer.h.*", "lm_head")) for recipe in group]
+    assert {recipe.include_layers for recipe in tried} == {(), ("transformer.h.*", "lm_head")}
+
+
+def test_the_head_of_a_model_is_found_by_name(tiny_project):
+    assert inputs_of(tiny_project).attributed.head == "lm_head"
 
 
 def test_recipes_of_a_group_share_what_gradients_depend_on():

@@ -47,10 +47,13 @@ path = "checkpoints"
 path = "queries"
 columns = {{ id = "id", prompt = "prompt", completion = "completion" }}
 
+# Whitened gradients, one bit per number; with the LM head, which holds half of what so small a model has learned.
 [recipe]
+curvature = "ekfac"
+factor_dtype = "sign"
+bytes_per_example = 1280
 projection_factor = 4
-rank = 1
-r = 128
+include_layers = ["*attn*", "*mlp*", "lm_head"]
 top_k = 100
 
 [active]

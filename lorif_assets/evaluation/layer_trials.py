@@ -59,7 +59,10 @@ class LayerTrials:
             ready = EkfacPreconditioner(self._bases, self._fisher, recipe.fisher_damping).apply(queries)
         else:
             basis = random_basis(d1 * d2, recipe.basis_width, recipe.seed).to(queries.device)
-            spectrum = CurvatureState.empty(basis).add(stored).spectrum(recipe.r, LEADING_EXTRA)
+            state = CurvatureState.empty(basis).add(stored)
+            for _ in range(recipe.refinements):
+                state = state.refined().add(stored)
+            spectrum = state.spectrum(recipe.r, LEADING_EXTRA)
             ready = Preconditioner.from_spectrum(
                 spectrum, DampingRule(recipe.damping_rule), recipe.damping, CurvatureForm(recipe.curvature_form)
             ).apply(queries)

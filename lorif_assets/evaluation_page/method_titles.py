@@ -6,6 +6,7 @@ from lorif_assets.methods.names import MethodName
 
 _TITLES: Mapping[str, tuple[str, str]] = {
     MethodName.LORIF: ("LoRIF", "as configured, from the stored low-rank factors"),
+    MethodName.LORIF_PAPER: ("LoRIF of the paper", "rank 1, BF16, truncated, at the same projections"),
     MethodName.DENSE_LOGRA: ("dense LoGRA", "the exact inverse at the same projections"),
     MethodName.TRAK: ("TRAK-style", "a single-checkpoint score in the manner of TRAK"),
     MethodName.GRADIENT_DOT: ("gradient dot product", "no curvature"),

@@ -16,6 +16,7 @@ from lorif_assets.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.methods.lexical import bm25_scores, random_scores
 from lorif_assets.methods.lorif import lorif_scores
 from lorif_assets.methods.names import MethodName
+from lorif_assets.methods.paper import paper_scores
 from lorif_assets.methods.representations import representation_scores
 from lorif_assets.recipe import content_hash
 from lorif_assets.settings import Settings
@@ -26,6 +27,7 @@ from resources.schemas import EVALUATED_SCORES, METHOD_COSTS, QUERY_EXAMPLES, TR
 _CODE_VERSION = "1"
 _PRODUCERS: Mapping[MethodName, Callable[[MethodInputs], dict[str, MethodScores]]] = {
     MethodName.LORIF: lorif_scores,
+    MethodName.LORIF_PAPER: paper_scores,
     MethodName.DENSE_LOGRA: gradient_scores,
     MethodName.TRAK: gradient_scores,
     MethodName.GRADIENT_DOT: gradient_scores,

@@ -7,6 +7,7 @@ class MethodName(StrEnum):
     """A way to score training examples for queries."""
 
     LORIF = "lorif"  # as configured, from the stored factors
+    LORIF_PAPER = "lorif_paper"  # in the form of the paper, at the same projections
     DENSE_LOGRA = "dense_logra"  # the exact inverse at the same projections, damping 0.1
     TRAK = "trak"  # a single-checkpoint score in the manner of TRAK
     GRADIENT_DOT = "gradient_dot"
