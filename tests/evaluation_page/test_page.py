@@ -43,9 +43,9 @@ def words(page: str) -> str:
 def test_the_result_says_where_the_reference_is_beaten_where_it_leads_and_what_cannot_be_told(content: Make) -> None:
     said = words(render(content()))
     for told in (
-        "LoRIF 0.31 [0.25, 0.36] .",
-        "Better than LoRIF : dense LoGRA by 0.05 [0.02, 0.08] .",
-        "LoRIF is better than random by 0.30 [0.22, 0.37] .",
+        "LoRIF 0.31 [0.25, 0.36].",
+        "Better than LoRIF : dense LoGRA by 0.05 [0.02, 0.08].",
+        "LoRIF is better than random by 0.30 [0.22, 0.37].",
         "Not told apart by these data: BM25 (+0.01 [−0.06, 0.09]) .",
     ):
         assert told in said
@@ -133,7 +133,7 @@ def test_text_of_any_origin_is_shown_and_never_taken_for_markup(content: Make) -
             model_type="model" + HOSTILE,
             lds=Measured({"method" + HOSTILE: Interval(0.1, 0.0, 0.2)}, {}, {}),
             scatters=(
-                QueryScatter("best", "id" + HOSTILE, "prompt" + HOSTILE, "said" + HOSTILE, "m", 0.1, (1.0,), (1.0,)),
+                QueryScatter("best", "id" + HOSTILE, "ask" + HOSTILE, "said" + HOSTILE, "m", 0.1, (1.0,), (1.0,)),
             ),
             missing=(Missing("what" + HOSTILE, "`command" + HOSTILE),),
             outdated=("old" + HOSTILE,),
@@ -148,7 +148,7 @@ def test_text_of_any_origin_is_shown_and_never_taken_for_markup(content: Make) -
         "model",
         "method",
         "id",
-        "prompt",
+        "ask",
         "said",
         "what",
         "command",
