@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -9,10 +10,12 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from lorif_assets.errors import MismatchError
-from lorif_assets.evaluation.datamodeling import Reliability, reliability
 from lorif_assets.recipe import content_hash
 from resources.lake import Lake
 from resources.schemas import SUBSET_LOSSES, SUBSETS
+
+if TYPE_CHECKING:
+    from lorif_assets.evaluation.datamodeling import Reliability
 
 _FEWEST_SUBSETS = 3
 
@@ -24,7 +27,7 @@ class GroundTruth:
     subsets: Sequence[str]
     members: Bool[NDArray[np.bool_], "M N"]
     losses: Float[NDArray[np.float64], "Q M"]
-    reliability: Reliability | None
+    reliability: "Reliability | None"
     """How far seeds agree, over the subsets of which several were trained; None where there are too few."""
     n_models: int
     version: str
@@ -108,7 +111,9 @@ def _matrix(
     return matrix
 
 
-def _reliability(by_seed: Sequence[Float[NDArray[np.float64], "Q M"]]) -> Reliability | None:
+def _reliability(by_seed: Sequence[Float[NDArray[np.float64], "Q M"]]) -> "Reliability | None":
+    from lorif_assets.evaluation.datamodeling import reliability
+
     complete = ~np.isnan(np.stack(by_seed)).any(axis=(0, 1))
     if complete.sum() < _FEWEST_SUBSETS:
         return None

@@ -31,7 +31,10 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "top_k": (10, "scores"),
     "added_data": ("merged", "scores"),
     "merge_tolerance": (0.1, "scores"),
+    "recall": ("influcoder", "scores"),
 }
+# Fields of the cascade: without it they change nothing.
+RECALL_FIELDS: dict[str, tuple[Any, str]] = {"candidates": (10, "scores"), "recall_agreement": (0.5, "scores")}
 # Fields of the curvature `ekfac`: without it they change nothing.
 EKFAC_FIELDS: dict[str, tuple[Any, str]] = {
     "bytes_per_example": (10_000, "factors"),
@@ -59,7 +62,8 @@ def hashes(recipe: Recipe) -> dict[str, str]:
 @pytest.mark.parametrize("field", Recipe.model_fields)
 def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(field: str) -> None:
     base = {"curvature": "ekfac"} if field in EKFAC_FIELDS else {}
-    value, stage = {**FIELDS, **EKFAC_FIELDS}[field]
+    base |= {"recall": "influcoder"} if field in RECALL_FIELDS else {}
+    value, stage = {**FIELDS, **EKFAC_FIELDS, **RECALL_FIELDS}[field]
     default, changed = hashes(Recipe(**base)), hashes(Recipe(**{**base, field: value}))
     assert {name for name in default if default[name] != changed[name]} == CHANGES[stage]
 

@@ -9,7 +9,10 @@ import pyarrow as pa
 from lorif_assets import partitions
 from lorif_assets.assets.linear_datamodeling_score import linear_datamodeling_score
 from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.removal_losses import removal_losses
+from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.assets.tail_patch import tail_patch
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.settings import Settings
 from resources.lake import Lake
@@ -20,7 +23,7 @@ from resources.tracking import Tracking
 @dg.asset(
     group_name="evaluation",
     partitions_def=partitions.checkpoint_by_query_set,
-    deps=[linear_datamodeling_score],
+    deps=[linear_datamodeling_score, source_retrieval, tail_patch, removal_losses],
     code_version="1",
     owners=OWNERS,
     kinds={"html"},

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from lorif_assets.evaluation.roc import FALSE_POSITIVE_RATES
+from lorif_assets.evaluation_page import method_plots, recipe_plots
 from lorif_assets.evaluation_page.content import (
     Cost,
     EvaluationContent,
@@ -61,6 +62,9 @@ def trial(bytes_per_example: float, r: int, **changes: object) -> RecipeTrial:
 def content(monkeypatch: pytest.MonkeyPatch) -> Make:
     """A page's content with some of it changed. Pictures are not drawn."""
     monkeypatch.setattr("lorif_assets.report.plots.png", lambda figure: b"")
+    for plots in (method_plots, recipe_plots):
+        for name in [name for name in vars(plots) if name.endswith("_figure")]:
+            monkeypatch.setattr(plots, name, lambda *content: None)
 
     def make(**changes: object) -> EvaluationContent:
         made = EvaluationContent(

@@ -133,7 +133,7 @@ def test_text_of_any_origin_is_shown_and_never_taken_for_markup(content: Make) -
             model_type="model" + HOSTILE,
             lds=Measured({"method" + HOSTILE: Interval(0.1, 0.0, 0.2)}, {}, {}),
             scatters=(
-                QueryScatter("best", "id" + HOSTILE, "prompt" + HOSTILE, "said" + HOSTILE, "m", 0.1, (1.0,), (1.0,)),
+                QueryScatter("best", "id" + HOSTILE, "ask" + HOSTILE, "said" + HOSTILE, "m", 0.1, (1.0,), (1.0,)),
             ),
             missing=(Missing("what" + HOSTILE, "`command" + HOSTILE),),
             outdated=("old" + HOSTILE,),
@@ -148,6 +148,7 @@ def test_text_of_any_origin_is_shown_and_never_taken_for_markup(content: Make) -
         "model",
         "method",
         "id",
+        "ask",
         "said",
         "what",
         "command",
