@@ -134,7 +134,7 @@ def materialize(config: Path | None) -> None:
 @config_option
 def evaluate(config: Path | None, *, plan: bool) -> None:
     """Hold the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted."""
-    from lorif_assets.evaluation_run import run_evaluation
+    from lorif_assets.evaluation_pipeline.run import run_evaluation
 
     _use(config)
     run_evaluation(_dagster_home(), Console(), plan=plan)
@@ -169,7 +169,7 @@ def vacuum(dry_run: bool, config: Path | None) -> None:
 @config_option
 def tune(config: Path | None, budget: int | None, minutes: float, examples: int, *, write: bool) -> None:
     """Try recipes on a sample of the data, and show what quality costs how many bytes."""
-    from lorif_assets.tuning import tune_recipe
+    from lorif_assets.tuning.command import tune_recipe
 
     _use(config)
     tune_recipe(Console(), budget=budget, minutes=minutes, most_examples=examples, write=write)

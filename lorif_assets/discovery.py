@@ -8,8 +8,8 @@ import dagster as dg
 from lorif_assets import partitions
 from lorif_assets.errors import SettingsError
 from lorif_assets.query_files import query_files
+from lorif_assets.retraining.subset_names import subsets
 from lorif_assets.settings import Settings
-from lorif_assets.subset_names import subsets
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import CHECKPOINTS

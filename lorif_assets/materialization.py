@@ -7,7 +7,7 @@ import dagster as dg
 
 from lorif_assets.discovery import discover, register
 from lorif_assets.errors import CheckpointError, LorifError
-from lorif_assets.evaluation_staleness import EvaluationStaleness
+from lorif_assets.evaluation_pipeline.staleness import EvaluationStaleness
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.re_attribution import RANGE_END_TAG, RANGE_START_TAG, stretches
 from lorif_assets.stale_partitions import StalePartitions

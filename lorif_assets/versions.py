@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from lorif_assets.attributed_model import CheckpointRecord
+from lorif_assets.evaluation_pipeline.settings import EvaluationSettings
 from lorif_assets.recipe import Recipe, content_hash
-from lorif_assets.settings import EvaluationSettings
 
 
 def factor_version(recipe: Recipe, record: CheckpointRecord, shard_hash: str) -> str:

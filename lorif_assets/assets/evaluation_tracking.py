@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from lorif_assets.evaluation_figures import QUERY, Figure
+from lorif_assets.evaluation_pipeline.figures import QUERY, Figure
 from resources.tracking import Tracking
 
 

@@ -12,7 +12,7 @@ from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.evaluation_figures import MEAN, Figure, comparison_figures, reference_method, store_figures
+from lorif_assets.evaluation_pipeline.figures import MEAN, Figure, comparison_figures, reference_method, store_figures
 from lorif_assets.settings import Settings
 from resources.lake import Lake
 from resources.schemas import EVALUATION_FIGURES
@@ -35,9 +35,9 @@ def linear_datamodeling_score(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Mean Spearman correlation over queries with intervals, of every method, and LoRIF's paired differences to it."""
     from lorif_assets.evaluation.datamodeling import linear_datamodeling_scores
-    from lorif_assets.external_truth import subset_truth
-    from lorif_assets.ground_truth import read_ground_truth
     from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
+    from lorif_assets.retraining.external_truth import subset_truth
+    from lorif_assets.retraining.ground_truth import read_ground_truth
     from lorif_assets.versions import datamodeling_version
 
     commits, truth_source = PartitionCommits(context), subset_truth(settings, lake)

@@ -40,7 +40,12 @@ def removal_losses(
     Each model's losses are committed as soon as it is trained: a killed run goes on with the first that is missing.
     """
     from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
-    from lorif_assets.removal import planned_removals, removal_versions, retrain_without, stored_removal_versions
+    from lorif_assets.retraining.removal import (
+        planned_removals,
+        removal_versions,
+        retrain_without,
+        stored_removal_versions,
+    )
 
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():

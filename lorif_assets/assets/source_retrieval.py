@@ -13,8 +13,8 @@ from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.errors import SourceError
-from lorif_assets.evaluation_figures import Figure, comparison_figures, reference_method, store_figures
-from lorif_assets.known_sources import known_sources
+from lorif_assets.evaluation_pipeline.figures import Figure, comparison_figures, reference_method, store_figures
+from lorif_assets.evaluation_pipeline.known_sources import known_sources
 from lorif_assets.settings import Settings
 from lorif_assets.versions import source_retrieval_version
 from resources.lake import Lake

@@ -9,8 +9,8 @@ from lorif_assets import partitions
 from lorif_assets.assets.corpus import query_examples, training_examples
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.evaluation_queries import evaluated_query_sets
-from lorif_assets.external_truth import subset_truth
+from lorif_assets.evaluation_pipeline.query_sets import evaluated_query_sets
+from lorif_assets.retraining.external_truth import subset_truth
 from lorif_assets.settings import Settings
 from resources.devices import Devices
 from resources.lake import Lake

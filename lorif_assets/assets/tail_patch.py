@@ -12,7 +12,7 @@ from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
-from lorif_assets.evaluation_figures import comparison_figures, reference_method, store_figures
+from lorif_assets.evaluation_pipeline.figures import comparison_figures, reference_method, store_figures
 from lorif_assets.settings import Settings
 from lorif_assets.versions import tail_patch_version
 from resources.devices import Devices
@@ -42,9 +42,9 @@ def tail_patch(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """The change of each completion's log-probability after one step on each of its proponents, by every method."""
     from lorif_assets.evaluation.intervals import compared_over_queries
+    from lorif_assets.evaluation_pipeline.tail_patching import tail_patch_changes
     from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
     from lorif_assets.methods.inputs import MethodInputs
-    from lorif_assets.tail_patching import tail_patch_changes
 
     commits, evaluation = PartitionCommits(context), settings.evaluation
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():

@@ -9,12 +9,12 @@ from lorif_assets.evaluation_page.content import Cost, EvaluationContent, Missin
 from lorif_assets.evaluation_page.measurements import ground_truth_figures, measured, recipe_trials, removal_rises
 from lorif_assets.evaluation_page.pictured_scores import retrieval, scatters
 from lorif_assets.evaluation_page.version import page_version
-from lorif_assets.external_truth import subset_truth
-from lorif_assets.ground_truth import GroundTruth, read_ground_truth
-from lorif_assets.known_sources import known_sources
+from lorif_assets.evaluation_pipeline.known_sources import known_sources
 from lorif_assets.methods.evaluated_scores import EvaluatedScores, method_versions, read_evaluated_scores
+from lorif_assets.retraining.external_truth import subset_truth
+from lorif_assets.retraining.ground_truth import GroundTruth, read_ground_truth
+from lorif_assets.retraining.subset_names import subsets
 from lorif_assets.settings import Settings
-from lorif_assets.subset_names import subsets
 from lorif_assets.versions import datamodeling_version
 from resources.lake import Lake
 from resources.schemas import EVALUATION_FIGURES, METHOD_COSTS, QUERY_EXAMPLES, RECIPE_TRIALS, REMOVAL_LOSSES

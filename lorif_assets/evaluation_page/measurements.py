@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from lorif_assets.evaluation_figures import DIFFERENCE, MEAN, QUERY
 from lorif_assets.evaluation_page.content import GroundTruthFigures, Interval, Measured, RecipeTrial, Removal
+from lorif_assets.evaluation_pipeline.figures import DIFFERENCE, MEAN, QUERY
 
 _TRIAL_COLUMNS = (
     "curvature",

@@ -11,9 +11,9 @@ from lorif_assets.evaluation.datamodeling import rank_correlations, subset_sums
 from lorif_assets.evaluation.roc import mean_roc_curve
 from lorif_assets.evaluation_page.content import Measured, QueryScatter, Retrieval
 from lorif_assets.evaluation_page.measurements import measured
-from lorif_assets.ground_truth import GroundTruth
 from lorif_assets.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.passages import passage_text
+from lorif_assets.retraining.ground_truth import GroundTruth
 
 
 def scatters(

@@ -35,7 +35,7 @@ def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     Raises:
         SettingsError: the gradients of one layer would not fit into memory.
     """
-    from lorif_assets.recipe_trials import try_recipes
+    from lorif_assets.tuning.trials import try_recipes
 
     recipe, examples = paper_recipe(inputs.settings.recipe), inputs.examples.tokenized
     shapes = inputs.attributed.under(recipe).record.layer_shapes

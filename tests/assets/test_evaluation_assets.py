@@ -13,7 +13,7 @@ from lorif_assets.evaluation.subsets import subset_members
 from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
 from lorif_assets.methods.names import MethodName
-from lorif_assets.removal import planned_removals
+from lorif_assets.retraining.removal import planned_removals
 from resources.schemas import (
     EVALUATED_SCORES,
     EVALUATION_FIGURES,

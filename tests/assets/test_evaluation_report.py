@@ -8,8 +8,8 @@ import pytest
 from lorif_assets.assets.graph import ASSETS, EVALUATION
 from lorif_assets.discovery import discover
 from lorif_assets.errors import MismatchError
-from lorif_assets.evaluation_figures import DIFFERENCE, MEAN, Figure, store_figures
-from lorif_assets.evaluation_staleness import EvaluationStaleness
+from lorif_assets.evaluation_pipeline.figures import DIFFERENCE, MEAN, Figure, store_figures
+from lorif_assets.evaluation_pipeline.staleness import EvaluationStaleness
 from resources.schemas import EVALUATION_REPORTS
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 

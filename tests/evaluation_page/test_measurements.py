@@ -9,8 +9,8 @@ import pytest
 from lorif_assets.evaluation_page.content import Interval, Measured
 from lorif_assets.evaluation_page.measurements import ground_truth_figures, measured, recipe_trials, removal_rises
 from lorif_assets.evaluation_page.pictured_scores import retrieval, scatters
-from lorif_assets.ground_truth import GroundTruth
 from lorif_assets.methods.evaluated_scores import EvaluatedScores
+from lorif_assets.retraining.ground_truth import GroundTruth
 
 _FIGURE_COLUMNS = ["metric", "statistic", "method", "query_id", "value", "low", "high"]
 

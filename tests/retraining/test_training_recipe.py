@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorif_assets.errors import RetrainingError, SettingsError
-from lorif_assets.retraining import retrain, retrained_model, training_recipe
-from lorif_assets.settings import EvaluationSettings
+from lorif_assets.evaluation_pipeline.settings import EvaluationSettings
+from lorif_assets.retraining.training_recipe import retrain, retrained_model, training_recipe
 from resources.schemas import TRAINING_EXAMPLES
 from tests import toy_recipe
 

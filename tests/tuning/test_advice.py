@@ -11,11 +11,11 @@ from lorif_assets.methods.inputs import MethodInputs
 from lorif_assets.methods.lorif import lorif_scores
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import Recipe
-from lorif_assets.recipe_advice import advise, pareto, store_trials
-from lorif_assets.recipe_candidates import candidates, differing_fields, patterns_with_head
-from lorif_assets.recipe_trials import try_recipes
 from lorif_assets.settings import load_settings
-from lorif_assets.tuning import tune_recipe, write_recipe
+from lorif_assets.tuning.advice import advise, pareto, store_trials
+from lorif_assets.tuning.candidates import candidates, differing_fields, patterns_with_head
+from lorif_assets.tuning.command import tune_recipe, write_recipe
+from lorif_assets.tuning.trials import try_recipes
 from resources.schemas import RECIPE_TRIALS
 
 NEWEST, QUERY_SET = "step-000200", "questions"
@@ -31,7 +31,7 @@ def few_candidates(monkeypatch):
         yield [current, current.model_copy(update={"rank": 4, "factor_dtype": "fp32"}), whitened]
         yield [current.model_copy(update={"projection_factor": 8})]
 
-    monkeypatch.setattr("lorif_assets.recipe_advice.candidates", few)
+    monkeypatch.setattr("lorif_assets.tuning.advice.candidates", few)
 
 
 def inputs_of(project):

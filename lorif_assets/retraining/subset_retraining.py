@@ -11,11 +11,11 @@ import polars as pl
 
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.subsets import subset_members
-from lorif_assets.query_losses import query_set_losses
 from lorif_assets.recipe import content_hash
-from lorif_assets.retraining import retrained_model, training_recipe
-from lorif_assets.subset_names import subset_number
-from lorif_assets.subset_truth import SubsetTruth
+from lorif_assets.retraining.query_losses import query_set_losses
+from lorif_assets.retraining.subset_names import subset_number
+from lorif_assets.retraining.subset_truth import SubsetTruth
+from lorif_assets.retraining.training_recipe import retrained_model, training_recipe
 from lorif_assets.versions import ledger_version
 from resources.models import Checkpoints
 from resources.schemas import TRAINING_EXAMPLES

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping
 
 from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
 from lorif_assets.errors import MismatchError
-from lorif_assets.evaluation_figures import stored_figure_versions
 from lorif_assets.evaluation_page.version import page_version, stored_page_versions
-from lorif_assets.evaluation_queries import evaluated_query_sets
-from lorif_assets.external_truth import subset_truth
-from lorif_assets.ground_truth import ground_truth_version
-from lorif_assets.known_sources import has_known_sources
+from lorif_assets.evaluation_pipeline.figures import stored_figure_versions
+from lorif_assets.evaluation_pipeline.known_sources import has_known_sources
+from lorif_assets.evaluation_pipeline.query_sets import evaluated_query_sets
 from lorif_assets.methods.evaluated_scores import method_versions, stored_method_versions
 from lorif_assets.recipe import content_hash
-from lorif_assets.removal import planned_removals, removal_versions, stored_removal_versions
+from lorif_assets.retraining.external_truth import subset_truth
+from lorif_assets.retraining.ground_truth import ground_truth_version
+from lorif_assets.retraining.removal import planned_removals, removal_versions, stored_removal_versions
 from lorif_assets.stale_partitions import StalePartitions, differing
 from lorif_assets.staleness import Staleness
 from lorif_assets.versions import datamodeling_version, source_retrieval_version, tail_patch_version

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
+from lorif_assets.evaluation_pipeline.settings import EvaluationSettings
 from lorif_assets.passages import passage_metadata
-from lorif_assets.settings import EvaluationSettings
 from resources.lake import Lake
 from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorif_assets.errors import CheckpointError, LorifError, RetrainingError, SettingsError
-from lorif_assets.settings import EvaluationSettings
+from lorif_assets.evaluation_pipeline.settings import EvaluationSettings
 from resources.models import CheckpointFiles, Checkpoints
 
 _FINISHED = "retraining.json"

@@ -15,7 +15,7 @@ from lorif_assets.attribution.gradients import IGNORED_LABEL, TokenBatch, token_
 from lorif_assets.evaluation.tail_patch import patched
 from lorif_assets.methods.inputs import MethodInputs
 from lorif_assets.progress import Progress
-from lorif_assets.query_losses import example_losses
+from lorif_assets.retraining.query_losses import example_losses
 
 
 def tail_patch_changes(

@@ -11,8 +11,8 @@ import polars as pl
 
 from lorif_assets.errors import MismatchError
 from lorif_assets.recipe import content_hash
+from lorif_assets.retraining.subset_names import subsets
 from lorif_assets.settings import Settings
-from lorif_assets.subset_names import subsets
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import QUERY_EXAMPLES, SUBSET_LOSSES, SUBSETS

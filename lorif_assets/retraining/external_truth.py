@@ -11,10 +11,10 @@ import polars as pl
 
 from lorif_assets.errors import SourceError
 from lorif_assets.recipe import content_hash
+from lorif_assets.retraining.subset_names import LOSSES_FILE, MEMBERS_FILE
+from lorif_assets.retraining.subset_retraining import SubsetRetraining
+from lorif_assets.retraining.subset_truth import SubsetTruth
 from lorif_assets.settings import Settings
-from lorif_assets.subset_names import LOSSES_FILE, MEMBERS_FILE
-from lorif_assets.subset_retraining import SubsetRetraining
-from lorif_assets.subset_truth import SubsetTruth
 from resources.lake import Lake
 from resources.models import Checkpoints
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.evaluation.datamodeling import linear_datamodeling_scores, rank_correlations
 from lorif_assets.evaluation.intervals import Comparison, Estimate, compared_over_queries
-from lorif_assets.external_truth import subset_truth
-from lorif_assets.ground_truth import read_ground_truth
+from lorif_assets.evaluation_pipeline.tail_patching import tail_patch_changes
 from lorif_assets.methods.inputs import MethodInputs
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import content_hash
-from lorif_assets.recipe_candidates import candidates, patterns_with_head
-from lorif_assets.recipe_trials import TriedRecipe, try_recipes
-from lorif_assets.tail_patching import tail_patch_changes
+from lorif_assets.retraining.external_truth import subset_truth
+from lorif_assets.retraining.ground_truth import read_ground_truth
+from lorif_assets.tuning.candidates import candidates, patterns_with_head
+from lorif_assets.tuning.trials import TriedRecipe, try_recipes
 from resources.schemas import RECIPE_TRIALS
 
 LDS, TAIL_PATCH = "lds", "tail_patch"

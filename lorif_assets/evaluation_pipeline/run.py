@@ -9,11 +9,11 @@ from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
 from lorif_assets.discovery import discover
-from lorif_assets.evaluation_figures import DIFFERENCE, MEAN
-from lorif_assets.evaluation_queries import evaluated_query_sets
-from lorif_assets.external_truth import subset_truth
+from lorif_assets.evaluation_pipeline.figures import DIFFERENCE, MEAN
+from lorif_assets.evaluation_pipeline.query_sets import evaluated_query_sets
 from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.project_resources import ProjectResources, project_resources
+from lorif_assets.retraining.external_truth import subset_truth
 from lorif_assets.settings import load_settings
 from resources.lake import Lake
 from resources.schemas import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS

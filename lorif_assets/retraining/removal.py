@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from lorif_assets.methods.evaluated_scores import EvaluatedScores
-from lorif_assets.query_losses import query_set_losses
 from lorif_assets.recipe import content_hash
-from lorif_assets.retraining import retrained_model, training_recipe
+from lorif_assets.retraining.query_losses import query_set_losses
+from lorif_assets.retraining.training_recipe import retrained_model, training_recipe
 from lorif_assets.settings import Settings
 from lorif_assets.versions import ledger_version
 from resources.lake import Lake

@@ -10,12 +10,12 @@ from rich.table import Table
 from lorif_assets.ad_hoc_query import newest_attributed
 from lorif_assets.attributed_model import AttributedModel
 from lorif_assets.cost_estimate import stored_bytes_per_example
-from lorif_assets.evaluation_queries import evaluated_query_sets
+from lorif_assets.evaluation_pipeline.query_sets import evaluated_query_sets
 from lorif_assets.methods.inputs import MethodInputs
 from lorif_assets.project_resources import project_resources
 from lorif_assets.recipe import Recipe
-from lorif_assets.recipe_candidates import differing_fields
 from lorif_assets.settings import load_settings, settings_file
+from lorif_assets.tuning.candidates import differing_fields
 
 _MEASURES = {
     "lds": "LDS against the models that were retrained on subsets",
@@ -29,7 +29,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     Raises:
         LorifError: nothing is attributed yet, or no recipe fits the budget.
     """
-    from lorif_assets.recipe_advice import advise, pareto, store_trials
+    from lorif_assets.tuning.advice import advise, pareto, store_trials
 
     resources = project_resources(load_settings())
     settings, lake = resources["settings"], resources["lake"]

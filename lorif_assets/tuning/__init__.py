@@ -1,0 +1,1 @@
+"""`lorif tune`: recipes tried on a sample of the data."""
