@@ -141,3 +141,19 @@ def test_dense_rows_are_row_major_products_and_squared_norms_are_theirs(shape, s
     magnitudes = GradientFactors(factors.u.abs(), factors.v.abs()).dense()
     assert bool(((factors.dense() - expected).abs() <= 1e-6 * magnitudes).all())
     torch.testing.assert_close(factors.squared_norms(), expected.square().sum(1), rtol=1e-9, atol=scale**2 * 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (12, 300), (140, 150)])
+@pytest.mark.parametrize("c", [2, 5])
+def test_no_factors_of_their_rank_come_nearer_but_by_a_hair(shape, c):
+    """Narrow layers by an eigenproblem, layers that are wide on both sides by iterations."""
+    generator = torch.Generator().manual_seed(3)
+    g = torch.randn(6, *shape, generator=generator) * torch.linspace(2, 0.1, shape[1]) ** 3
+    squares = torch.linalg.svdvals(g.double()).square()
+    least = (squares[:, c:].sum() / squares.sum()).sqrt()
+    factors = low_rank_factors(g, c)
+    error = (g - factors.u @ factors.v.mT).norm() / g.norm()
+    tolerance = 1e-5 if min(shape) <= 128 else 0.02
+    assert least * (1 - 1e-6) <= error <= least * (1 + tolerance)
+    identity = torch.eye(c).expand(6, c, c)
+    assert torch.allclose(factors.v.mT @ factors.v, identity, atol=1e-5)
