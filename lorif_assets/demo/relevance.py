@@ -1,11 +1,12 @@
 """How often top passages are about what the query is about, beside chance and BM25."""
 
-import re
 from collections.abc import Collection, Sequence
 from statistics import fmean
 
 import numpy as np
 from rank_bm25 import BM25Okapi
+
+from lorif_assets.methods.lexical import words
 
 
 def topic_precision(top_topics: Sequence[str], query_topics: Collection[str]) -> float:
@@ -27,9 +28,5 @@ def bm25_top(passages: Sequence[str], queries: Sequence[str], k: int) -> list[li
 
     Words are compared in lower case; of passages that score the same, the earlier one comes first.
     """
-    index = BM25Okapi([_words(passage) for passage in passages])
-    return [np.argsort(-index.get_scores(_words(query)), kind="stable")[:k].tolist() for query in queries]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
+    index = BM25Okapi([words(passage) for passage in passages])
+    return [np.argsort(-index.get_scores(words(query)), kind="stable")[:k].tolist() for query in queries]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 LayerGradients = Mapping[str, Float[Tensor, "n D"]]
@@ -40,33 +40,6 @@ def dot_products(left: LayerGradients, right: LayerGradients) -> Float[Tensor, "
 def squared_norms(gradients: LayerGradients) -> Float[Tensor, " n"]:
     """Return squared norms, summed over layers."""
     return torch.stack([g.square().sum(1) for g in gradients.values()]).sum(0)
-
-
-@dataclass(frozen=True)
-class CountSketch:
-    """A sparse random projection of all layers' gradients to few numbers: each coordinate goes to one, with a sign."""
-
-    places: Mapping[str, Int[Tensor, " D"]]
-    signs: Mapping[str, Float[Tensor, " D"]]
-    size: int
-
-    @classmethod
-    def draw(cls, widths: Mapping[str, int], size: int, seed: int) -> "CountSketch":
-        """Draw places and signs on the CPU, so that every device has the same."""
-        generator = torch.Generator().manual_seed(seed)
-        places = {layer: torch.randint(size, (width,), generator=generator) for layer, width in widths.items()}
-        signs = {
-            layer: torch.randint(2, (width,), generator=generator).float() * 2 - 1 for layer, width in widths.items()
-        }
-        return cls(places, signs, size)
-
-    def apply(self, gradients: LayerGradients) -> Float[Tensor, "n size"]:
-        """Return the sketches of a batch."""
-        first = next(iter(gradients.values()))
-        sketch = torch.zeros(first.shape[0], self.size, dtype=first.dtype, device=first.device)
-        for layer, g in gradients.items():
-            sketch.index_add_(1, self.places[layer].to(g.device), g * self.signs[layer].to(g))
-        return sketch
 
 
 def trak_scores(

@@ -35,12 +35,12 @@ def gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     import torch
 
     from lorif_assets.evaluation.dense_influence import (
-        CountSketch,
         DenseCurvature,
         dot_products,
         squared_norms,
         trak_scores,
     )
+    from lorif_assets.influcoder.count_sketch import CountSketch
 
     widths = {layer: d1 * d2 for layer, (d1, d2) in inputs.attributed.record.layer_shapes.items()}
     _refuse_large(widths)
@@ -54,7 +54,7 @@ def gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     curvature = DenseCurvature({})
     dots, logra = (torch.empty(len(queries), len(examples)) for _ in range(2))
     norms, losses = torch.empty(len(examples)), torch.empty(len(examples))
-    features = torch.empty(len(examples), sketch.size)
+    features = torch.empty(len(examples), sketch.dim)
     started = time.monotonic()
     for positions, gradients, batch_losses in _batches(inputs, examples, "dense gradients, pass 1 of 2"):
         curvature.add(gradients)
@@ -80,7 +80,7 @@ def gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         "gradient_dot": MethodScores(dots.numpy(), stored, pass_seconds, query_seconds),
         "gradient_cosine": MethodScores(cosines.numpy(), stored, pass_seconds, query_seconds),
         "dense_logra": MethodScores(logra.numpy(), stored, pass_seconds, query_seconds + inverse_seconds),
-        "trak": MethodScores(trak.numpy(), sketch.size * _BF16_BYTES, pass_seconds, query_seconds + trak_seconds),
+        "trak": MethodScores(trak.numpy(), sketch.dim * _BF16_BYTES, pass_seconds, query_seconds + trak_seconds),
     }
 
 
