@@ -116,7 +116,7 @@ def materialize(config: Path | None) -> None:
     """Bring everything active up to date, in this process; Dagster's UI shows the runs."""
     import dagster as dg
 
-    from lorif_assets.assets.graph import ASSETS
+    from lorif_assets.assets.graph import ASSETS, assets_in_use
     from lorif_assets.materialization import bring_up_to_date
     from lorif_assets.project_resources import project_resources
     from lorif_assets.settings import load_settings
@@ -124,7 +124,9 @@ def materialize(config: Path | None) -> None:
     _use(config)
     console = Console()
     with dg.DagsterInstance.from_config(str(_dagster_home())) as instance:
-        for update in bring_up_to_date(instance, ASSETS, project_resources(load_settings())):
+        resources = project_resources(load_settings())
+        in_use = assets_in_use(resources["settings"])
+        for update in bring_up_to_date(instance, ASSETS, resources, selection=in_use):
             done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
             console.print(f"{update.asset:<22} {done}")
 

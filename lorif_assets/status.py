@@ -5,7 +5,7 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
-from lorif_assets.assets.graph import ASSETS
+from lorif_assets.assets.graph import assets_in_use
 from lorif_assets.discovery import discover
 from lorif_assets.project_resources import project_resources
 from lorif_assets.settings import load_settings
@@ -25,7 +25,7 @@ def show_status(console: Console) -> None:
     table.add_column("missing", justify="right")
     table.add_column("stale", justify="right")
     table.add_column("why; for instance")
-    for name in (asset.key.to_user_string() for asset in ASSETS):
+    for name in (asset.key.to_user_string() for asset in assets_in_use(resources["settings"])):
         stale: StalePartitions = getattr(staleness, name)()
         counts = Counter(partition.reason for partition in stale.values())
         example = next(iter(stale.items()), None)

@@ -1,5 +1,7 @@
 """All assets, upstream first."""
 
+import dagster as dg
+
 from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import query_examples, training_examples
@@ -22,6 +24,7 @@ from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.tail_patch import tail_patch
+from lorif_assets.settings import Settings
 
 ASSETS = (
     training_examples,
@@ -52,3 +55,26 @@ EVALUATION = (
     evaluation_report,
 )
 """Assets that hold the scores against retraining, upstream first; materialized on demand."""
+
+_OF_CURVATURE = {"svd": (svd_preconditioners,), "ekfac": (kfac_bases, ekfac_preconditioners)}
+_OF_INFLUCODER = (
+    influence_targets,
+    influcoder_encoder,
+    influence_embeddings,
+    influcoder_scores,
+    influcoder_agreement,
+    recall_curves,
+)
+
+
+def assets_in_use(settings: Settings) -> tuple[dg.AssetsDefinition, ...]:
+    """Return the assets that attribute under these settings, upstream first; the others have nothing to do."""
+    idle = [
+        asset
+        for curvature, assets in _OF_CURVATURE.items()
+        if curvature != settings.recipe.curvature
+        for asset in assets
+    ]
+    if not settings.influcoder.enabled:
+        idle += _OF_INFLUCODER
+    return tuple(asset for asset in ASSETS if asset not in idle)

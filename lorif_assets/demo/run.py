@@ -186,10 +186,11 @@ def _prepare(paths: DemoPaths, corpus: Corpus, architecture: Architecture, conso
 
 
 def _attribute(instance: dg.DagsterInstance, resources: ProjectResources, console: Console) -> None:
-    from lorif_assets.assets.graph import ASSETS
+    from lorif_assets.assets.graph import ASSETS, assets_in_use
 
     console.rule("[bold]3  attribution: Dagster materializes the graph", align="left")
-    for update in bring_up_to_date(instance, ASSETS, resources):
+    in_use = assets_in_use(resources["settings"])
+    for update in bring_up_to_date(instance, ASSETS, resources, selection=in_use):
         done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
         console.print(f"  {update.asset:<22} {done}")
 

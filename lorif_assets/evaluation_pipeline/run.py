@@ -7,7 +7,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
 from lorif_assets.discovery import discover
 from lorif_assets.evaluation_pipeline.figures import DIFFERENCE, MEAN
 from lorif_assets.evaluation_pipeline.query_sets import evaluated_query_sets
@@ -27,7 +27,8 @@ def run_evaluation(dagster_home: Path, console: Console, *, plan: bool) -> None:
     """
     resources = project_resources(load_settings())
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
-        for update in bring_up_to_date(instance, ASSETS, resources):
+        in_use = assets_in_use(resources["settings"])
+        for update in bring_up_to_date(instance, ASSETS, resources, selection=in_use):
             if update.partitions:
                 console.print(f"{update.asset:<26} {len(update.partitions)} partitions")
         _show_plan(resources, console)

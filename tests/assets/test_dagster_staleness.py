@@ -5,20 +5,8 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from lorif_assets.assets.graph import ASSETS
+from lorif_assets.assets.graph import ASSETS, assets_in_use
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
-
-# They hold nothing under the tiny project's recipe, and stay missing.
-OF_ANOTHER_RECIPE = {
-    "kfac_bases",
-    "ekfac_preconditioners",
-    "influence_targets",
-    "influcoder_encoder",
-    "influence_embeddings",
-    "influcoder_scores",
-    "influcoder_agreement",
-    "recall_curves",
-}
 
 
 def statuses(project: TinyProject) -> dict[str, dict[str, StaleStatus]]:
@@ -30,8 +18,8 @@ def statuses(project: TinyProject) -> dict[str, dict[str, StaleStatus]]:
             str(key): resolver.get_status(asset.key, key)
             for key in asset.partitions_def.get_partition_keys(dynamic_partitions_store=project.instance)
         }
-        for asset in ASSETS
-        if asset.partitions_def and asset.key.to_user_string() not in OF_ANOTHER_RECIPE
+        for asset in assets_in_use(project.settings)
+        if asset.partitions_def
     }
 
 

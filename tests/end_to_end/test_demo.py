@@ -2,7 +2,6 @@
 
 import io
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -10,10 +9,11 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from lorif_assets.assets.graph import ASSETS
+from lorif_assets.assets.graph import ASSETS, assets_in_use
 from lorif_assets.demo import run
 from lorif_assets.demo.corpus import Corpus, build_corpus
 from lorif_assets.demo.training import DemoModelConfig, train
+from lorif_assets.settings import load_settings
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +38,12 @@ def corpus() -> Corpus:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> None:
     monkeypatch.setattr(run, "build_corpus", lambda: corpus)
-    monkeypatch.setattr(run, "train", partial(train, config=TINY))
+    monkeypatch.setattr(run, "train", lambda corpus, folder, _config: train(corpus, folder, TINY))
     topics = {passage.topic for passage in corpus.train}
     known = [query for query in run.demo_queries({p.topic for p in build_corpus().train}) if set(query.topics) & topics]
     monkeypatch.setattr(run, "demo_queries", lambda _topics: known)
     monkeypatch.setenv("LORIF_TRACKING__URI", "none")
-    monkeypatch.setenv("LORIF_RECIPE__R", "8")
+    monkeypatch.setenv("LORIF_RECIPE__BYTES_PER_EXAMPLE", "300")
     monkeypatch.setenv("LORIF_CONFIG", "")
 
 
@@ -68,8 +68,11 @@ def test_the_demo_goes_from_nothing_to_a_report_and_does_nothing_twice(tmp_path:
     assert "BM25" in said
     assert "chance" in said
     reports = sorted(path.relative_to(tmp_path) for path in tmp_path.glob("demo/lake/reports/step-*/*.html"))
-    assert [path.parent.name for path in reports] == ["step-000010", "step-000020"]
-    page = (tmp_path / reports[0]).read_text()
+    names = [f"{query_set}.html" for query_set in (run.HELD_OUT, run.PLANTED, run.QUERY_SET)]
+    assert [(path.parent.name, path.name) for path in reports] == [
+        (checkpoint, name) for checkpoint in ("step-000010", "step-000020") for name in names
+    ]
+    page = (tmp_path / reports[2]).read_text()
     assert "with-statement" in page
     scores = pl.scan_delta(str(tmp_path / "demo/lake/query_scores")).collect()
     assert set(scores["checkpoint"]) == {"step-000010", "step-000020"}
@@ -78,7 +81,7 @@ def test_the_demo_goes_from_nothing_to_a_report_and_does_nothing_twice(tmp_path:
     computed = materializations(tmp_path)
     again = demo(tmp_path)
     assert materializations(tmp_path) == computed
-    assert again.count("up to date") == len(ASSETS)
+    assert again.count("up to date") == len(assets_in_use(load_settings(tmp_path / "demo/lorif.toml")))
 
     fresh = demo(tmp_path, fresh=True)
     assert "up to date" not in fresh
