@@ -11,6 +11,7 @@ from lorif_assets.evaluation_pipeline.staleness import EvaluationStaleness
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.re_attribution import RANGE_END_TAG, RANGE_START_TAG, stretches
 from lorif_assets.stale_partitions import StalePartitions
+from lorif_assets.stalled_runs import PROCESS_TAG, fail_dead_runs, process_tag
 from resources.models import Checkpoints
 
 
@@ -47,6 +48,7 @@ def bring_up_to_date(
     if not found.checkpoints:
         raise CheckpointError(_why_none(resources["model_checkpoints"]))
     register(instance, found)
+    fail_dead_runs(instance)
     staleness = EvaluationStaleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
     for asset in assets if selection is None else selection:
         name = asset.key.to_user_string()
@@ -81,7 +83,10 @@ def _materialize(
         selection=[asset],
         instance=instance,
         partition_key=stretch[0] if one else None,
-        tags=None if one else {RANGE_START_TAG: stretch[0], RANGE_END_TAG: stretch[-1]},
+        tags={
+            PROCESS_TAG: process_tag(),
+            **({} if one else {RANGE_START_TAG: stretch[0], RANGE_END_TAG: stretch[-1]}),
+        },
         resources={**resources},
         # What fails is raised below; Dagster keeps the traceback.
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

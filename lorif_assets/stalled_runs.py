@@ -1,11 +1,40 @@
 """Runs whose process died without a word: Dagster's local launcher leaves them STARTED for ever after a SIGKILL."""
 
+import os
+import socket
 import time
 
 import dagster as dg
+import psutil
 from dagster import DagsterRunStatus, RunsFilter
 
 from lorif_assets.settings import AutomationSettings
+
+PROCESS_TAG = "lorif/process"
+"""Machine and process id of a run that this project's commands execute themselves."""
+
+
+def process_tag() -> str:
+    """Return the value of `PROCESS_TAG` of this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark unfinished runs whose process on this machine is gone as failed, and free what they held or waited for.
+
+    Dagster hands a pool's slots out in the order of asking: what a killed run still waits for would block every later one.
+
+    Returns:
+        The ids of the runs.
+    """
+    dead = []
+    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])):
+        machine, _, process = run.tags.get(PROCESS_TAG, "").rpartition(":")
+        if machine == socket.gethostname() and not psutil.pid_exists(int(process)):
+            instance.report_run_failed(run, f"its process {process} on {machine} is gone: it was probably killed")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            dead.append(run.run_id)
+    return dead
 
 
 def fail_stalled_runs(instance: dg.DagsterInstance, automation: AutomationSettings, tag: str) -> list[str]:
