@@ -11,6 +11,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     MethodName.TRAK: ("TRAK-style", "a single-checkpoint score in the manner of TRAK"),
     MethodName.GRADIENT_DOT: ("gradient dot product", "no curvature"),
     MethodName.GRADIENT_COSINE: ("gradient cosine", "no curvature, no magnitude"),
+    MethodName.INFLUCODER: ("Influcoder", "cosine of a text encoder trained on influences"),
     MethodName.REPRESENTATION: ("representations", "cosine of mean-pooled hidden states"),
     MethodName.BM25: ("BM25", "shared words; no model"),
     MethodName.RANDOM: ("random", "the floor"),

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.errors import MismatchError
+from lorif_assets.influcoder_staleness import encoder_weights
 from lorif_assets.layer_curvature import refined_bases
 from lorif_assets.methods.gradients import gradient_scores
+from lorif_assets.methods.influcoder import influcoder_scores
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.methods.lexical import bm25_scores, random_scores
 from lorif_assets.methods.lorif import lorif_scores
@@ -32,6 +34,7 @@ _PRODUCERS: Mapping[MethodName, Callable[[MethodInputs], dict[str, MethodScores]
     MethodName.TRAK: gradient_scores,
     MethodName.GRADIENT_DOT: gradient_scores,
     MethodName.GRADIENT_COSINE: gradient_scores,
+    MethodName.INFLUCODER: influcoder_scores,
     MethodName.REPRESENTATION: representation_scores,
     MethodName.BM25: bm25_scores,
     MethodName.RANDOM: random_scores,
@@ -68,9 +71,15 @@ def method_versions(settings: Settings, lake: Lake, record: CheckpointRecord, qu
         ledger_version(hashes),
         queries[0],
     ]
+    encoder = encoder_weights(lake, [record]).get(record.name, "")
+    own = {
+        MethodName.LORIF: lorif,
+        MethodName.INFLUCODER: content_hash([encoder, ledger_version(hashes), queries[0]]),
+    }
     return {
-        str(method): lorif if method is MethodName.LORIF else content_hash([method, *baseline])
+        str(method): own.get(method, content_hash([method, *baseline]))
         for method in settings.evaluation.methods
+        if method is not MethodName.INFLUCODER or settings.influcoder.enabled
     }
 
 

@@ -12,6 +12,7 @@ class MethodName(StrEnum):
     TRAK = "trak"  # a single-checkpoint score in the manner of TRAK
     GRADIENT_DOT = "gradient_dot"
     GRADIENT_COSINE = "gradient_cosine"
+    INFLUCODER = "influcoder"  # its encoder's embeddings, where `influcoder.enabled`
     REPRESENTATION = "representation"  # cosine of mean-pooled hidden states
     BM25 = "bm25"
     RANDOM = "random"

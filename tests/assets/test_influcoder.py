@@ -333,3 +333,20 @@ def test_mlflow_has_the_loss_curve_and_the_encoder_as_a_model(project: TinyProje
     (name, embedding) = project.table(INFLUENCE_EMBEDDINGS, checkpoint=FIRST).select("example_id", "embedding").row(0)
     text = project.table(TRAINING_EXAMPLES, example_id=name)["text"][0]
     assert logged.encode([text], normalize_embeddings=True)[0].tolist() == pytest.approx(embedding, abs=1e-4)
+
+
+def test_as_a_method_of_the_evaluation_it_scores_every_pair_as_its_table_does(built: TinyProject) -> None:
+    import torch
+
+    from lorif_assets.attributed_model import AttributedModel
+    from lorif_assets.methods.influcoder import influcoder_scores
+    from lorif_assets.methods.inputs import MethodInputs
+
+    models = built.resources["model_checkpoints"]
+    attributed = AttributedModel.load(built.lake, models, FIRST, built.settings.recipe, torch.device("cpu"))
+    inputs = MethodInputs.load(built.settings, built.lake, attributed, [QUERY_SET])
+    scores = influcoder_scores(inputs)["influcoder"].scores
+    listed = built.table(INFLUCODER_SCORES, checkpoint=FIRST, query_set=QUERY_SET)
+    for row in listed.to_dicts():
+        at = inputs.queries.ids.index(row["query_id"]), inputs.examples.ids.index(row["example_id"])
+        assert scores[at] == pytest.approx(row["score"], abs=1e-5)
