@@ -1,35 +1,15 @@
-"""Influence with dense projected gradients: what LoRIF approximates, at a cost that only small models can pay.
+"""Similarity of dense projected gradients, and influence in the manner of TRAK, in one pass over the examples.
 
-Gradients are given by layer, [n, D]; sums over layers run where H is block-diagonal, as for LoRIF.
+Gradients are given by layer, [n, D].
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 LayerGradients = Mapping[str, Float[Tensor, "n D"]]
-
-
-@dataclass
-class DenseCurvature:
-    """H = sum of g g^T per layer [D, D], accumulated over batches in FP32."""
-
-    matrices: dict[str, Float[Tensor, "D D"]]
-
-    def add(self, gradients: LayerGradients) -> None:
-        """Count a batch of gradients."""
-        for layer, g in gradients.items():
-            if layer in self.matrices:
-                self.matrices[layer].addmm_(g.mT, g)
-            else:
-                self.matrices[layer] = g.mT @ g
-
-    def preconditioned(self, gradients: LayerGradients, damping: float) -> dict[str, Float[Tensor, "n D"]]:
-        """Return (H + lam I)^-1 g, lam = damping x tr H / D: LoGRA (Choe et al. 2024, arXiv 2405.13954) with 0.1."""
-        return {layer: _solved(self.matrices[layer], g, damping) for layer, g in gradients.items()}
 
 
 def dot_products(left: LayerGradients, right: LayerGradients) -> Float[Tensor, "m n"]:
@@ -61,12 +41,3 @@ def trak_scores(
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
     weights = torch.linalg.solve(gram + ridge, queries.double().mT).mT
     return (weights @ phi.mT * (1 - torch.exp(-mean_losses.to(phi)))).float()
-
-
-def _solved(h: Float[Tensor, "D D"], gradients: Float[Tensor, "n D"], damping: float) -> Float[Tensor, "n D"]:
-    trace = h.diagonal().double().sum()
-    if trace == 0:
-        return torch.zeros_like(gradients)
-    damped = h.double()
-    damped.diagonal().add_(damping * trace / h.shape[0])
-    return torch.cholesky_solve(gradients.double().mT, torch.linalg.cholesky(damped)).mT.to(gradients)

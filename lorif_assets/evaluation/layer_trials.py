@@ -69,18 +69,24 @@ class LayerTrials:
         return block_scores({"": ready}, {"": stored})
 
     def dense_scores(self, damping: float) -> Float[Tensor, "Q n"]:
-        """Return what the exact inverse gives, at the same projections: (G^T G + lam I)^-1, lam = damping x tr / D.
+        """Return what the exact inverse gives: LoGRA (Choe et al. 2024, arXiv 2405.13954) at the same projections.
 
-        By the push-through identity, with an n x n system in place of a D x D one.
+        vec(G_q)^T (G^T G + lam I)^-1 vec(G_i), lam = damping x tr / D; by the push-through identity with an n x n system
+        in place of a D x D one where that is the smaller.
         """
         examples, queries = self._examples.flatten(1), self._queries.flatten(1)
-        kernel = (examples @ examples.mT).double()
+        n, dimension = examples.shape
         cross = (queries @ examples.mT).double()
-        trace = kernel.diagonal().sum()
+        wide = dimension > n
+        gram = (examples @ examples.mT if wide else examples.mT @ examples).double()
+        trace = gram.diagonal().sum()
         if trace == 0:
             return torch.zeros_like(cross, dtype=torch.float32)
-        kernel.diagonal().add_(damping * trace / examples.shape[1])
-        return torch.cholesky_solve(cross.mT, torch.linalg.cholesky(kernel)).mT.float()
+        gram.diagonal().add_(damping * trace / dimension)
+        factor = torch.linalg.cholesky(gram)
+        if wide:
+            return torch.cholesky_solve(cross.mT, factor).mT.float()
+        return torch.cholesky_solve(queries.double().mT, factor).mT.float() @ examples.mT
 
     def _leading(self, recipe: Recipe, rank: int) -> GradientFactors:
         """Return factors of a rank: the leading components of those of the largest rank that is asked for."""

@@ -12,13 +12,13 @@ from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder_staleness import encoder_weights
 from lorif_assets.layer_curvature import refined_bases
+from lorif_assets.methods.dense import logra_scores, paper_scores
 from lorif_assets.methods.gradients import gradient_scores
 from lorif_assets.methods.influcoder import influcoder_scores
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.methods.lexical import bm25_scores, random_scores
 from lorif_assets.methods.lorif import lorif_scores
 from lorif_assets.methods.names import MethodName
-from lorif_assets.methods.paper import paper_scores
 from lorif_assets.methods.representations import representation_scores
 from lorif_assets.recipe import content_hash
 from lorif_assets.settings import Settings
@@ -30,7 +30,7 @@ _CODE_VERSION = "1"
 _PRODUCERS: Mapping[MethodName, Callable[[MethodInputs], dict[str, MethodScores]]] = {
     MethodName.LORIF: lorif_scores,
     MethodName.LORIF_PAPER: paper_scores,
-    MethodName.DENSE_LOGRA: gradient_scores,
+    MethodName.DENSE_LOGRA: logra_scores,
     MethodName.TRAK: gradient_scores,
     MethodName.GRADIENT_DOT: gradient_scores,
     MethodName.GRADIENT_COSINE: gradient_scores,

@@ -1,4 +1,4 @@
-"""Methods on dense projected gradients, at LoRIF's own projections: similarity, LoGRA and a TRAK-style score."""
+"""Methods on dense projected gradients, at LoRIF's own projections, in one pass: similarity and a TRAK-style score."""
 
 import logging
 import time
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorif_assets.errors import SettingsError
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 
@@ -16,34 +15,18 @@ if TYPE_CHECKING:
 
     from lorif_assets.corpus.tokenization import TokenizedExample
 
-LOGRA_DAMPING = 0.1
-"""Of LoGRA's mean eigenvalue, as published."""
 _BF16_BYTES = 2
 _TRAK_FEATURES = 1_024
-_MOST_MATRIX_BYTES = 8 << 30
 
 
 def gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
-    """Score by gradient dot product and cosine, dense LoGRA, and a TRAK-style single-checkpoint score.
-
-    Two passes over the training data: one for curvature, features and similarity, one for LoGRA's scores, which need
-    its curvature first.
-
-    Raises:
-        SettingsError: LoGRA's D x D matrices would not fit into memory.
-    """
+    """Score by gradient dot product and cosine, and by a TRAK-style single-checkpoint score."""
     import torch
 
-    from lorif_assets.evaluation.dense_influence import (
-        DenseCurvature,
-        dot_products,
-        squared_norms,
-        trak_scores,
-    )
+    from lorif_assets.evaluation.dense_influence import dot_products, squared_norms, trak_scores
     from lorif_assets.influcoder.count_sketch import CountSketch
 
     widths = {layer: d1 * d2 for layer, (d1, d2) in inputs.attributed.record.layer_shapes.items()}
-    _refuse_large(widths)
     examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
     started = time.monotonic()
     by_position = dict(_gradients(inputs, queries))
@@ -51,23 +34,15 @@ def gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     query_seconds = time.monotonic() - started
 
     sketch = CountSketch.draw(widths, min(_TRAK_FEATURES, len(examples) // 2 or 1), inputs.settings.evaluation.seed)
-    curvature = DenseCurvature({})
-    dots, logra = (torch.empty(len(queries), len(examples)) for _ in range(2))
+    dots = torch.empty(len(queries), len(examples))
     norms, losses = torch.empty(len(examples)), torch.empty(len(examples))
     features = torch.empty(len(examples), sketch.dim)
     started = time.monotonic()
-    for positions, gradients, batch_losses in _batches(inputs, examples, "dense gradients, pass 1 of 2"):
-        curvature.add(gradients)
+    for positions, gradients, batch_losses in _batches(inputs, examples, "dense gradients"):
         dots[:, positions] = dot_products(query_gradients, gradients).cpu()
         norms[positions], losses[positions] = squared_norms(gradients).sqrt().cpu(), batch_losses
         features[positions] = sketch.apply(gradients).cpu()
     pass_seconds = time.monotonic() - started
-
-    started = time.monotonic()
-    ready = curvature.preconditioned(query_gradients, LOGRA_DAMPING)
-    inverse_seconds = time.monotonic() - started
-    for positions, gradients, _ in _batches(inputs, examples, "dense gradients, pass 2 of 2"):
-        logra[:, positions] = dot_products(ready, gradients).cpu()
 
     targets = torch.tensor([example.n_targets for example in examples])
     started = time.monotonic()
@@ -79,19 +54,8 @@ def gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     return {
         "gradient_dot": MethodScores(dots.numpy(), stored, pass_seconds, query_seconds),
         "gradient_cosine": MethodScores(cosines.numpy(), stored, pass_seconds, query_seconds),
-        "dense_logra": MethodScores(logra.numpy(), stored, pass_seconds, query_seconds + inverse_seconds),
         "trak": MethodScores(trak.numpy(), sketch.dim * _BF16_BYTES, pass_seconds, query_seconds + trak_seconds),
     }
-
-
-def _refuse_large(widths: dict[str, int]) -> None:
-    needed = sum(4 * width**2 for width in widths.values())
-    if needed > _MOST_MATRIX_BYTES:
-        raise SettingsError(
-            f"dense LoGRA needs {needed / 2**30:.0f} GiB for the D x D matrices of {len(widths)} layers, more than "
-            f"{_MOST_MATRIX_BYTES / 2**30:.0f}; raise `recipe.projection_factor`, or take gradient_dot, gradient_cosine, "
-            "dense_logra and trak out of `evaluation.methods`"
-        )
 
 
 def _gradients(

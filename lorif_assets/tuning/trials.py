@@ -86,6 +86,27 @@ def try_recipes(
     )
 
 
+def dense_inverse_scores(
+    attributed: AttributedModel,
+    examples: Sequence[TokenizedExample],
+    queries: Sequence[TokenizedExample],
+    damping: float,
+    batch: BatchSettings,
+    progress: Progress,
+) -> Float[Tensor, "Q n"]:
+    """Return the scores of the exact inverse at a recipe's layers and projections; advances by layer."""
+    total = torch.zeros(len(queries), len(examples))
+    for group in _groups(attributed.record.layer_shapes, len(examples)):
+        gradients, asked = (_dense(attributed, group, rows, batch) for rows in (examples, queries))
+        for layer in group:
+            trials = LayerTrials(
+                gradients.pop(layer).to(attributed.device), asked[layer].to(attributed.device), [], None
+            )
+            total += trials.dense_scores(damping).cpu()
+            progress.advance(1)
+    return total
+
+
 def _bases(
     attributed: AttributedModel,
     recipes: Sequence[Recipe],

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from lorif_assets.evaluation.dense_influence import (
-    DenseCurvature,
     dot_products,
     squared_norms,
     trak_scores,
@@ -24,23 +23,6 @@ def test_dot_products_and_norms_are_those_of_all_layers_together():
     left, right = gradients(3), gradients(5, seed=1)
     assert torch.allclose(dot_products(left, right), joined(left) @ joined(right).mT)
     assert torch.allclose(squared_norms(left), joined(left).square().sum(1))
-
-
-def test_curvature_in_batches_gives_the_damped_inverse_of_the_whole():
-    data, queries = gradients(20), gradients(2, seed=1)
-    curvature = DenseCurvature({})
-    for start in range(0, 20, 6):
-        curvature.add({layer: g[start : start + 6] for layer, g in data.items()})
-    for layer, ready in curvature.preconditioned(queries, damping=0.1).items():
-        h = data[layer].mT @ data[layer]
-        h = h + 0.1 * h.trace() / len(h) * torch.eye(len(h), dtype=h.dtype)
-        assert torch.allclose(ready, queries[layer] @ torch.linalg.inv(h))
-
-
-def test_a_layer_without_gradients_says_nothing():
-    curvature = DenseCurvature({})
-    curvature.add({"a": torch.zeros(4, 6)})
-    assert curvature.preconditioned({"a": torch.ones(2, 6)}, 0.1)["a"].eq(0).all()
 
 
 def test_trak_scores_are_the_formula_and_ignore_what_the_model_is_sure_of():

@@ -25,7 +25,9 @@ def trials(gradients, recipe, rank, bases=None):
     return LayerTrials(*gradients, [(recipe, rank)], bases)
 
 
-def test_dense_scores_are_those_of_the_damped_inverse(gradients):
+@pytest.mark.parametrize("n", [N, D1 * D2 - 5], ids=["more examples than numbers", "fewer"])
+def test_dense_scores_are_those_of_the_damped_inverse(gradients, n):
+    gradients = gradients[0][:n], gradients[1]
     g, q = (x.flatten(1).double() for x in gradients)
     h = g.mT @ g
     expected = q @ torch.linalg.inv(h + 0.5 * h.trace() / len(h) * torch.eye(len(h))) @ g.mT
