@@ -81,12 +81,12 @@ def setting_and_output(setting: type[SettingT], description: str | None, name: s
     return setting(**options), output
 
 
-def report(output: Path, setting: object, rows: Sequence[Mapping[str, Any]], table: str) -> None:
+def report(output: Path, setting: object, results: object, table: str) -> None:
     """Write JSON, and print the setting, the machine and the table."""
     ran_on = machine()
     chosen = asdict(setting)  # type: ignore[call-overload]
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({"setting": chosen, **ran_on, "results": rows}, indent=2) + "\n")
+    output.write_text(json.dumps({"setting": chosen, **ran_on, "results": results}, indent=2) + "\n")
     print(f"{setting}\n{ran_on}\n\n{table}")
 
 
