@@ -6,15 +6,10 @@ Both read their factors from the lake. Eigenpairs are computed after either, and
 work on the machine does not change; with one thread they are those of a machine at rest.
 """
 
-import argparse
-import json
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -22,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from deltalake import write_deltalake
+from measurements import markdown_table, report, setting_and_output
 
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.layer_curvature import CurvatureFit, fit_curvature, renew_layer
@@ -40,13 +36,13 @@ SCAN_ROWS = 1_024
 class Setting:
     """Size of the synthetic problem."""
 
-    examples: int
-    shards: int
-    d1: int
-    d2: int
-    r: int
-    repeats: int
-    threads: int
+    examples: int = 5_000
+    shards: int = 100
+    d1: int = 64
+    d2: int = 64
+    r: int = 128
+    repeats: int = 5
+    threads: int = 1
 
     @property
     def recipe(self) -> Recipe:
@@ -172,55 +168,23 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
     return list(results.values())
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the results as a Markdown table."""
-    lines = [
-        "| rows changed | update, CPU s | rebuild, CPU s | ratio | with eigenpairs | factors computed again | difference |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['changed_rows']:.0%} | {row['update_seconds']:.3f} | {row['rebuild_seconds']:.3f} | {row['ratio']:.3f} | "
-        f"{row['ratio_with_eigenpairs']:.3f} | {row['factors_recomputed']:.0%} | {row['relative_difference']:.0e} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+COLUMNS = {
+    "rows changed": "{changed_rows:.0%}",
+    "update, CPU s": "{update_seconds:.3f}",
+    "rebuild, CPU s": "{rebuild_seconds:.3f}",
+    "ratio": "{ratio:.3f}",
+    "with eigenpairs": "{ratio_with_eigenpairs:.3f}",
+    "factors computed again": "{factors_recomputed:.0%}",
+    "difference": "{relative_difference:.0e}",
+}
 
 
 def main() -> None:
     """Run the benchmark, print the table, and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    for name, value in {
-        "examples": 5_000,
-        "shards": 100,
-        "d1": 64,
-        "d2": 64,
-        "r": 128,
-        "repeats": 5,
-        "threads": 1,
-    }.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/update_against_rebuild.json")
-    options = vars(parser.parse_args())
-    output: Path = options.pop("output")
-    setting = Setting(**options)
+    setting, output = setting_and_output(Setting, __doc__, "update_against_rebuild")
     torch.set_num_threads(setting.threads)
     rows = measure(setting)
-    machine = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({"setting": asdict(setting), **machine, "results": rows}, indent=2) + "\n")
-    print(f"{setting}\n{machine}\n\n{table(rows)}")
-
-
-def _processor() -> str:
-    cpus = Path("/proc/cpuinfo")
-    models = [line for line in cpus.read_text().splitlines() if line.startswith("model name")] if cpus.is_file() else []
-    return models[0].partition(":")[2].strip() if models else platform.processor()
+    report(output, setting, rows, markdown_table(COLUMNS, rows))
 
 
 if __name__ == "__main__":

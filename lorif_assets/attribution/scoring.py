@@ -15,6 +15,10 @@ from lorif_assets.attribution.low_rank import GradientFactors, low_rank_factors
 
 # Numbers of one block of products: 64 MiB in FP32.
 _BLOCK_NUMBERS = 1 << 24
+# Numbers of products that are summed up while a CPU's cache holds them.
+_CACHED_NUMBERS = 1 << 20
+# From how many queries, in multiples of a layer's larger width, rebuilding u v^T is repaid at rank 1 (measured on a CPU).
+_QUERIES_PER_WIDTH = 2
 # Block power iterations that find a query's leading directions: three come within a few per cent of the best rank-k error.
 _QUERY_ITERATIONS = 3
 
@@ -53,9 +57,27 @@ def block_scores(queries: Mapping[str, Queries], factors: Mapping[str, GradientF
 def _layer_scores(queries: Queries, factors: GradientFactors) -> Float[Tensor, "Q n"]:
     if isinstance(queries, GradientFactors):
         return _low_rank_scores(queries, factors)
+    width = max(factors.u.shape[1], factors.v.shape[1])
+    if factors.u.shape[2] == 1 and queries.shape[0] <= _QUERIES_PER_WIDTH * width:
+        return _rank_one_scores(queries, factors)
     # Rebuilding u v^T costs n c D once; the product with Q queries is then Q n D, whatever c is. Without a projection
     # D is millions: a block at a time.
     return torch.cat([queries @ block.mT for block in factors.dense_blocks()], dim=1)
+
+
+def _rank_one_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -> Float[Tensor, "Q n"]:
+    """Return u^T M v: as many multiplications as with u v^T, but no D numbers per example to write and to read."""
+    m = queries.unflatten(1, (factors.u.shape[1], factors.v.shape[1]))
+    wide, narrow = factors.u[..., 0], factors.v[..., 0]
+    if wide.shape[1] < narrow.shape[1]:
+        m, wide, narrow = m.mT, narrow, wide
+    n, d = narrow.shape
+    step = max(1, _CACHED_NUMBERS // max(n * d, 1))
+    scores = []
+    for block in m.split(step):
+        products = (wide @ block.movedim(0, 1).flatten(1)).view(n, block.shape[0], d)
+        scores.append((products * narrow.unsqueeze(1)).sum(2))
+    return torch.cat(scores, dim=1).mT
 
 
 def _low_rank_scores(queries: GradientFactors, factors: GradientFactors) -> Float[Tensor, "Q n"]:

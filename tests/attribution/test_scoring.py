@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lorif_assets.attribution import scoring
 from lorif_assets.attribution.low_rank import GradientFactors
 from lorif_assets.attribution.scoring import (
     ScoreExtremes,
@@ -64,6 +65,22 @@ def test_a_score_is_the_sum_over_layers_of_the_querys_product_with_the_rebuilt_g
                     expected[q, i] += u @ m @ v
     # Layers are matched by name, not by order.
     found = block_scores(queries, dict(reversed(factors.items())))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cached_numbers", [1, 1 << 20])
+@pytest.mark.parametrize(("d1", "d2"), [(3, 7), (7, 3), (4, 4), (1, 1)])
+@pytest.mark.parametrize("n_queries", [0, 1, 5, 40])
+@pytest.mark.parametrize("n", [0, 1, 6])
+def test_rank_one_factors_score_as_their_products_do_however_many_queries(
+    monkeypatch, n, n_queries, d1, d2, cached_numbers
+):
+    monkeypatch.setattr(scoring, "_CACHED_NUMBERS", cached_numbers)
+    generator = torch.Generator().manual_seed(0)
+    factors = GradientFactors(torch.randn(n, d1, 1, generator=generator), torch.randn(n, d2, 1, generator=generator))
+    queries = torch.randn(n_queries, d1 * d2, generator=generator)
+    expected = queries.double() @ torch.einsum("nic,njc->nij", factors.u.double(), factors.v.double()).flatten(1).mT
+    found = block_scores({"layer": queries}, {"layer": factors})
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 

@@ -1,0 +1,227 @@
+"""Stage 1 beside its floor: tokens per second of gradient factors, and of the bare model's two passes on the same batches.
+
+The floor is a forward pass and a backward pass of activation gradients alone: weights frozen, input embeddings
+requiring grad. Then come, each with all before it: `hooks` that project, `gradients` G, `factorised` ones (whitened before,
+with EK-FAC), and the `whole` of `factor_rows`, which encodes too and makes the rows of the table. The model is of GPT-2's shape
+with random weights, and the examples are random tokens. All run in turn; shares are ratios of CPU seconds, which other work on
+the machine changes little, and ratios of wall seconds stand beside them.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from measurements import Seconds, interleaved, markdown_table, report, setting_and_output
+
+from lorif_assets.attributed_model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.gradients import token_summed_losses
+from lorif_assets.attribution.kfac import KfacBases
+from lorif_assets.attribution.layers import select_layers
+from lorif_assets.attribution.low_rank import low_rank_factors
+from lorif_assets.attribution.projection import fingerprint, layer_projection, projected_width
+from lorif_assets.corpus.tokenization import TokenizedExample
+from lorif_assets.factor_rows import factor_rows
+from lorif_assets.frozen_bases import FrozenBases
+from lorif_assets.kfac_fit import covariances, layer_ranks
+from lorif_assets.progress import Progress
+from lorif_assets.recipe import Recipe
+from lorif_assets.settings import BatchSettings
+
+FLOOR, HOOKS, GRADIENTS, FACTORISED, WHOLE = "floor", "hooks", "gradients", "factorised", "whole"
+LOG = logging.getLogger("benchmark")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Size of the model and of the data; GPT-2 small is 12 blocks of width 768 with 12 heads and a vocabulary of 50,257."""
+
+    blocks: int = 2
+    width: int = 256
+    heads: int = 4
+    vocabulary: int = 4_096
+    tokens: int = 256
+    examples: int = 16
+    batch_tokens: int = 2_048
+    projection_factor: int = 4
+    bytes_per_example: int = 4_096
+    repeats: int = 3
+    threads: int = 1
+    device: str = "cpu"
+
+
+def recipes(setting: Setting) -> dict[str, Recipe]:
+    """Return the recipes that are timed, by a name."""
+    paper = Recipe(projection_factor=setting.projection_factor, max_length=setting.tokens)
+    ekfac = {"curvature": "ekfac", "factor_dtype": "sign", "bytes_per_example": setting.bytes_per_example}
+    return {"svd, bf16, c = 1": paper, "ekfac, sign": Recipe(**{**paper.model_dump(exclude_unset=True), **ekfac})}
+
+
+def random_examples(setting: Setting) -> list[TokenizedExample]:
+    """Return examples of random tokens, from half of the length to all of it."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(setting.tokens // 2, setting.tokens + 1, setting.examples)
+    ids = [rng.integers(0, setting.vocabulary, length) for length in lengths]
+    return [TokenizedExample(str(row), row, tokens, tokens, truncated=False) for row, tokens in enumerate(ids)]
+
+
+def random_model(setting: Setting, recipe: Recipe) -> AttributedModel:
+    """Return a model of GPT-2's shape with random weights, whose gradients the recipe tells how to keep."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=setting.blocks,
+        n_embd=setting.width,
+        n_head=setting.heads,
+        vocab_size=setting.vocabulary,
+        bos_token_id=0,
+        eos_token_id=0,
+        n_positions=setting.tokens,
+    )
+    device = torch.device(setting.device)
+    model = GPT2LMHeadModel(config).to(device)
+    layers, factor = select_layers(model), recipe.projection_factor
+    shapes = {x.name: (projected_width(x.d_in, factor), projected_width(x.d_out, factor)) for x in layers}
+    record = CheckpointRecord("random", "weights", "tokenizer", "gpt2", model.num_parameters(), None, shapes)
+    projections = [layer_projection(layer, factor, recipe.seed) for layer in layers]
+    # No text is tokenized, so that the model needs no tokenizer.
+    return AttributedModel(record, recipe, model, None, projections, fingerprint(layers, factor, recipe.seed), device)  # type: ignore[arg-type]
+
+
+def fitted_bases(
+    attributed: AttributedModel, examples: list[TokenizedExample], batch: BatchSettings
+) -> tuple[AttributedModel, dict[str, KfacBases]]:
+    """Return the model with the ranks of its layers, and the bases that its gradients are whitened in, if any."""
+    if attributed.recipe.curvature == "svd":
+        return attributed, {}
+    with Progress(LOG, "bases", len(examples), "examples") as progress:
+        held = covariances(attributed, examples, batch, progress, seed=0)
+    damping = attributed.recipe.whitening_damping
+    bases = {layer: of_layer.bases(damping) for layer, of_layer in held.items()}
+    frozen = FrozenBases("benchmark", layer_ranks(attributed, examples, bases, batch), {}, damping)
+    return replace(attributed, record=replace(attributed.record, frozen=frozen)), bases
+
+
+def works(
+    attributed: AttributedModel, bases: Mapping[str, KfacBases], examples: list[TokenizedExample], batch: BatchSettings
+) -> dict[str, Callable[[], object]]:
+    """Return what is timed, by its name."""
+    frozen = attributed.record.frozen
+    ranks = frozen.ranks if frozen else dict.fromkeys(attributed.record.layer_shapes, attributed.recipe.rank)
+    batches = [attributed.batch(examples, at) for at in attributed.batches(examples, batch.tokens)]
+
+    def floor() -> None:
+        model = attributed.model.eval().requires_grad_(False)
+        for tokens in batches:
+            embedded = model.get_input_embeddings()(tokens.input_ids).requires_grad_(True)
+            output = model(inputs_embeds=embedded, attention_mask=tokens.attention_mask.long(), use_cache=False)
+            token_summed_losses(output.logits, tokens.labels).sum().backward()
+        synchronise(attributed.device)
+
+    def hooks() -> None:
+        with attributed.collector() as collector:
+            for tokens in batches:
+                collector.observe(tokens, lambda _layer, _calls: None)
+        synchronise(attributed.device)
+
+    def gradients() -> None:
+        with attributed.collector() as collector:
+            for tokens in batches:
+                collector.stream(tokens, lambda _layer, _rows, _gradients: None, batch.gradient_numbers)
+        synchronise(attributed.device)
+
+    def factorise(layer: str, _rows: slice, gradients: torch.Tensor) -> None:
+        if layer in bases:
+            gradients = bases[layer].rotate(gradients)
+            gradients *= bases[layer].scale
+        low_rank_factors(gradients, ranks[layer])
+
+    def factorised() -> None:
+        with attributed.collector() as collector:
+            for tokens in batches:
+                collector.stream(tokens, factorise, batch.gradient_numbers)
+        synchronise(attributed.device)
+
+    def whole() -> None:
+        with Progress(LOG, "factors", sum(len(example.input_ids) for example in examples), "tok") as progress:
+            factor_rows(attributed, examples, bases, batch, progress)
+
+    return {FLOOR: floor, HOOKS: hooks, GRADIENTS: gradients, FACTORISED: factorised, WHOLE: whole}
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device, where it works by itself."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def projection_flops(attributed: AttributedModel) -> float:
+    """Return the multiplications of the projections, as a share of those of the floor's linear layers and LM head."""
+    projected, bare = 0, attributed.model.lm_head.weight.numel()
+    for p in attributed.projections:
+        bare += p.layer.d_in * p.layer.d_out
+        projected += (p.layer.d_in * p.d1 if p.p_in is not None else 0) + (
+            p.layer.d_out * p.d2 if p.p_out is not None else 0
+        )
+    # Forward and backward are one product each; a projection on either side is one in all.
+    return projected / (2 * bare)
+
+
+def measure(setting: Setting) -> list[dict[str, Any]]:
+    """Time every recipe, and return a row for each of its parts."""
+    examples, batch = random_examples(setting), BatchSettings(tokens=setting.batch_tokens)
+    tokens = sum(len(example.input_ids) for example in examples)
+    rows = []
+    for name, recipe in recipes(setting).items():
+        attributed, bases = fitted_bases(random_model(setting, recipe), examples, batch)
+        padded = sum(len(at) * len(examples[at[0]].input_ids) for at in attributed.batches(examples, batch.tokens))
+        frozen = attributed.record.frozen
+        ranks = sorted(frozen.ranks.values()) if frozen else [recipe.rank]
+        taken = interleaved(works(attributed, bases, examples, batch), setting.repeats)
+        before = Seconds(0.0, 0.0)
+        for part, seconds in taken.items():
+            rows.append(
+                {
+                    "recipe": name,
+                    "ranks": f"{ranks[0]} to {ranks[-1]}" if ranks[0] != ranks[-1] else str(ranks[0]),
+                    "part": part,
+                    "tokens_per_cpu_second": tokens / seconds.cpu,
+                    "share_of_floor": taken[FLOOR].cpu / seconds.cpu,
+                    "share_of_floor_wall": taken[FLOOR].wall / seconds.wall,
+                    "added_to_floor": (seconds.cpu - before.cpu) / taken[FLOOR].cpu,
+                    "wall_seconds": seconds.wall,
+                    "cpu_seconds": seconds.cpu,
+                    "padding": 1 - tokens / padded,
+                    "parameters": attributed.record.n_parameters,
+                    "projection_flops_of_floor": projection_flops(attributed),
+                }
+            )
+            before = seconds
+    return rows
+
+
+COLUMNS = {
+    "recipe": "{recipe}",
+    "ranks": "{ranks}",
+    "up to": "{part}",
+    "tokens per CPU s": "{tokens_per_cpu_second:,.0f}",
+    "of the floor's rate": "{share_of_floor:.2f}",
+    "by the clock": "{share_of_floor_wall:.2f}",
+    "added, in floors": "{added_to_floor:.2f}",
+    "flops of projections, in floors": "{projection_flops_of_floor:.2f}",
+}
+
+
+def main() -> None:
+    """Run the benchmark, print the table, and write JSON."""
+    setting, output = setting_and_output(Setting, __doc__, "factor_throughput")
+    torch.set_num_threads(setting.threads)
+    rows = measure(setting)
+    report(output, setting, rows, markdown_table(COLUMNS, rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What all benchmarks share: interleaved timing, the machine they ran on, Markdown tables and JSON results."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+import torch
+
+SettingT = TypeVar("SettingT")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Time that some work took by the clock, and by the processor over all threads."""
+
+    wall: float
+    cpu: float
+
+
+def timed(work: Callable[[], object]) -> Seconds:
+    """Return the time that some work takes. Other work on the machine lengthens the wall time, and CPU time little."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Seconds]:
+    """Run all works in turn, once unmeasured and then `repeats` times, and return the medians of each."""
+    for work in works.values():
+        work()
+    taken: dict[str, list[Seconds]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            taken[name].append(timed(work))
+    return {name: Seconds(median(s.wall for s in all_), median(s.cpu for s in all_)) for name, all_ in taken.items()}
+
+
+def machine() -> dict[str, Any]:
+    """Return what ran the benchmark: date, commit, processor, versions, and how busy the machine was at the time."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def markdown_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as a Markdown table.
+
+    Args:
+        columns: of each heading the format of its cells, for instance `{seconds:.3f}`, filled in by the row's fields.
+        rows: fields by name.
+    """
+    lines = [list(columns), ["---:"] * len(columns)]
+    lines += [[form.format(**row) for form in columns.values()] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def setting_and_output(setting: type[SettingT], description: str | None, name: str) -> tuple[SettingT, Path]:
+    """Read a setting (a dataclass whose fields all have defaults) and the path of the JSON results from the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    for field in fields(setting):  # type: ignore[arg-type]
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / f"results/{name}.json")
+    options = vars(parser.parse_args())
+    output: Path = options.pop("output")
+    return setting(**options), output
+
+
+def report(output: Path, setting: object, results: object, table: str) -> None:
+    """Write JSON, and print the setting, the machine and the table."""
+    ran_on = machine()
+    chosen = asdict(setting)  # type: ignore[call-overload]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps({"setting": chosen, **ran_on, "results": results}, indent=2) + "\n")
+    print(f"{setting}\n{ran_on}\n\n{table}")
+
+
+def _commit() -> str:
+    """Return the commit that ran, marked where files differ from it, or nothing outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def _processor() -> str:
+    cpus = Path("/proc/cpuinfo")
+    models = [line for line in cpus.read_text().splitlines() if line.startswith("model name")] if cpus.is_file() else []
+    return models[0].partition(":")[2].strip() if models else platform.processor()
