@@ -9,7 +9,6 @@ import polars as pl
 from lorif_assets import partitions
 from lorif_assets.assets.corpus import query_examples
 from lorif_assets.assets.gradient_factors import gradient_factors
-from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
@@ -37,8 +36,6 @@ from resources.tracking import Tracking
         dg.AssetDep(gradient_factors, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(svd_preconditioners, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(query_examples, partition_mapping=partitions.same(partitions.QUERY_SET)),
-        # Read with `recipe.recall = "influcoder"` only.
-        dg.AssetDep(influence_embeddings, partition_mapping=partitions.whole_checkpoint()),
     ],
     pool="gpu",
     code_version="1",
@@ -54,7 +51,11 @@ def query_scores(
     devices: Devices,
     tracking: Tracking,
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Proponents and opponents of every query of a set at one checkpoint, best first."""
+    """Proponents and opponents of every query of a set at one checkpoint, best first.
+
+    With `recipe.recall = "influcoder"` they are chosen by `influence_embeddings`, which is no declared dependency: without,
+    new embeddings would make scores look stale.
+    """
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
