@@ -10,7 +10,6 @@ from lorif_assets import partitions
 from lorif_assets.assets.corpus import query_examples
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
-from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
@@ -39,8 +38,6 @@ from resources.tracking import Tracking
         dg.AssetDep(svd_preconditioners, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(ekfac_preconditioners, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(query_examples, partition_mapping=partitions.same(partitions.QUERY_SET)),
-        # Read with `recipe.recall = "influcoder"` only.
-        dg.AssetDep(influence_embeddings, partition_mapping=partitions.whole_checkpoint()),
     ],
     pool="gpu",
     code_version="1",
@@ -56,7 +53,11 @@ def query_scores(
     devices: Devices,
     tracking: Tracking,
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Proponents and opponents of every query of a set at one checkpoint, best first."""
+    """Proponents and opponents of every query of a set at one checkpoint, best first.
+
+    With `recipe.recall = "influcoder"` they are chosen by `influence_embeddings`, which is no declared dependency: without,
+    new embeddings would make scores look stale.
+    """
     from lorif_assets.score_merging import keep_full_scan, last_full_scan, scan_version
 
     commits = PartitionCommits(context)
