@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo evaluate scenario test test-all check ui mlflow-ui clean
+.PHONY: demo evaluate scenario test test-all bench check ui mlflow-ui clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
@@ -30,6 +30,12 @@ test: $(VENV)/.installed
 ## test-all: every test, with coverage
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+## bench: every benchmark, one after the other: tables on the terminal, JSON in benchmarks/results
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/factor_throughput.py
+	$(BIN)/python benchmarks/scan_rate.py
+	$(BIN)/python benchmarks/update_against_rebuild.py
 
 ## check: lint, format, types, and whether Dagster can load the project
 check: $(VENV)/.installed

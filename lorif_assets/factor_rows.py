@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from lorif_assets.batch_budget import compute_batches
 from lorif_assets.corpus.rejected import RejectedRow
 from lorif_assets.errors import LorifError
 
@@ -27,12 +28,14 @@ class ShardFactors:
 
     `rows` has one row per example in the shard's order (example_id, row, loss, n_target_tokens, truncated, and per layer
     one binary column); `not_finite` are the examples that are set aside because their loss or a gradient is not finite;
-    `squares` is per layer the sum of R * R [d1, d2] over the rows, in FP64, empty without whitening.
+    `squares` is per layer the sum of R * R [d1, d2] over the rows, in FP64, empty without whitening. `batch_tokens` is the
+    budget of tokens that every batch fitted in: the setting's, or what memory left of it.
     """
 
     rows: pa.Table
     not_finite: list[RejectedRow]
     squares: "Mapping[str, torch.Tensor]"
+    batch_tokens: int
 
 
 def factor_rows(
@@ -52,14 +55,15 @@ def factor_rows(
         progress: advances by tokens.
 
     Raises:
-        LorifError: no example at all has a finite loss and gradients.
+        LorifError: no example at all has a finite loss and gradients, or one does not fit in memory alone.
     """
     import torch
 
     factors = _EncodedFactors(attributed, len(examples), bases)
     losses, finite = torch.empty(len(examples)), torch.zeros(len(examples), dtype=torch.bool)
     with attributed.collector() as collector:
-        for positions in attributed.batches(examples, batch.tokens):
+
+        def compute(positions: list[int]) -> None:
             left = positions
             while left:
                 tokens = attributed.batch(examples, left)
@@ -73,6 +77,8 @@ def factor_rows(
                 # Sums of squares hold for whole batches: once more, without the examples that are set aside.
                 left = [position for position, is_sound in zip(left, sound.tolist(), strict=True) if is_sound]
             progress.advance(sum(len(examples[i].input_ids) for i in positions))
+
+        batch_tokens = compute_batches(attributed, examples, batch.tokens, compute, progress.log)
     if not bool(finite.any()):
         raise LorifError(
             f"the checkpoint {attributed.record.name!r} gives no finite loss or gradient for any of {len(examples)} "
@@ -98,7 +104,7 @@ def factor_rows(
         )
         for i in (~finite).nonzero().squeeze(1).tolist()
     ]
-    return ShardFactors(table, not_finite, factors.squares)
+    return ShardFactors(table, not_finite, factors.squares, batch_tokens)
 
 
 class _EncodedFactors:

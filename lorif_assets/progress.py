@@ -14,7 +14,7 @@ class Progress:
     """Counts units of work towards a total; used as a context manager."""
 
     def __init__(self, log: logging.Logger, label: str, total: int, unit: str) -> None:
-        self._log, self._label, self._total, self._unit = log, label, total, unit
+        self.log, self._label, self._total, self._unit = log, label, total, unit
         # disable=None: no bar where standard error is no terminal.
         self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, disable=None, leave=False)
         self._done = 0
@@ -41,7 +41,7 @@ class Progress:
         if now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
             left = (self._total - self._done) / max(self.rate, 1e-9)
-            self._log.info(
+            self.log.info(
                 f"{self._label}: {self._done:,} of {self._total:,} {self._unit} "
                 f"({self.rate:,.0f} {self._unit}/s, {left:.0f} s left)"
             )

@@ -23,7 +23,7 @@ from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.factor_rows import factor_rows
 from lorif_assets.layer_fisher import write_shard_squares
 from lorif_assets.progress import Progress
-from lorif_assets.settings import Settings
+from lorif_assets.settings import BatchSettings, Settings
 from lorif_assets.stored_factors import stored_factor_versions
 from lorif_assets.versions import factor_version
 from resources.devices import Devices
@@ -97,14 +97,17 @@ def gradient_factors(
             frozen = record.frozen
             bases = {layer: frozen.load(lake, layer, device) for layer in record.layer_shapes} if frozen else {}
             failed: dict[str, Exception] = {}
+            batch = settings.batch
             for index, shard in enumerate(to_do):
                 try:
-                    version, metadata = _materialize_shard(context, settings, lake, attributed, bases, shard)
+                    version, metadata = _materialize_shard(context, settings, batch, lake, attributed, bases, shard)
                 except (LorifError, RuntimeError) as error:
                     # One bad shard must not keep the others from being computed.
                     context.log.exception(f"{shards[shard]} failed; going on with the next shard")
                     failed[shards[shard]] = error
                     continue
+                # What did not fit in one shard would not fit in the next.
+                batch = batch.model_copy(update={"tokens": metadata["batch_tokens"]})
                 _track(run, metadata, index)
                 yield from commits.commit(shards[shard], version, metadata)
             if failed:
@@ -122,6 +125,7 @@ def _shard_hash(lake: Lake, shard: str) -> str:
 def _materialize_shard(
     context: dg.AssetExecutionContext,
     settings: Settings,
+    batch: BatchSettings,
     lake: Lake,
     attributed: AttributedModel,
     bases: "Mapping[str, KfacBases]",
@@ -136,7 +140,7 @@ def _materialize_shard(
     started = time.monotonic()
     tokens = sum(len(example.input_ids) for example in tokenized.examples)
     with Progress(context.log, f"{attributed.record.name} {shard}", tokens, "tok") as progress:
-        factors = factor_rows(attributed, tokenized.examples, bases, settings.batch, progress)
+        factors = factor_rows(attributed, tokenized.examples, bases, batch, progress)
     seconds = time.monotonic() - started
     record, shard_hash = attributed.record, str(examples["shard_hash"][0])
     rejected = pa.concat_tables([tokenized.rejected, rejected_table(factors.not_finite)])
@@ -165,6 +169,7 @@ def _materialize_shard(
         "truncated_examples": tokenized.n_truncated,
         "tokens": tokens,
         "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
+        "batch_tokens": factors.batch_tokens,
         "seconds": round(seconds, 3),
         "bytes": factor_bytes,
         "bytes_per_example": round(factor_bytes / rows.num_rows, 1),

@@ -85,6 +85,7 @@ def test_the_metadata_count_rows_tokens_and_bytes(tiny_project: TinyProject) -> 
     assert figures["bytes"] == ROWS_PER_SHARD * figures["bytes_per_example"]
     assert figures["mean_loss_per_token"] == pytest.approx(rows["loss"].sum() / targets)
     assert figures["device"] == "cpu"
+    assert figures["batch_tokens"] == tiny_project.settings.batch.tokens
     table = tiny_project.recorded("gradient_factors", KEYS[0]).metadata["layers"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data["layer"] for record in table.records] == LAYERS
@@ -280,3 +281,22 @@ def test_examples_without_a_target_token_are_set_aside(private_project: TinyProj
     private_project.run("gradient_factors", KEYS[0])
     assert private_project.table(GRADIENT_FACTORS, checkpoint=CHECKPOINT, shard=SHARDS[0]).height == ROWS_PER_SHARD - 1
     assert private_project.table(REJECTED, stage="gradient_factors")["example_id"].to_list() == ["doc0-3"]
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_halved_and_the_next_shard_starts_with_what_fitted(
+    private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, sizes = GradientCollector.stream, []
+
+    def limited(self: GradientCollector, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> torch.Tensor:
+        sizes.append(batch.input_ids.numel())
+        if sizes[-1] > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return stream(self, batch, sink, max_numbers)
+
+    monkeypatch.setattr(GradientCollector, "stream", limited)
+    private_project.run("gradient_factors", *KEYS[:2], config={"recompute": True})
+    budgets = [private_project.figures("gradient_factors", key)["batch_tokens"] for key in KEYS[:2]]
+    assert budgets[0] <= 40
+    assert budgets[1] == budgets[0]
+    assert sum(size > 40 for size in sizes) >= 1

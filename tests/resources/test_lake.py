@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -329,6 +330,14 @@ def test_a_shard_is_one_file_with_its_rows_in_order(lake: Lake) -> None:
     replace_factors(lake, "one", "docs-0", {LAYER: values[:7]})
     assert [(file.shard, file.rows) for file in lake.factor_files("one")] == [("docs-0", 7), ("docs-1", 5_000)]
     assert [value for _, value in streamed(lake, "one", LAYER, 333)] == values[:7] + values
+
+
+def test_a_file_of_small_factors_is_hardly_larger_than_their_bytes(lake: Lake) -> None:
+    n, layers, width = 512, 48, 52
+    value = np.random.default_rng(0).bytes
+    replace_factors(lake, "one", "docs-0", {f"h.{i}": [value(width) for _ in range(n)] for i in range(layers)})
+    (file,) = Path(lake.root).rglob("*.parquet")
+    assert file.stat().st_size < 1.05 * n * layers * width
 
 
 shard_values = st.lists(st.binary(min_size=3, max_size=3), min_size=1, max_size=12)
