@@ -14,6 +14,7 @@ from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
 from lorif_assets.attribution.gradients import GradientCollector
 from lorif_assets.attribution.kfac import KfacBases
 from lorif_assets.corpus.tokenization import TokenizedExample
+from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.layer_trials import LayerTrials
 from lorif_assets.kfac_fit import covariances, layer_ranks
 from lorif_assets.progress import Progress
@@ -54,6 +55,8 @@ def try_recipes(
 ) -> TriedProjection:
     """Score the sample under recipes that share layers, projection and whitening; advances by layer and recipe.
 
+    A recipe whose byte budget does not pay for one component of every layer is left out.
+
     Dense gradients of as many layers as fit into 2 GiB are held at a time; each such group takes one pass.
 
     Raises:
@@ -62,7 +65,17 @@ def try_recipes(
     shared = attributed.under(recipes[0])
     shapes, device = shared.record.layer_shapes, shared.device
     bases = _bases(shared, recipes, examples, batch)
-    ranks = [_ranks(shared, recipe, examples, bases, batch) for recipe in recipes]
+    ranks = []
+    affordable = []
+    for recipe in recipes:
+        try:
+            ranks.append(_ranks(shared, recipe, examples, bases, batch))
+        except SettingsError as error:
+            # Too few bytes for one component of every layer: no recipe to try, and no reason to stop.
+            progress.log.info(f"left out: {error}")
+        else:
+            affordable.append(recipe)
+    recipes = affordable
     scores = [torch.zeros(len(queries), len(examples)) for _ in recipes]
     dense, seconds = torch.zeros(len(queries), len(examples)), [0.0] * len(recipes)
     for group in _groups(shapes, len(examples)):

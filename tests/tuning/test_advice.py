@@ -1,4 +1,5 @@
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_recipes_of_a_group_share_what_gradients_depend_on():
 
 def test_a_trial_of_the_recipe_of_now_gives_the_scores_of_the_pipeline(tiny_project):
     inputs = inputs_of(tiny_project)
-    with Progress(__import__("logging").getLogger(), "", 1, "") as progress:
+    with Progress(logging.getLogger(), "", 1, "") as progress:
         tried = try_recipes(
             inputs.attributed,
             [tiny_project.settings.recipe],
@@ -79,6 +80,18 @@ def test_a_trial_of_the_recipe_of_now_gives_the_scores_of_the_pipeline(tiny_proj
     stored = lorif_scores(inputs)["lorif"]
     assert tried.bytes_per_example == stored.bytes_per_example
     assert np.allclose(tried.scores.numpy(), stored.scores, rtol=2e-2, atol=2e-2 * np.abs(stored.scores).max())
+
+
+def test_a_recipe_whose_bytes_do_not_pay_for_every_layer_is_left_out(tiny_project):
+    inputs = inputs_of(tiny_project)
+    now = tiny_project.settings.recipe
+    too_small = now.model_copy(update={"curvature": "ekfac", "factor_dtype": "sign", "bytes_per_example": 5})
+    with Progress(logging.getLogger(), "", 1, "") as progress:
+        examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
+        found = try_recipes(
+            inputs.attributed, [now, too_small], examples, queries, tiny_project.settings.batch, progress
+        )
+    assert [one.recipe for one in found.tried] == [now]
 
 
 def test_without_ground_truth_trials_are_judged_by_tail_patch(private_project, few_candidates):
