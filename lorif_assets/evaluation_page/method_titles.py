@@ -14,6 +14,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     MethodName.INFLUCODER: ("Influcoder", "cosine of a text encoder trained on influences"),
     MethodName.REPRESENTATION: ("representations", "cosine of mean-pooled hidden states"),
     MethodName.BM25: ("BM25", "shared words; no model"),
+    MethodName.EKFAC: ("EK-FAC", "by kronfluence, without projection; keeps no index"),
     MethodName.RANDOM: ("random", "the floor"),
     "none": ("nothing", "retraining on everything"),
 }

@@ -13,6 +13,7 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder_staleness import encoder_weights
 from lorif_assets.layer_curvature import refined_bases
 from lorif_assets.methods.dense import logra_scores, paper_scores
+from lorif_assets.methods.ekfac import ekfac_scores
 from lorif_assets.methods.gradients import gradient_scores
 from lorif_assets.methods.influcoder import influcoder_scores
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
@@ -37,6 +38,7 @@ _PRODUCERS: Mapping[MethodName, Callable[[MethodInputs], dict[str, MethodScores]
     MethodName.INFLUCODER: influcoder_scores,
     MethodName.REPRESENTATION: representation_scores,
     MethodName.BM25: bm25_scores,
+    MethodName.EKFAC: ekfac_scores,
     MethodName.RANDOM: random_scores,
 }
 

@@ -15,4 +15,5 @@ class MethodName(StrEnum):
     INFLUCODER = "influcoder"  # its encoder's embeddings, where `influcoder.enabled`
     REPRESENTATION = "representation"  # cosine of mean-pooled hidden states
     BM25 = "bm25"
+    EKFAC = "ekfac"  # by the library kronfluence, without projection; needs the extra `ekfac`
     RANDOM = "random"

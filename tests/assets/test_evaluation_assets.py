@@ -29,7 +29,7 @@ from tests.toy_recipe import CALLS
 QUERY_SET = "questions"
 NEWEST = "step-000200"
 SUBSETS_WANTED, SEEDS = 4, 2
-METHODS = {str(method) for method in MethodName if method is not MethodName.INFLUCODER}
+METHODS = {str(method) for method in MethodName if method not in (MethodName.INFLUCODER, MethodName.EKFAC)}
 EVALUATED = {
     "trainer": "tests.toy_recipe:retrain",
     "subsets": SUBSETS_WANTED,

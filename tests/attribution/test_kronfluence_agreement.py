@@ -49,7 +49,7 @@ def scores_of_this_project(model: torch.nn.Module) -> torch.Tensor:
 
 
 def scores_of_kronfluence(model: torch.nn.Module, folder: Path) -> torch.Tensor:
-    pytest.importorskip("kronfluence", reason="needs the extra `ekfac-tests`")
+    pytest.importorskip("kronfluence", reason="needs the extra `ekfac`")
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.arguments import FactorArguments, ScoreArguments
     from kronfluence.task import Task
