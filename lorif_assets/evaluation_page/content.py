@@ -151,7 +151,7 @@ class RecipeTrial:
     curvature: str
     projection_factor: int
     rank: int | None
-    r: int
+    r: int | None
     damping: float
     curvature_form: str
     factor_dtype: str

@@ -57,9 +57,10 @@ def field_figure(trials: Sequence[RecipeTrial], field: Literal["r", "damping"], 
     figure, axes = axes_of(theme, _WITH_KEY)
     lines: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     for trial in trials:
-        value = quality(trial, of)
-        if value is not None and getattr(trial, field) > 0:
-            lines.setdefault(_others(trial, field), []).append((getattr(trial, field), value))
+        value, place = quality(trial, of), getattr(trial, field)
+        # EK-FAC has no r.
+        if value is not None and place is not None and place > 0:
+            lines.setdefault(_others(trial, field), []).append((place, value))
     shown = sorted(lines, key=lambda others: _weight(lines[others]), reverse=True)[:_MOST_LINES]
     for at, (others, name) in enumerate(zip(shown, _telling(shown), strict=True)):
         places, values = zip(*sorted(lines[others]), strict=True)
@@ -97,8 +98,8 @@ def _others(trial: RecipeTrial, field: str) -> tuple[str, ...]:
     told = {
         "curvature": trial.curvature,
         "projection_factor": f"f = {trial.projection_factor}",
-        "rank": f"c = {trial.rank}" if trial.rank else "c by budget",
-        "r": f"r = {trial.r}",
+        "rank": f"c = {trial.rank}" if trial.rank else f"{trial.bytes_per_example:,.0f} bytes",
+        "r": "no r" if trial.r is None else f"r = {trial.r}",
         "damping": f"damping = {trial.damping:.3g}",
         "curvature_form": trial.curvature_form.replace("_", " "),
         "factor_dtype": trial.factor_dtype,

@@ -9,6 +9,8 @@ import pytest
 
 from lorif_assets.evaluation_page.content import GroundTruthFigures, Interval, Measured, Missing, QueryScatter
 from lorif_assets.evaluation_page.page import render
+from lorif_assets.evaluation_page.recipe_plots import field_figure
+from lorif_assets.report.plots import LIGHT
 from tests.evaluation_page.conftest import HOSTILE, LDS, METHODS, Make, trial
 
 
@@ -176,3 +178,12 @@ def test_every_picture_is_drawn_for_both_colour_schemes(content: Make, monkeypat
     # Distribution, trade-off, one scatter, recipes, r, damping, tail-patch, ROC and removal.
     assert page.count("data:image/png;base64,iVBOR") == 2 * 9
     assert all(method in made.methods for method in METHODS)
+
+
+def test_recipes_without_r_and_with_a_byte_budget_are_listed_and_drawn(content: Make) -> None:
+    whitened = replace(trial(640, 0, curvature="ekfac", rank=None, factor_dtype="sign", damping=0.1), r=None)
+    trials = (trial(1024, 32), trial(1024, 64), whitened)
+    said = words(render(content(trials=trials)))
+    assert "640 ekfac sign 4 by budget – 0.1" in said
+    for field in ("r", "damping"):
+        assert field_figure(trials, field, "lds", LIGHT).axes
