@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	$(BIN)/lorif demo
 
-## evaluate: hold the demo's scores against retraining (hours on 2 cores; goes on where it was interrupted)
+## evaluate: hold the demo's scores against retraining (about two hours on 2 cores; goes on where it was interrupted)
 evaluate: demo
 	$(BIN)/lorif evaluate --config demo/lorif.toml
 
