@@ -11,12 +11,15 @@ from dagster import DagsterRunStatus, RunsFilter
 from lorif_assets.settings import AutomationSettings
 
 PROCESS_TAG = "lorif/process"
-"""Machine and process id of a run that this project's commands execute themselves."""
+"""Machine, process id and start of a run that this project's commands execute themselves."""
 
 
 def process_tag() -> str:
-    """Return the value of `PROCESS_TAG` of this process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """Return the value of `PROCESS_TAG` of this process.
+
+    The start is part of it: after a container's restart its name is the same, and its process ids are given out again.
+    """
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -29,9 +32,10 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """
     dead = []
     for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])):
-        machine, _, process = run.tags.get(PROCESS_TAG, "").rpartition(":")
-        if machine == socket.gethostname() and not psutil.pid_exists(int(process)):
-            instance.report_run_failed(run, f"its process {process} on {machine} is gone: it was probably killed")
+        machine, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
+        pid, _, start = process.partition(":")
+        if machine == socket.gethostname() and _is_gone(int(pid), float(start)):
+            instance.report_run_failed(run, f"its process {pid} on {machine} is gone: it was probably killed")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead.append(run.run_id)
     return dead
@@ -60,3 +64,11 @@ def fail_stalled_runs(instance: dg.DagsterInstance, automation: AutomationSettin
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             stalled.append(run.run_id)
     return stalled
+
+
+def _is_gone(pid: int, start: float) -> bool:
+    try:
+        # Where the clock is set, the start of every process moves with it: by little, as long as time is kept.
+        return abs(psutil.Process(pid).create_time() - start) > 2
+    except psutil.NoSuchProcess:
+        return True

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,10 +29,10 @@ def started(instance: dg.DagsterInstance, process: str) -> str:
     return run.run_id
 
 
-def ended_process() -> int:
+def ended_process() -> str:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    return process.pid
+    return f"{process.pid}:{time.time():.2f}"
 
 
 def status(instance: dg.DagsterInstance, run_id: str) -> DagsterRunStatus:
@@ -43,10 +44,14 @@ def status(instance: dg.DagsterInstance, run_id: str) -> DagsterRunStatus:
 def test_a_run_whose_process_is_gone_is_failed_and_others_are_left(instance: dg.DagsterInstance) -> None:
     dead = started(instance, f"{socket.gethostname()}:{ended_process()}")
     alive, elsewhere = started(instance, process_tag()), started(instance, f"another-machine:{ended_process()}")
-    assert process_tag().endswith(f":{os.getpid()}")
     assert fail_dead_runs(instance) == [dead]
     assert status(instance, dead) is DagsterRunStatus.FAILURE
     assert {status(instance, run) for run in (alive, elsewhere)} == {DagsterRunStatus.STARTED}
+
+
+def test_a_process_id_that_was_given_out_again_is_another_process(instance: dg.DagsterInstance) -> None:
+    dead = started(instance, f"{socket.gethostname()}:{os.getpid()}:{time.time() - 1e6:.2f}")
+    assert fail_dead_runs(instance) == [dead]
 
 
 def test_what_a_dead_run_held_or_waited_for_goes_to_the_next(instance: dg.DagsterInstance) -> None:
