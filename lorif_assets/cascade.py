@@ -140,7 +140,7 @@ def score_proposals(
     import torch
 
     from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments
-    from lorif_assets.influcoder.agreement import row_spearman
+    from lorif_assets.evaluation.rank_correlation import rank_correlations
 
     recipe, layers = attributed.recipe, list(attributed.record.layer_shapes)
     started = time.monotonic()
@@ -152,7 +152,7 @@ def score_proposals(
     monitored = monitored_positions(lake, stored, recipe.seed)
     truth, bytes_monitored = exact_scores(lake, stored, ready, monitored, attributed.device)
     seen = similarities[:, monitored]
-    agreement = float(row_spearman(seen.double().numpy(), truth.double().numpy()).mean())
+    agreement = float(rank_correlations(seen.double().numpy(), truth.double().numpy()).mean())
     figures = CascadeFigures(
         agreement=agreement,
         monitored=len(monitored),

@@ -11,9 +11,9 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from lorif_assets.evaluation.intervals import Comparison, Floats, compared
+from lorif_assets.evaluation.rank_correlation import rank_correlations
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,6 @@ class Resamples:
 def subset_sums(scores: Float[Floats, "Q N"], members: Bool[NDArray[np.bool_], "M N"]) -> Float[Floats, "Q M"]:
     """Return the sum of each query's scores over the members of each subset: what the scores predict for it."""
     return scores.astype(np.float64) @ members.T.astype(np.float64)
-
-
-def rank_correlations(left: Float[Floats, "Q M"], right: Float[Floats, "Q M"]) -> Float[Floats, " Q"]:
-    """Return Spearman's correlation of each row of the two, with mean ranks for ties; 0 for a row without variation."""
-    a, b = (_centred(rankdata(values, axis=1)) for values in (left, right))
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    products = np.einsum("qm,qm->q", a, b)
-    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
 
 
 def bootstrap_means(
@@ -109,7 +101,3 @@ def reliability(losses: Sequence[Float[Floats, "Q M"]]) -> Reliability | None:
         return None
     one = float(np.mean([rank_correlations(a, b).mean() for a, b in combinations(losses, 2)]))
     return Reliability(one, k * one / (1 + (k - 1) * one) if one > -1 / (k - 1) else 0.0)
-
-
-def _centred(values: Floats) -> Floats:
-    return np.asarray(values - values.mean(axis=1, keepdims=True))

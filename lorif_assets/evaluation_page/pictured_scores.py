@@ -7,7 +7,8 @@ import polars as pl
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
-from lorif_assets.evaluation.datamodeling import rank_correlations, subset_sums
+from lorif_assets.evaluation.datamodeling import subset_sums
+from lorif_assets.evaluation.rank_correlation import rank_correlations
 from lorif_assets.evaluation.roc import mean_roc_curve
 from lorif_assets.evaluation_page.content import Measured, QueryScatter, Retrieval
 from lorif_assets.evaluation_page.measurements import measured

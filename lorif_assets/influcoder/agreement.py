@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
+
+from lorif_assets.evaluation.rank_correlation import rank_correlations
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,9 @@ class Agreement:
 
 def agreement(predicted: Float[Tensor, "a p"], truth: Float[Tensor, "a p"]) -> Agreement:
     """Compare two matrices of influences of p pool texts on a anchors. A constant row agrees with nothing: 0."""
-    rows = row_spearman(predicted.double().numpy(), truth.double().numpy())
-    columns = row_spearman(predicted.double().mean(0, True).numpy(), truth.double().mean(0, True).numpy())
+    rows = rank_correlations(predicted.double().numpy(), truth.double().numpy())
+    columns = rank_correlations(predicted.double().mean(0, True).numpy(), truth.double().mean(0, True).numpy())
     return Agreement(float(rows.mean()), float(columns[0]))
-
-
-def row_spearman(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the Spearman correlation of each row [n, p] of one matrix with that of the other; ties share their rank."""
-    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (rankdata(left, axis=1), rankdata(right, axis=1)))
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.divide((a * b).sum(axis=1), norms, out=np.zeros(len(a)), where=norms > 0)
 
 
 def rank_transformed(scores: Float[Tensor, "a p"]) -> Float[Tensor, "a p"]:

@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from lorif_assets.errors import MismatchError, SettingsError
-from lorif_assets.evaluation.datamodeling import linear_datamodeling_scores, rank_correlations
+from lorif_assets.evaluation.datamodeling import linear_datamodeling_scores
 from lorif_assets.evaluation.intervals import Comparison, Estimate, compared_over_queries
+from lorif_assets.evaluation.rank_correlation import rank_correlations
 from lorif_assets.evaluation_pipeline.tail_patching import tail_patch_changes
 from lorif_assets.methods.inputs import MethodInputs
 from lorif_assets.progress import Progress

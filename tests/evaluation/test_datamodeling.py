@@ -9,11 +9,11 @@ from lorif_assets.evaluation.datamodeling import (
     Resamples,
     bootstrap_means,
     linear_datamodeling_scores,
-    rank_correlations,
     reliability,
     subset_sums,
 )
 from lorif_assets.evaluation.intervals import estimate
+from lorif_assets.evaluation.rank_correlation import rank_correlations
 
 N, M, Q = 200, 60, 12
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from lorif_assets.influcoder.agreement import agreement, rank_transformed, recall_at, row_spearman
+from lorif_assets.influcoder.agreement import agreement, rank_transformed, recall_at
 
 
 def test_agreement_is_the_mean_spearman_of_rows_and_that_of_the_column_means() -> None:
@@ -19,10 +19,10 @@ def test_agreement_is_the_mean_spearman_of_rows_and_that_of_the_column_means() -
 
 
 def test_ties_share_their_rank_and_a_constant_row_agrees_with_nothing() -> None:
-    left = np.array([[1.0, 1.0, 2.0, 3.0], [5.0, 5.0, 5.0, 5.0]])
-    right = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
-    expected = spearmanr(left[0], right[0]).statistic
-    assert row_spearman(left, right) == pytest.approx([expected, 0.0])
+    predicted = torch.tensor([[1.0, 1.0, 2.0, 3.0], [5.0, 5.0, 5.0, 5.0]])
+    truth = torch.tensor([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
+    expected = spearmanr(predicted[0].numpy(), truth[0].numpy()).statistic
+    assert agreement(predicted, truth).per_anchor == pytest.approx(expected / 2)
 
 
 def test_a_rank_transform_keeps_the_order_and_forgets_the_scale() -> None:
