@@ -169,8 +169,7 @@ def score_queries(
         preconditioners: those of all layers.
         lake: where they are.
         top_k: proponents and opponents to return, or every pair.
-        batch_tokens: tokens of a batch of queries.
-        scan_rows: examples of a block of factors.
+        batch: sizes of batches of queries and of blocks of factors.
         progress: told of every block.
         last: under the recipe `added_data = "merged"`, the last full scan of the same queries, weights and recipe.
 

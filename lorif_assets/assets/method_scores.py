@@ -10,7 +10,6 @@ from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
-from lorif_assets.recipe import content_hash
 from lorif_assets.settings import Settings
 from resources.devices import Devices
 from resources.lake import Lake
@@ -38,7 +37,7 @@ def method_scores(
     devices: Devices,
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """The score of every pair of query and example by every method of the settings; those that are there are left."""
-    from lorif_assets.methods.evaluated_scores import method_versions, score_methods
+    from lorif_assets.methods.evaluated_scores import method_versions, score_methods, scores_version
     from lorif_assets.methods.inputs import MethodInputs
 
     commits = PartitionCommits(context)
@@ -57,7 +56,7 @@ def method_scores(
                     figures[f"{method}_query_seconds"] = round(scores.query_seconds, 3)
                     figures[f"{method}_bytes_per_example"] = round(scores.bytes_per_example, 1)
         for query_set, key in query_sets.items():
-            yield from commits.commit(key, content_hash(list(versions[query_set].values())), figures)
+            yield from commits.commit(key, scores_version(versions[query_set]), figures)
 
 
 def _missing(lake: Lake, checkpoint: str, query_set: str, versions: Mapping[str, str]) -> Mapping[str, str]:

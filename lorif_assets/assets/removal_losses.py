@@ -54,7 +54,7 @@ def removal_losses(
             methods = method_versions(settings, lake, record, query_set)
             scored = read_evaluated_scores(lake, name, query_set, methods)
             removals = planned_removals(settings, lake.read(TRAINING_EXAMPLES, ["example_id"]).height)
-            wanted = removal_versions(settings, lake, removals, methods)
+            wanted = removal_versions(settings, lake, query_set, removals, methods)
             stored = stored_removal_versions(lake, name, query_set)
             missing = {r: wanted[r.name] for r in removals if stored.get(r.name) != wanted[r.name]}
             figures: dict[str, Any] = {"models_left_as_they_are": len(removals) - len(missing)}

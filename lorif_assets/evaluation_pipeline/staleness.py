@@ -8,7 +8,7 @@ from lorif_assets.evaluation_page.version import page_version, stored_page_versi
 from lorif_assets.evaluation_pipeline.figures import stored_figure_versions
 from lorif_assets.evaluation_pipeline.known_sources import has_known_sources
 from lorif_assets.evaluation_pipeline.query_sets import evaluated_query_sets
-from lorif_assets.methods.evaluated_scores import method_versions, stored_method_versions
+from lorif_assets.methods.evaluated_scores import method_versions, scores_version, stored_method_versions
 from lorif_assets.recipe import content_hash
 from lorif_assets.retraining.external_truth import subset_truth
 from lorif_assets.retraining.ground_truth import ground_truth_version
@@ -40,10 +40,10 @@ class EvaluationStaleness(Staleness):
         """Query sets of which a method's scores are missing or come from other data, weights or recipe."""
         wanted, stored = {}, {}
         for key, versions in self._method_versions():
-            wanted[key] = content_hash(list(versions.values()))
+            wanted[key] = scores_version(versions)
             found = stored_method_versions(self.lake, *key.split("|"))
             if found:
-                stored[key] = content_hash([found.get(method) for method in versions])
+                stored[key] = scores_version({method: found.get(method, "") for method in versions})
         return differing(wanted, stored, _WHY)
 
     def linear_datamodeling_score(self) -> StalePartitions:
@@ -54,7 +54,7 @@ class EvaluationStaleness(Staleness):
         wanted = {
             key: datamodeling_version(
                 self.settings.evaluation,
-                content_hash([list(versions.values())]),
+                scores_version(versions),
                 ground_truth_version(self.lake, query_set, truth_source.wanted(query_set)),
             )
             for key, versions in self._method_versions()
@@ -65,7 +65,7 @@ class EvaluationStaleness(Staleness):
     def tail_patch(self) -> StalePartitions:
         """Query sets whose tail-patch figures come from other scores."""
         wanted = {
-            key: tail_patch_version(self.settings.evaluation, content_hash([list(versions.values())]))
+            key: tail_patch_version(self.settings.evaluation, scores_version(versions))
             for key, versions in self._method_versions()
         }
         return differing(wanted, stored_figure_versions(self.lake, "tail_patch"), _WHY)
@@ -74,7 +74,7 @@ class EvaluationStaleness(Staleness):
         """Query sets with known sources whose retrieval was measured on other scores."""
         evaluation = self.settings.evaluation
         wanted = {
-            key: source_retrieval_version(evaluation, content_hash([list(versions.values())]))
+            key: source_retrieval_version(evaluation, scores_version(versions))
             for key, versions in self._method_versions()
             if has_known_sources(self.lake, evaluation, key.partition("|")[2])
         }
@@ -89,7 +89,7 @@ class EvaluationStaleness(Staleness):
             if query_set not in self.settings.evaluation.removal_query_sets:
                 continue
             removals = planned_removals(self.settings, n_examples)
-            versions_now = removal_versions(self.settings, self.lake, removals, versions)
+            versions_now = removal_versions(self.settings, self.lake, query_set, removals, versions)
             wanted[key] = content_hash(versions_now)
             if found := stored_removal_versions(self.lake, checkpoint, query_set):
                 stored[key] = content_hash({name: found.get(name) for name in versions_now})

@@ -85,6 +85,11 @@ def method_versions(settings: Settings, lake: Lake, record: CheckpointRecord, qu
     }
 
 
+def scores_version(versions: Mapping[str, str]) -> str:
+    """Return the version of the scores of all methods together."""
+    return content_hash([list(versions.values())])
+
+
 def stored_method_versions(lake: Lake, checkpoint: str, query_set: str) -> Mapping[str, str]:
     """Return by method the version of its stored scores."""
     rows = lake.read(METHOD_COSTS, ["method", "computed_from"], checkpoint=checkpoint, query_set=query_set)
@@ -138,7 +143,7 @@ def read_evaluated_scores(lake: Lake, checkpoint: str, query_set: str, versions:
         ]
         matrix[at[0].to_numpy(), at[1].to_numpy()] = chosen["score"].to_numpy()
         by_method[method] = matrix
-    return EvaluatedScores(query_ids, example_ids, by_method, content_hash([list(versions.values())]))
+    return EvaluatedScores(query_ids, example_ids, by_method, scores_version(versions))
 
 
 def _store(inputs: MethodInputs, method: str, scores: MethodScores, versions: Mapping[str, Mapping[str, str]]) -> None:

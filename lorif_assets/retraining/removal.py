@@ -17,7 +17,7 @@ from lorif_assets.settings import Settings
 from lorif_assets.versions import ledger_version
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import REMOVAL_LOSSES, TRAINING_EXAMPLES
+from resources.schemas import QUERY_EXAMPLES, REMOVAL_LOSSES, TRAINING_EXAMPLES
 
 if TYPE_CHECKING:
     import torch
@@ -67,15 +67,15 @@ def set_proponents(
 
 
 def removal_versions(
-    settings: Settings, lake: Lake, removals: Sequence[Removal], method_versions: Mapping[str, str]
+    settings: Settings, lake: Lake, query_set: str, removals: Sequence[Removal], method_versions: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """Return by removal the hash of what its losses depend on."""
+    """Return by removal the hash of what its losses depend on; where nothing is removed, that is no method's scores."""
     data = ledger_version(dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows()))
-    recipe = training_recipe(settings.evaluation)
-    # The versions of methods' scores cover the queries; for removing nothing, those of any method do.
-    anything = content_hash(sorted(method_versions.values()))
+    queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
+    recipe = settings.recipe
+    constants = [data, training_recipe(settings.evaluation), queries, recipe.model_dtype, recipe.max_length]
     return {
-        removal.name: content_hash([data, recipe, removal.name, method_versions.get(removal.method, anything)])
+        removal.name: content_hash([*constants, removal.name, method_versions.get(removal.method)])
         for removal in removals
     }
 

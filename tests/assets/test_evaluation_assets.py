@@ -8,12 +8,13 @@ import torch
 from scipy.stats import spearmanr
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.errors import LorifError
 from lorif_assets.evaluation.subsets import subset_members
 from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
 from lorif_assets.methods.names import MethodName
-from lorif_assets.retraining.removal import planned_removals
+from lorif_assets.retraining.removal import planned_removals, removal_versions
 from resources.schemas import (
     EVALUATED_SCORES,
     EVALUATION_FIGURES,
@@ -151,8 +152,6 @@ def figures(evaluated, metric, statistic="mean"):
 
 def matrices(evaluated):
     project = evaluated.project
-    from lorif_assets.attributed_model import checkpoint_record
-
     record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
     versions = method_versions(project.settings, project.lake, record, QUERY_SET)
     return read_evaluated_scores(project.lake, NEWEST, QUERY_SET, versions)
@@ -258,6 +257,20 @@ def test_removals_retrain_without_what_each_method_puts_first(evaluated):
     assert set(rows.filter(pl.col("method") == "lorif")["n_removed"]) == {2, 7}
     sizes = [int(line.split()[0]) for line in (evaluated.root / CALLS).read_text().splitlines()]
     assert sizes[-len(removals) :] == [36, 34, 34, 34, 29, 29, 29]
+
+
+def test_another_recipe_of_scores_leaves_the_model_that_nothing_was_removed_from(evaluated):
+    project = evaluated.project
+    removals = planned_removals(project.settings, 36)
+
+    def versions(project):
+        record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
+        methods = method_versions(project.settings, project.lake, record, QUERY_SET)
+        return removal_versions(project.settings, project.lake, QUERY_SET, removals, methods)
+
+    before, after = versions(project), versions(project.with_settings(recipe={"damping": 0.5}))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {removal.name for removal in removals if removal.method == "lorif"}
 
 
 def test_ground_truth_from_elsewhere_takes_the_place_of_retraining(private_project):
