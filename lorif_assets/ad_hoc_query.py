@@ -9,8 +9,9 @@ from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.progress import Progress
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.query_scoring import QueryScores, score_queries
-from lorif_assets.stored_factors import stored_factors
-from lorif_assets.stored_preconditioners import preconditioner_table, stored_preconditioners
+from lorif_assets.score_averaging import earlier_checkpoints
+from lorif_assets.stored_attribution import StoredAttribution, averaged_together
+from lorif_assets.stored_preconditioners import preconditioner_table
 from resources.schemas import QUERY_EXAMPLES
 
 
@@ -40,8 +41,10 @@ def score_completion(
     """
     settings, lake = resources["settings"], resources["lake"]
     record = checkpoint_record(lake, checkpoint, settings.recipe)
-    stored = stored_factors(lake, record, settings.recipe)
-    preconditioners = stored_preconditioners(lake, record, settings.recipe, stored)
+    *before, attribution = (
+        StoredAttribution.of(lake, one, settings.recipe) for one in averaged_together(settings, lake, record)
+    )
+    stored, models = attribution.factors, resources["model_checkpoints"]
     row = {
         "query_id": "query",
         "row": 0,
@@ -49,7 +52,7 @@ def score_completion(
         **({"prompt": prompt, "completion": completion} if prompt else {"text": completion}),
     }
     with resources["devices"].lease() as device:
-        attributed = AttributedModel.load(lake, resources["model_checkpoints"], checkpoint, settings.recipe, device)
+        attributed = AttributedModel.load(lake, models, checkpoint, settings.recipe, device)
         tokenized = attributed.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
@@ -58,9 +61,12 @@ def score_completion(
                 attributed,
                 tokenized.examples,
                 stored,
-                preconditioners,
+                attribution.preconditioners,
                 lake,
                 top_k=top_k,
                 batch=settings.batch,
                 progress=progress,
+                earlier=earlier_checkpoints(
+                    attributed, stored, before, tokenized.examples, lake, models, settings.batch
+                ),
             )

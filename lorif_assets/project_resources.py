@@ -25,13 +25,14 @@ def project_resources(settings: Settings) -> ProjectResources:
     return {
         "settings": settings,
         "lake": Lake(root=settings.lake_root, storage_options=settings.lake.storage_options),
-        "model_checkpoints": _checkpoints(settings),
+        "model_checkpoints": model_checkpoints(settings),
         "devices": Devices(names=[] if settings.devices.devices == "auto" else list(settings.devices.devices)),
         "tracking": Tracking(uri=settings.tracking_uri, experiment=settings.tracking.experiment),
     }
 
 
-def _checkpoints(settings: Settings) -> Checkpoints:
+def model_checkpoints(settings: Settings) -> Checkpoints:
+    """Return where the settings look for checkpoints."""
     chosen = settings.checkpoints
     registry_uri = chosen.registry_uri or settings.tracking_uri
     if chosen.registered_model is None or registry_uri is None:

@@ -1,6 +1,6 @@
 """Scoring a set of queries against a checkpoint's stored factors: one streaming pass, whatever the number of queries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,13 +12,14 @@ from lorif_assets.progress import Progress
 from lorif_assets.settings import BatchSettings
 from lorif_assets.stored_factors import StoredFactors
 from lorif_assets.stored_preconditioners import StoredPreconditioners
-from resources.lake import Lake
+from resources.lake import FactorFile, Lake
 
 if TYPE_CHECKING:
     import torch
 
     from lorif_assets.attribution.scoring import Queries, ScoreExtremes, ScoreMoments
     from lorif_assets.corpus.tokenization import TokenizedExample
+    from lorif_assets.score_averaging import EarlierCheckpoint
     from lorif_assets.score_merging import FullScan
 
 HIGHEST, LOWEST, EVERY = "highest", "lowest", "all"
@@ -159,6 +160,7 @@ def score_queries(
     batch: BatchSettings,
     progress: Progress,
     last: "FullScan | None" = None,
+    earlier: "Sequence[EarlierCheckpoint]" = (),
 ) -> QueryScores:
     """Score every stored example for every query.
 
@@ -172,6 +174,7 @@ def score_queries(
         batch: sizes of batches of queries and of blocks of factors.
         progress: told of every block.
         last: under the recipe `added_data = "merged"`, the last full scan of the same queries, weights and recipe.
+        earlier: checkpoints whose scores are averaged with these; the losses stay those of `attributed`.
 
     Raises:
         MismatchError: the factors were projected otherwise than the queries would be.
@@ -180,6 +183,7 @@ def score_queries(
     import torch
 
     from lorif_assets.attribution.scoring import block_scores
+    from lorif_assets.score_averaging import averaged, shard_scores
     from lorif_assets.score_merging import chosen_scan, full_scan_of, whole_scan
 
     if stored.projection != attributed.projection:
@@ -205,12 +209,20 @@ def score_queries(
             device=device,
         )
     )
+
+    def scored(file: FactorFile) -> Iterator[torch.Tensor]:
+        if earlier:
+            own = shard_scores(stored, ready.by_layer, lake, file, batch.scan_rows, device)
+            yield averaged(own, (one.shard_scores(lake, file.shard, batch.scan_rows, device) for one in earlier))
+            return
+        for block in stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, [file]):
+            yield block_scores(ready.by_layer, block)
+
     extremes, moments = scan.extremes, scan.moments
     every: list[torch.Tensor] = []
     for file in scan.files:
         position = stored.first_positions[file.shard]
-        for block in stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, [file]):
-            scores = block_scores(ready.by_layer, block)
+        for scores in scored(file):
             extremes = extremes.update(scores, position)
             moments = moments.update(scores)
             position += scores.shape[1]

@@ -121,6 +121,7 @@ def ready_partitions(staleness: Staleness) -> Iterator[tuple[str, StalePartition
     )
     if staleness.settings.recipe.recall == "influcoder":
         waiting |= unembedded
+    waiting |= staleness.averaged_with_any(waiting)
     scores = staleness.query_scores()
     yield (
         "query_scores",

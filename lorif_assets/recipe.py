@@ -25,6 +25,7 @@ _EKFAC_FACTOR_FIELDS = ("bytes_per_example", "kfac_labels", "kfac_examples", "wh
 _EKFAC_PRECONDITIONER_FIELDS = ("fisher_damping",)
 _EKFAC_SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
+_AVERAGING_FIELDS = ("averaged_checkpoints",)
 
 
 class Recipe(BaseModel):
@@ -117,6 +118,12 @@ class Recipe(BaseModel):
         description="Largest relative change of a query's probe scores, a common factor apart, that allows merging.",
     )
 
+    averaged_checkpoints: int = Field(
+        1,
+        ge=1,
+        description="Checkpoints whose scores are averaged: the one asked about and the active ones before it. More than "
+        "one needs `active.checkpoints` other than newest.",
+    )
     recall: Literal["none", "influcoder"] = Field(
         "none",
         description="What proposes the examples that are scored: none, so that all are; or Influcoder's encoder, which "
@@ -145,6 +152,15 @@ class Recipe(BaseModel):
         if self.recall != "none" and self.top_k == "all":
             raise ValueError(
                 '`recall` scores proposals only, `top_k = "all"` asks for every score: choose one of the two'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _averages_are_of_full_scans(self) -> Self:
+        if self.averaged_checkpoints > 1 and (self.recall != "none" or self.added_data == "merged"):
+            raise ValueError(
+                "`averaged_checkpoints` above 1 scores every example at every checkpoint: leave `recall` at none and "
+                "`added_data` at exact"
             )
         return self
 
@@ -196,7 +212,8 @@ class Recipe(BaseModel):
         """The fields that the scores depend on; the others belong to the other curvature."""
         fields = _SCORE_FIELDS if self.curvature == "svd" else _EKFAC_SCORE_FIELDS
         recall = _RECALL_FIELDS if self.recall != "none" else ()
-        return self._factor_fields + self._preconditioner_fields + fields + recall
+        averaging = _AVERAGING_FIELDS if self.averaged_checkpoints > 1 else ()
+        return self._factor_fields + self._preconditioner_fields + fields + recall + averaging
 
     @property
     def _factor_fields(self) -> tuple[str, ...]:

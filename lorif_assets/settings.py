@@ -202,6 +202,15 @@ class Settings(BaseSettings):
             raise ValueError('`recipe.recall = "influcoder"` needs the encoder: set `influcoder.enabled = true`')
         return self
 
+    @model_validator(mode="after")
+    def _averaged_checkpoints_are_kept_up(self) -> Self:
+        if self.recipe.averaged_checkpoints > 1 and self.active.checkpoints == "newest":
+            raise ValueError(
+                "`recipe.averaged_checkpoints` above 1 needs earlier checkpoints whose factors follow the data: set "
+                '`active.checkpoints` to "all", or to names'
+            )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -4,7 +4,7 @@ This is decided by level, not by events: it gives the same answer after a missed
 killed run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorif_assets.attributed_model import CheckpointRecord, checkpoint_record
@@ -21,13 +21,13 @@ from lorif_assets.influcoder_staleness import (
     recall_curves_out_of_date,
     targets_out_of_date,
 )
-from lorif_assets.layer_curvature import refined_bases
 from lorif_assets.query_files import query_source, source_version
 from lorif_assets.settings import Settings
 from lorif_assets.stale_partitions import Stale, StalePartitions, differing
+from lorif_assets.stored_attribution import averaged_together, current_score_versions
 from lorif_assets.stored_factors import stored_factor_versions
 from lorif_assets.stored_preconditioners import preconditioner_table
-from lorif_assets.versions import factor_version, preconditioner_version, recalled_version, score_version
+from lorif_assets.versions import factor_version, preconditioner_version, recalled_version
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import (
@@ -202,6 +202,14 @@ class Staleness:
         }
         return differing(wanted, stored, "the scores of a checkpoint changed")
 
+    def averaged_with_any(self, checkpoints: Collection[str]) -> set[str]:
+        """Return the active checkpoints whose scores are averaged with those of some of these."""
+        return {
+            record.name
+            for record in self._records()
+            if any(one.name in checkpoints for one in averaged_together(self.settings, self.lake, record))
+        }
+
     def _records(self) -> Sequence[CheckpointRecord]:
         """Return the recorded active checkpoints; an unrecorded one is missing in `checkpoints` and stops there."""
         records = []
@@ -230,12 +238,11 @@ class Staleness:
     def _full_scores(self) -> Mapping[str, str]:
         """Return the versions of scores that do not depend on an encoder."""
         hashes, queries = self._shard_hashes(), self._stored(QUERY_EXAMPLES, "query_set", "query_set_hash")
+        active = {name: queries[name] for name in self.active_query_sets if name in queries}
         return {
-            f"{record.name}|{query_set}": score_version(self.settings.recipe, record, hashes, queries[query_set], bases)
+            f"{record.name}|{query_set}": version
             for record in self._records()
-            for bases in [refined_bases(self.lake, record.name)]
-            for query_set in self.active_query_sets
-            if query_set in queries
+            for query_set, version in current_score_versions(self.settings, self.lake, record, hashes, active).items()
         }
 
     def _stored(self, schema: TableSchema, key: str, value: str) -> Mapping[str, str]:

@@ -47,6 +47,11 @@ def score_version(
     return content_hash([*parts, refined] if refined else parts)
 
 
+def averaged_version(versions: Sequence[str]) -> str:
+    """Return the version of scores averaged over checkpoints, from each one's; the last is the checkpoint asked about."""
+    return versions[0] if len(versions) == 1 else content_hash(list(versions))
+
+
 def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:
     """Return the version of linear datamodeling scores."""
     return content_hash([scores, ground_truth, evaluation.bootstrap])

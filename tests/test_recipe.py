@@ -32,6 +32,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "added_data": ("merged", "scores"),
     "merge_tolerance": (0.1, "scores"),
     "recall": ("influcoder", "scores"),
+    "averaged_checkpoints": (2, "scores"),
 }
 # Fields of the cascade: without it they change nothing.
 RECALL_FIELDS: dict[str, tuple[Any, str]] = {"candidates": (10, "scores"), "recall_agreement": (0.5, "scores")}

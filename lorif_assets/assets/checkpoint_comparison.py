@@ -37,7 +37,7 @@ def checkpoint_comparison(
 
     commits = PartitionCommits(context)
     for query_set in context.partition_keys:
-        content = assemble(lake, query_set, settings.recipe, {"dagster run": context.run_id})
+        content = assemble(lake, query_set, settings, {"dagster run": context.run_id})
         page = render(content)
         where = lake.write_file(f"reports/comparison/{query_set}.html", page.encode())
         stored = lake.read(CHECKPOINT_COMPARISONS, ["to_checkpoint", "computed_from"], query_set=query_set)

@@ -49,7 +49,8 @@ def method_scores(
         if any(missing.values()):
             with devices.lease() as device:
                 attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
-                inputs = MethodInputs.load(settings, lake, attributed, [name for name in query_sets if missing[name]])
+                incomplete = [name for name in query_sets if missing[name]]
+                inputs = MethodInputs.load(settings, lake, model_checkpoints, attributed, incomplete)
                 figures |= {"queries": len(inputs.queries.ids), "examples": len(inputs.examples.ids)}
                 for method, scores in score_methods(inputs, missing):
                     context.log.info(f"{name}: {method} scored in {scores.query_seconds:.1f} s")

@@ -20,9 +20,8 @@ from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.progress import Progress
 from lorif_assets.query_scoring import LOWEST, QueryScores, extremes_kept, score_queries
 from lorif_assets.settings import Settings
-from lorif_assets.stored_factors import stored_factors
-from lorif_assets.stored_preconditioners import stored_preconditioners
-from lorif_assets.versions import recalled_version, score_version
+from lorif_assets.stored_attribution import StoredAttribution, averaged_together
+from lorif_assets.versions import averaged_version, recalled_version
 from resources.devices import Devices
 from resources.lake import Lake
 from resources.models import Checkpoints
@@ -55,16 +54,20 @@ def query_scores(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Proponents and opponents of every query of a set at one checkpoint, best first.
 
-    With `recipe.recall = "influcoder"` they are chosen by `influence_embeddings`, which is no declared dependency: without,
-    new embeddings would make scores look stale.
+    With `recipe.recall = "influcoder"` they are chosen by `influence_embeddings`, and with `recipe.averaged_checkpoints`
+    scores are averaged with those of earlier checkpoints. Neither is a declared dependency: without these settings, new
+    embeddings or another checkpoint's factors would make scores look stale.
     """
+    from lorif_assets.score_averaging import earlier_checkpoints
     from lorif_assets.score_merging import keep_full_scan, last_full_scan, scan_version
 
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
-        stored = stored_factors(lake, record, settings.recipe)
-        preconditioners = stored_preconditioners(lake, record, settings.recipe, stored)
+        *before, attribution = (
+            StoredAttribution.of(lake, one, settings.recipe) for one in averaged_together(settings, lake, record)
+        )
+        stored, preconditioners = attribution.factors, attribution.preconditioners
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(query_sets.values())[:4_000]}
         with (
             devices.lease() as device,
@@ -82,12 +85,9 @@ def query_scores(
                 if not tokenized.examples:
                     reasons = tokenized.rejected["reason"].to_pylist()
                     raise SourceError(f"no query of the set {query_set!r} can be used; the first: {reasons[0]}")
-                version = score_version(
-                    settings.recipe,
-                    record,
-                    stored.shard_hashes,
-                    queries["query_set_hash"][0],
-                    preconditioners.refined_bases,
+                query_set_hash = queries["query_set_hash"][0]
+                version = averaged_version(
+                    [one.score_version(settings.recipe, query_set_hash) for one in (*before, attribution)]
                 )
                 recalled = None
                 if settings.recipe.recall == "influcoder":
@@ -100,7 +100,7 @@ def query_scores(
                 if recalled and recalled.scores:
                     scored, rate = recalled.scores, recalled.rate
                 else:
-                    scan_key = scan_version(settings.recipe, stored, queries["query_set_hash"][0])
+                    scan_key = scan_version(settings.recipe, stored, query_set_hash)
                     with Progress(context.log, f"{name} {query_set}", stored.n_examples, "examples") as progress:
                         scored = score_queries(
                             attributed,
@@ -112,6 +112,15 @@ def query_scores(
                             batch=settings.batch,
                             progress=progress,
                             last=last_full_scan(lake, name, query_set, scan_key, extremes_kept(settings.recipe.top_k)),
+                            earlier=earlier_checkpoints(
+                                attributed,
+                                stored,
+                                before,
+                                tokenized.examples,
+                                lake,
+                                model_checkpoints,
+                                settings.batch,
+                            ),
                         )
                     rate = progress.rate
                     if scored.full_scan:
@@ -139,6 +148,7 @@ def query_scores(
                         "examples_scanned": scored.examples_scanned,
                         "scan": scored.scan,
                         "examples_per_second": round(rate, 1),
+                        **({"averaged_with": [one.record.name for one in before]} if before else {}),
                         **(recalled.metadata if recalled else {}),
                         **figures,
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores)),

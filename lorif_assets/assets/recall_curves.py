@@ -22,9 +22,10 @@ from lorif_assets.cascade import encoder_similarities, exact_scores, likely_prop
 from lorif_assets.errors import MismatchError
 from lorif_assets.query_scoring import preconditioned_queries
 from lorif_assets.settings import Settings
+from lorif_assets.stored_attribution import current_score_versions
 from lorif_assets.stored_factors import stored_factors
 from lorif_assets.stored_preconditioners import stored_preconditioners
-from lorif_assets.versions import recalled_version, score_version
+from lorif_assets.versions import recalled_version
 from resources.devices import Devices
 from resources.factor_row_groups import scan_bytes
 from resources.lake import Lake
@@ -112,13 +113,8 @@ def recall_curves(
                         for k in _LEADING
                         if k <= n
                     ]
-                scores = score_version(
-                    settings.recipe,
-                    record,
-                    stored.shard_hashes,
-                    queries["query_set_hash"][0],
-                    preconditioners.refined_bases,
-                )
+                wanted = {query_set: queries["query_set_hash"][0]}
+                scores = current_score_versions(settings, lake, record, stored.shard_hashes, wanted)[query_set]
                 version = recalled_version(scores, encoder.encoder_hash)
                 constants = {
                     "checkpoint": name,

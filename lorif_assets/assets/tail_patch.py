@@ -53,7 +53,7 @@ def tail_patch(
             scored = read_evaluated_scores(lake, name, query_set, method_versions(settings, lake, record, query_set))
             with devices.lease() as device:
                 attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
-                inputs = MethodInputs.load(settings, lake, attributed, [query_set])
+                inputs = MethodInputs.load(settings, lake, model_checkpoints, attributed, [query_set])
                 rows = [scored.query_ids.index(query_id) for query_id in inputs.queries.ids]
                 first = {
                     method: np.argsort(-scores[rows], axis=1, kind="stable")[:, : evaluation.tail_patch_k]

@@ -13,18 +13,20 @@ from lorif_assets.comparison.content import DEPTH, ComparisonContent, Example, P
 from lorif_assets.comparison.participants import Participants, ScoredCheckpoint, participants
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder_staleness import encoder_weights
-from lorif_assets.layer_curvature import refined_bases
 from lorif_assets.passages import passage_metadata, passage_text, passages
 from lorif_assets.query_scoring import LOWEST
 from lorif_assets.recipe import Recipe
-from lorif_assets.versions import recalled_version, score_version
+from lorif_assets.settings import Settings
+from lorif_assets.stored_attribution import current_score_versions
+from lorif_assets.versions import recalled_version
 from resources.lake import Lake
 from resources.schemas import CHECKPOINT_COMPARISONS, QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, TRAINING_EXAMPLES
 
 
-def assemble(lake: Lake, query_set: str, recipe: Recipe, provenance: Mapping[str, str]) -> ComparisonContent:
+def assemble(lake: Lake, query_set: str, settings: Settings, provenance: Mapping[str, str]) -> ComparisonContent:
     """Return what there is to say of a query set's scores at neighbouring checkpoints."""
     # Versions are read before scores: scores that change meanwhile make the comparison stale, not wrong for good.
+    recipe = settings.recipe
     compared = participants(lake, [query_set], recipe)[query_set]
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
     standings = [_standings(lake, checkpoint, query_set) for checkpoint in compared.checkpoints]
@@ -38,7 +40,7 @@ def assemble(lake: Lake, query_set: str, recipe: Recipe, provenance: Mapping[str
     return ComparisonContent(
         query_set=query_set,
         compared=compared,
-        outdated=tuple(_outdated(lake, compared, queries, recipe)),
+        outdated=tuple(_outdated(settings, lake, query_set, compared, queries)),
         queries=histories,
         passages=_moved_passages(lake, histories),
         created=datetime.now(UTC),
@@ -102,19 +104,20 @@ def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[St
     )
 
 
-def _outdated(lake: Lake, compared: Participants, queries: pl.DataFrame, recipe: Recipe) -> list[str]:
+def _outdated(
+    settings: Settings, lake: Lake, query_set: str, compared: Participants, queries: pl.DataFrame
+) -> list[str]:
     """Return the checkpoints whose scores would come out otherwise if they were computed now."""
     shard_hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
-    query_hash = next(iter(queries["query_set_hash"]), "")
+    query_hashes = {query_set: next(iter(queries["query_set_hash"]), "")}
 
     def current_version(checkpoint: ScoredCheckpoint) -> str | None:
         try:
-            record = checkpoint_record(lake, checkpoint.name, recipe)
+            record = checkpoint_record(lake, checkpoint.name, settings.recipe)
         except MismatchError:
             return None
-        bases = refined_bases(lake, checkpoint.name)
-        version = score_version(recipe, record, shard_hashes, query_hash, bases)
-        if recipe.recall == "none":
+        version = current_score_versions(settings, lake, record, shard_hashes, query_hashes)[query_set]
+        if settings.recipe.recall == "none":
             return version
         return recalled_version(version, encoder_weights(lake, [record]).get(record.name, ""))
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder_staleness import encoder_weights
-from lorif_assets.layer_curvature import refined_bases
 from lorif_assets.methods.dense import logra_scores, paper_scores
 from lorif_assets.methods.ekfac import ekfac_scores
 from lorif_assets.methods.gradients import gradient_scores
@@ -23,7 +22,8 @@ from lorif_assets.methods.names import MethodName
 from lorif_assets.methods.representations import representation_scores
 from lorif_assets.recipe import content_hash
 from lorif_assets.settings import Settings
-from lorif_assets.versions import ledger_version, score_version
+from lorif_assets.stored_attribution import current_score_versions
+from lorif_assets.versions import ledger_version
 from resources.lake import Lake
 from resources.schemas import EVALUATED_SCORES, METHOD_COSTS, QUERY_EXAMPLES, TRAINING_EXAMPLES
 
@@ -63,7 +63,7 @@ def method_versions(settings: Settings, lake: Lake, record: CheckpointRecord, qu
     queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
     if not queries:
         raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-    lorif = score_version(settings.recipe, record, hashes, queries[0], refined_bases(lake, record.name))
+    lorif = current_score_versions(settings, lake, record, hashes, {query_set: queries[0]})[query_set]
     baseline = [
         _CODE_VERSION,
         settings.recipe.factor_hash,

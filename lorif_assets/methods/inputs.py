@@ -14,6 +14,7 @@ from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.passages import passage_text
 from lorif_assets.settings import Settings
 from resources.lake import Lake
+from resources.models import Checkpoints
 from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
 
 if TYPE_CHECKING:
@@ -43,13 +44,19 @@ class MethodInputs:
 
     settings: Settings
     lake: Lake
+    models: Checkpoints
     attributed: AttributedModel
     query_sets: Mapping[str, Scorable]
     examples: Scorable
 
     @classmethod
     def load(
-        cls, settings: Settings, lake: Lake, attributed: AttributedModel, query_sets: Iterable[str]
+        cls,
+        settings: Settings,
+        lake: Lake,
+        models: Checkpoints,
+        attributed: AttributedModel,
+        query_sets: Iterable[str],
     ) -> "MethodInputs":
         """Read query sets and all training examples.
 
@@ -58,7 +65,7 @@ class MethodInputs:
             SourceError: no query of a set, or no example, can be used with the checkpoint's tokenizer.
         """
         queries = {name: _scorable(lake, attributed, name) for name in query_sets}
-        return cls(settings, lake, attributed, queries, _scorable(lake, attributed, None))
+        return cls(settings, lake, models, attributed, queries, _scorable(lake, attributed, None))
 
     @cached_property
     def queries(self) -> Scorable:

@@ -10,8 +10,8 @@ from lorif_assets.cost_estimate import stored_bytes_per_example
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 from lorif_assets.query_scoring import score_queries
-from lorif_assets.stored_factors import stored_factors
-from lorif_assets.stored_preconditioners import stored_preconditioners
+from lorif_assets.score_averaging import earlier_checkpoints
+from lorif_assets.stored_attribution import StoredAttribution, averaged_together
 
 
 def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
@@ -21,19 +21,24 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         MismatchError: factors, preconditioners and settings do not belong together.
     """
     lake, settings, attributed = inputs.lake, inputs.settings, inputs.attributed
-    stored = stored_factors(lake, attributed.record, settings.recipe)
-    preconditioners = stored_preconditioners(lake, attributed.record, settings.recipe, stored)
+    *before, attribution = (
+        StoredAttribution.of(lake, one, settings.recipe) for one in averaged_together(settings, lake, attributed.record)
+    )
+    stored = attribution.factors
     started = time.monotonic()
     with Progress(logging.getLogger(__name__), "lorif", stored.n_examples, "examples") as progress:
         scored = score_queries(
             attributed,
             inputs.queries.tokenized,
             stored,
-            preconditioners,
+            attribution.preconditioners,
             lake,
             top_k="all",
             batch=settings.batch,
             progress=progress,
+            earlier=earlier_checkpoints(
+                attributed, stored, before, inputs.queries.tokenized, lake, inputs.models, settings.batch
+            ),
         )
     seconds = time.monotonic() - started
     places = {name: at for at, name in enumerate(inputs.examples.ids)}
@@ -42,5 +47,5 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     for row, pairs in enumerate(scored.scores.iter_slices(stored.n_examples)):
         known = pairs.filter(pl.col("example_id").is_in(places.keys()))
         matrix[row, known["example_id"].replace_strict(places).to_numpy()] = known["score"].to_numpy()
-    kept = stored_bytes_per_example(attributed.record, settings.recipe)
+    kept = sum(stored_bytes_per_example(one.record, settings.recipe) for one in (*before, attribution))
     return {"lorif": MethodScores(matrix, kept, None, seconds)}

@@ -32,13 +32,11 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     from lorif_assets.tuning.advice import advise, pareto, store_trials
 
     resources = project_resources(load_settings())
-    settings, lake = resources["settings"], resources["lake"]
+    settings, lake, models = resources["settings"], resources["lake"], resources["model_checkpoints"]
     with resources["devices"].lease() as device:
-        attributed = AttributedModel.load(
-            lake, resources["model_checkpoints"], newest_attributed(resources), settings.recipe, device
-        )
+        attributed = AttributedModel.load(lake, models, newest_attributed(resources), settings.recipe, device)
         allowed = budget or stored_bytes_per_example(attributed.record, settings.recipe)
-        inputs = MethodInputs.load(settings, lake, attributed, evaluated_query_sets(settings, lake))
+        inputs = MethodInputs.load(settings, lake, models, attributed, evaluated_query_sets(settings, lake))
         advice = advise(inputs, allowed, minutes, most_examples)
     store_trials(inputs, advice)
     mean, front = advice.quality.mean, pareto(advice.trials, advice.quality.mean)

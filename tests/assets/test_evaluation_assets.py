@@ -183,10 +183,9 @@ def test_gradient_methods_agree_with_gradients_taken_one_by_one(evaluated):
     from lorif_assets.methods.inputs import MethodInputs
 
     project, scored = evaluated.project, matrices(evaluated)
-    attributed = AttributedModel.load(
-        project.lake, project.resources["model_checkpoints"], NEWEST, project.settings.recipe, torch.device("cpu")
-    )
-    inputs = MethodInputs.load(project.settings, project.lake, attributed, [QUERY_SET])
+    models = project.resources["model_checkpoints"]
+    attributed = AttributedModel.load(project.lake, models, NEWEST, project.settings.recipe, torch.device("cpu"))
+    inputs = MethodInputs.load(project.settings, project.lake, models, attributed, [QUERY_SET])
 
     def flat(examples):
         found = {}

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.recipe import Recipe, content_hash
+from lorif_assets.settings import Settings
 from lorif_assets.versions import score_version
 from resources.lake import Lake
 from resources.schemas import (
@@ -32,6 +33,10 @@ class StoredScores:
 
     lake: Lake
     recipe: Recipe = field(default_factory=Recipe)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(recipe=self.recipe)
 
     @classmethod
     def at(cls, root: Path) -> "StoredScores":

@@ -13,7 +13,7 @@ from tests.comparison.stored_scores import QUERY_SET, SHARD, StoredScores
 
 
 def comparison(store: StoredScores) -> ComparisonContent:
-    return assemble(store.lake, QUERY_SET, store.recipe, {})
+    return assemble(store.lake, QUERY_SET, store.settings, {})
 
 
 def rows(store: StoredScores) -> pl.DataFrame:

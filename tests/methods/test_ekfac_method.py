@@ -25,7 +25,7 @@ def inputs(tiny_project):
     settings, lake = tiny_project.settings, tiny_project.lake
     models = tiny_project.resources["model_checkpoints"]
     attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, torch.device("cpu"))
-    return MethodInputs.load(settings, lake, attributed, [QUERY_SET])
+    return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
 
 
 def own_scores(inputs, settings):

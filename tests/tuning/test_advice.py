@@ -39,7 +39,7 @@ def inputs_of(project):
     settings, lake = project.settings, project.lake
     models = project.resources["model_checkpoints"]
     attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, torch.device("cpu"))
-    return MethodInputs.load(settings, lake, attributed, [QUERY_SET])
+    return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
 
 
 def test_the_recipe_of_now_is_tried_first_and_only_once():
