@@ -67,12 +67,12 @@ def factor_rows(
             left = positions
             while left:
                 tokens = attributed.batch(examples, left)
-                sink = factors.start_batch(left)
-                losses[left] = collector.stream(tokens, sink, batch.gradient_numbers).float().cpu()
-                sound = factors.sound & losses[left].isfinite()
-                finite[left] = sound
+                sink = factors.start_batch(len(left))
+                found = collector.stream(tokens, sink, batch.gradient_numbers).float()
+                sound = (factors.sound & found.isfinite()).cpu()
+                losses[left], finite[left] = found.cpu(), sound
                 if not bases or bool(sound.all()):
-                    factors.finish_batch()
+                    factors.finish_batch(left)
                     break
                 # Sums of squares hold for whole batches: once more, without the examples that are set aside.
                 left = [position for position, is_sound in zip(left, sound.tolist(), strict=True) if is_sound]
@@ -119,43 +119,54 @@ class _EncodedFactors:
         self._codec = FactorCodec(recipe.factor_dtype)
         self._bases = bases
         self._ranks = record.frozen.ranks if record.frozen else dict.fromkeys(record.layer_shapes, recipe.rank)
-        self.encoded = {
-            layer: torch.empty(n_examples, factor_bytes(self._codec, d1, d2, self._ranks[layer]), dtype=torch.uint8)
+        self._widths = {
+            layer: factor_bytes(self._codec, d1, d2, self._ranks[layer])
             for layer, (d1, d2) in record.layer_shapes.items()
         }
-        self.squares = {
-            layer: torch.zeros(record.layer_shapes[layer], dtype=torch.float64, device=attributed.device)
-            for layer in bases
+        self._device = attributed.device
+        self.encoded = {
+            layer: torch.empty(n_examples, width, dtype=torch.uint8) for layer, width in self._widths.items()
         }
-        self.sound = torch.empty(0, dtype=torch.bool)
-        self._of_batch: dict[str, torch.Tensor] = {}
+        self.squares = {
+            layer: torch.zeros(record.layer_shapes[layer], dtype=torch.float64, device=self._device) for layer in bases
+        }
+        self.sound = torch.empty(0, dtype=torch.bool, device=self._device)
+        self._squares_of_batch: dict[str, torch.Tensor] = {}
+        self._encoded_of_batch: dict[str, torch.Tensor] = {}
 
-    def start_batch(self, positions: Sequence[int]) -> "GradientSink":
-        """Return the sink of the gradients of the examples at these positions."""
+    def start_batch(self, n: int) -> "GradientSink":
+        """Return the sink of the gradients of n examples; what it makes stays on the device until the batch is finished."""
         import torch
 
         from lorif_assets.attribution.factor_codec import encode
         from lorif_assets.attribution.low_rank import low_rank_factors
 
-        self.sound, self._of_batch = torch.ones(len(positions), dtype=torch.bool), {}
+        self.sound = torch.ones(n, dtype=torch.bool, device=self._device)
+        self._squares_of_batch = {}
+        self._encoded_of_batch = {
+            layer: torch.empty(n, width, dtype=torch.uint8, device=self._device)
+            for layer, width in self._widths.items()
+        }
 
         def sink(layer: str, rows: slice, gradients: torch.Tensor) -> None:
-            self.sound[rows] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
+            self.sound[rows] &= gradients.isfinite().all(dim=2).all(dim=1)
             # An example that is not finite is set aside; it must not spoil the batch it is factorised in.
             gradients = gradients.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
             if layer in self._bases:
                 gradients = self._bases[layer].rotate(gradients)
-                squares = gradients.square().sum(dim=0)
-                self._of_batch[layer] = self._of_batch[layer] + squares if layer in self._of_batch else squares
+                squares, sums = gradients.square().sum(dim=0), self._squares_of_batch
+                sums[layer] = sums[layer] + squares if layer in sums else squares
                 gradients *= self._bases[layer].scale
             factors = low_rank_factors(gradients, self._ranks[layer])
-            self.encoded[layer][positions[rows]] = encode(factors, self._codec).cpu()
+            self._encoded_of_batch[layer][rows] = encode(factors, self._codec)
 
         return sink
 
-    def finish_batch(self) -> None:
-        """Count the batch's squares: all of its examples are sound."""
-        for layer, squares in self._of_batch.items():
+    def finish_batch(self, positions: Sequence[int]) -> None:
+        """Keep the batch's factors at these positions, and count its squares: with bases, all of its examples are sound."""
+        for layer, encoded in self._encoded_of_batch.items():
+            self.encoded[layer][positions] = encoded.cpu()
+        for layer, squares in self._squares_of_batch.items():
             self.squares[layer] += squares
 
 

@@ -1,8 +1,10 @@
 """Gradient factors: one forward and backward pass per example, kept as rank-c factors of its projected gradients."""
 
+import logging
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -19,11 +21,14 @@ from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.corpus.rejected import rejected_table
+from lorif_assets.corpus.tokenization import TokenizedShard
 from lorif_assets.errors import LorifError, MismatchError, SourceError
-from lorif_assets.factor_rows import factor_rows
+from lorif_assets.factor_rows import ShardFactors, factor_rows
 from lorif_assets.layer_fisher import write_shard_squares
 from lorif_assets.progress import Progress
+from lorif_assets.recipe import Recipe
 from lorif_assets.settings import BatchSettings, Settings
+from lorif_assets.shard_pipeline import overlapped
 from lorif_assets.stored_factors import stored_factor_versions
 from lorif_assets.versions import factor_version
 from resources.devices import Devices
@@ -70,8 +75,8 @@ def gradient_factors(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Rank-c factors of every example's gradient in every tracked layer; with EK-FAC, of the whitened gradient.
 
-    A run of many shards loads each checkpoint once, commits each shard as it is finished, and leaves out those that are
-    there already: a killed run goes on where it stopped.
+    A run of many shards loads each checkpoint once, reads the next shard and writes the last while one is computed,
+    commits each as it is written, and leaves out those that are there already: a killed run goes on where it stopped.
     """
     commits = PartitionCommits(context)
     for name, shards in partitions.by_checkpoint(context.partition_keys, partitions.SHARD).items():
@@ -96,18 +101,16 @@ def gradient_factors(
             attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
             frozen = record.frozen
             bases = {layer: frozen.load(lake, layer, device) for layer in record.layer_shapes} if frozen else {}
+            work = _ShardWork(context.log, settings.recipe, lake, attributed, bases, settings.batch)
             failed: dict[str, Exception] = {}
-            batch = settings.batch
-            for index, shard in enumerate(to_do):
+            for index, (shard, written) in enumerate(overlapped(to_do, work.read, work.compute, work.write)):
                 try:
-                    version, metadata = _materialize_shard(context, settings, batch, lake, attributed, bases, shard)
+                    version, metadata = written.result()
                 except (LorifError, RuntimeError) as error:
                     # One bad shard must not keep the others from being computed.
                     context.log.exception(f"{shards[shard]} failed; going on with the next shard")
                     failed[shards[shard]] = error
                     continue
-                # What did not fit in one shard would not fit in the next.
-                batch = batch.model_copy(update={"tokens": metadata["batch_tokens"]})
                 _track(run, metadata, index)
                 yield from commits.commit(shards[shard], version, metadata)
             if failed:
@@ -122,67 +125,94 @@ def _shard_hash(lake: Lake, shard: str) -> str:
     return str(hashes[0])
 
 
-def _materialize_shard(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    batch: BatchSettings,
-    lake: Lake,
-    attributed: AttributedModel,
-    bases: "Mapping[str, KfacBases]",
-    shard: str,
-) -> tuple[str, dict[str, Any]]:
-    """Compute and store one shard, and return the data version of what was read, and the metadata."""
-    examples = lake.read(TRAINING_EXAMPLES, shard=shard).sort("row")
-    tokenized = attributed.tokenized(examples.to_arrow())
-    if not tokenized.examples:
-        reasons = tokenized.rejected["reason"].to_pylist()
-        raise SourceError(f"no example of the shard {shard!r} can be used with this tokenizer; the first: {reasons[0]}")
-    started = time.monotonic()
-    tokens = sum(len(example.input_ids) for example in tokenized.examples)
-    with Progress(context.log, f"{attributed.record.name} {shard}", tokens, "tok") as progress:
-        factors = factor_rows(attributed, tokenized.examples, bases, batch, progress)
-    seconds = time.monotonic() - started
-    record, shard_hash = attributed.record, str(examples["shard_hash"][0])
-    rejected = pa.concat_tables([tokenized.rejected, rejected_table(factors.not_finite)])
-    fisher = f"fisher_sums/{record.name}/{uuid.uuid4().hex}" if bases else ""
-    for layer, squares in factors.squares.items():
-        write_shard_squares(lake, fisher, layer, squares)
-    constants = {
-        "checkpoint": record.name,
-        "shard": shard,
-        "recipe_hash": settings.recipe.factor_hash,
-        "weights_hash": record.weights_hash,
-        "tokenizer_hash": record.tokenizer_hash,
-        "projection": attributed.projection,
-        "shard_hash": shard_hash,
-        "factor_codec": settings.recipe.factor_dtype,
-        "bases": record.bases,
-        "fisher": fisher,
-    }
-    replace_rejected(lake, "gradient_factors", f"{record.name}|{shard}", rejected)
-    rows = with_constants(factors.rows, constants)
-    lake.replace(GRADIENT_FACTORS, {"checkpoint": record.name, "shard": shard}, rows)
-    factor_bytes = sum(pc.sum(pc.binary_length(rows[layer])).as_py() for layer in record.layer_shapes)
-    metadata = {
-        "dagster/row_count": rows.num_rows,
-        "rejected_rows": rejected.num_rows,
-        "truncated_examples": tokenized.n_truncated,
-        "tokens": tokens,
-        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
-        "batch_tokens": factors.batch_tokens,
-        "seconds": round(seconds, 3),
-        "bytes": factor_bytes,
-        "bytes_per_example": round(factor_bytes / rows.num_rows, 1),
-        "mean_loss_per_token": float(
-            np.sum(rows["loss"].to_numpy()) / max(np.sum(rows["n_target_tokens"].to_numpy()), 1)
-        ),
-        "device": str(attributed.device),
-        "projection": attributed.projection,
-        "layers": dg.MetadataValue.table(
-            [dg.TableRecord({"layer": name, "d1": d1, "d2": d2}) for name, (d1, d2) in record.layer_shapes.items()]
-        ),
-    }
-    return factor_version(settings.recipe, record, shard_hash), metadata
+@dataclass(frozen=True)
+class _ReadShard:
+    shard: str
+    shard_hash: str
+    tokenized: TokenizedShard
+
+
+@dataclass(frozen=True)
+class _ComputedShard:
+    read: _ReadShard
+    factors: ShardFactors
+    seconds: float
+
+
+@dataclass
+class _ShardWork:
+    """What is done for each shard of one checkpoint."""
+
+    log: logging.Logger
+    recipe: Recipe
+    lake: Lake
+    attributed: AttributedModel
+    bases: "Mapping[str, KfacBases]"
+    batch: BatchSettings
+    """Budgets of the next shard: what did not fit in one would not fit in the next."""
+
+    def read(self, shard: str) -> _ReadShard:
+        examples = self.lake.read(TRAINING_EXAMPLES, shard=shard).sort("row")
+        tokenized = self.attributed.tokenized(examples.to_arrow())
+        if not tokenized.examples:
+            reasons = tokenized.rejected["reason"].to_pylist()
+            raise SourceError(
+                f"no example of the shard {shard!r} can be used with this tokenizer; the first: {reasons[0]}"
+            )
+        return _ReadShard(shard, str(examples["shard_hash"][0]), tokenized)
+
+    def compute(self, read: _ReadShard) -> _ComputedShard:
+        started, examples = time.monotonic(), read.tokenized.examples
+        tokens = sum(len(example.input_ids) for example in examples)
+        with Progress(self.log, f"{self.attributed.record.name} {read.shard}", tokens, "tok") as progress:
+            factors = factor_rows(self.attributed, examples, self.bases, self.batch, progress)
+        self.batch = self.batch.model_copy(update={"tokens": factors.batch_tokens})
+        return _ComputedShard(read, factors, time.monotonic() - started)
+
+    def write(self, computed: _ComputedShard) -> tuple[str, dict[str, Any]]:
+        """Store a shard, and return its data version and metadata."""
+        read, factors, record = computed.read, computed.factors, self.attributed.record
+        tokens = sum(len(example.input_ids) for example in read.tokenized.examples)
+        rejected = pa.concat_tables([read.tokenized.rejected, rejected_table(factors.not_finite)])
+        fisher = f"fisher_sums/{record.name}/{uuid.uuid4().hex}" if self.bases else ""
+        for layer, squares in factors.squares.items():
+            write_shard_squares(self.lake, fisher, layer, squares)
+        constants = {
+            "checkpoint": record.name,
+            "shard": read.shard,
+            "recipe_hash": self.recipe.factor_hash,
+            "weights_hash": record.weights_hash,
+            "tokenizer_hash": record.tokenizer_hash,
+            "projection": self.attributed.projection,
+            "shard_hash": read.shard_hash,
+            "factor_codec": self.recipe.factor_dtype,
+            "bases": record.bases,
+            "fisher": fisher,
+        }
+        replace_rejected(self.lake, "gradient_factors", f"{record.name}|{read.shard}", rejected)
+        rows = with_constants(factors.rows, constants)
+        self.lake.replace(GRADIENT_FACTORS, {"checkpoint": record.name, "shard": read.shard}, rows)
+        factor_bytes = sum(pc.sum(pc.binary_length(rows[layer])).as_py() for layer in record.layer_shapes)
+        metadata = {
+            "dagster/row_count": rows.num_rows,
+            "rejected_rows": rejected.num_rows,
+            "truncated_examples": read.tokenized.n_truncated,
+            "tokens": tokens,
+            "tokens_per_second": round(tokens / max(computed.seconds, 1e-9), 1),
+            "batch_tokens": factors.batch_tokens,
+            "seconds": round(computed.seconds, 3),
+            "bytes": factor_bytes,
+            "bytes_per_example": round(factor_bytes / rows.num_rows, 1),
+            "mean_loss_per_token": float(
+                np.sum(rows["loss"].to_numpy()) / max(np.sum(rows["n_target_tokens"].to_numpy()), 1)
+            ),
+            "device": str(self.attributed.device),
+            "projection": self.attributed.projection,
+            "layers": dg.MetadataValue.table(
+                [dg.TableRecord({"layer": name, "d1": d1, "d2": d2}) for name, (d1, d2) in record.layer_shapes.items()]
+            ),
+        }
+        return factor_version(self.recipe, record, read.shard_hash), metadata
 
 
 def _track(run: TrackedRun | None, metadata: Mapping[str, Any], step: int) -> None:

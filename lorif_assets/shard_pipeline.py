@@ -1,0 +1,72 @@
+"""Shards one after the other: while one is computed, the next is read and the last is written."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from lorif_assets.errors import LorifError
+
+_Read = TypeVar("_Read")
+_Computed = TypeVar("_Computed")
+_Written = TypeVar("_Written")
+
+
+def overlapped(
+    shards: Sequence[str],
+    read: Callable[[str], _Read],
+    compute: Callable[[_Read], _Computed],
+    write: Callable[[_Computed], _Written],
+) -> Iterator[tuple[str, "Future[_Written]"]]:
+    """Yield each shard with what writing it returned, or the `LorifError` or `RuntimeError` that stopped it.
+
+    Three shards at most are in memory. Where the computation of one is interrupted, or ends in any other error, the shard
+    before it is still written and yielded first.
+
+    Args:
+        shards: their names.
+        read: from a shard's name to what is computed from; runs in a thread of its own.
+        compute: from that to what is stored; runs in the caller's thread.
+        write: stores it; runs in a thread of its own.
+    """
+    last: tuple[str, Future[_Written]] | None = None
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        for shard, reading in _one_ahead(reader, read, shards):
+            try:
+                outcome = _writing(writer, write, compute(reading.result()), last)
+            except (LorifError, RuntimeError) as error:
+                outcome = Future()
+                outcome.set_exception(error)
+            except BaseException:
+                if last:
+                    yield last
+                raise
+            if last:
+                yield last
+            last = shard, outcome
+        if last:
+            yield last
+
+
+def _one_ahead(
+    reader: ThreadPoolExecutor, read: Callable[[str], _Read], shards: Sequence[str]
+) -> Iterator[tuple[str, "Future[_Read]"]]:
+    """Yield each shard's reading, the next one's being under way."""
+    ahead: deque[tuple[str, Future[_Read]]] = deque()
+    for shard in shards:
+        ahead.append((shard, reader.submit(read, shard)))
+        if len(ahead) > 1:
+            yield ahead.popleft()
+    yield from ahead
+
+
+def _writing(
+    writer: ThreadPoolExecutor,
+    write: Callable[[_Computed], _Written],
+    computed: _Computed,
+    last: "tuple[str, Future[_Written]] | None",
+) -> "Future[_Written]":
+    """Start a write as soon as the last one is done: a slow store holds the computation up, and no memory."""
+    if last:
+        last[1].exception()
+    return writer.submit(write, computed)
