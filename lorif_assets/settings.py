@@ -105,10 +105,21 @@ class BatchSettings(_Section):
         description="MiB of dense gradients of one layer at a time; a wide layer without projection has 9 MiB per example.",
     )
 
+    query_mib: int = Field(
+        2_048,
+        ge=1,
+        description="MiB of preconditioned queries of one scan, of all query sets together; more queries take more scans.",
+    )
+
     @property
     def gradient_numbers(self) -> int:
         """FP32 numbers of the dense gradients that are held at a time."""
         return self.gradient_mib * (1 << 20) // 4
+
+    @property
+    def query_numbers(self) -> int:
+        """FP32 numbers of the preconditioned queries that are held at a time."""
+        return self.query_mib * (1 << 20) // 4
 
 
 class CurvatureSettings(_Section):

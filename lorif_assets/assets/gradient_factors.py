@@ -21,7 +21,6 @@ from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.corpus.rejected import rejected_table
-from lorif_assets.corpus.tokenization import TokenizedShard
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.factor_rows import ShardFactors, factor_rows
 from lorif_assets.layer_fisher import write_shard_squares
@@ -39,6 +38,7 @@ from resources.tracking import TrackedRun, Tracking
 
 if TYPE_CHECKING:
     from lorif_assets.attribution.kfac import KfacBases
+    from lorif_assets.corpus.tokenization import TokenizedShard
 
 
 class FactorConfig(dg.Config):
@@ -129,7 +129,7 @@ def _shard_hash(lake: Lake, shard: str) -> str:
 class _ReadShard:
     shard: str
     shard_hash: str
-    tokenized: TokenizedShard
+    tokenized: "TokenizedShard"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,144 @@
+"""Query sets scored at one checkpoint: in scans of as many sets as memory holds, or set by set where that saves work."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from lorif_assets.attributed_model import AttributedModel
+from lorif_assets.cascade import recalled_scores
+from lorif_assets.errors import MismatchError
+from lorif_assets.progress import Progress
+from lorif_assets.query_scoring import QueryScores, extremes_kept, score_queries
+from lorif_assets.query_set_scoring import queries_per_scan, scan_count, score_query_sets
+from lorif_assets.settings import Settings
+from lorif_assets.stored_attribution import StoredAttribution
+from lorif_assets.versions import averaged_version, recalled_version
+from resources.lake import Lake
+from resources.models import Checkpoints
+from resources.schemas import QUERY_EXAMPLES
+
+if TYPE_CHECKING:
+    from lorif_assets.corpus.tokenization import TokenizedExample, TokenizedShard
+    from lorif_assets.score_merging import FullScan
+
+
+@dataclass(frozen=True)
+class ReadQuerySet:
+    """The rows of a query set, and its queries as one checkpoint's tokenizer sees them."""
+
+    rows: pl.DataFrame
+    tokenized: "TokenizedShard"
+
+    @property
+    def version(self) -> str:
+        """The hash of its rows."""
+        return str(self.rows["query_set_hash"][0])
+
+
+@dataclass(frozen=True)
+class ScoredQuerySet:
+    """Scores of a query set, their data version, and how they came about."""
+
+    scores: QueryScores
+    version: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckpointScoring:
+    """Scores query sets at one checkpoint; the scores of those in `before` are averaged in."""
+
+    log: logging.Logger
+    settings: Settings
+    lake: Lake
+    models: Checkpoints
+    attributed: AttributedModel
+    attribution: StoredAttribution
+    before: Sequence[StoredAttribution]
+
+    def read(self, query_set: str) -> ReadQuerySet:
+        """Read and tokenise a query set.
+
+        Raises:
+            MismatchError: it is not in `query_examples`.
+        """
+        rows = self.lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
+        if rows.is_empty():
+            raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
+        return ReadQuerySet(rows, self.attributed.tokenized(rows.to_arrow(), id_column="query_id"))
+
+    def scores(self, asked: Mapping[str, ReadQuerySet]) -> Iterator[tuple[str, ScoredQuerySet]]:
+        """Yield the scores of each set: in scans of as many sets as memory holds, or set by set where that saves work."""
+        recipe = self.settings.recipe
+        if recipe.recall == "influcoder":
+            yield from ((name, self._recalled(name, queries)) for name, queries in asked.items())
+        elif recipe.added_data == "merged":
+            yield from ((name, self._merged(name, queries)) for name, queries in asked.items())
+        else:
+            yield from self._together(asked)
+
+    def _together(self, asked: Mapping[str, ReadQuerySet]) -> Iterator[tuple[str, ScoredQuerySet]]:
+        limit = queries_per_scan(self.attributed.record, self.settings.recipe, self.settings.batch)
+        query_sets = {name: queries.tokenized.examples for name, queries in asked.items()}
+        scans = scan_count(query_sets, limit)
+        label = f"{self.attributed.record.name} {', '.join(asked)}"
+        with Progress(self.log, label, scans * self.attribution.factors.n_examples, "examples") as progress:
+            for name, scored in score_query_sets(query_sets, limit, lambda queries: self._scan(queries, progress)):
+                metadata = {"scans": scans, "examples_per_second": round(progress.rate, 1)}
+                yield name, ScoredQuerySet(scored, self._version(asked[name]), metadata)
+
+    def _merged(self, name: str, queries: ReadQuerySet) -> ScoredQuerySet:
+        from lorif_assets.score_merging import keep_full_scan, last_full_scan, scan_version
+
+        checkpoint, factors = self.attributed.record.name, self.attribution.factors
+        version = scan_version(self.settings.recipe, factors, queries.version)
+        last = last_full_scan(self.lake, checkpoint, name, version, extremes_kept(self.settings.recipe.top_k))
+        with Progress(self.log, f"{checkpoint} {name}", factors.n_examples, "examples") as progress:
+            scored = self._scan(queries.tokenized.examples, progress, last)
+        if scored.full_scan:
+            keep_full_scan(self.lake, checkpoint, name, version, scored.full_scan)
+        return ScoredQuerySet(scored, self._version(queries), {"examples_per_second": round(progress.rate, 1)})
+
+    def _recalled(self, name: str, queries: ReadQuerySet) -> ScoredQuerySet:
+        recalled = recalled_scores(
+            self.attributed,
+            queries.tokenized.examples,
+            queries.rows,
+            self.attribution.factors,
+            self.attribution.preconditioners,
+            self.lake,
+            self.settings,
+        )
+        version = recalled_version(self._version(queries), recalled.encoder_hash)
+        if recalled.scores:
+            rate = {"examples_per_second": round(recalled.rate, 1)}
+            return ScoredQuerySet(recalled.scores, version, recalled.metadata | rate)
+        self.log.warning(f"{self.attributed.record.name} {name}: {recalled.metadata['recall']}")
+        ((_, exact),) = self._together({name: queries})
+        return ScoredQuerySet(exact.scores, version, recalled.metadata | exact.metadata)
+
+    def _scan(
+        self, queries: "Sequence[TokenizedExample]", progress: Progress, last: "FullScan | None" = None
+    ) -> QueryScores:
+        from lorif_assets.score_averaging import earlier_checkpoints
+
+        factors, batch = self.attribution.factors, self.settings.batch
+        return score_queries(
+            self.attributed,
+            queries,
+            factors,
+            self.attribution.preconditioners,
+            self.lake,
+            top_k=self.settings.recipe.top_k,
+            batch=batch,
+            progress=progress,
+            last=last,
+            earlier=earlier_checkpoints(self.attributed, factors, self.before, queries, self.lake, self.models, batch),
+        )
+
+    def _version(self, queries: ReadQuerySet) -> str:
+        together = (*self.before, self.attribution)
+        return averaged_version([one.score_version(self.settings.recipe, queries.version) for one in together])

@@ -1,0 +1,80 @@
+"""Scoring several query sets in as few scans of the factors as memory allows."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lorif_assets.query_scoring import QueryScores
+
+if TYPE_CHECKING:
+    from lorif_assets.attributed_model import CheckpointRecord
+    from lorif_assets.corpus.tokenization import TokenizedExample
+    from lorif_assets.recipe import Recipe
+    from lorif_assets.settings import BatchSettings
+
+
+@dataclass(frozen=True)
+class _Asked:
+    query_set: str
+    query: "TokenizedExample"
+
+    @property
+    def key(self) -> str:
+        return f"{self.query_set}|{self.query.example_id}"
+
+
+def queries_per_scan(record: "CheckpointRecord", recipe: "Recipe", batch: "BatchSettings") -> int:
+    """Return how many preconditioned queries `batch.query_mib` holds, one at least."""
+    shapes, rank = record.layer_shapes.values(), recipe.query_rank
+    numbers = sum(d1 * d2 if rank is None else (d1 + d2) * min(rank, d1, d2) for d1, d2 in shapes)
+    return max(1, batch.query_numbers // numbers)
+
+
+def scan_count(query_sets: "Mapping[str, Sequence[TokenizedExample]]", limit: int) -> int:
+    """Return the number of scans that all queries of the sets take, `limit` in each."""
+    return -(-sum(map(len, query_sets.values())) // limit)
+
+
+def score_query_sets(
+    query_sets: "Mapping[str, Sequence[TokenizedExample]]",
+    limit: int,
+    score: "Callable[[Sequence[TokenizedExample]], QueryScores]",
+) -> Iterator[tuple[str, QueryScores]]:
+    """Yield each set's scores as soon as its last query is scored, `limit` queries of any sets in one scan.
+
+    Args:
+        query_sets: tokenized queries; ids may repeat from set to set.
+        limit: queries of one scan.
+        score: scans the factors for some queries.
+    """
+    asked = [_Asked(name, query) for name, queries in query_sets.items() for query in queries]
+    parts: dict[str, list[QueryScores]] = {name: [] for name in query_sets}
+    for start in range(0, len(asked), limit):
+        together = asked[start : start + limit]
+        # Two sets may give two queries one id.
+        scored = score([replace(one.query, example_id=one.key) for one in together])
+        names = dict.fromkeys(one.query_set for one in together)
+        for name in names:
+            ids = {one.key: one.query.example_id for one in together if one.query_set == name}
+            parts[name].append(_of_queries(scored, ids))
+        left = {one.query_set for one in asked[start + limit :]}
+        yield from ((name, _joined(parts.pop(name))) for name in names if name not in left)
+
+
+def _of_queries(scored: QueryScores, ids: Mapping[str, str]) -> QueryScores:
+    def kept(frame: pl.DataFrame) -> pl.DataFrame:
+        chosen = frame.filter(pl.col("query_id").is_in(list(ids)))
+        return chosen.with_columns(pl.col("query_id").replace_strict(ids, return_dtype=pl.String))
+
+    return replace(scored, scores=kept(scored.scores), summaries=kept(scored.summaries))
+
+
+def _joined(parts: Sequence[QueryScores]) -> QueryScores:
+    return replace(
+        parts[0],
+        scores=pl.concat(part.scores for part in parts),
+        summaries=pl.concat(part.summaries for part in parts),
+        query_error=max(part.query_error for part in parts),
+    )
