@@ -9,7 +9,6 @@ from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.progress import Progress
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.query_scoring import QueryScores, score_queries
-from lorif_assets.score_averaging import earlier_checkpoints
 from lorif_assets.stored_attribution import StoredAttribution, averaged_together
 from lorif_assets.stored_preconditioners import preconditioner_table
 from resources.schemas import QUERY_EXAMPLES
@@ -39,6 +38,8 @@ def score_completion(
         SourceError: the completion has no token that carries loss.
         MismatchError: factors, preconditioners and settings do not belong together.
     """
+    from lorif_assets.score_averaging import earlier_checkpoints
+
     settings, lake = resources["settings"], resources["lake"]
     record = checkpoint_record(lake, checkpoint, settings.recipe)
     *before, attribution = (

@@ -54,6 +54,7 @@ factor_dtype = "sign"
 bytes_per_example = 1280
 projection_factor = 4
 include_layers = ["*attn*", "*mlp*", "lm_head"]
+kfac_examples = 512
 top_k = 100
 
 [active]

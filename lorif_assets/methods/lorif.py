@@ -10,7 +10,6 @@ from lorif_assets.cost_estimate import stored_bytes_per_example
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 from lorif_assets.query_scoring import score_queries
-from lorif_assets.score_averaging import earlier_checkpoints
 from lorif_assets.stored_attribution import StoredAttribution, averaged_together
 
 
@@ -20,6 +19,8 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     Raises:
         MismatchError: factors, preconditioners and settings do not belong together.
     """
+    from lorif_assets.score_averaging import earlier_checkpoints
+
     lake, settings, attributed = inputs.lake, inputs.settings, inputs.attributed
     *before, attribution = (
         StoredAttribution.of(lake, one, settings.recipe) for one in averaged_together(settings, lake, attributed.record)
