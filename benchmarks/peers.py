@@ -75,10 +75,14 @@ def environment(name: str, folder: Path) -> Path:
         return python
     LOG.info("installing %s", wanted.split())
     venv.create(folder / name, clear=True, with_pip=True)
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    command = [*pip, "install", "--extra-index-url", TORCH_INDEX, *wanted.split()]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    subprocess.run([*pip, "uninstall", "--yes", *UNUSED], check=True, capture_output=True, text=True)
+    # Torch by itself: where its index is out of reach but pip has the wheel otherwise, each package would wait for it.
+    for command in (
+        ["install", "--retries", "0", "--extra-index-url", TORCH_INDEX, TORCH],
+        ["install", *wanted.split()],
+        ["uninstall", "--yes", *UNUSED],
+    ):
+        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", *command]
+        subprocess.run(pip, check=True, capture_output=True, text=True)
     marker.write_text(wanted)
     return python
 

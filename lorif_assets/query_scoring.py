@@ -208,9 +208,9 @@ def score_queries(
     )
     extremes, moments = scan.extremes, scan.moments
     every: list[torch.Tensor] = []
-    for file in scan.files:
-        position = stored.first_positions[file.shard]
-        for block in stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, [file]):
+    for first, files in stored.adjacent(scan.files):
+        position = first
+        for block in stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, files):
             scores = block_scores(ready.by_layer, block)
             extremes = extremes.update(scores, position)
             moments = moments.update(scores)
