@@ -7,6 +7,7 @@ what the lake would have written for another shard, but that names and hashes of
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from lorif_assets.attribution.factor_codec import FactorCodec, encode
 from lorif_assets.attribution.low_rank import GradientFactors
 from lorif_assets.recipe import Recipe
 from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS
+from resources.schemas import GRADIENT_FACTORS, TableSchema
+
+SHARD_HASH = "h" * 32
 
 
 def shard_name(number: int) -> str:
@@ -42,7 +45,7 @@ def random_rows(record: CheckpointRecord, recipe: Recipe, shard: str, n: int) ->
         "weights_hash": record.weights_hash,
         "tokenizer_hash": record.tokenizer_hash,
         "projection": "p" * 32,
-        "shard_hash": "h" * 32,
+        "shard_hash": SHARD_HASH,
         "factor_codec": recipe.factor_dtype,
         "bases": "",
         "fisher": "",
@@ -62,13 +65,17 @@ def random_rows(record: CheckpointRecord, recipe: Recipe, shard: str, n: int) ->
 
 def write_shards(lake: Lake, record: CheckpointRecord, recipe: Recipe, shards: int, rows: int, per_commit: int) -> None:
     """Write shards of `rows` random examples each, `per_commit` copies to a commit."""
-    first = shard_name(0)
-    partition = {"checkpoint": record.name, "shard": first}
-    lake.replace(GRADIENT_FACTORS, partition, random_rows(record, recipe, first, rows))
-    table = lake.table(GRADIENT_FACTORS)
+    partition = {"checkpoint": record.name, "shard": shard_name(0)}
+    lake.replace(GRADIENT_FACTORS, partition, random_rows(record, recipe, shard_name(0), rows))
+    copy_shard(lake, GRADIENT_FACTORS, partition, shards, per_commit)
+
+
+def copy_shard(lake: Lake, schema: TableSchema, partition: Mapping[str, str], shards: int, per_commit: int) -> None:
+    """Make a table's only file, of the first shard, the first of so many shards."""
+    table, first = lake.table(schema), shard_name(0)
     if table is None:
-        raise FileNotFoundError(lake.uri(GRADIENT_FACTORS))
-    root = Path(lake.uri(GRADIENT_FACTORS))
+        raise FileNotFoundError(lake.uri(schema))
+    root = Path(lake.uri(schema))
     entries = [
         json.loads(line) for log in (root / "_delta_log").glob("*.json") for line in log.read_text().splitlines()
     ]
@@ -82,6 +89,6 @@ def write_shards(lake: Lake, record: CheckpointRecord, recipe: Recipe, shards: i
             values = {**partition, "shard": shard_name(number)}
             now = int(time.time() * 1000)
             actions.append(AddAction(path, added["size"], values, now, True, added["stats"]))
-        table.create_write_transaction(actions, "append", table.schema(), list(GRADIENT_FACTORS.partition_by))
+        table.create_write_transaction(actions, "append", table.schema(), list(schema.partition_by))
     if shards > 1:
         table.create_checkpoint()
