@@ -210,19 +210,20 @@ def score_queries(
         )
     )
 
-    def scored(file: FactorFile) -> Iterator[torch.Tensor]:
-        if earlier:
+    def scored(files: Sequence[FactorFile]) -> Iterator[torch.Tensor]:
+        if not earlier:
+            for block in stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, files):
+                yield block_scores(ready.by_layer, block)
+            return
+        for file in files:
             own = shard_scores(stored, ready.by_layer, lake, file, batch.scan_rows, device)
             yield averaged(own, (one.shard_scores(lake, file.shard, batch.scan_rows, device) for one in earlier))
-            return
-        for block in stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, [file]):
-            yield block_scores(ready.by_layer, block)
 
     extremes, moments = scan.extremes, scan.moments
     every: list[torch.Tensor] = []
-    for file in scan.files:
-        position = stored.first_positions[file.shard]
-        for scores in scored(file):
+    for first, files in stored.adjacent(scan.files):
+        position = first
+        for scores in scored(files):
             extremes = extremes.update(scores, position)
             moments = moments.update(scores)
             position += scores.shape[1]

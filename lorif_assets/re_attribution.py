@@ -167,6 +167,8 @@ def stretches(
     definition = asset.partitions_def
     if definition is None:
         raise TypeError(f"{asset.key.to_user_string()} has no partitions")
+    if not stale:
+        return
     if asset.backfill_policy is None:
         yield from ([key] for key in stale)
         return

@@ -6,6 +6,7 @@ A training example acts on the weights of its time: what earlier checkpoints say
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -40,8 +41,11 @@ class EarlierCheckpoint:
 
     def shard_scores(self, lake: Lake, shard: str, rows: int, device: torch.device) -> ShardScores:
         """Score one shard, `rows` examples at a time."""
-        (file,) = (file for file in self.factors.files if file.shard == shard)
-        return shard_scores(self.factors, self.queries, lake, file, rows, device)
+        return shard_scores(self.factors, self.queries, lake, self._files[shard], rows, device)
+
+    @cached_property
+    def _files(self) -> Mapping[str, FactorFile]:
+        return {file.shard: file for file in self.factors.files}
 
 
 def earlier_checkpoints(

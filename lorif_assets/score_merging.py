@@ -148,7 +148,8 @@ def _moved(last: FullScan, stored: StoredFactors, scale: torch.Tensor) -> ScoreE
     names = sorted(last.shards)
     rows = torch.tensor([last.shards[name].rows for name in names])
     ends = rows.cumsum(0)
-    shift = torch.tensor([stored.first_positions[name] for name in names]) - (ends - rows)
+    first_positions = stored.first_positions
+    shift = torch.tensor([first_positions[name] for name in names]) - (ends - rows)
 
     def moved(positions: torch.Tensor) -> torch.Tensor:
         return positions + shift[torch.searchsorted(ends, positions, right=True)]

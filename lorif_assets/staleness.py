@@ -28,6 +28,7 @@ from lorif_assets.stored_attribution import averaged_together, current_score_ver
 from lorif_assets.stored_factors import stored_factor_versions
 from lorif_assets.stored_preconditioners import preconditioner_table
 from lorif_assets.versions import factor_version, preconditioner_version, recalled_version
+from resources.file_constants import file_constants
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import (
@@ -246,7 +247,7 @@ class Staleness:
         }
 
     def _stored(self, schema: TableSchema, key: str, value: str) -> Mapping[str, str]:
-        return dict(self.lake.read(schema, [key, value]).unique().iter_rows())
+        return dict(file_constants(self.lake, schema, [key, value]).iter_rows())
 
     def _stored_pairs(self, schema: TableSchema) -> Mapping[str, str]:
         rows = self.lake.read(schema, ["checkpoint", "query_set", "computed_from"]).unique()

@@ -14,6 +14,7 @@ from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.errors import MismatchError, TableError
 from lorif_assets.recipe import Recipe, content_hash
 from resources.factor_row_groups import read_rows
+from resources.file_constants import file_constants
 from resources.lake import FactorFile, Lake
 from resources.schemas import GRADIENT_FACTORS
 
@@ -68,6 +69,8 @@ class StoredFactors:
     ) -> "Iterator[dict[str, GradientFactors]]":
         """Yield the factors of some layers, at most `rows` examples at a time, in the order of shards and rows.
 
+        What is left of one file and short files after it come in one block: many small shards cost little more than one.
+
         Args:
             lake: where they are.
             layers: the columns to read.
@@ -78,14 +81,35 @@ class StoredFactors:
         Raises:
             TableError: a file is gone, or has no values for a layer.
         """
+        import torch
+
         from lorif_assets.attribution.factor_codec import FactorCodec, decode
 
         codec = FactorCodec(self.codec)
-        for file, batch in lake.stream_factors(self.files if files is None else files, layers, rows):
-            yield {
-                layer: decode(_value_bytes(batch, layer, file).to(device), codec, *self.layer_shapes[layer])
-                for layer in layers
-            }
+        for pieces in _gathered(lake.stream_factors(self.files if files is None else files, layers, rows), rows):
+            block = {}
+            for layer in layers:
+                values = [_value_bytes(batch, layer, file) for file, batch in pieces]
+                if len({value.shape[1] for value in values}) > 1:
+                    raise _uneven(layer, pieces[-1][0])
+                data = values[0] if len(values) == 1 else torch.cat(values)
+                block[layer] = decode(data.to(device), codec, *self.layer_shapes[layer])
+            yield block
+
+    def adjacent(self, files: Sequence[FactorFile]) -> "Iterator[tuple[int, tuple[FactorFile, ...]]]":
+        """Cut some of the files, in their order, into stretches that follow one another, each with its first position."""
+        first_positions = self.first_positions
+        stretch: list[FactorFile] = []
+        end = 0
+        for file in files:
+            first = first_positions[file.shard]
+            if stretch and first != end:
+                yield first_positions[stretch[0].shard], tuple(stretch)
+                stretch = []
+            stretch.append(file)
+            end = first + file.rows
+        if stretch:
+            yield first_positions[stretch[0].shard], tuple(stretch)
 
     def rows(
         self, lake: Lake, layers: Sequence[str], positions: Sequence[int], device: "torch.device"
@@ -149,7 +173,7 @@ class StoredFactors:
 def stored_factor_versions(lake: Lake, checkpoint: str) -> dict[str, str]:
     """Return the data version of each shard whose factors are stored, as `versions.factor_version` makes it."""
     columns = ["recipe_hash", "weights_hash", "tokenizer_hash", "shard_hash", "bases"]
-    rows = lake.read(GRADIENT_FACTORS, ["shard", *columns], checkpoint=checkpoint).unique()
+    rows = file_constants(lake, GRADIENT_FACTORS, ["shard", *columns], checkpoint=checkpoint)
     return {row["shard"]: content_hash([row[column] for column in columns]) for row in rows.iter_rows(named=True)}
 
 
@@ -162,7 +186,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
     """
     columns = ["shard", "shard_hash", "recipe_hash", "weights_hash", "tokenizer_hash", "projection", "factor_codec"]
     columns += ["bases", "fisher"]
-    rows = lake.read(GRADIENT_FACTORS, columns, checkpoint=record.name).unique().sort("shard")
+    rows = file_constants(lake, GRADIENT_FACTORS, columns, checkpoint=record.name).sort("shard")
     if rows.is_empty():
         raise MismatchError(
             f"the checkpoint {record.name!r} has no gradient factors; materialize `gradient_factors` for its shards first"
@@ -206,6 +230,22 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
     )
 
 
+def _gathered(
+    batches: Iterator[tuple[FactorFile, pa.RecordBatch]], rows: int
+) -> Iterator[list[tuple[FactorFile, pa.RecordBatch]]]:
+    """Yield as many batches, one after another, as have at most `rows` rows together."""
+    pieces: list[tuple[FactorFile, pa.RecordBatch]] = []
+    n = 0
+    for file, batch in batches:
+        if pieces and n + len(batch) > rows:
+            yield pieces
+            pieces, n = [], 0
+        pieces.append((file, batch))
+        n += len(batch)
+    if pieces:
+        yield pieces
+
+
 def _value_bytes(batch: pa.RecordBatch, layer: str, file: FactorFile) -> "torch.Tensor":
     """Return a binary column as [n, bytes], without a copy.
 
@@ -221,9 +261,13 @@ def _value_bytes(batch: pa.RecordBatch, layer: str, file: FactorFile) -> "torch.
     offsets = offsets[column.offset : column.offset + n + 1]
     width = int(offsets[1] - offsets[0])
     if column.null_count or (np.diff(offsets) != width).any():
-        raise TableError(
-            f"the gradient factors in {file.path} (shard {file.shard!r}) have no or uneven values for the layer {layer!r}; "
-            "materialize `gradient_factors` for this shard again"
-        )
+        raise _uneven(layer, file)
     values = np.frombuffer(column.buffers()[2], dtype=np.uint8, count=n * width, offset=int(offsets[0]))
     return torch.from_numpy(values.reshape(n, width))
+
+
+def _uneven(layer: str, file: FactorFile) -> TableError:
+    return TableError(
+        f"the gradient factors in {file.path} (shard {file.shard!r}) have no or uneven values for the layer {layer!r}; "
+        "materialize `gradient_factors` for this shard again"
+    )

@@ -20,17 +20,13 @@ from pydantic import Field
 
 from lorif_assets.errors import TableError
 from resources.schemas import GRADIENT_FACTORS, TableSchema
+from resources.table_writing import overwrite
 
 if TYPE_CHECKING:
     import torch
     from deltalake import DeltaTable
 
-# One shard is one file, so that the order of its rows is the file's.
-_ONE_FILE = 1 << 40
-_COMMIT_RETRIES = 20
 _CONFLICT_RETRIES = 10
-# Few enough that single rows are cheap to come by, enough that a whole file still streams.
-_FACTOR_ROWS_PER_GROUP = 128
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         for attempts_left in reversed(range(_CONFLICT_RETRIES + 1)):
             table = self._created(schema, data)
             try:
-                _overwrite(table, schema, partition, data)
+                overwrite(table, schema, partition, data)
             except CommitFailedError:
                 # delta-rs retries what other partitions' writers cause, but not the columns of new layers that another
                 # process added meanwhile, nor two writers of one partition, of which the last is to win.
@@ -259,29 +255,6 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
             ) from error
 
 
-def _overwrite(table: "DeltaTable", schema: TableSchema, partition: Mapping[str, str], data: pa.Table) -> None:
-    from deltalake import ColumnProperties, CommitProperties, WriterProperties, write_deltalake
-
-    factor_columns = [name for name in data.column_names if name not in schema.columns.names]
-    # Factors are noise: statistics, dictionaries and compression cost time and save no byte. Their values are equally long,
-    # which this encoding packs to nothing; a plain one stores four bytes of length with each.
-    raw = ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE", encoding="DELTA_LENGTH_BYTE_ARRAY")
-    write_deltalake(
-        table,
-        data,
-        mode="overwrite",
-        predicate=" AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items()),
-        schema_mode="merge",
-        target_file_size=_ONE_FILE,
-        writer_properties=WriterProperties(
-            compression="UNCOMPRESSED" if factor_columns else "ZSTD",
-            max_row_group_size=_FACTOR_ROWS_PER_GROUP if factor_columns else None,
-            column_properties=dict.fromkeys(factor_columns, raw) or None,
-        ),
-        commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
-    )
-
-
 def conformed(schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> pa.Table:
     """Return the rows with the table's columns in their declared order and types.
 
@@ -311,7 +284,3 @@ def conformed(schema: TableSchema, partition: Mapping[str, str], rows: pa.Table)
         if found:
             raise TableError(f"rows for {schema.name} with {column} = {value!r} contain {column} = {found[0]!r}")
     return data
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lorif_assets.attribution.gradients import IGNORED_LABEL, TokenBatch
+from lorif_assets.attribution.gradients import TokenBatch
+from lorif_assets.attribution.token_losses import IGNORED_LABEL
 
 TokenIds = Sequence[int] | npt.NDArray[np.int64]
 

@@ -6,8 +6,9 @@ weight is frozen and the input embeddings are made to require grad.
 """
 
 import inspect
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from lorif_assets.attribution.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
 from lorif_assets.attribution.layers import LayerError, linear_widths
 from lorif_assets.attribution.projection import LayerProjection
-
-IGNORED_LABEL = -100
+from lorif_assets.attribution.token_losses import IGNORED_LABEL, losses_with_logit_gradients, sampled_labels
 
 
 @dataclass(frozen=True)
@@ -69,25 +70,6 @@ TokenObserver = Callable[[str, TokenCalls], None]
 GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
 
 
-def example_gradients(calls: TokenCalls, rows: slice = slice(None)) -> Float[Tensor, "b d1 d2"]:
-    """Return G = sum over calls and tokens of (x P_in) (dy P_out)^T for some examples of a batch."""
-    (x, dy), *others = calls
-    total = torch.einsum("bti,bto->bio", x[rows], dy[rows])
-    for x, dy in others:
-        total += torch.einsum("bti,bto->bio", x[rows], dy[rows])
-    return total
-
-
-def sampled_labels(
-    logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"], generator: torch.Generator
-) -> Int[Tensor, "B T"]:
-    """Return labels drawn from the model's distribution, at the same target positions."""
-    chances = torch.softmax(logits[:, :-1].float(), dim=-1).flatten(0, 1)
-    drawn = torch.multinomial(chances, 1, generator=generator).view(labels[:, 1:].shape)
-    is_target = labels[:, 1:] != IGNORED_LABEL
-    return torch.cat([labels[:, :1], labels[:, 1:].where(~is_target, drawn)], dim=1)
-
-
 class GradientCollector:
     """Collects the projected gradients of a causal language model's examples, batch by batch.
 
@@ -119,6 +101,7 @@ class GradientCollector:
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._batch_shape = (0, 0)
         self._observer: TokenObserver = _nothing
+        self._orders: Mapping[str, Contraction] = {}
         self._seen: set[str] = set()
         self._calls: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._open_calls: Counter[str] = Counter()
@@ -157,7 +140,7 @@ class GradientCollector:
             LayerError: a tracked layer was not called, or its input is not one row per token of the batch.
         """
         gradients: dict[str, Tensor] = {}
-        losses = self.observe(batch, lambda layer, calls: gradients.update({layer: example_gradients(calls)}))
+        losses = self.stream(batch, lambda layer, _rows, found: gradients.update({layer: found}), sys.maxsize)
         return BatchGradients(losses, gradients)
 
     def stream(self, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> Float[Tensor, " B"]:
@@ -176,14 +159,18 @@ class GradientCollector:
             LayerError: as `collect`.
         """
 
-        def observer(layer: str, calls: TokenCalls) -> None:
-            (x, dy), *_ = calls
-            step = max(1, max_numbers // (x.shape[2] * dy.shape[2]))
-            for start in range(0, x.shape[0], step):
-                rows = slice(start, min(start + step, x.shape[0]))
-                sink(layer, rows, example_gradients(calls, rows))
+        n, tokens = batch.input_ids.shape
+        projections = {projection.layer.name: projection for _, projection in self._layers}
+        orders = {name: cheapest_order(projection, tokens) for name, projection in projections.items()}
 
-        return self.observe(batch, observer)
+        def observer(layer: str, calls: TokenCalls) -> None:
+            projection = projections[layer]
+            step = max(1, max_numbers // (projection.d1 * projection.d2))
+            for start in range(0, n, step):
+                rows = slice(start, min(start + step, n))
+                sink(layer, rows, contracted_gradients(calls, rows, projection, orders[layer], max_numbers))
+
+        return self._run(batch, observer, orders)
 
     def observe(
         self, batch: TokenBatch, observer: TokenObserver, labels_of_the_model: torch.Generator | None = None
@@ -203,7 +190,18 @@ class GradientCollector:
         Raises:
             LayerError: as `collect`.
         """
-        self._observer, self._seen, self._calls, self._open_calls = observer, set(), {}, Counter()
+        return self._run(batch, observer, {}, labels_of_the_model)
+
+    def _run(
+        self,
+        batch: TokenBatch,
+        observer: TokenObserver,
+        orders: Mapping[str, Contraction],
+        labels_of_the_model: torch.Generator | None = None,
+    ) -> Float[Tensor, " B"]:
+        """Run both passes; a layer's calls are projected where its order says so, by default on both sides."""
+        self._observer, self._orders = observer, orders
+        self._seen, self._calls, self._open_calls = set(), {}, Counter()
         self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
         # With padding on the left the first token of an example follows padding, which predicts nothing.
         follows_token = functional.pad(batch.attention_mask[:, :-1], (1, 0))
@@ -219,8 +217,8 @@ class GradientCollector:
             labels = labels.to(output.logits.device)
             if labels_of_the_model is not None:
                 labels = sampled_labels(output.logits.detach(), labels, labels_of_the_model)
-            losses = token_summed_losses(output.logits, labels)
-            losses.sum().backward()
+            losses, gradient = losses_with_logit_gradients(output.logits.detach(), labels)
+            output.logits.backward(gradient)
         # A call that the loss does not depend on has no gradient, and leaves its layer's others waiting.
         for layer in list(self._calls):
             self._show(layer)
@@ -230,7 +228,7 @@ class GradientCollector:
                 f"layer {missing[0]!r} got no gradient ({len(missing)} such): the forward pass does not call it, or "
                 "the loss does not depend on it. Take it out with `recipe.exclude_layers`"
             )
-        return losses.detach()
+        return losses
 
     def _forward_hook(self, projection: LayerProjection) -> Any:
         name = projection.layer.name
@@ -238,16 +236,21 @@ class GradientCollector:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if not output.requires_grad:
                 return
+            order = self._orders.get(name, BY_TOKEN)
             x = self._per_example(inputs[0].detach(), projection)
-            x = x.to(_compute_dtype(x))
-            projected_input = x if projection.p_in is None else x @ projection.p_in
+            if order.inputs:
+                x = x.to(_compute_dtype(x))
+                kept_input = x if projection.p_in is None else x @ projection.p_in
+            else:
+                # The model may go on to write into its own tensor.
+                kept_input = x.clone()
             self._open_calls[name] += 1
 
             def on_output_gradient(dy: Tensor) -> None:
                 dy = self._per_example(dy, projection)
                 dy = dy.to(_compute_dtype(dy))
-                projected = dy if projection.p_out is None else dy @ projection.p_out
-                self._calls.setdefault(name, []).append((projected_input, projected))
+                kept = dy if projection.p_out is None or not order.outputs else dy @ projection.p_out
+                self._calls.setdefault(name, []).append((kept_input, kept))
                 self._open_calls[name] -= 1
                 if not self._open_calls[name]:
                     self._show(name)

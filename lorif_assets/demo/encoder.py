@@ -14,7 +14,8 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from lorif_assets.attribution.batching import pad_right
-from lorif_assets.attribution.gradients import IGNORED_LABEL, TokenBatch
+from lorif_assets.attribution.gradients import TokenBatch
+from lorif_assets.attribution.token_losses import IGNORED_LABEL
 
 MASK = "<|mask|>"
 

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from lorif_assets.attribution.batching import pad_right
-from lorif_assets.attribution.gradients import IGNORED_LABEL, TokenBatch, token_summed_losses
+from lorif_assets.attribution.gradients import TokenBatch, token_summed_losses
+from lorif_assets.attribution.token_losses import IGNORED_LABEL
 from lorif_assets.evaluation.tail_patch import patched
 from lorif_assets.methods.inputs import MethodInputs
 from lorif_assets.progress import Progress

@@ -44,6 +44,23 @@ def test_blocks_come_in_the_order_of_shards_and_rows_whatever_their_size(tiny_pr
     assert stored.n_examples == whole.shape[0] == 36
 
 
+@pytest.mark.parametrize(("rows", "sizes"), [(12, [12, 12, 12]), (24, [24, 12]), (30, [24, 12]), (5, [5, 5, 2] * 3)])
+def test_short_files_share_a_block_and_full_ones_are_left_as_they_are(
+    tiny_project: TinyProject, rows: int, sizes: list[int]
+) -> None:
+    blocks = found(tiny_project).blocks(tiny_project.lake, [LAYER], rows, CPU)
+    assert [block[LAYER].u.shape[0] for block in blocks] == sizes
+
+
+def test_files_are_cut_into_stretches_that_follow_one_another(tiny_project: TinyProject) -> None:
+    stored = found(tiny_project)
+    first, second, third = stored.files
+    assert list(stored.adjacent(stored.files)) == [(0, stored.files)]
+    assert list(stored.adjacent([first, third])) == [(0, (first,)), (24, (third,))]
+    assert list(stored.adjacent([second, third])) == [(12, (second, third))]
+    assert list(stored.adjacent([])) == []
+
+
 def test_positions_name_the_examples_that_the_blocks_hold(tiny_project: TinyProject) -> None:
     names = found(tiny_project).example_ids(tiny_project.lake, [35, 0, 12, 11, 0])
     assert names == {

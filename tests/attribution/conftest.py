@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BloomConfig, BloomForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from lorif_assets.attribution.gradients import IGNORED_LABEL
+from lorif_assets.attribution.token_losses import IGNORED_LABEL
 from tests.attribution.references import Example
 
 VOCABULARY = 64

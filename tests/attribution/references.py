@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lorif_assets.attribution.gradients import IGNORED_LABEL, TokenBatch
+from lorif_assets.attribution.gradients import TokenBatch
 from lorif_assets.attribution.low_rank import GradientFactors
 from lorif_assets.attribution.projection import LayerProjection
+from lorif_assets.attribution.token_losses import IGNORED_LABEL
 
 Example = tuple[list[int], list[int]]
 """Token ids and labels of one example, unpadded."""

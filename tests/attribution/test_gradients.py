@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from lorif_assets.attribution.contraction import cheapest_order
 from lorif_assets.attribution.gradients import (
-    IGNORED_LABEL,
     BatchGradients,
     GradientCollector,
     TokenBatch,
@@ -21,6 +21,7 @@ from lorif_assets.attribution.gradients import (
 )
 from lorif_assets.attribution.layers import LayerError, TrackedLayer, select_layers
 from lorif_assets.attribution.projection import LayerProjection, layer_projection
+from lorif_assets.attribution.token_losses import IGNORED_LABEL
 from tests.attribution.references import (
     autograd_gradients,
     dense_projection,
@@ -378,3 +379,24 @@ def test_scaling_a_projection_scales_the_gradient(gpt2, examples):
 def test_a_batch_moves_to_a_device_whole(examples):
     moved = padded_batch(examples, 12, "right").to(torch.device("meta"))
     assert {moved.input_ids.device.type, moved.attention_mask.device.type, moved.labels.device.type} == {"meta"}
+
+
+def test_a_model_that_writes_into_a_layers_input_after_the_call_changes_no_gradient():
+    def gradient(*, overwrites: bool) -> Tensor:
+        def mix(model: ToyModel, x: Tensor) -> Tensor:
+            hidden = x.repeat(1, 1, 4)
+            y = model.blocks[1](hidden) + x
+            if overwrites:
+                hidden.data.fill_(7.0)
+            return y
+
+        model = ToyModel(mix)
+        torch.manual_seed(1)
+        model.blocks[1] = nn.Linear(4 * WIDTH, WIDTH)
+        (wide,) = [projection for projection in projections(model, 3) if projection.layer.name == "blocks.1"]
+        assert not cheapest_order(wide, 20).inputs
+        ids = torch.arange(40).view(2, 20)
+        with GradientCollector(model, [wide]) as collector:
+            return collector.collect(TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), ids)).gradients["blocks.1"]
+
+    assert torch.equal(gradient(overwrites=True), gradient(overwrites=False))

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lorif_assets.attribution.factor_codec import FactorCodec, decode, encode
-from lorif_assets.attribution.gradients import IGNORED_LABEL, GradientCollector, sampled_labels
+from lorif_assets.attribution.gradients import GradientCollector
 from lorif_assets.attribution.kfac import EkfacPreconditioner, FisherDiagonal, KfacBases, KfacCovariances
 from lorif_assets.attribution.layers import select_layers
 from lorif_assets.attribution.low_rank import low_rank_factors
 from lorif_assets.attribution.projection import layer_projection
 from lorif_assets.attribution.scoring import block_scores
+from lorif_assets.attribution.token_losses import IGNORED_LABEL, sampled_labels
 from tests.attribution.references import autograd_gradients, padded_batch, relative_error, token_covariances
 
 D1, D2 = 7, 5

@@ -10,7 +10,7 @@ from resources.factor_row_groups import read_rows, row_group_starts, scan_bytes
 from resources.lake import FactorFile, Lake
 from resources.schemas import GRADIENT_FACTORS
 
-ROWS, WIDTH = 1_000, 64
+ROWS, WIDTH = 1_000, 2_048
 LAYERS = ("h.0.attn", "h.1.mlp")
 
 

@@ -497,3 +497,29 @@ def test_a_bucket_that_is_not_there_is_named_with_the_settings_to_look_at(object
     elsewhere = Lake(root="s3://no-such-bucket/project", storage_options=object_store.storage_options)
     with pytest.raises(TableError, match=r"no-such-bucket.*check `lake\.root` and `lake\.storage_options`"):
         elsewhere.read(REJECTED)
+
+
+@pytest.mark.parametrize(("layers", "width", "most"), [(4, 288, 1.05), (48, 52, 1.05), (48, 768, 1.01)])
+def test_everything_beside_the_factors_takes_few_bytes(lake: Lake, layers: int, width: int, most: float) -> None:
+    n, rng = 2_000, np.random.default_rng(0)
+    hashes = dict.fromkeys(("recipe_hash", "weights_hash", "tokenizer_hash", "projection", "shard_hash"), "0f" * 16)
+    constants = {
+        "checkpoint": "step-1",
+        "shard": "corpus-00000",
+        "factor_codec": "sign",
+        "bases": "",
+        "fisher": "",
+        **hashes,
+    }
+    rows = {
+        "example_id": [f"corpus-00000/{row}" for row in range(n)],
+        "row": pa.array(range(n), pa.int64()),
+        "loss": pa.array(rng.random(n), pa.float32()),
+        "n_target_tokens": pa.array(rng.integers(1, 512, n), pa.int32()),
+        "truncated": rng.random(n) < 0.5,
+        **{name: [value] * n for name, value in constants.items()},
+        **{f"h.{x}": pa.array([rng.bytes(width) for _ in range(n)], pa.large_binary()) for x in range(layers)},
+    }
+    lake.replace(GRADIENT_FACTORS, {"checkpoint": "step-1", "shard": "corpus-00000"}, pa.table(rows))
+    (file,) = Path(lake.uri(GRADIENT_FACTORS)).rglob("*.parquet")
+    assert n * layers * width <= file.stat().st_size <= most * n * layers * width

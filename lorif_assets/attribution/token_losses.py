@@ -1,0 +1,47 @@
+"""Token-summed losses with the gradients of their logits at once, and labels that a model draws itself.
+
+Autograd's own backward pass through a cross-entropy writes the gradient of the logits, the largest tensor of the pass,
+three times; the formula writes it once.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+IGNORED_LABEL = -100
+
+
+def losses_with_logit_gradients(
+    logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, "B T V"]]:
+    """Return each example's cross-entropy summed over its target tokens, and the gradient of their sum.
+
+    Args:
+        logits: of the model; computed with in FP32 at least.
+        labels: each predicted from the tokens before it; -100 carries no loss.
+
+    Returns:
+        The losses, and softmax(logits) - onehot(target) at the targets and 0 elsewhere, in the logits' type.
+    """
+    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+    ignored = targets == IGNORED_LABEL
+    at = targets.masked_fill(ignored, 0).unsqueeze(2)
+    # In FP32 at least: BF16 has too few digits for a log-sum-exp over a vocabulary.
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    log_chances = torch.log_softmax(logits, dim=2, dtype=wide)
+    losses = -log_chances.gather(2, at).squeeze(2).masked_fill(ignored, 0.0).sum(dim=1)
+    gradient = log_chances.exp_()
+    gradient.scatter_add_(2, at, torch.full_like(at, -1.0, dtype=wide))
+    gradient.flatten(0, 1).index_fill_(0, ignored.flatten().nonzero().squeeze(1), 0.0)
+    return losses, gradient.to(logits.dtype)
+
+
+def sampled_labels(
+    logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"], generator: torch.Generator
+) -> Int[Tensor, "B T"]:
+    """Return labels drawn from the model's distribution, at the same target positions."""
+    chances = torch.softmax(logits[:, :-1].float(), dim=-1).flatten(0, 1)
+    drawn = torch.multinomial(chances, 1, generator=generator).view(labels[:, 1:].shape)
+    is_target = labels[:, 1:] != IGNORED_LABEL
+    return torch.cat([labels[:, :1], labels[:, 1:].where(~is_target, drawn)], dim=1)
