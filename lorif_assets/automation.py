@@ -16,7 +16,8 @@ from lorif_assets.withdrawal import removed_shards, withdraw
 from resources.lake import Lake
 from resources.models import Checkpoints
 
-# One job for each asset: a run has one kind of partitions. It has one step, which needs no process beside the run's own.
+# One job for each asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process:
+# each process of its own would load torch again.
 ASSET_JOBS = {
     asset.key.to_user_string(): dg.define_asset_job(
         f"materialize_{asset.key.to_user_string()}", selection=[asset], executor_def=dg.in_process_executor

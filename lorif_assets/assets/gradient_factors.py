@@ -139,6 +139,9 @@ def _materialize_shard(
         raise SourceError(f"no example of the shard {shard!r} can be used with this tokenizer; the first: {reasons[0]}")
     started = time.monotonic()
     tokens = sum(len(example.input_ids) for example in tokenized.examples)
+    context.log.info(
+        f"{attributed.record.name}|{shard}: read {len(tokenized.examples):,} examples of {tokens:,} tokens"
+    )
     with Progress(context.log, f"{attributed.record.name} {shard}", tokens, "tok") as progress:
         factors = factor_rows(attributed, tokenized.examples, bases, batch, progress)
     seconds = time.monotonic() - started

@@ -34,10 +34,9 @@ from lorif_assets.staleness import Staleness
 from lorif_assets.withdrawal import removed_shards
 from resources.schemas import GRADIENT_FACTORS, QUERY_SCORES
 
-_ROWS = 120
+_ROWS = 60
 _FACTORS = "gradient_factors"
 _LATER = "step-999999"
-_STEP_EVENTS = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE}
 _SETTLED_TIMEOUT = 900.0
 _SETTINGS = """\
 [[sources]]
@@ -168,13 +167,12 @@ class Scenario:
                 raise LorifError(f"waited in vain for {why}")
             time.sleep(0.2)
 
-    def step_runs(self, asset: str, moment: float) -> bool:
-        """Return whether a step of an asset began after a moment and has not ended."""
+    def logged_since(self, moment: float, asset: str, words: str) -> bool:
+        """Return whether a run of an asset that is in flight has logged something after a moment."""
         with self.instance() as instance:
             runs = instance.get_runs(RunsFilter(statuses=IN_FLIGHT, job_name=ASSET_JOBS[asset].name))
-            logs = [entry for run in runs for entry in instance.all_logs(run.run_id, _STEP_EVENTS)]
-        last = max(logs, key=lambda entry: entry.timestamp, default=None)
-        return last is not None and last.timestamp > moment and last.get_dagster_event().is_step_start
+            entries = [entry for run in runs for entry in instance.all_logs(run.run_id)]
+        return any(entry.timestamp > moment and words in entry.user_message for entry in entries)
 
     def computed_since(self, moment: float) -> Mapping[str, list[str]]:
         """Return the partitions of each asset that were computed after a moment, each run counted."""
@@ -213,7 +211,8 @@ class Scenario:
         computed = self.computed_since(moment)
         table = Table(show_header=False, box=None, padding=(0, 2))
         for asset, keys in computed.items():
-            table.add_row(asset, str(len(keys)), ", ".join(keys[:4]) + (" ..." if len(keys) > 4 else ""))
+            if keys:
+                table.add_row(asset, str(len(keys)), ", ".join(keys[:4]) + (" ..." if len(keys) > 4 else ""))
         self.console.print(table)
         self.console.print(f"contract: {contract}\ntrue again after {seconds:.0f} s")
         self.recorded.append({"event": title, "contract": contract, "computed": computed, "seconds": round(seconds)})
@@ -273,7 +272,7 @@ def run_scenario(directory: Path, demo: Path, console: Console) -> bool:
         scenario.event(
             "a shard is edited while its factors are being computed",
             "that shard again, once more for the later edit",
-            lambda: _edit_during_factors(scenario, 1),
+            lambda: _edit_during_factors(scenario, 1, first.name),
             factors=_keys(both, 1),
         )
         scenario.event(
@@ -353,7 +352,9 @@ def _edit_in_haste(scenario: Scenario, number: int) -> None:
     _edit(scenario, number, "first edit")
     time.sleep(1)
     _edit(scenario, number, "second edit")
-    scenario.wait_for(lambda: scenario.step_runs("training_examples", moment), "a step of training_examples")
+    scenario.wait_for(
+        lambda: scenario.logged_since(moment, "training_examples", "Started execution of step"), "a read of the shard"
+    )
     _edit(scenario, number, "third edit")
 
 
@@ -361,10 +362,11 @@ def _add_query_set(scenario: Scenario, name: str) -> None:
     shutil.copy(scenario.source.queries / f"{name}.jsonl", scenario.root / "queries")
 
 
-def _edit_during_factors(scenario: Scenario, number: int) -> None:
+def _edit_during_factors(scenario: Scenario, number: int, checkpoint: str) -> None:
     moment = time.time()
     _edit(scenario, number, "edit before")
-    scenario.wait_for(lambda: scenario.step_runs(_FACTORS, moment), "a step of gradient_factors")
+    (key,) = _keys([checkpoint], number)
+    scenario.wait_for(lambda: scenario.logged_since(moment, _FACTORS, f"{key}: read"), f"the factors of {key}")
     _edit(scenario, number, "edit during")
 
 
