@@ -62,6 +62,10 @@ interval_seconds = 3
 on_removed = "withdraw"
 backoff_seconds = 5
 stalled_after_seconds = 45
+
+# A fifth of what so short a run costs would be the import of MLflow.
+[tracking]
+uri = "none"
 """
 _INSTANCE = """\
 telemetry:
