@@ -11,14 +11,18 @@ from lorif_assets.re_attribution import GROUP_TAG, IN_FLIGHT, ready_partitions, 
 from lorif_assets.settings import Settings
 from lorif_assets.staleness import Staleness
 from lorif_assets.stalled_runs import fail_stalled_runs
+from lorif_assets.unrecorded_partitions import unrecorded
 from lorif_assets.vacuum import delete, superseded_files
 from lorif_assets.withdrawal import removed_shards, withdraw
 from resources.lake import Lake
 from resources.models import Checkpoints
 
-# One job for each asset: a run has one kind of partitions.
+# One job for each asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process:
+# each process of its own would load torch again.
 ASSET_JOBS = {
-    asset.key.to_user_string(): dg.define_asset_job(f"materialize_{asset.key.to_user_string()}", selection=[asset])
+    asset.key.to_user_string(): dg.define_asset_job(
+        f"materialize_{asset.key.to_user_string()}", selection=[asset], executor_def=dg.in_process_executor
+    )
     for asset in ASSETS
 }
 
@@ -131,13 +135,19 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
             if settings.automation.on_removed == "withdraw" and removed_shards(lake, found):
                 return dg.SkipReason("shards are to be withdrawn first")
             staleness = Staleness(settings, lake, model_checkpoints, found)
+            ready = dict(ready_partitions(staleness))
+            if not any(ready.values()):
+                # Nothing is out of date: what is left is to record what was stored.
+                ready = {
+                    asset.key.to_user_string(): unrecorded(context.instance, staleness, asset, ()) for asset in ASSETS
+                }
             requests = [
                 dg.RunRequest(
                     job_name=ASSET_JOBS[work.asset].name,
                     partition_key=work.partitions[0] if len(work.partitions) == 1 else None,
                     tags=work.tags,
                 )
-                for work in work_to_do(ready_partitions(staleness), ASSETS, context.instance, settings.automation)
+                for work in work_to_do(ready.items(), ASSETS, context.instance, settings.automation)
             ]
         except LorifError as error:
             return dg.SkipReason(str(error))

@@ -12,6 +12,7 @@ from lorif_assets.project_resources import ProjectResources
 from lorif_assets.re_attribution import RANGE_END_TAG, RANGE_START_TAG, stretches
 from lorif_assets.stale_partitions import StalePartitions
 from lorif_assets.stalled_runs import PROCESS_TAG, fail_dead_runs, process_tag
+from lorif_assets.unrecorded_partitions import unrecorded
 from resources.models import Checkpoints
 
 
@@ -53,6 +54,7 @@ def bring_up_to_date(
     for asset in assets if selection is None else selection:
         name = asset.key.to_user_string()
         stale: StalePartitions = getattr(staleness, name)()
+        stale = {**stale, **unrecorded(instance, staleness, asset, stale)}
         announce(name, len(stale))
         for stretch in stretches(asset, stale, instance):
             _materialize(instance, assets, asset, stretch, resources)

@@ -1,7 +1,7 @@
 """What to run next so that everything active becomes true again: decided from the lake's state, not from events."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -143,7 +143,7 @@ def ready_partitions(staleness: Staleness) -> Iterator[tuple[str, StalePartition
 
 
 def work_to_do(
-    ready: Iterator[tuple[str, StalePartitions]],
+    ready: Iterable[tuple[str, StalePartitions]],
     assets: Sequence[dg.AssetsDefinition],
     instance: dg.DagsterInstance,
     automation: AutomationSettings,

@@ -24,6 +24,7 @@ from lorif_assets.influcoder_staleness import (
 from lorif_assets.query_files import query_source, source_version
 from lorif_assets.settings import Settings
 from lorif_assets.stale_partitions import Stale, StalePartitions, differing
+from lorif_assets.stale_shards import stale_shards
 from lorif_assets.stored_attribution import averaged_together, current_score_versions
 from lorif_assets.stored_factors import stored_factor_versions
 from lorif_assets.stored_preconditioners import preconditioner_table
@@ -42,7 +43,6 @@ from resources.schemas import (
     TRAINING_EXAMPLES,
     TableSchema,
 )
-from resources.source_files import list_all_shards
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,8 @@ class Staleness:
         return _chosen("active.query_sets", self.settings.active.query_sets, self.found.query_sets)
 
     def training_examples(self) -> StalePartitions:
-        """Shards whose source was written since they were read."""
-        pieces = list_all_shards(self.settings.sources, self.settings.base)
-        stored = self._stored(TRAINING_EXAMPLES, "shard", "source_version")
-        return differing({piece.shard: piece.version for piece in pieces}, stored, "its source changed")
+        """Shards whose rows in the source changed since they were read."""
+        return stale_shards(self.settings, self._stored(TRAINING_EXAMPLES, "shard", "source_version"))
 
     def query_examples(self) -> StalePartitions:
         """Active query sets whose file was written since it was read."""

@@ -4,93 +4,102 @@ Every bucket is a shard, so that editing, adding or deleting a row touches one s
 rewritten. Reading a bucket scans the table once and keeps the bucket's rows only.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
+from deltalake.fs import DeltaStorageHandler
 
 from lorif_assets.errors import SourceError
 
+ERRORS = (DeltaError, pa.ArrowException, OSError)
+"""What delta-rs raises where a table, a file of it or its object store cannot be read."""
 
-def table_version(uri: str, storage_options: Mapping[str, str] | None) -> str:
-    """Newest version of the table, `<number>-<table id>`: a table made anew begins at number 0 again.
 
-    Raises:
-        SourceError: there is no readable Delta table.
+@dataclass(frozen=True)
+class BucketedTable:
+    """A Delta table, and how its rows are dealt to buckets.
+
+    A version of it is `<number>-<table id>`: a table made anew begins at number 0 again.
     """
-    with _readable(uri):
-        table = DeltaTable(uri, storage_options=dict(storage_options or {}) or None)
-        return f"{table.version()}-{table.metadata().id}"
 
+    uri: str
+    id_column: str
+    buckets: int
+    storage_options: tuple[tuple[str, str], ...] = ()
 
-def table_columns(uri: str, version: str, storage_options: Mapping[str, str] | None) -> tuple[str, ...]:
-    """Names of the table's columns at a version."""
-    with _readable(uri):
-        return tuple(field.name for field in _open(uri, version, storage_options).schema().fields)
+    @classmethod
+    def of(cls, uri: str, id_column: str, buckets: int, storage_options: Mapping[str, str]) -> Self:
+        """Return the table with its storage options sorted: equal ones are one table."""
+        return cls(uri, id_column, buckets, tuple(sorted(storage_options.items())))
 
+    def version(self) -> str:
+        """Return the newest version.
 
-def bucket_sizes(
-    uri: str, version: str, id_column: str, buckets: int, storage_options: Mapping[str, str] | None
-) -> Mapping[int, int]:
-    """Rows in each bucket that has any. Reads the id column, once per version of the table."""
-    return _bucket_sizes(uri, version, id_column, buckets, tuple(sorted((storage_options or {}).items())))
+        Raises:
+            SourceError: there is no readable Delta table.
+        """
+        with _readable(self.uri):
+            table = DeltaTable(self.uri, storage_options=self._options)
+            return f"{table.version()}-{table.metadata().id}"
 
+    def columns(self, version: str) -> tuple[str, ...]:
+        """Return the names of the columns at a version."""
+        with _readable(self.uri):
+            return tuple(field.name for field in self.at(version).schema().fields)
 
-def read_bucket(
-    uri: str, version: str, id_column: str, *, bucket: int, buckets: int, storage_options: Mapping[str, str] | None
-) -> list[dict[str, Any]]:
-    """Rows of one bucket, in the order of their ids, which does not depend on the table's files."""
-    rows: list[dict[str, Any]] = []
-    for batch in _scan(uri, version, None, storage_options):
-        for k, row_id in enumerate(batch.column(id_column).to_pylist()):
-            if bucket_of(row_id, buckets) == bucket:
-                rows += batch.slice(k, 1).to_pylist()  # `take` does not know the string views that scans give
-    # Rows that share an id are ordered by their values: which of them comes first must not depend on the files.
-    return sorted(rows, key=lambda row: (str(row[id_column]), repr(row)))
+    def rows(self, version: str, bucket: int) -> list[dict[str, Any]]:
+        """Return the rows of one bucket, in the order of their ids, which does not depend on the table's files."""
+        rows: list[dict[str, Any]] = []
+        for batch in self.scan(version, None):
+            for k, row_id in enumerate(batch.column(self.id_column).to_pylist()):
+                if self.bucket_of(row_id) == bucket:
+                    rows += batch.slice(k, 1).to_pylist()  # `take` does not know the string views that scans give
+        # Rows that share an id are ordered by their values: which of them comes first must not depend on the files.
+        return sorted(rows, key=lambda row: (str(row[self.id_column]), repr(row)))
 
+    def bucket_of(self, row_id: object) -> int:
+        """Return the bucket of an id, the same in every process and on every machine."""
+        digest = blake2b(str(row_id).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.buckets
 
-def bucket_of(row_id: object, buckets: int) -> int:
-    """Bucket of an id, the same in every process and on every machine."""
-    digest = blake2b(str(row_id).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % buckets
+    def scan(self, version: str, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows at a version."""
+        with _readable(self.uri):
+            yield from pa.RecordBatchReader.from_stream(self.at(version).scan(columns=columns))
 
+    def at(self, version: str) -> DeltaTable:
+        """Return the table at a version.
 
-@lru_cache(maxsize=64)
-def _bucket_sizes(
-    uri: str, version: str, id_column: str, buckets: int, storage_options: tuple[tuple[str, str], ...]
-) -> Mapping[int, int]:
-    sizes: Counter[int] = Counter()
-    for batch in _scan(uri, version, [id_column], dict(storage_options)):
-        sizes.update(bucket_of(value, buckets) for value in batch.column(id_column).to_pylist())
-    return dict(sorted(sizes.items()))
+        Raises:
+            SourceError: the table was made anew since.
+        """
+        number, _, table_id = version.partition("-")
+        table = DeltaTable(self.uri, version=int(number), storage_options=self._options)
+        if str(table.metadata().id) != table_id:
+            raise SourceError(f"{self.uri} was made anew since its shards were listed. List them again.")
+        return table
 
+    def files(self) -> pafs.FileSystem:
+        """Return the table's files, its log among them."""
+        return pafs.PyFileSystem(DeltaStorageHandler(self.uri, self._options))
 
-def _scan(
-    uri: str, version: str, columns: list[str] | None, storage_options: Mapping[str, str] | None
-) -> Iterator[pa.RecordBatch]:
-    with _readable(uri):
-        yield from pa.RecordBatchReader.from_stream(_open(uri, version, storage_options).scan(columns=columns))
-
-
-def _open(uri: str, version: str, storage_options: Mapping[str, str] | None) -> DeltaTable:
-    number, _, table_id = version.partition("-")
-    table = DeltaTable(uri, version=int(number), storage_options=dict(storage_options or {}) or None)
-    if str(table.metadata().id) != table_id:
-        raise SourceError(f"{uri} was made anew since its shards were listed. List them again.")
-    return table
+    @property
+    def _options(self) -> dict[str, str] | None:
+        return dict(self.storage_options) or None
 
 
 @contextmanager
 def _readable(uri: str) -> Iterator[None]:
     try:
         yield
-    except (DeltaError, pa.ArrowException, OSError) as error:
+    except ERRORS as error:
         raise SourceError(
             f"{uri} cannot be read as a Delta table: {error}. Check the path and, for an object store, the credentials."
         ) from error

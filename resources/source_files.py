@@ -9,7 +9,8 @@ from typing import Any
 from lorif_assets.errors import SourceError
 from lorif_assets.recipe import content_hash
 from lorif_assets.sources import Columns, Source, SourceFormat
-from resources.source_delta import bucket_sizes, read_bucket, table_columns, table_version
+from resources.source_changes import Changes, bucket_sizes, changes_followed
+from resources.source_delta import BucketedTable
 from resources.source_jsonl import MalformedLine, read_lines, slice_lines
 from resources.source_paths import SourceFile, is_remote, locate
 from resources.source_tables import count_dataset_rows, count_parquet_rows, read_dataset_rows, read_parquet_rows
@@ -112,6 +113,16 @@ def read_source(source: Source, base: Path) -> RawShard:
     return RawShard(origin, tuple(columns), tuple(rows), tuple(malformed))
 
 
+def changes_since(source: Source, piece: ShardSlice, version: str, base: Path) -> Changes | None:
+    """Return what a Delta table's history says of all its shards since a version of one piece.
+
+    None where only the version itself can tell: for files, or where the source's settings have changed.
+    """
+    if piece.bucket is None or _version(_state(version), source) != version:
+        return None
+    return changes_followed(_bucketed(source, piece.uri, base), _state(version), _state(piece.version))
+
+
 def _slices(source: Source, kind: SourceFormat, file: SourceFile, base: Path) -> Iterator[ShardSlice]:
     if kind is SourceFormat.DELTA:
         yield from _buckets(source, file, base)
@@ -139,16 +150,10 @@ def _slices(source: Source, kind: SourceFormat, file: SourceFile, base: Path) ->
 
 
 def _buckets(source: Source, file: SourceFile, base: Path) -> Iterator[ShardSlice]:
-    if source.columns.id is None:
-        raise SourceError(
-            f"source '{source.name}': a Delta table needs columns.id, the column with a unique id per row: rows are "
-            "dealt to shards by it."
-        )
-    uri = _delta_uri(file.uri, base)
-    state = table_version(uri, source.storage_options)
-    _require_columns(source.columns, table_columns(uri, state, source.storage_options), uri)
-    sizes = bucket_sizes(uri, state, source.columns.id, source.buckets, source.storage_options)
-    for bucket, rows in sizes.items():
+    table = _bucketed(source, file.uri, base)
+    state = table.version()
+    _require_columns(source.columns, table.columns(state), table.uri)
+    for bucket, rows in bucket_sizes(table, state).items():
         yield ShardSlice(
             f"{file.shard_prefix}-{bucket:05d}",
             source.name,
@@ -170,25 +175,23 @@ def _read(source: Source, piece: ShardSlice, base: Path) -> RawShard:
         objects, malformed = read_lines(path, piece.byte_offset, piece.rows)
         columns = dict.fromkeys(chain.from_iterable(values for _, values in objects))
         return RawShard(origin, tuple(columns), tuple(objects), tuple(malformed))
-    if piece.bucket is not None and source.columns.id is not None:
-        uri = _delta_uri(piece.uri, base)
-        rows = read_bucket(
-            uri,
-            state,
-            source.columns.id,
-            bucket=piece.bucket,
-            buckets=source.buckets,
-            storage_options=source.storage_options,
-        )
-        columns_of_table = table_columns(uri, state, source.storage_options)
-        return RawShard(f"{piece.uri}, bucket {piece.bucket}", columns_of_table, tuple(enumerate(rows)))
+    if piece.bucket is not None:
+        table = _bucketed(source, piece.uri, base)
+        rows = table.rows(state, piece.bucket)
+        return RawShard(f"{piece.uri}, bucket {piece.bucket}", table.columns(state), tuple(enumerate(rows)))
     read = read_parquet_rows if piece.kind is SourceFormat.PARQUET else read_dataset_rows
     table = read(path, piece.offset, piece.rows)
     return RawShard(origin, tuple(table.column_names), tuple(enumerate(table.to_pylist())))
 
 
-def _delta_uri(uri: str, base: Path) -> str:
-    return uri if is_remote(uri) else str(base / uri)
+def _bucketed(source: Source, uri: str, base: Path) -> BucketedTable:
+    if source.columns.id is None:
+        raise SourceError(
+            f"source '{source.name}': a Delta table needs columns.id, the column with a unique id per row: rows are "
+            "dealt to shards by it."
+        )
+    where = uri if is_remote(uri) else str(base / uri)
+    return BucketedTable.of(where, source.columns.id, source.buckets, source.storage_options)
 
 
 def _version(state: str, source: Source) -> str:

@@ -164,7 +164,9 @@ class _ShardWork:
     def compute(self, read: _ReadShard) -> _ComputedShard:
         started, examples = time.monotonic(), read.tokenized.examples
         tokens = sum(len(example.input_ids) for example in examples)
-        with Progress(self.log, f"{self.attributed.record.name} {read.shard}", tokens, "tok") as progress:
+        name = self.attributed.record.name
+        self.log.info(f"{name}|{read.shard}: read {len(examples):,} examples of {tokens:,} tokens")
+        with Progress(self.log, f"{name} {read.shard}", tokens, "tok") as progress:
             factors = factor_rows(self.attributed, examples, self.bases, self.batch, progress)
         self.batch = self.batch.model_copy(update={"tokens": factors.batch_tokens})
         return _ComputedShard(read, factors, time.monotonic() - started)

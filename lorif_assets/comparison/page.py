@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from functools import partial
 
 from lorif_assets.comparison.content import LEADING, ComparisonContent
 from lorif_assets.comparison.plots import movement_figure
@@ -21,7 +22,7 @@ def render(content: ComparisonContent) -> str:
         "significant": _significant,
         "signed": number_format.score,
         "overlap": _overlap,
-        "points": _points,
+        "points": partial(_points, spread=max((_spread(query.losses) for query in content.queries), default=0.0)),
     }
     return environment.get_template(_TEMPLATE).render(
         content=content,
@@ -41,13 +42,21 @@ def _overlap(value: float | None) -> str:
     return _NONE if value is None else f"{value:.2f}"
 
 
-def _points(values: Sequence[float | None]) -> str:
-    """The points of a small SVG line through the values there are, the largest at the top."""
+def _spread(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return max(known) - min(known) if known else 0.0
+
+
+def _points(values: Sequence[float | None], spread: float) -> str:
+    """The points of a small SVG line through the values there are, the largest at the top.
+
+    `spread` is what the whole height stands for: lines of one page share it, so that a steeper one moved more.
+    """
     known = [(index, value) for index, value in enumerate(values) if value is not None]
-    low, high = min(value for _, value in known), max(value for _, value in known)
-    last, spread = max(len(values) - 1, 1), high - low
+    middle = (min(value for _, value in known) + max(value for _, value in known)) / 2
+    last = max(len(values) - 1, 1)
     return " ".join(
-        f"{index / last * _LINE_WIDTH:.1f},{((high - value) / spread if spread else 0.5) * _LINE_HEIGHT:.1f}"
+        f"{index / last * _LINE_WIDTH:.1f},{((middle - value) / (spread or 1) + 0.5) * _LINE_HEIGHT:.1f}"
         for index, value in known
     )
 

@@ -62,7 +62,10 @@ def _lines(
 ) -> None:
     for values in each:
         points = _points(values)
-        axes.plot(np.arange(start, start + len(points)), points, color=colour, alpha=0.25, linewidth=0.7)
+        # Of one pair of checkpoints there is one overlap, which no line shows.
+        marker = "o" if len(points) == 1 else ""
+        ends = np.arange(start, start + len(points))
+        axes.plot(ends, points, color=colour, alpha=0.25, linewidth=0.7, marker=marker, markersize=3)
     points = _points(means)
     axes.plot(np.arange(start, start + len(points)), points, color=colour, linewidth=1.6, marker="o", markersize=3)
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.demo.run import DemoPaths
+from lorif_assets.automation import ASSET_JOBS
+from lorif_assets.demo.run import PLANTED, QUERY_SET, DemoPaths
 from lorif_assets.discovery import discover, register
 from lorif_assets.errors import LorifError
 from lorif_assets.materialization import bring_up_to_date
@@ -33,7 +34,9 @@ from lorif_assets.staleness import Staleness
 from lorif_assets.withdrawal import removed_shards
 from resources.schemas import GRADIENT_FACTORS, QUERY_SCORES
 
-_ROWS = 120
+_ROWS = 60
+_FACTORS = "gradient_factors"
+_LATER = "step-999999"
 _SETTLED_TIMEOUT = 900.0
 _SETTINGS = """\
 [[sources]]
@@ -59,6 +62,22 @@ interval_seconds = 3
 on_removed = "withdraw"
 backoff_seconds = 5
 stalled_after_seconds = 45
+
+# A fifth of what so short a run costs would be the import of MLflow.
+[tracking]
+uri = "none"
+"""
+_INSTANCE = """\
+telemetry:
+  enabled: false
+run_queue:
+  dequeue_interval_seconds: 1
+concurrency:
+  runs:
+    max_concurrent_runs: 2
+  pools:
+    default_limit: 1
+    granularity: op
 """
 
 
@@ -152,6 +171,13 @@ class Scenario:
                 raise LorifError(f"waited in vain for {why}")
             time.sleep(0.2)
 
+    def logged_since(self, moment: float, asset: str, words: str) -> bool:
+        """Return whether a run of an asset that is in flight has logged something after a moment."""
+        with self.instance() as instance:
+            runs = instance.get_runs(RunsFilter(statuses=IN_FLIGHT, job_name=ASSET_JOBS[asset].name))
+            entries = [entry for run in runs for entry in instance.all_logs(run.run_id)]
+        return any(entry.timestamp > moment and words in entry.user_message for entry in entries)
+
     def computed_since(self, moment: float) -> Mapping[str, list[str]]:
         """Return the partitions of each asset that were computed after a moment, each run counted."""
         with self.instance() as instance:
@@ -166,8 +192,22 @@ class Scenario:
                 for asset in ASSETS
             }
 
-    def event(self, title: str, expected: str, change: Callable[[], None]) -> None:
-        """Make a change, wait until everything is true again, and print what was computed."""
+    def event(
+        self,
+        title: str,
+        contract: str,
+        change: Callable[[], None],
+        factors: Collection[str],
+        maybe: Collection[str] = (),
+    ) -> None:
+        """Make a change, wait until everything is true again, and print what was computed.
+
+        `factors` are the partitions of `gradient_factors` that the contract asks for, however often; those in `maybe`
+        may have been finished before the moment that a kill lost.
+
+        Raises:
+            LorifError: it took too long, or the factors of other shards were computed, or not all of these.
+        """
         self.console.rule(f"[bold]{title}", align="left")
         moment = time.time()
         change()
@@ -175,10 +215,17 @@ class Scenario:
         computed = self.computed_since(moment)
         table = Table(show_header=False, box=None, padding=(0, 2))
         for asset, keys in computed.items():
-            table.add_row(asset, str(len(keys)), ", ".join(keys[:4]) + (" ..." if len(keys) > 4 else ""))
+            if keys:
+                table.add_row(asset, str(len(keys)), ", ".join(keys[:4]) + (" ..." if len(keys) > 4 else ""))
         self.console.print(table)
-        self.console.print(f"contract: {expected}\ntrue again after {seconds:.0f} s")
-        self.recorded.append({"event": title, "contract": expected, "computed": computed, "seconds": round(seconds)})
+        self.console.print(f"contract: {contract}\ntrue again after {seconds:.0f} s")
+        self.recorded.append({"event": title, "contract": contract, "computed": computed, "seconds": round(seconds)})
+        found = set(computed[_FACTORS])
+        if found - set(maybe) != set(factors) - set(maybe):
+            raise LorifError(
+                f"{title}: factors of {', '.join(sorted(found)) or 'no shard'} were computed; the contract asks for "
+                f"{', '.join(sorted(factors)) or 'none'}"
+            )
 
 
 def run_scenario(directory: Path, demo: Path, console: Console) -> bool:
@@ -200,42 +247,56 @@ def run_scenario(directory: Path, demo: Path, console: Console) -> bool:
     _set_up(scenario)
     checkpoints = scenario.root / "checkpoints"
     first, second = sorted(path for path in source.checkpoints.iterdir() if not path.name.startswith("."))
+    both = (first.name, second.name)
     try:
-        scenario.event("start: two shards, one checkpoint, one query set", "everything, once", scenario.start)
+        scenario.event(
+            "start: two shards, one checkpoint, one query set",
+            "everything, once",
+            scenario.start,
+            factors=_keys([first.name], 0, 1),
+        )
         scenario.event(
             "a checkpoint appears half-written, then complete",
             "everything of that checkpoint, nothing of another; nothing while it is incomplete",
             lambda: _write_slowly(scenario, second, checkpoints / second.name),
+            factors=_keys([second.name], 0, 1),
         )
         scenario.event(
             "a shard is added",
             "its examples; its factors for each active checkpoint; each layer adds it; scores and reports",
             lambda: _publish(_rows(scenario, 2), scenario.shard(2)),
+            factors=_keys(both, 2),
         )
         scenario.event(
-            "rows of a shard are edited, and edited again right after",
-            "the same for that shard, ending with the second edit; factors of no other shard",
-            lambda: _edit_twice(scenario, 0),
+            "rows of a shard are edited, edited again right after, and once more while they are being read",
+            "the same for that shard, ending with the last edit; factors of no other shard",
+            lambda: _edit_in_haste(scenario, 0),
+            factors=_keys(both, 0),
         )
         scenario.event(
             "a shard is edited while its factors are being computed",
             "that shard again, once more for the later edit",
-            lambda: _edit_during_factors(scenario, 1),
+            lambda: _edit_during_factors(scenario, 1, first.name),
+            factors=_keys(both, 1),
         )
         scenario.event(
             "a shard is withdrawn",
             "no factors; each layer subtracts it; scores and reports",
             lambda: scenario.shard(2).unlink(),
+            factors=(),
         )
         scenario.event(
             "a query set is added",
             "its examples, scores and reports",
-            lambda: _add_query_set(scenario),
+            lambda: _add_query_set(scenario, PLANTED),
+            factors=(),
         )
         scenario.event(
             "killed with SIGKILL during factors; an edit while the daemon is down; started again",
             "the new checkpoint, each shard once, and the edited shard",
-            lambda: _kill_and_restart(scenario, first, checkpoints / "step-999999"),
+            lambda: _kill_and_restart(scenario, first, checkpoints / _LATER),
+            factors=_keys((*both, _LATER), 1),
+            maybe=_keys([_LATER], 0),
         )
         same = _equals_rebuild(scenario)
     finally:
@@ -248,12 +309,16 @@ def _set_up(scenario: Scenario) -> None:
     for folder in ("data", "checkpoints", "queries", "dagster_home"):
         (scenario.root / folder).mkdir(parents=True)
     (scenario.root / "lorif.toml").write_text(_SETTINGS)
-    (scenario.dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (scenario.dagster_home / "dagster.yaml").write_text(_INSTANCE)
     for number in (0, 1):
         _publish(_rows(scenario, number), scenario.shard(number))
     first = min(path for path in scenario.source.checkpoints.iterdir() if not path.name.startswith("."))
     shutil.copytree(first, scenario.root / "checkpoints" / first.name)
-    shutil.copy(scenario.source.queries, scenario.root / "queries" / "first.jsonl")
+    _add_query_set(scenario, QUERY_SET)
+
+
+def _keys(checkpoints: Collection[str], *shards: int) -> list[str]:
+    return [f"{checkpoint}|docs-{shard:05d}-00000" for checkpoint in checkpoints for shard in shards]
 
 
 def _rows(scenario: Scenario, number: int) -> pl.DataFrame:
@@ -286,24 +351,26 @@ def _write_slowly(scenario: Scenario, complete: Path, target: Path) -> None:
     shutil.copytree(complete, target, dirs_exist_ok=True)
 
 
-def _edit_twice(scenario: Scenario, number: int) -> None:
+def _edit_in_haste(scenario: Scenario, number: int) -> None:
+    moment = time.time()
     _edit(scenario, number, "first edit")
     time.sleep(1)
     _edit(scenario, number, "second edit")
+    scenario.wait_for(
+        lambda: scenario.logged_since(moment, "training_examples", "Started execution of step"), "a read of the shard"
+    )
+    _edit(scenario, number, "third edit")
 
 
-def _add_query_set(scenario: Scenario) -> None:
-    shutil.copy(scenario.source.queries, scenario.root / "queries" / "second.jsonl")
+def _add_query_set(scenario: Scenario, name: str) -> None:
+    shutil.copy(scenario.source.queries / f"{name}.jsonl", scenario.root / "queries")
 
 
-def _edit_during_factors(scenario: Scenario, number: int) -> None:
-    def factors_run() -> bool:
-        with scenario.instance() as instance:
-            runs = instance.get_runs(RunsFilter(statuses=IN_FLIGHT, job_name="materialize_gradient_factors"))
-            return any(run.status == dg.DagsterRunStatus.STARTED for run in runs)
-
+def _edit_during_factors(scenario: Scenario, number: int, checkpoint: str) -> None:
+    moment = time.time()
     _edit(scenario, number, "edit before")
-    scenario.wait_for(factors_run, "a run of gradient_factors")
+    (key,) = _keys([checkpoint], number)
+    scenario.wait_for(lambda: scenario.logged_since(moment, _FACTORS, f"{key}: read"), f"the factors of {key}")
     _edit(scenario, number, "edit during")
 
 

@@ -67,13 +67,15 @@ def last_line(text: str, characters: int = MOST_LABEL_CHARACTERS) -> str:
 
 def labels(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Key and value of every entry that says something, each on one line and of bounded length."""
-    said = ((key, value) for key, value in metadata.items() if value is not None and value != "")
+    said = ((key, value) for key, value in metadata.items() if value is not None and value not in ("", [], {}))
     return [(first_line(str(key)), first_line(_plain(value))) for key, value in said]
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return NOT_FINITE
+    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return ", ".join(map(str, value))
     if isinstance(value, dict | list | tuple):
         return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)

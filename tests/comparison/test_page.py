@@ -165,3 +165,13 @@ def test_the_picture_is_drawn_for_both_colour_schemes(
     made = content(compared=Participants(tuple(ScoredCheckpoint(f"$x_{k}$", k, "v") for k in (1, 2, 3)), {}))
     monkeypatch.undo()
     assert render(made).count("data:image/png;base64,iVBOR") == 2
+
+
+def test_small_lines_of_one_page_share_a_scale(content: Callable[..., ComparisonContent]) -> None:
+    (steep,) = content().queries
+    flat = replace(steep, query_id="q1", standings=(standing(2.0, "a"), standing(2.0, "a"), standing(1.125, "a")))
+    page = render(content(queries=(steep, flat)))
+    lines = [re.findall(r",(-?[0-9.]+)", points) for points in re.findall(r'polyline points="([^"]*)"', page)]
+    heights = [float(line[-1]) - float(line[0]) for line in lines]
+    # Losses of 3.25 to 1.5 and of 2 to 1.125, once in the list of queries and once in each query's section.
+    assert heights == [24.0, 12.0, 24.0, 12.0]

@@ -139,3 +139,11 @@ def test_fifty_queries_of_twenty_influences_stay_below_three_megabytes(report: M
     influences = tuple(influence(rank, 1.0 / rank, text=long) for rank in range(1, 11))
     queries = tuple(query(f"q{number}", proponents=influences, opponents=influences) for number in range(50))
     assert len(render(report(queries=queries)).encode()) < 3_000_000
+
+
+def test_lists_of_metadata_are_read_as_words_and_empty_ones_are_left_out(report: Make) -> None:
+    told = {"topics": ["with", "files"], "sources": [], "nested": [{"a": 1}]}
+    text = parsed(render(report(queries=(query("q", metadata=told),)))).text
+    assert "with, files" in text
+    assert "sources" not in text
+    assert '[{"a": 1}]' in text

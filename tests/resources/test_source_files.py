@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lorif_assets.errors import SourceError
 from lorif_assets.sources import Columns, Source, SourceFormat
-from resources.source_delta import bucket_of
+from resources.source_delta import BucketedTable
 from resources.source_files import ShardSlice, list_all_shards, list_shards, read_shard, read_source
 
 
@@ -54,6 +54,10 @@ def source(path: str, **settings: Any) -> Source:
 
 def delta_source(path: str = "table", **settings: Any) -> Source:
     return source(path, **{"columns": Columns(id="id"), "buckets": 4, **settings})
+
+
+def bucket_of(row_id: object, buckets: int) -> int:
+    return BucketedTable("table", "id", buckets).bucket_of(row_id)
 
 
 def names(shards: Iterable[ShardSlice]) -> list[str]:

@@ -1,0 +1,48 @@
+"""Partitions that the lake holds as they should be, while Dagster takes them for failed.
+
+A run that dies between its commit to the lake and the event that records it leaves one behind: nothing is out of date,
+so that no later run would ever record it.
+"""
+
+from collections.abc import Collection
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+
+from lorif_assets.assets.graph import assets_in_use
+from lorif_assets.stale_partitions import Stale, StalePartitions
+from lorif_assets.staleness import Staleness
+
+_UNRECORDED = Stale("its run failed after it was stored", "recorded")
+
+
+def unrecorded(
+    instance: dg.DagsterInstance, staleness: Staleness, asset: dg.AssetsDefinition, stale: Collection[str]
+) -> StalePartitions:
+    """Return the partitions of an asset to run again only so that Dagster knows of them.
+
+    Args:
+        instance: Dagster's instance.
+        staleness: what is active.
+        asset: one of the graph.
+        stale: its partitions that are out of date in the lake.
+    """
+    definition = asset.partitions_def
+    if definition is None or asset not in assets_in_use(staleness.settings):
+        return {}
+    if not instance.get_runs_count(RunsFilter(statuses=[DagsterRunStatus.FAILURE])):
+        return {}
+    active = {
+        *staleness.active_checkpoints,
+        *staleness.active_query_sets,
+        *staleness.found.shards,
+        *staleness.found.layers,
+    }
+    keys = definition.get_partition_keys(dynamic_partitions_store=instance)
+    states = instance.get_status_by_partition(asset.key, keys, definition) or {}
+    return {
+        key: _UNRECORDED
+        for key, state in states.items()
+        if state is AssetPartitionStatus.FAILED and key not in stale and active.issuperset(key.split("|"))
+    }
