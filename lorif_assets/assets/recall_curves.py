@@ -18,8 +18,9 @@ from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.bi_encoder.extra import require_influcoder
 from lorif_assets.bi_encoder.stored import stored_encoder
 from lorif_assets.bi_encoder.text_views import anchor_text
-from lorif_assets.cascade import encoder_similarities, exact_scores, likely_proponents
+from lorif_assets.cascade import exact_scores
 from lorif_assets.errors import MismatchError
+from lorif_assets.proposals import encoder_similarities, likely_proponents
 from lorif_assets.query_scoring import preconditioned_queries
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import stored_factors

@@ -81,6 +81,18 @@ class InflucoderSettings(BaseModel):
         True, description="Train on from the encoder of the checkpoint before, where there is one."
     )
     seed: int = Field(0, ge=0, description="Seed of the sample, its split and the training.")
+    exact_up_to: int = Field(
+        2_000_000,
+        ge=0,
+        description="Examples up to which a query is compared with every embedding; beyond, an approximate index by faiss "
+        "finds the nearest and the farthest.",
+    )
+    probed_share: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Share of that index's cells that a search looks into: more finds more, and is slower.",
+    )
     evaluation_seeds: tuple[int, ...] = Field(
         (0, 1, 2),
         description="Seeds of the splits and trainings that the agreement is measured over; none: no measurement.",

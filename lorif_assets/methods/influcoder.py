@@ -8,6 +8,7 @@ from lorif_assets.bi_encoder.extra import require_influcoder
 from lorif_assets.bi_encoder.stored import stored_encoder
 from lorif_assets.bi_encoder.text_views import anchor_text
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
+from lorif_assets.proposals import encoder_similarities
 from lorif_assets.stored_factors import stored_factors
 from resources.schemas import QUERY_EXAMPLES
 
@@ -21,8 +22,6 @@ def influcoder_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         MismatchError: encoder or embeddings are missing or outdated.
         SettingsError: Influcoder's libraries are not installed.
     """
-    from lorif_assets.cascade import encoder_similarities
-
     require_influcoder()
     lake, settings, attributed = inputs.lake, inputs.settings, inputs.attributed
     stored = stored_factors(lake, attributed.record, settings.recipe)
