@@ -15,6 +15,7 @@ import polars as pl
 
 from lorif_assets.attributed_model import AttributedModel
 from lorif_assets.bi_encoder.extra import require_influcoder
+from lorif_assets.bi_encoder.sampling import Role
 from lorif_assets.bi_encoder.settings import InflucoderSettings
 from lorif_assets.bi_encoder.stored import StoredEncoder, stored_encoder
 from lorif_assets.bi_encoder.text_views import anchor_text
@@ -232,7 +233,8 @@ def recalled_scores(
     encoder = stored_encoder(lake, attributed.record, settings.influcoder, settings.recipe)
     model = encoder.load(lake, settings.influcoder, attributed.device)
     contents = {row["query_id"]: row for row in rows.iter_rows(named=True)}
-    embedded = model.embed([anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in queries])
+    texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in queries]
+    embedded = model.embed(texts, Role.ANCHOR)
     scores, figures = score_proposals(
         attributed,
         queries,

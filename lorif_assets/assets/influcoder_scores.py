@@ -15,6 +15,7 @@ from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.bi_encoder.extra import require_influcoder
 from lorif_assets.bi_encoder.nearest import approximately_nearest, embedded_examples
+from lorif_assets.bi_encoder.sampling import Role
 from lorif_assets.bi_encoder.stored import StoredEncoder, shard_embeddings, stored_encoder
 from lorif_assets.bi_encoder.text_views import anchor_text
 from lorif_assets.errors import MismatchError
@@ -69,7 +70,7 @@ def influcoder_scores(
                         f"the query set {query_set!r} is not in `query_examples`; materialize it there first"
                     )
                 started = time.monotonic()
-                embedded = model.embed([anchor_text(row, decode) for row in queries.iter_rows(named=True)])
+                embedded = model.embed([anchor_text(row, decode) for row in queries.iter_rows(named=True)], Role.ANCHOR)
                 seconds_of_queries = time.monotonic() - started
                 rows, metadata = _scored(lake, encoder, hashes, queries["query_id"].to_list(), embedded, settings)
                 version = encoder_score_version(encoder.encoder_hash, hashes, queries["query_set_hash"][0], top_k)

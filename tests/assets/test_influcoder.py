@@ -20,6 +20,7 @@ from resources.schemas import (
     INFLUCODER_SCORES,
     INFLUENCE_EMBEDDINGS,
     INFLUENCE_TARGETS,
+    QUERY_EXAMPLES,
     QUERY_SCORES,
     RECALL_CURVES,
     TRAINING_EXAMPLES,
@@ -273,6 +274,32 @@ def test_the_teacher_lorif_ranks_the_pool_for_every_anchor(project: TinyProject)
     pool = rows.filter(pl.col("role") == "pool").height
     for targets in rows.filter(pl.col("role") == "anchor")["targets"].to_list():
         assert sorted(targets) == pytest.approx([rank / (pool - 1) for rank in range(pool)])
+
+
+# --- Heads ---
+
+
+def test_with_heads_queries_and_examples_are_embedded_apart_everywhere(project: TinyProject) -> None:
+    import torch
+
+    from lorif_assets.bi_encoder.sampling import Role
+    from lorif_assets.bi_encoder.stored import encoder_row
+    from lorif_assets.bi_encoder.text_views import anchor_text, pool_text
+
+    headed = project.with_settings(influcoder={"heads": True, "learning_rate": 0.05, "evaluation_seeds": [0]})
+    assert not headed.staleness.influence_targets()
+    assert set(headed.staleness.influcoder_encoder()) == {FIRST}
+    assert headed.update().keys() == GROUP - {"influence_targets"}
+    (row,) = headed.table(INFLUCODER_ENCODERS, checkpoint=FIRST).to_dicts()
+    encoder = encoder_row(row).load(headed.lake, headed.settings.influcoder, torch.device("cpu"))
+    scored = headed.table(INFLUCODER_SCORES, checkpoint=FIRST).row(0, named=True)
+    query = headed.table(QUERY_EXAMPLES, query_id=scored["query_id"]).row(0, named=True)
+    example = headed.table(TRAINING_EXAMPLES, example_id=scored["example_id"]).row(0, named=True)
+    texts = [anchor_text(query, str), pool_text(example, str)]
+    left, right = (encoder.embed([text], role)[0] for text, role in zip(texts, (Role.ANCHOR, Role.POOL), strict=True))
+    assert float(left @ right) == pytest.approx(scored["score"], abs=1e-5)
+    swapped = encoder.embed(texts[:1], Role.POOL)[0] @ encoder.embed(texts[1:], Role.ANCHOR)[0]
+    assert float(swapped) != pytest.approx(scored["score"], abs=1e-4)
 
 
 # --- Approximate search ---
