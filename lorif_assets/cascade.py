@@ -15,8 +15,11 @@ import polars as pl
 
 from lorif_assets.attributed_model import AttributedModel
 from lorif_assets.bi_encoder.extra import require_influcoder
-from lorif_assets.bi_encoder.stored import StoredEncoder, in_order_of, shard_embeddings, stored_encoder
+from lorif_assets.bi_encoder.sampling import Role
+from lorif_assets.bi_encoder.settings import InflucoderSettings
+from lorif_assets.bi_encoder.stored import StoredEncoder, stored_encoder
 from lorif_assets.bi_encoder.text_views import anchor_text
+from lorif_assets.proposals import proposals
 from lorif_assets.query_scoring import (
     PreconditionedQueries,
     QueryScores,
@@ -51,40 +54,8 @@ class CascadeFigures:
     bytes_full_scan: int
     seconds_recall: float
     seconds_scoring: float
-
-
-def encoder_similarities(
-    lake: Lake,
-    stored: StoredFactors,
-    encoder: StoredEncoder,
-    queries: "torch.Tensor",
-) -> "torch.Tensor":
-    """Return cosines [Q, N] of query embeddings and all examples, in the order of the stored factors.
-
-    Raises:
-        MismatchError: embeddings are missing or of another encoder or other data.
-    """
-    import torch
-
-    blocks = []
-    for file, embedded in zip(stored.files, shard_embeddings(lake, encoder, stored.shard_hashes), strict=True):
-        ids = [
-            name
-            for _, batch in lake.stream_factors([file], ["example_id"], file.rows)
-            for name in batch.column("example_id").to_pylist()
-        ]
-        blocks.append(queries @ in_order_of(embedded, ids).mT)
-    return torch.cat(blocks, dim=1)
-
-
-def proposals(similarities: "torch.Tensor", candidates: int) -> list[int]:
-    """Return the positions, rising, that lie among the n most or the n least similar of any query."""
-    return sorted({*likely_proponents(similarities, candidates), *likely_proponents(-similarities, candidates)})
-
-
-def likely_proponents(similarities: "torch.Tensor", candidates: int) -> list[int]:
-    """Return the positions, rising, that lie among the n most similar of any query."""
-    return sorted({*similarities.topk(min(candidates, similarities.shape[1]), dim=1).indices.flatten().tolist()})
+    search: dict[str, Any]
+    """How the encoder's proposals were searched for."""
 
 
 def monitored_positions(lake: Lake, stored: StoredFactors, seed: int) -> list[int]:
@@ -129,6 +100,7 @@ def score_proposals(
     preconditioners: StoredPreconditioners,
     lake: Lake,
     batch: BatchSettings,
+    influcoder: InflucoderSettings,
 ) -> tuple[QueryScores | None, CascadeFigures]:
     """Score what the encoder proposes, or nothing where it disagrees with exact scores.
 
@@ -144,15 +116,14 @@ def score_proposals(
 
     recipe, layers = attributed.recipe, list(attributed.record.layer_shapes)
     started = time.monotonic()
-    similarities = encoder_similarities(lake, stored, encoder, embedded_queries)
-    positions = proposals(similarities, recipe.candidates)
+    monitored = monitored_positions(lake, stored, recipe.seed)
+    proposed = proposals(lake, stored, encoder, embedded_queries, recipe.candidates, monitored, influcoder)
+    positions = proposed.positions
     seconds_recall = time.monotonic() - started
     started = time.monotonic()
     ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch)
-    monitored = monitored_positions(lake, stored, recipe.seed)
     truth, bytes_monitored = exact_scores(lake, stored, ready, monitored, attributed.device)
-    seen = similarities[:, monitored]
-    agreement = float(rank_correlations(seen.double().numpy(), truth.double().numpy()).mean())
+    agreement = float(rank_correlations(proposed.asked.double().numpy(), truth.double().numpy()).mean())
     figures = CascadeFigures(
         agreement=agreement,
         monitored=len(monitored),
@@ -161,6 +132,7 @@ def score_proposals(
         bytes_full_scan=scan_bytes(lake, stored.files, layers),
         seconds_recall=seconds_recall,
         seconds_scoring=time.monotonic() - started,
+        search=proposed.metadata,
     )
     if agreement < recipe.recall_agreement:
         return None, figures
@@ -228,7 +200,8 @@ class Recalled:
                 else "the encoder's proposals were scored"
             ),
             "recall_fell_back": fell_back,
-            **{f"recall_{name}": value for name, value in asdict(self.figures).items()},
+            **{f"recall_{name}": value for name, value in asdict(self.figures).items() if name != "search"},
+            **{f"recall_{name}": value for name, value in self.figures.search.items()},
         }
 
 
@@ -260,7 +233,8 @@ def recalled_scores(
     encoder = stored_encoder(lake, attributed.record, settings.influcoder, settings.recipe)
     model = encoder.load(lake, settings.influcoder, attributed.device)
     contents = {row["query_id"]: row for row in rows.iter_rows(named=True)}
-    embedded = model.embed([anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in queries])
+    texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in queries]
+    embedded = model.embed(texts, Role.ANCHOR)
     scores, figures = score_proposals(
         attributed,
         queries,
@@ -270,5 +244,6 @@ def recalled_scores(
         preconditioners,
         lake,
         settings.batch,
+        settings.influcoder,
     )
     return Recalled(scores, encoder.encoder_hash, figures)

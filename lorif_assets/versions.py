@@ -85,6 +85,11 @@ def embedding_version(weights: str, shard_hash: str) -> str:
     return content_hash([weights, shard_hash])
 
 
+def embedding_index_version(weights: str, shard_hashes: Mapping[str, str], seed: int) -> str:
+    """Return the version of an approximate index of the embeddings of some shards."""
+    return content_hash([weights, ledger_version(shard_hashes), seed])
+
+
 def encoder_score_version(weights: str, shard_hashes: Mapping[str, str], query_set_hash: str, top_k: int | str) -> str:
     """Return the version of one query set's scores by an encoder."""
     return content_hash([weights, ledger_version(shard_hashes), query_set_hash, top_k])

@@ -14,7 +14,7 @@ from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.bi_encoder.extra import require_influcoder
-from lorif_assets.bi_encoder.sampling import Split
+from lorif_assets.bi_encoder.sampling import Role, Split
 from lorif_assets.bi_encoder.stored import StoredTargets, stored_encoder, stored_targets
 from lorif_assets.recipe import content_hash
 from lorif_assets.settings import Settings
@@ -110,9 +110,9 @@ def _measured(
 
     anchor_texts, pool_texts = [targets.anchors[i] for i in anchors], [targets.pool[i] for i in pool]
     # What the first call sets up is not inference.
-    encoder.embed(anchor_texts[:1])
+    encoder.embed(anchor_texts[:1], Role.ANCHOR)
     started = time.monotonic()
-    predicted = encoder.embed(anchor_texts) @ encoder.embed(pool_texts).mT
+    predicted = encoder.embed(anchor_texts, Role.ANCHOR) @ encoder.embed(pool_texts, Role.POOL).mT
     seconds = time.monotonic() - started
     found = agreement(predicted, targets.matrix[list(anchors)][:, list(pool)])
     return {

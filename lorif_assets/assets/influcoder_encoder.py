@@ -66,7 +66,9 @@ def influcoder_encoder(
             devices.lease() as device,
             tracking.materialization(name, "influcoder_encoder", tags, chosen.model_dump()) as run,
         ):
-            encoder = before.load(lake, chosen, device) if before else load_base(settings, device)
+            encoder = (
+                before.load(lake, chosen, device).with_heads(chosen.heads) if before else load_base(settings, device)
+            )
             started = time.monotonic()
             losses = train_encoder(encoder, targets, *targets.of_split(Split.DISTIL), chosen.distillation(chosen.seed))
             seconds = time.monotonic() - started

@@ -1,8 +1,8 @@
 """Influcoder scores: the second method's answer, one forward pass per query and inner products with the index."""
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -14,7 +14,9 @@ from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.bi_encoder.extra import require_influcoder
-from lorif_assets.bi_encoder.stored import shard_embeddings, stored_encoder
+from lorif_assets.bi_encoder.nearest import approximately_nearest, embedded_examples
+from lorif_assets.bi_encoder.sampling import Role
+from lorif_assets.bi_encoder.stored import StoredEncoder, shard_embeddings, stored_encoder
 from lorif_assets.bi_encoder.text_views import anchor_text
 from lorif_assets.errors import MismatchError
 from lorif_assets.query_scoring import all_pairs, extreme_pairs
@@ -24,6 +26,9 @@ from resources.devices import Devices
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import INFLUCODER_SCORES, QUERY_EXAMPLES, TRAINING_EXAMPLES
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dg.asset(
@@ -49,10 +54,6 @@ def influcoder_scores(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Cosines between the embeddings of every query of a set and of the examples: the highest and lowest of each."""
     require_influcoder()
-    import torch
-
-    from lorif_assets.attribution.scoring import ScoreExtremes
-
     commits = PartitionCommits(context)
     top_k = settings.recipe.top_k
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
@@ -69,23 +70,9 @@ def influcoder_scores(
                         f"the query set {query_set!r} is not in `query_examples`; materialize it there first"
                     )
                 started = time.monotonic()
-                embedded = model.embed([anchor_text(row, decode) for row in queries.iter_rows(named=True)])
+                embedded = model.embed([anchor_text(row, decode) for row in queries.iter_rows(named=True)], Role.ANCHOR)
                 seconds_of_queries = time.monotonic() - started
-                examples: list[tuple[str, str]] = []
-                extremes, every = ScoreExtremes.empty(queries.height, 0 if top_k == "all" else top_k), []
-                for shard in shard_embeddings(lake, encoder, hashes):
-                    scores = embedded @ shard.embeddings.mT
-                    if top_k == "all":
-                        every.append(scores)
-                    else:
-                        extremes = extremes.update(scores, len(examples))
-                    examples += [(example, shard.shard) for example in shard.example_ids]
-                names, places = queries["query_id"].to_list(), dict(enumerate(examples))
-                rows = (
-                    all_pairs(names, torch.cat(every, dim=1), places)
-                    if top_k == "all"
-                    else extreme_pairs(names, extremes, min(top_k, len(examples)), places)
-                )
+                rows, metadata = _scored(lake, encoder, hashes, queries["query_id"].to_list(), embedded, settings)
                 version = encoder_score_version(encoder.encoder_hash, hashes, queries["query_set_hash"][0], top_k)
                 rows = rows.with_columns(
                     checkpoint=pl.lit(name),
@@ -100,8 +87,44 @@ def influcoder_scores(
                     {
                         "dagster/row_count": rows.height,
                         "queries": queries.height,
-                        "examples": len(examples),
+                        **metadata,
                         "seconds": time.monotonic() - started,
                         "seconds_of_queries": seconds_of_queries,
                     },
                 )
+
+
+def _scored(
+    lake: Lake,
+    encoder: StoredEncoder,
+    shard_hashes: Mapping[str, str],
+    names: Sequence[str],
+    queries: "torch.Tensor",
+    settings: Settings,
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Return a score table, and what to show of the search: exact up to a number of examples, or where all are listed."""
+    import torch
+
+    from lorif_assets.attribution.scoring import ScoreExtremes
+
+    top_k, n = settings.recipe.top_k, embedded_examples(lake, encoder, shard_hashes)
+    if top_k != "all" and n > settings.influcoder.exact_up_to:
+        nearest = approximately_nearest(lake, encoder, shard_hashes, queries, top_k, settings.influcoder)
+        rows = extreme_pairs(names, nearest.extremes, top_k, nearest.examples)
+        return rows, {"examples": n, **nearest.metadata}
+    examples: list[tuple[str, str]] = []
+    extremes, every = ScoreExtremes.empty(len(names), 0 if top_k == "all" else top_k), []
+    for shard in shard_embeddings(lake, encoder, shard_hashes):
+        scores = queries @ shard.embeddings.mT
+        if top_k == "all":
+            every.append(scores)
+        else:
+            extremes = extremes.update(scores, len(examples))
+        examples += [(example, shard.shard) for example in shard.example_ids]
+    places = dict(enumerate(examples))
+    rows = (
+        all_pairs(names, torch.cat(every, dim=1), places)
+        if top_k == "all"
+        else extreme_pairs(names, extremes, min(top_k, n), places)
+    )
+    return rows, {"examples": n, "search": "exact"}

@@ -15,6 +15,7 @@ from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.bi_encoder.extra import require_influcoder
+from lorif_assets.bi_encoder.sampling import Role
 from lorif_assets.bi_encoder.stored import StoredEncoder, stored_encoder
 from lorif_assets.bi_encoder.text_views import Decode, pool_text
 from lorif_assets.errors import MismatchError
@@ -92,7 +93,7 @@ def _embedded(
     new = examples.filter(~pl.col("content_hash").is_in(known["content_hash"].implode())).unique(
         "content_hash", maintain_order=True
     )
-    vectors = model.embed([pool_text(row, decode) for row in new.iter_rows(named=True)]).numpy()
+    vectors = model.embed([pool_text(row, decode) for row in new.iter_rows(named=True)], Role.POOL).numpy()
     by_hash = dict(known.iter_rows()) | dict(zip(new["content_hash"], vectors, strict=True))
     matrix = np.asarray([by_hash[content] for content in examples["content_hash"]], dtype=np.float32)
     shard_hash = str(examples["shard_hash"][0])

@@ -16,10 +16,12 @@ from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.bi_encoder.extra import require_influcoder
+from lorif_assets.bi_encoder.sampling import Role
 from lorif_assets.bi_encoder.stored import stored_encoder
 from lorif_assets.bi_encoder.text_views import anchor_text
-from lorif_assets.cascade import encoder_similarities, exact_scores, likely_proponents
+from lorif_assets.cascade import exact_scores
 from lorif_assets.errors import MismatchError
+from lorif_assets.proposals import encoder_similarities, likely_proponents
 from lorif_assets.query_scoring import preconditioned_queries
 from lorif_assets.settings import Settings
 from lorif_assets.stored_attribution import current_score_versions
@@ -90,7 +92,7 @@ def recall_curves(
                 exact = torch.cat([block_scores(ready.by_layer, block).cpu() for block in blocks], dim=1)
                 seconds_full_scan = time.monotonic() - started
                 started = time.monotonic()
-                similarities = encoder_similarities(lake, stored, encoder, model.embed(texts))
+                similarities = encoder_similarities(lake, stored, encoder, model.embed(texts, Role.ANCHOR))
                 seconds_recall = time.monotonic() - started
                 rows = []
                 for candidates in sorted({max(1, round(share * n)) for share in _SHARES}):

@@ -1,4 +1,7 @@
-"""The bi-encoder: one sentence-transformers model for queries and examples. Imported inside steps only."""
+"""The bi-encoder: one sentence-transformers model for queries and examples, with a head for each where wanted.
+
+Imported inside steps only.
+"""
 
 import io
 import tempfile
@@ -11,13 +14,16 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Router
 from torch import Tensor
 from torch.nn import functional
 
+from lorif_assets.bi_encoder.sampling import Role
 from lorif_assets.errors import SettingsError
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _BATCH_TEXTS = 64
+_TASKS = {Role.ANCHOR: "query", Role.POOL: "document"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,22 @@ class TextEncoder:
                 packed.extractall(folder)
             return cls.load(folder, length, device)
 
+    @property
+    def has_heads(self) -> bool:
+        """Whether queries and examples pass through a linear map of their own after the encoder."""
+        return isinstance(self.model[-1], Router)
+
+    def with_heads(self, wanted: bool) -> "TextEncoder":
+        """Return the encoder with two heads, which change nothing until they are trained, or without."""
+        if wanted == self.has_heads:
+            return self
+        modules = list(self.model.children())
+        if wanted:
+            modules.append(Router.for_query_document([_identity(self.width)], [_identity(self.width)], "document"))
+        else:
+            modules.pop()
+        return TextEncoder(SentenceTransformer(modules=modules, device=str(self.model.device)).eval())
+
     def archive(self) -> bytes:
         """Return the model's folder as one ZIP file, which `content_hash` names."""
         with tempfile.TemporaryDirectory() as folder:
@@ -93,17 +115,19 @@ class TextEncoder:
         """What training changes."""
         return list(self.model.parameters())
 
-    def embed(self, texts: Sequence[str]) -> Float[Tensor, "n h"]:
+    def embed(self, texts: Sequence[str], role: Role) -> Float[Tensor, "n h"]:
         """Return unit-norm FP32 embeddings on the CPU, without gradient."""
         embeddings = torch.empty(len(texts), self.width)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         with torch.inference_mode():
             for start in range(0, len(order), _BATCH_TEXTS):
                 batch = order[start : start + _BATCH_TEXTS]
-                embeddings[batch] = functional.normalize(self.forward([texts[i] for i in batch]).float(), dim=1).cpu()
+                embeddings[batch] = functional.normalize(
+                    self.forward([texts[i] for i in batch], role).float(), dim=1
+                ).cpu()
         return embeddings
 
-    def forward(self, texts: Sequence[str]) -> Float[Tensor, "n h"]:
+    def forward(self, texts: Sequence[str], role: Role) -> Float[Tensor, "n h"]:
         """Return embeddings as the model gives them, with gradient where it is on; in BF16 where the device is a GPU."""
         device = self.model.device
         features = {
@@ -111,5 +135,12 @@ class TextEncoder:
             for name, value in self.model.preprocess(list(texts)).items()
         }
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            embeddings: Tensor = self.model(features)["sentence_embedding"]
+            embeddings: Tensor = self.model(features, task=_TASKS[role])["sentence_embedding"]
         return embeddings
+
+
+def _identity(width: int) -> Dense:
+    """Return x + W x with W = 0: weight decay pulls it back to the identity."""
+    return Dense(
+        width, width, bias=False, activation_function=None, init_weight=torch.zeros(width, width), use_residual=True
+    )

@@ -20,3 +20,16 @@ def require_influcoder() -> None:
             f"Influcoder needs the library {missing[0]}, which is not installed; install the extra `{EXTRA}`: "
             f"pip install 'lorif-assets[{EXTRA}]', or leave `influcoder.enabled` and `recipe.recall` off"
         )
+
+
+def require_faiss() -> None:
+    """Refuse to search approximately without its library.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
+    if find_spec("faiss") is None:
+        raise SettingsError(
+            "there are more examples than `influcoder.exact_up_to`, and the approximate index needs the library faiss, which "
+            f"is not installed; install the extra `{EXTRA}`: pip install 'lorif-assets[{EXTRA}]', or raise the setting"
+        )

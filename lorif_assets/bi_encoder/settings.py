@@ -47,6 +47,11 @@ class InflucoderSettings(BaseModel):
         description="What is trained: a folder that sentence-transformers can load, or a model of the Hugging Face hub.",
     )
     encoder_length: int = Field(512, ge=8, description="Tokens that the encoder reads of a text at most.")
+    heads: bool = Field(
+        False,
+        description="Whether queries and examples pass through a linear map each after the encoder, so that influence need "
+        "not be symmetric.",
+    )
     teacher: Literal["gradient_cosine", "lorif"] = Field(
         "gradient_cosine",
         description="What is distilled: cosines of sketched LoRA gradients (as published), or LoRIF scores by rank.",
@@ -81,6 +86,18 @@ class InflucoderSettings(BaseModel):
         True, description="Train on from the encoder of the checkpoint before, where there is one."
     )
     seed: int = Field(0, ge=0, description="Seed of the sample, its split and the training.")
+    exact_up_to: int = Field(
+        2_000_000,
+        ge=0,
+        description="Examples up to which a query is compared with every embedding; beyond, an approximate index by faiss "
+        "finds the nearest and the farthest.",
+    )
+    probed_share: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Share of that index's cells that a search looks into: more finds more, and is slower.",
+    )
     evaluation_seeds: tuple[int, ...] = Field(
         (0, 1, 2),
         description="Seeds of the splits and trainings that the agreement is measured over; none: no measurement.",
@@ -93,7 +110,8 @@ class InflucoderSettings(BaseModel):
 
     def distillation_hash(self, recipe: Recipe) -> str:
         """Hash of what the trained encoder depends on besides texts and weights."""
-        return content_hash([self._fields(_ENCODER_FIELDS), self.targets_hash(recipe)])
+        fields = (*_ENCODER_FIELDS, "heads") if self.heads else _ENCODER_FIELDS
+        return content_hash([self._fields(fields), self.targets_hash(recipe)])
 
     @property
     def agreement_hash(self) -> str:

@@ -6,20 +6,22 @@ from pathlib import Path
 import torch
 
 from lorif_assets.bi_encoder.encoder import TextEncoder
+from lorif_assets.bi_encoder.sampling import Role
 from lorif_assets.bi_encoder.stored import StoredTargets
 from lorif_assets.influcoder.distillation import DistillationConfig, StepLoss, distil
 from lorif_assets.settings import Settings
 
 
 def load_base(settings: Settings, device: torch.device) -> TextEncoder:
-    """Load the encoder that the settings name: a folder, relative to lorif.toml, or a model of the hub.
+    """Load the encoder that the settings name: a folder, relative to lorif.toml, or a model of the hub; with its heads.
 
     Raises:
         SettingsError: it cannot be loaded.
     """
     folder = Path(settings.resolve(settings.influcoder.encoder))
     source = folder if folder.is_dir() else settings.influcoder.encoder
-    return TextEncoder.load(source, settings.influcoder.encoder_length, device)
+    encoder = TextEncoder.load(source, settings.influcoder.encoder_length, device)
+    return encoder.with_heads(True) if settings.influcoder.heads else encoder
 
 
 def train_encoder(
@@ -37,8 +39,8 @@ def train_encoder(
         losses = list(
             distil(
                 encoder.parameters,
-                lambda rows: encoder.forward([targets.anchors[anchors[row]] for row in rows]),
-                lambda columns: encoder.forward([targets.pool[pool[column]] for column in columns]),
+                lambda rows: encoder.forward([targets.anchors[anchors[row]] for row in rows], Role.ANCHOR),
+                lambda columns: encoder.forward([targets.pool[pool[column]] for column in columns], Role.POOL),
                 targets.matrix[list(anchors)][:, list(pool)],
                 config,
             )

@@ -5,9 +5,11 @@ import time
 import numpy as np
 
 from lorif_assets.bi_encoder.extra import require_influcoder
+from lorif_assets.bi_encoder.sampling import Role
 from lorif_assets.bi_encoder.stored import stored_encoder
 from lorif_assets.bi_encoder.text_views import anchor_text
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
+from lorif_assets.proposals import encoder_similarities
 from lorif_assets.stored_factors import stored_factors
 from resources.schemas import QUERY_EXAMPLES
 
@@ -21,8 +23,6 @@ def influcoder_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         MismatchError: encoder or embeddings are missing or outdated.
         SettingsError: Influcoder's libraries are not installed.
     """
-    from lorif_assets.cascade import encoder_similarities
-
     require_influcoder()
     lake, settings, attributed = inputs.lake, inputs.settings, inputs.attributed
     stored = stored_factors(lake, attributed.record, settings.recipe)
@@ -33,7 +33,7 @@ def influcoder_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     for query_set, queries in inputs.query_sets.items():
         rows = {row["query_id"]: row for row in lake.read(QUERY_EXAMPLES, query_set=query_set).iter_rows(named=True)}
         texts += [anchor_text(rows[name], attributed.tokenizer.decode) for name in queries.ids]
-    embedded = model.embed(texts)
+    embedded = model.embed(texts, Role.ANCHOR)
     similarities = encoder_similarities(lake, stored, encoder, embedded).cpu().numpy()
     seconds = time.monotonic() - started
     places = {name: at for at, name in enumerate(inputs.examples.ids)}

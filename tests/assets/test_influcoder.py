@@ -20,6 +20,7 @@ from resources.schemas import (
     INFLUCODER_SCORES,
     INFLUENCE_EMBEDDINGS,
     INFLUENCE_TARGETS,
+    QUERY_EXAMPLES,
     QUERY_SCORES,
     RECALL_CURVES,
     TRAINING_EXAMPLES,
@@ -273,6 +274,96 @@ def test_the_teacher_lorif_ranks_the_pool_for_every_anchor(project: TinyProject)
     pool = rows.filter(pl.col("role") == "pool").height
     for targets in rows.filter(pl.col("role") == "anchor")["targets"].to_list():
         assert sorted(targets) == pytest.approx([rank / (pool - 1) for rank in range(pool)])
+
+
+# --- Heads ---
+
+
+def test_with_heads_queries_and_examples_are_embedded_apart_everywhere(project: TinyProject) -> None:
+    import torch
+
+    from lorif_assets.bi_encoder.sampling import Role
+    from lorif_assets.bi_encoder.stored import encoder_row
+    from lorif_assets.bi_encoder.text_views import anchor_text, pool_text
+
+    headed = project.with_settings(influcoder={"heads": True, "learning_rate": 0.05, "evaluation_seeds": [0]})
+    assert not headed.staleness.influence_targets()
+    assert set(headed.staleness.influcoder_encoder()) == {FIRST}
+    assert headed.update().keys() == GROUP - {"influence_targets"}
+    (row,) = headed.table(INFLUCODER_ENCODERS, checkpoint=FIRST).to_dicts()
+    encoder = encoder_row(row).load(headed.lake, headed.settings.influcoder, torch.device("cpu"))
+    scored = headed.table(INFLUCODER_SCORES, checkpoint=FIRST).row(0, named=True)
+    query = headed.table(QUERY_EXAMPLES, query_id=scored["query_id"]).row(0, named=True)
+    example = headed.table(TRAINING_EXAMPLES, example_id=scored["example_id"]).row(0, named=True)
+    texts = [anchor_text(query, str), pool_text(example, str)]
+    left, right = (encoder.embed([text], role)[0] for text, role in zip(texts, (Role.ANCHOR, Role.POOL), strict=True))
+    assert float(left @ right) == pytest.approx(scored["score"], abs=1e-5)
+    swapped = encoder.embed(texts[:1], Role.POOL)[0] @ encoder.embed(texts[1:], Role.ANCHOR)[0]
+    assert float(swapped) != pytest.approx(scored["score"], abs=1e-4)
+
+
+# --- Approximate search ---
+
+
+def _approximate(project: TinyProject, **recipe: Any) -> TinyProject:
+    return project.with_settings(influcoder={"exact_up_to": 1, "probed_share": 1.0}, recipe=recipe)
+
+
+def test_beyond_the_threshold_scores_come_from_an_index_which_is_built_once(project: TinyProject) -> None:
+    key = f"{FIRST}|{QUERY_SET}"
+    exact = project.table(INFLUCODER_SCORES, checkpoint=FIRST).sort("query_id", "side", "rank")
+    approximate = _approximate(project)
+    built = []
+    for _ in range(2):
+        approximate.run("influcoder_scores", key)
+        figures = project.figures("influcoder_scores", key)
+        assert figures["search"] == "approximate"
+        assert figures["search_recall"] == pytest.approx(1.0)
+        built.append(figures["search_seconds_building"] > 0)
+        rows = project.table(INFLUCODER_SCORES, checkpoint=FIRST).sort("query_id", "side", "rank")
+        # Every cell was probed; what is found has its exact cosine.
+        assert rows["score"].to_list() == pytest.approx(exact["score"].to_list(), abs=1e-6)
+    assert built == [True, False]
+
+
+def test_another_state_of_the_data_has_another_index_which_takes_the_place_of_the_first(project: TinyProject) -> None:
+    key, folder = f"{FIRST}|{QUERY_SET}", project.root / "lake" / "embedding_indexes" / FIRST
+    approximate = _approximate(project)
+    approximate.run("influcoder_scores", key)
+    (first,) = folder.iterdir()
+    project.edit_shard(0, 0, "an entirely different sentence about nothing that was said before")
+    project.run("training_examples", SHARDS[0])
+    approximate.run("influence_embeddings", f"{FIRST}|{SHARDS[0]}")
+    approximate.run("influcoder_scores", key)
+    (second,) = folder.iterdir()
+    assert first.name != second.name
+
+
+def test_the_cascade_proposes_by_the_index_what_it_proposes_exactly(project: TinyProject) -> None:
+    key = f"{FIRST}|{QUERY_SET}"
+    tables, agreements = [], []
+    for cascade in (_recalling(project, candidates=4), _recalling(_approximate(project), candidates=4)):
+        cascade.run("query_scores", key)
+        rows = project.table(QUERY_SCORES, checkpoint=FIRST, query_set=QUERY_SET)
+        tables.append(rows.sort("query_id", "side", "rank")["example_id"].to_list())
+        figures = project.figures("query_scores", key)
+        agreements.append(figures["recall_agreement"])
+    assert figures["recall_search"] == "approximate"
+    assert figures["recall_search_recall"] == pytest.approx(1.0)
+    assert tables[0] == tables[1]
+    assert agreements[0] == pytest.approx(agreements[1])
+
+
+def test_up_to_the_threshold_search_is_exact_and_needs_no_faiss(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise AssertionError("faiss was asked for")
+
+    monkeypatch.setattr("lorif_assets.bi_encoder.nearest.require_faiss", refuse)
+    examples = len(SHARDS) * ROWS_PER_SHARD
+    project.with_settings(influcoder={"exact_up_to": examples}).run("influcoder_scores", f"{FIRST}|{QUERY_SET}")
+    assert project.figures("influcoder_scores", f"{FIRST}|{QUERY_SET}")["search"] == "exact"
 
 
 # --- The audit ---

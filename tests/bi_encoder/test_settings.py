@@ -23,7 +23,9 @@ def test_what_targets_depend_on_renews_targets_and_encoder(change: dict[str, Any
     assert changed.distillation_hash(RECIPE) != PLAIN.distillation_hash(RECIPE)
 
 
-@pytest.mark.parametrize("change", [{"epochs": 2}, {"encoder": "other"}, {"alpha": 1.0}, {"encoder_length": 64}])
+@pytest.mark.parametrize(
+    "change", [{"epochs": 2}, {"encoder": "other"}, {"alpha": 1.0}, {"encoder_length": 64}, {"heads": True}]
+)
 def test_what_only_training_depends_on_leaves_the_targets(change: dict[str, Any]) -> None:
     changed = InflucoderSettings(**change)
     assert changed.targets_hash(RECIPE) == PLAIN.targets_hash(RECIPE)

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from lorif_assets.bi_encoder.encoder import TextEncoder
+from lorif_assets.bi_encoder.sampling import Role
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from lorif_assets.demo.tokenizer import train_tokenizer
 from lorif_assets.errors import SettingsError
@@ -29,9 +30,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_it_embeds_texts_at_unit_norm_whatever_shares_their_batch(folder: Path) -> None:
     encoder = TextEncoder.load(folder, 16, CPU)
-    together = encoder.embed(TEXTS[:4])
+    together = encoder.embed(TEXTS[:4], Role.POOL)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(4))
-    torch.testing.assert_close(together[1:2], encoder.embed(TEXTS[1:2]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together[1:2], encoder.embed(TEXTS[1:2], Role.POOL), atol=1e-5, rtol=1e-4)
     assert encoder.width == 16
 
 
@@ -45,7 +46,27 @@ def test_an_archive_brings_the_same_encoder_back(folder: Path) -> None:
     encoder = TextEncoder.load(folder, 16, CPU)
     restored = TextEncoder.from_archive(encoder.archive(), 16, CPU)
     assert restored.content_hash() == encoder.content_hash()
-    torch.testing.assert_close(restored.embed(TEXTS[:2]), encoder.embed(TEXTS[:2]))
+    torch.testing.assert_close(restored.embed(TEXTS[:2], Role.POOL), encoder.embed(TEXTS[:2], Role.POOL))
+
+
+def test_heads_change_nothing_until_they_are_trained_and_then_tell_queries_from_examples(folder: Path) -> None:
+    bare = TextEncoder.load(folder, 16, CPU)
+    plain = bare.embed(TEXTS[:2], Role.POOL)
+    encoder = TextEncoder.load(folder, 16, CPU).with_heads(True)
+    for role in Role:
+        torch.testing.assert_close(encoder.embed(TEXTS[:2], role), plain)
+    assert len(encoder.parameters) == len(bare.parameters) + 2
+    assert encoder.content_hash() != bare.content_hash()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weights in encoder.parameters[-2:]:
+            weights.add_(torch.randn(16, 16))
+    restored = TextEncoder.from_archive(encoder.archive(), 16, CPU)
+    found = {role: restored.embed(TEXTS[:2], role) for role in Role}
+    for role, embedded in found.items():
+        torch.testing.assert_close(embedded, encoder.embed(TEXTS[:2], role))
+    assert not torch.allclose(found[Role.ANCHOR], found[Role.POOL], atol=0.1)
+    torch.testing.assert_close(restored.with_heads(False).embed(TEXTS[:2], Role.ANCHOR), plain)
 
 
 def test_what_is_no_encoder_is_refused_with_its_name(tmp_path: Path, monkeypatch: Any) -> None:
