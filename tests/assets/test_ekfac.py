@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.attribution.gradients import GradientCollector, GradientSink, TokenBatch
 from lorif_assets.attribution.layers import select_layers
 from lorif_assets.attribution.projection import layer_projection
@@ -116,6 +116,19 @@ def test_scores_are_those_of_plain_ekfac_in_fp64(project: TinyProject, factor: i
         batch={"tokens": 60, "scan_rows": 5, "gradient_mib": 1},
     )
     assert relative_error(all_scores(exact), ekfac_by_autograd(project, factor, 0.3)) < 2e-3
+
+
+def test_narrow_layers_stay_whole_where_a_largest_width_is_set(project: TinyProject) -> None:
+    bounded = project.with_settings(recipe={"max_width": 40})
+    assert bounded.update()["query_scores"]
+    shapes = {
+        row["layer"]: (row["d1"], row["d2"]) for row in bounded.table(KFAC_BASES, checkpoint=CHECKPOINT).to_dicts()
+    }
+    attributed = AttributedModel.load(
+        bounded.lake, bounded.resources["model_checkpoints"], CHECKPOINT, bounded.settings.recipe, torch.device("cpu")
+    )
+    assert {p.layer.name: (min(p.layer.d_in, 40), min(p.layer.d_out, 40)) for p in attributed.projections} == shapes
+    assert any(p.p_in is None and p.p_out is not None for p in attributed.projections)
 
 
 @pytest.mark.slow
