@@ -2,7 +2,7 @@
 
 A recipe is given as JSON, by the fields in which it differs from the project's:
 
-    python benchmarks/recipes.py --project .demo/lorif.toml \
+    python benchmarks/recipes.py \
         '{"factor_dtype": "int4"}' '{"projection_factor": 2}'
 
 Gradients of all examples are computed once for all recipes that share layers, projection and whitening; nothing is
