@@ -101,7 +101,8 @@ def fitted_bases(
         held = covariances(attributed, examples, batch, progress, seed=0)
     damping = attributed.recipe.whitening_damping
     bases = {layer: of_layer.bases(damping) for layer, of_layer in held.items()}
-    frozen = FrozenBases("benchmark", layer_ranks(attributed, examples, bases, batch), {}, damping)
+    ranks = {layer: found.rank for layer, found in layer_ranks(attributed, examples, bases, batch).items()}
+    frozen = FrozenBases("benchmark", ranks, {}, damping)
     return replace(attributed, record=replace(attributed.record, frozen=frozen)), bases
 
 

@@ -132,8 +132,8 @@ class AttributedModel:
             recipe,
             model,
             tokenizer,
-            [layer_projection(layer, recipe.projection_factor, recipe.seed) for layer in layers],
-            fingerprint(layers, recipe.projection_factor, recipe.seed),
+            [layer_projection(layer, recipe.projection_factor, recipe.seed, recipe.max_width) for layer in layers],
+            fingerprint(layers, recipe.projection_factor, recipe.seed, recipe.max_width),
             device,
         )
 
@@ -146,21 +146,17 @@ class AttributedModel:
     def under(self, recipe: Recipe) -> "AttributedModel":
         """Return the same loaded checkpoint with other layers or projections, of which the lake holds nothing."""
         from lorif_assets.attribution.layers import select_layers
-        from lorif_assets.attribution.projection import fingerprint, layer_projection, projected_width
+        from lorif_assets.attribution.projection import fingerprint, layer_projection
 
-        layers, factor = (
-            select_layers(self.model, recipe.include_layers, recipe.exclude_layers),
-            recipe.projection_factor,
-        )
-        shapes = {
-            layer.name: (projected_width(layer.d_in, factor), projected_width(layer.d_out, factor)) for layer in layers
-        }
+        layers = select_layers(self.model, recipe.include_layers, recipe.exclude_layers)
+        factor, seed, max_width = recipe.projection_factor, recipe.seed, recipe.max_width
+        projections = [layer_projection(layer, factor, seed, max_width) for layer in layers]
         return replace(
             self,
-            record=replace(self.record, layer_shapes=shapes, frozen=None),
+            record=replace(self.record, layer_shapes={p.layer.name: (p.d1, p.d2) for p in projections}, frozen=None),
             recipe=recipe,
-            projections=[layer_projection(layer, factor, recipe.seed) for layer in layers],
-            projection=fingerprint(layers, factor, recipe.seed),
+            projections=projections,
+            projection=fingerprint(layers, factor, seed, max_width),
         )
 
     def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":

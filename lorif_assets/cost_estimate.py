@@ -48,9 +48,9 @@ def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int)
     from lorif_assets.attribution.layers import select_layers
     from lorif_assets.attribution.projection import projected_width
 
-    factor = recipe.projection_factor
+    factor, most = recipe.projection_factor, recipe.max_width
     shapes = [
-        (projected_width(layer.d_in, factor), projected_width(layer.d_out, factor))
+        (projected_width(layer.d_in, factor, most), projected_width(layer.d_out, factor, most))
         for layer in select_layers(model, recipe.include_layers, recipe.exclude_layers)
     ]
     dense = [d1 * d2 for d1, d2 in shapes]

@@ -90,7 +90,7 @@ def _cost_table(cost: CostEstimate, checkpoint: str, n_examples: int) -> Table:
     table.add_column("size", justify="right")
     table.add_column("where")
     table.add_row("tracked layers", f"{cost.n_layers:,}", "recipe.include_layers, recipe.exclude_layers")
-    table.add_row("projected gradient", f"{cost.gradient_numbers:,} numbers", "recipe.projection_factor")
+    table.add_row("projected gradient", f"{cost.gradient_numbers:,} numbers", "recipe.projection_factor or max_width")
     table.add_row(
         "stored per example", _bytes(cost.bytes_per_example), "recipe.rank or bytes_per_example, recipe.factor_dtype"
     )

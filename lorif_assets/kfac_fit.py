@@ -27,6 +27,14 @@ _LARGEST_RANK = 128
 
 
 @dataclass(frozen=True)
+class LayerRank:
+    """How many components a layer keeps, and the share (0 to 1) of its whitened gradients' squared norm in them."""
+
+    rank: int
+    kept_energy: float
+
+
+@dataclass(frozen=True)
 class LayerFit:
     """One layer's bases, how well two halves of the sample agree on them, and its rank."""
 
@@ -34,6 +42,7 @@ class LayerFit:
     half_agreement: float
     n_tokens: int
     rank: int
+    kept_energy: float
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,10 @@ def fit_bases(lake: Lake, attributed: "AttributedModel", batch: "BatchSettings",
         tokens[layer] = first.tokens + second.tokens
     ranks = layer_ranks(attributed, examples[:_RANK_EXAMPLES], bases, batch)
     return KfacFit(
-        {layer: LayerFit(bases[layer], agreement[layer], tokens[layer], ranks[layer]) for layer in bases},
+        {
+            layer: LayerFit(bases[layer], agreement[layer], tokens[layer], ranks[layer].rank, ranks[layer].kept_energy)
+            for layer in bases
+        },
         len(examples),
         content_hash(sample["content_hash"].to_list()),
     )
@@ -153,35 +165,65 @@ def layer_ranks(
     examples: "Sequence[TokenizedExample]",
     bases: "Mapping[str, KfacBases]",
     batch: "BatchSettings",
-) -> dict[str, int]:
-    """Return each layer's rank; from the byte budget, with the sampled training examples in the queries' place.
+) -> dict[str, LayerRank]:
+    """Return each layer's rank: the recipe's, or from its byte budget, with sampled examples in the queries' place.
 
     Real queries are not asked: bases, and with them every factor, would be out of date with each new query set.
     """
-    from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
-    from lorif_assets.attribution.rank_allocation import LayerDemand, allocate_ranks, query_energy
+    from lorif_assets.attribution.rank_allocation import kept_energy
 
     recipe, shapes = attributed.recipe, attributed.record.layer_shapes
-    if recipe.bytes_per_example is None:
-        return {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
-    codec = FactorCodec(recipe.factor_dtype)
-    sizes = {layer: factor_bytes(codec, d1, d2, 1) for layer, (d1, d2) in shapes.items()}
-    spare = recipe.bytes_per_example - sum(sizes.values())
+    budget = recipe.bytes_per_example
+    if budget is None:
+        largest = {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
+    else:
+        largest = _affordable_ranks(recipe, shapes, budget)
+    values, fisher = _whitened_spectra(attributed, examples, bases, batch, largest)
+    ranks = largest if budget is None else _allocated_ranks(recipe, shapes, bases, values, fisher, budget)
+    return {
+        layer: LayerRank(rank, kept_energy(bases[layer], fisher[layer], float(values[layer][:rank].sum())))
+        for layer, rank in ranks.items()
+    }
+
+
+def _affordable_ranks(recipe: Recipe, shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
+    """Return the rank of each layer if the whole budget beyond one component per layer went there."""
+    sizes = _component_bytes(recipe, shapes)
+    spare = budget - sum(sizes.values())
     if spare < 0:
         raise SettingsError(
-            f"`recipe.bytes_per_example` is {recipe.bytes_per_example}, but one {codec.value} component of each of the "
+            f"`recipe.bytes_per_example` is {budget}, but one {recipe.factor_dtype} component of each of the "
             f"{len(sizes)} layers takes {sum(sizes.values())} bytes; raise it, choose a smaller `recipe.factor_dtype`, or "
             "take layers out with `recipe.exclude_layers`"
         )
-    largest = {layer: min(*shapes[layer], _LARGEST_RANK, 1 + spare // sizes[layer]) for layer in shapes}
-    values, fisher = _whitened_spectra(attributed, examples, bases, batch, largest)
+    return {layer: min(*shape, _LARGEST_RANK, 1 + spare // sizes[layer]) for layer, shape in shapes.items()}
+
+
+def _allocated_ranks(
+    recipe: Recipe,
+    shapes: Mapping[str, tuple[int, int]],
+    bases: "Mapping[str, KfacBases]",
+    values: "Mapping[str, torch.Tensor]",
+    fisher: "Mapping[str, FisherDiagonal]",
+    budget: int,
+) -> dict[str, int]:
+    from lorif_assets.attribution.rank_allocation import LayerDemand, allocate_ranks, query_energy
+
+    sizes = _component_bytes(recipe, shapes)
     demands = {
         layer: LayerDemand(
             query_energy(bases[layer], fisher[layer], recipe.fisher_damping), values[layer].tolist(), sizes[layer]
         )
         for layer in shapes
     }
-    return allocate_ranks(demands, recipe.bytes_per_example)
+    return allocate_ranks(demands, budget)
+
+
+def _component_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
+
+    codec = FactorCodec(recipe.factor_dtype)
+    return {layer: factor_bytes(codec, d1, d2, 1) for layer, (d1, d2) in shapes.items()}
 
 
 def _whitened_spectra(

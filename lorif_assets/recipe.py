@@ -12,6 +12,7 @@ _FACTOR_FIELDS = (
     "include_layers",
     "exclude_layers",
     "projection_factor",
+    "max_width",
     "seed",
     "rank",
     "factor_dtype",
@@ -41,6 +42,12 @@ class Recipe(BaseModel):
         8,
         ge=1,
         description="f: a layer's widths are divided by it. Smaller: better scores, more bytes. 1: no projection.",
+    )
+    max_width: int | None = Field(
+        None,
+        ge=1,
+        description="In place of `projection_factor`: sides of layers that are wider are projected to this width, and the "
+        "others not at all. Narrow layers so stay whole, and memory is bounded whatever the model.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(1, ge=1, le=256, description="c: rank of each example's gradient factors in one layer.")
@@ -217,7 +224,10 @@ class Recipe(BaseModel):
 
     @property
     def _factor_fields(self) -> tuple[str, ...]:
-        return _FACTOR_FIELDS if self.curvature == "svd" else _FACTOR_FIELDS + _EKFAC_FACTOR_FIELDS
+        fields = _FACTOR_FIELDS if self.curvature == "svd" else _FACTOR_FIELDS + _EKFAC_FACTOR_FIELDS
+        # The one that is not in use says nothing.
+        unused = "max_width" if self.max_width is None else "projection_factor"
+        return tuple(name for name in fields if name != unused)
 
     @property
     def _preconditioner_fields(self) -> tuple[str, ...]:

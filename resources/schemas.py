@@ -129,6 +129,7 @@ KFAC_BASES = TableSchema(
         d2=pa.int32(),
         rank=pa.int32(),  # components that an example keeps in this layer
         bytes_per_example=pa.int64(),  # of those components
+        kept_energy=pa.float64(),  # share of whitened gradients' squared norm that they hold before encoding, in a sample
         n_examples=pa.int64(),
         n_tokens=pa.int64(),
         labels=pa.string(),  # data | model

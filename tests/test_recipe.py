@@ -15,6 +15,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "include_layers": (("*.attn.*",), "factors"),
     "exclude_layers": (("*.mlp.*",), "factors"),
     "projection_factor": (4, "factors"),
+    "max_width": (64, "factors"),
     "seed": (1, "factors"),
     "rank": (2, "factors"),
     "factor_dtype": ("fp32", "factors"),
@@ -67,6 +68,10 @@ def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(fiel
     value, stage = {**FIELDS, **EKFAC_FIELDS, **RECALL_FIELDS}[field]
     default, changed = hashes(Recipe(**base)), hashes(Recipe(**{**base, field: value}))
     assert {name for name in default if default[name] != changed[name]} == CHANGES[stage]
+
+
+def test_with_a_largest_width_the_projection_factor_changes_nothing() -> None:
+    assert hashes(Recipe(max_width=64, projection_factor=2)) == hashes(Recipe(max_width=64, projection_factor=4))
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def checkpoints(
                 "layer": layer.name,
                 "d_in": layer.d_in,
                 "d_out": layer.d_out,
-                "d1": projected_width(layer.d_in, recipe.projection_factor),
-                "d2": projected_width(layer.d_out, recipe.projection_factor),
+                "d1": projected_width(layer.d_in, recipe.projection_factor, recipe.max_width),
+                "d2": projected_width(layer.d_out, recipe.projection_factor, recipe.max_width),
             }
             for layer in select_layers(skeleton, recipe.include_layers, recipe.exclude_layers)
         ]

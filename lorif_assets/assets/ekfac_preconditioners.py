@@ -9,18 +9,18 @@ from lorif_assets import partitions
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.svd_preconditioners import inline_picture, spectrum_figures
+from lorif_assets.assets.svd_preconditioners import inline_picture
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.layer_fisher import renew_fisher
 from lorif_assets.progress import Progress
-from lorif_assets.report.assembly import layer_spectrum
+from lorif_assets.report.assembly import whitened_layer
 from lorif_assets.settings import Settings
 from lorif_assets.stored_factors import stored_factors
 from lorif_assets.versions import preconditioner_version
 from resources.devices import Devices
 from resources.lake import Lake
-from resources.schemas import EKFAC_PRECONDITIONERS
+from resources.schemas import EKFAC_PRECONDITIONERS, KFAC_BASES
 from resources.tracking import Tracking
 
 
@@ -61,7 +61,8 @@ def ekfac_preconditioners(
         record.refuse_other_layers(layers)
         stored = stored_factors(lake, record, settings.recipe)
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
-        spectra = []
+        bases = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
+        shown = []
         with (
             devices.lease() as device,
             tracking.materialization(name, "ekfac_preconditioners", tags, settings.recipe.model_dump()) as run,
@@ -69,9 +70,13 @@ def ekfac_preconditioners(
         ):
             for index, (layer, key) in enumerate(layers.items()):
                 fit, row = renew_fisher(lake, record, stored, layer, settings.recipe, device)
-                spectrum = layer_spectrum(row)
-                spectra.append(spectrum)
-                figures = spectrum_figures(spectrum)
+                whitened = whitened_layer(row, bases[layer])
+                shown.append(whitened)
+                figures = {
+                    "mean_eigenvalue": whitened.mean_eigenvalue,
+                    "trace": whitened.trace,
+                    "damping": whitened.damping,
+                }
                 progress.advance(1)
                 if run:
                     run.metrics(figures, index)
@@ -80,12 +85,12 @@ def ekfac_preconditioners(
                     "examples": fit.fisher.count,
                     "shards": len(stored.files),
                     "shards_read": fit.shards_read,
-                    "d1": spectrum.d1,
-                    "d2": spectrum.d2,
+                    "d1": whitened.d1,
+                    "d2": whitened.d2,
                     **figures,
-                    "spectrum": dg.MetadataValue.md(inline_picture(spectrum_png([spectrum]))),
+                    "spectrum": dg.MetadataValue.md(inline_picture(spectrum_png([whitened]))),
                 }
                 version = preconditioner_version(settings.recipe, record, stored.shard_hashes)
                 yield from commits.commit(key, version, metadata)
             if run:
-                run.image(spectrum_png(spectra), "spectra.png")
+                run.image(spectrum_png(shown), "spectra.png")

@@ -22,6 +22,8 @@ from resources.models import Checkpoints
 from resources.schemas import KFAC_BASES
 from resources.tracking import Tracking
 
+_SHOWN = ("rank", "bytes_per_example", "kept_energy", "half_agreement", "n_examples", "n_tokens", "d1", "d2", "labels")
+
 
 class BasesConfig(dg.Config):
     """Options of one run of `kfac_bases`."""
@@ -81,8 +83,7 @@ def kfac_bases(
             _store(lake, record, settings.recipe, fit, attributed.projection)
         rows = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
         for layer, key in layers.items():
-            shown = ("rank", "bytes_per_example", "half_agreement", "n_examples", "n_tokens", "d1", "d2", "labels")
-            metadata = {"how": how, **{column: rows[layer][column] for column in shown}}
+            metadata = {"how": how, **{name: value for name in _SHOWN if (value := rows[layer][name]) is not None}}
             yield from commits.commit(key, rows[layer]["fingerprint"], {**metadata, "ranks": _ranks(rows)})
 
 
@@ -98,6 +99,7 @@ def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, p
             "d2": d2,
             "rank": fit.layers[name].rank,
             "bytes_per_example": factor_bytes(codec, d1, d2, fit.layers[name].rank),
+            "kept_energy": fit.layers[name].kept_energy,
             "n_examples": fit.n_examples,
             "n_tokens": fit.layers[name].n_tokens,
             "labels": recipe.kfac_labels,

@@ -1,7 +1,7 @@
 """Fixed random-sign projections P_in [I, d1] and P_out [O, d2] of each tracked layer (method: stage 1).
 
 The signs are the bits of SHAKE-256 over (seed, layer name, side): the same on every device, machine and library
-version. With projection factor 1 a side is not projected at all (P = identity).
+version. With projection factor 1, or up to the largest width where one is set, a side is not projected at all (P = identity).
 """
 
 import hashlib
@@ -36,11 +36,23 @@ class LayerProjection:
         return LayerProjection(self.layer, self.d1, self.d2, moved(self.p_in), moved(self.p_out))
 
 
-def projected_width(width: int, factor: int) -> int:
-    """Return max(1, width // factor): the projected width of a side of `width` numbers."""
+def projected_width(width: int, factor: int, max_width: int | None = None) -> int:
+    """Return the projected width of a side of `width` numbers: max(1, width // factor), or min(width, max_width).
+
+    Raises:
+        ValueError: the factor or the largest width is below 1.
+    """
+    if max_width is not None:
+        if max_width < 1:
+            raise ValueError(f"the largest projected width must be at least 1, found {max_width}")
+        return min(width, max_width)
     if factor < 1:
         raise ValueError(f"the projection factor must be at least 1, found {factor}")
     return max(1, width // factor)
+
+
+def _is_projected(width: int, factor: int, max_width: int | None) -> bool:
+    return factor > 1 if max_width is None else width > max_width
 
 
 def _sign_bytes(seed: int, layer: str, side: str, count: int) -> bytes:
@@ -56,27 +68,27 @@ def random_signs(seed: int, layer: str, side: str, width: int, d: int) -> Float[
     return signs.reshape(width, d).div_(d**0.5)
 
 
-def layer_projection(layer: TrackedLayer, factor: int, seed: int) -> LayerProjection:
-    """Return the projections of `layer` for projection factor f: d1 = max(1, I // f), d2 = max(1, O // f)."""
-    d1, d2 = projected_width(layer.d_in, factor), projected_width(layer.d_out, factor)
-    if factor == 1:
-        return LayerProjection(layer, d1, d2, None, None)
-    return LayerProjection(
-        layer,
-        d1,
-        d2,
-        random_signs(seed, layer.name, "in", layer.d_in, d1),
-        random_signs(seed, layer.name, "out", layer.d_out, d2),
-    )
+def layer_projection(layer: TrackedLayer, factor: int, seed: int, max_width: int | None = None) -> LayerProjection:
+    """Return the projections of `layer`.
+
+    For projection factor f: d1 = max(1, I // f), d2 = max(1, O // f). With `max_width`, in place of f: sides that are wider
+    are projected to it, and the others not at all.
+    """
+
+    def side(name: str, width: int, d: int) -> Tensor | None:
+        return random_signs(seed, layer.name, name, width, d) if _is_projected(width, factor, max_width) else None
+
+    d1, d2 = projected_width(layer.d_in, factor, max_width), projected_width(layer.d_out, factor, max_width)
+    return LayerProjection(layer, d1, d2, side("in", layer.d_in, d1), side("out", layer.d_out, d2))
 
 
-def fingerprint(layers: Iterable[TrackedLayer], factor: int, seed: int) -> str:
+def fingerprint(layers: Iterable[TrackedLayer], factor: int, seed: int, max_width: int | None = None) -> str:
     """Return a hash of every projection's shape and signs: equal exactly when two sets of projections are equal."""
     digest = hashlib.blake2b(_SCHEME, digest_size=16)
     for layer in layers:
-        d1, d2 = projected_width(layer.d_in, factor), projected_width(layer.d_out, factor)
+        d1, d2 = projected_width(layer.d_in, factor, max_width), projected_width(layer.d_out, factor, max_width)
         digest.update(f"|{layer.name}|{layer.d_in}x{d1}|{layer.d_out}x{d2}|".encode())
-        if factor > 1:
-            digest.update(_sign_bytes(seed, layer.name, "in", layer.d_in * d1))
-            digest.update(_sign_bytes(seed, layer.name, "out", layer.d_out * d2))
+        for side, width, d in (("in", layer.d_in, d1), ("out", layer.d_out, d2)):
+            if _is_projected(width, factor, max_width):
+                digest.update(_sign_bytes(seed, layer.name, side, width * d))
     return digest.hexdigest()

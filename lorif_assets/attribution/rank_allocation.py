@@ -77,6 +77,15 @@ def query_energy(bases: KfacBases, fisher: FisherDiagonal, damping: float) -> fl
     return float((eigenvalues / ((eigenvalues + damping * mean) * bases.scale.double()).square()).sum())
 
 
+def kept_energy(bases: KfacBases, fisher: FisherDiagonal, kept: float) -> float:
+    """Return the share, from 0 to 1, that `kept` is of the squared norms of all whitened gradients; 1 where they are 0.
+
+    The sum of ||R_i * s||_F^2 over the examples that `fisher` holds is that of its squares * s * s.
+    """
+    total = float((fisher.squares * bases.scale.double().square()).sum())
+    return min(kept / total, 1.0) if total > 0 else 1.0
+
+
 def squared_singular_values(gradients: Float[Tensor, "n d1 d2"], k: int) -> Float[Tensor, "n m"]:
     """Return the leading m = min(k, d1, d2) squared singular values of each gradient, largest first.
 

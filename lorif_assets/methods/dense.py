@@ -20,6 +20,7 @@ def paper_recipe(own: Recipe) -> Recipe:
     """Return the paper's form (arXiv 2601.21929) at a recipe's projections: rank 1, BF16, truncated, its damping rule."""
     return Recipe(
         projection_factor=own.projection_factor,
+        max_width=own.max_width,
         seed=own.seed,
         model_dtype=own.model_dtype,
         max_length=own.max_length,

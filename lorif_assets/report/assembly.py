@@ -11,10 +11,16 @@ from lorif_assets.comparison.participants import participants
 from lorif_assets.errors import MismatchError
 from lorif_assets.passages import passage_metadata, passage_text, passages
 from lorif_assets.recipe import Recipe
-from lorif_assets.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent
-from lorif_assets.stored_preconditioners import preconditioner_table
+from lorif_assets.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent, WhitenedLayer
 from resources.lake import Lake
-from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES
+from resources.schemas import (
+    EKFAC_PRECONDITIONERS,
+    KFAC_BASES,
+    QUERY_EXAMPLES,
+    QUERY_SCORES,
+    QUERY_SUMMARIES,
+    SVD_PRECONDITIONERS,
+)
 
 _SHOWN = 10
 
@@ -52,8 +58,6 @@ def assemble(
             )
         )
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
-    layers = lake.read(preconditioner_table(recipe), checkpoint=record.name)
-    order = {layer: index for index, layer in enumerate(record.layer_shapes)}
     return ReportContent(
         checkpoint=record.name,
         query_set=query_set,
@@ -67,11 +71,7 @@ def assemble(
             for key, value in recipe
             if key in recipe.fields_in_use and value not in (None, ())
         },
-        layers=tuple(
-            layer_spectrum(row)
-            for row in sorted(layers.iter_rows(named=True), key=lambda row: order.get(row["layer"], len(order)))
-            if row["layer"] in order
-        ),
+        layers=_layers(lake, record, recipe),
         queries=tuple(
             QueryInfluences(
                 query_id=row["query_id"],
@@ -97,17 +97,44 @@ def assemble(
     )
 
 
+def _layers(
+    lake: Lake, record: CheckpointRecord, recipe: Recipe
+) -> tuple[LayerSpectrum, ...] | tuple[WhitenedLayer, ...]:
+    table = EKFAC_PRECONDITIONERS if recipe.curvature == "ekfac" else SVD_PRECONDITIONERS
+    rows = {row["layer"]: row for row in lake.read(table, checkpoint=record.name).to_dicts()}
+    stored = [layer for layer in record.layer_shapes if layer in rows]
+    if recipe.curvature == "svd":
+        return tuple(layer_spectrum(rows[layer]) for layer in stored)
+    bases = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=record.name).to_dicts()}
+    return tuple(whitened_layer(rows[layer], bases[layer]) for layer in stored if layer in bases)
+
+
 def layer_spectrum(row: Mapping[str, Any]) -> LayerSpectrum:
-    """Return a row of the preconditioners as the report shows it; EK-FAC keeps all of its eigenvalues."""
+    """Return a row of `svd_preconditioners` as the report shows it."""
     return LayerSpectrum(
         layer=row["layer"],
         d1=row["d1"],
         d2=row["d2"],
-        r=row.get("r", row["d1"] * row["d2"]),
-        eigenvalues=tuple(row["eigenvalues"][: row.get("r")]),
+        eigenvalues=tuple(row["eigenvalues"][: row["r"]]),
         trace=row["trace"],
         damping=row["damping"],
-        captured_energy=row.get("captured_energy", 1.0),
+        r=row["r"],
+        captured_energy=row["captured_energy"],
+    )
+
+
+def whitened_layer(row: Mapping[str, Any], bases: Mapping[str, Any]) -> WhitenedLayer:
+    """Return a row of `ekfac_preconditioners` and the layer's row of `kfac_bases` as the report shows them."""
+    return WhitenedLayer(
+        layer=row["layer"],
+        d1=row["d1"],
+        d2=row["d2"],
+        eigenvalues=tuple(row["eigenvalues"]),
+        trace=row["trace"],
+        damping=row["damping"],
+        rank=bases["rank"],
+        bytes_per_example=bases["bytes_per_example"],
+        kept_energy=bases["kept_energy"],
     )
 
 

@@ -65,26 +65,52 @@ class QueryInfluences:
 
 
 @dataclass(frozen=True)
-class LayerSpectrum:
+class LayerCurvature:
     """Curvature of one layer, whose projected gradients have d1 x d2 entries.
 
-    `eigenvalues` are the r leading ones, largest first; `trace` is the sum of all d1 * d2 of them; `damping` is in
-    the same unit; `captured_energy` is the fraction (0 to 1) of the trace that the r leading ones hold.
+    `eigenvalues` are leading ones, largest first; `trace` is the sum of all d1 * d2 of them; `damping` is in the same unit.
     """
 
     layer: str
     d1: int
     d2: int
-    r: int
     eigenvalues: tuple[float, ...]
     trace: float
     damping: float
+
+
+@dataclass(frozen=True)
+class LayerSpectrum(LayerCurvature):
+    """A layer of which only the r leading eigenpairs are kept.
+
+    `captured_energy` is the fraction (0 to 1) of the trace that they hold.
+    """
+
+    r: int
     captured_energy: float
 
     @property
     def n_above_damping(self) -> int:
         """Number of kept directions whose eigenvalue exceeds the damping."""
         return sum(eigenvalue > self.damping for eigenvalue in self.eigenvalues)
+
+
+@dataclass(frozen=True)
+class WhitenedLayer(LayerCurvature):
+    """A layer with EK-FAC, which keeps all eigenvalues, and what is kept of each example's whitened gradient.
+
+    `rank` components of `bytes_per_example` bytes in all, which hold a fraction `kept_energy` (0 to 1) of the whitened
+    gradients' squared norm; None where the bases were stored without it.
+    """
+
+    rank: int
+    bytes_per_example: int
+    kept_energy: float | None
+
+    @property
+    def mean_eigenvalue(self) -> float:
+        """Mean of all eigenvalues: what the damping is a multiple of."""
+        return self.trace / (self.d1 * self.d2)
 
 
 @dataclass(frozen=True)
@@ -103,7 +129,7 @@ class ReportContent:
     step: int | None
     n_examples: int
     recipe: Mapping[str, str | int | float]
-    layers: tuple[LayerSpectrum, ...]
+    layers: tuple[LayerSpectrum, ...] | tuple[WhitenedLayer, ...]
     queries: tuple[QueryInfluences, ...]
     created: datetime
     provenance: Mapping[str, str]

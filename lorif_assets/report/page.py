@@ -1,14 +1,15 @@
 """The attribution report as one self-contained HTML page."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from lorif_assets.report import number_format, passages, plots
-from lorif_assets.report.content import LayerSpectrum, ReportContent
+from lorif_assets.report.content import LayerSpectrum, ReportContent, WhitenedLayer
 from lorif_assets.report.plots import Theme
 
 _TEMPLATE = "report.html.jinja"
@@ -17,7 +18,12 @@ _TEMPLATE = "report.html.jinja"
 def render(content: ReportContent) -> str:
     """The page: no scripts, no network, no other files; the same content gives the same page."""
     environment = page_environment("lorif_assets.report")
-    return environment.get_template(_TEMPLATE).render(report=content, pictures=_pictures(content.layers))
+    return environment.get_template(_TEMPLATE).render(
+        report=content,
+        whitened=[layer for layer in content.layers if isinstance(layer, WhitenedLayer)],
+        spectra=[layer for layer in content.layers if isinstance(layer, LayerSpectrum)],
+        pictures=_pictures(content),
+    )
 
 
 def page_environment(*packages: str) -> Environment:
@@ -50,15 +56,19 @@ def _visible(value: Any) -> Any:
     return passages.visible(value) if type(value) is str else value
 
 
-def _pictures(layers: Sequence[LayerSpectrum]) -> dict[str, dict[str, str]]:
-    """Data URIs by picture and colour scheme."""
-    figures: dict[str, Callable[[Sequence[LayerSpectrum], Theme], Figure]] = {
-        "spectra": plots.spectra_figure,
-        "captured_energy": plots.captured_energy_figure,
-    }
+def _pictures(content: ReportContent) -> dict[str, dict[str, str]]:
+    """Data URIs by picture and colour scheme; no picture of energies where a layer's is not stored."""
+    figures: dict[str, Callable[[Theme], Figure]] = {"spectra": partial(plots.spectra_figure, content.layers)}
+    captured = [layer.captured_energy for layer in content.layers if isinstance(layer, LayerSpectrum)]
+    kept = [layer.kept_energy for layer in content.layers if isinstance(layer, WhitenedLayer)]
+    known = [energy for energy in kept if energy is not None]
+    if captured:
+        figures["energy"] = partial(plots.shares_figure, captured, "share of the trace kept")
+    elif known and len(known) == len(kept):
+        figures["energy"] = partial(plots.shares_figure, known, "share of the squared norm kept")
     return {
         name: {
-            scheme: f"data:image/png;base64,{base64.b64encode(plots.png(draw(layers, theme))).decode()}"
+            scheme: f"data:image/png;base64,{base64.b64encode(plots.png(draw(theme))).decode()}"
             for scheme, theme in (("light", plots.LIGHT), ("dark", plots.DARK))
         }
         for name, draw in figures.items()

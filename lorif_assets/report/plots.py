@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lorif_assets.report.content import LayerSpectrum
+from lorif_assets.report.content import LayerCurvature
 
 FIGURE_WIDTH_PX = 1_160
 FIGURE_HEIGHT_PX = 720
@@ -65,7 +65,7 @@ DARK = Theme(
 )
 
 
-def spectrum_png(layers: Sequence[LayerSpectrum]) -> bytes:
+def spectrum_png(layers: Sequence[LayerCurvature]) -> bytes:
     """The spectra as a PNG of FIGURE_WIDTH_PX x FIGURE_HEIGHT_PX pixels on white paper."""
     return png(spectra_figure(layers, LIGHT))
 
@@ -77,7 +77,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def spectra_figure(layers: Sequence[LayerSpectrum], theme: Theme) -> Figure:
+def spectra_figure(layers: Sequence[LayerCurvature], theme: Theme) -> Figure:
     """Eigenvalues over the layer's trace against their index, one line per layer, the damping dashed.
 
     Eigenvalues that are not positive and finite have no place on the logarithmic axes and are left out, and so are
@@ -116,24 +116,24 @@ def spectra_figure(layers: Sequence[LayerSpectrum], theme: Theme) -> Figure:
     return figure
 
 
-def captured_energy_figure(layers: Sequence[LayerSpectrum], theme: Theme) -> Figure:
-    """The captured energy of each layer as a bar, in the layers' order; a cross where it is not finite."""
-    if not layers:
+def shares_figure(shares: Sequence[float], what: str, theme: Theme) -> Figure:
+    """A share (0 to 1) of each layer as a bar, in the layers' order; a cross where it is not finite."""
+    if not shares:
         return _blank(theme, "No layers to draw")
     figure, axes = _figure(theme)
-    energy = np.array([layer.captured_energy for layer in layers], dtype=np.float64)
-    position = np.arange(1, len(layers) + 1)
+    energy = np.array(shares, dtype=np.float64)
+    position = np.arange(1, len(shares) + 1)
     finite = np.isfinite(energy)
-    colours = theme.depth_colours(Normalize(1, max(len(layers), 2))(position))
+    colours = theme.depth_colours(Normalize(1, max(len(shares), 2))(position))
     axes.bar(position[finite], energy[finite], width=0.78, color=colours[finite])
     axes.plot(position[~finite], np.full((~finite).sum(), 0.02), "x", color=theme.accent, markersize=4)
-    axes.set_xlim(0.4, len(layers) + 0.6)
+    axes.set_xlim(0.4, len(shares) + 0.6)
     axes.set_ylim(0, max([1.0, *energy[finite]]))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("layer, in the model's order", color=theme.muted)
-    axes.set_ylabel("share of the trace kept", color=theme.muted)
+    axes.set_ylabel(what, color=theme.muted)
     return figure
 
 

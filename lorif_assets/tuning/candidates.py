@@ -23,12 +23,12 @@ def candidates(current: Recipe, budget: int, with_head: Sequence[str] = ()) -> I
     """
     factors = sorted(_PROJECTION_FACTORS, key=lambda f: (f != current.projection_factor, f))
     for factor in factors:
-        group = [*_svd(current, factor), *_ekfac(current, factor, budget)]
-        if factor == current.projection_factor:
-            group = [current, *(recipe for recipe in group if recipe != current)]
-        yield group
-        if with_head and factor > 1:
-            yield list(_ekfac(_changed(current, include_layers=tuple(with_head)), factor, budget))
+        is_current = factor == current.projection_factor
+        base = current if is_current else _changed(current, projection_factor=factor, max_width=None)
+        group = [*_svd(base), *_ekfac(base, budget)]
+        yield [current, *(recipe for recipe in group if recipe != current)] if is_current else group
+        if with_head and _is_projected(base):
+            yield list(_ekfac(_changed(base, include_layers=tuple(with_head)), budget))
 
 
 def patterns_with_head(tracked: Iterable[str], head: str | None) -> tuple[str, ...]:
@@ -41,15 +41,18 @@ def patterns_with_head(tracked: Iterable[str], head: str | None) -> tuple[str, .
     return (*blocks, head)
 
 
-def _svd(current: Recipe, factor: int) -> Iterator[Recipe]:
+def _is_projected(recipe: Recipe) -> bool:
+    return recipe.projection_factor > 1 or recipe.max_width is not None
+
+
+def _svd(base: Recipe) -> Iterator[Recipe]:
     # Without a projection the eigenvectors of wide layers take gigabytes.
-    if factor == 1:
+    if not _is_projected(base):
         return
     for rank, r, damping in product(*_SVD.values()):
         yield _changed(
-            current,
+            base,
             curvature="svd",
-            projection_factor=factor,
             rank=rank,
             r=r,
             damping=damping,
@@ -59,13 +62,12 @@ def _svd(current: Recipe, factor: int) -> Iterator[Recipe]:
         )
 
 
-def _ekfac(current: Recipe, factor: int, budget: int) -> Iterator[Recipe]:
+def _ekfac(base: Recipe, budget: int) -> Iterator[Recipe]:
     for factor_dtype, damping in product(*_EKFAC.values()):
         for share in _BUDGET_SHARES:
             yield _changed(
-                current,
+                base,
                 curvature="ekfac",
-                projection_factor=factor,
                 factor_dtype=factor_dtype,
                 fisher_damping=damping,
                 bytes_per_example=round(share * budget),

@@ -144,7 +144,8 @@ def _ranks(
 ) -> Mapping[str, int]:
     if recipe.bytes_per_example is None:
         return {layer: min(recipe.rank, *shape) for layer, shape in attributed.record.layer_shapes.items()}
-    return layer_ranks(attributed.under(recipe), examples[:_RANK_EXAMPLES], bases, batch)
+    ranks = layer_ranks(attributed.under(recipe), examples[:_RANK_EXAMPLES], bases, batch)
+    return {layer: found.rank for layer, found in ranks.items()}
 
 
 def _groups(shapes: Mapping[str, tuple[int, int]], n: int) -> Iterator[list[str]]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.attribution.gradients import GradientCollector, GradientSink, TokenBatch
 from lorif_assets.attribution.layers import select_layers
 from lorif_assets.attribution.projection import layer_projection
@@ -25,6 +25,7 @@ from resources.schemas import (
     KFAC_BASES,
     QUERY_SCORES,
     REJECTED,
+    REPORTS,
     TableSchema,
 )
 from tests.attribution.references import Example, autograd_gradients, relative_error, token_covariances
@@ -115,6 +116,19 @@ def test_scores_are_those_of_plain_ekfac_in_fp64(project: TinyProject, factor: i
         batch={"tokens": 60, "scan_rows": 5, "gradient_mib": 1},
     )
     assert relative_error(all_scores(exact), ekfac_by_autograd(project, factor, 0.3)) < 2e-3
+
+
+def test_narrow_layers_stay_whole_where_a_largest_width_is_set(project: TinyProject) -> None:
+    bounded = project.with_settings(recipe={"max_width": 40})
+    assert bounded.update()["query_scores"]
+    shapes = {
+        row["layer"]: (row["d1"], row["d2"]) for row in bounded.table(KFAC_BASES, checkpoint=CHECKPOINT).to_dicts()
+    }
+    attributed = AttributedModel.load(
+        bounded.lake, bounded.resources["model_checkpoints"], CHECKPOINT, bounded.settings.recipe, torch.device("cpu")
+    )
+    assert {p.layer.name: (min(p.layer.d_in, 40), min(p.layer.d_out, 40)) for p in attributed.projections} == shapes
+    assert any(p.p_in is None and p.p_out is not None for p in attributed.projections)
 
 
 @pytest.mark.slow
@@ -227,6 +241,29 @@ def test_ranks_spend_the_byte_budget_and_factors_have_them(project: TinyProject,
     shown = budgeted.recorded("kfac_bases", BASES[0]).metadata["ranks"]
     assert isinstance(shown, dg.TableMetadataValue)
     assert [record.data["rank"] for record in shown.records] == rows["rank"].to_list()
+
+
+def test_the_share_of_energy_kept_grows_with_the_rank_to_all_of_it(project: TinyProject) -> None:
+    kept = []
+    for rank in (1, 3, 16):
+        changed = project.with_settings(recipe={"rank": rank})
+        changed.update()
+        kept.append(changed.table(KFAC_BASES, checkpoint=CHECKPOINT)["kept_energy"])
+    assert (kept[0] < kept[1]).all()
+    assert kept[2].to_list() == pytest.approx([1.0] * len(LAYERS), abs=1e-4)
+
+
+def test_the_report_shows_each_layers_rank_and_kept_energy(project: TinyProject) -> None:
+    project.run("attribution_report", f"{CHECKPOINT}|{QUERY_SET}")
+    (where,) = project.table(REPORTS, checkpoint=CHECKPOINT, query_set=QUERY_SET)["uri"]
+    page = Path(where).read_text()
+    rows = project.table(KFAC_BASES, checkpoint=CHECKPOINT)
+    assert "Kept energy" in page
+    assert "Captured energy" not in page
+    for row in rows.iter_rows(named=True):
+        shown = page.partition(f"<bdi>{row['layer']}</bdi>")[2].partition("</tr>")[0]
+        assert f">{row['rank']}</td>" in shown
+        assert f"{100 * row['kept_energy']:.0f}%" in shown
 
 
 def test_a_budget_below_one_component_per_layer_is_an_error_that_says_what_it_takes(project: TinyProject) -> None:

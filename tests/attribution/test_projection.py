@@ -77,6 +77,28 @@ def test_a_projected_width_is_the_quotient_and_at_least_one(width, factor, d):
     assert projected_width(width, factor) == d
 
 
+@given(width=st.integers(1, 5_000), most=st.integers(1, 5_000), factor=st.integers(1, 9))
+def test_a_largest_width_leaves_narrow_sides_and_bounds_wide_ones_whatever_the_factor(width, most, factor):
+    assert projected_width(width, factor, most) == min(width, most)
+
+
+def test_of_a_layer_with_a_largest_width_only_the_wider_side_is_projected():
+    found = layer_projection(LAYER, 4, 17, max_width=20)
+    assert (found.d1, found.d2) == (12, 20)
+    assert found.p_in is None
+    assert torch.equal(found.p_out, random_signs(17, LAYER.name, "out", 36, 20))
+
+
+def test_a_largest_width_above_all_sides_is_no_projection_and_has_its_fingerprint():
+    assert fingerprint([LAYER, OTHER], 4, 17, max_width=36) == GOLDEN_IDENTITY_FINGERPRINT
+    assert fingerprint([LAYER, OTHER], 4, 17, max_width=35) != fingerprint([LAYER, OTHER], 4, 18, max_width=35)
+
+
+def test_a_largest_width_below_one_is_refused():
+    with pytest.raises(ValueError, match="largest projected width must be at least 1, found 0"):
+        projected_width(8, 4, 0)
+
+
 def test_a_projection_factor_below_one_is_refused():
     with pytest.raises(ValueError, match="at least 1, found 0"):
         projected_width(8, 0)

@@ -9,6 +9,7 @@ from lorif_assets.attribution.kfac import EkfacPreconditioner, FisherDiagonal, K
 from lorif_assets.attribution.rank_allocation import (
     LayerDemand,
     allocate_ranks,
+    kept_energy,
     query_energy,
     squared_singular_values,
 )
@@ -86,3 +87,21 @@ def test_query_energy_is_the_mean_squared_size_of_the_preconditioned_examples():
     ready = EkfacPreconditioner(bases, fisher, 0.1).apply(gradients.flatten(1))
     assert query_energy(bases, fisher, 0.1) == pytest.approx(float(ready.square().sum(1).mean()), rel=1e-4)
     assert query_energy(bases, FisherDiagonal.empty(5, 4, torch.device("cpu")), 0.1) == 0.0
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_kept_energy_is_the_share_of_the_whitened_squared_norm_in_leading_components(k):
+    generator = torch.Generator().manual_seed(0)
+    tokens = KfacCovariances.empty(6, 8, torch.device("cpu")).add(
+        torch.randn(50, 6, generator=generator), torch.randn(50, 8, generator=generator)
+    )
+    bases = tokens.bases(0.1)
+    rotated = bases.rotate(torch.randn(5, 6, 8, generator=generator))
+    values = torch.linalg.svdvals(rotated * bases.scale).square()
+    share = kept_energy(bases, FisherDiagonal.of(rotated), float(values[:, :k].sum()))
+    assert share == pytest.approx(float(values[:, :k].sum() / values.sum()), rel=1e-5)
+
+
+def test_of_gradients_of_zero_all_is_kept():
+    bases = KfacCovariances.empty(2, 3, torch.device("cpu")).bases(0.1)
+    assert kept_energy(bases, FisherDiagonal.of(torch.zeros(4, 2, 3)), 0.0) == 1.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lorif_assets.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent
+from lorif_assets.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent, WhitenedLayer
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -36,7 +36,12 @@ def query(query_id: str, **changes: Any) -> QueryInfluences:
 
 
 def layer(number: int, **changes: Any) -> LayerSpectrum:
-    made = LayerSpectrum(f"h.{number}.attn.c_attn", 8, 16, 4, (4.0, 2.0, 1.0, 0.5), 10.0, 0.08, 0.75)
+    made = LayerSpectrum(f"h.{number}.attn.c_attn", 8, 16, (4.0, 2.0, 1.0, 0.5), 10.0, 0.08, 4, 0.75)
+    return replace(made, **changes)
+
+
+def whitened(number: int, **changes: Any) -> WhitenedLayer:
+    made = WhitenedLayer(f"h.{number}.attn.c_attn", 8, 16, (4.0, 2.0, 1.0), 32.0, 0.025, 3, 21, 0.4132)
     return replace(made, **changes)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lorif_assets.report.content import ReportContent
 from lorif_assets.report.page import render
-from tests.report.conftest import HOSTILE, influence, layer, query
+from tests.report.conftest import HOSTILE, influence, layer, query, whitened
 
 Make = Callable[..., ReportContent]
 VOID = {"meta", "link", "img", "source", "br", "hr", "input", "wbr", "col"}
@@ -108,6 +108,33 @@ def test_numbers_that_are_not_finite_are_said_to_be_so(report: Make, number: flo
     )
     page = render(report(queries=(odd,), layers=(layer(0, trace=number, damping=number, captured_energy=number),)))
     assert "not finite" in parsed(page).text
+
+
+def curvature_table(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", page.partition("Figures of")[2]).split())
+
+
+def test_a_whitened_layer_shows_its_rank_bytes_energy_and_mean_eigenvalue(report: Make) -> None:
+    page = render(report(layers=(whitened(0), whitened(1, rank=5, bytes_per_example=35))))
+    table = curvature_table(page)
+    assert "Rank c Bytes per example Mean eigenvalue Damping Kept energy" in table
+    assert "8 16 3 21 0.250 0.0250 41%" in table
+    assert "all layers 8 56" in table
+    assert "Captured energy" not in page
+    assert "known through its leading eigenvalues" not in page
+
+
+def test_energy_that_is_not_stored_is_said_to_be_so_and_not_drawn(report: Make) -> None:
+    pictures = render(report(layers=(whitened(0), whitened(1)))).count("data:image/png")
+    page = render(report(layers=(whitened(0), whitened(1, kept_energy=None))))
+    assert "not stored" in curvature_table(page)
+    assert page.count("data:image/png") == pictures - 2
+
+
+def test_a_layer_of_eigenpairs_shows_its_r_and_what_they_capture(report: Make) -> None:
+    table = curvature_table(render(report(layers=(layer(0),))))
+    assert "Above damping Captured energy" in table
+    assert "8 16 4 10.0 0.0800 4 of 4 75%" in table
 
 
 def test_lists_without_an_entry_are_said_to_be_empty(report: Make) -> None:

@@ -30,7 +30,10 @@ def size(png: bytes) -> tuple[int, int]:
 def test_a_picture_is_a_png_of_the_declared_size(layers: list[LayerSpectrum]) -> None:
     expected = (plots.FIGURE_WIDTH_PX, plots.FIGURE_HEIGHT_PX)
     assert size(plots.spectrum_png(layers)) == expected
-    assert size(plots.png(plots.captured_energy_figure(layers, plots.DARK))) == expected
+    assert (
+        size(plots.png(plots.shares_figure([one.captured_energy for one in layers], "share kept", plots.DARK)))
+        == expected
+    )
 
 
 def test_the_same_layers_give_the_same_bytes() -> None:

@@ -21,6 +21,7 @@ from resources.schemas import RECIPE_TRIALS
 
 NEWEST, QUERY_SET = "step-000200", "questions"
 NOW = Recipe(projection_factor=2, rank=1)
+PROJECTION = {"projection_factor", "max_width", "include_layers", "seed", "max_length"}
 
 
 @pytest.fixture
@@ -63,7 +64,14 @@ def test_the_head_of_a_model_is_found_by_name(tiny_project):
 
 def test_recipes_of_a_group_share_what_gradients_depend_on():
     for group in candidates(NOW, 1_000):
-        assert not {"projection_factor", "include_layers", "seed", "max_length"} & set(differing_fields(group))
+        assert not PROJECTION & set(differing_fields(group))
+
+
+def test_a_largest_width_is_kept_in_the_group_of_now_and_left_out_of_the_others():
+    groups = list(candidates(NOW.model_copy(update={"max_width": 64}), 1_000))
+    assert {recipe.max_width for recipe in groups[0]} == {64}
+    assert {recipe.max_width for group in groups[1:] for recipe in group} == {None}
+    assert all(not PROJECTION & set(differing_fields(group)) for group in groups)
 
 
 def test_a_trial_of_the_recipe_of_now_gives_the_scores_of_the_pipeline(tiny_project):

@@ -1,0 +1,58 @@
+"""The picture of quality against bytes in the README, drawn from results/quality_against_bytes.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_RESULTS = Path(__file__).parent / "results"
+_COLOURS = {
+    "whitened signs": "#0b62a8",
+    "whitened int4": "#2fa3d6",
+    "SVD form, BF16": "#8a4fb0",
+    "paper's form": "#c23d7e",
+}
+_OTHER = "#5a6472"
+_MODELS = ("GPT-2", "Llama")
+
+
+def drawn(points: list[dict[str, Any]]) -> Figure:
+    """Return a panel for each model with a logarithmic axis of bytes; points of one method are joined."""
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    for axes, model in zip(figure.subplots(1, len(_MODELS), sharey=True), _MODELS, strict=True):
+        of_model = [point for point in points if point["model"] == model]
+        for method in dict.fromkeys(point["method"] for point in of_model):
+            _draw(axes, method, [point for point in of_model if point["method"] == method])
+        axes.set_title(model, loc="left", fontsize=10)
+        axes.set_xscale("log")
+        axes.set_xlim(200, 3_000_000)
+        axes.set_ylim(0, 0.5)
+        axes.set_xlabel("bytes per training example")
+        axes.grid(visible=True, color="#e4e7ec", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("LDS, held-out passages")
+    return figure
+
+
+def _draw(axes: Axes, method: str, line: list[dict[str, Any]]) -> None:
+    colour = _COLOURS.get(method, _OTHER)
+    axes.plot([point["bytes"] for point in line], [point["lds"] for point in line], marker="o", color=colour)
+    for point in line:
+        if "low" in point:
+            axes.plot([point["bytes"]] * 2, [point["low"], point["high"]], color=colour, linewidth=1, alpha=0.5)
+    end = line[-1]["bytes"], line[-1]["lds"]
+    axes.annotate(method, end, xytext=(7, -3), textcoords="offset points", color=colour, fontsize=8)
+
+
+def main() -> None:
+    """Draw the picture beside the figures."""
+    mpl.rcParams.update({"svg.hashsalt": "lorif", "svg.fonttype": "none", "font.family": "sans-serif"})
+    points = json.loads((_RESULTS / "quality_against_bytes.json").read_text())["points"]
+    drawn(points).savefig(_RESULTS / "quality_against_bytes.svg", metadata={"Date": None}, facecolor="white")
+
+
+if __name__ == "__main__":
+    main()

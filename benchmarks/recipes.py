@@ -1,0 +1,163 @@
+"""Recipes held against retraining: the LDS of each on an evaluated project, with its difference to the project's recipe.
+
+A recipe is given as JSON, by the fields in which it differs from the project's:
+
+    python benchmarks/recipes.py \
+        '{"factor_dtype": "int4"}' '{"projection_factor": 2}'
+
+Gradients of all examples are computed once for all recipes that share layers, projection and whitening; nothing is
+stored in the lake.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from measurements import machine, markdown_table
+
+from lorif_assets.ad_hoc_query import newest_attributed
+from lorif_assets.attributed_model import AttributedModel
+from lorif_assets.evaluation.datamodeling import linear_datamodeling_scores
+from lorif_assets.evaluation.intervals import Comparison
+from lorif_assets.methods.inputs import MethodInputs, Scorable
+from lorif_assets.progress import Progress
+from lorif_assets.project_resources import project_resources
+from lorif_assets.recipe import Recipe
+from lorif_assets.retraining.external_truth import subset_truth
+from lorif_assets.retraining.ground_truth import read_ground_truth
+from lorif_assets.settings import load_settings
+from lorif_assets.tuning.trials import TriedRecipe, try_recipes
+
+_OWN = "0"
+_DRAWS = 1_000
+_SHARED = (
+    "include_layers",
+    "exclude_layers",
+    "projection_factor",
+    "max_width",
+    "seed",
+    "model_dtype",
+    "max_length",
+    "kfac_examples",
+    "kfac_labels",
+    "whitening_damping",
+)
+_COLUMNS = {
+    "recipe": "{recipe}",
+    "bytes / example": "{bytes:,}",
+    "LDS": "{lds:.3f}",
+    "95 % interval": "{low:.3f} to {high:.3f}",
+    "more than the project's by": "{more:+.3f}",
+    "paired 95 % interval": "{more_low:+.3f} to {more_high:+.3f}",
+}
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A recipe and the fields in which it differs from the project's."""
+
+    fields: Mapping[str, Any]
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, own: Recipe, fields: Mapping[str, Any]) -> "Changed":
+        """Return the project's recipe with other fields."""
+        return cls(fields, Recipe.model_validate({**own.model_dump(), **fields}))
+
+
+def sample(inputs: MethodInputs, most: int | None) -> MethodInputs:
+    """Return the inputs with at most so many training examples, evenly spaced; the LDS then has their scores alone."""
+    of = inputs.examples
+    step = max(1, -(-len(of.tokenized) // most)) if most else 1
+    return replace(inputs, examples=Scorable(of.tokenized[::step], of.texts[::step]))
+
+
+def groups(changed: Iterable[Changed]) -> list[list[Changed]]:
+    """Return the recipes that can be tried together, the project's first."""
+    found: dict[str, list[Changed]] = {}
+    for one in changed:
+        found.setdefault(repr([getattr(one.recipe, name) for name in _SHARED]), []).append(one)
+    return list(found.values())
+
+
+def tried(inputs: MethodInputs, together: Sequence[Changed]) -> list[tuple[Changed, TriedRecipe]]:
+    """Return the recipes of a group with their scores; those that the byte budget does not pay for are left out."""
+    examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
+    log = logging.getLogger(__name__)
+    layers = len(inputs.attributed.under(together[0].recipe).record.layer_shapes)
+    with Progress(log, "recipes", len(together) * layers, "layers") as progress:
+        found = try_recipes(
+            inputs.attributed, [one.recipe for one in together], examples, queries, inputs.settings.batch, progress
+        )
+    by_recipe = {one.recipe: one for one in found.tried}
+    return [(one, by_recipe[one.recipe]) for one in together if one.recipe in by_recipe]
+
+
+def compared(inputs: MethodInputs, query_set: str, trials: Sequence[tuple[Changed, TriedRecipe]]) -> Comparison:
+    """Hold the scores of all recipes against the retrained models; the reference is the project's recipe."""
+    truth_of = subset_truth(inputs.settings, inputs.lake)
+    truth = read_ground_truth(
+        inputs.lake, query_set, truth_of.wanted(query_set), inputs.queries.ids, inputs.examples.ids
+    )
+    scores = {str(at): trial.scores.numpy() for at, (_, trial) in enumerate(trials)}
+    return linear_datamodeling_scores(scores, truth.members, truth.losses, _OWN, _DRAWS)
+
+
+def rows(trials: Sequence[tuple[Changed, TriedRecipe]], comparison: Comparison) -> list[dict[str, Any]]:
+    """Return what is shown of each recipe."""
+    shown = []
+    for at, (changed, trial) in enumerate(trials):
+        mean, less = comparison.mean[str(at)], comparison.differences.get(str(at))
+        shown.append(
+            {
+                "recipe": ", ".join(f"{name} = {value}" for name, value in changed.fields.items()) or "the project's",
+                "bytes": trial.bytes_per_example,
+                "lds": mean.value,
+                "low": mean.low,
+                "high": mean.high,
+                # Differences are the reference's minus the other's.
+                "more": -less.value if less else 0.0,
+                "more_low": -less.high if less else 0.0,
+                "more_high": -less.low if less else 0.0,
+            }
+        )
+    return shown
+
+
+def main() -> None:
+    """Try the recipes of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--project", type=Path, help="lorif.toml of an evaluated project; default: as `lorif` finds it")
+    parser.add_argument("--query-set", default="held-out")
+    parser.add_argument("--examples", type=int, help="at most so many training examples; default: all")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/recipes.json")
+    parser.add_argument("recipes", nargs="*", type=json.loads, help="fields that differ from the project's, as JSON")
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    resources = project_resources(load_settings(asked.project))
+    settings, lake = resources["settings"], resources["lake"]
+    with resources["devices"].lease() as device:
+        name = newest_attributed(resources)
+        attributed = AttributedModel.load(lake, resources["model_checkpoints"], name, settings.recipe, device)
+        inputs = sample(MethodInputs.load(settings, lake, attributed, [asked.query_set]), asked.examples)
+        recipes = [Changed.of(settings.recipe, fields) for fields in ({}, *asked.recipes)]
+        trials = [trial for together in groups(recipes) for trial in tried(inputs, together)]
+    shown = rows(trials, compared(inputs, asked.query_set, trials))
+    print(markdown_table(_COLUMNS, shown))
+    result = {
+        **machine(),
+        "checkpoint": name,
+        "query_set": asked.query_set,
+        "examples": len(inputs.examples.ids),
+        "recipes": shown,
+    }
+    asked.output.parent.mkdir(parents=True, exist_ok=True)
+    asked.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
