@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo evaluate scenario test test-all bench check ui mlflow-ui clean
+.PHONY: demo evaluate scenario test test-all bench bench-peers check ui mlflow-ui clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
@@ -35,7 +35,16 @@ test-all: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/factor_throughput.py
 	$(BIN)/python benchmarks/scan_rate.py
+	$(BIN)/python benchmarks/bytes_on_disk.py
 	$(BIN)/python benchmarks/update_against_rebuild.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/dagster_scale.py
+	$(BIN)/python benchmarks/plots.py
+
+## bench-peers: beside bergson, dattri's LoGRA and kronfluence, which are installed first (4 GB in benchmarks/.peers)
+bench-peers: $(VENV)/.installed
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/plots.py
 
 ## check: lint, format, types, and whether Dagster can load the project
 check: $(VENV)/.installed

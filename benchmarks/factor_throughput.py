@@ -1,10 +1,11 @@
 """Stage 1 beside its floor: tokens per second of gradient factors, and of the bare model's two passes on the same batches.
 
 The floor is a forward pass and a backward pass of activation gradients alone: weights frozen, input embeddings
-requiring grad. Then come, each with all before it: `hooks` that project, `gradients` G, `factorised` ones (whitened before,
-with EK-FAC), and the `whole` of `factor_rows`, which encodes too and makes the rows of the table. The model is of GPT-2's shape
-with random weights, and the examples are random tokens. All run in turn; shares are ratios of CPU seconds, which other work on
-the machine changes little, and ratios of wall seconds stand beside them.
+requiring grad, the logits' gradient by its formula, which autograd takes longer for. Then come, each with all before it:
+`hooks` that project every token, `gradients` G in the cheapest order, which projects less, `factorised` ones (whitened before,
+with EK-FAC), and the `whole` of `factor_rows`, which encodes too and makes the rows of the table. The model is of GPT-2's
+shape with random weights, and the examples are random tokens. All run in turn; shares are ratios of CPU seconds, which other
+work on the machine changes little, and ratios of wall seconds stand beside them.
 """
 
 import logging
@@ -17,11 +18,12 @@ import torch
 from measurements import Seconds, interleaved, markdown_table, report, setting_and_output
 
 from lorif_assets.attributed_model import AttributedModel, CheckpointRecord
-from lorif_assets.attribution.gradients import token_summed_losses
+from lorif_assets.attribution.contraction import cheapest_order, products
 from lorif_assets.attribution.kfac import KfacBases
 from lorif_assets.attribution.layers import select_layers
 from lorif_assets.attribution.low_rank import low_rank_factors
 from lorif_assets.attribution.projection import fingerprint, layer_projection, projected_width
+from lorif_assets.attribution.token_losses import losses_with_logit_gradients
 from lorif_assets.corpus.tokenization import TokenizedExample
 from lorif_assets.factor_rows import factor_rows
 from lorif_assets.frozen_bases import FrozenBases
@@ -119,7 +121,8 @@ def works(
         for tokens in batches:
             embedded = model.get_input_embeddings()(tokens.input_ids).requires_grad_(True)
             output = model(inputs_embeds=embedded, attention_mask=tokens.attention_mask.long(), use_cache=False)
-            token_summed_losses(output.logits, tokens.labels).sum().backward()
+            _, gradient = losses_with_logit_gradients(output.logits.detach(), tokens.labels)
+            output.logits.backward(gradient)
         synchronise(attributed.device)
 
     def hooks() -> None:
@@ -159,16 +162,12 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def projection_flops(attributed: AttributedModel) -> float:
-    """Return the multiplications of the projections, as a share of those of the floor's linear layers and LM head."""
-    projected, bare = 0, attributed.model.lm_head.weight.numel()
-    for p in attributed.projections:
-        bare += p.layer.d_in * p.layer.d_out
-        projected += (p.layer.d_in * p.d1 if p.p_in is not None else 0) + (
-            p.layer.d_out * p.d2 if p.p_out is not None else 0
-        )
-    # Forward and backward are one product each; a projection on either side is one in all.
-    return projected / (2 * bare)
+def gradient_flops(attributed: AttributedModel, tokens: int) -> float:
+    """Return the multiplications of the gradients, projections included, as a share of the floor's linear layers and head."""
+    bare = attributed.model.lm_head.weight.numel() + sum(p.layer.d_in * p.layer.d_out for p in attributed.projections)
+    gradients = sum(products(p, tokens, cheapest_order(p, tokens)) for p in attributed.projections)
+    # Forward and backward are one product each.
+    return gradients / (2 * bare * tokens)
 
 
 def measure(setting: Setting) -> list[dict[str, Any]]:
@@ -197,7 +196,7 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
                     "cpu_seconds": seconds.cpu,
                     "padding": 1 - tokens / padded,
                     "parameters": attributed.record.n_parameters,
-                    "projection_flops_of_floor": projection_flops(attributed),
+                    "gradient_flops_of_floor": gradient_flops(attributed, setting.tokens),
                 }
             )
             before = seconds
@@ -212,7 +211,7 @@ COLUMNS = {
     "of the floor's rate": "{share_of_floor:.2f}",
     "by the clock": "{share_of_floor_wall:.2f}",
     "added, in floors": "{added_to_floor:.2f}",
-    "flops of projections, in floors": "{projection_flops_of_floor:.2f}",
+    "flops of gradients, in floors": "{gradient_flops_of_floor:.2f}",
 }
 
 

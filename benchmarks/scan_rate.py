@@ -15,7 +15,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from resources.schemas import GRADIENT_FACTORS
 
 CPU = torch.device("cpu")
 KEPT = 100
-SIZE_EXAMPLES = 512
 RAW, COLUMNS_READ, DECODED, SCORED, WHOLE = "raw", "columns", "decoded", "scored", "whole"
 CODECS, RANKS, QUERIES = ("bf16", "int8", "int4", "sign"), (1, 8), (10, 100)
 
@@ -217,17 +216,6 @@ def measure_scan(setting: Setting, codec: str, c: int) -> list[dict[str, Any]]:
         return rows
 
 
-def measure_size(setting: Setting, codec: str, c: int) -> dict[str, Any]:
-    """Return the bytes of the stored factors of a whole model: GPT-2 small's 48 layers, projected by 8."""
-    whole = replace(setting, blocks=12, width=96, shards=1)
-    with tempfile.TemporaryDirectory() as folder:
-        written_factors(folder, whole, recipe_of(codec, c), SIZE_EXAMPLES)
-        files = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
-    codes = sum(factor_bytes(FactorCodec(codec), *shape, c) for shape in whole.layer_shapes.values())
-    on_disk = files / SIZE_EXAMPLES
-    return {"codec": codec, "c": c, "bytes_per_example": codes, "on_disk": on_disk, "disk_over_codes": on_disk / codes}
-
-
 def measure_memory(setting: Setting, codec: str, c: int, examples: int) -> dict[str, Any]:
     """Return the memory of a scan of so many examples by a process of its own."""
     with tempfile.TemporaryDirectory() as folder, _fresh_process() as writer, _fresh_process() as reader:
@@ -270,13 +258,6 @@ COLUMNS = {
 }
 
 
-SIZE_COLUMNS = {
-    "codec": "{codec}",
-    "c": "{c}",
-    "bytes of codes / example": "{bytes_per_example:,}",
-    "on disk": "{on_disk:,.0f}",
-    "ratio": "{disk_over_codes:.3f}",
-}
 MEMORY_COLUMNS = {
     "codec": "{codec}",
     "c": "{c}",
@@ -293,11 +274,10 @@ def main() -> None:
     setting, output = setting_and_output(Setting, __doc__, "scan_rate")
     torch.set_num_threads(setting.threads)
     rates = [row for codec in CODECS for c in RANKS for row in measure_scan(setting, codec, c)]
-    sizes = [measure_size(setting, codec, 1) for codec in CODECS]
     memory = [measure_memory(setting, "bf16", 1, setting.examples * times) for times in (2, 8)]
-    kinds = ((COLUMNS, rates), (SIZE_COLUMNS, sizes), (MEMORY_COLUMNS, memory))
+    kinds = ((COLUMNS, rates), (MEMORY_COLUMNS, memory))
     tables = "\n\n".join(markdown_table(columns, rows) for columns, rows in kinds)
-    report(output, setting, {"rates": rates, "sizes": sizes, "memory": memory}, tables)
+    report(output, setting, {"rates": rates, "memory": memory}, tables)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from lorif_assets.stale_shards import stale_shards
 from lorif_assets.stored_attribution import averaged_together, current_score_versions
 from lorif_assets.stored_factors import stored_factor_versions
 from lorif_assets.stored_preconditioners import preconditioner_table
-from lorif_assets.versions import factor_version, preconditioner_version, recalled_version
+from lorif_assets.versions import factor_versions, preconditioner_version, recalled_version
 from resources.file_constants import file_constants
 from resources.lake import Lake
 from resources.models import Checkpoints
@@ -121,8 +121,8 @@ class Staleness:
         stale: dict[str, Stale] = {}
         for record in self._records():
             wanted = {
-                f"{record.name}|{shard}": factor_version(self.settings.recipe, record, shard_hash)
-                for shard, shard_hash in hashes.items()
+                f"{record.name}|{shard}": version
+                for shard, version in factor_versions(self.settings.recipe, record, hashes).items()
             }
             versions = stored_factor_versions(self.lake, record.name)
             stored = {f"{record.name}|{shard}": version for shard, version in versions.items()}

@@ -9,7 +9,16 @@ from lorif_assets.recipe import Recipe, content_hash
 
 def factor_version(recipe: Recipe, record: CheckpointRecord, shard_hash: str) -> str:
     """Return the version of one shard's gradient factors."""
-    return content_hash([recipe.factor_hash, record.weights_hash, record.tokenizer_hash, shard_hash, record.bases])
+    return factor_versions(recipe, record, {"": shard_hash})[""]
+
+
+def factor_versions(recipe: Recipe, record: CheckpointRecord, shard_hashes: Mapping[str, str]) -> dict[str, str]:
+    """Return the version of each shard's gradient factors."""
+    recipe_hash, bases = recipe.factor_hash, record.bases
+    return {
+        shard: content_hash([recipe_hash, record.weights_hash, record.tokenizer_hash, shard_hash, bases])
+        for shard, shard_hash in shard_hashes.items()
+    }
 
 
 def ledger_version(shard_hashes: Mapping[str, str]) -> str:

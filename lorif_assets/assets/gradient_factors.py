@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,9 @@ from lorif_assets.recipe import Recipe
 from lorif_assets.settings import BatchSettings, Settings
 from lorif_assets.shard_pipeline import overlapped
 from lorif_assets.stored_factors import stored_factor_versions
-from lorif_assets.versions import factor_version
+from lorif_assets.versions import factor_version, factor_versions
 from resources.devices import Devices
+from resources.file_constants import file_constants
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import GRADIENT_FACTORS, TRAINING_EXAMPLES
@@ -86,7 +87,7 @@ def gradient_factors(
                 f"the checkpoint {name!r} has no K-FAC bases of this recipe and these weights; materialize `kfac_bases` first"
             )
         stored = {} if config.recompute else stored_factor_versions(lake, name)
-        wanted = {shard: factor_version(settings.recipe, record, _shard_hash(lake, shard)) for shard in shards}
+        wanted = factor_versions(settings.recipe, record, _shard_hashes(lake, shards))
         to_do = [shard for shard in shards if stored.get(shard) != wanted[shard]]
         for shard in shards.keys() - set(to_do):
             context.log.info(f"{shards[shard]}: up to date, left as it is")
@@ -118,11 +119,12 @@ def gradient_factors(
                 raise LorifError(f"{len(failed)} of {len(to_do)} shards failed, the first {first}: {cause}") from cause
 
 
-def _shard_hash(lake: Lake, shard: str) -> str:
-    hashes = lake.read(TRAINING_EXAMPLES, ["shard_hash"], shard=shard)["shard_hash"].unique().to_list()
-    if not hashes:
-        raise MismatchError(f"the shard {shard!r} is not in `training_examples`; materialize it there first")
-    return str(hashes[0])
+def _shard_hashes(lake: Lake, shards: Iterable[str]) -> dict[str, str]:
+    stored = dict(file_constants(lake, TRAINING_EXAMPLES, ["shard", "shard_hash"]).iter_rows())
+    for shard in shards:
+        if shard not in stored:
+            raise MismatchError(f"the shard {shard!r} is not in `training_examples`; materialize it there first")
+    return {shard: stored[shard] for shard in shards}
 
 
 @dataclass(frozen=True)
