@@ -49,6 +49,7 @@ class Setting:
     batch_tokens: int = 2_048
     projection_factor: int = 4
     bytes_per_example: int = 4_096
+    curvatures: str = "svd ekfac"
     repeats: int = 3
     threads: int = 1
     device: str = "cpu"
@@ -58,7 +59,8 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     """Return the recipes that are timed, by a name."""
     paper = Recipe(projection_factor=setting.projection_factor, max_length=setting.tokens)
     ekfac = {"curvature": "ekfac", "factor_dtype": "sign", "bytes_per_example": setting.bytes_per_example}
-    return {"svd, bf16, c = 1": paper, "ekfac, sign": Recipe(**{**paper.model_dump(exclude_unset=True), **ekfac})}
+    named = {"svd, bf16, c = 1": paper, "ekfac, sign": Recipe(**{**paper.model_dump(exclude_unset=True), **ekfac})}
+    return {name: recipe for name, recipe in named.items() if recipe.curvature in setting.curvatures.split()}
 
 
 def random_examples(setting: Setting) -> list[TokenizedExample]:

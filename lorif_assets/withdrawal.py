@@ -6,15 +6,15 @@ import dagster as dg
 
 from lorif_assets import partitions
 from lorif_assets.discovery import Discovered
+from resources.file_constants import file_constants
 from resources.lake import Lake
 from resources.schemas import GRADIENT_FACTORS, INFLUENCE_EMBEDDINGS, REJECTED, TRAINING_EXAMPLES
 
 
 def removed_shards(lake: Lake, found: Discovered) -> list[str]:
     """Return the shards that the lake still holds and no source has any more."""
-    stored = set(lake.read(TRAINING_EXAMPLES, ["shard"])["shard"]) | set(
-        lake.read(GRADIENT_FACTORS, ["shard"])["shard"]
-    )
+    tables = (TRAINING_EXAMPLES, GRADIENT_FACTORS)
+    stored = {shard for schema in tables for shard in file_constants(lake, schema, ["shard"])["shard"]}
     return sorted(stored - set(found.shards))
 
 

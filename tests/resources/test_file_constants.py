@@ -73,3 +73,9 @@ def test_constant_columns_are_known_without_the_data_files(lake: Lake) -> None:
     for file in Path(lake.uri(REJECTED)).rglob("*.parquet"):
         file.unlink()
     assert as_set(file_constants(lake, REJECTED, COLUMNS)) == {("one", "a", "e")}
+
+
+def test_partition_columns_alone_are_told_too(lake: Lake) -> None:
+    write(lake, "one", ["a", "b"], ["e", "e"])
+    write(lake, "two", ["a"], ["e"])
+    assert set(file_constants(lake, REJECTED, ["part"])["part"]) == {"one", "two"}
