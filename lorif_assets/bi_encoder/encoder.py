@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Router
+from sentence_transformers.sentence_transformer.modules import Dense, Router, StaticEmbedding
 from torch import Tensor
 from torch.nn import functional
 
@@ -56,7 +56,11 @@ class TextEncoder:
                 f"`influcoder.encoder` names {str(source)!r}, which sentence-transformers cannot load; give a folder with an "
                 f"encoder and its tokenizer, or the name of one on the Hugging Face hub: {error}"
             ) from error
-        model.max_seq_length = min(length, model.max_seq_length or length)
+        if isinstance(model[0], StaticEmbedding):
+            # It has no limit of its own, and none that could be set.
+            model[0].tokenizer.enable_truncation(length)
+        else:
+            model.max_seq_length = min(length, model.max_seq_length or length)
         return cls(model.eval())
 
     @classmethod

@@ -16,16 +16,16 @@ SECTION = f"""
 [influcoder]
 enabled = true
 encoder = "{FOLDER}"
-encoder_length = 128
+encoder_length = 256
 sketch_dim = 8192
 anchors = 400
 pool = 1000
 held_out_anchors = 100
 held_out_pool = 400
-# The published values are for a pre-trained encoder of 68 million parameters; this one has one million.
-learning_rate = 1e-3
+# The published values are for a pre-trained transformer of 68 million parameters; this one is a vector per token.
+learning_rate = 3e-3
 alpha = 1.0
-epochs = 6
+epochs = 15
 """
 
 
@@ -44,7 +44,7 @@ def switch_on(settings: Path, texts: Sequence[str], checkpoints: Path, console: 
 
         tokenizer = AutoTokenizer.from_pretrained(max(checkpoints.iterdir()), local_files_only=True)
         seconds = make_encoder(texts, tokenizer, folder)
-        console.print(f"a text encoder, pre-trained on the passages in {seconds:.0f} s")
+        console.print(f"a text encoder, fitted to the passages in {seconds:.1f} s")
     if "[influcoder]" not in settings.read_text():
         settings.write_text(settings.read_text() + SECTION)
 

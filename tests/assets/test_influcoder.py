@@ -54,12 +54,13 @@ SECTION: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory, tiny_project: TinyProject) -> Path:
-    """An untrained encoder of one block with the tiny project's tokenizer."""
+    """A small encoder with the tiny project's tokenizer."""
     from transformers import AutoTokenizer
 
     folder = tmp_path_factory.mktemp("encoder") / "encoder"
     tokenizer = AutoTokenizer.from_pretrained(tiny_project.root / "checkpoints" / FIRST)
-    make_encoder(["a file"], tokenizer, folder, DemoEncoderConfig(layers=1, width=16, heads=2, context=48, steps=0))
+    texts = tiny_project.table(TRAINING_EXAMPLES)["text"].to_list()
+    make_encoder(texts, tokenizer, folder, DemoEncoderConfig(width=16))
     return folder
 
 

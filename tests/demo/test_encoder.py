@@ -14,7 +14,7 @@ from lorif_assets.demo.tokenizer import train_tokenizer
 from lorif_assets.errors import SettingsError
 
 TEXTS = ["a lambda makes a function", "the with statement opens a file", "a file is closed", "slices copy lists"] * 5
-CONFIG = DemoEncoderConfig(layers=1, width=16, heads=2, context=32, steps=3, batch=4)
+CONFIG = DemoEncoderConfig(width=16)
 CPU = torch.device("cpu")
 
 
@@ -40,6 +40,19 @@ def test_a_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> None:
     make_encoder(TEXTS, _tokenizer(), tmp_path / "again", CONFIG)
     hashes = {TextEncoder.load(path, 16, CPU).content_hash() for path in (folder, tmp_path / "again")}
     assert len(hashes) == 1
+
+
+def test_texts_with_words_in_common_are_alike_and_others_are_not(folder: Path) -> None:
+    about_files, closing, about_lists = (
+        TextEncoder.load(folder, 16, CPU).embed([text], Role.POOL)[0] for text in TEXTS[1:4]
+    )
+    assert float(about_files @ closing) > float(about_files @ about_lists) + 0.05
+
+
+def test_a_long_text_is_cut(folder: Path) -> None:
+    encoder = TextEncoder.load(folder, 8, CPU)
+    long = " ".join(TEXTS[:2] * 9)
+    torch.testing.assert_close(encoder.embed([long], Role.POOL), encoder.embed([long + TEXTS[3]], Role.POOL))
 
 
 def test_an_archive_brings_the_same_encoder_back(folder: Path) -> None:
