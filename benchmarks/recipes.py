@@ -139,11 +139,11 @@ def main() -> None:
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     resources = project_resources(load_settings(asked.project))
-    settings, lake = resources["settings"], resources["lake"]
+    settings, lake, models = resources["settings"], resources["lake"], resources["model_checkpoints"]
     with resources["devices"].lease() as device:
         name = newest_attributed(resources)
-        attributed = AttributedModel.load(lake, resources["model_checkpoints"], name, settings.recipe, device)
-        inputs = sample(MethodInputs.load(settings, lake, attributed, [asked.query_set]), asked.examples)
+        attributed = AttributedModel.load(lake, models, name, settings.recipe, device)
+        inputs = sample(MethodInputs.load(settings, lake, models, attributed, [asked.query_set]), asked.examples)
         recipes = [Changed.of(settings.recipe, fields) for fields in ({}, *asked.recipes)]
         trials = [trial for together in groups(recipes) for trial in tried(inputs, together)]
     shown = rows(trials, compared(inputs, asked.query_set, trials))

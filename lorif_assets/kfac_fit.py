@@ -166,14 +166,14 @@ def layer_ranks(
     bases: "Mapping[str, KfacBases]",
     batch: "BatchSettings",
 ) -> dict[str, LayerRank]:
-    """Return each layer's rank: the recipe's, or from its byte budget, with sampled examples in the queries' place.
+    """Return each layer's rank: the recipe's, or from a byte budget, with sampled examples in the queries' place.
 
     Real queries are not asked: bases, and with them every factor, would be out of date with each new query set.
     """
     from lorif_assets.attribution.rank_allocation import kept_energy
 
     recipe, shapes = attributed.recipe, attributed.record.layer_shapes
-    budget = recipe.bytes_per_example
+    budget = byte_budget(recipe, shapes)
     if budget is None:
         largest = {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
     else:
@@ -184,6 +184,14 @@ def layer_ranks(
         layer: LayerRank(rank, kept_energy(bases[layer], fisher[layer], float(values[layer][:rank].sum())))
         for layer, rank in ranks.items()
     }
+
+
+def byte_budget(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> int | None:
+    """Return the bytes of an example's factors that are spread over the layers, or None where all have the recipe's rank."""
+    if recipe.uniform_rank is None and recipe.bytes_per_example is None:
+        sizes = _component_bytes(recipe, shapes)
+        return sum(size * min(recipe.rank, *shapes[layer]) for layer, size in sizes.items())
+    return recipe.bytes_per_example
 
 
 def _affordable_ranks(recipe: Recipe, shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """The recipe: everything that the scores depend on besides the data and the weights, hashed stage by stage."""
 
 import json
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Literal, Self
 
@@ -22,18 +23,39 @@ _FACTOR_FIELDS = (
 )
 _PRECONDITIONER_FIELDS = ("r", "oversample", "refinements", "damping_rule", "damping")
 _SCORE_FIELDS = ("curvature_form", "query_rank", "top_k", "added_data", "merge_tolerance")
-_EKFAC_FACTOR_FIELDS = ("bytes_per_example", "kfac_labels", "kfac_examples", "whitening_damping")
+_EKFAC_FACTOR_FIELDS = ("bytes_per_example", "rank_by_layer", "kfac_labels", "kfac_examples", "whitening_damping")
 _EKFAC_PRECONDITIONER_FIELDS = ("fisher_damping",)
 _EKFAC_SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
 _AVERAGING_FIELDS = ("averaged_checkpoints",)
 
 
+# The published form (arXiv 2601.21929): rank-one BF16 factors, a truncated SVD, damping by its leading eigenvalues.
+_PAPER = {
+    "curvature": "svd",
+    "rank": 1,
+    "factor_dtype": "bf16",
+    "r": 256,
+    "refinements": 1,
+    "damping_rule": "leading",
+    "damping": 0.1,
+    "curvature_form": "truncated",
+}
+
+
 class Recipe(BaseModel):
-    """How influence is computed. The defaults are safe; every field changes the scores."""
+    """How influence is computed. The defaults are safe; every field changes the scores.
+
+    The string "paper" stands for the recipe whose only field is `preset = "paper"`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    preset: Literal["whitened", "paper"] = Field(
+        "whitened",
+        description='Where fields that are not set take their values from: the defaults below, or "paper", LoRIF as it was '
+        'published (`recipe = "paper"` in place of this whole block says the same).',
+    )
     include_layers: tuple[str, ...] = Field(
         (), description="Shell-style patterns of layers to track; empty: every linear weight of the blocks."
     )
@@ -50,15 +72,25 @@ class Recipe(BaseModel):
         "others not at all. Narrow layers so stay whole, and memory is bounded whatever the model.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
-    rank: int = Field(1, ge=1, le=256, description="c: rank of each example's gradient factors in one layer.")
+    rank: int = Field(
+        16,
+        ge=1,
+        le=256,
+        description="c: rank of each example's gradient factors in one layer. 16 components of signs take the bytes of one "
+        "in BF16.",
+    )
+    rank_by_layer: bool = Field(
+        True,
+        description="ekfac: spend the bytes that this rank takes in all layers together where components are worth most.",
+    )
     bytes_per_example: int | None = Field(
         None,
         ge=1,
-        description="In place of `rank`: bytes of an example's factors in all layers together. Each layer's rank follows "
-        'from what its components are worth. Needs `curvature = "ekfac"`.',
+        description="In place of `rank`: bytes of an example's factors in all layers together, spent where components are "
+        'worth most. Needs `curvature = "ekfac"`.',
     )
     factor_dtype: Literal["bf16", "fp32", "int8", "int4", "sign"] = Field(
-        "bf16",
+        "sign",
         description="Number format of stored factors. int8 and int4 lose next to nothing; sign keeps one bit per number "
         "and a size per component: spend what it saves on `rank`.",
     )
@@ -69,9 +101,9 @@ class Recipe(BaseModel):
         512, ge=2, description="Tokens of an example at the most; longer ones are cut, the completion kept first."
     )
     curvature: Literal["svd", "ekfac"] = Field(
-        "svd",
-        description="The layers' curvature: leading eigenpairs of the factorised gradients (the paper's), or EK-FAC's "
-        "diagonal in Kronecker-factored bases, with gradients whitened before they are factorised.",
+        "ekfac",
+        description="The layers' curvature: EK-FAC's diagonal in Kronecker-factored bases, with gradients whitened before "
+        "they are factorised; or leading eigenpairs of the factorised gradients (the paper's).",
     )
     kfac_examples: int = Field(
         4_096, ge=2, description="ekfac: training examples, drawn by `seed`, that the bases are fitted to."
@@ -146,6 +178,15 @@ class Recipe(BaseModel):
         description="Spearman correlation of encoder and exact scores on random examples below which all are scored.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_gives_what_is_not_set(cls, given: object) -> object:
+        if isinstance(given, str):
+            given = {"preset": given}
+        if isinstance(given, Mapping) and given.get("preset") == "paper":
+            return {**_PAPER, **given}
+        return given
+
     @model_validator(mode="after")
     def _top_k_is_positive(self) -> Self:
         if self.top_k != "all" and self.top_k < 1:
@@ -195,6 +236,13 @@ class Recipe(BaseModel):
         return self.r + max(self.r, 32) if self.r else 0
 
     @property
+    def uniform_rank(self) -> int | None:
+        """The rank that every layer has, as far as its widths let it; None where each layer's follows from a budget."""
+        if self.curvature == "ekfac" and (self.bytes_per_example or self.rank_by_layer):
+            return None
+        return self.rank
+
+    @property
     def applied_damping(self) -> float:
         """The damping of the curvature that the recipe has."""
         return self.damping if self.curvature == "svd" else self.fisher_damping
@@ -225,9 +273,10 @@ class Recipe(BaseModel):
     @property
     def _factor_fields(self) -> tuple[str, ...]:
         fields = _FACTOR_FIELDS if self.curvature == "svd" else _FACTOR_FIELDS + _EKFAC_FACTOR_FIELDS
-        # The one that is not in use says nothing.
-        unused = "max_width" if self.max_width is None else "projection_factor"
-        return tuple(name for name in fields if name != unused)
+        # Those that are not in use say nothing.
+        unused = {"max_width" if self.max_width is None else "projection_factor"}
+        unused |= {"rank", "rank_by_layer"} if self.bytes_per_example else {"bytes_per_example"}
+        return tuple(name for name in fields if name not in unused)
 
     @property
     def _preconditioner_fields(self) -> tuple[str, ...]:

@@ -52,6 +52,9 @@ columns = { id = "id", text = "text" }
 columns = { id = "id" }
 
 [recipe]
+curvature = "svd"
+factor_dtype = "bf16"
+rank = 1
 projection_factor = 2
 r = 8
 top_k = 5
@@ -65,10 +68,16 @@ checkpoints = "all"
 uri = "none"
 """
 
-_EKFAC = """
+_SVD = """\
+curvature = "svd"
+factor_dtype = "bf16"
+rank = 1
+"""
+_EKFAC = """\
 curvature = "ekfac"
 factor_dtype = "int8"
 rank = 2
+rank_by_layer = false
 kfac_examples = 20
 """
 
@@ -207,7 +216,7 @@ def ekfac_project(tiny_project: TinyProject, tmp_path_factory: pytest.TempPathFa
     """The same data, checkpoints and queries with the curvature `ekfac`, up to date; shared by all tests too."""
     root = tmp_path_factory.mktemp("ekfac") / "project"
     shutil.copytree(tiny_project.root, root, ignore=shutil.ignore_patterns("dagster", "lake"))
-    (root / "lorif.toml").write_text(_SETTINGS.replace("[recipe]", f"[recipe]{_EKFAC}"))
+    (root / "lorif.toml").write_text(_SETTINGS.replace(_SVD, _EKFAC))
     with dg.DagsterInstance.ephemeral() as instance:
         project = TinyProject.open(root, instance)
         project.update()

@@ -51,7 +51,13 @@ def test_estimated_bytes_of_ekfac_are_those_written(ekfac_project: TinyProject) 
 
 def test_the_sizes_of_a_recipe_worked_out_by_hand(tiny_project: TinyProject) -> None:
     recipe = Recipe(
-        include_layers=("*.attn.c_attn",), projection_factor=4, rank=2, factor_dtype="fp32", r=5, oversample=1
+        curvature="svd",
+        include_layers=("*.attn.c_attn",),
+        projection_factor=4,
+        rank=2,
+        factor_dtype="fp32",
+        r=5,
+        oversample=1,
     )
     cost = estimated(tiny_project, recipe, n_examples=1_000)
     # Two layers of 16 -> 48, projected to d1 = 4, d2 = 12: D = 48.
@@ -69,14 +75,14 @@ def test_the_sizes_of_a_recipe_worked_out_by_hand(tiny_project: TinyProject) -> 
 
 
 def test_ranks_beyond_a_layer_cost_no_more_than_the_layer(tiny_project: TinyProject) -> None:
-    largest = estimated(tiny_project, Recipe(projection_factor=4, rank=4, r=48, oversample=0))
-    beyond = estimated(tiny_project, Recipe(projection_factor=4, rank=200, r=100_000))
+    largest = estimated(tiny_project, Recipe(curvature="svd", projection_factor=4, rank=4, r=48, oversample=0))
+    beyond = estimated(tiny_project, Recipe(curvature="svd", projection_factor=4, rank=200, r=100_000))
     assert beyond.bytes_per_example == largest.bytes_per_example
     assert beyond.curvature_bytes >= largest.curvature_bytes
 
 
 def test_refinements_are_further_passes(tiny_project: TinyProject) -> None:
-    assert estimated(tiny_project, Recipe(refinements=2)).factor_passes == 3
+    assert estimated(tiny_project, Recipe(curvature="svd", refinements=2)).factor_passes == 3
 
 
 def test_an_unknown_layer_pattern_is_an_error(tiny_project: TinyProject) -> None:

@@ -23,7 +23,7 @@ from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 
 LAYER, D1, D2 = "h.0.linear", 6, 8
 RECORD = CheckpointRecord("step-1", "weights", "tokenizer", "gpt2", 1, 1, {LAYER: (D1, D2)})
-RECIPE = Recipe(r=12, oversample=12, rank=1, factor_dtype="fp32")
+RECIPE = Recipe(curvature="svd", r=12, oversample=12, rank=1, factor_dtype="fp32")
 CPU = torch.device("cpu")
 
 

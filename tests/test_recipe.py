@@ -21,13 +21,8 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "factor_dtype": ("fp32", "factors"),
     "model_dtype": ("bfloat16", "factors"),
     "max_length": (128, "factors"),
-    "curvature": ("ekfac", "factors"),
-    "r": (64, "preconditioners"),
-    "oversample": (10, "preconditioners"),
-    "refinements": (1, "preconditioners"),
-    "damping_rule": ("leading", "preconditioners"),
-    "damping": (0.1, "preconditioners"),
-    "curvature_form": ("truncated", "scores"),
+    "curvature": ("svd", "factors"),
+    "preset": ("paper", "factors"),
     "query_rank": (8, "scores"),
     "top_k": (10, "scores"),
     "added_data": ("merged", "scores"),
@@ -37,15 +32,24 @@ FIELDS: dict[str, tuple[Any, str]] = {
 }
 # Fields of the cascade: without it they change nothing.
 RECALL_FIELDS: dict[str, tuple[Any, str]] = {"candidates": (10, "scores"), "recall_agreement": (0.5, "scores")}
+# Fields of the curvature `svd`: without it they change nothing.
+SVD_FIELDS: dict[str, tuple[Any, str]] = {
+    "r": (64, "preconditioners"),
+    "oversample": (10, "preconditioners"),
+    "refinements": (1, "preconditioners"),
+    "damping_rule": ("leading", "preconditioners"),
+    "damping": (0.1, "preconditioners"),
+    "curvature_form": ("truncated", "scores"),
+}
 # Fields of the curvature `ekfac`: without it they change nothing.
 EKFAC_FIELDS: dict[str, tuple[Any, str]] = {
     "bytes_per_example": (10_000, "factors"),
+    "rank_by_layer": (False, "factors"),
     "kfac_examples": (100, "factors"),
     "kfac_labels": ("model", "factors"),
     "whitening_damping": (0.5, "factors"),
     "fisher_damping": (0.5, "preconditioners"),
 }
-SVD_FIELDS = ("r", "oversample", "refinements", "damping_rule", "damping", "curvature_form")
 CHANGES = {
     "factors": {"factors", "preconditioners", "scores"},
     "preconditioners": {"preconditioners", "scores"},
@@ -63,9 +67,9 @@ def hashes(recipe: Recipe) -> dict[str, str]:
 
 @pytest.mark.parametrize("field", Recipe.model_fields)
 def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(field: str) -> None:
-    base = {"curvature": "ekfac"} if field in EKFAC_FIELDS else {}
+    base = {"curvature": "svd"} if field in SVD_FIELDS else {}
     base |= {"recall": "influcoder"} if field in RECALL_FIELDS else {}
-    value, stage = {**FIELDS, **EKFAC_FIELDS, **RECALL_FIELDS}[field]
+    value, stage = {**FIELDS, **SVD_FIELDS, **EKFAC_FIELDS, **RECALL_FIELDS}[field]
     default, changed = hashes(Recipe(**base)), hashes(Recipe(**{**base, field: value}))
     assert {name for name in default if default[name] != changed[name]} == CHANGES[stage]
 
@@ -80,13 +84,42 @@ def test_with_a_largest_width_the_projection_factor_changes_nothing() -> None:
     + [("ekfac", field) for field in SVD_FIELDS],
 )
 def test_a_field_of_the_other_curvature_changes_no_hash(curvature: str, field: str) -> None:
-    value, _ = {**FIELDS, **EKFAC_FIELDS}[field]
+    value, _ = {**SVD_FIELDS, **EKFAC_FIELDS}[field]
     assert hashes(Recipe(curvature=curvature, **{field: value})) == hashes(Recipe(curvature=curvature))
 
 
 def test_a_byte_budget_needs_bases() -> None:
     with pytest.raises(ValueError, match='`bytes_per_example` needs `curvature = "ekfac"`'):
-        Recipe(bytes_per_example=1_000)
+        Recipe(curvature="svd", bytes_per_example=1_000)
+
+
+def test_with_a_byte_budget_the_rank_changes_nothing() -> None:
+    budget = Recipe(bytes_per_example=1_000)
+    assert hashes(budget.model_copy(update={"rank": 2, "rank_by_layer": False})) == hashes(budget)
+
+
+def test_one_word_gives_the_published_form_and_fields_that_are_set_stay() -> None:
+    paper = Recipe.model_validate("paper")
+    assert (paper.curvature, paper.rank, paper.factor_dtype) == ("svd", 1, "bf16")
+    assert (paper.damping_rule, paper.damping, paper.curvature_form) == ("leading", 0.1, "truncated")
+    mine = Recipe.model_validate({"preset": "paper", "damping": 0.2, "rank": 4})
+    assert mine == paper.model_copy(update={"damping": 0.2, "rank": 4})
+    assert Recipe.model_validate(paper.model_dump()) == paper
+    with pytest.raises(ValueError, match="preset"):
+        Recipe.model_validate("papyrus")
+
+
+@pytest.mark.parametrize(
+    ("fields", "rank"),
+    [
+        ({"curvature": "svd", "rank": 3}, 3),
+        ({"rank": 3, "rank_by_layer": False}, 3),
+        ({"rank": 3}, None),
+        ({"rank_by_layer": False, "bytes_per_example": 100}, None),
+    ],
+)
+def test_layers_share_a_rank_unless_bytes_are_spread(fields: dict[str, Any], rank: int | None) -> None:
+    assert Recipe(**fields).uniform_rank == rank
 
 
 def test_stages_never_share_a_hash() -> None:

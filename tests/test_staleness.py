@@ -14,7 +14,7 @@ from lorif_assets.errors import LorifError, SettingsError
 from lorif_assets.stored_preconditioners import preconditioner_table
 from resources.schemas import GRADIENT_FACTORS, QUERY_SCORES
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, private_copy
-from tests.test_recipe import FIELDS
+from tests.test_recipe import FIELDS, SVD_FIELDS
 
 LAYERS = {f"transformer.h.{block}.{layer}" for block in (0, 1) for layer in ("attn.c_attn", "mlp.c_fc")}
 OLD, NEW = CHECKPOINTS
@@ -88,15 +88,20 @@ def test_a_field_of_the_scores_renews_the_scores_alone(tiny_project: TinyProject
     assert set(stale(changed)) == {"query_scores", "attribution_report", "checkpoint_comparison"}
 
 
-@pytest.mark.parametrize("field", [field for field, (_, stage) in FIELDS.items() if stage == "preconditioners"])
+@pytest.mark.parametrize("field", [field for field, (_, stage) in SVD_FIELDS.items() if stage == "preconditioners"])
 def test_a_field_of_the_curvature_leaves_the_factors_as_they_are(tiny_project: TinyProject, field: str) -> None:
-    changed = tiny_project.with_settings(recipe={field: FIELDS[field][0]})
+    changed = tiny_project.with_settings(recipe={field: SVD_FIELDS[field][0]})
     assert stale(changed) == after_the_factors(tiny_project, OLD, NEW)
 
 
-@pytest.mark.parametrize("field", [field for field, (_, stage) in FIELDS.items() if stage == "factors"])
-def test_a_field_of_the_factors_shows_first_in_the_recorded_checkpoints(tiny_project: TinyProject, field: str) -> None:
-    changed = tiny_project.with_settings(recipe={field: FIELDS[field][0]})
+FACTOR_FIELDS = {field: value for field, (value, stage) in FIELDS.items() if stage == "factors" and field != "preset"}
+
+
+@pytest.mark.parametrize(("field", "value"), [*(FACTOR_FIELDS | {"curvature": "ekfac"}).items()])
+def test_a_field_of_the_factors_shows_first_in_the_recorded_checkpoints(
+    tiny_project: TinyProject, field: str, value: Any
+) -> None:
+    changed = tiny_project.with_settings(recipe={field: value})
     assert {name: keys for name, keys in stale(changed).items() if name != "checkpoint_comparison"} == {
         "checkpoints": {OLD, NEW}
     }

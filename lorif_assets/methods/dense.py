@@ -13,7 +13,6 @@ LOGRA_DAMPING = 0.1
 """Of LoGRA's mean eigenvalue, as published."""
 _MOST_LAYER_BYTES = 8 << 30
 _BF16_BYTES = 2
-_PAPER_R = 256
 
 
 def paper_recipe(own: Recipe) -> Recipe:
@@ -24,14 +23,7 @@ def paper_recipe(own: Recipe) -> Recipe:
         seed=own.seed,
         model_dtype=own.model_dtype,
         max_length=own.max_length,
-        rank=1,
-        factor_dtype="bf16",
-        curvature="svd",
-        r=_PAPER_R,
-        refinements=1,
-        damping_rule="leading",
-        damping=0.1,
-        curvature_form="truncated",
+        preset="paper",
     )
 
 

@@ -132,7 +132,7 @@ def store_trials(inputs: MethodInputs, advice: Advice) -> None:
                 "recipe": trial.tried.recipe.model_dump_json(),
                 "curvature": trial.tried.recipe.curvature,
                 "projection_factor": trial.tried.recipe.projection_factor,
-                "rank": None if trial.tried.recipe.bytes_per_example else trial.tried.recipe.rank,
+                "rank": trial.tried.recipe.uniform_rank,
                 "r": trial.tried.recipe.r if trial.tried.recipe.curvature == "svd" else None,
                 "damping": trial.tried.recipe.applied_damping,
                 "curvature_form": trial.tried.recipe.curvature_form,

@@ -78,6 +78,9 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
 def write_recipe(file: Path, now: Recipe, chosen: Recipe) -> None:
     """Change the fields of `[recipe]` in which two recipes differ; all else in the file stays as it is written."""
     document = tomlkit.parse(file.read_text())
+    if isinstance(document.get("recipe"), str):
+        preset = document.pop("recipe")
+        document["recipe"] = tomlkit.table().add("preset", preset)
     section = document.setdefault("recipe", tomlkit.table())
     for name, value in _values(chosen, differing_fields([now, chosen])):
         if value is None:

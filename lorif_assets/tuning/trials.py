@@ -142,7 +142,7 @@ def _ranks(
     bases: Mapping[str, KfacBases],
     batch: BatchSettings,
 ) -> Mapping[str, int]:
-    if recipe.bytes_per_example is None:
+    if recipe.curvature == "svd":
         return {layer: min(recipe.rank, *shape) for layer, shape in attributed.record.layer_shapes.items()}
     ranks = layer_ranks(attributed.under(recipe), examples[:_RANK_EXAMPLES], bases, batch)
     return {layer: found.rank for layer, found in ranks.items()}

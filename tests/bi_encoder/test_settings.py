@@ -33,7 +33,7 @@ def test_what_only_training_depends_on_leaves_the_targets(change: dict[str, Any]
 
 
 def test_only_the_teacher_lorif_depends_on_the_curvature() -> None:
-    other, lorif = Recipe(r=3), InflucoderSettings(teacher="lorif")
+    other, lorif = Recipe(fisher_damping=3), InflucoderSettings(teacher="lorif")
     assert PLAIN.targets_hash(other) == PLAIN.targets_hash(RECIPE)
     assert lorif.targets_hash(other) != lorif.targets_hash(RECIPE)
 

@@ -154,7 +154,7 @@ def test_fewer_than_two_checkpoints_leave_no_rows_and_are_no_error(project: Proj
 
 
 def test_scores_of_another_recipe_are_left_out(compared: Project) -> None:
-    compared.store.scores("step-20", {"q0": EXAMPLES}, recipe=Recipe(damping=3.0))
+    compared.store.scores("step-20", {"q0": EXAMPLES}, recipe=Recipe(fisher_damping=3.0))
     told = compared.run()
     assert set(compared.rows["from_checkpoint"]) == {"step-3"}
     assert set(compared.rows["to_checkpoint"]) == {"step-100"}
@@ -215,7 +215,7 @@ def test_one_scored_checkpoint_asks_for_no_comparison(project: Project) -> None:
 
 def test_where_only_one_checkpoint_is_left_the_old_rows_go_and_nothing_more_is_asked_for(compared: Project) -> None:
     for checkpoint in ("step-3", "step-20"):
-        compared.store.scores(checkpoint, {"q0": EXAMPLES}, recipe=Recipe(damping=3.0))
+        compared.store.scores(checkpoint, {"q0": EXAMPLES}, recipe=Recipe(fisher_damping=3.0))
     assert set(compared.stale) == {QUERY_SET}
     compared.run()
     assert compared.rows.is_empty()

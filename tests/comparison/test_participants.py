@@ -31,7 +31,7 @@ def test_checkpoints_follow_each_other_by_step_and_then_by_name(scored: StoredSc
 def test_a_checkpoint_without_scores_or_with_those_of_another_recipe_is_left_out_with_the_reason(
     scored: StoredScores,
 ) -> None:
-    other = Recipe(damping=3.0)
+    other = Recipe(fisher_damping=3.0)
     scored.scores("step-20", {"q0": ["e00"]}, recipe=other)
     scored.checkpoint("step-200", 200)
     assert [checkpoint.name for checkpoint in found(scored).checkpoints] == ["step-3", "step-100"]

@@ -35,7 +35,7 @@ def test_dense_scores_are_those_of_the_damped_inverse(gradients, n):
 
 
 def test_full_rank_and_all_eigenpairs_give_the_dense_scores(gradients):
-    recipe = Recipe(r=D1 * D2, oversample=0, damping=1.0, factor_dtype="fp32")
+    recipe = Recipe(curvature="svd", r=D1 * D2, oversample=0, damping=1.0, factor_dtype="fp32")
     layer = trials(gradients, recipe, D2)
     assert torch.allclose(layer.scores(recipe, D2), layer.dense_scores(1.0), rtol=1e-3, atol=1e-5)
 
@@ -49,7 +49,7 @@ def test_whitened_factors_of_full_rank_give_ekfacs_scores(gradients, bases):
 
 
 def test_fewer_components_are_the_leading_ones(gradients):
-    recipe = Recipe(factor_dtype="fp32", r=0)
+    recipe = Recipe(curvature="svd", factor_dtype="fp32", r=0)
     strong = gradients[0][:, :, :1] @ gradients[0][:, :1] + 0.1 * gradients[0], gradients[1]
     alone = trials(strong, recipe, 1).scores(recipe, 1)
     among_more = LayerTrials(*strong, [(recipe, 1), (recipe, 4)], None).scores(recipe, 1)

@@ -20,7 +20,7 @@ from lorif_assets.tuning.trials import try_recipes
 from resources.schemas import RECIPE_TRIALS
 
 NEWEST, QUERY_SET = "step-000200", "questions"
-NOW = Recipe(projection_factor=2, rank=1)
+NOW = Recipe(curvature="svd", factor_dtype="bf16", projection_factor=2, rank=1)
 PROJECTION = {"projection_factor", "max_width", "include_layers", "seed", "max_length"}
 
 
@@ -134,7 +134,10 @@ def test_when_the_time_is_up_no_further_group_is_begun(private_project, few_cand
 
 def test_the_chosen_recipe_is_written_without_touching_the_rest_of_the_file(tmp_path):
     file = tmp_path / "lorif.toml"
-    file.write_text('# mine\n[recipe]\nrank = 1  # small\nprojection_factor = 2\n\n[lake]\nroot = "here"\n')
+    file.write_text(
+        '# mine\n[recipe]\nrank = 1  # small\nprojection_factor = 2\ncurvature = "svd"\nfactor_dtype = "bf16"\n\n'
+        '[lake]\nroot = "here"\n'
+    )
     chosen = NOW.model_copy(update={"rank": 4, "curvature": "ekfac", "bytes_per_example": 900})
     write_recipe(file, NOW, chosen)
     text = file.read_text()
@@ -144,6 +147,15 @@ def test_the_chosen_recipe_is_written_without_touching_the_rest_of_the_file(tmp_
     assert load_settings(file).lake.root == "here"
     write_recipe(file, chosen, NOW)
     assert load_settings(file).recipe == NOW
+
+
+def test_a_recipe_in_one_word_becomes_a_block_when_a_better_one_is_written(tmp_path):
+    file = tmp_path / "lorif.toml"
+    file.write_text('recipe = "paper"  # as published\n\n[lake]\nroot = "here"\n')
+    paper = load_settings(file).recipe
+    write_recipe(file, paper, paper.model_copy(update={"damping": 0.5}))
+    assert load_settings(file).recipe == paper.model_copy(update={"damping": 0.5})
+    assert load_settings(file).lake.root == "here"
 
 
 def test_lorif_tune_prints_what_quality_costs_and_writes_on_request(private_project, few_candidates, monkeypatch):
