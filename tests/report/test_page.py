@@ -58,6 +58,12 @@ def test_the_comparison_of_checkpoints_is_linked_where_there_is_one(report: Make
     assert "How the proponents moved" not in render(report())
 
 
+def test_scores_averaged_over_checkpoints_are_said_to_be_so(report: Make) -> None:
+    averaged = report(recipe={"averaged checkpoints": 2})
+    assert "at those before it, averaged" in render(averaged)
+    assert "at this one checkpoint" in render(report())
+
+
 def test_the_page_needs_no_network_and_no_script(report: Make) -> None:
     page = render(report())
     assert not re.search(r"""(src|href|srcset)\s*=\s*["']?(https?:|//|file:)""", page)
