@@ -20,7 +20,8 @@ from lorif_assets.attribution.factor_codec import FactorCodec, encode
 from lorif_assets.attribution.low_rank import GradientFactors
 from lorif_assets.recipe import Recipe
 from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS, TableSchema
+from resources.schemas import GRADIENT_FACTORS
+from resources.table_schema import TableSchema
 
 SHARD_HASH = "h" * 32
 

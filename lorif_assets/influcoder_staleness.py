@@ -13,17 +13,16 @@ from lorif_assets.recipe import Recipe, content_hash
 from lorif_assets.settings import Settings
 from lorif_assets.stale_partitions import MISSING, Stale, StalePartitions, differing
 from lorif_assets.versions import embedding_version, encoder_score_version, encoder_version, recalled_version
-from resources.lake import Lake
-from resources.schemas import (
+from resources.influcoder_schemas import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,
     INFLUCODER_SCORES,
     INFLUENCE_EMBEDDINGS,
     INFLUENCE_TARGETS,
-    QUERY_EXAMPLES,
     RECALL_CURVES,
-    TRAINING_EXAMPLES,
 )
+from resources.lake import Lake
+from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
 
 
 def targets_out_of_date(lake: Lake, settings: Settings, records: Sequence[CheckpointRecord]) -> StalePartitions:

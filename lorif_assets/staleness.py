@@ -41,8 +41,8 @@ from resources.schemas import (
     REPORTS,
     SVD_PRECONDITIONERS,
     TRAINING_EXAMPLES,
-    TableSchema,
 )
+from resources.table_schema import TableSchema
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from lorif_assets.recipe import Recipe
 from lorif_assets.stored_factors import StoredFactors
 from lorif_assets.versions import ledger_version
 from resources.lake import Lake
-from resources.schemas import EKFAC_PRECONDITIONERS, SVD_PRECONDITIONERS, TableSchema
+from resources.schemas import EKFAC_PRECONDITIONERS, SVD_PRECONDITIONERS
+from resources.table_schema import TableSchema
 
 if TYPE_CHECKING:
     import torch

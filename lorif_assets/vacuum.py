@@ -14,15 +14,9 @@ import pyarrow.fs as pafs
 from lorif_assets.curvature_ledger import Ledger
 from lorif_assets.errors import TableError
 from resources.lake import Lake
-from resources.schemas import (
-    EKFAC_PRECONDITIONERS,
-    GRADIENT_FACTORS,
-    KFAC_BASES,
-    SCORE_SCANS,
-    SVD_PRECONDITIONERS,
-    TABLES,
-    TableSchema,
-)
+from resources.schemas import EKFAC_PRECONDITIONERS, GRADIENT_FACTORS, KFAC_BASES, SCORE_SCANS, SVD_PRECONDITIONERS
+from resources.table_schema import TableSchema
+from resources.tables import TABLES
 
 # Folders of tensors, and which columns of which tables point to what they hold, a file or a folder of files.
 _TENSORS: Mapping[str, Sequence[tuple[TableSchema, str]]] = {

@@ -7,8 +7,9 @@ import dagster as dg
 from lorif_assets import partitions
 from lorif_assets.discovery import Discovered
 from resources.file_constants import file_constants
+from resources.influcoder_schemas import INFLUENCE_EMBEDDINGS
 from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS, INFLUENCE_EMBEDDINGS, REJECTED, TRAINING_EXAMPLES
+from resources.schemas import GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
 
 
 def removed_shards(lake: Lake, found: Discovered) -> list[str]:

@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 
 from resources.lake import Lake
-from resources.schemas import TableSchema
+from resources.table_schema import TableSchema
 
 
 def file_constants(lake: Lake, schema: TableSchema, columns: Sequence[str], **partition: str) -> pl.DataFrame:

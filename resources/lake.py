@@ -19,7 +19,8 @@ from dagster import ConfigurableResource
 from pydantic import Field
 
 from lorif_assets.errors import TableError
-from resources.schemas import GRADIENT_FACTORS, TableSchema
+from resources.schemas import GRADIENT_FACTORS
+from resources.table_schema import TableSchema
 from resources.table_writing import overwrite
 
 if TYPE_CHECKING:

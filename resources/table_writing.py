@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from resources.schemas import TableSchema
+from resources.table_schema import TableSchema
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -27,7 +27,7 @@ from lorif_assets.project_resources import ProjectResources, project_resources
 from lorif_assets.settings import Settings, load_settings
 from lorif_assets.staleness import Staleness
 from resources.lake import Lake
-from resources.schemas import TableSchema
+from resources.table_schema import TableSchema
 
 # How fast a machine is decides no test, and continuous integration draws the same examples every time.
 hypothesis_settings.register_profile(

@@ -17,8 +17,8 @@ from resources.schemas import (
     REJECTED,
     SVD_PRECONDITIONERS,
     TRAINING_EXAMPLES,
-    TableSchema,
 )
+from resources.table_schema import TableSchema
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject, private_copy
 
 BY_NAME = {check.check_key.name: check for check in checks.CHECKS}

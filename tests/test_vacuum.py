@@ -14,7 +14,8 @@ from lorif_assets.automation import vacuum as vacuum_job
 from lorif_assets.errors import TableError
 from lorif_assets.vacuum import SupersededFile, delete, superseded_files
 from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS, TABLES
+from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS
+from resources.tables import TABLES
 from tests.conftest import CHECKPOINTS, TinyProject, private_copy
 from tests.test_layer_curvature import FactorLake, lake_of
 

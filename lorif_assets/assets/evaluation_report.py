@@ -15,8 +15,8 @@ from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.assets.tail_patch import tail_patch
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.settings import Settings
+from resources.evaluation_schemas import EVALUATION_REPORTS
 from resources.lake import Lake
-from resources.schemas import EVALUATION_REPORTS
 from resources.tracking import Tracking
 
 

@@ -19,8 +19,8 @@ from lorif_assets.bi_encoder.stored import StoredTargets, stored_encoder, stored
 from lorif_assets.recipe import content_hash
 from lorif_assets.settings import Settings
 from resources.devices import Devices
+from resources.influcoder_schemas import INFLUCODER_AGREEMENT
 from resources.lake import Lake
-from resources.schemas import INFLUCODER_AGREEMENT
 from resources.tracking import Tracking
 
 if TYPE_CHECKING:

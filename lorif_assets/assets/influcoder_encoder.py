@@ -21,9 +21,9 @@ from lorif_assets.bi_encoder.stored import StoredEncoder, encoder_row, stored_ta
 from lorif_assets.settings import Settings
 from lorif_assets.versions import encoder_version
 from resources.devices import Devices
+from resources.influcoder_schemas import INFLUCODER_ENCODERS
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import INFLUCODER_ENCODERS
 from resources.tracking import TrackedRun, Tracking
 
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ from lorif_assets.query_scoring import all_pairs, extreme_pairs
 from lorif_assets.settings import Settings
 from lorif_assets.versions import encoder_score_version
 from resources.devices import Devices
+from resources.influcoder_schemas import INFLUCODER_SCORES
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import INFLUCODER_SCORES, QUERY_EXAMPLES, TRAINING_EXAMPLES
+from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
 
 if TYPE_CHECKING:
     import torch

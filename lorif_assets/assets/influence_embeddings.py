@@ -22,9 +22,10 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.settings import Settings
 from lorif_assets.versions import embedding_version
 from resources.devices import Devices
+from resources.influcoder_schemas import INFLUENCE_EMBEDDINGS
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import INFLUENCE_EMBEDDINGS, TRAINING_EXAMPLES
+from resources.schemas import TRAINING_EXAMPLES
 
 if TYPE_CHECKING:
     from lorif_assets.bi_encoder.encoder import TextEncoder

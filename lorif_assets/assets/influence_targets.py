@@ -20,9 +20,10 @@ from lorif_assets.bi_encoder.text_views import anchor_text, pool_text
 from lorif_assets.settings import Settings
 from lorif_assets.versions import target_version
 from resources.devices import Devices
+from resources.influcoder_schemas import INFLUENCE_TARGETS
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import INFLUENCE_TARGETS, TRAINING_EXAMPLES
+from resources.schemas import TRAINING_EXAMPLES
 from resources.tracking import Tracking
 
 if TYPE_CHECKING:

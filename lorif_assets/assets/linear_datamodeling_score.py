@@ -14,8 +14,8 @@ from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.evaluation_pipeline.figures import MEAN, Figure, comparison_figures, reference_method, store_figures
 from lorif_assets.settings import Settings
+from resources.evaluation_schemas import EVALUATION_FIGURES
 from resources.lake import Lake
-from resources.schemas import EVALUATION_FIGURES
 from resources.tracking import Tracking
 
 _EVALUATION, _METRIC = "linear_datamodeling_score", "lds"

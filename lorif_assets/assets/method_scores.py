@@ -12,9 +12,9 @@ from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.settings import Settings
 from resources.devices import Devices
+from resources.evaluation_schemas import EVALUATED_SCORES
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import EVALUATED_SCORES
 
 
 @dg.asset(

@@ -30,9 +30,10 @@ from lorif_assets.stored_preconditioners import stored_preconditioners
 from lorif_assets.versions import recalled_version
 from resources.devices import Devices
 from resources.factor_row_groups import scan_bytes
+from resources.influcoder_schemas import RECALL_CURVES
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import QUERY_EXAMPLES, RECALL_CURVES
+from resources.schemas import QUERY_EXAMPLES
 
 _LEADING = (10, 100)
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)

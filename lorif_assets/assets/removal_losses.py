@@ -13,9 +13,10 @@ from lorif_assets.attributed_model import checkpoint_record
 from lorif_assets.recipe import content_hash
 from lorif_assets.settings import Settings
 from resources.devices import Devices
+from resources.evaluation_schemas import REMOVAL_LOSSES
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import REMOVAL_LOSSES, TRAINING_EXAMPLES
+from resources.schemas import TRAINING_EXAMPLES
 
 
 @dg.asset(

@@ -17,8 +17,8 @@ from lorif_assets.evaluation_pipeline.figures import Figure, comparison_figures,
 from lorif_assets.evaluation_pipeline.known_sources import known_sources
 from lorif_assets.settings import Settings
 from lorif_assets.versions import source_retrieval_version
+from resources.evaluation_schemas import EVALUATION_FIGURES
 from resources.lake import Lake
-from resources.schemas import EVALUATION_FIGURES
 from resources.tracking import Tracking
 
 _METRICS = {"recall_at_10": "recall_at_10", "mrr": "reciprocal_rank", "roc_auc": "roc_auc"}

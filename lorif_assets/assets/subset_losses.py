@@ -13,9 +13,9 @@ from lorif_assets.evaluation_pipeline.query_sets import evaluated_query_sets
 from lorif_assets.retraining.external_truth import subset_truth
 from lorif_assets.settings import Settings
 from resources.devices import Devices
+from resources.evaluation_schemas import SUBSET_LOSSES
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import SUBSET_LOSSES
 
 
 @dg.asset(

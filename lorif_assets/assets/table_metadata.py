@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from resources.schemas import TableSchema
+from resources.table_schema import TableSchema
 
 OWNERS = ["team:attribution"]
 

@@ -16,9 +16,9 @@ from lorif_assets.evaluation_pipeline.figures import comparison_figures, referen
 from lorif_assets.settings import Settings
 from lorif_assets.versions import tail_patch_version
 from resources.devices import Devices
+from resources.evaluation_schemas import EVALUATION_FIGURES
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import EVALUATION_FIGURES
 from resources.tracking import Tracking
 
 

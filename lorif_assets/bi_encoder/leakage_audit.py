@@ -7,8 +7,8 @@ import polars as pl
 from lorif_assets.bi_encoder.sampling import Role, Split
 from lorif_assets.bi_encoder.splits import dealt_anew
 from lorif_assets.bi_encoder.text_views import INSTRUCTION
+from resources.influcoder_schemas import INFLUENCE_TARGETS
 from resources.lake import Lake
-from resources.schemas import INFLUENCE_TARGETS
 
 
 def leaks(lake: Lake, checkpoint: str, seeds: Sequence[int]) -> Iterator[str]:

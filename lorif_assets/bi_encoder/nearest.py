@@ -12,8 +12,8 @@ from lorif_assets.bi_encoder.extra import require_faiss
 from lorif_assets.bi_encoder.settings import InflucoderSettings
 from lorif_assets.bi_encoder.stored import StoredEncoder, in_order_of, shard_embeddings
 from lorif_assets.versions import embedding_index_version
+from resources.influcoder_schemas import INFLUENCE_EMBEDDINGS
 from resources.lake import Lake
-from resources.schemas import INFLUENCE_EMBEDDINGS
 
 if TYPE_CHECKING:
     import torch

@@ -13,8 +13,8 @@ from lorif_assets.bi_encoder.splits import dealt_anew
 from lorif_assets.errors import MismatchError
 from lorif_assets.recipe import Recipe
 from lorif_assets.versions import embedding_version, encoder_version
+from resources.influcoder_schemas import INFLUCODER_ENCODERS, INFLUENCE_EMBEDDINGS, INFLUENCE_TARGETS
 from resources.lake import Lake
-from resources.schemas import INFLUCODER_ENCODERS, INFLUENCE_EMBEDDINGS, INFLUENCE_TARGETS
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ from lorif_assets.assets.influcoder_agreement import influcoder_agreement
 from lorif_assets.bi_encoder.extra import require_influcoder
 from lorif_assets.checks.check_result import check_result
 from lorif_assets.settings import Settings
+from resources.influcoder_schemas import INFLUENCE_TARGETS
 from resources.lake import Lake
-from resources.schemas import INFLUENCE_TARGETS
 
 
 @dg.asset_check(

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.bi_encoder.extra import require_influcoder
+from resources.influcoder_schemas import INFLUCODER_AGREEMENT, RECALL_CURVES
 from resources.lake import Lake
-from resources.schemas import INFLUCODER_AGREEMENT, RECALL_CURVES
 
 FOLDER = "encoder"
 SECTION = f"""

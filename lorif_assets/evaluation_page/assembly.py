@@ -16,8 +16,9 @@ from lorif_assets.retraining.ground_truth import GroundTruth, read_ground_truth
 from lorif_assets.retraining.subset_names import subsets
 from lorif_assets.settings import Settings
 from lorif_assets.versions import datamodeling_version
+from resources.evaluation_schemas import EVALUATION_FIGURES, METHOD_COSTS, RECIPE_TRIALS, REMOVAL_LOSSES
 from resources.lake import Lake
-from resources.schemas import EVALUATION_FIGURES, METHOD_COSTS, QUERY_EXAMPLES, RECIPE_TRIALS, REMOVAL_LOSSES
+from resources.schemas import QUERY_EXAMPLES
 
 _LDS = "linear_datamodeling_score"
 

@@ -1,16 +1,16 @@
 """The version of an evaluation page: the hash of everything that it shows."""
 
 from lorif_assets.recipe import content_hash
-from resources.lake import Lake
-from resources.schemas import (
+from resources.evaluation_schemas import (
     EVALUATION_FIGURES,
     EVALUATION_REPORTS,
     METHOD_COSTS,
-    QUERY_EXAMPLES,
     RECIPE_TRIALS,
     REMOVAL_LOSSES,
     SUBSET_LOSSES,
 )
+from resources.lake import Lake
+from resources.schemas import QUERY_EXAMPLES
 
 
 def page_version(lake: Lake, checkpoint: str, query_set: str) -> str | None:

@@ -7,8 +7,8 @@ import polars as pl
 
 from lorif_assets.evaluation.intervals import Comparison, Estimate
 from lorif_assets.methods.names import MethodName
+from resources.evaluation_schemas import EVALUATION_FIGURES
 from resources.lake import Lake
-from resources.schemas import EVALUATION_FIGURES
 
 MEAN, QUERY, DIFFERENCE = "mean", "query", "difference"
 

@@ -15,8 +15,8 @@ from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.project_resources import ProjectResources, project_resources
 from lorif_assets.retraining.external_truth import subset_truth
 from lorif_assets.settings import load_settings
+from resources.evaluation_schemas import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS
 from resources.lake import Lake
-from resources.schemas import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS
 
 
 def run_evaluation(dagster_home: Path, console: Console, *, plan: bool) -> None:

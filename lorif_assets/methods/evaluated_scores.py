@@ -24,8 +24,9 @@ from lorif_assets.recipe import content_hash
 from lorif_assets.settings import Settings
 from lorif_assets.stored_attribution import current_score_versions
 from lorif_assets.versions import ledger_version
+from resources.evaluation_schemas import EVALUATED_SCORES, METHOD_COSTS
 from resources.lake import Lake
-from resources.schemas import EVALUATED_SCORES, METHOD_COSTS, QUERY_EXAMPLES, TRAINING_EXAMPLES
+from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
 
 _CODE_VERSION = "1"
 _PRODUCERS: Mapping[MethodName, Callable[[MethodInputs], dict[str, MethodScores]]] = {

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from lorif_assets.errors import MismatchError
 from lorif_assets.recipe import content_hash
+from resources.evaluation_schemas import SUBSET_LOSSES, SUBSETS
 from resources.lake import Lake
-from resources.schemas import SUBSET_LOSSES, SUBSETS
 
 if TYPE_CHECKING:
     from lorif_assets.evaluation.datamodeling import Reliability

@@ -15,9 +15,10 @@ from lorif_assets.retraining.query_losses import query_set_losses
 from lorif_assets.retraining.training_recipe import retrained_model, training_recipe
 from lorif_assets.settings import Settings
 from lorif_assets.versions import ledger_version
+from resources.evaluation_schemas import REMOVAL_LOSSES
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import QUERY_EXAMPLES, REMOVAL_LOSSES, TRAINING_EXAMPLES
+from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,10 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.recipe import content_hash
 from lorif_assets.retraining.subset_names import subsets
 from lorif_assets.settings import Settings
+from resources.evaluation_schemas import SUBSET_LOSSES, SUBSETS
 from resources.lake import Lake
 from resources.models import Checkpoints
-from resources.schemas import QUERY_EXAMPLES, SUBSET_LOSSES, SUBSETS
+from resources.schemas import QUERY_EXAMPLES
 
 if TYPE_CHECKING:
     import torch

@@ -22,7 +22,7 @@ from lorif_assets.retraining.external_truth import subset_truth
 from lorif_assets.retraining.ground_truth import read_ground_truth
 from lorif_assets.tuning.candidates import candidates, patterns_with_head
 from lorif_assets.tuning.trials import TriedRecipe, try_recipes
-from resources.schemas import RECIPE_TRIALS
+from resources.evaluation_schemas import RECIPE_TRIALS
 
 LDS, TAIL_PATCH = "lds", "tail_patch"
 _DRAWS = 300

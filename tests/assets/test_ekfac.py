@@ -19,15 +19,8 @@ from lorif_assets.attribution.projection import layer_projection
 from lorif_assets.discovery import discover
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.withdrawal import removed_shards, withdraw
-from resources.schemas import (
-    EKFAC_PRECONDITIONERS,
-    GRADIENT_FACTORS,
-    KFAC_BASES,
-    QUERY_SCORES,
-    REJECTED,
-    REPORTS,
-    TableSchema,
-)
+from resources.schemas import EKFAC_PRECONDITIONERS, GRADIENT_FACTORS, KFAC_BASES, QUERY_SCORES, REJECTED, REPORTS
+from resources.table_schema import TableSchema
 from tests.attribution.references import Example, autograd_gradients, relative_error, token_covariances
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, private_copy
 

@@ -15,16 +15,15 @@ from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
 from lorif_assets.methods.names import MethodName
 from lorif_assets.retraining.removal import planned_removals, removal_versions
-from resources.schemas import (
+from resources.evaluation_schemas import (
     EVALUATED_SCORES,
     EVALUATION_FIGURES,
     METHOD_COSTS,
-    QUERY_SCORES,
     REMOVAL_LOSSES,
     SUBSET_LOSSES,
     SUBSETS,
-    TRAINING_EXAMPLES,
 )
+from resources.schemas import QUERY_SCORES, TRAINING_EXAMPLES
 from tests.toy_recipe import CALLS
 
 QUERY_SET = "questions"

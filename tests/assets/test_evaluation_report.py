@@ -10,7 +10,7 @@ from lorif_assets.discovery import discover
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation_pipeline.figures import DIFFERENCE, MEAN, Figure, store_figures
 from lorif_assets.evaluation_pipeline.staleness import EvaluationStaleness
-from resources.schemas import EVALUATION_REPORTS
+from resources.evaluation_schemas import EVALUATION_REPORTS
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 CHECKPOINT = CHECKPOINTS[-1]

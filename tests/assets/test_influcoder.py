@@ -14,17 +14,15 @@ from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from lorif_assets.re_attribution import ready_partitions
 from lorif_assets.withdrawal import withdraw
-from resources.schemas import (
+from resources.influcoder_schemas import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,
     INFLUCODER_SCORES,
     INFLUENCE_EMBEDDINGS,
     INFLUENCE_TARGETS,
-    QUERY_EXAMPLES,
-    QUERY_SCORES,
     RECALL_CURVES,
-    TRAINING_EXAMPLES,
 )
+from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, TRAINING_EXAMPLES
 from tests.conftest import CHECKPOINTS, QUERY_SET, ROWS_PER_SHARD, SHARDS, TinyProject
 
 FIRST, SECOND = CHECKPOINTS

@@ -10,7 +10,8 @@ from lorif_assets.bi_encoder.sampling import Role, Sampled, Split, draw_sample
 from lorif_assets.bi_encoder.settings import InflucoderSettings
 from lorif_assets.errors import SourceError
 from resources.lake import Lake
-from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES, TableSchema
+from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from resources.table_schema import TableSchema
 
 WANTED = InflucoderSettings(anchors=10, held_out_anchors=4, pool=20, held_out_pool=6)
 

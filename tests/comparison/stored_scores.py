@@ -12,14 +12,8 @@ from lorif_assets.recipe import Recipe, content_hash
 from lorif_assets.settings import Settings
 from lorif_assets.versions import score_version
 from resources.lake import Lake
-from resources.schemas import (
-    CHECKPOINTS,
-    QUERY_EXAMPLES,
-    QUERY_SCORES,
-    QUERY_SUMMARIES,
-    TRAINING_EXAMPLES,
-    TableSchema,
-)
+from resources.schemas import CHECKPOINTS, QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, TRAINING_EXAMPLES
+from resources.table_schema import TableSchema
 
 QUERY_SET = "questions"
 SHARD = "docs-00000"

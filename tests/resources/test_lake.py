@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from lorif_assets.errors import TableError
 from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS, REJECTED, TABLES, TableSchema
+from resources.schemas import GRADIENT_FACTORS, REJECTED
+from resources.table_schema import TableSchema
+from resources.tables import TABLES
 
 LAYER, OTHER_LAYER = "transformer.h.0.attn.c_attn", "transformer.h.1.mlp.c_fc"
 

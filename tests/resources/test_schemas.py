@@ -3,7 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from resources.schemas import EXAMPLE_CONTENT, QUERY_EXAMPLES, TABLES, TRAINING_EXAMPLES, TableSchema
+from resources.schemas import EXAMPLE_CONTENT, QUERY_EXAMPLES, TRAINING_EXAMPLES
+from resources.table_schema import TableSchema
+from resources.tables import TABLES
 
 
 def test_tables_are_found_by_their_names() -> None:

@@ -17,7 +17,7 @@ from lorif_assets.tuning.advice import advise, pareto, store_trials
 from lorif_assets.tuning.candidates import candidates, differing_fields, patterns_with_head
 from lorif_assets.tuning.command import tune_recipe, write_recipe
 from lorif_assets.tuning.trials import try_recipes
-from resources.schemas import RECIPE_TRIALS
+from resources.evaluation_schemas import RECIPE_TRIALS
 
 NEWEST, QUERY_SET = "step-000200", "questions"
 NOW = Recipe(curvature="svd", factor_dtype="bf16", projection_factor=2, rank=1)
