@@ -42,6 +42,11 @@ rows_per_shard = 1
 [checkpoints]
 path = "checkpoints"
 
+[recipe]
+curvature = "svd"
+rank = 1
+factor_dtype = "bf16"
+
 [automation]
 enabled = true
 """

@@ -57,9 +57,12 @@ class Setting:
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
     """Return the recipes that are timed, by a name."""
-    paper = Recipe(projection_factor=setting.projection_factor, max_length=setting.tokens)
-    ekfac = {"curvature": "ekfac", "factor_dtype": "sign", "bytes_per_example": setting.bytes_per_example}
-    named = {"svd, bf16, c = 1": paper, "ekfac, sign": Recipe(**{**paper.model_dump(exclude_unset=True), **ekfac})}
+    shared = Recipe(projection_factor=setting.projection_factor, max_length=setting.tokens)
+    paper = {"curvature": "svd", "rank": 1, "factor_dtype": "bf16"}
+    named = {
+        "svd, bf16, c = 1": shared.model_copy(update=paper),
+        "ekfac, sign": shared.model_copy(update={"bytes_per_example": setting.bytes_per_example}),
+    }
     return {name: recipe for name, recipe in named.items() if recipe.curvature in setting.curvatures.split()}
 
 

@@ -42,7 +42,9 @@ class Lorif(Peer):
         super().__init__(workload)
         options, tokens = RECIPES[sys.argv[2]], workload.batch_rows * workload.examples.shape[1]
         self._batch = BatchSettings(tokens=tokens)
-        self._attributed = attributed_model(workload, Recipe(projection_factor=workload.projection_factor, **options))
+        self._attributed = attributed_model(
+            workload, Recipe(curvature="svd", projection_factor=workload.projection_factor, **options)
+        )
         self.setting = (
             f"projection_factor {workload.projection_factor}, {options['factor_dtype']}, c = {options['rank']}, "
             f"batches of {tokens} tokens"

@@ -60,7 +60,7 @@ class Setting:
     batch_rows: int = 8
     projection_factor: int = 4
     repeats: int = 3
-    environments: str = str(HERE / ".peers")
+    environments: str = ".peers"
 
 
 def environment(name: str, folder: Path) -> Path:
@@ -164,7 +164,7 @@ def measure(setting: Setting, folder: Path) -> tuple[list[dict[str, Any]], list[
     absent = []
     for name in REQUIREMENTS:
         try:
-            programs[name] = (environment(name, Path(setting.environments).absolute()), f"peer_{name}.py")
+            programs[name] = (environment(name, HERE / setting.environments), f"peer_{name}.py")
         except subprocess.CalledProcessError as error:
             absent.append({"peer": name, "reason": f"pip: {last_line(error.stderr)}"})
     taken: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}

@@ -66,7 +66,7 @@ class Setting:
 
 def recipe_of(codec: str, c: int) -> Recipe:
     """Return the recipe of such factors."""
-    return Recipe.model_validate({"factor_dtype": codec, "rank": c})
+    return Recipe.model_validate({"curvature": "svd", "factor_dtype": codec, "rank": c})
 
 
 def written_factors(root: str, setting: Setting, recipe: Recipe, examples: int) -> StoredFactors:

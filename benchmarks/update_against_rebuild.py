@@ -46,8 +46,8 @@ class Setting:
 
     @property
     def recipe(self) -> Recipe:
-        """Rank-one factors in bfloat16, the basis twice as wide as r: the defaults."""
-        return Recipe(r=self.r)
+        """Rank-one factors in bfloat16, the basis twice as wide as r."""
+        return Recipe(curvature="svd", rank=1, factor_dtype="bf16", r=self.r)
 
     @property
     def record(self) -> CheckpointRecord:

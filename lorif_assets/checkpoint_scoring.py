@@ -9,7 +9,7 @@ import polars as pl
 
 from lorif_assets.attributed_model import AttributedModel
 from lorif_assets.cascade import recalled_scores
-from lorif_assets.errors import MismatchError
+from lorif_assets.errors import MismatchError, UnsoundQueryError
 from lorif_assets.progress import Progress
 from lorif_assets.query_scoring import QueryScores, extremes_kept, score_queries
 from lorif_assets.query_set_scoring import queries_per_scan, scan_count, score_query_sets
@@ -70,23 +70,33 @@ class CheckpointScoring:
             raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
         return ReadQuerySet(rows, self.attributed.tokenized(rows.to_arrow(), id_column="query_id"))
 
-    def scores(self, asked: Mapping[str, ReadQuerySet]) -> Iterator[tuple[str, ScoredQuerySet]]:
-        """Yield the scores of each set: in scans of as many sets as memory holds, or set by set where that saves work."""
-        recipe = self.settings.recipe
-        if recipe.recall == "influcoder":
-            yield from ((name, self._recalled(name, queries)) for name, queries in asked.items())
-        elif recipe.added_data == "merged":
-            yield from ((name, self._merged(name, queries)) for name, queries in asked.items())
-        else:
-            yield from self._together(asked)
+    def scores(self, asked: Mapping[str, ReadQuerySet]) -> Iterator[tuple[str, ScoredQuerySet | UnsoundQueryError]]:
+        """Yield the scores of each set: in scans of as many sets as memory holds, or set by set where that saves work.
 
-    def _together(self, asked: Mapping[str, ReadQuerySet]) -> Iterator[tuple[str, ScoredQuerySet]]:
-        limit = queries_per_scan(self.attributed.record, self.settings.recipe, self.settings.batch)
+        A set with a query whose loss or gradient is not finite is yielded with that error.
+        """
+        recipe = self.settings.recipe
+        if recipe.recall == "none" and recipe.added_data == "exact":
+            yield from self._together(asked)
+            return
+        for name, queries in asked.items():
+            try:
+                yield name, self._merged(name, queries) if recipe.recall == "none" else self._recalled(name, queries)
+            except UnsoundQueryError as error:
+                yield name, error
+
+    def _together(self, asked: Mapping[str, ReadQuerySet]) -> Iterator[tuple[str, ScoredQuerySet | UnsoundQueryError]]:
+        limit = queries_per_scan(
+            self.attributed.record, self.settings.recipe, self.settings.batch, checkpoints=1 + len(self.before)
+        )
         query_sets = {name: queries.tokenized.examples for name, queries in asked.items()}
         scans = scan_count(query_sets, limit)
         label = f"{self.attributed.record.name} {', '.join(asked)}"
         with Progress(self.log, label, scans * self.attribution.factors.n_examples, "examples") as progress:
             for name, scored in score_query_sets(query_sets, limit, lambda queries: self._scan(queries, progress)):
+                if isinstance(scored, UnsoundQueryError):
+                    yield name, scored
+                    continue
                 metadata = {"scans": scans, "examples_per_second": round(progress.rate, 1)}
                 yield name, ScoredQuerySet(scored, self._version(asked[name]), metadata)
 
@@ -112,12 +122,14 @@ class CheckpointScoring:
             self.lake,
             self.settings,
         )
-        version = recalled_version(self._version(queries), recalled.encoder_hash)
+        version = recalled_version(self._version(queries), recalled.encoder_hash, self.settings.influcoder.search_hash)
         if recalled.scores:
             rate = {"examples_per_second": round(recalled.rate, 1)}
             return ScoredQuerySet(recalled.scores, version, recalled.metadata | rate)
         self.log.warning(f"{self.attributed.record.name} {name}: {recalled.metadata['recall']}")
         ((_, exact),) = self._together({name: queries})
+        if isinstance(exact, UnsoundQueryError):
+            raise exact
         return ScoredQuerySet(exact.scores, version, recalled.metadata | exact.metadata)
 
     def _scan(

@@ -1,5 +1,7 @@
 """Errors that a user can act on: each message names the thing, what was expected, what was found and what to do."""
 
+from collections.abc import Collection
+
 
 class LorifError(Exception):
     """Base of every error that a wrong setting, source, checkpoint or table raises."""
@@ -27,3 +29,11 @@ class TableError(LorifError):
 
 class RetrainingError(LorifError):
     """The training recipe of the settings failed, or left no usable checkpoint."""
+
+
+class UnsoundQueryError(LorifError):
+    """Losses or gradients of queries are not finite; `query_ids` are theirs."""
+
+    def __init__(self, message: str, query_ids: Collection[str]) -> None:
+        super().__init__(message)
+        self.query_ids = frozenset(query_ids)

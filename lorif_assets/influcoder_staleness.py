@@ -12,7 +12,7 @@ from lorif_assets.bi_encoder.settings import InflucoderSettings
 from lorif_assets.recipe import Recipe, content_hash
 from lorif_assets.settings import Settings
 from lorif_assets.stale_partitions import MISSING, Stale, StalePartitions, differing
-from lorif_assets.versions import embedding_version, encoder_score_version, encoder_version, recalled_version
+from lorif_assets.versions import embedding_version, encoder_score_version, encoder_version, recall_curve_version
 from resources.influcoder_schemas import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,
@@ -101,14 +101,16 @@ def embeddings_out_of_date(
 
 def encoder_scores_out_of_date(
     lake: Lake,
-    recipe: Recipe,
+    settings: Settings,
     records: Sequence[CheckpointRecord],
     shard_hashes: Mapping[str, str],
     query_set_hashes: Mapping[str, str],
 ) -> StalePartitions:
     """Return query sets at checkpoints with an encoder whose scores come from another one, other data or queries."""
     wanted = {
-        f"{checkpoint}|{query_set}": encoder_score_version(weights, shard_hashes, query_set_hash, recipe.top_k)
+        f"{checkpoint}|{query_set}": encoder_score_version(
+            weights, shard_hashes, query_set_hash, settings.recipe.top_k, settings.influcoder.search_hash
+        )
         for checkpoint, weights in encoder_weights(lake, records).items()
         for query_set, query_set_hash in query_set_hashes.items()
     }
@@ -139,7 +141,7 @@ def recall_curves_out_of_date(
     """
     encoders = encoder_weights(lake, records)
     wanted = {
-        key: recalled_version(version, encoders[key.partition("|")[0]])
+        key: recall_curve_version(version, encoders[key.partition("|")[0]])
         for key, version in scores.items()
         if key.partition("|")[0] in encoders
     }

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from lorif_assets.progress import Progress
     from lorif_assets.settings import BatchSettings
 
-_RANK_EXAMPLES = 256
+RANK_EXAMPLES = 256
+"""Sampled examples that ranks by layer are told from."""
 _LARGEST_RANK = 128
 
 
@@ -93,7 +94,7 @@ def fit_bases(lake: Lake, attributed: "AttributedModel", batch: "BatchSettings",
                 'checkpoint\'s weights finite? With `recipe.model_dtype = "bfloat16"` or "as_saved", try "float32"'
             ) from error
         tokens[layer] = first.tokens + second.tokens
-    ranks = layer_ranks(attributed, examples[:_RANK_EXAMPLES], bases, batch)
+    ranks = layer_ranks(attributed, examples[:RANK_EXAMPLES], bases, batch)
     return KfacFit(
         {
             layer: LayerFit(bases[layer], agreement[layer], tokens[layer], ranks[layer].rank, ranks[layer].kept_energy)

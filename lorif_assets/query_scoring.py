@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from lorif_assets.attributed_model import AttributedModel
-from lorif_assets.errors import LorifError, MismatchError
+from lorif_assets.errors import MismatchError, UnsoundQueryError
 from lorif_assets.progress import Progress
 from lorif_assets.settings import BatchSettings
 from lorif_assets.stored_factors import StoredFactors
@@ -65,7 +65,7 @@ def preconditioned_queries(
     """Compute the queries' gradients and apply each layer's inverse curvature to them.
 
     Raises:
-        LorifError: a query's loss or gradient is not finite.
+        UnsoundQueryError: a query's loss or gradient is not finite.
     """
     rank = attributed.recipe.query_rank
     if rank is None:
@@ -141,12 +141,13 @@ def _queries_at_a_rank(
 
 
 def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExample]", sound: "torch.Tensor") -> None:
-    for query, is_sound in zip(queries, sound.tolist(), strict=True):
-        if not is_sound:
-            raise LorifError(
-                f"the loss or a gradient of query {query.example_id!r} is not finite at checkpoint "
-                f"{attributed.record.name!r}, so its scores would mean nothing; are the checkpoint's weights finite?"
-            )
+    unsound = [query.example_id for query, is_sound in zip(queries, sound.tolist(), strict=True) if not is_sound]
+    if unsound:
+        raise UnsoundQueryError(
+            f"the loss or a gradient of query {unsound[0]!r} is not finite at checkpoint {attributed.record.name!r}, so its "
+            "scores would mean nothing; are the checkpoint's weights finite?",
+            unsound,
+        )
 
 
 def score_queries(
@@ -178,7 +179,7 @@ def score_queries(
 
     Raises:
         MismatchError: the factors were projected otherwise than the queries would be.
-        LorifError: a query's loss or gradient is not finite.
+        UnsoundQueryError: a query's loss or gradient is not finite.
     """
     import torch
 

@@ -117,7 +117,7 @@ def averaged(newest: ShardScores, earlier: Iterable[ShardScores]) -> Float[Tenso
     place = {name: at for at, name in enumerate(newest.example_ids)}
     for one in earlier:
         known = [(row, place[name]) for row, name in enumerate(one.example_ids) if name in place]
-        rows, columns = torch.tensor(known, device=total.device).view(-1, 2).unbind(1)
+        rows, columns = torch.tensor(known, dtype=torch.long, device=total.device).view(-1, 2).unbind(1)
         total.index_add_(1, columns, one.scores[:, rows])
         count.index_add_(0, columns, count.new_ones(len(known)))
     return total / count

@@ -278,6 +278,9 @@ def load_settings(path: Path | None = None) -> Settings:
         content = TomlConfigSettingsSource(Settings, file)() if file.is_file() else {}
     except ValueError as error:
         raise SettingsError(f"{file} is no TOML: {error}") from error
+    if isinstance(content.get("recipe"), str):
+        # One word stands for a block, which environment variables can then add to.
+        content["recipe"] = {"preset": content["recipe"]}
     try:
         return Settings(**{"base": file.parent, **content})
     except ValidationError as error:

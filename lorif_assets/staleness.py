@@ -105,7 +105,7 @@ class Staleness:
         if self.settings.recipe.curvature != "ekfac":
             return {}
         stale: dict[str, Stale] = {}
-        for record in self._records():
+        for record in self.records():
             rows = self.lake.read(KFAC_BASES, ["layer", "version"], checkpoint=record.name)
             version = bases_version(self.settings.recipe, record.weights_hash, record.tokenizer_hash)
             stale |= differing(
@@ -119,7 +119,7 @@ class Staleness:
         """Shards of active checkpoints whose data, weights or factor recipe changed."""
         hashes = self._shard_hashes()
         stale: dict[str, Stale] = {}
-        for record in self._records():
+        for record in self.records():
             wanted = {
                 f"{record.name}|{shard}": version
                 for shard, version in factor_versions(self.settings.recipe, record, hashes).items()
@@ -141,7 +141,7 @@ class Staleness:
         if table != preconditioner_table(self.settings.recipe):
             return {}
         stale: dict[str, Stale] = {}
-        for record in self._records():
+        for record in self.records():
             version = preconditioner_version(self.settings.recipe, record, self._shard_hashes())
             rows = self.lake.read(table, ["layer", "version"], checkpoint=record.name)
             stale |= differing(
@@ -168,7 +168,7 @@ class Staleness:
         queries = self._stored(QUERY_EXAMPLES, "query_set", "query_set_hash")
         active = {name: queries[name] for name in self.active_query_sets if name in queries}
         return encoder_scores_out_of_date(
-            self.lake, self.settings.recipe, self._influcoder_records(), self._shard_hashes(), active
+            self.lake, self.settings, self._influcoder_records(), self._shard_hashes(), active
         )
 
     def influcoder_agreement(self) -> StalePartitions:
@@ -205,11 +205,11 @@ class Staleness:
         """Return the active checkpoints whose scores are averaged with those of some of these."""
         return {
             record.name
-            for record in self._records()
+            for record in self.records()
             if any(one.name in checkpoints for one in averaged_together(self.settings, self.lake, record))
         }
 
-    def _records(self) -> Sequence[CheckpointRecord]:
+    def records(self) -> Sequence[CheckpointRecord]:
         """Return the recorded active checkpoints; an unrecorded one is missing in `checkpoints` and stops there."""
         records = []
         for name in self.active_checkpoints:
@@ -220,7 +220,7 @@ class Staleness:
         return records
 
     def _influcoder_records(self) -> Sequence[CheckpointRecord]:
-        return self._records() if self.settings.influcoder.enabled else ()
+        return self.records() if self.settings.influcoder.enabled else ()
 
     def _shard_hashes(self) -> Mapping[str, str]:
         return self._stored(TRAINING_EXAMPLES, "shard", "shard_hash")
@@ -230,7 +230,9 @@ class Staleness:
             return self._full_scores()
         encoders = encoder_weights(self.lake, self._influcoder_records())
         return {
-            key: recalled_version(version, encoders.get(key.partition("|")[0], ""))
+            key: recalled_version(
+                version, encoders.get(key.partition("|")[0], ""), self.settings.influcoder.search_hash
+            )
             for key, version in self._full_scores().items()
         }
 
@@ -240,7 +242,7 @@ class Staleness:
         active = {name: queries[name] for name in self.active_query_sets if name in queries}
         return {
             f"{record.name}|{query_set}": version
-            for record in self._records()
+            for record in self.records()
             for query_set, version in current_score_versions(self.settings, self.lake, record, hashes, active).items()
         }
 

@@ -34,7 +34,7 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])):
         machine, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
         pid, _, start = process.partition(":")
-        if machine == socket.gethostname() and _is_gone(int(pid), float(start)):
+        if machine == socket.gethostname() and _is_gone(int(pid), float(start) if start else None):
             instance.report_run_failed(run, f"its process {pid} on {machine} is gone: it was probably killed")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             dead.append(run.run_id)
@@ -66,9 +66,10 @@ def fail_stalled_runs(instance: dg.DagsterInstance, automation: AutomationSettin
     return stalled
 
 
-def _is_gone(pid: int, start: float) -> bool:
+def _is_gone(pid: int, start: float | None) -> bool:
     try:
         # Where the clock is set, the start of every process moves with it: by little, as long as time is kept.
-        return abs(psutil.Process(pid).create_time() - start) > 2
+        found = psutil.Process(pid).create_time()
+        return start is not None and abs(found - start) > 2
     except psutil.NoSuchProcess:
         return True

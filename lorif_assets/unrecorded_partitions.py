@@ -11,8 +11,10 @@ from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from lorif_assets.assets.graph import assets_in_use
+from lorif_assets.partitions import CHECKPOINT, LAYER
 from lorif_assets.stale_partitions import Stale, StalePartitions
 from lorif_assets.staleness import Staleness
+from resources.tables import TABLES
 
 _UNRECORDED = Stale("its run failed after it was stored", "recorded")
 
@@ -44,5 +46,25 @@ def unrecorded(
     return {
         key: _UNRECORDED
         for key, state in states.items()
-        if state is AssetPartitionStatus.FAILED and key not in stale and active.issuperset(key.split("|"))
+        if state is AssetPartitionStatus.FAILED
+        and key not in stale
+        and active.issuperset(key.split("|"))
+        and _is_stored(staleness, asset, definition, key)
     }
+
+
+def _is_stored(
+    staleness: Staleness, asset: dg.AssetsDefinition, definition: dg.PartitionsDefinition[str], key: str
+) -> bool:
+    """Whether the lake holds the partition, of a layer that its checkpoint is tracked in."""
+    schema = TABLES[asset.metadata_by_key[asset.key]["dagster/table_name"]]
+    columns = (
+        definition.partition_dimension_names
+        if isinstance(definition, dg.MultiPartitionsDefinition)
+        else schema.partition_by[:1]
+    )
+    where = dict(zip(columns, key.split("|"), strict=True))
+    shapes = {record.name: record.layer_shapes for record in staleness.records()}
+    if LAYER in where and where[LAYER] not in shapes.get(where[CHECKPOINT], {}):
+        return False
+    return not staleness.lake.read(schema, list(columns), **where).is_empty()

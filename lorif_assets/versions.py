@@ -99,11 +99,18 @@ def embedding_index_version(weights: str, shard_hashes: Mapping[str, str], seed:
     return content_hash([weights, ledger_version(shard_hashes), seed])
 
 
-def encoder_score_version(weights: str, shard_hashes: Mapping[str, str], query_set_hash: str, top_k: int | str) -> str:
+def encoder_score_version(
+    weights: str, shard_hashes: Mapping[str, str], query_set_hash: str, top_k: int | str, search_hash: str
+) -> str:
     """Return the version of one query set's scores by an encoder."""
-    return content_hash([weights, ledger_version(shard_hashes), query_set_hash, top_k])
+    return content_hash([weights, ledger_version(shard_hashes), query_set_hash, top_k, search_hash])
 
 
-def recalled_version(scores: str, weights: str) -> str:
-    """Return the version of scores of examples that an encoder with these weights proposed."""
+def recalled_version(scores: str, weights: str, search_hash: str) -> str:
+    """Return the version of scores of examples that an encoder with these weights proposed, searched for in this way."""
+    return content_hash([scores, weights, search_hash])
+
+
+def recall_curve_version(scores: str, weights: str) -> str:
+    """Return the version of how much an encoder with these weights recalls of exact scores."""
     return content_hash([scores, weights])

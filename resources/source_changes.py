@@ -37,33 +37,37 @@ class Changes:
         return bool(self.unknown) or bucket in self.more_rows
 
 
-@lru_cache(maxsize=1024)
 def changes(table: BucketedTable, since: str, until: str) -> Changes:
     """Return what changed after the version `since`, up to `until`.
 
-    Reads the log's commits in between and the rows that they changed; commits that only compact, vacuum or set
-    properties cost their log entry.
+    Reads the log's commits in between and the rows that they changed, once in a process; commits that only compact, vacuum
+    or set properties cost their log entry. History that cannot be read is tried again at the next call.
     """
+    try:
+        return _changes(table, since, until)
+    except ERRORS as error:
+        reason = " ".join(str(error).split())
+        return Changes({}, f"its history since version {_parsed(since)[0]} cannot be read ({reason[:200]})")
+
+
+@lru_cache(maxsize=1024)
+def _changes(table: BucketedTable, since: str, until: str) -> Changes:
     (first, since_id), (last, until_id) = _parsed(since), _parsed(until)
     if since_id != until_id or first > last:
         return Changes({}, "the table was made anew")
     sums: Counter[int] = Counter()
     more: Counter[int] = Counter()
-    try:
-        if first != last and table.at(since).schema() != table.at(until).schema():
-            return Changes({}, f"its columns changed since version {first}")
-        files = table.files()
-        for number in range(first + 1, last + 1):
-            with files.open_input_file(f"_delta_log/{number:020d}.json") as log:
-                commit = _Commit.parse(log.read())
-            if commit.hides_rows:
-                return Changes({}, f"version {number} deleted rows by deletion vectors, without a change feed")
-            for bucket, row, sign in _rows_of(table, until, number) if commit.changes_data else ():
-                sums[bucket] += sign * int.from_bytes(blake2b(row, digest_size=16).digest(), "big")
-                more[bucket] += sign
-    except ERRORS as error:
-        reason = " ".join(str(error).split())
-        return Changes({}, f"its history since version {first} cannot be read ({reason[:200]})")
+    if first != last and table.at(since).schema() != table.at(until).schema():
+        return Changes({}, f"its columns changed since version {first}")
+    files = table.files()
+    for number in range(first + 1, last + 1):
+        with files.open_input_file(f"_delta_log/{number:020d}.json") as log:
+            commit = _Commit.parse(log.read())
+        if commit.hides_rows:
+            return Changes({}, f"version {number} deleted rows by deletion vectors, without a change feed")
+        for bucket, row, sign in _rows_of(table, until, number) if commit.changes_data else ():
+            sums[bucket] += sign * int.from_bytes(blake2b(row, digest_size=16).digest(), "big")
+            more[bucket] += sign
     return Changes({bucket: more[bucket] for bucket, value in sums.items() if value})
 
 
@@ -113,7 +117,8 @@ def changes_followed(table: BucketedTable, since: str, until: str) -> Changes:
         for bucket in so_far.more_rows.keys() | step.more_rows.keys()
     }
     so_far = Changes({} if unknown else more, unknown)
-    _followed[table, since] = (until, so_far)
+    if not unknown:
+        _followed[table, since] = (until, so_far)
     return so_far
 
 

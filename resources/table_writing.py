@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # One shard is one file, so that the order of its rows is the file's.
 _ONE_FILE = 1 << 40
 _COMMIT_RETRIES = 20
+_LONGEST_CONSTANT = 512
 # Single rows are read by row group: as few rows as still stream well, and more where they are short, for each group and
 # layer takes some hundred bytes of the file's footer.
 _FACTOR_ROWS_PER_GROUP = range(128, 1025)
@@ -48,6 +49,8 @@ def overwrite(table: "DeltaTable", schema: TableSchema, partition: Mapping[str, 
         target_file_size=_ONE_FILE,
         writer_properties=WriterProperties(
             compression="UNCOMPRESSED" if factor_columns else "ZSTD",
+            # Hashes and versions are read from the statistics: cut short, they would say nothing.
+            statistics_truncate_length=_LONGEST_CONSTANT,
             max_row_group_size=_rows_per_group(data.select(factor_columns)) if factor_columns else None,
             column_properties=properties or None,
         ),

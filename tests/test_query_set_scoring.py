@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.errors import LorifError, UnsoundQueryError
 from lorif_assets.query_scoring import QueryScores, score_queries
 from lorif_assets.query_set_scoring import queries_per_scan, scan_count, score_query_sets
 from lorif_assets.settings import BatchSettings
@@ -69,7 +70,9 @@ def test_a_budget_of_memory_bounds_the_queries_of_a_scan(tiny_project: TinyProje
     recipe = tiny_project.settings.recipe.model_copy(update={"query_rank": rank})
     record = checkpoint_record(tiny_project.lake, CHECKPOINT, recipe)
     each = sum(d1 * d2 if rank is None else (d1 + d2) * min(rank, d1, d2) for d1, d2 in record.layer_shapes.values())
-    assert queries_per_scan(record, recipe, BatchSettings(query_mib=1)) == (1 << 18) // each
+    assert queries_per_scan(record, recipe, BatchSettings(query_mib=1), checkpoints=1) == (1 << 18) // each
+    # Averaged scores hold the queries of every checkpoint.
+    assert queries_per_scan(record, recipe, BatchSettings(query_mib=1), checkpoints=3) == (1 << 18) // (3 * each)
 
 
 def test_query_sets_of_one_run_share_a_scan_and_score_as_they_do_alone(
@@ -105,17 +108,53 @@ def test_query_sets_of_one_run_share_a_scan_and_score_as_they_do_alone(
         )
 
 
-def test_a_query_set_that_cannot_be_scored_does_not_keep_the_others(private_project: TinyProject) -> None:
+def test_a_set_with_an_unsound_query_is_named_and_the_others_are_scored() -> None:
+    asked = {"a": [Query("q", "a"), Query("r", "a")], "b": [Query("q", "b")], "c": [Query("q", "c")]}
+
+    def score(queries: Sequence[Any]) -> QueryScores:
+        unsound = [query.example_id for query in queries if query.content == "b"]
+        if unsound:
+            raise UnsoundQueryError("not finite", unsound)
+        return echoed(queries)
+
+    for limit in (1, 2, 4):
+        found = dict(score_query_sets(asked, limit, score))  # type: ignore[arg-type]
+        assert found.keys() == asked.keys()
+        assert isinstance(found.pop("b"), UnsoundQueryError)
+        rows = {name: one.scores.rows() for name, one in found.items() if isinstance(one, QueryScores)}
+        assert rows == {"a": [("q", "a"), ("r", "a")], "c": [("q", "c")]}
+
+
+def test_a_set_whose_gradients_are_not_finite_does_not_keep_the_others(
+    private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = private_project.root / "queries"
+    (folder / "others.jsonl").write_text((folder / f"{QUERY_SET}.jsonl").read_text())
+    private_project.update()
+
+    def refuse(_attributed: object, queries: Sequence[Any], _sound: object) -> None:
+        unsound = [query.example_id for query in queries if query.example_id.startswith(f"{QUERY_SET}|")]
+        if unsound:
+            raise UnsoundQueryError("a gradient is not finite", unsound)
+
+    empty = QUERY_SUMMARIES.columns.empty_table()
+    for query_set in (QUERY_SET, "others"):
+        private_project.lake.replace(QUERY_SUMMARIES, {"checkpoint": CHECKPOINT, "query_set": query_set}, empty)
+    monkeypatch.setattr("lorif_assets.query_scoring._refuse_unsound", refuse)
+    keys = [f"{CHECKPOINT}|{QUERY_SET}", f"{CHECKPOINT}|others"]
+    with pytest.raises(LorifError, match=r"1 of 2 query sets failed.*questions.*not finite"):
+        private_project.run("query_scores", *keys)
+    assert private_project.table(QUERY_SUMMARIES, checkpoint=CHECKPOINT)["query_set"].unique().to_list() == ["others"]
+
+
+def test_a_query_set_that_is_not_there_does_not_keep_the_others(private_project: TinyProject) -> None:
     folder = private_project.root / "queries"
     rows = (folder / f"{QUERY_SET}.jsonl").read_text()
     (folder / "others.jsonl").write_text(rows)
     private_project.register_partitions()
     keys = [f"{CHECKPOINT}|{QUERY_SET}", f"{CHECKPOINT}|others"]
-    before = private_project.lake.table(QUERY_SCORES)
-    assert before is not None
-    version = before.version()
-    with pytest.raises(Exception, match=r"1 of 2 query sets failed.*others.*not in `query_examples`"):
+    empty = QUERY_SUMMARIES.columns.empty_table()
+    private_project.lake.replace(QUERY_SUMMARIES, {"checkpoint": CHECKPOINT, "query_set": QUERY_SET}, empty)
+    with pytest.raises(LorifError, match=r"1 of 2 query sets failed.*others.*not in `query_examples`"):
         private_project.run("query_scores", *keys)
-    after = private_project.lake.table(QUERY_SCORES)
-    assert after is not None
-    assert after.version() > version
+    assert private_project.table(QUERY_SUMMARIES, checkpoint=CHECKPOINT)["query_set"].unique().to_list() == [QUERY_SET]

@@ -200,3 +200,11 @@ def test_without_settings_of_its_own_a_folder_works_on_the_demo_in_it(
     assert (found.recipe.r, found.base) == (7, tmp_path / "demo")
     (tmp_path / "lorif.toml").write_text("[recipe]\nr = 9\n")
     assert load_settings().recipe.r == 9
+
+
+def test_one_word_for_the_recipe_and_an_environment_variable_go_together(
+    toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORIF_RECIPE__DAMPING", "0.5")
+    recipe = loaded(toml, 'recipe = "paper"').recipe
+    assert (recipe.preset, recipe.curvature, recipe.damping) == ("paper", "svd", 0.5)

@@ -54,6 +54,12 @@ def test_a_process_id_that_was_given_out_again_is_another_process(instance: dg.D
     assert fail_dead_runs(instance) == [dead]
 
 
+def test_of_a_run_that_tells_no_start_the_process_id_is_believed(instance: dg.DagsterInstance) -> None:
+    started(instance, f"{socket.gethostname()}:{os.getpid()}")
+    dead = started(instance, f"{socket.gethostname()}:{ended_process().partition(':')[0]}")
+    assert fail_dead_runs(instance) == [dead]
+
+
 def test_what_a_dead_run_held_or_waited_for_goes_to_the_next(instance: dg.DagsterInstance) -> None:
     storage = instance.event_log_storage
     dead = [started(instance, f"{socket.gethostname()}:{ended_process()}") for _ in range(2)]

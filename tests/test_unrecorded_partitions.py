@@ -1,13 +1,17 @@
 """A run that dies after its commit to the lake and before Dagster hears of it leaves no partition failed for ever."""
 
+from dataclasses import replace
+
 import dagster as dg
 import pytest
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from lorif_assets.assets.corpus import training_examples
 from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.errors import MismatchError
 from lorif_assets.unrecorded_partitions import unrecorded
-from tests.conftest import SHARDS, TinyProject
+from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 from tests.test_re_attribution import evaluate
 
 
@@ -48,6 +52,18 @@ def test_the_sensor_runs_it_when_nothing_is_out_of_date(interrupted: TinyProject
     assert request.partition_key == SHARDS[0]
 
 
-def test_what_dagster_never_heard_of_is_left_alone(private_project: TinyProject) -> None:
-    assert unrecorded(private_project.instance, private_project.staleness, training_examples, ()) == {}
-    assert private_project.update() == {}
+def test_what_dagster_never_heard_of_is_left_alone(interrupted: TinyProject) -> None:
+    found = unrecorded(interrupted.instance, interrupted.staleness, training_examples, ())
+    assert set(found) == {SHARDS[1]}
+    assert state(interrupted, SHARDS[0]) is None
+
+
+def test_a_partition_that_failed_and_that_nothing_asks_for_stops_nobody(private_project: TinyProject) -> None:
+    nobody = f"{CHECKPOINTS[1]}|ghost.layer"
+    private_project.instance.add_dynamic_partitions("layers", ["ghost.layer"])
+    with pytest.raises(MismatchError, match=r"no tracked layer 'ghost\.layer'"):
+        private_project.run("svd_preconditioners", nobody)
+    # Another checkpoint may have the layer: then it is among those that are looked at.
+    staleness = private_project.staleness
+    found = replace(staleness.found, layers=(*staleness.found.layers, "ghost.layer"))
+    assert unrecorded(private_project.instance, replace(staleness, found=found), svd_preconditioners, ()) == {}

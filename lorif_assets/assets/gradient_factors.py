@@ -155,6 +155,8 @@ class _ShardWork:
 
     def read(self, shard: str) -> _ReadShard:
         examples = self.lake.read(TRAINING_EXAMPLES, shard=shard).sort("row")
+        if examples.is_empty():
+            raise MismatchError(f"the shard {shard!r} has left `training_examples` since the run began")
         tokenized = self.attributed.tokenized(examples.to_arrow())
         if not tokenized.examples:
             reasons = tokenized.rejected["reason"].to_pylist()

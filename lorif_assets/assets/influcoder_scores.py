@@ -74,7 +74,9 @@ def influcoder_scores(
                 embedded = model.embed([anchor_text(row, decode) for row in queries.iter_rows(named=True)], Role.ANCHOR)
                 seconds_of_queries = time.monotonic() - started
                 rows, metadata = _scored(lake, encoder, hashes, queries["query_id"].to_list(), embedded, settings)
-                version = encoder_score_version(encoder.encoder_hash, hashes, queries["query_set_hash"][0], top_k)
+                version = encoder_score_version(
+                    encoder.encoder_hash, hashes, queries["query_set_hash"][0], top_k, settings.influcoder.search_hash
+                )
                 rows = rows.with_columns(
                     checkpoint=pl.lit(name),
                     query_set=pl.lit(query_set),

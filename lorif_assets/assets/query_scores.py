@@ -16,7 +16,7 @@ from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attributed_model import AttributedModel, checkpoint_record
 from lorif_assets.checkpoint_scoring import CheckpointScoring, ReadQuerySet
-from lorif_assets.errors import LorifError, SourceError
+from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
 from lorif_assets.query_scoring import LOWEST, QueryScores
 from lorif_assets.settings import Settings
 from lorif_assets.stored_attribution import StoredAttribution, averaged_together
@@ -81,6 +81,10 @@ def query_scores(
                     context.log.exception(f"{key} failed; going on with the other query sets")
                     failed[key] = error
             for index, (query_set, scored) in enumerate(scoring.scores(asked)):
+                if isinstance(scored, UnsoundQueryError):
+                    context.log.error(f"{query_sets[query_set]} failed; going on with the other query sets: {scored}")
+                    failed[query_sets[query_set]] = scored
+                    continue
                 queries, figures = asked[query_set], _figures(scored.scores)
                 partition = {"checkpoint": name, "query_set": query_set}
                 constants = {

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lorif_assets import partitions
 from lorif_assets.assets.corpus import query_examples
+from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_commits import PartitionCommits
@@ -27,7 +28,7 @@ from lorif_assets.settings import Settings
 from lorif_assets.stored_attribution import current_score_versions
 from lorif_assets.stored_factors import stored_factors
 from lorif_assets.stored_preconditioners import stored_preconditioners
-from lorif_assets.versions import recalled_version
+from lorif_assets.versions import recall_curve_version
 from resources.devices import Devices
 from resources.factor_row_groups import scan_bytes
 from resources.influcoder_schemas import RECALL_CURVES
@@ -45,6 +46,7 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     deps=[
         dg.AssetDep(gradient_factors, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(svd_preconditioners, partition_mapping=partitions.whole_checkpoint()),
+        dg.AssetDep(ekfac_preconditioners, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(influence_embeddings, partition_mapping=partitions.whole_checkpoint()),
         dg.AssetDep(query_examples, partition_mapping=partitions.same(partitions.QUERY_SET)),
     ],
@@ -118,7 +120,7 @@ def recall_curves(
                     ]
                 wanted = {query_set: queries["query_set_hash"][0]}
                 scores = current_score_versions(settings, lake, record, stored.shard_hashes, wanted)[query_set]
-                version = recalled_version(scores, encoder.encoder_hash)
+                version = recall_curve_version(scores, encoder.encoder_hash)
                 constants = {
                     "checkpoint": name,
                     "query_set": query_set,

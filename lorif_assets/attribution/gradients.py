@@ -64,7 +64,7 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
 
 
 TokenCalls = Sequence[tuple[Float[Tensor, "B T d1"], Float[Tensor, "B T d2"]]]
-"""A layer's projected inputs and output gradients, one pair for each of its calls in the forward pass."""
+"""A layer's inputs and output gradients, projected where that comes before the sum over tokens, one pair for each call."""
 
 TokenObserver = Callable[[str, TokenCalls], None]
 GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
@@ -238,9 +238,8 @@ class GradientCollector:
                 return
             order = self._orders.get(name, BY_TOKEN)
             x = self._per_example(inputs[0].detach(), projection)
-            if order.inputs:
-                x = x.to(_compute_dtype(x))
-                kept_input = x if projection.p_in is None else x @ projection.p_in
+            if order.inputs and projection.p_in is not None:
+                kept_input = x.to(_compute_dtype(x)) @ projection.p_in
             else:
                 # The model may go on to write into its own tensor.
                 kept_input = x.clone()

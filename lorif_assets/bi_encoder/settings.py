@@ -114,6 +114,11 @@ class InflucoderSettings(BaseModel):
         return content_hash([self._fields(fields), self.targets_hash(recipe)])
 
     @property
+    def search_hash(self) -> str:
+        """Hash of what decides which examples a search finds."""
+        return content_hash([self.exact_up_to, self.probed_share])
+
+    @property
     def agreement_hash(self) -> str:
         """Hash of what the measurement adds."""
         return content_hash(list(self.evaluation_seeds))

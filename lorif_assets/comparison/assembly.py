@@ -119,7 +119,9 @@ def _outdated(
         version = current_score_versions(settings, lake, record, shard_hashes, query_hashes)[query_set]
         if settings.recipe.recall == "none":
             return version
-        return recalled_version(version, encoder_weights(lake, [record]).get(record.name, ""))
+        return recalled_version(
+            version, encoder_weights(lake, [record]).get(record.name, ""), settings.influcoder.search_hash
+        )
 
     return [checkpoint.name for checkpoint in compared.checkpoints if checkpoint.version != current_version(checkpoint)]
 

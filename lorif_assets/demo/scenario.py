@@ -394,6 +394,9 @@ def _equals_rebuild(scenario: Scenario) -> bool:
         update={"lake": kept["settings"].lake.model_copy(update={"root": "rebuilt_lake"})}
     )
     rebuilt = project_resources(settings)
+    # Factors are written in bases that are frozen with a checkpoint's first data: a rebuild is one in the same bases.
+    for name in ("kfac_bases", "kfac_bases_tensors"):
+        shutil.copytree(Path(kept["lake"].root, name), Path(rebuilt["lake"].root, name))
     with dg.DagsterInstance.ephemeral() as instance:
         register(instance, discover(settings, rebuilt["model_checkpoints"], rebuilt["lake"]))
         for _ in bring_up_to_date(instance, ASSETS, rebuilt):

@@ -57,6 +57,8 @@ def _svd(base: Recipe) -> Iterator[Recipe]:
             r=r,
             damping=damping,
             damping_rule="trace",
+            curvature_form="tail_corrected",
+            refinements=0,
             factor_dtype="bf16",
             bytes_per_example=None,
         )

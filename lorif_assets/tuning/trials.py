@@ -16,14 +16,13 @@ from lorif_assets.attribution.kfac import KfacBases
 from lorif_assets.corpus.tokenization import TokenizedExample
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.layer_trials import LayerTrials
-from lorif_assets.kfac_fit import covariances, layer_ranks
+from lorif_assets.kfac_fit import RANK_EXAMPLES, covariances, layer_ranks
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import Recipe
 from lorif_assets.settings import BatchSettings
 
 DENSE_DAMPING = 1.0
 """Damping of the dense inverse that recipes are compared with, in multiples of the mean eigenvalue."""
-_RANK_EXAMPLES = 256
 _LARGEST_GROUP = 1 << 31
 
 
@@ -144,7 +143,7 @@ def _ranks(
 ) -> Mapping[str, int]:
     if recipe.curvature == "svd":
         return {layer: min(recipe.rank, *shape) for layer, shape in attributed.record.layer_shapes.items()}
-    ranks = layer_ranks(attributed.under(recipe), examples[:_RANK_EXAMPLES], bases, batch)
+    ranks = layer_ranks(attributed.under(recipe), examples[:RANK_EXAMPLES], bases, batch)
     return {layer: found.rank for layer, found in ranks.items()}
 
 

@@ -116,6 +116,11 @@ def test_an_example_that_a_checkpoint_lacks_is_averaged_over_those_that_have_it(
     assert averaged(newest, earlier).tolist() == [[2.0, 3.0, 3.0]]
 
 
+def test_a_checkpoint_that_shares_no_example_of_a_shard_changes_nothing() -> None:
+    newest = ShardScores(["a", "b"], torch.tensor([[1.0, 2.0]]))
+    assert averaged(newest, [ShardScores(["c"], torch.tensor([[9.0]]))]).tolist() == [[1.0, 2.0]]
+
+
 @pytest.mark.parametrize("other", [{"recall": "influcoder"}, {"added_data": "merged"}])
 def test_averages_are_of_full_scans_alone(other: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="leave `recall` at none and `added_data` at exact"):

@@ -381,7 +381,8 @@ def test_a_batch_moves_to_a_device_whole(examples):
     assert {moved.input_ids.device.type, moved.attention_mask.device.type, moved.labels.device.type} == {"meta"}
 
 
-def test_a_model_that_writes_into_a_layers_input_after_the_call_changes_no_gradient():
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_a_model_that_writes_into_a_layers_input_after_the_call_changes_no_gradient(factor):
     def gradient(*, overwrites: bool) -> Tensor:
         def mix(model: ToyModel, x: Tensor) -> Tensor:
             hidden = x.repeat(1, 1, 4)
@@ -393,8 +394,8 @@ def test_a_model_that_writes_into_a_layers_input_after_the_call_changes_no_gradi
         model = ToyModel(mix)
         torch.manual_seed(1)
         model.blocks[1] = nn.Linear(4 * WIDTH, WIDTH)
-        (wide,) = [projection for projection in projections(model, 3) if projection.layer.name == "blocks.1"]
-        assert not cheapest_order(wide, 20).inputs
+        (wide,) = [projection for projection in projections(model, factor) if projection.layer.name == "blocks.1"]
+        assert factor != 3 or not cheapest_order(wide, 20).inputs
         ids = torch.arange(40).view(2, 20)
         with GradientCollector(model, [wide]) as collector:
             return collector.collect(TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), ids)).gradients["blocks.1"]

@@ -37,7 +37,7 @@ def as_set(frame: pl.DataFrame) -> set[tuple[str | None, ...]]:
     return set(frame.iter_rows())
 
 
-@pytest.mark.parametrize("length", [1, 32, 64, 65, 500])
+@pytest.mark.parametrize("length", [1, 32, 64, 65, 511, 512, 513, 1_000])
 def test_the_rows_are_the_distinct_ones_of_the_table(lake: Lake, length: int) -> None:
     write(lake, "constant", ["r" * length] * 3, ["", "", ""])
     write(lake, "longer at the end", ["r" * length, "r" * length + "z"], ["e"] * 2)
@@ -68,11 +68,12 @@ def test_no_rows_come_from_a_table_that_is_not_there(lake: Lake) -> None:
     assert frame.columns == COLUMNS
 
 
-def test_constant_columns_are_known_without_the_data_files(lake: Lake) -> None:
-    write(lake, "one", ["a", "a"], ["e", "e"])
+@pytest.mark.parametrize("length", [1, 72, 400])
+def test_constant_columns_are_known_without_the_data_files(lake: Lake, length: int) -> None:
+    write(lake, "one", ["a" * length] * 2, ["e", "e"])
     for file in Path(lake.uri(REJECTED)).rglob("*.parquet"):
         file.unlink()
-    assert as_set(file_constants(lake, REJECTED, COLUMNS)) == {("one", "a", "e")}
+    assert as_set(file_constants(lake, REJECTED, COLUMNS)) == {("one", "a" * length, "e")}
 
 
 def test_partition_columns_alone_are_told_too(lake: Lake) -> None:

@@ -183,6 +183,23 @@ class TestLostHistory:
         else:
             assert "cannot be read" in found.unknown
 
+    def test_a_fault_of_the_store_is_forgotten_when_it_has_passed(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def timeout(_: BucketedTable) -> None:
+            raise OSError("timeout")
+
+        table = bucketed(path)
+        before = table.version()
+        DeltaTable(path).update(predicate="id = 'r7'", updates={"text": "'edited'"})
+        after = table.version()
+        with monkeypatch.context() as patch:
+            patch.setattr(BucketedTable, "files", timeout)
+            for ask in (changes, changes_followed):
+                assert "timeout" in ask(table, before, after).unknown
+        for ask in (changes, changes_followed):
+            assert ask(table, before, after) == Changes({table.bucket_of("r7"): 0})
+
     def test_a_new_column_may_change_every_row(self, path: Path) -> None:
         table = bucketed(path)
         before = table.version()

@@ -1,0 +1,30 @@
+"""Each benchmark runs, at a size that measures nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SMALLEST = {
+    "factor_throughput": "--blocks 1 --width 16 --heads 2 --vocabulary 32 --tokens 16 --examples 4 --repeats 1 "
+    "--bytes-per-example 400",
+    "scan_rate": "--examples 64 --shards 2 --width 16 --repeats 1",
+    "update_against_rebuild": "--examples 200 --shards 4 --d1 8 --d2 8 --r 4 --repeats 1",
+    "dagster_scale": "--shards 20 --repeats 1",
+    "bytes_on_disk": "--blocks 1 --width 64 --examples 64",
+    "scale": "--examples 400 --shards 4 --width 16 --examples-in-shards 100 --most-shards 10",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_benchmark_prints_a_table_and_writes_its_figures(name: str, tmp_path: Path) -> None:
+    output = tmp_path / "figures.json"
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *SMALLEST[name].split(), "--output", str(output)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2_000:]
+    assert "| ---" in ran.stdout
+    assert json.loads(output.read_text())["results"]
