@@ -9,7 +9,7 @@ from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.progress import Progress
 from lorif_assets.project_resources import ProjectResources
 from lorif_assets.query_scoring import QueryScores, score_queries
-from lorif_assets.stored_attribution import StoredAttribution, averaged_together
+from lorif_assets.stored_attribution import attributions_together
 from lorif_assets.stored_preconditioners import preconditioner_table
 from resources.schemas import QUERY_EXAMPLES
 
@@ -42,10 +42,8 @@ def score_completion(
 
     settings, lake = resources["settings"], resources["lake"]
     record = checkpoint_record(lake, checkpoint, settings.recipe)
-    *before, attribution = (
-        StoredAttribution.of(lake, one, settings.recipe) for one in averaged_together(settings, lake, record)
-    )
-    stored, models = attribution.factors, resources["model_checkpoints"]
+    together, models = attributions_together(settings, lake, record), resources["model_checkpoints"]
+    stored = together[-1].factors
     row = {
         "query_id": "query",
         "row": 0,
@@ -62,12 +60,10 @@ def score_completion(
                 attributed,
                 tokenized.examples,
                 stored,
-                attribution.preconditioners,
+                together[-1].preconditioners,
                 lake,
                 top_k=top_k,
                 batch=settings.batch,
                 progress=progress,
-                earlier=earlier_checkpoints(
-                    attributed, stored, before, tokenized.examples, lake, models, settings.batch
-                ),
+                earlier=earlier_checkpoints(attributed, together, tokenized.examples, lake, models, settings.batch),
             )

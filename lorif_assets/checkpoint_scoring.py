@@ -49,15 +49,19 @@ class ScoredQuerySet:
 
 @dataclass(frozen=True)
 class CheckpointScoring:
-    """Scores query sets at one checkpoint; the scores of those in `before` are averaged in."""
+    """Scores query sets at one checkpoint: the last of `together`, whose scores are averaged."""
 
     log: logging.Logger
     settings: Settings
     lake: Lake
     models: Checkpoints
     attributed: AttributedModel
-    attribution: StoredAttribution
-    before: Sequence[StoredAttribution]
+    together: Sequence[StoredAttribution]
+
+    @property
+    def attribution(self) -> StoredAttribution:
+        """What the lake holds of the checkpoint."""
+        return self.together[-1]
 
     def read(self, query_set: str) -> ReadQuerySet:
         """Read and tokenise a query set.
@@ -77,7 +81,7 @@ class CheckpointScoring:
         """
         recipe = self.settings.recipe
         if recipe.recall == "none" and recipe.added_data == "exact":
-            yield from self._together(asked)
+            yield from self._in_shared_scans(asked)
             return
         for name, queries in asked.items():
             try:
@@ -85,9 +89,11 @@ class CheckpointScoring:
             except UnsoundQueryError as error:
                 yield name, error
 
-    def _together(self, asked: Mapping[str, ReadQuerySet]) -> Iterator[tuple[str, ScoredQuerySet | UnsoundQueryError]]:
+    def _in_shared_scans(
+        self, asked: Mapping[str, ReadQuerySet]
+    ) -> Iterator[tuple[str, ScoredQuerySet | UnsoundQueryError]]:
         limit = queries_per_scan(
-            self.attributed.record, self.settings.recipe, self.settings.batch, checkpoints=1 + len(self.before)
+            self.attributed.record, self.settings.recipe, self.settings.batch, checkpoints=len(self.together)
         )
         query_sets = {name: queries.tokenized.examples for name, queries in asked.items()}
         scans = scan_count(query_sets, limit)
@@ -127,7 +133,7 @@ class CheckpointScoring:
             rate = {"examples_per_second": round(recalled.rate, 1)}
             return ScoredQuerySet(recalled.scores, version, recalled.metadata | rate)
         self.log.warning(f"{self.attributed.record.name} {name}: {recalled.metadata['recall']}")
-        ((_, exact),) = self._together({name: queries})
+        ((_, exact),) = self._in_shared_scans({name: queries})
         if isinstance(exact, UnsoundQueryError):
             raise exact
         return ScoredQuerySet(exact.scores, version, recalled.metadata | exact.metadata)
@@ -148,9 +154,8 @@ class CheckpointScoring:
             batch=batch,
             progress=progress,
             last=last,
-            earlier=earlier_checkpoints(self.attributed, factors, self.before, queries, self.lake, self.models, batch),
+            earlier=earlier_checkpoints(self.attributed, self.together, queries, self.lake, self.models, batch),
         )
 
     def _version(self, queries: ReadQuerySet) -> str:
-        together = (*self.before, self.attribution)
-        return averaged_version([one.score_version(self.settings.recipe, queries.version) for one in together])
+        return averaged_version([one.score_version(self.settings.recipe, queries.version) for one in self.together])

@@ -50,8 +50,7 @@ class EarlierCheckpoint:
 
 def earlier_checkpoints(
     newest: AttributedModel,
-    newest_factors: StoredFactors,
-    stored: Sequence[StoredAttribution],
+    together: Sequence[StoredAttribution],
     queries: Sequence[TokenizedExample],
     lake: Lake,
     models: Checkpoints,
@@ -61,8 +60,7 @@ def earlier_checkpoints(
 
     Args:
         newest: the checkpoint asked about.
-        newest_factors: its factors.
-        stored: of the earlier ones, what the lake holds.
+        together: what the lake holds of the earlier ones and, last, of the newest.
         queries: tokenized.
         lake: where factors and preconditioners are.
         models: where checkpoints are.
@@ -71,14 +69,15 @@ def earlier_checkpoints(
     Raises:
         MismatchError: an earlier checkpoint has another tokenizer, or factors of other data.
     """
+    *earlier, own = together
     asked = []
-    for one in stored:
+    for one in earlier:
         if one.record.tokenizer_hash != newest.record.tokenizer_hash:
             raise MismatchError(
                 f"scores of {newest.record.name!r} cannot be averaged with those of {one.record.name!r}: the checkpoints have "
                 "two tokenizers. Set `active.checkpoints` to checkpoints of one, or `recipe.averaged_checkpoints = 1`"
             )
-        if one.factors.shard_hashes != newest_factors.shard_hashes:
+        if one.factors.shard_hashes != own.factors.shard_hashes:
             raise MismatchError(
                 f"the gradient factors of {one.record.name!r} hold other data than those of {newest.record.name!r}, with "
                 "which their scores are averaged; materialize `gradient_factors` for both"

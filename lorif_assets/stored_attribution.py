@@ -60,6 +60,15 @@ def averaged_together(settings: Settings, lake: Lake, record: CheckpointRecord) 
     return [*(checkpoint_record(lake, name, settings.recipe) for name in before[1 - wanted :]), record]
 
 
+def attributions_together(settings: Settings, lake: Lake, record: CheckpointRecord) -> list[StoredAttribution]:
+    """Look up the factors and preconditioners of the checkpoints whose scores are averaged for one, which comes last.
+
+    Raises:
+        MismatchError: some are missing, or were computed from something else than the rest of their checkpoint.
+    """
+    return [StoredAttribution.of(lake, one, settings.recipe) for one in averaged_together(settings, lake, record)]
+
+
 def current_score_versions(
     settings: Settings,
     lake: Lake,

@@ -19,7 +19,7 @@ from lorif_assets.checkpoint_scoring import CheckpointScoring, ReadQuerySet
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
 from lorif_assets.query_scoring import LOWEST, QueryScores
 from lorif_assets.settings import Settings
-from lorif_assets.stored_attribution import StoredAttribution, averaged_together
+from lorif_assets.stored_attribution import attributions_together
 from resources.devices import Devices
 from resources.lake import Lake
 from resources.models import Checkpoints
@@ -61,16 +61,14 @@ def query_scores(
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
-        *before, attribution = (
-            StoredAttribution.of(lake, one, settings.recipe) for one in averaged_together(settings, lake, record)
-        )
+        together = attributions_together(settings, lake, record)
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(query_sets.values())[:4_000]}
         with (
             devices.lease() as device,
             tracking.materialization(name, "query_scores", tags, settings.recipe.model_dump()) as run,
         ):
             attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
-            scoring = CheckpointScoring(context.log, settings, lake, model_checkpoints, attributed, attribution, before)
+            scoring = CheckpointScoring(context.log, settings, lake, model_checkpoints, attributed, together)
             asked: dict[str, ReadQuerySet] = {}
             failed: dict[str, LorifError] = {}
             for query_set, key in query_sets.items():
@@ -109,7 +107,7 @@ def query_scores(
                         "truncated_queries": queries.tokenized.n_truncated,
                         "examples_scanned": scored.scores.examples_scanned,
                         "scan": scored.scores.scan,
-                        **({"averaged_with": [one.record.name for one in before]} if before else {}),
+                        **({"averaged_with": [one.record.name for one in together[:-1]]} if together[1:] else {}),
                         **scored.metadata,
                         **figures,
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores.scores)),

@@ -10,7 +10,7 @@ from lorif_assets.cost_estimate import stored_bytes_per_example
 from lorif_assets.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 from lorif_assets.query_scoring import score_queries
-from lorif_assets.stored_attribution import StoredAttribution, averaged_together
+from lorif_assets.stored_attribution import attributions_together
 
 
 def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
@@ -22,23 +22,21 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     from lorif_assets.score_averaging import earlier_checkpoints
 
     lake, settings, attributed = inputs.lake, inputs.settings, inputs.attributed
-    *before, attribution = (
-        StoredAttribution.of(lake, one, settings.recipe) for one in averaged_together(settings, lake, attributed.record)
-    )
-    stored = attribution.factors
+    together = attributions_together(settings, lake, attributed.record)
+    stored = together[-1].factors
     started = time.monotonic()
     with Progress(logging.getLogger(__name__), "lorif", stored.n_examples, "examples") as progress:
         scored = score_queries(
             attributed,
             inputs.queries.tokenized,
             stored,
-            attribution.preconditioners,
+            together[-1].preconditioners,
             lake,
             top_k="all",
             batch=settings.batch,
             progress=progress,
             earlier=earlier_checkpoints(
-                attributed, stored, before, inputs.queries.tokenized, lake, inputs.models, settings.batch
+                attributed, together, inputs.queries.tokenized, lake, inputs.models, settings.batch
             ),
         )
     seconds = time.monotonic() - started
@@ -48,5 +46,5 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     for row, pairs in enumerate(scored.scores.iter_slices(stored.n_examples)):
         known = pairs.filter(pl.col("example_id").is_in(places.keys()))
         matrix[row, known["example_id"].replace_strict(places).to_numpy()] = known["score"].to_numpy()
-    kept = sum(stored_bytes_per_example(one.record, settings.recipe) for one in (*before, attribution))
+    kept = sum(stored_bytes_per_example(one.record, settings.recipe) for one in together)
     return {"lorif": MethodScores(matrix, kept, None, seconds)}
