@@ -120,21 +120,22 @@ class Recipe(BaseModel):
     fisher_damping: float = Field(
         0.1, gt=0, allow_inf_nan=False, description="ekfac: damping, in multiples of a layer's mean eigenvalue."
     )
-    r: int = Field(256, ge=0, description="Rank of each layer's curvature. 0: no curvature, only its mean.")
+    r: int = Field(256, ge=0, description="svd: rank of each layer's curvature. 0: no curvature, only its mean.")
     oversample: int | None = Field(
-        None, ge=0, description="Columns of the curvature's basis beyond r; default: as many as r, at least 32."
+        None, ge=0, description="svd: columns of the curvature's basis beyond r; default: as many as r, at least 32."
     )
     refinements: int = Field(
-        0, ge=0, le=4, description="Further passes over the factors that sharpen the curvature's basis."
+        0, ge=0, le=4, description="svd: further passes over the factors that sharpen the curvature's basis."
     )
     damping_rule: Literal["trace", "leading", "absolute"] = Field(
         "trace",
-        description="What `damping` multiplies: the mean eigenvalue tr H / D; the mean of the leading r + 10 "
+        description="svd: what `damping` multiplies: the mean eigenvalue tr H / D; the mean of the leading r + 10 "
         "eigenvalues (the paper's rule, with 0.1); or 1.",
     )
-    damping: float = Field(1.0, gt=0, allow_inf_nan=False, description="Damping, in multiples of `damping_rule`.")
+    damping: float = Field(1.0, gt=0, allow_inf_nan=False, description="svd: damping, in multiples of `damping_rule`.")
     curvature_form: Literal["tail_corrected", "truncated"] = Field(
-        "tail_corrected", description="What stands for the cut-off eigenvalues: their mean, or nothing (the paper's)."
+        "tail_corrected",
+        description="svd: what stands for the cut-off eigenvalues: their mean, or nothing (the paper's).",
     )
     query_rank: int | None = Field(
         None,
