@@ -5,39 +5,27 @@ data team would, touches nothing else, and prints which partitions were computed
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
-from dagster import AssetRecordsFilter, RunsFilter
 from rich.console import Console
-from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.automation import ASSET_JOBS
 from lorif_assets.demo.run import PLANTED, QUERY_SET, DemoPaths
+from lorif_assets.demo.watched_project import WatchedProject
 from lorif_assets.discovery import discover, register
 from lorif_assets.errors import LorifError
 from lorif_assets.materialization import bring_up_to_date
-from lorif_assets.project_resources import ProjectResources, project_resources
-from lorif_assets.re_attribution import IN_FLIGHT, ready_partitions
-from lorif_assets.settings import CONFIG_VARIABLE, load_settings
-from lorif_assets.staleness import Staleness
-from lorif_assets.withdrawal import removed_shards
+from lorif_assets.project_resources import project_resources
 from resources.schemas import GRADIENT_FACTORS, QUERY_SCORES
 
 _ROWS = 60
 _FACTORS = "gradient_factors"
 _LATER = "step-999999"
-_SETTLED_TIMEOUT = 900.0
 _SETTINGS = """\
 [[sources]]
 name = "docs"
@@ -81,153 +69,6 @@ concurrency:
 """
 
 
-@dataclass
-class Scenario:
-    """The project that changes, and what was seen."""
-
-    root: Path
-    source: DemoPaths
-    console: Console
-    recorded: list[dict[str, object]] = field(default_factory=list)
-    daemon: "subprocess.Popen[bytes] | None" = None
-
-    @property
-    def dagster_home(self) -> Path:
-        """Dagster's instance of the scenario alone."""
-        return self.root / "dagster_home"
-
-    def resources(self) -> ProjectResources:
-        """Return the project's resources."""
-        return project_resources(load_settings(self.root / "lorif.toml"))
-
-    def shard(self, number: int) -> Path:
-        """Return the file of a shard."""
-        return self.root / "data" / f"{number:05d}.parquet"
-
-    @contextmanager
-    def instance(self) -> Iterator[dg.DagsterInstance]:
-        """Open Dagster's instance."""
-        with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
-            yield instance
-
-    def start(self) -> None:
-        """Start `dagster dev` in a process group of its own."""
-        program = Path(sys.executable).with_name("dagster")
-        environment = {
-            **os.environ,
-            "DAGSTER_HOME": str(self.dagster_home),
-            CONFIG_VARIABLE: str(self.root / "lorif.toml"),
-        }
-        log = (self.root / "dagster-dev.log").open("ab")
-        self.daemon = subprocess.Popen(  # noqa: S603
-            [str(program), "dev", "-m", "lorif_assets.definitions", "--port", "3333"],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def kill(self) -> None:
-        """Kill the daemon and everything that it started, without warning."""
-        if self.daemon is None:
-            return
-        session = str(self.daemon.pid)
-        subprocess.run([shutil.which("pkill") or "pkill", "-KILL", "-s", session], check=False)  # noqa: S603
-        self.daemon.wait()
-        self.daemon = None
-
-    def stale(self) -> int:
-        """Return the number of partitions that are not what they should be."""
-        resources = self.resources()
-        found = discover(resources["settings"], resources["model_checkpoints"], resources["lake"])
-        staleness = Staleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
-        pending = sum(len(partitions) for _, partitions in ready_partitions(staleness))
-        return pending + len(removed_shards(resources["lake"], found))
-
-    def wait_until_true(self) -> float:
-        """Wait until nothing is stale and nothing runs, and return the seconds that it took.
-
-        Raises:
-            LorifError: it took too long.
-        """
-        started = time.monotonic()
-        while time.monotonic() - started < _SETTLED_TIMEOUT:
-            time.sleep(4)
-            with self.instance() as instance:
-                running = instance.get_runs_count(RunsFilter(statuses=IN_FLIGHT))
-            if not running and not self.stale():
-                return time.monotonic() - started
-        raise LorifError(f"not everything was true after {_SETTLED_TIMEOUT:.0f} s; see {self.root / 'dagster-dev.log'}")
-
-    def wait_for(self, what: Callable[[], bool], why: str) -> None:
-        """Wait for a moment.
-
-        Raises:
-            LorifError: it did not come.
-        """
-        started = time.monotonic()
-        while not what():
-            if time.monotonic() - started > _SETTLED_TIMEOUT:
-                raise LorifError(f"waited in vain for {why}")
-            time.sleep(0.2)
-
-    def logged_since(self, moment: float, asset: str, words: str) -> bool:
-        """Return whether a run of an asset that is in flight has logged something after a moment."""
-        with self.instance() as instance:
-            runs = instance.get_runs(RunsFilter(statuses=IN_FLIGHT, job_name=ASSET_JOBS[asset].name))
-            entries = [entry for run in runs for entry in instance.all_logs(run.run_id)]
-        return any(entry.timestamp > moment and words in entry.user_message for entry in entries)
-
-    def computed_since(self, moment: float) -> Mapping[str, list[str]]:
-        """Return the partitions of each asset that were computed after a moment, each run counted."""
-        with self.instance() as instance:
-            return {
-                asset.key.to_user_string(): sorted(
-                    str(record.partition_key)
-                    for record in instance.fetch_materializations(
-                        AssetRecordsFilter(asset_key=asset.key, after_timestamp=moment), limit=10_000
-                    ).records
-                    if record.asset_materialization and "left_as_is" not in record.asset_materialization.metadata
-                )
-                for asset in ASSETS
-            }
-
-    def event(
-        self,
-        title: str,
-        contract: str,
-        change: Callable[[], None],
-        factors: Collection[str],
-        maybe: Collection[str] = (),
-    ) -> None:
-        """Make a change, wait until everything is true again, and print what was computed.
-
-        `factors` are the partitions of `gradient_factors` that the contract asks for, however often; those in `maybe`
-        may have been finished before the moment that a kill lost.
-
-        Raises:
-            LorifError: it took too long, or the factors of other shards were computed, or not all of these.
-        """
-        self.console.rule(f"[bold]{title}", align="left")
-        moment = time.time()
-        change()
-        seconds = self.wait_until_true()
-        computed = self.computed_since(moment)
-        table = Table(show_header=False, box=None, padding=(0, 2))
-        for asset, keys in computed.items():
-            if keys:
-                table.add_row(asset, str(len(keys)), ", ".join(keys[:4]) + (" ..." if len(keys) > 4 else ""))
-        self.console.print(table)
-        self.console.print(f"contract: {contract}\ntrue again after {seconds:.0f} s")
-        self.recorded.append({"event": title, "contract": contract, "computed": computed, "seconds": round(seconds)})
-        found = set(computed[_FACTORS])
-        if found - set(maybe) != set(factors) - set(maybe):
-            raise LorifError(
-                f"{title}: factors of {', '.join(sorted(found)) or 'no shard'} were computed; the contract asks for "
-                f"{', '.join(sorted(factors)) or 'none'}"
-            )
-
-
 def run_scenario(directory: Path, demo: Path, console: Console) -> bool:
     """Run the scenario, and return whether the final scores equal a rebuild from scratch.
 
@@ -243,7 +84,7 @@ def run_scenario(directory: Path, demo: Path, console: Console) -> bool:
     if not source.training_summary.is_file():
         raise LorifError(f"{demo} holds no finished demo; run `lorif demo` first")
     shutil.rmtree(directory, ignore_errors=True)
-    scenario = Scenario(directory.absolute(), source, console)
+    scenario = WatchedProject(directory.absolute(), source, console)
     _set_up(scenario)
     checkpoints = scenario.root / "checkpoints"
     first, second = sorted(path for path in source.checkpoints.iterdir() if not path.name.startswith("."))
@@ -305,7 +146,7 @@ def run_scenario(directory: Path, demo: Path, console: Console) -> bool:
     return same
 
 
-def _set_up(scenario: Scenario) -> None:
+def _set_up(scenario: WatchedProject) -> None:
     for folder in ("data", "checkpoints", "queries", "dagster_home"):
         (scenario.root / folder).mkdir(parents=True)
     (scenario.root / "lorif.toml").write_text(_SETTINGS)
@@ -321,7 +162,7 @@ def _keys(checkpoints: Collection[str], *shards: int) -> list[str]:
     return [f"{checkpoint}|docs-{shard:05d}-00000" for checkpoint in checkpoints for shard in shards]
 
 
-def _rows(scenario: Scenario, number: int) -> pl.DataFrame:
+def _rows(scenario: WatchedProject, number: int) -> pl.DataFrame:
     files = sorted(scenario.source.data.glob("*.parquet"))
     return pl.read_parquet(files[number]).head(_ROWS)
 
@@ -332,13 +173,13 @@ def _publish(rows: pl.DataFrame, path: Path) -> None:
     partial.replace(path)
 
 
-def _edit(scenario: Scenario, number: int, words: str) -> None:
+def _edit(scenario: WatchedProject, number: int, words: str) -> None:
     rows = pl.read_parquet(scenario.shard(number))
     edited = pl.when(pl.int_range(pl.len()) < 3).then(pl.col("text") + f"\n{words}").otherwise(pl.col("text"))
     _publish(rows.with_columns(text=edited), scenario.shard(number))
 
 
-def _write_slowly(scenario: Scenario, complete: Path, target: Path) -> None:
+def _write_slowly(scenario: WatchedProject, complete: Path, target: Path) -> None:
     target.mkdir()
     weights = (complete / "model.safetensors").read_bytes()
     shutil.copy(complete / "config.json", target)
@@ -351,7 +192,7 @@ def _write_slowly(scenario: Scenario, complete: Path, target: Path) -> None:
     shutil.copytree(complete, target, dirs_exist_ok=True)
 
 
-def _edit_in_haste(scenario: Scenario, number: int) -> None:
+def _edit_in_haste(scenario: WatchedProject, number: int) -> None:
     moment = time.time()
     _edit(scenario, number, "first edit")
     time.sleep(1)
@@ -362,11 +203,11 @@ def _edit_in_haste(scenario: Scenario, number: int) -> None:
     _edit(scenario, number, "third edit")
 
 
-def _add_query_set(scenario: Scenario, name: str) -> None:
+def _add_query_set(scenario: WatchedProject, name: str) -> None:
     shutil.copy(scenario.source.queries / f"{name}.jsonl", scenario.root / "queries")
 
 
-def _edit_during_factors(scenario: Scenario, number: int, checkpoint: str) -> None:
+def _edit_during_factors(scenario: WatchedProject, number: int, checkpoint: str) -> None:
     moment = time.time()
     _edit(scenario, number, "edit before")
     (key,) = _keys([checkpoint], number)
@@ -374,7 +215,7 @@ def _edit_during_factors(scenario: Scenario, number: int, checkpoint: str) -> No
     _edit(scenario, number, "edit during")
 
 
-def _kill_and_restart(scenario: Scenario, complete: Path, target: Path) -> None:
+def _kill_and_restart(scenario: WatchedProject, complete: Path, target: Path) -> None:
     lake = scenario.resources()["lake"]
     shutil.copytree(complete, target)
     scenario.wait_for(
@@ -387,7 +228,7 @@ def _kill_and_restart(scenario: Scenario, complete: Path, target: Path) -> None:
     scenario.start()
 
 
-def _equals_rebuild(scenario: Scenario) -> bool:
+def _equals_rebuild(scenario: WatchedProject) -> bool:
     scenario.console.rule("[bold]the final scores against a rebuild from scratch", align="left")
     kept = scenario.resources()
     settings = kept["settings"].model_copy(

@@ -1,0 +1,177 @@
+"""A project under a running Dagster daemon that is watched while it changes: what it computes, and when all is true again."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+from dagster import AssetRecordsFilter, RunsFilter
+from rich.console import Console
+from rich.table import Table
+
+from lorif_assets.assets.graph import ASSETS
+from lorif_assets.automation import ASSET_JOBS
+from lorif_assets.demo.run import DemoPaths
+from lorif_assets.discovery import discover
+from lorif_assets.errors import LorifError
+from lorif_assets.project_resources import ProjectResources, project_resources
+from lorif_assets.re_attribution import IN_FLIGHT, ready_partitions
+from lorif_assets.settings import CONFIG_VARIABLE, load_settings
+from lorif_assets.staleness import Staleness
+from lorif_assets.withdrawal import removed_shards
+
+_FACTORS = "gradient_factors"
+_SETTLED_TIMEOUT = 900.0
+
+
+@dataclass
+class WatchedProject:
+    """The project that changes, and what was seen."""
+
+    root: Path
+    source: DemoPaths
+    console: Console
+    recorded: list[dict[str, object]] = field(default_factory=list)
+    daemon: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's instance of the scenario alone."""
+        return self.root / "dagster_home"
+
+    def resources(self) -> ProjectResources:
+        """Return the project's resources."""
+        return project_resources(load_settings(self.root / "lorif.toml"))
+
+    def shard(self, number: int) -> Path:
+        """Return the file of a shard."""
+        return self.root / "data" / f"{number:05d}.parquet"
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Open Dagster's instance."""
+        with dg.DagsterInstance.from_config(str(self.dagster_home)) as instance:
+            yield instance
+
+    def start(self) -> None:
+        """Start `dagster dev` in a process group of its own."""
+        program = Path(sys.executable).with_name("dagster")
+        environment = {
+            **os.environ,
+            "DAGSTER_HOME": str(self.dagster_home),
+            CONFIG_VARIABLE: str(self.root / "lorif.toml"),
+        }
+        log = (self.root / "dagster-dev.log").open("ab")
+        self.daemon = subprocess.Popen(  # noqa: S603
+            [str(program), "dev", "-m", "lorif_assets.definitions", "--port", "3333"],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def kill(self) -> None:
+        """Kill the daemon and everything that it started, without warning."""
+        if self.daemon is None:
+            return
+        session = str(self.daemon.pid)
+        subprocess.run([shutil.which("pkill") or "pkill", "-KILL", "-s", session], check=False)  # noqa: S603
+        self.daemon.wait()
+        self.daemon = None
+
+    def stale(self) -> int:
+        """Return the number of partitions that are not what they should be."""
+        resources = self.resources()
+        found = discover(resources["settings"], resources["model_checkpoints"], resources["lake"])
+        staleness = Staleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
+        pending = sum(len(partitions) for _, partitions in ready_partitions(staleness))
+        return pending + len(removed_shards(resources["lake"], found))
+
+    def wait_until_true(self) -> float:
+        """Wait until nothing is stale and nothing runs, and return the seconds that it took.
+
+        Raises:
+            LorifError: it took too long.
+        """
+        started = time.monotonic()
+        while time.monotonic() - started < _SETTLED_TIMEOUT:
+            time.sleep(4)
+            with self.instance() as instance:
+                running = instance.get_runs_count(RunsFilter(statuses=IN_FLIGHT))
+            if not running and not self.stale():
+                return time.monotonic() - started
+        raise LorifError(f"not everything was true after {_SETTLED_TIMEOUT:.0f} s; see {self.root / 'dagster-dev.log'}")
+
+    def wait_for(self, what: Callable[[], bool], why: str) -> None:
+        """Wait for a moment.
+
+        Raises:
+            LorifError: it did not come.
+        """
+        started = time.monotonic()
+        while not what():
+            if time.monotonic() - started > _SETTLED_TIMEOUT:
+                raise LorifError(f"waited in vain for {why}")
+            time.sleep(0.2)
+
+    def logged_since(self, moment: float, asset: str, words: str) -> bool:
+        """Return whether a run of an asset that is in flight has logged something after a moment."""
+        with self.instance() as instance:
+            runs = instance.get_runs(RunsFilter(statuses=IN_FLIGHT, job_name=ASSET_JOBS[asset].name))
+            entries = [entry for run in runs for entry in instance.all_logs(run.run_id)]
+        return any(entry.timestamp > moment and words in entry.user_message for entry in entries)
+
+    def computed_since(self, moment: float) -> Mapping[str, list[str]]:
+        """Return the partitions of each asset that were computed after a moment, each run counted."""
+        with self.instance() as instance:
+            return {
+                asset.key.to_user_string(): sorted(
+                    str(record.partition_key)
+                    for record in instance.fetch_materializations(
+                        AssetRecordsFilter(asset_key=asset.key, after_timestamp=moment), limit=10_000
+                    ).records
+                    if record.asset_materialization and "left_as_is" not in record.asset_materialization.metadata
+                )
+                for asset in ASSETS
+            }
+
+    def event(
+        self,
+        title: str,
+        contract: str,
+        change: Callable[[], None],
+        factors: Collection[str],
+        maybe: Collection[str] = (),
+    ) -> None:
+        """Make a change, wait until everything is true again, and print what was computed.
+
+        `factors` are the partitions of `gradient_factors` that the contract asks for, however often; those in `maybe`
+        may have been finished before the moment that a kill lost.
+
+        Raises:
+            LorifError: it took too long, or the factors of other shards were computed, or not all of these.
+        """
+        self.console.rule(f"[bold]{title}", align="left")
+        moment = time.time()
+        change()
+        seconds = self.wait_until_true()
+        computed = self.computed_since(moment)
+        table = Table(show_header=False, box=None, padding=(0, 2))
+        for asset, keys in computed.items():
+            if keys:
+                table.add_row(asset, str(len(keys)), ", ".join(keys[:4]) + (" ..." if len(keys) > 4 else ""))
+        self.console.print(table)
+        self.console.print(f"contract: {contract}\ntrue again after {seconds:.0f} s")
+        self.recorded.append({"event": title, "contract": contract, "computed": computed, "seconds": round(seconds)})
+        found = set(computed[_FACTORS])
+        if found - set(maybe) != set(factors) - set(maybe):
+            raise LorifError(
+                f"{title}: factors of {', '.join(sorted(found)) or 'no shard'} were computed; the contract asks for "
+                f"{', '.join(sorted(factors)) or 'none'}"
+            )
