@@ -21,6 +21,8 @@ from resources.tracking import Tracking
     group_name="attribution",
     partitions_def=partitions.checkpoint_by_query_set,
     deps=[query_scores],
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
     code_version="1",
     owners=OWNERS,
     kinds={"html"},

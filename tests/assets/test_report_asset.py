@@ -63,3 +63,16 @@ def test_a_query_set_without_scores_is_refused(private_project: TinyProject) -> 
     private_project.lake.replace(QUERY_SUMMARIES, PARTITION, QUERY_SUMMARIES.columns.empty_table())
     with pytest.raises(MismatchError, match=f"has no scores for '{QUERY_SET}'; materialize `query_scores` first"):
         private_project.run("attribution_report", KEY)
+
+
+def test_the_reports_of_a_checkpoint_are_made_in_one_run(private_project: TinyProject) -> None:
+    folder = private_project.root / "queries"
+    (folder / "others.jsonl").write_text((folder / f"{QUERY_SET}.jsonl").read_text())
+    private_project.update()
+    keys = [f"{CHECKPOINTS[0]}|{query_set}" for query_set in (QUERY_SET, "others")]
+    before = private_project.instance.get_runs_count()
+    private_project.run("attribution_report", *keys)
+    assert private_project.instance.get_runs_count() == before + 1
+    pages = [Path(private_project.figures("attribution_report", key)["report"]) for key in keys]
+    assert len(set(pages)) == 2
+    assert all(page.is_file() for page in pages)
