@@ -4,7 +4,7 @@ A run that dies between its commit to the lake and the event that records it lea
 so that no later run would ever record it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -14,6 +14,7 @@ from lorif_assets.assets.graph import assets_in_use
 from lorif_assets.partitions import CHECKPOINT, LAYER
 from lorif_assets.stale_partitions import Stale, StalePartitions
 from lorif_assets.staleness import Staleness
+from resources.lake import Lake
 from resources.tables import TABLES
 
 _UNRECORDED = Stale("its run failed after it was stored", "recorded")
@@ -43,18 +44,21 @@ def unrecorded(
     }
     keys = definition.get_partition_keys(dynamic_partitions_store=instance)
     states = instance.get_status_by_partition(asset.key, keys, definition) or {}
-    return {
-        key: _UNRECORDED
+    failed = [
+        key
         for key, state in states.items()
-        if state is AssetPartitionStatus.FAILED
-        and key not in stale
-        and active.issuperset(key.split("|"))
-        and _is_stored(staleness, asset, definition, key)
-    }
+        if state is AssetPartitionStatus.FAILED and key not in stale and active.issuperset(key.split("|"))
+    ]
+    layers = {record.name: record.layer_shapes.keys() for record in staleness.records()} if failed else {}
+    return {key: _UNRECORDED for key in failed if _is_stored(staleness.lake, layers, asset, definition, key)}
 
 
 def _is_stored(
-    staleness: Staleness, asset: dg.AssetsDefinition, definition: dg.PartitionsDefinition[str], key: str
+    lake: Lake,
+    layers: Mapping[str, Collection[str]],
+    asset: dg.AssetsDefinition,
+    definition: dg.PartitionsDefinition[str],
+    key: str,
 ) -> bool:
     """Whether the lake holds the partition, of a layer that its checkpoint is tracked in."""
     schema = TABLES[asset.metadata_by_key[asset.key]["dagster/table_name"]]
@@ -64,7 +68,6 @@ def _is_stored(
         else schema.partition_by[:1]
     )
     where = dict(zip(columns, key.split("|"), strict=True))
-    shapes = {record.name: record.layer_shapes for record in staleness.records()}
-    if LAYER in where and where[LAYER] not in shapes.get(where[CHECKPOINT], {}):
+    if LAYER in where and where[LAYER] not in layers.get(where[CHECKPOINT], ()):
         return False
-    return not staleness.lake.read(schema, list(columns), **where).is_empty()
+    return not lake.read(schema, list(columns), **where).is_empty()
