@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
+from copied_shards import random_rows, shard_name
 from measurements import Seconds, interleaved, markdown_table, report, setting_and_output
 
 from lorif_assets.attributed_model import CheckpointRecord
-from lorif_assets.attribution.factor_codec import FactorCodec, encode, factor_bytes
+from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
 from lorif_assets.attribution.low_rank import GradientFactors
 from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments, block_scores
 from lorif_assets.recipe import Recipe
@@ -71,39 +70,10 @@ def recipe_of(codec: str, c: int) -> Recipe:
 
 def written_factors(root: str, setting: Setting, recipe: Recipe, examples: int) -> StoredFactors:
     """Write shards of random factors, and return them as a scan finds them."""
-    lake = Lake(root=root)
-    record, codec, n = setting.record, FactorCodec(recipe.factor_dtype), examples // setting.shards
-    generator = torch.Generator().manual_seed(0)
-
-    def random_bytes(d1: int, d2: int) -> pa.Array:
-        u, v = (torch.randn(n, d, recipe.rank, generator=generator) for d in (d1, d2))
-        return pa.array([row.tobytes() for row in encode(GradientFactors(u, v), codec).numpy()], pa.large_binary())
-
-    columns = {layer: random_bytes(*shape) for layer, shape in record.layer_shapes.items()}
-    for number in range(setting.shards):
-        shard = f"source-{number:05d}"
-        constants = {
-            "checkpoint": record.name,
-            "shard": shard,
-            "recipe_hash": recipe.factor_hash,
-            "weights_hash": record.weights_hash,
-            "tokenizer_hash": record.tokenizer_hash,
-            "projection": "p" * 32,
-            "shard_hash": f"{number:032d}",
-            "factor_codec": recipe.factor_dtype,
-            "bases": "",
-            "fisher": "",
-        }
-        rows = {
-            "example_id": [f"{shard}/{row}" for row in range(n)],
-            "row": pa.array(range(n), pa.int64()),
-            "loss": pa.array(np.linspace(1, 2, n), pa.float32()),
-            "n_target_tokens": pa.array(range(n), pa.int32()),
-            "truncated": [False] * n,
-            **{name: [value] * n for name, value in constants.items()},
-            **columns,
-        }
-        lake.replace(GRADIENT_FACTORS, {"checkpoint": record.name, "shard": shard}, pa.table(rows))
+    lake, record = Lake(root=root), setting.record
+    for shard in map(shard_name, range(setting.shards)):
+        rows = random_rows(record, recipe, shard, examples // setting.shards)
+        lake.replace(GRADIENT_FACTORS, {"checkpoint": record.name, "shard": shard}, rows)
     return stored_factors(lake, record, recipe)
 
 
