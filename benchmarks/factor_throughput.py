@@ -18,7 +18,7 @@ import torch
 from measurements import Seconds, interleaved, markdown_table, report, setting_and_output
 
 from lorif_assets.attributed_model import AttributedModel, CheckpointRecord
-from lorif_assets.attribution.contraction import cheapest_order, products
+from lorif_assets.attribution.contraction import cheapest_order, multiplications
 from lorif_assets.attribution.kfac import KfacBases
 from lorif_assets.attribution.layers import select_layers
 from lorif_assets.attribution.low_rank import low_rank_factors
@@ -170,7 +170,7 @@ def synchronise(device: torch.device) -> None:
 def gradient_flops(attributed: AttributedModel, tokens: int) -> float:
     """Return the multiplications of the gradients, projections included, as a share of the floor's linear layers and head."""
     bare = attributed.model.lm_head.weight.numel() + sum(p.layer.d_in * p.layer.d_out for p in attributed.projections)
-    gradients = sum(products(p, tokens, cheapest_order(p, tokens)) for p in attributed.projections)
+    gradients = sum(multiplications(p, tokens, cheapest_order(p, tokens)) for p in attributed.projections)
     # Forward and backward are one product each.
     return gradients / (2 * bare * tokens)
 

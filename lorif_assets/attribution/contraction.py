@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lorif_assets.attribution.matrix_products import batched_product, product
 from lorif_assets.attribution.projection import LayerProjection
 
 
@@ -26,7 +27,7 @@ BY_TOKEN = Contraction(inputs=True, outputs=True)
 _ORDERS = (BY_TOKEN, Contraction(inputs=True, outputs=False), Contraction(inputs=False, outputs=True))
 
 
-def products(projection: LayerProjection, tokens: int, order: Contraction) -> int:
+def multiplications(projection: LayerProjection, tokens: int, order: Contraction) -> int:
     """Return the multiplications of one example's gradient."""
     i, o, d1, d2 = projection.layer.d_in, projection.layer.d_out, projection.d1, projection.d2
     rows, columns = d1 if order.inputs else i, d2 if order.outputs else o
@@ -39,7 +40,7 @@ def cheapest_order(projection: LayerProjection, tokens: int) -> Contraction:
     """Return the order with the fewest multiplications for examples of this many tokens."""
     if projection.p_in is None or projection.p_out is None:
         return BY_TOKEN
-    return min(_ORDERS, key=lambda order: products(projection, tokens, order))
+    return min(_ORDERS, key=lambda order: multiplications(projection, tokens, order))
 
 
 def contracted_gradients(
@@ -65,17 +66,16 @@ def contracted_gradients(
         some = slice(start, min(start + step, rows.stop))
         total = _sums(calls, some)
         if not order.outputs and projection.p_out is not None:
-            total = total @ projection.p_out
+            total = product(total, projection.p_out)
         if not order.inputs and projection.p_in is not None:
-            total = projection.p_in.mT @ total
+            total = product(total.mT, projection.p_in).mT
         parts.append(total)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _sums(calls: Sequence[tuple[Tensor, Tensor]], rows: slice) -> Tensor:
     """Return the sum over calls and tokens of x dy^T."""
-    (x, dy), *others = calls
-    total = torch.einsum("bti,bto->bio", x[rows].to(dy.dtype), dy[rows])
-    for x, dy in others:
-        total += torch.einsum("bti,bto->bio", x[rows].to(dy.dtype), dy[rows])
-    return total
+    first, *others = (batched_product(x[rows].to(dy.dtype).mT, dy[rows]) for x, dy in calls)
+    for other in others:
+        first += other
+    return first

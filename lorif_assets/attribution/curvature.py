@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.attribution.low_rank import GradientFactors
+from lorif_assets.attribution.matrix_products import add_product, product
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class CurvatureState:
         image = self.image.clone()
         for block in factors.dense_blocks():
             g = block.to(self.basis)
-            image.addmm_(g.mT, g @ self.basis, alpha=sign)
+            add_product(image, g.mT, product(g, self.basis), sign)
         trace = self.trace + sign * float(factors.squared_norms().sum())
         count = self.count + sign * factors.u.shape[0]
         if count < 0:

@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lorif_assets.attribution.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
 from lorif_assets.attribution.layers import LayerError, linear_widths
+from lorif_assets.attribution.matrix_products import FrozenLinearProducts, product
 from lorif_assets.attribution.projection import LayerProjection
 from lorif_assets.attribution.token_losses import IGNORED_LABEL, losses_with_logit_gradients, sampled_labels
 
@@ -208,12 +209,13 @@ class GradientCollector:
         labels = batch.labels.masked_fill(~follows_token, IGNORED_LABEL)
         positions = (batch.attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         with torch.enable_grad():
-            output = self._model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask.long(),
-                use_cache=False,
-                **({"position_ids": positions} if self._takes_positions else {}),
-            )
+            with FrozenLinearProducts():
+                output = self._model(
+                    input_ids=batch.input_ids,
+                    attention_mask=batch.attention_mask.long(),
+                    use_cache=False,
+                    **({"position_ids": positions} if self._takes_positions else {}),
+                )
             labels = labels.to(output.logits.device)
             if labels_of_the_model is not None:
                 labels = sampled_labels(output.logits.detach(), labels, labels_of_the_model)
@@ -239,7 +241,7 @@ class GradientCollector:
             order = self._orders.get(name, BY_TOKEN)
             x = self._per_example(inputs[0].detach(), projection)
             if order.inputs and projection.p_in is not None:
-                kept_input = x.to(_compute_dtype(x)) @ projection.p_in
+                kept_input = product(x.to(_compute_dtype(x)), projection.p_in)
             else:
                 # The model may go on to write into its own tensor.
                 kept_input = x.clone()
@@ -248,7 +250,7 @@ class GradientCollector:
             def on_output_gradient(dy: Tensor) -> None:
                 dy = self._per_example(dy, projection)
                 dy = dy.to(_compute_dtype(dy))
-                kept = dy if projection.p_out is None or not order.outputs else dy @ projection.p_out
+                kept = dy if projection.p_out is None or not order.outputs else product(dy, projection.p_out)
                 self._calls.setdefault(name, []).append((kept_input, kept))
                 self._open_calls[name] -= 1
                 if not self._open_calls[name]:

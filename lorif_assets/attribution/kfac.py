@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lorif_assets.attribution.matrix_products import product
+
 
 @dataclass(frozen=True)
 class KfacCovariances:
@@ -30,7 +32,8 @@ class KfacCovariances:
 
     def add(self, x: Float[Tensor, "n d1"], dy: Float[Tensor, "n d2"]) -> "KfacCovariances":
         """Return the covariances with n more tokens, padding left out."""
-        return KfacCovariances(self.inputs + x.mT @ x, self.outputs + dy.mT @ dy, self.tokens + x.shape[0])
+        inputs, outputs = self.inputs + product(x.mT, x), self.outputs + product(dy.mT, dy)
+        return KfacCovariances(inputs, outputs, self.tokens + x.shape[0])
 
     def merge(self, other: "KfacCovariances") -> "KfacCovariances":
         """Return the covariances of two disjoint sets of data."""
@@ -77,7 +80,7 @@ class KfacBases:
 
     def rotate(self, gradients: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
         """Return R = Q_A^T G Q_B."""
-        return self.q_in.mT @ gradients @ self.q_out
+        return product(product(gradients, self.q_out).mT, self.q_in).mT
 
     @property
     def scale(self) -> Float[Tensor, "d1 d2"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.attribution.curvature import Spectrum
+from lorif_assets.attribution.matrix_products import product
 
 LEADING_EXTRA = 10
 """Eigenvalues beyond r that the paper's damping rule averages over."""
@@ -103,4 +104,4 @@ class Preconditioner:
         v = self.vectors.to(gradients)
         # Both forms are g / floor, corrected along V to g / (w + lam).
         correction = 1.0 / (w + lam) - 1.0 / floor
-        return gradients / floor + (gradients @ v * correction) @ v.mT
+        return gradients / floor + product(product(gradients, v) * correction, v.mT)

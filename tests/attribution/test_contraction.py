@@ -5,7 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorif_assets.attribution.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients, products
+from lorif_assets.attribution.contraction import (
+    BY_TOKEN,
+    Contraction,
+    cheapest_order,
+    contracted_gradients,
+    multiplications,
+)
 from lorif_assets.attribution.layers import TrackedLayer
 from lorif_assets.attribution.projection import LayerProjection, layer_projection
 
@@ -34,7 +40,7 @@ def test_any_order_and_any_budget_give_the_gradient_of_projected_tokens(order, m
 def test_the_chosen_order_never_costs_more_than_projecting_every_token(d_in, d_out, factor, tokens):
     projection = layer_projection(TrackedLayer("layer", d_in, d_out), factor, 3)
     chosen = cheapest_order(projection, tokens)
-    assert products(projection, tokens, chosen) <= products(projection, tokens, BY_TOKEN)
+    assert multiplications(projection, tokens, chosen) <= multiplications(projection, tokens, BY_TOKEN)
 
 
 def test_the_wide_side_of_a_layer_is_projected_after_the_sum_over_many_tokens():
@@ -43,7 +49,9 @@ def test_the_wide_side_of_a_layer_is_projected_after_the_sum_over_many_tokens():
     assert cheapest_order(widening, 512) == Contraction(inputs=True, outputs=False)
     assert cheapest_order(narrowing, 512) == Contraction(inputs=False, outputs=True)
     assert cheapest_order(widening, 16) == BY_TOKEN
-    assert products(widening, 512, cheapest_order(widening, 512)) < 0.5 * products(widening, 512, BY_TOKEN)
+    assert multiplications(widening, 512, cheapest_order(widening, 512)) < 0.5 * multiplications(
+        widening, 512, BY_TOKEN
+    )
 
 
 def test_layers_that_are_not_projected_have_nothing_to_put_off():

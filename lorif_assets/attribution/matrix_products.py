@@ -1,0 +1,110 @@
+"""FP32 matrix products on a CPU, by the faster of the two libraries that torch carries.
+
+On x86 torch multiplies FP32 matrices with MKL. On AMD's processors MKL reaches less than half the rate of oneDNN, which
+torch carries too but gives BF16 alone (measured: benchmarks/README.md, "Matrix products"). Both compute in FP32 with other
+orders of summation. Elsewhere, and for small or other matrices, the products are torch's own.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+# Multiplications from which a call of oneDNN, which takes ten microseconds to set up, is repaid (measured).
+_REPAID = 1 << 20
+_ROWS_ADDED = 4_096
+
+
+def product(a: Float[Tensor, "*batch k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "*batch n"]:
+    """Return a @ b. No gradient flows through it where oneDNN computes it."""
+    return _linear(a, b.mT, None) if _is_repaid(a, b.mT) else a @ b
+
+
+def batched_product(a: Float[Tensor, "n m k"], b: Float[Tensor, "n k p"]) -> Float[Tensor, "n m p"]:
+    """Return a @ b of each pair. No gradient flows through it where oneDNN computes it."""
+    if len(a) and _is_repaid(a[0], b[0].mT):
+        return torch.stack([_linear(of_a, of_b.mT, None) for of_a, of_b in zip(a, b, strict=True)])
+    return torch.bmm(a, b)
+
+
+def add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[Tensor, "k n"], sign: int) -> None:
+    """Add sign * a @ b to a matrix in place; no other of its size is made."""
+    if not _is_repaid(a, b.mT):
+        total.addmm_(a, b, alpha=sign)
+        return
+    for rows, of_a in zip(total.split(_ROWS_ADDED), a.split(_ROWS_ADDED), strict=True):
+        rows.add_(product(of_a, b), alpha=sign)
+
+
+class FrozenLinearProducts(TorchFunctionMode):
+    """Inside it, linear layers whose weights are frozen multiply as `product` does, in both passes.
+
+    It may be left before the backward pass.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Compute what torch was asked for."""
+        if not kwargs:
+            if func is functional.linear:
+                x, weight, bias = args if len(args) == 3 else (*args, None)
+                if _is_frozen(weight, bias) and _is_repaid(x, weight):
+                    return _FrozenLinear.apply(x, weight, bias)
+            # GPT-2's layers keep their weights the other way round.
+            elif (
+                func is torch.addmm
+                and len(args) == 3
+                and _is_frozen(args[2], args[0])
+                and _is_repaid(args[1], args[2].mT)
+            ):
+                return _FrozenLinear.apply(args[1], args[2].mT, args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class _FrozenLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return _linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return product(gradients[0], weight), None, None
+
+
+def _linear(x: Tensor, weight: Float[Tensor, "out in"], bias: Tensor | None) -> Tensor:
+    """Return x weight^T + bias by oneDNN; any strides will do."""
+    with torch.no_grad():
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return result
+
+
+def _is_repaid(x: Tensor, weight: Float[Tensor, "out in"]) -> bool:
+    return (
+        x.numel() * weight.shape[0] >= _REPAID
+        and x.dtype == weight.dtype == torch.float32
+        and x.device.type == weight.device.type == "cpu"
+        and _onednn_is_faster()
+    )
+
+
+def _is_frozen(weight: Tensor, bias: Tensor | None) -> bool:
+    return not (weight.requires_grad or (bias is not None and bias.requires_grad))
+
+
+@cache
+def _onednn_is_faster() -> bool:
+    # torch's compiler calls this operator for linear layers; torch has no public name for it.
+    is_there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return is_there and "AMD" in str(torch.cpu.get_capabilities().get("cpu_name"))

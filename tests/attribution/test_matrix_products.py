@@ -1,0 +1,119 @@
+"""The products are torch's own to rounding, whichever library computes them, and gradients reach what is not frozen."""
+
+import pytest
+import torch
+from torch import nn
+
+from lorif_assets.attribution import matrix_products
+from lorif_assets.attribution.matrix_products import FrozenLinearProducts, add_product, batched_product, product
+
+needs_onednn = pytest.mark.skipif(
+    not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
+    reason="torch was built without oneDNN",
+)
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=needs_onednn)], ids=["torch", "onednn"])
+def library(request, monkeypatch):
+    """Both libraries compute, whatever the processor and however small the matrices."""
+    monkeypatch.setattr(matrix_products, "_onednn_is_faster", lambda: request.param)
+    monkeypatch.setattr(matrix_products, "_REPAID", 0)
+    return request.param
+
+
+def matrices(*shapes, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=generator, dtype=dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (5,), (2, 3), (0,)])
+def test_a_product_is_that_of_fp64(library, batch):
+    a, b = matrices((*batch, 17), (17, 4))
+    torch.testing.assert_close(product(a, b).double(), a.double() @ b.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_strides_do_not_matter(library):
+    a, b = matrices((17, 5), (4, 17))
+    torch.testing.assert_close(product(a.mT, b.mT).double(), a.mT.double() @ b.mT.double(), rtol=1e-5, atol=1e-5)
+    wide, stacked = matrices((6, 40), (3, 6, 17))
+    torch.testing.assert_close(product(stacked.mT, wide[:, ::2]), stacked.mT @ wide[:, ::2], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_a_batched_product_is_that_of_each_pair(library, n):
+    a, b = matrices((n, 17, 5), (n, 17, 4))
+    found = batched_product(a.mT, b)
+    assert found.shape == (n, 5, 4)
+    torch.testing.assert_close(found.double(), a.mT.double() @ b.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_product_is_added_in_place_piece_by_piece(library, monkeypatch, sign):
+    monkeypatch.setattr(matrix_products, "_ROWS_ADDED", 4)
+    total, a, b = matrices((9, 3), (9, 6), (6, 3))
+    expected = total.double() + sign * a.double() @ b.double()
+    add_product(total, a, b, sign)
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_fp64_stays_fp64(library):
+    a, b = matrices((5, 17), (17, 4), dtype=torch.float64)
+    assert torch.equal(product(a, b), a @ b)
+
+
+class TwoLinears(nn.Module):
+    """A layer with its weight as `nn.Linear` has it, and one the other way round, as GPT-2 has it."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.first = nn.Linear(6, 5, bias=bias)
+        self.second = nn.Parameter(torch.randn(5, 4))
+        self.second_bias = nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        hidden = torch.tanh(self.first(x))
+        return torch.addmm(self.second_bias, hidden.view(-1, 5), self.second).view(*x.shape[:-1], 4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_frozen_layers_give_the_same_outputs_and_input_gradients(library, bias):
+    torch.manual_seed(0)
+    model = TwoLinears(bias).requires_grad_(requires_grad=False)
+    (x,) = matrices((2, 3, 6))
+    found, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
+    with FrozenLinearProducts():
+        output = model(found)
+    reference = model(expected)
+    torch.testing.assert_close(output, reference, rtol=1e-5, atol=1e-5)
+    output.square().sum().backward()
+    reference.square().sum().backward()
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_are_not_frozen_get_their_gradients(library):
+    torch.manual_seed(0)
+    model = TwoLinears(bias=True)
+    (x,) = matrices((3, 6))
+    model(x).sum().backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    with FrozenLinearProducts():
+        model(x).sum().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name])
+
+
+@needs_onednn
+def test_only_large_products_of_an_amd_processor_are_given_to_onednn(monkeypatch):
+    calls = []
+    linear = matrix_products._linear
+    monkeypatch.setattr(matrix_products, "_linear", lambda *args: calls.append(args) or linear(*args))
+    large, small = matrices((256, 64), (64, 64))
+    for name, expected in (("AMD EPYC", 1), ("Intel(R) Xeon(R)", 0)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {"cpu_name": name})
+        matrix_products._onednn_is_faster.cache_clear()
+        calls.clear()
+        product(large, small)
+        product(small, small)
+        assert len(calls) == expected
+    matrix_products._onednn_is_faster.cache_clear()
