@@ -18,7 +18,7 @@ _BLOCK_NUMBERS = 1 << 24
 _GRAM_WIDTH = 128
 # A CPU's allocator hands out such a block again; larger ones are fresh pages each time, and their faults cost more than
 # the products.
-_CPU_BLOCK_NUMBERS = 1 << 22
+_CPU_BLOCK_NUMBERS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class GradientFactors:
         return torch.einsum("nic,njc->nij", self.u, self.v).flatten(1)
 
     def dense_blocks(self) -> Iterator[Float[Tensor, "m D"]]:
-        """Yield vec(u v^T) of all examples, 64 MiB in FP32 at a time, on a CPU 16."""
+        """Yield vec(u v^T) of all examples, 64 MiB in FP32 at a time, on a CPU 4."""
         numbers = min(_BLOCK_NUMBERS, _CPU_BLOCK_NUMBERS) if self.u.device.type == "cpu" else _BLOCK_NUMBERS
         rows = max(1, numbers // (self.u.shape[1] * self.v.shape[1]))
         for u, v in zip(self.u.split(rows), self.v.split(rows), strict=True):

@@ -12,13 +12,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorif_assets.attribution.low_rank import GradientFactors, low_rank_factors
+from lorif_assets.attribution.matrix_products import product
 
 # Numbers of one block of products: 64 MiB in FP32.
 _BLOCK_NUMBERS = 1 << 24
 # Numbers of products that are summed up while a CPU's cache holds them.
 _CACHED_NUMBERS = 1 << 20
-# From how many queries, in multiples of a layer's larger width, rebuilding u v^T is repaid at rank 1 (measured on a CPU).
+# Up to how many queries products with the components beat rebuilding u v^T (measured on a CPU): at rank 1 in multiples of a
+# layer's larger width, above it over the rank.
 _QUERIES_PER_WIDTH = 2
+_QUERIES_TIMES_RANK = 64
 # Block power iterations that find a query's leading directions: three come within a few per cent of the best rank-k error.
 _QUERY_ITERATIONS = 3
 
@@ -57,27 +60,28 @@ def block_scores(queries: Mapping[str, Queries], factors: Mapping[str, GradientF
 def _layer_scores(queries: Queries, factors: GradientFactors) -> Float[Tensor, "Q n"]:
     if isinstance(queries, GradientFactors):
         return _low_rank_scores(queries, factors)
-    width = max(factors.u.shape[1], factors.v.shape[1])
-    if factors.u.shape[2] == 1 and queries.shape[0] <= _QUERIES_PER_WIDTH * width:
-        return _rank_one_scores(queries, factors)
+    n, (_, d1, c), d2 = len(queries), factors.u.shape, factors.v.shape[1]
+    if n * c <= _QUERIES_TIMES_RANK or (c == 1 and n <= _QUERIES_PER_WIDTH * max(d1, d2)):
+        return _component_scores(queries, factors)
     # Rebuilding u v^T costs n c D once; the product with Q queries is then Q n D, whatever c is. Without a projection
     # D is millions: a block at a time.
-    return torch.cat([queries @ block.mT for block in factors.dense_blocks()], dim=1)
+    return torch.cat([product(queries, block.mT) for block in factors.dense_blocks()], dim=1)
 
 
-def _rank_one_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -> Float[Tensor, "Q n"]:
-    """Return u^T M v: as many multiplications as with u v^T, but no D numbers per example to write and to read."""
+def _component_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -> Float[Tensor, "Q n"]:
+    """Return the sum of u^T M v over the components: c times the products, but no D numbers per example to write and read."""
     m = queries.unflatten(1, (factors.u.shape[1], factors.v.shape[1]))
-    wide, narrow = factors.u[..., 0], factors.v[..., 0]
+    wide, narrow = (x.mT.flatten(0, 1) for x in (factors.u, factors.v))
     if wide.shape[1] < narrow.shape[1]:
         m, wide, narrow = m.mT, narrow, wide
-    n, d = narrow.shape
-    step = max(1, _CACHED_NUMBERS // max(n * d, 1))
+    components, d = narrow.shape
+    step = max(1, _CACHED_NUMBERS // max(components * d, 1))
     scores = []
     for block in m.split(step):
-        products = (wide @ block.movedim(0, 1).flatten(1)).view(n, block.shape[0], d)
-        scores.append((products * narrow.unsqueeze(1)).sum(2))
-    return torch.cat(scores, dim=1).mT
+        products = product(wide, block.mT.flatten(0, 1).mT).view(components, block.shape[0], d)
+        scores.append(products.mul_(narrow.unsqueeze(1)).sum(2))
+    n, _, c = factors.u.shape
+    return torch.cat(scores, dim=1).view(n, c, len(queries)).sum(1).mT
 
 
 def _low_rank_scores(queries: GradientFactors, factors: GradientFactors) -> Float[Tensor, "Q n"]:
@@ -88,7 +92,7 @@ def _low_rank_scores(queries: GradientFactors, factors: GradientFactors) -> Floa
     left, right = (x.movedim(0, 1).flatten(1) for x in (queries.u, queries.v))
     scores = []
     for u, v in zip(factors.u.split(rows), factors.v.split(rows), strict=True):
-        products = (u.mT.flatten(0, 1) @ left) * (v.mT.flatten(0, 1) @ right)
+        products = product(u.mT.flatten(0, 1), left).mul_(product(v.mT.flatten(0, 1), right))
         scores.append(products.view(u.shape[0], c, n_queries, k).sum((1, 3)))
     return torch.cat(scores).mT
 
@@ -114,20 +118,26 @@ class ScoreExtremes:
 
     def update(self, scores: Float[Tensor, "Q n"], first_position: int) -> "ScoreExtremes":
         """Return the extremes with the scores of the examples at positions first_position, first_position + 1, ..."""
-        positions = torch.arange(first_position, first_position + scores.shape[1], device=scores.device)
-        positions = positions.expand(scores.shape[0], -1)
-        high = torch.cat([self.highest.to(scores), scores], dim=1)
-        high_at = torch.cat([self.highest_positions.to(scores.device), positions], dim=1)
-        low = torch.cat([self.lowest.to(scores), scores], dim=1)
-        low_at = torch.cat([self.lowest_positions.to(scores.device), positions], dim=1)
-        return ScoreExtremes(
-            self.k, *_leading(high, high_at, self.k, descending=True), *_leading(low, low_at, self.k, descending=False)
-        )
+        highest = _leading(self.highest, self.highest_positions, scores, first_position, self.k, highest=True)
+        lowest = _leading(self.lowest, self.lowest_positions, scores, first_position, self.k, highest=False)
+        return ScoreExtremes(self.k, *highest, *lowest)
 
 
-def _leading(scores: Tensor, positions: Tensor, k: int, *, descending: bool) -> tuple[Tensor, Tensor]:
+def _leading(
+    kept: Tensor, kept_positions: Tensor, scores: Tensor, first_position: int, k: int, *, highest: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the k most extreme of the kept scores and some new ones, with their positions."""
+    kept, kept_positions = kept.to(scores), kept_positions.to(scores.device)
+    columns = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+    if scores.numel() and kept.shape[1] == k > 0:
+        # Few blocks hold more than a few scores that reach the last one kept: to sort these is to sort all.
+        last = kept[:, -1:]
+        reaching = int((scores >= last if highest else scores <= last).sum(dim=1).amax())
+        if reaching < scores.shape[1]:
+            scores, columns = scores.topk(reaching, dim=1, largest=highest)
+    scores, positions = torch.cat([kept, scores], dim=1), torch.cat([kept_positions, columns + first_position], dim=1)
     by_position = positions.argsort(dim=1)
-    order = scores.gather(1, by_position).sort(dim=1, descending=descending, stable=True).indices[:, :k]
+    order = scores.gather(1, by_position).sort(dim=1, descending=highest, stable=True).indices[:, :k]
     order = by_position.gather(1, order)
     return scores.gather(1, order), positions.gather(1, order)
 

@@ -72,12 +72,11 @@ def test_a_score_is_the_sum_over_layers_of_the_querys_product_with_the_rebuilt_g
 @pytest.mark.parametrize(("d1", "d2"), [(3, 7), (7, 3), (4, 4), (1, 1)])
 @pytest.mark.parametrize("n_queries", [0, 1, 5, 40])
 @pytest.mark.parametrize("n", [0, 1, 6])
-def test_rank_one_factors_score_as_their_products_do_however_many_queries(
-    monkeypatch, n, n_queries, d1, d2, cached_numbers
-):
+@pytest.mark.parametrize("c", [1, 3])
+def test_factors_score_as_their_products_do_however_many_queries(monkeypatch, n, c, n_queries, d1, d2, cached_numbers):
     monkeypatch.setattr(scoring, "_CACHED_NUMBERS", cached_numbers)
     generator = torch.Generator().manual_seed(0)
-    factors = GradientFactors(torch.randn(n, d1, 1, generator=generator), torch.randn(n, d2, 1, generator=generator))
+    factors = GradientFactors(torch.randn(n, d1, c, generator=generator), torch.randn(n, d2, c, generator=generator))
     queries = torch.randn(n_queries, d1 * d2, generator=generator)
     expected = queries.double() @ torch.einsum("nic,njc->nij", factors.u.double(), factors.v.double()).flatten(1).mT
     found = block_scores({"layer": queries}, {"layer": factors})
