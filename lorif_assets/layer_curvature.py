@@ -9,6 +9,7 @@ import pyarrow as pa
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.curvature_ledger import Ledger
 from lorif_assets.errors import TableError
+from lorif_assets.read_ahead import read_ahead
 from lorif_assets.recipe import Recipe, content_hash
 from lorif_assets.stored_factors import StoredFactors
 from lorif_assets.versions import preconditioner_version
@@ -79,13 +80,13 @@ def fit_curvature(
         state = CurvatureState(
             tensors["basis"].to(device), tensors["image"].to(device), previous["trace"], previous["n_examples"]
         )
-        for block in stored.blocks(lake, [layer], rows, device, difference.gone):
+        for block in read_ahead(stored.blocks(lake, [layer], rows, device, difference.gone)):
             state = state.remove(block[layer])
     except TableError:
         return _from_scratch(lake, stored, layer, recipe, rows, device, "built: the state or replaced factors are gone")
     drift = BasisDrift(previous["fitted_energy"], previous["added_energy"], previous["added_energy_captured"])
     vectors = tensors["vectors"].to(device)
-    for block in stored.blocks(lake, [layer], rows, device, difference.new):
+    for block in read_ahead(stored.blocks(lake, [layer], rows, device, difference.new)):
         state = state.add(block[layer])
         drift = drift.add(vectors, block[layer])
     return CurvatureFit(state, f"updated: {held.explained(now)}", difference.rows, previous["basis_version"], drift)
@@ -96,7 +97,7 @@ def refine_curvature(
 ) -> CurvatureFit:
     """Return the state in the basis qr(Z) of an up-to-date one, from one more pass over all stored factors."""
     state = fit.state.refined()
-    for block in stored.blocks(lake, [layer], rows, device):
+    for block in read_ahead(stored.blocks(lake, [layer], rows, device)):
         state = state.add(block[layer])
     return CurvatureFit(
         state,
@@ -129,7 +130,7 @@ def _from_scratch(
     for refinement in range(recipe.refinements + 1):
         if refinement:
             state = state.refined()
-        for block in stored.blocks(lake, [layer], rows, device):
+        for block in read_ahead(stored.blocks(lake, [layer], rows, device)):
             state = state.add(block[layer])
     return CurvatureFit(state, how, stored.n_examples * (recipe.refinements + 1))
 

@@ -9,6 +9,7 @@ import polars as pl
 from lorif_assets.attributed_model import AttributedModel
 from lorif_assets.errors import MismatchError, UnsoundQueryError
 from lorif_assets.progress import Progress
+from lorif_assets.read_ahead import read_ahead
 from lorif_assets.settings import BatchSettings
 from lorif_assets.stored_factors import StoredFactors
 from lorif_assets.stored_preconditioners import StoredPreconditioners
@@ -213,7 +214,8 @@ def score_queries(
 
     def scored(files: Sequence[FactorFile]) -> Iterator[torch.Tensor]:
         if not earlier:
-            for block in stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, files):
+            blocks = stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, files)
+            for block in read_ahead(blocks):
                 yield block_scores(ready.by_layer, block)
             return
         for file in files:

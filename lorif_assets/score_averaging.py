@@ -17,6 +17,7 @@ from lorif_assets.attribution.scoring import Queries, block_scores
 from lorif_assets.corpus.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
 from lorif_assets.query_scoring import preconditioned_queries
+from lorif_assets.read_ahead import read_ahead
 from lorif_assets.settings import BatchSettings
 from lorif_assets.stored_attribution import StoredAttribution
 from lorif_assets.stored_factors import StoredFactors
@@ -103,7 +104,7 @@ def shard_scores(
         for _, part in lake.stream_factors([file], ["example_id"], file.rows)
         for name in part.column("example_id").to_pylist()
     ]
-    return ShardScores(ids, torch.cat([block_scores(queries, block) for block in blocks], dim=1))
+    return ShardScores(ids, torch.cat([block_scores(queries, block) for block in read_ahead(blocks)], dim=1))
 
 
 def averaged(newest: ShardScores, earlier: Iterable[ShardScores]) -> Float[Tensor, "Q n"]:

@@ -93,7 +93,7 @@ class StoredFactors:
                 if len({value.shape[1] for value in values}) > 1:
                     raise _uneven(layer, pieces[-1][0])
                 data = values[0] if len(values) == 1 else torch.cat(values)
-                block[layer] = decode(data.to(device), codec, *self.layer_shapes[layer])
+                block[layer] = decode(_on_device(data, device), codec, *self.layer_shapes[layer])
             yield block
 
     def adjacent(self, files: Sequence[FactorFile]) -> "Iterator[tuple[int, tuple[FactorFile, ...]]]":
@@ -264,6 +264,13 @@ def _value_bytes(batch: pa.RecordBatch, layer: str, file: FactorFile) -> "torch.
         raise _uneven(layer, file)
     values = np.frombuffer(column.buffers()[2], dtype=np.uint8, count=n * width, offset=int(offsets[0]))
     return torch.from_numpy(values.reshape(n, width))
+
+
+def _on_device(data: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """Return data on a device; a GPU fetches it from pinned memory while the next block is read."""
+    if device.type == "cuda":
+        data = data.pin_memory()
+    return data.to(device, non_blocking=True)
 
 
 def _uneven(layer: str, file: FactorFile) -> TableError:
