@@ -33,15 +33,25 @@ def timed(work: Callable[[], object]) -> Seconds:
     return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Seconds]:
-    """Run all works in turn, once unmeasured and then `repeats` times, and return the medians of each."""
+def interleaved(
+    works: Mapping[str, Callable[[], object]], repeats: int, before: Mapping[str, Callable[[], object]] | None = None
+) -> dict[str, Seconds]:
+    """Run all works in turn, once unmeasured and then `repeats` times, and return the medians of each.
+
+    `before` is what is done, unmeasured, each time before some of them.
+    """
     for work in works.values():
         work()
     taken: dict[str, list[Seconds]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
+            (before or {}).get(name, _nothing)()
             taken[name].append(timed(work))
     return {name: Seconds(median(s.wall for s in all_), median(s.cpu for s in all_)) for name, all_ in taken.items()}
+
+
+def _nothing() -> None:
+    return None
 
 
 def machine() -> dict[str, Any]:

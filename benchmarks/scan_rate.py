@@ -27,6 +27,7 @@ from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
 from lorif_assets.attribution.low_rank import GradientFactors
 from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments, block_scores
+from lorif_assets.read_ahead import read_ahead
 from lorif_assets.recipe import Recipe
 from lorif_assets.stored_factors import StoredFactors, stored_factors
 from resources.lake import Lake
@@ -114,14 +115,14 @@ class Scan:
 
     def scored(self) -> None:
         """Score the factors."""
-        for block in self._blocks():
+        for block in read_ahead(self._blocks()):
             block_scores(self._queries, block)
 
     def whole(self) -> int:
         """Keep extremes and moments of the scores, and return the largest memory seen that is no file's, in bytes."""
         extremes, moments = ScoreExtremes.empty(self._n_queries, KEPT), ScoreMoments.empty(self._n_queries)
         largest = 0
-        for block in self._blocks():
+        for block in read_ahead(self._blocks()):
             scores = block_scores(self._queries, block)
             extremes = extremes.update(scores, moments.count)
             moments = moments.update(scores)
