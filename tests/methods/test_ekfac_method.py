@@ -16,6 +16,7 @@ from lorif_assets.methods.names import MethodName
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import Recipe
 from lorif_assets.tuning.trials import try_recipes
+from resources.devices import DeviceGroup
 
 NEWEST, QUERY_SET = "step-000200", "questions"
 
@@ -24,7 +25,7 @@ NEWEST, QUERY_SET = "step-000200", "questions"
 def inputs(tiny_project):
     settings, lake = tiny_project.settings, tiny_project.lake
     models = tiny_project.resources["model_checkpoints"]
-    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, torch.device("cpu"))
+    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, DeviceGroup.of("cpu"))
     return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
 
 

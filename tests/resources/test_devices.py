@@ -72,13 +72,13 @@ def test_a_process_waits_for_the_device_that_another_owns_and_says_so(
     try:
         assert events["owned"].wait(60)
         with Devices(names=["meta", "cpu"]).lease() as free:
-            assert free.type == "meta", "a free device is taken before one that is owned"
+            assert str(free) == "meta", "a free device is taken before one that is owned"
         assert not caplog.records
         started = time.time()
         threading.Timer(0.3, events["release"].set).start()
-        with Devices(names=["cpu"]).lease() as device:
+        with Devices(names=["cpu"]).lease() as group:
             acquired = time.time()
-        assert device.type == "cpu"
+        assert group.first.type == "cpu"
         assert "waiting for cpu, which other processes own" in caplog.text
         assert acquired >= events["released_at"].value > started
     finally:
@@ -90,8 +90,8 @@ def test_an_error_gives_the_device_back() -> None:
     devices = Devices(names=["cpu"])
     with pytest.raises(ZeroDivisionError), devices.lease():
         raise ZeroDivisionError
-    with devices.lease() as device:
-        assert device.type == "cpu"
+    with devices.lease() as group:
+        assert group.first.type == "cpu"
 
 
 def test_locks_are_open_to_every_user_of_the_machine(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorif_assets.errors import CheckpointError
+from resources.devices import DeviceGroup
 from resources.models import CheckpointFiles, Checkpoints, check_vocabulary, vocabulary_size
 from tests.conftest import CHECKPOINTS, TinyProject
 
-CPU = torch.device("cpu")
+CPU = DeviceGroup.of("cpu")
 
 
 @pytest.fixture
