@@ -290,7 +290,7 @@ def test_with_heads_queries_and_examples_are_embedded_apart_everywhere(project: 
     assert set(headed.staleness.influcoder_encoder()) == {FIRST}
     assert headed.update().keys() == GROUP - {"influence_targets"}
     (row,) = headed.table(INFLUCODER_ENCODERS, checkpoint=FIRST).to_dicts()
-    encoder = encoder_row(row).load(headed.lake, headed.settings.influcoder, DeviceGroup.of("cpu"))
+    encoder = encoder_row(row).load(headed.lake, headed.settings.influcoder, DeviceGroup.of("cpu").first)
     scored = headed.table(INFLUCODER_SCORES, checkpoint=FIRST).row(0, named=True)
     query = headed.table(QUERY_EXAMPLES, query_id=scored["query_id"]).row(0, named=True)
     example = headed.table(TRAINING_EXAMPLES, example_id=scored["example_id"]).row(0, named=True)
