@@ -25,6 +25,7 @@ from lorif_assets.attribution.projection import layer_projection
 from lorif_assets.corpus.tokenization import TokenizedExample
 from lorif_assets.evaluation.tail_patch import patched
 from lorif_assets.factor_rows import ShardFactors, factor_rows
+from lorif_assets.influcoder.lora_gradients import add_fresh_adapter, sketched_gradients
 from lorif_assets.kfac_fit import covariances
 from lorif_assets.methods.representations import mean_hidden_states
 from lorif_assets.progress import Progress
@@ -156,11 +157,19 @@ def represented(attributed: AttributedModel) -> dict[str, torch.Tensor]:
     return {"states": mean_hidden_states(inputs, examples())}
 
 
+def sketched(attributed: AttributedModel) -> dict[str, torch.Tensor]:
+    """Sketches of the gradients of an adapter."""
+    add_fresh_adapter(attributed.model, 2, 0)
+    positions = range(len(LENGTHS))
+    batches = iter([(positions, attributed.batch(examples(), positions))])
+    return {"features": sketched_gradients(attributed.model, batches, len(LENGTHS), 32, 0)}
+
+
 def progress() -> Progress:
     return Progress(logging.getLogger("test"), "examples", len(LENGTHS), "examples")
 
 
-STEPS: list[Step] = [collected, fitted, factorised, patched_losses, represented]
+STEPS: list[Step] = [collected, fitted, factorised, patched_losses, represented, sketched]
 
 
 def outcome(step: Step, architecture: str, names: tuple[str, ...]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 CARD = "card:0"
 _aten = torch.ops.aten
@@ -20,8 +20,18 @@ _MOVES = {_aten._to_copy.default, _aten.copy_.default}
 _kernels = torch.library.Library("aten", "IMPL")
 
 
+class _Card(_DummyBackendModule):
+    """It has no random numbers, so their state is empty."""
+
+    def get_rng_state(self, device: object = None) -> torch.Tensor:
+        return torch.empty(0, dtype=torch.uint8)
+
+    def set_rng_state(self, state: torch.Tensor, device: object = None) -> None:
+        pass
+
+
 def register_the_card() -> None:
-    _setup_privateuseone_for_python_backend("card")
+    _setup_privateuseone_for_python_backend("card", _Card())
     # Torch makes tensors of the lists that index others by itself, and asks the device for memory and for the copy.
     _kernels.impl("empty_strided", _memory_of_the_card, "PrivateUse1")
     _kernels.impl("_copy_from", _copied_to_the_card, "PrivateUse1")

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,6 +51,12 @@ def test_without_the_library_the_error_names_the_extra_and_the_setting(inputs, m
     monkeypatch.setitem(sys.modules, "kronfluence", None)
     with pytest.raises(SettingsError, match=r"`evaluation.methods`.*pip install 'lorif-assets\[ekfac\]'"):
         ekfac_scores(inputs)
+
+
+def test_a_checkpoint_that_is_spread_over_devices_is_refused(inputs):
+    spread = replace(inputs, attributed=replace(inputs.attributed, devices=DeviceGroup.of("cuda:0", "cuda:1")))
+    with pytest.raises(SettingsError, match=r"spread over cuda:0 \+ cuda:1; take `ekfac` out of `evaluation.methods`"):
+        ekfac_scores(spread)
 
 
 def test_it_is_asked_for_by_name_only():
