@@ -79,22 +79,21 @@ class Devices(ConfigurableResource):  # type: ignore[type-arg]
         """Return the devices in groups of `per_checkpoint`, in order; those too few for another group are left out.
 
         Raises:
-            SettingsError: as `available`; or there is no whole group, or one of more than one device that are not CUDA's.
+            SettingsError: as `available`; or there is no whole group, or a device of one of several is not CUDA's.
         """
         names, size = self.available(), self.per_checkpoint
-        if size > len(names):
-            raise SettingsError(
-                f"`devices.per_checkpoint` is {size}, but there are {len(names)} devices ({', '.join(names)}); lower it, or "
-                "name more in `devices.devices`"
-            )
-        groups = [DeviceGroup.of(*names[i : i + size]) for i in range(0, len(names) - size + 1, size)]
-        others = [device for group in groups for device in group.devices if device.type != "cuda"]
+        others = [name for name in names if not name.startswith("cuda")]
         if size > 1 and others:
             raise SettingsError(
                 f"`devices.per_checkpoint` is {size}, but a checkpoint can be spread over CUDA devices only, and {others[0]} "
                 "is none; set it to 1, or name CUDA devices in `devices.devices`"
             )
-        return groups
+        if size > len(names):
+            raise SettingsError(
+                f"`devices.per_checkpoint` is {size}, more than there are devices ({', '.join(names)}); lower it, or name "
+                "more in `devices.devices`"
+            )
+        return [DeviceGroup.of(*names[i : i + size]) for i in range(0, len(names) - size + 1, size)]
 
     @contextmanager
     def lease(self) -> Iterator[DeviceGroup]:

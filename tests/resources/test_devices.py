@@ -72,8 +72,8 @@ def test_devices_are_leased_in_groups_of_those_that_follow_each_other(
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["cuda:0"], r"is 2, but there are 1 devices \(cuda:0\); lower it, or name more in `devices.devices`"),
-        (["cpu"], r"is 2, but there are 1 devices \(cpu\)"),
+        (["cuda:0"], r"is 2, more than there are devices \(cuda:0\); lower it, or name more"),
+        (["cpu"], "is 2, but a checkpoint can be spread over CUDA devices only, and cpu is none"),
         (["cuda:0", "cpu"], "is 2, but a checkpoint can be spread over CUDA devices only, and cpu is none"),
     ],
 )
