@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dagster import ConfigurableResource
 from pydantic import Field
@@ -223,8 +223,7 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise CheckpointError(f"transformers cannot load {files.path}: {error}") from error
-        if loading["missing_keys"]:
-            missing = sorted(loading["missing_keys"])
+        if missing := sorted(loading["missing_keys"]):
             raise CheckpointError(
                 f"{files.path} holds no weight for {missing[0]} ({len(missing)} such), which would be random; is "
                 "config.json that of these weights?"
@@ -251,12 +250,13 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         try:
-            config = AutoConfig.from_pretrained(files.path, local_files_only=True, **options)
+            config = AutoConfig.from_pretrained(
+                files.path, local_files_only=True, trust_remote_code=self.trust_remote_code
+            )
             config.dtype = config.dtype if dtype == "as_saved" else dtype
             with torch.device("meta"):
-                return AutoModelForCausalLM.from_config(config, **options)
+                return AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"{files.path} is no causal language model that transformers knows: {error}"
@@ -283,8 +283,7 @@ def check_vocabulary(files: CheckpointFiles, model: "PreTrainedModel", tokenizer
 
 
 def _step(name: str) -> int | None:
-    numbers = re.findall(r"\d+", name)
-    return int(numbers[-1]) if numbers else None
+    return int(numbers[-1]) if (numbers := re.findall(r"\d+", name)) else None
 
 
 def _hash_files(files: list[Path]) -> str:
