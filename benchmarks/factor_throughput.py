@@ -31,6 +31,7 @@ from lorif_assets.kfac_fit import covariances, layer_ranks
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import Recipe
 from lorif_assets.settings import BatchSettings
+from resources.devices import DeviceGroup
 
 FLOOR, HOOKS, GRADIENTS, FACTORISED, WHOLE = "floor", "hooks", "gradients", "factorised", "whole"
 LOG = logging.getLogger("benchmark")
@@ -88,14 +89,14 @@ def random_model(setting: Setting, recipe: Recipe) -> AttributedModel:
         eos_token_id=0,
         n_positions=setting.tokens,
     )
-    device = torch.device(setting.device)
-    model = GPT2LMHeadModel(config).to(device)
+    devices = DeviceGroup.of(setting.device)
+    model = GPT2LMHeadModel(config).to(devices.first)
     layers, factor = select_layers(model), recipe.projection_factor
     shapes = {x.name: (projected_width(x.d_in, factor), projected_width(x.d_out, factor)) for x in layers}
     record = CheckpointRecord("random", "weights", "tokenizer", "gpt2", model.num_parameters(), None, shapes)
     projections = [layer_projection(layer, factor, recipe.seed) for layer in layers]
     # No text is tokenized, so that the model needs no tokenizer.
-    return AttributedModel(record, recipe, model, None, projections, fingerprint(layers, factor, recipe.seed), device)  # type: ignore[arg-type]
+    return AttributedModel(record, recipe, model, None, projections, fingerprint(layers, factor, recipe.seed), devices)  # type: ignore[arg-type]
 
 
 def fitted_bases(

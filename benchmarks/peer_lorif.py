@@ -20,6 +20,7 @@ from lorif_assets.progress import Progress
 from lorif_assets.recipe import Recipe
 from lorif_assets.settings import BatchSettings
 from lorif_assets.stored_factors import stored_factors
+from resources.devices import DeviceGroup
 from resources.lake import Lake
 from resources.schemas import GRADIENT_FACTORS
 
@@ -92,7 +93,7 @@ def attributed_model(workload: Workload, recipe: Recipe) -> AttributedModel:
     projections = [layer_projection(layer, factor, recipe.seed) for layer in layers]
     projection = fingerprint(layers, factor, recipe.seed)
     # No text is tokenized, so that the model needs no tokenizer.
-    return AttributedModel(record, recipe, model, None, projections, projection, torch.device("cpu"))  # type: ignore[arg-type]
+    return AttributedModel(record, recipe, model, None, projections, projection, DeviceGroup.of("cpu"))  # type: ignore[arg-type]
 
 
 def tokenized(examples: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> list[TokenizedExample]:

@@ -140,9 +140,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     resources = project_resources(load_settings(asked.project))
     settings, lake, models = resources["settings"], resources["lake"], resources["model_checkpoints"]
-    with resources["devices"].lease() as device:
+    with resources["devices"].lease() as group:
         name = newest_attributed(resources)
-        attributed = AttributedModel.load(lake, models, name, settings.recipe, device)
+        attributed = AttributedModel.load(lake, models, name, settings.recipe, group)
         inputs = sample(MethodInputs.load(settings, lake, models, attributed, [asked.query_set]), asked.examples)
         recipes = [Changed.of(settings.recipe, fields) for fields in ({}, *asked.recipes)]
         trials = [trial for together in groups(recipes) for trial in tried(inputs, together)]

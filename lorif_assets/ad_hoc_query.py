@@ -50,8 +50,8 @@ def score_completion(
         "format": "prompt_completion" if prompt else "text",
         **({"prompt": prompt, "completion": completion} if prompt else {"text": completion}),
     }
-    with resources["devices"].lease() as device:
-        attributed = AttributedModel.load(lake, models, checkpoint, settings.recipe, device)
+    with resources["devices"].lease() as group:
+        attributed = AttributedModel.load(lake, models, checkpoint, settings.recipe, group)
         tokenized = attributed.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")

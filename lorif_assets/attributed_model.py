@@ -10,6 +10,7 @@ import pyarrow as pa
 from lorif_assets.errors import MismatchError
 from lorif_assets.frozen_bases import FrozenBases, bases_version, frozen_bases
 from lorif_assets.recipe import Recipe
+from resources.devices import DeviceGroup
 from resources.lake import Lake
 from resources.models import Checkpoints, check_vocabulary, vocabulary_size
 from resources.schemas import CHECKPOINTS
@@ -97,11 +98,11 @@ class AttributedModel:
     tokenizer: "PreTrainedTokenizerBase"
     projections: "Sequence[LayerProjection]"
     projection: str
-    device: "torch.device"
+    devices: DeviceGroup
 
     @classmethod
     def load(
-        cls, lake: Lake, model_checkpoints: Checkpoints, name: str, recipe: Recipe, device: "torch.device"
+        cls, lake: Lake, model_checkpoints: Checkpoints, name: str, recipe: Recipe, devices: DeviceGroup
     ) -> "AttributedModel":
         """Load a checkpoint whose row is in the table `checkpoints`.
 
@@ -123,7 +124,7 @@ class AttributedModel:
                     f"the {what} of checkpoint {name!r} in {files.path} changed since it was recorded ({then} then, {now} "
                     "now); materialize `checkpoints` again, then what depends on it"
                 )
-        model = model_checkpoints.load_model(files, recipe.model_dtype, device)
+        model = model_checkpoints.load_model(files, recipe.model_dtype, devices)
         tokenizer = model_checkpoints.load_tokenizer(files)
         check_vocabulary(files, model, tokenizer)
         layers = select_layers(model, recipe.include_layers, recipe.exclude_layers)
@@ -134,8 +135,13 @@ class AttributedModel:
             tokenizer,
             [layer_projection(layer, recipe.projection_factor, recipe.seed, recipe.max_width) for layer in layers],
             fingerprint(layers, recipe.projection_factor, recipe.seed, recipe.max_width),
-            device,
+            devices,
         )
+
+    @property
+    def device(self) -> "torch.device":
+        """Where batches, gradients and all that is made of them are; weights may lie on more devices."""
+        return self.devices.first
 
     @property
     def head(self) -> str | None:

@@ -40,13 +40,13 @@ def compute_batches(
         padded = len(positions) * max(len(examples[i].input_ids) for i in positions)
         if len(positions) == 1:
             raise LorifError(
-                f"the memory of {attributed.device} does not hold the gradients of the example "
+                f"the memory of {attributed.devices} does not hold the gradients of the example "
                 f"{examples[positions[0]].example_id!r} of {padded} tokens alone; lower `recipe.max_length` or "
-                '`batch.gradient_mib`, or set `recipe.model_dtype = "bfloat16"`'
+                '`batch.gradient_mib`, set `recipe.model_dtype = "bfloat16"`, or raise `devices.per_checkpoint`'
             )
         tokens = min(tokens, padded) // 2
         log.warning(
-            f"{attributed.record.name}: a batch of {padded:,} tokens does not fit in the memory of {attributed.device}; "
+            f"{attributed.record.name}: a batch of {padded:,} tokens does not fit in the memory of {attributed.devices}; "
             f"going on with {tokens:,}. Lower `batch.tokens` to start with so many"
         )
         left = [*positions, *(i for batch in waiting for i in batch)]

@@ -49,7 +49,7 @@ def diagnose(console: Console) -> bool:
     row("query sets", lambda: ", ".join(query_files(settings)) or "no file yet")
     row("checkpoints", lambda: _checkpoints(resources))
     row("layers", lambda: _layers(resources))
-    row("devices", lambda: ", ".join(resources["devices"].available()))
+    row("devices", lambda: ", ".join(str(group) for group in resources["devices"].groups()))
     console.print(table)
     if sound:
         checkpoint = resources["model_checkpoints"].find()[-1]

@@ -153,8 +153,7 @@ def covariances(
 
             def observer(layer: str, calls: "TokenCalls", mask: "torch.Tensor" = tokens.attention_mask) -> None:
                 for x, dy in calls:
-                    real = mask.to(x.device)
-                    held[layer] = held[layer].add(x[real], dy[real])
+                    held[layer] = held[layer].add(x[mask], dy[mask])
 
             collector.observe(tokens, observer, generator)
             progress.advance(len(positions))

@@ -26,7 +26,10 @@ def project_resources(settings: Settings) -> ProjectResources:
         "settings": settings,
         "lake": Lake(root=settings.lake_root, storage_options=settings.lake.storage_options),
         "model_checkpoints": model_checkpoints(settings),
-        "devices": Devices(names=[] if settings.devices.devices == "auto" else list(settings.devices.devices)),
+        "devices": Devices(
+            names=[] if settings.devices.devices == "auto" else list(settings.devices.devices),
+            per_checkpoint=settings.devices.per_checkpoint,
+        ),
         "tracking": Tracking(uri=settings.tracking_uri, experiment=settings.tracking.experiment),
     }
 

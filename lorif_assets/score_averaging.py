@@ -83,7 +83,7 @@ def earlier_checkpoints(
                 f"the gradient factors of {one.record.name!r} hold other data than those of {newest.record.name!r}, with "
                 "which their scores are averaged; materialize `gradient_factors` for both"
             )
-        model = AttributedModel.load(lake, models, one.record.name, newest.recipe, newest.device)
+        model = AttributedModel.load(lake, models, one.record.name, newest.recipe, newest.devices)
         ready = preconditioned_queries(model, queries, one.preconditioners, lake, batch)
         asked.append(EarlierCheckpoint(one.factors, ready.by_layer))
     return asked

@@ -162,6 +162,11 @@ class DeviceSettings(_Section):
     devices: tuple[str, ...] | Literal["auto"] = Field(
         "auto", description='"auto": every CUDA device, else the CPU; or names such as ["cuda:0", "cuda:1"].'
     )
+    per_checkpoint: int = Field(
+        1,
+        ge=1,
+        description="CUDA devices that a checkpoint too large for one is spread over. Each step takes so many.",
+    )
 
 
 class Settings(BaseSettings):

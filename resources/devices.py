@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagster import ConfigurableResource, get_dagster_logger
@@ -19,12 +20,38 @@ _POLL_SECONDS = 0.5
 _NOTICE_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class DeviceGroup:
+    """The devices that a step owns: a checkpoint's weights lie on all of them, whatever is computed on the first."""
+
+    devices: "tuple[torch.device, ...]"
+
+    @classmethod
+    def of(cls, *names: str) -> "DeviceGroup":
+        """Return the group of the devices of these names."""
+        import torch
+
+        return cls(tuple(torch.device(name) for name in names))
+
+    @property
+    def first(self) -> "torch.device":
+        """Where batches, gradients, factors and scores are."""
+        return self.devices[0]
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+    def __str__(self) -> str:
+        return " + ".join(str(device) for device in self.devices)
+
+
 class Devices(ConfigurableResource):  # type: ignore[type-arg]
     """The devices that steps may use."""
 
     names: list[str] = Field(
         default_factory=list, description="Torch device names; empty: every CUDA device, else CPU."
     )
+    per_checkpoint: int = Field(1, ge=1, description="Devices of a group, over which a checkpoint is spread.")
 
     def available(self) -> list[str]:
         """Return the names of the devices, in order.
@@ -48,25 +75,48 @@ class Devices(ConfigurableResource):  # type: ignore[type-arg]
                 )
         return self.names or found or ["cpu"]
 
-    @contextmanager
-    def lease(self) -> "Iterator[torch.device]":
-        """Wait for a free device and own it inside the `with` block."""
-        import torch
+    def groups(self) -> list[DeviceGroup]:
+        """Return the devices in groups of `per_checkpoint`, in order; those too few for another group are left out.
 
-        locks = {name: machine_lock(f"device-{name.replace(':', '-')}") for name in self.available()}
+        Raises:
+            SettingsError: as `available`; or there is no whole group, or a device of one of several is not CUDA's.
+        """
+        names, size = self.available(), self.per_checkpoint
+        others = [name for name in names if not name.startswith("cuda")]
+        if size > 1 and others:
+            raise SettingsError(
+                f"`devices.per_checkpoint` is {size}, but a checkpoint can be spread over CUDA devices only, and {others[0]} "
+                "is none; set it to 1, or name CUDA devices in `devices.devices`"
+            )
+        if size > len(names):
+            raise SettingsError(
+                f"`devices.per_checkpoint` is {size}, more than there are devices ({', '.join(names)}); lower it, or name "
+                "more in `devices.devices`"
+            )
+        return [DeviceGroup.of(*names[i : i + size]) for i in range(0, len(names) - size + 1, size)]
+
+    @contextmanager
+    def lease(self) -> Iterator[DeviceGroup]:
+        """Wait for a group of devices that are all free, and own it inside the `with` block."""
+        groups = self.groups()
+        locks = {
+            device: machine_lock(f"device-{str(device).replace(':', '-')}")
+            for group in groups
+            for device in group.devices
+        }
         notice = time.monotonic() + _NOTICE_SECONDS
         while True:
-            for name, lock in locks.items():
-                try:
-                    lock.acquire(timeout=_POLL_SECONDS / len(locks))
-                except Timeout:
-                    continue
-                try:
-                    yield torch.device(name)
-                finally:
-                    lock.release()
-                return
+            for group in groups:
+                with ExitStack() as owned:
+                    try:
+                        for device in group.devices:
+                            owned.enter_context(locks[device].acquire(timeout=_POLL_SECONDS / len(groups)))
+                    except Timeout:
+                        continue
+                    yield group
+                    return
             if time.monotonic() >= notice:
                 # Also a sign of life: a run without any is taken for killed.
-                get_dagster_logger().warning(f"waiting for {' or '.join(locks)}, which other processes own")
+                waited_for = " or ".join(str(group) for group in groups)
+                get_dagster_logger().warning(f"waiting for {waited_for}, which other processes own")
                 notice = time.monotonic() + _NOTICE_SECONDS

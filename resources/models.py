@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dagster import ConfigurableResource
 from pydantic import Field
 
 from lorif_assets.errors import CheckpointError
+from resources.device_map import spread_over
+from resources.devices import DeviceGroup
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TOKENIZER_FILES = (
@@ -193,22 +194,23 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
         found[name].check()
         return found[name]
 
-    def load_model(self, files: CheckpointFiles, dtype: str, device: "torch.device") -> "PreTrainedModel":
-        """Return the causal language model in eval mode on a device.
+    def load_model(self, files: CheckpointFiles, dtype: str, devices: DeviceGroup) -> "PreTrainedModel":
+        """Return the causal language model in eval mode, spread over devices where there are several.
 
         Args:
             files: the checkpoint.
             dtype: a torch floating type's name, or `as_saved`.
-            device: where to put it.
+            devices: where to put it; it takes and returns tensors on the first.
 
         Raises:
-            CheckpointError: transformers cannot load it, or weights are missing from its files.
+            CheckpointError: transformers cannot load it, weights are missing from its files, or memory does not suffice.
         """
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+        spread = spread_over(self.skeleton(files, dtype), devices, files.path) if len(devices) > 1 else None
         try:
             model, loading = AutoModelForCausalLM.from_pretrained(
                 files.path,
@@ -217,16 +219,16 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
                 trust_remote_code=self.trust_remote_code,
                 local_files_only=True,
                 output_loading_info=True,
+                device_map=spread,
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise CheckpointError(f"transformers cannot load {files.path}: {error}") from error
-        if loading["missing_keys"]:
-            missing = sorted(loading["missing_keys"])
+        if missing := sorted(loading["missing_keys"]):
             raise CheckpointError(
                 f"{files.path} holds no weight for {missing[0]} ({len(missing)} such), which would be random; is "
                 "config.json that of these weights?"
             )
-        return model.to(device).eval()
+        return (model if spread else model.to(devices.first)).eval()
 
     def load_tokenizer(self, files: CheckpointFiles) -> "PreTrainedTokenizerBase":
         """Return the checkpoint's tokenizer.
@@ -243,16 +245,18 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"transformers cannot load the tokenizer of {files.path}: {error}") from error
 
-    def skeleton(self, files: CheckpointFiles) -> "PreTrainedModel":
+    def skeleton(self, files: CheckpointFiles, dtype: str = "as_saved") -> "PreTrainedModel":
         """Return the model without memory for its weights (meta device): its layers and their shapes."""
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         try:
-            config = AutoConfig.from_pretrained(files.path, local_files_only=True, **options)
+            config = AutoConfig.from_pretrained(
+                files.path, local_files_only=True, trust_remote_code=self.trust_remote_code
+            )
+            config.dtype = config.dtype if dtype == "as_saved" else dtype
             with torch.device("meta"):
-                return AutoModelForCausalLM.from_config(config, **options)
+                return AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"{files.path} is no causal language model that transformers knows: {error}"
@@ -279,8 +283,7 @@ def check_vocabulary(files: CheckpointFiles, model: "PreTrainedModel", tokenizer
 
 
 def _step(name: str) -> int | None:
-    numbers = re.findall(r"\d+", name)
-    return int(numbers[-1]) if numbers else None
+    return int(numbers[-1]) if (numbers := re.findall(r"\d+", name)) else None
 
 
 def _hash_files(files: list[Path]) -> str:

@@ -20,6 +20,7 @@ from lorif_assets.factor_rows import ShardFactors, factor_rows
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import Recipe
 from lorif_assets.settings import BatchSettings
+from resources.devices import DeviceGroup
 
 LENGTHS = (5, 9, 7, 9, 3, 8, 6, 4)
 LIMIT = 20
@@ -40,7 +41,7 @@ def attributed() -> AttributedModel:
         None,  # type: ignore[arg-type]
         [layer_projection(layer, 2, 0) for layer in layers],
         "projection",
-        torch.device("cpu"),
+        DeviceGroup.of("cpu"),
     )
 
 

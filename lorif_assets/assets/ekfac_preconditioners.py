@@ -64,12 +64,12 @@ def ekfac_preconditioners(
         bases = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
         shown = []
         with (
-            devices.lease() as device,
+            devices.lease() as group,
             tracking.materialization(name, "ekfac_preconditioners", tags, settings.recipe.model_dump()) as run,
             Progress(context.log, f"{name} EK-FAC", len(layers), "layers") as progress,
         ):
             for index, (layer, key) in enumerate(layers.items()):
-                fit, row = renew_fisher(lake, record, stored, layer, settings.recipe, device)
+                fit, row = renew_fisher(lake, record, stored, layer, settings.recipe, group.first)
                 whitened = whitened_layer(row, bases[layer])
                 shown.append(whitened)
                 figures = {

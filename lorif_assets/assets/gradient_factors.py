@@ -96,12 +96,12 @@ def gradient_factors(
             continue
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(shards[s] for s in to_do)[:4_000]}
         with (
-            devices.lease() as device,
+            devices.lease() as group,
             tracking.materialization(name, "gradient_factors", tags, settings.recipe.model_dump()) as run,
         ):
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
             frozen = record.frozen
-            bases = {layer: frozen.load(lake, layer, device) for layer in record.layer_shapes} if frozen else {}
+            bases = {layer: frozen.load(lake, layer, group.first) for layer in record.layer_shapes} if frozen else {}
             work = _ShardWork(context.log, settings.recipe, lake, attributed, bases, settings.batch)
             failed: dict[str, Exception] = {}
             for index, (shard, written) in enumerate(overlapped(to_do, work.read, work.compute, work.write)):
@@ -212,7 +212,7 @@ class _ShardWork:
             "mean_loss_per_token": float(
                 np.sum(rows["loss"].to_numpy()) / max(np.sum(rows["n_target_tokens"].to_numpy()), 1)
             ),
-            "device": str(self.attributed.device),
+            "device": str(self.attributed.devices),
             "projection": self.attributed.projection,
             "layers": dg.MetadataValue.table(
                 [dg.TableRecord({"layer": name, "d1": d1, "d2": d2}) for name, (d1, d2) in record.layer_shapes.items()]

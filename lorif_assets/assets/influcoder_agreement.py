@@ -64,15 +64,15 @@ def influcoder_agreement(
         served = stored_encoder(lake, record, chosen, settings.recipe)
         tags = {"dagster.run_id": context.run_id, "dagster.partition": name}
         with (
-            devices.lease() as device,
+            devices.lease() as group,
             tracking.materialization(name, "influcoder_agreement", tags, chosen.model_dump()) as run,
         ):
-            found = _measured(served.load(lake, chosen, device), targets, *targets.of_split(Split.HELD_OUT))
+            found = _measured(served.load(lake, chosen, group.first), targets, *targets.of_split(Split.HELD_OUT))
             rows = [{"encoder": SERVED, "seed": chosen.seed, "training_seconds": served.seconds, **found}]
             for seed in chosen.evaluation_seeds:
                 dealt = targets.dealt_anew(seed)
                 distil, held_out = dealt.of_split(Split.DISTIL), dealt.of_split(Split.HELD_OUT)
-                encoder = load_base(settings, device)
+                encoder = load_base(settings, group.first)
                 control = _measured(encoder, targets, *held_out)
                 started = time.monotonic()
                 train_encoder(encoder, targets, *distil, chosen.distillation(seed))

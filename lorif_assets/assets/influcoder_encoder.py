@@ -63,11 +63,13 @@ def influcoder_encoder(
         before = _encoder_before(name, settings, lake, model_checkpoints) if chosen.warm_start else None
         tags = {"dagster.run_id": context.run_id, "dagster.partition": name}
         with (
-            devices.lease() as device,
+            devices.lease() as group,
             tracking.materialization(name, "influcoder_encoder", tags, chosen.model_dump()) as run,
         ):
             encoder = (
-                before.load(lake, chosen, device).with_heads(chosen.heads) if before else load_base(settings, device)
+                before.load(lake, chosen, group.first).with_heads(chosen.heads)
+                if before
+                else load_base(settings, group.first)
             )
             started = time.monotonic()
             losses = train_encoder(encoder, targets, *targets.of_split(Split.DISTIL), chosen.distillation(chosen.seed))

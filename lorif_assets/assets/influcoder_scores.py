@@ -62,8 +62,8 @@ def influcoder_scores(
         encoder = stored_encoder(lake, record, settings.influcoder, settings.recipe)
         hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
         decode = model_checkpoints.load_tokenizer(model_checkpoints.get(name)).decode
-        with devices.lease() as device:
-            model = encoder.load(lake, settings.influcoder, device)
+        with devices.lease() as group:
+            model = encoder.load(lake, settings.influcoder, group.first)
             for query_set, key in query_sets.items():
                 queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
                 if queries.is_empty():

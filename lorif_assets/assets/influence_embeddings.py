@@ -60,8 +60,8 @@ def influence_embeddings(
         record = checkpoint_record(lake, name, settings.recipe)
         encoder = stored_encoder(lake, record, settings.influcoder, settings.recipe)
         decode = model_checkpoints.load_tokenizer(model_checkpoints.get(name)).decode
-        with devices.lease() as device:
-            model = encoder.load(lake, settings.influcoder, device)
+        with devices.lease() as group:
+            model = encoder.load(lake, settings.influcoder, group.first)
             for shard, key in shards.items():
                 rows, embedded = _embedded(lake, encoder, model, shard, decode)
                 lake.replace(INFLUENCE_EMBEDDINGS, {"checkpoint": name, "shard": shard}, rows)

@@ -67,10 +67,10 @@ def influence_targets(
     for name in context.partition_keys:
         tags = {"dagster.run_id": context.run_id, "dagster.partition": name}
         with (
-            devices.lease() as device,
+            devices.lease() as group,
             tracking.materialization(name, "influence_targets", tags, chosen.model_dump()) as run,
         ):
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
             drawn = draw_sample(lake, chosen, attributed.tokenizer.decode)
             sampled, examples = _usable(attributed, drawn)
             n_anchors = sum(one.role is Role.ANCHOR for one in sampled)

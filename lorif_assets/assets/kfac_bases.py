@@ -71,11 +71,11 @@ def kfac_bases(
             tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
             n_sampled = settings.recipe.kfac_examples
             with (
-                devices.lease() as device,
+                devices.lease() as group,
                 tracking.materialization(name, "kfac_bases", tags, settings.recipe.model_dump()) as run,
                 Progress(context.log, f"{name} K-FAC bases", n_sampled, "examples") as progress,
             ):
-                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
                 fit = fit_bases(lake, attributed, settings.batch, progress)
                 if run:
                     run.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})

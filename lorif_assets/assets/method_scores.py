@@ -47,8 +47,8 @@ def method_scores(
         missing = {query_set: _missing(lake, name, query_set, versions[query_set]) for query_set in query_sets}
         figures: dict[str, Any] = {"left_as_they_are": _left(versions, missing)}
         if any(missing.values()):
-            with devices.lease() as device:
-                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+            with devices.lease() as group:
+                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
                 incomplete = [name for name in query_sets if missing[name]]
                 inputs = MethodInputs.load(settings, lake, model_checkpoints, attributed, incomplete)
                 figures |= {"queries": len(inputs.queries.ids), "examples": len(inputs.examples.ids)}

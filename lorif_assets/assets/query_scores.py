@@ -64,10 +64,10 @@ def query_scores(
         together = attributions_together(settings, lake, record)
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(query_sets.values())[:4_000]}
         with (
-            devices.lease() as device,
+            devices.lease() as group,
             tracking.materialization(name, "query_scores", tags, settings.recipe.model_dump()) as run,
         ):
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
             scoring = CheckpointScoring(context.log, settings, lake, model_checkpoints, attributed, together)
             asked: dict[str, ReadQuerySet] = {}
             failed: dict[str, LorifError] = {}

@@ -79,9 +79,9 @@ def recall_curves(
         preconditioners = stored_preconditioners(lake, record, settings.recipe, stored)
         layers, n = list(record.layer_shapes), stored.n_examples
         bytes_full_scan = scan_bytes(lake, stored.files, layers)
-        with devices.lease() as device:
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
-            model = encoder.load(lake, settings.influcoder, device)
+        with devices.lease() as group:
+            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
+            model = encoder.load(lake, settings.influcoder, group.first)
             for query_set, key in query_sets.items():
                 queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
                 tokenized = attributed.tokenized(queries.to_arrow(), id_column="query_id").examples
@@ -91,7 +91,7 @@ def recall_curves(
                 texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in tokenized]
                 ready = preconditioned_queries(attributed, tokenized, preconditioners, lake, settings.batch)
                 started = time.monotonic()
-                blocks = stored.blocks(lake, layers, settings.batch.scan_rows, device)
+                blocks = stored.blocks(lake, layers, settings.batch.scan_rows, group.first)
                 exact = torch.cat([block_scores(ready.by_layer, block).cpu() for block in blocks], dim=1)
                 seconds_full_scan = time.monotonic() - started
                 started = time.monotonic()
@@ -101,7 +101,7 @@ def recall_curves(
                 for candidates in sorted({max(1, round(share * n)) for share in _SHARES}):
                     started = time.monotonic()
                     positions = likely_proponents(similarities, candidates)
-                    _, bytes_read = exact_scores(lake, stored, ready, positions, device)
+                    _, bytes_read = exact_scores(lake, stored, ready, positions, group.first)
                     seconds = seconds_recall + time.monotonic() - started
                     rows += [
                         {

@@ -59,9 +59,9 @@ def removal_losses(
             stored = stored_removal_versions(lake, name, query_set)
             missing = {r: wanted[r.name] for r in removals if stored.get(r.name) != wanted[r.name]}
             figures: dict[str, Any] = {"models_left_as_they_are": len(removals) - len(missing)}
-            with devices.lease() as device:
+            with devices.lease() as group:
                 for removal, losses in retrain_without(
-                    settings, lake, name, query_set, scored, missing, model_checkpoints, device
+                    settings, lake, name, query_set, scored, missing, model_checkpoints, group
                 ):
                     mean = float(losses["loss"].sum()) / float(losses["n_target_tokens"].sum())
                     context.log.info(f"{key}: {removal.name} retrained, loss per token {mean:.3f}")

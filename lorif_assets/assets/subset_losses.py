@@ -46,12 +46,12 @@ def subset_losses(
     """
     commits = PartitionCommits(context)
     truth_source, query_sets = subset_truth(settings, lake), evaluated_query_sets(settings, lake)
-    with devices.lease() as device:
+    with devices.lease() as group:
         for subset in context.partition_keys:
             figures: dict[str, Any] = {"examples": len(truth_source.members(subset)), "seeds": len(truth_source.seeds)}
             unfinished = truth_source.unfinished_seeds(subset, query_sets)
             for seed in unfinished:
-                losses = truth_source.compute(subset, seed, query_sets, model_checkpoints, device)
+                losses = truth_source.compute(subset, seed, query_sets, model_checkpoints, group)
                 figures[f"mean_loss_seed_{seed}"] = float(losses["loss"].to_numpy().mean())
                 if (seconds := losses["seconds"][0]) is not None:
                     context.log.info(f"{subset} seed {seed}: retrained in {seconds:.0f} s")

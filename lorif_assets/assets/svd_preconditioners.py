@@ -67,7 +67,7 @@ def svd_preconditioners(
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
         spectra = []
         with (
-            devices.lease() as device,
+            devices.lease() as group,
             tracking.materialization(name, "svd_preconditioners", tags, settings.recipe.model_dump()) as run,
             Progress(context.log, f"{name} curvature", stored.n_examples * len(layers), "examples") as progress,
         ):
@@ -79,7 +79,7 @@ def svd_preconditioners(
                     layer,
                     settings.recipe,
                     rows=settings.batch.scan_rows,
-                    device=device,
+                    device=group.first,
                     refine_below=settings.curvature.refine_below,
                     refine=config.refine,
                 )

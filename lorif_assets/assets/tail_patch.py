@@ -51,8 +51,8 @@ def tail_patch(
         record = checkpoint_record(lake, name, settings.recipe)
         for query_set, key in query_sets.items():
             scored = read_evaluated_scores(lake, name, query_set, method_versions(settings, lake, record, query_set))
-            with devices.lease() as device:
-                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device)
+            with devices.lease() as group:
+                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
                 inputs = MethodInputs.load(settings, lake, model_checkpoints, attributed, [query_set])
                 rows = [scored.query_ids.index(query_id) for query_id in inputs.queries.ids]
                 first = {

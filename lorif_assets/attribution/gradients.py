@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -76,7 +77,8 @@ class GradientCollector:
 
     Used as a context manager: inside it the model is in eval mode and frozen; on leaving, hooks are removed and the
     model's own flags come back. Results do not depend on batch size, order or padding beyond floating point.
-    Projections and products are in FP32 (FP64 for an FP64 model), whatever the model's type.
+    Projections and products are in FP32 (FP64 for an FP64 model), whatever the model's type. Where layers lie on several
+    devices, each is projected on its own; what is handed on is on the batch's.
 
     Raises:
         LayerError: a projection names a module that the model does not have, or has in other widths.
@@ -109,6 +111,8 @@ class GradientCollector:
         self._handles: list[RemovableHandle] = []
         self._trainable: list[nn.Parameter] = []
         self._in_training: list[nn.Module] = []
+        # Autograd runs a thread per device; whoever takes gradients is called by one at a time.
+        self._turn = Lock()
 
     def __enter__(self) -> Self:
         # First of all: on a model without input embeddings it raises, and __exit__ would not be called.
@@ -161,6 +165,7 @@ class GradientCollector:
         """
 
         n, tokens = batch.input_ids.shape
+        device = batch.input_ids.device
         projections = {projection.layer.name: projection for _, projection in self._layers}
         orders = {name: cheapest_order(projection, tokens) for name, projection in projections.items()}
 
@@ -169,7 +174,8 @@ class GradientCollector:
             step = max(1, max_numbers // (projection.d1 * projection.d2))
             for start in range(0, n, step):
                 rows = slice(start, min(start + step, n))
-                sink(layer, rows, contracted_gradients(calls, rows, projection, orders[layer], max_numbers))
+                found = contracted_gradients(calls, rows, projection, orders[layer], max_numbers)
+                sink(layer, rows, found.to(device))
 
         return self._run(batch, observer, orders)
 
@@ -191,7 +197,12 @@ class GradientCollector:
         Raises:
             LayerError: as `collect`.
         """
-        return self._run(batch, observer, {}, labels_of_the_model)
+        device = batch.input_ids.device
+
+        def on_one_device(layer: str, calls: TokenCalls) -> None:
+            observer(layer, [(x.to(device), dy.to(device)) for x, dy in calls])
+
+        return self._run(batch, on_one_device, {}, labels_of_the_model)
 
     def _run(
         self,
@@ -230,7 +241,7 @@ class GradientCollector:
                 f"layer {missing[0]!r} got no gradient ({len(missing)} such): the forward pass does not call it, or "
                 "the loss does not depend on it. Take it out with `recipe.exclude_layers`"
             )
-        return losses
+        return losses.to(batch.input_ids.device)
 
     def _forward_hook(self, projection: LayerProjection) -> Any:
         name = projection.layer.name
@@ -239,7 +250,8 @@ class GradientCollector:
             if not output.requires_grad:
                 return
             order = self._orders.get(name, BY_TOKEN)
-            x = self._per_example(inputs[0].detach(), projection)
+            # A layer that was put on another device takes its input there itself, after this hook has seen it.
+            x = self._per_example(inputs[0].detach(), projection).to(output.device)
             if order.inputs and projection.p_in is not None:
                 kept_input = product(x.to(_compute_dtype(x)), projection.p_in)
             else:
@@ -251,10 +263,11 @@ class GradientCollector:
                 dy = self._per_example(dy, projection)
                 dy = dy.to(_compute_dtype(dy))
                 kept = dy if projection.p_out is None or not order.outputs else product(dy, projection.p_out)
-                self._calls.setdefault(name, []).append((kept_input, kept))
-                self._open_calls[name] -= 1
-                if not self._open_calls[name]:
-                    self._show(name)
+                with self._turn:
+                    self._calls.setdefault(name, []).append((kept_input, kept))
+                    self._open_calls[name] -= 1
+                    if not self._open_calls[name]:
+                        self._show(name)
 
             output.register_hook(on_output_gradient)
 

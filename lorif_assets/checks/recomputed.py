@@ -123,8 +123,8 @@ def _loaded(
     settings: Settings, lake: Lake, model_checkpoints: Checkpoints, devices: Devices, name: str
 ) -> Iterator[tuple[AttributedModel, StoredFactors]]:
     stored = stored_factors(lake, checkpoint_record(lake, name, settings.recipe), settings.recipe)
-    with devices.lease() as device:
-        yield AttributedModel.load(lake, model_checkpoints, name, settings.recipe, device), stored
+    with devices.lease() as group:
+        yield AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group), stored
 
 
 def _rounding(recipe: Recipe) -> float:

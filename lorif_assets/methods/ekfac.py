@@ -40,8 +40,14 @@ def ekfac_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     Factors are fitted to all training examples; damping is kronfluence's rule, 0.1 of a layer's mean eigenvalue.
 
     Raises:
-        SettingsError: kronfluence is not installed.
+        SettingsError: kronfluence is not installed, or the checkpoint is spread over devices.
     """
+    if len(inputs.attributed.devices) > 1:
+        raise SettingsError(
+            f"the method `ekfac` of `evaluation.methods` needs the whole checkpoint on one device, but it is spread over "
+            f"{inputs.attributed.devices}; take `ekfac` out of `evaluation.methods` and `evaluation.removal_methods`, or set "
+            "`devices.per_checkpoint = 1`"
+        )
     require_kronfluence()
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.arguments import FactorArguments, ScoreArguments

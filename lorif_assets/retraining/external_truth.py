@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -15,11 +14,9 @@ from lorif_assets.retraining.subset_names import LOSSES_FILE, MEMBERS_FILE
 from lorif_assets.retraining.subset_retraining import SubsetRetraining
 from lorif_assets.retraining.subset_truth import SubsetTruth
 from lorif_assets.settings import Settings
+from resources.devices import DeviceGroup
 from resources.lake import Lake
 from resources.models import Checkpoints
-
-if TYPE_CHECKING:
-    import torch
 
 
 def subset_truth(settings: Settings, lake: Lake) -> SubsetTruth:
@@ -51,14 +48,14 @@ class ExternalTruth(SubsetTruth):
         return {name: content_hash([self._files_hash, subset, seed, hashes[name]]) for name in query_sets}
 
     def compute(
-        self, subset: str, seed: int, query_sets: Sequence[str], models: Checkpoints, device: "torch.device"
+        self, subset: str, seed: int, query_sets: Sequence[str], models: Checkpoints, devices: DeviceGroup
     ) -> pl.DataFrame:
         """Store and return the losses of a subset and seed; nothing is trained.
 
         Raises:
             SourceError: the files have no losses of them for a query set.
         """
-        del models, device
+        del models, devices
         rows = self._losses.filter(pl.col("subset") == subset, pl.col("seed") == str(seed))
         rows = rows.filter(pl.col("query_set").is_in(query_sets))
         missing = sorted(set(query_sets) - set(rows["query_set"].to_list()))

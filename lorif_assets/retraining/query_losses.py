@@ -8,6 +8,7 @@ import polars as pl
 from lorif_assets.attributed_model import tokenized_for
 from lorif_assets.errors import MismatchError
 from lorif_assets.recipe import Recipe
+from resources.devices import DeviceGroup
 from resources.lake import Lake
 from resources.models import CheckpointFiles, Checkpoints, check_vocabulary
 from resources.schemas import QUERY_EXAMPLES
@@ -27,7 +28,7 @@ def query_set_losses(
     checkpoint: CheckpointFiles,
     recipe: Recipe,
     batch_tokens: int,
-    device: "torch.device",
+    devices: DeviceGroup,
 ) -> pl.DataFrame:
     """Return each query's loss (query_set, query_id, loss summed over target tokens in nats, n_target_tokens).
 
@@ -37,7 +38,7 @@ def query_set_losses(
         MismatchError: a query set is not in the lake.
         CheckpointError: the checkpoint cannot be loaded.
     """
-    model, tokenizer = models.load_model(checkpoint, recipe.model_dtype, device), models.load_tokenizer(checkpoint)
+    model, tokenizer = models.load_model(checkpoint, recipe.model_dtype, devices), models.load_tokenizer(checkpoint)
     check_vocabulary(checkpoint, model, tokenizer)
     frames = []
     for query_set in query_sets:
@@ -50,7 +51,7 @@ def query_set_losses(
                 {
                     "query_set": [query_set] * len(queries),
                     "query_id": [query.example_id for query in queries],
-                    "loss": example_losses(model, queries, batch_tokens, device).numpy(),
+                    "loss": example_losses(model, queries, batch_tokens, devices.first).numpy(),
                     "n_target_tokens": [query.n_targets for query in queries],
                 },
                 schema_overrides={"n_target_tokens": pl.Int32},

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -15,13 +14,11 @@ from lorif_assets.retraining.query_losses import query_set_losses
 from lorif_assets.retraining.training_recipe import retrained_model, training_recipe
 from lorif_assets.settings import Settings
 from lorif_assets.versions import ledger_version
+from resources.devices import DeviceGroup
 from resources.evaluation_schemas import REMOVAL_LOSSES
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
-
-if TYPE_CHECKING:
-    import torch
 
 NOTHING = "none"
 
@@ -95,7 +92,7 @@ def retrain_without(
     scored: EvaluatedScores,
     versions: Mapping[Removal, str],
     models: Checkpoints,
-    device: "torch.device",
+    devices: DeviceGroup,
 ) -> Iterator[tuple[Removal, pl.DataFrame]]:
     """Retrain one model after the other, and store each one's losses as soon as they are there; yields them."""
     examples = lake.read(TRAINING_EXAMPLES).sort("shard", "row")
@@ -108,7 +105,7 @@ def retrain_without(
         kept = examples.filter(~pl.col("example_id").is_in(removed)).to_arrow()
         model = retrained_model(settings.evaluation, kept, removal.seed, folder, version)
         losses = query_set_losses(
-            lake, [query_set], models, model.checkpoint, settings.recipe, settings.batch.tokens, device
+            lake, [query_set], models, model.checkpoint, settings.recipe, settings.batch.tokens, devices
         )
         partition = {"checkpoint": checkpoint, "query_set": query_set, "removal": removal.name}
         constants = {

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -17,11 +16,9 @@ from lorif_assets.retraining.subset_names import subset_number
 from lorif_assets.retraining.subset_truth import SubsetTruth
 from lorif_assets.retraining.training_recipe import retrained_model, training_recipe
 from lorif_assets.versions import ledger_version
+from resources.devices import DeviceGroup
 from resources.models import Checkpoints
 from resources.schemas import TRAINING_EXAMPLES
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class SubsetRetraining(SubsetTruth):
         return {name: content_hash([model, hashes[name], recipe.model_dtype, recipe.max_length]) for name in query_sets}
 
     def compute(
-        self, subset: str, seed: int, query_sets: Sequence[str], models: Checkpoints, device: "torch.device"
+        self, subset: str, seed: int, query_sets: Sequence[str], models: Checkpoints, devices: DeviceGroup
     ) -> pl.DataFrame:
         """Retrain one model, unless a kept one will do, and store and return the losses of all query sets under it."""
         members = self.members(subset)
@@ -79,7 +76,7 @@ class SubsetRetraining(SubsetTruth):
             self.settings.evaluation, examples.to_arrow(), seed, folder, self.model_version(subset, seed)
         )
         losses = query_set_losses(
-            self.lake, query_sets, models, model.checkpoint, self.settings.recipe, self.settings.batch.tokens, device
+            self.lake, query_sets, models, model.checkpoint, self.settings.recipe, self.settings.batch.tokens, devices
         )
         losses = self._store(subset, seed, members, losses.with_columns(seconds=pl.lit(model.seconds)))
         if not self.settings.evaluation.keep_models:

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -13,13 +12,11 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.recipe import content_hash
 from lorif_assets.retraining.subset_names import subsets
 from lorif_assets.settings import Settings
+from resources.devices import DeviceGroup
 from resources.evaluation_schemas import SUBSET_LOSSES, SUBSETS
 from resources.lake import Lake
 from resources.models import Checkpoints
 from resources.schemas import QUERY_EXAMPLES
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class SubsetTruth(ABC):
 
     @abstractmethod
     def compute(
-        self, subset: str, seed: int, query_sets: Sequence[str], models: Checkpoints, device: "torch.device"
+        self, subset: str, seed: int, query_sets: Sequence[str], models: Checkpoints, devices: DeviceGroup
     ) -> pl.DataFrame:
         """Store and return the losses of all query sets under one model."""
 

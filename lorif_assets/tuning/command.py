@@ -33,8 +33,8 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
 
     resources = project_resources(load_settings())
     settings, lake, models = resources["settings"], resources["lake"], resources["model_checkpoints"]
-    with resources["devices"].lease() as device:
-        attributed = AttributedModel.load(lake, models, newest_attributed(resources), settings.recipe, device)
+    with resources["devices"].lease() as group:
+        attributed = AttributedModel.load(lake, models, newest_attributed(resources), settings.recipe, group)
         allowed = budget or stored_bytes_per_example(attributed.record, settings.recipe)
         inputs = MethodInputs.load(settings, lake, models, attributed, evaluated_query_sets(settings, lake))
         advice = advise(inputs, allowed, minutes, most_examples)

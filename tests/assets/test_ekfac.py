@@ -19,6 +19,7 @@ from lorif_assets.attribution.projection import layer_projection
 from lorif_assets.discovery import discover
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.withdrawal import removed_shards, withdraw
+from resources.devices import DeviceGroup
 from resources.schemas import EKFAC_PRECONDITIONERS, GRADIENT_FACTORS, KFAC_BASES, QUERY_SCORES, REJECTED, REPORTS
 from resources.table_schema import TableSchema
 from tests.attribution.references import Example, autograd_gradients, relative_error, token_covariances
@@ -118,7 +119,7 @@ def test_narrow_layers_stay_whole_where_a_largest_width_is_set(project: TinyProj
         row["layer"]: (row["d1"], row["d2"]) for row in bounded.table(KFAC_BASES, checkpoint=CHECKPOINT).to_dicts()
     }
     attributed = AttributedModel.load(
-        bounded.lake, bounded.resources["model_checkpoints"], CHECKPOINT, bounded.settings.recipe, torch.device("cpu")
+        bounded.lake, bounded.resources["model_checkpoints"], CHECKPOINT, bounded.settings.recipe, DeviceGroup.of("cpu")
     )
     assert {p.layer.name: (min(p.layer.d_in, 40), min(p.layer.d_out, 40)) for p in attributed.projections} == shapes
     assert any(p.p_in is None and p.p_out is not None for p in attributed.projections)

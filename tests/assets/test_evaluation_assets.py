@@ -15,6 +15,7 @@ from lorif_assets.materialization import bring_up_to_date
 from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
 from lorif_assets.methods.names import MethodName
 from lorif_assets.retraining.removal import planned_removals, removal_versions
+from resources.devices import DeviceGroup
 from resources.evaluation_schemas import (
     EVALUATED_SCORES,
     EVALUATION_FIGURES,
@@ -183,7 +184,7 @@ def test_gradient_methods_agree_with_gradients_taken_one_by_one(evaluated):
 
     project, scored = evaluated.project, matrices(evaluated)
     models = project.resources["model_checkpoints"]
-    attributed = AttributedModel.load(project.lake, models, NEWEST, project.settings.recipe, torch.device("cpu"))
+    attributed = AttributedModel.load(project.lake, models, NEWEST, project.settings.recipe, DeviceGroup.of("cpu"))
     inputs = MethodInputs.load(project.settings, project.lake, models, attributed, [QUERY_SET])
 
     def flat(examples):

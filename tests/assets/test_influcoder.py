@@ -14,6 +14,7 @@ from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from lorif_assets.re_attribution import ready_partitions
 from lorif_assets.withdrawal import withdraw
+from resources.devices import DeviceGroup
 from resources.influcoder_schemas import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,
@@ -279,7 +280,6 @@ def test_the_teacher_lorif_ranks_the_pool_for_every_anchor(project: TinyProject)
 
 
 def test_with_heads_queries_and_examples_are_embedded_apart_everywhere(project: TinyProject) -> None:
-    import torch
 
     from lorif_assets.bi_encoder.sampling import Role
     from lorif_assets.bi_encoder.stored import encoder_row
@@ -290,7 +290,7 @@ def test_with_heads_queries_and_examples_are_embedded_apart_everywhere(project: 
     assert set(headed.staleness.influcoder_encoder()) == {FIRST}
     assert headed.update().keys() == GROUP - {"influence_targets"}
     (row,) = headed.table(INFLUCODER_ENCODERS, checkpoint=FIRST).to_dicts()
-    encoder = encoder_row(row).load(headed.lake, headed.settings.influcoder, torch.device("cpu"))
+    encoder = encoder_row(row).load(headed.lake, headed.settings.influcoder, DeviceGroup.of("cpu").first)
     scored = headed.table(INFLUCODER_SCORES, checkpoint=FIRST).row(0, named=True)
     query = headed.table(QUERY_EXAMPLES, query_id=scored["query_id"]).row(0, named=True)
     example = headed.table(TRAINING_EXAMPLES, example_id=scored["example_id"]).row(0, named=True)
@@ -426,14 +426,13 @@ def test_mlflow_has_the_loss_curve_and_the_encoder_as_a_model(project: TinyProje
 
 
 def test_as_a_method_of_the_evaluation_it_scores_every_pair_as_its_table_does(built: TinyProject) -> None:
-    import torch
 
     from lorif_assets.attributed_model import AttributedModel
     from lorif_assets.methods.influcoder import influcoder_scores
     from lorif_assets.methods.inputs import MethodInputs
 
     models = built.resources["model_checkpoints"]
-    attributed = AttributedModel.load(built.lake, models, FIRST, built.settings.recipe, torch.device("cpu"))
+    attributed = AttributedModel.load(built.lake, models, FIRST, built.settings.recipe, DeviceGroup.of("cpu"))
     inputs = MethodInputs.load(built.settings, built.lake, models, attributed, [QUERY_SET])
     scores = influcoder_scores(inputs)["influcoder"].scores
     listed = built.table(INFLUCODER_SCORES, checkpoint=FIRST, query_set=QUERY_SET)

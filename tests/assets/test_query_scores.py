@@ -15,6 +15,7 @@ from lorif_assets.query_scoring import score_queries
 from lorif_assets.settings import BatchSettings
 from lorif_assets.stored_factors import stored_factors
 from lorif_assets.stored_preconditioners import stored_preconditioners
+from resources.devices import DeviceGroup
 from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, REJECTED, SVD_PRECONDITIONERS
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
@@ -258,7 +259,7 @@ def test_factors_of_another_projection_are_refused_naming_both(tiny_project: Tin
     record = checkpoint_record(lake, CHECKPOINT, recipe)
     stored = stored_factors(lake, record, recipe)
     checkpoints = tiny_project.resources["model_checkpoints"]
-    attributed = AttributedModel.load(lake, checkpoints, CHECKPOINT, recipe, torch.device("cpu"))
+    attributed = AttributedModel.load(lake, checkpoints, CHECKPOINT, recipe, DeviceGroup.of("cpu"))
     with (
         Progress(None, "", 36, "examples") as progress,  # type: ignore[arg-type]
         pytest.raises(MismatchError, match=f"have the projection another, the queries {attributed.projection}"),

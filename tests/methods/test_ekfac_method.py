@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from lorif_assets.methods.names import MethodName
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import Recipe
 from lorif_assets.tuning.trials import try_recipes
+from resources.devices import DeviceGroup
 
 NEWEST, QUERY_SET = "step-000200", "questions"
 
@@ -24,7 +26,7 @@ NEWEST, QUERY_SET = "step-000200", "questions"
 def inputs(tiny_project):
     settings, lake = tiny_project.settings, tiny_project.lake
     models = tiny_project.resources["model_checkpoints"]
-    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, torch.device("cpu"))
+    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, DeviceGroup.of("cpu"))
     return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
 
 
@@ -49,6 +51,12 @@ def test_without_the_library_the_error_names_the_extra_and_the_setting(inputs, m
     monkeypatch.setitem(sys.modules, "kronfluence", None)
     with pytest.raises(SettingsError, match=r"`evaluation.methods`.*pip install 'lorif-assets\[ekfac\]'"):
         ekfac_scores(inputs)
+
+
+def test_a_checkpoint_that_is_spread_over_devices_is_refused(inputs):
+    spread = replace(inputs, attributed=replace(inputs.attributed, devices=DeviceGroup.of("cuda:0", "cuda:1")))
+    with pytest.raises(SettingsError, match=r"spread over cuda:0 \+ cuda:1; take `ekfac` out of `evaluation.methods`"):
+        ekfac_scores(spread)
 
 
 def test_it_is_asked_for_by_name_only():

@@ -52,6 +52,57 @@ def test_an_unknown_device_is_named_with_its_setting(
         Devices(names=["cpu", name]).available()
 
 
+@pytest.mark.parametrize(
+    ("gpus", "per_checkpoint", "groups"),
+    [
+        (2, 1, ["cuda:0", "cuda:1"]),
+        (4, 2, ["cuda:0 + cuda:1", "cuda:2 + cuda:3"]),
+        (5, 2, ["cuda:0 + cuda:1", "cuda:2 + cuda:3"]),
+        (3, 3, ["cuda:0 + cuda:1 + cuda:2"]),
+        (0, 1, ["cpu"]),
+    ],
+)
+def test_devices_are_leased_in_groups_of_those_that_follow_each_other(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, per_checkpoint: int, groups: list[str]
+) -> None:
+    with_gpus(monkeypatch, gpus)
+    assert [str(group) for group in Devices(per_checkpoint=per_checkpoint).groups()] == groups
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cuda:0"], r"is 2, more than there are devices \(cuda:0\); lower it, or name more"),
+        (["cpu"], "is 2, but a checkpoint can be spread over CUDA devices only, and cpu is none"),
+        (["cuda:0", "cpu"], "is 2, but a checkpoint can be spread over CUDA devices only, and cpu is none"),
+    ],
+)
+def test_a_group_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, names: list[str], message: str) -> None:
+    with_gpus(monkeypatch, 1)
+    with (
+        pytest.raises(SettingsError, match=f"`devices.per_checkpoint` {message}"),
+        Devices(names=names, per_checkpoint=2).lease(),
+    ):
+        pass
+
+
+def test_a_group_is_owned_as_a_whole_and_given_back_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 4)
+    monkeypatch.setattr("resources.devices._POLL_SECONDS", 0.1)
+    one, pairs = Devices(), Devices(per_checkpoint=2)
+    with Devices(names=["cuda:1"]).lease():
+        # The first pair's first device is free, but not the pair.
+        with pairs.lease() as pair:
+            assert str(pair) == "cuda:2 + cuda:3"
+            assert pair.first == torch.device("cuda:2")
+            with one.lease() as single:
+                assert str(single) == "cuda:0"
+        with Devices(names=["cuda:3"]).lease() as single:
+            assert str(single) == "cuda:3"
+    with pairs.lease() as pair:
+        assert str(pair) == "cuda:0 + cuda:1"
+
+
 def _hold(device: str, events: Any) -> None:
     """Own the device until told otherwise; then say for how long."""
     with Devices(names=[device]).lease():
@@ -72,13 +123,13 @@ def test_a_process_waits_for_the_device_that_another_owns_and_says_so(
     try:
         assert events["owned"].wait(60)
         with Devices(names=["meta", "cpu"]).lease() as free:
-            assert free.type == "meta", "a free device is taken before one that is owned"
+            assert str(free) == "meta", "a free device is taken before one that is owned"
         assert not caplog.records
         started = time.time()
         threading.Timer(0.3, events["release"].set).start()
-        with Devices(names=["cpu"]).lease() as device:
+        with Devices(names=["cpu"]).lease() as group:
             acquired = time.time()
-        assert device.type == "cpu"
+        assert group.first.type == "cpu"
         assert "waiting for cpu, which other processes own" in caplog.text
         assert acquired >= events["released_at"].value > started
     finally:
@@ -90,8 +141,8 @@ def test_an_error_gives_the_device_back() -> None:
     devices = Devices(names=["cpu"])
     with pytest.raises(ZeroDivisionError), devices.lease():
         raise ZeroDivisionError
-    with devices.lease() as device:
-        assert device.type == "cpu"
+    with devices.lease() as group:
+        assert group.first.type == "cpu"
 
 
 def test_locks_are_open_to_every_user_of_the_machine(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorif_assets.errors import CheckpointError
+from resources.devices import DeviceGroup
 from resources.models import CheckpointFiles, Checkpoints, check_vocabulary, vocabulary_size
 from tests.conftest import CHECKPOINTS, TinyProject
 
-CPU = torch.device("cpu")
+CPU = DeviceGroup.of("cpu")
 
 
 @pytest.fixture
@@ -162,6 +164,51 @@ def test_a_checkpoint_loads_in_eval_mode_and_the_wanted_type(folder: Path, files
     assert {parameter.dtype for parameter in resource.load_model(files, "as_saved", CPU).parameters()} == {
         torch.float32
     }
+
+
+@pytest.fixture
+def two_cpus(monkeypatch: pytest.MonkeyPatch) -> DeviceGroup:
+    """Two names of the CPU: weights and activations take the way that they take over two GPUs."""
+    # Else a weight that is on the CPU is moved there, as it is not on `cpu:0`.
+    monkeypatch.setattr("accelerate.utils.modeling.check_device_same", lambda one, other: one.type == other.type)
+    return DeviceGroup.of("cpu:0", "cpu:1")
+
+
+@pytest.fixture
+def untied(tmp_path: Path) -> CheckpointFiles:
+    """A checkpoint whose head has a weight of its own."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=17, hidden_size=8, intermediate_size=12, num_hidden_layers=4, num_attention_heads=2, dtype="float32"
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "untied")
+    return CheckpointFiles("untied", tmp_path / "untied", None)
+
+
+def test_a_checkpoint_over_two_devices_has_its_blocks_on_both_and_the_same_logits(
+    untied: CheckpointFiles, two_cpus: DeviceGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource, ids = checkpoints(untied.path), torch.tensor([[3, 1, 4, 1, 5]])
+    whole = resource.load_model(untied, "float32", CPU)
+    monkeypatch.setattr("resources.device_map.free_bytes", lambda device: 0.9 * whole.get_memory_footprint())
+    spread = resource.load_model(untied, "float32", two_cpus)
+    assert {str(device) for device in spread.hf_device_map.values()} == {"cpu:0", "cpu:1"}
+    assert not spread.training
+    assert torch.equal(spread(input_ids=ids).logits, whole(input_ids=ids).logits)
+
+
+def test_what_the_devices_do_not_hold_in_the_wanted_type_is_refused_before_it_is_read(
+    untied: CheckpointFiles, two_cpus: DeviceGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = checkpoints(untied.path)
+    size = resource.skeleton(untied, "bfloat16").get_memory_footprint()
+    monkeypatch.setattr("resources.device_map.free_bytes", lambda device: size)
+    loaded = resource.load_model(untied, "bfloat16", two_cpus)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+    (untied.path / "model.safetensors").unlink()
+    for dtype in ("float32", "as_saved"):
+        with pytest.raises(CheckpointError, match="GiB of weights"):
+            resource.load_model(untied, dtype, two_cpus)
 
 
 def test_damaged_weights_are_an_error_that_names_the_checkpoint(folder: Path, files: CheckpointFiles) -> None:

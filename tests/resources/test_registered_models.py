@@ -11,6 +11,7 @@ import pytest
 from lorif_assets.errors import CheckpointError, SettingsError
 from lorif_assets.project_resources import project_resources
 from lorif_assets.settings import CheckpointSettings, Settings, load_settings
+from resources.devices import DeviceGroup
 from resources.models import CheckpointFiles
 from resources.registered_models import RegisteredCheckpoints
 from resources.schemas import QUERY_SCORES
@@ -181,7 +182,7 @@ def test_what_mlflows_transformers_flavour_saves_is_loaded(registry: Registry) -
     )
     registry.register(saved)
     checkpoints = registry.checkpoints()
-    loaded = checkpoints.load_model(checkpoints.get(f"{registry.model}:1"), "float32", torch.device("cpu"))
+    loaded = checkpoints.load_model(checkpoints.get(f"{registry.model}:1"), "float32", DeviceGroup.of("cpu"))
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
 

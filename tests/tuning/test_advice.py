@@ -3,7 +3,6 @@ import logging
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from lorif_assets.attributed_model import AttributedModel
@@ -17,6 +16,7 @@ from lorif_assets.tuning.advice import advise, pareto, store_trials
 from lorif_assets.tuning.candidates import candidates, differing_fields, patterns_with_head
 from lorif_assets.tuning.command import tune_recipe, write_recipe
 from lorif_assets.tuning.trials import try_recipes
+from resources.devices import DeviceGroup
 from resources.evaluation_schemas import RECIPE_TRIALS
 
 NEWEST, QUERY_SET = "step-000200", "questions"
@@ -39,7 +39,7 @@ def few_candidates(monkeypatch):
 def inputs_of(project):
     settings, lake = project.settings, project.lake
     models = project.resources["model_checkpoints"]
-    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, torch.device("cpu"))
+    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, DeviceGroup.of("cpu"))
     return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
 
 
