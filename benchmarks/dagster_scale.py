@@ -1,4 +1,4 @@
-"""Ten thousand partitions of gradient factors: what a look at them costs the sensors and `lorif status`, and a run Dagster.
+"""Ten thousand partitions of gradient factors: what looks at them cost the sensors and `lorif status`, and runs the daemon.
 
 The project of `dagster_project`, whose tables say that all factors are there. Factors of random numbers are written as
 `copied_shards` says; queries and curvature are not there, so that a look always finds something to launch. Figures are medians
