@@ -26,8 +26,8 @@ IN_FLIGHT = [
 
 
 MOST_PARTITIONS = 1_000
-"""Of one run that the sensor launches. Dagster stores an event of each before a run begins, some 10 ms on SQLite, and the
-daemon looks at nothing else meanwhile."""
+"""Of one run that the sensor launches. Dagster stores an event of each before a run begins, some 10 ms on SQLite, and its
+daemon evaluates no sensor meanwhile."""
 
 
 @dataclass(frozen=True)
