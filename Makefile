@@ -39,6 +39,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/update_against_rebuild.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/dagster_scale.py
+	$(BIN)/python benchmarks/dagster_ui.py
 	$(BIN)/python benchmarks/plots.py
 
 ## bench-peers: beside bergson, dattri's LoGRA and kronfluence, which are installed first (4 GB in benchmarks/.peers)

@@ -15,6 +15,7 @@ from lorif_assets.unrecorded_partitions import unrecorded
 from lorif_assets.vacuum import delete, superseded_files
 from lorif_assets.withdrawal import removed_shards, withdraw
 from resources.lake import Lake
+from resources.lake_snapshot import LakeSnapshot
 from resources.models import Checkpoints
 
 # One job for each asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process:
@@ -129,12 +130,13 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Launches what is out of date, each asset when its inputs are true, at most one run per asset and checkpoint."""
         try:
-            found = discover(settings, model_checkpoints, lake)
+            seen = LakeSnapshot.of(lake)
+            found = discover(settings, model_checkpoints, seen)
             register(context.instance, found)
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
-            if settings.automation.on_removed == "withdraw" and removed_shards(lake, found):
+            if settings.automation.on_removed == "withdraw" and removed_shards(seen, found):
                 return dg.SkipReason("shards are to be withdrawn first")
-            staleness = Staleness(settings, lake, model_checkpoints, found)
+            staleness = Staleness(settings, seen, model_checkpoints, found)
             ready = dict(ready_partitions(staleness))
             if not any(ready.values()):
                 # Nothing is out of date: what is left is to record what was stored.

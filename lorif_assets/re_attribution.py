@@ -1,5 +1,6 @@
 """What to run next so that everything active becomes true again: decided from the lake's state, not from events."""
 
+import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ IN_FLIGHT = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
+
+
+MOST_PARTITIONS = 1_000
+"""Of one run that the sensor launches. Dagster stores an event of each before a run begins, some 10 ms on SQLite, and its
+daemon evaluates no sensor meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ def work_to_do(
     definitions = {asset.key.to_user_string(): asset for asset in assets}
     busy = {run.tags[GROUP_TAG] for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT)) if GROUP_TAG in run.tags}
     for name, stale in ready:
-        for stretch in stretches(definitions[name], stale, instance):
+        for stretch in stretches(definitions[name], stale, instance, most=MOST_PARTITIONS):
             work = _work(name, stretch, stale)
             if work.group in busy or not _may_try(instance, work, automation):
                 continue
@@ -161,9 +167,9 @@ def work_to_do(
 
 
 def stretches(
-    asset: dg.AssetsDefinition, stale: Collection[str], instance: dg.DagsterInstance
+    asset: dg.AssetsDefinition, stale: Collection[str], instance: dg.DagsterInstance, *, most: int = sys.maxsize
 ) -> Iterator[Sequence[str]]:
-    """Cut stale partitions into runs: neighbours of one checkpoint where the asset takes many, else single ones."""
+    """Cut stale partitions into runs: neighbours of one checkpoint, at most so many, or one where the asset takes no more."""
     definition = asset.partitions_def
     if definition is None:
         raise TypeError(f"{asset.key.to_user_string()} has no partitions")
@@ -175,7 +181,7 @@ def stretches(
     stretch: list[str] = []
     for key in definition.get_partition_keys(dynamic_partitions_store=instance):
         # A range of two dimensions is a rectangle: one that stays within a checkpoint is what it seems.
-        if stretch and (key not in stale or _checkpoint(key) != _checkpoint(stretch[-1])):
+        if stretch and (key not in stale or len(stretch) == most or _checkpoint(key) != _checkpoint(stretch[-1])):
             yield stretch
             stretch = []
         if key in stale:

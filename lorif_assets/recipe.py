@@ -287,7 +287,10 @@ class Recipe(BaseModel):
         return content_hash(self.model_dump(mode="json", include=set(fields)))
 
 
+# One for all: making it takes as long as a hash, of which a look at many shards needs two for each.
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
 def content_hash(content: object) -> str:
     """Return the hash of anything that JSON can hold; the order of keys does not matter."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return blake2b(text.encode(), digest_size=16).hexdigest()
+    return blake2b(_CANONICAL.encode(content).encode(), digest_size=16).hexdigest()

@@ -11,13 +11,15 @@ from lorif_assets.project_resources import project_resources
 from lorif_assets.settings import load_settings
 from lorif_assets.stale_partitions import MISSING, StalePartitions
 from lorif_assets.staleness import Staleness
+from resources.lake_snapshot import LakeSnapshot
 
 
 def show_status(console: Console) -> None:
     """Print one line per asset, and below it the stale partitions by reason."""
     resources = project_resources(load_settings())
-    found = discover(resources["settings"], resources["model_checkpoints"], resources["lake"])
-    staleness = Staleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
+    seen = LakeSnapshot.of(resources["lake"])
+    found = discover(resources["settings"], resources["model_checkpoints"], seen)
+    staleness = Staleness(resources["settings"], seen, resources["model_checkpoints"], found)
     table = Table(
         title=f"active checkpoints: {', '.join(staleness.active_checkpoints) or 'none'}", title_justify="left"
     )

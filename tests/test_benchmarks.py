@@ -14,6 +14,7 @@ SMALLEST = {
     "scan_rate": "--examples 64 --shards 2 --width 16 --repeats 1",
     "update_against_rebuild": "--examples 400 --shards 100 --d1 8 --d2 8 --r 4 --repeats 1",
     "dagster_scale": "--shards 20 --repeats 1",
+    "dagster_ui": "--shards 20 --repeats 1",
     "bytes_on_disk": "--blocks 1 --width 64 --examples 64",
     "scale": "--examples 400 --shards 8 --width 16 --examples-in-shards 100 --most-shards 10",
 }

@@ -15,6 +15,7 @@ from lorif_assets.re_attribution import (
     RANGE_START_TAG,
     Work,
     ready_partitions,
+    stretches,
     work_to_do,
 )
 from lorif_assets.settings import AutomationSettings
@@ -72,6 +73,16 @@ def test_a_new_query_set_asks_for_its_scores_alone(private_project: TinyProject)
     (source.with_name("more.jsonl")).write_text(source.read_text())
     private_project.run("query_examples", "more")
     assert ready(private_project) == {"query_scores": {f"{name}|more" for name in CHECKPOINTS}}
+
+
+def test_a_run_takes_so_many_partitions_and_the_next_one_the_rest(tiny_project: TinyProject) -> None:
+    tiny_project.register_partitions()
+    (asset,) = [asset for asset in ASSETS if asset.key.to_user_string() == "gradient_factors"]
+    stale = {f"{name}|{shard}" for name in CHECKPOINTS for shard in SHARDS}
+    whole = list(stretches(asset, stale, tiny_project.instance))
+    cut = list(stretches(asset, stale, tiny_project.instance, most=len(SHARDS) - 1))
+    assert [list(shards) for shards in whole] == [cut[k] + cut[k + 1] for k in range(0, len(cut), 2)]
+    assert {len(shards) for shards in cut} == {len(SHARDS) - 1, 1}
 
 
 def test_neighbouring_partitions_of_a_checkpoint_are_one_run(private_project: TinyProject) -> None:
