@@ -1,15 +1,18 @@
 """Stage 1 beside its floor: tokens per second of gradient factors, and of the bare model's two passes on the same batches.
 
 The floor is a forward pass and a backward pass of activation gradients alone: weights frozen, input embeddings
-requiring grad, the logits' gradient by its formula, which autograd takes longer for. Then come, each with all before it:
-`hooks` that project every token, `gradients` G in the cheapest order, which projects less, `factorised` ones (whitened before,
-with EK-FAC), and the `whole` of `factor_rows`, which encodes too and makes the rows of the table. The model is of GPT-2's
-shape with random weights, and the examples are random tokens. All run in turn; shares are ratios of CPU seconds, which other
-work on the machine changes little, and ratios of wall seconds stand beside them.
+requiring grad, the logits' gradient by its formula, which autograd takes longer for. The `own floor` is the same with the
+model's linear layers multiplied by the library that the project takes, which on AMD processors is another than torch's. Then
+come, each with all before it: `hooks` that project every token, `gradients` G in the cheapest order, which projects less,
+`factorised` ones (whitened before, with EK-FAC), and the `whole` of `factor_rows`, which takes layers of equal shape together,
+encodes, and makes the rows of the table. The model is of GPT-2's shape with random weights, and the examples are random
+tokens. All run in turn; shares are ratios of CPU seconds, which other work on the machine changes little, and ratios of wall
+seconds stand beside them.
 """
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +25,7 @@ from lorif_assets.attribution.contraction import cheapest_order, multiplications
 from lorif_assets.attribution.kfac import KfacBases
 from lorif_assets.attribution.layers import select_layers
 from lorif_assets.attribution.low_rank import low_rank_factors
+from lorif_assets.attribution.matrix_products import FrozenLinearProducts
 from lorif_assets.attribution.projection import fingerprint, layer_projection, projected_width
 from lorif_assets.attribution.token_losses import losses_with_logit_gradients
 from lorif_assets.corpus.tokenization import TokenizedExample
@@ -33,7 +37,8 @@ from lorif_assets.recipe import Recipe
 from lorif_assets.settings import BatchSettings
 from resources.devices import DeviceGroup
 
-FLOOR, HOOKS, GRADIENTS, FACTORISED, WHOLE = "floor", "hooks", "gradients", "factorised", "whole"
+FLOOR, OWN_FLOOR, HOOKS, GRADIENTS = "floor", "own floor", "hooks", "gradients"
+FACTORISED, WHOLE = "factorised", "whole"
 LOG = logging.getLogger("benchmark")
 
 
@@ -122,11 +127,12 @@ def works(
     ranks = frozen.ranks if frozen else dict.fromkeys(attributed.record.layer_shapes, attributed.recipe.rank)
     batches = [attributed.batch(examples, at) for at in attributed.batches(examples, batch.tokens)]
 
-    def floor() -> None:
+    def floor(products: AbstractContextManager[object]) -> None:
         model = attributed.model.eval().requires_grad_(False)
         for tokens in batches:
             embedded = model.get_input_embeddings()(tokens.input_ids).requires_grad_(True)
-            output = model(inputs_embeds=embedded, attention_mask=tokens.attention_mask.long(), use_cache=False)
+            with products:
+                output = model(inputs_embeds=embedded, attention_mask=tokens.attention_mask.long(), use_cache=False)
             _, gradient = losses_with_logit_gradients(output.logits.detach(), tokens.labels)
             output.logits.backward(gradient)
         synchronise(attributed.device)
@@ -159,7 +165,14 @@ def works(
         with Progress(LOG, "factors", sum(len(example.input_ids) for example in examples), "tok") as progress:
             factor_rows(attributed, examples, bases, batch, progress)
 
-    return {FLOOR: floor, HOOKS: hooks, GRADIENTS: gradients, FACTORISED: factorised, WHOLE: whole}
+    return {
+        FLOOR: lambda: floor(nullcontext()),
+        OWN_FLOOR: lambda: floor(FrozenLinearProducts()),
+        HOOKS: hooks,
+        GRADIENTS: gradients,
+        FACTORISED: factorised,
+        WHOLE: whole,
+    }
 
 
 def synchronise(device: torch.device) -> None:
@@ -196,6 +209,7 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
                     "part": part,
                     "tokens_per_cpu_second": tokens / seconds.cpu,
                     "share_of_floor": taken[FLOOR].cpu / seconds.cpu,
+                    "share_of_own_floor": taken[OWN_FLOOR].cpu / seconds.cpu,
                     "share_of_floor_wall": taken[FLOOR].wall / seconds.wall,
                     "added_to_floor": (seconds.cpu - before.cpu) / taken[FLOOR].cpu,
                     "wall_seconds": seconds.wall,
@@ -205,7 +219,7 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
                     "gradient_flops_of_floor": gradient_flops(attributed, setting.tokens),
                 }
             )
-            before = seconds
+            before = Seconds(0.0, 0.0) if part == FLOOR else seconds
     return rows
 
 
@@ -216,6 +230,7 @@ COLUMNS = {
     "tokens per CPU s": "{tokens_per_cpu_second:,.0f}",
     "of the floor's rate": "{share_of_floor:.2f}",
     "by the clock": "{share_of_floor_wall:.2f}",
+    "of the own floor's": "{share_of_own_floor:.2f}",
     "added, in floors": "{added_to_floor:.2f}",
     "flops of gradients, in floors": "{gradient_flops_of_floor:.2f}",
 }

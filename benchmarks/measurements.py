@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 SettingT = TypeVar("SettingT")
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,19 @@ def interleaved(
 
 def _nothing() -> None:
     return None
+
+
+def memory_of_this_process(kind: str) -> int:
+    """Return a kind of memory that Linux tells of a process (`VmHWM`, `RssAnon`), in bytes; 0 on other systems."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:"))
+
+
+def in_a_process(work: Callable[..., ResultT], *arguments: object) -> ResultT:
+    """Return what some work returns in a process of its own."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()
 
 
 def machine() -> dict[str, Any]:

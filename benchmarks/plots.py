@@ -13,7 +13,7 @@ from lorif_assets.report.plots import LIGHT
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = {
-    "floor": "floor",
+    "own floor": "floor with the project's products",
     "hooks": "projections",
     "gradients": "outer products",
     "factorised": "factorising",
@@ -75,7 +75,7 @@ def draw_scale(figure: Figure, result: dict[str, Any]) -> None:
 
 
 def draw_factors(figure: Figure, result: dict[str, Any]) -> None:
-    """Of each recipe, what every part adds to the floor."""
+    """Of each recipe, what every part adds to the floor, in times of the bare model."""
     (axes,) = figure.subplots(1, 1, squeeze=False).flat
     recipes = list(dict.fromkeys(row["recipe"] for row in result["results"]))[::-1]
     start = dict.fromkeys(recipes, 0.0)
@@ -85,14 +85,14 @@ def draw_factors(figure: Figure, result: dict[str, Any]) -> None:
             recipes,
             [added[recipe] for recipe in recipes],
             left=[start[recipe] for recipe in recipes],
-            color=LIGHT.grid if part == "floor" else LIGHT.series[number],
+            color=LIGHT.grid if part == "own floor" else LIGHT.series[number],
             height=0.5,
             label=title,
         )
         start = {recipe: start[recipe] + added[recipe] for recipe in recipes}
-    axes.axvline(1 / 0.8, color=LIGHT.accent, linewidth=1, label="0.80 of the floor's rate")
+    axes.axvline(1 / 0.8, color=LIGHT.accent, linewidth=1, label="0.80 of the bare model's rate")
     axes.legend(fontsize=8, frameon=False, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.15))
-    styled(axes, "gradient factors, CPU time in floors")
+    styled(axes, "gradient factors, CPU time over that of the bare model")
 
 
 DRAWN: dict[str, tuple[Callable[[Figure, dict[str, Any]], None], tuple[float, float]]] = {

@@ -6,21 +6,20 @@ streams them past the queries, keeps the extremes, and reads the names of the li
 largest resident memory, with the pages of mapped files, which the system takes back when it needs them, and without.
 """
 
-import multiprocessing
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from copied_shards import write_shards
-from measurements import markdown_table, report, setting_and_output
-from scan_rate import CPU, KEPT, memory_of_this_process, random_queries, recipe_of
+from measurements import in_a_process, markdown_table, memory_of_this_process, report, setting_and_output
+from scan_rate import CPU, KEPT, random_queries, recipe_of
 from scan_rate import Setting as ScanSetting
 
 from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments, block_scores
 from lorif_assets.query_scoring import listed_positions
+from lorif_assets.read_ahead import read_ahead
 from lorif_assets.stored_factors import stored_factors
 from resources.lake import Lake
 
@@ -58,7 +57,7 @@ def scan(root: str, setting: Setting, shards: int) -> dict[str, Any]:
     stored = replace(found, files=found.files[:shards])
     marks.append(time.process_time())
     extremes, moments, largest = ScoreExtremes.empty(n, KEPT), ScoreMoments.empty(n), 0
-    for block in stored.blocks(lake, list(record.layer_shapes), setting.scan_rows, CPU):
+    for block in read_ahead(stored.blocks(lake, list(record.layer_shapes), setting.scan_rows, CPU)):
         scores = block_scores(queries, block)
         extremes = extremes.update(scores, moments.count)
         moments = moments.update(scores)
@@ -79,18 +78,12 @@ def scan(root: str, setting: Setting, shards: int) -> dict[str, Any]:
     }
 
 
-def in_a_process(root: str, setting: Setting, shards: int) -> dict[str, Any]:
-    """Scan in a process of its own."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(scan, root, setting, shards).result()
-
-
 def measure_examples(setting: Setting) -> list[dict[str, Any]]:
     """Scan an eighth, a quarter, a half and all of the shards."""
     with tempfile.TemporaryDirectory() as folder:
         rows = setting.examples // setting.shards
         write_shards(Lake(root=folder), setting.scan.record, recipe_of(CODEC, RANK), setting.shards, rows, 1)
-        return [in_a_process(folder, setting, setting.shards // part) for part in (8, 4, 2, 1)]
+        return [in_a_process(scan, folder, setting, setting.shards // part) for part in (8, 4, 2, 1)]
 
 
 def measure_shards(setting: Setting) -> list[dict[str, Any]]:
@@ -101,7 +94,7 @@ def measure_shards(setting: Setting) -> list[dict[str, Any]]:
             with tempfile.TemporaryDirectory() as folder:
                 each = setting.examples_in_shards // shards
                 write_shards(Lake(root=folder), setting.scan.record, recipe_of(CODEC, RANK), shards, each, 100)
-                rows.append(in_a_process(folder, setting, shards))
+                rows.append(in_a_process(scan, folder, setting, shards))
     return rows
 
 

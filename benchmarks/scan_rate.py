@@ -6,15 +6,11 @@ it: a `raw` read of the files' bytes; `columns`, the read of the layers' columns
 Shares are ratios of CPU seconds, which other work on the machine changes little; ratios of wall seconds stand beside
 them. `binds` is the part that adds most.
 
-Bytes on disk are those of the files, table overhead included, over those of the codes alone. Memory is that of a process
-that does nothing but scan, at two sizes: the largest resident memory, and the largest without the pages of the mapped
-files, which the system takes back when it needs them.
+Bytes on disk are those of the files, table overhead included, over those of the codes alone.
 """
 
-import multiprocessing
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,26 +114,16 @@ class Scan:
         for block in read_ahead(self._blocks()):
             block_scores(self._queries, block)
 
-    def whole(self) -> int:
-        """Keep extremes and moments of the scores, and return the largest memory seen that is no file's, in bytes."""
+    def whole(self) -> None:
+        """Keep extremes and moments of the scores."""
         extremes, moments = ScoreExtremes.empty(self._n_queries, KEPT), ScoreMoments.empty(self._n_queries)
-        largest = 0
         for block in read_ahead(self._blocks()):
             scores = block_scores(self._queries, block)
             extremes = extremes.update(scores, moments.count)
             moments = moments.update(scores)
-            largest = max(largest, memory_of_this_process("RssAnon"))
-        return largest
 
     def _blocks(self) -> Iterator[dict[str, GradientFactors]]:
         return self._stored.blocks(self._lake, list(self._setting.layer_shapes), self._setting.scan_rows, CPU)
-
-
-def memory_of_this_process(kind: str) -> int:
-    """Return a kind of memory that Linux tells of a process (`VmHWM`, `RssAnon`), in bytes; 0 on other systems."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:"))
 
 
 def binding(taken: dict[str, Seconds]) -> str:
@@ -187,34 +173,6 @@ def measure_scan(setting: Setting, codec: str, c: int) -> list[dict[str, Any]]:
         return rows
 
 
-def measure_memory(setting: Setting, codec: str, c: int, examples: int) -> dict[str, Any]:
-    """Return the memory of a scan of so many examples by a process of its own."""
-    with tempfile.TemporaryDirectory() as folder, _fresh_process() as writer, _fresh_process() as reader:
-        stored = writer.submit(written_factors, folder, setting, recipe_of(codec, c), examples).result()
-        files = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
-        peak, anonymous = reader.submit(scan_memory, folder, stored, setting).result()
-        return {
-            "codec": codec,
-            "c": c,
-            "queries": QUERIES[-1],
-            "examples": examples,
-            "files_mib": files / 2**20,
-            "resident_mib": peak / 2**20,
-            "anonymous_mib": anonymous / 2**20,
-        }
-
-
-def scan_memory(root: str, stored: StoredFactors, setting: Setting) -> tuple[int, int]:
-    """Scan, and return this process's largest resident memory, and the largest that is no file's, in bytes."""
-    torch.set_num_threads(setting.threads)
-    anonymous = Scan(Lake(root=root), stored, setting, QUERIES[-1]).whole()
-    return memory_of_this_process("VmHWM"), anonymous
-
-
-def _fresh_process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
-
-
 COLUMNS = {
     "codec": "{codec}",
     "c": "{c}",
@@ -229,26 +187,12 @@ COLUMNS = {
 }
 
 
-MEMORY_COLUMNS = {
-    "codec": "{codec}",
-    "c": "{c}",
-    "Q": "{queries}",
-    "examples": "{examples:,}",
-    "files, MiB": "{files_mib:,.0f}",
-    "largest resident memory, MiB": "{resident_mib:,.0f}",
-    "without file pages, MiB": "{anonymous_mib:,.0f}",
-}
-
-
 def main() -> None:
     """Run the benchmark, print the tables, and write JSON."""
     setting, output = setting_and_output(Setting, __doc__, "scan_rate")
     torch.set_num_threads(setting.threads)
     rates = [row for codec in CODECS for c in RANKS for row in measure_scan(setting, codec, c)]
-    memory = [measure_memory(setting, "bf16", 1, setting.examples * times) for times in (2, 8)]
-    kinds = ((COLUMNS, rates), (MEMORY_COLUMNS, memory))
-    tables = "\n\n".join(markdown_table(columns, rows) for columns, rows in kinds)
-    report(output, setting, {"rates": rates, "memory": memory}, tables)
+    report(output, setting, rates, markdown_table(COLUMNS, rates))
 
 
 if __name__ == "__main__":

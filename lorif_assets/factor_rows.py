@@ -59,7 +59,7 @@ def factor_rows(
     """
     import torch
 
-    factors = _EncodedFactors(attributed, len(examples), bases)
+    factors = _EncodedFactors(attributed, len(examples), bases, batch.gradient_numbers)
     losses, finite = torch.empty(len(examples)), torch.zeros(len(examples), dtype=torch.bool)
     with attributed.collector() as collector:
 
@@ -107,17 +107,28 @@ def factor_rows(
     return ShardFactors(table, not_finite, factors.squares, batch_tokens)
 
 
+@dataclass(frozen=True)
+class _Gradients:
+    """Gradients [n, d1, d2] of some rows of a batch in one layer."""
+
+    layer: str
+    rows: slice
+    gradients: "torch.Tensor"
+
+
 class _EncodedFactors:
     """Factors of a shard's examples as bytes, filled in batch by batch, layer by layer."""
 
-    def __init__(self, attributed: "AttributedModel", n_examples: int, bases: "Mapping[str, KfacBases]") -> None:
+    def __init__(
+        self, attributed: "AttributedModel", n_examples: int, bases: "Mapping[str, KfacBases]", max_numbers: int
+    ) -> None:
         import torch
 
         from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
 
         record, recipe = attributed.record, attributed.recipe
         self._codec = FactorCodec(recipe.factor_dtype)
-        self._bases = bases
+        self._bases, self._max_numbers = bases, max_numbers
         self._ranks = record.frozen.ranks if record.frozen else dict.fromkeys(record.layer_shapes, recipe.rank)
         self._widths = {
             layer: factor_bytes(self._codec, d1, d2, self._ranks[layer])
@@ -133,16 +144,16 @@ class _EncodedFactors:
         self.sound = torch.empty(0, dtype=torch.bool, device=self._device)
         self._squares_of_batch: dict[str, torch.Tensor] = {}
         self._encoded_of_batch: dict[str, torch.Tensor] = {}
+        self._waiting: dict[tuple[int, int, int], list[_Gradients]] = {}
+        self._numbers_waiting = 0
 
     def start_batch(self, n: int) -> "GradientSink":
         """Return the sink of the gradients of n examples; what it makes stays on the device until the batch is finished."""
         import torch
 
-        from lorif_assets.attribution.factor_codec import encode
-        from lorif_assets.attribution.low_rank import low_rank_factors
-
         self.sound = torch.ones(n, dtype=torch.bool, device=self._device)
         self._squares_of_batch = {}
+        self._waiting, self._numbers_waiting = {}, 0
         self._encoded_of_batch = {
             layer: torch.empty(n, width, dtype=torch.uint8, device=self._device)
             for layer, width in self._widths.items()
@@ -157,13 +168,33 @@ class _EncodedFactors:
                 squares, sums = gradients.square().sum(dim=0), self._squares_of_batch
                 sums[layer] = sums[layer] + squares if layer in sums else squares
                 gradients *= self._bases[layer].scale
-            factors = low_rank_factors(gradients, self._ranks[layer])
-            self._encoded_of_batch[layer][rows] = encode(factors, self._codec)
+            if self._numbers_waiting + gradients.numel() > self._max_numbers:
+                self._factorise()
+            _, d1, d2 = gradients.shape
+            waiting = self._waiting.setdefault((d1, d2, self._ranks[layer]), [])
+            waiting.append(_Gradients(layer, rows, gradients))
+            self._numbers_waiting += gradients.numel()
 
         return sink
 
+    def _factorise(self) -> None:
+        """Factorise the gradients that wait, those of layers of equal shape and rank in one call."""
+        import torch
+
+        from lorif_assets.attribution.factor_codec import encode
+        from lorif_assets.attribution.low_rank import low_rank_factors
+
+        for (_, _, rank), waiting in self._waiting.items():
+            together = [one.gradients for one in waiting]
+            factors = low_rank_factors(torch.cat(together) if len(together) > 1 else together[0], rank)
+            encoded = encode(factors, self._codec).split([len(gradients) for gradients in together])
+            for one, of_layer in zip(waiting, encoded, strict=True):
+                self._encoded_of_batch[one.layer][one.rows] = of_layer
+        self._waiting, self._numbers_waiting = {}, 0
+
     def finish_batch(self, positions: Sequence[int]) -> None:
         """Keep the batch's factors at these positions, and count its squares: with bases, all of its examples are sound."""
+        self._factorise()
         for layer, encoded in self._encoded_of_batch.items():
             self.encoded[layer][positions] = encoded.cpu()
         for layer, squares in self._squares_of_batch.items():

@@ -13,6 +13,7 @@ from lorif_assets.attribution.factor_codec import FactorCodec, decode
 from lorif_assets.attribution.gradients import GradientCollector, GradientSink, TokenBatch
 from lorif_assets.attribution.kfac import KfacBases
 from lorif_assets.attribution.layers import select_layers
+from lorif_assets.attribution.low_rank import GradientFactors, low_rank_factors
 from lorif_assets.attribution.projection import layer_projection
 from lorif_assets.corpus.tokenization import TokenizedExample
 from lorif_assets.errors import LorifError
@@ -30,7 +31,7 @@ LIMIT = 20
 def attributed() -> AttributedModel:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(
-        GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=17, n_positions=9, bos_token_id=0, eos_token_id=0)
+        GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=17, n_positions=9, bos_token_id=0, eos_token_id=0)
     )
     layers = select_layers(model)
     shapes = {layer.name: (layer.d_in // 2, layer.d_out // 2) for layer in layers}
@@ -118,6 +119,28 @@ def test_batches_that_do_not_fit_are_halved_and_the_factors_are_the_same(
     # A batch that failed after its gradients were handed on is not counted twice.
     for layer in bases:
         torch.testing.assert_close(found.squares[layer], expected.squares[layer], rtol=1e-5, atol=1e-9)
+
+
+def test_layers_of_equal_shape_are_factorised_in_one_call_within_the_budget(
+    attributed: AttributedModel, bases: dict[str, KfacBases], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def counted(gradients: torch.Tensor, c: int) -> GradientFactors:
+        sizes.append(len(gradients))
+        return low_rank_factors(gradients, c)
+
+    monkeypatch.setattr("lorif_assets.attribution.low_rank.low_rank_factors", counted)
+    together = factors(attributed, bases)
+    shapes = attributed.record.layer_shapes
+    assert sizes == [2 * len(LENGTHS)] * len(set(shapes.values()))
+    assert len(shapes) == 2 * len(sizes)
+    sizes.clear()
+    monkeypatch.setattr(BatchSettings, "gradient_numbers", 1)
+    singly = factors(attributed, bases)
+    assert sizes == [1] * len(LENGTHS) * len(shapes)
+    for layer, shape in shapes.items():
+        torch.testing.assert_close(products(together, layer, shape), products(singly, layer, shape))
 
 
 def test_an_example_that_does_not_fit_alone_is_named_with_what_to_do(

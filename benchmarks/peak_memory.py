@@ -1,0 +1,166 @@
+"""Peak memory of each stage, at one number of examples and at four times as many.
+
+Each measurement is a process of its own, which makes its inputs, runs the stage once on the smallest of them, so that libraries
+are loaded, and is then watched every few milliseconds: memory that is no file's (Linux), above what it was before. Beside the
+gradient factors stand the bare model's two passes on the same batches. What a stage must hold besides one batch or block: the
+encoded factors of one shard, the state of one layer, the preconditioned queries.
+"""
+
+import ctypes
+import gc
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import torch
+import update_against_rebuild as curvature
+from copied_shards import write_shards
+from factor_throughput import FLOOR, WHOLE, fitted_bases, random_examples, random_model, recipes, works
+from factor_throughput import Setting as FactorSetting
+from measurements import in_a_process, markdown_table, memory_of_this_process, report, setting_and_output
+from scan_rate import CPU, Scan, recipe_of
+from scan_rate import Setting as ScanSetting
+
+from lorif_assets.layer_curvature import fit_curvature
+from lorif_assets.settings import BatchSettings
+from lorif_assets.stored_factors import stored_factors
+from resources.lake import Lake
+
+_WATCHED_EVERY = 0.002
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes; those of the model, the layer and the factors are the defaults of the other benchmarks."""
+
+    factor_examples: int = 32
+    curvature_examples: int = 5_000
+    score_examples: int = 10_000
+    queries: int = 100
+    times: int = 4
+    threads: int = 1
+
+
+class Watch:
+    """The largest memory that was seen, in bytes."""
+
+    most = 0
+
+
+@contextmanager
+def watched() -> Iterator[Watch]:
+    """Watch this process's memory that is no file's, inside the `with` block."""
+    watch, done = Watch(), Event()
+
+    def look() -> None:
+        while not done.wait(_WATCHED_EVERY):
+            watch.most = max(watch.most, memory_of_this_process("RssAnon"))
+
+    watcher = Thread(target=look)
+    watcher.start()
+    try:
+        yield watch
+    finally:
+        done.set()
+        watcher.join()
+
+
+def peak(work: Callable[[], object]) -> tuple[int, int]:
+    """Return the memory before some work, and the most above it during it, in bytes."""
+    gc.collect()
+    if sys.platform == "linux":
+        # What was freed but kept for later would hide what the work takes.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    before = memory_of_this_process("RssAnon")
+    with watched() as watch:
+        work()
+    return before, max(watch.most - before, 0)
+
+
+def factors(setting: Setting, curvature_of: str, part: str, times: int) -> tuple[int, int]:
+    """Watch a part of the making of gradient factors."""
+    torch.set_num_threads(setting.threads)
+    size = FactorSetting(examples=setting.factor_examples * times)
+    (recipe,) = recipes(replace(size, curvatures=curvature_of)).values()
+    examples, batch = random_examples(size), BatchSettings(tokens=size.batch_tokens)
+    attributed, bases = fitted_bases(random_model(size, recipe), examples[: setting.factor_examples], batch)
+    works(attributed, bases, examples[:2], batch)[part]()
+    return peak(works(attributed, bases, examples, batch)[part])
+
+
+def layer_curvature(setting: Setting, times: int) -> tuple[int, int]:
+    """Watch the building of a layer's state."""
+    torch.set_num_threads(setting.threads)
+    size = curvature.Setting(examples=setting.curvature_examples * times, shards=50 * times)
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake(root=folder)
+        curvature.write_shards(lake, size, range(size.shards), np.random.default_rng(0), version=0)
+        stored = stored_factors(lake, size.record, size.recipe)
+
+        def fit(files: int) -> None:
+            some = replace(stored, files=stored.files[:files])
+            fit_curvature(lake, some, curvature.LAYER, size.recipe, None, rows=curvature.SCAN_ROWS, device=CPU)
+
+        fit(1)
+        return peak(lambda: fit(size.shards))
+
+
+def scores(setting: Setting, times: int) -> tuple[int, int]:
+    """Watch a scan."""
+    torch.set_num_threads(setting.threads)
+    size, recipe = ScanSetting(), recipe_of("sign", 8)
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake(root=folder)
+        write_shards(lake, size.record, recipe, 4 * times, setting.score_examples // 4, 1)
+        stored = stored_factors(lake, size.record, recipe)
+        Scan(lake, replace(stored, files=stored.files[:1]), size, 1).whole()
+        scan = Scan(lake, stored, size, setting.queries)
+        return peak(scan.whole)
+
+
+def measure(setting: Setting) -> list[dict[str, Any]]:
+    """Watch every stage, and return a row for each size."""
+    stages: dict[str, tuple[Callable[..., tuple[int, int]], tuple[object, ...], int]] = {
+        "bare model's passes": (factors, ("svd", FLOOR), setting.factor_examples),
+        "factors, svd, bf16, c = 1": (factors, ("svd", WHOLE), setting.factor_examples),
+        "factors, EK-FAC, signs": (factors, ("ekfac", WHOLE), setting.factor_examples),
+        "curvature, D = 4,096, r = 128": (layer_curvature, (), setting.curvature_examples),
+        f"scores, signs, c = 8, Q = {setting.queries}": (scores, (), setting.score_examples),
+    }
+    rows = []
+    for stage, (work, arguments, examples) in stages.items():
+        for times in (1, setting.times):
+            before, added = in_a_process(work, setting, *arguments, times)
+            rows.append(
+                {
+                    "stage": stage,
+                    "examples": examples * times,
+                    "before_mib": before / 2**20,
+                    "added_mib": added / 2**20,
+                }
+            )
+    return rows
+
+
+COLUMNS = {
+    "stage": "{stage}",
+    "examples": "{examples:,}",
+    "before, MiB": "{before_mib:,.0f}",
+    "peak above it, MiB": "{added_mib:,.0f}",
+}
+
+
+def main() -> None:
+    """Run the benchmark, print the table, and write JSON."""
+    setting, output = setting_and_output(Setting, __doc__, "peak_memory")
+    rows = measure(setting)
+    report(output, setting, rows, markdown_table(COLUMNS, rows))
+
+
+if __name__ == "__main__":
+    main()
