@@ -33,10 +33,13 @@ test-all: $(VENV)/.installed
 
 ## bench: every benchmark, one after the other: tables on the terminal, JSON in benchmarks/results
 bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/matrix_products.py
 	$(BIN)/python benchmarks/factor_throughput.py
 	$(BIN)/python benchmarks/scan_rate.py
+	$(BIN)/python benchmarks/cold_scan.py
 	$(BIN)/python benchmarks/bytes_on_disk.py
 	$(BIN)/python benchmarks/update_against_rebuild.py
+	$(BIN)/python benchmarks/peak_memory.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/dagster_scale.py
 	$(BIN)/python benchmarks/dagster_ui.py

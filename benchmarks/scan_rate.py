@@ -32,7 +32,7 @@ from resources.schemas import GRADIENT_FACTORS
 CPU = torch.device("cpu")
 KEPT = 100
 RAW, COLUMNS_READ, DECODED, SCORED, WHOLE = "raw", "columns", "decoded", "scored", "whole"
-CODECS, RANKS, QUERIES = ("bf16", "int8", "int4", "sign"), (1, 8), (10, 100)
+CODECS, RANKS, QUERIES = ("bf16", "int8", "int4", "sign"), (1, 8), (1, 10, 100)
 
 
 @dataclass(frozen=True)

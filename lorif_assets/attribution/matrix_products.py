@@ -22,13 +22,13 @@ _ROWS_ADDED = 4_096
 
 def product(a: Float[Tensor, "*batch k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "*batch n"]:
     """Return a @ b. No gradient flows through it where oneDNN computes it."""
-    return _linear(a, b.mT, None) if _is_repaid(a, b.mT) else a @ b
+    return onednn_linear(a, b.mT, None) if _is_repaid(a, b.mT) else a @ b
 
 
 def batched_product(a: Float[Tensor, "n m k"], b: Float[Tensor, "n k p"]) -> Float[Tensor, "n m p"]:
     """Return a @ b of each pair. No gradient flows through it where oneDNN computes it."""
     if len(a) and _is_repaid(a[0], b[0].mT):
-        return torch.stack([_linear(of_a, of_b.mT, None) for of_a, of_b in zip(a, b, strict=True)])
+        return torch.stack([onednn_linear(of_a, of_b.mT, None) for of_a, of_b in zip(a, b, strict=True)])
     return torch.bmm(a, b)
 
 
@@ -75,7 +75,7 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        return _linear(x, weight, bias)
+        return onednn_linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -83,7 +83,7 @@ class _FrozenLinear(torch.autograd.Function):
         return product(gradients[0], weight), None, None
 
 
-def _linear(x: Tensor, weight: Float[Tensor, "out in"], bias: Tensor | None) -> Tensor:
+def onednn_linear(x: Tensor, weight: Float[Tensor, "out in"], bias: Tensor | None) -> Tensor:
     """Return x weight^T + bias by oneDNN; any strides will do."""
     with torch.no_grad():
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

@@ -106,8 +106,8 @@ def test_layers_that_are_not_frozen_get_their_gradients(library):
 @needs_onednn
 def test_only_large_products_of_an_amd_processor_are_given_to_onednn(monkeypatch):
     calls = []
-    linear = matrix_products._linear
-    monkeypatch.setattr(matrix_products, "_linear", lambda *args: calls.append(args) or linear(*args))
+    linear = matrix_products.onednn_linear
+    monkeypatch.setattr(matrix_products, "onednn_linear", lambda *args: calls.append(args) or linear(*args))
     large, small = matrices((256, 64), (64, 64))
     for name, expected in (("AMD EPYC", 1), ("Intel(R) Xeon(R)", 0)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {"cpu_name": name})
