@@ -39,7 +39,7 @@ CODECS, RANKS, QUERIES = ("bf16", "int8", "int4", "sign"), (1, 8), (1, 10, 100)
 class Setting:
     """Size of the synthetic factors: `blocks` blocks of GPT-2's shape, of which `width` is already projected."""
 
-    examples: int = 2_048
+    examples: int = 8_192
     shards: int = 2
     blocks: int = 1
     width: int = 64

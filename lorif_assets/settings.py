@@ -98,7 +98,9 @@ class BatchSettings(_Section):
     """Budgets of memory; they change no result."""
 
     tokens: int = Field(8_192, ge=1, description="Tokens of one batch through the model, padding included.")
-    scan_rows: int = Field(1_024, ge=1, description="Examples per block when factors are streamed.")
+    scan_rows: int = Field(
+        1_024, ge=1, description="Examples of a block when factors are streamed; the next one is read meanwhile."
+    )
     gradient_mib: int = Field(
         256,
         ge=1,
