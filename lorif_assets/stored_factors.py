@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lorif_assets.attributed_model import CheckpointRecord
 from lorif_assets.errors import MismatchError, TableError
@@ -81,18 +82,14 @@ class StoredFactors:
         Raises:
             TableError: a file is gone, or has no values for a layer.
         """
-        import torch
-
         from lorif_assets.attribution.factor_codec import FactorCodec, decode
 
         codec = FactorCodec(self.codec)
         for pieces in _gathered(lake.stream_factors(self.files if files is None else files, layers, rows), rows):
+            joined = pieces[0][1] if len(pieces) == 1 else pa.concat_batches([batch for _, batch in pieces])
             block = {}
             for layer in layers:
-                values = [_value_bytes(batch, layer, file) for file, batch in pieces]
-                if len({value.shape[1] for value in values}) > 1:
-                    raise _uneven(layer, pieces[-1][0])
-                data = values[0] if len(values) == 1 else torch.cat(values)
+                data = _value_bytes(joined, layer, pieces)
                 block[layer] = decode(_on_device(data, device), codec, *self.layer_shapes[layer])
             yield block
 
@@ -136,12 +133,9 @@ class StoredFactors:
                 continue
             read = read_rows(lake, file, layers, inside.tolist())
             bytes_read += read.bytes_read
-            blocks.append(
-                {
-                    layer: decode(_value_bytes(read.batch, layer, file).to(device), codec, *self.layer_shapes[layer])
-                    for layer in layers
-                }
-            )
+            piece = [(file, read.batch)]
+            values = {layer: _value_bytes(read.batch, layer, piece).to(device) for layer in layers}
+            blocks.append({layer: decode(data, codec, *self.layer_shapes[layer]) for layer, data in values.items()})
         return FactorSelection(tuple(blocks), bytes_read)
 
     def positions(self, lake: Lake, shards: Collection[str]) -> dict[tuple[str, str], int]:
@@ -246,8 +240,10 @@ def _gathered(
         yield pieces
 
 
-def _value_bytes(batch: pa.RecordBatch, layer: str, file: FactorFile) -> "torch.Tensor":
-    """Return a binary column as [n, bytes], without a copy.
+def _value_bytes(
+    batch: pa.RecordBatch, layer: str, pieces: Sequence[tuple[FactorFile, pa.RecordBatch]]
+) -> "torch.Tensor":
+    """Return a binary column of the rows of some files, joined from these pieces, as [n, bytes], without a copy.
 
     Raises:
         TableError: a value is missing, or values differ in length.
@@ -261,7 +257,11 @@ def _value_bytes(batch: pa.RecordBatch, layer: str, file: FactorFile) -> "torch.
     offsets = offsets[column.offset : column.offset + n + 1]
     width = int(offsets[1] - offsets[0])
     if column.null_count or (np.diff(offsets) != width).any():
-        raise _uneven(layer, file)
+        file = next(f for f, piece in pieces if set(pc.binary_length(piece.column(layer)).to_pylist()) != {width})
+        raise TableError(
+            f"the gradient factors in {file.path} (shard {file.shard!r}) have no or uneven values for the layer {layer!r}; "
+            "materialize `gradient_factors` for this shard again"
+        )
     values = np.frombuffer(column.buffers()[2], dtype=np.uint8, count=n * width, offset=int(offsets[0]))
     return torch.from_numpy(values.reshape(n, width))
 
@@ -271,10 +271,3 @@ def _on_device(data: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
     if device.type == "cuda":
         data = data.pin_memory()
     return data.to(device, non_blocking=True)
-
-
-def _uneven(layer: str, file: FactorFile) -> TableError:
-    return TableError(
-        f"the gradient factors in {file.path} (shard {file.shard!r}) have no or uneven values for the layer {layer!r}; "
-        "materialize `gradient_factors` for this shard again"
-    )

@@ -154,7 +154,8 @@ class Lake(ConfigurableResource):  # type: ignore[type-arg]
         """Yield blocks of at most `rows` rows with the given columns only, file after file."""
         for file in files:
             with self.open_factors(file) as parquet:
-                for batch in parquet.iter_batches(batch_size=rows, columns=list(columns)):
+                # For a short file, threads take longer to start than to read.
+                for batch in parquet.iter_batches(rows, columns=list(columns), use_threads=file.rows >= rows):
                     yield file, batch
 
     def write_tensors(self, folder: str, tensors: Mapping[str, "torch.Tensor"], name: str | None = None) -> str:

@@ -109,9 +109,14 @@ def test_a_shard_in_several_files_is_refused(private_project: TinyProject) -> No
 def test_missing_or_uneven_values_are_refused(tiny_project: TinyProject, values: list[Any], kind: pa.DataType) -> None:
     from lorif_assets.stored_factors import _value_bytes
 
-    batch = pa.record_batch({LAYER: pa.array(values, kind)})
-    with pytest.raises(TableError, match=f"have no or uneven values for the layer '{LAYER}'"):
-        _value_bytes(batch, LAYER, FactorFile(SHARDS[0], "part.parquet", 2))
+    sound, odd = (pa.record_batch({LAYER: pa.array(rows, kind)}) for rows in ([b"1234", b"5678"], values))
+    pieces = [(FactorFile("sound", "0.parquet", 2), sound), (FactorFile("odd", "1.parquet", 2), odd)]
+    for some in (pieces, pieces[1:]):
+        joined = pa.concat_batches([batch for _, batch in some])
+        with pytest.raises(
+            TableError, match=f"1.parquet .shard 'odd'. have no or uneven values for the layer '{LAYER}'"
+        ):
+            _value_bytes(joined, LAYER, some)
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
@@ -119,5 +124,5 @@ def test_values_are_read_from_any_part_of_a_column(kind: pa.DataType) -> None:
     from lorif_assets.stored_factors import _value_bytes
 
     batch = pa.record_batch({LAYER: pa.array([b"ab", b"cd", b"ef", b"gh"], kind)}).slice(1, 2)
-    values = _value_bytes(batch, LAYER, FactorFile(SHARDS[0], "part.parquet", 2))
+    values = _value_bytes(batch, LAYER, [(FactorFile(SHARDS[0], "part.parquet", 2), batch)])
     assert [bytes(row) for row in values.numpy()] == [b"cd", b"ef"]
