@@ -1,9 +1,8 @@
 """A project with one checkpoint and many shards of one example each, and an instance of Dagster that knows of its factors."""
 
-import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -44,11 +43,9 @@ def project_in_dagster(shards: int) -> Iterator[tuple[Path, dg.DagsterInstance, 
     The instance, on SQLite in `dagster`, knows of the checkpoint and of all shards' factors; the lake holds the checkpoint's
     row alone.
     """
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
         root = Path(folder)
         write_project(root, shards)
-        os.chdir(root)
         resources = project_resources(load_settings(root / CONFIG_NAME))
         with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
             register(instance, discover(resources["settings"], resources["model_checkpoints"], resources["lake"]))
@@ -56,7 +53,6 @@ def project_in_dagster(shards: int) -> Iterator[tuple[Path, dg.DagsterInstance, 
             list(bring_up_to_date(instance, ASSETS, resources, selection=checkpoints))
             tell_dagster(instance, shards)
             yield root, instance, resources
-        os.chdir(before)
 
 
 def write_project(root: Path, shards: int) -> None:

@@ -59,7 +59,9 @@ def factor_rows(
     """
     import torch
 
-    factors = _EncodedFactors(attributed, len(examples), bases, batch.gradient_numbers)
+    # One half for the gradients that come, one for those that wait for others of their shape.
+    half = max(1, batch.gradient_numbers // 2)
+    factors = _EncodedFactors(attributed, len(examples), bases, half)
     losses, finite = torch.empty(len(examples)), torch.zeros(len(examples), dtype=torch.bool)
     with attributed.collector() as collector:
 
@@ -68,7 +70,7 @@ def factor_rows(
             while left:
                 tokens = attributed.batch(examples, left)
                 sink = factors.start_batch(len(left))
-                found = collector.stream(tokens, sink, batch.gradient_numbers).float()
+                found = collector.stream(tokens, sink, half).float()
                 sound = (factors.sound & found.isfinite()).cpu()
                 losses[left], finite[left] = found.cpu(), sound
                 if not bases or bool(sound.all()):
@@ -117,10 +119,13 @@ class _Gradients:
 
 
 class _EncodedFactors:
-    """Factors of a shard's examples as bytes, filled in batch by batch, layer by layer."""
+    """Factors of a shard's examples as bytes, filled in batch by batch.
+
+    At most `max_waiting` numbers of gradients wait for others of their shape, or one slice that alone has more.
+    """
 
     def __init__(
-        self, attributed: "AttributedModel", n_examples: int, bases: "Mapping[str, KfacBases]", max_numbers: int
+        self, attributed: "AttributedModel", n_examples: int, bases: "Mapping[str, KfacBases]", max_waiting: int
     ) -> None:
         import torch
 
@@ -128,7 +133,7 @@ class _EncodedFactors:
 
         record, recipe = attributed.record, attributed.recipe
         self._codec = FactorCodec(recipe.factor_dtype)
-        self._bases, self._max_numbers = bases, max_numbers
+        self._bases, self._max_waiting = bases, max_waiting
         self._ranks = record.frozen.ranks if record.frozen else dict.fromkeys(record.layer_shapes, recipe.rank)
         self._widths = {
             layer: factor_bytes(self._codec, d1, d2, self._ranks[layer])
@@ -168,7 +173,7 @@ class _EncodedFactors:
                 squares, sums = gradients.square().sum(dim=0), self._squares_of_batch
                 sums[layer] = sums[layer] + squares if layer in sums else squares
                 gradients *= self._bases[layer].scale
-            if self._numbers_waiting + gradients.numel() > self._max_numbers:
+            if self._numbers_waiting + gradients.numel() > self._max_waiting:
                 self._factorise()
             _, d1, d2 = gradients.shape
             waiting = self._waiting.setdefault((d1, d2, self._ranks[layer]), [])

@@ -86,6 +86,8 @@ def earlier_checkpoints(
         model = AttributedModel.load(lake, models, one.record.name, newest.recipe, newest.devices)
         ready = preconditioned_queries(model, queries, one.preconditioners, lake, batch)
         asked.append(EarlierCheckpoint(one.factors, ready.by_layer))
+        # Before the next one is loaded: its memory is not free while a name holds the model.
+        del model
     return asked
 
 

@@ -104,7 +104,7 @@ class BatchSettings(_Section):
     gradient_mib: int = Field(
         256,
         ge=1,
-        description="MiB of dense gradients of one layer at a time; a wide layer without projection has 9 MiB per example.",
+        description="MiB of dense gradients at a time; a wide layer without projection has 9 MiB per example.",
     )
 
     query_mib: int = Field(

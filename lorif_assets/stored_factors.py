@@ -86,7 +86,7 @@ class StoredFactors:
 
         codec = FactorCodec(self.codec)
         for pieces in _gathered(lake.stream_factors(self.files if files is None else files, layers, rows), rows):
-            joined = pieces[0][1] if len(pieces) == 1 else pa.concat_batches([batch for _, batch in pieces])
+            joined = pieces[0][1] if len(pieces) == 1 else _joined([batch for _, batch in pieces])
             block = {}
             for layer in layers:
                 data = _value_bytes(joined, layer, pieces)
@@ -238,6 +238,12 @@ def _gathered(
         n += len(batch)
     if pieces:
         yield pieces
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Return the rows of batches of the same binary columns, which another program may have written with shorter offsets."""
+    schema = pa.schema([pa.field(name, pa.large_binary()) for name in batches[0].schema.names])
+    return pa.concat_batches([batch.cast(schema) for batch in batches])
 
 
 def _value_bytes(

@@ -13,6 +13,7 @@ from lorif_assets.attribution.scoring import block_scores
 from lorif_assets.corpus.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
 from lorif_assets.query_scoring import preconditioned_queries
+from lorif_assets.read_ahead import read_ahead
 from lorif_assets.settings import BatchSettings
 from lorif_assets.stored_factors import StoredFactors
 from lorif_assets.stored_preconditioners import StoredPreconditioners
@@ -100,7 +101,7 @@ def own_ranks(
     # The same product in blocks of another size rounds differently: an example must not outrank itself.
     own = own + 1e-5 * own.abs()
     above = torch.zeros(len(sample.examples), dtype=torch.long, device=own.device)
-    for block in stored.blocks(lake, list(ready), batch.scan_rows, attributed.device):
+    for block in read_ahead(stored.blocks(lake, list(ready), batch.scan_rows, attributed.device)):
         above += (block_scores(ready, block) > own).sum(1)
     return (above + 1).tolist()
 

@@ -1,6 +1,7 @@
 """Devices and their leases: a step owns a device while it computes, also across processes of one machine."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Devices(ConfigurableResource):  # type: ignore[type-arg]
         """Return the names of the devices, in order.
 
         Raises:
-            SettingsError: a name is none of a device, or of a CUDA device that is not on this machine.
+            SettingsError: a name is none of a device, of a CUDA device that is not on this machine, or repeated.
         """
         import torch
 
@@ -73,6 +74,9 @@ class Devices(ConfigurableResource):  # type: ignore[type-arg]
                 raise SettingsError(
                     f"`devices.devices` names {name!r}, but this machine has {', '.join(found) or 'no CUDA device'}"
                 )
+        repeated = [name for name, count in Counter(self.names).items() if count > 1]
+        if repeated:
+            raise SettingsError(f"`devices.devices` names {repeated[0]!r} more than once; name each device once")
         return self.names or found or ["cpu"]
 
     def groups(self) -> list[DeviceGroup]:

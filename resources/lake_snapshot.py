@@ -1,7 +1,9 @@
 """The lake as one look finds it: each table is opened once."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
+import pyarrow as pa
 from pydantic import PrivateAttr
 
 from resources.lake import Lake
@@ -24,6 +26,17 @@ class LakeSnapshot(Lake):
     def of(cls, lake: Lake) -> Self:
         """Return a snapshot of a lake; nothing is opened yet."""
         return cls(root=lake.root, storage_options=lake.storage_options)
+
+    def replace(self, schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> int:
+        """Refuse to write: what is written would not be seen.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            f"a snapshot of the lake is for reading; write the {rows.num_rows} rows of {schema.name} with {dict(partition)} by "
+            "the lake itself"
+        )
 
     def table(self, schema: TableSchema) -> "DeltaTable | None":
         """Return the table as it was when first asked for, or None where there was none.

@@ -1,5 +1,6 @@
 """Checkpoints on disk: finding, fingerprinting and loading causal language models and their tokenizers, safely."""
 
+import gc
 import json
 import re
 from collections.abc import Sequence
@@ -210,6 +211,9 @@ class Checkpoints(ConfigurableResource):  # type: ignore[type-arg]
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+        if len(devices) > 1:
+            # accelerate leaves reference cycles in the models it spreads: one that nobody holds still has its memory.
+            gc.collect()
         spread = spread_over(self.skeleton(files, dtype), devices, files.path) if len(devices) > 1 else None
         try:
             model, loading = AutoModelForCausalLM.from_pretrained(

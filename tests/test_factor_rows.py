@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from lorif_assets.attribution.low_rank import GradientFactors, low_rank_factors
 from lorif_assets.attribution.projection import layer_projection
 from lorif_assets.corpus.tokenization import TokenizedExample
 from lorif_assets.errors import LorifError
-from lorif_assets.factor_rows import ShardFactors, factor_rows
+from lorif_assets.factor_rows import ShardFactors, _EncodedFactors, factor_rows
 from lorif_assets.progress import Progress
 from lorif_assets.recipe import Recipe
 from lorif_assets.settings import BatchSettings
@@ -69,6 +71,24 @@ def products(found: ShardFactors, layer: str, shape: tuple[int, int]) -> torch.T
     """u v^T of every example: the factors themselves are not unique where a gradient's rank is lower."""
     rows = [torch.frombuffer(bytearray(value), dtype=torch.uint8) for value in found.rows[layer].to_pylist()]
     return decode(torch.stack(rows), FactorCodec.FP32, *shape).dense()
+
+
+def numbers_held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what each new slice of gradients and those that wait for others have together, as they come."""
+    held: list[int] = []
+    start = _EncodedFactors.start_batch
+
+    def started(self: _EncodedFactors, n: int) -> GradientSink:
+        sink = start(self, n)
+
+        def counting(layer: str, rows: slice, gradients: torch.Tensor) -> None:
+            held.append(self._numbers_waiting + gradients.numel())
+            sink(layer, rows, gradients)
+
+        return counting
+
+    monkeypatch.setattr(_EncodedFactors, "start_batch", started)
+    return held
 
 
 def fail_above(limit: int, error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -135,12 +155,78 @@ def test_layers_of_equal_shape_are_factorised_in_one_call_within_the_budget(
     shapes = attributed.record.layer_shapes
     assert sizes == [2 * len(LENGTHS)] * len(set(shapes.values()))
     assert len(shapes) == 2 * len(sizes)
-    sizes.clear()
-    monkeypatch.setattr(BatchSettings, "gradient_numbers", 1)
-    singly = factors(attributed, bases)
-    assert sizes == [1] * len(LENGTHS) * len(shapes)
-    for layer, shape in shapes.items():
-        torch.testing.assert_close(products(together, layer, shape), products(singly, layer, shape))
+    for budget in (1, 400, 2_000):
+        sizes.clear()
+        monkeypatch.setattr(BatchSettings, "gradient_numbers", budget)
+        held = numbers_held(monkeypatch)
+        found = factors(attributed, bases)
+        largest = max(d1 * d2 for d1, d2 in shapes.values())
+        assert max(held) <= max(budget, 2 * largest)
+        assert sum(sizes) == len(LENGTHS) * len(shapes)
+        assert (max(sizes) > 1) == (budget > 1)
+        for layer, shape in shapes.items():
+            torch.testing.assert_close(products(together, layer, shape), products(found, layer, shape))
+
+
+@pytest.mark.parametrize("failing", range(5))
+@pytest.mark.parametrize("budget", [600, 1 << 20])
+@pytest.mark.parametrize("whitened", [True, False])
+def test_memory_that_runs_out_while_layers_are_factorised_together_loses_nothing(
+    attributed: AttributedModel,
+    bases: dict[str, KfacBases],
+    monkeypatch: pytest.MonkeyPatch,
+    failing: int,
+    budget: int,
+    whitened: bool,
+) -> None:
+    chosen = bases if whitened else {}
+    expected = factors(attributed, chosen)
+    calls = 0
+
+    def limited(gradients: torch.Tensor, c: int) -> GradientFactors:
+        nonlocal calls
+        calls += 1
+        if calls == failing + 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return low_rank_factors(gradients, c)
+
+    monkeypatch.setattr("lorif_assets.attribution.low_rank.low_rank_factors", limited)
+    monkeypatch.setattr(BatchSettings, "gradient_numbers", budget)
+    found = factors(attributed, chosen)
+    for layer, shape in attributed.record.layer_shapes.items():
+        torch.testing.assert_close(
+            products(found, layer, shape), products(expected, layer, shape), rtol=1e-4, atol=1e-5
+        )
+    for layer in chosen:
+        torch.testing.assert_close(found.squares[layer], expected.squares[layer])
+
+
+@pytest.mark.parametrize("whitened", [True, False])
+def test_an_example_that_is_not_finite_in_one_layer_is_set_aside_and_spoils_no_other(
+    attributed: AttributedModel, bases: dict[str, KfacBases], monkeypatch: pytest.MonkeyPatch, whitened: bool
+) -> None:
+    decoding = replace(attributed, tokenizer=SimpleNamespace(decode=str))  # type: ignore[arg-type]
+    chosen, odd, odd_layer = bases if whitened else {}, 5, list(attributed.record.layer_shapes)[3]
+    expected = factors(decoding, chosen)
+    stream = GradientCollector.stream
+
+    def spoilt(self: GradientCollector, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> torch.Tensor:
+        lengths = batch.attention_mask.sum(1)
+
+        def spoiling(layer: str, rows: slice, gradients: torch.Tensor) -> None:
+            if layer == odd_layer:
+                gradients[lengths[rows] == LENGTHS[odd], 0, 0] = float("inf")
+            sink(layer, rows, gradients)
+
+        return stream(self, batch, spoiling, max_numbers)
+
+    monkeypatch.setattr(GradientCollector, "stream", spoilt)
+    found = factors(decoding, chosen)
+    assert [row.example_id for row in found.not_finite] == [f"e{odd}"]
+    kept = [at for at in range(len(LENGTHS)) if at != odd]
+    for layer, shape in attributed.record.layer_shapes.items():
+        alone = products(expected, layer, shape)[kept]
+        torch.testing.assert_close(products(found, layer, shape), alone, rtol=1e-4, atol=1e-5)
 
 
 def test_an_example_that_does_not_fit_alone_is_named_with_what_to_do(

@@ -85,6 +85,16 @@ def test_a_run_takes_so_many_partitions_and_the_next_one_the_rest(tiny_project: 
     assert {len(shards) for shards in cut} == {len(SHARDS) - 1, 1}
 
 
+def test_what_is_left_over_by_one_run_is_the_next_ones_work(
+    private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = private_project.with_settings(recipe={"rank": 2})
+    project.run("checkpoints", *CHECKPOINTS)
+    monkeypatch.setattr("lorif_assets.re_attribution.MOST_PARTITIONS", len(SHARDS) - 1)
+    found = [found for found in work(project) if found.asset == "gradient_factors"]
+    assert [len(found.partitions) for found in found] == [len(SHARDS) - 1] * len(CHECKPOINTS)
+
+
 def test_neighbouring_partitions_of_a_checkpoint_are_one_run(private_project: TinyProject) -> None:
     project = private_project.with_settings(recipe={"rank": 2})
     project.run("checkpoints", *CHECKPOINTS)

@@ -114,6 +114,8 @@ def gradient_factors(
                     continue
                 _track(run, metadata, index)
                 yield from commits.commit(shards[shard], version, metadata)
+            # Before the devices are another's: the memory is not free while a name holds the model.
+            del attributed, bases, work
             if failed:
                 first, cause = next(iter(failed.items()))
                 raise LorifError(f"{len(failed)} of {len(to_do)} shards failed, the first {first}: {cause}") from cause

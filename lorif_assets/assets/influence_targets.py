@@ -111,6 +111,8 @@ def influence_targets(
             }
             if run:
                 run.metrics(figures)
+            # Before the devices are another's: the memory is not free while a name holds the model.
+            del attributed
         yield from commits.commit(
             name,
             version,

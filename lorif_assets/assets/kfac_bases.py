@@ -79,8 +79,11 @@ def kfac_bases(
                 fit = fit_bases(lake, attributed, settings.batch, progress)
                 if run:
                     run.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
+                projection = attributed.projection
+                # Before the devices are another's: the memory is not free while a name holds the model.
+                del attributed
             how = f"fitted to {fit.n_examples} examples"
-            _store(lake, record, settings.recipe, fit, attributed.projection)
+            _store(lake, record, settings.recipe, fit, projection)
         rows = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
         for layer, key in layers.items():
             metadata = {"how": how, **{name: value for name in _SHOWN if (value := rows[layer][name]) is not None}}

@@ -56,6 +56,8 @@ def method_scores(
                     context.log.info(f"{name}: {method} scored in {scores.query_seconds:.1f} s")
                     figures[f"{method}_query_seconds"] = round(scores.query_seconds, 3)
                     figures[f"{method}_bytes_per_example"] = round(scores.bytes_per_example, 1)
+                # Before the devices are another's: the memory is not free while a name holds the model.
+                del attributed, inputs
         for query_set, key in query_sets.items():
             yield from commits.commit(key, scores_version(versions[query_set]), figures)
 

@@ -113,6 +113,8 @@ def query_scores(
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores.scores)),
                     },
                 )
+            # Before the devices are another's: the memory is not free while a name holds the model.
+            del attributed, scoring
             if failed:
                 first, cause = next(iter(failed.items()))
                 if len(query_sets) == 1:

@@ -24,6 +24,7 @@ from lorif_assets.cascade import exact_scores
 from lorif_assets.errors import MismatchError
 from lorif_assets.proposals import encoder_similarities, likely_proponents
 from lorif_assets.query_scoring import preconditioned_queries
+from lorif_assets.read_ahead import read_ahead
 from lorif_assets.settings import Settings
 from lorif_assets.stored_attribution import current_score_versions
 from lorif_assets.stored_factors import stored_factors
@@ -92,7 +93,7 @@ def recall_curves(
                 ready = preconditioned_queries(attributed, tokenized, preconditioners, lake, settings.batch)
                 started = time.monotonic()
                 blocks = stored.blocks(lake, layers, settings.batch.scan_rows, group.first)
-                exact = torch.cat([block_scores(ready.by_layer, block).cpu() for block in blocks], dim=1)
+                exact = torch.cat([block_scores(ready.by_layer, block).cpu() for block in read_ahead(blocks)], dim=1)
                 seconds_full_scan = time.monotonic() - started
                 started = time.monotonic()
                 similarities = encoder_similarities(lake, stored, encoder, model.embed(texts, Role.ANCHOR))
@@ -139,6 +140,8 @@ def recall_curves(
                         "recall": dg.MetadataValue.md(_markdown(rows)),
                     },
                 )
+            # Before the devices are another's: the memory is not free while a name holds the model.
+            del attributed, model
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:

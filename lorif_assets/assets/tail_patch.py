@@ -63,9 +63,11 @@ def tail_patch(
                     method: [[scored.example_ids[at] for at in row] for row in places]
                     for method, places in first.items()
                 }
-                changes = tail_patch_changes(inputs, retrieved)
+                changes, query_ids = tail_patch_changes(inputs, retrieved), inputs.queries.ids
+                # Before the devices are another's: the memory is not free while a name holds the model.
+                del attributed, inputs
             result = compared_over_queries(changes, reference_method(changes), evaluation.bootstrap)
-            figures = comparison_figures("tail_patch", result, inputs.queries.ids)
+            figures = comparison_figures("tail_patch", result, query_ids)
             version = tail_patch_version(evaluation, scored.version)
             store_figures(lake, name, query_set, "tail_patch", figures, version)
             track_figures(tracking, context, key, figures)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -21,13 +22,13 @@ _ROWS_ADDED = 4_096
 
 
 def product(a: Float[Tensor, "*batch k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "*batch n"]:
-    """Return a @ b. No gradient flows through it where oneDNN computes it."""
-    return onednn_linear(a, b.mT, None) if _is_repaid(a, b.mT) else a @ b
+    """Return a @ b."""
+    return onednn_linear(a, b.mT, None) if _is_repaid(a, b.mT) and not _needs_gradient(a, b) else a @ b
 
 
 def batched_product(a: Float[Tensor, "n m k"], b: Float[Tensor, "n k p"]) -> Float[Tensor, "n m p"]:
-    """Return a @ b of each pair. No gradient flows through it where oneDNN computes it."""
-    if len(a) and _is_repaid(a[0], b[0].mT):
+    """Return a @ b of each pair."""
+    if len(a) and _is_repaid(a[0], b[0].mT) and not _needs_gradient(a, b):
         return torch.stack([onednn_linear(of_a, of_b.mT, None) for of_a, of_b in zip(a, b, strict=True)])
     return torch.bmm(a, b)
 
@@ -58,15 +59,10 @@ class FrozenLinearProducts(TorchFunctionMode):
         if not kwargs:
             if func is functional.linear:
                 x, weight, bias = args if len(args) == 3 else (*args, None)
-                if _is_frozen(weight, bias) and _is_repaid(x, weight):
+                if _is_taken(x, weight, bias):
                     return _FrozenLinear.apply(x, weight, bias)
             # GPT-2's layers keep their weights the other way round.
-            elif (
-                func is torch.addmm
-                and len(args) == 3
-                and _is_frozen(args[2], args[0])
-                and _is_repaid(args[1], args[2].mT)
-            ):
+            elif func is torch.addmm and len(args) == 3 and _is_taken(args[1], args[2].mT, args[0]):
                 return _FrozenLinear.apply(args[1], args[2].mT, args[0])
         return func(*args, **(kwargs or {}))
 
@@ -78,13 +74,14 @@ class _FrozenLinear(torch.autograd.Function):
         return onednn_linear(x, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         return product(gradients[0], weight), None, None
 
 
 def onednn_linear(x: Tensor, weight: Float[Tensor, "out in"], bias: Tensor | None) -> Tensor:
-    """Return x weight^T + bias by oneDNN; any strides will do."""
+    """Return x weight^T + bias by oneDNN, without a gradient; any strides will do, but the bias's, which is contiguous."""
     with torch.no_grad():
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
@@ -99,8 +96,21 @@ def _is_repaid(x: Tensor, weight: Float[Tensor, "out in"]) -> bool:
     )
 
 
-def _is_frozen(weight: Tensor, bias: Tensor | None) -> bool:
-    return not (weight.requires_grad or (bias is not None and bias.requires_grad))
+def _needs_gradient(*operands: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)
+
+
+def _is_taken(x: Tensor, weight: Float[Tensor, "out in"], bias: Tensor | None) -> bool:
+    """Whether a linear layer's weights are frozen, and such as oneDNN multiplies faster."""
+    fits = bias is None or (
+        not bias.requires_grad
+        and bias.dtype == weight.dtype
+        and bias.shape == weight.shape[:1]
+        # oneDNN takes the numbers that follow one another in memory, whatever the strides say.
+        and bias.is_contiguous()
+    )
+    is_plain = weight.ndim == 2 and not weight.requires_grad and not torch.is_autocast_enabled("cpu")
+    return fits and is_plain and _is_repaid(x, weight)
 
 
 @cache

@@ -132,7 +132,8 @@ def _leading(
     if scores.numel() and kept.shape[1] == k > 0:
         # Few blocks hold more than a few scores that reach the last one kept: to sort these is to sort all.
         last = kept[:, -1:]
-        reaching = int((scores >= last if highest else scores <= last).sum(dim=1).amax())
+        # What is no number compares as neither, and sorts as the highest.
+        reaching = int((~(scores < last) if highest else ~(scores > last)).sum(dim=1).amax())
         if reaching < scores.shape[1]:
             scores, columns = scores.topk(reaching, dim=1, largest=highest)
     scores, positions = torch.cat([kept, scores], dim=1), torch.cat([kept_positions, columns + first_position], dim=1)

@@ -40,12 +40,13 @@ def ekfac_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     Factors are fitted to all training examples; damping is kronfluence's rule, 0.1 of a layer's mean eigenvalue.
 
     Raises:
-        SettingsError: kronfluence is not installed, or the checkpoint is spread over devices.
+        SettingsError: kronfluence is not installed, or a step takes several devices.
     """
     if len(inputs.attributed.devices) > 1:
         raise SettingsError(
-            f"the method `ekfac` of `evaluation.methods` needs the whole checkpoint on one device, but it is spread over "
-            f"{inputs.attributed.devices}; take `ekfac` out of `evaluation.methods` and `evaluation.removal_methods`, or set "
+            f"the method `ekfac` of `evaluation.methods` needs the whole checkpoint on one device, but steps take "
+            f"{inputs.attributed.devices} together; take `ekfac` out of `evaluation.methods` and "
+            "`evaluation.removal_methods`, or set "
             "`devices.per_checkpoint = 1`"
         )
     require_kronfluence()

@@ -119,6 +119,16 @@ def test_missing_or_uneven_values_are_refused(tiny_project: TinyProject, values:
             _value_bytes(joined, LAYER, some)
 
 
+def test_shards_that_another_program_wrote_with_shorter_offsets_join_the_others() -> None:
+    from lorif_assets.stored_factors import _joined
+
+    kinds = (pa.large_binary(), pa.binary(), pa.large_binary())
+    batches = [
+        pa.record_batch({LAYER: pa.array([value], kind)}) for value, kind in zip((b"a", b"b", b"c"), kinds, strict=True)
+    ]
+    assert _joined(batches).column(LAYER).to_pylist() == [b"a", b"b", b"c"]
+
+
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
 def test_values_are_read_from_any_part_of_a_column(kind: pa.DataType) -> None:
     from lorif_assets.stored_factors import _value_bytes

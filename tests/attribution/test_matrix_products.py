@@ -3,9 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorif_assets.attribution import matrix_products
+from lorif_assets.attribution.gradients import GradientCollector, TokenBatch
+from lorif_assets.attribution.layers import select_layers
 from lorif_assets.attribution.matrix_products import FrozenLinearProducts, add_product, batched_product, product
+from lorif_assets.attribution.projection import layer_projection
 
 needs_onednn = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
@@ -19,6 +23,14 @@ def library(request, monkeypatch):
     monkeypatch.setattr(matrix_products, "_onednn_is_faster", lambda: request.param)
     monkeypatch.setattr(matrix_products, "_REPAID", 0)
     return request.param
+
+
+def calls_of_onednn(monkeypatch):
+    """Count, from now on, what is given to oneDNN."""
+    calls = []
+    linear = matrix_products.onednn_linear
+    monkeypatch.setattr(matrix_products, "onednn_linear", lambda *args: calls.append(args) or linear(*args))
+    return calls
 
 
 def matrices(*shapes, dtype=torch.float32):
@@ -76,18 +88,71 @@ class TwoLinears(nn.Module):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_frozen_layers_give_the_same_outputs_and_input_gradients(library, bias):
+def test_frozen_layers_give_the_same_outputs_and_input_gradients(library, monkeypatch, bias):
     torch.manual_seed(0)
     model = TwoLinears(bias).requires_grad_(requires_grad=False)
     (x,) = matrices((2, 3, 6))
     found, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
+    reference = model(expected)
+    reference.square().sum().backward()
+    calls = calls_of_onednn(monkeypatch)
     with FrozenLinearProducts():
         output = model(found)
-    reference = model(expected)
-    torch.testing.assert_close(output, reference, rtol=1e-5, atol=1e-5)
     output.square().sum().backward()
-    reference.square().sum().backward()
+    assert len(calls) == (4 if library else 0)
+    torch.testing.assert_close(output, reference, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_a_model_are_collected_by_the_faster_library(library, monkeypatch):
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=8,
+            intermediate_size=12,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            vocab_size=11,
+        )
+    )
+    projections = [layer_projection(layer, 2, 0) for layer in select_layers(model)]
+    tokens = torch.randint(0, 11, (2, 5))
+    batch = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens)
+    calls = calls_of_onednn(monkeypatch)
+    with GradientCollector(model, projections) as collector:
+        found = collector.collect(batch)
+    # Both passes of the seven layers and of the LM head at least, and their projections.
+    assert len(calls) >= 2 * 8 + 2 * 7 if library else not calls
+    with GradientCollector(model.double(), projections) as collector:
+        exact = collector.collect(batch)
+    for layer, gradients in found.gradients.items():
+        torch.testing.assert_close(gradients.double(), exact.gradients[layer], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "bias",
+    [torch.randn(4, 3)[:, 1], torch.randn(()).expand(4), torch.randn(1), torch.randn(()), torch.randn(3, 4)],
+    ids=["column", "expanded", "one", "scalar", "matrix"],
+)
+def test_biases_that_do_not_lie_in_a_row_are_added_all_the_same(library, bias):
+    x, weight = matrices((3, 6), (6, 4))
+    with FrozenLinearProducts():
+        found = torch.addmm(bias, x, weight)
+    torch.testing.assert_close(found, bias + x @ weight, rtol=1e-5, atol=1e-5)
+
+
+def test_operands_that_need_a_gradient_get_it(library):
+    a, b = (matrix.requires_grad_() for matrix in matrices((5, 17), (17, 4)))
+    product(a, b).sum().backward()
+    torch.testing.assert_close(a.grad, b.detach().sum(1).expand(5, 17))
+    batched_product(a.detach().expand(2, 5, 17), b.expand(2, 17, 4)).sum().backward()
+
+
+def test_autocast_keeps_its_type(library):
+    linear = nn.Linear(6, 4).requires_grad_(requires_grad=False)
+    with torch.autocast("cpu", torch.bfloat16), FrozenLinearProducts():
+        assert linear(torch.randn(3, 6)).dtype == torch.bfloat16
 
 
 def test_layers_that_are_not_frozen_get_their_gradients(library):
@@ -105,9 +170,7 @@ def test_layers_that_are_not_frozen_get_their_gradients(library):
 
 @needs_onednn
 def test_only_large_products_of_an_amd_processor_are_given_to_onednn(monkeypatch):
-    calls = []
-    linear = matrix_products.onednn_linear
-    monkeypatch.setattr(matrix_products, "onednn_linear", lambda *args: calls.append(args) or linear(*args))
+    calls = calls_of_onednn(monkeypatch)
     large, small = matrices((256, 64), (64, 64))
     for name, expected in (("AMD EPYC", 1), ("Intel(R) Xeon(R)", 0)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {"cpu_name": name})

@@ -1,5 +1,6 @@
 """Scores summed over layers, and what is kept of them while they stream past."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -107,6 +108,15 @@ def test_fewer_scores_than_k_are_all_kept_in_both_orders():
     found = stream(torch.tensor([[1.0, 3.0, 2.0]]), 10, [(0, 3)])
     assert found.highest.tolist() == [[3.0, 2.0, 1.0]]
     assert found.lowest.tolist() == [[1.0, 2.0, 3.0]]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 5])
+def test_scores_that_are_no_numbers_hide_no_others_wherever_the_stream_is_cut(cut):
+    scores = torch.tensor([[1.0, math.nan, 3.0, 9.0, -4.0, math.inf], [math.nan, math.nan, math.nan, 2.0, 1.0, 5.0]])
+    whole = stream(scores, 3, [(0, 6)])
+    parts = stream(scores, 3, [(first, min(first + cut, 6)) for first in range(0, 6, cut)])
+    assert torch.equal(whole.highest_positions, parts.highest_positions)
+    assert torch.equal(whole.lowest_positions, parts.lowest_positions)
 
 
 def test_extremes_keep_the_type_of_the_scores():

@@ -53,9 +53,11 @@ def test_without_the_library_the_error_names_the_extra_and_the_setting(inputs, m
         ekfac_scores(inputs)
 
 
-def test_a_checkpoint_that_is_spread_over_devices_is_refused(inputs):
+def test_steps_that_take_several_devices_are_refused(inputs):
     spread = replace(inputs, attributed=replace(inputs.attributed, devices=DeviceGroup.of("cuda:0", "cuda:1")))
-    with pytest.raises(SettingsError, match=r"spread over cuda:0 \+ cuda:1; take `ekfac` out of `evaluation.methods`"):
+    with pytest.raises(
+        SettingsError, match=r"but steps take cuda:0 \+ cuda:1 together; take `ekfac` out of `evaluation.methods`"
+    ):
         ekfac_scores(spread)
 
 

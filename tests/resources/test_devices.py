@@ -36,6 +36,12 @@ def test_names_are_used_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Devices(names=["cuda:2", "cpu"]).available() == ["cuda:2", "cpu"]
 
 
+def test_a_device_that_is_named_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 2)
+    with pytest.raises(SettingsError, match="names 'cuda:0' more than once"):
+        Devices(names=["cuda:0", "cuda:1", "cuda:0"], per_checkpoint=3).groups()
+
+
 @pytest.mark.parametrize(
     ("name", "gpus", "message"),
     [

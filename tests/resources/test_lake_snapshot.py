@@ -45,3 +45,9 @@ def test_a_table_is_opened_when_it_is_first_asked_for(lake: Lake) -> None:
     snapshot = LakeSnapshot.of(lake)
     store(lake, "a")
     assert parts(snapshot) == {"a"}
+
+
+def test_nothing_is_written_through_a_snapshot(lake: Lake) -> None:
+    with pytest.raises(TypeError, match=r"write the 1 rows of rejected with .* by the lake itself"):
+        store(LakeSnapshot.of(lake), "a")
+    assert parts(lake) == set()

@@ -1,9 +1,11 @@
 """Checkpoints: which folders are taken for one, what is refused before anything runs, and what a fingerprint covers."""
 
+import gc
 import json
 import os
 import pickle
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,27 @@ def test_a_checkpoint_over_two_devices_has_its_blocks_on_both_and_the_same_logit
     assert {str(device) for device in spread.hf_device_map.values()} == {"cpu:0", "cpu:1"}
     assert not spread.training
     assert torch.equal(spread(input_ids=ids).logits, whole(input_ids=ids).logits)
+
+
+def test_a_spread_checkpoint_that_nobody_holds_leaves_its_memory_to_the_next_one(
+    untied: CheckpointFiles, two_cpus: DeviceGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = checkpoints(untied.path)
+    alive: list[bool] = []
+    models: list[weakref.ref[torch.nn.Module]] = []
+
+    def free(_device: torch.device) -> float:
+        alive.extend(model() is not None for model in models)
+        return 0.9 * resource.skeleton(untied).get_memory_footprint()
+
+    monkeypatch.setattr("resources.device_map.free_bytes", free)
+    gc.disable()
+    try:
+        models.extend(weakref.ref(resource.load_model(untied, "float32", two_cpus)) for _ in range(2))
+    finally:
+        gc.enable()
+    assert alive
+    assert not any(alive)
 
 
 def test_what_the_devices_do_not_hold_in_the_wanted_type_is_refused_before_it_is_read(
