@@ -59,19 +59,18 @@ def draw_scale(figure: Figure, result: dict[str, Any]) -> None:
     millions = [row["examples"] / 1e6 for row in by_examples]
     scanned = [row["looked up"] + row["scanned"] + row["named"] for row in by_examples]
     left.plot(millions, scanned, marker="o", color=LIGHT.series[0])
-    left.set_ylim(0)
     left.set_xlabel("million examples", fontsize=8)
     styled(left, "a scan, CPU seconds")
     middle.plot(millions, [row["anonymous_mib"] for row in by_examples], marker="o", color=LIGHT.series[0])
-    middle.set_ylim(0)
     middle.set_xlabel("million examples", fontsize=8)
     styled(middle, "memory without file pages, MiB")
     shards = [row["shards"] for row in by_shards]
     right.plot(shards, [row["us_per_example"] for row in by_shards], marker="o", color=LIGHT.series[0])
     right.set_xscale("log")
-    right.set_ylim(0)
     right.set_xlabel("shards", fontsize=8)
     styled(right, f"{by_shards[0]['examples']:,} examples, us each")
+    for axes in (left, middle, right):
+        axes.set_ylim(0, 1.1 * max(axes.get_ylim()))
 
 
 def draw_factors(figure: Figure, result: dict[str, Any]) -> None:
