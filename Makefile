@@ -37,6 +37,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/factor_throughput.py
 	$(BIN)/python benchmarks/scan_rate.py
 	$(BIN)/python benchmarks/cold_scan.py
+	$(BIN)/python benchmarks/dense_scan.py
 	$(BIN)/python benchmarks/bytes_on_disk.py
 	$(BIN)/python benchmarks/update_against_rebuild.py
 	$(BIN)/python benchmarks/peak_memory.py

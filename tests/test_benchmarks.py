@@ -13,6 +13,7 @@ SMALLEST = {
     "--bytes-per-example 400",
     "scan_rate": "--examples 64 --shards 2 --width 16 --repeats 1",
     "matrix_products": "--gigaflops 0.001 --repeats 1",
+    "dense_scan": "--examples 128 --width 8 --repeats 1",
     "cold_scan": "--mebibytes 1 --width 16 --repeats 1",
     "peak_memory": "--factor-examples 4 --curvature-examples 100 --score-examples 40 --queries 2 --times 2",
     "update_against_rebuild": "--examples 400 --shards 100 --d1 8 --d2 8 --r 4 --repeats 1",
