@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorif_assets.assets.graph import ASSETS
 from lorif_assets.project_resources import project_resources
 from resources.lake import Lake
 from resources.schemas import GRADIENT_FACTORS, QUERY_SCORES, REJECTED, REPORTS
@@ -70,17 +70,17 @@ def test_chats_pairs_token_ids_and_delta_tables_are_attributed_side_by_side(priv
 
 @pytest.mark.slow
 def test_a_project_whose_lake_is_in_an_object_store_gives_the_same_scores(
-    private_project: TinyProject, object_store: Lake
+    private_project: TinyProject, object_store: Lake, tmp_path: Path
 ) -> None:
-    settings = private_project.settings.model_copy(
-        update={
-            "lake": private_project.settings.lake.model_copy(
-                update={"root": object_store.root, "storage_options": object_store.storage_options}
-            )
-        }
-    )
-    remote = replace(private_project, settings=settings, resources=project_resources(settings))
-    assert remote.update().keys() == {asset.key.to_user_string() for asset in ASSETS}
+    def with_lake(root: str, options: dict[str, str]) -> TinyProject:
+        lake = private_project.settings.lake.model_copy(update={"root": root, "storage_options": options})
+        settings = private_project.settings.model_copy(update={"lake": lake})
+        return replace(private_project, settings=settings, resources=project_resources(settings))
+
+    remote, local = with_lake(object_store.root, object_store.storage_options), with_lake(str(tmp_path / "lake"), {})
+    updated = remote.update()
+    assert "query_scores" in updated
+    assert updated == local.update()
     assert remote.update() == {}
     order = ["checkpoint", "query_id", "side", "rank"]
     assert remote.table(QUERY_SCORES).sort(order).equals(private_project.table(QUERY_SCORES).sort(order))
