@@ -200,7 +200,8 @@ class GradientCollector:
         device = batch.input_ids.device
 
         def on_one_device(layer: str, calls: TokenCalls) -> None:
-            observer(layer, [(x.to(device), dy.to(device)) for x, dy in calls])
+            # Inputs that no projection touched are still in the model's type.
+            observer(layer, [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls])
 
         return self._run(batch, on_one_device, {}, labels_of_the_model)
 

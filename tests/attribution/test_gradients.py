@@ -205,6 +205,18 @@ def test_products_of_a_bf16_models_activations_are_formed_in_fp32(examples):
     assert relative_error(found, expected) < 1e-6
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_bf16_models_activations_are_shown_in_fp32_projected_or_not(factor, examples):
+    model = ToyModel(in_sequence).bfloat16()
+    shown: list[tuple[torch.dtype, torch.dtype]] = []
+    with GradientCollector(model, projections(model, factor)) as collector:
+        collector.observe(
+            padded_batch(examples, 12, "right"),
+            lambda _layer, calls: shown.extend((x.dtype, dy.dtype) for x, dy in calls),
+        )
+    assert set(shown) == {(torch.float32, torch.float32)}
+
+
 def test_doubling_the_tokens_that_bear_loss_is_summed_not_averaged(gpt2, examples):
     model, (ids, _) = in_double(gpt2), examples[2]
     first, second = [*ids[:6], *[IGNORED_LABEL] * 6], [*[IGNORED_LABEL] * 6, *ids[6:]]
