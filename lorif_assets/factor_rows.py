@@ -199,9 +199,13 @@ class _EncodedFactors:
 
     def finish_batch(self, positions: Sequence[int]) -> None:
         """Keep the batch's factors at these positions, and count its squares: with bases, all of its examples are sound."""
+        import torch
+
         self._factorise()
-        for layer, encoded in self._encoded_of_batch.items():
-            self.encoded[layer][positions] = encoded.cpu()
+        # One copy for all layers: the device waits for the host once in a batch.
+        together = torch.cat(list(self._encoded_of_batch.values()), dim=1).cpu()
+        for layer, encoded in zip(self._widths, together.split(list(self._widths.values()), dim=1), strict=True):
+            self.encoded[layer][positions] = encoded
         for layer, squares in self._squares_of_batch.items():
             self.squares[layer] += squares
 
