@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 _Block = TypeVar("_Block")
@@ -12,9 +13,12 @@ def read_ahead(blocks: Iterator[_Block]) -> Iterator[_Block]:
 
     What making a block raises is raised in its place.
     """
-    end = object()
+
+    def following() -> list[_Block]:
+        return list(islice(blocks, 1))
+
     with ThreadPoolExecutor(1, "read-ahead") as reader:
-        under_way = reader.submit(next, blocks, end)
-        while (block := under_way.result()) is not end:
-            under_way = reader.submit(next, blocks, end)
-            yield block  # type: ignore[misc]
+        under_way = reader.submit(following)
+        while block := under_way.result():
+            under_way = reader.submit(following)
+            yield block.pop()
