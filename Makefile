@@ -51,11 +51,12 @@ bench-peers: $(VENV)/.installed
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/plots.py
 
-## check: lint, format, types, and whether Dagster can load the project
+## check: lint, format, types, the floors of the house, and whether Dagster can load the project
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/dagster definitions validate
 
 ## ui: Dagster's UI on what the demo made, at http://localhost:3000

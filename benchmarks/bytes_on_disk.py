@@ -13,9 +13,9 @@ from measurements import markdown_table, report, setting_and_output
 from scan_rate import CODECS, recipe_of
 from scan_rate import Setting as ScanSetting
 
-from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
-from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
 RANKS = (1, 8)
 

@@ -21,9 +21,9 @@ from measurements import interleaved, markdown_table, report, setting_and_output
 from scan_rate import Scan, recipe_of
 from scan_rate import Setting as ScanSetting
 
-from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
-from lorif_assets.stored_factors import stored_factors
-from resources.lake import Lake
+from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.lake.lake import Lake
+from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
 RAW, COLD, WARM = "raw", "cold", "warm"
 FACTORS, QUERIES = (("bf16", 1), ("bf16", 8), ("sign", 8)), (1, 10, 100)

@@ -15,13 +15,13 @@ import pyarrow as pa
 import torch
 from deltalake.transaction import AddAction
 
-from lorif_assets.attributed_model import CheckpointRecord
-from lorif_assets.attribution.factor_codec import FactorCodec, encode
-from lorif_assets.attribution.low_rank import GradientFactors
-from lorif_assets.recipe import Recipe
-from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS
-from resources.table_schema import TableSchema
+from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.table_schema import TableSchema
+from lorif_assets.mathematics.factors.codec import FactorCodec, encode
+from lorif_assets.mathematics.factors.low_rank import GradientFactors
 
 SHARD_HASH = "h" * 32
 

@@ -11,10 +11,11 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Ev
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.discovery import discover, register
-from lorif_assets.materialization import bring_up_to_date
-from lorif_assets.project_resources import ProjectResources, project_resources
-from lorif_assets.settings import CONFIG_NAME, load_settings
+from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.registration import register
+from lorif_assets.config.settings import CONFIG_NAME
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.project import Project
 
 CHECKPOINT = "checkpoint-1"
 SETTINGS = """
@@ -37,7 +38,7 @@ enabled = true
 
 
 @contextmanager
-def project_in_dagster(shards: int) -> Iterator[tuple[Path, dg.DagsterInstance, ProjectResources]]:
+def project_in_dagster(shards: int) -> Iterator[tuple[Path, dg.DagsterInstance, Project]]:
     """Make a project and its instance, both in one folder, which becomes the working directory: the folder is removed again.
 
     The instance, on SQLite in `dagster`, knows of the checkpoint and of all shards' factors; the lake holds the checkpoint's
@@ -46,13 +47,13 @@ def project_in_dagster(shards: int) -> Iterator[tuple[Path, dg.DagsterInstance, 
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         root = Path(folder)
         write_project(root, shards)
-        resources = project_resources(load_settings(root / CONFIG_NAME))
+        project = Project.open(root / CONFIG_NAME)
         with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
-            register(instance, discover(resources["settings"], resources["model_checkpoints"], resources["lake"]))
+            register(instance, discover(project.settings, project.checkpoints, project.lake))
             checkpoints = [asset for asset in ASSETS if asset.key.to_user_string() == "checkpoints"]
-            list(bring_up_to_date(instance, ASSETS, resources, selection=checkpoints))
+            list(bring_up_to_date(instance, ASSETS, project, selection=checkpoints))
             tell_dagster(instance, shards)
-            yield root, instance, resources
+            yield root, instance, project
 
 
 def write_project(root: Path, shards: int) -> None:

@@ -20,13 +20,14 @@ from measurements import interleaved, markdown_table, report, setting_and_output
 from rich.console import Console
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.automation import automation_definitions
-from lorif_assets.project_resources import ProjectResources
-from lorif_assets.re_attribution import MOST_PARTITIONS, Work
-from lorif_assets.status import show_status
-from resources.schemas import TRAINING_EXAMPLES
-from resources.source_files import list_all_shards
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.automation.sensors import automation_definitions
+from lorif_assets.automation.work import MOST_PARTITIONS, Work
+from lorif_assets.cli.status import show_status
+from lorif_assets.data.shards import list_all_shards
+from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.project import Project
+from resources import dagster_resources
 
 PER_COMMIT = 100
 
@@ -39,18 +40,18 @@ class Setting:
     repeats: int = 3
 
 
-def fill_lake(resources: ProjectResources, setting: Setting) -> None:
+def fill_lake(project: Project, setting: Setting) -> None:
     """Write examples and factors of all shards."""
-    lake, settings = resources["lake"], resources["settings"]
-    lake.replace(TRAINING_EXAMPLES, {"shard": shard_name(0)}, example_rows(resources, SHARD_HASH))
+    lake, settings = project.lake, project.settings
+    lake.replace(TRAINING_EXAMPLES, {"shard": shard_name(0)}, example_rows(project, SHARD_HASH))
     copy_shard(lake, TRAINING_EXAMPLES, {"shard": shard_name(0)}, setting.shards, PER_COMMIT)
     record = checkpoint_record(lake, CHECKPOINT, settings.recipe)
     write_shards(lake, record, settings.recipe, setting.shards, 1, PER_COMMIT)
 
 
-def example_rows(resources: ProjectResources, shard_hash: str) -> pa.Table:
+def example_rows(project: Project, shard_hash: str) -> pa.Table:
     """Return the one row of the first shard."""
-    settings = resources["settings"]
+    settings = project.settings
     piece = list_all_shards(settings.sources, settings.base)[0]
     row = {
         "shard": piece.shard,
@@ -65,12 +66,12 @@ def example_rows(resources: ProjectResources, shard_hash: str) -> pa.Table:
     return pa.Table.from_pylist([row], schema=TRAINING_EXAMPLES.columns)
 
 
-def looks(instance: dg.DagsterInstance, resources: ProjectResources) -> dict[str, Callable[[], object]]:
+def looks(instance: dg.DagsterInstance, project: Project) -> dict[str, Callable[[], object]]:
     """Return what is timed: the sensors, the command, and the subset of partitions that Dagster's pages are made from."""
-    sensors = {sensor.name: sensor for sensor in automation_definitions(resources["settings"])[0]}
+    sensors = {sensor.name: sensor for sensor in automation_definitions(project.settings)[0]}
 
     def tick(name: str) -> Callable[[], object]:
-        return lambda: sensors[name](dg.build_sensor_context(instance=instance, resources={**resources}))
+        return lambda: sensors[name](dg.build_sensor_context(instance=instance, resources=dagster_resources(project)))
 
     def page() -> object:
         from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
@@ -94,19 +95,19 @@ def looks(instance: dg.DagsterInstance, resources: ProjectResources) -> dict[str
 def measure(setting: Setting) -> list[dict[str, Any]]:
     """Time every look with nothing changed and with one shard changed."""
     rows = []
-    with project_in_dagster(setting.shards) as (_, instance, resources):
-        fill_lake(resources, setting)
+    with project_in_dagster(setting.shards) as (_, instance, project):
+        fill_lake(project, setting)
         # What writing the project left in memory is none of the sensors': without this, each collection would go through it.
         gc.freeze()
         for state in ("nothing changed", "one shard changed"):
-            taken = interleaved(looks(instance, resources), setting.repeats)
+            taken = interleaved(looks(instance, project), setting.repeats)
             rows += [
                 {"state": state, "look": look, "cpu_seconds": seconds.cpu, "wall_seconds": seconds.wall}
                 for look, seconds in taken.items()
             ]
-            changed = example_rows(resources, "another hash")
-            resources["lake"].replace(TRAINING_EXAMPLES, {"shard": shard_name(0)}, changed)
-        result = looks(instance, resources)["re-attribution sensor"]()
+            changed = example_rows(project, "another hash")
+            project.lake.replace(TRAINING_EXAMPLES, {"shard": shard_name(0)}, changed)
+        result = looks(instance, project)["re-attribution sensor"]()
         requests = (result.run_requests if isinstance(result, dg.SensorResult) else None) or []
         if f"{CHECKPOINT}|{shard_name(0)}" not in [request.partition_key for request in requests]:
             raise ValueError(f"the sensor missed the changed shard: {result}")

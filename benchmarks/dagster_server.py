@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from measurements import Seconds
 
-from lorif_assets.settings import CONFIG_NAME, CONFIG_VARIABLE
+from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE
 
 STARTS_WITHIN = 120  # seconds
 

@@ -22,11 +22,11 @@ from measurements import interleaved, markdown_table, report, setting_and_output
 from scan_rate import KEPT, Scan, random_queries, recipe_of
 from scan_rate import Setting as ScanSetting
 
-from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
-from lorif_assets.attribution.matrix_products import product
-from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments
-from lorif_assets.stored_factors import stored_factors
-from resources.lake import Lake
+from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.lake.lake import Lake
+from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
+from lorif_assets.mathematics.matrix_products import product
+from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 
 WARM, COLD = "warm", "cold"
 DENSE = {"dense, FP32": torch.float32, "dense, BF16": torch.bfloat16}

@@ -20,22 +20,22 @@ import numpy as np
 import torch
 from measurements import Seconds, interleaved, markdown_table, report, setting_and_output
 
-from lorif_assets.attributed_model import AttributedModel, CheckpointRecord
-from lorif_assets.attribution.contraction import cheapest_order, multiplications
-from lorif_assets.attribution.kfac import KfacBases
-from lorif_assets.attribution.layers import select_layers
-from lorif_assets.attribution.low_rank import low_rank_factors
-from lorif_assets.attribution.matrix_products import FrozenLinearProducts
-from lorif_assets.attribution.projection import fingerprint, layer_projection, projected_width
-from lorif_assets.attribution.token_losses import losses_with_logit_gradients
-from lorif_assets.corpus.tokenization import TokenizedExample
-from lorif_assets.factor_rows import factor_rows
-from lorif_assets.frozen_bases import FrozenBases
-from lorif_assets.kfac_fit import covariances, layer_ranks
+from lorif_assets.attribution.factor_rows import factor_rows
+from lorif_assets.attribution.fit_bases import covariances, layer_ranks
+from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.stored_bases import FrozenBases
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.mathematics.curvature.ekfac import KfacBases
+from lorif_assets.mathematics.factors.low_rank import low_rank_factors
+from lorif_assets.mathematics.gradients.contraction import cheapest_order, multiplications
+from lorif_assets.mathematics.gradients.layers import select_layers
+from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection, projected_width
+from lorif_assets.mathematics.gradients.token_losses import losses_with_logit_gradients
+from lorif_assets.mathematics.matrix_products import FrozenLinearProducts
+from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
-from lorif_assets.recipe import Recipe
-from lorif_assets.settings import BatchSettings
-from resources.devices import DeviceGroup
 
 FLOOR, OWN_FLOOR, HOOKS, GRADIENTS = "floor", "own floor", "hooks", "gradients"
 FACTORISED, WHOLE = "factorised", "whole"

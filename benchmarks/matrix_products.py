@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from measurements import interleaved, markdown_table, report, setting_and_output
 
-from lorif_assets.attribution.matrix_products import onednn_linear
+from lorif_assets.mathematics.matrix_products import onednn_linear
 
 TORCH, ONEDNN = "torch", "oneDNN"
 SHAPES = {

@@ -26,10 +26,10 @@ from measurements import in_a_process, markdown_table, memory_of_this_process, r
 from scan_rate import CPU, Scan, recipe_of
 from scan_rate import Setting as ScanSetting
 
-from lorif_assets.layer_curvature import fit_curvature
-from lorif_assets.settings import BatchSettings
-from lorif_assets.stored_factors import stored_factors
-from resources.lake import Lake
+from lorif_assets.attribution.fit_svd import fit_curvature
+from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.lake.lake import Lake
 
 _WATCHED_EVERY = 0.002
 

@@ -10,19 +10,19 @@ import torch
 from peer_workload import Peer, Workload, run
 
 from lorif_assets.assets.rejected_rows import with_constants
-from lorif_assets.attributed_model import AttributedModel, CheckpointRecord
-from lorif_assets.attribution.layers import select_layers
-from lorif_assets.attribution.projection import fingerprint, layer_projection, projected_width
-from lorif_assets.attribution.scoring import ScoreExtremes, block_scores
-from lorif_assets.corpus.tokenization import TokenizedExample
-from lorif_assets.factor_rows import factor_rows
+from lorif_assets.attribution.factor_rows import factor_rows
+from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.mathematics.gradients.layers import select_layers
+from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection, projected_width
+from lorif_assets.mathematics.scores.scoring import ScoreExtremes, block_scores
+from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
-from lorif_assets.recipe import Recipe
-from lorif_assets.settings import BatchSettings
-from lorif_assets.stored_factors import stored_factors
-from resources.devices import DeviceGroup
-from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS
 
 LOG = logging.getLogger("benchmark")
 SHARD = "source-00000"

@@ -30,8 +30,8 @@ from measurements import markdown_table, report, setting_and_output
 from peer_lorif import RECIPES, attributed_model, dense_gradients
 from peer_workload import Workload
 
-from lorif_assets.attribution.projection import projected_width
-from lorif_assets.recipe import Recipe
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.mathematics.gradients.projection import projected_width
 
 LOG = logging.getLogger("benchmark")
 HERE = Path(__file__).parent

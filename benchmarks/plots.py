@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from lorif_assets.report.plots import LIGHT
+from lorif_assets.pages.look import LIGHT
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = {

@@ -19,18 +19,17 @@ from typing import Any
 
 from measurements import machine, markdown_table
 
-from lorif_assets.ad_hoc_query import newest_attributed
-from lorif_assets.attributed_model import AttributedModel
-from lorif_assets.evaluation.datamodeling import linear_datamodeling_scores
-from lorif_assets.evaluation.intervals import Comparison
-from lorif_assets.methods.inputs import MethodInputs, Scorable
+from lorif_assets.attribution.ask import newest_attributed
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.evaluation.methods.inputs import MethodInputs, Scorable
+from lorif_assets.evaluation.methods.recipe_trials import TriedRecipe, try_recipes
+from lorif_assets.evaluation.retraining.external_truth import subset_truth
+from lorif_assets.evaluation.retraining.ground_truth import read_ground_truth
+from lorif_assets.mathematics.evaluation.datamodeling import linear_datamodeling_scores
+from lorif_assets.mathematics.evaluation.intervals import Comparison
 from lorif_assets.progress import Progress
-from lorif_assets.project_resources import project_resources
-from lorif_assets.recipe import Recipe
-from lorif_assets.retraining.external_truth import subset_truth
-from lorif_assets.retraining.ground_truth import read_ground_truth
-from lorif_assets.settings import load_settings
-from lorif_assets.tuning.trials import TriedRecipe, try_recipes
+from lorif_assets.project import Project
 
 _OWN = "0"
 _DRAWS = 1_000
@@ -138,10 +137,10 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", type=json.loads, help="fields that differ from the project's, as JSON")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    resources = project_resources(load_settings(asked.project))
-    settings, lake, models = resources["settings"], resources["lake"], resources["model_checkpoints"]
-    with resources["devices"].lease() as group:
-        name = newest_attributed(resources)
+    project = Project.open(asked.project)
+    settings, lake, models = project.settings, project.lake, project.checkpoints
+    with project.devices.lease() as group:
+        name = newest_attributed(project)
         attributed = AttributedModel.load(lake, models, name, settings.recipe, group)
         inputs = sample(MethodInputs.load(settings, lake, models, attributed, [asked.query_set]), asked.examples)
         recipes = [Changed.of(settings.recipe, fields) for fields in ({}, *asked.recipes)]

@@ -17,11 +17,11 @@ from measurements import in_a_process, markdown_table, memory_of_this_process, r
 from scan_rate import CPU, KEPT, random_queries, recipe_of
 from scan_rate import Setting as ScanSetting
 
-from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments, block_scores
-from lorif_assets.query_scoring import listed_positions
-from lorif_assets.read_ahead import read_ahead
-from lorif_assets.stored_factors import stored_factors
-from resources.lake import Lake
+from lorif_assets.attribution.score_queries import listed_positions
+from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.read_ahead import read_ahead
+from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments, block_scores
 
 CODEC, RANK, LISTED = "bf16", 1, 10
 PARTS = ("looked up", "scanned", "named")

@@ -19,15 +19,15 @@ import torch
 from copied_shards import random_rows, shard_name
 from measurements import Seconds, interleaved, markdown_table, report, setting_and_output
 
-from lorif_assets.attributed_model import CheckpointRecord
-from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
-from lorif_assets.attribution.low_rank import GradientFactors
-from lorif_assets.attribution.scoring import ScoreExtremes, ScoreMoments, block_scores
-from lorif_assets.read_ahead import read_ahead
-from lorif_assets.recipe import Recipe
-from lorif_assets.stored_factors import StoredFactors, stored_factors
-from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS
+from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.read_ahead import read_ahead
+from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
+from lorif_assets.mathematics.factors.low_rank import GradientFactors
+from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments, block_scores
 
 CPU = torch.device("cpu")
 KEPT = 100

@@ -19,12 +19,12 @@ import torch
 from deltalake import write_deltalake
 from measurements import markdown_table, report, setting_and_output
 
-from lorif_assets.attributed_model import CheckpointRecord
-from lorif_assets.layer_curvature import CurvatureFit, fit_curvature, renew_layer
-from lorif_assets.recipe import Recipe
-from lorif_assets.stored_factors import StoredFactors, stored_factors
-from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS
+from lorif_assets.attribution.fit_svd import CurvatureFit, fit_curvature, renew_layer
+from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
+from lorif_assets.lake.lake import Lake
 
 LAYER = "layer"
 CPU = torch.device("cpu")

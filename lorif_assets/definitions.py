@@ -3,7 +3,7 @@
 import dagster as dg
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
-from lorif_assets.automation import (
+from lorif_assets.automation.sensors import (
     ASSET_JOBS,
     attribution_checks,
     automation_definitions,
@@ -12,8 +12,9 @@ from lorif_assets.automation import (
     withdrawal,
 )
 from lorif_assets.checks import CHECKS
-from lorif_assets.project_resources import project_resources
-from lorif_assets.settings import load_settings
+from lorif_assets.config.settings import load_settings
+from lorif_assets.project import Project
+from resources import dagster_resources
 
 settings = load_settings()
 sensors, schedules = automation_definitions(settings)
@@ -24,6 +25,6 @@ defs = dg.Definitions(
     jobs=[*ASSET_JOBS.values(), attribution_checks, re_attribution, vacuum, withdrawal],
     sensors=sensors,
     schedules=schedules,
-    resources=project_resources(settings),
+    resources=dagster_resources(Project.of(settings)),
     executor=dg.multiprocess_executor,
 )

@@ -1,126 +1,25 @@
-"""Devices and their leases: a step owns a device while it computes, also across processes of one machine."""
+"""The devices as a Dagster resource."""
 
-import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from dagster import ConfigurableResource, get_dagster_logger
-from filelock import Timeout
+import dagster as dg
 from pydantic import Field
 
-from lorif_assets.errors import SettingsError
-from resources.machine_locks import machine_lock
-
-if TYPE_CHECKING:
-    import torch
-
-_POLL_SECONDS = 0.5
-_NOTICE_SECONDS = 10.0
+from lorif_assets.models.devices import Devices
 
 
-@dataclass(frozen=True)
-class DeviceGroup:
-    """The devices that a step owns: a checkpoint's weights lie on all of them, whatever is computed on the first."""
-
-    devices: "tuple[torch.device, ...]"
-
-    @classmethod
-    def of(cls, *names: str) -> "DeviceGroup":
-        """Return the group of the devices of these names."""
-        import torch
-
-        return cls(tuple(torch.device(name) for name in names))
-
-    @property
-    def first(self) -> "torch.device":
-        """Where batches, gradients, factors and scores are."""
-        return self.devices[0]
-
-    def __len__(self) -> int:
-        return len(self.devices)
-
-    def __str__(self) -> str:
-        return " + ".join(str(device) for device in self.devices)
-
-
-class Devices(ConfigurableResource):  # type: ignore[type-arg]
-    """The devices that steps may use."""
+class DevicesResource(dg.ConfigurableResource[Devices]):
+    """The devices that steps may use, one group at a time."""
 
     names: list[str] = Field(
         default_factory=list, description="Torch device names; empty: every CUDA device, else CPU."
     )
     per_checkpoint: int = Field(1, ge=1, description="Devices of a group, over which a checkpoint is spread.")
 
-    def available(self) -> list[str]:
-        """Return the names of the devices, in order.
+    @classmethod
+    def of(cls, devices: Devices) -> "DevicesResource":
+        """Return the resource that hands out these devices."""
+        return cls(names=list(devices.names), per_checkpoint=devices.per_checkpoint)
 
-        Raises:
-            SettingsError: a name is none of a device, of a CUDA device that is not on this machine, or repeated.
-        """
-        import torch
-
-        found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        for name in self.names:
-            try:
-                kind = torch.device(name).type
-            except RuntimeError as error:
-                raise SettingsError(
-                    f'`devices.devices` names {name!r}, which is no device; use names such as "cpu" or "cuda:0"'
-                ) from error
-            if kind == "cuda" and name not in found:
-                raise SettingsError(
-                    f"`devices.devices` names {name!r}, but this machine has {', '.join(found) or 'no CUDA device'}"
-                )
-        repeated = [name for name, count in Counter(self.names).items() if count > 1]
-        if repeated:
-            raise SettingsError(f"`devices.devices` names {repeated[0]!r} more than once; name each device once")
-        return self.names or found or ["cpu"]
-
-    def groups(self) -> list[DeviceGroup]:
-        """Return the devices in groups of `per_checkpoint`, in order; those too few for another group are left out.
-
-        Raises:
-            SettingsError: as `available`; or there is no whole group, or a device of one of several is not CUDA's.
-        """
-        names, size = self.available(), self.per_checkpoint
-        others = [name for name in names if not name.startswith("cuda")]
-        if size > 1 and others:
-            raise SettingsError(
-                f"`devices.per_checkpoint` is {size}, but a checkpoint can be spread over CUDA devices only, and {others[0]} "
-                "is none; set it to 1, or name CUDA devices in `devices.devices`"
-            )
-        if size > len(names):
-            raise SettingsError(
-                f"`devices.per_checkpoint` is {size}, more than there are devices ({', '.join(names)}); lower it, or name "
-                "more in `devices.devices`"
-            )
-        return [DeviceGroup.of(*names[i : i + size]) for i in range(0, len(names) - size + 1, size)]
-
-    @contextmanager
-    def lease(self) -> Iterator[DeviceGroup]:
-        """Wait for a group of devices that are all free, and own it inside the `with` block."""
-        groups = self.groups()
-        locks = {
-            device: machine_lock(f"device-{str(device).replace(':', '-')}")
-            for group in groups
-            for device in group.devices
-        }
-        notice = time.monotonic() + _NOTICE_SECONDS
-        while True:
-            for group in groups:
-                with ExitStack() as owned:
-                    try:
-                        for device in group.devices:
-                            owned.enter_context(locks[device].acquire(timeout=_POLL_SECONDS / len(groups)))
-                    except Timeout:
-                        continue
-                    yield group
-                    return
-            if time.monotonic() >= notice:
-                # Also a sign of life: a run without any is taken for killed.
-                waited_for = " or ".join(str(group) for group in groups)
-                get_dagster_logger().warning(f"waiting for {waited_for}, which other processes own")
-                notice = time.monotonic() + _NOTICE_SECONDS
+    def create_resource(self, context: dg.InitResourceContext) -> Devices:
+        """Return the devices; none is leased yet."""
+        del context
+        return Devices(names=self.names, per_checkpoint=self.per_checkpoint)

@@ -21,13 +21,15 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.discovery import discover, register
-from lorif_assets.materialization import bring_up_to_date
-from lorif_assets.project_resources import ProjectResources, project_resources
-from lorif_assets.settings import Settings, load_settings
-from lorif_assets.staleness import Staleness
-from resources.lake import Lake
-from resources.table_schema import TableSchema
+from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.registration import register
+from lorif_assets.config.settings import Settings, load_settings
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.table_schema import TableSchema
+from lorif_assets.project import Project
+from resources import dagster_resources
 
 # How fast a machine is decides no test, and continuous integration draws the same examples every time.
 hypothesis_settings.register_profile(
@@ -84,11 +86,11 @@ kfac_examples = 20
 
 @dataclass(frozen=True)
 class TinyProject:
-    """A project folder (lorif.toml, data, queries, checkpoints, lake), its settings and resources, and Dagster."""
+    """A project folder (lorif.toml, data, queries, checkpoints, lake), its settings, opened, and Dagster."""
 
     root: Path
     settings: Settings
-    resources: ProjectResources
+    opened: Project
     instance: dg.DagsterInstance
     draws: bool = False
     """Whether pictures are drawn, which takes longer than all the rest, or `PICTURE` stands in for them."""
@@ -96,24 +98,24 @@ class TinyProject:
     @classmethod
     def open(cls, root: Path, instance: dg.DagsterInstance) -> "TinyProject":
         settings = load_settings(root / "lorif.toml")
-        return cls(root, settings, project_resources(settings), instance)
+        return cls(root, settings, Project.of(settings), instance)
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             if not self.draws:
-                patch.setattr("lorif_assets.report.plots.png", lambda figure: PICTURE)
-                patch.setattr("lorif_assets.report.plots.spectra_figure", lambda layers, theme: None)
+                patch.setattr("lorif_assets.pages.look.png", lambda figure: PICTURE)
+                patch.setattr("lorif_assets.pages.report.plots.spectra_figure", lambda layers, theme: None)
             yield
 
     @property
     def lake(self) -> Lake:
-        return self.resources["lake"]
+        return self.opened.lake
 
     @property
     def staleness(self) -> Staleness:
-        found = discover(self.settings, self.resources["model_checkpoints"], self.lake)
-        return Staleness(self.settings, self.lake, self.resources["model_checkpoints"], found)
+        found = discover(self.settings, self.opened.checkpoints, self.lake)
+        return Staleness(self.settings, self.lake, self.opened.checkpoints, found)
 
     def with_settings(self, **sections: Mapping[str, Any]) -> "TinyProject":
         """The same project with some fields of some sections of its settings changed: `recipe={"r": 4}`."""
@@ -122,15 +124,15 @@ class TinyProject:
             for name, fields in sections.items()
         }
         settings = self.settings.model_copy(update=changed)
-        return replace(self, settings=settings, resources=project_resources(settings))
+        return replace(self, settings=settings, opened=Project.of(settings))
 
     def register_partitions(self) -> None:
-        register(self.instance, discover(self.settings, self.resources["model_checkpoints"], self.lake))
+        register(self.instance, discover(self.settings, self.opened.checkpoints, self.lake))
 
     def update(self) -> dict[str, set[str]]:
         """Bring everything up to date; which partitions of which assets that took."""
         with self._drawing():
-            updates = list(bring_up_to_date(self.instance, ASSETS, self.resources))
+            updates = list(bring_up_to_date(self.instance, ASSETS, self.opened))
         return {update.asset: set(update.partitions) for update in updates if update.partitions}
 
     def run(self, asset: str, *keys: str, config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
@@ -148,7 +150,7 @@ class TinyProject:
                 instance=self.instance,
                 partition_key=keys[0] if one else None,
                 tags=None if one else ends,
-                resources={**self.resources},
+                resources=dagster_resources(self.opened),
                 run_config={
                     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
                     **({"ops": {asset: {"config": dict(config)}}} if config else {}),

@@ -6,15 +6,16 @@ from typing import Any
 
 import dagster as dg
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.comparison.content import ComparisonContent, mean
-from lorif_assets.settings import Settings
-from resources.lake import Lake
-from resources.schemas import CHECKPOINT_COMPARISONS
-from resources.tracking import Tracking
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.pages.comparison.content import ComparisonContent, mean
+from lorif_assets.tracking import Tracking
 
 
 @dg.asset(
@@ -29,15 +30,19 @@ from resources.tracking import Tracking
     metadata=table_metadata(CHECKPOINT_COMPARISONS),
 )
 def checkpoint_comparison(
-    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: Lake, tracking: Tracking
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """How each query's proponents move between neighbouring checkpoints (overlap, entries, exits), and its loss."""
-    from lorif_assets.comparison.assembly import assemble, comparison_rows
-    from lorif_assets.comparison.page import render
+    from lorif_assets.pages.comparison.assembly import assemble, comparison_rows
+    from lorif_assets.pages.comparison.page import render
 
     commits = PartitionCommits(context)
     for query_set in context.partition_keys:
-        content = assemble(lake, query_set, settings, {"dagster run": context.run_id})
+        content = assemble(lake, query_set, settings, model_checkpoints, {"dagster run": context.run_id})
         page = render(content)
         where = lake.write_file(f"reports/comparison/{query_set}.html", page.encode())
         stored = lake.read(CHECKPOINT_COMPARISONS, ["to_checkpoint", "computed_from"], query_set=query_set)
@@ -109,8 +114,8 @@ def _figure(value: float | None, form: str) -> str:
 
 
 def _inline_picture(content: ComparisonContent) -> str:
-    from lorif_assets.comparison.plots import movement_figure
-    from lorif_assets.report import plots
+    from lorif_assets.pages import look as plots
+    from lorif_assets.pages.comparison.plots import movement_figure
 
     png = plots.png(movement_figure(content, plots.LIGHT))
     return f"![loss and overlap along the checkpoints](data:image/png;base64,{base64.b64encode(png).decode()})"

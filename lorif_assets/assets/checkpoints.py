@@ -7,14 +7,14 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.recipe import content_hash
-from lorif_assets.settings import Settings
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.schemas import CHECKPOINTS
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.attribution_tables import CHECKPOINTS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
 
 
 @dg.asset(
@@ -30,12 +30,12 @@ from resources.schemas import CHECKPOINTS
 def checkpoints(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """A checkpoint of the model in training: what it is, and the layers whose gradients are attributed."""
-    from lorif_assets.attribution.layers import select_layers
-    from lorif_assets.attribution.projection import projected_width
+    from lorif_assets.mathematics.gradients.layers import select_layers
+    from lorif_assets.mathematics.gradients.projection import projected_width
 
     commits = PartitionCommits(context)
     recipe = settings.recipe

@@ -6,17 +6,17 @@ from typing import Any
 
 import dagster as dg
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.corpus.examples import NormalisedShard, normalise
+from lorif_assets.config.settings import Settings
+from lorif_assets.data.examples import NormalisedShard, normalise
+from lorif_assets.data.query_files import query_source, source_version
+from lorif_assets.data.shards import list_all_shards, read_shard, read_source
 from lorif_assets.errors import SourceError
-from lorif_assets.query_files import query_source, source_version
-from lorif_assets.settings import Settings
-from resources.lake import Lake
-from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
-from resources.source_files import list_all_shards, read_shard, read_source
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.lake import Lake
 
 _CODE_VERSION = "1"
 
@@ -32,7 +32,7 @@ _CODE_VERSION = "1"
     metadata=table_metadata(TRAINING_EXAMPLES),
 )
 def training_examples(
-    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: Lake
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """One slice of the training data, normalised: text, prompt and completion, chat messages or token ids.
 
@@ -70,7 +70,7 @@ def training_examples(
     metadata=table_metadata(QUERY_EXAMPLES),
 )
 def query_examples(
-    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: Lake
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """One query set: prompts and completions about whose origin in the training data the user asks."""
     commits = PartitionCommits(context)

@@ -5,23 +5,23 @@ from typing import Any
 
 import dagster as dg
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.svd_preconditioners import inline_picture
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.layer_fisher import renew_fisher
+from lorif_assets.attribution.fit_ekfac import renew_fisher
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.attribution.versions import preconditioner_version
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.attribution_tables import EKFAC_PRECONDITIONERS, KFAC_BASES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.devices import Devices
+from lorif_assets.pages.report.assembly import whitened_layer
 from lorif_assets.progress import Progress
-from lorif_assets.report.assembly import whitened_layer
-from lorif_assets.settings import Settings
-from lorif_assets.stored_factors import stored_factors
-from lorif_assets.versions import preconditioner_version
-from resources.devices import Devices
-from resources.lake import Lake
-from resources.schemas import EKFAC_PRECONDITIONERS, KFAC_BASES
-from resources.tracking import Tracking
+from lorif_assets.tracking import Tracking
 
 
 @dg.asset(
@@ -42,9 +42,9 @@ from resources.tracking import Tracking
 def ekfac_preconditioners(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    devices: Devices,
-    tracking: Tracking,
+    lake: dg.ResourceParam[Lake],
+    devices: dg.ResourceParam[Devices],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """A layer's EK-FAC eigenvalues: the mean square of rotated gradients, summed shard by shard.
 
@@ -53,7 +53,7 @@ def ekfac_preconditioners(
     if settings.recipe.curvature != "ekfac":
         context.log.info('nothing to do: recipe.curvature is "svd"')
         return
-    from lorif_assets.report.plots import spectrum_png
+    from lorif_assets.pages.report.plots import spectrum_png
 
     commits = PartitionCommits(context)
     for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from lorif_assets.evaluation_pipeline.figures import QUERY, Figure
-from resources.tracking import Tracking
+from lorif_assets.evaluation.figures import QUERY, Figure
+from lorif_assets.tracking import Tracking
 
 
 def track_figures(

@@ -12,34 +12,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import training_examples
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import AttributedModel, checkpoint_record
-from lorif_assets.corpus.rejected import rejected_table
+from lorif_assets.attribution.factor_rows import ShardFactors, factor_rows
+from lorif_assets.attribution.fit_ekfac import write_shard_squares
+from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.shard_pipeline import overlapped
+from lorif_assets.attribution.stored_factors import stored_factor_versions
+from lorif_assets.attribution.versions import factor_version, factor_versions
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import BatchSettings, Settings
+from lorif_assets.data.rejected import rejected_table
 from lorif_assets.errors import LorifError, MismatchError, SourceError
-from lorif_assets.factor_rows import ShardFactors, factor_rows
-from lorif_assets.layer_fisher import write_shard_squares
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
+from lorif_assets.lake.file_constants import file_constants
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
 from lorif_assets.progress import Progress
-from lorif_assets.recipe import Recipe
-from lorif_assets.settings import BatchSettings, Settings
-from lorif_assets.shard_pipeline import overlapped
-from lorif_assets.stored_factors import stored_factor_versions
-from lorif_assets.versions import factor_version, factor_versions
-from resources.devices import Devices
-from resources.file_constants import file_constants
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.schemas import GRADIENT_FACTORS, TRAINING_EXAMPLES
-from resources.tracking import TrackedRun, Tracking
+from lorif_assets.tracking import TrackedRun, Tracking
 
 if TYPE_CHECKING:
-    from lorif_assets.attribution.kfac import KfacBases
-    from lorif_assets.corpus.tokenization import TokenizedShard
+    from lorif_assets.data.tokenization import TokenizedShard
+    from lorif_assets.mathematics.curvature.ekfac import KfacBases
 
 
 class FactorConfig(dg.Config):
@@ -69,10 +69,10 @@ def gradient_factors(
     context: dg.AssetExecutionContext,
     config: FactorConfig,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
-    tracking: Tracking,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Rank-c factors of every example's gradient in every tracked layer; with EK-FAC, of the whitened gradient.
 

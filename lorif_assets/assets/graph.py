@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from lorif_assets.assets.attribution_report import attribution_report
 from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import query_examples, training_examples
@@ -19,12 +20,11 @@ from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.recall_curves import recall_curves
 from lorif_assets.assets.removal_losses import removal_losses
-from lorif_assets.assets.report import attribution_report
 from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.tail_patch import tail_patch
-from lorif_assets.settings import Settings
+from lorif_assets.config.settings import Settings
 
 ASSETS = (
     training_examples,

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow as pa
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.influcoder_encoder import influcoder_encoder
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.bi_encoder.extra import require_influcoder
-from lorif_assets.bi_encoder.sampling import Role, Split
-from lorif_assets.bi_encoder.stored import StoredTargets, stored_encoder, stored_targets
-from lorif_assets.recipe import content_hash
-from lorif_assets.settings import Settings
-from resources.devices import Devices
-from resources.influcoder_schemas import INFLUCODER_AGREEMENT
-from resources.lake import Lake
-from resources.tracking import Tracking
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.settings import Settings
+from lorif_assets.influcoder.extra import require_influcoder
+from lorif_assets.influcoder.sampling import Role, Split
+from lorif_assets.influcoder.stored import StoredTargets, stored_encoder, stored_targets
+from lorif_assets.lake.influcoder_tables import INFLUCODER_AGREEMENT
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.devices import Devices
+from lorif_assets.tracking import Tracking
 
 if TYPE_CHECKING:
-    from lorif_assets.bi_encoder.encoder import TextEncoder
+    from lorif_assets.influcoder.encoder import TextEncoder
 
 SERVED, TRAINED, UNTRAINED = "served", "trained", "untrained"
 
@@ -44,9 +44,9 @@ SERVED, TRAINED, UNTRAINED = "served", "trained", "untrained"
 def influcoder_agreement(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    devices: Devices,
-    tracking: Tracking,
+    lake: dg.ResourceParam[Lake],
+    devices: dg.ResourceParam[Devices],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Spearman correlation of embedding cosines with the teacher's influences between held-out anchors and pool.
 
@@ -54,7 +54,7 @@ def influcoder_agreement(
     out anew) for an encoder trained from the base and for the untrained base. The truth is the teacher's, not retraining.
     """
     require_influcoder()
-    from lorif_assets.bi_encoder.training import load_base, train_encoder
+    from lorif_assets.influcoder.training import load_base, train_encoder
 
     commits = PartitionCommits(context)
     chosen = settings.influcoder
@@ -106,7 +106,7 @@ def influcoder_agreement(
 def _measured(
     encoder: "TextEncoder", targets: StoredTargets, anchors: Sequence[int], pool: Sequence[int]
 ) -> dict[str, Any]:
-    from lorif_assets.influcoder.agreement import agreement
+    from lorif_assets.mathematics.influcoder.agreement import agreement
 
     anchor_texts, pool_texts = [targets.anchors[i] for i in anchors], [targets.pool[i] for i in pool]
     # What the first call sets up is not inference.

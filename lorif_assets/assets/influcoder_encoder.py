@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow as pa
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.influence_targets import influence_targets
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.bi_encoder.extra import require_influcoder
-from lorif_assets.bi_encoder.sampling import Split
-from lorif_assets.bi_encoder.stored import StoredEncoder, encoder_row, stored_targets
-from lorif_assets.settings import Settings
-from lorif_assets.versions import encoder_version
-from resources.devices import Devices
-from resources.influcoder_schemas import INFLUCODER_ENCODERS
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.tracking import TrackedRun, Tracking
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.versions import encoder_version
+from lorif_assets.config.settings import Settings
+from lorif_assets.influcoder.extra import require_influcoder
+from lorif_assets.influcoder.sampling import Split
+from lorif_assets.influcoder.stored import StoredEncoder, encoder_row, stored_targets
+from lorif_assets.lake.influcoder_tables import INFLUCODER_ENCODERS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
+from lorif_assets.tracking import TrackedRun, Tracking
 
 if TYPE_CHECKING:
-    from lorif_assets.bi_encoder.encoder import TextEncoder
-    from lorif_assets.influcoder.distillation import StepLoss
+    from lorif_assets.influcoder.encoder import TextEncoder
+    from lorif_assets.mathematics.influcoder.distillation import StepLoss
 
 
 @dg.asset(
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 def influcoder_encoder(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
-    tracking: Tracking,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """A bi-encoder distilled from one checkpoint's influence targets; a new checkpoint's goes on from the one before."""
     require_influcoder()
-    from lorif_assets.bi_encoder.training import load_base, train_encoder
+    from lorif_assets.influcoder.training import load_base, train_encoder
 
     commits = PartitionCommits(context)
     chosen = settings.influcoder

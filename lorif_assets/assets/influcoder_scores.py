@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.corpus import query_examples
 from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.bi_encoder.extra import require_influcoder
-from lorif_assets.bi_encoder.nearest import approximately_nearest, embedded_examples
-from lorif_assets.bi_encoder.sampling import Role
-from lorif_assets.bi_encoder.stored import StoredEncoder, shard_embeddings, stored_encoder
-from lorif_assets.bi_encoder.text_views import anchor_text
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.score_queries import all_pairs, extreme_pairs
+from lorif_assets.attribution.versions import encoder_score_version
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
-from lorif_assets.query_scoring import all_pairs, extreme_pairs
-from lorif_assets.settings import Settings
-from lorif_assets.versions import encoder_score_version
-from resources.devices import Devices
-from resources.influcoder_schemas import INFLUCODER_SCORES
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.schemas import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.influcoder.extra import require_influcoder
+from lorif_assets.influcoder.nearest import approximately_nearest, embedded_examples
+from lorif_assets.influcoder.sampling import Role
+from lorif_assets.influcoder.stored import StoredEncoder, shard_embeddings, stored_encoder
+from lorif_assets.influcoder.text_views import anchor_text
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.influcoder_tables import INFLUCODER_SCORES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
 
 if TYPE_CHECKING:
     import torch
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 def influcoder_scores(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Cosines between the embeddings of every query of a set and of the examples: the highest and lowest of each."""
     require_influcoder()
@@ -108,7 +108,7 @@ def _scored(
     """Return a score table, and what to show of the search: exact up to a number of examples, or where all are listed."""
     import torch
 
-    from lorif_assets.attribution.scoring import ScoreExtremes
+    from lorif_assets.mathematics.scores.scoring import ScoreExtremes
 
     top_k, n = settings.recipe.top_k, embedded_examples(lake, encoder, shard_hashes)
     if top_k != "all" and n > settings.influcoder.exact_up_to:

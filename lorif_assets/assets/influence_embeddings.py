@@ -8,27 +8,27 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.corpus import training_examples
 from lorif_assets.assets.influcoder_encoder import influcoder_encoder
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.bi_encoder.extra import require_influcoder
-from lorif_assets.bi_encoder.sampling import Role
-from lorif_assets.bi_encoder.stored import StoredEncoder, stored_encoder
-from lorif_assets.bi_encoder.text_views import Decode, pool_text
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.versions import embedding_version
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
-from lorif_assets.settings import Settings
-from lorif_assets.versions import embedding_version
-from resources.devices import Devices
-from resources.influcoder_schemas import INFLUENCE_EMBEDDINGS
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.schemas import TRAINING_EXAMPLES
+from lorif_assets.influcoder.extra import require_influcoder
+from lorif_assets.influcoder.sampling import Role
+from lorif_assets.influcoder.stored import StoredEncoder, stored_encoder
+from lorif_assets.influcoder.text_views import Decode, pool_text
+from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.influcoder_tables import INFLUENCE_EMBEDDINGS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
 
 if TYPE_CHECKING:
-    from lorif_assets.bi_encoder.encoder import TextEncoder
+    from lorif_assets.influcoder.encoder import TextEncoder
 
 
 @dg.asset(
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 def influence_embeddings(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """One vector per training example and checkpoint; an example that the same encoder has seen keeps its vector."""
     require_influcoder()

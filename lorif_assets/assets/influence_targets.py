@@ -7,29 +7,29 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow as pa
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import query_examples, training_examples
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import AttributedModel
-from lorif_assets.bi_encoder.extra import require_influcoder
-from lorif_assets.bi_encoder.sampling import Role, Sampled, Split, draw_sample
-from lorif_assets.bi_encoder.teachers import gradient_cosines, lorif_ranks
-from lorif_assets.bi_encoder.text_views import anchor_text, pool_text
-from lorif_assets.settings import Settings
-from lorif_assets.versions import target_version
-from resources.devices import Devices
-from resources.influcoder_schemas import INFLUENCE_TARGETS
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.schemas import TRAINING_EXAMPLES
-from resources.tracking import Tracking
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.versions import target_version
+from lorif_assets.config.settings import Settings
+from lorif_assets.influcoder.extra import require_influcoder
+from lorif_assets.influcoder.sampling import Role, Sampled, Split, draw_sample
+from lorif_assets.influcoder.teachers import gradient_cosines, lorif_ranks
+from lorif_assets.influcoder.text_views import anchor_text, pool_text
+from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.influcoder_tables import INFLUENCE_TARGETS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
+from lorif_assets.tracking import Tracking
 
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.corpus.tokenization import TokenizedExample
+    from lorif_assets.data.tokenization import TokenizedExample
 
 
 @dg.asset(
@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 def influence_targets(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
-    tracking: Tracking,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Influences of sampled examples (the pool) on sampled queries (the anchors) at one checkpoint.
 

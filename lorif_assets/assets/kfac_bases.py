@@ -6,21 +6,21 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import AttributedModel, CheckpointRecord, checkpoint_record
-from lorif_assets.frozen_bases import bases_version
-from lorif_assets.kfac_fit import KfacFit, fit_bases
+from lorif_assets.attribution.fit_bases import KfacFit, fit_bases
+from lorif_assets.attribution.model import AttributedModel, CheckpointRecord, checkpoint_record
+from lorif_assets.attribution.stored_bases import bases_version
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.attribution_tables import KFAC_BASES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
 from lorif_assets.progress import Progress
-from lorif_assets.recipe import Recipe
-from lorif_assets.settings import Settings
-from resources.devices import Devices
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.schemas import KFAC_BASES
-from resources.tracking import Tracking
+from lorif_assets.tracking import Tracking
 
 _SHOWN = ("rank", "bytes_per_example", "kept_energy", "half_agreement", "n_examples", "n_tokens", "d1", "d2", "labels")
 
@@ -49,10 +49,10 @@ def kfac_bases(
     context: dg.AssetExecutionContext,
     config: BasesConfig,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
-    tracking: Tracking,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Eigenbases of a layer's inputs and output gradients over a sample of the training examples, and the layer's rank.
 
@@ -91,7 +91,7 @@ def kfac_bases(
 
 
 def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, projection: str) -> None:
-    from lorif_assets.attribution.factor_codec import FactorCodec, factor_bytes
+    from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
     codec = FactorCodec(recipe.factor_dtype)
     rows = [

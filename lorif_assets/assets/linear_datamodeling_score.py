@@ -5,18 +5,19 @@ from typing import Any
 
 import dagster as dg
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.evaluation_tracking import track_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.evaluation_pipeline.figures import MEAN, Figure, comparison_figures, reference_method, store_figures
-from lorif_assets.settings import Settings
-from resources.evaluation_schemas import EVALUATION_FIGURES
-from resources.lake import Lake
-from resources.tracking import Tracking
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.config.settings import Settings
+from lorif_assets.evaluation.figures import MEAN, Figure, comparison_figures, reference_method, store_figures
+from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.tracking import Tracking
 
 _EVALUATION, _METRIC = "linear_datamodeling_score", "lds"
 
@@ -31,20 +32,26 @@ _EVALUATION, _METRIC = "linear_datamodeling_score", "lds"
     metadata=table_metadata(EVALUATION_FIGURES),
 )
 def linear_datamodeling_score(
-    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: Lake, tracking: Tracking
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Mean Spearman correlation over queries with intervals, of every method, and LoRIF's paired differences to it."""
-    from lorif_assets.evaluation.datamodeling import linear_datamodeling_scores
-    from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
-    from lorif_assets.retraining.external_truth import subset_truth
-    from lorif_assets.retraining.ground_truth import read_ground_truth
-    from lorif_assets.versions import datamodeling_version
+    from lorif_assets.attribution.versions import datamodeling_version
+    from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
+    from lorif_assets.evaluation.retraining.external_truth import subset_truth
+    from lorif_assets.evaluation.retraining.ground_truth import read_ground_truth
+    from lorif_assets.mathematics.evaluation.datamodeling import linear_datamodeling_scores
 
     commits, truth_source = PartitionCommits(context), subset_truth(settings, lake)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
         for query_set, key in query_sets.items():
-            scored = read_evaluated_scores(lake, name, query_set, method_versions(settings, lake, record, query_set))
+            scored = read_evaluated_scores(
+                lake, name, query_set, method_versions(settings, lake, model_checkpoints, record, query_set)
+            )
             truth = read_ground_truth(
                 lake, query_set, truth_source.wanted(query_set), scored.query_ids, scored.example_ids
             )

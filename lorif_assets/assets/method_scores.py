@@ -5,16 +5,16 @@ from typing import Any
 
 import dagster as dg
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import AttributedModel, checkpoint_record
-from lorif_assets.settings import Settings
-from resources.devices import Devices
-from resources.evaluation_schemas import EVALUATED_SCORES
-from resources.lake import Lake
-from resources.models import Checkpoints
+from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
 
 
 @dg.asset(
@@ -32,18 +32,20 @@ from resources.models import Checkpoints
 def method_scores(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """The score of every pair of query and example by every method of the settings; those that are there are left."""
-    from lorif_assets.methods.evaluated_scores import method_versions, score_methods, scores_version
-    from lorif_assets.methods.inputs import MethodInputs
+    from lorif_assets.evaluation.methods.evaluated_scores import method_versions, score_methods, scores_version
+    from lorif_assets.evaluation.methods.inputs import MethodInputs
 
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
-        versions = {query_set: method_versions(settings, lake, record, query_set) for query_set in query_sets}
+        versions = {
+            query_set: method_versions(settings, lake, model_checkpoints, record, query_set) for query_set in query_sets
+        }
         missing = {query_set: _missing(lake, name, query_set, versions[query_set]) for query_set in query_sets}
         figures: dict[str, Any] = {"left_as_they_are": _left(versions, missing)}
         if any(missing.values()):
@@ -63,7 +65,7 @@ def method_scores(
 
 
 def _missing(lake: Lake, checkpoint: str, query_set: str, versions: Mapping[str, str]) -> Mapping[str, str]:
-    from lorif_assets.methods.evaluated_scores import stored_method_versions
+    from lorif_assets.evaluation.methods.evaluated_scores import stored_method_versions
 
     stored = stored_method_versions(lake, checkpoint, query_set)
     return {method: version for method, version in versions.items() if stored.get(method) != version}

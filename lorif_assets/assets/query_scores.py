@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.corpus import query_examples
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
@@ -14,17 +14,17 @@ from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import AttributedModel, checkpoint_record
-from lorif_assets.checkpoint_scoring import CheckpointScoring, ReadQuerySet
+from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.score_checkpoint import CheckpointScoring, ReadQuerySet
+from lorif_assets.attribution.score_queries import LOWEST, QueryScores
+from lorif_assets.attribution.stored_checkpoint import attributions_together
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
-from lorif_assets.query_scoring import LOWEST, QueryScores
-from lorif_assets.settings import Settings
-from lorif_assets.stored_attribution import attributions_together
-from resources.devices import Devices
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.schemas import QUERY_SCORES, QUERY_SUMMARIES
-from resources.tracking import Tracking
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
+from lorif_assets.tracking import Tracking
 
 
 @dg.asset(
@@ -47,10 +47,10 @@ from resources.tracking import Tracking
 def query_scores(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
-    tracking: Tracking,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Proponents and opponents of every query of a set at one checkpoint, best first; many sets take one scan.
 
@@ -61,7 +61,7 @@ def query_scores(
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
-        together = attributions_together(settings, lake, record)
+        together = attributions_together(settings, lake, model_checkpoints, record)
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(query_sets.values())[:4_000]}
         with (
             devices.lease() as group,

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.corpus import query_examples
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
@@ -15,27 +15,27 @@ from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import AttributedModel, checkpoint_record
-from lorif_assets.bi_encoder.extra import require_influcoder
-from lorif_assets.bi_encoder.sampling import Role
-from lorif_assets.bi_encoder.stored import stored_encoder
-from lorif_assets.bi_encoder.text_views import anchor_text
-from lorif_assets.cascade import exact_scores
+from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.score_queries import preconditioned_queries
+from lorif_assets.attribution.stored_checkpoint import current_score_versions
+from lorif_assets.attribution.stored_curvature import stored_preconditioners
+from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.attribution.versions import recall_curve_version
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
-from lorif_assets.proposals import encoder_similarities, likely_proponents
-from lorif_assets.query_scoring import preconditioned_queries
-from lorif_assets.read_ahead import read_ahead
-from lorif_assets.settings import Settings
-from lorif_assets.stored_attribution import current_score_versions
-from lorif_assets.stored_factors import stored_factors
-from lorif_assets.stored_preconditioners import stored_preconditioners
-from lorif_assets.versions import recall_curve_version
-from resources.devices import Devices
-from resources.factor_row_groups import scan_bytes
-from resources.influcoder_schemas import RECALL_CURVES
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.schemas import QUERY_EXAMPLES
+from lorif_assets.influcoder.cascade import exact_scores
+from lorif_assets.influcoder.extra import require_influcoder
+from lorif_assets.influcoder.proposals import encoder_similarities, likely_proponents
+from lorif_assets.influcoder.sampling import Role
+from lorif_assets.influcoder.stored import stored_encoder
+from lorif_assets.influcoder.text_views import anchor_text
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.factor_row_groups import scan_bytes
+from lorif_assets.lake.influcoder_tables import RECALL_CURVES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.read_ahead import read_ahead
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
 
 _LEADING = (10, 100)
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -61,16 +61,16 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 def recall_curves(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Recall of LoRIF's exact top 10 and 100 among the encoder's n proposals, for n from 1 % to half of the examples."""
     require_influcoder()
     import torch
 
-    from lorif_assets.attribution.scoring import block_scores
-    from lorif_assets.influcoder.agreement import recall_at
+    from lorif_assets.mathematics.influcoder.agreement import recall_at
+    from lorif_assets.mathematics.scores.scoring import block_scores
 
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
@@ -120,7 +120,9 @@ def recall_curves(
                         if k <= n
                     ]
                 wanted = {query_set: queries["query_set_hash"][0]}
-                scores = current_score_versions(settings, lake, record, stored.shard_hashes, wanted)[query_set]
+                scores = current_score_versions(settings, lake, model_checkpoints, record, stored.shard_hashes, wanted)[
+                    query_set
+                ]
                 version = recall_curve_version(scores, encoder.encoder_hash)
                 constants = {
                     "checkpoint": name,

@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from resources.lake import Lake
-from resources.schemas import REJECTED
+from lorif_assets.lake.attribution_tables import REJECTED
+from lorif_assets.lake.lake import Lake
 
 
 def with_constants(rows: pa.Table, constants: dict[str, str]) -> pa.Table:

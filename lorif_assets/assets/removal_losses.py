@@ -5,18 +5,18 @@ from typing import Any
 
 import dagster as dg
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.recipe import content_hash
-from lorif_assets.settings import Settings
-from resources.devices import Devices
-from resources.evaluation_schemas import REMOVAL_LOSSES
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.schemas import TRAINING_EXAMPLES
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
 
 
 @dg.asset(
@@ -32,16 +32,16 @@ from resources.schemas import TRAINING_EXAMPLES
 def removal_losses(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Each query's loss after retraining without the first proponents of its set, by several methods and numbers.
 
     Each model's losses are committed as soon as it is trained: a killed run goes on with the first that is missing.
     """
-    from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
-    from lorif_assets.retraining.removal import (
+    from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
+    from lorif_assets.evaluation.retraining.removal import (
         planned_removals,
         removal_versions,
         retrain_without,
@@ -52,7 +52,7 @@ def removal_losses(
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
         for query_set, key in query_sets.items():
-            methods = method_versions(settings, lake, record, query_set)
+            methods = method_versions(settings, lake, model_checkpoints, record, query_set)
             scored = read_evaluated_scores(lake, name, query_set, methods)
             removals = planned_removals(settings, lake.read(TRAINING_EXAMPLES, ["example_id"]).height)
             wanted = removal_versions(settings, lake, query_set, removals, methods)

@@ -6,20 +6,21 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.evaluation_tracking import track_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.versions import source_retrieval_version
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import SourceError
-from lorif_assets.evaluation_pipeline.figures import Figure, comparison_figures, reference_method, store_figures
-from lorif_assets.evaluation_pipeline.known_sources import known_sources
-from lorif_assets.settings import Settings
-from lorif_assets.versions import source_retrieval_version
-from resources.evaluation_schemas import EVALUATION_FIGURES
-from resources.lake import Lake
-from resources.tracking import Tracking
+from lorif_assets.evaluation.figures import Figure, comparison_figures, reference_method, store_figures
+from lorif_assets.evaluation.known_sources import known_sources
+from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.tracking import Tracking
 
 _METRICS = {"recall_at_10": "recall_at_10", "mrr": "reciprocal_rank", "roc_auc": "roc_auc"}
 
@@ -34,18 +35,24 @@ _METRICS = {"recall_at_10": "recall_at_10", "mrr": "reciprocal_rank", "roc_auc":
     metadata=table_metadata(EVALUATION_FIGURES),
 )
 def source_retrieval(
-    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], lake: Lake, tracking: Tracking
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Recall at 10, mean reciprocal rank and area under the ROC curve of the known sources, by every method."""
-    from lorif_assets.evaluation import retrieval
-    from lorif_assets.evaluation.intervals import compared_over_queries
-    from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
+    from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
+    from lorif_assets.mathematics.evaluation import retrieval
+    from lorif_assets.mathematics.evaluation.intervals import compared_over_queries
 
     commits, evaluation = PartitionCommits(context), settings.evaluation
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
         for query_set, key in query_sets.items():
-            scored = read_evaluated_scores(lake, name, query_set, method_versions(settings, lake, record, query_set))
+            scored = read_evaluated_scores(
+                lake, name, query_set, method_versions(settings, lake, model_checkpoints, record, query_set)
+            )
             sources = known_sources(lake, evaluation, query_set, scored.query_ids, scored.example_ids)
             if not sources:
                 raise SourceError(

@@ -5,17 +5,17 @@ from typing import Any
 
 import dagster as dg
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.corpus import query_examples, training_examples
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.evaluation_pipeline.query_sets import evaluated_query_sets
-from lorif_assets.retraining.external_truth import subset_truth
-from lorif_assets.settings import Settings
-from resources.devices import Devices
-from resources.evaluation_schemas import SUBSET_LOSSES
-from resources.lake import Lake
-from resources.models import Checkpoints
+from lorif_assets.config.settings import Settings
+from lorif_assets.evaluation.query_sets import evaluated_query_sets
+from lorif_assets.evaluation.retraining.external_truth import subset_truth
+from lorif_assets.lake.evaluation_tables import SUBSET_LOSSES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
 
 
 @dg.asset(
@@ -36,9 +36,9 @@ from resources.models import Checkpoints
 def subset_losses(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """The loss of every query under models that were retrained on one random subset of the training data, seed by seed.
 

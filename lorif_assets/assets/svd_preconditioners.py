@@ -5,22 +5,22 @@ from typing import Any
 
 import dagster as dg
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import checkpoint_record
-from lorif_assets.layer_curvature import renew_layer
+from lorif_assets.attribution.fit_svd import renew_layer
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.attribution_tables import SVD_PRECONDITIONERS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.devices import Devices
+from lorif_assets.pages.report.assembly import layer_spectrum
+from lorif_assets.pages.report.content import LayerSpectrum
 from lorif_assets.progress import Progress
-from lorif_assets.recipe import content_hash
-from lorif_assets.report.assembly import layer_spectrum
-from lorif_assets.report.content import LayerSpectrum
-from lorif_assets.settings import Settings
-from lorif_assets.stored_factors import stored_factors
-from resources.devices import Devices
-from resources.lake import Lake
-from resources.schemas import SVD_PRECONDITIONERS
-from resources.tracking import Tracking
+from lorif_assets.tracking import Tracking
 
 
 class CurvatureConfig(dg.Config):
@@ -46,9 +46,9 @@ def svd_preconditioners(
     context: dg.AssetExecutionContext,
     config: CurvatureConfig,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    devices: Devices,
-    tracking: Tracking,
+    lake: dg.ResourceParam[Lake],
+    devices: dg.ResourceParam[Devices],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """A layer's curvature H = sum of g g^T over the factorised gradients: leading eigenpairs, trace and damping.
 
@@ -57,7 +57,7 @@ def svd_preconditioners(
     if settings.recipe.curvature != "svd":
         context.log.info(f'nothing to do: recipe.curvature is "{settings.recipe.curvature}"')
         return
-    from lorif_assets.report.plots import spectrum_png
+    from lorif_assets.pages.report.plots import spectrum_png
 
     commits = PartitionCommits(context)
     for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from resources.table_schema import TableSchema
+from lorif_assets.lake.table_schema import TableSchema
 
 OWNERS = ["team:attribution"]
 

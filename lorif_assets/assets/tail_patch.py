@@ -6,20 +6,20 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from lorif_assets import partitions
+from lorif_assets.assets import partitions
 from lorif_assets.assets.evaluation_tracking import track_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attributed_model import AttributedModel, checkpoint_record
-from lorif_assets.evaluation_pipeline.figures import comparison_figures, reference_method, store_figures
-from lorif_assets.settings import Settings
-from lorif_assets.versions import tail_patch_version
-from resources.devices import Devices
-from resources.evaluation_schemas import EVALUATION_FIGURES
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.tracking import Tracking
+from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.versions import tail_patch_version
+from lorif_assets.config.settings import Settings
+from lorif_assets.evaluation.figures import comparison_figures, reference_method, store_figures
+from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
+from lorif_assets.tracking import Tracking
 
 
 @dg.asset(
@@ -35,22 +35,24 @@ from resources.tracking import Tracking
 def tail_patch(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
-    lake: Lake,
-    model_checkpoints: Checkpoints,
-    devices: Devices,
-    tracking: Tracking,
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
+    tracking: dg.ResourceParam[Tracking],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """The change of each completion's log-probability after one step on each of its proponents, by every method."""
-    from lorif_assets.evaluation.intervals import compared_over_queries
-    from lorif_assets.evaluation_pipeline.tail_patching import tail_patch_changes
-    from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
-    from lorif_assets.methods.inputs import MethodInputs
+    from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
+    from lorif_assets.evaluation.methods.inputs import MethodInputs
+    from lorif_assets.evaluation.tail_patching import tail_patch_changes
+    from lorif_assets.mathematics.evaluation.intervals import compared_over_queries
 
     commits, evaluation = PartitionCommits(context), settings.evaluation
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
         record = checkpoint_record(lake, name, settings.recipe)
         for query_set, key in query_sets.items():
-            scored = read_evaluated_scores(lake, name, query_set, method_versions(settings, lake, record, query_set))
+            scored = read_evaluated_scores(
+                lake, name, query_set, method_versions(settings, lake, model_checkpoints, record, query_set)
+            )
             with devices.lease() as group:
                 attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
                 inputs = MethodInputs.load(settings, lake, model_checkpoints, attributed, [query_set])

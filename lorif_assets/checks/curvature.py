@@ -6,9 +6,9 @@ import dagster as dg
 
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.checks.check_result import check_result
-from lorif_assets.settings import Settings
-from resources.lake import Lake
-from resources.schemas import SVD_PRECONDITIONERS
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.attribution_tables import SVD_PRECONDITIONERS
+from lorif_assets.lake.lake import Lake
 
 _ORTHONORMAL = 1e-3
 _TRAP = 0.5
@@ -18,7 +18,7 @@ _TRAP = 0.5
     asset=svd_preconditioners,
     description="Eigenvectors are orthonormal; eigenvalues sorted, not negative, and no more than the trace.",
 )
-def curvature_is_sound(lake: Lake) -> dg.AssetCheckResult:
+def curvature_is_sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Look at every layer's stored spectrum and vectors."""
     import torch
 
@@ -44,7 +44,7 @@ def curvature_is_sound(lake: Lake) -> dg.AssetCheckResult:
     asset=svd_preconditioners,
     description="In truncated form, damping is not far below the mean of the eigenvalues that were cut off.",
 )
-def damping_is_safe(settings: dg.ResourceParam[Settings], lake: Lake) -> dg.AssetCheckResult:
+def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Compare each layer's damping with its tail, where the form ignores the tail."""
     columns = ["checkpoint", "layer", "d1", "d2", "r", "eigenvalues", "trace", "damping"]
     rows = lake.read(SVD_PRECONDITIONERS, columns).sort("checkpoint", "layer")
@@ -68,7 +68,7 @@ def damping_is_safe(settings: dg.ResourceParam[Settings], lake: Lake) -> dg.Asse
     asset=svd_preconditioners,
     description="Data that were added lie in the eigenvectors about as well as the data these were fitted to.",
 )
-def curvature_has_not_drifted(lake: Lake) -> dg.AssetCheckResult:
+def curvature_has_not_drifted(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """List the layers that ask for a refinement."""
     columns = ["checkpoint", "layer", "fitted_energy", "added_energy", "added_energy_captured", "needs_refine"]
     rows = lake.read(SVD_PRECONDITIONERS, columns).sort("checkpoint", "layer")

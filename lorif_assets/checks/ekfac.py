@@ -5,8 +5,8 @@ import dagster as dg
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.checks.check_result import check_result
-from resources.lake import Lake
-from resources.schemas import EKFAC_PRECONDITIONERS, GRADIENT_FACTORS, KFAC_BASES
+from lorif_assets.lake.attribution_tables import EKFAC_PRECONDITIONERS, GRADIENT_FACTORS, KFAC_BASES
+from lorif_assets.lake.lake import Lake
 
 _ORTHONORMAL = 1e-3
 _SETTLED = 0.9
@@ -16,7 +16,7 @@ _SETTLED = 0.9
     asset=kfac_bases,
     description="Bases are orthonormal, and those of either half of the sample suit the other half: more would change little.",
 )
-def bases_are_settled(lake: Lake) -> dg.AssetCheckResult:
+def bases_are_settled(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Look at every layer's bases and at how far the halves of the sample agree on them."""
     import torch
 
@@ -47,7 +47,7 @@ def bases_are_settled(lake: Lake) -> dg.AssetCheckResult:
     asset=ekfac_preconditioners,
     description="Sums of squares are finite and not negative, and hold exactly the shards' examples that are stored.",
 )
-def fisher_is_sound(lake: Lake) -> dg.AssetCheckResult:
+def fisher_is_sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Look at every layer's sums and at the number of examples in them."""
     wrong = []
     counts = dict(lake.read(GRADIENT_FACTORS, ["checkpoint"]).group_by("checkpoint").len().iter_rows())

@@ -7,15 +7,15 @@ import polars as pl
 
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.checks.check_result import check_result
-from resources.lake import Lake
-from resources.schemas import CHECKPOINTS, GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.lake import Lake
 
 
 @dg.asset_check(
     asset=gradient_factors,
     description="Every shard has one row of factors for each example, apart from those set aside with a reason.",
 )
-def factor_rows_are_complete(lake: Lake) -> dg.AssetCheckResult:
+def factor_rows_are_complete(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Compare row counts of each checkpoint and shard."""
     examples = _counts(lake.read(TRAINING_EXAMPLES, ["shard"]), "shard")
     rejected = _counts(lake.read(REJECTED, ["part"], stage="gradient_factors"), "part")
@@ -33,7 +33,7 @@ def factor_rows_are_complete(lake: Lake) -> dg.AssetCheckResult:
     asset=gradient_factors,
     description="Every shard's factors come from the examples and weights that are stored now, and from one projection.",
 )
-def factors_match_their_inputs(lake: Lake) -> dg.AssetCheckResult:
+def factors_match_their_inputs(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Compare the hashes of each checkpoint and shard with those of the tables above."""
     shards = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
     weights = dict(lake.read(CHECKPOINTS, ["checkpoint", "weights_hash"]).iter_rows())
@@ -54,7 +54,7 @@ def factors_match_their_inputs(lake: Lake) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset=gradient_factors, description="Losses are finite and positive, and every example has targets.")
-def losses_are_finite(lake: Lake) -> dg.AssetCheckResult:
+def losses_are_finite(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Look at the loss of every example."""
     rows = lake.read(GRADIENT_FACTORS, ["checkpoint", "shard", "example_id", "loss", "n_target_tokens"])
     odd = rows.filter(~pl.col("loss").is_finite() | (pl.col("loss") < 0) | (pl.col("n_target_tokens") < 1))

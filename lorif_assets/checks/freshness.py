@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from lorif_assets.assets.report import attribution_report
+from lorif_assets.assets.attribution_report import attribution_report
 from lorif_assets.checks.check_result import check_result
-from lorif_assets.discovery import discover
-from lorif_assets.settings import Settings
-from lorif_assets.staleness import Staleness
-from resources.lake import Lake
-from resources.models import Checkpoints
+from lorif_assets.config.settings import Settings
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
 
 
 @dg.asset_check(
@@ -16,7 +16,7 @@ from resources.models import Checkpoints
     description="The active checkpoints are attributed for every active query set, from what is there now.",
 )
 def attribution_is_fresh(
-    settings: dg.ResourceParam[Settings], lake: Lake, model_checkpoints: Checkpoints
+    settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake], model_checkpoints: dg.ResourceParam[Checkpoints]
 ) -> dg.AssetCheckResult:
     """List what is missing or stale on the way to the reports of the active checkpoints."""
     staleness = Staleness(settings, lake, model_checkpoints, discover(settings, model_checkpoints, lake))

@@ -7,19 +7,19 @@ import dagster as dg
 
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.query_scores import query_scores
-from lorif_assets.attributed_model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.stored_curvature import stored_preconditioners
+from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
 from lorif_assets.checks.check_result import check_result
-from lorif_assets.discovery import discover
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
-from lorif_assets.recipe import Recipe
-from lorif_assets.settings import Settings
-from lorif_assets.staleness import Staleness
-from lorif_assets.stored_factors import StoredFactors, stored_factors
-from lorif_assets.stored_preconditioners import stored_preconditioners
-from resources.devices import Devices
-from resources.lake import Lake
-from resources.models import Checkpoints
-from resources.schemas import GRADIENT_FACTORS
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
 
 # A sample costs two passes of these examples through the model.
 _SHARDS, _ROWS = 8, 4
@@ -38,10 +38,13 @@ _RETRIEVED = 0.9
     description="Stored factors of a sample reproduce its gradients, computed anew, as well as new factors do.",
 )
 def factors_reproduce_gradients(
-    settings: dg.ResourceParam[Settings], lake: Lake, model_checkpoints: Checkpoints, devices: Devices
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
 ) -> dg.AssetCheckResult:
     """Compare each layer's relative error with that of factors made anew, of the same rank and format."""
-    from lorif_assets.stored_sample import reconstruction_errors, stored_sample
+    from lorif_assets.attribution.stored_sample import reconstruction_errors, stored_sample
 
     wrong, skipped, worst, layers = [], [], 0.0, 0
     for name in _attributed(settings, lake, model_checkpoints):
@@ -75,10 +78,13 @@ def factors_reproduce_gradients(
     f"{_TOP} leading proponents.",
 )
 def examples_retrieve_themselves(
-    settings: dg.ResourceParam[Settings], lake: Lake, model_checkpoints: Checkpoints, devices: Devices
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+    devices: dg.ResourceParam[Devices],
 ) -> dg.AssetCheckResult:
     """Ask with training examples, whose own gradients nothing should match better than they do."""
-    from lorif_assets.stored_sample import own_ranks, stored_sample
+    from lorif_assets.attribution.stored_sample import own_ranks, stored_sample
 
     wrong, skipped, ranks = [], [], {}
     for name in _attributed(settings, lake, model_checkpoints):

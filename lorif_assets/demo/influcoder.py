@@ -7,9 +7,9 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from lorif_assets.bi_encoder.extra import require_influcoder
-from resources.influcoder_schemas import INFLUCODER_AGREEMENT, RECALL_CURVES
-from resources.lake import Lake
+from lorif_assets.influcoder.extra import require_influcoder
+from lorif_assets.lake.influcoder_tables import INFLUCODER_AGREEMENT, RECALL_CURVES
+from lorif_assets.lake.lake import Lake
 
 FOLDER = "encoder"
 SECTION = f"""

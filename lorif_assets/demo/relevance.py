@@ -6,7 +6,7 @@ from statistics import fmean
 import numpy as np
 from rank_bm25 import BM25Okapi
 
-from lorif_assets.methods.lexical import words
+from lorif_assets.evaluation.methods.lexical import words
 
 
 def topic_precision(top_topics: Sequence[str], query_topics: Collection[str]) -> float:

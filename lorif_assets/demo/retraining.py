@@ -6,9 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
+from lorif_assets.config.settings import load_settings
 from lorif_assets.demo.training import DemoModelConfig, new_model, optimise, save, tokenize
-from lorif_assets.project_resources import project_resources
-from lorif_assets.settings import load_settings
+from lorif_assets.project import Project
 
 
 def retrain(examples: Path, seed: int, output: Path) -> None:
@@ -20,7 +20,7 @@ def retrain(examples: Path, seed: int, output: Path) -> None:
         output: directory to write the checkpoint `step-<000000>` to.
     """
     settings = load_settings()
-    demo = project_resources(settings)["model_checkpoints"]
+    demo = Project.of(settings).checkpoints
     tokenizer = demo.load_tokenizer(demo.find()[-1])
     sequences = tokenize(pl.read_parquet(examples)["text"].to_list(), tokenizer)
     trained = json.loads((settings.base / "training.json").read_text())

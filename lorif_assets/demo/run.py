@@ -14,19 +14,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lorif_assets.attribution.score_queries import HIGHEST
+from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE
+from lorif_assets.data.passages import passage_metadata
 from lorif_assets.demo.corpus import Corpus, build_corpus, write_passages, write_shards
 from lorif_assets.demo.influcoder import show_influcoder, switch_on
 from lorif_assets.demo.planted import with_planted
 from lorif_assets.demo.queries import demo_queries, held_out_queries, planted_queries, write_queries
 from lorif_assets.demo.relevance import bm25_top, chance_precision, topic_precision
 from lorif_assets.demo.training import Architecture, DemoModelConfig, train
-from lorif_assets.influence_table import print_influences
-from lorif_assets.materialization import bring_up_to_date
-from lorif_assets.passages import passage_metadata
-from lorif_assets.project_resources import ProjectResources, project_resources
-from lorif_assets.query_scoring import HIGHEST
-from lorif_assets.settings import CONFIG_NAME, CONFIG_VARIABLE, load_settings
-from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TRAINING_EXAMPLES
+from lorif_assets.pages.terminal import print_influences
+from lorif_assets.project import Project
 
 QUERY_SET, HELD_OUT, PLANTED = "python-questions", "held-out", "planted"
 _SOURCE = "python-docs"
@@ -134,11 +134,11 @@ def run_demo(
         if influcoder:
             switch_on(paths.settings, [passage.text for passage in corpus.train], paths.checkpoints, console)
         os.environ[CONFIG_VARIABLE] = str(paths.settings)
-        resources = project_resources(load_settings(paths.settings))
-        _attribute(instance, resources, console)
-    _show(resources, corpus, paths, console)
-    if resources["settings"].influcoder.enabled:
-        show_influcoder(resources["lake"], console)
+        project = Project.open(paths.settings)
+        _attribute(instance, project, console)
+    _show(project, corpus, paths, console)
+    if project.settings.influcoder.enabled:
+        show_influcoder(project.lake, console)
 
 
 def _prepare(paths: DemoPaths, corpus: Corpus, architecture: Architecture, console: Console) -> None:
@@ -186,20 +186,20 @@ def _prepare(paths: DemoPaths, corpus: Corpus, architecture: Architecture, conso
         paths.settings.write_text(_SETTINGS)
 
 
-def _attribute(instance: dg.DagsterInstance, resources: ProjectResources, console: Console) -> None:
+def _attribute(instance: dg.DagsterInstance, project: Project, console: Console) -> None:
     from lorif_assets.assets.graph import ASSETS, assets_in_use
 
     console.rule("[bold]3  attribution: Dagster materializes the graph", align="left")
-    in_use = assets_in_use(resources["settings"])
-    for update in bring_up_to_date(instance, ASSETS, resources, selection=in_use):
+    in_use = assets_in_use(project.settings)
+    for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
         done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
         console.print(f"  {update.asset:<22} {done}")
 
 
-def _show(resources: ProjectResources, corpus: Corpus, paths: DemoPaths, console: Console) -> None:
+def _show(project: Project, corpus: Corpus, paths: DemoPaths, console: Console) -> None:
     console.rule("[bold]4  which passages made the model say this?", align="left")
-    lake = resources["lake"]
-    checkpoint = resources["model_checkpoints"].find()[-1].name
+    lake = project.lake
+    checkpoint = project.checkpoints.find()[-1].name
     queries = lake.read(QUERY_EXAMPLES, query_set=QUERY_SET).sort("row").to_dicts()
     scores = lake.read(QUERY_SCORES, checkpoint=checkpoint, query_set=QUERY_SET)
     for query in queries:
@@ -207,7 +207,7 @@ def _show(resources: ProjectResources, corpus: Corpus, paths: DemoPaths, console
         console.print(Text.assemble(query["prompt"], (query["completion"], "bold reverse")))
         print_influences(console, lake, scores.filter(pl.col("query_id") == query["query_id"]), shown=3)
     console.print()
-    console.print(_agreement(resources, queries, corpus))
+    console.print(_agreement(project, queries, corpus))
     console.print(
         "Sharing a topic is a sanity check, at which lexical search is hard to beat: it says which passages are about the "
         "same thing. Influence says which ones changed the model."
@@ -216,7 +216,7 @@ def _show(resources: ProjectResources, corpus: Corpus, paths: DemoPaths, console
     reports = lake.read(REPORTS, checkpoint=checkpoint, query_set=QUERY_SET)
     console.print(f"report     {reports['uri'][0]}", soft_wrap=True)
     console.print(f"tables     {lake.root} (Delta Lake)", soft_wrap=True)
-    console.print(f"tracking   mlflow ui --backend-store-uri {resources['tracking'].uri}", soft_wrap=True)
+    console.print(f"tracking   mlflow ui --backend-store-uri {project.tracking.uri}", soft_wrap=True)
     console.print(f"Dagster    lorif ui --config {os.path.relpath(paths.settings)}", soft_wrap=True)
     console.print(
         f'ask more   lorif attribute --config {os.path.relpath(paths.settings)} --prompt "A lambda" '
@@ -225,9 +225,9 @@ def _show(resources: ProjectResources, corpus: Corpus, paths: DemoPaths, console
     )
 
 
-def _agreement(resources: ProjectResources, queries: Sequence[Mapping[str, str]], corpus: Corpus) -> Table:
+def _agreement(project: Project, queries: Sequence[Mapping[str, str]], corpus: Corpus) -> Table:
     """Return how often the top passages share the query's topic: LoRIF at each checkpoint, BM25, chance."""
-    lake = resources["lake"]
+    lake = project.lake
     wanted = [set(passage_metadata(query)["topics"]) for query in queries]
     topics = {
         row["example_id"]: passage_metadata(row)["topic"]
@@ -236,7 +236,7 @@ def _agreement(resources: ProjectResources, queries: Sequence[Mapping[str, str]]
     table = Table(title=f"share of the top {_TOP} passages that are on the query's topic", title_justify="left")
     table.add_column("ranking")
     table.add_column("share", justify="right")
-    for checkpoint in resources["model_checkpoints"].find():
+    for checkpoint in project.checkpoints.find():
         best = lake.read(QUERY_SCORES, checkpoint=checkpoint.name, query_set=QUERY_SET, side=HIGHEST)
         best = best.filter(pl.col("rank") <= _TOP)
         shares = [
@@ -261,7 +261,7 @@ def _agreement(resources: ProjectResources, queries: Sequence[Mapping[str, str]]
 
 def _forget(instance: dg.DagsterInstance) -> None:
     """Remove the demo's partitions and history from Dagster, unless a project of the user's lives there too."""
-    from lorif_assets import partitions
+    from lorif_assets.assets import partitions
     from lorif_assets.assets.graph import ASSETS
 
     shards = partitions.shards.get_partition_keys(dynamic_partitions_store=instance)

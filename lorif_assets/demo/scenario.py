@@ -15,13 +15,14 @@ import polars as pl
 from rich.console import Console
 
 from lorif_assets.assets.graph import ASSETS
+from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.registration import register
 from lorif_assets.demo.run import PLANTED, QUERY_SET, DemoPaths
 from lorif_assets.demo.watched_project import WatchedProject
-from lorif_assets.discovery import discover, register
 from lorif_assets.errors import LorifError
-from lorif_assets.materialization import bring_up_to_date
-from lorif_assets.project_resources import project_resources
-from resources.schemas import GRADIENT_FACTORS, QUERY_SCORES
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES
+from lorif_assets.project import Project
 
 _ROWS = 60
 _FACTORS = "gradient_factors"
@@ -216,7 +217,7 @@ def _edit_during_factors(scenario: WatchedProject, number: int, checkpoint: str)
 
 
 def _kill_and_restart(scenario: WatchedProject, complete: Path, target: Path) -> None:
-    lake = scenario.resources()["lake"]
+    lake = scenario.project().lake
     shutil.copytree(complete, target)
     scenario.wait_for(
         lambda: not lake.read(GRADIENT_FACTORS, ["shard"], checkpoint=target.name).is_empty(), "a first finished shard"
@@ -230,21 +231,19 @@ def _kill_and_restart(scenario: WatchedProject, complete: Path, target: Path) ->
 
 def _equals_rebuild(scenario: WatchedProject) -> bool:
     scenario.console.rule("[bold]the final scores against a rebuild from scratch", align="left")
-    kept = scenario.resources()
-    settings = kept["settings"].model_copy(
-        update={"lake": kept["settings"].lake.model_copy(update={"root": "rebuilt_lake"})}
-    )
-    rebuilt = project_resources(settings)
+    kept = scenario.project()
+    settings = kept.settings.model_copy(update={"lake": kept.settings.lake.model_copy(update={"root": "rebuilt_lake"})})
+    rebuilt = Project.of(settings)
     # Factors are written in bases that are frozen with a checkpoint's first data: a rebuild is one in the same bases.
     for name in ("kfac_bases", "kfac_bases_tensors"):
-        shutil.copytree(Path(kept["lake"].root, name), Path(rebuilt["lake"].root, name))
+        shutil.copytree(Path(kept.lake.root, name), Path(rebuilt.lake.root, name))
     with dg.DagsterInstance.ephemeral() as instance:
-        register(instance, discover(settings, rebuilt["model_checkpoints"], rebuilt["lake"]))
+        register(instance, discover(settings, rebuilt.checkpoints, rebuilt.lake))
         for _ in bring_up_to_date(instance, ASSETS, rebuilt):
             pass
     keys = ["checkpoint", "query_set", "query_id", "side", "rank"]
-    left = kept["lake"].read(QUERY_SCORES).sort(keys)
-    right = rebuilt["lake"].read(QUERY_SCORES).sort(keys)
+    left = kept.lake.read(QUERY_SCORES).sort(keys)
+    right = rebuilt.lake.read(QUERY_SCORES).sort(keys)
     if left.height != right.height:
         scenario.console.print(f"[red]{left.height} rows against {right.height}[/]")
         return False

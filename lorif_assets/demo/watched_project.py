@@ -16,15 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.automation import ASSET_JOBS
+from lorif_assets.automation.sensors import ASSET_JOBS
+from lorif_assets.automation.withdrawal import removed_shards
+from lorif_assets.automation.work import IN_FLIGHT, ready_partitions
+from lorif_assets.config.settings import CONFIG_VARIABLE
 from lorif_assets.demo.run import DemoPaths
-from lorif_assets.discovery import discover
 from lorif_assets.errors import LorifError
-from lorif_assets.project_resources import ProjectResources, project_resources
-from lorif_assets.re_attribution import IN_FLIGHT, ready_partitions
-from lorif_assets.settings import CONFIG_VARIABLE, load_settings
-from lorif_assets.staleness import Staleness
-from lorif_assets.withdrawal import removed_shards
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.project import Project
 
 _FACTORS = "gradient_factors"
 _SETTLED_TIMEOUT = 900.0
@@ -45,9 +45,9 @@ class WatchedProject:
         """Dagster's instance of the scenario alone."""
         return self.root / "dagster_home"
 
-    def resources(self) -> ProjectResources:
-        """Return the project's resources."""
-        return project_resources(load_settings(self.root / "lorif.toml"))
+    def project(self) -> Project:
+        """Return the project's project."""
+        return Project.open(self.root / "lorif.toml")
 
     def shard(self, number: int) -> Path:
         """Return the file of a shard."""
@@ -87,11 +87,11 @@ class WatchedProject:
 
     def stale(self) -> int:
         """Return the number of partitions that are not what they should be."""
-        resources = self.resources()
-        found = discover(resources["settings"], resources["model_checkpoints"], resources["lake"])
-        staleness = Staleness(resources["settings"], resources["lake"], resources["model_checkpoints"], found)
+        project = self.project()
+        found = discover(project.settings, project.checkpoints, project.lake)
+        staleness = Staleness(project.settings, project.lake, project.checkpoints, found)
         pending = sum(len(partitions) for _, partitions in ready_partitions(staleness))
-        return pending + len(removed_shards(resources["lake"], found))
+        return pending + len(removed_shards(project.lake, found))
 
     def wait_until_true(self) -> float:
         """Wait until nothing is stale and nothing runs, and return the seconds that it took.

@@ -1,1 +1,1 @@
-"""Whether scores predict what the model does: mathematics of the evaluation, arrays in and figures out."""
+"""Do scores predict retraining? Methods, retraining, figures and the tuning of recipes."""

@@ -1,1 +1,1 @@
-"""Influcoder (arXiv 2606.13668): influence rankings distilled into a text encoder. Torch and numpy in, tensors out."""
+"""Influcoder, the second method, on the lake: an encoder that is distilled from influences."""

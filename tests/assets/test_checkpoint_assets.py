@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from lorif_assets.attribution.layers import LayerError
 from lorif_assets.errors import CheckpointError
-from resources.schemas import CHECKPOINTS as CHECKPOINT_TABLE
+from lorif_assets.lake.attribution_tables import CHECKPOINTS as CHECKPOINT_TABLE
+from lorif_assets.mathematics.gradients.layers import LayerError
 from tests.conftest import CHECKPOINTS, TinyProject
 
 DATA_VERSION = "dagster/data_version"
@@ -22,7 +22,7 @@ def test_a_checkpoint_is_recorded_with_its_fingerprints_and_layers(tiny_project:
     from transformers import GPT2LMHeadModel
 
     folder = tiny_project.root / "checkpoints" / CHECKPOINTS[1]
-    (files,) = [c for c in tiny_project.resources["model_checkpoints"].find() if c.name == CHECKPOINTS[1]]
+    (files,) = [c for c in tiny_project.opened.checkpoints.find() if c.name == CHECKPOINTS[1]]
     (row,) = tiny_project.table(CHECKPOINT_TABLE, checkpoint=CHECKPOINTS[1]).to_dicts()
     assert (row["uri"], row["step"], row["model_type"]) == (str(folder), 200, "gpt2")
     assert (row["weights_hash"], row["tokenizer_hash"]) == (files.weights_hash(), files.tokenizer_hash())

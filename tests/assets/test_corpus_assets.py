@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from lorif_assets.errors import SourceError
-from resources.schemas import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
 from tests.conftest import QUERY_SET, ROWS_PER_SHARD, SHARDS, TinyProject
 
 

@@ -6,12 +6,13 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from lorif_assets.assets.graph import ASSETS, assets_in_use
+from resources import dagster_resources
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 
 
 def statuses(project: TinyProject) -> dict[str, dict[str, StaleStatus]]:
     """Of every asset, the status of every partition."""
-    graph = dg.Definitions(assets=ASSETS, resources={**project.resources}).resolve_asset_graph()
+    graph = dg.Definitions(assets=ASSETS, resources=dagster_resources(project.opened)).resolve_asset_graph()
     resolver = CachingStaleStatusResolver(project.instance, graph, LoadingContextForTest(project.instance))
     return {
         asset.key.to_user_string(): {

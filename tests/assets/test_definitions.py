@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from lorif_assets.assets.graph import ASSETS
-from resources.tables import TABLES
+from lorif_assets.lake.tables import TABLES
 
 INFLUCODER = {
     "influence_targets",

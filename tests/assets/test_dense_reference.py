@@ -9,11 +9,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from lorif_assets.attribution.layers import select_layers
-from lorif_assets.attribution.projection import layer_projection
-from resources.schemas import QUERY_SCORES
-from tests.attribution.references import Example, autograd_gradients, dense_scores, relative_error
+from lorif_assets.lake.attribution_tables import QUERY_SCORES
+from lorif_assets.mathematics.gradients.layers import select_layers
+from lorif_assets.mathematics.gradients.projection import layer_projection
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
+from tests.mathematics.references import Example, autograd_gradients, dense_scores, relative_error
 
 CHECKPOINT = CHECKPOINTS[1]
 EXACT = {

@@ -12,18 +12,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorif_assets.attributed_model import AttributedModel, checkpoint_record
-from lorif_assets.attribution.gradients import GradientCollector, GradientSink, TokenBatch
-from lorif_assets.attribution.layers import select_layers
-from lorif_assets.attribution.projection import layer_projection
-from lorif_assets.discovery import discover
+from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.automation.withdrawal import removed_shards, withdraw
 from lorif_assets.errors import LorifError, MismatchError
-from lorif_assets.withdrawal import removed_shards, withdraw
-from resources.devices import DeviceGroup
-from resources.schemas import EKFAC_PRECONDITIONERS, GRADIENT_FACTORS, KFAC_BASES, QUERY_SCORES, REJECTED, REPORTS
-from resources.table_schema import TableSchema
-from tests.attribution.references import Example, autograd_gradients, relative_error, token_covariances
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.lake.attribution_tables import (
+    EKFAC_PRECONDITIONERS,
+    GRADIENT_FACTORS,
+    KFAC_BASES,
+    QUERY_SCORES,
+    REJECTED,
+    REPORTS,
+)
+from lorif_assets.lake.table_schema import TableSchema
+from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
+from lorif_assets.mathematics.gradients.layers import select_layers
+from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.models.devices import DeviceGroup
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, private_copy
+from tests.mathematics.references import Example, autograd_gradients, relative_error, token_covariances
 
 OLD, CHECKPOINT = CHECKPOINTS
 LAYERS = [f"transformer.h.{block}.{layer}" for block in (0, 1) for layer in ("attn.c_attn", "mlp.c_fc")]
@@ -119,7 +126,7 @@ def test_narrow_layers_stay_whole_where_a_largest_width_is_set(project: TinyProj
         row["layer"]: (row["d1"], row["d2"]) for row in bounded.table(KFAC_BASES, checkpoint=CHECKPOINT).to_dicts()
     }
     attributed = AttributedModel.load(
-        bounded.lake, bounded.resources["model_checkpoints"], CHECKPOINT, bounded.settings.recipe, DeviceGroup.of("cpu")
+        bounded.lake, bounded.opened.checkpoints, CHECKPOINT, bounded.settings.recipe, DeviceGroup.of("cpu")
     )
     assert {p.layer.name: (min(p.layer.d_in, 40), min(p.layer.d_out, 40)) for p in attributed.projections} == shapes
     assert any(p.p_in is None and p.p_out is not None for p in attributed.projections)
@@ -293,9 +300,7 @@ def test_edited_new_and_withdrawn_shards_end_where_a_rebuild_does(project: TinyP
     (project.root / "data/00003.jsonl").write_text('{"id": "new-0", "text": "a file fails by an error"}')
     project.update()
     (project.root / "data/00000.jsonl").unlink()
-    gone = removed_shards(
-        project.lake, discover(project.settings, project.resources["model_checkpoints"], project.lake)
-    )
+    gone = removed_shards(project.lake, discover(project.settings, project.opened.checkpoints, project.lake))
     withdraw(project.lake, project.instance, gone)
     updated = project.update()
     assert "gradient_factors" not in updated
@@ -370,7 +375,7 @@ def squares(project: TinyProject, shard: str) -> dict[str, Tensor]:
 
 
 def test_a_fresh_project_has_a_row_of_every_layer_and_no_svd(ekfac_project: TinyProject) -> None:
-    from resources.schemas import SVD_PRECONDITIONERS
+    from lorif_assets.lake.attribution_tables import SVD_PRECONDITIONERS
 
     def layers(schema: TableSchema) -> list[str]:
         return sorted(ekfac_project.table(schema, checkpoint=CHECKPOINT)["layer"])

@@ -8,15 +8,14 @@ import torch
 from scipy.stats import spearmanr
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
-from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.config.method_names import MethodName
 from lorif_assets.errors import LorifError
-from lorif_assets.evaluation.subsets import subset_members
-from lorif_assets.materialization import bring_up_to_date
-from lorif_assets.methods.evaluated_scores import method_versions, read_evaluated_scores
-from lorif_assets.methods.names import MethodName
-from lorif_assets.retraining.removal import planned_removals, removal_versions
-from resources.devices import DeviceGroup
-from resources.evaluation_schemas import (
+from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
+from lorif_assets.evaluation.retraining.removal import planned_removals, removal_versions
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, TRAINING_EXAMPLES
+from lorif_assets.lake.evaluation_tables import (
     EVALUATED_SCORES,
     EVALUATION_FIGURES,
     METHOD_COSTS,
@@ -24,7 +23,8 @@ from resources.evaluation_schemas import (
     SUBSET_LOSSES,
     SUBSETS,
 )
-from resources.schemas import QUERY_SCORES, TRAINING_EXAMPLES
+from lorif_assets.mathematics.evaluation.subsets import subset_members
+from lorif_assets.models.devices import DeviceGroup
 from tests.toy_recipe import CALLS
 
 QUERY_SET = "questions"
@@ -50,7 +50,7 @@ def evaluate(project, *names):
     """Bring the evaluation up to date, or the named assets of it; which partitions of which assets that took."""
     project.register_partitions()
     chosen = [asset for asset in EVALUATION if not names or asset.key.to_user_string() in names]
-    updates = bring_up_to_date(project.instance, [*ASSETS, *EVALUATION], project.resources, selection=chosen)
+    updates = bring_up_to_date(project.instance, [*ASSETS, *EVALUATION], project.opened, selection=chosen)
     return {update.asset: set(update.partitions) for update in updates if update.partitions}
 
 
@@ -153,7 +153,7 @@ def figures(evaluated, metric, statistic="mean"):
 def matrices(evaluated):
     project = evaluated.project
     record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
-    versions = method_versions(project.settings, project.lake, record, QUERY_SET)
+    versions = method_versions(project.settings, project.lake, project.opened.checkpoints, record, QUERY_SET)
     return read_evaluated_scores(project.lake, NEWEST, QUERY_SET, versions)
 
 
@@ -179,11 +179,11 @@ def test_lorifs_scores_are_those_that_query_scores_lists(evaluated):
 
 def test_gradient_methods_agree_with_gradients_taken_one_by_one(evaluated):
     """Dot products and cosines against a plain computation with the model's own projected gradients."""
-    from lorif_assets.attributed_model import AttributedModel
-    from lorif_assets.methods.inputs import MethodInputs
+    from lorif_assets.attribution.model import AttributedModel
+    from lorif_assets.evaluation.methods.inputs import MethodInputs
 
     project, scored = evaluated.project, matrices(evaluated)
-    models = project.resources["model_checkpoints"]
+    models = project.opened.checkpoints
     attributed = AttributedModel.load(project.lake, models, NEWEST, project.settings.recipe, DeviceGroup.of("cpu"))
     inputs = MethodInputs.load(project.settings, project.lake, models, attributed, [QUERY_SET])
 
@@ -264,7 +264,7 @@ def test_another_recipe_of_scores_leaves_the_model_that_nothing_was_removed_from
 
     def versions(project):
         record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
-        methods = method_versions(project.settings, project.lake, record, QUERY_SET)
+        methods = method_versions(project.settings, project.lake, project.opened.checkpoints, record, QUERY_SET)
         return removal_versions(project.settings, project.lake, QUERY_SET, removals, methods)
 
     before, after = versions(project), versions(project.with_settings(recipe={"damping": 0.5}))

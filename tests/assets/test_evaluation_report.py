@@ -6,11 +6,12 @@ import dagster as dg
 import pytest
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
-from lorif_assets.discovery import discover
 from lorif_assets.errors import MismatchError
-from lorif_assets.evaluation_pipeline.figures import DIFFERENCE, MEAN, Figure, store_figures
-from lorif_assets.evaluation_pipeline.staleness import EvaluationStaleness
-from resources.evaluation_schemas import EVALUATION_REPORTS
+from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, Figure, store_figures
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.evaluation import EvaluationStaleness
+from lorif_assets.lake.evaluation_tables import EVALUATION_REPORTS
+from resources import dagster_resources
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 CHECKPOINT = CHECKPOINTS[-1]
@@ -18,19 +19,19 @@ KEY = f"{CHECKPOINT}|{QUERY_SET}"
 
 
 def stale(project: TinyProject) -> dict[str, str]:
-    found = discover(project.settings, project.resources["model_checkpoints"], project.lake)
-    staleness = EvaluationStaleness(project.settings, project.lake, project.resources["model_checkpoints"], found)
+    found = discover(project.settings, project.opened.checkpoints, project.lake)
+    staleness = EvaluationStaleness(project.settings, project.lake, project.opened.checkpoints, found)
     return {key: partition.reason for key, partition in staleness.evaluation_report().items()}
 
 
 def report(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr("lorif_assets.report.plots.png", lambda figure: b"")
+    monkeypatch.setattr("lorif_assets.pages.look.png", lambda figure: b"")
     dg.materialize(
         [*ASSETS, *EVALUATION],
         selection=["evaluation_report"],
         instance=project.instance,
         partition_key=KEY,
-        resources={**project.resources},
+        resources=dagster_resources(project.opened),
     )
     (where,) = project.table(EVALUATION_REPORTS, checkpoint=CHECKPOINT, query_set=QUERY_SET)["uri"]
     assert where.endswith(f"reports/{CHECKPOINT}/evaluation-{QUERY_SET}.html")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorif_assets.attribution.gradients import GradientCollector, GradientSink, TokenBatch
+from lorif_assets.attribution.factor_rows import factor_rows
+from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.errors import LorifError, MismatchError
-from lorif_assets.factor_rows import factor_rows
-from lorif_assets.stored_factors import stored_factor_versions
-from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
 from tests.conftest import CHECKPOINTS, ROWS_PER_SHARD, SHARDS, TinyProject
 
 CHECKPOINT = CHECKPOINTS[0]
@@ -42,7 +42,7 @@ def test_every_example_has_one_row_that_says_what_it_was_computed_from(tiny_proj
     examples = tiny_project.table(TRAINING_EXAMPLES).sort("shard", "row")
     for column in ("shard", "example_id", "row", "shard_hash"):
         assert rows[column].to_list() == examples[column].to_list()
-    (record,) = [c for c in tiny_project.resources["model_checkpoints"].find() if c.name == CHECKPOINT]
+    (record,) = [c for c in tiny_project.opened.checkpoints.find() if c.name == CHECKPOINT]
     assert rows["recipe_hash"].unique().to_list() == [tiny_project.settings.recipe.factor_hash]
     assert rows["weights_hash"].unique().to_list() == [record.weights_hash()]
     assert rows["tokenizer_hash"].unique().to_list() == [record.tokenizer_hash()]

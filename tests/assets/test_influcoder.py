@@ -9,13 +9,13 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from lorif_assets.bi_encoder.sampling import draw_sample
+from lorif_assets.automation.withdrawal import withdraw
+from lorif_assets.automation.work import ready_partitions
 from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
-from lorif_assets.re_attribution import ready_partitions
-from lorif_assets.withdrawal import withdraw
-from resources.devices import DeviceGroup
-from resources.influcoder_schemas import (
+from lorif_assets.influcoder.sampling import draw_sample
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, TRAINING_EXAMPLES
+from lorif_assets.lake.influcoder_tables import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,
     INFLUCODER_SCORES,
@@ -23,7 +23,7 @@ from resources.influcoder_schemas import (
     INFLUENCE_TARGETS,
     RECALL_CURVES,
 )
-from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, TRAINING_EXAMPLES
+from lorif_assets.models.devices import DeviceGroup
 from tests.conftest import CHECKPOINTS, QUERY_SET, ROWS_PER_SHARD, SHARDS, TinyProject
 
 FIRST, SECOND = CHECKPOINTS
@@ -281,9 +281,9 @@ def test_the_teacher_lorif_ranks_the_pool_for_every_anchor(project: TinyProject)
 
 def test_with_heads_queries_and_examples_are_embedded_apart_everywhere(project: TinyProject) -> None:
 
-    from lorif_assets.bi_encoder.sampling import Role
-    from lorif_assets.bi_encoder.stored import encoder_row
-    from lorif_assets.bi_encoder.text_views import anchor_text, pool_text
+    from lorif_assets.influcoder.sampling import Role
+    from lorif_assets.influcoder.stored import encoder_row
+    from lorif_assets.influcoder.text_views import anchor_text, pool_text
 
     headed = project.with_settings(influcoder={"heads": True, "learning_rate": 0.05, "evaluation_seeds": [0]})
     assert not headed.staleness.influence_targets()
@@ -359,7 +359,7 @@ def test_up_to_the_threshold_search_is_exact_and_needs_no_faiss(
     def refuse() -> None:
         raise AssertionError("faiss was asked for")
 
-    monkeypatch.setattr("lorif_assets.bi_encoder.nearest.require_faiss", refuse)
+    monkeypatch.setattr("lorif_assets.influcoder.nearest.require_faiss", refuse)
     examples = len(SHARDS) * ROWS_PER_SHARD
     project.with_settings(influcoder={"exact_up_to": examples}).run("influcoder_scores", f"{FIRST}|{QUERY_SET}")
     assert project.figures("influcoder_scores", f"{FIRST}|{QUERY_SET}")["search"] == "exact"
@@ -427,11 +427,11 @@ def test_mlflow_has_the_loss_curve_and_the_encoder_as_a_model(project: TinyProje
 
 def test_as_a_method_of_the_evaluation_it_scores_every_pair_as_its_table_does(built: TinyProject) -> None:
 
-    from lorif_assets.attributed_model import AttributedModel
-    from lorif_assets.methods.influcoder import influcoder_scores
-    from lorif_assets.methods.inputs import MethodInputs
+    from lorif_assets.attribution.model import AttributedModel
+    from lorif_assets.evaluation.methods.influcoder import influcoder_scores
+    from lorif_assets.evaluation.methods.inputs import MethodInputs
 
-    models = built.resources["model_checkpoints"]
+    models = built.opened.checkpoints
     attributed = AttributedModel.load(built.lake, models, FIRST, built.settings.recipe, DeviceGroup.of("cpu"))
     inputs = MethodInputs.load(built.settings, built.lake, models, attributed, [QUERY_SET])
     scores = influcoder_scores(inputs)["influcoder"].scores

@@ -8,15 +8,21 @@ import polars as pl
 import pytest
 import torch
 
-from lorif_assets.attributed_model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.score_queries import score_queries
+from lorif_assets.attribution.stored_curvature import stored_preconditioners
+from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.config.settings import BatchSettings
 from lorif_assets.errors import LorifError, MismatchError, SourceError
+from lorif_assets.lake.attribution_tables import (
+    QUERY_EXAMPLES,
+    QUERY_SCORES,
+    QUERY_SUMMARIES,
+    REJECTED,
+    SVD_PRECONDITIONERS,
+)
+from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
-from lorif_assets.query_scoring import score_queries
-from lorif_assets.settings import BatchSettings
-from lorif_assets.stored_factors import stored_factors
-from lorif_assets.stored_preconditioners import stored_preconditioners
-from resources.devices import DeviceGroup
-from resources.schemas import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, REJECTED, SVD_PRECONDITIONERS
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
 CHECKPOINT = CHECKPOINTS[0]
@@ -189,7 +195,7 @@ def test_a_query_set_that_is_not_stored_is_refused(private_project: TinyProject)
 def test_a_query_whose_gradient_is_not_finite_is_an_error_that_names_it(
     private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lorif_assets.attribution.gradients import BatchGradients, GradientCollector, TokenBatch
+    from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector, TokenBatch
 
     before, collect = scores(private_project), GradientCollector.collect
 
@@ -258,7 +264,7 @@ def test_factors_of_another_projection_are_refused_naming_both(tiny_project: Tin
     lake, recipe = tiny_project.lake, tiny_project.settings.recipe
     record = checkpoint_record(lake, CHECKPOINT, recipe)
     stored = stored_factors(lake, record, recipe)
-    checkpoints = tiny_project.resources["model_checkpoints"]
+    checkpoints = tiny_project.opened.checkpoints
     attributed = AttributedModel.load(lake, checkpoints, CHECKPOINT, recipe, DeviceGroup.of("cpu"))
     with (
         Progress(None, "", 36, "examples") as progress,  # type: ignore[arg-type]

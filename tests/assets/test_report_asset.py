@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from lorif_assets.errors import MismatchError
-from resources.schemas import QUERY_SCORES, QUERY_SUMMARIES, REPORTS
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, REPORTS
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 CHECKPOINT = CHECKPOINTS[0]

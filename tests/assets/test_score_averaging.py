@@ -9,14 +9,14 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
-from lorif_assets.ad_hoc_query import score_completion
-from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.attribution.ask import score_completion
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.score_averaging import ShardScores, averaged
+from lorif_assets.automation.work import ready_partitions
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
-from lorif_assets.re_attribution import ready_partitions
-from lorif_assets.recipe import Recipe
-from lorif_assets.score_averaging import ShardScores, averaged
-from lorif_assets.settings import Settings
-from resources.schemas import QUERY_SCORES, QUERY_SUMMARIES
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, private_copy, write_checkpoint
 
 EARLIER, NEWEST = CHECKPOINTS
@@ -64,7 +64,7 @@ def test_a_query_s_loss_stays_that_of_the_checkpoint_asked_about(alone: TinyProj
 def test_a_question_at_the_command_line_is_averaged_as_well(alone: TinyProject, together: TinyProject) -> None:
     project = together.with_settings(recipe={"top_k": 5, "averaged_checkpoints": 2})
     scored = [
-        score_completion(one.resources, NEWEST, "the with statement", " opens a file", 36).scores
+        score_completion(one.opened, NEWEST, "the with statement", " opens a file", 36).scores
         for one in (alone.with_settings(recipe={"top_k": 5}), project)
     ]
     asked = scored[1].filter(pl.col("side") == "highest").sort("example_id")["score"].to_numpy()

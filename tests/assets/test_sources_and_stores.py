@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorif_assets.project_resources import project_resources
-from resources.lake import Lake
-from resources.schemas import GRADIENT_FACTORS, QUERY_SCORES, REJECTED, REPORTS
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, REJECTED, REPORTS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.project import Project
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 _SOURCES = """
@@ -75,7 +75,7 @@ def test_a_project_whose_lake_is_in_an_object_store_gives_the_same_scores(
     def with_lake(root: str, options: dict[str, str]) -> TinyProject:
         lake = private_project.settings.lake.model_copy(update={"root": root, "storage_options": options})
         settings = private_project.settings.model_copy(update={"lake": lake})
-        return replace(private_project, settings=settings, resources=project_resources(settings))
+        return replace(private_project, settings=settings, opened=Project.of(settings))
 
     remote, local = with_lake(object_store.root, object_store.storage_options), with_lake(str(tmp_path / "lake"), {})
     updated = remote.update()

@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 import torch
 
-from lorif_assets.attributed_model import checkpoint_record
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
 from lorif_assets.errors import MismatchError
-from lorif_assets.stored_factors import StoredFactors, stored_factors
-from resources.schemas import GRADIENT_FACTORS, SVD_PRECONDITIONERS
-from tests.attribution.references import eigenpairs, relative_error
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
+from tests.mathematics.references import eigenpairs, relative_error
 
 CHECKPOINT = CHECKPOINTS[0]
 LAYER = "transformer.h.0.attn.c_attn"

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lorif_assets.bi_encoder.encoder import TextEncoder
-from lorif_assets.bi_encoder.sampling import Role
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from lorif_assets.demo.tokenizer import train_tokenizer
 from lorif_assets.errors import SettingsError
+from lorif_assets.influcoder.encoder import TextEncoder
+from lorif_assets.influcoder.sampling import Role
 
 TEXTS = ["a lambda makes a function", "the with statement opens a file", "a file is closed", "slices copy lists"] * 5
 CONFIG = DemoEncoderConfig(width=16)

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from lorif_assets.assets.graph import ASSETS, assets_in_use
+from lorif_assets.config.settings import load_settings
 from lorif_assets.demo import run
 from lorif_assets.demo.corpus import Corpus, build_corpus
 from lorif_assets.demo.training import DemoModelConfig, train
-from lorif_assets.settings import load_settings
 
 pytestmark = pytest.mark.slow
 

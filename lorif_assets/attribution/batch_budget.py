@@ -1,0 +1,75 @@
+"""Batches whose budget of tokens is halved where memory runs out, so that a setting too large costs time, not the run."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from lorif_assets.errors import LorifError
+
+if TYPE_CHECKING:
+    from lorif_assets.attribution.model import AttributedModel
+    from lorif_assets.data.tokenization import TokenizedExample
+
+
+def compute_batches(
+    attributed: "AttributedModel",
+    examples: "Sequence[TokenizedExample]",
+    tokens: int,
+    compute: Callable[[list[int]], None],
+    log: logging.Logger,
+) -> int:
+    """Compute the examples batch by batch, and return the budget that all of them fitted in.
+
+    Args:
+        attributed: the checkpoint.
+        examples: of the shard.
+        tokens: the budget to start with, padding included.
+        compute: takes positions among the examples; called again for those of a batch that did not fit, whatever it had
+            done by then.
+        log: told of every smaller budget.
+
+    Raises:
+        LorifError: an example does not fit alone.
+    """
+    waiting = attributed.batches(examples, tokens)
+    while waiting:
+        positions = waiting.pop(0)
+        if _fits(compute, positions):
+            continue
+        # The batch may be far below the budget: half of what did not fit.
+        padded = len(positions) * max(len(examples[i].input_ids) for i in positions)
+        if len(positions) == 1:
+            raise LorifError(
+                f"the memory of {attributed.devices} does not hold the gradients of the example "
+                f"{examples[positions[0]].example_id!r} of {padded} tokens alone; lower `recipe.max_length` or "
+                '`batch.gradient_mib`, set `recipe.model_dtype = "bfloat16"`, or raise `devices.per_checkpoint`'
+            )
+        tokens = min(tokens, padded) // 2
+        log.warning(
+            f"{attributed.record.name}: a batch of {padded:,} tokens does not fit in the memory of {attributed.devices}; "
+            f"going on with {tokens:,}. Lower `batch.tokens` to start with so many"
+        )
+        left = [*positions, *(i for batch in waiting for i in batch)]
+        waiting = [[left[i] for i in batch] for batch in attributed.batches([examples[i] for i in left], tokens)]
+    return tokens
+
+
+def _fits(compute: Callable[[list[int]], None], positions: list[int]) -> bool:
+    """Compute a batch, and return whether memory sufficed.
+
+    The error, whose traceback holds the batch's tensors, is gone on return: its memory is free for the next attempt.
+    """
+    try:
+        compute(positions)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether an accelerator, or a CPU's allocator, ran out of memory; the latter tells by its message only."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

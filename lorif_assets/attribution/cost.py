@@ -1,0 +1,89 @@
+"""What attribution of one checkpoint will cost, before it starts: bytes, passes and memory."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.config.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """Sizes in bytes, for a given number of training examples."""
+
+    n_layers: int
+    gradient_numbers: int
+    """Sum over layers of D = d1 d2: the numbers of one example's projected gradient."""
+    bytes_per_example: int
+    factor_bytes: int
+    """Of all examples, in the table `gradient_factors`."""
+    curvature_bytes: int
+    """Of all layers' states, as files in the lake."""
+    largest_state_bytes: int
+    """Of the largest layer's state in FP64, which fitting holds in memory about three times."""
+    bytes_per_query: int
+    """Of one dense preconditioned query in memory."""
+    factor_passes: int
+    """How often fitting reads the factors; scoring reads them once more."""
+    fisher_bytes: int
+    """Of the sums of squared gradients that each shard keeps beside its factors: 0 for the curvature `svd`."""
+
+
+def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int) -> CostEstimate:
+    """Return the cost of one checkpoint.
+
+    Args:
+        model: the model; one without memory for its weights is enough.
+        recipe: layers, projection, ranks.
+        n_examples: training examples of all shards.
+        n_shards: shards.
+
+    Raises:
+        LayerError: a layer pattern matches nothing, or a layer cannot be tracked.
+    """
+    from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
+    from lorif_assets.mathematics.gradients.layers import select_layers
+    from lorif_assets.mathematics.gradients.projection import projected_width
+
+    factor, most = recipe.projection_factor, recipe.max_width
+    shapes = [
+        (projected_width(layer.d_in, factor, most), projected_width(layer.d_out, factor, most))
+        for layer in select_layers(model, recipe.include_layers, recipe.exclude_layers)
+    ]
+    dense = [d1 * d2 for d1, d2 in shapes]
+    # A byte budget is spent to the last component that fits.
+    per_example = recipe.bytes_per_example or sum(
+        factor_bytes(FactorCodec(recipe.factor_dtype), d1, d2, recipe.rank) for d1, d2 in shapes
+    )
+    if recipe.curvature == "ekfac":
+        # Both bases with their eigenvalues in FP32, the summed squares in FP64.
+        states = [4 * (d1 * d1 + d2 * d2 + d1 + d2) + 8 * d1 * d2 for d1, d2 in shapes]
+        largest, passes = max(8 * (d1 * d1 + d2 * d2 + d1 * d2) for d1, d2 in shapes), 0
+    else:
+        # Basis, image and vectors: D x (2 k + r) numbers.
+        states = [d * (2 * min(recipe.basis_width, d) + min(recipe.r, d)) * 4 for d in dense]
+        largest, passes = max(d * min(recipe.basis_width, d) * 8 for d in dense), 1 + recipe.refinements
+    return CostEstimate(
+        n_layers=len(shapes),
+        gradient_numbers=sum(dense),
+        bytes_per_example=per_example,
+        factor_bytes=per_example * n_examples,
+        curvature_bytes=sum(states),
+        largest_state_bytes=largest,
+        bytes_per_query=sum(dense) * 4,
+        factor_passes=passes,
+        fisher_bytes=n_shards * sum(dense) * 4 if recipe.curvature == "ekfac" else 0,
+    )
+
+
+def stored_bytes_per_example(record: CheckpointRecord, recipe: Recipe) -> int:
+    """Return the bytes of one stored example's factors in all layers, at the ranks that the layers have."""
+    from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
+
+    codec, ranks = FactorCodec(recipe.factor_dtype), record.frozen.ranks if record.frozen else {}
+    return sum(
+        factor_bytes(codec, *shape, ranks.get(layer, recipe.rank)) for layer, shape in record.layer_shapes.items()
+    )

@@ -1,0 +1,262 @@
+"""Fitting a checkpoint's K-FAC bases, and its layers' ranks, to a sample of its training examples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.errors import LorifError, MismatchError, SettingsError
+from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.lake import Lake
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorif_assets.attribution.model import AttributedModel
+    from lorif_assets.config.settings import BatchSettings
+    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
+    from lorif_assets.mathematics.gradients.collector import TokenCalls
+    from lorif_assets.progress import Progress
+
+RANK_EXAMPLES = 256
+"""Sampled examples that ranks by layer are told from."""
+_LARGEST_RANK = 128
+
+
+@dataclass(frozen=True)
+class LayerRank:
+    """How many components a layer keeps, and the share (0 to 1) of its whitened gradients' squared norm in them."""
+
+    rank: int
+    kept_energy: float
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """One layer's bases, how well two halves of the sample agree on them, and its rank."""
+
+    bases: "KfacBases"
+    half_agreement: float
+    n_tokens: int
+    rank: int
+    kept_energy: float
+
+
+@dataclass(frozen=True)
+class KfacFit:
+    """The fit of all layers, to how many examples, and the hash of which."""
+
+    layers: Mapping[str, LayerFit]
+    n_examples: int
+    sample_hash: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the hash of all bases and ranks: what factors that are written in them are recognised by."""
+        digest = blake2b(digest_size=16)
+        for name, layer in self.layers.items():
+            digest.update(f"|{name}|{layer.rank}|{layer.bases.damping}|".encode())
+            for tensor in layer.bases.tensors().values():
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def fit_bases(lake: Lake, attributed: "AttributedModel", batch: "BatchSettings", progress: "Progress") -> KfacFit:
+    """Fit the bases of every tracked layer to a sample of the training examples.
+
+    Raises:
+        MismatchError: there are no training examples.
+        LorifError: too few of the sample can be used, or activations or gradients are not finite.
+        SettingsError: the byte budget does not pay for one component of every layer.
+    """
+    recipe = attributed.recipe
+    sample = _sample(lake, recipe)
+    examples = attributed.tokenized(sample.to_arrow()).examples
+    if len(examples) < 2:
+        raise LorifError(
+            f"only {len(examples)} of {sample.height} sampled examples can be used with the tokenizer of "
+            f"{attributed.record.name!r}; K-FAC bases take two at least"
+        )
+    halves = [covariances(attributed, examples[half::2], batch, progress, seed=half) for half in (0, 1)]
+    bases, agreement, tokens = {}, {}, {}
+    for layer in attributed.record.layer_shapes:
+        first, second = (half.pop(layer) for half in halves)
+        try:
+            agreement[layer] = min(first.diagonality(second.bases(1.0)), second.diagonality(first.bases(1.0)))
+            bases[layer] = first.merge(second).bases(recipe.whitening_damping)
+        except ValueError as error:
+            raise LorifError(
+                f"the layer {layer!r} of checkpoint {attributed.record.name!r} gives no K-FAC bases: {error}. Are the "
+                'checkpoint\'s weights finite? With `recipe.model_dtype = "bfloat16"` or "as_saved", try "float32"'
+            ) from error
+        tokens[layer] = first.tokens + second.tokens
+    ranks = layer_ranks(attributed, examples[:RANK_EXAMPLES], bases, batch)
+    return KfacFit(
+        {
+            layer: LayerFit(bases[layer], agreement[layer], tokens[layer], ranks[layer].rank, ranks[layer].kept_energy)
+            for layer in bases
+        },
+        len(examples),
+        content_hash(sample["content_hash"].to_list()),
+    )
+
+
+def _sample(lake: Lake, recipe: Recipe) -> pl.DataFrame:
+    """Return the examples whose hashes with the seed are smallest: a random sample that other examples do not disturb."""
+    ids = lake.read(TRAINING_EXAMPLES, ["shard", "row", "content_hash"])
+    if ids.is_empty():
+        raise MismatchError(
+            "there are no training examples to fit K-FAC bases to; materialize `training_examples` first"
+        )
+    order = pl.Series(
+        "order",
+        [
+            blake2b(f"{recipe.seed}|{shard}|{row}|{content}".encode(), digest_size=8).hexdigest()
+            for shard, row, content in ids.iter_rows()
+        ],
+    )
+    chosen = ids.with_columns(order).sort("order").head(recipe.kfac_examples)
+    # Read shard by shard: only the sample is ever held.
+    rows = [
+        lake.read(TRAINING_EXAMPLES, shard=shard).join(of_shard.select("row", "order"), on="row")
+        for (shard,), of_shard in chosen.group_by("shard")
+    ]
+    return pl.concat(rows).sort("order").drop("order")
+
+
+def covariances(
+    attributed: "AttributedModel",
+    examples: "Sequence[TokenizedExample]",
+    batch: "BatchSettings",
+    progress: "Progress",
+    seed: int,
+) -> "dict[str, KfacCovariances]":
+    """Return the layers' covariances over the tokens of some examples; `seed` draws labels, where the model gives them."""
+    import torch
+
+    from lorif_assets.mathematics.curvature.ekfac import KfacCovariances
+
+    held = {
+        layer: KfacCovariances.empty(d1, d2, attributed.device)
+        for layer, (d1, d2) in attributed.record.layer_shapes.items()
+    }
+    generator = None
+    if attributed.recipe.kfac_labels == "model":
+        generator = torch.Generator(attributed.device).manual_seed((attributed.recipe.seed + seed) % 2**63)
+    with attributed.collector() as collector:
+        for positions in attributed.batches(examples, batch.tokens):
+            tokens = attributed.batch(examples, positions)
+
+            def observer(layer: str, calls: "TokenCalls", mask: "torch.Tensor" = tokens.attention_mask) -> None:
+                for x, dy in calls:
+                    held[layer] = held[layer].add(x[mask], dy[mask])
+
+            collector.observe(tokens, observer, generator)
+            progress.advance(len(positions))
+    return held
+
+
+def layer_ranks(
+    attributed: "AttributedModel",
+    examples: "Sequence[TokenizedExample]",
+    bases: "Mapping[str, KfacBases]",
+    batch: "BatchSettings",
+) -> dict[str, LayerRank]:
+    """Return each layer's rank: the recipe's, or from a byte budget, with sampled examples in the queries' place.
+
+    Real queries are not asked: bases, and with them every factor, would be out of date with each new query set.
+    """
+    from lorif_assets.mathematics.factors.rank_allocation import kept_energy
+
+    recipe, shapes = attributed.recipe, attributed.record.layer_shapes
+    budget = byte_budget(recipe, shapes)
+    if budget is None:
+        largest = {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
+    else:
+        largest = _affordable_ranks(recipe, shapes, budget)
+    values, fisher = _whitened_spectra(attributed, examples, bases, batch, largest)
+    ranks = largest if budget is None else _allocated_ranks(recipe, shapes, bases, values, fisher, budget)
+    return {
+        layer: LayerRank(rank, kept_energy(bases[layer], fisher[layer], float(values[layer][:rank].sum())))
+        for layer, rank in ranks.items()
+    }
+
+
+def byte_budget(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> int | None:
+    """Return the bytes of an example's factors that are spread over the layers, or None where all have the recipe's rank."""
+    if recipe.uniform_rank is None and recipe.bytes_per_example is None:
+        sizes = _component_bytes(recipe, shapes)
+        return sum(size * min(recipe.rank, *shapes[layer]) for layer, size in sizes.items())
+    return recipe.bytes_per_example
+
+
+def _affordable_ranks(recipe: Recipe, shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
+    """Return the rank of each layer if the whole budget beyond one component per layer went there."""
+    sizes = _component_bytes(recipe, shapes)
+    spare = budget - sum(sizes.values())
+    if spare < 0:
+        raise SettingsError(
+            f"`recipe.bytes_per_example` is {budget}, but one {recipe.factor_dtype} component of each of the "
+            f"{len(sizes)} layers takes {sum(sizes.values())} bytes; raise it, choose a smaller `recipe.factor_dtype`, or "
+            "take layers out with `recipe.exclude_layers`"
+        )
+    return {layer: min(*shape, _LARGEST_RANK, 1 + spare // sizes[layer]) for layer, shape in shapes.items()}
+
+
+def _allocated_ranks(
+    recipe: Recipe,
+    shapes: Mapping[str, tuple[int, int]],
+    bases: "Mapping[str, KfacBases]",
+    values: "Mapping[str, torch.Tensor]",
+    fisher: "Mapping[str, FisherDiagonal]",
+    budget: int,
+) -> dict[str, int]:
+    from lorif_assets.mathematics.factors.rank_allocation import LayerDemand, allocate_ranks, query_energy
+
+    sizes = _component_bytes(recipe, shapes)
+    demands = {
+        layer: LayerDemand(
+            query_energy(bases[layer], fisher[layer], recipe.fisher_damping), values[layer].tolist(), sizes[layer]
+        )
+        for layer in shapes
+    }
+    return allocate_ranks(demands, budget)
+
+
+def _component_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
+
+    codec = FactorCodec(recipe.factor_dtype)
+    return {layer: factor_bytes(codec, d1, d2, 1) for layer, (d1, d2) in shapes.items()}
+
+
+def _whitened_spectra(
+    attributed: "AttributedModel",
+    examples: "Sequence[TokenizedExample]",
+    bases: "Mapping[str, KfacBases]",
+    batch: "BatchSettings",
+    largest: Mapping[str, int],
+) -> "tuple[Mapping[str, torch.Tensor], Mapping[str, FisherDiagonal]]":
+    """Return the summed squared singular values of whitened gradients, and the sums of squared rotated ones."""
+    import torch
+
+    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
+    from lorif_assets.mathematics.factors.rank_allocation import squared_singular_values
+
+    values = {layer: torch.zeros(k, dtype=torch.float64) for layer, k in largest.items()}
+    fisher: dict[str, FisherDiagonal] = {}
+
+    def sink(layer: str, _rows: slice, gradients: "torch.Tensor") -> None:
+        rotated = bases[layer].rotate(gradients)
+        squares = FisherDiagonal.of(rotated)
+        fisher[layer] = fisher[layer].merge(squares) if layer in fisher else squares
+        values[layer] += squared_singular_values(rotated * bases[layer].scale, largest[layer]).sum(0).double().cpu()
+
+    with attributed.collector() as collector:
+        for positions in attributed.batches(examples, batch.tokens):
+            collector.stream(attributed.batch(examples, positions), sink, batch.gradient_numbers)
+    return values, fisher

@@ -1,0 +1,77 @@
+"""Which data a curvature state holds: per shard the hash of its examples and the file of the factors that were added."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from lorif_assets.attribution.stored_factors import StoredFactors
+from lorif_assets.attribution.versions import ledger_version
+from lorif_assets.lake.lake import FactorFile
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One shard of a state. Its file stays readable when the table moves on, until the table is vacuumed."""
+
+    shard_hash: str
+    path: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class LedgerDifference:
+    """Files to subtract from a state and to add to it, to make it that of the factors stored now."""
+
+    gone: tuple[FactorFile, ...]
+    new: tuple[FactorFile, ...]
+
+    @property
+    def rows(self) -> int:
+        """Examples to read."""
+        return sum(file.rows for file in (*self.gone, *self.new))
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The shards of a state, by name."""
+
+    entries: Mapping[str, LedgerEntry]
+
+    @classmethod
+    def of(cls, stored: StoredFactors) -> "Ledger":
+        """Return the ledger of a state that holds all stored factors."""
+        return cls(
+            {file.shard: LedgerEntry(stored.shard_hashes[file.shard], file.path, file.rows) for file in stored.files}
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> "Ledger":
+        """Return a ledger from its JSON."""
+        return cls({shard: LedgerEntry(**entry) for shard, entry in json.loads(text).items()})
+
+    def json(self) -> str:
+        """Return the ledger as JSON."""
+        return json.dumps({shard: asdict(entry) for shard, entry in self.entries.items()}, sort_keys=True)
+
+    @property
+    def version(self) -> str:
+        """The hash of which data the state holds, wherever its files lie."""
+        return ledger_version({shard: entry.shard_hash for shard, entry in self.entries.items()})
+
+    def difference(self, now: "Ledger") -> LedgerDifference:
+        """Return what leads from this ledger to another one: a changed shard is subtracted and added."""
+
+        def files(these: "Ledger", others: "Ledger") -> tuple[FactorFile, ...]:
+            return tuple(
+                FactorFile(shard, entry.path, entry.rows)
+                for shard, entry in these.entries.items()
+                if shard not in others.entries or others.entries[shard].shard_hash != entry.shard_hash
+            )
+
+        return LedgerDifference(gone=files(self, now), new=files(now, self))
+
+    def explained(self, now: "Ledger") -> str:
+        """Return the difference in words."""
+        held, wanted = self.entries.keys(), now.entries.keys()
+        changed = sum(self.entries[s].shard_hash != now.entries[s].shard_hash for s in held & wanted)
+        return f"{len(wanted - held)} shards are new, {len(held - wanted)} gone, {changed} changed"

@@ -1,0 +1,211 @@
+"""A checkpoint ready for attribution: model, tokenizer and projections on a device, and its examples' gradients."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from lorif_assets.attribution.stored_bases import FrozenBases, bases_version, frozen_bases
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.errors import MismatchError
+from lorif_assets.lake.attribution_tables import CHECKPOINTS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary, vocabulary_size
+from lorif_assets.models.devices import DeviceGroup
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
+    from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector, TokenBatch
+    from lorif_assets.mathematics.gradients.projection import LayerProjection
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """What the table `checkpoints` says of one checkpoint, under the recipe of now."""
+
+    name: str
+    weights_hash: str
+    tokenizer_hash: str
+    model_type: str
+    n_parameters: int
+    step: int | None
+    layer_shapes: dict[str, tuple[int, int]]
+    """(d1, d2) of each tracked layer, in the model's order."""
+    frozen: FrozenBases | None = None
+    """The bases that gradients are whitened in; None without whitening, or before they are fitted."""
+
+    @property
+    def bases(self) -> str:
+        """The fingerprint of the bases, empty where there are none."""
+        return self.frozen.fingerprint if self.frozen else ""
+
+    def refuse_other_layers(self, layers: Iterable[str]) -> None:
+        """Refuse layers that the checkpoint does not have.
+
+        Raises:
+            MismatchError: one is among them.
+        """
+        unknown = set(layers) - self.layer_shapes.keys()
+        if unknown:
+            raise MismatchError(
+                f"the checkpoint {self.name!r} has no tracked layer {min(unknown)!r}; partitions of layers are those of all "
+                "checkpoints together. Choose this checkpoint's own layers"
+            )
+
+
+def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord:
+    """Read a checkpoint's row.
+
+    Raises:
+        MismatchError: there is none, or it was written under other settings of layers or projection.
+    """
+    rows = lake.read(CHECKPOINTS, checkpoint=name).to_dicts()
+    if not rows:
+        raise MismatchError(
+            f"the checkpoint {name!r} is not in the table `checkpoints`; materialize `checkpoints` first"
+        )
+    row = rows[0]
+    if row["recipe_hash"] != recipe.factor_hash:
+        raise MismatchError(
+            f"the checkpoint {name!r} was recorded under the factor recipe {row['recipe_hash']}, but the settings are now "
+            f"{recipe.factor_hash}; materialize `checkpoints` again, then what depends on it"
+        )
+    version = bases_version(recipe, row["weights_hash"], row["tokenizer_hash"])
+    return CheckpointRecord(
+        name=name,
+        weights_hash=row["weights_hash"],
+        tokenizer_hash=row["tokenizer_hash"],
+        model_type=row["model_type"],
+        n_parameters=row["n_parameters"],
+        step=row["step"],
+        layer_shapes={layer["layer"]: (layer["d1"], layer["d2"]) for layer in json.loads(row["layers"])},
+        frozen=frozen_bases(lake, name, recipe, version),
+    )
+
+
+@dataclass(frozen=True)
+class AttributedModel:
+    """A loaded checkpoint. `projection` is the fingerprint of its projections."""
+
+    record: CheckpointRecord
+    recipe: Recipe
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    projections: "Sequence[LayerProjection]"
+    projection: str
+    devices: DeviceGroup
+
+    @classmethod
+    def load(
+        cls, lake: Lake, model_checkpoints: Checkpoints, name: str, recipe: Recipe, devices: DeviceGroup
+    ) -> "AttributedModel":
+        """Load a checkpoint whose row is in the table `checkpoints`.
+
+        Raises:
+            MismatchError: its row is missing or outdated, or the files are no longer those that were recorded.
+            CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
+        """
+        from lorif_assets.mathematics.gradients.layers import select_layers
+        from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
+
+        record = checkpoint_record(lake, name, recipe)
+        files = model_checkpoints.get(name)
+        for what, then, now in (
+            ("weights", record.weights_hash, files.weights_hash()),
+            ("tokenizer", record.tokenizer_hash, files.tokenizer_hash()),
+        ):
+            if then != now:
+                raise MismatchError(
+                    f"the {what} of checkpoint {name!r} in {files.path} changed since it was recorded ({then} then, {now} "
+                    "now); materialize `checkpoints` again, then what depends on it"
+                )
+        model = model_checkpoints.load_model(files, recipe.model_dtype, devices)
+        tokenizer = model_checkpoints.load_tokenizer(files)
+        check_vocabulary(files, model, tokenizer)
+        layers = select_layers(model, recipe.include_layers, recipe.exclude_layers)
+        return cls(
+            record,
+            recipe,
+            model,
+            tokenizer,
+            [layer_projection(layer, recipe.projection_factor, recipe.seed, recipe.max_width) for layer in layers],
+            fingerprint(layers, recipe.projection_factor, recipe.seed, recipe.max_width),
+            devices,
+        )
+
+    @property
+    def device(self) -> "torch.device":
+        """Where batches, gradients and all that is made of them are; weights may lie on more devices."""
+        return self.devices.first
+
+    @property
+    def head(self) -> str | None:
+        """The module path of the LM head, or None where the model has none."""
+        head = self.model.get_output_embeddings()
+        return next((name for name, module in self.model.named_modules() if module is head), None) if head else None
+
+    def under(self, recipe: Recipe) -> "AttributedModel":
+        """Return the same loaded checkpoint with other layers or projections, of which the lake holds nothing."""
+        from lorif_assets.mathematics.gradients.layers import select_layers
+        from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
+
+        layers = select_layers(self.model, recipe.include_layers, recipe.exclude_layers)
+        factor, seed, max_width = recipe.projection_factor, recipe.seed, recipe.max_width
+        projections = [layer_projection(layer, factor, seed, max_width) for layer in layers]
+        return replace(
+            self,
+            record=replace(self.record, layer_shapes={p.layer.name: (p.d1, p.d2) for p in projections}, frozen=None),
+            recipe=recipe,
+            projections=projections,
+            projection=fingerprint(layers, factor, seed, max_width),
+        )
+
+    def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":
+        """Return examples as token ids and labels; those that cannot be are listed with the reason."""
+        return tokenized_for(self.model, self.tokenizer, self.recipe, examples, id_column)
+
+    def gradients(
+        self, examples: "Sequence[TokenizedExample]", batch_tokens: int
+    ) -> "Iterator[tuple[list[int], BatchGradients]]":
+        """Yield, batch by batch, positions among the examples and their losses and projected gradients."""
+        with self.collector() as collector:
+            for positions in self.batches(examples, batch_tokens):
+                yield positions, collector.collect(self.batch(examples, positions))
+
+    def collector(self) -> "GradientCollector":
+        """Return the collector of the tracked layers' gradients, a context manager."""
+        from lorif_assets.mathematics.gradients.collector import GradientCollector
+
+        return GradientCollector(self.model, self.projections)
+
+    def batches(self, examples: "Sequence[TokenizedExample]", batch_tokens: int) -> list[list[int]]:
+        """Return positions among the examples, batch by batch, the largest batch first."""
+        from lorif_assets.mathematics.gradients.batching import token_budget_batches
+
+        return token_budget_batches([len(example.input_ids) for example in examples], batch_tokens)
+
+    def batch(self, examples: "Sequence[TokenizedExample]", positions: Sequence[int]) -> "TokenBatch":
+        """Return some of the examples as one padded batch on the device."""
+        from lorif_assets.mathematics.gradients.batching import pad_right
+
+        chosen = [examples[i] for i in positions]
+        return pad_right([e.input_ids for e in chosen], [e.labels for e in chosen]).to(self.device)
+
+
+def tokenized_for(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    recipe: Recipe,
+    examples: pa.Table,
+    id_column: str = "example_id",
+) -> "TokenizedShard":
+    """Return examples as token ids and labels that a model can read; those that cannot be are listed with the reason."""
+    from lorif_assets.data.tokenization import tokenize
+
+    limit = getattr(model.config, "max_position_embeddings", None) or recipe.max_length
+    return tokenize(examples, tokenizer, min(recipe.max_length, limit), vocabulary_size(model), id_column)

@@ -1,0 +1,125 @@
+"""Averaging scores over checkpoints: each example's mean over the checkpoint asked about and some before it.
+
+A training example acts on the weights of its time: what earlier checkpoints say of it counts as what later ones say
+(TracIn, Pruthi et al. 2020, arXiv 2002.08484, sums over checkpoints).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.score_queries import preconditioned_queries
+from lorif_assets.attribution.stored_checkpoint import StoredAttribution
+from lorif_assets.attribution.stored_factors import StoredFactors
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.errors import MismatchError
+from lorif_assets.lake.lake import FactorFile, Lake
+from lorif_assets.lake.read_ahead import read_ahead
+from lorif_assets.mathematics.scores.scoring import Queries, block_scores
+from lorif_assets.models.checkpoints import Checkpoints
+
+
+@dataclass(frozen=True)
+class ShardScores:
+    """Scores [Q, n] of the n examples of one shard at one checkpoint."""
+
+    example_ids: Sequence[str]
+    scores: Float[Tensor, "Q n"]
+
+
+@dataclass(frozen=True)
+class EarlierCheckpoint:
+    """An earlier checkpoint whose scores are averaged in: its factors, and the preconditioned queries as it sees them."""
+
+    factors: StoredFactors
+    queries: Mapping[str, Queries]
+
+    def shard_scores(self, lake: Lake, shard: str, rows: int, device: torch.device) -> ShardScores:
+        """Score one shard, `rows` examples at a time."""
+        return shard_scores(self.factors, self.queries, lake, self._files[shard], rows, device)
+
+    @cached_property
+    def _files(self) -> Mapping[str, FactorFile]:
+        return {file.shard: file for file in self.factors.files}
+
+
+def earlier_checkpoints(
+    newest: AttributedModel,
+    together: Sequence[StoredAttribution],
+    queries: Sequence[TokenizedExample],
+    lake: Lake,
+    models: Checkpoints,
+    batch: BatchSettings,
+) -> list[EarlierCheckpoint]:
+    """Ask earlier checkpoints the same queries, one after the other: one model more is held than without.
+
+    Args:
+        newest: the checkpoint asked about.
+        together: what the lake holds of the earlier ones and, last, of the newest.
+        queries: tokenized.
+        lake: where factors and preconditioners are.
+        models: where checkpoints are.
+        batch: sizes of batches of queries.
+
+    Raises:
+        MismatchError: an earlier checkpoint has another tokenizer, or factors of other data.
+    """
+    *earlier, own = together
+    asked = []
+    for one in earlier:
+        if one.record.tokenizer_hash != newest.record.tokenizer_hash:
+            raise MismatchError(
+                f"scores of {newest.record.name!r} cannot be averaged with those of {one.record.name!r}: the checkpoints have "
+                "two tokenizers. Set `active.checkpoints` to checkpoints of one, or `recipe.averaged_checkpoints = 1`"
+            )
+        if one.factors.shard_hashes != own.factors.shard_hashes:
+            raise MismatchError(
+                f"the gradient factors of {one.record.name!r} hold other data than those of {newest.record.name!r}, with "
+                "which their scores are averaged; materialize `gradient_factors` for both"
+            )
+        model = AttributedModel.load(lake, models, one.record.name, newest.recipe, newest.devices)
+        ready = preconditioned_queries(model, queries, one.preconditioners, lake, batch)
+        asked.append(EarlierCheckpoint(one.factors, ready.by_layer))
+        # Before the next one is loaded: its memory is not free while a name holds the model.
+        del model
+    return asked
+
+
+def shard_scores(
+    factors: StoredFactors,
+    queries: Mapping[str, Queries],
+    lake: Lake,
+    file: FactorFile,
+    rows: int,
+    device: torch.device,
+) -> ShardScores:
+    """Score the examples of one file, `rows` at a time."""
+    blocks = factors.blocks(lake, list(queries), rows, device, [file])
+    ids = [
+        name
+        for _, part in lake.stream_factors([file], ["example_id"], file.rows)
+        for name in part.column("example_id").to_pylist()
+    ]
+    return ShardScores(ids, torch.cat([block_scores(queries, block) for block in read_ahead(blocks)], dim=1))
+
+
+def averaged(newest: ShardScores, earlier: Iterable[ShardScores]) -> Float[Tensor, "Q n"]:
+    """Return the mean score of each of the newest checkpoint's examples over the checkpoints that have it.
+
+    An example is missing at a checkpoint where its gradient is not finite.
+    """
+    total = newest.scores.clone()
+    count = total.new_ones(len(newest.example_ids))
+    place = {name: at for at, name in enumerate(newest.example_ids)}
+    for one in earlier:
+        known = [(row, place[name]) for row, name in enumerate(one.example_ids) if name in place]
+        rows, columns = torch.tensor(known, dtype=torch.long, device=total.device).view(-1, 2).unbind(1)
+        total.index_add_(1, columns, one.scores[:, rows])
+        count.index_add_(0, columns, count.new_ones(len(known)))
+    return total / count

@@ -1,0 +1,224 @@
+"""Scoring new data only: the last full scan of a query set, kept so that shards added since can be merged into it.
+
+What is kept is always of a full scan, never of a merged one: however many shards are added, one after another, scores
+of the older examples are one step away from what a full scan would give, and that step is measured on a probe.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import torch
+
+from lorif_assets.attribution.stored_factors import StoredFactors
+from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.errors import TableError
+from lorif_assets.lake.attribution_tables import SCORE_SCANS
+from lorif_assets.lake.lake import FactorFile, Lake
+from lorif_assets.mathematics.scores.score_change import scale_and_change
+from lorif_assets.mathematics.scores.scoring import Queries, ScoreExtremes, ScoreMoments, block_scores
+
+# Examples whose scores tell how far the preconditioner moved, from at most so many shards.
+PROBE_EXAMPLES = 64
+_PROBE_SHARDS = 8
+
+
+@dataclass(frozen=True)
+class ScannedShard:
+    """A shard of a full scan: the hash of its examples and their number."""
+
+    shard_hash: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class FullScan:
+    """What a scan of all shards found: `probe` [Q, p] are the scores of its probe set."""
+
+    shards: Mapping[str, ScannedShard]
+    extremes: ScoreExtremes
+    moments: ScoreMoments
+    probe: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Which files to scan, what is known before of the rest, and why."""
+
+    files: tuple[FactorFile, ...]
+    extremes: ScoreExtremes
+    moments: ScoreMoments
+    reason: str
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing was known before."""
+        return self.moments.count == 0
+
+
+def whole_scan(stored: StoredFactors, n_queries: int, kept: int, reason: str) -> Scan:
+    """Return the scan of every shard."""
+    return Scan(
+        stored.files, ScoreExtremes.empty(n_queries, kept), ScoreMoments.empty(n_queries), f"full scan: {reason}"
+    )
+
+
+def chosen_scan(
+    last: FullScan | None,
+    queries: Mapping[str, Queries],
+    stored: StoredFactors,
+    lake: Lake,
+    *,
+    n_queries: int,
+    kept: int,
+    tolerance: float,
+    device: torch.device,
+) -> Scan:
+    """Decide between a scan of the shards added since the last full scan and another full scan.
+
+    Args:
+        last: the last full scan, of the same queries, weights and recipe.
+        queries: per layer vec(H^-1 G_q) [Q, D], with the preconditioner of now.
+        stored: the factors.
+        lake: where they are.
+        n_queries: how many there are.
+        kept: extremes of each query.
+        tolerance: the largest relative change of any query's probe scores that lets earlier scores stand.
+        device: where to compute.
+    """
+    if last is None:
+        return whole_scan(stored, n_queries, kept, "there is none of these queries, weights and recipe to add to")
+    files = {file.shard: file for file in stored.files}
+    changed = [name for name, shard in last.shards.items() if stored.shard_hashes.get(name) != shard.shard_hash]
+    if changed:
+        return whole_scan(stored, n_queries, kept, f"{len(changed)} shards changed or left, for instance {changed[0]}")
+    added = tuple(file for file in stored.files if file.shard not in last.shards)
+    n_added = sum(file.rows for file in added)
+    if n_added > last.moments.count:
+        return whole_scan(stored, n_queries, kept, "more was added since the last one than it scanned")
+    known = tuple(files[name] for name in sorted(last.shards))
+    scale, change = scale_and_change(last.probe, probe_scores(queries, stored, lake, known, device))
+    worst, smallest = float(change.max()), float(scale.min())
+    if worst > tolerance or smallest <= 0:
+        return whole_scan(
+            stored,
+            n_queries,
+            kept,
+            f"the preconditioner changed a query's probe scores by {worst:.2%}, allowed are {tolerance:.2%}",
+        )
+    return Scan(
+        added,
+        _moved(last, stored, scale),
+        _scaled_moments(last.moments, scale),
+        f"merged: {n_added:,} examples of {len(added)} shards added since the last full scan; the preconditioner changed no "
+        f"query's probe scores by more than {worst:.2%}, allowed are {tolerance:.2%}",
+    )
+
+
+def probe_scores(
+    queries: Mapping[str, Queries],
+    stored: StoredFactors,
+    lake: Lake,
+    files: tuple[FactorFile, ...],
+    device: torch.device,
+) -> torch.Tensor:
+    """Return the scores [Q, p] of the first examples of some of these files, which lie evenly among them."""
+    chosen = files[:: max(1, -(-len(files) // _PROBE_SHARDS))]
+    rows = -(-PROBE_EXAMPLES // len(chosen))
+    blocks = (next(stored.blocks(lake, list(queries), rows, device, [file])) for file in chosen)
+    return torch.cat([block_scores(queries, block).cpu() for block in blocks], dim=1)
+
+
+def full_scan_of(
+    queries: Mapping[str, Queries],
+    stored: StoredFactors,
+    lake: Lake,
+    extremes: ScoreExtremes,
+    moments: ScoreMoments,
+    device: torch.device,
+) -> FullScan:
+    """Return what a scan of all shards found, with the scores of its probe."""
+    shards = {file.shard: ScannedShard(stored.shard_hashes[file.shard], file.rows) for file in stored.files}
+    return FullScan(shards, extremes, moments, probe_scores(queries, stored, lake, stored.files, device))
+
+
+def _moved(last: FullScan, stored: StoredFactors, scale: torch.Tensor) -> ScoreExtremes:
+    """Return the extremes, scaled, at the positions that their examples have among all shards of now."""
+    names = sorted(last.shards)
+    rows = torch.tensor([last.shards[name].rows for name in names])
+    ends = rows.cumsum(0)
+    first_positions = stored.first_positions
+    shift = torch.tensor([first_positions[name] for name in names]) - (ends - rows)
+
+    def moved(positions: torch.Tensor) -> torch.Tensor:
+        return positions + shift[torch.searchsorted(ends, positions, right=True)]
+
+    found, factor = last.extremes, scale.unsqueeze(1)
+    return replace(
+        found,
+        highest=(found.highest * factor).float(),
+        highest_positions=moved(found.highest_positions),
+        lowest=(found.lowest * factor).float(),
+        lowest_positions=moved(found.lowest_positions),
+    )
+
+
+def _scaled_moments(moments: ScoreMoments, scale: torch.Tensor) -> ScoreMoments:
+    """Return the moments of scores times a positive factor per query."""
+    return ScoreMoments(
+        moments.count,
+        moments.total * scale,
+        moments.squares * scale.square(),
+        moments.magnitude * scale,
+        moments.positive * scale,
+    )
+
+
+# --- In the lake -----------------------------------------------------------------------------------------------------
+
+
+def scan_version(recipe: Recipe, stored: StoredFactors, query_set_hash: str) -> str:
+    """Return the hash of what scores depend on besides the shards."""
+    return content_hash([recipe.score_hash, stored.weights_hash, stored.projection, query_set_hash])
+
+
+def last_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, k: int) -> FullScan | None:
+    """Return the stored full scan of a query set at a checkpoint, if there is one of this version whose file is whole."""
+    rows = lake.read(SCORE_SCANS, checkpoint=checkpoint, query_set=query_set).to_dicts()
+    if not rows or rows[0]["scan_version"] != version:
+        return None
+    shards = {name: ScannedShard(**shard) for name, shard in json.loads(rows[0]["ledger"]).items()}
+    try:
+        t = lake.read_tensors(rows[0]["state_uri"])
+    except TableError:
+        return None
+    extremes = ScoreExtremes(k, t["highest"], t["highest_positions"], t["lowest"], t["lowest_positions"])
+    count = sum(shard.rows for shard in shards.values())
+    moments = ScoreMoments(count, t["total"], t["squares"], t["magnitude"], t["positive"])
+    return FullScan(shards, extremes, moments, t["probe"])
+
+
+def keep_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, scan: FullScan) -> None:
+    """Store a full scan in place of the one before."""
+    tensors = {
+        **{name: getattr(scan.extremes, name).cpu() for name in _EXTREMES},
+        **{name: getattr(scan.moments, name).cpu() for name in ("total", "squares", "magnitude", "positive")},
+        "probe": scan.probe,
+    }
+    row = {
+        "checkpoint": checkpoint,
+        "query_set": query_set,
+        "state_uri": lake.write_tensors(f"scan_states/{checkpoint}", tensors),
+        "ledger": json.dumps({name: vars(shard) for name, shard in scan.shards.items()}, sort_keys=True),
+        "scan_version": version,
+    }
+    # The row is what makes the tensors exist for readers: it comes last.
+    lake.replace(
+        SCORE_SCANS,
+        {"checkpoint": checkpoint, "query_set": query_set},
+        pa.Table.from_pylist([row], schema=SCORE_SCANS.columns),
+    )
+
+
+_EXTREMES = ("highest", "highest_positions", "lowest", "lowest_positions")

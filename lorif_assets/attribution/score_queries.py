@@ -1,0 +1,334 @@
+"""Scoring a set of queries against a checkpoint's stored factors: one streaming pass, whatever the number of queries."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import polars as pl
+
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.stored_curvature import StoredPreconditioners
+from lorif_assets.attribution.stored_factors import StoredFactors
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.errors import MismatchError, UnsoundQueryError
+from lorif_assets.lake.lake import FactorFile, Lake
+from lorif_assets.lake.read_ahead import read_ahead
+from lorif_assets.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorif_assets.attribution.score_averaging import EarlierCheckpoint
+    from lorif_assets.attribution.score_merging import FullScan
+    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.mathematics.scores.scoring import Queries, ScoreExtremes, ScoreMoments
+
+HIGHEST, LOWEST, EVERY = "highest", "lowest", "all"
+
+
+@dataclass(frozen=True)
+class QueryScores:
+    """Scores of one query set.
+
+    `scores` has the columns query_id, side, rank, example_id, shard, score; `summaries` one row per query with its
+    loss, the spread of its scores over all examples and their concentration. `scan` says what was scanned, and why;
+    `full_scan` is there where new data can be merged into it later. `query_error` is the relative error of the
+    preconditioned queries, 0 where they are kept whole.
+    """
+
+    scores: pl.DataFrame
+    summaries: pl.DataFrame
+    scan: str
+    examples_scanned: int
+    full_scan: "FullScan | None"
+    query_error: float
+
+
+@dataclass(frozen=True)
+class PreconditionedQueries:
+    """Per layer the preconditioned queries, whole or at a rank, and each query's loss (summed, nats).
+
+    `relative_error` is ||M - M~||_F / ||M||_F over all queries and layers: what keeping them at a rank lost; 0 if whole.
+    """
+
+    by_layer: "dict[str, Queries]"
+    losses: "torch.Tensor"
+    relative_error: float
+
+
+def preconditioned_queries(
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    preconditioners: StoredPreconditioners,
+    lake: Lake,
+    batch: BatchSettings,
+) -> PreconditionedQueries:
+    """Compute the queries' gradients and apply each layer's inverse curvature to them.
+
+    Raises:
+        UnsoundQueryError: a query's loss or gradient is not finite.
+    """
+    rank = attributed.recipe.query_rank
+    if rank is None:
+        return _whole_queries(attributed, queries, preconditioners, lake, batch)
+    return _queries_at_a_rank(attributed, queries, preconditioners, lake, batch, rank)
+
+
+def _whole_queries(
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    preconditioners: StoredPreconditioners,
+    lake: Lake,
+    batch: BatchSettings,
+) -> PreconditionedQueries:
+    import torch
+
+    shapes = attributed.record.layer_shapes
+    dense = {layer: torch.empty(len(queries), d1 * d2, device=attributed.device) for layer, (d1, d2) in shapes.items()}
+    losses = torch.empty(len(queries))
+    for positions, found in attributed.gradients(queries, batch.tokens):
+        for layer, gradients in found.gradients.items():
+            dense[layer][positions] = gradients.flatten(1).to(dense[layer])
+        losses[positions] = found.losses.float().cpu()
+    sound = losses.isfinite()
+    for gradients in dense.values():
+        sound &= gradients.isfinite().all(dim=1).cpu()
+    _refuse_unsound(attributed, queries, sound)
+    for layer in shapes:
+        preconditioner = preconditioners.load(lake, layer, attributed.recipe, attributed.device)
+        dense[layer] = preconditioner.apply(dense[layer])
+    return PreconditionedQueries({**dense}, losses, 0.0)
+
+
+def _queries_at_a_rank(
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    preconditioners: StoredPreconditioners,
+    lake: Lake,
+    batch: BatchSettings,
+    rank: int,
+) -> PreconditionedQueries:
+    """Precondition and cut each layer's gradients in the backward pass: dense ones are held within the budget only."""
+    import torch
+
+    from lorif_assets.mathematics.factors.low_rank import GradientFactors
+    from lorif_assets.mathematics.scores.scoring import low_rank_queries
+
+    device, shapes, n = attributed.device, attributed.record.layer_shapes, len(queries)
+    inverse = {layer: preconditioners.load(lake, layer, attributed.recipe, device) for layer in shapes}
+    kept = {
+        layer: GradientFactors(*(torch.empty(n, d, min(rank, *shape), device=device) for d in shape))
+        for layer, shape in shapes.items()
+    }
+    losses, sound = torch.empty(n), torch.ones(n, dtype=torch.bool)
+    total, lost = 0.0, 0.0
+    with attributed.collector() as collector:
+        for positions in attributed.batches(queries, batch.tokens):
+
+            def sink(layer: str, rows: slice, gradients: torch.Tensor, at: Sequence[int] = positions) -> None:
+                nonlocal total, lost
+                where = list(at[rows])
+                sound[where] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
+                ready = inverse[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
+                factors, errors = low_rank_queries(ready, rank)
+                kept[layer].u[where], kept[layer].v[where] = factors.u, factors.v
+                total, lost = total + float(ready.double().square().sum()), lost + float(errors.sum())
+
+            losses[positions] = (
+                collector.stream(attributed.batch(queries, positions), sink, batch.gradient_numbers).float().cpu()
+            )
+    _refuse_unsound(attributed, queries, sound & losses.isfinite())
+    return PreconditionedQueries({**kept}, losses, (lost / total) ** 0.5 if total else 0.0)
+
+
+def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExample]", sound: "torch.Tensor") -> None:
+    unsound = [query.example_id for query, is_sound in zip(queries, sound.tolist(), strict=True) if not is_sound]
+    if unsound:
+        raise UnsoundQueryError(
+            f"the loss or a gradient of query {unsound[0]!r} is not finite at checkpoint {attributed.record.name!r}, so its "
+            "scores would mean nothing; are the checkpoint's weights finite?",
+            unsound,
+        )
+
+
+def score_queries(
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    stored: StoredFactors,
+    preconditioners: StoredPreconditioners,
+    lake: Lake,
+    *,
+    top_k: int | Literal["all"],
+    batch: BatchSettings,
+    progress: Progress,
+    last: "FullScan | None" = None,
+    earlier: "Sequence[EarlierCheckpoint]" = (),
+) -> QueryScores:
+    """Score every stored example for every query.
+
+    Args:
+        attributed: the loaded checkpoint.
+        queries: tokenized.
+        stored: the checkpoint's factors.
+        preconditioners: those of all layers.
+        lake: where they are.
+        top_k: proponents and opponents to return, or every pair.
+        batch: sizes of batches of queries and of blocks of factors.
+        progress: told of every block.
+        last: under the recipe `added_data = "merged"`, the last full scan of the same queries, weights and recipe.
+        earlier: checkpoints whose scores are averaged with these; the losses stay those of `attributed`.
+
+    Raises:
+        MismatchError: the factors were projected otherwise than the queries would be.
+        UnsoundQueryError: a query's loss or gradient is not finite.
+    """
+    import torch
+
+    from lorif_assets.attribution.score_averaging import averaged, shard_scores
+    from lorif_assets.attribution.score_merging import chosen_scan, full_scan_of, whole_scan
+    from lorif_assets.mathematics.scores.scoring import block_scores
+
+    if stored.projection != attributed.projection:
+        raise MismatchError(
+            f"the gradient factors of {attributed.record.name!r} have the projection {stored.projection}, the queries "
+            f"{attributed.projection}: they cannot be compared. Materialize `gradient_factors` again"
+        )
+    ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch)
+    # The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.
+    kept = extremes_kept(top_k)
+    recipe, device = attributed.recipe, attributed.device
+    scan = (
+        whole_scan(stored, len(queries), kept, 'the recipe says `added_data = "exact"`')
+        if recipe.added_data == "exact"
+        else chosen_scan(
+            last,
+            ready.by_layer,
+            stored,
+            lake,
+            n_queries=len(queries),
+            kept=kept,
+            tolerance=recipe.merge_tolerance,
+            device=device,
+        )
+    )
+
+    def scored(files: Sequence[FactorFile]) -> Iterator[torch.Tensor]:
+        if not earlier:
+            blocks = stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, files)
+            for block in read_ahead(blocks):
+                yield block_scores(ready.by_layer, block)
+            return
+        for file in files:
+            own = shard_scores(stored, ready.by_layer, lake, file, batch.scan_rows, device)
+            yield averaged(own, (one.shard_scores(lake, file.shard, batch.scan_rows, device) for one in earlier))
+
+    extremes, moments = scan.extremes, scan.moments
+    every: list[torch.Tensor] = []
+    for first, files in stored.adjacent(scan.files):
+        position = first
+        for scores in scored(files):
+            extremes = extremes.update(scores, position)
+            moments = moments.update(scores)
+            position += scores.shape[1]
+            if top_k == "all":
+                every.append(scores.cpu())
+            progress.advance(scores.shape[1])
+    names = [query.example_id for query in queries]
+    if top_k == "all":
+        table = all_pairs(names, torch.cat(every, dim=1), stored.example_ids(lake, range(moments.count)))
+    else:
+        k = min(top_k, moments.count)
+        table = extreme_pairs(names, extremes, k, stored.example_ids(lake, listed_positions(extremes, k)))
+    return QueryScores(
+        table,
+        query_summaries(queries, ready.losses, extremes, moments),
+        scan.reason,
+        sum(file.rows for file in scan.files),
+        full_scan_of(ready.by_layer, stored, lake, extremes, moments, device)
+        if scan.is_full and recipe.added_data == "merged"
+        else None,
+        ready.relative_error,
+    )
+
+
+def extremes_kept(top_k: int | Literal["all"]) -> int:
+    """Return how many extremes of a query a scan keeps."""
+    return 100 if top_k == "all" else max(top_k, 100)
+
+
+def listed_positions(extremes: "ScoreExtremes", k: int) -> list[int]:
+    """Return the positions of the k highest and k lowest examples of every query."""
+    sides = (extremes.highest_positions, extremes.lowest_positions)
+    return [position for positions in sides for position in positions[:, :k].flatten().tolist()]
+
+
+def extreme_pairs(
+    names: Sequence[str], extremes: "ScoreExtremes", k: int, examples: Mapping[int, tuple[str, str]]
+) -> pl.DataFrame:
+    """Return the k highest and k lowest scores of each query as rows of a score table.
+
+    Args:
+        names: of the queries.
+        extremes: at least k scores of each side.
+        k: how many.
+        examples: id and shard of each listed position.
+    """
+    sides = {
+        HIGHEST: (extremes.highest[:, :k], extremes.highest_positions[:, :k]),
+        LOWEST: (extremes.lowest[:, :k], extremes.lowest_positions[:, :k]),
+    }
+    return pl.DataFrame(
+        [
+            (name, side, rank, *examples[position], score)
+            for side, (scores, positions) in sides.items()
+            for name, row, at in zip(names, scores.tolist(), positions.tolist(), strict=True)
+            for rank, (score, position) in enumerate(zip(row, at, strict=True), start=1)
+        ],
+        schema=_SCORE_SCHEMA,
+        orient="row",
+    )
+
+
+def all_pairs(names: Sequence[str], scores: "torch.Tensor", examples: Mapping[int, tuple[str, str]]) -> pl.DataFrame:
+    """Return every score [Q, N] as a row of a score table, each query's best first."""
+    ids, shards = zip(*(examples[position] for position in range(scores.shape[1])), strict=True)
+    return pl.concat(
+        pl.DataFrame({"example_id": ids, "shard": shards, "score": row.numpy()})
+        .sort("score", descending=True, maintain_order=True)
+        .with_row_index("rank", offset=1)
+        .with_columns(query_id=pl.lit(name), side=pl.lit(EVERY))
+        .select(pl.col(column).cast(kind) for column, kind in _SCORE_SCHEMA.items())
+        for name, row in zip(names, scores, strict=True)
+    )
+
+
+_SCORE_SCHEMA = {
+    "query_id": pl.String,
+    "side": pl.String,
+    "rank": pl.Int32,
+    "example_id": pl.String,
+    "shard": pl.String,
+    "score": pl.Float32,
+}
+
+
+def query_summaries(
+    queries: "Sequence[TokenizedExample]", losses: "torch.Tensor", extremes: "ScoreExtremes", moments: "ScoreMoments"
+) -> pl.DataFrame:
+    """Return rows of `query_summaries`: each query's loss, and the spread and concentration of its scores."""
+    from lorif_assets.mathematics.scores.scoring import share_of_positive
+
+    return pl.DataFrame(
+        {
+            "query_id": [query.example_id for query in queries],
+            "loss": losses.numpy(),
+            "n_target_tokens": [query.n_targets for query in queries],
+            "n_examples": [moments.count] * len(queries),
+            "score_mean": moments.mean.numpy(),
+            "score_std": moments.std.numpy(),
+            "score_abs_sum": moments.magnitude.numpy(),
+            "positive_sum": moments.positive.numpy(),
+            "top_10_share": share_of_positive(extremes, moments, 10).numpy(),
+            "top_100_share": share_of_positive(extremes, moments, 100).numpy(),
+        }
+    )

@@ -1,0 +1,59 @@
+"""A checkpoint's K-FAC bases in the lake: fitted once, then frozen, because every stored factor is written in them.
+
+Their version names recipe, weights and tokenizer, not the data: new or edited examples leave them as they are. They are
+fitted again when the recipe or the checkpoint changes, or when `kfac_bases` is materialized with `recompute`. Factors carry
+the fingerprint of the bases that they are written in, so that a new fit makes them, and only then, out of date.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.lake.attribution_tables import KFAC_BASES
+from lorif_assets.lake.lake import Lake
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorif_assets.mathematics.curvature.ekfac import KfacBases
+
+
+@dataclass(frozen=True)
+class FrozenBases:
+    """The bases of all tracked layers of one checkpoint: a fingerprint of them all, ranks and files by layer."""
+
+    fingerprint: str
+    ranks: Mapping[str, int]
+    uris: Mapping[str, str]
+    damping: float
+
+    def load(self, lake: Lake, layer: str, device: "torch.device") -> "KfacBases":
+        """Return one layer's bases.
+
+        Raises:
+            TableError: their file is gone.
+        """
+        from lorif_assets.mathematics.curvature.ekfac import KfacBases
+
+        return KfacBases.from_tensors(lake.read_tensors(self.uris[layer]), self.damping, device)
+
+
+def bases_version(recipe: Recipe, weights_hash: str, tokenizer_hash: str) -> str:
+    """Return the version of a checkpoint's bases."""
+    return content_hash([recipe.factor_hash, weights_hash, tokenizer_hash])
+
+
+def frozen_bases(lake: Lake, checkpoint: str, recipe: Recipe, version: str) -> FrozenBases | None:
+    """Return a checkpoint's bases of a version, or None where there are none, or the recipe's curvature has none."""
+    if recipe.curvature != "ekfac":
+        return None
+    rows = lake.read(KFAC_BASES, ["layer", "rank", "uri", "fingerprint", "version"], checkpoint=checkpoint)
+    if rows.is_empty() or set(rows["version"]) != {version}:
+        return None
+    return FrozenBases(
+        rows["fingerprint"][0],
+        dict(zip(rows["layer"], rows["rank"], strict=True)),
+        dict(zip(rows["layer"], rows["uri"], strict=True)),
+        recipe.whitening_damping,
+    )

@@ -1,0 +1,118 @@
+"""Deleting what nothing points to any more: superseded tensors of curvature, bases and scans, and old files of tables.
+
+What a ledger names stays, however old: a curvature state subtracts a changed shard from the file that was added to it.
+"""
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import unquote
+
+import pyarrow.fs as pafs
+
+from lorif_assets.attribution.ledger import Ledger
+from lorif_assets.errors import TableError
+from lorif_assets.lake.attribution_tables import (
+    EKFAC_PRECONDITIONERS,
+    GRADIENT_FACTORS,
+    KFAC_BASES,
+    SCORE_SCANS,
+    SVD_PRECONDITIONERS,
+)
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.table_schema import TableSchema
+from lorif_assets.lake.tables import TABLES
+
+# Folders of tensors, and which columns of which tables point to what they hold, a file or a folder of files.
+_TENSORS: Mapping[str, Sequence[tuple[TableSchema, str]]] = {
+    "curvature_states": ((SVD_PRECONDITIONERS, "state_uri"), (EKFAC_PRECONDITIONERS, "state_uri")),
+    "scan_states": ((SCORE_SCANS, "state_uri"),),
+    "kfac_bases_tensors": ((KFAC_BASES, "uri"),),
+    "fisher_sums": ((GRADIENT_FACTORS, "fisher"),),
+}
+
+
+@dataclass(frozen=True)
+class SupersededFile:
+    """A file that nothing points to: its path relative to the lake's root, and its bytes."""
+
+    path: str
+    size: int
+
+
+def superseded_files(lake: Lake, retention_hours: int) -> list[SupersededFile]:
+    """Return the files that nothing of now points to, and that nothing has pointed to for the retention period.
+
+    Raises:
+        TableError: a table cannot be read; without it nothing is known to be superseded.
+    """
+    # Files are listed before the rows are read: a state that is committed in between is then among the rows.
+    before = time.time() - 3_600 * retention_hours
+    states = [
+        info
+        for folder in _TENSORS
+        for info in lake.files.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
+        if info.path.endswith(".safetensors") and info.mtime is not None and info.mtime.timestamp() < before
+    ]
+    old = {schema.name: _unreferenced(lake, schema, retention_hours) for schema in TABLES.values()}
+    pointers = {pointer for pointers in _TENSORS.values() for pointer in pointers}
+    in_use = {uri for schema, column in pointers for uri in lake.read(schema, [column])[column].unique() if uri}
+    named = {unquote(path) for path in _ledger_paths(lake)}
+    in_use |= named
+    old[GRADIENT_FACTORS.name] = [path for path in old[GRADIENT_FACTORS.name] if path not in named]
+    paths = [f"{table}/{path}" for table, found in old.items() for path in found]
+    return [
+        *(SupersededFile(info.path, info.size) for info in states if not _points_to(in_use, info.path)),
+        *_sized(lake, paths),
+    ]
+
+
+def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
+    """Delete files; one that is gone already is no error.
+
+    Raises:
+        TableError: some could not be deleted; the others are.
+    """
+    failed: dict[str, OSError] = {}
+    for file in files:
+        try:
+            lake.files.delete_file(file.path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failed[file.path] = error
+    if failed:
+        path, cause = next(iter(failed.items()))
+        raise TableError(
+            f"{len(failed)} of {len(files)} superseded files of the lake {lake.root} cannot be deleted, the first {path}: "
+            f"{cause}. Nothing needs them; correct the rights and vacuum again"
+        ) from cause
+
+
+def _ledger_paths(lake: Lake) -> Iterator[str]:
+    """Yield what curvature states would subtract a shard by: a file of factors, or a folder of sums."""
+    for schema in (SVD_PRECONDITIONERS, EKFAC_PRECONDITIONERS):
+        for ledger in lake.read(schema, ["ledger"])["ledger"].unique():
+            yield from (entry.path for entry in Ledger.parse(ledger).entries.values())
+
+
+def _points_to(in_use: Collection[str], path: str) -> bool:
+    return path in in_use or any(str(folder) in in_use for folder in PurePosixPath(path).parents)
+
+
+def _unreferenced(lake: Lake, schema: TableSchema, retention_hours: int) -> Sequence[str]:
+    """Return the paths in a table's folder that its newest version does not hold and that left it long enough ago."""
+    table = lake.table(schema)
+    if table is None:
+        return []
+    # `full` finds those as well that a crash left without a commit; listing alone deletes nothing. Reports, which are no
+    # files of a table, lie in the folder of the table that lists them.
+    listed = table.vacuum(retention_hours, dry_run=True, enforce_retention_duration=False, full=True)
+    return [path for path in listed if path.endswith(".parquet")]
+
+
+def _sized(lake: Lake, paths: Sequence[str]) -> Iterator[SupersededFile]:
+    for info in lake.files.get_file_info(list(paths)):
+        if info.type is pafs.FileType.File:
+            yield SupersededFile(info.path, info.size)

@@ -1,0 +1,116 @@
+"""Data versions: what each partition is computed from, as one hash. They are what the lake and Dagster compare."""
+
+from collections.abc import Mapping, Sequence
+
+from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.recipe import Recipe, content_hash
+
+
+def factor_version(recipe: Recipe, record: CheckpointRecord, shard_hash: str) -> str:
+    """Return the version of one shard's gradient factors."""
+    return factor_versions(recipe, record, {"": shard_hash})[""]
+
+
+def factor_versions(recipe: Recipe, record: CheckpointRecord, shard_hashes: Mapping[str, str]) -> dict[str, str]:
+    """Return the version of each shard's gradient factors."""
+    recipe_hash, bases = recipe.factor_hash, record.bases
+    return {
+        shard: content_hash([recipe_hash, record.weights_hash, record.tokenizer_hash, shard_hash, bases])
+        for shard, shard_hash in shard_hashes.items()
+    }
+
+
+def ledger_version(shard_hashes: Mapping[str, str]) -> str:
+    """Return the version of a set of shards: which data a curvature state holds."""
+    return content_hash(dict(shard_hashes))
+
+
+def preconditioner_version(recipe: Recipe, record: CheckpointRecord, shard_hashes: Mapping[str, str]) -> str:
+    """Return the version of a checkpoint's preconditioners."""
+    return content_hash(
+        [
+            recipe.preconditioner_hash,
+            record.weights_hash,
+            record.tokenizer_hash,
+            ledger_version(shard_hashes),
+            record.bases,
+        ]
+    )
+
+
+def score_version(
+    recipe: Recipe,
+    record: CheckpointRecord,
+    shard_hashes: Mapping[str, str],
+    query_set_hash: str,
+    refined_bases: Mapping[str, str],
+) -> str:
+    """Return the version of one query set's scores at a checkpoint.
+
+    `refined_bases` has the basis version of each layer whose curvature was refined: that changes scores, and nothing
+    that the preconditioners are computed from.
+    """
+    parts = [recipe.score_hash, preconditioner_version(recipe, record, shard_hashes), query_set_hash]
+    refined = dict(refined_bases) if recipe.curvature == "svd" else {}
+    return content_hash([*parts, refined] if refined else parts)
+
+
+def averaged_version(versions: Sequence[str]) -> str:
+    """Return the version of scores averaged over checkpoints, from each one's; the last is the checkpoint asked about."""
+    return versions[0] if len(versions) == 1 else content_hash(list(versions))
+
+
+def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:
+    """Return the version of linear datamodeling scores."""
+    return content_hash([scores, ground_truth, evaluation.bootstrap])
+
+
+def tail_patch_version(evaluation: EvaluationSettings, scores: str) -> str:
+    """Return the version of tail-patch figures."""
+    return content_hash([scores, evaluation.tail_patch_k, evaluation.tail_patch_learning_rate, evaluation.bootstrap])
+
+
+def source_retrieval_version(evaluation: EvaluationSettings, scores: str) -> str:
+    """Return the version of how well known sources are found."""
+    return content_hash([scores, evaluation.source_field, evaluation.topic_fields, evaluation.bootstrap])
+
+
+def target_version(targets_hash: str, weights_hash: str, tokenizer_hash: str, content_hashes: Sequence[str]) -> str:
+    """Return the version of influence targets between the sampled texts, in their order."""
+    return content_hash([targets_hash, weights_hash, tokenizer_hash, list(content_hashes)])
+
+
+def encoder_version(encoder_hash: str, targets: str) -> str:
+    """Return the version of an encoder trained on targets of a version.
+
+    The encoder that a warm start goes on from is not part of it: a new one does not renew those after it.
+    """
+    return content_hash([encoder_hash, targets])
+
+
+def embedding_version(weights: str, shard_hash: str) -> str:
+    """Return the version of a shard's embeddings by an encoder with these weights."""
+    return content_hash([weights, shard_hash])
+
+
+def embedding_index_version(weights: str, shard_hashes: Mapping[str, str], seed: int) -> str:
+    """Return the version of an approximate index of the embeddings of some shards."""
+    return content_hash([weights, ledger_version(shard_hashes), seed])
+
+
+def encoder_score_version(
+    weights: str, shard_hashes: Mapping[str, str], query_set_hash: str, top_k: int | str, search_hash: str
+) -> str:
+    """Return the version of one query set's scores by an encoder."""
+    return content_hash([weights, ledger_version(shard_hashes), query_set_hash, top_k, search_hash])
+
+
+def recalled_version(scores: str, weights: str, search_hash: str) -> str:
+    """Return the version of scores of examples that an encoder with these weights proposed, searched for in this way."""
+    return content_hash([scores, weights, search_hash])
+
+
+def recall_curve_version(scores: str, weights: str) -> str:
+    """Return the version of how much an encoder with these weights recalls of exact scores."""
+    return content_hash([scores, weights])

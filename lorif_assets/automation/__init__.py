@@ -1,0 +1,1 @@
+"""What runs by itself: sensors, jobs, planning of runs, and the runs of processes that died."""

@@ -1,0 +1,75 @@
+"""Runs whose process died without a word: Dagster's local launcher leaves them STARTED for ever after a SIGKILL."""
+
+import os
+import socket
+import time
+
+import dagster as dg
+import psutil
+from dagster import DagsterRunStatus, RunsFilter
+
+from lorif_assets.config.settings import AutomationSettings
+
+PROCESS_TAG = "lorif/process"
+"""Machine, process id and start of a run that this project's commands execute themselves."""
+
+
+def process_tag() -> str:
+    """Return the value of `PROCESS_TAG` of this process.
+
+    The start is part of it: after a container's restart its name is the same, and its process ids are given out again.
+    """
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+
+
+def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark unfinished runs whose process on this machine is gone as failed, and free what they held or waited for.
+
+    Dagster hands a pool's slots out in the order of asking: what a killed run still waits for would block every later one.
+
+    Returns:
+        The ids of the runs.
+    """
+    dead = []
+    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])):
+        machine, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
+        pid, _, start = process.partition(":")
+        if machine == socket.gethostname() and _is_gone(int(pid), float(start) if start else None):
+            instance.report_run_failed(run, f"its process {pid} on {machine} is gone: it was probably killed")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            dead.append(run.run_id)
+    return dead
+
+
+def fail_stalled_runs(instance: dg.DagsterInstance, automation: AutomationSettings, tag: str) -> list[str]:
+    """Mark started runs that carry a tag and gave no sign of life for too long as failed, and free what they held.
+
+    Long work logs its progress, so that a run that is alive has recent events. A run that is marked by mistake does no
+    harm: what it still commits is what its successor would.
+
+    Returns:
+        The ids of the runs.
+    """
+    stalled = []
+    for record in instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])):
+        run = record.dagster_run
+        if tag not in run.tags:
+            continue
+        last = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+        seen = last[0].timestamp if last else record.create_timestamp.timestamp()
+        if time.time() - seen > automation.stalled_after_seconds:
+            instance.report_run_failed(
+                run, f"no sign of life for {automation.stalled_after_seconds} s: its process was probably killed"
+            )
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            stalled.append(run.run_id)
+    return stalled
+
+
+def _is_gone(pid: int, start: float | None) -> bool:
+    try:
+        # Where the clock is set, the start of every process moves with it: by little, as long as time is kept.
+        found = psutil.Process(pid).create_time()
+        return start is not None and abs(found - start) > 2
+    except psutil.NoSuchProcess:
+        return True

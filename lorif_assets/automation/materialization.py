@@ -1,0 +1,107 @@
+"""Bringing everything active up to date, here and now: each asset's stale partitions as one Dagster run per stretch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from lorif_assets.automation.dead_runs import PROCESS_TAG, fail_dead_runs, process_tag
+from lorif_assets.automation.registration import register
+from lorif_assets.automation.unrecorded import unrecorded
+from lorif_assets.automation.work import RANGE_END_TAG, RANGE_START_TAG, stretches
+from lorif_assets.errors import CheckpointError, LorifError
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.evaluation import EvaluationStaleness
+from lorif_assets.freshness.stale import StalePartitions
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.project import Project
+from resources import dagster_resources
+
+
+@dataclass(frozen=True)
+class AssetUpdate:
+    """What was done for one asset: its partitions that were computed, each with the reason."""
+
+    asset: str
+    partitions: StalePartitions
+
+
+def bring_up_to_date(
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetsDefinition],
+    project: Project,
+    announce: Callable[[str, int], None] = lambda _asset, _count: None,
+    *,
+    selection: Sequence[dg.AssetsDefinition] | None = None,
+) -> Iterator[AssetUpdate]:
+    """Materialize, asset by asset in the order of the graph, what is missing or stale, in this process.
+
+    Args:
+        instance: Dagster's instance; its UI shows the runs.
+        assets: the graph, upstream first.
+        project: of the project.
+        announce: called with an asset's name and the number of its stale partitions before they run.
+        selection: the assets of the graph to bring up to date; default: all.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or none is complete.
+        LorifError: whatever an asset raised; what was committed before stays.
+    """
+    found = discover(project.settings, project.checkpoints, project.lake)
+    if not found.checkpoints:
+        raise CheckpointError(_why_none(project.checkpoints))
+    register(instance, found)
+    fail_dead_runs(instance)
+    staleness = EvaluationStaleness(project.settings, project.lake, project.checkpoints, found)
+    for asset in assets if selection is None else selection:
+        name = asset.key.to_user_string()
+        stale: StalePartitions = getattr(staleness, name)()
+        stale = {**stale, **unrecorded(instance, staleness, asset, stale)}
+        announce(name, len(stale))
+        for stretch in stretches(asset, stale, instance):
+            _materialize(instance, assets, asset, stretch, project)
+        yield AssetUpdate(name, stale)
+
+
+def _why_none(model_checkpoints: Checkpoints) -> str:
+    reasons = []
+    for checkpoint in model_checkpoints.find():
+        try:
+            checkpoint.check()
+            reasons.append(f"{checkpoint.path} has weights that are cut short, or still being written")
+        except CheckpointError as error:
+            reasons.append(str(error))
+    return f"{model_checkpoints.where} has no complete checkpoint" + (f": {reasons[0]}" if reasons else " yet")
+
+
+def _materialize(
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetsDefinition],
+    asset: dg.AssetsDefinition,
+    stretch: Sequence[str],
+    project: Project,
+) -> None:
+    one = len(stretch) == 1
+    result = dg.materialize(
+        assets,
+        selection=[asset],
+        instance=instance,
+        partition_key=stretch[0] if one else None,
+        tags={
+            PROCESS_TAG: process_tag(),
+            **({} if one else {RANGE_START_TAG: stretch[0], RANGE_END_TAG: stretch[-1]}),
+        },
+        resources=dagster_resources(project),
+        # What fails is raised below; Dagster keeps the traceback.
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+    if not result.success:
+        failures = [event for event in result.all_events if event.is_step_failure]
+        error = failures[0].step_failure_data.error if failures else None
+        cause = error.cause or error if error else None
+        raise LorifError(
+            f"materializing {asset.key.to_user_string()} for {stretch[0]}{'' if one else f' to {stretch[-1]}'} failed: "
+            + (cause.message.strip() if cause else "see Dagster's log")
+            + f"\n(Dagster run {result.run_id})"
+        )

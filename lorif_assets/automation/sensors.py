@@ -1,0 +1,198 @@
+"""What happens by itself: new partitions are found, and what is out of date is launched until everything is true."""
+
+import dagster as dg
+
+from lorif_assets.assets.graph import ASSETS
+from lorif_assets.attribution.vacuum import delete, superseded_files
+from lorif_assets.automation.dead_runs import fail_stalled_runs
+from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.registration import new_partitions, register
+from lorif_assets.automation.unrecorded import unrecorded
+from lorif_assets.automation.withdrawal import removed_shards, withdraw
+from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, ready_partitions, work_to_do
+from lorif_assets.config.settings import Settings
+from lorif_assets.errors import LorifError
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.snapshot import LakeSnapshot
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.project import Project
+
+# One job for each asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process:
+# each process of its own would load torch again.
+ASSET_JOBS = {
+    asset.key.to_user_string(): dg.define_asset_job(
+        f"materialize_{asset.key.to_user_string()}", selection=[asset], executor_def=dg.in_process_executor
+    )
+    for asset in ASSETS
+}
+
+
+attribution_checks = dg.define_asset_job(
+    "attribution_checks",
+    selection=dg.AssetSelection.all_asset_checks(),
+    description="Runs every asset check on what is stored.",
+)
+
+
+class WithdrawalConfig(dg.Config):
+    """Which shards leave."""
+
+    shards: list[str]
+
+
+@dg.op
+def withdraw_shards(context: dg.OpExecutionContext, config: WithdrawalConfig, lake: dg.ResourceParam[Lake]) -> None:
+    """Take shards that left their source out of the tables."""
+    withdraw(lake, context.instance, config.shards)
+    context.log.info(f"withdrew {', '.join(config.shards)}")
+
+
+@dg.job
+def withdrawal() -> None:
+    """Takes shards that left their source out of the tables; scores then renew without them."""
+    withdraw_shards()
+
+
+@dg.op
+def bring_everything_up_to_date(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
+    """Materialize, one asset after another, whatever is missing or stale."""
+    for update in bring_up_to_date(context.instance, ASSETS, Project.of(settings)):
+        context.log.info(f"{update.asset}: {len(update.partitions) or 'no'} partitions computed")
+
+
+@dg.job
+def re_attribution() -> None:
+    """Brings everything active up to date in one run, for people who prefer the clock or a button to the sensor."""
+    bring_everything_up_to_date()
+
+
+class VacuumConfig(dg.Config):
+    """Options of one run of `vacuum`."""
+
+    dry_run: bool = False
+    """List what would be deleted, and delete nothing."""
+
+
+@dg.op
+def delete_superseded_files(
+    context: dg.OpExecutionContext,
+    config: VacuumConfig,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+) -> None:
+    """Delete files of the lake that nothing points to any more."""
+    found = superseded_files(lake, settings.vacuum.retention_hours)
+    if not config.dry_run:
+        delete(lake, found)
+    listing = "\n".join(f"{file.size:>14,}  {file.path}" for file in found)
+    context.log.info(f"{len(found)} files {'would be ' if config.dry_run else ''}deleted\n{listing}")
+
+
+@dg.job
+def vacuum() -> None:
+    """Deletes superseded files older than `vacuum.retention_hours`; never one that a row or a ledger points to."""
+    delete_superseded_files()
+
+
+def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
+    """Return the sensors and the schedules that the settings describe."""
+    automation = settings.automation
+    status = dg.DefaultSensorStatus.RUNNING if automation.enabled else dg.DefaultSensorStatus.STOPPED
+
+    @dg.sensor(
+        name="discovery",
+        minimum_interval_seconds=automation.interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        asset_selection="*",
+    )
+    def discovery(
+        context: dg.SensorEvaluationContext,
+        settings: dg.ResourceParam[Settings],
+        lake: dg.ResourceParam[Lake],
+        model_checkpoints: dg.ResourceParam[Checkpoints],
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing."""
+        try:
+            requests = new_partitions(context.instance, discover(settings, model_checkpoints, lake))
+        except LorifError as error:
+            return dg.SkipReason(str(error))
+        return dg.SensorResult(dynamic_partitions_requests=requests) if requests else dg.SkipReason("nothing new")
+
+    @dg.sensor(
+        name="re_attribution_sensor",
+        minimum_interval_seconds=automation.interval_seconds,
+        default_status=status,
+        jobs=list(ASSET_JOBS.values()),
+    )
+    def re_attribution_sensor(
+        context: dg.SensorEvaluationContext,
+        settings: dg.ResourceParam[Settings],
+        lake: dg.ResourceParam[Lake],
+        model_checkpoints: dg.ResourceParam[Checkpoints],
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Launches what is out of date, each asset when its inputs are true, at most one run per asset and checkpoint."""
+        try:
+            seen = LakeSnapshot.of(lake)
+            found = discover(settings, model_checkpoints, seen)
+            register(context.instance, found)
+            fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
+            if settings.automation.on_removed == "withdraw" and removed_shards(seen, found):
+                return dg.SkipReason("shards are to be withdrawn first")
+            staleness = Staleness(settings, seen, model_checkpoints, found)
+            ready = dict(ready_partitions(staleness))
+            if not any(ready.values()):
+                # Nothing is out of date: what is left is to record what was stored.
+                ready = {
+                    asset.key.to_user_string(): unrecorded(context.instance, staleness, asset, ()) for asset in ASSETS
+                }
+            requests = [
+                dg.RunRequest(
+                    job_name=ASSET_JOBS[work.asset].name,
+                    partition_key=work.partitions[0] if len(work.partitions) == 1 else None,
+                    tags=work.tags,
+                )
+                for work in work_to_do(ready.items(), ASSETS, context.instance, settings.automation)
+            ]
+        except LorifError as error:
+            return dg.SkipReason(str(error))
+        return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("all is up to date or running")
+
+    @dg.sensor(
+        name="withdrawal_sensor",
+        minimum_interval_seconds=automation.interval_seconds,
+        default_status=status,
+        job=withdrawal,
+    )
+    def withdrawal_sensor(
+        context: dg.SensorEvaluationContext,
+        settings: dg.ResourceParam[Settings],
+        lake: dg.ResourceParam[Lake],
+        model_checkpoints: dg.ResourceParam[Checkpoints],
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Withdraws shards that left their source where the settings say so, and reports them where they do not."""
+        try:
+            gone = removed_shards(lake, discover(settings, model_checkpoints, lake))
+        except LorifError as error:
+            # A source that is not there at all is a fault, never a withdrawal.
+            return dg.SkipReason(str(error))
+        if not gone:
+            return dg.SkipReason("no shard left its source")
+        if settings.automation.on_removed == "keep":
+            return dg.SkipReason(f"left their source and are kept: {', '.join(gone)} (automation.on_removed)")
+        if context.instance.get_runs_count(dg.RunsFilter(job_name=withdrawal.name, statuses=IN_FLIGHT)):
+            return dg.SkipReason("a withdrawal is running")
+        config = dg.RunConfig(ops={"withdraw_shards": WithdrawalConfig(shards=gone)})
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_config=config)])
+
+    nightly = dg.ScheduleDefinition(
+        name="nightly_re_attribution", job=re_attribution, cron_schedule=automation.schedule
+    )
+    weekly = dg.ScheduleDefinition(
+        name="weekly_vacuum",
+        job=vacuum,
+        cron_schedule=settings.vacuum.schedule,
+        default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,
+    )
+    return [discovery, re_attribution_sensor, withdrawal_sensor], [nightly, weekly]

@@ -1,1 +1,0 @@
-"""Influcoder's bi-encoder: its settings, the texts it reads, how it is loaded and kept, and what teaches it."""

@@ -1,0 +1,1 @@
+"""The command `lorif`: one file per command."""

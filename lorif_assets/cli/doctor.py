@@ -1,0 +1,112 @@
+"""`lorif doctor`: what is configured, found and missing, and what attribution will cost."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lorif_assets.attribution.cost import CostEstimate, estimate
+from lorif_assets.data.query_files import query_files
+from lorif_assets.data.shards import list_shards
+from lorif_assets.errors import LorifError, SettingsError
+from lorif_assets.freshness.discovery import NO_SOURCES
+from lorif_assets.mathematics.gradients.layers import LayerError, select_layers
+from lorif_assets.project import Project
+
+
+def diagnose(console: Console) -> bool:
+    """Print the diagnosis, and return whether all that attribution needs is there."""
+    project = Project.open()
+    settings = project.settings
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    sound = True
+
+    def row(what: str, finding: Callable[[], str]) -> None:
+        nonlocal sound
+        try:
+            table.add_row("[green]ok[/]", what, escape(finding()))
+        except (LorifError, LayerError) as error:
+            sound = False
+            table.add_row("[red]missing[/]", what, escape(str(error)))
+
+    examples: dict[str, int] = defaultdict(int)
+
+    def source_finding(index: int) -> str:
+        source = settings.sources[index]
+        shards = list_shards(source, settings.base)
+        examples[source.name] = sum(shard.rows for shard in shards)
+        return f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
+
+    row("lake", lambda: settings.lake_root)
+    row("tracking", lambda: settings.tracking_uri or "off")
+    if not settings.sources:
+        row("sources", _no_sources)
+    for index, source in enumerate(settings.sources):
+        row(f"source {source.name}", lambda index=index: source_finding(index))  # type: ignore[misc]
+    row("query sets", lambda: ", ".join(query_files(settings)) or "no file yet")
+    row("checkpoints", lambda: _checkpoints(project))
+    row("layers", lambda: _layers(project))
+    row("devices", lambda: ", ".join(str(group) for group in project.devices.groups()))
+    console.print(table)
+    if sound:
+        checkpoint = project.checkpoints.find()[-1]
+        skeleton = project.checkpoints.skeleton(checkpoint)
+        n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
+        n_examples = sum(examples.values())
+        cost = estimate(skeleton, settings.recipe, n_examples, n_shards)
+        console.print(_cost_table(cost, checkpoint.name, n_examples))
+    return sound
+
+
+def _no_sources() -> str:
+    raise SettingsError(NO_SOURCES)
+
+
+def _checkpoints(project: Project) -> str:
+    found = project.checkpoints.find()
+    if not found:
+        raise LorifError(f"{project.checkpoints.where} has no checkpoint yet")
+    for checkpoint in found:
+        # What a registry lists as ready is downloaded only where it is needed: the newest, for its layers.
+        if checkpoint is found[-1] or not checkpoint.is_complete():
+            checkpoint.check()
+    return f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name
+
+
+def _layers(project: Project) -> str:
+    _checkpoints(project)
+    recipe, checkpoint = project.settings.recipe, project.checkpoints.find()[-1]
+    skeleton = project.checkpoints.skeleton(checkpoint)
+    tracked = select_layers(skeleton, recipe.include_layers, recipe.exclude_layers)
+    return f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}"
+
+
+def _cost_table(cost: CostEstimate, checkpoint: str, n_examples: int) -> Table:
+    table = Table(title=f"cost of a checkpoint like {checkpoint}, {n_examples:,} examples", title_justify="left")
+    table.add_column("what")
+    table.add_column("size", justify="right")
+    table.add_column("where")
+    table.add_row("tracked layers", f"{cost.n_layers:,}", "recipe.include_layers, recipe.exclude_layers")
+    table.add_row("projected gradient", f"{cost.gradient_numbers:,} numbers", "recipe.projection_factor or max_width")
+    table.add_row(
+        "stored per example", _bytes(cost.bytes_per_example), "recipe.rank or bytes_per_example, recipe.factor_dtype"
+    )
+    table.add_row("gradient_factors", _bytes(cost.factor_bytes), "disk")
+    table.add_row(
+        "curvature states", _bytes(cost.curvature_bytes), "disk; recipe.curvature, recipe.r, recipe.oversample"
+    )
+    if cost.fisher_bytes:
+        table.add_row("sums by shard", _bytes(cost.fisher_bytes), "disk; fewer, larger shards make fewer of them")
+    table.add_row("largest curvature fit", _bytes(3 * cost.largest_state_bytes), "memory of the device")
+    table.add_row("dense query", _bytes(cost.bytes_per_query), "memory of the device, each query of a set")
+    table.add_row("passes over the factors", f"{cost.factor_passes} + 1", "fitting + scoring")
+    return table
+
+
+def _bytes(size: int) -> str:
+    for unit, power in (("GB", 9), ("MB", 6), ("KB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:,.1f} {unit}"
+    return f"{size} B"

@@ -1,0 +1,88 @@
+"""`lorif evaluate`: the evaluation from what is attributed to a table of methods, with its cost known before it starts."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
+from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.evaluation.figures import DIFFERENCE, MEAN
+from lorif_assets.evaluation.query_sets import evaluated_query_sets
+from lorif_assets.evaluation.retraining.external_truth import subset_truth
+from lorif_assets.freshness.discovery import discover
+from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.project import Project
+
+
+def run_evaluation(dagster_home: Path, console: Console, *, plan: bool) -> None:
+    """Print the cost, and unless only that is wanted, bring everything up to date and print what came out.
+
+    Raises:
+        LorifError: whatever an asset raised; what was finished before stays, and is not computed again.
+    """
+    project = Project.open()
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        in_use = assets_in_use(project.settings)
+        for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
+            if update.partitions:
+                console.print(f"{update.asset:<26} {len(update.partitions)} partitions")
+        _show_plan(project, console)
+        if plan:
+            return
+        for update in bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, selection=EVALUATION):
+            done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
+            console.print(f"{update.asset:<26} {done}")
+    _show_figures(project.lake, console)
+    _show_pages(project.lake, console)
+
+
+def _show_plan(project: Project, console: Console) -> None:
+    settings, lake = project.settings, project.lake
+    found = discover(settings, project.checkpoints, lake)
+    if not found.subsets:
+        console.print("nothing is retrained: `evaluation.trainer`, `command` or `ground_truth` is not set")
+        return
+    truth_source, query_sets = subset_truth(settings, lake), evaluated_query_sets(settings, lake)
+    left = sum(len(truth_source.unfinished_seeds(subset, query_sets)) for subset in found.subsets)
+    seconds = truth_source.seconds_per_model()
+    console.print(
+        f"{left} of {len(found.subsets) * len(truth_source.seeds)} models are left to retrain, on "
+        f"{settings.evaluation.share:.0%} of the data each: "
+        + (f"about {left * seconds / 60:.0f} min at {seconds:.0f} s each" if seconds else "the first will be timed")
+    )
+
+
+def _show_figures(lake: Lake, console: Console) -> None:
+    """Print the linear datamodeling score of each method, with its costs."""
+    figures = lake.read(EVALUATION_FIGURES, metric="lds")
+    costs = lake.read(METHOD_COSTS)
+    for (checkpoint, query_set), group in sorted(figures.group_by("checkpoint", "query_set"), key=lambda item: item[0]):
+        table = Table(title=f"linear datamodeling score, {checkpoint}, {query_set}", title_justify="left")
+        for heading in ("method", "LDS", "95 % interval", "LoRIF more by", "bytes/example", "s per query set"):
+            table.add_column(heading, justify="left" if heading == "method" else "right")
+        differences = {row["method"]: row for row in group.filter(pl.col("statistic") == DIFFERENCE).to_dicts()}
+        cost = {
+            row["method"]: row
+            for row in costs.filter(pl.col("checkpoint") == checkpoint, pl.col("query_set") == query_set).to_dicts()
+        }
+        for row in group.filter(pl.col("statistic") == MEAN).sort("value", descending=True).to_dicts():
+            other = differences.get(row["method"])
+            table.add_row(
+                row["method"],
+                f"{row['value']:.3f}",
+                f"{row['low']:.3f} to {row['high']:.3f}",
+                f"{other['value']:+.3f} ({other['low']:+.3f} to {other['high']:+.3f})" if other else "",
+                f"{cost[row['method']]['bytes_per_example']:,.0f}",
+                f"{cost[row['method']]['query_seconds']:.1f}",
+            )
+        console.print(table)
+
+
+def _show_pages(lake: Lake, console: Console) -> None:
+    """Print where the evaluation pages are, each on a line that can be copied."""
+    for uri in sorted(lake.read(EVALUATION_REPORTS, ["uri"])["uri"]):
+        console.print(uri, soft_wrap=True, highlight=False)

@@ -1,0 +1,95 @@
+"""`lorif tune`: the advisor in a terminal, and the chosen recipe in lorif.toml."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tomlkit
+from rich.console import Console
+from rich.table import Table
+
+from lorif_assets.attribution.ask import newest_attributed
+from lorif_assets.attribution.cost import stored_bytes_per_example
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import settings_file
+from lorif_assets.evaluation.methods.inputs import MethodInputs
+from lorif_assets.evaluation.query_sets import evaluated_query_sets
+from lorif_assets.evaluation.tuning.candidates import differing_fields
+from lorif_assets.project import Project
+
+_MEASURES = {
+    "lds": "LDS against the models that were retrained on subsets",
+    "tail_patch": "tail-patch: nats per token that a step on each of the first proponents adds",
+}
+
+
+def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_examples: int, write: bool) -> None:
+    """Try recipes, print what quality costs, and write the best one to the settings on request.
+
+    Raises:
+        LorifError: nothing is attributed yet, or no recipe fits the budget.
+    """
+    from lorif_assets.evaluation.tuning.advice import advise, pareto, store_trials
+
+    project = Project.open()
+    settings, lake, models = project.settings, project.lake, project.checkpoints
+    with project.devices.lease() as group:
+        attributed = AttributedModel.load(lake, models, newest_attributed(project), settings.recipe, group)
+        allowed = budget or stored_bytes_per_example(attributed.record, settings.recipe)
+        inputs = MethodInputs.load(settings, lake, models, attributed, evaluated_query_sets(settings, lake))
+        advice = advise(inputs, allowed, minutes, most_examples)
+    store_trials(inputs, advice)
+    mean, front = advice.quality.mean, pareto(advice.trials, advice.quality.mean)
+    shown = sorted({*front, advice.best, 0}, key=lambda at: advice.trials[at].tried.bytes_per_example)
+    recipes = [advice.trials[at].tried.recipe for at in shown]
+    table = Table(title=f"best quality for the bytes, of {len(advice.trials)} recipes tried", title_justify="left")
+    for heading in ("bytes/example", advice.measure, "95 % interval", "agreement", "recipe"):
+        table.add_column(heading, justify="left" if heading == "recipe" else "right")
+    fields = differing_fields(recipes)
+    for at, recipe in zip(shown, recipes, strict=True):
+        found = mean[str(at)]
+        marks = " (now)" * (at == 0) + " (best within the budget)" * (at == advice.best)
+        table.add_row(
+            f"{advice.trials[at].tried.bytes_per_example:,}",
+            f"{found.value:.3f}",
+            f"{found.low:.3f} to {found.high:.3f}",
+            f"{advice.trials[at].agreement.mean():.2f}",
+            ", ".join(f"{name} = {value}" for name, value in _values(recipe, fields)) + marks,
+        )
+    console.print(table)
+    console.print(f"measured by {_MEASURES[advice.measure]}, on {advice.n_examples:,} examples.")
+    gain, low, high = advice.gain()
+    if advice.best:
+        sure = "that is sure." if low > 0 else "that may be chance; more subsets or queries would tell."
+        console.print(
+            f"Within {allowed:,} bytes the best one gains {gain:+.3f} over the recipe of now "
+            f"(95 %: {low:+.3f} to {high:+.3f}): {sure}"
+        )
+    else:
+        console.print("The recipe of now is the best one.")
+    if not advice.complete:
+        console.print(f"Not every candidate was tried in {minutes:g} minutes; --minutes gives more time.")
+    if write and advice.best:
+        file = settings_file()
+        write_recipe(file, settings.recipe, advice.trials[advice.best].tried.recipe)
+        console.print(f"wrote it to {file}")
+
+
+def write_recipe(file: Path, now: Recipe, chosen: Recipe) -> None:
+    """Change the fields of `[recipe]` in which two recipes differ; all else in the file stays as it is written."""
+    document = tomlkit.parse(file.read_text())
+    if isinstance(document.get("recipe"), str):
+        preset = document.pop("recipe")
+        document["recipe"] = tomlkit.table().add("preset", preset)
+    section = document.setdefault("recipe", tomlkit.table())
+    for name, value in _values(chosen, differing_fields([now, chosen])):
+        if value is None:
+            section.pop(name, None)
+        else:
+            section[name] = value
+    file.write_text(tomlkit.dumps(document))
+
+
+def _values(recipe: Recipe, fields: Sequence[str]) -> list[tuple[str, object]]:
+    found = recipe.model_dump(mode="json")
+    return [(name, found[name]) for name in fields]

@@ -1,0 +1,1 @@
+"""lorif.toml: every field, its default, its meaning and its checks."""

@@ -1,0 +1,68 @@
+"""The section [evaluation] of lorif.toml."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lorif_assets.config.method_names import MethodName
+
+
+class EvaluationSettings(BaseModel):
+    """How scores are held against retraining."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trainer: str | None = Field(
+        None,
+        description="The training recipe as a Python callable, 'package.module:function', called with a Parquet file of "
+        "the examples to train on, a seed and the directory to write the checkpoint to.",
+    )
+    command: tuple[str, ...] = Field(
+        (),
+        description="The training recipe as a command instead; {examples}, {seed} and {output} in its words are replaced.",
+    )
+    trainer_version: str = Field("1", description="Change it when the training recipe changes: all is retrained then.")
+    directory: str = Field("retrained", description="Where retrained models are written while they are needed.")
+    keep_models: bool = Field(
+        False, description="Keep retrained models, so that a new query set costs no retraining but their disk space."
+    )
+    subsets: int = Field(50, ge=3, description="Random subsets to retrain on; more of them narrow the intervals.")
+    share: float = Field(0.5, gt=0, lt=1, description="Share of the training data in each subset.")
+    seeds: int = Field(2, ge=1, description="Models per subset, whose losses are averaged; one seed hides the noise.")
+    seed: int = Field(0, ge=0, description="Seed of the subsets, of retraining and of controls.")
+    methods: tuple[MethodName, ...] = Field(
+        tuple(method for method in MethodName if method is not MethodName.EKFAC),
+        description="Methods that are held against retraining, LoRIF and those it is compared with. Not by default: ekfac, "
+        "which needs the extra of that name.",
+    )
+    ground_truth: str | None = Field(
+        None,
+        description="A directory with members.parquet (subset, example_id) and losses.parquet (subset, seed, query_set, "
+        "query_id, loss) of models that were retrained elsewhere; nothing is retrained for the subsets then.",
+    )
+    tail_patch_k: int = Field(10, ge=1, description="Proponents per query that tail-patch takes a step on.")
+    tail_patch_learning_rate: float = Field(1e-4, gt=0, description="Learning rate of that one step (Adam's first).")
+    source_field: str = Field(
+        "sources", description="Metadata field of queries with the ids of the examples that taught the completion."
+    )
+    topic_fields: tuple[str, str] = Field(
+        ("topics", "topic"),
+        description="Where no sources are known: fields of queries (a list) and of examples whose values tell them.",
+    )
+    removal_query_sets: tuple[str, ...] = Field(
+        (), description="Query sets whose proponents are removed together, to retrain without them."
+    )
+    removal_methods: tuple[MethodName, ...] = Field(
+        (MethodName.LORIF, MethodName.BM25, MethodName.RANDOM), description="Methods that choose what is removed."
+    )
+    removal_shares: tuple[float, ...] = Field(
+        (0.01, 0.03, 0.1), description="Shares of the training data to remove; one retraining each, method and seed."
+    )
+    removal_seeds: int = Field(1, ge=1, description="Models per removal.")
+    bootstrap: int = Field(1_000, ge=100, description="Bootstrap draws of each interval.")
+
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> Self:
+        if self.trainer and self.command:
+            raise ValueError("name a `trainer` or a `command`, not both")
+        return self

@@ -1,0 +1,320 @@
+"""lorif.toml: where data, checkpoints and queries are, where results go, and how influence is computed.
+
+Every field can be overridden by an environment variable: `LORIF_RECIPE__R=128` sets `recipe.r`.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings import SettingsError as UnreadableVariable
+
+from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.influcoder import InflucoderSettings
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.sources import Columns, Source
+from lorif_assets.errors import SettingsError
+
+CONFIG_VARIABLE = "LORIF_CONFIG"
+CONFIG_NAME = "lorif.toml"
+DEMO_DIRECTORY = Path("demo")
+_PREFIX = "LORIF_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LakeSettings(_Section):
+    """Where the Delta tables are."""
+
+    root: str = Field("lake", description="A directory, or s3://, gs://, abfss://. Relative to lorif.toml's folder.")
+    storage_options: dict[str, str] = Field(
+        default_factory=dict, description="Credentials and options of the object store, as delta-rs names them."
+    )
+
+
+class CheckpointSettings(_Section):
+    """Where checkpoints appear, and how they are loaded."""
+
+    path: str | None = Field(
+        None,
+        description="A checkpoint directory (config.json, *.safetensors, tokenizer), or a directory of such ones; default: "
+        '"checkpoints", or none where `registered_model` is set.',
+    )
+    registered_model: str | None = Field(
+        None, description="An MLflow registered model, whose versions are checkpoints named `model:7`."
+    )
+    alias: str | None = Field(None, description="Of the registered model, only the version that has this alias.")
+    registry_uri: str | None = Field(None, description="MLflow URI of the registry; default: `tracking.uri`.")
+    cache: str = Field("registered_models", description="Where versions of the registered model are downloaded to.")
+    trust_remote_code: bool = Field(
+        False, description="Run the Python code that a checkpoint carries. Leave it off for checkpoints of others."
+    )
+
+
+class QuerySettings(_Section):
+    """Where query sets are: each file is one."""
+
+    path: str = Field("queries", description="A query file (Parquet or JSONL), or a directory of such files.")
+    columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
+
+
+class ActiveSettings(_Section):
+    """What `lorif status` and the jobs take to be wanted; the rest stays as it is."""
+
+    checkpoints: Literal["newest", "all"] | tuple[str, ...] = Field(
+        "newest", description='"newest", "all", or the names of checkpoints.'
+    )
+    query_sets: Literal["all"] | tuple[str, ...] = Field("all", description='"all", or the names of query sets.')
+
+
+class AutomationSettings(_Section):
+    """What Dagster's daemon does by itself."""
+
+    enabled: bool = Field(
+        False, description="Whether re-attribution starts switched on; Dagster's UI switches it at any time."
+    )
+    on_removed: Literal["keep", "withdraw"] = Field(
+        "keep", description="What becomes of a shard whose rows left its source: kept as it is, or withdrawn."
+    )
+    interval_seconds: int = Field(30, ge=1, description="Time between two looks at what is out of date.")
+    max_attempts: int = Field(3, ge=1, description="How often the same work is tried before it is left as failed.")
+    backoff_seconds: int = Field(60, ge=0, description="Wait after a failure; doubled after each further one.")
+    stalled_after_seconds: int = Field(
+        900, ge=1, description="A run without any event for so long is taken for killed, and its work is tried again."
+    )
+    schedule: str = Field("0 3 * * *", description="When the schedule `nightly_re_attribution` runs, if switched on.")
+
+
+class BatchSettings(_Section):
+    """Budgets of memory; they change no result."""
+
+    tokens: int = Field(8_192, ge=1, description="Tokens of one batch through the model, padding included.")
+    scan_rows: int = Field(
+        1_024, ge=1, description="Examples of a block when factors are streamed; the next one is read meanwhile."
+    )
+    gradient_mib: int = Field(
+        256,
+        ge=1,
+        description="MiB of dense gradients at a time; a wide layer without projection has 9 MiB per example.",
+    )
+
+    query_mib: int = Field(
+        2_048,
+        ge=1,
+        description="MiB of preconditioned queries of one scan, of all query sets together; more queries take more scans.",
+    )
+
+    @property
+    def gradient_numbers(self) -> int:
+        """FP32 numbers of the dense gradients that are held at a time."""
+        return self.gradient_mib * (1 << 20) // 4
+
+    @property
+    def query_numbers(self) -> int:
+        """FP32 numbers of the preconditioned queries that are held at a time."""
+        return self.query_mib * (1 << 20) // 4
+
+
+class CurvatureSettings(_Section):
+    """When a curvature that grew by addition is worth fitting again; changes no result by itself."""
+
+    refine_below: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="A layer asks for a refinement where its eigenvectors capture less than this times as much of the "
+        "added data's gradient energy as of the data they were fitted to. 0: never.",
+    )
+
+
+class VacuumSettings(_Section):
+    """When files that nothing points to any more are deleted."""
+
+    retention_hours: int = Field(
+        168,
+        ge=1,
+        description="Superseded files are kept so long: longer than the longest run, which may still read them.",
+    )
+    schedule: str = Field(
+        "0 4 * * 0", description="When the schedule `weekly_vacuum` runs; it is on where `automation.enabled` is."
+    )
+
+
+class TrackingSettings(_Section):
+    """MLflow."""
+
+    uri: str | None = Field(
+        None, description="Tracking URI; default: an SQLite file `mlflow.db` beside lorif.toml. `none` turns it off."
+    )
+    experiment: str = Field("lorif", description="Name of the experiment.")
+
+
+class DeviceSettings(_Section):
+    """Where the mathematics runs."""
+
+    devices: tuple[str, ...] | Literal["auto"] = Field(
+        "auto", description='"auto": every CUDA device, else the CPU; or names such as ["cuda:0", "cuda:1"].'
+    )
+    per_checkpoint: int = Field(
+        1,
+        ge=1,
+        description="CUDA devices that a checkpoint too large for one is spread over. Each step takes so many.",
+    )
+
+
+class Settings(BaseSettings):
+    """All of lorif.toml."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    lake: LakeSettings = Field(default_factory=LakeSettings)
+    sources: tuple[Source, ...] = Field((), description="Where training examples come from.")
+    checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    queries: QuerySettings = Field(default_factory=QuerySettings)
+    recipe: Recipe = Field(default_factory=Recipe)
+    active: ActiveSettings = Field(default_factory=ActiveSettings)
+    automation: AutomationSettings = Field(default_factory=AutomationSettings)
+    batch: BatchSettings = Field(default_factory=BatchSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    curvature: CurvatureSettings = Field(default_factory=CurvatureSettings)
+    vacuum: VacuumSettings = Field(default_factory=VacuumSettings)
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    devices: DeviceSettings = Field(default_factory=DeviceSettings)
+    influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
+    base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
+
+    @model_validator(mode="after")
+    def _registry_is_known(self) -> Self:
+        if self.checkpoints.registered_model and not (self.checkpoints.registry_uri or self.tracking_uri):
+            raise ValueError(
+                '`checkpoints.registered_model` needs a registry: set `checkpoints.registry_uri`, as `tracking.uri` is "none"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [source.name for source in self.sources]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"two sources have the name {repeated[0]!r}: shards are named after their source")
+        return self
+
+    @model_validator(mode="after")
+    def _recall_has_an_encoder(self) -> Self:
+        if self.recipe.recall == "influcoder" and not self.influcoder.enabled:
+            raise ValueError('`recipe.recall = "influcoder"` needs the encoder: set `influcoder.enabled = true`')
+        return self
+
+    @model_validator(mode="after")
+    def _averaged_checkpoints_are_kept_up(self) -> Self:
+        if self.recipe.averaged_checkpoints > 1 and self.active.checkpoints == "newest":
+            raise ValueError(
+                "`recipe.averaged_checkpoints` above 1 needs earlier checkpoints whose factors follow the data: set "
+                '`active.checkpoints` to "all", or to names'
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment variables win over lorif.toml."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    def resolve(self, path: str) -> str:
+        """Return a path of the settings as an absolute one; URLs stay as they are."""
+        return path if "://" in path else str((self.base / Path(path).expanduser()).resolve())
+
+    @property
+    def lake_root(self) -> str:
+        """The lake's root, absolute."""
+        return self.resolve(self.lake.root)
+
+    @property
+    def tracking_uri(self) -> str | None:
+        """MLflow's tracking URI, or None where tracking is off."""
+        if self.tracking.uri == "none":
+            return None
+        return self.tracking.uri or f"sqlite:///{self.resolve('mlflow.db')}"
+
+
+def settings_file(path: Path | None = None) -> Path:
+    """Return where the settings are read from; only a file that was not named may be absent.
+
+    Raises:
+        SettingsError: a named file is not there.
+    """
+    named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    found = [file for file in (Path(CONFIG_NAME), DEMO_DIRECTORY / CONFIG_NAME) if file.is_file()]
+    file = (named or next(iter(found), Path(CONFIG_NAME))).absolute()
+    if named and not file.is_file():
+        raise SettingsError(f"there is no settings file {file}; write one (`lorif init`) or correct ${CONFIG_VARIABLE}")
+    return file
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read lorif.toml: the given file, else $LORIF_CONFIG, else ./lorif.toml, else the demo's, else defaults, no sources.
+
+    Raises:
+        SettingsError: a named file is not there or is no TOML, or a field is unknown, of the wrong type or out of range.
+    """
+    _refuse_unknown_variables()
+    file = settings_file(path)
+    try:
+        content = TomlConfigSettingsSource(Settings, file)() if file.is_file() else {}
+    except ValueError as error:
+        raise SettingsError(f"{file} is no TOML: {error}") from error
+    if isinstance(content.get("recipe"), str):
+        # One word stands for a block, which environment variables can then add to.
+        content["recipe"] = {"preset": content["recipe"]}
+    try:
+        return Settings(**{"base": file.parent, **content})
+    except ValidationError as error:
+        raise SettingsError(_explanation(error, file)) from error
+    except UnreadableVariable as error:
+        names = ", ".join(sorted(name for name in os.environ if name.upper().startswith(_PREFIX)))
+        raise SettingsError(
+            f"{error}. Of the environment variables {names}, one holds no JSON, which lists and tables are written in, "
+            """for instance LORIF_RECIPE__INCLUDE_LAYERS='["*.attn.*"]'"""
+        ) from error
+
+
+def _refuse_unknown_variables() -> None:
+    known = {CONFIG_VARIABLE, *(f"{_PREFIX}{section.upper()}" for section in Settings.model_fields)}
+    for name in os.environ:
+        section, _, _ = name.upper().partition("__")
+        if section.startswith(_PREFIX) and section not in known:
+            raise SettingsError(
+                f"the environment variable {name} sets nothing: {CONFIG_NAME} has no section "
+                f"{section.removeprefix(_PREFIX).lower()!r}; correct or unset it"
+            )
+
+
+def _explanation(error: ValidationError, file: Path) -> str:
+    problems = [
+        f"  {'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
+        + ("" if problem["type"] in {"missing", "extra_forbidden", "value_error"} else f" (found {problem['input']!r})")
+        for problem in error.errors()
+    ]
+    return f"{file} (or a LORIF_ environment variable) has {len(problems)} wrong setting(s):\n" + "\n".join(problems)

@@ -1,0 +1,1 @@
+"""From users' files to token ids: shards, readers by format, columns, chats, tokenization."""

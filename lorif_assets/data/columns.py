@@ -1,0 +1,85 @@
+"""Which column of a source plays which role: as the settings say, or by well-known names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lorif_assets.config.sources import Columns
+from lorif_assets.errors import SourceError
+
+
+class ContentFormat(StrEnum):
+    """The kinds of content that an example may have."""
+
+    TEXT = "text"
+    PROMPT_COMPLETION = "prompt_completion"
+    MESSAGES = "messages"
+    INPUT_IDS = "input_ids"
+
+
+_COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
+    ContentFormat.TEXT: ("text",),
+    ContentFormat.PROMPT_COMPLETION: ("prompt", "completion"),
+    ContentFormat.MESSAGES: ("messages",),
+    ContentFormat.INPUT_IDS: ("input_ids",),
+}
+# What tokenizers write beside `input_ids`.
+_TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
+
+
+@dataclass(frozen=True)
+class ColumnRoles:
+    """Kind of content and the columns that hold it: `content` maps role (text, prompt, labels ...) to column."""
+
+    format: ContentFormat
+    content: Mapping[str, str]
+    id: str | None
+    attention_mask: str | None
+    metadata: tuple[str, ...]
+
+
+def column_roles(columns: Columns, available: tuple[str, ...], origin: str) -> ColumnRoles:
+    """Roles of the columns of one shard.
+
+    With no content column named, `text`, `prompt` and `completion`, `messages` or `input_ids` are taken by their names.
+    Beside `input_ids`, a column `labels` is taken as labels, and what else tokenizers write is no metadata.
+
+    Raises:
+        SourceError: no kind of content is there, or several are and the settings name none.
+    """
+    chosen = _named_format(columns) or _format_by_names(available, origin)
+    content = {role: getattr(columns, role) or role for role in _COLUMNS_OF_FORMAT[chosen]}
+    no_metadata = {*content.values(), columns.id}
+    attention_mask = None
+    if chosen is ContentFormat.INPUT_IDS:
+        if columns.labels is not None or "labels" in available:
+            content["labels"] = columns.labels or "labels"
+        attention_mask = "attention_mask" if "attention_mask" in available else None
+        no_metadata |= {*content.values(), *_TOKENIZER_OUTPUTS}
+    metadata = columns.metadata
+    if metadata is None:
+        metadata = tuple(name for name in available if name not in no_metadata)
+    return ColumnRoles(chosen, content, columns.id, attention_mask, metadata)
+
+
+def _named_format(columns: Columns) -> ContentFormat | None:
+    return next(
+        (kind for kind, roles in _COLUMNS_OF_FORMAT.items() if getattr(columns, roles[0]) is not None),
+        None,
+    )
+
+
+def _format_by_names(available: tuple[str, ...], origin: str) -> ContentFormat:
+    found = [kind for kind, roles in _COLUMNS_OF_FORMAT.items() if set(roles) <= set(available)]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(available) or "none"
+    if found:
+        raise SourceError(
+            f"{origin}: columns of several kinds of content ({', '.join(found)}) among {there}. Name the ones to use "
+            "in the source's `columns`."
+        )
+    raise SourceError(
+        f"{origin}: no column named text, prompt and completion, messages or input_ids. The columns there are: "
+        f"{there}. Say in the source's `columns` which of them hold the content."
+    )

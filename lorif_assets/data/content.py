@@ -1,0 +1,119 @@
+"""The content of one example: validated, and in one canonical form."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lorif_assets.data.columns import ColumnRoles, ContentFormat
+from lorif_assets.data.json_values import json_value
+from lorif_assets.data.labels import NO_LOSS
+from lorif_assets.data.rejected import UnusableRowError
+
+_INT32_END = 2**31
+
+
+def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any]:
+    """Content columns of the row's format (text, prompt, messages as JSON, input_ids ...), checked.
+
+    Raises:
+        UnusableRowError: the content is missing, empty, of the wrong type or carries no loss.
+    """
+    raw = {role: values.get(column) for role, column in roles.content.items()}
+    if roles.attention_mask is not None and not all(values.get(roles.attention_mask) or [1]):
+        raise UnusableRowError("attention_mask hides tokens: store the row without padding")
+    return _READERS[roles.format](raw)
+
+
+def _read_text(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {"text": _filled_string("text", raw["text"])}
+
+
+def _read_prompt_completion(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "prompt": _string("prompt", raw["prompt"]),
+        "completion": _filled_string("completion", raw["completion"]),
+    }
+
+
+def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
+    messages = raw["messages"]
+    if not isinstance(messages, list):
+        raise UnusableRowError(f"messages is {_kind(messages)}, not a list of {{role, content}}")
+    if not messages:
+        raise UnusableRowError("messages is an empty list")
+    read = [_read_message(k, message) for k, message in enumerate(messages)]
+    if not any(message["role"] == "assistant" and message["content"].strip() for message in read):
+        raise UnusableRowError("no assistant message with content: the loss is on the assistant's messages")
+    return {"messages": json.dumps(read, ensure_ascii=False, sort_keys=True)}
+
+
+def _read_message(k: int, message: Any) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise UnusableRowError(f"message {k} is {_kind(message)}, not {{role, content}}")
+    if not message.get("role"):
+        raise UnusableRowError(f"message {k} has no role")
+    _string(f"role of message {k}", message["role"])
+    _string(f"content of message {k}", message.get("content"))
+    # A list of structs gives every message every field: those that are null are not there. The rest (a name, say) is
+    # the chat template's business.
+    read = {name: value for name, value in json_value(message).items() if value is not None}
+    _string(f"message {k}", json.dumps(read, ensure_ascii=False))
+    return read
+
+
+def _read_input_ids(raw: Mapping[str, Any]) -> dict[str, Any]:
+    ids = _integers("input_ids", raw["input_ids"])
+    if not ids:
+        raise UnusableRowError("input_ids is empty")
+    if min(ids) < 0:
+        raise UnusableRowError(f"input_ids holds {min(ids)}: token ids are not negative")
+    if "labels" not in raw:
+        return {"input_ids": ids}
+    labels = _integers("labels", raw["labels"])
+    if len(labels) != len(ids):
+        raise UnusableRowError(f"labels has {len(labels)} entries and input_ids {len(ids)}")
+    if any(label < 0 and label != NO_LOSS for label in labels):
+        raise UnusableRowError(f"labels are token ids or {NO_LOSS} (no loss), not other negative numbers")
+    if all(label == NO_LOSS for label in labels):
+        raise UnusableRowError(f"no label carries loss: all are {NO_LOSS}")
+    return {"input_ids": ids, "labels": labels}
+
+
+_READERS: Mapping[ContentFormat, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    ContentFormat.TEXT: _read_text,
+    ContentFormat.PROMPT_COMPLETION: _read_prompt_completion,
+    ContentFormat.MESSAGES: _read_messages,
+    ContentFormat.INPUT_IDS: _read_input_ids,
+}
+
+
+def _string(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UnusableRowError(f"{name} is {_kind(value)}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UnusableRowError(f"{name} is not valid Unicode: lone surrogate at character {error.start}") from error
+    return value
+
+
+def _filled_string(name: str, value: Any) -> str:
+    if not _string(name, value).strip():
+        raise UnusableRowError(f"{name} is empty")
+    return str(value)
+
+
+def _integers(name: str, value: Any) -> list[int]:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise UnusableRowError(f"{name} is {_kind(value)}, not a list of integers")
+    # type(), not isinstance(): True and False are no token ids.
+    if not set(map(type, value)) <= {int}:
+        other = next(entry for entry in value if type(entry) is not int)
+        raise UnusableRowError(f"{name} holds {_kind(other)}, not only integers")
+    if value and not -_INT32_END <= min(value) <= max(value) < _INT32_END:
+        raise UnusableRowError(f"{name} holds integers beyond 32 bits")
+    return list(value)
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__

@@ -1,0 +1,102 @@
+"""From a source's raw rows to examples: one form for all sources, bad rows set aside, content hashed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.sources import Columns
+from lorif_assets.data.columns import ColumnRoles, column_roles
+from lorif_assets.data.content import read_content
+from lorif_assets.data.json_values import json_value
+from lorif_assets.data.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
+from lorif_assets.data.shards import RawShard
+from lorif_assets.errors import SourceError
+from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+
+
+@dataclass(frozen=True)
+class NormalisedShard:
+    """A shard's examples, the rows set aside, and the hash of those that were not.
+
+    `examples` has the columns of `training_examples`; `rejected` has example_id, row, reason and excerpt. For a query
+    set, the columns shard, example_id and shard_hash hold its query_set, query_id and query_set_hash.
+    """
+
+    examples: pa.Table
+    rejected: pa.Table
+    shard_hash: str
+
+
+def normalise(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
+    """Examples of one shard, in the order of its rows.
+
+    An example's id is its id column as text, else `<shard>/<row>`. Its content hash covers the content alone; the
+    shard's hash covers ids, contents and metadata of the accepted rows, in order. Rows are set aside when their content
+    is null, empty, of the wrong type or without loss, and when their id is null or was used by an earlier row.
+
+    Raises:
+        SourceError: the content columns cannot be told, or no row can be used.
+    """
+    rejected = [RejectedRow(_default_id(shard, m.row), m.row, m.reason, m.excerpt) for m in raw.malformed]
+    if not raw.rows:
+        raise SourceError(_nothing_usable(raw, rejected))
+    roles = column_roles(columns, raw.columns, raw.origin)
+    examples: list[dict[str, Any]] = []
+    row_of_id: dict[str, int] = {}
+    for row, values in raw.rows:
+        example_id = _default_id(shard, row)
+        try:
+            example_id = _example_id(values, roles, default=example_id)
+            content = read_content(values, roles)
+            if example_id in row_of_id:
+                raise UnusableRowError(f"duplicate id: row {row_of_id[example_id]} has it already")
+        except UnusableRowError as reason:
+            rejected.append(RejectedRow(example_id, row, str(reason), excerpt(values)))
+            continue
+        row_of_id[example_id] = row
+        examples.append(
+            {
+                "shard": shard,
+                "example_id": example_id,
+                "row": row,
+                "format": str(roles.format),
+                **content,
+                "content_hash": content_hash([roles.format, content]),
+                "metadata": _metadata(values, roles),
+            }
+        )
+    if not examples:
+        raise SourceError(_nothing_usable(raw, rejected))
+    shard_hash = content_hash([[e["example_id"], e["content_hash"], e["metadata"]] for e in examples])
+    table = pa.Table.from_pylist([{**e, "shard_hash": shard_hash} for e in examples], TRAINING_EXAMPLES.columns)
+    return NormalisedShard(table, rejected_table(rejected), shard_hash)
+
+
+def _default_id(shard: str, row: int) -> str:
+    return f"{shard}/{row:06d}"
+
+
+def _example_id(values: Mapping[str, Any], roles: ColumnRoles, default: str) -> str:
+    if roles.id is None:
+        return default
+    value = values.get(roles.id)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        shown = "empty" if value == "" else "null" if value is None else type(value).__name__
+        raise UnusableRowError(f"id (column '{roles.id}') is {shown}, not text or an integer")
+    return encodable(str(value))
+
+
+def _metadata(values: Mapping[str, Any], roles: ColumnRoles) -> str:
+    kept = {name: json_value(values.get(name)) for name in roles.metadata}
+    return encodable(json.dumps(kept, ensure_ascii=False, sort_keys=True))
+
+
+def _nothing_usable(raw: RawShard, rejected: Sequence[RejectedRow]) -> str:
+    if not rejected:
+        return f"{raw.origin}: empty, no rows. Write data to it, or take it out of the sources."
+    first = "; ".join(f"row {bad.row}: {bad.reason}" for bad in sorted(rejected, key=lambda bad: bad.row)[:3])
+    return f"{raw.origin}: none of {len(rejected)} rows can be used ({first}). Correct the data or the `columns`."

@@ -1,0 +1,40 @@
+"""The readable content of examples that scores point to."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.lake import Lake
+
+_SHOWN_IDS = 64
+
+
+def passages(lake: Lake, examples: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the rows of training examples by (shard, example_id); those that were withdrawn are left out."""
+    wanted = set(examples)
+    rows = lake.read(
+        TRAINING_EXAMPLES, shard=sorted({shard for shard, _ in wanted}), example_id=sorted({name for _, name in wanted})
+    )
+    return {(row["shard"], row["example_id"]): row for row in rows.iter_rows(named=True)}
+
+
+def passage_text(row: Mapping[str, Any]) -> str:
+    """Return the readable content of an example row, whatever its format."""
+    match row["format"]:
+        case "text":
+            return str(row["text"])
+        case "prompt_completion":
+            return f"{row['prompt']}{row['completion']}"
+        case "messages":
+            return "\n\n".join(f"[{turn['role']}] {turn['content']}" for turn in json.loads(row["messages"]))
+        case _:
+            ids = row["input_ids"]
+            return (
+                f"{len(ids)} token ids: {' '.join(map(str, ids[:_SHOWN_IDS]))}{' ...' if len(ids) > _SHOWN_IDS else ''}"
+            )
+
+
+def passage_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata columns of an example row."""
+    return dict(json.loads(row["metadata"] or "{}"))

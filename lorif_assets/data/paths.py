@@ -1,0 +1,204 @@
+"""What lies at a source's path: its format, its files, and the beginning of the shard names of each file."""
+
+import glob
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorif_assets.config.sources import Source, SourceFormat
+from lorif_assets.errors import SourceError
+
+FORMAT_OF_SUFFIX: Mapping[str, SourceFormat] = {
+    ".parquet": SourceFormat.PARQUET,
+    ".jsonl": SourceFormat.JSONL,
+    ".ndjson": SourceFormat.JSONL,
+    ".jsonl.gz": SourceFormat.JSONL,
+}
+_KNOWN_SUFFIXES = ", ".join(FORMAT_OF_SUFFIX)
+_FORMATS_OF_FILES = (SourceFormat.PARQUET, SourceFormat.JSONL)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file, Delta table or `datasets` directory of a source.
+
+    `uri` is relative to the base folder where it lies inside it; `shard_prefix` is what its shard names begin with.
+    """
+
+    uri: str
+    shard_prefix: str
+
+
+def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
+    """Format and files of a source, sorted by name.
+
+    In a directory or below a glob's fixed part, names that begin with `.` or `_` are skipped. A source that is one
+    file, one table or one `datasets` directory names its shards after the source alone; files of a directory or glob
+    add their relative path.
+
+    Raises:
+        SourceError: nothing is there, formats are mixed, the format set is not the one found, the path is a
+            `DatasetDict`, files are on an object store, or two files would share shard names.
+    """
+    if is_remote(source.path):
+        if source.format is not SourceFormat.DELTA:
+            raise SourceError(
+                f"source '{source.name}': {source.path} is not a local path, and only Delta tables are read from "
+                'object stores. Set format = "delta" if it is one, or copy the files to a local folder.'
+            )
+        return SourceFormat.DELTA, [SourceFile(source.path, source.name)]
+
+    path = base / Path(source.path).expanduser()
+    if path.is_file():
+        return _format_of_file(source, path), [SourceFile(_relative(path, base), source.name)]
+    if path.is_dir():
+        saved = _saved_format(source, path)
+        if saved is not None:
+            return saved, [SourceFile(_relative(path, base), source.name)]
+        return _named_files(source, base, root=path, found=_visible_files(path, "**/*"), by_suffix=True)
+    if glob.has_magic(source.path):
+        root = _fixed_part(path)
+        found = _visible_files(root, str(path.relative_to(root)))
+        return _named_files(source, base, root=root, found=found, by_suffix=False)
+    raise SourceError(
+        f"source '{source.name}': nothing is at {path}. Relative paths start at {base}; correct the source's `path`."
+    )
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL (s3://, abfss://, gs://, ...)."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
+
+
+def _relative(path: Path, base: Path) -> str:
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
+
+
+def _format_of_suffix(path: Path) -> SourceFormat | None:
+    suffix = _known_suffix(path)
+    return FORMAT_OF_SUFFIX[suffix] if suffix else None
+
+
+def _known_suffix(path: Path) -> str:
+    return next((suffix for suffix in FORMAT_OF_SUFFIX if path.name.lower().endswith(suffix)), "")
+
+
+def _format_of_file(source: Source, path: Path) -> SourceFormat:
+    found = _format_of_suffix(path) if source.format is SourceFormat.AUTO else source.format
+    if found is None:
+        raise SourceError(
+            f"source '{source.name}': cannot tell the format of {path} by its name. Files end in {_KNOWN_SUFFIXES}; "
+            "rename it or set the source's `format`."
+        )
+    if found not in _FORMATS_OF_FILES:
+        raise SourceError(f"source '{source.name}': format = \"{found}\" needs a directory, but {path} is a file.")
+    return found
+
+
+def _saved_format(source: Source, directory: Path) -> SourceFormat | None:
+    """Delta or `datasets` if the directory is one such table; None for a directory of files."""
+    if (splits := directory / "dataset_dict.json").is_file():
+        names = sorted(child.name for child in directory.iterdir() if child.is_dir())
+        raise SourceError(
+            f"source '{source.name}': {splits.parent} is a DatasetDict with the splits {', '.join(names)}. Point the "
+            f'source\'s `path` at one of them, e.g. "{source.path.rstrip("/")}/{names[0] if names else "train"}".'
+        )
+    found = None
+    if (directory / "_delta_log").is_dir():
+        found = SourceFormat.DELTA
+    elif (directory / "dataset_info.json").is_file() and (directory / "state.json").is_file():
+        found = SourceFormat.DATASETS
+    if source.format is not SourceFormat.AUTO and source.format != found:
+        if found is not None:
+            raise SourceError(
+                f"source '{source.name}': format = \"{source.format}\", but {directory} is a {found} source. "
+                f'Set format = "{found}" or "auto".'
+            )
+        if source.format not in _FORMATS_OF_FILES:
+            raise SourceError(
+                f"source '{source.name}': format = \"{source.format}\", but {directory} lacks what such a source has "
+                "(_delta_log, or dataset_info.json and state.json). Correct `path` or `format`."
+            )
+    return found
+
+
+def _visible_files(directory: Path, pattern: str) -> list[Path]:
+    return sorted(
+        path
+        for path in directory.glob(pattern)
+        if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(directory).parts)
+    )
+
+
+def _fixed_part(pattern: Path) -> Path:
+    parts = list(pattern.parts)
+    first_magic = next(k for k, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:first_magic])
+
+
+def _named_files(
+    source: Source, base: Path, *, root: Path, found: Sequence[Path], by_suffix: bool
+) -> tuple[SourceFormat, list[SourceFile]]:
+    if source.format is SourceFormat.AUTO:
+        kind = _only_format(source, found)
+        chosen = [path for path in found if _format_of_suffix(path) is kind]
+    else:
+        kind = source.format
+        chosen = [path for path in found if not by_suffix or _format_of_suffix(path) is kind]
+    if kind not in _FORMATS_OF_FILES or not chosen:
+        raise SourceError(f"source '{source.name}': no {kind} files at {source.path}. Found: {_listing(found)}.")
+    _refuse_files_of_tables(source, root, chosen)
+    files = [SourceFile(_relative(path, base), f"{source.name}-{_key(path, root)}") for path in chosen]
+    _refuse_shared_prefixes(source, files)
+    return kind, files
+
+
+def _only_format(source: Source, found: Sequence[Path]) -> SourceFormat:
+    formats = Counter(kind for path in found if (kind := _format_of_suffix(path)))
+    if not formats:
+        raise SourceError(
+            f"source '{source.name}': no data files at {source.path}. Expected names that end in {_KNOWN_SUFFIXES}; "
+            f"found: {_listing(found)}."
+        )
+    if len(formats) > 1:
+        counts = " and ".join(f"{n} {kind}" for kind, n in sorted(formats.items()))
+        raise SourceError(
+            f"source '{source.name}': {source.path} holds files of several formats ({counts}). Set the source's "
+            "`format`, or make one source of each."
+        )
+    return next(iter(formats))
+
+
+def _listing(found: Iterable[Path]) -> str:
+    names = [path.name for path in found]
+    return (", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")) or "nothing"
+
+
+def _refuse_files_of_tables(source: Source, root: Path, files: Iterable[Path]) -> None:
+    # A Delta table's Parquet files hold rows that its log has since removed.
+    folders = {folder for path in files for folder in path.parents if folder.is_relative_to(root)}
+    tables = sorted(folder for folder in folders if (folder / "_delta_log").is_dir())
+    if tables:
+        raise SourceError(
+            f"source '{source.name}': {tables[0]} is a Delta table, whose files are not read one by one. Make it a "
+            'source of its own with format = "delta".'
+        )
+
+
+def _key(path: Path, root: Path) -> str:
+    suffix = _known_suffix(path)
+    name = path.name[: -len(suffix)] if suffix else path.stem
+    return re.sub(r"[^A-Za-z0-9._-]", "_", (path.relative_to(root).parent / name).as_posix())
+
+
+def _refuse_shared_prefixes(source: Source, files: Iterable[SourceFile]) -> None:
+    first: dict[str, SourceFile] = {}
+    for file in files:
+        other = first.setdefault(file.shard_prefix, file)
+        if other is not file:
+            raise SourceError(
+                f"source '{source.name}': {other.uri} and {file.uri} would both name their shards "
+                f"'{file.shard_prefix}-...'. Rename one of them."
+            )

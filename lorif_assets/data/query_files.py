@@ -1,0 +1,61 @@
+"""Query sets as files: each Parquet or JSONL file of the query path is one set, named after the file."""
+
+import re
+from pathlib import Path
+
+from lorif_assets.config.settings import Settings
+from lorif_assets.config.sources import Source
+from lorif_assets.data.shards import list_shards
+from lorif_assets.errors import SourceError
+
+_SUFFIXES = (".parquet", ".jsonl", ".ndjson")
+_PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def query_files(settings: Settings) -> dict[str, Path]:
+    """Return the query sets, by name; in a directory, files whose names begin with `.` or `_` are none.
+
+    Raises:
+        SourceError: the path is not there, two files have one name, or a name cannot be a partition's.
+    """
+    root = Path(settings.resolve(settings.queries.path))
+    if not root.exists():
+        raise SourceError(f"the query path {root} does not exist; correct `queries.path`")
+    files = [root] if root.is_file() else sorted(file for file in root.iterdir() if _is_query_file(file))
+    names = [file.stem for file in files]
+    for name, file in zip(names, files, strict=True):
+        if not _PARTITION_NAME.fullmatch(name):
+            raise SourceError(
+                f"the query file {file} has a name that no partition can have; use letters, digits and . _ - only, a "
+                "letter or digit first"
+            )
+        if names.count(name) > 1:
+            raise SourceError(f"{root} has two query files named {name!r}; a query set is named after its file")
+    return dict(zip(names, files, strict=True))
+
+
+def _is_query_file(file: Path) -> bool:
+    return file.is_file() and file.suffix in _SUFFIXES and not file.name.startswith((".", "_"))
+
+
+def query_source(settings: Settings, query_set: str) -> Source:
+    """Return one query set as a source.
+
+    Raises:
+        SourceError: there is no such file.
+    """
+    files = query_files(settings)
+    if query_set not in files:
+        raise SourceError(
+            f"there is no query set {query_set!r}: {settings.resolve(settings.queries.path)} has "
+            f"{', '.join(files) or 'no Parquet or JSONL file'}"
+        )
+    file = files[query_set]
+    # Relative where it can be: the path is part of the source's version, and a project may be moved.
+    path = file.relative_to(settings.base) if file.is_relative_to(settings.base) else file
+    return Source(name=query_set, path=str(path), columns=settings.queries.columns)
+
+
+def source_version(source: Source, settings: Settings) -> str:
+    """Return what changes when the file of a query set does."""
+    return " ".join(piece.version for piece in list_shards(source, settings.base))

@@ -1,0 +1,44 @@
+"""Rows that cannot be used: set aside with a reason, never dropped silently."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+
+from lorif_assets.data.json_values import json_value
+from lorif_assets.lake.attribution_tables import REJECTED
+
+_EXCERPT_LENGTH = 200
+
+
+class UnusableRowError(Exception):
+    """A row breaks one of the rules for examples; the message is the reason stored with it."""
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A row set aside: which, why, and how it begins."""
+
+    example_id: str
+    row: int
+    reason: str
+    excerpt: str
+
+
+def rejected_table(rejected: Iterable[RejectedRow]) -> pa.Table:
+    """Columns example_id, row, reason and excerpt of the lake's table `rejected`, in the order of rows."""
+    kinds = pa.schema([REJECTED.columns.field(field.name) for field in fields(RejectedRow)])
+    return pa.Table.from_pylist([asdict(bad) for bad in sorted(rejected, key=lambda bad: bad.row)], schema=kinds)
+
+
+def excerpt(values: Mapping[str, Any]) -> str:
+    """The beginning of a row as JSON, in valid Unicode."""
+    shown = {name: value for name, value in values.items() if value is not None}
+    return encodable(json.dumps(json_value(shown), ensure_ascii=False)[:_EXCERPT_LENGTH])
+
+
+def encodable(text: str) -> str:
+    """Text with lone surrogates, which JSON may hold and UTF-8 may not, replaced by `?`."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,1 @@
+"""Ways to score training examples for queries, compared by the evaluation."""

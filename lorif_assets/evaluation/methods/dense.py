@@ -1,0 +1,76 @@
+"""Methods with the dense gradients of a group of layers in memory: the paper's form of LoRIF, and LoGRA."""
+
+import logging
+import time
+
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.errors import SettingsError
+from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
+from lorif_assets.progress import Progress
+
+LOGRA_DAMPING = 0.1
+"""Of LoGRA's mean eigenvalue, as published."""
+_MOST_LAYER_BYTES = 8 << 30
+_BF16_BYTES = 2
+
+
+def paper_recipe(own: Recipe) -> Recipe:
+    """Return the paper's form (arXiv 2601.21929) at a recipe's projections: rank 1, BF16, truncated, its damping rule."""
+    return Recipe(
+        projection_factor=own.projection_factor,
+        max_width=own.max_width,
+        seed=own.seed,
+        model_dtype=own.model_dtype,
+        max_length=own.max_length,
+        preset="paper",
+    )
+
+
+def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
+    """Score by the paper's form, at its layers: those of the blocks.
+
+    Raises:
+        SettingsError: the gradients of one layer would not fit into memory.
+    """
+    from lorif_assets.evaluation.methods.recipe_trials import try_recipes
+
+    recipe, examples = paper_recipe(inputs.settings.recipe), inputs.examples.tokenized
+    paper = inputs.attributed.under(recipe)
+    _refuse_large(paper, len(examples))
+    with Progress(
+        logging.getLogger(__name__), "the paper's form", len(paper.record.layer_shapes), "layers"
+    ) as progress:
+        found = try_recipes(paper, [recipe], examples, inputs.queries.tokenized, inputs.settings.batch, progress)
+    (tried,) = found.tried
+    return {"lorif_paper": MethodScores(tried.scores.numpy(), float(tried.bytes_per_example), None, tried.seconds)}
+
+
+def logra_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
+    """Score by the exact inverse, at LoRIF's own layers and projections.
+
+    Raises:
+        SettingsError: the gradients of one layer would not fit into memory.
+    """
+    from lorif_assets.evaluation.methods.recipe_trials import dense_inverse_scores
+
+    attributed, examples = inputs.attributed, inputs.examples.tokenized
+    _refuse_large(attributed, len(examples))
+    shapes = attributed.record.layer_shapes
+    started = time.monotonic()
+    with Progress(logging.getLogger(__name__), "dense LoGRA", len(shapes), "layers") as progress:
+        scores = dense_inverse_scores(
+            attributed, examples, inputs.queries.tokenized, LOGRA_DAMPING, inputs.settings.batch, progress
+        )
+    stored = float(sum(d1 * d2 for d1, d2 in shapes.values()) * _BF16_BYTES)
+    return {"dense_logra": MethodScores(scores.numpy(), stored, None, time.monotonic() - started)}
+
+
+def _refuse_large(attributed: AttributedModel, n_examples: int) -> None:
+    largest = 4 * n_examples * max(d1 * d2 for d1, d2 in attributed.record.layer_shapes.values())
+    if largest > _MOST_LAYER_BYTES:
+        raise SettingsError(
+            f"the dense gradients of one layer of {n_examples:,} examples take {largest / 2**30:.0f} GiB, more than "
+            f"{_MOST_LAYER_BYTES / 2**30:.0f}; raise `recipe.projection_factor`, or take lorif_paper and dense_logra out of "
+            "`evaluation.methods`"
+        )

@@ -1,0 +1,183 @@
+"""The table of evaluated scores: running the methods, storing what they say, and reading it back as matrices."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.stored_checkpoint import current_score_versions
+from lorif_assets.attribution.versions import ledger_version
+from lorif_assets.config.method_names import MethodName
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.settings import Settings
+from lorif_assets.errors import MismatchError
+from lorif_assets.evaluation.methods.dense import logra_scores, paper_scores
+from lorif_assets.evaluation.methods.ekfac import ekfac_scores
+from lorif_assets.evaluation.methods.gradients import gradient_scores
+from lorif_assets.evaluation.methods.influcoder import influcoder_scores
+from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
+from lorif_assets.evaluation.methods.lexical import bm25_scores, random_scores
+from lorif_assets.evaluation.methods.lorif import lorif_scores
+from lorif_assets.evaluation.methods.representations import representation_scores
+from lorif_assets.influcoder.stored import encoder_weights
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES, METHOD_COSTS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+
+_CODE_VERSION = "1"
+_PRODUCERS: Mapping[MethodName, Callable[[MethodInputs], dict[str, MethodScores]]] = {
+    MethodName.LORIF: lorif_scores,
+    MethodName.LORIF_PAPER: paper_scores,
+    MethodName.DENSE_LOGRA: logra_scores,
+    MethodName.TRAK: gradient_scores,
+    MethodName.GRADIENT_DOT: gradient_scores,
+    MethodName.GRADIENT_COSINE: gradient_scores,
+    MethodName.INFLUCODER: influcoder_scores,
+    MethodName.REPRESENTATION: representation_scores,
+    MethodName.BM25: bm25_scores,
+    MethodName.EKFAC: ekfac_scores,
+    MethodName.RANDOM: random_scores,
+}
+
+
+@dataclass(frozen=True)
+class EvaluatedScores:
+    """Scores of several methods on the same queries and examples; `version` is that of all of them."""
+
+    query_ids: Sequence[str]
+    example_ids: Sequence[str]
+    by_method: Mapping[str, Float[NDArray[np.float32], "Q N"]]
+    version: str
+
+
+def method_versions(
+    settings: Settings, lake: Lake, checkpoints: Checkpoints, record: CheckpointRecord, query_set: str
+) -> Mapping[str, str]:
+    """Return by method the hash of what its scores depend on.
+
+    Raises:
+        MismatchError: the query set is not in the lake.
+    """
+    hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
+    queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
+    if not queries:
+        raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
+    lorif = current_score_versions(settings, lake, checkpoints, record, hashes, {query_set: queries[0]})[query_set]
+    baseline = [
+        _CODE_VERSION,
+        settings.recipe.factor_hash,
+        settings.evaluation.seed,
+        record.weights_hash,
+        record.tokenizer_hash,
+        ledger_version(hashes),
+        queries[0],
+    ]
+    encoder = encoder_weights(lake, [record]).get(record.name, "")
+    own = {
+        MethodName.LORIF: lorif,
+        MethodName.INFLUCODER: content_hash([encoder, ledger_version(hashes), queries[0]]),
+    }
+    return {
+        str(method): own.get(method, content_hash([method, *baseline]))
+        for method in settings.evaluation.methods
+        if method is not MethodName.INFLUCODER or settings.influcoder.enabled
+    }
+
+
+def scores_version(versions: Mapping[str, str]) -> str:
+    """Return the version of the scores of all methods together."""
+    return content_hash([list(versions.values())])
+
+
+def stored_method_versions(lake: Lake, checkpoint: str, query_set: str) -> Mapping[str, str]:
+    """Return by method the version of its stored scores."""
+    rows = lake.read(METHOD_COSTS, ["method", "computed_from"], checkpoint=checkpoint, query_set=query_set)
+    return dict(rows.iter_rows())
+
+
+def score_methods(
+    inputs: MethodInputs, versions: Mapping[str, Mapping[str, str]]
+) -> Iterator[tuple[str, MethodScores]]:
+    """Run methods for all query sets of the inputs at once, and store each one's scores as soon as they are there.
+
+    Args:
+        inputs: of the methods.
+        versions: by query set and method, the version of the scores to compute.
+
+    Yields:
+        Each method and what it computed.
+    """
+    wanted = dict.fromkeys(MethodName(method) for methods in versions.values() for method in methods)
+    for producer in dict.fromkeys(_PRODUCERS[method] for method in wanted):
+        for method, scores in producer(inputs).items():
+            if method in wanted:
+                _store(inputs, method, scores, versions)
+                yield method, scores
+
+
+def read_evaluated_scores(lake: Lake, checkpoint: str, query_set: str, versions: Mapping[str, str]) -> EvaluatedScores:
+    """Return the stored scores of all methods as matrices over the queries and examples that any of them scored.
+
+    Raises:
+        MismatchError: a method's scores are missing or out of date.
+    """
+    stored = stored_method_versions(lake, checkpoint, query_set)
+    for method, version in versions.items():
+        if stored.get(method) != version:
+            raise MismatchError(
+                f"the scores of {method} at {checkpoint!r} for the query set {query_set!r} are "
+                f"{'out of date' if method in stored else 'missing'}; materialize `method_scores` first"
+            )
+    rows = lake.read(
+        EVALUATED_SCORES, ["method", "query_id", "example_id", "score"], checkpoint=checkpoint, query_set=query_set
+    )
+    query_ids, example_ids = (sorted(rows[column].unique().to_list()) for column in ("query_id", "example_id"))
+    by_method = {}
+    for method in versions:
+        chosen = rows.filter(pl.col("method") == method)
+        matrix = np.zeros((len(query_ids), len(example_ids)), dtype=np.float32)
+        at = [
+            chosen[column].replace_strict({name: index for index, name in enumerate(names)}, return_dtype=pl.Int64)
+            for column, names in (("query_id", query_ids), ("example_id", example_ids))
+        ]
+        matrix[at[0].to_numpy(), at[1].to_numpy()] = chosen["score"].to_numpy()
+        by_method[method] = matrix
+    return EvaluatedScores(query_ids, example_ids, by_method, scores_version(versions))
+
+
+def _store(inputs: MethodInputs, method: str, scores: MethodScores, versions: Mapping[str, Mapping[str, str]]) -> None:
+    first, n_examples = 0, len(inputs.examples.ids)
+    for query_set, queries in inputs.query_sets.items():
+        rows = scores.scores[first : first + len(queries.ids)]
+        first += len(queries.ids)
+        if method not in versions[query_set]:
+            continue
+        partition = {"checkpoint": inputs.attributed.record.name, "query_set": query_set, "method": method}
+        constants = {**partition, "computed_from": versions[query_set][method]}
+        literals = {name: pl.lit(value) for name, value in constants.items()}
+        names = pl.Series(queries.ids, dtype=pl.String), pl.Series(inputs.examples.ids, dtype=pl.String)
+        pairs = pl.DataFrame(
+            {
+                "query_id": names[0].gather(np.repeat(np.arange(len(queries.ids)), n_examples)),
+                "example_id": names[1].gather(np.tile(np.arange(n_examples), len(queries.ids))),
+                "score": rows.ravel(),
+            }
+        )
+        costs = pl.DataFrame(
+            {
+                "bytes_per_example": [float(scores.bytes_per_example)],
+                "setup_seconds": [scores.setup_seconds],
+                "query_seconds": [scores.query_seconds * len(queries.ids) / len(inputs.queries.ids)],
+                "n_examples": [n_examples],
+                "n_queries": [len(queries.ids)],
+            },
+            schema_overrides={"setup_seconds": pl.Float64},
+        )
+        inputs.lake.replace(EVALUATED_SCORES, partition, pairs.with_columns(**literals).to_arrow())
+        # The costs come last: readers take them as the sign that the scores are there.
+        inputs.lake.replace(METHOD_COSTS, partition, costs.with_columns(**literals).to_arrow())

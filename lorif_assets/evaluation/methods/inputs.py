@@ -1,0 +1,106 @@
+"""What every method scores: the queries of a set and all training examples, as text and as tokens."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.config.settings import Settings
+from lorif_assets.data.passages import passage_text
+from lorif_assets.errors import MismatchError, SourceError
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+
+if TYPE_CHECKING:
+    from lorif_assets.data.tokenization import TokenizedExample
+
+
+@dataclass(frozen=True)
+class Scorable:
+    """Rows in a fixed order: their ids, tokens and readable text."""
+
+    tokenized: "Sequence[TokenizedExample]"
+    texts: Sequence[str]
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the rows."""
+        return [example.example_id for example in self.tokenized]
+
+
+@dataclass(frozen=True)
+class MethodInputs:
+    """A loaded checkpoint, the queries and the training examples; rows that its tokenizer cannot use are left out.
+
+    `queries` are those of all `query_sets` together, one set after the other: a method that passes over the training
+    data does so once for all of them.
+    """
+
+    settings: Settings
+    lake: Lake
+    models: Checkpoints
+    attributed: AttributedModel
+    query_sets: Mapping[str, Scorable]
+    examples: Scorable
+
+    @classmethod
+    def load(
+        cls,
+        settings: Settings,
+        lake: Lake,
+        models: Checkpoints,
+        attributed: AttributedModel,
+        query_sets: Iterable[str],
+    ) -> "MethodInputs":
+        """Read query sets and all training examples.
+
+        Raises:
+            MismatchError: a query set or the training examples are not in the lake.
+            SourceError: no query of a set, or no example, can be used with the checkpoint's tokenizer.
+        """
+        queries = {name: _scorable(lake, attributed, name) for name in query_sets}
+        return cls(settings, lake, models, attributed, queries, _scorable(lake, attributed, None))
+
+    @cached_property
+    def queries(self) -> Scorable:
+        """The queries of all sets, one set after the other; ids may repeat from set to set."""
+        sets = self.query_sets.values()
+        return Scorable(
+            [query for queries in sets for query in queries.tokenized],
+            [text for queries in sets for text in queries.texts],
+        )
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """Scores of every query and example, larger where the example speaks more for the query, and what they cost."""
+
+    scores: Float[NDArray[np.float32], "Q N"]
+    bytes_per_example: float
+    """Bytes that are kept per training example, so that a new query need not see the data again."""
+    setup_seconds: float | None
+    """Spent on the training examples, once; None where other assets spent it."""
+    query_seconds: float
+    """Spent on the queries, all of them together."""
+
+
+def _scorable(lake: Lake, attributed: AttributedModel, query_set: str | None) -> Scorable:
+    if query_set is None:
+        rows, id_column, what = lake.read(TRAINING_EXAMPLES).sort("shard", "row"), "example_id", "training example"
+    else:
+        rows, id_column = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row"), "query_id"
+        what = f"query of the set {query_set!r}"
+    if rows.is_empty():
+        raise MismatchError(f"there is no {what} in the lake; materialize it there first")
+    tokenized = attributed.tokenized(rows.to_arrow(), id_column)
+    if not tokenized.examples:
+        reasons = tokenized.rejected["reason"].to_pylist()
+        raise SourceError(f"no {what} can be used with this tokenizer; the first: {reasons[0]}")
+    texts = {row[id_column]: passage_text(row) for row in rows.iter_rows(named=True)}
+    return Scorable(tokenized.examples, [texts[example.example_id] for example in tokenized.examples])

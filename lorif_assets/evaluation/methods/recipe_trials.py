@@ -1,0 +1,174 @@
+"""Trying recipes on a sample of the training examples: what each would score, keep and cost, without storing factors."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lorif_assets.attribution.fit_bases import RANK_EXAMPLES, covariances, layer_ranks
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.errors import SettingsError
+from lorif_assets.evaluation.methods.layer_trials import LayerTrials
+from lorif_assets.mathematics.curvature.ekfac import KfacBases
+from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
+from lorif_assets.mathematics.gradients.collector import GradientCollector
+from lorif_assets.progress import Progress
+
+DENSE_DAMPING = 1.0
+"""Damping of the dense inverse that recipes are compared with, in multiples of the mean eigenvalue."""
+_LARGEST_GROUP = 1 << 31
+
+
+@dataclass(frozen=True)
+class TriedRecipe:
+    """A recipe's scores [Q, n] on the sample, the bytes that it keeps per example, and the seconds that it took."""
+
+    recipe: Recipe
+    scores: Float[Tensor, "Q n"]
+    bytes_per_example: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TriedProjection:
+    """Recipes that share layers and projections, and the scores [Q, n] of the dense inverse at these projections."""
+
+    tried: Sequence[TriedRecipe]
+    dense: Float[Tensor, "Q n"]
+
+
+def try_recipes(
+    attributed: AttributedModel,
+    recipes: Sequence[Recipe],
+    examples: Sequence[TokenizedExample],
+    queries: Sequence[TokenizedExample],
+    batch: BatchSettings,
+    progress: Progress,
+) -> TriedProjection:
+    """Score the sample under recipes that share layers, projection and whitening; advances by layer and recipe.
+
+    A recipe whose byte budget does not pay for one component of every layer is left out.
+
+    Dense gradients of as many layers as fit into 2 GiB are held at a time; each such group takes one pass.
+
+    Raises:
+        LorifError: as fitting K-FAC bases does.
+    """
+    shared = attributed.under(recipes[0])
+    shapes, device = shared.record.layer_shapes, shared.device
+    bases = _bases(shared, recipes, examples, batch)
+    ranks = []
+    affordable = []
+    for recipe in recipes:
+        try:
+            ranks.append(_ranks(shared, recipe, examples, bases, batch))
+        except SettingsError as error:
+            # Too few bytes for one component of every layer: no recipe to try, and no reason to stop.
+            progress.log.info(f"left out: {error}")
+        else:
+            affordable.append(recipe)
+    recipes = affordable
+    scores = [torch.zeros(len(queries), len(examples)) for _ in recipes]
+    dense, seconds = torch.zeros(len(queries), len(examples)), [0.0] * len(recipes)
+    for group in _groups(shapes, len(examples)):
+        gradients, asked = (_dense(shared, group, rows, batch) for rows in (examples, queries))
+        for layer in group:
+            wanted = [(recipe, by_layer[layer]) for recipe, by_layer in zip(recipes, ranks, strict=True)]
+            trials = LayerTrials(gradients.pop(layer).to(device), asked[layer].to(device), wanted, bases.get(layer))
+            dense += trials.dense_scores(DENSE_DAMPING).cpu()
+            for index, (recipe, rank) in enumerate(wanted):
+                started = time.monotonic()
+                scores[index] += trials.scores(recipe, rank).cpu()
+                seconds[index] += time.monotonic() - started
+                progress.advance(1)
+    kept = [
+        sum(factor_bytes(FactorCodec(recipe.factor_dtype), *shapes[layer], rank) for layer, rank in by_layer.items())
+        for recipe, by_layer in zip(recipes, ranks, strict=True)
+    ]
+    return TriedProjection(
+        [TriedRecipe(*one) for one in zip(recipes, scores, kept, seconds, strict=True)],
+        dense,
+    )
+
+
+def dense_inverse_scores(
+    attributed: AttributedModel,
+    examples: Sequence[TokenizedExample],
+    queries: Sequence[TokenizedExample],
+    damping: float,
+    batch: BatchSettings,
+    progress: Progress,
+) -> Float[Tensor, "Q n"]:
+    """Return the scores of the exact inverse at a recipe's layers and projections; advances by layer."""
+    total = torch.zeros(len(queries), len(examples))
+    for group in _groups(attributed.record.layer_shapes, len(examples)):
+        gradients, asked = (_dense(attributed, group, rows, batch) for rows in (examples, queries))
+        for layer in group:
+            trials = LayerTrials(
+                gradients.pop(layer).to(attributed.device), asked[layer].to(attributed.device), [], None
+            )
+            total += trials.dense_scores(damping).cpu()
+            progress.advance(1)
+    return total
+
+
+def _bases(
+    attributed: AttributedModel,
+    recipes: Sequence[Recipe],
+    examples: Sequence[TokenizedExample],
+    batch: BatchSettings,
+) -> Mapping[str, KfacBases]:
+    whitened = [recipe for recipe in recipes if recipe.curvature == "ekfac"]
+    if not whitened:
+        return {}
+    sample = examples[: whitened[0].kfac_examples]
+    with Progress(logging.getLogger(__name__), "K-FAC bases", len(sample), "examples") as progress:
+        found = covariances(attributed.under(whitened[0]), sample, batch, progress, seed=0)
+    return {layer: held.bases(whitened[0].whitening_damping) for layer, held in found.items()}
+
+
+def _ranks(
+    attributed: AttributedModel,
+    recipe: Recipe,
+    examples: Sequence[TokenizedExample],
+    bases: Mapping[str, KfacBases],
+    batch: BatchSettings,
+) -> Mapping[str, int]:
+    if recipe.curvature == "svd":
+        return {layer: min(recipe.rank, *shape) for layer, shape in attributed.record.layer_shapes.items()}
+    ranks = layer_ranks(attributed.under(recipe), examples[:RANK_EXAMPLES], bases, batch)
+    return {layer: found.rank for layer, found in ranks.items()}
+
+
+def _groups(shapes: Mapping[str, tuple[int, int]], n: int) -> Iterator[list[str]]:
+    """Yield layers whose dense gradients fit into the budget together."""
+    group: list[str] = []
+    size = 0
+    for layer, (d1, d2) in shapes.items():
+        needed = 4 * n * d1 * d2
+        if group and size + needed > _LARGEST_GROUP:
+            yield group
+            group, size = [], 0
+        group.append(layer)
+        size += needed
+    yield group
+
+
+def _dense(
+    attributed: AttributedModel, layers: Sequence[str], examples: Sequence[TokenizedExample], batch: BatchSettings
+) -> dict[str, Float[Tensor, "n d1 d2"]]:
+    shapes = attributed.record.layer_shapes
+    gradients = {layer: torch.empty(len(examples), *shapes[layer]) for layer in layers}
+    chosen = [projection for projection in attributed.projections if projection.layer.name in gradients]
+    with GradientCollector(attributed.model, chosen) as collector:
+        for positions in attributed.batches(examples, batch.tokens):
+            for layer, found in collector.collect(attributed.batch(examples, positions)).gradients.items():
+                gradients[layer][positions] = found.cpu()
+    return gradients

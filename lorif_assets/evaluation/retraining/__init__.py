@@ -1,0 +1,1 @@
+"""Models retrained on subsets of the training data, and what they lose."""

@@ -1,0 +1,120 @@
+"""Ground truth of the linear datamodeling score: which examples each subset has, and the losses after retraining on it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.errors import MismatchError
+from lorif_assets.lake.evaluation_tables import SUBSET_LOSSES, SUBSETS
+from lorif_assets.lake.lake import Lake
+
+if TYPE_CHECKING:
+    from lorif_assets.mathematics.evaluation.datamodeling import Reliability
+
+_FEWEST_SUBSETS = 3
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Subsets that models were retrained on, and each query's loss under them, averaged over the seeds there are."""
+
+    subsets: Sequence[str]
+    members: Bool[NDArray[np.bool_], "M N"]
+    losses: Float[NDArray[np.float64], "Q M"]
+    reliability: "Reliability | None"
+    """How far seeds agree, over the subsets of which several were trained; None where there are too few."""
+    n_models: int
+    version: str
+
+
+def ground_truth_version(lake: Lake, query_set: str, wanted: Mapping[str, Mapping[int, str]]) -> str:
+    """Return the hash of what the ground truth of a query set is made of now."""
+    return content_hash(
+        _current(lake, query_set, wanted).select("subset", "seed").unique().sort("subset", "seed").rows()
+    )
+
+
+def read_ground_truth(
+    lake: Lake,
+    query_set: str,
+    wanted: Mapping[str, Mapping[int, str]],
+    query_ids: Sequence[str],
+    example_ids: Sequence[str],
+) -> GroundTruth:
+    """Read the losses that are up to date; more subsets or seeds may follow later.
+
+    Args:
+        lake: the tables.
+        query_set: whose losses.
+        wanted: by subset and seed, the version that losses of the query set should have.
+        query_ids: the queries, in the order of the result.
+        example_ids: the training examples, in the order of the result.
+
+    Raises:
+        MismatchError: fewer than three subsets are there, or a query has no losses.
+    """
+    losses = _current(lake, query_set, wanted)
+    subsets = sorted(losses["subset"].unique().to_list())
+    if len(subsets) < _FEWEST_SUBSETS:
+        raise MismatchError(
+            f"the query set {query_set!r} has up-to-date losses of {len(subsets)} retrained subsets, of {len(wanted)} "
+            f"that the settings ask for; {_FEWEST_SUBSETS} are needed at least. Materialize `subset_losses` first"
+        )
+    unknown = sorted(set(query_ids) - set(losses["query_id"].to_list()))
+    if unknown:
+        raise MismatchError(
+            f"the query {unknown[0]!r} of {query_set!r} was scored, but has no losses after retraining; materialize "
+            "`subset_losses` again"
+        )
+    by_seed = [
+        _matrix(group, query_ids, subsets)
+        for _, group in sorted(losses.group_by("seed"), key=lambda item: str(item[0]))
+    ]
+    held = lake.read(SUBSETS, ["subset", "example_ids"], subset=subsets)
+    members = {subset: set(names) for subset, names in held.iter_rows()}
+    return GroundTruth(
+        subsets,
+        np.array([[name in members[subset] for name in example_ids] for subset in subsets]),
+        np.nanmean(np.stack(by_seed), axis=0),
+        _reliability(by_seed),
+        losses.select("subset", "seed").unique().height,
+        ground_truth_version(lake, query_set, wanted),
+    )
+
+
+def _current(lake: Lake, query_set: str, wanted: Mapping[str, Mapping[int, str]]) -> pl.DataFrame:
+    columns = ["subset", "seed", "query_id", "loss", "computed_from"]
+    versions = pl.DataFrame(
+        [(subset, str(seed), version) for subset, seeds in wanted.items() for seed, version in seeds.items()],
+        schema={"subset": pl.String, "seed": pl.String, "computed_from": pl.String},
+        orient="row",
+    )
+    rows = lake.read(SUBSET_LOSSES, columns, query_set=query_set)
+    return rows.join(versions, on=["subset", "seed", "computed_from"], how="semi")
+
+
+def _matrix(
+    losses: pl.DataFrame, query_ids: Sequence[str], subsets: Sequence[str]
+) -> Float[NDArray[np.float64], "Q M"]:
+    """Return one seed's losses, NaN where a subset was not trained with it."""
+    matrix = np.full((len(query_ids), len(subsets)), np.nan)
+    queries, places = ({name: at for at, name in enumerate(names)} for names in (query_ids, subsets))
+    for subset, query_id, loss in losses.select("subset", "query_id", "loss").iter_rows():
+        if query_id in queries:
+            matrix[queries[query_id], places[subset]] = loss
+    return matrix
+
+
+def _reliability(by_seed: Sequence[Float[NDArray[np.float64], "Q M"]]) -> "Reliability | None":
+    from lorif_assets.mathematics.evaluation.datamodeling import reliability
+
+    complete = ~np.isnan(np.stack(by_seed)).any(axis=(0, 1))
+    if complete.sum() < _FEWEST_SUBSETS:
+        return None
+    return reliability([matrix[:, complete] for matrix in by_seed])

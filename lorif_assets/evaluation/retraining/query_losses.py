@@ -1,0 +1,79 @@
+"""The losses of query sets under a model, without gradients."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lorif_assets.attribution.model import tokenized_for
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.errors import MismatchError
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints, check_vocabulary
+from lorif_assets.models.devices import DeviceGroup
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Float
+    from transformers import PreTrainedModel
+
+    from lorif_assets.data.tokenization import TokenizedExample
+
+
+def query_set_losses(
+    lake: Lake,
+    query_sets: Sequence[str],
+    models: Checkpoints,
+    checkpoint: CheckpointFiles,
+    recipe: Recipe,
+    batch_tokens: int,
+    devices: DeviceGroup,
+) -> pl.DataFrame:
+    """Return each query's loss (query_set, query_id, loss summed over target tokens in nats, n_target_tokens).
+
+    Queries that the tokenizer cannot use are left out, as they are from the scores.
+
+    Raises:
+        MismatchError: a query set is not in the lake.
+        CheckpointError: the checkpoint cannot be loaded.
+    """
+    model, tokenizer = models.load_model(checkpoint, recipe.model_dtype, devices), models.load_tokenizer(checkpoint)
+    check_vocabulary(checkpoint, model, tokenizer)
+    frames = []
+    for query_set in query_sets:
+        rows = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
+        if rows.is_empty():
+            raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
+        queries = tokenized_for(model, tokenizer, recipe, rows.to_arrow(), "query_id").examples
+        frames.append(
+            pl.DataFrame(
+                {
+                    "query_set": [query_set] * len(queries),
+                    "query_id": [query.example_id for query in queries],
+                    "loss": example_losses(model, queries, batch_tokens, devices.first).numpy(),
+                    "n_target_tokens": [query.n_targets for query in queries],
+                },
+                schema_overrides={"n_target_tokens": pl.Int32},
+            )
+        )
+    return pl.concat(frames)
+
+
+def example_losses(
+    model: "PreTrainedModel", examples: "Sequence[TokenizedExample]", batch_tokens: int, device: "torch.device"
+) -> "Float[torch.Tensor, ' n']":
+    """Return the losses [n] of tokenized examples, summed over their target tokens, in nats."""
+    import torch
+
+    from lorif_assets.mathematics.gradients.batching import pad_right, token_budget_batches
+    from lorif_assets.mathematics.gradients.collector import token_summed_losses
+
+    losses = torch.empty(len(examples))
+    with torch.inference_mode():
+        for positions in token_budget_batches([len(e.input_ids) for e in examples], batch_tokens):
+            batch = pad_right([examples[i].input_ids for i in positions], [examples[i].labels for i in positions])
+            batch = batch.to(device)
+            output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False)
+            losses[positions] = token_summed_losses(output.logits, batch.labels).float().cpu()
+    return losses

@@ -1,0 +1,123 @@
+"""Retraining the model on chosen examples, with the training recipe that the settings name."""
+
+import json
+import pkgutil
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.errors import CheckpointError, LorifError, RetrainingError, SettingsError
+from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints
+
+_FINISHED = "retraining.json"
+_LOG_LINES = 20
+
+
+def training_recipe(evaluation: EvaluationSettings) -> str:
+    """Return what tells one training recipe from another.
+
+    Raises:
+        SettingsError: the settings name none.
+    """
+    if not (evaluation.trainer or evaluation.command):
+        raise SettingsError(
+            "retraining needs a training recipe: name `evaluation.trainer` (a Python callable) or `evaluation.command`, "
+            "or load somebody else's ground truth with `evaluation.ground_truth`"
+        )
+    return f"{evaluation.trainer or ' '.join(evaluation.command)} version {evaluation.trainer_version}"
+
+
+@dataclass(frozen=True)
+class RetrainedModel:
+    """A retrained checkpoint, and the seconds that training it took."""
+
+    checkpoint: CheckpointFiles
+    seconds: float
+
+
+def retrained_model(
+    evaluation: EvaluationSettings, examples: pa.Table, seed: int, folder: Path, version: str
+) -> RetrainedModel:
+    """Return the model of a version that lies in a folder, retrained now if it is not there yet.
+
+    Raises:
+        SettingsError, RetrainingError: as `retrain` does.
+    """
+    marker = folder / _FINISHED
+    if marker.is_file() and (kept := json.loads(marker.read_text()))["version"] == version:
+        (checkpoint,) = Checkpoints(path=kept["path"], trust_remote_code=False).find()
+        return RetrainedModel(checkpoint, kept["seconds"])
+    started = time.monotonic()
+    checkpoint = retrain(evaluation, examples, seed, folder)
+    seconds = time.monotonic() - started
+    # Written last: it says that the model is whole, also to the run that follows one that was killed.
+    marker.write_text(json.dumps({"version": version, "path": str(checkpoint.path), "seconds": seconds}))
+    return RetrainedModel(checkpoint, seconds)
+
+
+def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folder: Path) -> CheckpointFiles:
+    """Train a model on these examples, and return its last checkpoint, below the folder.
+
+    The recipe is given a Parquet file of the examples, with the columns of `training_examples`. What an earlier,
+    interrupted attempt left in the folder is removed first.
+
+    Raises:
+        SettingsError: the settings name no recipe, or one that cannot be imported or started.
+        RetrainingError: the recipe failed, or left no complete checkpoint.
+    """
+    recipe = training_recipe(evaluation)
+    shutil.rmtree(folder, ignore_errors=True)
+    output = folder / "model"
+    output.mkdir(parents=True)
+    file = folder / "examples.parquet"
+    pq.write_table(examples, file)
+    if evaluation.trainer:
+        _call(evaluation.trainer, file, seed, output)
+    else:
+        _execute(evaluation.command, file, seed, output, folder / "training.log")
+    try:
+        written = Checkpoints(path=str(output), trust_remote_code=False).find()
+    except CheckpointError as error:
+        raise RetrainingError(f"the training recipe {recipe!r} left no checkpoint: {error}") from error
+    found = [checkpoint for checkpoint in written if checkpoint.is_complete()]
+    if not found:
+        raise RetrainingError(
+            f"the training recipe {recipe!r} left no complete checkpoint in {output}: expected config.json, "
+            "*.safetensors and a tokenizer there, or in a directory of it"
+        )
+    return found[-1]
+
+
+def _call(trainer: str, file: Path, seed: int, output: Path) -> None:
+    try:
+        function = pkgutil.resolve_name(trainer)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(
+            f"`evaluation.trainer` names {trainer!r}, which cannot be imported ({error}); expected 'package.module:function'"
+        ) from error
+    try:
+        function(file, seed, output)
+    except LorifError:
+        raise
+    except Exception as error:
+        raise RetrainingError(f"the trainer {trainer!r} failed with {type(error).__name__}: {error}") from error
+
+
+def _execute(command: tuple[str, ...], file: Path, seed: int, output: Path, log: Path) -> None:
+    words = [word.format(examples=file, seed=seed, output=output) for word in command]
+    with log.open("w") as stream:
+        try:
+            done = subprocess.run(words, stdout=stream, stderr=subprocess.STDOUT, check=False)  # noqa: S603
+        except OSError as error:
+            raise SettingsError(f"`evaluation.command` cannot be started: {error}") from error
+    if done.returncode:
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+        raise RetrainingError(
+            f"the training command {' '.join(words)!r} ended with {done.returncode}; its last lines ({log}):\n{last}"
+        )

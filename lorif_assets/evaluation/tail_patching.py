@@ -1,0 +1,61 @@
+"""Tail-patch on a checkpoint: a step on each retrieved example, and what it does to the queries it was retrieved for."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from lorif_assets.evaluation.methods.inputs import MethodInputs
+from lorif_assets.evaluation.retraining.query_losses import example_losses
+from lorif_assets.mathematics.evaluation.tail_patch import patched
+from lorif_assets.mathematics.gradients.batching import pad_right
+from lorif_assets.mathematics.gradients.collector import TokenBatch, token_summed_losses
+from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL
+from lorif_assets.progress import Progress
+
+
+def tail_patch_changes(
+    inputs: MethodInputs, retrieved: Mapping[str, Sequence[Sequence[str]]]
+) -> Mapping[str, Float[NDArray[np.float64], " Q"]]:
+    """Return by method and query the mean change of the completion's log-probability per token, in nats.
+
+    Args:
+        inputs: the checkpoint, the queries and the examples.
+        retrieved: by method, for each query the ids of its first proponents.
+    """
+    attributed, settings = inputs.attributed, inputs.settings
+    model, device = attributed.model, attributed.device
+    examples = {example.example_id: example for example in inputs.examples.tokenized}
+    queries = inputs.queries.tokenized
+    before = example_losses(model, queries, settings.batch.tokens, device)
+    asked: dict[str, set[int]] = defaultdict(set)
+    for per_query in retrieved.values():
+        for query, names in enumerate(per_query):
+            for name in names:
+                asked[name].add(query)
+    changes: dict[tuple[str, int], float] = {}
+    with Progress(logging.getLogger(__name__), "tail-patch", len(asked), "examples") as progress:
+        for name, positions in asked.items():
+            chosen = sorted(positions)
+            batch = pad_right([examples[name].input_ids], [examples[name].labels]).to(device)
+
+            with patched(model, partial(_mean_loss, model, batch), settings.evaluation.tail_patch_learning_rate):
+                after = example_losses(model, [queries[q] for q in chosen], settings.batch.tokens, device)
+            for query, value in zip(chosen, after, strict=True):
+                changes[name, query] = float(before[query] - value) / queries[query].n_targets
+            progress.advance(1)
+    return {
+        method: np.array([np.mean([changes[name, q] for name in names]) for q, names in enumerate(per_query)])
+        for method, per_query in retrieved.items()
+    }
+
+
+def _mean_loss(model: torch.nn.Module, example: TokenBatch) -> torch.Tensor:
+    """Return the mean loss per target token of one example."""
+    logits = model(input_ids=example.input_ids, use_cache=False).logits
+    return token_summed_losses(logits, example.labels).sum() / (example.labels[:, 1:] != IGNORED_LABEL).sum()

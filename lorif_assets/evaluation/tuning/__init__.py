@@ -1,0 +1,1 @@
+"""Recipes tried on a sample: what quality costs in bytes."""

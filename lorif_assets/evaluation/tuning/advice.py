@@ -1,0 +1,195 @@
+"""`lorif tune`: which recipe gives the best scores for a budget of bytes, tried on a sample of the user's own data."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.errors import MismatchError, SettingsError
+from lorif_assets.evaluation.methods.inputs import MethodInputs
+from lorif_assets.evaluation.methods.recipe_trials import TriedRecipe, try_recipes
+from lorif_assets.evaluation.retraining.external_truth import subset_truth
+from lorif_assets.evaluation.retraining.ground_truth import read_ground_truth
+from lorif_assets.evaluation.tail_patching import tail_patch_changes
+from lorif_assets.evaluation.tuning.candidates import candidates, patterns_with_head
+from lorif_assets.lake.evaluation_tables import RECIPE_TRIALS
+from lorif_assets.mathematics.evaluation.datamodeling import linear_datamodeling_scores
+from lorif_assets.mathematics.evaluation.intervals import Comparison, Estimate, compared_over_queries
+from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
+from lorif_assets.progress import Progress
+
+LDS, TAIL_PATCH = "lds", "tail_patch"
+_DRAWS = 300
+_FEWEST_SUBSETS = 3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe that was tried: its figures on every query, and how far it agrees with the dense inverse."""
+
+    tried: TriedRecipe
+    agreement: Float[NDArray[np.floating], " Q"]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """All trials, their quality by query, what that quality is, and the best within the budget beside the current one.
+
+    `quality` compares the trials by their positions; its reference is the best one.
+    """
+
+    trials: Sequence[Trial]
+    measure: str
+    quality: Comparison
+    best: int
+    n_examples: int
+    complete: bool
+    """Whether every candidate was tried before the time ran out."""
+
+    def gain(self) -> tuple[float, float, float]:
+        """Return how much better than the current recipe the best one is, with its 95 % interval."""
+        if self.best == 0:
+            return 0.0, 0.0, 0.0
+        found = self.quality.differences["0"]
+        return found.value, found.low, found.high
+
+
+def advise(inputs: MethodInputs, budget: int, minutes: float, most_examples: int) -> Advice:
+    """Try recipes until the time is up, and rank them.
+
+    By LDS where models were retrained on subsets of the data; otherwise by tail-patch on what each recipe retrieves from the
+    sample, which asks the checkpoint itself.
+
+    Args:
+        inputs: the checkpoint, queries and examples.
+        budget: bytes per example that the recipe may keep.
+        minutes: after which no further group of recipes is begun.
+        most_examples: size of the sample.
+
+    Raises:
+        MismatchError: no recipe fits the budget.
+    """
+    started = time.monotonic()
+    step = max(1, -(-len(inputs.examples.tokenized) // most_examples))
+    positions = range(0, len(inputs.examples.tokenized), step)
+    sample = [inputs.examples.tokenized[at] for at in positions]
+    trials: list[Trial] = []
+    with_head = patterns_with_head(inputs.attributed.record.layer_shapes, inputs.attributed.head)
+    groups = list(candidates(inputs.settings.recipe, budget, with_head))
+    done = 0
+    for recipes in groups:
+        if done and time.monotonic() - started > 60 * minutes:
+            break
+        label = f"recipes at f = {recipes[0].projection_factor}"
+        total = len(recipes) * len(inputs.attributed.under(recipes[0]).record.layer_shapes)
+        with Progress(logging.getLogger(__name__), label, total, "layers") as progress:
+            found = try_recipes(
+                inputs.attributed, recipes, sample, inputs.queries.tokenized, inputs.settings.batch, progress
+            )
+        dense = found.dense.numpy()
+        trials += [Trial(one, rank_correlations(one.scores.numpy(), dense)) for one in found.tried]
+        done += 1
+    allowed = [at for at, trial in enumerate(trials) if trial.tried.bytes_per_example <= budget]
+    if not allowed:
+        raise MismatchError(
+            f"none of {len(trials)} recipes keeps {budget} bytes per example or less; the smallest keeps "
+            f"{min(trial.tried.bytes_per_example for trial in trials)}. Raise --bytes"
+        )
+    measure, compare = _measure(inputs, trials, [example.example_id for example in sample])
+    means = {int(name): found.value for name, found in compare("0").mean.items()}
+    best = max(allowed, key=lambda at: means[at])
+    return Advice(trials, measure, compare(str(best)), best, len(sample), done == len(groups))
+
+
+def pareto(trials: Sequence[Trial], quality: Mapping[str, Estimate]) -> list[int]:
+    """Return the trials that no other one beats in both bytes and quality, the smallest first."""
+    order = sorted(range(len(trials)), key=lambda at: (trials[at].tried.bytes_per_example, -quality[str(at)].value))
+    front: list[int] = []
+    for at in order:
+        if not front or quality[str(at)].value > quality[str(front[-1])].value:
+            front.append(at)
+    return front
+
+
+def store_trials(inputs: MethodInputs, advice: Advice) -> None:
+    """Store what was tried in the table of recipe trials, for each query set."""
+    checkpoint, first = inputs.attributed.record.name, 0
+    for query_set, queries in inputs.query_sets.items():
+        rows = slice(first, first + len(queries.ids))
+        first += len(queries.ids)
+        of_set = {name: values[rows] for name, values in advice.quality.per_query.items()}
+        found = compared_over_queries(of_set, advice.quality.reference, _DRAWS).mean
+        table = [
+            {
+                "checkpoint": checkpoint,
+                "query_set": query_set,
+                "recipe": trial.tried.recipe.model_dump_json(),
+                "curvature": trial.tried.recipe.curvature,
+                "projection_factor": trial.tried.recipe.projection_factor,
+                "rank": trial.tried.recipe.uniform_rank,
+                "r": trial.tried.recipe.r if trial.tried.recipe.curvature == "svd" else None,
+                "damping": trial.tried.recipe.applied_damping,
+                "curvature_form": trial.tried.recipe.curvature_form,
+                "factor_dtype": trial.tried.recipe.factor_dtype,
+                "bytes_per_example": trial.tried.bytes_per_example,
+                "n_examples": advice.n_examples,
+                **_figures(advice.measure, found[str(at)]),
+                "agreement": float(trial.agreement[rows].mean()),
+                "seconds": trial.tried.seconds,
+                "computed_from": content_hash([inputs.attributed.record.weights_hash, query_set, advice.n_examples]),
+            }
+            for at, trial in enumerate(advice.trials)
+        ]
+        inputs.lake.replace(
+            RECIPE_TRIALS,
+            {"checkpoint": checkpoint, "query_set": query_set},
+            pa.Table.from_pylist(table, schema=RECIPE_TRIALS.columns),
+        )
+
+
+def _figures(measure: str, found: Estimate) -> dict[str, float | None]:
+    if measure == LDS:
+        return {"lds": found.value, "lds_low": found.low, "lds_high": found.high, "tail_patch": None}
+    return {"lds": None, "lds_low": None, "lds_high": None, "tail_patch": found.value}
+
+
+def _measure(
+    inputs: MethodInputs, trials: Sequence[Trial], example_ids: Sequence[str]
+) -> tuple[str, Callable[[str], Comparison]]:
+    """Return what the trials are judged by, and their comparison with a reference."""
+    scores = {str(at): trial.tried.scores.numpy() for at, trial in enumerate(trials)}
+    truth = _pooled_truth(inputs, example_ids)
+    if truth:
+        members, losses = truth
+        return LDS, lambda reference: linear_datamodeling_scores(scores, members, losses, reference, _DRAWS)
+    k = inputs.settings.evaluation.tail_patch_k
+    first = {name: np.argsort(-matrix, axis=1, kind="stable")[:, :k] for name, matrix in scores.items()}
+    retrieved = {name: [[example_ids[at] for at in row] for row in rows] for name, rows in first.items()}
+    changes = tail_patch_changes(inputs, retrieved)
+    return TAIL_PATCH, lambda reference: compared_over_queries(changes, reference, _DRAWS)
+
+
+def _pooled_truth(
+    inputs: MethodInputs, example_ids: Sequence[str]
+) -> tuple[Bool[NDArray[np.bool_], "M N"], Float[NDArray[np.float64], "Q M"]] | None:
+    """Return members and losses of the subsets that every query set has losses of; None where there are too few."""
+    source = subset_truth(inputs.settings, inputs.lake)
+    try:
+        truths = [
+            read_ground_truth(inputs.lake, query_set, source.wanted(query_set), queries.ids, example_ids)
+            for query_set, queries in inputs.query_sets.items()
+        ]
+    except (MismatchError, SettingsError):
+        return None
+    common = sorted(set.intersection(*(set(truth.subsets) for truth in truths)))
+    if len(common) < _FEWEST_SUBSETS:
+        return None
+    places = [[list(truth.subsets).index(name) for name in common] for truth in truths]
+    losses = [truth.losses[:, place] for truth, place in zip(truths, places, strict=True)]
+    return truths[0].members[places[0]], np.concatenate(losses)

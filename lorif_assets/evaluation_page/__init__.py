@@ -1,1 +1,0 @@
-"""The evaluation page: how faithful the scores are, its content, its pictures and its page."""

@@ -1,1 +1,0 @@
-"""The evaluation around its mathematics: settings, figures in the lake, what is out of date, `lorif evaluate`."""

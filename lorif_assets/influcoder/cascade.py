@@ -1,0 +1,249 @@
+"""The cascade: an encoder proposes examples for each query, and LoRIF reads and scores those alone.
+
+A monitor scores a few random stretches of the data exactly: where the encoder does not agree there, its proposals are
+not to be trusted, and all examples are scored.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.score_queries import (
+    PreconditionedQueries,
+    QueryScores,
+    extreme_pairs,
+    listed_positions,
+    preconditioned_queries,
+    query_summaries,
+)
+from lorif_assets.attribution.stored_curvature import StoredPreconditioners
+from lorif_assets.attribution.stored_factors import StoredFactors
+from lorif_assets.config.influcoder import InflucoderSettings
+from lorif_assets.config.settings import BatchSettings, Settings
+from lorif_assets.influcoder.extra import require_influcoder
+from lorif_assets.influcoder.proposals import proposals
+from lorif_assets.influcoder.sampling import Role
+from lorif_assets.influcoder.stored import StoredEncoder, stored_encoder
+from lorif_assets.influcoder.text_views import anchor_text
+from lorif_assets.lake.factor_row_groups import row_group_starts, scan_bytes
+from lorif_assets.lake.lake import Lake
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorif_assets.data.tokenization import TokenizedExample
+
+MONITORED_ROWS = 256
+"""Examples, at least, that the monitor scores, in whole row groups; fewer where there are fewer."""
+
+
+@dataclass(frozen=True)
+class CascadeFigures:
+    """What a cascade did and cost. `agreement`: mean over queries of the Spearman correlation on the monitored examples."""
+
+    agreement: float
+    monitored: int
+    rows_scored: int
+    bytes_read: int
+    bytes_full_scan: int
+    seconds_recall: float
+    seconds_scoring: float
+    search: dict[str, Any]
+    """How the encoder's proposals were searched for."""
+
+
+def monitored_positions(lake: Lake, stored: StoredFactors, seed: int) -> list[int]:
+    """Return the positions of random whole row groups that together have `MONITORED_ROWS` examples."""
+    groups, first = [], 0
+    for file in stored.files:
+        starts = row_group_starts(lake, file)
+        groups += [range(first + start, first + end) for start, end in pairwise(starts)]
+        first += file.rows
+    chosen: list[int] = []
+    for index in np.random.default_rng(seed).permutation(len(groups)):
+        if len(chosen) >= MONITORED_ROWS:
+            break
+        chosen += groups[index]
+    return sorted(chosen)
+
+
+def exact_scores(
+    lake: Lake,
+    stored: StoredFactors,
+    ready: PreconditionedQueries,
+    positions: Sequence[int],
+    device: "torch.device",
+) -> "tuple[torch.Tensor, int]":
+    """Return the LoRIF scores [Q, n] of single examples at rising positions, and the bytes that were read."""
+    import torch
+
+    from lorif_assets.mathematics.scores.scoring import block_scores
+
+    selection = stored.rows(lake, list(ready.by_layer), positions, device)
+    return torch.cat(
+        [block_scores(ready.by_layer, block).cpu() for block in selection.blocks], dim=1
+    ), selection.bytes_read
+
+
+def score_proposals(
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    embedded_queries: "torch.Tensor",
+    encoder: StoredEncoder,
+    stored: StoredFactors,
+    preconditioners: StoredPreconditioners,
+    lake: Lake,
+    batch: BatchSettings,
+    influcoder: InflucoderSettings,
+) -> tuple[QueryScores | None, CascadeFigures]:
+    """Score what the encoder proposes, or nothing where it disagrees with exact scores.
+
+    Summaries are those of the scored examples.
+
+    Returns:
+        The scores, or None where the agreement is below `recipe.recall_agreement`; and what was done.
+    """
+    import torch
+
+    from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
+    from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
+
+    recipe, layers = attributed.recipe, list(attributed.record.layer_shapes)
+    started = time.monotonic()
+    monitored = monitored_positions(lake, stored, recipe.seed)
+    proposed = proposals(lake, stored, encoder, embedded_queries, recipe.candidates, monitored, influcoder)
+    positions = proposed.positions
+    seconds_recall = time.monotonic() - started
+    started = time.monotonic()
+    ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch)
+    truth, bytes_monitored = exact_scores(lake, stored, ready, monitored, attributed.device)
+    agreement = float(rank_correlations(proposed.asked.double().numpy(), truth.double().numpy()).mean())
+    figures = CascadeFigures(
+        agreement=agreement,
+        monitored=len(monitored),
+        rows_scored=0,
+        bytes_read=bytes_monitored,
+        bytes_full_scan=scan_bytes(lake, stored.files, layers),
+        seconds_recall=seconds_recall,
+        seconds_scoring=time.monotonic() - started,
+        search=proposed.metadata,
+    )
+    if agreement < recipe.recall_agreement:
+        return None, figures
+    scores, bytes_read = exact_scores(lake, stored, ready, positions, attributed.device)
+    # The recipe lets no recall be combined with "all".
+    top_k = len(positions) if recipe.top_k == "all" else recipe.top_k
+    extremes = ScoreExtremes.empty(len(queries), max(top_k, 100)).update(scores, 0)
+    at = torch.tensor(positions)
+    extremes = replace(
+        extremes,
+        highest_positions=at[extremes.highest_positions],
+        lowest_positions=at[extremes.lowest_positions],
+    )
+    moments = ScoreMoments.empty(len(queries)).update(scores)
+    k = min(top_k, len(positions))
+    table = extreme_pairs(
+        [query.example_id for query in queries],
+        extremes,
+        k,
+        stored.example_ids(lake, listed_positions(extremes, k)),
+    )
+    scored = QueryScores(
+        table,
+        query_summaries(queries, ready.losses, extremes, moments),
+        "the examples that the encoder proposed",
+        len(positions),
+        None,
+        ready.relative_error,
+    )
+    return scored, replace(
+        figures,
+        rows_scored=len(positions),
+        bytes_read=bytes_monitored + bytes_read,
+        seconds_scoring=time.monotonic() - started,
+    )
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """The outcome of a cascade: the scores, or none where all examples have to be scored; and what to report."""
+
+    scores: QueryScores | None
+    encoder_hash: str
+    figures: CascadeFigures
+
+    @property
+    def rows_scored(self) -> int:
+        """Examples that LoRIF scored."""
+        return self.figures.rows_scored
+
+    @property
+    def rate(self) -> float:
+        """Scored examples per second."""
+        return self.rows_scored / max(self.figures.seconds_scoring, 1e-9)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What to show of it."""
+        fell_back = self.scores is None
+        return {
+            "recall": (
+                f"the encoder disagrees with exact scores (Spearman {self.figures.agreement:.3f} on "
+                f"{self.figures.monitored} random examples): all examples were scored"
+                if fell_back
+                else "the encoder's proposals were scored"
+            ),
+            "recall_fell_back": fell_back,
+            **{f"recall_{name}": value for name, value in asdict(self.figures).items() if name != "search"},
+            **{f"recall_{name}": value for name, value in self.figures.search.items()},
+        }
+
+
+def recalled_scores(
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    rows: pl.DataFrame,
+    stored: StoredFactors,
+    preconditioners: StoredPreconditioners,
+    lake: Lake,
+    settings: Settings,
+) -> Recalled:
+    """Let the checkpoint's encoder propose examples for queries, and score them.
+
+    Args:
+        attributed: the model.
+        queries: tokenized.
+        rows: of `query_examples`, with at least these queries.
+        stored: factors.
+        preconditioners: of all layers.
+        lake: where everything is.
+        settings: of the project.
+
+    Raises:
+        MismatchError: encoder or embeddings are missing or outdated.
+        SettingsError: Influcoder's libraries are not installed.
+    """
+    require_influcoder()
+    encoder = stored_encoder(lake, attributed.record, settings.influcoder, settings.recipe)
+    model = encoder.load(lake, settings.influcoder, attributed.device)
+    contents = {row["query_id"]: row for row in rows.iter_rows(named=True)}
+    texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in queries]
+    embedded = model.embed(texts, Role.ANCHOR)
+    scores, figures = score_proposals(
+        attributed,
+        queries,
+        embedded,
+        encoder,
+        stored,
+        preconditioners,
+        lake,
+        settings.batch,
+        settings.influcoder,
+    )
+    return Recalled(scores, encoder.encoder_hash, figures)

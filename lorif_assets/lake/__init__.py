@@ -1,0 +1,1 @@
+"""Delta tables and tensor files: schemas, reading, atomic writing, snapshots."""

@@ -1,0 +1,1 @@
+"""The mathematics: tensors and arrays in, tensors and arrays out."""

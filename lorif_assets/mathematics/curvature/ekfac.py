@@ -1,0 +1,169 @@
+"""Kronecker-factored bases of a layer's gradients, and the whitening of gradients in them (method: a second curvature).
+
+From the tokens of a sample of examples, x~ = x P_in [d1] and y~ = dy P_out [d2]:
+
+    A = mean of x~ x~^T = Q_A diag(a) Q_A^T,   B = mean of y~ y~^T = Q_B diag(b) Q_B^T
+    rotated gradient   R = Q_A^T G Q_B
+    whitened gradient  R * s,   s = (a + m mean a)^-1/2 outer (b + m mean b)^-1/2
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lorif_assets.mathematics.matrix_products import product
+
+
+@dataclass(frozen=True)
+class KfacCovariances:
+    """Sums over tokens of x~ x~^T [d1, d1] and y~ y~^T [d2, d2], and the number of tokens. Disjoint data add."""
+
+    inputs: Float[Tensor, "d1 d1"]
+    outputs: Float[Tensor, "d2 d2"]
+    tokens: int
+
+    @classmethod
+    def empty(cls, d1: int, d2: int, device: torch.device) -> "KfacCovariances":
+        """Return the covariances of no data."""
+        return cls(torch.zeros(d1, d1, device=device), torch.zeros(d2, d2, device=device), 0)
+
+    def add(self, x: Float[Tensor, "n d1"], dy: Float[Tensor, "n d2"]) -> "KfacCovariances":
+        """Return the covariances with n more tokens, padding left out."""
+        inputs, outputs = self.inputs + product(x.mT, x), self.outputs + product(dy.mT, dy)
+        return KfacCovariances(inputs, outputs, self.tokens + x.shape[0])
+
+    def merge(self, other: "KfacCovariances") -> "KfacCovariances":
+        """Return the covariances of two disjoint sets of data."""
+        return KfacCovariances(self.inputs + other.inputs, self.outputs + other.outputs, self.tokens + other.tokens)
+
+    def bases(self, damping: float) -> "KfacBases":
+        """Return the eigenbases of the mean covariances, computed in FP64.
+
+        Raises:
+            ValueError: a covariance is not finite.
+        """
+        a, q_in = self._eigenpairs(self.inputs)
+        b, q_out = self._eigenpairs(self.outputs)
+        return KfacBases(q_in, q_out, a, b, damping)
+
+    def diagonality(self, bases: "KfacBases") -> float:
+        """Return how well bases fitted to other data diagonalise these covariances, from 0 to 1.
+
+        The share of ||Q^T A Q||_F^2 that lies on the diagonal, of the input or the output side, whichever is less.
+        """
+        shares = []
+        for total, basis in ((self.inputs, bases.q_in), (self.outputs, bases.q_out)):
+            turned = (basis.mT @ total @ basis).double()
+            size = float(turned.square().sum())
+            shares.append(float(turned.diagonal().square().sum()) / size if size else 1.0)
+        return min(shares)
+
+    def _eigenpairs(self, total: Float[Tensor, "d d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+        if not bool(total.isfinite().all()):
+            raise ValueError("the covariance of activations or output gradients is not finite")
+        values, vectors = torch.linalg.eigh(total.double() / max(self.tokens, 1))
+        return values.clamp(min=0.0).to(total.dtype), vectors.to(total.dtype)
+
+
+@dataclass(frozen=True)
+class KfacBases:
+    """Q_A, Q_B, the eigenvalues a and b, and m: the damping of the K-FAC scale, in multiples of their means."""
+
+    q_in: Float[Tensor, "d1 d1"]
+    q_out: Float[Tensor, "d2 d2"]
+    a: Float[Tensor, " d1"]
+    b: Float[Tensor, " d2"]
+    damping: float
+
+    def rotate(self, gradients: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
+        """Return R = Q_A^T G Q_B."""
+        return product(product(gradients, self.q_out).mT, self.q_in).mT
+
+    @property
+    def scale(self) -> Float[Tensor, "d1 d2"]:
+        """The K-FAC scale s; a side on which nothing was ever seen is left as it is."""
+        sides = []
+        for values in (self.a, self.b):
+            mean = values.mean()
+            sides.append(torch.where(mean > 0, values + self.damping * mean, 1.0).rsqrt())
+        return torch.outer(*sides)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored of the bases, by name."""
+        return {"q_in": self.q_in, "q_out": self.q_out, "a": self.a, "b": self.b}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], damping: float, device: torch.device) -> "KfacBases":
+        """Return the bases from what was stored of them."""
+        q_in, q_out, a, b = (tensors[name].to(device) for name in ("q_in", "q_out", "a", "b"))
+        return cls(q_in, q_out, a, b, damping)
+
+
+@dataclass(frozen=True)
+class FisherDiagonal:
+    """Sum over examples of R * R [d1, d2] in FP64, and their number: what EK-FAC's eigenvalues are the mean of.
+
+    Disjoint data add; data that were changed or withdrawn are subtracted.
+    """
+
+    squares: Float[Tensor, "d1 d2"]
+    count: int
+
+    @classmethod
+    def empty(cls, d1: int, d2: int, device: torch.device) -> "FisherDiagonal":
+        """Return the sums of no data."""
+        return cls(torch.zeros(d1, d2, dtype=torch.float64, device=device), 0)
+
+    @classmethod
+    def of(cls, rotated: Float[Tensor, "n d1 d2"]) -> "FisherDiagonal":
+        """Return the sums of n examples."""
+        return cls(rotated.square().sum(dim=0).double(), rotated.shape[0])
+
+    def merge(self, other: "FisherDiagonal") -> "FisherDiagonal":
+        """Return the sums of two disjoint sets of data."""
+        return FisherDiagonal(self.squares + other.squares, self.count + other.count)
+
+    def without(self, other: "FisherDiagonal") -> "FisherDiagonal":
+        """Return the sums without data that they hold.
+
+        Raises:
+            ValueError: more examples would be taken out than there are.
+        """
+        count = self.count - other.count
+        if count < 0:
+            raise ValueError(f"{other.count} examples cannot be removed from sums of {self.count}")
+        squares = (self.squares - other.squares).clamp_(min=0.0)
+        return FisherDiagonal(squares if count else torch.zeros_like(squares), count)
+
+    @property
+    def eigenvalues(self) -> Float[Tensor, "d1 d2"]:
+        """Lam, the mean of R * R."""
+        return self.squares / max(self.count, 1)
+
+
+@dataclass(frozen=True)
+class EkfacPreconditioner:
+    """EK-FAC's damped inverse, for scores against whitened factors.
+
+    M_q = R_q / (Lam + m mean Lam) / s, so that <M_q, R_i * s> = sum of R_q R_i / (Lam + m mean Lam).
+    """
+
+    bases: KfacBases
+    fisher: FisherDiagonal
+    damping: float
+    """m, in multiples of the mean eigenvalue."""
+
+    def apply(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+        """Return vec(M_q) of n gradients vec(G_q).
+
+        A layer in which no training example has a gradient says nothing about any: it gives zeros.
+        """
+        eigenvalues = self.fisher.eigenvalues
+        mean = eigenvalues.mean()
+        if not bool(mean > 0):
+            return torch.zeros_like(gradients)
+        divisor = ((eigenvalues + self.damping * mean) * self.bases.scale.double()).to(gradients)
+        return (self.bases.rotate(gradients.unflatten(1, eigenvalues.shape)) / divisor).flatten(1)

@@ -1,0 +1,135 @@
+"""The curvature of one layer as a state that is linear in the data (method: stage 2, "a curvature state that adds up").
+
+H = sum_i g_i g_i^T over the factorised gradients, not centred and not divided by N, is kept as its image
+Z = H Omega of a fixed orthonormal basis Omega [D, k], its trace and the number of examples. Disjoint data add; data
+that were changed or withdrawn are subtracted. Leading eigenpairs come out by the Nystrom formula for a positive
+semi-definite matrix (Tropp, Yurtsever, Udell, Cevher 2017, algorithm 3).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lorif_assets.mathematics.factors.low_rank import GradientFactors
+from lorif_assets.mathematics.matrix_products import add_product, product
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Leading eigenvalues, largest first, and the eigenvectors of the first of them.
+
+    `eigenvalues` [m] has at least as many entries as `vectors` [D, r] has columns; `trace` is that of H.
+    """
+
+    eigenvalues: Float[Tensor, " m"]
+    vectors: Float[Tensor, "D r"]
+    trace: float
+
+    @property
+    def captured_energy(self) -> float:
+        """Share of the trace in the r eigenpairs that are kept, from 0 to 1."""
+        leading = float(self.eigenvalues[: self.vectors.shape[1]].sum())
+        return min(leading / self.trace, 1.0) if self.trace > 0 else 0.0
+
+
+def random_basis(dimension: int, k: int, seed: int) -> Float[Tensor, "D k"]:
+    """Return an orthonormal basis [D, min(k, D)] from a seed: the identity where k reaches D, an exact state."""
+    if k >= dimension:
+        return torch.eye(dimension)
+    generator = torch.Generator().manual_seed(seed)
+    return _range_basis(torch.randn(dimension, k, generator=generator))
+
+
+@dataclass(frozen=True)
+class CurvatureState:
+    """Basis Omega [D, k], image Z [D, k] = H Omega, trace of H, and the number of examples that it holds."""
+
+    basis: Float[Tensor, "D k"]
+    image: Float[Tensor, "D k"]
+    trace: float
+    count: int
+
+    @classmethod
+    def empty(cls, basis: Float[Tensor, "D k"]) -> "CurvatureState":
+        """Return the state of no data in the given basis."""
+        return cls(basis, torch.zeros_like(basis), 0.0, 0)
+
+    def add(self, factors: GradientFactors) -> "CurvatureState":
+        """Return the state with more examples."""
+        return self._changed(factors, 1)
+
+    def remove(self, factors: GradientFactors) -> "CurvatureState":
+        """Return the state without examples that it holds."""
+        return self._changed(factors, -1)
+
+    def merge(self, other: "CurvatureState") -> "CurvatureState":
+        """Return the state of two disjoint sets of data.
+
+        Raises:
+            ValueError: the bases differ, so that the images cannot be added.
+        """
+        if not torch.equal(self.basis, other.basis):
+            raise ValueError("curvature states add only in one and the same basis; rebuild one of them in the other's")
+        return CurvatureState(self.basis, self.image + other.image, self.trace + other.trace, self.count + other.count)
+
+    def refined(self) -> "CurvatureState":
+        """Return an empty state in the basis qr(Z): after one more pass over the data, one subspace iteration on."""
+        return CurvatureState.empty(_range_basis(self.image))
+
+    def spectrum(self, r: int, extra: int = 0) -> Spectrum:
+        """Return the leading r eigenpairs, and `extra` more eigenvalues where the basis has room for them.
+
+        The Nystrom formula with shift nu = eps ||Z||, in FP64: Y = Z + nu Omega, C = chol(Omega^T Y), F = Y C^-T, and
+        the thin SVD of F gives vectors and sqrt(eigenvalues + nu).
+
+        Raises:
+            ValueError: the image is not finite.
+        """
+        k = self.basis.shape[1]
+        r, values = min(r, k), min(r + extra, k)
+        omega, image = self.basis.double(), self.image.double()
+        norm = float(torch.linalg.matrix_norm(image)) if k else 0.0
+        if not math.isfinite(norm):
+            raise ValueError(
+                "the curvature is not finite: an example's factors hold NaN, infinity or numbers too large"
+            )
+        if norm == 0.0:
+            return Spectrum(image.new_zeros(values), self.basis[:, :r], self.trace)
+        factor, shift = _shifted_factor(omega, image, norm)
+        vectors, singular, _ = torch.linalg.svd(factor, full_matrices=False)
+        eigenvalues = (singular.square() - shift).clamp_(min=0.0)
+        return Spectrum(eigenvalues[:values], vectors[:, :r].to(self.basis.dtype), self.trace)
+
+    def _changed(self, factors: GradientFactors, sign: int) -> "CurvatureState":
+        image = self.image.clone()
+        for block in factors.dense_blocks():
+            g = block.to(self.basis)
+            add_product(image, g.mT, product(g, self.basis), sign)
+        trace = self.trace + sign * float(factors.squared_norms().sum())
+        count = self.count + sign * factors.u.shape[0]
+        if count < 0:
+            raise ValueError(f"{-sign * factors.u.shape[0]} examples cannot be removed from a state of {self.count}")
+        # What rounding leaves of an emptied state is no curvature.
+        return replace(self, image=image, trace=max(trace, 0.0), count=count) if count else self.empty(self.basis)
+
+
+def _range_basis(x: Float[Tensor, "D k"]) -> Float[Tensor, "D k"]:
+    q: Tensor = torch.linalg.qr(x).Q
+    return q
+
+
+def _shifted_factor(omega: Tensor, image: Tensor, norm: float) -> tuple[Tensor, float]:
+    """Return F [D, k] with F F^T ~ H + nu I on the range, and the shift nu that made it well conditioned."""
+    shift = torch.finfo(torch.float32).eps * norm
+    while True:
+        shifted = image + shift * omega
+        gram = omega.mT @ shifted
+        lower, failed = torch.linalg.cholesky_ex((gram + gram.mT) / 2)
+        if not bool(failed):
+            factor: Tensor = torch.linalg.solve_triangular(lower, shifted.mT, upper=False).mT
+            return factor, shift
+        # The image was summed in FP32: its rounding can exceed the first shift on a rank-deficient H.
+        shift *= 4

@@ -1,0 +1,107 @@
+"""The damped inverse of a layer's curvature, applied to query gradients (method: stage 2)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lorif_assets.mathematics.curvature.svd import Spectrum
+from lorif_assets.mathematics.matrix_products import product
+
+LEADING_EXTRA = 10
+"""Eigenvalues beyond r that the paper's damping rule averages over."""
+
+
+class LayerPreconditioner(Protocol):
+    """A layer's damped inverse curvature, whatever its form: all that scoring knows of it."""
+
+    def apply(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+        """Return, for vec(G_q) of n projected query gradients, what scores stored factors by a dot product."""
+        ...
+
+
+class CurvatureForm(StrEnum):
+    """What stands for the part of H outside the leading eigenvectors."""
+
+    TAIL_CORRECTED = "tail_corrected"  # its mean eigenvalue
+    TRUNCATED = "truncated"  # nothing: the paper's
+
+
+class DampingRule(StrEnum):
+    """What the damping factor multiplies."""
+
+    TRACE = "trace"  # tr H / D, the mean eigenvalue
+    LEADING = "leading"  # the mean of the leading r + 10 eigenvalues: the paper's rule, with factor 0.1
+    ABSOLUTE = "absolute"  # 1: the factor is the damping itself
+
+
+def damping(rule: DampingRule, factor: float, spectrum: Spectrum) -> float:
+    """Return lambda for one layer.
+
+    Args:
+        rule: what `factor` multiplies.
+        factor: multiple; with the trace rule 1.0 is the default here, 0.5 the authors' release, 0.1 LoGRA's.
+        spectrum: for the leading rule with LEADING_EXTRA eigenvalues beyond r, where the basis has them.
+    """
+    dimension, r = spectrum.vectors.shape
+    match rule:
+        case DampingRule.TRACE:
+            return factor * spectrum.trace / dimension
+        case DampingRule.LEADING:
+            leading = spectrum.eigenvalues[: r + LEADING_EXTRA]
+            return factor * float(leading.mean()) if len(leading) else 0.0
+        case DampingRule.ABSOLUTE:
+            return factor
+
+
+@dataclass(frozen=True)
+class Preconditioner:
+    """(H + lambda I)^-1 of one layer from its leading eigenpairs: V [D, r], w [r]."""
+
+    vectors: Float[Tensor, "D r"]
+    eigenvalues: Float[Tensor, " r"]
+    trace: float
+    damping: float
+    form: CurvatureForm
+
+    @classmethod
+    def from_spectrum(
+        cls, spectrum: Spectrum, rule: DampingRule, factor: float, form: CurvatureForm
+    ) -> "Preconditioner":
+        """Return the preconditioner of a fitted spectrum."""
+        r = spectrum.vectors.shape[1]
+        return cls(spectrum.vectors, spectrum.eigenvalues[:r], spectrum.trace, damping(rule, factor, spectrum), form)
+
+    @property
+    def tail(self) -> float:
+        """tau, the mean eigenvalue of what was cut off: (tr - sum w) / (D - r); 0 where nothing was."""
+        dimension, r = self.vectors.shape
+        return max(self.trace - float(self.eigenvalues.sum()), 0.0) / (dimension - r) if r < dimension else 0.0
+
+    def apply(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+        """Return H^-1 g for n gradients.
+
+        truncated:       (1 / lam) (g - V diag(w / (w + lam)) V^T g)
+        tail-corrected:  (1 / (lam + tau)) (g - V V^T g) + V diag(1 / (w + lam)) V^T g
+
+        A layer in which no training example has a gradient (trace 0) says nothing about any: it gives zeros.
+
+        Raises:
+            ValueError: the damping is not positive.
+        """
+        if self.trace == 0.0:
+            return torch.zeros_like(gradients)
+        if not self.damping > 0.0:
+            raise ValueError(
+                f"the damping must be positive, found {self.damping}: the curvature has no inverse without"
+            )
+        lam = self.damping
+        floor = lam if self.form is CurvatureForm.TRUNCATED else lam + self.tail
+        w = self.eigenvalues.to(gradients)
+        v = self.vectors.to(gradients)
+        # Both forms are g / floor, corrected along V to g / (w + lam).
+        correction = 1.0 / (w + lam) - 1.0 / floor
+        return gradients / floor + product(product(gradients, v) * correction, v.mT)

@@ -1,0 +1,1 @@
+"""Low-rank factors of gradients: their computation, their ranks and their codes."""

@@ -1,0 +1,1 @@
+"""Influences distilled into an encoder."""

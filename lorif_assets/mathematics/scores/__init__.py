@@ -1,0 +1,1 @@
+"""Scores of stored factors for preconditioned queries, and how two rankings differ."""

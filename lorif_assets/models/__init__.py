@@ -1,0 +1,1 @@
+"""Checkpoints and devices: finding, hashing, loading, spreading, leasing."""

@@ -1,0 +1,128 @@
+"""Devices and their leases: a step owns a device while it computes, also across processes of one machine."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from filelock import Timeout
+
+from lorif_assets.errors import SettingsError
+from lorif_assets.machine_locks import machine_lock
+
+if TYPE_CHECKING:
+    import torch
+
+_LOG = logging.getLogger(__name__)
+_POLL_SECONDS = 0.5
+_NOTICE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class DeviceGroup:
+    """The devices that a step owns: a checkpoint's weights lie on all of them, whatever is computed on the first."""
+
+    devices: "tuple[torch.device, ...]"
+
+    @classmethod
+    def of(cls, *names: str) -> "DeviceGroup":
+        """Return the group of the devices of these names."""
+        import torch
+
+        return cls(tuple(torch.device(name) for name in names))
+
+    @property
+    def first(self) -> "torch.device":
+        """Where batches, gradients, factors and scores are."""
+        return self.devices[0]
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+    def __str__(self) -> str:
+        return " + ".join(str(device) for device in self.devices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """The devices that steps may use, by torch's names; with none, every CUDA device, else the CPU.
+
+    A checkpoint is spread over a group of `per_checkpoint` of them.
+    """
+
+    names: Sequence[str] = ()
+    per_checkpoint: int = 1
+
+    def available(self) -> list[str]:
+        """Return the names of the devices, in order.
+
+        Raises:
+            SettingsError: a name is none of a device, of a CUDA device that is not on this machine, or repeated.
+        """
+        import torch
+
+        found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        for name in self.names:
+            try:
+                kind = torch.device(name).type
+            except RuntimeError as error:
+                raise SettingsError(
+                    f'`devices.devices` names {name!r}, which is no device; use names such as "cpu" or "cuda:0"'
+                ) from error
+            if kind == "cuda" and name not in found:
+                raise SettingsError(
+                    f"`devices.devices` names {name!r}, but this machine has {', '.join(found) or 'no CUDA device'}"
+                )
+        repeated = [name for name, count in Counter(self.names).items() if count > 1]
+        if repeated:
+            raise SettingsError(f"`devices.devices` names {repeated[0]!r} more than once; name each device once")
+        return list(self.names) or found or ["cpu"]
+
+    def groups(self) -> list[DeviceGroup]:
+        """Return the devices in groups of `per_checkpoint`, in order; those too few for another group are left out.
+
+        Raises:
+            SettingsError: as `available`; or there is no whole group, or a device of one of several is not CUDA's.
+        """
+        names, size = self.available(), self.per_checkpoint
+        others = [name for name in names if not name.startswith("cuda")]
+        if size > 1 and others:
+            raise SettingsError(
+                f"`devices.per_checkpoint` is {size}, but a checkpoint can be spread over CUDA devices only, and {others[0]} "
+                "is none; set it to 1, or name CUDA devices in `devices.devices`"
+            )
+        if size > len(names):
+            raise SettingsError(
+                f"`devices.per_checkpoint` is {size}, more than there are devices ({', '.join(names)}); lower it, or name "
+                "more in `devices.devices`"
+            )
+        return [DeviceGroup.of(*names[i : i + size]) for i in range(0, len(names) - size + 1, size)]
+
+    @contextmanager
+    def lease(self) -> Iterator[DeviceGroup]:
+        """Wait for a group of devices that are all free, and own it inside the `with` block."""
+        groups = self.groups()
+        locks = {
+            device: machine_lock(f"device-{str(device).replace(':', '-')}")
+            for group in groups
+            for device in group.devices
+        }
+        notice = time.monotonic() + _NOTICE_SECONDS
+        while True:
+            for group in groups:
+                with ExitStack() as owned:
+                    try:
+                        for device in group.devices:
+                            owned.enter_context(locks[device].acquire(timeout=_POLL_SECONDS / len(groups)))
+                    except Timeout:
+                        continue
+                    yield group
+                    return
+            if time.monotonic() >= notice:
+                # Also a sign of life: a run without any is taken for killed.
+                waited_for = " or ".join(str(group) for group in groups)
+                _LOG.warning(f"waiting for {waited_for}, which other processes own")
+                notice = time.monotonic() + _NOTICE_SECONDS

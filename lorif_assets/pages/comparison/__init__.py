@@ -1,0 +1,1 @@
+"""The comparison of a query set's scores across checkpoints."""

@@ -1,0 +1,161 @@
+"""Putting a comparison together from the lake's tables, and its rows for the table of comparisons."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import polars as pl
+import pyarrow as pa
+
+from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint, participants
+from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.attribution.score_queries import LOWEST
+from lorif_assets.attribution.stored_checkpoint import current_score_versions
+from lorif_assets.attribution.versions import recalled_version
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import Settings
+from lorif_assets.data.passages import passage_metadata, passage_text, passages
+from lorif_assets.errors import MismatchError
+from lorif_assets.influcoder.stored import encoder_weights
+from lorif_assets.lake.attribution_tables import (
+    CHECKPOINT_COMPARISONS,
+    QUERY_EXAMPLES,
+    QUERY_SCORES,
+    QUERY_SUMMARIES,
+    TRAINING_EXAMPLES,
+)
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.pages.comparison.content import DEPTH, ComparisonContent, Example, Passage, QueryHistory, Standing
+
+
+def assemble(
+    lake: Lake, query_set: str, settings: Settings, checkpoints: Checkpoints, provenance: Mapping[str, str]
+) -> ComparisonContent:
+    """Return what there is to say of a query set's scores at neighbouring checkpoints."""
+    # Versions are read before scores: scores that change meanwhile make the comparison stale, not wrong for good.
+    recipe = settings.recipe
+    compared = participants(lake, [query_set], recipe)[query_set]
+    queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
+    standings = [_standings(lake, checkpoint, query_set) for checkpoint in compared.checkpoints]
+    known = {row["query_id"]: row for row in queries.iter_rows(named=True)}
+    scored = sorted({query_id for at in standings for query_id in at} - known.keys())
+    histories = tuple(
+        _history(query_id, known.get(query_id), tuple(at.get(query_id) for at in standings))
+        for query_id in [*known, *scored]
+        if any(query_id in at for at in standings)
+    )
+    return ComparisonContent(
+        query_set=query_set,
+        compared=compared,
+        outdated=tuple(_outdated(settings, lake, checkpoints, query_set, compared, queries)),
+        queries=histories,
+        passages=_moved_passages(lake, histories),
+        created=datetime.now(UTC),
+        provenance={**provenance, "recipe": recipe.score_hash, "scores": compared.version},
+    )
+
+
+def comparison_rows(content: ComparisonContent, recipe: Recipe) -> pa.Table:
+    """Return the rows of the table of comparisons: one per two neighbours and query scored at the newer of them."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "query_set": content.query_set,
+                "query_id": query.query_id,
+                "from_checkpoint": pair.older.name,
+                "to_checkpoint": pair.newer.name,
+                "rank_biased_overlap": transition and transition.rank_biased_overlap,
+                "overlap_at_10": transition and transition.overlap_at_10,
+                "entered": transition and _ids(transition.entered),
+                "left": transition and _ids(transition.left),
+                "loss_per_token_from": transition and transition.older.loss_per_token,
+                "loss_per_token_to": newer.loss_per_token,
+                "recipe_hash": recipe.score_hash,
+                "computed_from": pair.version,
+            }
+            for query in content.queries
+            for pair, transition, (_, newer) in zip(
+                content.compared.neighbours, query.transitions, pairwise(query.standings), strict=True
+            )
+            if newer
+        ],
+        schema=CHECKPOINT_COMPARISONS.columns,
+    )
+
+
+def _standings(lake: Lake, checkpoint: ScoredCheckpoint, query_set: str) -> dict[str, Standing]:
+    """Return each query's loss and proponents, whether both ends of its ranking are stored or all of it."""
+    partition = {"checkpoint": checkpoint.name, "query_set": query_set}
+    columns = ["query_id", "side", "rank", "shard", "example_id"]
+    ranked = (
+        lake.read(QUERY_SCORES, columns, **partition)
+        .filter((pl.col("side") != LOWEST) & (pl.col("rank") <= DEPTH))
+        .sort("query_id", "rank")
+    )
+    proponents: dict[str, list[Example]] = {}
+    for query_id, shard, example_id in ranked.select("query_id", "shard", "example_id").iter_rows():
+        proponents.setdefault(query_id, []).append((shard, example_id))
+    losses = lake.read(QUERY_SUMMARIES, ["query_id", "loss", "n_target_tokens"], **partition)
+    return {
+        query_id: Standing(loss / n_target_tokens, tuple(proponents[query_id]))
+        for query_id, loss, n_target_tokens in losses.iter_rows()
+        if query_id in proponents
+    }
+
+
+def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[Standing | None, ...]) -> QueryHistory:
+    if query is None:
+        return QueryHistory(query_id, None, "(no longer in the query set)", {}, standings)
+    return QueryHistory(
+        query_id, query["prompt"], query["completion"] or passage_text(query), passage_metadata(query), standings
+    )
+
+
+def _outdated(
+    settings: Settings,
+    lake: Lake,
+    checkpoints: Checkpoints,
+    query_set: str,
+    compared: Participants,
+    queries: pl.DataFrame,
+) -> list[str]:
+    """Return the checkpoints whose scores would come out otherwise if they were computed now."""
+    shard_hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
+    query_hashes = {query_set: next(iter(queries["query_set_hash"]), "")}
+
+    def current_version(checkpoint: ScoredCheckpoint) -> str | None:
+        try:
+            record = checkpoint_record(lake, checkpoint.name, settings.recipe)
+        except MismatchError:
+            return None
+        version = current_score_versions(settings, lake, checkpoints, record, shard_hashes, query_hashes)[query_set]
+        if settings.recipe.recall == "none":
+            return version
+        return recalled_version(
+            version, encoder_weights(lake, [record]).get(record.name, ""), settings.influcoder.search_hash
+        )
+
+    return [checkpoint.name for checkpoint in compared.checkpoints if checkpoint.version != current_version(checkpoint)]
+
+
+def _moved_passages(lake: Lake, histories: tuple[QueryHistory, ...]) -> dict[Example, Passage]:
+    moved = {
+        example
+        for query in histories
+        for transition in query.transitions
+        if transition
+        for example in (*transition.entered, *transition.left)
+    }
+    found = passages(lake, moved)
+    return {
+        example: Passage(passage_text(row), passage_metadata(row))
+        if (row := found.get(example))
+        else Passage("(no longer in the training data)", {})
+        for example in moved
+    }
+
+
+def _ids(examples: tuple[Example, ...]) -> str:
+    return json.dumps([example_id for _, example_id in examples], ensure_ascii=False)

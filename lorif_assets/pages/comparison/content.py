@@ -1,0 +1,162 @@
+"""What a comparison of checkpoints says: plain, frozen data that the table, the page and the plot are made from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint
+from lorif_assets.mathematics.scores.rank_overlap import rank_biased_overlap, top_overlap
+
+LEADING = 10
+DEPTH = 100
+"""Ranks that are compared at the most: deeper ones have no weight left (0.9^100 is 3e-5)."""
+
+Example = tuple[str, str]
+"""Shard and id of a training example."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One query at one checkpoint: its loss per token (nats) and at most DEPTH proponents, the leading one first."""
+
+    loss_per_token: float
+    proponents: tuple[Example, ...]
+
+    @property
+    def leading(self) -> tuple[Example, ...]:
+        """The ten leading proponents, fewer where fewer are stored."""
+        return self.proponents[:LEADING]
+
+    def rank(self, example: Example) -> int | None:
+        """Rank from 1; None for an example that is not among the stored proponents."""
+        return self.proponents.index(example) + 1 if example in self.proponents else None
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One query at two checkpoints that follow each other."""
+
+    older: Standing
+    newer: Standing
+
+    @cached_property
+    def rank_biased_overlap(self) -> float:
+        """Of all stored proponents, 0 to 1."""
+        return rank_biased_overlap(self.older.proponents, self.newer.proponents)
+
+    @cached_property
+    def overlap_at_10(self) -> float:
+        """Share (0 to 1) of the ten leading proponents that stayed among them."""
+        return top_overlap(self.older.proponents, self.newer.proponents, LEADING)
+
+    @property
+    def entered(self) -> tuple[Example, ...]:
+        """What is among the ten leading proponents now and was not before, by its rank now."""
+        return tuple(example for example in self.newer.leading if example not in self.older.leading)
+
+    @property
+    def left(self) -> tuple[Example, ...]:
+        """What was among the ten leading proponents and is no longer, by its rank before."""
+        return tuple(example for example in self.older.leading if example not in self.newer.leading)
+
+    @property
+    def loss_change(self) -> float:
+        """Change of the loss per token, nats; negative where the model came to find the completion likelier."""
+        return self.newer.loss_per_token - self.older.loss_per_token
+
+
+@dataclass(frozen=True)
+class QueryHistory:
+    """One query along the checkpoints.
+
+    `standings` has one entry per compared checkpoint, None where the query was not scored.
+    """
+
+    query_id: str
+    prompt: str | None
+    completion: str
+    metadata: Mapping[str, Any]
+    standings: tuple[Standing | None, ...]
+
+    @cached_property
+    def transitions(self) -> tuple[Transition | None, ...]:
+        """One entry for each two neighbouring checkpoints, None where the query was not scored at both."""
+        return tuple(Transition(older, newer) if older and newer else None for older, newer in pairwise(self.standings))
+
+    @property
+    def losses(self) -> tuple[float | None, ...]:
+        """Loss per token at each checkpoint, nats."""
+        return tuple(standing.loss_per_token if standing else None for standing in self.standings)
+
+    @property
+    def mean_rank_biased_overlap(self) -> float | None:
+        """Mean over the transitions."""
+        return mean(transition.rank_biased_overlap for transition in self.transitions if transition)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What is readable of a training example."""
+
+    text: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ComparisonContent:
+    """Everything that is said of one query set.
+
+    `outdated` names compared checkpoints whose scores were computed from other data, queries or weights than are stored
+    now. `passages` holds every example that entered or left; `provenance` is shown as it is given, in its order.
+    """
+
+    query_set: str
+    compared: Participants
+    outdated: tuple[str, ...]
+    queries: tuple[QueryHistory, ...]
+    passages: Mapping[Example, Passage]
+    created: datetime
+    provenance: Mapping[str, str]
+
+    @property
+    def checkpoints(self) -> Sequence[ScoredCheckpoint]:
+        """The compared checkpoints, the oldest first."""
+        return self.compared.checkpoints
+
+    @property
+    def depth(self) -> int:
+        """Number of proponents of a query that are compared."""
+        standings = (standing for query in self.queries for standing in query.standings if standing)
+        return max((len(standing.proponents) for standing in standings), default=0)
+
+    @property
+    def mean_losses(self) -> list[float | None]:
+        """Mean loss per token (nats) of the queries at each checkpoint."""
+        return [
+            mean(loss for query in self.queries if (loss := query.losses[index]) is not None)
+            for index in range(len(self.checkpoints))
+        ]
+
+    @property
+    def mean_rank_biased_overlaps(self) -> list[float | None]:
+        """Mean over the queries for each two neighbouring checkpoints."""
+        return [mean(t.rank_biased_overlap for t in self.transitions(i)) for i in range(len(self.compared.neighbours))]
+
+    @property
+    def mean_overlaps_at_10(self) -> list[float | None]:
+        """Mean over the queries for each two neighbouring checkpoints."""
+        return [mean(t.overlap_at_10 for t in self.transitions(i)) for i in range(len(self.compared.neighbours))]
+
+    def transitions(self, index: int) -> list[Transition]:
+        """Return those of all queries between the checkpoints `index` and `index` + 1."""
+        return [transition for query in self.queries if (transition := query.transitions[index])]
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """Return the mean, or None of no values."""
+    found = list(values)
+    return fmean(found) if found else None

@@ -1,0 +1,37 @@
+"""What pages are made with: templates, escaping, and the filters for numbers and passages."""
+
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from lorif_assets.pages import number_format, passages
+
+
+def page_environment(package: str) -> Environment:
+    """What a page is made with: templates of its package and those that pages share, escaping, and filters."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(name, package_path="") for name in (package, "lorif_assets.pages")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
+    environment.filters |= {
+        "count": number_format.count,
+        "significant": number_format.significant,
+        "score": number_format.score,
+        "percent": number_format.percent,
+        "bar_width": number_format.bar_width,
+        "labels": passages.labels,
+        "clip_end": passages.clip_end,
+        "clip_start": passages.clip_start,
+        "first_line": passages.first_line,
+        "last_line": passages.last_line,
+    }
+    return environment
+
+
+def _visible(value: Any) -> Any:
+    """Applied to every printed expression; markup made by the template's own macros passes as it is."""
+    return passages.visible(value) if type(value) is str else value

@@ -1,0 +1,102 @@
+"""How much of a passage the page shows, folds away and leaves out, and how metadata become short labels."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lorif_assets.pages.number_format import NOT_FINITE
+
+SHOWN_LINES = 8
+LINE_COLUMNS = 80
+MOST_CHARACTERS = 4_000
+MOST_LABEL_CHARACTERS = 120
+
+_FEWEST_FOLDED_LINES = 4
+_WORD_COLUMNS = 40
+
+# Control characters are invisible or, as NUL, illegal in HTML, and a lone surrogate cannot be encoded.
+_VISIBLE = (
+    {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"}
+    | {0x7F: 0x2421}
+    | dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
+)
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """A passage in the parts that a reader meets: at once, on request, and not on the page (a number of characters)."""
+
+    shown: str
+    folded: str
+    n_left_out: int
+
+
+def visible(text: str) -> str:
+    """The text with control characters as their pictures and lone surrogates as the replacement character."""
+    return text.translate(_VISIBLE)
+
+
+def clip_end(text: str) -> Clipped:
+    """Show the first SHOWN_LINES lines (of about LINE_COLUMNS), fold the rest up to MOST_CHARACTERS."""
+    kept = text[:MOST_CHARACTERS]
+    split = _fold_position(kept)
+    return Clipped(shown=kept[:split], folded=kept[split:], n_left_out=len(text) - len(kept))
+
+
+def clip_start(text: str) -> Clipped:
+    """The same from the other end: the last lines are shown, what comes before is folded."""
+    mirrored = clip_end(text[::-1])
+    shown, folded = mirrored.shown[::-1], mirrored.folded[::-1]
+    if folded and shown.startswith("\n"):
+        shown, folded = shown[1:], f"{folded}\n"
+    return Clipped(shown, folded, mirrored.n_left_out)
+
+
+def first_line(text: str, characters: int = MOST_LABEL_CHARACTERS) -> str:
+    """The beginning of the text on one line."""
+    words = " ".join(text[: 4 * characters].split())
+    return words if len(words) <= characters else f"{words[: characters - 1]}…"
+
+
+def last_line(text: str, characters: int = MOST_LABEL_CHARACTERS) -> str:
+    """The end of the text on one line."""
+    return first_line(text[::-1], characters)[::-1]
+
+
+def labels(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Key and value of every entry that says something, each on one line and of bounded length."""
+    said = ((key, value) for key, value in metadata.items() if value is not None and value not in ("", [], {}))
+    return [(first_line(str(key)), first_line(_plain(value))) for key, value in said]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return NOT_FINITE
+    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def _fold_position(text: str) -> int:
+    """Where to fold: the end of the last shown line; the end of the text if hardly anything would be folded."""
+    position, lines_left = 0, SHOWN_LINES
+    for line in text.splitlines(keepends=True):
+        height = max(1, math.ceil(len(line) / LINE_COLUMNS))
+        if height > lines_left:
+            position += _word_boundary(line, lines_left * LINE_COLUMNS)
+            break
+        position += len(line)
+        lines_left -= height
+        if not lines_left:
+            break
+    folded_lines = sum(max(1, math.ceil(len(line) / LINE_COLUMNS)) for line in text[position:].splitlines())
+    return position if folded_lines >= _FEWEST_FOLDED_LINES else len(text)
+
+
+def _word_boundary(line: str, position: int) -> int:
+    """The last white space shortly before the position; the position itself within an unbroken string."""
+    return max(line.rfind(" ", position - _WORD_COLUMNS, position), 0) or position

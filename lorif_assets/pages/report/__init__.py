@@ -1,0 +1,1 @@
+"""The attribution report of a query set at a checkpoint."""

@@ -1,0 +1,156 @@
+"""Putting a report together from the lake's tables."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from lorif_assets.attribution.compared_checkpoints import participants
+from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.data.passages import passage_metadata, passage_text, passages
+from lorif_assets.errors import MismatchError
+from lorif_assets.lake.attribution_tables import (
+    EKFAC_PRECONDITIONERS,
+    KFAC_BASES,
+    QUERY_EXAMPLES,
+    QUERY_SCORES,
+    QUERY_SUMMARIES,
+    SVD_PRECONDITIONERS,
+)
+from lorif_assets.lake.lake import Lake
+from lorif_assets.pages.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent, WhitenedLayer
+
+_SHOWN = 10
+
+
+def assemble(
+    lake: Lake, record: CheckpointRecord, query_set: str, recipe: Recipe, provenance: Mapping[str, str]
+) -> ReportContent:
+    """Return the report's content of one checkpoint and query set.
+
+    Raises:
+        MismatchError: there are no scores, or they were computed under another recipe.
+    """
+    partition = {"checkpoint": record.name, "query_set": query_set}
+    summaries = lake.read(QUERY_SUMMARIES, **partition)
+    if summaries.is_empty():
+        raise MismatchError(f"{record.name!r} has no scores for {query_set!r}; materialize `query_scores` first")
+    if set(summaries["recipe_hash"]) != {recipe.score_hash}:
+        raise MismatchError(
+            f"the scores of {record.name!r} for {query_set!r} were computed under the recipe {summaries['recipe_hash'][0]}, "
+            f"the settings are {recipe.score_hash}; materialize `query_scores` again"
+        )
+    shown = shown_scores(lake.read(QUERY_SCORES, **partition))
+    found = passages(lake, shown.select("shard", "example_id").iter_rows())
+    influences: dict[tuple[str, str], list[Influence]] = {}
+    for row in shown.iter_rows(named=True):
+        passage = found.get((row["shard"], row["example_id"]))
+        influences.setdefault((row["query_id"], row["side"]), []).append(
+            Influence(
+                rank=row["shown_rank"],
+                example_id=row["example_id"],
+                shard=row["shard"],
+                score=row["score"],
+                text=passage_text(passage) if passage else "(no longer in the training data)",
+                metadata=passage_metadata(passage) if passage else {},
+            )
+        )
+    queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
+    return ReportContent(
+        checkpoint=record.name,
+        query_set=query_set,
+        model_type=record.model_type,
+        n_parameters=record.n_parameters,
+        step=record.step,
+        n_examples=int(summaries["n_examples"][0]),
+        # What is left at nothing (no patterns, no oversampling named) says nothing.
+        recipe={
+            key.replace("_", " "): value if isinstance(value, str | int | float) else ", ".join(map(str, value))
+            for key, value in recipe
+            if key in recipe.fields_in_use and value not in (None, ())
+        },
+        layers=_layers(lake, record, recipe),
+        queries=tuple(
+            QueryInfluences(
+                query_id=row["query_id"],
+                prompt=row["prompt"],
+                completion=row["completion"] or passage_text(row),
+                metadata=passage_metadata(row),
+                loss=row["loss"],
+                n_target_tokens=row["n_target_tokens"],
+                n_examples=row["n_examples"],
+                score_std=row["score_std"],
+                top_10_share=row["top_10_share"],
+                top_100_share=row["top_100_share"],
+                proponents=tuple(influences.get((row["query_id"], "highest"), ())),
+                opponents=tuple(influences.get((row["query_id"], "lowest"), ())),
+            )
+            for row in queries.iter_rows(named=True)
+        ),
+        created=datetime.now(UTC),
+        comparison=f"../comparison/{query_set}.html"
+        if participants(lake, [query_set], recipe)[query_set].neighbours
+        else None,
+        provenance={**provenance, "weights": record.weights_hash, "scores": summaries["computed_from"][0]},
+    )
+
+
+def _layers(
+    lake: Lake, record: CheckpointRecord, recipe: Recipe
+) -> tuple[LayerSpectrum, ...] | tuple[WhitenedLayer, ...]:
+    table = EKFAC_PRECONDITIONERS if recipe.curvature == "ekfac" else SVD_PRECONDITIONERS
+    rows = {row["layer"]: row for row in lake.read(table, checkpoint=record.name).to_dicts()}
+    stored = [layer for layer in record.layer_shapes if layer in rows]
+    if recipe.curvature == "svd":
+        return tuple(layer_spectrum(rows[layer]) for layer in stored)
+    bases = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=record.name).to_dicts()}
+    return tuple(whitened_layer(rows[layer], bases[layer]) for layer in stored if layer in bases)
+
+
+def layer_spectrum(row: Mapping[str, Any]) -> LayerSpectrum:
+    """Return a row of `svd_preconditioners` as the report shows it."""
+    return LayerSpectrum(
+        layer=row["layer"],
+        d1=row["d1"],
+        d2=row["d2"],
+        eigenvalues=tuple(row["eigenvalues"][: row["r"]]),
+        trace=row["trace"],
+        damping=row["damping"],
+        r=row["r"],
+        captured_energy=row["captured_energy"],
+    )
+
+
+def whitened_layer(row: Mapping[str, Any], bases: Mapping[str, Any]) -> WhitenedLayer:
+    """Return a row of `ekfac_preconditioners` and the layer's row of `kfac_bases` as the report shows them."""
+    return WhitenedLayer(
+        layer=row["layer"],
+        d1=row["d1"],
+        d2=row["d2"],
+        eigenvalues=tuple(row["eigenvalues"]),
+        trace=row["trace"],
+        damping=row["damping"],
+        rank=bases["rank"],
+        bytes_per_example=bases["bytes_per_example"],
+        kept_energy=bases["kept_energy"],
+    )
+
+
+def shown_scores(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return each query's leading rows of both sides; where every pair is stored, the two ends of the ranking."""
+    ranked = scores.filter(pl.col("side") != "all").with_columns(shown_rank=pl.col("rank"))
+    pairs = scores.filter(pl.col("side") == "all")
+    ends = [
+        pairs.with_columns(side=pl.lit("highest"), shown_rank=pl.col("rank")),
+        pairs.with_columns(
+            side=pl.lit("lowest"),
+            shown_rank=(pl.col("rank").max().over("query_id") - pl.col("rank") + 1).cast(pl.Int32),
+        ),
+    ]
+    return (
+        pl.concat([ranked, *(end.select(ranked.columns) for end in ends)])
+        .filter(pl.col("shown_rank") <= _SHOWN)
+        .sort("query_id", "side", "shown_rank")
+    )

@@ -1,0 +1,59 @@
+"""One project, opened from lorif.toml: its settings, lake, checkpoints, devices and tracking."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorif_assets.config.settings import Settings, load_settings
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import Devices
+from lorif_assets.models.registry import RegisteredCheckpoints
+from lorif_assets.tracking import Tracking
+
+
+@dataclass(frozen=True)
+class Project:
+    """What assets, commands and the Python API work with."""
+
+    settings: Settings
+    lake: Lake
+    checkpoints: Checkpoints
+    devices: Devices
+    tracking: Tracking
+
+    @classmethod
+    def open(cls, path: Path | None = None) -> "Project":
+        """Open the project of a settings file; without one, of $LORIF_CONFIG, ./lorif.toml or the demo.
+
+        Raises:
+            SettingsError: the file is not there, or a setting is wrong.
+        """
+        return cls.of(load_settings(path))
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Project":
+        """Return the project that settings describe; nothing is read or written yet."""
+        devices = settings.devices
+        return cls(
+            settings,
+            Lake(settings.lake_root, settings.lake.storage_options),
+            _checkpoints(settings),
+            Devices(names=() if devices.devices == "auto" else devices.devices, per_checkpoint=devices.per_checkpoint),
+            Tracking(uri=settings.tracking_uri, experiment=settings.tracking.experiment),
+        )
+
+
+def _checkpoints(settings: Settings) -> Checkpoints:
+    chosen = settings.checkpoints
+    registry_uri = chosen.registry_uri or settings.tracking_uri
+    if chosen.registered_model is None or registry_uri is None:
+        path = settings.resolve(chosen.path or "checkpoints")
+        return Checkpoints(path=path, trust_remote_code=chosen.trust_remote_code)
+    return RegisteredCheckpoints(
+        path=settings.resolve(chosen.path) if chosen.path else "",
+        trust_remote_code=chosen.trust_remote_code,
+        registered_model=chosen.registered_model,
+        alias=chosen.alias,
+        registry_uri=registry_uri,
+        cache=settings.resolve(chosen.cache),
+    )

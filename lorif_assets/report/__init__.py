@@ -1,1 +1,0 @@
-"""The attribution report: its content, its pictures and its page."""

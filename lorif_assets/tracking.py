@@ -1,0 +1,118 @@
+"""MLflow: one parent run per checkpoint, a child run per materialization, tagged so that either leads to the other."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorif_assets.machine_locks import machine_lock
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_CHECKPOINT_TAG = "lorif.checkpoint"
+# MLflow's name for the tag that makes a run another's child in its user interface.
+_PARENT_TAG = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A child run that is open: figures and artifacts of one materialization go to it."""
+
+    client: "MlflowClient"
+    run_id: str
+
+    def metrics(self, figures: Mapping[str, float], step: int = 0) -> None:
+        """Log figures."""
+        for name, value in figures.items():
+            self.client.log_metric(self.run_id, name, float(value), step=step)
+
+    def text(self, content: str, name: str) -> None:
+        """Log a text artifact, for instance an HTML page."""
+        self.client.log_text(self.run_id, content, name)
+
+    def image(self, png: bytes, name: str) -> None:
+        """Log a PNG artifact."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, name)
+            file.write_bytes(png)
+            self.client.log_artifact(self.run_id, str(file))
+
+    def folder(self, path: Path, name: str) -> None:
+        """Log a folder of artifacts, for instance an MLflow model."""
+        self.client.log_artifacts(self.run_id, str(path), name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """An MLflow experiment at a tracking URI; without a URI nothing is tracked."""
+
+    uri: str | None = None
+    experiment: str = "lorif"
+
+    @contextmanager
+    def materialization(
+        self, checkpoint: str, asset: str, tags: Mapping[str, str], params: Mapping[str, object]
+    ) -> Iterator[TrackedRun | None]:
+        """Open a child run of the checkpoint's run; it ends FAILED where the block raises.
+
+        Args:
+            checkpoint: name of the checkpoint, whose parent run is made when first needed.
+            asset: the asset that is materialized; the child's name.
+            tags: what identifies the materialization (Dagster run, partition).
+            params: the recipe.
+        """
+        if self.uri is None:
+            yield None
+            return
+        # MLflow reports its use to its makers unless told otherwise before it is imported.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=self.uri)
+        experiment_id, parent = self._parent(client, checkpoint)
+        child = client.create_run(
+            experiment_id,
+            run_name=asset,
+            tags={_PARENT_TAG: parent, _CHECKPOINT_TAG: checkpoint, "lorif.asset": asset, **tags},
+        )
+        for name, value in params.items():
+            client.log_param(child.info.run_id, name, value)
+        try:
+            yield TrackedRun(client, child.info.run_id)
+        except BaseException:
+            client.set_terminated(child.info.run_id, "FAILED")
+            raise
+        client.set_terminated(child.info.run_id, "FINISHED")
+
+    @property
+    def _artifact_location(self) -> str | None:
+        """Beside an SQLite file, for which MLflow would take the directory it runs in; else the server's choice."""
+        file = (self.uri or "").removeprefix("sqlite:///")
+        return None if file == self.uri else (Path(file).absolute().parent / "mlruns").as_uri()
+
+    def _parent(self, client: "MlflowClient", checkpoint: str) -> tuple[str, str]:
+        # Two processes that both find no parent would make two.
+        with machine_lock("tracking"):
+            experiment = client.get_experiment_by_name(self.experiment)
+            experiment_id = (
+                experiment.experiment_id
+                if experiment
+                else client.create_experiment(self.experiment, artifact_location=self._artifact_location)
+            )
+            name = checkpoint.replace("'", "\\'")
+            found = client.search_runs(
+                [experiment_id],
+                f"tags.`{_CHECKPOINT_TAG}` = '{name}' and tags.`lorif.asset` = 'checkpoint'",
+                max_results=1,
+            )
+            if found:
+                return experiment_id, found[0].info.run_id
+            parent = client.create_run(
+                experiment_id, run_name=checkpoint, tags={_CHECKPOINT_TAG: checkpoint, "lorif.asset": "checkpoint"}
+            )
+            client.set_terminated(parent.info.run_id, "FINISHED")
+            return experiment_id, parent.info.run_id

@@ -1,1 +1,0 @@
-"""`lorif tune`: recipes tried on a sample of the data."""

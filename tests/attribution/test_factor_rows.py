@@ -1,0 +1,246 @@
+"""The rows of a shard where memory runs out: smaller batches, the same factors, and every example counted once."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from lorif_assets.attribution.factor_rows import ShardFactors, _EncodedFactors, factor_rows
+from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.errors import LorifError
+from lorif_assets.mathematics.curvature.ekfac import KfacBases
+from lorif_assets.mathematics.factors.codec import FactorCodec, decode
+from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
+from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
+from lorif_assets.mathematics.gradients.layers import select_layers
+from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.progress import Progress
+
+LENGTHS = (5, 9, 7, 9, 3, 8, 6, 4)
+LIMIT = 20
+
+
+@pytest.fixture(scope="module")
+def attributed() -> AttributedModel:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(
+        GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=17, n_positions=9, bos_token_id=0, eos_token_id=0)
+    )
+    layers = select_layers(model)
+    shapes = {layer.name: (layer.d_in // 2, layer.d_out // 2) for layer in layers}
+    return AttributedModel(
+        CheckpointRecord("random", "weights", "tokenizer", "gpt2", 0, None, shapes),
+        Recipe(projection_factor=2, factor_dtype="fp32", rank=4),
+        model,
+        None,  # type: ignore[arg-type]
+        [layer_projection(layer, 2, 0) for layer in layers],
+        "projection",
+        DeviceGroup.of("cpu"),
+    )
+
+
+@pytest.fixture
+def bases(attributed: AttributedModel) -> dict[str, KfacBases]:
+    return {
+        layer: KfacBases(torch.eye(d1), torch.eye(d2), torch.ones(d1), torch.ones(d2), 0.1)
+        for layer, (d1, d2) in attributed.record.layer_shapes.items()
+    }
+
+
+def examples() -> list[TokenizedExample]:
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(0, 17, length) for length in LENGTHS]
+    return [TokenizedExample(f"e{row}", row, tokens, tokens, truncated=False) for row, tokens in enumerate(ids)]
+
+
+def factors(attributed: AttributedModel, bases: Mapping[str, KfacBases]) -> ShardFactors:
+    with Progress(logging.getLogger("test"), "factors", sum(LENGTHS), "tok") as progress:
+        return factor_rows(attributed, examples(), bases, BatchSettings(tokens=1_000), progress)
+
+
+def products(found: ShardFactors, layer: str, shape: tuple[int, int]) -> torch.Tensor:
+    """u v^T of every example: the factors themselves are not unique where a gradient's rank is lower."""
+    rows = [torch.frombuffer(bytearray(value), dtype=torch.uint8) for value in found.rows[layer].to_pylist()]
+    return decode(torch.stack(rows), FactorCodec.FP32, *shape).dense()
+
+
+def numbers_held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what each new slice of gradients and those that wait for others have together, as they come."""
+    held: list[int] = []
+    start = _EncodedFactors.start_batch
+
+    def started(self: _EncodedFactors, n: int) -> GradientSink:
+        sink = start(self, n)
+
+        def counting(layer: str, rows: slice, gradients: torch.Tensor) -> None:
+            held.append(self._numbers_waiting + gradients.numel())
+            sink(layer, rows, gradients)
+
+        return counting
+
+    monkeypatch.setattr(_EncodedFactors, "start_batch", started)
+    return held
+
+
+def fail_above(limit: int, error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let larger batches fail at the end of their backward pass; return the sizes of those that come."""
+    sizes: list[int] = []
+    stream = GradientCollector.stream
+
+    def limited(self: GradientCollector, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> torch.Tensor:
+        losses = stream(self, batch, sink, max_numbers)
+        sizes.append(batch.input_ids.numel())
+        if sizes[-1] > limit:
+            raise error
+        return losses
+
+    monkeypatch.setattr(GradientCollector, "stream", limited)
+    return sizes
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: not enough memory: you tried to allocate"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["accelerator", "cpu"])
+@pytest.mark.parametrize("whitened", [False, True])
+def test_batches_that_do_not_fit_are_halved_and_the_factors_are_the_same(
+    attributed: AttributedModel,
+    bases: dict[str, KfacBases],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: RuntimeError,
+    whitened: bool,
+) -> None:
+    bases = bases if whitened else {}
+    expected = factors(attributed, bases)
+    sizes = fail_above(LIMIT, error, monkeypatch)
+    found = factors(attributed, bases)
+    assert sizes[0] == len(LENGTHS) * max(LENGTHS)
+    assert expected.batch_tokens == 1_000
+    assert LIMIT // 2 < found.batch_tokens <= LIMIT
+    assert f"going on with {found.batch_tokens}" in caplog.text
+    assert found.rows["example_id"].to_pylist() == expected.rows["example_id"].to_pylist()
+    for layer, shape in attributed.record.layer_shapes.items():
+        torch.testing.assert_close(
+            products(found, layer, shape), products(expected, layer, shape), rtol=1e-4, atol=1e-5
+        )
+    # A batch that failed after its gradients were handed on is not counted twice.
+    for layer in bases:
+        torch.testing.assert_close(found.squares[layer], expected.squares[layer], rtol=1e-5, atol=1e-9)
+
+
+def test_layers_of_equal_shape_are_factorised_in_one_call_within_the_budget(
+    attributed: AttributedModel, bases: dict[str, KfacBases], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def counted(gradients: torch.Tensor, c: int) -> GradientFactors:
+        sizes.append(len(gradients))
+        return low_rank_factors(gradients, c)
+
+    monkeypatch.setattr("lorif_assets.mathematics.factors.low_rank.low_rank_factors", counted)
+    together = factors(attributed, bases)
+    shapes = attributed.record.layer_shapes
+    assert sizes == [2 * len(LENGTHS)] * len(set(shapes.values()))
+    assert len(shapes) == 2 * len(sizes)
+    for budget in (1, 400, 2_000):
+        sizes.clear()
+        monkeypatch.setattr(BatchSettings, "gradient_numbers", budget)
+        held = numbers_held(monkeypatch)
+        found = factors(attributed, bases)
+        largest = max(d1 * d2 for d1, d2 in shapes.values())
+        assert max(held) <= max(budget, 2 * largest)
+        assert sum(sizes) == len(LENGTHS) * len(shapes)
+        assert (max(sizes) > 1) == (budget > 1)
+        for layer, shape in shapes.items():
+            torch.testing.assert_close(products(together, layer, shape), products(found, layer, shape))
+
+
+@pytest.mark.parametrize("failing", range(5))
+@pytest.mark.parametrize("budget", [600, 1 << 20])
+@pytest.mark.parametrize("whitened", [True, False])
+def test_memory_that_runs_out_while_layers_are_factorised_together_loses_nothing(
+    attributed: AttributedModel,
+    bases: dict[str, KfacBases],
+    monkeypatch: pytest.MonkeyPatch,
+    failing: int,
+    budget: int,
+    whitened: bool,
+) -> None:
+    chosen = bases if whitened else {}
+    expected = factors(attributed, chosen)
+    calls = 0
+
+    def limited(gradients: torch.Tensor, c: int) -> GradientFactors:
+        nonlocal calls
+        calls += 1
+        if calls == failing + 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return low_rank_factors(gradients, c)
+
+    monkeypatch.setattr("lorif_assets.mathematics.factors.low_rank.low_rank_factors", limited)
+    monkeypatch.setattr(BatchSettings, "gradient_numbers", budget)
+    found = factors(attributed, chosen)
+    for layer, shape in attributed.record.layer_shapes.items():
+        torch.testing.assert_close(
+            products(found, layer, shape), products(expected, layer, shape), rtol=1e-4, atol=1e-5
+        )
+    for layer in chosen:
+        torch.testing.assert_close(found.squares[layer], expected.squares[layer])
+
+
+@pytest.mark.parametrize("whitened", [True, False])
+def test_an_example_that_is_not_finite_in_one_layer_is_set_aside_and_spoils_no_other(
+    attributed: AttributedModel, bases: dict[str, KfacBases], monkeypatch: pytest.MonkeyPatch, whitened: bool
+) -> None:
+    decoding = replace(attributed, tokenizer=SimpleNamespace(decode=str))  # type: ignore[arg-type]
+    chosen, odd, odd_layer = bases if whitened else {}, 5, list(attributed.record.layer_shapes)[3]
+    expected = factors(decoding, chosen)
+    stream = GradientCollector.stream
+
+    def spoilt(self: GradientCollector, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> torch.Tensor:
+        lengths = batch.attention_mask.sum(1)
+
+        def spoiling(layer: str, rows: slice, gradients: torch.Tensor) -> None:
+            if layer == odd_layer:
+                gradients[lengths[rows] == LENGTHS[odd], 0, 0] = float("inf")
+            sink(layer, rows, gradients)
+
+        return stream(self, batch, spoiling, max_numbers)
+
+    monkeypatch.setattr(GradientCollector, "stream", spoilt)
+    found = factors(decoding, chosen)
+    assert [row.example_id for row in found.not_finite] == [f"e{odd}"]
+    kept = [at for at in range(len(LENGTHS)) if at != odd]
+    for layer, shape in attributed.record.layer_shapes.items():
+        alone = products(expected, layer, shape)[kept]
+        torch.testing.assert_close(products(found, layer, shape), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_an_example_that_does_not_fit_alone_is_named_with_what_to_do(
+    attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_above(8, OUT_OF_MEMORY[0], monkeypatch)
+    with pytest.raises(LorifError, match=r"example 'e1' of 9 tokens alone; lower `recipe.max_length`"):
+        factors(attributed, {})
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = fail_above(0, RuntimeError("the device is lost"), monkeypatch)
+    with pytest.raises(RuntimeError, match="the device is lost"):
+        factors(attributed, {})
+    assert len(sizes) == 1

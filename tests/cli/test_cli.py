@@ -1,0 +1,293 @@
+"""The command `lorif`, as a person meets it: answers, exit codes and messages."""
+
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from lorif_assets.cli.main import main
+from lorif_assets.config.settings import load_settings
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from lorif_assets.pages.terminal import print_influences
+from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
+
+Lorif = Callable[..., Result]
+
+
+@pytest.fixture
+def lorif(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lorif:
+    """Runs a command in a wide terminal, in an empty directory."""
+    monkeypatch.setenv("COLUMNS", "200")
+    # Set by the command, for Dagster's processes; taken back here.
+    monkeypatch.setenv("LORIF_CONFIG", "")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def config(private_project: TinyProject) -> tuple[str, Path]:
+    return "--config", private_project.root / "lorif.toml"
+
+
+def message(result: Result) -> str:
+    """What an expected error says; it ends the command with 1, without traceback."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    assert result.output.startswith("error: ")
+    return " ".join(result.output.split())
+
+
+# --- vacuum ---------------------------------------------------------------------------------------------------------
+
+
+def test_vacuum_lists_what_it_would_delete_and_then_deletes_it(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    orphan = private_project.lake.write_tensors("curvature_states/x", {})
+    os.utime(Path(private_project.lake.root, orphan), (1, 1))
+    listed = lorif("vacuum", "--dry-run", *config)
+    assert orphan in listed.output
+    assert "1 files, 0.0 MB, would be deleted" in listed.output
+    assert Path(private_project.lake.root, orphan).exists()
+    assert lorif("vacuum", *config).output.endswith("1 files, 0.0 MB, deleted\n")
+    assert lorif("vacuum", *config).output == "0 files, 0.0 MB, deleted\n"
+
+
+# --- init ------------------------------------------------------------------------------------------------------------
+
+
+def test_init_writes_settings_that_load(lorif: Lorif) -> None:
+    assert lorif("init").exit_code == 0
+    assert [source.name for source in load_settings(Path("lorif.toml")).sources] == ["docs"]
+
+
+def test_init_does_not_overwrite(lorif: Lorif) -> None:
+    Path("lorif.toml").write_text("# mine")
+    assert "lorif.toml is there already" in message(lorif("init"))
+    assert Path("lorif.toml").read_text() == "# mine"
+    assert lorif("init", "other.toml").exit_code == 0
+    assert Path("other.toml").is_file()
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_ends_with_0_where_all_is_there(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("doctor", *config)
+    assert result.exit_code == 0
+    assert "stored per example" in result.output
+
+
+def test_doctor_ends_with_1_where_something_is_missing(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    shutil.rmtree(private_project.root / "data")
+    result = lorif("doctor", *config)
+    assert result.exit_code == 1
+    assert "nothing is at" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["status"], ["materialize"], ["attribute", "--completion", "x"]])
+def test_settings_that_are_wrong_or_not_there_are_a_message(lorif: Lorif, command: list[str]) -> None:
+    Path("wrong.toml").write_text("[recipe]\nr = -1")
+    assert "recipe.r: Input should be greater than or equal to 0" in message(lorif(*command, "--config", "wrong.toml"))
+    assert "there is no settings file" in message(lorif(*command, "--config", "gone.toml"))
+
+
+# --- status ----------------------------------------------------------------------------------------------------------
+
+
+def test_status_says_what_is_up_to_date(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("status", *config)
+    assert result.exit_code == 0
+    assert "active checkpoints: step-000100, step-000200" in result.output
+    assert result.output.count("up to date\n") + len(re.findall(r"up to date +│", result.output)) >= 7
+
+
+def test_status_counts_what_is_missing_and_stale_and_says_why(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    private_project.edit_shard(1, 4, "an error closes the file")
+    (private_project.root / "queries/more.jsonl").write_text('{"id": "q", "prompt": "a", "completion": " file"}')
+    output = lorif("status", *config).output
+    rows = {cells[0]: cells[1:] for line in output.splitlines() if (cells := line.replace("│", " ").split())}
+    assert rows["training_examples"][0] == "1"
+    assert f"its source changed: {SHARDS[1]}" in " ".join(rows["training_examples"])
+    assert " ".join(rows["query_examples"]) == "1 missing: more"
+
+
+def test_status_of_a_lake_without_tables_is_all_missing(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    shutil.rmtree(private_project.root / "lake")
+    result = lorif("status", *config)
+    assert result.exit_code == 0
+    assert f"missing: {SHARDS[0]}" in result.output
+
+
+def test_status_where_the_checkpoints_are_gone_is_a_message(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    shutil.rmtree(private_project.root / "checkpoints")
+    assert "does not exist; correct `checkpoints.path`" in message(lorif("status", *config))
+
+
+# --- materialize -----------------------------------------------------------------------------------------------------
+
+
+def test_materialize_brings_everything_up_to_date_and_says_how_much(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    (private_project.root / "queries/more.jsonl").write_text('{"id": "q", "prompt": "a", "completion": " file"}')
+    result = lorif("materialize", *config)
+    assert result.exit_code == 0, result.output
+    done = dict(line.split(maxsplit=1) for line in result.output.splitlines() if re.match(r"[a-z_]+ +(up|\d)", line))
+    assert done["training_examples"] == "up to date"
+    assert done["query_examples"] == "1 partitions"
+    assert done["query_scores"] == "2 partitions"
+    assert Path("dagster_home").is_dir()
+    assert set(private_project.table(QUERY_SCORES)["query_set"]) == {QUERY_SET, "more"}
+
+
+def test_materialize_without_any_complete_checkpoint_is_a_message_that_says_what_is_wrong(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    folder = private_project.root / "checkpoints"
+    shutil.rmtree(folder / CHECKPOINTS[1])
+    weights = folder / CHECKPOINTS[0] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "has no complete checkpoint" in (said := message(lorif("materialize", *config)))
+    assert "cut short, or still being written" in said
+    (folder / CHECKPOINTS[0] / "tokenizer.json").unlink()
+    assert "has no tokenizer" in message(lorif("materialize", *config))
+    shutil.rmtree(folder / CHECKPOINTS[0])
+    assert message(lorif("materialize", *config)).endswith("has no complete checkpoint yet")
+
+
+def test_what_fails_in_a_run_is_a_message(lorif: Lorif, config: tuple[str, Path], private_project: TinyProject) -> None:
+    (private_project.root / "data/00001.jsonl").write_text('{"id": "x", "text": ""}')
+    said = message(lorif("materialize", *config))
+    assert f"materializing training_examples for {SHARDS[1]} failed" in said
+    assert "text is empty" in said
+
+
+# --- attribute -------------------------------------------------------------------------------------------------------
+
+
+def test_attribute_prints_proponents_and_opponents_of_the_newest_checkpoint(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    result = lorif("attribute", "--prompt", "the with statement", "--completion", " opens a file", "--top", 3, *config)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"{CHECKPOINTS[1]}, loss ")
+    assert "36 examples" in result.output
+    proponents, opponents = result.output.split("opponents: ")
+    # The query set's first query is the same: its stored answer is the answer.
+    stored = private_project.table(QUERY_SCORES, checkpoint=CHECKPOINTS[1], query_id="q0")
+    texts = dict(private_project.table(TRAINING_EXAMPLES).select("example_id", "text").iter_rows())
+    for side, printed in (("highest", proponents), ("lowest", opponents)):
+        rows = stored.filter(pl.col("side") == side).sort("rank")
+        names = rows["example_id"].to_list()
+        assert re.findall(r"doc\d-\d+", printed) == names[:3]
+        assert all(texts[name][:60] in printed for name in names[:3])
+        assert f"{rows['score'][0]:.3g}" in printed
+
+
+def test_attribute_without_a_prompt_takes_the_completion_as_text(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("attribute", "--completion", "a file fails", "--checkpoint", CHECKPOINTS[0], *config)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(CHECKPOINTS[0])
+
+
+def test_attribute_can_show_more_than_the_recipe_keeps(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("attribute", "--completion", "a file fails", "--top", 8, *config)
+    assert len(re.findall(r"doc\d-\d+", result.output)) == 16
+
+
+def test_an_example_that_was_withdrawn_meanwhile_is_shown_as_such(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    nothing = TRAINING_EXAMPLES.columns.empty_table()
+    for shard in SHARDS:
+        private_project.lake.replace(TRAINING_EXAMPLES, {"shard": shard}, nothing)
+    result = lorif("attribute", "--completion", "a file fails", *config)
+    assert "(no longer in the training data)" in result.output
+
+
+@pytest.mark.parametrize("completion", ["", "x"])
+def test_a_completion_without_a_token_to_score_is_a_message(
+    lorif: Lorif, config: tuple[str, Path], completion: str
+) -> None:
+    assert "the completion cannot be scored: no target token" in message(
+        lorif("attribute", "--completion", completion, *config)
+    )
+
+
+def test_the_two_ends_of_a_ranking_of_every_pair_are_printed_as_proponents_and_opponents(
+    tiny_project: TinyProject,
+) -> None:
+    ranking = pl.DataFrame(
+        {"side": ["all"] * 4, "rank": [1, 2, 3, 4], "shard": [SHARDS[0]] * 4, "score": [2.0, 1.0, -1.0, -2.0]}
+    ).with_columns(example_id=pl.format("doc0-{}", "rank"))
+    console = Console(file=io.StringIO(), width=150)
+    print_influences(console, tiny_project.lake, ranking, shown=2)
+    assert isinstance(console.file, io.StringIO)
+    assert re.findall(r"doc0-\d", console.file.getvalue()) == ["doc0-1", "doc0-2", "doc0-4", "doc0-3"]
+
+
+def test_a_checkpoint_that_is_not_attributed_is_a_message(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    said = message(lorif("attribute", "--completion", "a file", "--checkpoint", "step-9", *config))
+    assert "'step-9' is not in the table `checkpoints`" in said
+    shutil.rmtree(private_project.root / "lake" / SVD_PRECONDITIONERS.name)
+    said = message(lorif("attribute", "--completion", "a file", *config))
+    assert "no checkpoint is attributed yet; run `lorif materialize`" in said
+
+
+def test_a_file_of_factors_that_is_gone_is_a_message(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    (file, *_) = private_project.lake.factor_files(CHECKPOINTS[1])
+    Path(private_project.lake.root, GRADIENT_FACTORS.name, file.path).unlink()
+    said = message(lorif("attribute", "--completion", "a file", *config))
+    assert "gradient_factors" in said
+    assert "materialize" in said
+
+
+# --- The command itself ----------------------------------------------------------------------------------------------
+
+
+def test_every_command_explains_itself(lorif: Lorif) -> None:
+    for command in main.commands.values():
+        assert command.help
+        assert lorif(command.name, "--help").exit_code == 0
+
+
+def test_ui_starts_dagster_on_the_project(
+    lorif: Lorif, config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    started: list[tuple[str, list[str], str, str]] = []
+
+    def execute(program: str, arguments: list[str]) -> None:
+        started.append((program, arguments, os.environ["DAGSTER_HOME"], os.environ["LORIF_CONFIG"]))
+
+    monkeypatch.setattr(os, "execv", execute)
+    monkeypatch.setenv("DAGSTER_HOME", "home")
+    lorif("ui", "--port", 4000, *config)
+    ((program, arguments, home, settings),) = started
+    assert Path(program).name == "dagster"
+    assert arguments[1:] == ["dev", "-m", "lorif_assets.definitions", "--port", "4000"]
+    assert (home, settings) == (str(Path("home").absolute()), str(config[1]))

@@ -1,0 +1,103 @@
+"""`lorif doctor`: all that is there, missing or wrong is shown at once."""
+
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lorif_assets.cli.doctor import diagnose
+from tests.conftest import CHECKPOINTS, TinyProject
+
+
+@pytest.fixture
+def diagnosis(private_project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[bool, str]]:
+    monkeypatch.setenv("LORIF_CONFIG", str(private_project.root / "lorif.toml"))
+
+    def run() -> tuple[bool, str]:
+        console = Console(file=io.StringIO(), width=250)
+        sound = diagnose(console)
+        assert isinstance(console.file, io.StringIO)
+        return sound, console.file.getvalue()
+
+    return run
+
+
+Diagnosis = Callable[[], tuple[bool, str]]
+
+
+def test_a_sound_project_shows_what_was_found_and_what_it_costs(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    sound, said = diagnosis()
+    assert sound
+    assert "missing" not in said
+    assert f"{private_project.root}/lake" in said
+    assert "38 rows in 3 shards, data" in said
+    assert "2: step-000100 to step-000200" in said
+    assert "4 tracked: transformer.h.0.attn.c_attn to transformer.h.1.mlp.c_fc" in said
+    assert "cost of a checkpoint like step-000200, 38 examples" in said
+    assert "288 B" in said
+    assert "1 + 1" in said
+
+
+def _without_tokenizer(root: Path) -> None:
+    (root / "checkpoints" / CHECKPOINTS[0] / "tokenizer.json").unlink()
+
+
+def _setting(line: str) -> Callable[[Path], Any]:
+    def write(root: Path) -> None:
+        file = root / "lorif.toml"
+        file.write_text(file.read_text().replace("[recipe]\n", f"[recipe]\n{line}\n"))
+
+    return write
+
+
+WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no data": (lambda root: shutil.rmtree(root / "data"), "nothing is at"),
+    "no queries": (lambda root: shutil.rmtree(root / "queries"), "correct `queries.path`"),
+    "no checkpoint directory": (lambda root: shutil.rmtree(root / "checkpoints"), "correct `checkpoints.path`"),
+    "no checkpoint yet": (
+        lambda root: [shutil.rmtree(root / "checkpoints" / name) for name in CHECKPOINTS],
+        "has no checkpoint yet",
+    ),
+    "a checkpoint without tokenizer": (_without_tokenizer, "has no tokenizer"),
+    "a layer pattern that matches nothing": (
+        _setting('exclude_layers = ["*.router"]'),
+        "pattern '*.router' matches none",
+    ),
+    "no sources": (
+        lambda root: (root / "lorif.toml").write_text('[tracking]\nuri = "none"'),
+        "names no [[sources]]: nothing to attribute to",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_said_and_the_rest_is_shown_all_the_same(
+    diagnosis: Diagnosis, private_project: TinyProject, what: str
+) -> None:
+    damage, message = WRONG[what]
+    damage(private_project.root)
+    sound, said = diagnosis()
+    assert not sound
+    assert message in said
+    assert "cost of a checkpoint" not in said
+    assert "devices" in said
+
+
+def test_every_fault_is_shown_in_one_go(diagnosis: Diagnosis, private_project: TinyProject) -> None:
+    shutil.rmtree(private_project.root / "data")
+    shutil.rmtree(private_project.root / "queries")
+    _, said = diagnosis()
+    assert "nothing is at" in said
+    assert "correct `queries.path`" in said
+
+
+def test_text_in_brackets_is_shown_and_not_taken_for_markup(diagnosis: Diagnosis, private_project: TinyProject) -> None:
+    (private_project.root / "lorif.toml").write_text('[queries]\npath = "[red]q"\n[tracking]\nuri = "none"')
+    _, said = diagnosis()
+    assert "[red]q" in said

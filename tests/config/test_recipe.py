@@ -1,0 +1,158 @@
+"""The recipe's hashes: each field changes the stages that depend on it, and no other."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorif_assets.config.recipe import Recipe, content_hash
+
+# Of every field: a value that is not the default, and the first stage whose result depends on it. A field that is
+# missing here fails the test below: it would change the scores and no hash.
+FIELDS: dict[str, tuple[Any, str]] = {
+    "include_layers": (("*.attn.*",), "factors"),
+    "exclude_layers": (("*.mlp.*",), "factors"),
+    "projection_factor": (4, "factors"),
+    "max_width": (64, "factors"),
+    "seed": (1, "factors"),
+    "rank": (2, "factors"),
+    "factor_dtype": ("fp32", "factors"),
+    "model_dtype": ("bfloat16", "factors"),
+    "max_length": (128, "factors"),
+    "curvature": ("svd", "factors"),
+    "preset": ("paper", "factors"),
+    "query_rank": (8, "scores"),
+    "top_k": (10, "scores"),
+    "added_data": ("merged", "scores"),
+    "merge_tolerance": (0.1, "scores"),
+    "recall": ("influcoder", "scores"),
+    "averaged_checkpoints": (2, "scores"),
+}
+# Fields of the cascade: without it they change nothing.
+RECALL_FIELDS: dict[str, tuple[Any, str]] = {"candidates": (10, "scores"), "recall_agreement": (0.5, "scores")}
+# Fields of the curvature `svd`: without it they change nothing.
+SVD_FIELDS: dict[str, tuple[Any, str]] = {
+    "r": (64, "preconditioners"),
+    "oversample": (10, "preconditioners"),
+    "refinements": (1, "preconditioners"),
+    "damping_rule": ("leading", "preconditioners"),
+    "damping": (0.1, "preconditioners"),
+    "curvature_form": ("truncated", "scores"),
+}
+# Fields of the curvature `ekfac`: without it they change nothing.
+EKFAC_FIELDS: dict[str, tuple[Any, str]] = {
+    "bytes_per_example": (10_000, "factors"),
+    "rank_by_layer": (False, "factors"),
+    "kfac_examples": (100, "factors"),
+    "kfac_labels": ("model", "factors"),
+    "whitening_damping": (0.5, "factors"),
+    "fisher_damping": (0.5, "preconditioners"),
+}
+CHANGES = {
+    "factors": {"factors", "preconditioners", "scores"},
+    "preconditioners": {"preconditioners", "scores"},
+    "scores": {"scores"},
+}
+
+
+def hashes(recipe: Recipe) -> dict[str, str]:
+    return {
+        "factors": recipe.factor_hash,
+        "preconditioners": recipe.preconditioner_hash,
+        "scores": recipe.score_hash,
+    }
+
+
+@pytest.mark.parametrize("field", Recipe.model_fields)
+def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(field: str) -> None:
+    base = {"curvature": "svd"} if field in SVD_FIELDS else {}
+    base |= {"recall": "influcoder"} if field in RECALL_FIELDS else {}
+    value, stage = {**FIELDS, **SVD_FIELDS, **EKFAC_FIELDS, **RECALL_FIELDS}[field]
+    default, changed = hashes(Recipe(**base)), hashes(Recipe(**{**base, field: value}))
+    assert {name for name in default if default[name] != changed[name]} == CHANGES[stage]
+
+
+def test_with_a_largest_width_the_projection_factor_changes_nothing() -> None:
+    assert hashes(Recipe(max_width=64, projection_factor=2)) == hashes(Recipe(max_width=64, projection_factor=4))
+
+
+@pytest.mark.parametrize(
+    ("curvature", "field"),
+    [("svd", field) for field in EKFAC_FIELDS if field != "bytes_per_example"]
+    + [("ekfac", field) for field in SVD_FIELDS],
+)
+def test_a_field_of_the_other_curvature_changes_no_hash(curvature: str, field: str) -> None:
+    value, _ = {**SVD_FIELDS, **EKFAC_FIELDS}[field]
+    assert hashes(Recipe(curvature=curvature, **{field: value})) == hashes(Recipe(curvature=curvature))
+
+
+def test_a_byte_budget_needs_bases() -> None:
+    with pytest.raises(ValueError, match='`bytes_per_example` needs `curvature = "ekfac"`'):
+        Recipe(curvature="svd", bytes_per_example=1_000)
+
+
+def test_with_a_byte_budget_the_rank_changes_nothing() -> None:
+    budget = Recipe(bytes_per_example=1_000)
+    assert hashes(budget.model_copy(update={"rank": 2, "rank_by_layer": False})) == hashes(budget)
+
+
+def test_one_word_gives_the_published_form_and_fields_that_are_set_stay() -> None:
+    paper = Recipe.model_validate("paper")
+    assert (paper.curvature, paper.rank, paper.factor_dtype) == ("svd", 1, "bf16")
+    assert (paper.damping_rule, paper.damping, paper.curvature_form) == ("leading", 0.1, "truncated")
+    mine = Recipe.model_validate({"preset": "paper", "damping": 0.2, "rank": 4})
+    assert mine == paper.model_copy(update={"damping": 0.2, "rank": 4})
+    assert Recipe.model_validate(paper.model_dump()) == paper
+    with pytest.raises(ValueError, match="preset"):
+        Recipe.model_validate("papyrus")
+
+
+@pytest.mark.parametrize(
+    ("fields", "rank"),
+    [
+        ({"curvature": "svd", "rank": 3}, 3),
+        ({"rank": 3, "rank_by_layer": False}, 3),
+        ({"rank": 3}, None),
+        ({"rank_by_layer": False, "bytes_per_example": 100}, None),
+    ],
+)
+def test_layers_share_a_rank_unless_bytes_are_spread(fields: dict[str, Any], rank: int | None) -> None:
+    assert Recipe(**fields).uniform_rank == rank
+
+
+def test_stages_never_share_a_hash() -> None:
+    assert len(set(hashes(Recipe()).values())) == 3
+
+
+def test_hashes_are_the_same_in_every_process_and_release() -> None:
+    """They are stored: a change here makes every user's tables stale."""
+    assert content_hash({"b": [1, 2.5, None], "a": "ü"}) == "c239a4a8c77eaa057e329e97f7c35441"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, min_size=2, max_size=4))
+def test_the_order_of_keys_does_not_matter(content: dict[str, Any]) -> None:
+    assert content_hash(dict(reversed(content.items()))) == content_hash(content)
+
+
+@given(json_values, json_values)
+def test_different_contents_have_different_hashes(one: Any, other: Any) -> None:
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert (content_hash(one) == content_hash(other)) == same
+
+
+@pytest.mark.parametrize(
+    ("r", "oversample", "width"), [(8, None, 40), (64, None, 128), (8, 3, 11), (8, 0, 8), (0, None, 0), (0, 5, 5)]
+)
+def test_the_basis_has_as_many_more_columns_as_r_and_at_least_32_unless_told_otherwise(
+    r: int, oversample: int | None, width: int
+) -> None:
+    assert Recipe(r=r, oversample=oversample).basis_width == width

@@ -1,0 +1,52 @@
+"""The readable content of examples that scores point to."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lorif_assets.data.passages import passage_metadata, passage_text, passages
+from tests.conftest import SHARDS, TinyProject
+
+
+def test_passages_are_found_by_shard_and_id(tiny_project: TinyProject) -> None:
+    wanted = [(SHARDS[0], "doc0-3"), (SHARDS[2], "doc2-0"), (SHARDS[0], "doc0-3")]
+    found = passages(tiny_project.lake, wanted)
+    assert {key: (row["shard"], row["example_id"]) for key, row in found.items()} == {key: key for key in wanted}
+    assert passage_metadata(found[SHARDS[0], "doc0-3"]) == {"topic": "files"}
+
+
+def test_an_id_of_another_shard_is_not_found_there(tiny_project: TinyProject) -> None:
+    found = passages(tiny_project.lake, [(SHARDS[0], "doc1-0"), (SHARDS[1], "doc1-0"), (SHARDS[1], "gone")])
+    assert found[SHARDS[1], "doc1-0"]["text"]
+    assert (SHARDS[0], "doc1-0") not in found
+    assert (SHARDS[1], "gone") not in found
+
+
+def test_no_examples_have_no_passages(tiny_project: TinyProject) -> None:
+    assert passages(tiny_project.lake, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"format": "text", "text": "a file"}, "a file"),
+        ({"format": "prompt_completion", "prompt": "a file", "completion": " ends"}, "a file ends"),
+        (
+            {
+                "format": "messages",
+                "messages": json.dumps([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]),
+            },
+            "[user] Why?\n\n[assistant] So.",
+        ),
+        ({"format": "input_ids", "input_ids": [5, 6, 7]}, "3 token ids: 5 6 7"),
+        ({"format": "input_ids", "input_ids": list(range(100))}, f"100 token ids: {' '.join(map(str, range(64)))} ..."),
+    ],
+)
+def test_every_format_has_a_readable_text(row: dict[str, Any], text: str) -> None:
+    assert passage_text(row) == text
+
+
+def test_missing_metadata_are_none_at_all() -> None:
+    assert passage_metadata({"metadata": None}) == {}
+    assert passage_metadata({"metadata": '{"topic": "with"}'}) == {"topic": "with"}

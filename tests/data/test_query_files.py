@@ -1,0 +1,80 @@
+"""Query sets: which files are one, and what they are called."""
+
+from pathlib import Path
+
+import pytest
+
+from lorif_assets.config.settings import Settings
+from lorif_assets.data.query_files import query_files, query_source, source_version
+from lorif_assets.errors import SourceError
+
+ROW = '{"prompt": "a", "completion": "b"}\n'
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "queries").mkdir()
+    return Settings(base=tmp_path)
+
+
+def write(settings: Settings, *names: str) -> None:
+    for name in names:
+        (settings.base / "queries" / name).write_text(ROW)
+
+
+def test_each_file_of_the_directory_is_a_query_set_named_after_it(settings: Settings) -> None:
+    write(settings, "b.jsonl", "a.parquet", "c-2.v1.ndjson")
+    assert list(query_files(settings)) == ["a", "b", "c-2.v1"]
+
+
+def test_one_file_is_one_query_set(settings: Settings) -> None:
+    write(settings, "a.jsonl", "b.jsonl")
+    one = Settings(base=settings.base, queries={"path": "queries/b.jsonl"})
+    assert query_files(one) == {"b": settings.base / "queries/b.jsonl"}
+
+
+def test_an_empty_directory_holds_no_query_set(settings: Settings) -> None:
+    assert query_files(settings) == {}
+
+
+def test_hidden_files_other_files_and_folders_are_no_query_sets(settings: Settings) -> None:
+    write(settings, "a.jsonl", ".a.jsonl.swp", ".b.jsonl", "_c.jsonl", "README.md", "d.csv")
+    (settings.base / "queries/e.jsonl").mkdir()
+    assert list(query_files(settings)) == ["a"]
+
+
+def test_a_path_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=rf"{tmp_path}/queries does not exist; correct `queries\.path`"):
+        query_files(Settings(base=tmp_path))
+
+
+def test_two_files_of_one_name_are_refused(settings: Settings) -> None:
+    write(settings, "a.jsonl", "a.parquet")
+    with pytest.raises(SourceError, match="two query files named 'a'"):
+        query_files(settings)
+
+
+@pytest.mark.parametrize("name", ["my questions", "a|b", "été", "it's"])
+def test_a_name_that_no_partition_can_have_is_refused(settings: Settings, name: str) -> None:
+    write(settings, f"{name}.jsonl")
+    with pytest.raises(SourceError, match=r"has a name that no partition can have; use letters, digits"):
+        query_files(settings)
+
+
+def test_asking_for_another_query_set_tells_which_there_are(settings: Settings) -> None:
+    write(settings, "a.jsonl", "b.jsonl")
+    with pytest.raises(SourceError, match=r"no query set 'c': .*queries has a, b"):
+        query_source(settings, "c")
+
+
+def test_a_query_sets_version_changes_with_its_file_and_not_with_the_projects_place(
+    settings: Settings, tmp_path: Path
+) -> None:
+    import shutil
+
+    write(settings, "a.jsonl")
+    before = source_version(query_source(settings, "a"), settings)
+    moved = Settings(base=Path(shutil.copytree(settings.base, tmp_path.parent / f"{tmp_path.name}-moved")))
+    assert source_version(query_source(moved, "a"), moved) == before
+    (settings.base / "queries/a.jsonl").write_text(ROW + ROW)
+    assert source_version(query_source(settings, "a"), settings) != before

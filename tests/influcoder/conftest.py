@@ -1,5 +1,0 @@
-"""A tiny GPT-2 and Llama with random weights, and examples for them."""
-
-from tests.attribution.conftest import examples, gpt2, llama, one_thread
-
-__all__ = ["examples", "gpt2", "llama", "one_thread"]
