@@ -18,3 +18,18 @@ def dagster_resources(project: Project) -> dict[str, Any]:
         "devices": DevicesResource.of(project.devices),
         "tracking": TrackingResource.of(project.tracking),
     }
+
+
+RESOURCES = frozenset({"settings", "lake", "model_checkpoints", "devices", "tracking"})
+"""The names."""
+
+
+def opened_project(resources: Any) -> Project:
+    """Return the project that the resources of a Dagster context make up."""
+    return Project(
+        settings=resources.settings,
+        lake=resources.lake,
+        checkpoints=resources.model_checkpoints,
+        devices=resources.devices,
+        tracking=resources.tracking,
+    )

@@ -15,7 +15,7 @@ _TRAP = 0.5
 
 
 @dg.asset_check(
-    asset=svd_preconditioners,
+    asset=svd_preconditioners.definition,
     description="Eigenvectors are orthonormal; eigenvalues sorted, not negative, and no more than the trace.",
 )
 def curvature_is_sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
@@ -41,7 +41,7 @@ def curvature_is_sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
-    asset=svd_preconditioners,
+    asset=svd_preconditioners.definition,
     description="In truncated form, damping is not far below the mean of the eigenvalues that were cut off.",
 )
 def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
@@ -65,7 +65,7 @@ def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam
 
 
 @dg.asset_check(
-    asset=svd_preconditioners,
+    asset=svd_preconditioners.definition,
     description="Data that were added lie in the eigenvectors about as well as the data these were fitted to.",
 )
 def curvature_has_not_drifted(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import dagster as dg
 
@@ -15,11 +16,12 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
 from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import Devices
+from lorif_assets.project import Project
 
 # A sample costs two passes of these examples through the model.
 _SHARDS, _ROWS = 8, 4
@@ -33,7 +35,7 @@ _RETRIEVED = 0.9
 
 
 @dg.asset_check(
-    asset=gradient_factors,
+    asset=gradient_factors.definition,
     pool="gpu",
     description="Stored factors of a sample reproduce its gradients, computed anew, as well as new factors do.",
 )
@@ -72,7 +74,7 @@ def factors_reproduce_gradients(
 
 
 @dg.asset_check(
-    asset=query_scores,
+    asset=query_scores.definition,
     pool="gpu",
     description=f"At least {_RETRIEVED:.0%} of a sample of training examples, asked as queries, are among their own "
     f"{_TOP} leading proponents.",
@@ -119,7 +121,8 @@ def examples_retrieve_themselves(
 def _attributed(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> list[str]:
     """Return the active checkpoints that have factors."""
     found = discover(settings, model_checkpoints, lake)
-    active = Staleness(settings, lake, model_checkpoints, found).active_checkpoints
+    project = replace(Project.of(settings), lake=lake, checkpoints=model_checkpoints)
+    active = Freshness(project, found).active_checkpoints
     stored = set(lake.read(GRADIENT_FACTORS, ["checkpoint"])["checkpoint"])
     return [name for name in active if name in stored]
 

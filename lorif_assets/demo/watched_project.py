@@ -16,14 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS
+from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.sensors import ASSET_JOBS
 from lorif_assets.automation.withdrawal import removed_shards
-from lorif_assets.automation.work import IN_FLIGHT, ready_partitions
+from lorif_assets.automation.work import IN_FLIGHT
 from lorif_assets.config.settings import CONFIG_VARIABLE
 from lorif_assets.demo.run import DemoPaths
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.project import Project
 
 _FACTORS = "gradient_factors"
@@ -89,8 +90,7 @@ class WatchedProject:
         """Return the number of partitions that are not what they should be."""
         project = self.project()
         found = discover(project.settings, project.checkpoints, project.lake)
-        staleness = Staleness(project.settings, project.lake, project.checkpoints, found)
-        pending = sum(len(partitions) for _, partitions in ready_partitions(staleness))
+        pending = sum(len(partitions) for _, partitions in ready_partitions(Freshness(project, found)))
         return pending + len(removed_shards(project.lake, found))
 
     def wait_until_true(self) -> float:

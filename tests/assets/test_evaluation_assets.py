@@ -49,7 +49,7 @@ def project(private_project):
 def evaluate(project, *names):
     """Bring the evaluation up to date, or the named assets of it; which partitions of which assets that took."""
     project.register_partitions()
-    chosen = [asset for asset in EVALUATION if not names or asset.key.to_user_string() in names]
+    chosen = [asset for asset in EVALUATION if not names or asset.name in names]
     updates = bring_up_to_date(project.instance, [*ASSETS, *EVALUATION], project.opened, selection=chosen)
     return {update.asset: set(update.partitions) for update in updates if update.partitions}
 
@@ -158,7 +158,7 @@ def matrices(evaluated):
 
 
 def test_the_newest_checkpoint_is_evaluated_by_every_asset(evaluated):
-    assert evaluated.took.keys() == {asset.key.to_user_string() for asset in EVALUATION}
+    assert evaluated.took.keys() == {asset.name for asset in EVALUATION}
     assert evaluated.took["linear_datamodeling_score"] == {f"{NEWEST}|{QUERY_SET}"}
     assert evaluate(evaluated.project) == {}
 
