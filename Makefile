@@ -31,6 +31,11 @@ test: $(VENV)/.installed
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
+# As commands set them, before torch is imported (lorif_assets/process_environment.py).
+bench bench-peers: export OMP_WAIT_POLICY = PASSIVE
+bench bench-peers: export ONEDNN_PRIMITIVE_CACHE_CAPACITY = 128
+bench bench-peers: export LRU_CACHE_CAPACITY = 128
+
 ## bench: every benchmark, one after the other: tables on the terminal, JSON in benchmarks/results
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/matrix_products.py

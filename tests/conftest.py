@@ -28,8 +28,11 @@ from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.staleness import Staleness
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
+from lorif_assets.process_environment import set_process_environment
 from lorif_assets.project import Project
 from resources import dagster_resources
+
+set_process_environment()
 
 # How fast a machine is decides no test, and continuous integration draws the same examples every time.
 hypothesis_settings.register_profile(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import tomlkit
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +11,7 @@ from rich.table import Table
 from lorif_assets.attribution.ask import newest_attributed
 from lorif_assets.attribution.cost import stored_bytes_per_example
 from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.cli.environment import config_option
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import settings_file
 from lorif_assets.evaluation.methods.inputs import MethodInputs
@@ -21,6 +23,17 @@ _MEASURES = {
     "lds": "LDS against the models that were retrained on subsets",
     "tail_patch": "tail-patch: nats per token that a step on each of the first proponents adds",
 }
+
+
+@click.command()
+@click.option("--bytes", "budget", type=click.IntRange(min=1), help="Bytes kept per example; default: as many as now.")
+@click.option("--minutes", default=20.0, show_default=True, help="After which nothing more is begun.")
+@click.option("--examples", default=4_000, show_default=True, help="Size of the sample of training examples.")
+@click.option("--write", is_flag=True, help="Write the recipe that came out best to the settings file.")
+@config_option
+def tune(budget: int | None, minutes: float, examples: int, *, write: bool) -> None:
+    """Try recipes on a sample of the data, and show what quality costs how many bytes."""
+    tune_recipe(Console(), budget=budget, minutes=minutes, most_examples=examples, write=write)
 
 
 def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_examples: int, write: bool) -> None:
