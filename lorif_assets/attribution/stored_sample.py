@@ -16,8 +16,7 @@ from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import FactorFile, Lake
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
-from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
-from lorif_assets.mathematics.factors.reconstruction import reconstruction_error
+from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors, reconstruction_error
 from lorif_assets.mathematics.scores.scoring import block_scores
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
-from lorif_assets.mathematics.factors.reconstruction import reconstruction_error
+from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors, reconstruction_error
 
 G = torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(0))
 
