@@ -104,6 +104,14 @@ class MethodName(StrEnum):
         extra="ekfac",
     )
     RANDOM = Method(name="random", title="random", explanation="the floor", function="lexical:random_scores")
+    RELATIF = Method(
+        name="relatif",
+        title="RelatIF",
+        explanation="LoRIF over the root of an example's influence on itself",
+        function="relatif:relatif_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
 
 
 METHODS = {str(method): method.about for method in MethodName}
