@@ -35,10 +35,9 @@ def checkpoints(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """A checkpoint of the model in training: what it is, and the layers whose gradients are attributed."""
     from lorif_assets.mathematics.gradients.layers import select_layers
-    from lorif_assets.mathematics.gradients.projection import projected_width
 
     commits = PartitionCommits(context)
-    recipe = settings.recipe
+    recipe, projection = settings.recipe, settings.recipe.projection
     for name in context.partition_keys:
         files = model_checkpoints.get(name)
         skeleton = model_checkpoints.skeleton(files)
@@ -47,8 +46,8 @@ def checkpoints(
                 "layer": layer.name,
                 "d_in": layer.d_in,
                 "d_out": layer.d_out,
-                "d1": projected_width(layer.d_in, recipe.projection_factor, recipe.max_width),
-                "d2": projected_width(layer.d_out, recipe.projection_factor, recipe.max_width),
+                "d1": projection.width(layer.d_in),
+                "d2": projection.width(layer.d_out),
             }
             for layer in select_layers(skeleton, recipe.include_layers, recipe.exclude_layers)
         ]

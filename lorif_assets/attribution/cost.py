@@ -46,13 +46,9 @@ def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int)
     """
     from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
     from lorif_assets.mathematics.gradients.layers import select_layers
-    from lorif_assets.mathematics.gradients.projection import projected_width
 
-    factor, most = recipe.projection_factor, recipe.max_width
-    shapes = [
-        (projected_width(layer.d_in, factor, most), projected_width(layer.d_out, factor, most))
-        for layer in select_layers(model, recipe.include_layers, recipe.exclude_layers)
-    ]
+    tracked = select_layers(model, recipe.include_layers, recipe.exclude_layers)
+    shapes = [recipe.projection.shape(layer) for layer in tracked]
     dense = [d1 * d2 for d1, d2 in shapes]
     # A byte budget is spent to the last component that fits.
     per_example = recipe.bytes_per_example or sum(

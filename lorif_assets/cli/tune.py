@@ -67,7 +67,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
             f"{found.value:.3f}",
             f"{found.low:.3f} to {found.high:.3f}",
             f"{advice.trials[at].agreement.mean():.2f}",
-            ", ".join(f"{name} = {value}" for name, value in _values(recipe, fields)) + marks,
+            ", ".join(f"{name} = {value}" for name, value in _shown(recipe, fields)) + marks,
         )
     console.print(table)
     console.print(f"measured by {_MEASURES[advice.measure]}, on {advice.n_examples:,} examples.")
@@ -101,6 +101,11 @@ def write_recipe(file: Path, now: Recipe, chosen: Recipe) -> None:
         else:
             section[name] = value
     file.write_text(tomlkit.dumps(document))
+
+
+def _shown(recipe: Recipe, fields: Sequence[str]) -> list[tuple[str, object]]:
+    """Return those of the fields that the recipe's scores depend on, with their values."""
+    return _values(recipe, [name for name in fields if name in recipe.fields_in_use])
 
 
 def _values(recipe: Recipe, fields: Sequence[str]) -> list[tuple[str, object]]:

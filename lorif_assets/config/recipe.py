@@ -3,27 +3,29 @@
 import json
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+if TYPE_CHECKING:
+    from lorif_assets.mathematics.gradients.projection import Projection
+
 # What each stage's result depends on. A stage's hash covers the stages before it, so a new `r` or damping leaves the
 # factors as they are. Fields of the other curvature are not hashed at all.
-_FACTOR_FIELDS = (
+_GRADIENT_FIELDS = (
     "include_layers",
     "exclude_layers",
     "projection_factor",
     "max_width",
     "seed",
-    "rank",
-    "factor_dtype",
     "model_dtype",
     "max_length",
-    "curvature",
 )
+_FACTOR_FIELDS = (*_GRADIENT_FIELDS, "rank", "factor_dtype", "curvature")
 _PRECONDITIONER_FIELDS = ("r", "oversample", "refinements", "damping_rule", "damping")
 _SCORE_FIELDS = ("curvature_form", "query_rank", "top_k", "added_data", "merge_tolerance")
-_EKFAC_FACTOR_FIELDS = ("bytes_per_example", "rank_by_layer", "kfac_labels", "kfac_examples", "whitening_damping")
+_WHITENING_FIELDS = ("kfac_labels", "kfac_examples", "whitening_damping")
+_EKFAC_FACTOR_FIELDS = ("bytes_per_example", "rank_by_layer", *_WHITENING_FIELDS)
 _EKFAC_PRECONDITIONER_FIELDS = ("fisher_damping",)
 _EKFAC_SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
@@ -237,6 +239,28 @@ class Recipe(BaseModel):
         return self.r + max(self.r, 32) if self.r else 0
 
     @property
+    def projection(self) -> "Projection":
+        """How the sides of layers are projected."""
+        from lorif_assets.mathematics.gradients.projection import Projection
+
+        if self.max_width is not None:
+            return Projection(max_width=self.max_width, seed=self.seed)
+        return Projection(factor=self.projection_factor, seed=self.seed)
+
+    def projected(self, projection: "Projection") -> "Recipe":
+        """Return the same recipe with another projection."""
+        factor = self.projection_factor if projection.factor is None else projection.factor
+        return self.changed(projection_factor=factor, max_width=projection.max_width, seed=projection.seed)
+
+    def changed(self, **fields: object) -> "Recipe":
+        """Return the same recipe with other values of some fields.
+
+        Raises:
+            pydantic.ValidationError: the fields do not go together.
+        """
+        return Recipe.model_validate({**self.model_dump(), **fields})
+
+    @property
     def uniform_rank(self) -> int | None:
         """The rank that every layer has, as far as its widths let it; None where each layer's follows from a budget."""
         if self.curvature == "ekfac" and (self.bytes_per_example or self.rank_by_layer):
@@ -247,6 +271,11 @@ class Recipe(BaseModel):
     def applied_damping(self) -> float:
         """The damping of the curvature that the recipe has."""
         return self.damping if self.curvature == "svd" else self.fisher_damping
+
+    @property
+    def trial_hash(self) -> str:
+        """Hash of the fields that dense gradients and their whitening depend on: recipes that share it are tried together."""
+        return self._hash((*self._used(_GRADIENT_FIELDS), *_WHITENING_FIELDS))
 
     @property
     def factor_hash(self) -> str:
@@ -273,8 +302,10 @@ class Recipe(BaseModel):
 
     @property
     def _factor_fields(self) -> tuple[str, ...]:
-        fields = _FACTOR_FIELDS if self.curvature == "svd" else _FACTOR_FIELDS + _EKFAC_FACTOR_FIELDS
-        # Those that are not in use say nothing.
+        return self._used(_FACTOR_FIELDS if self.curvature == "svd" else _FACTOR_FIELDS + _EKFAC_FACTOR_FIELDS)
+
+    def _used(self, fields: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the fields that another one does not take the place of."""
         unused = {"max_width" if self.max_width is None else "projection_factor"}
         unused |= {"rank", "rank_by_layer"} if self.bytes_per_example else {"bytes_per_example"}
         return tuple(name for name in fields if name not in unused)

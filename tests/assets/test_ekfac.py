@@ -27,7 +27,7 @@ from lorif_assets.lake.attribution_tables import (
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.models.devices import DeviceGroup
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, private_copy
 from tests.mathematics.references import Example, autograd_gradients, relative_error, token_covariances
@@ -86,7 +86,8 @@ def ekfac_by_autograd(project: TinyProject, factor: int, damping: float) -> Tens
 
     model = AutoModelForCausalLM.from_pretrained(project.root / "checkpoints" / CHECKPOINT)
     projections = [
-        layer_projection(layer, factor, 0) for layer in select_layers(model, ("*.attn.c_attn", "*.mlp.c_fc"))
+        layer_projection(layer, Projection(factor=factor, seed=0))
+        for layer in select_layers(model, ("*.attn.c_attn", "*.mlp.c_fc"))
     ]
     texts = examples_of(project, "texts")
     train = autograd_gradients(model, texts, projections)

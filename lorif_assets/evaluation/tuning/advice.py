@@ -75,18 +75,20 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, most_examples: int
     Raises:
         MismatchError: no recipe fits the budget.
     """
-    started = time.monotonic()
+    started, current = time.monotonic(), inputs.settings.recipe
     step = max(1, -(-len(inputs.examples.tokenized) // most_examples))
     positions = range(0, len(inputs.examples.tokenized), step)
     sample = [inputs.examples.tokenized[at] for at in positions]
     trials: list[Trial] = []
-    with_head = patterns_with_head(inputs.attributed.record.layer_shapes, inputs.attributed.head)
-    groups = list(candidates(inputs.settings.recipe, budget, with_head))
+    with_head = patterns_with_head(
+        inputs.attributed.record.layer_shapes, inputs.attributed.head, current.exclude_layers
+    )
+    groups = list(candidates(current, budget, with_head))
     done = 0
     for recipes in groups:
         if done and time.monotonic() - started > 60 * minutes:
             break
-        label = f"recipes at f = {recipes[0].projection_factor}"
+        label = f"recipes at {recipes[0].projection}"
         total = len(recipes) * len(inputs.attributed.under(recipes[0]).record.layer_shapes)
         with Progress(logging.getLogger(__name__), label, total, "layers") as progress:
             found = try_recipes(
@@ -131,7 +133,7 @@ def store_trials(inputs: MethodInputs, advice: Advice) -> None:
                 "query_set": query_set,
                 "recipe": trial.tried.recipe.model_dump_json(),
                 "curvature": trial.tried.recipe.curvature,
-                "projection_factor": trial.tried.recipe.projection_factor,
+                "projection_factor": trial.tried.recipe.projection.factor,
                 "rank": trial.tried.recipe.uniform_rank,
                 "r": trial.tried.recipe.r if trial.tried.recipe.curvature == "svd" else None,
                 "damping": trial.tried.recipe.applied_damping,

@@ -10,7 +10,7 @@ from lorif_assets.mathematics.curvature.ekfac import EkfacPreconditioner, Fisher
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.mathematics.scores.scoring import block_scores
 from tests.mathematics.conftest import VOCABULARY
 
@@ -23,7 +23,7 @@ def token_ids(n: int, seed: int) -> torch.Tensor:
 
 
 def scores_of_this_project(model: torch.nn.Module) -> torch.Tensor:
-    layers = [layer_projection(layer, 1, 0) for layer in select_layers(model)]
+    layers = [layer_projection(layer, Projection(factor=1, seed=0)) for layer in select_layers(model)]
     mask = torch.ones(N_TRAIN, LENGTH, dtype=torch.bool)
     batch = TokenBatch(token_ids(N_TRAIN, 0), mask, token_ids(N_TRAIN, 0))
     covariances: dict[str, KfacCovariances] = {}
