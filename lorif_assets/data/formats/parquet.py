@@ -1,6 +1,5 @@
-"""Parquet files and saved `datasets` directories: how many rows they have, and slices of them."""
+"""Parquet files: how many rows they have, and slices of them."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -10,30 +9,46 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lorif_assets.config.sources import SourceFormat
+from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
 from lorif_assets.errors import SourceError
 
 _BATCH_ROWS = 1024
 
 
-@lru_cache(maxsize=4096)
-def count_parquet_rows(path: Path, version: str) -> int:
-    """Rows of a Parquet file, from its footer; read once per `version` (any string that changes with the file).
+class Parquet(FileReader):
+    """Parquet; costs a file's footer when it has changed."""
 
-    Raises:
-        SourceError: not a readable Parquet file.
-    """
-    del version  # part of the cache's key only
-    with _readable(path, "Parquet file"), pq.ParquetFile(path) as file:
+    kind = SourceFormat.PARQUET
+    suffixes = (".parquet",)
+
+    def cut(self, path: Path, state: str, rows_per_slice: int) -> Iterator[FileSlice]:
+        """Yield the slices of one file."""
+        return slices_of(_count(path, state), rows_per_slice)
+
+    def rows(self, path: Path, piece: ShardSlice) -> RawShard:
+        """Return the rows of one slice."""
+        return of_table(_read(path, piece.offset, piece.rows), piece)
+
+
+READER = Parquet()
+
+
+def of_table(table: pa.Table, piece: ShardSlice) -> RawShard:
+    """Return the rows of a table as those of a slice."""
+    return RawShard(piece.origin, tuple(table.column_names), tuple(enumerate(table.to_pylist())))
+
+
+@lru_cache(maxsize=4096)
+def _count(path: Path, state: str) -> int:
+    del state  # part of the cache's key only
+    with readable(path, "Parquet file"), pq.ParquetFile(path) as file:
         return int(file.metadata.num_rows)
 
 
-def read_parquet_rows(path: Path, offset: int, rows: int) -> pa.Table:
-    """Rows `offset` to `offset + rows` of a Parquet file; only the row groups that hold them are read, batch by batch.
-
-    Raises:
-        SourceError: not a readable Parquet file.
-    """
-    with _readable(path, "Parquet file"), pq.ParquetFile(path) as file:
+def _read(path: Path, offset: int, rows: int) -> pa.Table:
+    """Rows `offset` to `offset + rows` of a Parquet file; only the row groups that hold them are read, batch by batch."""
+    with readable(path, "Parquet file"), pq.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
         ends = list(accumulate(sizes))
         groups = [
@@ -53,34 +68,13 @@ def read_parquet_rows(path: Path, offset: int, rows: int) -> pa.Table:
         return pa.Table.from_batches(pieces, schema=file.schema_arrow)
 
 
-def count_dataset_rows(path: Path) -> int:
-    """Rows of a directory written by `Dataset.save_to_disk`.
-
-    Raises:
-        SourceError: the directory cannot be loaded.
-    """
-    from datasets import Dataset  # slow to import, and few sources need it
-
-    with _readable(path, "saved `datasets` directory"):
-        if not json.loads((path / "state.json").read_text()).get("_data_files"):
-            return 0  # `datasets` saves a dataset without rows, but fails to load it
-        return int(Dataset.load_from_disk(str(path)).num_rows)
-
-
-def read_dataset_rows(path: Path, offset: int, rows: int) -> pa.Table:
-    """Rows `offset` to `offset + rows` of a saved dataset, as stored (images and audio are not decoded).
-
-    Raises:
-        SourceError: the directory cannot be loaded.
-    """
-    from datasets import Dataset  # slow to import, and few sources need it
-
-    with _readable(path, "saved `datasets` directory"):
-        return Dataset.load_from_disk(str(path)).with_format("arrow")[offset : offset + rows]
-
-
 @contextmanager
-def _readable(path: Path, kind: str) -> Iterator[None]:
+def readable(path: Path, kind: str) -> Iterator[None]:
+    """Say in one way that something cannot be read as what it should be.
+
+    Raises:
+        SourceError: Arrow or the file system raised an error inside.
+    """
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
