@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
-from numpy.typing import NDArray
 
 from lorif_assets.config.methods import METHODS, MethodName
 from lorif_assets.pages.look import FIGURE_HEIGHT_PX, FIGURE_WIDTH_PX, Theme
@@ -98,7 +97,7 @@ def logarithmic(axes: Axes, values: Sequence[float], margin: float = 1.5) -> Non
     axes.set_xlim(low / margin, high * margin)
 
 
-def dodged(values: Sequence[float], step: float = 1.07) -> Float[NDArray[np.float64], " N"]:
+def dodged(values: Sequence[float], step: float = 1.07) -> Float64[np.ndarray, " N"]:
     """Return the values, equal ones moved a little apart on a logarithmic axis, so that none hides another."""
     moved = []
     for at, value in enumerate(values):

@@ -6,8 +6,7 @@ from importlib import import_module
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
-from numpy.typing import NDArray
+from jaxtyping import Float32
 
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_checkpoint import current_score_versions
@@ -32,7 +31,7 @@ class EvaluatedScores:
 
     query_ids: Sequence[str]
     example_ids: Sequence[str]
-    by_method: Mapping[str, Float[NDArray[np.float32], "Q N"]]
+    by_method: Mapping[str, Float32[np.ndarray, "Q N"]]
     version: str
 
 

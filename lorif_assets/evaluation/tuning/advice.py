@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Float64
 
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import MismatchError, SettingsError
@@ -34,7 +33,7 @@ class Trial:
     """A recipe that was tried: its figures on every query, and how far it agrees with the dense inverse."""
 
     tried: TriedRecipe
-    agreement: Float[NDArray[np.floating], " Q"]
+    agreement: Float[np.ndarray, " Q"]
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ def _measure(
 
 def _pooled_truth(
     inputs: MethodInputs, example_ids: Sequence[str]
-) -> tuple[Bool[NDArray[np.bool_], "M N"], Float[NDArray[np.float64], "Q M"]] | None:
+) -> tuple[Bool[np.ndarray, "M N"], Float64[np.ndarray, "Q M"]] | None:
     """Return members and losses of the subsets that every query set has losses of; None where there are too few."""
     source = subset_truth(inputs.settings, inputs.lake)
     try:

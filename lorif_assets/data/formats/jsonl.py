@@ -8,44 +8,42 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from lorif_assets.config.sources import SourceFormat
+from lorif_assets.data.formats.reader import FileReader, FileSlice, MalformedRow, RawShard, ShardSlice
 from lorif_assets.errors import SourceError
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 _EXCERPT_LENGTH = 200
 
 
-@dataclass(frozen=True)
-class MalformedLine:
-    """A line that is not a JSON object: its row in the shard, why, and how it begins."""
+class JsonLines(FileReader):
+    """JSON Lines; costs one pass over a file when it has changed."""
 
-    row: int
-    reason: str
-    excerpt: str
+    kind = SourceFormat.JSONL
+    suffixes = (".jsonl", ".ndjson", ".jsonl.gz")
+
+    def cut(self, path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...]:
+        """Return the slices of one file."""
+        return _slices(path, state, rows_per_slice)
+
+    def rows(self, path: Path, piece: ShardSlice) -> RawShard:
+        """Return the objects of one slice; their columns are those that any of them has."""
+        objects, malformed = _read(path, piece.byte_offset, piece.rows)
+        columns = dict.fromkeys(chain.from_iterable(values for _, values in objects))
+        return RawShard(piece.origin, tuple(columns), tuple(objects), tuple(malformed))
 
 
-@dataclass(frozen=True)
-class LineSlice:
-    """Consecutive rows of a file: the first one's number, its byte position (decompressed), and how many."""
-
-    offset: int
-    byte_offset: int
-    rows: int
+READER = JsonLines()
 
 
 @lru_cache(maxsize=4096)
-def slice_lines(path: Path, version: str, rows_per_slice: int) -> tuple[LineSlice, ...]:
-    """Slices of a file; the file is read once per `version` (any string that changes with the file).
-
-    Raises:
-        SourceError: the file cannot be read or decompressed.
-    """
-    del version  # part of the cache's key only
+def _slices(path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...]:
+    del state  # part of the cache's key only
     starts: list[int] = []
     n_rows = 0
     with _open(path) as file:
@@ -57,21 +55,15 @@ def slice_lines(path: Path, version: str, rows_per_slice: int) -> tuple[LineSlic
                 n_rows += 1
             position += len(line)
     return tuple(
-        LineSlice(k * rows_per_slice, start, min(rows_per_slice, n_rows - k * rows_per_slice))
+        FileSlice(k * rows_per_slice, min(rows_per_slice, n_rows - k * rows_per_slice), start)
         for k, start in enumerate(starts)
     )
 
 
-def read_lines(path: Path, byte_offset: int, rows: int) -> tuple[list[tuple[int, dict[str, Any]]], list[MalformedLine]]:
-    """Up to `rows` rows from a byte position (of the decompressed file): (row, object) pairs, and malformed lines.
-
-    Rows count from 0 at the position given, malformed ones included.
-
-    Raises:
-        SourceError: the file cannot be read or decompressed.
-    """
+def _read(path: Path, byte_offset: int, rows: int) -> tuple[list[tuple[int, dict[str, Any]]], list[MalformedRow]]:
+    """Up to `rows` rows from a byte position (of the decompressed file): (row, object) pairs, and malformed lines."""
     objects: list[tuple[int, dict[str, Any]]] = []
-    malformed: list[MalformedLine] = []
+    malformed: list[MalformedRow] = []
     with _open(path) as file:
         file.seek(byte_offset)
         for row, line in enumerate(islice(filter(bytes.strip, file), rows)):
@@ -79,7 +71,7 @@ def read_lines(path: Path, byte_offset: int, rows: int) -> tuple[list[tuple[int,
             if isinstance(parsed, dict):
                 objects.append((row, parsed))
             else:
-                malformed.append(MalformedLine(row, parsed, line.decode(errors="replace").strip()[:_EXCERPT_LENGTH]))
+                malformed.append(MalformedRow(row, parsed, line.decode(errors="replace").strip()[:_EXCERPT_LENGTH]))
     return objects, malformed
 
 
