@@ -260,19 +260,17 @@ class Ekfac(LakeCurvature):
         Raises:
             ValueError: there are no bases.
         """
-        from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature
-
         del shape, device
-        return EkfacCurvature.empty(self._needed(bases), self.recipe.fisher_damping)
+        return self._form.empty(self._needed(bases), self.recipe.fisher_damping)
 
     def restored(
         self, row: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", bases: "KfacBases | None"
     ) -> "EkfacCurvature":
         """Return a layer's curvature from its sums."""
-        from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal
+        from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
 
         sums = FisherDiagonal(tensors["squares"], row["n_examples"])
-        return EkfacCurvature(self._needed(bases), sums, self.recipe.fisher_damping)
+        return self._form(self._needed(bases), sums, self.recipe.fisher_damping)
 
     def preconditioner(
         self, row: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", bases: "KfacBases | None"
@@ -296,13 +294,30 @@ class Ekfac(LakeCurvature):
             factor_passes=0,
         )
 
+    @property
+    def _form(self) -> "type[EkfacCurvature]":
+        from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature
+
+        return EkfacCurvature
+
     def _needed(self, bases: "KfacBases | None") -> "KfacBases":
         if bases is None:
             raise ValueError(f"the curvature {self.recipe.curvature!r} needs the layer's bases")
         return bases
 
 
-CURVATURES: Mapping[str, type[LakeCurvature]] = {"svd": Svd, "ekfac": Ekfac}
+@dataclass(frozen=True)
+class Kfac(Ekfac):
+    """K-FAC's own eigenvalues in the same bases, stored as EK-FAC's are."""
+
+    @property
+    def _form(self) -> "type[EkfacCurvature]":
+        from lorif_assets.mathematics.curvature.kfac import KfacCurvature
+
+        return KfacCurvature
+
+
+CURVATURES: Mapping[str, type[LakeCurvature]] = {"svd": Svd, "ekfac": Ekfac, "kfac": Kfac}
 """By the name that `recipe.curvature` has."""
 
 

@@ -55,6 +55,7 @@ CURVATURE_FIELDS: Mapping[str, CurvatureFields] = {
         damping="damping",
     ),
     "ekfac": _KRONECKER,
+    "kfac": _KRONECKER,
 }
 
 
@@ -109,13 +110,13 @@ class Recipe(BaseModel):
     )
     rank_by_layer: bool = Field(
         True,
-        description="ekfac: spend the bytes that this rank takes in all layers together where components are worth most.",
+        description="ekfac, kfac: spend the bytes that this rank takes in all layers together where components are worth most.",
     )
     bytes_per_example: int | None = Field(
         None,
         ge=1,
         description="In place of `rank`: bytes of an example's factors in all layers together, spent where components are "
-        'worth most. Needs `curvature = "ekfac"`.',
+        "worth most. Needs a curvature with bases: ekfac or kfac.",
     )
     factor_dtype: Literal["bf16", "fp32", "int8", "int4", "sign"] = Field(
         "sign",
@@ -128,25 +129,26 @@ class Recipe(BaseModel):
     max_length: int = Field(
         512, ge=2, description="Tokens of an example at the most; longer ones are cut, the completion kept first."
     )
-    curvature: Literal["svd", "ekfac"] = Field(
+    curvature: Literal["svd", "ekfac", "kfac"] = Field(
         "ekfac",
         description="The layers' curvature: EK-FAC's diagonal in Kronecker-factored bases, with gradients whitened before "
-        "they are factorised; or leading eigenpairs of the factorised gradients (the paper's).",
+        "they are factorised; leading eigenpairs of the factorised gradients (svd, the paper's); or K-FAC's own diagonal in "
+        "the same bases (kfac), which needs a sample of the examples alone.",
     )
     kfac_examples: int = Field(
-        4_096, ge=2, description="ekfac: training examples, drawn by `seed`, that the bases are fitted to."
+        4_096, ge=2, description="ekfac, kfac: training examples, drawn by `seed`, that bases are fitted to."
     )
     kfac_labels: Literal["data", "model"] = Field(
-        "data", description="ekfac: labels that the bases are fitted with: the data's, or drawn from the model."
+        "data", description="ekfac, kfac: labels that the bases are fitted with: the data's, or drawn from the model."
     )
     whitening_damping: float = Field(
         0.1,
         gt=0,
         allow_inf_nan=False,
-        description="ekfac: damping of the whitening, in multiples of the mean eigenvalue of either side.",
+        description="ekfac, kfac: damping of the whitening, in multiples of the mean eigenvalue of either side.",
     )
     fisher_damping: float = Field(
-        0.1, gt=0, allow_inf_nan=False, description="ekfac: damping, in multiples of a layer's mean eigenvalue."
+        0.1, gt=0, allow_inf_nan=False, description="ekfac, kfac: damping, in multiples of a layer's mean eigenvalue."
     )
     r: int = Field(256, ge=0, description="svd: rank of each layer's curvature. 0: no curvature, only its mean.")
     oversample: int | None = Field(
