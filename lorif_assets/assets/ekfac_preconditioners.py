@@ -11,7 +11,8 @@ from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.svd_preconditioners import inline_picture
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.fit_ekfac import renew_fisher
+from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.fit_curvature import fit_curvature
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.attribution.versions import preconditioner_version
@@ -48,10 +49,11 @@ def ekfac_preconditioners(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """A layer's EK-FAC eigenvalues: the mean square of rotated gradients, summed shard by shard.
 
-    Shards that changed are subtracted and added; no factor is read. With the curvature `svd` there is nothing to do.
+    Shards that changed are subtracted and added; no factor is read. With a curvature that is stored elsewhere there is
+    nothing to do.
     """
-    if settings.recipe.curvature != "ekfac":
-        context.log.info('nothing to do: recipe.curvature is "svd"')
+    if curvature_of(settings.recipe).table != EKFAC_PRECONDITIONERS:
+        context.log.info(f'nothing to do: recipe.curvature is "{settings.recipe.curvature}"')
         return
     from lorif_assets.pages.report.plots import spectrum_png
 
@@ -69,7 +71,15 @@ def ekfac_preconditioners(
             Progress(context.log, f"{name} EK-FAC", len(layers), "layers") as progress,
         ):
             for index, (layer, key) in enumerate(layers.items()):
-                fit, row = renew_fisher(lake, record, stored, layer, settings.recipe, group.first)
+                fit, row = fit_curvature(
+                    record,
+                    stored,
+                    layer,
+                    settings.recipe,
+                    rows=settings.batch.scan_rows,
+                    device=group.first,
+                    refine_below=settings.curvature.refine_below,
+                )
                 whitened = whitened_layer(row, bases[layer])
                 shown.append(whitened)
                 figures = {
@@ -82,7 +92,7 @@ def ekfac_preconditioners(
                     run.metrics(figures, index)
                 metadata = {
                     "how": fit.how,
-                    "examples": fit.fisher.count,
+                    "examples": fit.curvature.count,
                     "shards": len(stored.files),
                     "shards_read": fit.shards_read,
                     "d1": whitened.d1,

@@ -19,8 +19,8 @@ from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attribution.curvatures import write_shard_squares
 from lorif_assets.attribution.factor_rows import ShardFactors, factor_rows
-from lorif_assets.attribution.fit_ekfac import write_shard_squares
 from lorif_assets.attribution.model import AttributedModel, checkpoint_record
 from lorif_assets.attribution.shard_pipeline import overlapped
 from lorif_assets.attribution.stored_factors import stored_factor_versions
@@ -82,7 +82,7 @@ def gradient_factors(
     commits = PartitionCommits(context)
     for name, shards in partitions.by_checkpoint(context.partition_keys, partitions.SHARD).items():
         record = checkpoint_record(lake, name, settings.recipe)
-        if settings.recipe.curvature == "ekfac" and not record.frozen:
+        if settings.recipe.whitens and not record.frozen:
             raise MismatchError(
                 f"the checkpoint {name!r} has no K-FAC bases of this recipe and these weights; materialize `kfac_bases` first"
             )

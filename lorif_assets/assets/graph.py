@@ -24,7 +24,9 @@ from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.tail_patch import tail_patch
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.config.settings import Settings
+from lorif_assets.lake.attribution_tables import KFAC_BASES
 
 ASSETS = (
     training_examples,
@@ -56,7 +58,7 @@ EVALUATION = (
 )
 """Assets that hold the scores against retraining, upstream first; materialized on demand."""
 
-_OF_CURVATURE = {"svd": (svd_preconditioners,), "ekfac": (kfac_bases, ekfac_preconditioners)}
+_OF_SOME_CURVATURE = (kfac_bases, svd_preconditioners, ekfac_preconditioners)
 _OF_INFLUCODER = (
     influence_targets,
     influcoder_encoder,
@@ -69,12 +71,8 @@ _OF_INFLUCODER = (
 
 def assets_in_use(settings: Settings) -> tuple[dg.AssetsDefinition, ...]:
     """Return the assets that attribute under these settings, upstream first; the others have nothing to do."""
-    idle = [
-        asset
-        for curvature, assets in _OF_CURVATURE.items()
-        if curvature != settings.recipe.curvature
-        for asset in assets
-    ]
+    used = {curvature_of(settings.recipe).table.name, *([KFAC_BASES.name] if settings.recipe.whitens else [])}
+    idle = [asset for asset in _OF_SOME_CURVATURE if asset.key.to_user_string() not in used]
     if not settings.influcoder.enabled:
         idle += _OF_INFLUCODER
     return tuple(asset for asset in ASSETS if asset not in idle)

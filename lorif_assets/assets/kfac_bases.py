@@ -1,4 +1,4 @@
-"""K-FAC bases: what gradients are whitened in before they are factorised, for the curvature `ekfac` alone."""
+"""K-FAC bases: what gradients are whitened in before they are factorised, where the curvature asks for that."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -57,10 +57,10 @@ def kfac_bases(
     """Eigenbases of a layer's inputs and output gradients over a sample of the training examples, and the layer's rank.
 
     One pass over the sample fits the bases of all layers of a checkpoint, which are stored together; they stay as they
-    are when data change. With the curvature `svd` there is nothing to do.
+    are when data change. With a curvature without whitening there is nothing to do.
     """
-    if settings.recipe.curvature != "ekfac":
-        context.log.info('nothing to do: recipe.curvature is "svd", which whitens no gradient')
+    if not settings.recipe.whitens:
+        context.log.info(f'nothing to do: recipe.curvature is "{settings.recipe.curvature}", which whitens no gradient')
         return
     commits = PartitionCommits(context)
     for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():

@@ -9,7 +9,8 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.fit_svd import renew_layer
+from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.fit_curvature import fit_curvature
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.recipe import content_hash
@@ -52,9 +53,9 @@ def svd_preconditioners(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """A layer's curvature H = sum of g g^T over the factorised gradients: leading eigenpairs, trace and damping.
 
-    With the curvature `ekfac` there is nothing to do.
+    With a curvature that is stored elsewhere there is nothing to do.
     """
-    if settings.recipe.curvature != "svd":
+    if curvature_of(settings.recipe).table != SVD_PRECONDITIONERS:
         context.log.info(f'nothing to do: recipe.curvature is "{settings.recipe.curvature}"')
         return
     from lorif_assets.pages.report.plots import spectrum_png
@@ -72,8 +73,7 @@ def svd_preconditioners(
             Progress(context.log, f"{name} curvature", stored.n_examples * len(layers), "examples") as progress,
         ):
             for index, (layer, key) in enumerate(layers.items()):
-                fit, row = renew_layer(
-                    lake,
+                fit, row = fit_curvature(
                     record,
                     stored,
                     layer,

@@ -96,7 +96,6 @@ def examples_retrieve_themselves(
                     stored_sample(attributed, stored, lake, shards=_SHARDS, rows=_ROWS),
                     stored,
                     preconditioners,
-                    lake,
                     batch=settings.batch,
                 )
         except MismatchError as error:

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lorif_assets.attribution.compared_checkpoints import compared_versions, participants
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.attribution.stored_checkpoint import averaged_together, current_score_versions
-from lorif_assets.attribution.stored_curvature import preconditioner_table
 from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version
 from lorif_assets.config.settings import Settings
@@ -102,7 +102,7 @@ class Staleness:
 
     def kfac_bases(self) -> StalePartitions:
         """Layers of active checkpoints without K-FAC bases of this recipe and these weights; new data ask for none."""
-        if self.settings.recipe.curvature != "ekfac":
+        if not self.settings.recipe.whitens:
             return {}
         stale: dict[str, Stale] = {}
         for record in self.records():
@@ -138,7 +138,7 @@ class Staleness:
         return self._preconditioners(EKFAC_PRECONDITIONERS)
 
     def _preconditioners(self, table: TableSchema) -> StalePartitions:
-        if table != preconditioner_table(self.settings.recipe):
+        if table != curvature_of(self.settings.recipe).table:
             return {}
         stale: dict[str, Stale] = {}
         for record in self.records():

@@ -142,7 +142,7 @@ def _bases(
     examples: Sequence[TokenizedExample],
     batch: BatchSettings,
 ) -> Mapping[str, KfacBases]:
-    whitened = [recipe for recipe in recipes if recipe.curvature == "ekfac"]
+    whitened = [recipe for recipe in recipes if recipe.whitens]
     if not whitened:
         return {}
     sample = examples[: whitened[0].kfac_examples]
@@ -158,7 +158,7 @@ def _ranks(
     bases: Mapping[str, KfacBases],
     batch: BatchSettings,
 ) -> Mapping[str, int]:
-    if recipe.curvature == "svd":
+    if not recipe.whitens:
         return {layer: min(recipe.rank, *shape) for layer, shape in attributed.record.layer_shapes.items()}
     ranks = layer_ranks(attributed.under(recipe), examples[:RANK_EXAMPLES], bases, batch)
     return {layer: found.rank for layer, found in ranks.items()}

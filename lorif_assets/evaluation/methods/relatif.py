@@ -39,7 +39,7 @@ def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     started = time.monotonic()
     for checkpoint in together:
         own = self_influences(inputs, checkpoint)
-        for position, (name, _) in checkpoint.factors.example_ids(inputs.lake, range(len(own))).items():
+        for position, (name, _) in checkpoint.factors.example_ids(range(len(own))).items():
             if name in places:
                 total[places[name]] += own[position]
                 count[places[name]] += 1
@@ -54,13 +54,13 @@ def self_influences(inputs: MethodInputs, checkpoint: StoredAttribution) -> "Flo
 
     from lorif_assets.mathematics.scores.self_influence import self_influence
 
-    lake, recipe, device = inputs.lake, inputs.settings.recipe, inputs.attributed.device
+    lake, device = inputs.lake, inputs.attributed.device
     stored, frozen, layers = checkpoint.factors, checkpoint.record.frozen, list(checkpoint.record.layer_shapes)
-    preconditioners = {layer: checkpoint.preconditioners.load(lake, layer, recipe, device) for layer in layers}
+    preconditioners = {layer: checkpoint.preconditioners.load(layer, device) for layer in layers}
     bases = {layer: frozen.load(lake, layer, device) if frozen else None for layer in layers}
     found = []
     with Progress(logging.getLogger(__name__), "self-influence", stored.n_examples, "examples") as progress:
-        for block in read_ahead(stored.blocks(lake, layers, inputs.settings.batch.scan_rows, device)):
+        for block in read_ahead(stored.blocks(layers, inputs.settings.batch.scan_rows, device)):
             shares = [self_influence(block[layer], preconditioners[layer], bases[layer]) for layer in layers]
             found.append(torch.stack(shares).sum(0).cpu())
             progress.advance(len(found[-1]))

@@ -134,7 +134,7 @@ def store_trials(inputs: MethodInputs, advice: Advice) -> None:
                 "curvature": trial.tried.recipe.curvature,
                 "projection_factor": trial.tried.recipe.projection.factor,
                 "rank": trial.tried.recipe.uniform_rank,
-                "r": trial.tried.recipe.r if trial.tried.recipe.curvature == "svd" else None,
+                "r": trial.tried.recipe.r if "r" in trial.tried.recipe.fields_in_use else None,
                 "damping": trial.tried.recipe.applied_damping,
                 "curvature_form": trial.tried.recipe.curvature_form,
                 "factor_dtype": trial.tried.recipe.factor_dtype,

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
-from lorif_assets.mathematics.curvature.svd_preconditioner import LayerPreconditioner
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
 from lorif_assets.mathematics.matrix_products import product
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lorif_assets.mathematics.curvature.ekfac import EkfacPreconditioner, FisherDiagonal, KfacBases, KfacCovariances
+from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacBases, KfacCovariances
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.collector import GradientCollector
@@ -50,7 +50,7 @@ def scores(
 ) -> Tensor:
     rotated = bases.rotate(train)
     stored = encode(low_rank_factors(rotated * bases.scale, c), codec)
-    ready = EkfacPreconditioner(bases, FisherDiagonal.of(rotated), m).apply(queries.flatten(1))
+    ready = EkfacCurvature(bases, FisherDiagonal.of(rotated), m).preconditioner().apply(queries.flatten(1))
     return block_scores({"layer": ready}, {"layer": decode(stored, codec, D1, D2)})
 
 

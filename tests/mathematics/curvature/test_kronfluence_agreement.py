@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lorif_assets.mathematics.curvature.ekfac import EkfacPreconditioner, FisherDiagonal, KfacCovariances
+from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacCovariances
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
@@ -43,7 +43,7 @@ def scores_of_this_project(model: torch.nn.Module) -> torch.Tensor:
         bases = covariances[layer].bases(0.1)
         rotated = bases.rotate(gradients)
         factors[layer] = low_rank_factors(rotated * bases.scale, 99)
-        preconditioner = EkfacPreconditioner(bases, FisherDiagonal.of(rotated), 0.1)
+        preconditioner = EkfacCurvature(bases, FisherDiagonal.of(rotated), 0.1).preconditioner()
         ready[layer] = preconditioner.apply(queries[layer].flatten(1))
     return block_scores(ready, factors)
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lorif_assets.attribution.fit_svd import CurvatureFit, renew_layer
+from lorif_assets.attribution.fit_curvature import CurvatureFit, fit_curvature
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.recipe import Recipe, content_hash
@@ -75,7 +75,7 @@ class FactorLake:
     def renew(self, *, refine: bool = False) -> CurvatureFit:
         stored = stored_factors(self.lake, RECORD, RECIPE)
         options = {"rows": 7, "device": CPU, "refine_below": 0.5, "refine": refine}
-        return renew_layer(self.lake, RECORD, stored, LAYER, RECIPE, **options)[0]
+        return fit_curvature(RECORD, stored, LAYER, RECIPE, **options)[0]
 
     @property
     def row(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class FactorLake:
 
 
 def scores(fit: CurvatureFit, rng: np.random.Generator) -> torch.Tensor:
-    spectrum: Spectrum = fit.state.spectrum(RECIPE.r)
+    spectrum: Spectrum = fit.curvature.state.spectrum(RECIPE.r)
     preconditioner = Preconditioner.from_spectrum(spectrum, DampingRule.TRACE, 1.0, CurvatureForm.TAIL_CORRECTED)
     queries = torch.from_numpy(rng.standard_normal((5, D1 * D2)).astype(np.float32))
     return preconditioner.apply(queries)
@@ -102,7 +102,7 @@ def scores(fit: CurvatureFit, rng: np.random.Generator) -> torch.Tensor:
 
 def assert_same_scores(updated: CurvatureFit, rebuilt: CurvatureFit) -> None:
     left, right = (scores(fit, np.random.default_rng(1)) for fit in (updated, rebuilt))
-    assert updated.state.count == rebuilt.state.count
+    assert updated.curvature.state.count == rebuilt.curvature.state.count
     assert float((left - right).norm() / right.norm()) < 1e-4
 
 
@@ -176,7 +176,7 @@ def test_a_new_damping_reuses_the_state(tmp_path: Path) -> None:
     lake.renew()
     stored = stored_factors(lake.lake, RECORD, RECIPE)
     other = RECIPE.model_copy(update={"damping": 3.0})
-    fit, row = renew_layer(lake.lake, RECORD, stored, LAYER, other, rows=7, device=CPU, refine_below=0.5)
+    fit, row = fit_curvature(RECORD, stored, LAYER, other, rows=7, device=CPU, refine_below=0.5)
     assert fit.rows_read == 0
     assert row["damping"] == pytest.approx(3.0 * row["trace"] / (D1 * D2))
 
@@ -184,7 +184,7 @@ def test_a_new_damping_reuses_the_state(tmp_path: Path) -> None:
 def test_the_ledger_names_every_shard_with_its_hash_and_file(tmp_path: Path) -> None:
     lake = lake_of(tmp_path / "a", n_shards=2)
     stored = stored_factors(lake.lake, RECORD, RECIPE)
-    _, row = renew_layer(lake.lake, RECORD, stored, LAYER, RECIPE, rows=7, device=CPU, refine_below=0.5)
+    _, row = fit_curvature(RECORD, stored, LAYER, RECIPE, rows=7, device=CPU, refine_below=0.5)
     ledger = json.loads(row["ledger"])
     assert {shard: entry["shard_hash"] for shard, entry in ledger.items()} == stored.shard_hashes
     assert [entry["rows"] for entry in ledger.values()] == [20, 20]
@@ -226,8 +226,8 @@ def test_refining_is_one_subspace_iteration_on_the_data_of_now(tmp_path: Path) -
     lake.write("t0", lake.elsewhere(20))
     before = lake.renew()
     refined = lake.renew(refine=True)
-    basis = torch.linalg.qr(before.state.image).Q
-    torch.testing.assert_close(refined.state.basis, basis)
+    basis = torch.linalg.qr(before.curvature.state.image).Q
+    torch.testing.assert_close(refined.curvature.state.basis, basis)
     g = torch.cat(
         [
             torch.einsum("ni,nj->nij", x[:, :D1], x[:, D1:]).flatten(1)
@@ -235,20 +235,26 @@ def test_refining_is_one_subspace_iteration_on_the_data_of_now(tmp_path: Path) -
         ]
     )
     torch.testing.assert_close(
-        refined.state.image, g.mT @ (g @ basis), rtol=1e-4, atol=1e-4 * float(refined.state.image.norm())
+        refined.curvature.state.image,
+        g.mT @ (g @ basis),
+        rtol=1e-4,
+        atol=1e-4 * float(refined.curvature.state.image.norm()),
     )
-    assert refined.state.spectrum(RECIPE.r).captured_energy >= before.state.spectrum(RECIPE.r).captured_energy
+    assert (
+        refined.curvature.state.spectrum(RECIPE.r).captured_energy
+        >= before.curvature.state.spectrum(RECIPE.r).captured_energy
+    )
 
 
 def test_later_updates_go_on_from_the_refined_basis(tmp_path: Path) -> None:
     lake = lake_of(tmp_path / "a")
     lake.renew()
-    basis, version = lake.renew(refine=True).state.basis, lake.row["basis_version"]
+    basis, version = lake.renew(refine=True).curvature.state.basis, lake.row["basis_version"]
     assert version
     lake.write("s9", lake.random_rows(4))
     updated = lake.renew()
     assert updated.rows_read == 4
-    torch.testing.assert_close(updated.state.basis, basis)
+    torch.testing.assert_close(updated.curvature.state.basis, basis)
     assert lake.row["basis_version"] == version
 
 
