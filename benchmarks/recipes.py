@@ -33,18 +33,6 @@ from lorif_assets.project import Project
 
 _OWN = "0"
 _DRAWS = 1_000
-_SHARED = (
-    "include_layers",
-    "exclude_layers",
-    "projection_factor",
-    "max_width",
-    "seed",
-    "model_dtype",
-    "max_length",
-    "kfac_examples",
-    "kfac_labels",
-    "whitening_damping",
-)
 _COLUMNS = {
     "recipe": "{recipe}",
     "bytes / example": "{bytes:,}",
@@ -65,7 +53,7 @@ class Changed:
     @classmethod
     def of(cls, own: Recipe, fields: Mapping[str, Any]) -> "Changed":
         """Return the project's recipe with other fields."""
-        return cls(fields, Recipe.model_validate({**own.model_dump(), **fields}))
+        return cls(fields, own.changed(**fields))
 
 
 def sample(inputs: MethodInputs, most: int | None) -> MethodInputs:
@@ -79,7 +67,7 @@ def groups(changed: Iterable[Changed]) -> list[list[Changed]]:
     """Return the recipes that can be tried together, the project's first."""
     found: dict[str, list[Changed]] = {}
     for one in changed:
-        found.setdefault(repr([getattr(one.recipe, name) for name in _SHARED]), []).append(one)
+        found.setdefault(one.recipe.trial_hash, []).append(one)
     return list(found.values())
 
 

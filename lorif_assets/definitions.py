@@ -13,9 +13,11 @@ from lorif_assets.automation.sensors import (
 )
 from lorif_assets.checks import CHECKS
 from lorif_assets.config.settings import load_settings
+from lorif_assets.process_environment import set_process_environment
 from lorif_assets.project import Project
 from resources import dagster_resources
 
+set_process_environment()
 settings = load_settings()
 sensors, schedules = automation_definitions(settings)
 

@@ -29,8 +29,11 @@ from lorif_assets.freshness.stale import StalePartitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
+from lorif_assets.process_environment import set_process_environment
 from lorif_assets.project import Project
 from resources import dagster_resources
+
+set_process_environment()
 
 # How fast a machine is decides no test, and continuous integration draws the same examples every time.
 hypothesis_settings.register_profile(

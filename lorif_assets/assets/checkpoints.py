@@ -23,9 +23,8 @@ from lorif_assets.lake.attribution_tables import CHECKPOINTS
 def checkpoints(run: PartitionRun) -> Materializations:
     """A checkpoint of the model in training: what it is, and the layers whose gradients are attributed."""
     from lorif_assets.mathematics.gradients.layers import select_layers
-    from lorif_assets.mathematics.gradients.projection import projected_width
 
-    recipe = run.settings.recipe
+    recipe, projection = run.settings.recipe, run.settings.recipe.projection
     for name in run.partitions:
         files = run.checkpoints.get(name)
         skeleton = run.checkpoints.skeleton(files)
@@ -34,8 +33,8 @@ def checkpoints(run: PartitionRun) -> Materializations:
                 "layer": layer.name,
                 "d_in": layer.d_in,
                 "d_out": layer.d_out,
-                "d1": projected_width(layer.d_in, recipe.projection_factor, recipe.max_width),
-                "d2": projected_width(layer.d_out, recipe.projection_factor, recipe.max_width),
+                "d1": projection.width(layer.d_in),
+                "d2": projection.width(layer.d_out),
             }
             for layer in select_layers(skeleton, recipe.include_layers, recipe.exclude_layers)
         ]

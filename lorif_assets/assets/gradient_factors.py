@@ -19,8 +19,8 @@ from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.training_examples import training_examples
+from lorif_assets.attribution.curvatures import write_shard_squares
 from lorif_assets.attribution.factor_rows import ShardFactors, factor_rows
-from lorif_assets.attribution.fit_ekfac import write_shard_squares
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.shard_pipeline import overlapped
 from lorif_assets.attribution.stored_factors import stored_factor_versions
@@ -73,7 +73,7 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
     recipe = run.settings.recipe
     for name, shards in run.by_checkpoint().items():
         record = run.record(name)
-        if recipe.curvature == "ekfac" and not record.frozen:
+        if recipe.whitens and not record.frozen:
             raise MismatchError(
                 f"the checkpoint {name!r} has no K-FAC bases of this recipe and these weights; materialize `kfac_bases` first"
             )

@@ -1,4 +1,4 @@
-"""K-FAC bases: what gradients are whitened in before they are factorised, for the curvature `ekfac` alone."""
+"""K-FAC bases: what gradients are whitened in before they are factorised, where the curvature asks for that."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +15,6 @@ from lorif_assets.attribution.fit_bases import KfacFit, fit_bases
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_bases
 from lorif_assets.lake.attribution_tables import KFAC_BASES
 from lorif_assets.lake.lake import Lake
@@ -30,10 +29,6 @@ class BasesConfig(dg.Config):
     """Fit the bases again, to the training examples of now. Every factor of the checkpoint is then out of date."""
 
 
-def _whitens(settings: Settings) -> bool:
-    return settings.recipe.curvature == "ekfac"
-
-
 @attribution_asset(
     group="attribution",
     table=KFAC_BASES,
@@ -44,7 +39,7 @@ def _whitens(settings: Settings) -> bool:
         Input(training_examples, partitions.every(), is_dependency=False),
     ],
     stale=stale_bases,
-    is_used=_whitens,
+    is_used=lambda settings: settings.recipe.whitens,
     options=BasesConfig,
     on_device=True,
     kinds={"torch", "deltalake"},
@@ -53,10 +48,10 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
     """Eigenbases of a layer's inputs and output gradients over a sample of the training examples, and the layer's rank.
 
     One pass over the sample fits the bases of all layers of a checkpoint, which are stored together; they stay as they
-    are when data change. With the curvature `svd` there is nothing to do.
+    are when data change. With a curvature without whitening there is nothing to do.
     """
-    if not _whitens(run.settings):
-        run.log.info('nothing to do: recipe.curvature is "svd", which whitens no gradient')
+    if not run.settings.recipe.whitens:
+        run.log.info(f'nothing to do: recipe.curvature is "{run.settings.recipe.curvature}", which whitens no gradient')
         return
     for name, layers in run.by_checkpoint().items():
         record = run.record(name)

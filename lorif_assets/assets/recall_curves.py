@@ -79,9 +79,9 @@ def recall_curves(run: PartitionRun) -> Materializations:
                     raise MismatchError(f"no query of the set {query_set!r} can be used; see `query_examples`")
                 contents = {row["query_id"]: row for row in queries.iter_rows(named=True)}
                 texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in tokenized]
-                ready = preconditioned_queries(attributed, tokenized, preconditioners, lake, settings.batch)
+                ready = preconditioned_queries(attributed, tokenized, preconditioners, settings.batch)
                 started = time.monotonic()
-                blocks = stored.blocks(lake, layers, settings.batch.scan_rows, group.first)
+                blocks = stored.blocks(layers, settings.batch.scan_rows, group.first)
                 exact = torch.cat([block_scores(ready.by_layer, block).cpu() for block in read_ahead(blocks)], dim=1)
                 seconds_full_scan = time.monotonic() - started
                 started = time.monotonic()
@@ -91,7 +91,7 @@ def recall_curves(run: PartitionRun) -> Materializations:
                 for candidates in sorted({max(1, round(share * n)) for share in _SHARES}):
                     started = time.monotonic()
                     positions = likely_proponents(similarities, candidates)
-                    _, bytes_read = exact_scores(lake, stored, ready, positions, group.first)
+                    _, bytes_read = exact_scores(stored, ready, positions, group.first)
                     seconds = seconds_recall + time.monotonic() - started
                     rows += [
                         {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
@@ -47,7 +47,7 @@ def tail_patch(run: PartitionRun) -> Materializations:
 
 def _changes(
     run: PartitionRun, checkpoint: str, query_set: str, scored: EvaluatedScores
-) -> tuple[Mapping[str, NDArray[np.float64]], list[str]]:
+) -> tuple[Mapping[str, Float64[np.ndarray, " Q"]], list[str]]:
     """Return each method's changes of log-probability, and the ids of the queries that they are of."""
     from lorif_assets.evaluation.tail_patching import tail_patch_changes
 

@@ -4,10 +4,10 @@ import logging
 
 import pyarrow as pa
 
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import AttributedModel, checkpoint_record
 from lorif_assets.attribution.score_queries import QueryScores, score_queries
 from lorif_assets.attribution.stored_checkpoint import attributions_together
-from lorif_assets.attribution.stored_curvature import preconditioner_table
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
@@ -20,7 +20,7 @@ def newest_attributed(project: Project) -> str:
     Raises:
         MismatchError: none has.
     """
-    attributed = set(project.lake.read(preconditioner_table(project.settings.recipe), ["checkpoint"])["checkpoint"])
+    attributed = set(project.lake.read(curvature_of(project.settings.recipe).table, ["checkpoint"])["checkpoint"])
     names = [checkpoint.name for checkpoint in project.checkpoints.find() if checkpoint.name in attributed]
     if not names:
         raise MismatchError("no checkpoint is attributed yet; run `lorif materialize`, or materialize in Dagster's UI")

@@ -133,8 +133,8 @@ class AttributedModel:
             recipe,
             model,
             tokenizer,
-            [layer_projection(layer, recipe.projection_factor, recipe.seed, recipe.max_width) for layer in layers],
-            fingerprint(layers, recipe.projection_factor, recipe.seed, recipe.max_width),
+            [layer_projection(layer, recipe.projection) for layer in layers],
+            fingerprint(layers, recipe.projection),
             devices,
         )
 
@@ -155,14 +155,13 @@ class AttributedModel:
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 
         layers = select_layers(self.model, recipe.include_layers, recipe.exclude_layers)
-        factor, seed, max_width = recipe.projection_factor, recipe.seed, recipe.max_width
-        projections = [layer_projection(layer, factor, seed, max_width) for layer in layers]
+        projections = [layer_projection(layer, recipe.projection) for layer in layers]
         return replace(
             self,
             record=replace(self.record, layer_shapes={p.layer.name: (p.d1, p.d2) for p in projections}, frozen=None),
             recipe=recipe,
             projections=projections,
-            projection=fingerprint(layers, factor, seed, max_width),
+            projection=fingerprint(layers, recipe.projection),
         )
 
     def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":

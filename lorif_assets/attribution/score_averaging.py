@@ -84,7 +84,7 @@ def earlier_checkpoints(
                 "which their scores are averaged; materialize `gradient_factors` for both"
             )
         model = AttributedModel.load(lake, models, one.record.name, newest.recipe, newest.devices)
-        ready = preconditioned_queries(model, queries, one.preconditioners, lake, batch)
+        ready = preconditioned_queries(model, queries, one.preconditioners, batch)
         asked.append(EarlierCheckpoint(one.factors, ready.by_layer))
         # Before the next one is loaded: its memory is not free while a name holds the model.
         del model
@@ -100,7 +100,7 @@ def shard_scores(
     device: torch.device,
 ) -> ShardScores:
     """Score the examples of one file, `rows` at a time."""
-    blocks = factors.blocks(lake, list(queries), rows, device, [file])
+    blocks = factors.blocks(list(queries), rows, device, [file])
     ids = [
         name
         for _, part in lake.stream_factors([file], ["example_id"], file.rows)

@@ -68,7 +68,6 @@ def chosen_scan(
     last: FullScan | None,
     queries: Mapping[str, Queries],
     stored: StoredFactors,
-    lake: Lake,
     *,
     n_queries: int,
     kept: int,
@@ -81,7 +80,6 @@ def chosen_scan(
         last: the last full scan, of the same queries, weights and recipe.
         queries: per layer vec(H^-1 G_q) [Q, D], with the preconditioner of now.
         stored: the factors.
-        lake: where they are.
         n_queries: how many there are.
         kept: extremes of each query.
         tolerance: the largest relative change of any query's probe scores that lets earlier scores stand.
@@ -98,7 +96,7 @@ def chosen_scan(
     if n_added > last.moments.count:
         return whole_scan(stored, n_queries, kept, "more was added since the last one than it scanned")
     known = tuple(files[name] for name in sorted(last.shards))
-    scale, change = scale_and_change(last.probe, probe_scores(queries, stored, lake, known, device))
+    scale, change = scale_and_change(last.probe, probe_scores(queries, stored, known, device))
     worst, smallest = float(change.max()), float(scale.min())
     if worst > tolerance or smallest <= 0:
         return whole_scan(
@@ -119,28 +117,26 @@ def chosen_scan(
 def probe_scores(
     queries: Mapping[str, Queries],
     stored: StoredFactors,
-    lake: Lake,
     files: tuple[FactorFile, ...],
     device: torch.device,
 ) -> torch.Tensor:
     """Return the scores [Q, p] of the first examples of some of these files, which lie evenly among them."""
     chosen = files[:: max(1, -(-len(files) // _PROBE_SHARDS))]
     rows = -(-PROBE_EXAMPLES // len(chosen))
-    blocks = (next(stored.blocks(lake, list(queries), rows, device, [file])) for file in chosen)
+    blocks = (next(stored.blocks(list(queries), rows, device, [file])) for file in chosen)
     return torch.cat([block_scores(queries, block).cpu() for block in blocks], dim=1)
 
 
 def full_scan_of(
     queries: Mapping[str, Queries],
     stored: StoredFactors,
-    lake: Lake,
     extremes: ScoreExtremes,
     moments: ScoreMoments,
     device: torch.device,
 ) -> FullScan:
     """Return what a scan of all shards found, with the scores of its probe."""
     shards = {file.shard: ScannedShard(stored.shard_hashes[file.shard], file.rows) for file in stored.files}
-    return FullScan(shards, extremes, moments, probe_scores(queries, stored, lake, stored.files, device))
+    return FullScan(shards, extremes, moments, probe_scores(queries, stored, stored.files, device))
 
 
 def _moved(last: FullScan, stored: StoredFactors, scale: torch.Tensor) -> ScoreExtremes:

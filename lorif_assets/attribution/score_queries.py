@@ -60,7 +60,6 @@ def preconditioned_queries(
     attributed: AttributedModel,
     queries: "Sequence[TokenizedExample]",
     preconditioners: StoredPreconditioners,
-    lake: Lake,
     batch: BatchSettings,
 ) -> PreconditionedQueries:
     """Compute the queries' gradients and apply each layer's inverse curvature to them.
@@ -70,15 +69,14 @@ def preconditioned_queries(
     """
     rank = attributed.recipe.query_rank
     if rank is None:
-        return _whole_queries(attributed, queries, preconditioners, lake, batch)
-    return _queries_at_a_rank(attributed, queries, preconditioners, lake, batch, rank)
+        return _whole_queries(attributed, queries, preconditioners, batch)
+    return _queries_at_a_rank(attributed, queries, preconditioners, batch, rank)
 
 
 def _whole_queries(
     attributed: AttributedModel,
     queries: "Sequence[TokenizedExample]",
     preconditioners: StoredPreconditioners,
-    lake: Lake,
     batch: BatchSettings,
 ) -> PreconditionedQueries:
     import torch
@@ -95,7 +93,7 @@ def _whole_queries(
         sound &= gradients.isfinite().all(dim=1).cpu()
     _refuse_unsound(attributed, queries, sound)
     for layer in shapes:
-        preconditioner = preconditioners.load(lake, layer, attributed.recipe, attributed.device)
+        preconditioner = preconditioners.load(layer, attributed.device)
         dense[layer] = preconditioner.apply(dense[layer])
     return PreconditionedQueries({**dense}, losses, 0.0)
 
@@ -104,7 +102,6 @@ def _queries_at_a_rank(
     attributed: AttributedModel,
     queries: "Sequence[TokenizedExample]",
     preconditioners: StoredPreconditioners,
-    lake: Lake,
     batch: BatchSettings,
     rank: int,
 ) -> PreconditionedQueries:
@@ -115,7 +112,7 @@ def _queries_at_a_rank(
     from lorif_assets.mathematics.scores.scoring import low_rank_queries
 
     device, shapes, n = attributed.device, attributed.record.layer_shapes, len(queries)
-    inverse = {layer: preconditioners.load(lake, layer, attributed.recipe, device) for layer in shapes}
+    inverse = {layer: preconditioners.load(layer, device) for layer in shapes}
     kept = {
         layer: GradientFactors(*(torch.empty(n, d, min(rank, *shape), device=device) for d in shape))
         for layer, shape in shapes.items()
@@ -193,7 +190,7 @@ def score_queries(
             f"the gradient factors of {attributed.record.name!r} have the projection {stored.projection}, the queries "
             f"{attributed.projection}: they cannot be compared. Materialize `gradient_factors` again"
         )
-    ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch)
+    ready = preconditioned_queries(attributed, queries, preconditioners, batch)
     # The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.
     kept = extremes_kept(top_k)
     recipe, device = attributed.recipe, attributed.device
@@ -204,7 +201,6 @@ def score_queries(
             last,
             ready.by_layer,
             stored,
-            lake,
             n_queries=len(queries),
             kept=kept,
             tolerance=recipe.merge_tolerance,
@@ -214,7 +210,7 @@ def score_queries(
 
     def scored(files: Sequence[FactorFile]) -> Iterator[torch.Tensor]:
         if not earlier:
-            blocks = stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, files)
+            blocks = stored.blocks(list(attributed.record.layer_shapes), batch.scan_rows, device, files)
             for block in read_ahead(blocks):
                 yield block_scores(ready.by_layer, block)
             return
@@ -235,16 +231,16 @@ def score_queries(
             progress.advance(scores.shape[1])
     names = [query.example_id for query in queries]
     if top_k == "all":
-        table = all_pairs(names, torch.cat(every, dim=1), stored.example_ids(lake, range(moments.count)))
+        table = all_pairs(names, torch.cat(every, dim=1), stored.example_ids(range(moments.count)))
     else:
         k = min(top_k, moments.count)
-        table = extreme_pairs(names, extremes, k, stored.example_ids(lake, listed_positions(extremes, k)))
+        table = extreme_pairs(names, extremes, k, stored.example_ids(listed_positions(extremes, k)))
     return QueryScores(
         table,
         query_summaries(queries, ready.losses, extremes, moments),
         scan.reason,
         sum(file.rows for file in scan.files),
-        full_scan_of(ready.by_layer, stored, lake, extremes, moments, device)
+        full_scan_of(ready.by_layer, stored, extremes, moments, device)
         if scan.is_full and recipe.added_data == "merged"
         else None,
         ready.relative_error,

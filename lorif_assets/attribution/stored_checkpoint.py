@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorif_assets.attribution.fit_svd import refined_bases
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.attribution.stored_curvature import StoredPreconditioners, stored_preconditioners
 from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
@@ -86,7 +86,8 @@ def current_score_versions(
 ) -> dict[str, str]:
     """Return the version that each query set's scores at a checkpoint would have if all examples were scored now."""
     together = averaged_together(settings, lake, checkpoints, record)
-    bases = {one.name: refined_bases(lake, one.name) for one in together}
+    curvature = curvature_of(settings.recipe)
+    bases = {one.name: curvature.refined_bases(lake, one.name) for one in together}
     return {
         query_set: averaged_version(
             [score_version(settings.recipe, one, shard_hashes, found, bases[one.name]) for one in together]

@@ -16,8 +16,7 @@ from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import FactorFile, Lake
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
-from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
-from lorif_assets.mathematics.factors.reconstruction import reconstruction_error
+from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors, reconstruction_error
 from lorif_assets.mathematics.scores.scoring import block_scores
 
 
@@ -52,7 +51,7 @@ def stored_sample(
     positions: list[int] = []
     factors = []
     for file in stored.files[:: max(1, -(-len(stored.files) // shards))]:
-        factors.append(next(stored.blocks(lake, layers, rows, attributed.device, [file])))
+        factors.append(next(stored.blocks(layers, rows, attributed.device, [file])))
         count = min(rows, file.rows)
         examples += _tokenized(attributed, stored, lake, file, count)
         positions += range(first_positions[file.shard], first_positions[file.shard] + count)
@@ -91,17 +90,16 @@ def own_ranks(
     sample: StoredSample,
     stored: StoredFactors,
     preconditioners: StoredPreconditioners,
-    lake: Lake,
     *,
     batch: BatchSettings,
 ) -> list[int]:
     """Ask with each example of the sample, and return where it stands among all stored examples, from 1; ties share."""
-    ready = preconditioned_queries(attributed, sample.examples, preconditioners, lake, batch).by_layer
+    ready = preconditioned_queries(attributed, sample.examples, preconditioners, batch).by_layer
     own = block_scores(ready, sample.factors).diagonal().unsqueeze(1)
     # The same product in blocks of another size rounds differently: an example must not outrank itself.
     own = own + 1e-5 * own.abs()
     above = torch.zeros(len(sample.examples), dtype=torch.long, device=own.device)
-    for block in read_ahead(stored.blocks(lake, list(ready), batch.scan_rows, attributed.device)):
+    for block in read_ahead(stored.blocks(list(ready), batch.scan_rows, attributed.device)):
         above += (block_scores(ready, block) > own).sum(1)
     return (above + 1).tolist()
 

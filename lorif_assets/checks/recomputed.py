@@ -98,7 +98,6 @@ def examples_retrieve_themselves(
                     stored_sample(attributed, stored, lake, shards=_SHARDS, rows=_ROWS),
                     stored,
                     preconditioners,
-                    lake,
                     batch=settings.batch,
                 )
         except MismatchError as error:
@@ -110,7 +109,8 @@ def examples_retrieve_themselves(
     return check_result(
         f"self-retrieval at {', '.join(rates) or 'no checkpoint'}",
         wrong,
-        remedy="look at the checks of factors and curvature; else raise recipe.r, or lower recipe.projection_factor",
+        remedy="look at the checks of factors and curvature; else raise recipe.r, lower recipe.projection_factor or raise "
+        "recipe.max_width",
         severity=dg.AssetCheckSeverity.WARN,
         self_retrieval_rate=min(rates.values(), default=1.0),
         examples=sum(map(len, ranks.values())),

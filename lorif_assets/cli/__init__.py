@@ -1,1 +1,1 @@
-"""The command `lorif`: one file per command."""
+"""The command `lorif`: one file for each of its commands."""

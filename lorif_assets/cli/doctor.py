@@ -1,19 +1,30 @@
 """`lorif doctor`: what is configured, found and missing, and what attribution will cost."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from lorif_assets.attribution.cost import CostEstimate, estimate
+from lorif_assets.cli.environment import config_option
 from lorif_assets.data.query_files import query_files
 from lorif_assets.data.shards import list_shards
 from lorif_assets.errors import LorifError, SettingsError
 from lorif_assets.freshness.discovery import NO_SOURCES
 from lorif_assets.mathematics.gradients.layers import LayerError, select_layers
 from lorif_assets.project import Project
+
+
+@click.command()
+@config_option
+def doctor() -> None:
+    """Show what is configured, what was found, what is missing, and what attribution will cost."""
+    if not diagnose(Console()):
+        sys.exit(1)
 
 
 def diagnose(console: Console) -> bool:

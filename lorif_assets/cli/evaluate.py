@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import click
 import dagster as dg
 import polars as pl
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
 from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN
 from lorif_assets.evaluation.query_sets import evaluated_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
@@ -18,14 +20,22 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.project import Project
 
 
-def run_evaluation(dagster_home: Path, console: Console, *, plan: bool) -> None:
+@click.command()
+@click.option("--plan", is_flag=True, help="Only show what there is to do and what it will cost.")
+@config_option
+def evaluate(*, plan: bool) -> None:
+    """Hold the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted."""
+    run_evaluation(dagster_home(), Console(), plan=plan)
+
+
+def run_evaluation(home: Path, console: Console, *, plan: bool) -> None:
     """Print the cost, and unless only that is wanted, bring everything up to date and print what came out.
 
     Raises:
         LorifError: whatever an asset raised; what was finished before stays, and is not computed again.
     """
     project = Project.open()
-    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         in_use = assets_in_use(project.settings)
         for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
             if update.partitions:

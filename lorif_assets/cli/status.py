@@ -1,17 +1,26 @@
-"""`lorif status`: which partitions are up to date, missing or stale, and why."""
+"""`lorif status`: which partitions are up to date, missing or out of date, and why."""
 
 from collections import Counter
 from dataclasses import replace
 
+import click
 from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.assets.graph import assets_in_use
+from lorif_assets.cli.environment import config_option
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.stale import MISSING
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.snapshot import LakeSnapshot
 from lorif_assets.project import Project
+
+
+@click.command()
+@config_option
+def status() -> None:
+    """Show which partitions are up to date, missing or out of date, and why."""
+    show_status(Console())
 
 
 def show_status(console: Console) -> None:

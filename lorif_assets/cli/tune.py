@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import tomlkit
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +11,7 @@ from rich.table import Table
 from lorif_assets.attribution.ask import newest_attributed
 from lorif_assets.attribution.cost import stored_bytes_per_example
 from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.cli.environment import config_option
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import settings_file
 from lorif_assets.evaluation.methods.inputs import MethodInputs
@@ -21,6 +23,17 @@ _MEASURES = {
     "lds": "LDS against the models that were retrained on subsets",
     "tail_patch": "tail-patch: nats per token that a step on each of the first proponents adds",
 }
+
+
+@click.command()
+@click.option("--bytes", "budget", type=click.IntRange(min=1), help="Bytes kept per example; default: as many as now.")
+@click.option("--minutes", default=20.0, show_default=True, help="After which nothing more is begun.")
+@click.option("--examples", default=4_000, show_default=True, help="Size of the sample of training examples.")
+@click.option("--write", is_flag=True, help="Write the recipe that came out best to the settings file.")
+@config_option
+def tune(budget: int | None, minutes: float, examples: int, *, write: bool) -> None:
+    """Try recipes on a sample of the data, and show what quality costs how many bytes."""
+    tune_recipe(Console(), budget=budget, minutes=minutes, most_examples=examples, write=write)
 
 
 def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_examples: int, write: bool) -> None:
@@ -54,7 +67,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
             f"{found.value:.3f}",
             f"{found.low:.3f} to {found.high:.3f}",
             f"{advice.trials[at].agreement.mean():.2f}",
-            ", ".join(f"{name} = {value}" for name, value in _values(recipe, fields)) + marks,
+            ", ".join(f"{name} = {value}" for name, value in _shown(recipe, fields)) + marks,
         )
     console.print(table)
     console.print(f"measured by {_MEASURES[advice.measure]}, on {advice.n_examples:,} examples.")
@@ -88,6 +101,11 @@ def write_recipe(file: Path, now: Recipe, chosen: Recipe) -> None:
         else:
             section[name] = value
     file.write_text(tomlkit.dumps(document))
+
+
+def _shown(recipe: Recipe, fields: Sequence[str]) -> list[tuple[str, object]]:
+    """Return those of the fields that the recipe's scores depend on, with their values."""
+    return _values(recipe, [name for name in fields if name in recipe.fields_in_use])
 
 
 def _values(recipe: Recipe, fields: Sequence[str]) -> list[tuple[str, object]]:

@@ -199,6 +199,15 @@ class Settings(BaseSettings):
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
 
     @model_validator(mode="after")
+    def _tracking_file_has_an_address(self) -> Self:
+        if self.tracking.uri is None and "?" in self.resolve("mlflow.db"):
+            raise ValueError(
+                f"the SQLite file of `tracking.uri` would lie in {str(self.base)!r}, and the address of one has no '?': set "
+                '`tracking.uri` to a server or to "none", or move the project'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _registry_is_known(self) -> Self:
         if self.checkpoints.registered_model and not (self.checkpoints.registry_uri or self.tracking_uri):
             raise ValueError(

@@ -7,7 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class SourceFormat(StrEnum):
-    """How a source's files are read; `auto` decides by what lies at the path."""
+    """How a source's files are read; `auto` decides by what lies at the path.
+
+    The module of `data.formats` with a format's name reads it.
+    """
 
     AUTO = "auto"
     PARQUET = "parquet"
@@ -81,3 +84,8 @@ class Source(BaseModel):
         description="Shards of a Delta source: rows are dealt to them by a hash of their id, so that an edit "
         "touches one shard. Needs `columns.id`.",
     )
+
+    @property
+    def unversioned(self) -> set[str]:
+        """Fields that neither the rows of shards nor how they are cut depend on."""
+        return {"storage_options"}

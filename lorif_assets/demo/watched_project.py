@@ -131,7 +131,7 @@ class WatchedProject:
         """Return the partitions of each asset that were computed after a moment, each run counted."""
         with self.instance() as instance:
             return {
-                asset.key.to_user_string(): sorted(
+                asset.name: sorted(
                     str(record.partition_key)
                     for record in instance.fetch_materializations(
                         AssetRecordsFilter(asset_key=asset.key, after_timestamp=moment), limit=10_000

@@ -74,7 +74,6 @@ def monitored_positions(lake: Lake, stored: StoredFactors, seed: int) -> list[in
 
 
 def exact_scores(
-    lake: Lake,
     stored: StoredFactors,
     ready: PreconditionedQueries,
     positions: Sequence[int],
@@ -85,7 +84,7 @@ def exact_scores(
 
     from lorif_assets.mathematics.scores.scoring import block_scores
 
-    selection = stored.rows(lake, list(ready.by_layer), positions, device)
+    selection = stored.rows(list(ready.by_layer), positions, device)
     return torch.cat(
         [block_scores(ready.by_layer, block).cpu() for block in selection.blocks], dim=1
     ), selection.bytes_read
@@ -121,8 +120,8 @@ def score_proposals(
     positions = proposed.positions
     seconds_recall = time.monotonic() - started
     started = time.monotonic()
-    ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch)
-    truth, bytes_monitored = exact_scores(lake, stored, ready, monitored, attributed.device)
+    ready = preconditioned_queries(attributed, queries, preconditioners, batch)
+    truth, bytes_monitored = exact_scores(stored, ready, monitored, attributed.device)
     agreement = float(rank_correlations(proposed.asked.double().numpy(), truth.double().numpy()).mean())
     figures = CascadeFigures(
         agreement=agreement,
@@ -136,7 +135,7 @@ def score_proposals(
     )
     if agreement < recipe.recall_agreement:
         return None, figures
-    scores, bytes_read = exact_scores(lake, stored, ready, positions, attributed.device)
+    scores, bytes_read = exact_scores(stored, ready, positions, attributed.device)
     # The recipe lets no recall be combined with "all".
     top_k = len(positions) if recipe.top_k == "all" else recipe.top_k
     extremes = ScoreExtremes.empty(len(queries), max(top_k, 100)).update(scores, 0)
@@ -152,7 +151,7 @@ def score_proposals(
         [query.example_id for query in queries],
         extremes,
         k,
-        stored.example_ids(lake, listed_positions(extremes, k)),
+        stored.example_ids(listed_positions(extremes, k)),
     )
     scored = QueryScores(
         table,

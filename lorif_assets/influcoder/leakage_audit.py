@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from lorif_assets.influcoder.sampling import Role, Split
-from lorif_assets.influcoder.splits import dealt_anew
+from lorif_assets.influcoder.sampling import Role, Split, dealt_anew
 from lorif_assets.influcoder.text_views import INSTRUCTION
 from lorif_assets.lake.influcoder_tables import INFLUENCE_TARGETS
 from lorif_assets.lake.lake import Lake

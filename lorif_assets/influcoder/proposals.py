@@ -51,7 +51,7 @@ def proposals(
         similarities = encoder_similarities(lake, stored, encoder, queries)
         both = {*likely_proponents(similarities, candidates), *likely_proponents(-similarities, candidates)}
         return Proposals(sorted(both), similarities[:, list(asked)], {"search": "exact"})
-    named = stored.example_ids(lake, asked)
+    named = stored.example_ids(asked)
     nearest = approximately_nearest(
         lake, encoder, stored.shard_hashes, queries, candidates, settings, [named[position] for position in asked]
     )
@@ -60,7 +60,7 @@ def proposals(
         wanted = {name for name, of_shard in nearest.examples.values() if of_shard == shard}
         if wanted:
             # Shard by shard: the ids of all of them would not fit where an approximate index is needed.
-            places = stored.positions(lake, {shard})
+            places = stored.positions({shard})
             positions += [place for (_, name), place in places.items() if name in wanted]
     return Proposals(sorted(positions), nearest.asked, nearest.metadata)
 

@@ -11,6 +11,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
+
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.data.passages import passages
 from lorif_assets.errors import SourceError
@@ -132,3 +134,8 @@ def _key(seed: int, content_hash: str) -> bytes:
 def _share(seed: int, content_hash: str) -> float:
     digest = blake2b(f"{seed}|purpose|{content_hash}".encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big") / 2**48
+
+
+def dealt_anew(held_out: Sequence[bool], seed: int) -> list[bool]:
+    """Return which of the sampled texts are held out under another seed: as many as before."""
+    return np.random.default_rng(seed).permutation(np.asarray(held_out, dtype=np.bool_)).tolist()

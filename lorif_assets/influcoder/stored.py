@@ -11,8 +11,7 @@ from lorif_assets.attribution.versions import embedding_version, encoder_version
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
-from lorif_assets.influcoder.sampling import Role, Split
-from lorif_assets.influcoder.splits import dealt_anew
+from lorif_assets.influcoder.sampling import Role, Split, dealt_anew
 from lorif_assets.lake.influcoder_tables import INFLUCODER_ENCODERS, INFLUENCE_EMBEDDINGS, INFLUENCE_TARGETS
 from lorif_assets.lake.lake import Lake
 

@@ -81,7 +81,7 @@ def lorif_ranks(
     record = attributed.record
     stored = stored_factors(lake, record, attributed.recipe)
     preconditioners = stored_preconditioners(lake, record, attributed.recipe, stored)
-    place = stored.positions(lake, {shard for shard, _ in pool})
+    place = stored.positions({shard for shard, _ in pool})
     missing = [example for example in pool if example not in place]
     if missing:
         raise MismatchError(
@@ -89,12 +89,12 @@ def lorif_ranks(
             "the teacher `lorif` scores; materialize `gradient_factors` first"
         )
     positions = sorted({place[example] for example in pool})
-    blocks = stored.rows(lake, list(record.layer_shapes), positions, attributed.device).blocks
+    blocks = stored.rows(list(record.layer_shapes), positions, attributed.device).blocks
     scores = []
     # Dense gradients of all anchors at once would take more memory than the model.
     for start in range(0, len(anchors), _ANCHORS_AT_ONCE):
         some = anchors[start : start + _ANCHORS_AT_ONCE]
-        ready = preconditioned_queries(attributed, some, preconditioners, lake, batch)
+        ready = preconditioned_queries(attributed, some, preconditioners, batch)
         scores.append(torch.cat([block_scores(ready.by_layer, block).cpu() for block in blocks], dim=1))
     column = {position: index for index, position in enumerate(positions)}
     return rank_transformed(torch.cat(scores)[:, [column[place[example]] for example in pool]])

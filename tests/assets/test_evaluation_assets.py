@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from lorif_assets.assets.graph import ASSETS, EVALUATION
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.materialization import bring_up_to_date
-from lorif_assets.config.method_names import MethodName
+from lorif_assets.config.methods import MethodName, default_methods
 from lorif_assets.errors import LorifError
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
 from lorif_assets.evaluation.retraining.removal import planned_removals, removal_versions
@@ -30,7 +30,7 @@ from tests.toy_recipe import CALLS
 QUERY_SET = "questions"
 NEWEST = "step-000200"
 SUBSETS_WANTED, SEEDS = 4, 2
-METHODS = {str(method) for method in MethodName if method not in (MethodName.INFLUCODER, MethodName.EKFAC)}
+METHODS = {str(method) for method in default_methods() if method is not MethodName.INFLUCODER}
 EVALUATED = {
     "trainer": "tests.toy_recipe:retrain",
     "subsets": SUBSETS_WANTED,

@@ -4,15 +4,18 @@ import io
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from lorif_assets.cli.main import main
+from lorif_assets.cli.main import COMMANDS, main
 from lorif_assets.config.settings import load_settings
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
 from lorif_assets.pages.terminal import print_influences
@@ -268,10 +271,28 @@ def test_a_file_of_factors_that_is_gone_is_a_message(
 # --- The command itself ----------------------------------------------------------------------------------------------
 
 
-def test_every_command_explains_itself(lorif: Lorif) -> None:
-    for command in main.commands.values():
-        assert command.help
-        assert lorif(command.name, "--help").exit_code == 0
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_as_the_list_of_commands_does(lorif: Lorif, name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command
+    assert command.help == COMMANDS[name]
+    assert lorif(name, "--help").exit_code == 0
+
+
+def test_help_lists_every_command_and_loads_none(tmp_path: Path) -> None:
+    listed = "import sys; from lorif_assets.cli.main import COMMANDS, main; main(['--help'], standalone_mode=False); "
+    loaded = "print([name for name in ('torch', 'dagster', 'mlflow', 'polars') if name in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", listed + loaded], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert all(f"\n  {name} " in found.stdout for name in COMMANDS)
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_command_that_is_not_there_is_a_message(lorif: Lorif) -> None:
+    result = lorif("nonsense")
+    assert result.exit_code == 2
+    assert "No such command 'nonsense'" in result.output
 
 
 def test_ui_starts_dagster_on_the_project(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.attribution.stored_curvature import preconditioner_table
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.errors import LorifError, SettingsError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES
 from tests.config.test_recipe import FIELDS, SVD_FIELDS
@@ -33,7 +33,7 @@ def with_bases(project: TinyProject, *checkpoints: str) -> dict[str, set[str]]:
 def after_the_factors(project: TinyProject, *checkpoints: str) -> dict[str, set[str]]:
     """Everything downstream of the factors of some checkpoints."""
     return {
-        preconditioner_table(project.settings.recipe).name: pairs(list(checkpoints), LAYERS),
+        curvature_of(project.settings.recipe).table.name: pairs(list(checkpoints), LAYERS),
         "query_scores": pairs(list(checkpoints), [QUERY_SET]),
         "attribution_report": pairs(list(checkpoints), [QUERY_SET]),
         "checkpoint_comparison": {QUERY_SET},
@@ -222,7 +222,7 @@ def test_a_checkpoint_with_other_layers_is_attributed_beside_the_others(private_
     tokenizer.save_pretrained(folder / "step-000300")
     layers = LAYERS | {"transformer.h.2.attn.c_attn", "transformer.h.2.mlp.c_fc"}
     updates = private_project.update()
-    assert updates[preconditioner_table(private_project.settings.recipe).name] == pairs(["step-000300"], layers)
+    assert updates[curvature_of(private_project.settings.recipe).table.name] == pairs(["step-000300"], layers)
     assert stale(private_project) == {}
 
 

@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lorif_assets.mathematics import matrix_products
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.mathematics.matrix_products import FrozenLinearProducts, add_product, batched_product, product
 
 needs_onednn = pytest.mark.skipif(
@@ -116,7 +116,7 @@ def test_gradients_of_a_model_are_collected_by_the_faster_library(library, monke
             vocab_size=11,
         )
     )
-    projections = [layer_projection(layer, 2, 0) for layer in select_layers(model)]
+    projections = [layer_projection(layer, Projection(factor=2, seed=0)) for layer in select_layers(model)]
     tokens = torch.randint(0, 11, (2, 5))
     batch = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens)
     calls = calls_of_onednn(monkeypatch)

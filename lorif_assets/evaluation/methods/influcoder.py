@@ -38,7 +38,7 @@ def influcoder_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     seconds = time.monotonic() - started
     places = {name: at for at, name in enumerate(inputs.examples.ids)}
     matrix = np.zeros((len(texts), len(places)), dtype=np.float32)
-    for position, (name, _) in stored.example_ids(lake, range(stored.n_examples)).items():
+    for position, (name, _) in stored.example_ids(range(stored.n_examples)).items():
         if name in places:
             matrix[:, places[name]] = similarities[:, position]
     return {"influcoder": MethodScores(matrix, embedded.shape[1] * _FP32_BYTES, None, seconds)}

@@ -6,8 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
-from numpy.typing import NDArray
+from jaxtyping import Float32
 
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.settings import Settings
@@ -81,7 +80,7 @@ class MethodInputs:
 class MethodScores:
     """Scores of every query and example, larger where the example speaks more for the query, and what they cost."""
 
-    scores: Float[NDArray[np.float32], "Q N"]
+    scores: Float32[np.ndarray, "Q N"]
     bytes_per_example: float
     """Bytes that are kept per training example, so that a new query need not see the data again."""
     setup_seconds: float | None

@@ -120,3 +120,11 @@ def _orthonormal(x: Float[Tensor, "n d c"]) -> Float[Tensor, "n d c"]:
         return torch.where(norm > 0, x / norm, x.shape[1] ** -0.5)
     q: Tensor = torch.linalg.qr(x).Q
     return q
+
+
+def reconstruction_error(gradients: Float[Tensor, "n d1 d2"], factors: GradientFactors) -> float:
+    """Return ||G - u v^T||_F / ||G||_F over all n gradients; 0 where they are all zero."""
+    g = gradients.double()
+    difference = g.flatten(1) - factors.dense().to(g)
+    norm = float(g.norm())
+    return float(difference.norm()) / norm if norm else 0.0

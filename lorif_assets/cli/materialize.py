@@ -1,0 +1,23 @@
+"""`lorif materialize`: everything active, up to date, here and now."""
+
+import click
+import dagster as dg
+from rich.console import Console
+
+from lorif_assets.assets.graph import ASSETS, assets_in_use
+from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.cli.environment import config_option, dagster_home
+from lorif_assets.project import Project
+
+
+@click.command()
+@config_option
+def materialize() -> None:
+    """Bring everything active up to date, in this process; Dagster's UI shows the runs."""
+    console = Console()
+    with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
+        project = Project.open()
+        in_use = assets_in_use(project.settings)
+        for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
+            done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
+            console.print(f"{update.asset:<22} {done}")
