@@ -41,6 +41,8 @@ def checkpoints(
     recipe = settings.recipe
     for name in context.partition_keys:
         files = model_checkpoints.get(name)
+        # Before the bytes are read: what is written meanwhile changes it.
+        files_version = files.version()
         skeleton = model_checkpoints.skeleton(files)
         layers: list[dict[str, str | int]] = [
             {
@@ -62,7 +64,7 @@ def checkpoints(
             "n_parameters": skeleton.num_parameters(),
             "layers": json.dumps(layers),
             "recipe_hash": recipe.factor_hash,
-            "files_version": files.version(),
+            "files_version": files_version,
         }
         lake.replace(CHECKPOINTS, {"checkpoint": name}, pa.Table.from_pylist([row], schema=CHECKPOINTS.columns))
         context.instance.add_dynamic_partitions(partitions.LAYERS_NAME, [str(layer["layer"]) for layer in layers])

@@ -11,10 +11,9 @@ from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.svd_preconditioners import inline_picture
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.fit_curvature import fit_curvature
-from lorif_assets.attribution.model import checkpoint_record
-from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.attribution.versions import preconditioner_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.lake.attribution_tables import EKFAC_PRECONDITIONERS, KFAC_BASES
@@ -59,9 +58,9 @@ def ekfac_preconditioners(
 
     commits = PartitionCommits(context)
     for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
-        record = checkpoint_record(lake, name, settings.recipe)
-        record.refuse_other_layers(layers)
-        stored = stored_factors(lake, record, settings.recipe)
+        checkpoint = StoredCheckpoint.read(lake, name, settings.recipe)
+        checkpoint.record.refuse_other_layers(layers)
+        stored = checkpoint.factors
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
         bases = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
         shown = []
@@ -72,10 +71,8 @@ def ekfac_preconditioners(
         ):
             for index, (layer, key) in enumerate(layers.items()):
                 fit, row = fit_curvature(
-                    record,
-                    stored,
+                    checkpoint,
                     layer,
-                    settings.recipe,
                     rows=settings.batch.scan_rows,
                     device=group.first,
                     refine_below=settings.curvature.refine_below,
@@ -100,7 +97,7 @@ def ekfac_preconditioners(
                     **figures,
                     "spectrum": dg.MetadataValue.md(inline_picture(spectrum_png([whitened]))),
                 }
-                version = preconditioner_version(settings.recipe, record, stored.shard_hashes)
+                version = preconditioner_version(settings.recipe, checkpoint.record, stored.shard_hashes)
                 yield from commits.commit(key, version, metadata)
             if run:
                 run.image(spectrum_png(shown), "spectra.png")

@@ -19,9 +19,10 @@ from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.curvatures import write_shard_squares
 from lorif_assets.attribution.factor_rows import ShardFactors, factor_rows
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.shard_pipeline import overlapped
 from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_version, factor_versions
@@ -81,7 +82,8 @@ def gradient_factors(
     """
     commits = PartitionCommits(context)
     for name, shards in partitions.by_checkpoint(context.partition_keys, partitions.SHARD).items():
-        record = checkpoint_record(lake, name, settings.recipe)
+        checkpoint = StoredCheckpoint.read(lake, name, settings.recipe)
+        record = checkpoint.record
         if settings.recipe.whitens and not record.frozen:
             raise MismatchError(
                 f"the checkpoint {name!r} has no K-FAC bases of this recipe and these weights; materialize `kfac_bases` first"
@@ -99,9 +101,9 @@ def gradient_factors(
             devices.lease() as group,
             tracking.materialization(name, "gradient_factors", tags, settings.recipe.model_dump()) as run,
         ):
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
-            frozen = record.frozen
-            bases = {layer: frozen.load(lake, layer, group.first) for layer in record.layer_shapes} if frozen else {}
+            attributed = checkpoint.load(model_checkpoints, group).model
+            stored_bases = {layer: checkpoint.bases(layer, group.first) for layer in record.layer_shapes}
+            bases = {layer: found for layer, found in stored_bases.items() if found}
             work = _ShardWork(context.log, settings.recipe, lake, attributed, bases, settings.batch)
             failed: dict[str, Exception] = {}
             for index, (shard, written) in enumerate(overlapped(to_do, work.read, work.compute, work.write)):
@@ -115,7 +117,7 @@ def gradient_factors(
                 _track(run, metadata, index)
                 yield from commits.commit(shards[shard], version, metadata)
             # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed, bases, work
+            del attributed, stored_bases, bases, work
             if failed:
                 first, cause = next(iter(failed.items()))
                 raise LorifError(f"{len(failed)} of {len(to_do)} shards failed, the first {first}: {cause}") from cause

@@ -12,6 +12,7 @@ from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.corpus import query_examples, training_examples
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.versions import target_version
 from lorif_assets.config.settings import Settings
@@ -70,7 +71,8 @@ def influence_targets(
             devices.lease() as group,
             tracking.materialization(name, "influence_targets", tags, chosen.model_dump()) as run,
         ):
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
+            checkpoint = StoredCheckpoint.read(lake, name, settings.recipe).load(model_checkpoints, group)
+            attributed = checkpoint.model
             drawn = draw_sample(lake, chosen, attributed.tokenizer.decode)
             sampled, examples = _usable(attributed, drawn)
             n_anchors = sum(one.role is Role.ANCHOR for one in sampled)
@@ -78,7 +80,7 @@ def influence_targets(
             started = time.monotonic()
             if chosen.teacher == "lorif":
                 stored = [(one.source, one.example_id) for one in sampled[n_anchors:]]
-                targets = lorif_ranks(attributed, anchors, stored, lake, settings.batch)
+                targets = lorif_ranks(checkpoint, anchors, stored, settings.batch)
             else:
                 targets = gradient_cosines(attributed, anchors, pool, chosen, settings.batch.tokens)
             seconds = time.monotonic() - started
@@ -112,7 +114,7 @@ def influence_targets(
             if run:
                 run.metrics(figures)
             # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed
+            del checkpoint, attributed
         yield from commits.commit(
             name,
             version,

@@ -10,8 +10,9 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.fit_bases import KfacFit, fit_bases
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord, checkpoint_record
+from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
@@ -64,7 +65,8 @@ def kfac_bases(
         return
     commits = PartitionCommits(context)
     for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
-        record = checkpoint_record(lake, name, settings.recipe)
+        stored = StoredCheckpoint.read(lake, name, settings.recipe)
+        record = stored.record
         record.refuse_other_layers(layers)
         how = "left as they are"
         if config.recompute or record.frozen is None:
@@ -75,13 +77,13 @@ def kfac_bases(
                 tracking.materialization(name, "kfac_bases", tags, settings.recipe.model_dump()) as run,
                 Progress(context.log, f"{name} K-FAC bases", n_sampled, "examples") as progress,
             ):
-                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
-                fit = fit_bases(lake, attributed, settings.batch, progress)
+                checkpoint = stored.load(model_checkpoints, group)
+                fit = fit_bases(checkpoint, settings.batch, progress)
                 if run:
                     run.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
-                projection = attributed.projection
+                projection = checkpoint.model.projection
                 # Before the devices are another's: the memory is not free while a name holds the model.
-                del attributed
+                del checkpoint
             how = f"fitted to {fit.n_examples} examples"
             _store(lake, record, settings.recipe, fit, projection)
         rows = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=name).to_dicts()}

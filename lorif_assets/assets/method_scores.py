@@ -9,7 +9,7 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.config.settings import Settings
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES
 from lorif_assets.lake.lake import Lake
@@ -42,15 +42,16 @@ def method_scores(
 
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
-        record = checkpoint_record(lake, name, settings.recipe)
+        stored = StoredCheckpoint.read(lake, name, settings.recipe)
         versions = {
-            query_set: method_versions(settings, lake, model_checkpoints, record, query_set) for query_set in query_sets
+            query_set: method_versions(settings, lake, model_checkpoints, stored.record, query_set)
+            for query_set in query_sets
         }
         missing = {query_set: _missing(lake, name, query_set, versions[query_set]) for query_set in query_sets}
         figures: dict[str, Any] = {"left_as_they_are": _left(versions, missing)}
         if any(missing.values()):
             with devices.lease() as group:
-                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
+                attributed = stored.load(model_checkpoints, group).model
                 incomplete = [name for name in query_sets if missing[name]]
                 inputs = MethodInputs.load(settings, lake, model_checkpoints, attributed, incomplete)
                 figures |= {"queries": len(inputs.queries.ids), "examples": len(inputs.examples.ids)}

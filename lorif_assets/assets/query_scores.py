@@ -14,10 +14,9 @@ from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.rejected_rows import replace_rejected
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, attributions_together
 from lorif_assets.attribution.score_checkpoint import CheckpointScoring, ReadQuerySet
 from lorif_assets.attribution.score_queries import LOWEST, QueryScores
-from lorif_assets.attribution.stored_checkpoint import attributions_together
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
@@ -60,15 +59,15 @@ def query_scores(
     """
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
-        record = checkpoint_record(lake, name, settings.recipe)
-        together = attributions_together(settings, lake, model_checkpoints, record)
+        recorded = StoredCheckpoint.read(lake, name, settings.recipe)
+        *earlier, stored = attributions_together(settings, model_checkpoints, recorded)
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(query_sets.values())[:4_000]}
         with (
             devices.lease() as group,
             tracking.materialization(name, "query_scores", tags, settings.recipe.model_dump()) as run,
         ):
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
-            scoring = CheckpointScoring(context.log, settings, lake, model_checkpoints, attributed, together)
+            checkpoint = stored.load(model_checkpoints, group)
+            scoring = CheckpointScoring(context.log, settings, model_checkpoints, checkpoint, earlier)
             asked: dict[str, ReadQuerySet] = {}
             failed: dict[str, LorifError] = {}
             for query_set, key in query_sets.items():
@@ -107,14 +106,14 @@ def query_scores(
                         "truncated_queries": queries.tokenized.n_truncated,
                         "examples_scanned": scored.scores.examples_scanned,
                         "scan": scored.scores.scan,
-                        **({"averaged_with": [one.record.name for one in together[:-1]]} if together[1:] else {}),
+                        **({"averaged_with": [one.record.name for one in earlier]} if earlier else {}),
                         **scored.metadata,
                         **figures,
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores.scores)),
                     },
                 )
             # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed, scoring
+            del checkpoint, scoring
             if failed:
                 first, cause = next(iter(failed.items()))
                 if len(query_sets) == 1:
@@ -126,7 +125,7 @@ def _read(scoring: CheckpointScoring, query_set: str, key: str) -> ReadQuerySet:
     """Read a query set; its queries that cannot be used are listed in the table `rejected`."""
     queries = scoring.read(query_set)
     rejected = queries.tokenized.rejected
-    replace_rejected(scoring.lake, "query_scores", key, rejected)
+    replace_rejected(scoring.checkpoint.stored.lake, "query_scores", key, rejected)
     if not queries.tokenized.examples:
         raise SourceError(
             f"no query of the set {query_set!r} can be used; the first: {rejected['reason'].to_pylist()[0]}"

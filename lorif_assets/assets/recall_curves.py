@@ -15,11 +15,8 @@ from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, current_score_versions
 from lorif_assets.attribution.score_queries import preconditioned_queries
-from lorif_assets.attribution.stored_checkpoint import current_score_versions
-from lorif_assets.attribution.stored_curvature import stored_preconditioners
-from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.attribution.versions import recall_curve_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
@@ -74,14 +71,15 @@ def recall_curves(
 
     commits = PartitionCommits(context)
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
-        record = checkpoint_record(lake, name, settings.recipe)
-        encoder = stored_encoder(lake, record, settings.influcoder, settings.recipe)
-        stored = stored_factors(lake, record, settings.recipe)
-        preconditioners = stored_preconditioners(lake, record, settings.recipe, stored)
-        layers, n = list(record.layer_shapes), stored.n_examples
+        of_lake = StoredCheckpoint.read(lake, name, settings.recipe)
+        encoder = stored_encoder(lake, of_lake.record, settings.influcoder, settings.recipe)
+        # What is missing is told so before a device is waited for.
+        stored, _ = of_lake.factors, of_lake.preconditioners
+        layers, n = list(of_lake.record.layer_shapes), stored.n_examples
         bytes_full_scan = scan_bytes(lake, stored.files, layers)
         with devices.lease() as group:
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
+            checkpoint = of_lake.load(model_checkpoints, group)
+            attributed = checkpoint.model
             model = encoder.load(lake, settings.influcoder, group.first)
             for query_set, key in query_sets.items():
                 queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
@@ -90,13 +88,13 @@ def recall_curves(
                     raise MismatchError(f"no query of the set {query_set!r} can be used; see `query_examples`")
                 contents = {row["query_id"]: row for row in queries.iter_rows(named=True)}
                 texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in tokenized]
-                ready = preconditioned_queries(attributed, tokenized, preconditioners, settings.batch)
+                ready = preconditioned_queries(checkpoint, tokenized, settings.batch)
                 started = time.monotonic()
                 blocks = stored.blocks(layers, settings.batch.scan_rows, group.first)
                 exact = torch.cat([block_scores(ready.by_layer, block).cpu() for block in read_ahead(blocks)], dim=1)
                 seconds_full_scan = time.monotonic() - started
                 started = time.monotonic()
-                similarities = encoder_similarities(lake, stored, encoder, model.embed(texts, Role.ANCHOR))
+                similarities = encoder_similarities(stored, encoder, model.embed(texts, Role.ANCHOR))
                 seconds_recall = time.monotonic() - started
                 rows = []
                 for candidates in sorted({max(1, round(share * n)) for share in _SHARES}):
@@ -120,7 +118,7 @@ def recall_curves(
                         if k <= n
                     ]
                 wanted = {query_set: queries["query_set_hash"][0]}
-                scores = current_score_versions(settings, lake, model_checkpoints, record, stored.shard_hashes, wanted)[
+                scores = current_score_versions(settings, model_checkpoints, of_lake, stored.shard_hashes, wanted)[
                     query_set
                 ]
                 version = recall_curve_version(scores, encoder.encoder_hash)
@@ -143,7 +141,7 @@ def recall_curves(
                     },
                 )
             # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed, model
+            del checkpoint, attributed, model
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:

@@ -9,10 +9,9 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.fit_curvature import fit_curvature
-from lorif_assets.attribution.model import checkpoint_record
-from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.settings import Settings
 from lorif_assets.lake.attribution_tables import SVD_PRECONDITIONERS
@@ -62,9 +61,9 @@ def svd_preconditioners(
 
     commits = PartitionCommits(context)
     for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
-        record = checkpoint_record(lake, name, settings.recipe)
-        record.refuse_other_layers(layers)
-        stored = stored_factors(lake, record, settings.recipe)
+        checkpoint = StoredCheckpoint.read(lake, name, settings.recipe)
+        checkpoint.record.refuse_other_layers(layers)
+        stored = checkpoint.factors
         tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
         spectra = []
         with (
@@ -74,10 +73,8 @@ def svd_preconditioners(
         ):
             for index, (layer, key) in enumerate(layers.items()):
                 fit, row = fit_curvature(
-                    record,
-                    stored,
+                    checkpoint,
                     layer,
-                    settings.recipe,
                     rows=settings.batch.scan_rows,
                     device=group.first,
                     refine_below=settings.curvature.refine_below,

@@ -11,7 +11,7 @@ from lorif_assets.assets.evaluation_tracking import track_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_commits import PartitionCommits
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.versions import tail_patch_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.evaluation.figures import comparison_figures, reference_method, store_figures
@@ -48,13 +48,13 @@ def tail_patch(
 
     commits, evaluation = PartitionCommits(context), settings.evaluation
     for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
-        record = checkpoint_record(lake, name, settings.recipe)
+        stored = StoredCheckpoint.read(lake, name, settings.recipe)
         for query_set, key in query_sets.items():
             scored = read_evaluated_scores(
-                lake, name, query_set, method_versions(settings, lake, model_checkpoints, record, query_set)
+                lake, name, query_set, method_versions(settings, lake, model_checkpoints, stored.record, query_set)
             )
             with devices.lease() as group:
-                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
+                attributed = stored.load(model_checkpoints, group).model
                 inputs = MethodInputs.load(settings, lake, model_checkpoints, attributed, [query_set])
                 rows = [scored.query_ids.index(query_id) for query_id in inputs.queries.ids]
                 first = {

@@ -7,11 +7,11 @@ killed run.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_together, current_score_versions
 from lorif_assets.attribution.compared_checkpoints import compared_versions, participants
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.attribution.stored_bases import bases_version
-from lorif_assets.attribution.stored_checkpoint import averaged_together, current_score_versions
 from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version
 from lorif_assets.config.settings import Settings
@@ -207,8 +207,8 @@ class Staleness:
             record.name
             for record in self.records()
             if any(
-                one.name in checkpoints
-                for one in averaged_together(self.settings, self.lake, self.model_checkpoints, record)
+                one.record.name in checkpoints
+                for one in averaged_together(self.settings, self.model_checkpoints, self._stored_checkpoint(record))
             )
         }
 
@@ -221,6 +221,9 @@ class Staleness:
             except MismatchError:
                 continue
         return records
+
+    def _stored_checkpoint(self, record: CheckpointRecord) -> StoredCheckpoint:
+        return StoredCheckpoint(self.lake, self.settings.recipe, record)
 
     def _influcoder_records(self) -> Sequence[CheckpointRecord]:
         return self.records() if self.settings.influcoder.enabled else ()
@@ -247,7 +250,7 @@ class Staleness:
             f"{record.name}|{query_set}": version
             for record in self.records()
             for query_set, version in current_score_versions(
-                self.settings, self.lake, self.model_checkpoints, record, hashes, active
+                self.settings, self.model_checkpoints, self._stored_checkpoint(record), hashes, active
             ).items()
         }
 
