@@ -25,7 +25,7 @@ def attribution_report(run: PartitionRun) -> Materializations:
     from lorif_assets.pages.report.page import render
 
     for name, query_sets in run.by_checkpoint().items():
-        record = run.record(name)
+        record = run.stored(name).record
         for query_set, key in query_sets.items():
             content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance)
             page, version = render(content), content.provenance["scores"]

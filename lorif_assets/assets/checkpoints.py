@@ -27,6 +27,8 @@ def checkpoints(run: PartitionRun) -> Materializations:
     recipe, projection = run.settings.recipe, run.settings.recipe.projection
     for name in run.partitions:
         files = run.checkpoints.get(name)
+        # Before the bytes are read: what is written meanwhile changes it.
+        files_version = files.version()
         skeleton = run.checkpoints.skeleton(files)
         layers: list[dict[str, str | int]] = [
             {
@@ -48,7 +50,7 @@ def checkpoints(run: PartitionRun) -> Materializations:
             "n_parameters": skeleton.num_parameters(),
             "layers": json.dumps(layers),
             "recipe_hash": recipe.factor_hash,
-            "files_version": files.version(),
+            "files_version": files_version,
         }
         run.lake.replace(CHECKPOINTS, {"checkpoint": name}, pa.Table.from_pylist([row], schema=CHECKPOINTS.columns))
         run.add_partitions(partitions.LAYERS_NAME, [str(layer["layer"]) for layer in layers])

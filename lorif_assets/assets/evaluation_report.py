@@ -31,7 +31,7 @@ def evaluation_report(run: PartitionRun) -> Materializations:
 
     settings, lake = run.settings, run.lake
     for name, query_sets in run.by_checkpoint().items():
-        record = run.record(name)
+        record = run.stored(name).record
         for query_set, key in query_sets.items():
             content = assemble(lake, settings, run.checkpoints, record, query_set, run.provenance)
             page = render(content)

@@ -19,9 +19,10 @@ from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.training_examples import training_examples
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.curvatures import write_shard_squares
 from lorif_assets.attribution.factor_rows import ShardFactors, factor_rows
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.shard_pipeline import overlapped
 from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_version, factor_versions
@@ -72,14 +73,15 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
     """
     recipe = run.settings.recipe
     for name, shards in run.by_checkpoint().items():
-        record = run.record(name)
+        stored = run.stored(name)
+        record = stored.record
         if recipe.whitens and not record.frozen:
             raise MismatchError(
                 f"the checkpoint {name!r} has no K-FAC bases of this recipe and these weights; materialize `kfac_bases` first"
             )
-        stored = {} if config.recompute else stored_factor_versions(run.lake, name)
+        known = {} if config.recompute else stored_factor_versions(run.lake, name)
         wanted = factor_versions(recipe, record, _shard_hashes(run.lake, shards))
-        to_do = [shard for shard in shards if stored.get(shard) != wanted[shard]]
+        to_do = [shard for shard in shards if known.get(shard) != wanted[shard]]
         for shard in shards.keys() - set(to_do):
             run.log.info(f"{shards[shard]}: up to date, left as it is")
             yield from run.commit(shards[shard], wanted[shard], {"left_as_is": True})
@@ -91,7 +93,7 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
             run.lease() as group,
             run.tracked(name, [shards[shard] for shard in to_do], recipe.model_dump()) as tracked,
         ):
-            for index, (shard, written) in enumerate(_written_shards(run, record, to_do, group)):
+            for index, (shard, written) in enumerate(_written_shards(run, stored, to_do, group)):
                 try:
                     version, metadata = written.result()
                 except (LorifError, RuntimeError) as error:
@@ -105,14 +107,15 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
 
 
 def _written_shards(
-    run: PartitionRun, record: CheckpointRecord, shards: Sequence[str], devices: DeviceGroup
+    run: PartitionRun, stored: StoredCheckpoint, shards: Sequence[str], devices: DeviceGroup
 ) -> Iterator[tuple[str, Future[tuple[str, dict[str, Any]]]]]:
     """Compute and store shards, and yield each with its data version and metadata, or what kept it from being stored.
 
     The checkpoint is loaded for as long as this goes on: its memory is free before the devices are another's.
     """
-    attributed, frozen = run.load(record.name, devices), record.frozen
-    bases = {layer: frozen.load(run.lake, layer, devices.first) for layer in record.layer_shapes} if frozen else {}
+    attributed = stored.load(run.checkpoints, devices).model
+    loaded = {layer: stored.bases(layer, devices.first) for layer in stored.record.layer_shapes}
+    bases = {layer: found for layer, found in loaded.items() if found}
     work = _ShardWork(run.log, run.settings.recipe, run.lake, attributed, bases, run.settings.batch)
     yield from overlapped(shards, work.read, work.compute, work.write)
 

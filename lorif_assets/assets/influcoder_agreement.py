@@ -46,7 +46,7 @@ def influcoder_agreement(run: PartitionRun) -> Materializations:
 
     settings, lake, chosen = run.settings, run.lake, run.settings.influcoder
     for name in run.partitions:
-        record = run.record(name)
+        record = run.stored(name).record
         targets = stored_targets(lake, record, chosen, settings.recipe)
         served = stored_encoder(lake, record, chosen, settings.recipe)
         with run.lease() as group, run.tracked(name, [name], chosen.model_dump()) as tracked:

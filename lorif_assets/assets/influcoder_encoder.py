@@ -45,7 +45,7 @@ def influcoder_encoder(run: PartitionRun) -> Materializations:
 
     settings, lake, chosen = run.settings, run.lake, run.settings.influcoder
     for name in run.partitions:
-        targets = stored_targets(lake, run.record(name), chosen, settings.recipe)
+        targets = stored_targets(lake, run.stored(name).record, chosen, settings.recipe)
         before = _encoder_before(name, run.project) if chosen.warm_start else None
         with run.lease() as group, run.tracked(name, [name], chosen.model_dump()) as tracked:
             encoder = (

@@ -48,7 +48,7 @@ def influcoder_scores(run: PartitionRun) -> Materializations:
     require_influcoder()
     settings, lake, top_k = run.settings, run.lake, run.settings.recipe.top_k
     for name, query_sets in run.by_checkpoint().items():
-        encoder = stored_encoder(lake, run.record(name), settings.influcoder, settings.recipe)
+        encoder = stored_encoder(lake, run.stored(name).record, settings.influcoder, settings.recipe)
         hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
         decode = run.checkpoints.load_tokenizer(run.checkpoints.get(name)).decode
         with run.lease() as group:

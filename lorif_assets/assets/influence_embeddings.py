@@ -44,7 +44,7 @@ def influence_embeddings(run: PartitionRun) -> Materializations:
     require_influcoder()
     lake, chosen = run.lake, run.settings.influcoder
     for name, shards in run.by_checkpoint().items():
-        encoder = stored_encoder(lake, run.record(name), chosen, run.settings.recipe)
+        encoder = stored_encoder(lake, run.stored(name).record, chosen, run.settings.recipe)
         decode = run.checkpoints.load_tokenizer(run.checkpoints.get(name)).decode
         with run.lease() as group:
             model = encoder.load(lake, chosen, group.first)

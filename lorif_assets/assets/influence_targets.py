@@ -60,7 +60,8 @@ def influence_targets(run: PartitionRun) -> Materializations:
     settings, lake, chosen = run.settings, run.lake, run.settings.influcoder
     for name in run.partitions:
         with run.lease() as group, run.tracked(name, [name], chosen.model_dump()) as tracked:
-            attributed = run.load(name, group)
+            checkpoint = run.stored(name).load(run.checkpoints, group)
+            attributed = checkpoint.model
             drawn = draw_sample(lake, chosen, attributed.tokenizer.decode)
             sampled, examples = _usable(attributed, drawn)
             n_anchors = sum(one.role is Role.ANCHOR for one in sampled)
@@ -68,7 +69,7 @@ def influence_targets(run: PartitionRun) -> Materializations:
             started = time.monotonic()
             if chosen.teacher == "lorif":
                 stored = [(one.source, one.example_id) for one in sampled[n_anchors:]]
-                targets = lorif_ranks(attributed, anchors, stored, lake, settings.batch)
+                targets = lorif_ranks(checkpoint, anchors, stored, settings.batch)
             else:
                 targets = gradient_cosines(attributed, anchors, pool, chosen, settings.batch.tokens)
             seconds = time.monotonic() - started
@@ -102,7 +103,7 @@ def influence_targets(run: PartitionRun) -> Materializations:
             if tracked:
                 tracked.metrics(figures)
             # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed
+            del checkpoint, attributed
         yield from run.commit(
             name,
             version,

@@ -11,6 +11,7 @@ from lorif_assets.assets.attribution_asset import Input, Materializations, attri
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.training_examples import training_examples
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.fit_bases import KfacFit, fit_bases
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_bases import bases_version
@@ -54,11 +55,12 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
         run.log.info(f'nothing to do: recipe.curvature is "{run.settings.recipe.curvature}", which whitens no gradient')
         return
     for name, layers in run.by_checkpoint().items():
-        record = run.record(name)
+        stored = run.stored(name)
+        record = stored.record
         record.refuse_other_layers(layers)
         how = "left as they are"
         if config.recompute or record.frozen is None:
-            fit, projection = _fit(run, name, layers.values())
+            fit, projection = _fit(run, stored, layers.values())
             how = f"fitted to {fit.n_examples} examples"
             _store(run.lake, record, run.settings.recipe, fit, projection)
         rows = {row["layer"]: row for row in run.lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
@@ -67,21 +69,21 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
             yield from run.commit(key, rows[layer]["fingerprint"], {**metadata, "ranks": _ranks(rows)})
 
 
-def _fit(run: PartitionRun, checkpoint: str, partitions: Iterable[str]) -> tuple[KfacFit, str]:
+def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str]) -> tuple[KfacFit, str]:
     """Return a checkpoint's bases, and the fingerprint of the projections that gradients were put through."""
-    recipe = run.settings.recipe
+    recipe, name = run.settings.recipe, stored.record.name
     with (
         run.lease() as group,
-        run.tracked(checkpoint, partitions, recipe.model_dump()) as tracked,
-        run.progress(f"{checkpoint} K-FAC bases", recipe.kfac_examples, "examples") as progress,
+        run.tracked(name, partitions, recipe.model_dump()) as tracked,
+        run.progress(f"{name} K-FAC bases", recipe.kfac_examples, "examples") as progress,
     ):
-        attributed = run.load(checkpoint, group)
-        fit = fit_bases(run.lake, attributed, run.settings.batch, progress)
+        checkpoint = stored.load(run.checkpoints, group)
+        fit = fit_bases(checkpoint, run.settings.batch, progress)
         if tracked:
             tracked.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
-        projection = attributed.projection
+        projection = checkpoint.model.projection
         # Before the devices are another's: the memory is not free while a name holds the model.
-        del attributed
+        del checkpoint
     return fit, projection
 
 

@@ -7,6 +7,7 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.evaluation.methods.evaluated_scores import (
     method_versions,
     score_methods,
@@ -35,28 +36,28 @@ Versions = Mapping[str, Mapping[str, str]]
 def method_scores(run: PartitionRun) -> Materializations:
     """The score of every pair of query and example by every method of the settings; those that are there are left."""
     for name, query_sets in run.by_checkpoint().items():
-        record = run.record(name)
+        stored = run.stored(name)
         versions = {
-            query_set: method_versions(run.settings, run.lake, run.checkpoints, record, query_set)
+            query_set: method_versions(run.settings, run.lake, run.checkpoints, stored.record, query_set)
             for query_set in query_sets
         }
         missing = {query_set: _missing(run.lake, name, query_set, versions[query_set]) for query_set in query_sets}
         figures: dict[str, Any] = {"left_as_they_are": _count(versions) - _count(missing)}
         if any(missing.values()):
-            figures |= _scored(run, name, missing)
+            figures |= _scored(run, stored, missing)
         for query_set, key in query_sets.items():
             yield from run.commit(key, scores_version(versions[query_set]), figures)
 
 
-def _scored(run: PartitionRun, checkpoint: str, missing: Versions) -> dict[str, Any]:
+def _scored(run: PartitionRun, stored: StoredCheckpoint, missing: Versions) -> dict[str, Any]:
     """Compute and store what is missing, and return what it cost."""
     with run.lease() as group:
-        attributed = run.load(checkpoint, group)
+        attributed = stored.load(run.checkpoints, group).model
         incomplete = [query_set for query_set, methods in missing.items() if methods]
         inputs = MethodInputs.load(run.settings, run.lake, run.checkpoints, attributed, incomplete)
         figures: dict[str, Any] = {"queries": len(inputs.queries.ids), "examples": len(inputs.examples.ids)}
         for method, scores in score_methods(inputs, missing):
-            run.log.info(f"{checkpoint}: {method} scored in {scores.query_seconds:.1f} s")
+            run.log.info(f"{stored.record.name}: {method} scored in {scores.query_seconds:.1f} s")
             figures[f"{method}_query_seconds"] = round(scores.query_seconds, 3)
             figures[f"{method}_bytes_per_example"] = round(scores.bytes_per_example, 1)
         # Before the devices are another's: the memory is not free while a name holds the model.

@@ -23,7 +23,7 @@ from dagster._core.definitions.data_version import (
 )
 
 from lorif_assets.assets.partitions import CHECKPOINT
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord, checkpoint_record
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError
 from lorif_assets.lake.lake import Lake
@@ -81,22 +81,13 @@ class PartitionRun:
             grouped.setdefault(checkpoint, {})[name] = key
         return grouped
 
-    def record(self, checkpoint: str) -> CheckpointRecord:
-        """Return what is recorded of a checkpoint.
+    def stored(self, checkpoint: str) -> StoredCheckpoint:
+        """Return what the lake holds of a checkpoint.
 
         Raises:
-            MismatchError: nothing is, or it was recorded under other settings.
+            MismatchError: it is not recorded, or was recorded under other settings.
         """
-        return checkpoint_record(self.lake, checkpoint, self.settings.recipe)
-
-    def load(self, checkpoint: str, devices: DeviceGroup) -> AttributedModel:
-        """Load a recorded checkpoint; its memory is free again when no name holds it any more.
-
-        Raises:
-            MismatchError: its row is missing or outdated, or the files are no longer those that were recorded.
-            CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
-        """
-        return AttributedModel.load(self.lake, self.checkpoints, checkpoint, self.settings.recipe, devices)
+        return StoredCheckpoint.read(self.lake, checkpoint, self.settings.recipe)
 
     def lease(self) -> AbstractContextManager[DeviceGroup]:
         """Wait for a group of devices, and hold it to the end of the block."""

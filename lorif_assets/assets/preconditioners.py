@@ -13,7 +13,6 @@ from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.fit_curvature import CurvatureFit, fit_curvature
-from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_preconditioners
@@ -71,10 +70,9 @@ def preconditioner_asset(
         from lorif_assets.pages.report.plots import spectrum_png
 
         for checkpoint, layers in run.by_checkpoint().items():
-            record = run.record(checkpoint)
-            record.refuse_other_layers(layers)
-            stored = stored_factors(run.lake, record, settings.recipe)
-            report, spectra = reporting(run.lake, checkpoint), []
+            stored = run.stored(checkpoint)
+            stored.record.refuse_other_layers(layers)
+            factors, report, spectra = stored.factors, reporting(run.lake, checkpoint), []
             with (
                 run.lease() as group,
                 run.tracked(checkpoint, layers.values(), settings.recipe.model_dump()) as tracked,
@@ -82,10 +80,8 @@ def preconditioner_asset(
             ):
                 for index, (layer, key) in enumerate(layers.items()):
                     fit, row = fit_curvature(
-                        record,
                         stored,
                         layer,
-                        settings.recipe,
                         rows=settings.batch.scan_rows,
                         device=group.first,
                         refine_below=settings.curvature.refine_below,
@@ -98,8 +94,8 @@ def preconditioner_asset(
                         tracked.metrics(reported.figures, index)
                     metadata = {
                         "how": fit.how,
-                        "examples": stored.n_examples,
-                        "shards": len(stored.files),
+                        "examples": factors.n_examples,
+                        "shards": len(factors.files),
                         "d1": reported.spectrum.d1,
                         "d2": reported.spectrum.d2,
                         **reported.metadata,

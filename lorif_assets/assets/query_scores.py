@@ -11,9 +11,9 @@ from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.attribution.checkpoint import attributions_together
 from lorif_assets.attribution.score_checkpoint import CheckpointScoring, ReadQuerySet
 from lorif_assets.attribution.score_queries import LOWEST, QueryScores
-from lorif_assets.attribution.stored_checkpoint import attributions_together
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.rejected import replace_rejected
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
@@ -53,10 +53,10 @@ def query_scores(run: PartitionRun) -> Materializations:
     """
     settings, lake = run.settings, run.lake
     for name, query_sets in run.by_checkpoint().items():
-        together = attributions_together(settings, lake, run.checkpoints, run.record(name))
+        *earlier, stored = attributions_together(settings, run.checkpoints, run.stored(name))
         with run.lease() as group, run.tracked(name, query_sets.values(), settings.recipe.model_dump()) as tracked:
-            attributed = run.load(name, group)
-            scoring = CheckpointScoring(run.log, settings, lake, run.checkpoints, attributed, together)
+            checkpoint = stored.load(run.checkpoints, group)
+            scoring = CheckpointScoring(run.log, settings, run.checkpoints, checkpoint, earlier)
             # One bad query set must not keep the others from being scored.
             failures = Failures(run.log, "query sets", len(query_sets), "the other query sets")
             asked: dict[str, ReadQuerySet] = {}
@@ -93,14 +93,14 @@ def query_scores(run: PartitionRun) -> Materializations:
                         "truncated_queries": queries.tokenized.n_truncated,
                         "examples_scanned": scored.scores.examples_scanned,
                         "scan": scored.scores.scan,
-                        **({"averaged_with": [one.record.name for one in together[:-1]]} if together[1:] else {}),
+                        **({"averaged_with": [one.record.name for one in earlier]} if earlier else {}),
                         **scored.metadata,
                         **figures,
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores.scores)),
                     },
                 )
             # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed, scoring
+            del checkpoint, scoring
             if len(query_sets) == 1 and (cause := failures.cause()):
                 raise cause
             failures.raise_if_any()
@@ -114,7 +114,7 @@ def _read(scoring: CheckpointScoring, query_set: str, key: str) -> ReadQuerySet:
     """Read a query set; its queries that cannot be used are listed in the table `rejected`."""
     queries = scoring.read(query_set)
     rejected = queries.tokenized.rejected
-    replace_rejected(scoring.lake, "query_scores", key, rejected)
+    replace_rejected(scoring.checkpoint.stored.lake, "query_scores", key, rejected)
     if not queries.tokenized.examples:
         raise SourceError(
             f"no query of the set {query_set!r} can be used; the first: {rejected['reason'].to_pylist()[0]}"

@@ -14,10 +14,8 @@ from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.attribution.checkpoint import current_score_versions
 from lorif_assets.attribution.score_queries import preconditioned_queries
-from lorif_assets.attribution.stored_checkpoint import current_score_versions
-from lorif_assets.attribution.stored_curvature import stored_preconditioners
-from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.attribution.versions import recall_curve_version
 from lorif_assets.errors import MismatchError
 from lorif_assets.freshness.influcoder import stale_recall_curves
@@ -63,14 +61,15 @@ def recall_curves(run: PartitionRun) -> Materializations:
 
     settings, lake = run.settings, run.lake
     for name, query_sets in run.by_checkpoint().items():
-        record = run.record(name)
-        encoder = stored_encoder(lake, record, settings.influcoder, settings.recipe)
-        stored = stored_factors(lake, record, settings.recipe)
-        preconditioners = stored_preconditioners(lake, record, settings.recipe, stored)
-        layers, n = list(record.layer_shapes), stored.n_examples
-        bytes_full_scan = scan_bytes(lake, stored.files, layers)
+        stored = run.stored(name)
+        encoder = stored_encoder(lake, stored.record, settings.influcoder, settings.recipe)
+        # What is missing is an error before a device is waited for.
+        factors, _ = stored.factors, stored.preconditioners
+        layers, n = list(stored.record.layer_shapes), factors.n_examples
+        bytes_full_scan = scan_bytes(lake, factors.files, layers)
         with run.lease() as group:
-            attributed = run.load(name, group)
+            checkpoint = stored.load(run.checkpoints, group)
+            attributed = checkpoint.model
             model = encoder.load(lake, settings.influcoder, group.first)
             for query_set, key in query_sets.items():
                 queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
@@ -79,19 +78,19 @@ def recall_curves(run: PartitionRun) -> Materializations:
                     raise MismatchError(f"no query of the set {query_set!r} can be used; see `query_examples`")
                 contents = {row["query_id"]: row for row in queries.iter_rows(named=True)}
                 texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in tokenized]
-                ready = preconditioned_queries(attributed, tokenized, preconditioners, settings.batch)
+                ready = preconditioned_queries(checkpoint, tokenized, settings.batch)
                 started = time.monotonic()
-                blocks = stored.blocks(layers, settings.batch.scan_rows, group.first)
+                blocks = factors.blocks(layers, settings.batch.scan_rows, group.first)
                 exact = torch.cat([block_scores(ready.by_layer, block).cpu() for block in read_ahead(blocks)], dim=1)
                 seconds_full_scan = time.monotonic() - started
                 started = time.monotonic()
-                similarities = encoder_similarities(lake, stored, encoder, model.embed(texts, Role.ANCHOR))
+                similarities = encoder_similarities(factors, encoder, model.embed(texts, Role.ANCHOR))
                 seconds_recall = time.monotonic() - started
                 rows = []
                 for candidates in sorted({max(1, round(share * n)) for share in _SHARES}):
                     started = time.monotonic()
                     positions = likely_proponents(similarities, candidates)
-                    _, bytes_read = exact_scores(stored, ready, positions, group.first)
+                    _, bytes_read = exact_scores(factors, ready, positions, group.first)
                     seconds = seconds_recall + time.monotonic() - started
                     rows += [
                         {
@@ -109,7 +108,7 @@ def recall_curves(run: PartitionRun) -> Materializations:
                         if k <= n
                     ]
                 wanted = {query_set: queries["query_set_hash"][0]}
-                scores = current_score_versions(settings, lake, run.checkpoints, record, stored.shard_hashes, wanted)[
+                scores = current_score_versions(settings, run.checkpoints, stored, factors.shard_hashes, wanted)[
                     query_set
                 ]
                 version = recall_curve_version(scores, encoder.encoder_hash)
@@ -132,7 +131,7 @@ def recall_curves(run: PartitionRun) -> Materializations:
                     },
                 )
             # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed, model
+            del checkpoint, attributed, model
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:

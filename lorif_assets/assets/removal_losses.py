@@ -37,7 +37,7 @@ def removal_losses(run: PartitionRun) -> Materializations:
     """
     settings, lake = run.settings, run.lake
     for name, query_sets in run.by_checkpoint().items():
-        record = run.record(name)
+        record = run.stored(name).record
         for query_set, key in query_sets.items():
             methods = method_versions(settings, lake, run.checkpoints, record, query_set)
             scored = read_evaluated_scores(lake, name, query_set, methods)

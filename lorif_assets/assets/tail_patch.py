@@ -52,7 +52,7 @@ def _changes(
     from lorif_assets.evaluation.tail_patching import tail_patch_changes
 
     with run.lease() as group:
-        attributed = run.load(checkpoint, group)
+        attributed = run.stored(checkpoint).load(run.checkpoints, group).model
         inputs = MethodInputs.load(run.settings, run.lake, run.checkpoints, attributed, [query_set])
         query_ids = inputs.queries.ids
         rows = [scored.query_ids.index(query_id) for query_id in query_ids]

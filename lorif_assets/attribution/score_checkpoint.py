@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
 from lorif_assets.attribution.score_queries import QueryScores, extremes_kept, score_queries
 from lorif_assets.attribution.score_query_sets import queries_per_scan, scan_count, score_query_sets
-from lorif_assets.attribution.stored_checkpoint import StoredAttribution
 from lorif_assets.attribution.versions import averaged_version, recalled_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError, UnsoundQueryError
 from lorif_assets.influcoder.cascade import recalled_scores
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
-from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.progress import Progress
 
@@ -49,19 +47,13 @@ class ScoredQuerySet:
 
 @dataclass(frozen=True)
 class CheckpointScoring:
-    """Scores query sets at one checkpoint: the last of `together`, whose scores are averaged."""
+    """Scores query sets at one checkpoint, averaged with those of `earlier` ones."""
 
     log: logging.Logger
     settings: Settings
-    lake: Lake
-    models: Checkpoints
-    attributed: AttributedModel
-    together: Sequence[StoredAttribution]
-
-    @property
-    def attribution(self) -> StoredAttribution:
-        """What the lake holds of the checkpoint."""
-        return self.together[-1]
+    model_checkpoints: Checkpoints
+    checkpoint: AttributedCheckpoint
+    earlier: Sequence[StoredCheckpoint]
 
     def read(self, query_set: str) -> ReadQuerySet:
         """Read and tokenise a query set.
@@ -69,10 +61,10 @@ class CheckpointScoring:
         Raises:
             MismatchError: it is not in `query_examples`.
         """
-        rows = self.lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
+        rows = self.checkpoint.stored.lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
         if rows.is_empty():
             raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-        return ReadQuerySet(rows, self.attributed.tokenized(rows.to_arrow(), id_column="query_id"))
+        return ReadQuerySet(rows, self.checkpoint.model.tokenized(rows.to_arrow(), id_column="query_id"))
 
     def scores(self, asked: Mapping[str, ReadQuerySet]) -> Iterator[tuple[str, ScoredQuerySet | UnsoundQueryError]]:
         """Yield the scores of each set: in scans of as many sets as memory holds, or set by set where that saves work.
@@ -93,12 +85,15 @@ class CheckpointScoring:
         self, asked: Mapping[str, ReadQuerySet]
     ) -> Iterator[tuple[str, ScoredQuerySet | UnsoundQueryError]]:
         limit = queries_per_scan(
-            self.attributed.record, self.settings.recipe, self.settings.batch, checkpoints=len(self.together)
+            self.checkpoint.stored.record,
+            self.settings.recipe,
+            self.settings.batch,
+            checkpoints=1 + len(self.earlier),
         )
         query_sets = {name: queries.tokenized.examples for name, queries in asked.items()}
         scans = scan_count(query_sets, limit)
-        label = f"{self.attributed.record.name} {', '.join(asked)}"
-        with Progress(self.log, label, scans * self.attribution.factors.n_examples, "examples") as progress:
+        label = f"{self.checkpoint.stored.record.name} {', '.join(asked)}"
+        with Progress(self.log, label, scans * self.checkpoint.stored.factors.n_examples, "examples") as progress:
             for name, scored in score_query_sets(query_sets, limit, lambda queries: self._scan(queries, progress)):
                 if isinstance(scored, UnsoundQueryError):
                     yield name, scored
@@ -109,30 +104,23 @@ class CheckpointScoring:
     def _merged(self, name: str, queries: ReadQuerySet) -> ScoredQuerySet:
         from lorif_assets.attribution.score_merging import keep_full_scan, last_full_scan, scan_version
 
-        checkpoint, factors = self.attributed.record.name, self.attribution.factors
+        stored = self.checkpoint.stored
+        checkpoint, factors = stored.record.name, stored.factors
         version = scan_version(self.settings.recipe, factors, queries.version)
-        last = last_full_scan(self.lake, checkpoint, name, version, extremes_kept(self.settings.recipe.top_k))
+        last = last_full_scan(stored.lake, checkpoint, name, version, extremes_kept(self.settings.recipe.top_k))
         with Progress(self.log, f"{checkpoint} {name}", factors.n_examples, "examples") as progress:
             scored = self._scan(queries.tokenized.examples, progress, last)
         if scored.full_scan:
-            keep_full_scan(self.lake, checkpoint, name, version, scored.full_scan)
+            keep_full_scan(stored.lake, checkpoint, name, version, scored.full_scan)
         return ScoredQuerySet(scored, self._version(queries), {"examples_per_second": round(progress.rate, 1)})
 
     def _recalled(self, name: str, queries: ReadQuerySet) -> ScoredQuerySet:
-        recalled = recalled_scores(
-            self.attributed,
-            queries.tokenized.examples,
-            queries.rows,
-            self.attribution.factors,
-            self.attribution.preconditioners,
-            self.lake,
-            self.settings,
-        )
+        recalled = recalled_scores(self.checkpoint, queries.tokenized.examples, queries.rows, self.settings)
         version = recalled_version(self._version(queries), recalled.encoder_hash, self.settings.influcoder.search_hash)
         if recalled.scores:
             rate = {"examples_per_second": round(recalled.rate, 1)}
             return ScoredQuerySet(recalled.scores, version, recalled.metadata | rate)
-        self.log.warning(f"{self.attributed.record.name} {name}: {recalled.metadata['recall']}")
+        self.log.warning(f"{self.checkpoint.stored.record.name} {name}: {recalled.metadata['recall']}")
         ((_, exact),) = self._in_shared_scans({name: queries})
         if isinstance(exact, UnsoundQueryError):
             raise exact
@@ -143,19 +131,16 @@ class CheckpointScoring:
     ) -> QueryScores:
         from lorif_assets.attribution.score_averaging import earlier_checkpoints
 
-        factors, batch = self.attribution.factors, self.settings.batch
+        batch = self.settings.batch
         return score_queries(
-            self.attributed,
+            self.checkpoint,
             queries,
-            factors,
-            self.attribution.preconditioners,
-            self.lake,
             top_k=self.settings.recipe.top_k,
             batch=batch,
             progress=progress,
             last=last,
-            earlier=earlier_checkpoints(self.attributed, self.together, queries, self.lake, self.models, batch),
+            earlier=earlier_checkpoints(self.checkpoint, self.earlier, queries, self.model_checkpoints, batch),
         )
 
     def _version(self, queries: ReadQuerySet) -> str:
-        return averaged_version([one.score_version(self.settings.recipe, queries.version) for one in self.together])
+        return averaged_version([one.score_version(queries.version) for one in (*self.earlier, self.checkpoint.stored)])

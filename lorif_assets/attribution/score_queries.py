@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.stored_curvature import StoredPreconditioners
-from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.errors import MismatchError, UnsoundQueryError
-from lorif_assets.lake.lake import FactorFile, Lake
+from lorif_assets.lake.lake import FactorFile
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.progress import Progress
 
@@ -57,30 +56,25 @@ class PreconditionedQueries:
 
 
 def preconditioned_queries(
-    attributed: AttributedModel,
-    queries: "Sequence[TokenizedExample]",
-    preconditioners: StoredPreconditioners,
-    batch: BatchSettings,
+    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
 ) -> PreconditionedQueries:
     """Compute the queries' gradients and apply each layer's inverse curvature to them.
 
     Raises:
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-    rank = attributed.recipe.query_rank
+    rank = checkpoint.model.recipe.query_rank
     if rank is None:
-        return _whole_queries(attributed, queries, preconditioners, batch)
-    return _queries_at_a_rank(attributed, queries, preconditioners, batch, rank)
+        return _whole_queries(checkpoint, queries, batch)
+    return _queries_at_a_rank(checkpoint, queries, batch, rank)
 
 
 def _whole_queries(
-    attributed: AttributedModel,
-    queries: "Sequence[TokenizedExample]",
-    preconditioners: StoredPreconditioners,
-    batch: BatchSettings,
+    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
 ) -> PreconditionedQueries:
     import torch
 
+    attributed, preconditioners = checkpoint.model, checkpoint.stored.preconditioners
     shapes = attributed.record.layer_shapes
     dense = {layer: torch.empty(len(queries), d1 * d2, device=attributed.device) for layer, (d1, d2) in shapes.items()}
     losses = torch.empty(len(queries))
@@ -99,11 +93,7 @@ def _whole_queries(
 
 
 def _queries_at_a_rank(
-    attributed: AttributedModel,
-    queries: "Sequence[TokenizedExample]",
-    preconditioners: StoredPreconditioners,
-    batch: BatchSettings,
-    rank: int,
+    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings, rank: int
 ) -> PreconditionedQueries:
     """Precondition and cut each layer's gradients in the backward pass: dense ones are held within the budget only."""
     import torch
@@ -111,6 +101,7 @@ def _queries_at_a_rank(
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
     from lorif_assets.mathematics.scores.scoring import low_rank_queries
 
+    attributed, preconditioners = checkpoint.model, checkpoint.stored.preconditioners
     device, shapes, n = attributed.device, attributed.record.layer_shapes, len(queries)
     inverse = {layer: preconditioners.load(layer, device) for layer in shapes}
     kept = {
@@ -149,11 +140,8 @@ def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExa
 
 
 def score_queries(
-    attributed: AttributedModel,
+    checkpoint: AttributedCheckpoint,
     queries: "Sequence[TokenizedExample]",
-    stored: StoredFactors,
-    preconditioners: StoredPreconditioners,
-    lake: Lake,
     *,
     top_k: int | Literal["all"],
     batch: BatchSettings,
@@ -164,16 +152,13 @@ def score_queries(
     """Score every stored example for every query.
 
     Args:
-        attributed: the loaded checkpoint.
+        checkpoint: with its model loaded.
         queries: tokenized.
-        stored: the checkpoint's factors.
-        preconditioners: those of all layers.
-        lake: where they are.
         top_k: proponents and opponents to return, or every pair.
         batch: sizes of batches of queries and of blocks of factors.
         progress: told of every block.
         last: under the recipe `added_data = "merged"`, the last full scan of the same queries, weights and recipe.
-        earlier: checkpoints whose scores are averaged with these; the losses stay those of `attributed`.
+        earlier: checkpoints whose scores are averaged with these; the losses stay those of `checkpoint`.
 
     Raises:
         MismatchError: the factors were projected otherwise than the queries would be.
@@ -185,12 +170,13 @@ def score_queries(
     from lorif_assets.attribution.score_merging import chosen_scan, full_scan_of, whole_scan
     from lorif_assets.mathematics.scores.scoring import block_scores
 
+    attributed, stored = checkpoint.model, checkpoint.stored.factors
     if stored.projection != attributed.projection:
         raise MismatchError(
             f"the gradient factors of {attributed.record.name!r} have the projection {stored.projection}, the queries "
             f"{attributed.projection}: they cannot be compared. Materialize `gradient_factors` again"
         )
-    ready = preconditioned_queries(attributed, queries, preconditioners, batch)
+    ready = preconditioned_queries(checkpoint, queries, batch)
     # The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.
     kept = extremes_kept(top_k)
     recipe, device = attributed.recipe, attributed.device
@@ -215,8 +201,8 @@ def score_queries(
                 yield block_scores(ready.by_layer, block)
             return
         for file in files:
-            own = shard_scores(stored, ready.by_layer, lake, file, batch.scan_rows, device)
-            yield averaged(own, (one.shard_scores(lake, file.shard, batch.scan_rows, device) for one in earlier))
+            own = shard_scores(stored, ready.by_layer, file, batch.scan_rows, device)
+            yield averaged(own, (one.shard_scores(file.shard, batch.scan_rows, device) for one in earlier))
 
     extremes, moments = scan.extremes, scan.moments
     every: list[torch.Tensor] = []

@@ -8,9 +8,7 @@ import dagster as dg
 
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.query_scores import query_scores
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
-from lorif_assets.attribution.stored_curvature import stored_preconditioners
-from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
 from lorif_assets.checks.check_result import check_result
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
@@ -51,9 +49,9 @@ def factors_reproduce_gradients(
     wrong, skipped, worst, layers = [], [], 0.0, 0
     for name in _attributed(settings, lake, model_checkpoints):
         try:
-            with _loaded(settings, lake, model_checkpoints, devices, name) as (attributed, stored):
-                sample = stored_sample(attributed, stored, lake, shards=_SHARDS, rows=_ROWS)
-                errors = reconstruction_errors(attributed, sample, lake, settings.batch.tokens)
+            with _loaded(settings, lake, model_checkpoints, devices, name) as checkpoint:
+                sample = stored_sample(checkpoint, shards=_SHARDS, rows=_ROWS)
+                errors = reconstruction_errors(checkpoint, sample, settings.batch.tokens)
         except MismatchError as error:
             skipped.append(f"{name}: {error}")
             continue
@@ -91,15 +89,9 @@ def examples_retrieve_themselves(
     wrong, skipped, ranks = [], [], {}
     for name in _attributed(settings, lake, model_checkpoints):
         try:
-            with _loaded(settings, lake, model_checkpoints, devices, name) as (attributed, stored):
-                preconditioners = stored_preconditioners(lake, attributed.record, settings.recipe, stored)
-                ranks[name] = own_ranks(
-                    attributed,
-                    stored_sample(attributed, stored, lake, shards=_SHARDS, rows=_ROWS),
-                    stored,
-                    preconditioners,
-                    batch=settings.batch,
-                )
+            with _loaded(settings, lake, model_checkpoints, devices, name) as checkpoint:
+                sample = stored_sample(checkpoint, shards=_SHARDS, rows=_ROWS)
+                ranks[name] = own_ranks(checkpoint, sample, settings.batch)
         except MismatchError as error:
             skipped.append(f"{name}: {error}")
     rates = {name: sum(rank <= _TOP for rank in found) / len(found) for name, found in ranks.items()}
@@ -130,10 +122,12 @@ def _attributed(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) 
 @contextmanager
 def _loaded(
     settings: Settings, lake: Lake, model_checkpoints: Checkpoints, devices: Devices, name: str
-) -> Iterator[tuple[AttributedModel, StoredFactors]]:
-    stored = stored_factors(lake, checkpoint_record(lake, name, settings.recipe), settings.recipe)
+) -> Iterator[AttributedCheckpoint]:
+    stored = StoredCheckpoint.read(lake, name, settings.recipe)
+    # What is missing is told so before a device is waited for.
+    _ = stored.factors
     with devices.lease() as group:
-        yield AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group), stored
+        yield stored.load(model_checkpoints, group)
 
 
 def _rounding(recipe: Recipe) -> float:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_together, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
-from lorif_assets.attribution.stored_checkpoint import averaged_together, current_score_versions
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.freshness.discovery import Discovered
@@ -94,7 +94,11 @@ class Freshness:
             f"{record.name}|{query_set}": version
             for record in self.records
             for query_set, version in current_score_versions(
-                self.settings, self.lake, self.project.checkpoints, record, self.shard_hashes, self.query_set_hashes
+                self.settings,
+                self.project.checkpoints,
+                self._stored_checkpoint(record),
+                self.shard_hashes,
+                self.query_set_hashes,
             ).items()
         }
 
@@ -103,10 +107,14 @@ class Freshness:
         """By recorded active checkpoint, those whose scores are averaged for it; it comes last."""
         return {
             record.name: [
-                one.name for one in averaged_together(self.settings, self.lake, self.project.checkpoints, record)
+                one.record.name
+                for one in averaged_together(self.settings, self.project.checkpoints, self._stored_checkpoint(record))
             ]
             for record in self.records
         }
+
+    def _stored_checkpoint(self, record: CheckpointRecord) -> StoredCheckpoint:
+        return StoredCheckpoint(self.lake, self.settings.recipe, record)
 
     def stored(self, table: TableSchema, key: str, value: str) -> Mapping[str, str]:
         """Return a text column of a table by another one; for each key, all its rows have one value."""

@@ -179,12 +179,13 @@ def test_lorifs_scores_are_those_that_query_scores_lists(evaluated):
 
 def test_gradient_methods_agree_with_gradients_taken_one_by_one(evaluated):
     """Dot products and cosines against a plain computation with the model's own projected gradients."""
-    from lorif_assets.attribution.model import AttributedModel
+    from lorif_assets.attribution.checkpoint import StoredCheckpoint
     from lorif_assets.evaluation.methods.inputs import MethodInputs
 
     project, scored = evaluated.project, matrices(evaluated)
     models = project.opened.checkpoints
-    attributed = AttributedModel.load(project.lake, models, NEWEST, project.settings.recipe, DeviceGroup.of("cpu"))
+    stored = StoredCheckpoint.read(project.lake, NEWEST, project.settings.recipe)
+    attributed = stored.load(models, DeviceGroup.of("cpu")).model
     inputs = MethodInputs.load(project.settings, project.lake, models, attributed, [QUERY_SET])
 
     def flat(examples):

@@ -427,12 +427,13 @@ def test_mlflow_has_the_loss_curve_and_the_encoder_as_a_model(project: TinyProje
 
 def test_as_a_method_of_the_evaluation_it_scores_every_pair_as_its_table_does(built: TinyProject) -> None:
 
-    from lorif_assets.attribution.model import AttributedModel
+    from lorif_assets.attribution.checkpoint import StoredCheckpoint
     from lorif_assets.evaluation.methods.influcoder import influcoder_scores
     from lorif_assets.evaluation.methods.inputs import MethodInputs
 
     models = built.opened.checkpoints
-    attributed = AttributedModel.load(built.lake, models, FIRST, built.settings.recipe, DeviceGroup.of("cpu"))
+    stored = StoredCheckpoint.read(built.lake, FIRST, built.settings.recipe)
+    attributed = stored.load(models, DeviceGroup.of("cpu")).model
     inputs = MethodInputs.load(built.settings, built.lake, models, attributed, [QUERY_SET])
     scores = influcoder_scores(inputs)["influcoder"].scores
     listed = built.table(INFLUCODER_SCORES, checkpoint=FIRST, query_set=QUERY_SET)

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.attribution.stored_checkpoint import current_score_versions
 from lorif_assets.attribution.versions import ledger_version
 from lorif_assets.config.methods import METHODS, MethodName, Need
 from lorif_assets.config.recipe import content_hash
@@ -47,7 +47,8 @@ def method_versions(
     queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
     if not queries:
         raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-    lorif = current_score_versions(settings, lake, checkpoints, record, hashes, {query_set: queries[0]})[query_set]
+    stored = StoredCheckpoint(lake, settings.recipe, record)
+    lorif = current_score_versions(settings, checkpoints, stored, hashes, {query_set: queries[0]})[query_set]
     baseline = [
         _CODE_VERSION,
         settings.recipe.factor_hash,

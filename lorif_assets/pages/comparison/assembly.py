@@ -8,10 +8,9 @@ from itertools import pairwise
 import polars as pl
 import pyarrow as pa
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, current_score_versions
 from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint, participants
-from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.score_queries import LOWEST
-from lorif_assets.attribution.stored_checkpoint import current_score_versions
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
@@ -127,14 +126,14 @@ def _outdated(
 
     def current_version(checkpoint: ScoredCheckpoint) -> str | None:
         try:
-            record = checkpoint_record(lake, checkpoint.name, settings.recipe)
+            stored = StoredCheckpoint.read(lake, checkpoint.name, settings.recipe)
         except MismatchError:
             return None
-        version = current_score_versions(settings, lake, checkpoints, record, shard_hashes, query_hashes)[query_set]
+        version = current_score_versions(settings, checkpoints, stored, shard_hashes, query_hashes)[query_set]
         if settings.recipe.recall == "none":
             return version
         return recalled_version(
-            version, encoder_weights(lake, [record]).get(record.name, ""), settings.influcoder.search_hash
+            version, encoder_weights(lake, [stored.record]).get(checkpoint.name, ""), settings.influcoder.search_hash
         )
 
     return [checkpoint.name for checkpoint in compared.checkpoints if checkpoint.version != current_version(checkpoint)]

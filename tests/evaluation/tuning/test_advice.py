@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.cli.tune import tune_recipe, write_recipe
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import load_settings
@@ -43,7 +43,7 @@ def few_candidates(monkeypatch):
 def inputs_of(project):
     settings, lake = project.settings, project.lake
     models = project.opened.checkpoints
-    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, DeviceGroup.of("cpu"))
+    attributed = StoredCheckpoint.read(lake, NEWEST, settings.recipe).load(models, DeviceGroup.of("cpu")).model
     return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
 
 
