@@ -119,7 +119,7 @@ class TinyProject:
     @property
     def freshness(self) -> Freshness:
         """The project as it is now."""
-        return Freshness(self.opened, discover(self.settings, self.opened.checkpoints, self.lake))
+        return Freshness.of(self.opened)
 
     def stale(self, name: str) -> StalePartitions:
         """The partitions of an asset that are missing or out of date."""
@@ -136,7 +136,7 @@ class TinyProject:
         return replace(self, settings=settings, opened=Project.of(settings))
 
     def register_partitions(self) -> None:
-        register(self.instance, discover(self.settings, self.opened.checkpoints, self.lake))
+        register(self.instance, discover(self.opened))
 
     def update(self) -> dict[str, set[str]]:
         """Bring everything up to date; which partitions of which assets that took."""

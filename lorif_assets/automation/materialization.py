@@ -48,7 +48,7 @@ def bring_up_to_date(
         CheckpointError: there is no checkpoint, or none is complete.
         LorifError: whatever an asset raised; what was committed before stays.
     """
-    found = discover(project.settings, project.checkpoints, project.lake)
+    found = discover(project)
     if not found.checkpoints:
         raise CheckpointError(_why_none(project.checkpoints))
     register(instance, found)

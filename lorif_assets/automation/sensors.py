@@ -1,7 +1,5 @@
 """What happens by itself: new partitions are found, and what is out of date is launched until everything is true."""
 
-from dataclasses import replace
-
 import dagster as dg
 
 from lorif_assets.assets.graph import ASSETS
@@ -21,6 +19,7 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.snapshot import LakeSnapshot
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
+from resources import watched_project
 
 # One job for each asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process:
 # each process of its own would load torch again.
@@ -118,7 +117,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing."""
         try:
-            requests = new_partitions(context.instance, discover(settings, model_checkpoints, lake))
+            requests = new_partitions(context.instance, discover(watched_project(settings, lake, model_checkpoints)))
         except LorifError as error:
             return dg.SkipReason(str(error))
         return dg.SensorResult(dynamic_partitions_requests=requests) if requests else dg.SkipReason("nothing new")
@@ -138,13 +137,11 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         """Launches what is out of date, each asset when its inputs are true, at most one run per asset and checkpoint."""
         try:
             seen = LakeSnapshot.of(lake)
-            project = replace(Project.of(settings), lake=seen, checkpoints=model_checkpoints)
-            found = discover(settings, model_checkpoints, seen)
-            register(context.instance, found)
+            freshness = Freshness.of(watched_project(settings, seen, model_checkpoints))
+            register(context.instance, freshness.found)
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
-            if settings.automation.on_removed == "withdraw" and removed_shards(seen, found):
+            if settings.automation.on_removed == "withdraw" and removed_shards(seen, freshness.found):
                 return dg.SkipReason("shards are to be withdrawn first")
-            freshness = Freshness(project, found)
             ready = dict(ready_partitions(freshness))
             if not any(ready.values()):
                 # Nothing is out of date: what is left is to record what was stored.
@@ -175,7 +172,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Withdraws shards that left their source where the settings say so, and reports them where they do not."""
         try:
-            gone = removed_shards(lake, discover(settings, model_checkpoints, lake))
+            gone = removed_shards(lake, discover(watched_project(settings, lake, model_checkpoints)))
         except LorifError as error:
             # A source that is not there at all is a fault, never a withdrawal.
             return dg.SkipReason(str(error))

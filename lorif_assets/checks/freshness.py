@@ -1,7 +1,5 @@
 """Checks of whether what is shown is of now."""
 
-from dataclasses import replace
-
 import dagster as dg
 
 from lorif_assets.assets.attribution_report import attribution_report
@@ -9,11 +7,10 @@ from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.checks.check_result import check_result
 from lorif_assets.config.settings import Settings
-from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.project import Project
+from resources import watched_project
 
 
 @dg.asset_check(
@@ -24,8 +21,7 @@ def attribution_is_fresh(
     settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake], model_checkpoints: dg.ResourceParam[Checkpoints]
 ) -> dg.AssetCheckResult:
     """List what is missing or stale on the way to the reports of the active checkpoints."""
-    project = replace(Project.of(settings), lake=lake, checkpoints=model_checkpoints)
-    freshness = Freshness(project, discover(settings, model_checkpoints, lake))
+    freshness = Freshness.of(watched_project(settings, lake, model_checkpoints))
     unrecorded = [f"checkpoint {name}: {stale.reason}" for name, stale in checkpoints.stale(freshness).items()]
     data = [f"shard {name}: {stale.reason}" for name, stale in training_examples.stale(freshness).items()]
     reports = [f"report {name}: {stale.reason}" for name, stale in attribution_report.stale(freshness).items()]

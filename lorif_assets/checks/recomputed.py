@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import dagster as dg
 
@@ -13,13 +12,12 @@ from lorif_assets.checks.check_result import check_result
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
-from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import Devices
-from lorif_assets.project import Project
+from resources import watched_project
 
 # A sample costs two passes of these examples through the model.
 _SHARDS, _ROWS = 8, 4
@@ -112,9 +110,7 @@ def examples_retrieve_themselves(
 
 def _attributed(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> list[str]:
     """Return the active checkpoints that have factors."""
-    found = discover(settings, model_checkpoints, lake)
-    project = replace(Project.of(settings), lake=lake, checkpoints=model_checkpoints)
-    active = Freshness(project, found).active_checkpoints
+    active = Freshness.of(watched_project(settings, lake, model_checkpoints)).active_checkpoints
     stored = set(lake.read(GRADIENT_FACTORS, ["checkpoint"])["checkpoint"])
     return [name for name in active if name in stored]
 

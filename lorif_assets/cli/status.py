@@ -9,7 +9,6 @@ from rich.table import Table
 
 from lorif_assets.assets.graph import assets_in_use
 from lorif_assets.cli.environment import config_option
-from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.stale import MISSING
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.snapshot import LakeSnapshot
@@ -27,7 +26,7 @@ def show_status(console: Console) -> None:
     """Print one line per asset, and below it the stale partitions by reason."""
     project = Project.open()
     seen = replace(project, lake=LakeSnapshot.of(project.lake))
-    freshness = Freshness(seen, discover(seen.settings, seen.checkpoints, seen.lake))
+    freshness = Freshness.of(seen)
     table = Table(
         title=f"active checkpoints: {', '.join(freshness.active_checkpoints) or 'none'}", title_justify="left"
     )

@@ -23,7 +23,6 @@ from lorif_assets.automation.work import IN_FLIGHT
 from lorif_assets.config.settings import CONFIG_VARIABLE
 from lorif_assets.demo.run import DemoPaths
 from lorif_assets.errors import LorifError
-from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.project import Project
 
@@ -89,9 +88,9 @@ class WatchedProject:
     def stale(self) -> int:
         """Return the number of partitions that are not what they should be."""
         project = self.project()
-        found = discover(project.settings, project.checkpoints, project.lake)
-        pending = sum(len(partitions) for _, partitions in ready_partitions(Freshness(project, found)))
-        return pending + len(removed_shards(project.lake, found))
+        freshness = Freshness.of(project)
+        pending = sum(len(partitions) for _, partitions in ready_partitions(freshness))
+        return pending + len(removed_shards(project.lake, freshness.found))
 
     def wait_until_true(self) -> float:
         """Wait until nothing is stale and nothing runs, and return the seconds that it took.

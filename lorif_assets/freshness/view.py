@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_together, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError, SettingsError
-from lorif_assets.freshness.discovery import Discovered
+from lorif_assets.freshness.discovery import Discovered, discover
 from lorif_assets.freshness.stale import Stale, StalePartitions, differing
 from lorif_assets.influcoder.stored import encoder_weights
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
@@ -28,6 +29,16 @@ class Freshness:
 
     project: Project
     found: Discovered
+
+    @classmethod
+    def of(cls, project: Project) -> Self:
+        """Return a project's freshness, after a look at what lies outside.
+
+        Raises:
+            SettingsError: there is no source.
+            SourceError, CheckpointError: a path of the settings is not there or holds nothing usable.
+        """
+        return cls(project, discover(project))
 
     @property
     def settings(self) -> Settings:

@@ -330,7 +330,7 @@ def test_edited_new_and_withdrawn_shards_end_where_a_rebuild_does(project: TinyP
     (project.root / "data/00003.jsonl").write_text('{"id": "new-0", "text": "a file fails by an error"}')
     project.update()
     (project.root / "data/00000.jsonl").unlink()
-    gone = removed_shards(project.lake, discover(project.settings, project.opened.checkpoints, project.lake))
+    gone = removed_shards(project.lake, discover(project.opened))
     withdraw(project.lake, project.instance, gone)
     updated = project.update()
     assert "gradient_factors" not in updated
