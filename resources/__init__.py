@@ -24,7 +24,7 @@ def dagster_resources(project: Project) -> dict[str, Any]:
     }
 
 
-def watched_project(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> Project:
+def inspected_project(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> Project:
     """Return the project that sensors and checks look at; they are given neither devices nor tracking."""
     return replace(Project.of(settings), lake=lake, checkpoints=model_checkpoints)
 

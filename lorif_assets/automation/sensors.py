@@ -19,7 +19,7 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.snapshot import LakeSnapshot
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
-from resources import watched_project
+from resources import inspected_project
 
 # One job for each asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process:
 # each process of its own would load torch again.
@@ -117,7 +117,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing."""
         try:
-            requests = new_partitions(context.instance, discover(watched_project(settings, lake, model_checkpoints)))
+            requests = new_partitions(context.instance, discover(inspected_project(settings, lake, model_checkpoints)))
         except LorifError as error:
             return dg.SkipReason(str(error))
         return dg.SensorResult(dynamic_partitions_requests=requests) if requests else dg.SkipReason("nothing new")
@@ -137,7 +137,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         """Launches what is out of date, each asset when its inputs are true, at most one run per asset and checkpoint."""
         try:
             seen = LakeSnapshot.of(lake)
-            freshness = Freshness.of(watched_project(settings, seen, model_checkpoints))
+            freshness = Freshness.of(inspected_project(settings, seen, model_checkpoints))
             register(context.instance, freshness.found)
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
             if settings.automation.on_removed == "withdraw" and removed_shards(seen, freshness.found):
@@ -172,7 +172,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Withdraws shards that left their source where the settings say so, and reports them where they do not."""
         try:
-            gone = removed_shards(lake, discover(watched_project(settings, lake, model_checkpoints)))
+            gone = removed_shards(lake, discover(inspected_project(settings, lake, model_checkpoints)))
         except LorifError as error:
             # A source that is not there at all is a fault, never a withdrawal.
             return dg.SkipReason(str(error))

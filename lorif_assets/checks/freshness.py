@@ -10,7 +10,7 @@ from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
-from resources import watched_project
+from resources import inspected_project
 
 
 @dg.asset_check(
@@ -21,7 +21,7 @@ def attribution_is_fresh(
     settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake], model_checkpoints: dg.ResourceParam[Checkpoints]
 ) -> dg.AssetCheckResult:
     """List what is missing or stale on the way to the reports of the active checkpoints."""
-    freshness = Freshness.of(watched_project(settings, lake, model_checkpoints))
+    freshness = Freshness.of(inspected_project(settings, lake, model_checkpoints))
     unrecorded = [f"checkpoint {name}: {stale.reason}" for name, stale in checkpoints.stale(freshness).items()]
     data = [f"shard {name}: {stale.reason}" for name, stale in training_examples.stale(freshness).items()]
     reports = [f"report {name}: {stale.reason}" for name, stale in attribution_report.stale(freshness).items()]

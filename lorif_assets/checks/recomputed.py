@@ -17,7 +17,7 @@ from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import Devices
-from resources import watched_project
+from resources import inspected_project
 
 # A sample costs two passes of these examples through the model.
 _SHARDS, _ROWS = 8, 4
@@ -110,7 +110,7 @@ def examples_retrieve_themselves(
 
 def _attributed(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> list[str]:
     """Return the active checkpoints that have factors."""
-    active = Freshness.of(watched_project(settings, lake, model_checkpoints)).active_checkpoints
+    active = Freshness.of(inspected_project(settings, lake, model_checkpoints)).active_checkpoints
     stored = set(lake.read(GRADIENT_FACTORS, ["checkpoint"])["checkpoint"])
     return [name for name in active if name in stored]
 
