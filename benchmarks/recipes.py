@@ -130,7 +130,7 @@ def main() -> None:
     with project.devices.lease() as group:
         name = newest_attributed(project)
         attributed = StoredCheckpoint.read(lake, name, settings.recipe).load(models, group).model
-        inputs = sample(MethodInputs.load(settings, lake, models, attributed, [asked.query_set]), asked.examples)
+        inputs = sample(MethodInputs.load(project, attributed, [asked.query_set]), asked.examples)
         recipes = [Changed.of(settings.recipe, fields) for fields in ({}, *asked.recipes)]
         trials = [trial for together in groups(recipes) for trial in tried(inputs, together)]
     shown = rows(trials, compared(inputs, asked.query_set, trials))

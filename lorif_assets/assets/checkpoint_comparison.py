@@ -29,7 +29,7 @@ def checkpoint_comparison(run: PartitionRun) -> Materializations:
 
     lake = run.lake
     for query_set in run.partitions:
-        content = assemble(lake, query_set, run.settings, run.checkpoints, run.provenance)
+        content = assemble(run.project, query_set, run.provenance)
         where = lake.write_file(f"reports/comparison/{query_set}.html", render(content).encode())
         stored = lake.read(CHECKPOINT_COMPARISONS, ["to_checkpoint", "computed_from"], query_set=query_set)
         _track(run, content, set(stored.unique().iter_rows()))

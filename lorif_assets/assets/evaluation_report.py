@@ -29,11 +29,11 @@ def evaluation_report(run: PartitionRun) -> Materializations:
     from lorif_assets.pages.evaluation.assembly import assemble
     from lorif_assets.pages.evaluation.page import render
 
-    settings, lake = run.settings, run.lake
+    lake = run.lake
     for name, query_sets in run.by_checkpoint().items():
         record = run.stored(name).record
         for query_set, key in query_sets.items():
-            content = assemble(lake, settings, run.checkpoints, record, query_set, run.provenance)
+            content = assemble(run.project, record, query_set, run.provenance)
             page = render(content)
             where = lake.write_file(f"reports/{name}/evaluation-{query_set}.html", page.encode())
             with run.tracked(name, [key]) as tracked:

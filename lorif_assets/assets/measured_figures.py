@@ -13,7 +13,7 @@ def evaluated_scores(run: PartitionRun, checkpoint: str, query_set: str) -> Eval
     Raises:
         MismatchError: a method's scores are missing or out of date.
     """
-    versions = method_versions(run.settings, run.lake, run.checkpoints, run.stored(checkpoint).record, query_set)
+    versions = method_versions(run.project, run.stored(checkpoint).record, query_set)
     return read_evaluated_scores(run.lake, checkpoint, query_set, versions)
 
 

@@ -37,10 +37,7 @@ def method_scores(run: PartitionRun) -> Materializations:
     """The score of every pair of query and example by every method of the settings; those that are there are left."""
     for name, query_sets in run.by_checkpoint().items():
         stored = run.stored(name)
-        versions = {
-            query_set: method_versions(run.settings, run.lake, run.checkpoints, stored.record, query_set)
-            for query_set in query_sets
-        }
+        versions = {query_set: method_versions(run.project, stored.record, query_set) for query_set in query_sets}
         missing = {query_set: _missing(run.lake, name, query_set, versions[query_set]) for query_set in query_sets}
         figures: dict[str, Any] = {"left_as_they_are": _count(versions) - _count(missing)}
         if any(missing.values()):
@@ -54,7 +51,7 @@ def _scored(run: PartitionRun, stored: StoredCheckpoint, missing: Versions) -> d
     with run.lease() as group:
         attributed = stored.load(run.checkpoints, group).model
         incomplete = [query_set for query_set, methods in missing.items() if methods]
-        inputs = MethodInputs.load(run.settings, run.lake, run.checkpoints, attributed, incomplete)
+        inputs = MethodInputs.load(run.project, attributed, incomplete)
         figures: dict[str, Any] = {"queries": len(inputs.queries.ids), "examples": len(inputs.examples.ids)}
         for method, scores in score_methods(inputs, missing):
             run.log.info(f"{stored.record.name}: {method} scored in {scores.query_seconds:.1f} s")

@@ -39,7 +39,7 @@ def removal_losses(run: PartitionRun) -> Materializations:
     for name, query_sets in run.by_checkpoint().items():
         record = run.stored(name).record
         for query_set, key in query_sets.items():
-            methods = method_versions(settings, lake, run.checkpoints, record, query_set)
+            methods = method_versions(run.project, record, query_set)
             scored = read_evaluated_scores(lake, name, query_set, methods)
             removals = planned_removals(settings, lake.read(TRAINING_EXAMPLES, ["example_id"]).height)
             wanted = removal_versions(settings, lake, query_set, removals, methods)
@@ -47,9 +47,7 @@ def removal_losses(run: PartitionRun) -> Materializations:
             missing = {r: wanted[r.name] for r in removals if stored.get(r.name) != wanted[r.name]}
             figures: dict[str, Any] = {"models_left_as_they_are": len(removals) - len(missing)}
             with run.lease() as group:
-                for removal, losses in retrain_without(
-                    settings, lake, name, query_set, scored, missing, run.checkpoints, group
-                ):
+                for removal, losses in retrain_without(run.project, name, query_set, scored, missing, group):
                     mean = float(losses["loss"].sum()) / float(losses["n_target_tokens"].sum())
                     run.log.info(f"{key}: {removal.name} retrained, loss per token {mean:.3f}")
                     figures[f"loss_per_token_{removal.name}"] = mean

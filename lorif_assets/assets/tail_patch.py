@@ -53,7 +53,7 @@ def _changes(
 
     with run.lease() as group:
         attributed = run.stored(checkpoint).load(run.checkpoints, group).model
-        inputs = MethodInputs.load(run.settings, run.lake, run.checkpoints, attributed, [query_set])
+        inputs = MethodInputs.load(run.project, attributed, [query_set])
         query_ids = inputs.queries.ids
         rows = [scored.query_ids.index(query_id) for query_id in query_ids]
         first = {

@@ -49,7 +49,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     with project.devices.lease() as group:
         attributed = StoredCheckpoint.read(lake, newest_attributed(project), settings.recipe).load(models, group).model
         allowed = budget or stored_bytes_per_example(attributed.record, settings.recipe)
-        inputs = MethodInputs.load(settings, lake, models, attributed, evaluated_query_sets(settings, lake))
+        inputs = MethodInputs.load(project, attributed, evaluated_query_sets(settings, lake))
         advice = advise(inputs, allowed, minutes, most_examples)
     store_trials(inputs, advice)
     mean, front = advice.quality.mean, pareto(advice.trials, advice.quality.mean)

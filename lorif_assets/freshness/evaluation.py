@@ -122,5 +122,5 @@ def _method_versions(freshness: Freshness) -> Iterator[tuple[str, Mapping[str, s
         for query_set in evaluated_query_sets(freshness.settings, freshness.lake):
             yield (
                 f"{record.name}|{query_set}",
-                method_versions(freshness.settings, freshness.lake, freshness.project.checkpoints, record, query_set),
+                method_versions(freshness.project, record, query_set),
             )

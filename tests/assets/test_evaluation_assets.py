@@ -153,7 +153,7 @@ def figures(evaluated, metric, statistic="mean"):
 def matrices(evaluated):
     project = evaluated.project
     record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
-    versions = method_versions(project.settings, project.lake, project.opened.checkpoints, record, QUERY_SET)
+    versions = method_versions(project.opened, record, QUERY_SET)
     return read_evaluated_scores(project.lake, NEWEST, QUERY_SET, versions)
 
 
@@ -186,7 +186,7 @@ def test_gradient_methods_agree_with_gradients_taken_one_by_one(evaluated):
     models = project.opened.checkpoints
     stored = StoredCheckpoint.read(project.lake, NEWEST, project.settings.recipe)
     attributed = stored.load(models, DeviceGroup.of("cpu")).model
-    inputs = MethodInputs.load(project.settings, project.lake, models, attributed, [QUERY_SET])
+    inputs = MethodInputs.load(project.opened, attributed, [QUERY_SET])
 
     def flat(examples):
         found = {}
@@ -265,7 +265,7 @@ def test_another_recipe_of_scores_leaves_the_model_that_nothing_was_removed_from
 
     def versions(project):
         record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
-        methods = method_versions(project.settings, project.lake, project.opened.checkpoints, record, QUERY_SET)
+        methods = method_versions(project.opened, record, QUERY_SET)
         return removal_versions(project.settings, project.lake, QUERY_SET, removals, methods)
 
     before, after = versions(project), versions(project.with_settings(recipe={"damping": 0.5}))

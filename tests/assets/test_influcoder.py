@@ -434,7 +434,7 @@ def test_as_a_method_of_the_evaluation_it_scores_every_pair_as_its_table_does(bu
     models = built.opened.checkpoints
     stored = StoredCheckpoint.read(built.lake, FIRST, built.settings.recipe)
     attributed = stored.load(models, DeviceGroup.of("cpu")).model
-    inputs = MethodInputs.load(built.settings, built.lake, models, attributed, [QUERY_SET])
+    inputs = MethodInputs.load(built.opened, attributed, [QUERY_SET])
     scores = influcoder_scores(inputs)["influcoder"].scores
     listed = built.table(INFLUCODER_SCORES, checkpoint=FIRST, query_set=QUERY_SET)
     for row in listed.to_dicts():

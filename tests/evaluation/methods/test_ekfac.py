@@ -27,7 +27,7 @@ def inputs(tiny_project):
     settings, lake = tiny_project.settings, tiny_project.lake
     models = tiny_project.opened.checkpoints
     attributed = StoredCheckpoint.read(lake, NEWEST, settings.recipe).load(models, DeviceGroup.of("cpu")).model
-    return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
+    return MethodInputs.load(tiny_project.opened, attributed, [QUERY_SET])
 
 
 def own_scores(inputs, settings):

@@ -44,7 +44,7 @@ def inputs_of(project):
     settings, lake = project.settings, project.lake
     models = project.opened.checkpoints
     attributed = StoredCheckpoint.read(lake, NEWEST, settings.recipe).load(models, DeviceGroup.of("cpu")).model
-    return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
+    return MethodInputs.load(project.opened, attributed, [QUERY_SET])
 
 
 def test_the_recipe_of_now_is_tried_first_and_only_once():
