@@ -8,6 +8,7 @@ is written, and a block that is not current is an error.
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -17,6 +18,7 @@ from graph_picture import graph_picture
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from lorif_assets.config.methods import MethodName
 from lorif_assets.config.settings import Settings
 from lorif_assets.definitions import defs
 from lorif_assets.lake.table_schema import TableSchema
@@ -31,7 +33,7 @@ _NAMES = {"str": "text", "int": "whole number", "float": "number", "bool": "true
 
 def generated_files() -> Mapping[Path, str]:
     """Return the current content of every file that is generated, in whole or in part."""
-    pages = {path: path.read_text() for path in sorted(DOCS.glob("*.md"))}
+    pages = {path: path.read_text() for path in (*sorted(DOCS.glob("*.md")), DOCS.parent / "CONTRIBUTING.md")}
     current = {path: _BLOCK.sub(_current_block, page) for path, page in pages.items()}
     return {
         **{path: text for path, text in current.items() if _BLOCK.search(text)},
@@ -138,16 +140,17 @@ def _default(field: FieldInfo) -> str:
 
 
 def _assets() -> str:
-    def rows() -> Iterator[tuple[str, ...]]:
-        graph = defs.resolve_asset_graph()
-        nodes = [graph.get(key) for key in graph.toposorted_asset_keys]
-        for group in _GROUPS:
-            for node in nodes:
-                if node.group_name == group:
-                    name = node.key.to_user_string()
-                    yield f"`{name}`", group, _partitions(node.partitions_def), _first_sentence(node.description or "")
+    graph = defs.resolve_asset_graph()
+    nodes = [graph.get(key) for key in graph.toposorted_asset_keys]
 
-    return _table(("asset", "group", "one partition for each", "what it is"), rows())
+    def rows(group: str) -> Iterator[tuple[str, ...]]:
+        for node in nodes:
+            if node.group_name == group:
+                name = node.key.to_user_string()
+                yield f"`{name}`", _partitions(node.partitions_def), _first_paragraph(node.description or "")
+
+    head = "asset", "one partition for each", "what it is"
+    return "\n".join(f"### Group {group}\n\n{_table(head, rows(group))}" for group in _GROUPS)
 
 
 def _checks() -> str:
@@ -177,6 +180,33 @@ def _attribution_parents() -> Mapping[str, tuple[str, list[str]]]:
     }
 
 
+# --- Methods, floors and contracts -------------------------------------------------------------------------------
+
+
+def _methods() -> str:
+    def rows() -> Iterator[tuple[str, ...]]:
+        for method in (name.about for name in MethodName):
+            extra = f" (extra `{method.extra}`)" if method.extra else ""
+            yield f"`{method.name}`", method.title, method.explanation + extra, "yes" if method.by_default else ""
+
+    return _table(("name", "method", "what it is", "compared by default"), rows())
+
+
+def _floors() -> str:
+    layers = next(contract["layers"] for contract in _import_contracts() if contract["type"] == "layers")
+    return "```text\n" + "\n".join(layers).replace("lorif_assets.", "") + "\n```\n"
+
+
+def _contracts() -> str:
+    return "".join(f"* {contract['name']}.\n" for contract in _import_contracts())
+
+
+def _import_contracts() -> list[dict[str, Any]]:
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())
+    contracts: list[dict[str, Any]] = project["tool"]["importlinter"]["contracts"]
+    return contracts
+
+
 # --- Notebooks ---------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +229,7 @@ def _first_line(model: type[BaseModel]) -> str:
     return (model.__doc__ or "").strip().splitlines()[0]
 
 
-def _first_sentence(text: str) -> str:
+def _first_paragraph(text: str) -> str:
     return " ".join(text.split("\n\n", maxsplit=1)[0].split())
 
 
@@ -208,6 +238,9 @@ _BLOCKS: Mapping[str, Callable[[], str]] = {
     "settings": _settings,
     "assets": _assets,
     "checks": _checks,
+    "methods": _methods,
+    "floors": _floors,
+    "contracts": _contracts,
     "notebooks": _notebooks,
 }
 

@@ -33,7 +33,7 @@ _RETRIEVED = 0.9
 @dg.asset_check(
     asset=gradient_factors.definition,
     pool="gpu",
-    description="Stored factors of a sample reproduce its gradients, computed anew, as well as new factors do.",
+    description="Stored factors of a sample reproduce its gradients, computed again, as well as new factors do.",
 )
 def factors_reproduce_gradients(
     settings: dg.ResourceParam[Settings],

@@ -100,7 +100,7 @@ class Recipe(BaseModel):
         None,
         ge=1,
         description="In place of `projection_factor`: sides of layers that are wider are projected to this width, and the "
-        "others not at all. Narrow layers so stay whole, and memory is bounded whatever the model.",
+        "others not at all. So narrow layers stay whole, and memory is bounded whatever the model.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(
@@ -180,7 +180,7 @@ class Recipe(BaseModel):
     )
     added_data: Literal["exact", "merged"] = Field(
         "exact",
-        description="Scores after shards were added: of everything anew, or of the new shards alone, merged into the last "
+        description="Scores after shards were added: of everything again, or of the new shards alone, merged into the last "
         "full scan where a probe of 64 examples shows that the preconditioner moved little.",
     )
     merge_tolerance: float = Field(

@@ -32,7 +32,7 @@ def inputs_of(project):
 def dense_inverse(project, stored, layer):
     """The layer's damped inverse as a matrix, and what turns stored factors into gradients: both [D, D], FP64."""
     cpu = torch.device("cpu")
-    ready = stored.preconditioners.load(project.lake, layer, project.settings.recipe, cpu)
+    ready = stored.preconditioners.load(layer, cpu)
     if stored.record.frozen is None:
         v, w, d = ready.vectors.double(), ready.eigenvalues.double(), len(ready.vectors)
         floor = ready.damping + ready.tail
@@ -40,7 +40,7 @@ def dense_inverse(project, stored, layer):
         return inverse, torch.eye(d, dtype=torch.float64)
     bases = stored.record.frozen.load(project.lake, layer, cpu)
     q = torch.kron(bases.q_in.double(), bases.q_out.double())
-    eigenvalues = ready.fisher.eigenvalues.flatten()
+    eigenvalues = ready.eigenvalues.flatten()
     inverse = q @ torch.diag(1 / (eigenvalues + ready.damping * eigenvalues.mean())) @ q.mT
     return inverse, q @ torch.diag(1 / bases.scale.double().flatten())
 
@@ -51,7 +51,7 @@ def dense_self_influences(project):
     total = torch.zeros(stored.factors.n_examples, dtype=torch.float64)
     for layer in stored.record.layer_shapes:
         inverse, restore = dense_inverse(project, stored, layer)
-        blocks = stored.factors.blocks(lake, [layer], 1_000, torch.device("cpu"))
+        blocks = stored.factors.blocks([layer], 1_000, torch.device("cpu"))
         g = torch.cat([block[layer].dense() for block in blocks]).double() @ restore.mT
         total += torch.einsum("ni,ij,nj->n", g, inverse, g)
     return stored, total
@@ -69,7 +69,7 @@ def test_scores_are_lorifs_over_the_root_of_self_influence(project):
     stored, expected = dense_self_influences(project)
     by_id = {
         name: float(expected[at])
-        for at, (name, _) in stored.factors.example_ids(project.lake, range(stored.factors.n_examples)).items()
+        for at, (name, _) in stored.factors.example_ids(range(stored.factors.n_examples)).items()
     }
     own = np.array([by_id[name] for name in inputs.examples.ids])
     np.testing.assert_allclose(relatif.scores, lorif.scores / np.sqrt(own), rtol=1e-3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lorif_assets.mathematics.curvature.ekfac import EkfacPreconditioner, FisherDiagonal, KfacCovariances
+from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacCovariances, KroneckerPreconditioner
 from lorif_assets.mathematics.curvature.svd import CurvatureState, random_basis
 from lorif_assets.mathematics.curvature.svd_preconditioner import CurvatureForm, DampingRule, Preconditioner
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
@@ -40,7 +40,7 @@ def test_with_whitened_factors_it_is_the_quadratic_form_in_the_kronecker_eigenba
     rotated = bases.rotate(gradients)
     fisher = FisherDiagonal.of(rotated)
     factors = low_rank_factors(rotated * bases.scale, 2)
-    found = self_influence(factors, EkfacPreconditioner(bases, fisher, 0.2), bases)
+    found = self_influence(factors, KroneckerPreconditioner(bases, fisher.eigenvalues, 0.2), bases)
     q = torch.kron(bases.q_in.double(), bases.q_out.double())
     eigenvalues = fisher.eigenvalues.flatten()
     inverse = q @ torch.diag(1 / (eigenvalues + 0.2 * eigenvalues.mean())) @ q.mT
