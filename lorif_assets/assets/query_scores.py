@@ -1,6 +1,7 @@
 """Query scores: which training examples made the model say each query's completion, and which spoke against it."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -15,10 +16,12 @@ from lorif_assets.assets.rejected_rows import replace_rejected
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.table_metadata import OWNERS, table_metadata
 from lorif_assets.attribution.checkpoint import StoredCheckpoint, attributions_together
-from lorif_assets.attribution.score_checkpoint import CheckpointScoring, ReadQuerySet
+from lorif_assets.attribution.score_checkpoint import CheckpointScoring
+from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import LOWEST, QueryScores
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
+from lorif_assets.influcoder.cascade import recalled_scores
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
@@ -67,7 +70,8 @@ def query_scores(
             tracking.materialization(name, "query_scores", tags, settings.recipe.model_dump()) as run,
         ):
             checkpoint = stored.load(model_checkpoints, group)
-            scoring = CheckpointScoring(context.log, settings, model_checkpoints, checkpoint, earlier)
+            recall = partial(recalled_scores, settings)
+            scoring = CheckpointScoring(context.log, settings, model_checkpoints, checkpoint, earlier, recall)
             asked: dict[str, ReadQuerySet] = {}
             failed: dict[str, LorifError] = {}
             for query_set, key in query_sets.items():
