@@ -1,5 +1,7 @@
 """Query scores: which training examples made the model say each query's completion, and which spoke against it."""
 
+from functools import partial
+
 import dagster as dg
 import polars as pl
 
@@ -12,13 +14,15 @@ from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.attribution.checkpoint import attributions_together
-from lorif_assets.attribution.score_checkpoint import CheckpointScoring, ReadQuerySet
+from lorif_assets.attribution.score_checkpoint import CheckpointScoring
+from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import LOWEST, QueryScores
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.rejected import replace_rejected
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
 from lorif_assets.freshness.attribution import stale_scores
 from lorif_assets.freshness.view import Freshness
+from lorif_assets.influcoder.cascade import recalled_scores
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 
 
@@ -56,7 +60,8 @@ def query_scores(run: PartitionRun) -> Materializations:
         *earlier, stored = attributions_together(settings, run.checkpoints, run.stored(name))
         with run.lease() as group, run.tracked(name, query_sets.values(), settings.recipe.model_dump()) as tracked:
             checkpoint = stored.load(run.checkpoints, group)
-            scoring = CheckpointScoring(run.log, settings, run.checkpoints, checkpoint, earlier)
+            recall = partial(recalled_scores, settings)
+            scoring = CheckpointScoring(run.log, settings, run.checkpoints, checkpoint, earlier, recall)
             # One bad query set must not keep the others from being scored.
             failures = Failures(run.log, "query sets", len(query_sets), "the other query sets")
             asked: dict[str, ReadQuerySet] = {}

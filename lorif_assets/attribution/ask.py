@@ -6,7 +6,8 @@ import pyarrow as pa
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint, attributions_together
 from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.score_queries import QueryScores, score_queries
+from lorif_assets.attribution.score_checkpoint import score_every_example
+from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
@@ -33,8 +34,6 @@ def score_completion(project: Project, checkpoint: str, prompt: str, completion:
         SourceError: the completion has no token that carries loss.
         MismatchError: factors, preconditioners and settings do not belong together.
     """
-    from lorif_assets.attribution.score_averaging import earlier_checkpoints
-
     settings, lake, models = project.settings, project.lake, project.checkpoints
     stored = StoredCheckpoint.read(lake, checkpoint, settings.recipe)
     *earlier, stored = attributions_together(settings, models, stored)
@@ -50,11 +49,13 @@ def score_completion(project: Project, checkpoint: str, prompt: str, completion:
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
         with Progress(logging.getLogger(__name__), "scoring", stored.factors.n_examples, "examples") as progress:
-            return score_queries(
+            return score_every_example(
                 attributed,
+                earlier,
                 tokenized.examples,
+                models,
                 top_k=top_k,
                 batch=settings.batch,
                 progress=progress,
-                earlier=earlier_checkpoints(attributed, earlier, tokenized.examples, models, settings.batch),
+                reason="a question is answered from all examples",
             )

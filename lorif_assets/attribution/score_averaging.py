@@ -4,16 +4,24 @@ A training example acts on the weights of its time: what earlier checkpoints say
 (TracIn, Pruthi et al. 2020, arXiv 2002.08484, sums over checkpoints).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
-from lorif_assets.attribution.score_queries import preconditioned_queries
+from lorif_assets.attribution.score_queries import (
+    QueryScores,
+    comparable_queries,
+    extremes_kept,
+    preconditioned_queries,
+    scanned,
+    whole_scan,
+)
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
@@ -22,6 +30,7 @@ from lorif_assets.lake.lake import FactorFile
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.mathematics.scores.scoring import Queries, block_scores
 from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,43 @@ def earlier_checkpoints(
         # Before the next one is loaded: its memory is not free while a name holds the model.
         del loaded
     return asked
+
+
+def score_averaged(
+    newest: AttributedCheckpoint,
+    earlier: Sequence[EarlierCheckpoint],
+    queries: Sequence[TokenizedExample],
+    *,
+    top_k: int | Literal["all"],
+    batch: BatchSettings,
+    progress: Progress,
+    reason: str,
+) -> QueryScores:
+    """Score every stored example for every query by the mean over checkpoints; the losses are those of the newest.
+
+    Args:
+        newest: the checkpoint asked about.
+        earlier: the others, which were asked the same queries.
+        queries: tokenized.
+        top_k: proponents and opponents to return, or every pair.
+        batch: sizes of batches of queries and of blocks of factors.
+        progress: told of every block.
+        reason: why nothing is left out.
+
+    Raises:
+        MismatchError: the factors were projected otherwise than the queries would be.
+        UnsoundQueryError: a query's loss or gradient is not finite.
+    """
+    ready = comparable_queries(newest, queries, batch)
+    stored, rows, device = newest.stored.factors, batch.scan_rows, newest.model.device
+
+    def scores(files: Sequence[FactorFile]) -> Iterator[Tensor]:
+        for file in files:
+            own = shard_scores(stored, ready.by_layer, file, rows, device)
+            yield averaged(own, (one.shard_scores(file.shard, rows, device) for one in earlier))
+
+    scan = whole_scan(stored, len(queries), extremes_kept(top_k), reason)
+    return scanned(newest, queries, ready, scan, scores, top_k=top_k, progress=progress).scores
 
 
 def shard_scores(

@@ -11,9 +11,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import (
     PreconditionedQueries,
     QueryScores,
@@ -151,7 +151,6 @@ def score_proposals(
         query_summaries(queries, ready.losses, extremes, moments),
         "the examples that the encoder proposed",
         len(positions),
-        None,
         ready.relative_error,
     )
     return scored, replace(
@@ -197,16 +196,13 @@ class Recalled:
         }
 
 
-def recalled_scores(
-    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", rows: pl.DataFrame, settings: Settings
-) -> Recalled:
-    """Let the checkpoint's encoder propose examples for queries, and score them.
+def recalled_scores(settings: Settings, checkpoint: AttributedCheckpoint, query_set: ReadQuerySet) -> Recalled:
+    """Let the checkpoint's encoder propose examples for a query set, and score them.
 
     Args:
-        checkpoint: with its model loaded.
-        queries: tokenized.
-        rows: of `query_examples`, with at least these queries.
         settings: of the project.
+        checkpoint: with its model loaded.
+        query_set: its rows, and its queries tokenized.
 
     Raises:
         MismatchError: encoder or embeddings are missing or outdated.
@@ -216,7 +212,8 @@ def recalled_scores(
     lake, attributed = checkpoint.stored.lake, checkpoint.model
     encoder = stored_encoder(lake, attributed.record, settings.influcoder, settings.recipe)
     model = encoder.load(lake, settings.influcoder, attributed.device)
-    contents = {row["query_id"]: row for row in rows.iter_rows(named=True)}
+    contents = {row["query_id"]: row for row in query_set.rows.iter_rows(named=True)}
+    queries = query_set.tokenized.examples
     texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in queries]
     embedded = model.embed(texts, Role.ANCHOR)
     scores, figures = score_proposals(checkpoint, queries, embedded, encoder, settings)

@@ -274,4 +274,5 @@ def test_factors_of_another_projection_are_refused_naming_both(tiny_project: Tin
             top_k=5,
             batch=BatchSettings(tokens=64, scan_rows=64),
             progress=progress,
+            reason="nothing is known yet",
         )

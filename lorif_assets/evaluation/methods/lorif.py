@@ -8,7 +8,7 @@ import polars as pl
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, attributions_together
 from lorif_assets.attribution.cost import stored_bytes_per_example
-from lorif_assets.attribution.score_queries import score_queries
+from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 
@@ -19,21 +19,21 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     Raises:
         MismatchError: factors, preconditioners and settings do not belong together.
     """
-    from lorif_assets.attribution.score_averaging import earlier_checkpoints
-
     settings, attributed = inputs.settings, inputs.attributed
     recorded = StoredCheckpoint(inputs.lake, settings.recipe, attributed.record)
     *earlier, stored = together = attributions_together(settings, inputs.models, recorded)
     checkpoint = AttributedCheckpoint(stored, attributed)
     started = time.monotonic()
     with Progress(logging.getLogger(__name__), "lorif", stored.factors.n_examples, "examples") as progress:
-        scored = score_queries(
+        scored = score_every_example(
             checkpoint,
+            earlier,
             inputs.queries.tokenized,
+            inputs.models,
             top_k="all",
             batch=settings.batch,
             progress=progress,
-            earlier=earlier_checkpoints(checkpoint, earlier, inputs.queries.tokenized, inputs.models, settings.batch),
+            reason="every pair is compared",
         )
     seconds = time.monotonic() - started
     places = {name: at for at, name in enumerate(inputs.examples.ids)}

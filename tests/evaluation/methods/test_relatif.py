@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from lorif_assets.attribution.stored_checkpoint import StoredAttribution, attributions_together
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, attributions_together
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
@@ -47,7 +46,7 @@ def dense_inverse(project, stored, layer):
 
 def dense_self_influences(project):
     recipe, lake = project.settings.recipe, project.lake
-    stored = StoredAttribution.of(lake, checkpoint_record(lake, NEWEST, recipe), recipe)
+    stored = StoredCheckpoint.read(lake, NEWEST, recipe)
     total = torch.zeros(stored.factors.n_examples, dtype=torch.float64)
     for layer in stored.record.layer_shapes:
         inverse, restore = dense_inverse(project, stored, layer)
@@ -86,7 +85,8 @@ def test_where_scores_are_averaged_over_checkpoints_self_influences_are(tiny_pro
 
 
 def context_of(inputs):
-    return inputs.settings, inputs.lake, inputs.models, inputs.attributed.record
+    recorded = StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record)
+    return inputs.settings, inputs.models, recorded
 
 
 def test_it_is_asked_for_by_name_and_its_version_follows_lorifs(tiny_project):
