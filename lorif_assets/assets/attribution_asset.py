@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -29,11 +29,13 @@ def _alone(_: Freshness, key: str) -> Sequence[str]:
 
 
 class Wait(Enum):
-    """What a partition waits for that is out of date and has to do with an input."""
+    """What a stale partition waits for, of an input and of what that is made of."""
 
-    FOR_ALL_BEFORE_IT = "the input's partitions, and whatever they wait for themselves"
-    FOR_IT_ALONE = "the input's partitions, which are good for use while what they come from changes"
-    NEVER = "nothing"
+    FOR_ALL_BEFORE_IT = "until the input's partitions, and all that they wait for themselves, are up to date"
+    FOR_IT_ALONE = (
+        "until the input's partitions are up to date, which stay good for use while what they come from changes"
+    )
+    NEVER = "for nothing of the input"
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ class AttributionAsset:
     table: TableSchema
     inputs: tuple[Input, ...]
     find_stale: Callable[[Freshness], StalePartitions]
-    is_used: Callable[[Settings], bool] = _always
+    is_used: Callable[[Settings], bool]
     """Whether it has anything to do under these settings."""
-    on_demand: bool = False
+    on_demand: bool
     """Whether it is brought up to date only when asked for, and never by itself."""
-    computed_with: Callable[[Freshness, str], Iterable[str]] = field(default=_alone)
+    computed_with: Callable[[Freshness, str], Iterable[str]]
     """The partitions of this asset whose inputs a partition is computed from, itself among them."""
 
     @property
@@ -117,8 +119,8 @@ def attribution_asset(
         inputs: the assets that it is made of; an asset alone stands for its partition of the same key.
         stale: finds the partitions that are missing or out of date.
         kinds: what Dagster's UI shows it is made with.
-        name: default: the function's.
-        description: default: the function's docstring.
+        name: of the asset; default: the function's.
+        description: of the asset; default: the function's docstring.
         options: what can be chosen for a run; the function's second argument.
         on_device: whether runs wait for a place in the pool of those that use the model.
         one_at_a_time: whether each partition takes a run of its own; else a run takes any number.
