@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from peer_workload import Peer, Workload, run
 
-from lorif_assets.assets.rejected_rows import with_constants
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.stored_factors import stored_factors
@@ -18,6 +17,7 @@ from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.table_writing import with_constants
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 from lorif_assets.mathematics.scores.scoring import ScoreExtremes, block_scores

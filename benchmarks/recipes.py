@@ -20,7 +20,7 @@ from typing import Any
 from measurements import machine, markdown_table
 
 from lorif_assets.attribution.ask import newest_attributed
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.methods.inputs import MethodInputs, Scorable
 from lorif_assets.evaluation.methods.recipe_trials import TriedRecipe, try_recipes
@@ -129,8 +129,8 @@ def main() -> None:
     settings, lake, models = project.settings, project.lake, project.checkpoints
     with project.devices.lease() as group:
         name = newest_attributed(project)
-        attributed = AttributedModel.load(lake, models, name, settings.recipe, group)
-        inputs = sample(MethodInputs.load(settings, lake, models, attributed, [asked.query_set]), asked.examples)
+        attributed = StoredCheckpoint.read(lake, name, settings.recipe).load(models, group).model
+        inputs = sample(MethodInputs.load(project, attributed, [asked.query_set]), asked.examples)
         recipes = [Changed.of(settings.recipe, fields) for fields in ({}, *asked.recipes)]
         trials = [trial for together in groups(recipes) for trial in tried(inputs, together)]
     shown = rows(trials, compared(inputs, asked.query_set, trials))

@@ -19,6 +19,7 @@ import torch
 from deltalake import write_deltalake
 from measurements import markdown_table, report, setting_and_output
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.fit_curvature import CurvatureFit, LayerFitting, fit_curvature
 from lorif_assets.attribution.model import CheckpointRecord
@@ -102,10 +103,8 @@ def changed_lakes(lake: Lake, setting: Setting) -> tuple[dict[str, Any], dict[fl
     rng = np.random.default_rng(0)
     write_shards(lake, setting, range(setting.shards), rng, version=0)
     fit_curvature(
-        setting.record,
-        stored_factors(lake, setting.record, setting.recipe),
+        StoredCheckpoint(lake, setting.recipe, setting.record),
         LAYER,
-        setting.recipe,
         rows=SCAN_ROWS,
         device=CPU,
         refine_below=0.0,

@@ -4,10 +4,10 @@ import logging
 
 import pyarrow as pa
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, attributions_together
 from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
-from lorif_assets.attribution.score_queries import QueryScores, score_queries
-from lorif_assets.attribution.stored_checkpoint import attributions_together
+from lorif_assets.attribution.score_checkpoint import score_every_example
+from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
@@ -34,12 +34,9 @@ def score_completion(project: Project, checkpoint: str, prompt: str, completion:
         SourceError: the completion has no token that carries loss.
         MismatchError: factors, preconditioners and settings do not belong together.
     """
-    from lorif_assets.attribution.score_averaging import earlier_checkpoints
-
-    settings, lake = project.settings, project.lake
-    record = checkpoint_record(lake, checkpoint, settings.recipe)
-    together, models = attributions_together(settings, lake, project.checkpoints, record), project.checkpoints
-    stored = together[-1].factors
+    settings, lake, models = project.settings, project.lake, project.checkpoints
+    stored = StoredCheckpoint.read(lake, checkpoint, settings.recipe)
+    *earlier, stored = attributions_together(settings, models, stored)
     row = {
         "query_id": "query",
         "row": 0,
@@ -47,19 +44,18 @@ def score_completion(project: Project, checkpoint: str, prompt: str, completion:
         **({"prompt": prompt, "completion": completion} if prompt else {"text": completion}),
     }
     with project.devices.lease() as group:
-        attributed = AttributedModel.load(lake, models, checkpoint, settings.recipe, group)
-        tokenized = attributed.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
+        attributed = stored.load(models, group)
+        tokenized = attributed.model.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
-        with Progress(logging.getLogger(__name__), "scoring", stored.n_examples, "examples") as progress:
-            return score_queries(
+        with Progress(logging.getLogger(__name__), "scoring", stored.factors.n_examples, "examples") as progress:
+            return score_every_example(
                 attributed,
+                earlier,
                 tokenized.examples,
-                stored,
-                together[-1].preconditioners,
-                lake,
+                models,
                 top_k=top_k,
                 batch=settings.batch,
                 progress=progress,
-                earlier=earlier_checkpoints(attributed, together, tokenized.examples, lake, models, settings.batch),
+                reason="a question is answered from all examples",
             )

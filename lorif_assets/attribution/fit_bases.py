@@ -15,6 +15,7 @@ from lorif_assets.lake.lake import Lake
 if TYPE_CHECKING:
     import torch
 
+    from lorif_assets.attribution.checkpoint import AttributedCheckpoint
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.settings import BatchSettings
     from lorif_assets.data.tokenization import TokenizedExample
@@ -65,7 +66,7 @@ class KfacFit:
         return digest.hexdigest()
 
 
-def fit_bases(lake: Lake, attributed: "AttributedModel", batch: "BatchSettings", progress: "Progress") -> KfacFit:
+def fit_bases(checkpoint: "AttributedCheckpoint", batch: "BatchSettings", progress: "Progress") -> KfacFit:
     """Fit the bases of every tracked layer to a sample of the training examples.
 
     Raises:
@@ -73,8 +74,8 @@ def fit_bases(lake: Lake, attributed: "AttributedModel", batch: "BatchSettings",
         LorifError: too few of the sample can be used, or activations or gradients are not finite.
         SettingsError: the byte budget does not pay for one component of every layer.
     """
-    recipe = attributed.recipe
-    sample = _sample(lake, recipe)
+    attributed, recipe = checkpoint.model, checkpoint.model.recipe
+    sample = _sample(checkpoint.stored.lake, recipe)
     examples = attributed.tokenized(sample.to_arrow()).examples
     if len(examples) < 2:
         raise LorifError(

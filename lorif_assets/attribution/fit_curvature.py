@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.curvatures import LakeCurvature, curvature_of
 from lorif_assets.attribution.ledger import Ledger
-from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.attribution.versions import preconditioner_version
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import TableError
 from lorif_assets.lake.lake import FactorFile
 
@@ -115,10 +115,8 @@ class LayerFitting:
 
 
 def fit_curvature(
-    record: CheckpointRecord,
-    stored: StoredFactors,
+    checkpoint: StoredCheckpoint,
     layer: str,
-    recipe: Recipe,
     *,
     rows: int,
     device: "torch.device",
@@ -128,18 +126,16 @@ def fit_curvature(
     """Bring a layer's curvature up to date, store it, and return it with its new row of the curvature's table.
 
     Args:
-        record: the checkpoint.
-        stored: its factors.
+        checkpoint: with its factors; its recipe says which curvature, with its ranks, refinements and damping.
         layer: the layer's name.
-        recipe: which curvature, with its ranks, refinements and damping.
         rows: examples of a block.
         device: where to compute.
         refine_below: the row asks for a refinement where added data are captured less than this times as well.
         refine: fit the basis to the data of now, in one more pass over all of them.
     """
-    kind, lake = curvature_of(recipe), stored.lake
-    bases = record.frozen.load(lake, layer, device) if record.frozen else None
-    fitting = LayerFitting(kind, stored, layer, bases, rows, device)
+    lake, recipe, record, stored = checkpoint.lake, checkpoint.recipe, checkpoint.record, checkpoint.factors
+    kind = curvature_of(recipe)
+    fitting = LayerFitting(kind, stored, layer, checkpoint.bases(layer, device), rows, device)
     previous = lake.read(kind.table, checkpoint=record.name, layer=layer).to_dicts()
     fit = fitting.fit(previous[0] if previous else None)
     if refine:

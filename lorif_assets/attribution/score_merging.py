@@ -5,19 +5,33 @@ of the older examples are one step away from what a full scan would give, and th
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pyarrow as pa
 import torch
 
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.score_queries import (
+    QueryScores,
+    Scan,
+    block_scorer,
+    comparable_queries,
+    extremes_kept,
+    scanned,
+    whole_scan,
+)
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import TableError
 from lorif_assets.lake.attribution_tables import SCORE_SCANS
 from lorif_assets.lake.lake import FactorFile, Lake
 from lorif_assets.mathematics.scores.score_change import scale_and_change
 from lorif_assets.mathematics.scores.scoring import Queries, ScoreExtremes, ScoreMoments, block_scores
+from lorif_assets.progress import Progress
 
 # Examples whose scores tell how far the preconditioner moved, from at most so many shards.
 PROBE_EXAMPLES = 64
@@ -42,26 +56,43 @@ class FullScan:
     probe: torch.Tensor
 
 
-@dataclass(frozen=True)
-class Scan:
-    """Which files to scan, what is known before of the rest, and why."""
+def score_merged(
+    checkpoint: AttributedCheckpoint,
+    queries: Sequence[TokenizedExample],
+    last: FullScan | None,
+    *,
+    top_k: int | Literal["all"],
+    batch: BatchSettings,
+    progress: Progress,
+) -> tuple[QueryScores, FullScan | None]:
+    """Score the examples of shards added since the last full scan, and merge; or score all of them.
 
-    files: tuple[FactorFile, ...]
-    extremes: ScoreExtremes
-    moments: ScoreMoments
-    reason: str
+    Args:
+        checkpoint: with its model loaded.
+        queries: tokenized.
+        last: the last full scan of the same queries, weights and recipe.
+        top_k: proponents and opponents to return.
+        batch: sizes of batches of queries and of blocks of factors.
+        progress: told of every block.
 
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing was known before."""
-        return self.moments.count == 0
-
-
-def whole_scan(stored: StoredFactors, n_queries: int, kept: int, reason: str) -> Scan:
-    """Return the scan of every shard."""
-    return Scan(
-        stored.files, ScoreExtremes.empty(n_queries, kept), ScoreMoments.empty(n_queries), f"full scan: {reason}"
+    Returns:
+        The scores; and, where all examples were scored, the scan that shards can be merged into later.
+    """
+    ready = comparable_queries(checkpoint, queries, batch)
+    stored, device = checkpoint.stored.factors, checkpoint.model.device
+    scan = chosen_scan(
+        last,
+        ready.by_layer,
+        stored,
+        n_queries=len(queries),
+        kept=extremes_kept(top_k),
+        tolerance=checkpoint.stored.recipe.merge_tolerance,
+        device=device,
     )
+    blocks = block_scorer(checkpoint, ready, batch)
+    found = scanned(checkpoint, queries, ready, scan, blocks, top_k=top_k, progress=progress)
+    full = full_scan_of(ready.by_layer, stored, found.extremes, found.moments, device) if scan.is_full else None
+    return found.scores, full
 
 
 def chosen_scan(

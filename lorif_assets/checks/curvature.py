@@ -12,7 +12,7 @@ _TRAP = 0.5
 
 
 @dg.asset_check(
-    asset=svd_preconditioners,
+    asset=svd_preconditioners.definition,
     description="Eigenvectors are orthonormal; eigenvalues sorted, not negative, and no more than the trace.",
 )
 def curvature_is_sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
@@ -30,7 +30,7 @@ def curvature_is_sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
-    asset=svd_preconditioners,
+    asset=svd_preconditioners.definition,
     description="In truncated form, damping is not far below the mean of the eigenvalues that were cut off.",
 )
 def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
@@ -54,7 +54,7 @@ def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam
 
 
 @dg.asset_check(
-    asset=svd_preconditioners,
+    asset=svd_preconditioners.definition,
     description="Data that were added lie in the eigenvectors about as well as the data these were fitted to.",
 )
 def curvature_has_not_drifted(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:

@@ -13,7 +13,7 @@ _SETTLED = 0.9
 
 
 @dg.asset_check(
-    asset=kfac_bases,
+    asset=kfac_bases.definition,
     description="Bases are orthonormal, and those of either half of the sample suit the other half: more would change little.",
 )
 def bases_are_settled(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
@@ -44,7 +44,7 @@ def bases_are_settled(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
-    asset=ekfac_preconditioners,
+    asset=ekfac_preconditioners.definition,
     description="Sums of squares are finite and not negative, and hold exactly the shards' examples that are stored.",
 )
 def fisher_is_sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:

@@ -1,6 +1,7 @@
 """`lorif status`: which partitions are up to date, missing or out of date, and why."""
 
 from collections import Counter
+from dataclasses import replace
 
 import click
 from rich.console import Console
@@ -8,9 +9,8 @@ from rich.table import Table
 
 from lorif_assets.assets.graph import assets_in_use
 from lorif_assets.cli.environment import config_option
-from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.stale import MISSING, StalePartitions
-from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.freshness.stale import MISSING
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.snapshot import LakeSnapshot
 from lorif_assets.project import Project
 
@@ -25,22 +25,21 @@ def status() -> None:
 def show_status(console: Console) -> None:
     """Print one line per asset, and below it the stale partitions by reason."""
     project = Project.open()
-    seen = LakeSnapshot.of(project.lake)
-    found = discover(project.settings, project.checkpoints, seen)
-    staleness = Staleness(project.settings, seen, project.checkpoints, found)
+    seen = replace(project, lake=LakeSnapshot.of(project.lake))
+    freshness = Freshness.of(seen)
     table = Table(
-        title=f"active checkpoints: {', '.join(staleness.active_checkpoints) or 'none'}", title_justify="left"
+        title=f"active checkpoints: {', '.join(freshness.active_checkpoints) or 'none'}", title_justify="left"
     )
     table.add_column("asset")
     table.add_column("missing", justify="right")
     table.add_column("stale", justify="right")
     table.add_column("why; for instance")
-    for name in (asset.key.to_user_string() for asset in assets_in_use(project.settings)):
-        stale: StalePartitions = getattr(staleness, name)()
+    for asset in assets_in_use(project.settings):
+        stale = asset.stale(freshness)
         counts = Counter(partition.reason for partition in stale.values())
         example = next(iter(stale.items()), None)
         table.add_row(
-            name,
+            asset.name,
             str(counts[MISSING] or ""),
             str(counts.total() - counts[MISSING] or ""),
             f"{example[1].reason}: {example[0]}" if example else "[green]up to date[/]",

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.attribution.ask import newest_attributed
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.cost import stored_bytes_per_example
-from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import settings_file
@@ -47,9 +47,9 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     project = Project.open()
     settings, lake, models = project.settings, project.lake, project.checkpoints
     with project.devices.lease() as group:
-        attributed = AttributedModel.load(lake, models, newest_attributed(project), settings.recipe, group)
+        attributed = StoredCheckpoint.read(lake, newest_attributed(project), settings.recipe).load(models, group).model
         allowed = budget or stored_bytes_per_example(attributed.record, settings.recipe)
-        inputs = MethodInputs.load(settings, lake, models, attributed, evaluated_query_sets(settings, lake))
+        inputs = MethodInputs.load(project, attributed, evaluated_query_sets(settings, lake))
         advice = advise(inputs, allowed, minutes, most_examples)
     store_trials(inputs, advice)
     mean, front = advice.quality.mean, pareto(advice.trials, advice.quality.mean)

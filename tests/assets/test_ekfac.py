@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.withdrawal import removed_shards, withdraw
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.freshness.discovery import discover
@@ -155,9 +156,8 @@ def test_narrow_layers_stay_whole_where_a_largest_width_is_set(project: TinyProj
     shapes = {
         row["layer"]: (row["d1"], row["d2"]) for row in bounded.table(KFAC_BASES, checkpoint=CHECKPOINT).to_dicts()
     }
-    attributed = AttributedModel.load(
-        bounded.lake, bounded.opened.checkpoints, CHECKPOINT, bounded.settings.recipe, DeviceGroup.of("cpu")
-    )
+    stored = StoredCheckpoint.read(bounded.lake, CHECKPOINT, bounded.settings.recipe)
+    attributed = stored.load(bounded.opened.checkpoints, DeviceGroup.of("cpu")).model
     assert {p.layer.name: (min(p.layer.d_in, 40), min(p.layer.d_out, 40)) for p in attributed.projections} == shapes
     assert any(p.p_in is None and p.p_out is not None for p in attributed.projections)
 
@@ -330,7 +330,7 @@ def test_edited_new_and_withdrawn_shards_end_where_a_rebuild_does(project: TinyP
     (project.root / "data/00003.jsonl").write_text('{"id": "new-0", "text": "a file fails by an error"}')
     project.update()
     (project.root / "data/00000.jsonl").unlink()
-    gone = removed_shards(project.lake, discover(project.settings, project.opened.checkpoints, project.lake))
+    gone = removed_shards(project.lake, discover(project.opened))
     withdraw(project.lake, project.instance, gone)
     updated = project.update()
     assert "gradient_factors" not in updated

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from lorif_assets.attribution.ask import score_completion
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.score_averaging import ShardScores, averaged
-from lorif_assets.automation.work import ready_partitions
+from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
@@ -93,7 +93,7 @@ def test_scores_wait_for_the_factors_of_all_checkpoints_that_take_part(together:
     together.run("gradient_factors", f"{NEWEST}|{SHARDS[1]}")
     for layer in checkpoint_record(together.lake, NEWEST, together.settings.recipe).layer_shapes:
         together.run("svd_preconditioners", f"{NEWEST}|{layer}")
-    ready = {name: set(stale) for name, stale in ready_partitions(together.staleness) if stale}
+    ready = {name: set(stale) for name, stale in ready_partitions(together.freshness) if stale}
     assert ready == {"gradient_factors": {f"{EARLIER}|{SHARDS[1]}"}}
     with pytest.raises(MismatchError, match=f"{EARLIER}.* other data"):
         together.run("query_scores", f"{NEWEST}|{QUERY_SET}")

@@ -12,9 +12,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.fit_curvature import CurvatureFit, fit_curvature
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.recipe import Recipe, content_hash
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import Lake
@@ -73,9 +73,11 @@ class FactorLake:
         return (self.rng.standard_normal((n, D1 + D2)) * scale).astype(np.float32)
 
     def renew(self, *, refine: bool = False) -> CurvatureFit:
-        stored = stored_factors(self.lake, RECORD, RECIPE)
         options = {"rows": 7, "device": CPU, "refine_below": 0.5, "refine": refine}
-        return fit_curvature(RECORD, stored, LAYER, RECIPE, **options)[0]
+        return fit_curvature(self.checkpoint(), LAYER, **options)[0]
+
+    def checkpoint(self, recipe: Recipe = RECIPE) -> StoredCheckpoint:
+        return StoredCheckpoint(self.lake, recipe, RECORD)
 
     @property
     def row(self) -> dict[str, Any]:
@@ -174,19 +176,18 @@ def test_a_state_is_rebuilt_where_updating_would_read_more(tmp_path: Path) -> No
 def test_a_new_damping_reuses_the_state(tmp_path: Path) -> None:
     lake = lake_of(tmp_path / "a")
     lake.renew()
-    stored = stored_factors(lake.lake, RECORD, RECIPE)
     other = RECIPE.model_copy(update={"damping": 3.0})
-    fit, row = fit_curvature(RECORD, stored, LAYER, other, rows=7, device=CPU, refine_below=0.5)
+    fit, row = fit_curvature(lake.checkpoint(other), LAYER, rows=7, device=CPU, refine_below=0.5)
     assert fit.rows_read == 0
     assert row["damping"] == pytest.approx(3.0 * row["trace"] / (D1 * D2))
 
 
 def test_the_ledger_names_every_shard_with_its_hash_and_file(tmp_path: Path) -> None:
     lake = lake_of(tmp_path / "a", n_shards=2)
-    stored = stored_factors(lake.lake, RECORD, RECIPE)
-    _, row = fit_curvature(RECORD, stored, LAYER, RECIPE, rows=7, device=CPU, refine_below=0.5)
+    checkpoint = lake.checkpoint()
+    _, row = fit_curvature(checkpoint, LAYER, rows=7, device=CPU, refine_below=0.5)
     ledger = json.loads(row["ledger"])
-    assert {shard: entry["shard_hash"] for shard, entry in ledger.items()} == stored.shard_hashes
+    assert {shard: entry["shard_hash"] for shard, entry in ledger.items()} == checkpoint.factors.shard_hashes
     assert [entry["rows"] for entry in ledger.values()] == [20, 20]
 
 

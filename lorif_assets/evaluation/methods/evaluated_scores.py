@@ -8,19 +8,18 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.attribution.stored_checkpoint import current_score_versions
 from lorif_assets.attribution.versions import ledger_version
 from lorif_assets.config.methods import METHODS, MethodName, Need
 from lorif_assets.config.recipe import content_hash
-from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.influcoder.stored import encoder_weights
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES, METHOD_COSTS
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.project import Project
 
 _CODE_VERSION = "1"
 
@@ -35,19 +34,19 @@ class EvaluatedScores:
     version: str
 
 
-def method_versions(
-    settings: Settings, lake: Lake, checkpoints: Checkpoints, record: CheckpointRecord, query_set: str
-) -> Mapping[str, str]:
+def method_versions(project: Project, record: CheckpointRecord, query_set: str) -> Mapping[str, str]:
     """Return by method the hash of what its scores depend on.
 
     Raises:
         MismatchError: the query set is not in the lake.
     """
+    settings, lake = project.settings, project.lake
     hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
     queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
     if not queries:
         raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-    lorif = current_score_versions(settings, lake, checkpoints, record, hashes, {query_set: queries[0]})[query_set]
+    stored = StoredCheckpoint(lake, settings.recipe, record)
+    lorif = current_score_versions(settings, project.checkpoints, stored, hashes, {query_set: queries[0]})[query_set]
     baseline = [
         _CODE_VERSION,
         settings.recipe.factor_hash,

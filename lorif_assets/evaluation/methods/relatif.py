@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from lorif_assets.attribution.stored_checkpoint import StoredAttribution, attributions_together
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, attributions_together
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.evaluation.methods.lorif import lorif_scores
 from lorif_assets.lake.read_ahead import read_ahead
@@ -33,7 +33,8 @@ def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     from lorif_assets.mathematics.scores.self_influence import relative_influence
 
     (lorif,) = lorif_scores(inputs).values()
-    together = attributions_together(inputs.settings, inputs.lake, inputs.models, inputs.attributed.record)
+    recorded = StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record)
+    together = attributions_together(inputs.settings, inputs.models, recorded)
     places = {name: at for at, name in enumerate(inputs.examples.ids)}
     total, count = torch.zeros(len(places), dtype=torch.float64), torch.zeros(len(places))
     started = time.monotonic()
@@ -48,16 +49,15 @@ def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     return {"relatif": MethodScores(scores, lorif.bytes_per_example + _FP32_BYTES, seconds, lorif.query_seconds)}
 
 
-def self_influences(inputs: MethodInputs, checkpoint: StoredAttribution) -> "Float[torch.Tensor, ' N']":
+def self_influences(inputs: MethodInputs, checkpoint: StoredCheckpoint) -> "Float[torch.Tensor, ' N']":
     """Return the self-influence of every stored example of a checkpoint, in FP64, in one pass over its factors."""
     import torch
 
     from lorif_assets.mathematics.scores.self_influence import self_influence
 
-    lake, device = inputs.lake, inputs.attributed.device
-    stored, frozen, layers = checkpoint.factors, checkpoint.record.frozen, list(checkpoint.record.layer_shapes)
+    stored, layers, device = checkpoint.factors, list(checkpoint.record.layer_shapes), inputs.attributed.device
     preconditioners = {layer: checkpoint.preconditioners.load(layer, device) for layer in layers}
-    bases = {layer: frozen.load(lake, layer, device) if frozen else None for layer in layers}
+    bases = {layer: checkpoint.bases(layer, device) for layer in layers}
     found = []
     with Progress(logging.getLogger(__name__), "self-influence", stored.n_examples, "examples") as progress:
         for block in read_ahead(stored.blocks(layers, inputs.settings.batch.scan_rows, device)):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
-from lorif_assets.attribution.stored_checkpoint import StoredAttribution, attributions_together
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, attributions_together
+from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions
@@ -24,8 +24,8 @@ def project(request):
 
 def inputs_of(project):
     settings, lake, models = project.settings, project.lake, project.opened.checkpoints
-    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, DeviceGroup.of("cpu"))
-    return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
+    attributed = StoredCheckpoint.read(lake, NEWEST, settings.recipe).load(models, DeviceGroup.of("cpu")).model
+    return MethodInputs.load(project.opened, attributed, [QUERY_SET])
 
 
 def dense_inverse(project, stored, layer):
@@ -46,7 +46,7 @@ def dense_inverse(project, stored, layer):
 
 def dense_self_influences(project):
     recipe, lake = project.settings.recipe, project.lake
-    stored = StoredAttribution.of(lake, checkpoint_record(lake, NEWEST, recipe), recipe)
+    stored = StoredCheckpoint.read(lake, NEWEST, recipe)
     total = torch.zeros(stored.factors.n_examples, dtype=torch.float64)
     for layer in stored.record.layer_shapes:
         inverse, restore = dense_inverse(project, stored, layer)
@@ -85,7 +85,8 @@ def test_where_scores_are_averaged_over_checkpoints_self_influences_are(tiny_pro
 
 
 def context_of(inputs):
-    return inputs.settings, inputs.lake, inputs.models, inputs.attributed.record
+    recorded = StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record)
+    return inputs.settings, inputs.models, recorded
 
 
 def test_it_is_asked_for_by_name_and_its_version_follows_lorifs(tiny_project):
@@ -94,7 +95,7 @@ def test_it_is_asked_for_by_name_and_its_version_follows_lorifs(tiny_project):
     def versions(**recipe):
         project = tiny_project.with_settings(recipe=recipe, evaluation={"methods": ["lorif", "relatif", "bm25"]})
         record = checkpoint_record(project.lake, NEWEST, tiny_project.settings.recipe)
-        return method_versions(project.settings, project.lake, project.opened.checkpoints, record, QUERY_SET)
+        return method_versions(project.opened, record, QUERY_SET)
 
     now, damped = versions(), versions(damping=2.0)
     assert len(set(now.values())) == 3

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.cli.tune import tune_recipe, write_recipe
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import load_settings
@@ -43,8 +43,8 @@ def few_candidates(monkeypatch):
 def inputs_of(project):
     settings, lake = project.settings, project.lake
     models = project.opened.checkpoints
-    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, DeviceGroup.of("cpu"))
-    return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
+    attributed = StoredCheckpoint.read(lake, NEWEST, settings.recipe).load(models, DeviceGroup.of("cpu")).model
+    return MethodInputs.load(project.opened, attributed, [QUERY_SET])
 
 
 def test_the_recipe_of_now_is_tried_first_and_only_once():
