@@ -1,7 +1,7 @@
 """Settings of one source of training examples or queries: where the rows are and which columns mean what."""
 
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,10 @@ class SourceFormat(StrEnum):
     JSONL = "jsonl"
     DELTA = "delta"
     DATASETS = "datasets"
+    TXT = "txt"
+
+
+Passages = Literal["file", "paragraph"]
 
 
 class Columns(BaseModel):
@@ -71,13 +75,19 @@ class Source(BaseModel):
         description="A file, a directory, a glob, a Delta table or a saved `datasets` directory. Relative paths start "
         "at the folder of lorif.toml."
     )
-    format: SourceFormat = Field(SourceFormat.AUTO, description="How to read the path.")
+    format: SourceFormat = Field(SourceFormat.AUTO, description=f"How to read the path: {', '.join(SourceFormat)}.")
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
+    passages: Passages = Field(
+        "file",
+        description='What makes a row of txt files: "file", a whole file, or "paragraph", what stands between blank lines.',
+    )
     storage_options: dict[str, str] = Field(
         default_factory=dict,
         description="Credentials and options of a Delta source's object store, as delta-rs names them.",
     )
-    rows_per_shard: int = Field(2_000, ge=1, description="Rows of one file that make a shard (files, `datasets`).")
+    rows_per_shard: int = Field(
+        2_000, ge=1, description="Rows of one file that make a shard (files, `datasets`), or whole files that do (txt)."
+    )
     buckets: int = Field(
         16,
         ge=1,
@@ -87,5 +97,8 @@ class Source(BaseModel):
 
     @property
     def unversioned(self) -> set[str]:
-        """Fields that neither the rows of shards nor how they are cut depend on."""
-        return {"storage_options"}
+        """Fields that neither the rows of shards nor how they are cut depend on.
+
+        A field that came later is one at its default, so that shards that were read before stay as they are.
+        """
+        return {"storage_options"} if self.passages == "paragraph" else {"storage_options", "passages"}

@@ -74,17 +74,19 @@ def read_source(source: Source, base: Path) -> RawShard:
     rows: list[tuple[int, Mapping[str, Any]]] = []
     malformed: list[MalformedRow] = []
     columns: dict[str, None] = {}
+    id_column = None
     first = 0
     for piece in list_shards(source, base):
         raw = readers()[piece.kind].read(source, piece, base)
         rows += ((first + row, values) for row, values in raw.rows)
         malformed += (replace(line, row=first + line.row) for line in raw.malformed)
         columns |= dict.fromkeys(raw.columns)
+        id_column = raw.id_column
         first += piece.rows
     origin = f"source '{source.name}' ({source.path})"
     if rows:
         require_columns(source.columns, tuple(columns), origin)
-    return RawShard(origin, tuple(columns), tuple(rows), tuple(malformed))
+    return RawShard(origin, tuple(columns), tuple(rows), tuple(malformed), id_column)
 
 
 def changes_since(source: Source, piece: ShardSlice, version: str, base: Path) -> Changes | None:
