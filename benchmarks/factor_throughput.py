@@ -33,7 +33,7 @@ from lorif_assets.mathematics.gradients.contraction import cheapest_order, multi
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 from lorif_assets.mathematics.gradients.token_losses import losses_with_logit_gradients
-from lorif_assets.mathematics.matrix_products import FrozenLinearProducts
+from lorif_assets.mathematics.matrix_products import products_of_frozen_layers
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
 
@@ -167,7 +167,7 @@ def works(
 
     return {
         FLOOR: lambda: floor(nullcontext()),
-        OWN_FLOOR: lambda: floor(FrozenLinearProducts()),
+        OWN_FLOOR: lambda: floor(products_of_frozen_layers(attributed.model)),
         HOOKS: hooks,
         GRADIENTS: gradients,
         FACTORISED: factorised,
