@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
     from lorif_assets.mathematics.scores.scoring import Queries, ScoreExtremes, ScoreMoments
 
 HIGHEST, LOWEST, EVERY = "highest", "lowest", "all"
 
 BlockScorer = Callable[[Sequence[FactorFile]], "Iterator[torch.Tensor]"]
 """Yields scores [Q, n] of the examples of files that follow one another, block by block, in their order."""
+
+InverseOf = Callable[[str], "LayerPreconditioner"]
+"""Returns the inverse curvature of a layer."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +62,37 @@ class PreconditionedQueries:
 def preconditioned_queries(
     checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
 ) -> PreconditionedQueries:
-    """Compute the queries' gradients and apply each layer's inverse curvature to them.
+    """Compute the queries' gradients and apply each layer's stored inverse curvature to them.
 
     Raises:
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-    rank = checkpoint.model.recipe.query_rank
+
+    def inverse(layer: str) -> "LayerPreconditioner":
+        return checkpoint.stored.preconditioners.load(layer, checkpoint.model.device)
+
+    return precondition(checkpoint.model, queries, inverse, batch)
+
+
+def precondition(
+    attributed: AttributedModel, queries: "Sequence[TokenizedExample]", inverse: InverseOf, batch: BatchSettings
+) -> PreconditionedQueries:
+    """Compute the queries' gradients and apply each layer's inverse curvature to them, wherever it comes from.
+
+    Raises:
+        UnsoundQueryError: a query's loss or gradient is not finite.
+    """
+    rank = attributed.recipe.query_rank
     if rank is None:
-        return _whole_queries(checkpoint, queries, batch)
-    return _queries_at_a_rank(checkpoint, queries, batch, rank)
+        return _whole_queries(attributed, queries, inverse, batch)
+    return _queries_at_a_rank(attributed, queries, inverse, batch, rank)
 
 
 def _whole_queries(
-    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
+    attributed: AttributedModel, queries: "Sequence[TokenizedExample]", inverse: InverseOf, batch: BatchSettings
 ) -> PreconditionedQueries:
     import torch
 
-    attributed, preconditioners = checkpoint.model, checkpoint.stored.preconditioners
     shapes = attributed.record.layer_shapes
     dense = {layer: torch.empty(len(queries), d1 * d2, device=attributed.device) for layer, (d1, d2) in shapes.items()}
     losses = torch.empty(len(queries))
@@ -87,13 +105,16 @@ def _whole_queries(
         sound &= gradients.isfinite().all(dim=1).cpu()
     _refuse_unsound(attributed, queries, sound)
     for layer in shapes:
-        preconditioner = preconditioners.load(layer, attributed.device)
-        dense[layer] = preconditioner.apply(dense[layer])
+        dense[layer] = inverse(layer).apply(dense[layer])
     return PreconditionedQueries({**dense}, losses, 0.0)
 
 
 def _queries_at_a_rank(
-    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings, rank: int
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    inverse: InverseOf,
+    batch: BatchSettings,
+    rank: int,
 ) -> PreconditionedQueries:
     """Precondition and cut each layer's gradients in the backward pass: dense ones are held within the budget only."""
     import torch
@@ -101,9 +122,8 @@ def _queries_at_a_rank(
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
     from lorif_assets.mathematics.scores.scoring import low_rank_queries
 
-    attributed, preconditioners = checkpoint.model, checkpoint.stored.preconditioners
     device, shapes, n = attributed.device, attributed.record.layer_shapes, len(queries)
-    inverse = {layer: preconditioners.load(layer, device) for layer in shapes}
+    inverses = {layer: inverse(layer) for layer in shapes}
     kept = {
         layer: GradientFactors(*(torch.empty(n, d, min(rank, *shape), device=device) for d in shape))
         for layer, shape in shapes.items()
@@ -117,7 +137,7 @@ def _queries_at_a_rank(
                 nonlocal total, lost
                 where = list(at[rows])
                 sound[where] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
-                ready = inverse[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
+                ready = inverses[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
                 factors, errors = low_rank_queries(ready, rank)
                 kept[layer].u[where], kept[layer].v[where] = factors.u, factors.v
                 total, lost = total + float(ready.double().square().sum()), lost + float(errors.sum())
