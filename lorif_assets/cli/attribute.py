@@ -3,10 +3,9 @@
 import click
 from rich.console import Console
 
-from lorif_assets.attribution.ask import newest_attributed, score_completion
+from lorif_assets.api.project import open_project
 from lorif_assets.cli.environment import config_option
 from lorif_assets.pages.terminal import print_influences
-from lorif_assets.project import Project
 
 
 @click.command()
@@ -17,11 +16,8 @@ from lorif_assets.project import Project
 @config_option
 def attribute(prompt: str, completion: str, checkpoint: str | None, top: int) -> None:
     """Show which training examples made the model say a completion."""
-    project = Project.open()
-    name = checkpoint or newest_attributed(project)
-    scored = score_completion(project, name, prompt, completion, top)
+    with open_project() as project:
+        answer = project.attribute(prompt, completion, checkpoint=checkpoint, top_k=top)
     console = Console()
-    console.print(
-        f"[bold]{name}[/], loss {scored.summaries['loss'][0]:.2f} nats, {scored.summaries['n_examples'][0]:,} examples"
-    )
-    print_influences(console, project.lake, scored.scores, shown=top)
+    console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
+    print_influences(console, answer.table, shown=top)

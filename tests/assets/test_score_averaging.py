@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
-from lorif_assets.attribution.ask import score_completion
+from lorif_assets.attribution.ask import KeptModel, score_completion
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.score_averaging import ShardScores, averaged
 from lorif_assets.automation.readiness import ready_partitions
@@ -64,7 +64,7 @@ def test_a_query_s_loss_stays_that_of_the_checkpoint_asked_about(alone: TinyProj
 def test_a_question_at_the_command_line_is_averaged_as_well(alone: TinyProject, together: TinyProject) -> None:
     project = together.with_settings(recipe={"top_k": 5, "averaged_checkpoints": 2})
     scored = [
-        score_completion(one.opened, NEWEST, "the with statement", " opens a file", 36).scores
+        score_completion(KeptModel(one.opened), NEWEST, "the with statement", " opens a file", 36).scores
         for one in (alone.with_settings(recipe={"top_k": 5}), project)
     ]
     asked = scored[1].filter(pl.col("side") == "highest").sort("example_id")["score"].to_numpy()
