@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
-from numpy.typing import NDArray
+from jaxtyping import Float32
 
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.rows import Rows, normalised_rows
@@ -161,7 +160,7 @@ class FittedModel:
                 answers.append(Attribution.of(scored, query.example_id, own, prompt, completion, name))
         return answers
 
-    def scores(self, queries: Rows) -> Float[NDArray[np.float32], "Q N"]:
+    def scores(self, queries: Rows) -> Float32[np.ndarray, "Q N"]:
         """Return the score of every example, in the order of `example_ids`, for every query.
 
         Raises:
