@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import NormalisedShard, normalise
-from lorif_assets.data.shards import RawShard
+from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.errors import SourceError
 
 Rows: TypeAlias = Iterable[str | Mapping[str, Any]] | pl.DataFrame | pa.Table
