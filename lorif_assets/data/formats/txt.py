@@ -55,7 +55,10 @@ class Text(Reader):
 
 
 class _Files(Reader):
-    """Each file is a row, whose id is its path; shards are named `<source>-<slice>`."""
+    """Each file is a row, whose id is `<source>/<path>`; shards are named `<source>-<slice>`.
+
+    A new file whose name sorts between others moves those after it by one row: their ids stay, their shards are read again.
+    """
 
     def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
         for k, piece in enumerate(slices_of(len(files), source.rows_per_shard)):
