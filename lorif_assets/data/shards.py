@@ -10,8 +10,8 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.columns import require_columns
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.data.formats import readers
+from lorif_assets.data.formats.paths import locate
 from lorif_assets.data.formats.reader import MalformedRow, RawShard, ShardSlice, state_of, version_of
-from lorif_assets.data.paths import locate
 from lorif_assets.errors import SourceError
 
 

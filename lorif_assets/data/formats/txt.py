@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lorif_assets.config.sources import Passages, Source, SourceFormat
+from lorif_assets.data.formats.paths import locate
 from lorif_assets.data.formats.reader import (
     FileReader,
     FileSlice,
@@ -26,7 +27,6 @@ from lorif_assets.data.formats.reader import (
     state_of,
     version_of,
 )
-from lorif_assets.data.paths import locate
 from lorif_assets.errors import SourceError
 
 _UTF8_BOM = b"\xef\xbb\xbf"
