@@ -29,13 +29,21 @@ _CONTENT_COLUMNS = tuple(name for name in EXAMPLE_CONTENT if name not in ("conte
 
 @dataclass(frozen=True, eq=False)
 class TokenizedExample:
-    """Token ids and labels [T] of one example; labels are not shifted, -100 carries no loss."""
+    """Token ids and labels [T] of one example; labels are not shifted, -100 carries no loss.
+
+    `cut` says what was cut of an example that is too long, and by which rule.
+    """
 
     example_id: str
     row: int
     input_ids: TokenIds
     labels: TokenIds
-    truncated: bool
+    cut: str | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether only a part of the example is used."""
+        return self.cut is not None
 
     @property
     def n_targets(self) -> int:
@@ -93,8 +101,7 @@ def tokenize(
             shown = {name: row[name] for name in _CONTENT_COLUMNS if name != "format"}
             rejected.append(RejectedRow(example_id, number, str(reason), excerpt(shown)))
         else:
-            truncated = len(kept) < len(tokens)
-            tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, truncated))
+            tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, tokens.cut(max_length)))
     return TokenizedShard(tuple(tokenized), rejected_table(rejected))
 
 

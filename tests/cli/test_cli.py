@@ -1,6 +1,7 @@
 """The command `lorif`, as a person meets it: answers, exit codes and messages."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -266,6 +267,73 @@ def test_a_file_of_factors_that_is_gone_is_a_message(
     said = message(lorif("attribute", "--completion", "a file", *config))
     assert "gradient_factors" in said
     assert "materialize" in said
+
+
+# --- preview ---------------------------------------------------------------------------------------------------------
+
+
+def test_preview_prints_the_tokens_of_sources_and_query_sets_and_which_carry_loss(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    result = lorif("preview", "--rows", 2, *config)
+    assert result.exit_code == 0, result.output
+    assert f"docs (data), by the tokenizer of {CHECKPOINTS[1]}" in result.output
+    assert re.findall(r"doc\d-\d+|q\d", result.output) == ["doc0-0", "doc0-1", "q0", "q1"]
+    text = private_project.table(TRAINING_EXAMPLES, example_id="doc0-0")["text"][0]
+    # Nothing predicts the first token.
+    assert re.search(rf"{text[0]}\w*\[\[", result.output)
+    assert "the with statement[[ opens a file]]" in result.output
+
+
+def test_preview_of_a_query_set_as_json_is_one_object_a_line(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("preview", "--queries", QUERY_SET, "--checkpoint", CHECKPOINTS[0], "--json", *config)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.output.splitlines()]
+    assert [row["example_id"] for row in rows] == ["q0", "q1", "q2"]
+    for row in rows:
+        assert set(row) == {"example_id", "input_ids", "labels", "pieces", "cut", "rejected"}
+        assert len(row["input_ids"]) == len(row["labels"])
+        assert (row["cut"], row["rejected"]) == (None, None)
+    assert rows[1]["pieces"] == [{"text": "its block", "loss": False}, {"text": " ends", "loss": True}]
+
+
+def test_preview_says_what_is_cut_and_what_is_set_aside(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    long = json.dumps({"id": "long", "text": "the with statement opens a file " * 40})
+    (private_project.root / "data/00000.jsonl").write_text(f'{long}\n{{"id": "empty", "text": ""}}\n{{not json')
+    shown = lorif("preview", "--source", "docs", "--rows", 3, *config).output
+    assert "cut: 0 tokens in front and" in shown
+    assert "at most 48 are kept" in shown
+    assert "empty  set aside: text is empty" in shown
+    assert f"{SHARDS[0]}/000002  set aside: malformed JSON" in shown
+    first, *others = map(
+        json.loads, lorif("preview", "--source", "docs", "--rows", 3, "--json", *config).output.splitlines()
+    )
+    assert len(first["input_ids"]) == 48
+    assert [row["rejected"].partition(":")[0] for row in others] == ["text is empty", "malformed JSON"]
+    assert [row["input_ids"] for row in others] == [[], []]
+
+
+def test_preview_loads_no_weights(lorif: Lorif, config: tuple[str, Path], private_project: TinyProject) -> None:
+    for name in CHECKPOINTS:
+        (private_project.root / "checkpoints" / name / "model.safetensors").write_bytes(b"")
+    assert lorif("preview", "--source", "docs", *config).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--source", "nothing"), "there is no source 'nothing'; the settings have docs"),
+        (("--source", "docs", "--queries", QUERY_SET), "exclude each other"),
+        (("--checkpoint", "step-9"), "there is no checkpoint 'step-9'"),
+        (("--queries", "nothing"), "there is no query set 'nothing'"),
+    ],
+)
+def test_preview_of_what_is_not_there_is_a_message(
+    lorif: Lorif, config: tuple[str, Path], arguments: tuple[str, ...], expected: str
+) -> None:
+    assert expected in message(lorif("preview", *arguments, *config))
 
 
 # --- The command itself ----------------------------------------------------------------------------------------------
