@@ -44,7 +44,7 @@ def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
     read = [_read_message(k, message) for k, message in enumerate(messages)]
     if not any(message["role"] == "assistant" and message["content"].strip() for message in read):
         raise UnusableRowError("no assistant message with content: the loss is on the assistant's messages")
-    return {"messages": json.dumps(read, ensure_ascii=False, sort_keys=True)}
+    return {"messages": json.dumps(read, ensure_ascii=False)}
 
 
 def _read_message(k: int, message: Any) -> dict[str, Any]:
@@ -58,7 +58,9 @@ def _read_message(k: int, message: Any) -> dict[str, Any]:
     # the chat template's business.
     read = {name: value for name, value in json_value(message).items() if value is not None}
     _string(f"message {k}", json.dumps(read, ensure_ascii=False))
-    return read
+    # Templates address a message's own fields by name, so their order says nothing. Objects below them they may write
+    # as JSON, in the order that the model was trained on.
+    return dict(sorted(read.items()))
 
 
 def _read_input_ids(raw: Mapping[str, Any]) -> dict[str, Any]:

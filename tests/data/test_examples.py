@@ -108,6 +108,53 @@ class TestKindsOfContent:
         assert examples({"text": content})[0]["text"] == content
 
 
+ARGUMENTS = {"to": "Bob", "body": "hi", "at": {"z": 1, "a": [{"y": 2, "b": 3}]}}
+
+
+class TestToolCalls:
+    def conversation(self, arguments: object) -> list[dict[str, Any]]:
+        call = {"type": "function", "function": {"name": "send", "arguments": arguments}, "id": "c1"}
+        return [USER, {**ASSISTANT, "tool_calls": [call]}]
+
+    def stored(self, path: str, folder: Path) -> list[dict[str, Any]]:
+        source = Source(name="s", path=path, columns=Columns(id="id"), buckets=1)
+        (piece,) = list_shards(source, folder)
+        shard = normalise(read_shard(source, piece, folder), source.columns, piece.shard)
+        return [json.loads(messages) for messages in shard.examples["messages"].to_pylist()]
+
+    def test_keys_keep_the_order_of_the_data_in_every_format(self, tmp_path: Path) -> None:
+        row = {"id": "a", "messages": self.conversation(ARGUMENTS)}
+        expected = json.dumps(row["messages"][1]["tool_calls"])
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+        Dataset.from_list([row]).save_to_disk(tmp_path / "dataset")
+        write_deltalake(tmp_path / "table", pa.Table.from_pylist([row]))
+        for path in ("rows.jsonl", "rows.parquet", "dataset", "table"):
+            ((_, answer),) = self.stored(path, tmp_path)
+            assert json.dumps(answer["tool_calls"]) == expected, path
+
+    def test_their_order_enters_the_content_hash(self) -> None:
+        reversed_keys = dict(reversed(ARGUMENTS.items()))
+        assert_hashes_differ({"messages": self.conversation(ARGUMENTS)}, {"messages": self.conversation(reversed_keys)})
+
+    def test_the_order_of_a_messages_own_fields_does_not(self) -> None:
+        reversed_fields = [dict(reversed(turn.items())) for turn in self.conversation(ARGUMENTS)]
+        one, other = (
+            normalised({"messages": self.conversation(ARGUMENTS)}),
+            normalised({"messages": reversed_fields}),
+        )
+        assert one.shard_hash == other.shard_hash
+
+    def test_conversations_whose_keys_were_in_order_keep_their_hashes(self) -> None:
+        arguments = {"at": "noon", "body": {"a": 1, "z": 2}}
+        call = {"function": {"arguments": arguments, "name": "send"}, "id": "c1", "type": "function"}
+        rows = [{"messages": [USER, ASSISTANT]}, {"messages": [USER, {**ASSISTANT, "tool_calls": [call]}]}]
+        assert [row["content_hash"] for row in examples(*rows)] == [
+            "dc7ada01bdef92cce55765f39e0cabfb",
+            "035db04e1c55db7fbfd8362499f43d55",
+        ]
+
+
 class TestRowsSetAside:
     @pytest.mark.parametrize(
         ("value", "reason"),
