@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lorif_assets.data.columns import ColumnRoles, ContentFormat
-from lorif_assets.data.json_values import json_value
+from lorif_assets.data.json_values import json_value, without_nulls
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.rejected import UnusableRowError
 
@@ -54,9 +54,8 @@ def _read_message(k: int, message: Any) -> dict[str, Any]:
         raise UnusableRowError(f"message {k} has no role")
     _string(f"role of message {k}", message["role"])
     _string(f"content of message {k}", message.get("content"))
-    # A list of structs gives every message every field: those that are null are not there. The rest (a name, say) is
-    # the chat template's business.
-    read = {name: value for name, value in json_value(message).items() if value is not None}
+    # What is not checked here (a name, say) is the chat template's business.
+    read = without_nulls(json_value(message))
     _string(f"message {k}", json.dumps(read, ensure_ascii=False))
     # Templates address a message's own fields by name, so their order says nothing. Objects below them they may write
     # as JSON, in the order that the model was trained on.

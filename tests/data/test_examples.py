@@ -133,6 +133,18 @@ class TestToolCalls:
             ((_, answer),) = self.stored(path, tmp_path)
             assert json.dumps(answer["tool_calls"]) == expected, path
 
+    def test_nulls_that_arrow_adds_for_other_rows_arguments_are_dropped_at_every_level(self, tmp_path: Path) -> None:
+        rows = [
+            {"id": "a", "messages": self.conversation({"city": "Oslo", "at": {"day": 1}, "seen": [None, 2]})},
+            {"id": "b", "messages": self.conversation({"path": "/tmp", "at": {"hour": 2}})},
+            {"id": "c", "messages": [USER, ASSISTANT]},
+        ]
+        (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+        assert "null" in json.dumps(pq.read_table(tmp_path / "rows.parquet").to_pylist()[1])
+        for path in ("rows.jsonl", "rows.parquet"):
+            assert self.stored(path, tmp_path) == [row["messages"] for row in rows], path
+
     def test_their_order_enters_the_content_hash(self) -> None:
         reversed_keys = dict(reversed(ARGUMENTS.items()))
         assert_hashes_differ({"messages": self.conversation(ARGUMENTS)}, {"messages": self.conversation(reversed_keys)})
