@@ -57,7 +57,9 @@ def _heading(row: PreviewedRow) -> Text:
     if row.rejected is not None:
         return heading.append(f"  set aside: {row.rejected}", style="red")
     heading.append(f"  {len(row.input_ids)} tokens, {row.n_targets} with loss", style="dim")
-    return heading.append(f"\ncut: {row.cut}", style="yellow") if row.cut else heading
+    for said in ((f"cut: {row.cut}",) if row.cut else ()) + row.notices:
+        heading.append(f"\n{said}", style="yellow")
+    return heading
 
 
 def _marked(row: PreviewedRow, *, in_colour: bool) -> Text:

@@ -6,32 +6,30 @@ template writes after the answer is then part of the turn. That needs renderings
 template that rewrites earlier turns (by dropping their reasoning, say) does not give: such rows are set aside.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import jinja2
 import numpy as np
-from transformers.utils.chat_template_utils import render_jinja_template
 
+from lorif_assets.data.chat_templates import ChatTemplate, Message, Span, chat_template
 from lorif_assets.data.labels import LabelledTokens, with_loss_on
 from lorif_assets.data.rejected import UnusableRowError
-from lorif_assets.errors import CheckpointError
+from lorif_assets.data.tool_arguments import fitting_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Messages = Sequence[Mapping[str, Any]]
-_GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+Messages = Sequence[Message]
 
 
 @dataclass(frozen=True)
 class _Rendering:
-    """A conversation as text, and where in it the assistant speaks: (first character, end)."""
+    """A conversation as text, where in it the assistant speaks, and what of the row is rendered otherwise."""
 
     text: str
-    turns: tuple[tuple[int, int], ...]
+    turns: tuple[Span, ...]
+    notices: tuple[str, ...] = ()
 
 
 def encode_conversations(
@@ -43,62 +41,32 @@ def encode_conversations(
         CheckpointError: the tokenizer has no chat template, or is no fast one (which alone knows where in the text a
             token lies).
     """
-    template = _chat_template(tokenizer)
-    renderings = [_render(messages, tokenizer, template) for messages in conversations]
+    template = chat_template(tokenizer)
+    renderings = [_render(messages, template) for messages in conversations]
     encoded = iter(_tokenize([r for r in renderings if isinstance(r, _Rendering)], tokenizer))
     return [next(encoded) if isinstance(r, _Rendering) else r for r in renderings]
 
 
-def _chat_template(tokenizer: "PreTrainedTokenizerBase") -> str:
-    name = tokenizer.name_or_path or type(tokenizer).__name__
-    if not tokenizer.is_fast:
-        raise CheckpointError(
-            f"tokenizer '{name}' is not a fast one (no tokenizer.json), which chat messages need. Save it as a fast "
-            "tokenizer, or give the source prompt and completion, text or input_ids instead."
-        )
+def _render(messages: Messages, template: ChatTemplate) -> _Rendering | UnusableRowError:
     try:
-        return str(tokenizer.get_chat_template())
-    except ValueError as error:
-        raise CheckpointError(
-            f"tokenizer '{name}' has no chat template, which chat messages need. Put chat_template.jinja beside its "
-            "tokenizer.json, or give the source prompt and completion, text or input_ids instead."
-        ) from error
-
-
-def _render(messages: Messages, tokenizer: "PreTrainedTokenizerBase", template: str) -> _Rendering | UnusableRowError:
-    render = _render_marked if _GENERATION_BLOCK.search(template) else _render_turn_by_turn
-    try:
-        return render(messages, tokenizer, template)
+        messages, notice = fitting_arguments(messages, template)
+        if template.marks_turns:
+            text, spans = template.marked(messages)
+            rendering = _Rendering(text, tuple(spans))
+        else:
+            rendering = _render_turn_by_turn(messages, template)
     except UnusableRowError as reason:
         return reason
-    except jinja2.TemplateError as error:
-        return UnusableRowError(f"the chat template refuses the messages: {error}")
+    return replace(rendering, notices=(notice,) if notice else ())
 
 
-def _render_marked(messages: Messages, tokenizer: "PreTrainedTokenizerBase", template: str) -> _Rendering:
-    # Not `apply_chat_template(return_assistant_tokens_mask=True)`: where a turn begins or ends in white space that the
-    # tokenizer leaves out of its offsets, that mask loses turns or covers the user's (transformers issue 47325).
-    (text,), (turns,) = render_jinja_template(
-        [list(messages)], chat_template=template, return_assistant_tokens_mask=True, **tokenizer.special_tokens_map
-    )
-    return _Rendering(text, tuple(turns))
-
-
-def _render_turn_by_turn(messages: Messages, tokenizer: "PreTrainedTokenizerBase", template: str) -> _Rendering:
-    def text(conversation: Messages, *, add_generation_prompt: bool = False) -> str:
-        (rendered,), _ = render_jinja_template(
-            [list(conversation)],
-            chat_template=template,
-            add_generation_prompt=add_generation_prompt,
-            **tokenizer.special_tokens_map,
-        )
-        return str(rendered)
-
-    whole = text(messages)
+def _render_turn_by_turn(messages: Messages, template: ChatTemplate) -> _Rendering:
+    whole = template.text(messages)
     turns = []
     for k, message in enumerate(messages):
         if message["role"] == "assistant":
-            before, through = text(messages[:k], add_generation_prompt=True), text(messages[: k + 1])
+            before = template.text(messages[:k], add_generation_prompt=True)
+            through = template.text(messages[: k + 1])
             if not (through.startswith(before) and whole.startswith(through)):
                 raise UnusableRowError(
                     f"the chat template renders the conversation differently up to message {k} than as a whole, so the "
@@ -133,4 +101,4 @@ def _labelled(rendering: _Rendering, ids: Sequence[int], offsets: Sequence[tuple
     # Tokenizers that leave white space out of offsets give a token of nothing else no width, at its end.
     starts = np.minimum(starts, ends - 1).clip(min=0)
     carries_loss = spoken_before[ends] > spoken_before[starts]
-    return with_loss_on(np.asarray(ids, np.int64), carries_loss)
+    return replace(with_loss_on(np.asarray(ids, np.int64), carries_loss), notices=rendering.notices)

@@ -4,7 +4,7 @@ Labels are not shifted: the label of a token is its own id, or -100 for no loss,
 model says at the token before. So a label at position 0 never counts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -17,10 +17,11 @@ TokenIds = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class LabelledTokens:
-    """Token ids and labels, both [T]."""
+    """Token ids and labels, both [T]; `notices` say what of the row they do not hold, or hold otherwise."""
 
     input_ids: TokenIds
     labels: TokenIds
+    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -39,7 +40,7 @@ class LabelledTokens:
         A text, which carries loss throughout, thus keeps its beginning.
         """
         kept = self._kept(max_length)
-        return type(self)(self.input_ids[kept], self.labels[kept])
+        return replace(self, input_ids=self.input_ids[kept], labels=self.labels[kept])
 
     def cut(self, max_length: int) -> str | None:
         """What `truncate` cuts and by which rule, in words; None where it cuts nothing."""

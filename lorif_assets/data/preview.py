@@ -31,7 +31,8 @@ class PreviewedRow:
     """One row of a source as the model sees it, or why it does not.
 
     `input_ids` and `labels` are what is computed with (labels not shifted, -100 for no loss); in `pieces`, the first
-    token carries no loss whatever its label is, as nothing predicts it. `cut` says what was cut and by which rule.
+    token carries no loss whatever its label is, as nothing predicts it. `cut` says what was cut and by which rule,
+    `notices` what the tokens do not hold of the row.
     """
 
     example_id: str
@@ -41,6 +42,7 @@ class PreviewedRow:
     pieces: tuple[Piece, ...] = ()
     cut: str | None = None
     rejected: str | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def n_targets(self) -> int:
@@ -48,7 +50,7 @@ class PreviewedRow:
         return sum(label != NO_LOSS for label in self.labels[1:])
 
     def as_json(self) -> dict[str, Any]:
-        """The row as JSON values, without its number."""
+        """The row as JSON values, without its number and notices."""
         return {
             "example_id": self.example_id,
             "input_ids": list(self.input_ids),
@@ -122,6 +124,7 @@ def _seen(example: TokenizedExample, tokenizer: "PreTrainedTokenizerBase") -> Pr
         tuple(example.labels.tolist()),
         pieces(example.input_ids, example.labels, tokenizer),
         cut=example.cut,
+        notices=example.notices,
     )
 
 

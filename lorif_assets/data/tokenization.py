@@ -4,6 +4,8 @@ Nothing is added that the tokenizer does not add itself: no end-of-text token af
 """
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -22,6 +24,8 @@ from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_log = logging.getLogger(__name__)
+
 _Row = Mapping[str, Any]
 _Encoded = LabelledTokens | UnusableRowError
 _CONTENT_COLUMNS = tuple(name for name in EXAMPLE_CONTENT if name not in ("content_hash", "metadata"))
@@ -31,7 +35,8 @@ _CONTENT_COLUMNS = tuple(name for name in EXAMPLE_CONTENT if name not in ("conte
 class TokenizedExample:
     """Token ids and labels [T] of one example; labels are not shifted, -100 carries no loss.
 
-    `cut` says what was cut of an example that is too long, and by which rule.
+    `cut` says what was cut of an example that is too long, and by which rule; `notices` what the tokens do not hold of
+    the row, or hold otherwise than the row does.
     """
 
     example_id: str
@@ -39,6 +44,7 @@ class TokenizedExample:
     input_ids: TokenIds
     labels: TokenIds
     cut: str | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def truncated(self) -> bool:
@@ -62,6 +68,11 @@ class TokenizedShard:
     def n_truncated(self) -> int:
         """Examples of which only a part is used."""
         return sum(example.truncated for example in self.examples)
+
+    @property
+    def notices(self) -> Counter[str]:
+        """What a person should know of the examples, and of how many it holds."""
+        return Counter(notice for example in self.examples for notice in example.notices)
 
 
 def tokenize(
@@ -101,8 +112,12 @@ def tokenize(
             shown = {name: row[name] for name in _CONTENT_COLUMNS if name != "format"}
             rejected.append(RejectedRow(example_id, number, str(reason), excerpt(shown)))
         else:
-            tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, tokens.cut(max_length)))
-    return TokenizedShard(tuple(tokenized), rejected_table(rejected))
+            cut = tokens.cut(max_length)
+            tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, cut, kept.notices))
+    shard = TokenizedShard(tuple(tokenized), rejected_table(rejected))
+    for notice, count in shard.notices.items():
+        _log.warning("%d of %d rows: %s", count, len(rows), notice)
+    return shard
 
 
 def _encode(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:
