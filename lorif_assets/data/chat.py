@@ -1,9 +1,6 @@
 """Chat messages to labelled tokens, by the tokenizer's chat template: the loss is on the assistant's turns.
 
-Where the template marks them with `{% generation %}`, those marks are used. Otherwise a turn is what the conversation
-up to and with it has more than the conversation before it with the generation prompt; the end-of-turn token that the
-template writes after the answer is then part of the turn. That needs renderings that continue each other, which a
-template that rewrites earlier turns (by dropping their reasoning, say) does not give: such rows are set aside.
+Where the template marks them with `{% generation %}`, those marks are used; otherwise see `chat_turns`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lorif_assets.data.chat_templates import ChatTemplate, Message, Span, chat_template
+from lorif_assets.data.chat_turns import ChatTurns
 from lorif_assets.data.labels import LabelledTokens, with_loss_on
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.tool_arguments import fitting_arguments
@@ -41,39 +39,26 @@ def encode_conversations(
         CheckpointError: the tokenizer has no chat template, or is no fast one (which alone knows where in the text a
             token lies).
     """
-    template = chat_template(tokenizer)
-    renderings = [_render(messages, template) for messages in conversations]
+    template, control_tokens = chat_template(tokenizer), frozenset(tokenizer.get_added_vocab())
+    renderings = [_render(messages, template, control_tokens) for messages in conversations]
     encoded = iter(_tokenize([r for r in renderings if isinstance(r, _Rendering)], tokenizer))
     return [next(encoded) if isinstance(r, _Rendering) else r for r in renderings]
 
 
-def _render(messages: Messages, template: ChatTemplate) -> _Rendering | UnusableRowError:
+def _render(
+    messages: Messages, template: ChatTemplate, control_tokens: frozenset[str]
+) -> _Rendering | UnusableRowError:
     try:
         messages, notice = fitting_arguments(messages, template)
         if template.marks_turns:
             text, spans = template.marked(messages)
-            rendering = _Rendering(text, tuple(spans))
         else:
-            rendering = _render_turn_by_turn(messages, template)
+            turns = ChatTurns(messages, template, control_tokens)
+            found = [turns.span(k) for k, message in enumerate(messages) if message["role"] == "assistant"]
+            text, spans = turns.text, [span for span in found if span]
     except UnusableRowError as reason:
         return reason
-    return replace(rendering, notices=(notice,) if notice else ())
-
-
-def _render_turn_by_turn(messages: Messages, template: ChatTemplate) -> _Rendering:
-    whole = template.text(messages)
-    turns = []
-    for k, message in enumerate(messages):
-        if message["role"] == "assistant":
-            before = template.text(messages[:k], add_generation_prompt=True)
-            through = template.text(messages[: k + 1])
-            if not (through.startswith(before) and whole.startswith(through)):
-                raise UnusableRowError(
-                    f"the chat template renders the conversation differently up to message {k} than as a whole, so the "
-                    "assistant's tokens cannot be told; a template with {% generation %} tells them"
-                )
-            turns.append((len(before), len(through)))
-    return _Rendering(whole, tuple(turns))
+    return _Rendering(text, tuple(spans), notices=(notice,) if notice else ())
 
 
 def _tokenize(renderings: Sequence[_Rendering], tokenizer: "PreTrainedTokenizerBase") -> list[LabelledTokens]:

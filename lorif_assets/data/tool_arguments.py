@@ -32,7 +32,7 @@ def fitting_arguments(messages: Sequence[Message], template: ChatTemplate) -> tu
             return messages, None
     forms = [(PARSED, _parsed), (WRITTEN, _written)] if failure else [(PARSED, _parsed)]
     for notice, convert in forms:
-        converted = [_with_arguments(message, convert) for message in messages]
+        converted = [with_arguments(message, convert) for message in messages]
         if converted == list(messages):
             continue
         try:
@@ -45,6 +45,13 @@ def fitting_arguments(messages: Sequence[Message], template: ChatTemplate) -> tu
     return messages, None
 
 
+def with_arguments(message: Message, convert: Callable[[Any], Any]) -> Message:
+    """Return a message whose tool calls, if any, have converted arguments."""
+    if not _functions(message):
+        return message
+    return {**message, "tool_calls": [_converted(call, convert) for call in message["tool_calls"]]}
+
+
 def _functions(message: Message) -> list[Mapping[str, Any]]:
     calls = message.get("tool_calls")
     functions = [_function(call) for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
@@ -54,12 +61,6 @@ def _functions(message: Message) -> list[Mapping[str, Any]]:
 def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
     inner = call.get("function")
     return inner if isinstance(inner, Mapping) else call
-
-
-def _with_arguments(message: Message, convert: Callable[[Any], Any]) -> Message:
-    if not _functions(message):
-        return message
-    return {**message, "tool_calls": [_converted(call, convert) for call in message["tool_calls"]]}
 
 
 def _converted(call: Any, convert: Callable[[Any], Any]) -> Any:

@@ -125,9 +125,9 @@ def test_white_space_that_offsets_leave_out_is_told_apart_too(answer: str, marke
     assert len(first) >= len(answer)
 
 
-def test_a_template_that_rewrites_earlier_turns_sets_the_row_aside_and_no_other() -> None:
+def test_a_template_that_rewrites_earlier_turns_does_not_hide_them() -> None:
     several_turns, one_turn = encode(REWRITING, CONVERSATION, CONVERSATION[:3])
-    assert reason(several_turns).startswith("the chat template renders the conversation differently up to message 2")
+    assert spoken(labelled(several_turns)) == ["the quick fox<|end|>", "(hm) today<|end|>"]
     assert spoken(labelled(one_turn)) == ["(hm) the quick fox<|end|>"]
 
 
