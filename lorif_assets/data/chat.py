@@ -1,6 +1,7 @@
 """Chat messages to labelled tokens, by the tokenizer's chat template: the loss is on the assistant's turns.
 
-Where the template marks them with `{% generation %}`, those marks are used; otherwise see `chat_turns`.
+Where the template marks them with `{% generation %}`, those marks are used; otherwise see `chat_turns`. A
+message of which the rendering shows nothing carries no loss; what else a rendering leaves out is noticed.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,16 @@ from lorif_assets.data.chat_templates import ChatTemplate, Message, Span, chat_t
 from lorif_assets.data.chat_turns import ChatTurns
 from lorif_assets.data.labels import LabelledTokens, with_loss_on
 from lorif_assets.data.rejected import UnusableRowError
+from lorif_assets.data.spoken_content import kinds_left_out, spoken
 from lorif_assets.data.tool_arguments import fitting_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Messages = Sequence[Message]
+
+
+DROPPED = "the chat template leaves out all that a message of the assistant says; such messages carry no loss"
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,39 @@ def _render(
 ) -> _Rendering | UnusableRowError:
     try:
         messages, notice = fitting_arguments(messages, template)
-        if template.marks_turns:
-            text, spans = template.marked(messages)
-        else:
-            turns = ChatTurns(messages, template, control_tokens)
-            found = [turns.span(k) for k, message in enumerate(messages) if message["role"] == "assistant"]
-            text, spans = turns.text, [span for span in found if span]
+        turns = ChatTurns(messages, template, control_tokens)
+        text, marks = template.marked(messages) if template.marks_turns else (turns.text, [])
+        answers = [k for k, message in enumerate(messages) if message["role"] == "assistant"]
+        if marks and len(marks) != len(answers):
+            # Which mark is of which message is not known.
+            return _Rendering(text, tuple(marks), (notice,) if notice else ())
+        spans = dict(zip(answers, marks, strict=True)) if marks else {k: turns.span(k) for k in answers}
+        dropped = {k for k, span in spans.items() if _is_dropped(turns, k, span)}
     except UnusableRowError as reason:
         return reason
-    return _Rendering(text, tuple(spans), notices=(notice,) if notice else ())
+    spoken_spans = {k: span for k, span in spans.items() if span and k not in dropped}
+    if dropped and not spoken_spans:
+        return UnusableRowError("the chat template leaves out everything that the assistant says")
+    notices = [notice] if notice else []
+    notices += [DROPPED] if dropped else []
+    for k, message in enumerate(messages):
+        if k not in answers or k in spoken_spans:
+            shown = text[slice(*spoken_spans[k])] if k in spoken_spans else text
+            notices += [_left_out(kind, message["role"]) for kind in kinds_left_out(spoken(message), shown)]
+    return _Rendering(text, tuple(spoken_spans.values()), tuple(dict.fromkeys(notices)))
+
+
+def _is_dropped(turns: ChatTurns, k: int, span: Span | None) -> bool:
+    """Whether the template leaves out all that an assistant's message says, so that only its frame is there."""
+    said = spoken(turns.messages[k])
+    if span is None or not said:
+        return bool(said)
+    # A template may also write what is said otherwise than it is: only one that shows no stand-in either leaves it out.
+    return len(kinds_left_out(said, turns.text[slice(*span)])) == len(said) and turns.answer(k) is None
+
+
+def _left_out(kind: str, role: str) -> str:
+    return f"the chat template leaves out {kind} of a message by '{role}', or changes it"
 
 
 def _tokenize(renderings: Sequence[_Rendering], tokenizer: "PreTrainedTokenizerBase") -> list[LabelledTokens]:

@@ -8,6 +8,7 @@ from lorif_assets.data.columns import ColumnRoles, ContentFormat
 from lorif_assets.data.json_values import json_value, without_nulls
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.rejected import UnusableRowError
+from lorif_assets.data.spoken_content import spoken
 
 _INT32_END = 2**31
 
@@ -42,7 +43,7 @@ def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
     if not messages:
         raise UnusableRowError("messages is an empty list")
     read = [_read_message(k, message) for k, message in enumerate(messages)]
-    if not any(message["role"] == "assistant" and message["content"].strip() for message in read):
+    if not any(message["role"] == "assistant" and spoken(message) for message in read):
         raise UnusableRowError("no assistant message with content: the loss is on the assistant's messages")
     return {"messages": json.dumps(read, ensure_ascii=False)}
 

@@ -1,5 +1,6 @@
 """What a message says (content, reasoning, tool calls), and which of it a rendering shows."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,9 +24,13 @@ def spoken(message: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def kinds_left_out(said: Mapping[str, Sequence[str]], text: str) -> list[str]:
-    """Kinds of which a text does not show everything; white space does not count, as templates strip it."""
+    """Kinds of which a text does not show everything, as it is or as in JSON; white space, which is stripped, aside."""
     shown = _dense(text)
-    return [kind for kind, texts in said.items() if any(_dense(said) not in shown for said in texts)]
+    return [
+        kind
+        for kind, texts in said.items()
+        if any(_dense(said) not in shown and _dense(_in_json(said)) not in shown for said in texts)
+    ]
 
 
 def _text(content: Any) -> str:
@@ -39,6 +44,10 @@ def _name(call: Any) -> str:
         return ""
     function = call.get("function")
     return _text((function if isinstance(function, Mapping) else call).get("name"))
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _dense(text: str) -> str:

@@ -133,6 +133,11 @@ class TestToolCalls:
             ((_, answer),) = self.stored(path, tmp_path)
             assert json.dumps(answer["tool_calls"]) == expected, path
 
+    def test_they_are_what_an_assistant_may_say_alone(self) -> None:
+        messages = self.conversation(ARGUMENTS)
+        messages[1]["content"] = ""
+        assert json.loads(examples({"messages": messages})[0]["messages"]) == messages
+
     def test_nulls_that_arrow_adds_for_other_rows_arguments_are_dropped_at_every_level(self, tmp_path: Path) -> None:
         rows = [
             {"id": "a", "messages": self.conversation({"city": "Oslo", "at": {"day": 1}, "seen": [None, 2]})},
