@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorif_assets.data.chat_templates import ChatTemplate, Message, Span, chat_template
+from lorif_assets.data.chat_templates import ChatTemplate, Span, chat_template
 from lorif_assets.data.chat_turns import ChatTurns
+from lorif_assets.data.conversations import Conversation, Message
 from lorif_assets.data.labels import LabelledTokens, with_loss_on
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.spoken_content import kinds_left_out, spoken
@@ -20,9 +21,8 @@ from lorif_assets.data.tool_arguments import fitting_arguments
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Messages = Sequence[Message]
 
-
+NO_TOOLS = "the chat template takes no tool definitions: the model does not see those of the row"
 DROPPED = "the chat template leaves out all that a message of the assistant says; such messages carry no loss"
 
 
@@ -36,7 +36,7 @@ class _Rendering:
 
 
 def encode_conversations(
-    conversations: Sequence[Messages], tokenizer: "PreTrainedTokenizerBase"
+    conversations: Sequence[Conversation], tokenizer: "PreTrainedTokenizerBase"
 ) -> list[LabelledTokens | UnusableRowError]:
     """Labelled tokens of each conversation, or why there are none.
 
@@ -45,36 +45,59 @@ def encode_conversations(
             token lies).
     """
     template, control_tokens = chat_template(tokenizer), frozenset(tokenizer.get_added_vocab())
-    renderings = [_render(messages, template, control_tokens) for messages in conversations]
+    renderings = [
+        _render(conversation.messages, replace(template, tools=conversation.tools), control_tokens)
+        for conversation in conversations
+    ]
     encoded = iter(_tokenize([r for r in renderings if isinstance(r, _Rendering)], tokenizer))
     return [next(encoded) if isinstance(r, _Rendering) else r for r in renderings]
 
 
 def _render(
-    messages: Messages, template: ChatTemplate, control_tokens: frozenset[str]
+    messages: Sequence[Message], template: ChatTemplate, control_tokens: frozenset[str]
 ) -> _Rendering | UnusableRowError:
     try:
         messages, notice = fitting_arguments(messages, template)
         turns = ChatTurns(messages, template, control_tokens)
         text, marks = template.marked(messages) if template.marks_turns else (turns.text, [])
-        answers = [k for k, message in enumerate(messages) if message["role"] == "assistant"]
-        if marks and len(marks) != len(answers):
-            # Which mark is of which message is not known.
-            return _Rendering(text, tuple(marks), (notice,) if notice else ())
-        spans = dict(zip(answers, marks, strict=True)) if marks else {k: turns.span(k) for k in answers}
-        dropped = {k for k, span in spans.items() if _is_dropped(turns, k, span)}
+        spans, notices = _loss_spans(turns, text, marks)
     except UnusableRowError as reason:
         return reason
-    spoken_spans = {k: span for k, span in spans.items() if span and k not in dropped}
-    if dropped and not spoken_spans:
-        return UnusableRowError("the chat template leaves out everything that the assistant says")
-    notices = [notice] if notice else []
-    notices += [DROPPED] if dropped else []
-    for k, message in enumerate(messages):
-        if k not in answers or k in spoken_spans:
-            shown = text[slice(*spoken_spans[k])] if k in spoken_spans else text
+    if notice:
+        notices.append(notice)
+    if template.tools and not _takes_tools(template, messages, text):
+        notices.append(NO_TOOLS)
+    return _Rendering(text, tuple(spans), tuple(dict.fromkeys(notices)))
+
+
+def _loss_spans(turns: ChatTurns, text: str, marks: Sequence[Span]) -> tuple[list[Span], list[str]]:
+    """Where in the text the assistant speaks, and what a person should know of it.
+
+    Raises:
+        UnusableRowError: that cannot be told, or nothing that it says is in the text.
+    """
+    answers = [k for k, message in enumerate(turns.messages) if message["role"] == "assistant"]
+    if marks and len(marks) != len(answers):
+        return list(marks), []  # which of them are of which message is not known
+    spans = dict(zip(answers, marks, strict=True)) if marks else {k: turns.span(k) for k in answers}
+    dropped = {k for k, span in spans.items() if _is_dropped(turns, k, span)}
+    kept = {k: span for k, span in spans.items() if span and k not in dropped}
+    if dropped and not kept:
+        raise UnusableRowError("the chat template leaves out everything that the assistant says")
+    notices = [DROPPED] if dropped else []
+    for k, message in enumerate(turns.messages):
+        if k not in dropped:
+            shown = text[slice(*kept[k])] if k in kept else text
             notices += [_left_out(kind, message["role"]) for kind in kinds_left_out(spoken(message), shown)]
-    return _Rendering(text, tuple(spoken_spans.values()), tuple(dict.fromkeys(notices)))
+    return list(kept.values()), notices
+
+
+def _takes_tools(template: ChatTemplate, messages: Sequence[Message], text: str) -> bool:
+    """Whether a conversation's text is another one with its tool definitions than without."""
+    try:
+        return replace(template, tools=()).text(messages) != text
+    except UnusableRowError:
+        return True
 
 
 def _is_dropped(turns: ChatTurns, k: int, span: Span | None) -> bool:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from lorif_assets.data.conversations import Message
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.errors import CheckpointError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = Mapping[str, Any]
 Span = tuple[int, int]
 """First character and end of a piece of a text."""
 
@@ -24,11 +24,15 @@ _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A chat template with the special tokens that it may write, and the name of the tokenizer that it belongs to."""
+    """A chat template with what it may write beside messages: special tokens and definitions of tools.
+
+    `tokenizer` is the name of the one that it belongs to, for messages.
+    """
 
     tokenizer: str
     source: str
     special_tokens: Mapping[str, Any]
+    tools: Sequence[Mapping[str, Any]] = ()
 
     @property
     def marks_turns(self) -> bool:
@@ -56,7 +60,11 @@ class ChatTemplate:
     def _render(self, messages: Sequence[Message], **how: bool) -> tuple[str, list[Span]]:
         try:
             (text,), spans = render_jinja_template(
-                [list(messages)], chat_template=self.source, **how, **self.special_tokens
+                [list(messages)],
+                tools=list(self.tools) or None,
+                chat_template=self.source,
+                **how,
+                **self.special_tokens,
             )
         # A template is a program of the checkpoint's: what it raises depends on the row, and concerns no other row.
         except Exception as error:

@@ -17,7 +17,8 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from lorif_assets.data.chat_templates import ChatTemplate, Message, Span
+from lorif_assets.data.chat_templates import ChatTemplate, Span
+from lorif_assets.data.conversations import Message
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.spoken_content import SPOKEN_FIELDS
 from lorif_assets.data.tool_arguments import with_arguments

@@ -23,6 +23,10 @@ _COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
     ContentFormat.MESSAGES: ("messages",),
     ContentFormat.INPUT_IDS: ("input_ids",),
 }
+_OPTIONAL_COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
+    ContentFormat.MESSAGES: ("tools",),
+    ContentFormat.INPUT_IDS: ("labels",),
+}
 # What tokenizers write beside `input_ids`.
 _TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 
@@ -42,20 +46,22 @@ def column_roles(columns: Columns, available: tuple[str, ...], origin: str) -> C
     """Roles of the columns of one shard.
 
     With no content column named, `text`, `prompt` and `completion`, `messages` or `input_ids` are taken by their names.
-    Beside `input_ids`, a column `labels` is taken as labels, and what else tokenizers write is no metadata.
+    Beside `messages`, a column `tools` is taken as tool definitions. Beside `input_ids`, a column `labels` is taken as
+    labels, and what else tokenizers write is no metadata.
 
     Raises:
         SourceError: no kind of content is there, or several are and the settings name none.
     """
     chosen = _named_format(columns) or _format_by_names(available, origin)
     content = {role: getattr(columns, role) or role for role in _COLUMNS_OF_FORMAT[chosen]}
+    for role in _OPTIONAL_COLUMNS_OF_FORMAT.get(chosen, ()):
+        if getattr(columns, role) is not None or role in available:
+            content[role] = getattr(columns, role) or role
     no_metadata = {*content.values(), columns.id}
     attention_mask = None
     if chosen is ContentFormat.INPUT_IDS:
-        if columns.labels is not None or "labels" in available:
-            content["labels"] = columns.labels or "labels"
         attention_mask = "attention_mask" if "attention_mask" in available else None
-        no_metadata |= {*content.values(), *_TOKENIZER_OUTPUTS}
+        no_metadata |= {*_TOKENIZER_OUTPUTS}
     metadata = columns.metadata
     if metadata is None:
         metadata = tuple(name for name in available if name not in no_metadata)

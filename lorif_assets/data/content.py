@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lorif_assets.data.columns import ColumnRoles, ContentFormat
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.json_values import json_value, without_nulls
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.rejected import UnusableRowError
@@ -45,7 +46,30 @@ def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
     read = [_read_message(k, message) for k, message in enumerate(messages)]
     if not any(message["role"] == "assistant" and spoken(message) for message in read):
         raise UnusableRowError("no assistant message with content: the loss is on the assistant's messages")
-    return {"messages": json.dumps(read, ensure_ascii=False)}
+    return {"messages": Conversation(read, _read_tools(raw.get("tools"))).stored()}
+
+
+def _read_tools(tools: Any) -> list[dict[str, Any]]:
+    """Tool definitions: a list of objects, some or all of it as JSON text, which keeps the nulls that it has."""
+    if isinstance(tools, str):
+        read = _parsed("tools", tools) if tools.strip() else []
+    else:
+        read = without_nulls(json_value(tools))
+    if not isinstance(read, list | None):
+        raise UnusableRowError(f"tools is {_kind(tools)}, not a list of tool definitions or its JSON text")
+    definitions = [_parsed(f"tool {k}", tool) if isinstance(tool, str) else tool for k, tool in enumerate(read or [])]
+    for k, definition in enumerate(definitions):
+        if not isinstance(definition, dict):
+            raise UnusableRowError(f"tool {k} is {_kind(definition)}, not a tool definition (an object)")
+    _string("tools", json.dumps(definitions, ensure_ascii=False))
+    return definitions
+
+
+def _parsed(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UnusableRowError(f"{name} is text, but no JSON: {error}") from error
 
 
 def _read_message(k: int, message: Any) -> dict[str, Any]:

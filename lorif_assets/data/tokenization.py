@@ -3,7 +3,6 @@
 Nothing is added that the tokenizer does not add itself: no end-of-text token after a text or completion.
 """
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from lorif_assets.data.chat import encode_conversations
 from lorif_assets.data.columns import ContentFormat
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.labels import NO_LOSS, LabelledTokens, TokenIds, with_loss_on
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
 from lorif_assets.errors import SettingsError
@@ -165,7 +165,7 @@ def _encode_completions(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBas
 
 
 def _encode_messages(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:
-    return encode_conversations([json.loads(row["messages"]) for row in rows], tokenizer)
+    return encode_conversations([Conversation.parse(row["messages"]) for row in rows], tokenizer)
 
 
 def _encode_input_ids(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:

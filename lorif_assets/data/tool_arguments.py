@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lorif_assets.data.chat_templates import ChatTemplate, Message
+from lorif_assets.data.chat_templates import ChatTemplate
+from lorif_assets.data.conversations import Message
 from lorif_assets.data.rejected import UnusableRowError
 
 PARSED = "tool arguments are given to the chat template as objects, where the row has their JSON text"

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizer
 
 from lorif_assets.data.chat import encode_conversations
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.labels import NO_LOSS, LabelledTokens
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.errors import CheckpointError
@@ -35,7 +36,9 @@ RENDERED = (
 
 
 def encode(template: str | None, *conversations: list[dict[str, str]]) -> list[LabelledTokens | UnusableRowError]:
-    return encode_conversations(conversations, make_tokenizer(chat_template=template))
+    return encode_conversations(
+        [Conversation(messages) for messages in conversations], make_tokenizer(chat_template=template)
+    )
 
 
 def labelled(encoded: LabelledTokens | UnusableRowError) -> LabelledTokens:
@@ -71,7 +74,7 @@ class TestBothWays:
 
     def test_no_special_token_is_written_twice(self, template: str) -> None:
         tokenizer = make_tokenizer("<s> $A", chat_template="{{ bos_token }}" + template)
-        (tokens,) = encode_conversations([CONVERSATION], tokenizer)
+        (tokens,) = encode_conversations([Conversation(CONVERSATION)], tokenizer)
         assert list(labelled(tokens).input_ids).count(tokenizer.bos_token_id) == 1
 
     def test_what_the_template_refuses_is_set_aside_and_the_rest_is_not(self, template: str) -> None:
@@ -118,7 +121,7 @@ def test_white_space_that_offsets_leave_out_is_told_apart_too(answer: str, marke
         {"role": "user", "content": "how are you "},
         {"role": "assistant", "content": "\N{GRINNING FACE}"},
     ]
-    (tokens,) = encode_conversations([conversation], tokenizer)
+    (tokens,) = encode_conversations([Conversation(conversation)], tokenizer)
     first, second = spoken(labelled(tokens))
     assert first.strip(" ") == answer.strip(" ")
     assert second.strip(" ") == "\N{GRINNING FACE}"
@@ -146,4 +149,4 @@ def test_a_tokenizer_that_is_not_fast_is_refused() -> None:
             return {"a": 0}
 
     with pytest.raises(CheckpointError, match="tokenizer 'SlowTokenizer' is not a fast one"):
-        encode_conversations([CONVERSATION], SlowTokenizer(chat_template=UNMARKED))
+        encode_conversations([Conversation(CONVERSATION)], SlowTokenizer(chat_template=UNMARKED))

@@ -70,8 +70,8 @@ def call(name: str, **arguments: Any) -> dict[str, Any]:
     return {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def previewed(template: str, messages: list[dict[str, Any]]) -> PreviewedRow:
-    raw = RawShard("rows", ("messages",), ((0, {"messages": messages}),))
+def previewed(template: str, messages: list[dict[str, Any]], **columns: Any) -> PreviewedRow:
+    raw = RawShard("rows", ("messages", *columns), ((0, {"messages": messages, **columns}),))
     (row,) = preview_rows(raw, Columns(), "s-00000", make_tokenizer(chat_template=template), 512, 300)
     return row
 

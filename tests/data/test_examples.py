@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lorif_assets.config.sources import Columns, Source
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.examples import NormalisedShard, normalise
 from lorif_assets.data.jsonl import MalformedLine
 from lorif_assets.data.shards import RawShard, list_shards, read_shard
@@ -170,6 +172,63 @@ class TestToolCalls:
             "dc7ada01bdef92cce55765f39e0cabfb",
             "035db04e1c55db7fbfd8362499f43d55",
         ]
+
+
+class TestToolDefinitions:
+    TOOL = json.loads('{"type": "function", "function": {"name": "send", "parameters": {"z": {}, "a": {}}}}')
+
+    @pytest.mark.parametrize("form", [lambda tools: tools, json.dumps, lambda tools: list(map(json.dumps, tools))])
+    def test_are_stored_with_the_messages_as_they_came(self, form: Callable[[Any], Any]) -> None:
+        (example,) = examples({"messages": [USER, ASSISTANT], "tools": form([self.TOOL]), "topic": "x"})
+        stored = Conversation.parse(example["messages"])
+        assert (stored.messages, json.dumps(stored.tools)) == ([USER, ASSISTANT], json.dumps([self.TOOL]))
+        assert example["metadata"] == '{"topic": "x"}'
+
+    def test_of_a_named_column(self) -> None:
+        row = {"chat": [ASSISTANT], "functions": [self.TOOL], "tools": "a note"}
+        (example,) = examples(row, messages="chat", tools="functions")
+        assert Conversation.parse(example["messages"]).tools == [self.TOOL]
+        assert example["metadata"] == '{"tools": "a note"}'
+
+    @pytest.mark.parametrize("nothing", [None, [], "", " ", "[]", "null"])
+    def test_a_row_without_any_is_stored_as_its_messages_alone(self, nothing: object) -> None:
+        (example,) = examples({"messages": [ASSISTANT], "tools": nothing})
+        assert json.loads(example["messages"]) == [ASSISTANT]
+
+    def test_nulls_that_arrow_adds_are_dropped_and_those_of_json_text_are_not(self) -> None:
+        (added,) = examples({"messages": [ASSISTANT], "tools": [{"name": "f", "enum": None}]})
+        assert Conversation.parse(added["messages"]).tools == [{"name": "f"}]
+        (written,) = examples({"messages": [ASSISTANT], "tools": '[{"name": "f", "default": null}]'})
+        assert Conversation.parse(written["messages"]).tools == [{"name": "f", "default": None}]
+
+    @pytest.mark.parametrize(
+        ("tools", "reason"),
+        [
+            ("{", "tools is text, but no JSON: Expecting property name"),
+            ('{"name": "f"}', "tools is str, not a list of tool definitions or its JSON text"),
+            (7, "tools is int, not a list of tool definitions or its JSON text"),
+            ([7], "tool 0 is int, not a tool definition (an object)"),
+            ([TOOL, "x"], "tool 1 is text, but no JSON: Expecting value"),
+            ([{"name": "\ud800"}], "tools is not valid Unicode"),
+        ],
+    )
+    def test_that_are_none_set_the_row_aside(self, tools: object, reason: str) -> None:
+        good = {"messages": [ASSISTANT], "tools": None}
+        assert reason_of({"messages": [ASSISTANT], "tools": tools}, good).startswith(reason)
+
+    def test_enter_the_content_hash(self) -> None:
+        assert_hashes_differ(
+            {"messages": [ASSISTANT], "tools": [self.TOOL]}, {"messages": [ASSISTANT], "tools": [{"name": "f"}]}
+        )
+
+    def test_of_other_content_are_metadata(self) -> None:
+        assert examples({"text": "a", "tools": "hammer"})[0]["metadata"] == '{"tools": "hammer"}'
+        with pytest.raises(ValueError, match="`tools` needs `messages`"):
+            Columns(text="text", tools="tools")
+
+    def test_a_source_that_names_no_column_for_them_has_the_version_of_before(self) -> None:
+        assert "tools" not in Columns(messages="messages").model_dump(mode="json")
+        assert Columns(messages="messages", tools="t").model_dump(mode="json")["tools"] == "t"
 
 
 class TestRowsSetAside:
