@@ -1,18 +1,20 @@
 """Chat messages to labelled tokens, by the tokenizer's chat template: the loss is on the assistant's turns.
 
 Where the template marks them with `{% generation %}`, those marks are used; otherwise see `chat_turns`. A
-message of which the rendering shows nothing carries no loss; what else a rendering leaves out is noticed.
+message that the row marks as untrained (weight 0, train false) carries no loss, nor does one of which the rendering
+shows nothing; what else a rendering leaves out is noticed.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lorif_assets.data.chat_templates import ChatTemplate, Span, chat_template
 from lorif_assets.data.chat_turns import ChatTurns
-from lorif_assets.data.conversations import Conversation, Message
+from lorif_assets.data.conversations import LOSS_MARKS, Conversation, Message, is_trained
 from lorif_assets.data.labels import LabelledTokens, with_loss_on
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.spoken_content import kinds_left_out, spoken
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 
 NO_TOOLS = "the chat template takes no tool definitions: the model does not see those of the row"
+OTHERS_TRAINED = "a message of another role is marked as trained; the loss is on the assistant's messages alone"
 DROPPED = "the chat template leaves out all that a message of the assistant says; such messages carry no loss"
 
 
@@ -77,19 +80,23 @@ def _loss_spans(turns: ChatTurns, text: str, marks: Sequence[Span]) -> tuple[lis
         UnusableRowError: that cannot be told, or nothing that it says is in the text.
     """
     answers = [k for k, message in enumerate(turns.messages) if message["role"] == "assistant"]
+    untrained = {k for k in answers if not is_trained(turns.messages[k])}
+    notices = [OTHERS_TRAINED] if any(map(_asks_for_loss, turns.messages)) else []
     if marks and len(marks) != len(answers):
-        return list(marks), []  # which of them are of which message is not known
+        # Which of them are of which message is not known.
+        without_loss = [span for k in untrained if (span := turns.span(k))]
+        return [mark for mark in marks if not any(map(partial(_overlap, mark), without_loss))], notices
     spans = dict(zip(answers, marks, strict=True)) if marks else {k: turns.span(k) for k in answers}
     dropped = {k for k, span in spans.items() if _is_dropped(turns, k, span)}
     kept = {k: span for k, span in spans.items() if span and k not in dropped}
-    if dropped and not kept:
+    if dropped and kept.keys() <= untrained:
         raise UnusableRowError("the chat template leaves out everything that the assistant says")
-    notices = [DROPPED] if dropped else []
+    notices += [DROPPED] if dropped - untrained else []
     for k, message in enumerate(turns.messages):
         if k not in dropped:
             shown = text[slice(*kept[k])] if k in kept else text
             notices += [_left_out(kind, message["role"]) for kind in kinds_left_out(spoken(message), shown)]
-    return list(kept.values()), notices
+    return [span for k, span in kept.items() if k not in untrained], notices
 
 
 def _takes_tools(template: ChatTemplate, messages: Sequence[Message], text: str) -> bool:
@@ -107,6 +114,14 @@ def _is_dropped(turns: ChatTurns, k: int, span: Span | None) -> bool:
         return bool(said)
     # A template may also write what is said otherwise than it is: only one that shows no stand-in either leaves it out.
     return len(kinds_left_out(said, turns.text[slice(*span)])) == len(said) and turns.answer(k) is None
+
+
+def _asks_for_loss(message: Message) -> bool:
+    return message["role"] != "assistant" and any(message.get(mark) for mark in LOSS_MARKS)
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return max(one[0], other[0]) < min(one[1], other[1])
 
 
 def _left_out(kind: str, role: str) -> str:

@@ -27,18 +27,25 @@ _OPTIONAL_COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
     ContentFormat.MESSAGES: ("tools",),
     ContentFormat.INPUT_IDS: ("labels",),
 }
+# Whether people wanted the answer, in data for preference training. Beside other content the name says nothing.
+_PREFERENCE = "label"
+_FORMATS_OF_PREFERENCES = (ContentFormat.PROMPT_COMPLETION, ContentFormat.MESSAGES)
 # What tokenizers write beside `input_ids`.
 _TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """Kind of content and the columns that hold it: `content` maps role (text, prompt, labels ...) to column."""
+    """Kind of content and the columns that hold it: `content` maps role (text, prompt, labels ...) to column.
+
+    `preference` is the column of preference data that says whether an answer was wanted.
+    """
 
     format: ContentFormat
     content: Mapping[str, str]
     id: str | None
     attention_mask: str | None
+    preference: str | None
     metadata: tuple[str, ...]
 
 
@@ -46,6 +53,7 @@ def column_roles(columns: Columns, available: tuple[str, ...], origin: str) -> C
     """Roles of the columns of one shard.
 
     With no content column named, `text`, `prompt` and `completion`, `messages` or `input_ids` are taken by their names.
+    Beside prompt and completion or messages, `label` is taken as preference unless the metadata columns are named.
     Beside `messages`, a column `tools` is taken as tool definitions. Beside `input_ids`, a column `labels` is taken as
     labels, and what else tokenizers write is no metadata.
 
@@ -62,10 +70,12 @@ def column_roles(columns: Columns, available: tuple[str, ...], origin: str) -> C
     if chosen is ContentFormat.INPUT_IDS:
         attention_mask = "attention_mask" if "attention_mask" in available else None
         no_metadata |= {*_TOKENIZER_OUTPUTS}
-    metadata = columns.metadata
+    metadata, preference = columns.metadata, None
     if metadata is None:
+        if chosen in _FORMATS_OF_PREFERENCES and _PREFERENCE in available and _PREFERENCE not in no_metadata:
+            preference = _PREFERENCE
         metadata = tuple(name for name in available if name not in no_metadata)
-    return ColumnRoles(chosen, content, columns.id, attention_mask, metadata)
+    return ColumnRoles(chosen, content, columns.id, attention_mask, preference, metadata)
 
 
 def _named_format(columns: Columns) -> ContentFormat | None:

@@ -8,6 +8,14 @@ from typing import Any, Self
 Message = Mapping[str, Any]
 """Role, content and what else a chat template may read of one turn."""
 
+LOSS_MARKS = ("weight", "train", "training", "trainable", "loss", "loss_mask", "loss_weight")
+"""Fields by which trainers know whether a message carries loss: 0 or false takes it away."""
+
+
+def is_trained(message: Message) -> bool:
+    """Whether the marks of a message leave it its loss."""
+    return all(message.get(mark, True) for mark in LOSS_MARKS)
+
 
 @dataclass(frozen=True)
 class Conversation:
