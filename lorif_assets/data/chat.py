@@ -44,12 +44,19 @@ def encode_conversations(
     """Labelled tokens of each conversation, or why there are none.
 
     Raises:
-        CheckpointError: the tokenizer has no chat template, or is no fast one (which alone knows where in the text a
-            token lies).
+        CheckpointError: as `chat_template`.
     """
-    template, control_tokens = chat_template(tokenizer), frozenset(tokenizer.get_added_vocab())
+    templates = {
+        for_tools: chat_template(tokenizer, for_tools=for_tools)
+        for for_tools in {bool(conversation.tools) for conversation in conversations}
+    }
+    control_tokens = frozenset(tokenizer.get_added_vocab())
     renderings = [
-        _render(conversation.messages, replace(template, tools=conversation.tools), control_tokens)
+        _render(
+            conversation.messages,
+            replace(templates[bool(conversation.tools)], tools=conversation.tools),
+            control_tokens,
+        )
         for conversation in conversations
     ]
     encoded = iter(_tokenize([r for r in renderings if isinstance(r, _Rendering)], tokenizer))

@@ -82,11 +82,12 @@ class ChatTemplate:
         )
 
 
-def chat_template(tokenizer: "PreTrainedTokenizerBase") -> ChatTemplate:
-    """Return a tokenizer's chat template.
+def chat_template(tokenizer: "PreTrainedTokenizerBase", *, for_tools: bool = False) -> ChatTemplate:
+    """Return a tokenizer's chat template: of several, the one named `default`, or `tool_use` for rows with tools.
 
     Raises:
-        CheckpointError: the tokenizer has none, or is no fast one (which alone knows where in a text a token lies).
+        CheckpointError: the tokenizer has none, or several and none of these, or is no fast one (which alone knows where
+            in a text a token lies).
     """
     name = tokenizer.name_or_path or type(tokenizer).__name__
     if not tokenizer.is_fast:
@@ -94,11 +95,18 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase") -> ChatTemplate:
             f"tokenizer '{name}' is not a fast one (no tokenizer.json), which chat messages need. Save it as a fast "
             "tokenizer, or give the source prompt and completion, text or input_ids instead."
         )
-    try:
-        source = str(tokenizer.get_chat_template())
-    except ValueError as error:
+    source = tokenizer.chat_template
+    if isinstance(source, dict) and source:
+        wanted = [key for key in (*(["tool_use"] if for_tools else []), "default") if key in source]
+        if not wanted and len(source) > 1:
+            raise CheckpointError(
+                f"tokenizer '{name}' has the chat templates {', '.join(sorted(source))}, and none named default. Put the one "
+                "that the model was trained with beside its tokenizer.json as chat_template.jinja."
+            )
+        source = source[wanted[0] if wanted else next(iter(source))]
+    if not source:
         raise CheckpointError(
             f"tokenizer '{name}' has no chat template, which chat messages need. Put chat_template.jinja beside its "
             "tokenizer.json, or give the source prompt and completion, text or input_ids instead."
-        ) from error
-    return ChatTemplate(name, source, tokenizer.special_tokens_map)
+        )
+    return ChatTemplate(name, str(source), tokenizer.special_tokens_map)

@@ -26,8 +26,8 @@ def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any
             f"source or, where the column says something else, name it in columns.metadata"
         )
     raw = {role: values.get(column) for role, column in roles.content.items()}
-    if roles.attention_mask is not None and not all(values.get(roles.attention_mask) or [1]):
-        raise UnusableRowError("attention_mask hides tokens: store the row without padding")
+    if roles.attention_mask is not None:
+        raw = _without_padding(raw, values.get(roles.attention_mask) or [])
     return _READERS[roles.format](raw)
 
 
@@ -101,6 +101,19 @@ def _read_message(k: int, message: Any) -> dict[str, Any]:
     # Templates address a message's own fields by name, so their order says nothing. Objects below them they may write
     # as JSON, in the order that the model was trained on.
     return dict(sorted(read.items()))
+
+
+def _without_padding(raw: Mapping[str, Any], mask: Sequence[Any]) -> dict[str, Any]:
+    """Token ids and labels up to the last token that the attention mask shows."""
+    if all(mask):
+        return dict(raw)
+    shown = max((k + 1 for k, shows in enumerate(mask) if shows), default=0)
+    if not all(mask[:shown]):
+        raise UnusableRowError("attention_mask hides tokens: store the row without padding")
+    for role, value in raw.items():
+        if isinstance(value, list) and len(value) != len(mask):
+            raise UnusableRowError(f"attention_mask has {len(mask)} entries and {role} {len(value)}")
+    return {role: value[:shown] if isinstance(value, list) else value for role, value in raw.items()}
 
 
 def _read_input_ids(raw: Mapping[str, Any]) -> dict[str, Any]:

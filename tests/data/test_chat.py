@@ -141,6 +141,30 @@ def test_a_tokenizer_without_a_chat_template_is_refused() -> None:
         encode(None, CONVERSATION)
 
 
+def test_of_several_chat_templates_the_default_is_used_and_for_tools_their_own() -> None:
+    other = UNMARKED.replace("m.content", "m.content | upper")
+    tokenizer = make_tokenizer(chat_template={"default": UNMARKED, "tool_use": other})
+    chat = Conversation(CONVERSATION[1:3])
+    plain, with_tools = encode_conversations([chat, Conversation(chat.messages, [{"name": "f"}])], tokenizer)
+    assert spoken(labelled(plain)) == ["the quick fox<|end|>"]
+    assert spoken(labelled(with_tools)) == ["THE QUICK FOX<|end|>"]
+
+
+def test_a_single_chat_template_needs_no_name_to_be_used() -> None:
+    tokens = encode_conversations([Conversation(CONVERSATION)], make_tokenizer(chat_template={"chatml": UNMARKED}))
+    assert spoken(labelled(tokens[0])) == ["the quick fox<|end|>", "today<|end|>"]
+
+
+def test_several_chat_templates_without_a_default_are_refused_by_name() -> None:
+    tokenizer = make_tokenizer(chat_template={"rag": UNMARKED, "tool_use": UNMARKED})
+    with pytest.raises(
+        CheckpointError, match=r"has the chat templates rag, tool_use, and none named default\. Put the one"
+    ):
+        encode_conversations([Conversation(CONVERSATION)], tokenizer)
+    (tokens,) = encode_conversations([Conversation(CONVERSATION, [{"name": "f"}])], tokenizer)
+    assert spoken(labelled(tokens)) == ["the quick fox<|end|>", "today<|end|>"]
+
+
 def test_a_tokenizer_that_is_not_fast_is_refused() -> None:
     class SlowTokenizer(PreTrainedTokenizer):
         vocab_size = 1

@@ -313,6 +313,37 @@ class TestRowsSetAside:
         )
 
     @pytest.mark.parametrize(
+        ("mask", "ids", "labels"),
+        [
+            ([1, 1, 1, 1], [5, 6, 7, 0], [-100, 6, 7, -100]),
+            ([1, 1, 1, 0], [5, 6, 7], [-100, 6, 7]),
+            ([1, 1, 0, 0], [5, 6], [-100, 6]),
+            ([True, True, True, False], [5, 6, 7], [-100, 6, 7]),
+            (None, [5, 6, 7, 0], [-100, 6, 7, -100]),
+        ],
+    )
+    def test_padding_behind_token_ids_is_removed(
+        self, mask: list[int] | None, ids: list[int], labels: list[int]
+    ) -> None:
+        row = {"input_ids": [5, 6, 7, 0], "labels": [-100, 6, 7, -100], "attention_mask": mask}
+        (example,) = examples(row)
+        assert (example["input_ids"], example["labels"]) == (ids, labels)
+        unpadded = {"input_ids": ids, "labels": labels}
+        assert example["content_hash"] == examples(unpadded)[0]["content_hash"]
+
+    @pytest.mark.parametrize(
+        ("mask", "reason"),
+        [
+            ([1, 0, 1], "attention_mask hides tokens: store the row without padding"),
+            ([0, 0, 0], "input_ids is empty"),
+            ([1, 0], "attention_mask has 2 entries and input_ids 3"),
+        ],
+    )
+    def test_other_masks_than_of_padding_behind(self, mask: list[int], reason: str) -> None:
+        good = {"input_ids": [1, 2], "attention_mask": [1, 1]}
+        assert reason_of({"input_ids": [1, 2, 3], "attention_mask": mask}, good) == reason
+
+    @pytest.mark.parametrize(
         ("value", "shown"), [(None, "null"), ("", "empty"), (1.5, "float"), (True, "bool"), ([1], "list")]
     )
     def test_an_id_that_names_nothing(self, value: object, shown: str) -> None:
