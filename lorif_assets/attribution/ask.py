@@ -1,4 +1,4 @@
-"""One question asked at the command line: a prompt and a completion against a checkpoint that is attributed already."""
+"""One question asked at the command line: a completion, or a chat, against a checkpoint that is attributed already."""
 
 import logging
 
@@ -8,6 +8,7 @@ from lorif_assets.attribution.model import AttributedModel, checkpoint_record
 from lorif_assets.attribution.score_queries import QueryScores, score_queries
 from lorif_assets.attribution.stored_checkpoint import attributions_together
 from lorif_assets.attribution.stored_curvature import preconditioner_table
+from lorif_assets.data.questions import Question
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
@@ -27,8 +28,8 @@ def newest_attributed(project: Project) -> str:
     return names[-1]
 
 
-def score_completion(project: Project, checkpoint: str, prompt: str, completion: str, top_k: int) -> QueryScores:
-    """Score every stored training example for one completion, and return the `top_k` highest and lowest.
+def score_completion(project: Project, checkpoint: str, question: Question, top_k: int) -> QueryScores:
+    """Score every stored training example for what one question's model said, and return the `top_k` highest and lowest.
 
     Raises:
         SourceError: the completion has no token that carries loss.
@@ -40,12 +41,7 @@ def score_completion(project: Project, checkpoint: str, prompt: str, completion:
     record = checkpoint_record(lake, checkpoint, settings.recipe)
     together, models = attributions_together(settings, lake, project.checkpoints, record), project.checkpoints
     stored = together[-1].factors
-    row = {
-        "query_id": "query",
-        "row": 0,
-        "format": "prompt_completion" if prompt else "text",
-        **({"prompt": prompt, "completion": completion} if prompt else {"text": completion}),
-    }
+    row = {"query_id": "query", "row": 0, **question}
     with project.devices.lease() as group:
         attributed = AttributedModel.load(lake, models, checkpoint, settings.recipe, group)
         tokenized = attributed.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import polars as pl
@@ -19,6 +20,7 @@ from rich.console import Console
 from lorif_assets.cli.main import COMMANDS, main
 from lorif_assets.config.settings import load_settings
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints
 from lorif_assets.pages.terminal import print_influences
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
@@ -211,6 +213,78 @@ def test_attribute_without_a_prompt_takes_the_completion_as_text(lorif: Lorif, c
     result = lorif("attribute", "--completion", "a file fails", "--checkpoint", CHECKPOINTS[0], *config)
     assert result.exit_code == 0, result.output
     assert result.output.startswith(CHECKPOINTS[0])
+
+
+@pytest.fixture
+def chat_config(config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """The project, as if its tokenizers had always had a chat template."""
+    load = Checkpoints.load_tokenizer
+
+    def load_with_template(checkpoints: Checkpoints, files: CheckpointFiles) -> Any:
+        tokenizer = load(checkpoints, files)
+        tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+        return tokenizer
+
+    monkeypatch.setattr(Checkpoints, "load_tokenizer", load_with_template)
+    return config
+
+
+def test_attribute_of_a_chat_goes_through_the_chat_template(lorif: Lorif, chat_config: tuple[str, Path]) -> None:
+    turns = [{"role": "user", "content": "the with statement"}, {"role": "assistant", "content": " opens a file"}]
+    Path("chat.json").write_text(json.dumps(turns))
+    Path("with_tools.json").write_text(json.dumps({"messages": turns, "tools": []}))
+    options = ("--checkpoint", CHECKPOINTS[1], *chat_config)
+    answers = [
+        lorif("attribute", *question, *options)
+        for question in (
+            ("--messages", "chat.json"),
+            ("--messages", "with_tools.json"),
+            ("--user", "the with statement", "--assistant", " opens a file"),
+            # The template writes a chat as this prompt and completion.
+            ("--prompt", "the with statement", "--completion", " opens a file"),
+        )
+    ]
+    assert [answer.exit_code for answer in answers] == [0] * 4, answers[0].output
+    assert len({answer.output for answer in answers}) == 1
+    system = lorif("attribute", "--system", "a file", "--user", "the with", "--assistant", " opens a file", *options)
+    assert system.exit_code == 0
+    assert system.output != answers[0].output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "one of --completion, --assistant and --messages"),
+        (("--completion", "a", "--assistant", "b"), "one of --completion, --assistant and --messages"),
+        (("--assistant", "a", "--prompt", "b"), "--prompt goes with --completion"),
+        (("--completion", "a", "--user", "b"), "--user and --system go with --assistant"),
+    ],
+)
+def test_attribute_of_a_question_in_two_forms_is_refused(
+    lorif: Lorif, arguments: tuple[str, ...], expected: str
+) -> None:
+    result = lorif("attribute", *arguments)
+    assert result.exit_code == 2
+    assert expected in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "chat.json is no JSON: Expecting property name"),
+        ('{"turns": []}', "chat.json: messages is null, not a list of {role, content}. Give a list"),
+        ('[{"role": "user", "content": "a"}]', "chat.json: no assistant message with content"),
+    ],
+)
+def test_attribute_of_a_file_that_holds_no_chat_is_a_message(
+    lorif: Lorif, config: tuple[str, Path], content: str, expected: str
+) -> None:
+    Path("chat.json").write_text(content)
+    assert expected in message(lorif("attribute", "--messages", "chat.json", *config))
+
+
+def test_attribute_of_a_chat_without_a_chat_template_is_a_message(lorif: Lorif, config: tuple[str, Path]) -> None:
+    assert "has no chat template" in message(lorif("attribute", "--assistant", "a file", *config))
 
 
 def test_attribute_can_show_more_than_the_recipe_keeps(lorif: Lorif, config: tuple[str, Path]) -> None:
