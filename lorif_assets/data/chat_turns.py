@@ -20,7 +20,7 @@ from typing import Any
 from lorif_assets.data.chat_templates import ChatTemplate, Span
 from lorif_assets.data.conversations import Message
 from lorif_assets.data.rejected import UnusableRowError
-from lorif_assets.data.spoken_content import SPOKEN_FIELDS
+from lorif_assets.data.spoken_content import SPOKEN_FIELDS, kinds_left_out, spoken
 from lorif_assets.data.tool_arguments import with_arguments
 
 _PRIVATE_USE = range(0xE000, 0xF900)
@@ -71,8 +71,12 @@ class ChatTurns:
                 failures.append(failure)
                 continue
             if self._mark in other:
-                start = _common(self.text, other[: other.index(self._mark)])
-                behind = _common(self.text[start:][::-1], other[other.rindex(self._mark) + 1 :][::-1])
+                before, after = other[: other.index(self._mark)], other[other.rindex(self._mark) + 1 :]
+                start = _common(self.text, before)
+                behind = _common(self.text[start:][::-1], after[::-1])
+                if self._says(k - 1, before[start:]) or self._says(k + 1, after[: len(after) - behind]):
+                    failures.append(UnusableRowError("other messages are then rendered differently too"))
+                    continue
                 end = len(self.text) - behind
                 return ((start, end), variant) if start < end else None
         if len(failures) < len(variants):
@@ -120,6 +124,11 @@ class ChatTurns:
         if rendered is None or self._mark not in rendered or (followed and self._other_mark not in rendered):
             return None
         return rendered.rpartition(self._mark)[2].partition(self._other_mark)[0]
+
+    def _says(self, k: int, text: str) -> bool:
+        """Whether a text, which should belong to another message's frame, shows what message `k` says."""
+        said = spoken(self.messages[k]) if 0 <= k < len(self.messages) else {}
+        return bool(said) and not kinds_left_out(said, text)
 
     def _before(self, k: int, *, prompt: bool) -> str | None:
         return self._rendered(self.messages[:k], prompt=prompt)

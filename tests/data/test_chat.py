@@ -102,6 +102,15 @@ def test_both_ways_agree(conversation: list[dict[str, str]]) -> None:
     np.testing.assert_array_equal(marked.labels, unmarked.labels)
 
 
+@given(conversations)
+def test_the_way_without_a_generation_prompt_agrees_with_both(conversation: list[dict[str, str]]) -> None:
+    # Where nothing is said there is nothing to tell a turn by; its frame is then left without loss.
+    filled = [{**message, "content": message["content"].strip() or "hm"} for message in conversation]
+    prompted, never = (labelled(encode(template, filled)[0]) for template in (UNMARKED, UNMARKED.replace(PROMPT, "")))
+    np.testing.assert_array_equal(prompted.input_ids, never.input_ids)
+    np.testing.assert_array_equal(prompted.labels, never.labels)
+
+
 def test_a_token_that_joins_prompt_and_answer_carries_loss() -> None:
     joined = "{% for m in messages %}{{ m.role }}:{{ ' ' }}{{ m.content }}{% endfor %}"
     template = joined + "{% if add_generation_prompt %}assistant:{{ ' ' }}{% endif %}"

@@ -138,6 +138,19 @@ def test_tool_calls_carry_loss_where_the_template_needs_them_for_the_tools_answe
     assert answers(template, messages) == ['<call>send{"to": "Bob"}<|end|>', "today<|end|>"]
 
 
+def test_a_template_in_which_one_message_changes_others_gives_these_no_loss() -> None:
+    # The first line names the tools that were called, so that no message can stand in for a call alone.
+    names = (
+        "{% for m in messages %}{% for call in m.tool_calls or [] %}{{ call.function.name }} {% endfor %}{% endfor %}\n"
+    )
+    messages = [turn("user", "hello"), turn("assistant", "", tool_calls=[call("send", to="Bob")])]
+    once_more = [turn("user", "how are you"), turn("assistant", "today")]
+    assert answers("{{ messages | length }}" + names + TOOLS, [*messages, *once_more]) == [
+        '<call>send{"to": "Bob"}<|end|>',
+        "today<|end|>",
+    ]
+
+
 def test_what_no_rendering_tells_sets_the_row_aside_with_the_reason() -> None:
     # Knows this very conversation.
     words = "".join(message["content"] for message in CHAT)
