@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo evaluate scenario test test-all bench bench-peers check ui mlflow-ui clean
+.PHONY: demo evaluate scenario test test-all bench bench-peers check docs ui mlflow-ui clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
@@ -19,7 +19,7 @@ demo: $(VENV)/.installed
 evaluate: demo
 	$(BIN)/lorif evaluate --config demo/lorif.toml
 
-## scenario: change data and checkpoints under a running daemon, and watch attributions stay true
+## scenario: change data and checkpoints under a running daemon, and watch attributions stay up to date
 scenario: demo
 	$(BIN)/lorif scenario
 
@@ -64,6 +64,11 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/dagster definitions validate
 
+## docs: the documentation as a site in site/, with the parts that are taken from the code brought up to date
+docs: $(VENV)/.installed
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 ## ui: Dagster's UI on what the demo made, at http://localhost:3000
 ui: $(VENV)/.installed
 	$(BIN)/lorif ui --config demo/lorif.toml
@@ -73,4 +78,4 @@ mlflow-ui: $(VENV)/.installed
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///demo/mlflow.db
 
 clean:
-	rm -rf $(VENV) demo scenario
+	rm -rf $(VENV) demo scenario site

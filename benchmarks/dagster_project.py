@@ -49,8 +49,8 @@ def project_in_dagster(shards: int) -> Iterator[tuple[Path, dg.DagsterInstance, 
         write_project(root, shards)
         project = Project.open(root / CONFIG_NAME)
         with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
-            register(instance, discover(project.settings, project.checkpoints, project.lake))
-            checkpoints = [asset for asset in ASSETS if asset.key.to_user_string() == "checkpoints"]
+            register(instance, discover(project))
+            checkpoints = [asset for asset in ASSETS if asset.name == "checkpoints"]
             list(bring_up_to_date(instance, ASSETS, project, selection=checkpoints))
             tell_dagster(instance, shards)
             yield root, instance, project

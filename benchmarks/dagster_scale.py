@@ -76,7 +76,7 @@ def looks(instance: dg.DagsterInstance, project: Project) -> dict[str, Callable[
     def page() -> object:
         from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-        (asset,) = [asset for asset in ASSETS if asset.key.to_user_string() == "gradient_factors"]
+        (asset,) = [asset for asset in ASSETS if asset.name == "gradient_factors"]
         definition = asset.partitions_def
         value = get_and_update_asset_status_cache_value(instance, asset.key, definition)
         if value is None or definition is None:

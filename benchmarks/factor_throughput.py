@@ -31,9 +31,9 @@ from lorif_assets.mathematics.curvature.ekfac import KfacBases
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.contraction import cheapest_order, multiplications
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection, projected_width
+from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 from lorif_assets.mathematics.gradients.token_losses import losses_with_logit_gradients
-from lorif_assets.mathematics.matrix_products import FrozenLinearProducts
+from lorif_assets.mathematics.matrix_products import products_of_frozen_layers
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
 
@@ -96,12 +96,12 @@ def random_model(setting: Setting, recipe: Recipe) -> AttributedModel:
     )
     devices = DeviceGroup.of(setting.device)
     model = GPT2LMHeadModel(config).to(devices.first)
-    layers, factor = select_layers(model), recipe.projection_factor
-    shapes = {x.name: (projected_width(x.d_in, factor), projected_width(x.d_out, factor)) for x in layers}
+    layers = select_layers(model)
+    shapes = {layer.name: recipe.projection.shape(layer) for layer in layers}
     record = CheckpointRecord("random", "weights", "tokenizer", "gpt2", model.num_parameters(), None, shapes)
-    projections = [layer_projection(layer, factor, recipe.seed) for layer in layers]
+    projections = [layer_projection(layer, recipe.projection) for layer in layers]
     # No text is tokenized, so that the model needs no tokenizer.
-    return AttributedModel(record, recipe, model, None, projections, fingerprint(layers, factor, recipe.seed), devices)  # type: ignore[arg-type]
+    return AttributedModel(record, recipe, model, None, projections, fingerprint(layers, recipe.projection), devices)  # type: ignore[arg-type]
 
 
 def fitted_bases(
@@ -167,7 +167,7 @@ def works(
 
     return {
         FLOOR: lambda: floor(nullcontext()),
-        OWN_FLOOR: lambda: floor(FrozenLinearProducts()),
+        OWN_FLOOR: lambda: floor(products_of_frozen_layers(attributed.model)),
         HOOKS: hooks,
         GRADIENTS: gradients,
         FACTORISED: factorised,

@@ -26,7 +26,8 @@ from measurements import in_a_process, markdown_table, memory_of_this_process, r
 from scan_rate import CPU, Scan, recipe_of
 from scan_rate import Setting as ScanSetting
 
-from lorif_assets.attribution.fit_svd import fit_curvature
+from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.fit_curvature import LayerFitting
 from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.lake.lake import Lake
@@ -104,7 +105,7 @@ def layer_curvature(setting: Setting, times: int) -> tuple[int, int]:
 
         def fit(files: int) -> None:
             some = replace(stored, files=stored.files[:files])
-            fit_curvature(lake, some, curvature.LAYER, size.recipe, None, rows=curvature.SCAN_ROWS, device=CPU)
+            LayerFitting(curvature_of(size.recipe), some, curvature.LAYER, None, curvature.SCAN_ROWS, CPU).fit(None)
 
         fit(1)
         return peak(lambda: fit(size.shards))

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from peer_workload import Peer, Workload, run
 
-from lorif_assets.assets.rejected_rows import with_constants
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.stored_factors import stored_factors
@@ -18,8 +17,9 @@ from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.table_writing import with_constants
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection, projected_width
+from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 from lorif_assets.mathematics.scores.scoring import ScoreExtremes, block_scores
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
@@ -76,7 +76,7 @@ class Lorif(Peer):
         queries = self.workload.queries
         dense = dense_gradients(self._attributed, queries, self._batch.tokens)
         extremes, every, count = ScoreExtremes.empty(len(queries), 100), [], 0
-        for block in self._stored.blocks(self._lake, list(dense), self._batch.scan_rows, self._attributed.device):
+        for block in self._stored.blocks(list(dense), self._batch.scan_rows, self._attributed.device):
             scores = block_scores({**dense}, block)
             extremes = extremes.update(scores, count)
             count += scores.shape[1]
@@ -87,11 +87,11 @@ class Lorif(Peer):
 def attributed_model(workload: Workload, recipe: Recipe) -> AttributedModel:
     """Return the workload's model, whose gradients the recipe tells how to keep."""
     model = workload.model()
-    layers, factor = [x for x in select_layers(model) if x.name in workload.layers], recipe.projection_factor
-    shapes = {x.name: (projected_width(x.d_in, factor), projected_width(x.d_out, factor)) for x in layers}
+    layers = [layer for layer in select_layers(model) if layer.name in workload.layers]
+    shapes = {layer.name: recipe.projection.shape(layer) for layer in layers}
     record = CheckpointRecord("random", "w" * 32, "t" * 32, "gpt2", model.num_parameters(), None, shapes)
-    projections = [layer_projection(layer, factor, recipe.seed) for layer in layers]
-    projection = fingerprint(layers, factor, recipe.seed)
+    projections = [layer_projection(layer, recipe.projection) for layer in layers]
+    projection = fingerprint(layers, recipe.projection)
     # No text is tokenized, so that the model needs no tokenizer.
     return AttributedModel(record, recipe, model, None, projections, projection, DeviceGroup.of("cpu"))  # type: ignore[arg-type]
 

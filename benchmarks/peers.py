@@ -31,7 +31,7 @@ from peer_lorif import RECIPES, attributed_model, dense_gradients
 from peer_workload import Workload
 
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.mathematics.gradients.projection import projected_width
+from lorif_assets.mathematics.gradients.projection import Projection
 
 LOG = logging.getLogger("benchmark")
 HERE = Path(__file__).parent
@@ -107,12 +107,12 @@ def write_workload(setting: Setting, folder: Path) -> Workload:
     rng = np.random.default_rng(0)
     for name, rows in (("examples", setting.examples), ("queries", setting.queries)):
         np.save(folder / f"{name}.npy", rng.integers(0, setting.vocabulary, (rows, setting.tokens)))
-    d, factor = setting.width, setting.projection_factor
+    d, projection = setting.width, Projection(factor=setting.projection_factor, seed=0)
     widths = {"attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d), "mlp.c_fc": (d, 4 * d), "mlp.c_proj": (4 * d, d)}
-    numbers = [projected_width(i, factor) * projected_width(o, factor) for i, o in widths.values()]
+    numbers = [projection.width(i) * projection.width(o) for i, o in widths.values()]
     workload = {
         "layers": [f"transformer.h.{block}.{layer}" for block in range(setting.blocks) for layer in widths],
-        "projection_factor": factor,
+        "projection_factor": setting.projection_factor,
         "projection_width": round((sum(numbers) / len(numbers)) ** 0.5),
         "batch_rows": setting.batch_rows,
     }

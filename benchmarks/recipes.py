@@ -20,7 +20,7 @@ from typing import Any
 from measurements import machine, markdown_table
 
 from lorif_assets.attribution.ask import newest_attributed
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.methods.inputs import MethodInputs, Scorable
 from lorif_assets.evaluation.methods.recipe_trials import TriedRecipe, try_recipes
@@ -33,18 +33,6 @@ from lorif_assets.project import Project
 
 _OWN = "0"
 _DRAWS = 1_000
-_SHARED = (
-    "include_layers",
-    "exclude_layers",
-    "projection_factor",
-    "max_width",
-    "seed",
-    "model_dtype",
-    "max_length",
-    "kfac_examples",
-    "kfac_labels",
-    "whitening_damping",
-)
 _COLUMNS = {
     "recipe": "{recipe}",
     "bytes / example": "{bytes:,}",
@@ -65,7 +53,7 @@ class Changed:
     @classmethod
     def of(cls, own: Recipe, fields: Mapping[str, Any]) -> "Changed":
         """Return the project's recipe with other fields."""
-        return cls(fields, Recipe.model_validate({**own.model_dump(), **fields}))
+        return cls(fields, own.changed(**fields))
 
 
 def sample(inputs: MethodInputs, most: int | None) -> MethodInputs:
@@ -79,7 +67,7 @@ def groups(changed: Iterable[Changed]) -> list[list[Changed]]:
     """Return the recipes that can be tried together, the project's first."""
     found: dict[str, list[Changed]] = {}
     for one in changed:
-        found.setdefault(repr([getattr(one.recipe, name) for name in _SHARED]), []).append(one)
+        found.setdefault(one.recipe.trial_hash, []).append(one)
     return list(found.values())
 
 
@@ -141,8 +129,8 @@ def main() -> None:
     settings, lake, models = project.settings, project.lake, project.checkpoints
     with project.devices.lease() as group:
         name = newest_attributed(project)
-        attributed = AttributedModel.load(lake, models, name, settings.recipe, group)
-        inputs = sample(MethodInputs.load(settings, lake, models, attributed, [asked.query_set]), asked.examples)
+        attributed = StoredCheckpoint.read(lake, name, settings.recipe).load(models, group).model
+        inputs = sample(MethodInputs.load(project, attributed, [asked.query_set]), asked.examples)
         recipes = [Changed.of(settings.recipe, fields) for fields in ({}, *asked.recipes)]
         trials = [trial for together in groups(recipes) for trial in tried(inputs, together)]
     shown = rows(trials, compared(inputs, asked.query_set, trials))

@@ -57,13 +57,13 @@ def scan(root: str, setting: Setting, shards: int) -> dict[str, Any]:
     stored = replace(found, files=found.files[:shards])
     marks.append(time.process_time())
     extremes, moments, largest = ScoreExtremes.empty(n, KEPT), ScoreMoments.empty(n), 0
-    for block in read_ahead(stored.blocks(lake, list(record.layer_shapes), setting.scan_rows, CPU)):
+    for block in read_ahead(stored.blocks(list(record.layer_shapes), setting.scan_rows, CPU)):
         scores = block_scores(queries, block)
         extremes = extremes.update(scores, moments.count)
         moments = moments.update(scores)
         largest = max(largest, memory_of_this_process("RssAnon"))
     marks.append(time.process_time())
-    stored.example_ids(lake, listed_positions(extremes, LISTED))
+    stored.example_ids(listed_positions(extremes, LISTED))
     marks.append(time.process_time())
     walls.append(time.perf_counter())
     return {

@@ -123,7 +123,7 @@ class Scan:
             moments = moments.update(scores)
 
     def _blocks(self) -> Iterator[dict[str, GradientFactors]]:
-        return self._stored.blocks(self._lake, list(self._setting.layer_shapes), self._setting.scan_rows, CPU)
+        return self._stored.blocks(list(self._setting.layer_shapes), self._setting.scan_rows, CPU)
 
 
 def binding(taken: dict[str, Seconds]) -> str:

@@ -19,12 +19,16 @@ import torch
 from deltalake import write_deltalake
 from measurements import markdown_table, report, setting_and_output
 
-from lorif_assets.attribution.fit_svd import CurvatureFit, fit_curvature, renew_layer
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.fit_curvature import CurvatureFit, LayerFitting, fit_curvature
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import Lake
+from lorif_assets.mathematics.curvature.svd import CurvatureState
+from lorif_assets.mathematics.curvature.svd_curvature import SvdCurvature
 
 LAYER = "layer"
 CPU = torch.device("cpu")
@@ -98,12 +102,9 @@ def changed_lakes(lake: Lake, setting: Setting) -> tuple[dict[str, Any], dict[fl
     """Return the row of a state of the first data, and the factors stored after each share of the shards changed."""
     rng = np.random.default_rng(0)
     write_shards(lake, setting, range(setting.shards), rng, version=0)
-    renew_layer(
-        lake,
-        setting.record,
-        stored_factors(lake, setting.record, setting.recipe),
+    fit_curvature(
+        StoredCheckpoint(lake, setting.recipe, setting.record),
         LAYER,
-        setting.recipe,
         rows=SCAN_ROWS,
         device=CPU,
         refine_below=0.0,
@@ -117,6 +118,13 @@ def changed_lakes(lake: Lake, setting: Setting) -> tuple[dict[str, Any], dict[fl
         # A snapshot names its files, which stay: later changes of the lake do not change it.
         snapshots[share] = stored_factors(lake, setting.record, setting.recipe)
     return row, snapshots
+
+
+def state_of(fit: CurvatureFit) -> CurvatureState:
+    """Return the state of a fit of the curvature `svd`."""
+    if not isinstance(fit.curvature, SvdCurvature):
+        raise TypeError(f"expected the curvature `svd`, found {type(fit.curvature).__name__}")
+    return fit.curvature.state
 
 
 def timed(work: Callable[[], CurvatureFit]) -> tuple[float, CurvatureFit]:
@@ -138,21 +146,22 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
             for share, stored in snapshots.items():
 
                 def fit(row: dict[str, Any] | None, stored: StoredFactors = stored) -> CurvatureFit:
-                    return fit_curvature(lake, stored, LAYER, setting.recipe, row, rows=SCAN_ROWS, device=CPU)
+                    fitting = LayerFitting(curvature_of(setting.recipe), stored, LAYER, None, SCAN_ROWS, CPU)
+                    return fitting.fit(row)
 
                 update_seconds, updated = timed(lambda fit=fit: fit(previous))  # type: ignore[misc]
                 rebuild_seconds, rebuilt = timed(lambda fit=fit: fit(None))  # type: ignore[misc]
                 seconds.setdefault((share, "update"), []).append(update_seconds)
                 seconds.setdefault((share, "rebuild"), []).append(rebuild_seconds)
                 started = time.process_time()
-                updated.state.spectrum(setting.r)
+                state_of(updated).spectrum(setting.r)
                 spectrum.append(time.process_time() - started)
-                difference = updated.state.image - rebuilt.state.image
+                difference = state_of(updated).image - state_of(rebuilt).image
                 results[share] = {
                     "changed_rows": share,
                     "how": updated.how,
                     "rows_read": updated.rows_read,
-                    "relative_difference": float(difference.norm() / rebuilt.state.image.norm()),
+                    "relative_difference": float(difference.norm() / state_of(rebuilt).image.norm()),
                 }
     eigenpairs = median(spectrum)
     for share, row in results.items():

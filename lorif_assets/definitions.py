@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.assets.graph import GRAPH
 from lorif_assets.automation.sensors import (
     ASSET_JOBS,
     attribution_checks,
@@ -22,7 +22,7 @@ settings = load_settings()
 sensors, schedules = automation_definitions(settings)
 
 defs = dg.Definitions(
-    assets=[*ASSETS, *EVALUATION],
+    assets=[asset.definition for asset in GRAPH],
     asset_checks=CHECKS,
     jobs=[*ASSET_JOBS.values(), attribution_checks, re_attribution, vacuum, withdrawal],
     sensors=sensors,

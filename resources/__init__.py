@@ -1,7 +1,11 @@
 """What Dagster hands to assets, checks and sensors by name: faces of a project's lake, checkpoints, devices, tracking."""
 
+from dataclasses import replace
 from typing import Any
 
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
 from resources.checkpoints import CheckpointsResource
 from resources.devices import DevicesResource
@@ -18,3 +22,23 @@ def dagster_resources(project: Project) -> dict[str, Any]:
         "devices": DevicesResource.of(project.devices),
         "tracking": TrackingResource.of(project.tracking),
     }
+
+
+def inspected_project(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> Project:
+    """Return the project that sensors and checks look at; they are given neither devices nor tracking."""
+    return replace(Project.of(settings), lake=lake, checkpoints=model_checkpoints)
+
+
+RESOURCES = frozenset({"settings", "lake", "model_checkpoints", "devices", "tracking"})
+"""The names."""
+
+
+def opened_project(resources: Any) -> Project:
+    """Return the project that the resources of a Dagster context make up."""
+    return Project(
+        settings=resources.settings,
+        lake=resources.lake,
+        checkpoints=resources.model_checkpoints,
+        devices=resources.devices,
+        tracking=resources.tracking,
+    )

@@ -20,12 +20,13 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from lorif_assets.assets.graph import ASSETS
+from lorif_assets.assets.graph import ASSETS, GRAPH
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.automation.registration import register
 from lorif_assets.config.settings import Settings, load_settings
 from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.freshness.stale import StalePartitions
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.process_environment import set_process_environment
@@ -116,9 +117,14 @@ class TinyProject:
         return self.opened.lake
 
     @property
-    def staleness(self) -> Staleness:
-        found = discover(self.settings, self.opened.checkpoints, self.lake)
-        return Staleness(self.settings, self.lake, self.opened.checkpoints, found)
+    def freshness(self) -> Freshness:
+        """The project as it is now."""
+        return Freshness.of(self.opened)
+
+    def stale(self, name: str) -> StalePartitions:
+        """The partitions of an asset that are missing or out of date."""
+        (asset,) = (asset for asset in GRAPH if asset.name == name)
+        return asset.stale(self.freshness)
 
     def with_settings(self, **sections: Mapping[str, Any]) -> "TinyProject":
         """The same project with some fields of some sections of its settings changed: `recipe={"r": 4}`."""
@@ -130,7 +136,7 @@ class TinyProject:
         return replace(self, settings=settings, opened=Project.of(settings))
 
     def register_partitions(self) -> None:
-        register(self.instance, discover(self.settings, self.opened.checkpoints, self.lake))
+        register(self.instance, discover(self.opened))
 
     def update(self) -> dict[str, set[str]]:
         """Bring everything up to date; which partitions of which assets that took."""
@@ -148,7 +154,7 @@ class TinyProject:
         }
         with self._drawing():
             return dg.materialize(
-                ASSETS,
+                [one.definition for one in ASSETS],
                 selection=[asset],
                 instance=self.instance,
                 partition_key=keys[0] if one else None,

@@ -40,10 +40,7 @@ def scores(project: TinyProject) -> pl.DataFrame:
 
 
 def test_nothing_in_it_is_out_of_date(stored: TinyProject) -> None:
-    out_of_date = {
-        asset.key.to_user_string(): dict(getattr(stored.staleness, asset.key.to_user_string())())
-        for asset in assets_in_use(stored.settings)
-    }
+    out_of_date = {asset.name: dict(stored.stale(asset.name)) for asset in assets_in_use(stored.settings)}
     assert {name: partitions for name, partitions in out_of_date.items() if partitions} == {}
 
 

@@ -1,56 +1,41 @@
 """Across checkpoints: how the leading training examples and the loss of every query of a set move."""
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from lorif_assets.assets import partitions
-from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
+from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.config.settings import Settings
+from lorif_assets.freshness.attribution import stale_comparisons
 from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS
-from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.pages.comparison.content import ComparisonContent, mean
-from lorif_assets.tracking import Tracking
 
 
-@dg.asset(
-    group_name="attribution",
-    partitions_def=partitions.query_sets,
-    deps=[dg.AssetDep(query_scores, partition_mapping=partitions.same(partitions.QUERY_SET))],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    code_version="1",
-    owners=OWNERS,
+@attribution_asset(
+    group="attribution",
+    table=CHECKPOINT_COMPARISONS,
+    partitions=partitions.query_sets,
+    inputs=[Input(query_scores, partitions.same(partitions.QUERY_SET), Wait.FOR_IT_ALONE)],
+    stale=stale_comparisons,
     kinds={"html", "deltalake"},
-    metadata=table_metadata(CHECKPOINT_COMPARISONS),
 )
-def checkpoint_comparison(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-    tracking: dg.ResourceParam[Tracking],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def checkpoint_comparison(run: PartitionRun) -> Materializations:
     """How each query's proponents move between neighbouring checkpoints (overlap, entries, exits), and its loss."""
     from lorif_assets.pages.comparison.assembly import assemble, comparison_rows
     from lorif_assets.pages.comparison.page import render
 
-    commits = PartitionCommits(context)
-    for query_set in context.partition_keys:
-        content = assemble(lake, query_set, settings, model_checkpoints, {"dagster run": context.run_id})
-        page = render(content)
-        where = lake.write_file(f"reports/comparison/{query_set}.html", page.encode())
+    lake = run.lake
+    for query_set in run.partitions:
+        content = assemble(run.project, query_set, run.provenance)
+        where = lake.write_file(f"reports/comparison/{query_set}.html", render(content).encode())
         stored = lake.read(CHECKPOINT_COMPARISONS, ["to_checkpoint", "computed_from"], query_set=query_set)
-        tags = {"dagster.run_id": context.run_id, "dagster.partition": query_set}
-        _track(tracking, content, tags, set(stored.unique().iter_rows()))
-        rows = comparison_rows(content, settings.recipe)
+        _track(run, content, set(stored.unique().iter_rows()))
+        rows = comparison_rows(content, run.settings.recipe)
         lake.replace(CHECKPOINT_COMPARISONS, {"query_set": query_set}, rows)
-        yield from commits.commit(
+        yield from run.commit(
             query_set,
             content.compared.version,
             {
@@ -63,17 +48,17 @@ def checkpoint_comparison(
         )
 
 
-def _track(tracking: Tracking, content: ComparisonContent, tags: dict[str, str], tracked: set[tuple[str, str]]) -> None:
+def _track(run: PartitionRun, content: ComparisonContent, known: set[tuple[str, str]]) -> None:
     """Give each newer checkpoint a run with its figures, unless the same scores were compared before."""
     losses, overlaps, stayed = content.mean_losses[1:], content.mean_rank_biased_overlaps, content.mean_overlaps_at_10
     for pair, loss, overlap, share in zip(content.compared.neighbours, losses, overlaps, stayed, strict=True):
-        if (pair.newer.name, pair.version) in tracked:
+        if (pair.newer.name, pair.version) in known:
             continue
         params = {"query_set": content.query_set, "from_checkpoint": pair.older.name}
         figures = {"mean_rank_biased_overlap": overlap, "mean_overlap_at_10": share, "mean_loss_per_token": loss}
-        with tracking.materialization(pair.newer.name, "checkpoint_comparison", tags, params) as run:
-            if run:
-                run.metrics({name: value for name, value in figures.items() if value is not None})
+        with run.tracked(pair.newer.name, [content.query_set], params) as tracked:
+            if tracked:
+                tracked.metrics({name: value for name, value in figures.items() if value is not None})
 
 
 def _findings(content: ComparisonContent) -> dict[str, Any]:

@@ -1,54 +1,42 @@
 """Checkpoints: fingerprints of weights and tokenizer, and which layers are tracked. The weights stay where they are."""
 
 import json
-from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from lorif_assets.assets import partitions
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
+from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.config.recipe import content_hash
-from lorif_assets.config.settings import Settings
+from lorif_assets.freshness.attribution import stale_checkpoints
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
-from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
 
 
-@dg.asset(
-    group_name="checkpoints",
-    partitions_def=partitions.checkpoints,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    code_version="1",
-    owners=OWNERS,
+@attribution_asset(
+    group="checkpoints",
+    table=CHECKPOINTS,
+    partitions=partitions.checkpoints,
+    stale=stale_checkpoints,
     kinds={"transformers", "deltalake"},
-    metadata=table_metadata(CHECKPOINTS),
 )
-def checkpoints(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def checkpoints(run: PartitionRun) -> Materializations:
     """A checkpoint of the model in training: what it is, and the layers whose gradients are attributed."""
     from lorif_assets.mathematics.gradients.layers import select_layers
-    from lorif_assets.mathematics.gradients.projection import projected_width
 
-    commits = PartitionCommits(context)
-    recipe = settings.recipe
-    for name in context.partition_keys:
-        files = model_checkpoints.get(name)
-        skeleton = model_checkpoints.skeleton(files)
+    recipe, projection = run.settings.recipe, run.settings.recipe.projection
+    for name in run.partitions:
+        files = run.checkpoints.get(name)
+        # Before the bytes are read: what is written meanwhile changes it.
+        files_version = files.version()
+        skeleton = run.checkpoints.skeleton(files)
         layers: list[dict[str, str | int]] = [
             {
                 "layer": layer.name,
                 "d_in": layer.d_in,
                 "d_out": layer.d_out,
-                "d1": projected_width(layer.d_in, recipe.projection_factor, recipe.max_width),
-                "d2": projected_width(layer.d_out, recipe.projection_factor, recipe.max_width),
+                "d1": projection.width(layer.d_in),
+                "d2": projection.width(layer.d_out),
             }
             for layer in select_layers(skeleton, recipe.include_layers, recipe.exclude_layers)
         ]
@@ -62,13 +50,13 @@ def checkpoints(
             "n_parameters": skeleton.num_parameters(),
             "layers": json.dumps(layers),
             "recipe_hash": recipe.factor_hash,
-            "files_version": files.version(),
+            "files_version": files_version,
         }
-        lake.replace(CHECKPOINTS, {"checkpoint": name}, pa.Table.from_pylist([row], schema=CHECKPOINTS.columns))
-        context.instance.add_dynamic_partitions(partitions.LAYERS_NAME, [str(layer["layer"]) for layer in layers])
+        run.lake.replace(CHECKPOINTS, {"checkpoint": name}, pa.Table.from_pylist([row], schema=CHECKPOINTS.columns))
+        run.add_partitions(partitions.LAYERS_NAME, [str(layer["layer"]) for layer in layers])
         # Another choice of layers is another checkpoint to what comes after; another step name is not.
         version = content_hash([row["weights_hash"], row["tokenizer_hash"], layers])
-        yield from commits.commit(
+        yield from run.commit(
             name,
             version,
             {

@@ -1,96 +1,38 @@
 """EK-FAC preconditioners: each layer's eigenvalues in the K-FAC bases, over all training examples."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
-import dagster as dg
-
-from lorif_assets.assets import partitions
-from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.attribution_asset import Input, Wait
 from lorif_assets.assets.kfac_bases import kfac_bases
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.svd_preconditioners import inline_picture
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.fit_ekfac import renew_fisher
-from lorif_assets.attribution.model import checkpoint_record
-from lorif_assets.attribution.stored_factors import stored_factors
-from lorif_assets.attribution.versions import preconditioner_version
-from lorif_assets.config.settings import Settings
+from lorif_assets.assets.preconditioners import LayerReport, ReportLayer, preconditioner_asset
+from lorif_assets.attribution.fit_curvature import CurvatureFit
 from lorif_assets.lake.attribution_tables import EKFAC_PRECONDITIONERS, KFAC_BASES
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.devices import Devices
 from lorif_assets.pages.report.assembly import whitened_layer
-from lorif_assets.progress import Progress
-from lorif_assets.tracking import Tracking
 
 
-@dg.asset(
-    group_name="attribution",
-    partitions_def=partitions.checkpoint_by_layer,
-    deps=[
-        dg.AssetDep(gradient_factors, partition_mapping=partitions.whole_checkpoint()),
-        dg.AssetDep(kfac_bases),
-    ],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    pool="gpu",
-    code_version="1",
-    owners=OWNERS,
-    kinds={"torch", "deltalake"},
-    metadata=table_metadata(EKFAC_PRECONDITIONERS),
-)
-def ekfac_preconditioners(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    devices: dg.ResourceParam[Devices],
-    tracking: dg.ResourceParam[Tracking],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def _reporting(lake: Lake, checkpoint: str) -> ReportLayer:
+    bases = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=checkpoint).to_dicts()}
+
+    def report(fit: CurvatureFit, row: Mapping[str, Any]) -> LayerReport:
+        whitened = whitened_layer(row, bases[row["layer"]])
+        return LayerReport(
+            whitened,
+            {"mean_eigenvalue": whitened.mean_eigenvalue, "trace": whitened.trace, "damping": whitened.damping},
+            {"shards_read": fit.shards_read},
+        )
+
+    return report
+
+
+ekfac_preconditioners = preconditioner_asset(
+    EKFAC_PRECONDITIONERS,
     """A layer's EK-FAC eigenvalues: the mean square of rotated gradients, summed shard by shard.
 
-    Shards that changed are subtracted and added; no factor is read. With the curvature `svd` there is nothing to do.
-    """
-    if settings.recipe.curvature != "ekfac":
-        context.log.info('nothing to do: recipe.curvature is "svd"')
-        return
-    from lorif_assets.pages.report.plots import spectrum_png
-
-    commits = PartitionCommits(context)
-    for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
-        record = checkpoint_record(lake, name, settings.recipe)
-        record.refuse_other_layers(layers)
-        stored = stored_factors(lake, record, settings.recipe)
-        tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
-        bases = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
-        shown = []
-        with (
-            devices.lease() as group,
-            tracking.materialization(name, "ekfac_preconditioners", tags, settings.recipe.model_dump()) as run,
-            Progress(context.log, f"{name} EK-FAC", len(layers), "layers") as progress,
-        ):
-            for index, (layer, key) in enumerate(layers.items()):
-                fit, row = renew_fisher(lake, record, stored, layer, settings.recipe, group.first)
-                whitened = whitened_layer(row, bases[layer])
-                shown.append(whitened)
-                figures = {
-                    "mean_eigenvalue": whitened.mean_eigenvalue,
-                    "trace": whitened.trace,
-                    "damping": whitened.damping,
-                }
-                progress.advance(1)
-                if run:
-                    run.metrics(figures, index)
-                metadata = {
-                    "how": fit.how,
-                    "examples": fit.fisher.count,
-                    "shards": len(stored.files),
-                    "shards_read": fit.shards_read,
-                    "d1": whitened.d1,
-                    "d2": whitened.d2,
-                    **figures,
-                    "spectrum": dg.MetadataValue.md(inline_picture(spectrum_png([whitened]))),
-                }
-                version = preconditioner_version(settings.recipe, record, stored.shard_hashes)
-                yield from commits.commit(key, version, metadata)
-            if run:
-                run.image(spectrum_png(shown), "spectra.png")
+    Shards that changed are subtracted and added; no factor is read. With a curvature that is stored elsewhere there is
+    nothing to do.
+    """,
+    reporting=_reporting,
+    inputs=[Input(kfac_bases, wait=Wait.FOR_IT_ALONE)],
+)

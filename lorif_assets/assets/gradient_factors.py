@@ -3,7 +3,8 @@
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +14,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lorif_assets.assets import partitions
+from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.checkpoints import checkpoints
-from lorif_assets.assets.corpus import training_examples
 from lorif_assets.assets.kfac_bases import kfac_bases
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.rejected_rows import replace_rejected, with_constants
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.assets.partition_run import Failures, PartitionRun
+from lorif_assets.assets.training_examples import training_examples
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.curvatures import write_shard_squares
 from lorif_assets.attribution.factor_rows import ShardFactors, factor_rows
-from lorif_assets.attribution.fit_ekfac import write_shard_squares
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.shard_pipeline import overlapped
 from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_version, factor_versions
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings, Settings
-from lorif_assets.data.rejected import rejected_table
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.data.rejected import rejected_table, replace_rejected
 from lorif_assets.errors import LorifError, MismatchError, SourceError
+from lorif_assets.freshness.attribution import stale_factors
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
 from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.models.devices import Devices
+from lorif_assets.lake.table_writing import with_constants
+from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
-from lorif_assets.tracking import TrackedRun, Tracking
 
 if TYPE_CHECKING:
     from lorif_assets.data.tokenization import TokenizedShard
@@ -49,76 +50,74 @@ class FactorConfig(dg.Config):
     """Compute shards again whose stored factors already come from the same data, weights and recipe."""
 
 
-@dg.asset(
-    group_name="attribution",
-    partitions_def=partitions.checkpoint_by_shard,
-    deps=[
-        dg.AssetDep(training_examples, partition_mapping=partitions.same(partitions.SHARD)),
-        dg.AssetDep(checkpoints, partition_mapping=partitions.same(partitions.CHECKPOINT)),
-        dg.AssetDep(kfac_bases, partition_mapping=partitions.whole_checkpoint()),
+@attribution_asset(
+    group="attribution",
+    table=GRADIENT_FACTORS,
+    partitions=partitions.checkpoint_by_shard,
+    inputs=[
+        Input(training_examples, partitions.same(partitions.SHARD)),
+        Input(checkpoints, partitions.same(partitions.CHECKPOINT)),
+        # Frozen bases are good for the shards that are there while others are being read.
+        Input(kfac_bases, partitions.whole_checkpoint(), Wait.FOR_IT_ALONE),
     ],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    pool="gpu",
-    code_version="1",
-    owners=OWNERS,
+    stale=stale_factors,
+    options=FactorConfig,
+    on_device=True,
     kinds={"torch", "deltalake"},
-    metadata=table_metadata(GRADIENT_FACTORS),
 )
-def gradient_factors(
-    context: dg.AssetExecutionContext,
-    config: FactorConfig,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-    devices: dg.ResourceParam[Devices],
-    tracking: dg.ResourceParam[Tracking],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materializations:
     """Rank-c factors of every example's gradient in every tracked layer; with EK-FAC, of the whitened gradient.
 
     A run of many shards loads each checkpoint once, reads the next shard and writes the last while one is computed,
     commits each as it is written, and leaves out those that are there already: a killed run goes on where it stopped.
     """
-    commits = PartitionCommits(context)
-    for name, shards in partitions.by_checkpoint(context.partition_keys, partitions.SHARD).items():
-        record = checkpoint_record(lake, name, settings.recipe)
-        if settings.recipe.curvature == "ekfac" and not record.frozen:
+    recipe = run.settings.recipe
+    for name, shards in run.by_checkpoint().items():
+        stored = run.stored(name)
+        record = stored.record
+        if recipe.whitens and not record.frozen:
             raise MismatchError(
                 f"the checkpoint {name!r} has no K-FAC bases of this recipe and these weights; materialize `kfac_bases` first"
             )
-        stored = {} if config.recompute else stored_factor_versions(lake, name)
-        wanted = factor_versions(settings.recipe, record, _shard_hashes(lake, shards))
-        to_do = [shard for shard in shards if stored.get(shard) != wanted[shard]]
+        known = {} if config.recompute else stored_factor_versions(run.lake, name)
+        wanted = factor_versions(recipe, record, _shard_hashes(run.lake, shards))
+        to_do = [shard for shard in shards if known.get(shard) != wanted[shard]]
         for shard in shards.keys() - set(to_do):
-            context.log.info(f"{shards[shard]}: up to date, left as it is")
-            yield from commits.commit(shards[shard], wanted[shard], {"left_as_is": True})
+            run.log.info(f"{shards[shard]}: up to date, left as it is")
+            yield from run.commit(shards[shard], wanted[shard], {"left_as_is": True})
         if not to_do:
             continue
-        tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(shards[s] for s in to_do)[:4_000]}
+        # One bad shard must not keep the others from being computed.
+        failures = Failures(run.log, "shards", len(to_do), "the next shard")
         with (
-            devices.lease() as group,
-            tracking.materialization(name, "gradient_factors", tags, settings.recipe.model_dump()) as run,
+            run.lease() as group,
+            run.tracked(name, [shards[shard] for shard in to_do], recipe.model_dump()) as tracked,
         ):
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
-            frozen = record.frozen
-            bases = {layer: frozen.load(lake, layer, group.first) for layer in record.layer_shapes} if frozen else {}
-            work = _ShardWork(context.log, settings.recipe, lake, attributed, bases, settings.batch)
-            failed: dict[str, Exception] = {}
-            for index, (shard, written) in enumerate(overlapped(to_do, work.read, work.compute, work.write)):
+            for index, (shard, written) in enumerate(_written_shards(run, stored, to_do, group)):
                 try:
                     version, metadata = written.result()
                 except (LorifError, RuntimeError) as error:
-                    # One bad shard must not keep the others from being computed.
-                    context.log.exception(f"{shards[shard]} failed; going on with the next shard")
-                    failed[shards[shard]] = error
+                    failures.add(shards[shard], error)
                     continue
-                _track(run, metadata, index)
-                yield from commits.commit(shards[shard], version, metadata)
-            # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed, bases, work
-            if failed:
-                first, cause = next(iter(failed.items()))
-                raise LorifError(f"{len(failed)} of {len(to_do)} shards failed, the first {first}: {cause}") from cause
+                if tracked:
+                    figures = {key: value for key, value in metadata.items() if type(value) in {int, float}}
+                    tracked.metrics(figures, index)
+                yield from run.commit(shards[shard], version, metadata)
+            failures.raise_if_any()
+
+
+def _written_shards(
+    run: PartitionRun, stored: StoredCheckpoint, shards: Sequence[str], devices: DeviceGroup
+) -> Iterator[tuple[str, Future[tuple[str, dict[str, Any]]]]]:
+    """Compute and store shards, and yield each with its data version and metadata, or what kept it from being stored.
+
+    The checkpoint is loaded for as long as this goes on: its memory is free before the devices are another's.
+    """
+    attributed = stored.load(run.checkpoints, devices).model
+    loaded = {layer: stored.bases(layer, devices.first) for layer in stored.record.layer_shapes}
+    bases = {layer: found for layer, found in loaded.items() if found}
+    work = _ShardWork(run.log, run.settings.recipe, run.lake, attributed, bases, run.settings.batch)
+    yield from overlapped(shards, work.read, work.compute, work.write)
 
 
 def _shard_hashes(lake: Lake, shards: Iterable[str]) -> dict[str, str]:
@@ -221,8 +220,3 @@ class _ShardWork:
             ),
         }
         return factor_version(self.recipe, record, read.shard_hash), metadata
-
-
-def _track(run: TrackedRun | None, metadata: Mapping[str, Any], step: int) -> None:
-    if run:
-        run.metrics({key: value for key, value in metadata.items() if type(value) in {int, float}}, step)

@@ -1,11 +1,9 @@
-"""All assets, upstream first."""
+"""The graph: every asset, each after what it is made of. All that walks the graph walks this."""
 
-import dagster as dg
-
+from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.assets.attribution_report import attribution_report
 from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
-from lorif_assets.assets.corpus import query_examples, training_examples
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.evaluation_report import evaluation_report
 from lorif_assets.assets.gradient_factors import gradient_factors
@@ -17,6 +15,7 @@ from lorif_assets.assets.influence_targets import influence_targets
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.linear_datamodeling_score import linear_datamodeling_score
 from lorif_assets.assets.method_scores import method_scores
+from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.recall_curves import recall_curves
 from lorif_assets.assets.removal_losses import removal_losses
@@ -24,9 +23,10 @@ from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.tail_patch import tail_patch
+from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.config.settings import Settings
 
-ASSETS = (
+GRAPH = (
     training_examples,
     query_examples,
     checkpoints,
@@ -43,9 +43,6 @@ ASSETS = (
     query_scores,
     attribution_report,
     checkpoint_comparison,
-)
-
-EVALUATION = (
     method_scores,
     source_retrieval,
     tail_patch,
@@ -54,27 +51,14 @@ EVALUATION = (
     removal_losses,
     evaluation_report,
 )
-"""Assets that hold the scores against retraining, upstream first; materialized on demand."""
 
-_OF_CURVATURE = {"svd": (svd_preconditioners,), "ekfac": (kfac_bases, ekfac_preconditioners)}
-_OF_INFLUCODER = (
-    influence_targets,
-    influcoder_encoder,
-    influence_embeddings,
-    influcoder_scores,
-    influcoder_agreement,
-    recall_curves,
-)
+ASSETS = tuple(asset for asset in GRAPH if not asset.on_demand)
+"""What is brought up to date by itself."""
+
+EVALUATION = tuple(asset for asset in GRAPH if asset.on_demand)
+"""Assets that hold the scores against retraining; materialized on demand."""
 
 
-def assets_in_use(settings: Settings) -> tuple[dg.AssetsDefinition, ...]:
-    """Return the assets that attribute under these settings, upstream first; the others have nothing to do."""
-    idle = [
-        asset
-        for curvature, assets in _OF_CURVATURE.items()
-        if curvature != settings.recipe.curvature
-        for asset in assets
-    ]
-    if not settings.influcoder.enabled:
-        idle += _OF_INFLUCODER
-    return tuple(asset for asset in ASSETS if asset not in idle)
+def assets_in_use(settings: Settings) -> tuple[AttributionAsset, ...]:
+    """Return the assets that attribute under these settings; the others have nothing to do."""
+    return tuple(asset for asset in ASSETS if asset.is_used(settings))

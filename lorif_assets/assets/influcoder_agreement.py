@@ -1,7 +1,7 @@
 """Influcoder's agreement with held-out influences, over seeds, beside the untrained encoder."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -9,19 +9,15 @@ import dagster as dg
 import pyarrow as pa
 
 from lorif_assets.assets import partitions
+from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.influcoder_encoder import influcoder_encoder
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.config.recipe import content_hash
-from lorif_assets.config.settings import Settings
+from lorif_assets.freshness.influcoder import stale_agreements
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Role, Split
 from lorif_assets.influcoder.stored import StoredTargets, stored_encoder, stored_targets
 from lorif_assets.lake.influcoder_tables import INFLUCODER_AGREEMENT
-from lorif_assets.lake.lake import Lake
-from lorif_assets.models.devices import Devices
-from lorif_assets.tracking import Tracking
 
 if TYPE_CHECKING:
     from lorif_assets.influcoder.encoder import TextEncoder
@@ -29,25 +25,17 @@ if TYPE_CHECKING:
 SERVED, TRAINED, UNTRAINED = "served", "trained", "untrained"
 
 
-@dg.asset(
-    group_name="evaluation",
-    partitions_def=partitions.checkpoints,
-    deps=[influcoder_encoder],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    pool="gpu",
-    code_version="1",
-    owners=OWNERS,
+@attribution_asset(
+    group="evaluation",
+    table=INFLUCODER_AGREEMENT,
+    partitions=partitions.checkpoints,
+    inputs=[influcoder_encoder],
+    stale=stale_agreements,
+    is_used=lambda settings: settings.influcoder.enabled,
+    on_device=True,
     kinds={"torch", "deltalake"},
-    metadata=table_metadata(INFLUCODER_AGREEMENT),
 )
-def influcoder_agreement(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    devices: dg.ResourceParam[Devices],
-    tracking: dg.ResourceParam[Tracking],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def influcoder_agreement(run: PartitionRun) -> Materializations:
     """Spearman correlation of embedding cosines with the teacher's influences between held-out anchors and pool.
 
     Measured for the served encoder, and for each evaluation seed (which deals the sampled texts to training and holding
@@ -56,17 +44,12 @@ def influcoder_agreement(
     require_influcoder()
     from lorif_assets.influcoder.training import load_base, train_encoder
 
-    commits = PartitionCommits(context)
-    chosen = settings.influcoder
-    for name in context.partition_keys:
-        record = checkpoint_record(lake, name, settings.recipe)
+    settings, lake, chosen = run.settings, run.lake, run.settings.influcoder
+    for name in run.partitions:
+        record = run.stored(name).record
         targets = stored_targets(lake, record, chosen, settings.recipe)
         served = stored_encoder(lake, record, chosen, settings.recipe)
-        tags = {"dagster.run_id": context.run_id, "dagster.partition": name}
-        with (
-            devices.lease() as group,
-            tracking.materialization(name, "influcoder_agreement", tags, chosen.model_dump()) as run,
-        ):
+        with run.lease() as group, run.tracked(name, [name], chosen.model_dump()) as tracked:
             found = _measured(served.load(lake, chosen, group.first), targets, *targets.of_split(Split.HELD_OUT))
             rows = [{"encoder": SERVED, "seed": chosen.seed, "training_seconds": served.seconds, **found}]
             for seed in chosen.evaluation_seeds:
@@ -82,12 +65,12 @@ def influcoder_agreement(
                     {"encoder": UNTRAINED, "seed": seed, "training_seconds": 0.0, **control},
                     {"encoder": TRAINED, "seed": seed, "training_seconds": seconds, **trained},
                 ]
-                context.log.info(
+                run.log.info(
                     f"{name} seed {seed}: per anchor {trained['per_anchor']:.3f}, untrained {control['per_anchor']:.3f}"
                 )
             figures = _figures(rows)
-            if run:
-                run.metrics(figures)
+            if tracked:
+                tracked.metrics(figures)
         version = content_hash([chosen.agreement_hash, served.encoder_hash])
         constants = {
             "checkpoint": name,
@@ -98,7 +81,7 @@ def influcoder_agreement(
         }
         table = pa.Table.from_pylist([row | constants for row in rows], schema=INFLUCODER_AGREEMENT.columns)
         lake.replace(INFLUCODER_AGREEMENT, {"checkpoint": name}, table)
-        yield from commits.commit(
+        yield from run.commit(
             name, version, {"dagster/row_count": len(rows), **figures, "agreement": dg.MetadataValue.md(_table(rows))}
         )
 

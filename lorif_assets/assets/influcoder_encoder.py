@@ -2,70 +2,52 @@
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import dagster as dg
 import pyarrow as pa
 
 from lorif_assets.assets import partitions
+from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.influence_targets import influence_targets
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.attribution.versions import encoder_version
-from lorif_assets.config.settings import Settings
+from lorif_assets.freshness.influcoder import stale_encoders
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Split
 from lorif_assets.influcoder.stored import StoredEncoder, encoder_row, stored_targets
 from lorif_assets.lake.influcoder_tables import INFLUCODER_ENCODERS
-from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.models.devices import Devices
-from lorif_assets.tracking import TrackedRun, Tracking
+from lorif_assets.project import Project
+from lorif_assets.tracking import TrackedRun
 
 if TYPE_CHECKING:
     from lorif_assets.influcoder.encoder import TextEncoder
     from lorif_assets.mathematics.influcoder.distillation import StepLoss
 
 
-@dg.asset(
-    group_name="influcoder",
-    partitions_def=partitions.checkpoints,
-    deps=[influence_targets],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    pool="gpu",
-    code_version="1",
-    owners=OWNERS,
+@attribution_asset(
+    group="influcoder",
+    table=INFLUCODER_ENCODERS,
+    partitions=partitions.checkpoints,
+    # Targets keep their sample while data change.
+    inputs=[Input(influence_targets, wait=Wait.FOR_IT_ALONE)],
+    stale=stale_encoders,
+    is_used=lambda settings: settings.influcoder.enabled,
+    on_device=True,
     kinds={"torch", "mlflow"},
-    metadata=table_metadata(INFLUCODER_ENCODERS),
 )
-def influcoder_encoder(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-    devices: dg.ResourceParam[Devices],
-    tracking: dg.ResourceParam[Tracking],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def influcoder_encoder(run: PartitionRun) -> Materializations:
     """A bi-encoder distilled from one checkpoint's influence targets; a new checkpoint's goes on from the one before."""
     require_influcoder()
     from lorif_assets.influcoder.training import load_base, train_encoder
 
-    commits = PartitionCommits(context)
-    chosen = settings.influcoder
-    for name in context.partition_keys:
-        record = checkpoint_record(lake, name, settings.recipe)
-        targets = stored_targets(lake, record, chosen, settings.recipe)
-        before = _encoder_before(name, settings, lake, model_checkpoints) if chosen.warm_start else None
-        tags = {"dagster.run_id": context.run_id, "dagster.partition": name}
-        with (
-            devices.lease() as group,
-            tracking.materialization(name, "influcoder_encoder", tags, chosen.model_dump()) as run,
-        ):
+    settings, lake, chosen = run.settings, run.lake, run.settings.influcoder
+    for name in run.partitions:
+        targets = stored_targets(lake, run.stored(name).record, chosen, settings.recipe)
+        before = _encoder_before(name, run.project) if chosen.warm_start else None
+        with run.lease() as group, run.tracked(name, [name], chosen.model_dump()) as tracked:
             encoder = (
                 before.load(lake, chosen, group.first).with_heads(chosen.heads)
                 if before
@@ -74,8 +56,8 @@ def influcoder_encoder(
             started = time.monotonic()
             losses = train_encoder(encoder, targets, *targets.of_split(Split.DISTIL), chosen.distillation(chosen.seed))
             seconds = time.monotonic() - started
-            if run:
-                _track(run, encoder, losses)
+            if tracked:
+                _track(tracked, encoder, losses)
         weights = encoder.content_hash()
         uri = f"encoders/{name}/{weights}.zip"
         lake.write_file(uri, encoder.archive())
@@ -96,7 +78,7 @@ def influcoder_encoder(
         lake.replace(
             INFLUCODER_ENCODERS, {"checkpoint": name}, pa.Table.from_pylist([row], schema=INFLUCODER_ENCODERS.columns)
         )
-        yield from commits.commit(
+        yield from run.commit(
             name,
             weights,
             {
@@ -110,14 +92,14 @@ def influcoder_encoder(
         )
 
 
-def _encoder_before(name: str, settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> StoredEncoder | None:
+def _encoder_before(name: str, project: Project) -> StoredEncoder | None:
     """Return the newest encoder of a checkpoint before this one that was first trained from the same base."""
-    earlier = [checkpoint.name for checkpoint in model_checkpoints.find()]
+    earlier = [checkpoint.name for checkpoint in project.checkpoints.find()]
     earlier = earlier[: earlier.index(name)] if name in earlier else []
     rows = {
         row["checkpoint"]: row
-        for row in lake.read(INFLUCODER_ENCODERS).to_dicts()
-        if row["base"] == settings.influcoder.encoder
+        for row in project.lake.read(INFLUCODER_ENCODERS).to_dicts()
+        if row["base"] == project.settings.influcoder.encoder
     }
     return next((encoder_row(rows[checkpoint]) for checkpoint in reversed(earlier) if checkpoint in rows), None)
 

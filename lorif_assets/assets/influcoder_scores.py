@@ -1,22 +1,21 @@
 """Influcoder scores: the second method's answer, one forward pass per query and inner products with the index."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import polars as pl
 
 from lorif_assets.assets import partitions
-from lorif_assets.assets.corpus import query_examples
+from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
 from lorif_assets.assets.influence_embeddings import influence_embeddings
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.attribution.score_queries import all_pairs, extreme_pairs
 from lorif_assets.attribution.versions import encoder_score_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
+from lorif_assets.freshness.influcoder import stale_encoder_scores
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.nearest import approximately_nearest, embedded_examples
 from lorif_assets.influcoder.sampling import Role
@@ -25,44 +24,34 @@ from lorif_assets.influcoder.text_views import anchor_text
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import INFLUCODER_SCORES
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.models.devices import Devices
 
 if TYPE_CHECKING:
     import torch
 
 
-@dg.asset(
-    group_name="influcoder",
-    partitions_def=partitions.checkpoint_by_query_set,
-    deps=[
-        dg.AssetDep(influence_embeddings, partition_mapping=partitions.whole_checkpoint()),
-        dg.AssetDep(query_examples, partition_mapping=partitions.same(partitions.QUERY_SET)),
+@attribution_asset(
+    group="influcoder",
+    table=INFLUCODER_SCORES,
+    partitions=partitions.checkpoint_by_query_set,
+    inputs=[
+        Input(influence_embeddings, partitions.whole_checkpoint()),
+        Input(query_examples, partitions.same(partitions.QUERY_SET)),
     ],
-    output_required=False,
-    pool="gpu",
-    code_version="1",
-    owners=OWNERS,
+    stale=stale_encoder_scores,
+    is_used=lambda settings: settings.influcoder.enabled,
+    on_device=True,
+    one_at_a_time=True,
     kinds={"torch", "deltalake"},
-    metadata=table_metadata(INFLUCODER_SCORES),
 )
-def influcoder_scores(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-    devices: dg.ResourceParam[Devices],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def influcoder_scores(run: PartitionRun) -> Materializations:
     """Cosines between the embeddings of every query of a set and of the examples: the highest and lowest of each."""
     require_influcoder()
-    commits = PartitionCommits(context)
-    top_k = settings.recipe.top_k
-    for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
-        record = checkpoint_record(lake, name, settings.recipe)
-        encoder = stored_encoder(lake, record, settings.influcoder, settings.recipe)
+    settings, lake, top_k = run.settings, run.lake, run.settings.recipe.top_k
+    for name, query_sets in run.by_checkpoint().items():
+        encoder = stored_encoder(lake, run.stored(name).record, settings.influcoder, settings.recipe)
         hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
-        decode = model_checkpoints.load_tokenizer(model_checkpoints.get(name)).decode
-        with devices.lease() as group:
+        decode = run.checkpoints.load_tokenizer(run.checkpoints.get(name)).decode
+        with run.lease() as group:
             model = encoder.load(lake, settings.influcoder, group.first)
             for query_set, key in query_sets.items():
                 queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
@@ -84,7 +73,7 @@ def influcoder_scores(
                     computed_from=pl.lit(version),
                 )
                 lake.replace(INFLUCODER_SCORES, {"checkpoint": name, "query_set": query_set}, rows.to_arrow())
-                yield from commits.commit(
+                yield from run.commit(
                     key,
                     version,
                     {

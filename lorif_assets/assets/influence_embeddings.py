@@ -1,22 +1,19 @@
 """Influence embeddings: every training example as the encoder sees it. They are the index of the second method."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import dagster as dg
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from lorif_assets.assets import partitions
-from lorif_assets.assets.corpus import training_examples
+from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
 from lorif_assets.assets.influcoder_encoder import influcoder_encoder
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.versions import embedding_version
-from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
+from lorif_assets.freshness.influcoder import stale_embeddings
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Role
 from lorif_assets.influcoder.stored import StoredEncoder, stored_encoder
@@ -24,48 +21,37 @@ from lorif_assets.influcoder.text_views import Decode, pool_text
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import INFLUENCE_EMBEDDINGS
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.models.devices import Devices
 
 if TYPE_CHECKING:
     from lorif_assets.influcoder.encoder import TextEncoder
 
 
-@dg.asset(
-    group_name="influcoder",
-    partitions_def=partitions.checkpoint_by_shard,
-    deps=[
-        dg.AssetDep(training_examples, partition_mapping=partitions.same(partitions.SHARD)),
-        dg.AssetDep(influcoder_encoder, partition_mapping=partitions.same(partitions.CHECKPOINT)),
+@attribution_asset(
+    group="influcoder",
+    table=INFLUENCE_EMBEDDINGS,
+    partitions=partitions.checkpoint_by_shard,
+    inputs=[
+        Input(training_examples, partitions.same(partitions.SHARD)),
+        Input(influcoder_encoder, partitions.same(partitions.CHECKPOINT)),
     ],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    pool="gpu",
-    code_version="1",
-    owners=OWNERS,
+    stale=stale_embeddings,
+    is_used=lambda settings: settings.influcoder.enabled,
+    on_device=True,
     kinds={"torch", "deltalake"},
-    metadata=table_metadata(INFLUENCE_EMBEDDINGS),
 )
-def influence_embeddings(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-    devices: dg.ResourceParam[Devices],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def influence_embeddings(run: PartitionRun) -> Materializations:
     """One vector per training example and checkpoint; an example that the same encoder has seen keeps its vector."""
     require_influcoder()
-    commits = PartitionCommits(context)
-    for name, shards in partitions.by_checkpoint(context.partition_keys, partitions.SHARD).items():
-        record = checkpoint_record(lake, name, settings.recipe)
-        encoder = stored_encoder(lake, record, settings.influcoder, settings.recipe)
-        decode = model_checkpoints.load_tokenizer(model_checkpoints.get(name)).decode
-        with devices.lease() as group:
-            model = encoder.load(lake, settings.influcoder, group.first)
+    lake, chosen = run.lake, run.settings.influcoder
+    for name, shards in run.by_checkpoint().items():
+        encoder = stored_encoder(lake, run.stored(name).record, chosen, run.settings.recipe)
+        decode = run.checkpoints.load_tokenizer(run.checkpoints.get(name)).decode
+        with run.lease() as group:
+            model = encoder.load(lake, chosen, group.first)
             for shard, key in shards.items():
                 rows, embedded = _embedded(lake, encoder, model, shard, decode)
                 lake.replace(INFLUENCE_EMBEDDINGS, {"checkpoint": name, "shard": shard}, rows)
-                yield from commits.commit(
+                yield from run.commit(
                     key,
                     rows["computed_from"][0].as_py(),
                     {

@@ -1,30 +1,29 @@
 """Influence targets: the influences between a sample of queries and examples that the encoder learns to reproduce."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import pyarrow as pa
 
 from lorif_assets.assets import partitions
+from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.checkpoints import checkpoints
-from lorif_assets.assets.corpus import query_examples, training_examples
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
+from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.assets.query_examples import query_examples
+from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.versions import target_version
-from lorif_assets.config.settings import Settings
+from lorif_assets.freshness.influcoder import stale_targets
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Role, Sampled, Split, draw_sample
 from lorif_assets.influcoder.teachers import gradient_cosines, lorif_ranks
 from lorif_assets.influcoder.text_views import anchor_text, pool_text
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import INFLUENCE_TARGETS
-from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.models.devices import Devices
-from lorif_assets.tracking import Tracking
 
 if TYPE_CHECKING:
     import torch
@@ -32,45 +31,37 @@ if TYPE_CHECKING:
     from lorif_assets.data.tokenization import TokenizedExample
 
 
-@dg.asset(
-    group_name="influcoder",
-    partitions_def=partitions.checkpoints,
-    deps=[
+@attribution_asset(
+    group="influcoder",
+    table=INFLUENCE_TARGETS,
+    partitions=partitions.checkpoints,
+    inputs=[
         checkpoints,
-        dg.AssetDep(training_examples, partition_mapping=dg.AllPartitionMapping()),
-        dg.AssetDep(query_examples, partition_mapping=dg.AllPartitionMapping()),
+        Input(training_examples, partitions.every()),
+        # A query file that cannot be read keeps no encoder from being trained.
+        Input(query_examples, partitions.every(), Wait.NEVER),
+        # The teacher `lorif` scores with them; by the other one, scores are still what the devices are for first.
+        Input(gradient_factors, partitions.whole_checkpoint(), is_dependency=False),
+        Input(svd_preconditioners, partitions.whole_checkpoint(), is_dependency=False),
+        Input(ekfac_preconditioners, partitions.whole_checkpoint(), is_dependency=False),
     ],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    pool="gpu",
-    code_version="1",
-    owners=OWNERS,
+    stale=stale_targets,
+    is_used=lambda settings: settings.influcoder.enabled,
+    on_device=True,
     kinds={"torch", "deltalake"},
-    metadata=table_metadata(INFLUENCE_TARGETS),
 )
-def influence_targets(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-    devices: dg.ResourceParam[Devices],
-    tracking: dg.ResourceParam[Tracking],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def influence_targets(run: PartitionRun) -> Materializations:
     """Influences of sampled examples (the pool) on sampled queries (the anchors) at one checkpoint.
 
     By cosine of their sketched LoRA gradients or, with `influcoder.teacher = "lorif"`, by LoRIF score, which needs the
     checkpoint's factors and preconditioners.
     """
     require_influcoder()
-    commits = PartitionCommits(context)
-    chosen = settings.influcoder
-    for name in context.partition_keys:
-        tags = {"dagster.run_id": context.run_id, "dagster.partition": name}
-        with (
-            devices.lease() as group,
-            tracking.materialization(name, "influence_targets", tags, chosen.model_dump()) as run,
-        ):
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
+    settings, lake, chosen = run.settings, run.lake, run.settings.influcoder
+    for name in run.partitions:
+        with run.lease() as group, run.tracked(name, [name], chosen.model_dump()) as tracked:
+            checkpoint = run.stored(name).load(run.checkpoints, group)
+            attributed = checkpoint.model
             drawn = draw_sample(lake, chosen, attributed.tokenizer.decode)
             sampled, examples = _usable(attributed, drawn)
             n_anchors = sum(one.role is Role.ANCHOR for one in sampled)
@@ -78,7 +69,7 @@ def influence_targets(
             started = time.monotonic()
             if chosen.teacher == "lorif":
                 stored = [(one.source, one.example_id) for one in sampled[n_anchors:]]
-                targets = lorif_ranks(attributed, anchors, stored, lake, settings.batch)
+                targets = lorif_ranks(checkpoint, anchors, stored, settings.batch)
             else:
                 targets = gradient_cosines(attributed, anchors, pool, chosen, settings.batch.tokens)
             seconds = time.monotonic() - started
@@ -109,11 +100,11 @@ def influence_targets(
                 "seconds": seconds,
                 "milliseconds_per_text": 1e3 * seconds / len(examples),
             }
-            if run:
-                run.metrics(figures)
+            if tracked:
+                tracked.metrics(figures)
             # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed
-        yield from commits.commit(
+            del checkpoint, attributed
+        yield from run.commit(
             name,
             version,
             {

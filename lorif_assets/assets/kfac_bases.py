@@ -1,26 +1,24 @@
-"""K-FAC bases: what gradients are whitened in before they are factorised, for the curvature `ekfac` alone."""
+"""K-FAC bases: what gradients are whitened in before they are factorised, where the curvature asks for that."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from lorif_assets.assets import partitions
+from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
 from lorif_assets.assets.checkpoints import checkpoints
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
+from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.assets.training_examples import training_examples
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.fit_bases import KfacFit, fit_bases
-from lorif_assets.attribution.model import AttributedModel, CheckpointRecord, checkpoint_record
+from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import Settings
+from lorif_assets.freshness.attribution import stale_bases
 from lorif_assets.lake.attribution_tables import KFAC_BASES
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.models.devices import Devices
-from lorif_assets.progress import Progress
-from lorif_assets.tracking import Tracking
 
 _SHOWN = ("rank", "bytes_per_example", "kept_energy", "half_agreement", "n_examples", "n_tokens", "d1", "d2", "labels")
 
@@ -32,62 +30,61 @@ class BasesConfig(dg.Config):
     """Fit the bases again, to the training examples of now. Every factor of the checkpoint is then out of date."""
 
 
-# It reads training examples, but new ones leave the bases frozen: a dependency would call them stale.
-@dg.asset(
-    group_name="attribution",
-    partitions_def=partitions.checkpoint_by_layer,
-    deps=[dg.AssetDep(checkpoints, partition_mapping=partitions.same(partitions.CHECKPOINT))],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    pool="gpu",
-    code_version="1",
-    owners=OWNERS,
+@attribution_asset(
+    group="attribution",
+    table=KFAC_BASES,
+    partitions=partitions.checkpoint_by_layer,
+    inputs=[
+        Input(checkpoints, partitions.same(partitions.CHECKPOINT)),
+        # New examples leave the bases frozen: a dependency would call them stale.
+        Input(training_examples, partitions.every(), is_dependency=False),
+    ],
+    stale=stale_bases,
+    is_used=lambda settings: settings.recipe.whitens,
+    options=BasesConfig,
+    on_device=True,
     kinds={"torch", "deltalake"},
-    metadata=table_metadata(KFAC_BASES),
 )
-def kfac_bases(
-    context: dg.AssetExecutionContext,
-    config: BasesConfig,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-    devices: dg.ResourceParam[Devices],
-    tracking: dg.ResourceParam[Tracking],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
     """Eigenbases of a layer's inputs and output gradients over a sample of the training examples, and the layer's rank.
 
     One pass over the sample fits the bases of all layers of a checkpoint, which are stored together; they stay as they
-    are when data change. With the curvature `svd` there is nothing to do.
+    are when data change. With a curvature without whitening there is nothing to do.
     """
-    if settings.recipe.curvature != "ekfac":
-        context.log.info('nothing to do: recipe.curvature is "svd", which whitens no gradient')
+    if not run.settings.recipe.whitens:
+        run.log.info(f'nothing to do: recipe.curvature is "{run.settings.recipe.curvature}", which whitens no gradient')
         return
-    commits = PartitionCommits(context)
-    for name, layers in partitions.by_checkpoint(context.partition_keys, partitions.LAYER).items():
-        record = checkpoint_record(lake, name, settings.recipe)
+    for name, layers in run.by_checkpoint().items():
+        stored = run.stored(name)
+        record = stored.record
         record.refuse_other_layers(layers)
         how = "left as they are"
         if config.recompute or record.frozen is None:
-            tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(layers.values())[:4_000]}
-            n_sampled = settings.recipe.kfac_examples
-            with (
-                devices.lease() as group,
-                tracking.materialization(name, "kfac_bases", tags, settings.recipe.model_dump()) as run,
-                Progress(context.log, f"{name} K-FAC bases", n_sampled, "examples") as progress,
-            ):
-                attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
-                fit = fit_bases(lake, attributed, settings.batch, progress)
-                if run:
-                    run.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
-                projection = attributed.projection
-                # Before the devices are another's: the memory is not free while a name holds the model.
-                del attributed
+            fit, projection = _fit(run, stored, layers.values())
             how = f"fitted to {fit.n_examples} examples"
-            _store(lake, record, settings.recipe, fit, projection)
-        rows = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
+            _store(run.lake, record, run.settings.recipe, fit, projection)
+        rows = {row["layer"]: row for row in run.lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
         for layer, key in layers.items():
             metadata = {"how": how, **{name: value for name in _SHOWN if (value := rows[layer][name]) is not None}}
-            yield from commits.commit(key, rows[layer]["fingerprint"], {**metadata, "ranks": _ranks(rows)})
+            yield from run.commit(key, rows[layer]["fingerprint"], {**metadata, "ranks": _ranks(rows)})
+
+
+def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str]) -> tuple[KfacFit, str]:
+    """Return a checkpoint's bases, and the fingerprint of the projections that gradients were put through."""
+    recipe, name = run.settings.recipe, stored.record.name
+    with (
+        run.lease() as group,
+        run.tracked(name, partitions, recipe.model_dump()) as tracked,
+        run.progress(f"{name} K-FAC bases", recipe.kfac_examples, "examples") as progress,
+    ):
+        checkpoint = stored.load(run.checkpoints, group)
+        fit = fit_bases(checkpoint, run.settings.batch, progress)
+        if tracked:
+            tracked.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
+        projection = checkpoint.model.projection
+        # Before the devices are another's: the memory is not free while a name holds the model.
+        del checkpoint
+    return fit, projection
 
 
 def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, projection: str) -> None:

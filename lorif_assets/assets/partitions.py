@@ -1,7 +1,5 @@
 """The dynamic partition sets, the two-dimensional partitions made of them, and how assets' partitions depend."""
 
-from collections.abc import Iterable, Mapping
-
 import dagster as dg
 
 shards = dg.DynamicPartitionsDefinition(name="shards")
@@ -11,7 +9,7 @@ layers = dg.DynamicPartitionsDefinition(name=LAYERS_NAME)
 query_sets = dg.DynamicPartitionsDefinition(name="query_sets")
 subsets = dg.DynamicPartitionsDefinition(name="subsets")
 
-CHECKPOINT, SHARD, LAYER, QUERY_SET = "checkpoint", "shard", "layer", "query_set"
+CHECKPOINT, SHARD, LAYER, QUERY_SET, SUBSET = "checkpoint", "shard", "layer", "query_set", "subset"
 
 checkpoint_by_shard = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, SHARD: shards})
 checkpoint_by_layer = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, LAYER: layers})
@@ -30,12 +28,37 @@ def whole_checkpoint() -> dg.MultiPartitionMapping:
     )
 
 
-def by_checkpoint(keys: Iterable[str], dimension: str) -> Mapping[str, Mapping[str, str]]:
-    """Return the run's two-dimensional keys as checkpoint -> {name in the other dimension: partition key}."""
-    grouped: dict[str, dict[str, str]] = {}
-    for key in keys:
-        if not isinstance(key, dg.MultiPartitionKey):
-            raise TypeError(f"expected a partition with the dimensions {CHECKPOINT} and {dimension}, found {key!r}")
-        names = key.keys_by_dimension
-        grouped.setdefault(names[CHECKPOINT], {})[names[dimension]] = key
-    return grouped
+def every() -> dg.AllPartitionMapping:
+    """Map a partition to all partitions of the upstream asset."""
+    return dg.AllPartitionMapping()
+
+
+def dimensions(definition: dg.PartitionsDefinition[str]) -> tuple[str, ...]:
+    """Return what the parts of a partition key are names of, in the order in which they stand in it."""
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        return tuple(definition.partition_dimension_names)
+    sets = {CHECKPOINT: checkpoints, SHARD: shards, LAYER: layers, QUERY_SET: query_sets, SUBSET: subsets}
+    return tuple(name for name, single in sets.items() if single == definition)
+
+
+def shared_dimensions(
+    mapping: dg.PartitionMapping | None,
+    upstream: dg.PartitionsDefinition[str],
+    downstream: dg.PartitionsDefinition[str],
+) -> frozenset[str]:
+    """Return in which dimensions a partition and those that it maps to upstream have the same name; others are free.
+
+    Raises:
+        TypeError: the mapping is of another kind than those of this module.
+    """
+    match mapping:
+        case None:
+            return frozenset(dimensions(upstream))
+        case dg.AllPartitionMapping():
+            return frozenset()
+        case dg.MultiToSingleDimensionPartitionMapping():
+            common = {*dimensions(upstream)} & {*dimensions(downstream)}
+            return frozenset({mapping.partition_dimension_name} if mapping.partition_dimension_name else common)
+        case dg.MultiPartitionMapping():
+            return frozenset(mapping.downstream_mappings_by_upstream_dimension)
+    raise TypeError(f"{mapping!r} says of no dimension whether it is shared; use a mapping of `assets.partitions`")

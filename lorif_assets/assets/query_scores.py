@@ -1,87 +1,78 @@
 """Query scores: which training examples made the model say each query's completion, and which spoke against it."""
 
-from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 import dagster as dg
 import polars as pl
 
 from lorif_assets.assets import partitions
-from lorif_assets.assets.corpus import query_examples
+from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.rejected_rows import replace_rejected
+from lorif_assets.assets.influence_embeddings import influence_embeddings
+from lorif_assets.assets.partition_run import Failures, PartitionRun
+from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
-from lorif_assets.attribution.score_checkpoint import CheckpointScoring, ReadQuerySet
+from lorif_assets.attribution.checkpoint import attributions_together
+from lorif_assets.attribution.score_checkpoint import CheckpointScoring
+from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import LOWEST, QueryScores
-from lorif_assets.attribution.stored_checkpoint import attributions_together
 from lorif_assets.config.settings import Settings
+from lorif_assets.data.rejected import replace_rejected
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
+from lorif_assets.freshness.attribution import stale_scores
+from lorif_assets.freshness.view import Freshness
+from lorif_assets.influcoder.cascade import recalled_scores
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
-from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.models.devices import Devices
-from lorif_assets.tracking import Tracking
 
 
-@dg.asset(
-    group_name="attribution",
-    partitions_def=partitions.checkpoint_by_query_set,
-    deps=[
-        dg.AssetDep(gradient_factors, partition_mapping=partitions.whole_checkpoint()),
-        dg.AssetDep(svd_preconditioners, partition_mapping=partitions.whole_checkpoint()),
-        dg.AssetDep(ekfac_preconditioners, partition_mapping=partitions.whole_checkpoint()),
-        dg.AssetDep(query_examples, partition_mapping=partitions.same(partitions.QUERY_SET)),
+def _recalls(settings: Settings) -> bool:
+    return settings.recipe.recall == "influcoder"
+
+
+@attribution_asset(
+    group="attribution",
+    table=QUERY_SCORES,
+    partitions=partitions.checkpoint_by_query_set,
+    inputs=[
+        Input(gradient_factors, partitions.whole_checkpoint()),
+        Input(svd_preconditioners, partitions.whole_checkpoint()),
+        Input(ekfac_preconditioners, partitions.whole_checkpoint()),
+        Input(query_examples, partitions.same(partitions.QUERY_SET)),
+        # Where nothing is recalled, new embeddings would make scores look stale.
+        Input(influence_embeddings, partitions.whole_checkpoint(), is_dependency=False, is_used=_recalls),
     ],
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    pool="gpu",
-    code_version="1",
-    owners=OWNERS,
+    stale=stale_scores,
+    # Dagster knows nothing of it: where nothing is averaged, another checkpoint's factors would make scores look stale.
+    computed_with=lambda freshness, key: _averaged_with(freshness, *key.split("|")),
+    on_device=True,
     kinds={"torch", "deltalake"},
-    metadata=table_metadata(QUERY_SCORES),
 )
-def query_scores(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-    devices: dg.ResourceParam[Devices],
-    tracking: dg.ResourceParam[Tracking],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def query_scores(run: PartitionRun) -> Materializations:
     """Proponents and opponents of every query of a set at one checkpoint, best first; many sets take one scan.
 
     With `recipe.recall = "influcoder"` they are chosen by `influence_embeddings`, and with `recipe.averaged_checkpoints`
     scores are averaged with those of earlier checkpoints. Neither is a declared dependency: without these settings, new
     embeddings or another checkpoint's factors would make scores look stale.
     """
-    commits = PartitionCommits(context)
-    for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
-        record = checkpoint_record(lake, name, settings.recipe)
-        together = attributions_together(settings, lake, model_checkpoints, record)
-        tags = {"dagster.run_id": context.run_id, "dagster.partition": ", ".join(query_sets.values())[:4_000]}
-        with (
-            devices.lease() as group,
-            tracking.materialization(name, "query_scores", tags, settings.recipe.model_dump()) as run,
-        ):
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
-            scoring = CheckpointScoring(context.log, settings, lake, model_checkpoints, attributed, together)
+    settings, lake = run.settings, run.lake
+    for name, query_sets in run.by_checkpoint().items():
+        *earlier, stored = attributions_together(settings, run.checkpoints, run.stored(name))
+        with run.lease() as group, run.tracked(name, query_sets.values(), settings.recipe.model_dump()) as tracked:
+            checkpoint = stored.load(run.checkpoints, group)
+            recall = partial(recalled_scores, settings)
+            scoring = CheckpointScoring(run.log, settings, run.checkpoints, checkpoint, earlier, recall)
+            # One bad query set must not keep the others from being scored.
+            failures = Failures(run.log, "query sets", len(query_sets), "the other query sets")
             asked: dict[str, ReadQuerySet] = {}
-            failed: dict[str, LorifError] = {}
             for query_set, key in query_sets.items():
                 try:
                     asked[query_set] = _read(scoring, query_set, key)
                 except LorifError as error:
-                    # One bad query set must not keep the others from being scored.
-                    context.log.exception(f"{key} failed; going on with the other query sets")
-                    failed[key] = error
+                    failures.add(key, error)
             for index, (query_set, scored) in enumerate(scoring.scores(asked)):
                 if isinstance(scored, UnsoundQueryError):
-                    context.log.error(f"{query_sets[query_set]} failed; going on with the other query sets: {scored}")
-                    failed[query_sets[query_set]] = scored
+                    failures.add(query_sets[query_set], scored)
                     continue
                 queries, figures = asked[query_set], _figures(scored.scores)
                 partition = {"checkpoint": name, "query_set": query_set}
@@ -96,9 +87,9 @@ def query_scores(
                     (QUERY_SUMMARIES, scored.scores.summaries),
                 ):
                     lake.replace(schema, partition, frame.with_columns(**_literals(constants)).to_arrow())
-                if run:
-                    run.metrics(figures, index)
-                yield from commits.commit(
+                if tracked:
+                    tracked.metrics(figures, index)
+                yield from run.commit(
                     query_sets[query_set],
                     scored.version,
                     {
@@ -107,26 +98,28 @@ def query_scores(
                         "truncated_queries": queries.tokenized.n_truncated,
                         "examples_scanned": scored.scores.examples_scanned,
                         "scan": scored.scores.scan,
-                        **({"averaged_with": [one.record.name for one in together[:-1]]} if together[1:] else {}),
+                        **({"averaged_with": [one.record.name for one in earlier]} if earlier else {}),
                         **scored.metadata,
                         **figures,
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores.scores)),
                     },
                 )
             # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed, scoring
-            if failed:
-                first, cause = next(iter(failed.items()))
-                if len(query_sets) == 1:
-                    raise cause
-                raise LorifError(f"{len(failed)} of {len(query_sets)} query sets failed, the first {first}: {cause}")
+            del checkpoint, scoring
+            if len(query_sets) == 1 and (cause := failures.cause()):
+                raise cause
+            failures.raise_if_any()
+
+
+def _averaged_with(freshness: Freshness, checkpoint: str, query_set: str) -> list[str]:
+    return [f"{name}|{query_set}" for name in freshness.averaged.get(checkpoint, [checkpoint])]
 
 
 def _read(scoring: CheckpointScoring, query_set: str, key: str) -> ReadQuerySet:
     """Read a query set; its queries that cannot be used are listed in the table `rejected`."""
     queries = scoring.read(query_set)
     rejected = queries.tokenized.rejected
-    replace_rejected(scoring.lake, "query_scores", key, rejected)
+    replace_rejected(scoring.checkpoint.stored.lake, "query_scores", key, rejected)
     if not queries.tokenized.examples:
         raise SourceError(
             f"no query of the set {query_set!r} can be used; the first: {rejected['reason'].to_pylist()[0]}"

@@ -1,28 +1,24 @@
 """Recall curves: which share of the exact leading examples an encoder's first n proposals hold, and what that costs."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from lorif_assets.assets import partitions
-from lorif_assets.assets.corpus import query_examples
+from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.influence_embeddings import influence_embeddings
-from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.checkpoint import current_score_versions
 from lorif_assets.attribution.score_queries import preconditioned_queries
-from lorif_assets.attribution.stored_checkpoint import current_score_versions
-from lorif_assets.attribution.stored_curvature import stored_preconditioners
-from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.attribution.versions import recall_curve_version
-from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
+from lorif_assets.freshness.influcoder import stale_recall_curves
 from lorif_assets.influcoder.cascade import exact_scores
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.proposals import encoder_similarities, likely_proponents
@@ -32,39 +28,30 @@ from lorif_assets.influcoder.text_views import anchor_text
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.lake.factor_row_groups import scan_bytes
 from lorif_assets.lake.influcoder_tables import RECALL_CURVES
-from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.read_ahead import read_ahead
-from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.models.devices import Devices
 
 _LEADING = (10, 100)
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
-@dg.asset(
-    group_name="evaluation",
-    partitions_def=partitions.checkpoint_by_query_set,
-    deps=[
-        dg.AssetDep(gradient_factors, partition_mapping=partitions.whole_checkpoint()),
-        dg.AssetDep(svd_preconditioners, partition_mapping=partitions.whole_checkpoint()),
-        dg.AssetDep(ekfac_preconditioners, partition_mapping=partitions.whole_checkpoint()),
-        dg.AssetDep(influence_embeddings, partition_mapping=partitions.whole_checkpoint()),
-        dg.AssetDep(query_examples, partition_mapping=partitions.same(partitions.QUERY_SET)),
+@attribution_asset(
+    group="evaluation",
+    table=RECALL_CURVES,
+    partitions=partitions.checkpoint_by_query_set,
+    inputs=[
+        Input(gradient_factors, partitions.whole_checkpoint()),
+        Input(svd_preconditioners, partitions.whole_checkpoint()),
+        Input(ekfac_preconditioners, partitions.whole_checkpoint()),
+        Input(influence_embeddings, partitions.whole_checkpoint()),
+        Input(query_examples, partitions.same(partitions.QUERY_SET)),
     ],
-    output_required=False,
-    pool="gpu",
-    code_version="1",
-    owners=OWNERS,
+    stale=stale_recall_curves,
+    is_used=lambda settings: settings.influcoder.enabled,
+    on_device=True,
+    one_at_a_time=True,
     kinds={"torch", "deltalake"},
-    metadata=table_metadata(RECALL_CURVES),
 )
-def recall_curves(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-    devices: dg.ResourceParam[Devices],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def recall_curves(run: PartitionRun) -> Materializations:
     """Recall of LoRIF's exact top 10 and 100 among the encoder's n proposals, for n from 1 % to half of the examples."""
     require_influcoder()
     import torch
@@ -72,16 +59,17 @@ def recall_curves(
     from lorif_assets.mathematics.influcoder.agreement import recall_at
     from lorif_assets.mathematics.scores.scoring import block_scores
 
-    commits = PartitionCommits(context)
-    for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
-        record = checkpoint_record(lake, name, settings.recipe)
-        encoder = stored_encoder(lake, record, settings.influcoder, settings.recipe)
-        stored = stored_factors(lake, record, settings.recipe)
-        preconditioners = stored_preconditioners(lake, record, settings.recipe, stored)
-        layers, n = list(record.layer_shapes), stored.n_examples
-        bytes_full_scan = scan_bytes(lake, stored.files, layers)
-        with devices.lease() as group:
-            attributed = AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group)
+    settings, lake = run.settings, run.lake
+    for name, query_sets in run.by_checkpoint().items():
+        stored = run.stored(name)
+        encoder = stored_encoder(lake, stored.record, settings.influcoder, settings.recipe)
+        # What is missing is an error before a device is waited for.
+        factors, _ = stored.factors, stored.preconditioners
+        layers, n = list(stored.record.layer_shapes), factors.n_examples
+        bytes_full_scan = scan_bytes(lake, factors.files, layers)
+        with run.lease() as group:
+            checkpoint = stored.load(run.checkpoints, group)
+            attributed = checkpoint.model
             model = encoder.load(lake, settings.influcoder, group.first)
             for query_set, key in query_sets.items():
                 queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
@@ -90,19 +78,19 @@ def recall_curves(
                     raise MismatchError(f"no query of the set {query_set!r} can be used; see `query_examples`")
                 contents = {row["query_id"]: row for row in queries.iter_rows(named=True)}
                 texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in tokenized]
-                ready = preconditioned_queries(attributed, tokenized, preconditioners, lake, settings.batch)
+                ready = preconditioned_queries(checkpoint, tokenized, settings.batch)
                 started = time.monotonic()
-                blocks = stored.blocks(lake, layers, settings.batch.scan_rows, group.first)
+                blocks = factors.blocks(layers, settings.batch.scan_rows, group.first)
                 exact = torch.cat([block_scores(ready.by_layer, block).cpu() for block in read_ahead(blocks)], dim=1)
                 seconds_full_scan = time.monotonic() - started
                 started = time.monotonic()
-                similarities = encoder_similarities(lake, stored, encoder, model.embed(texts, Role.ANCHOR))
+                similarities = encoder_similarities(factors, encoder, model.embed(texts, Role.ANCHOR))
                 seconds_recall = time.monotonic() - started
                 rows = []
                 for candidates in sorted({max(1, round(share * n)) for share in _SHARES}):
                     started = time.monotonic()
                     positions = likely_proponents(similarities, candidates)
-                    _, bytes_read = exact_scores(lake, stored, ready, positions, group.first)
+                    _, bytes_read = exact_scores(factors, ready, positions, group.first)
                     seconds = seconds_recall + time.monotonic() - started
                     rows += [
                         {
@@ -120,7 +108,7 @@ def recall_curves(
                         if k <= n
                     ]
                 wanted = {query_set: queries["query_set_hash"][0]}
-                scores = current_score_versions(settings, lake, model_checkpoints, record, stored.shard_hashes, wanted)[
+                scores = current_score_versions(settings, run.checkpoints, stored, factors.shard_hashes, wanted)[
                     query_set
                 ]
                 version = recall_curve_version(scores, encoder.encoder_hash)
@@ -132,7 +120,7 @@ def recall_curves(
                 }
                 table = pa.Table.from_pylist([row | constants for row in rows], schema=RECALL_CURVES.columns)
                 lake.replace(RECALL_CURVES, {"checkpoint": name, "query_set": query_set}, table)
-                yield from commits.commit(
+                yield from run.commit(
                     key,
                     version,
                     {
@@ -143,7 +131,7 @@ def recall_curves(
                     },
                 )
             # Before the devices are another's: the memory is not free while a name holds the model.
-            del attributed, model
+            del checkpoint, attributed, model
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:

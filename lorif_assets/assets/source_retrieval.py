@@ -1,59 +1,42 @@
 """Source retrieval: whether a method finds the examples that are known to have taught a completion."""
 
-from collections.abc import Iterator
-from typing import Any
-
-import dagster as dg
 import numpy as np
 
 from lorif_assets.assets import partitions
-from lorif_assets.assets.evaluation_tracking import track_figures
+from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
+from lorif_assets.assets.measured_figures import evaluated_scores, keep_figures
 from lorif_assets.assets.method_scores import method_scores
-from lorif_assets.assets.partition_commits import PartitionCommits
-from lorif_assets.assets.table_metadata import OWNERS, table_metadata
-from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.attribution.versions import source_retrieval_version
-from lorif_assets.config.settings import Settings
 from lorif_assets.errors import SourceError
-from lorif_assets.evaluation.figures import Figure, comparison_figures, reference_method, store_figures
+from lorif_assets.evaluation.figures import Figure, comparison_figures, reference_method
 from lorif_assets.evaluation.known_sources import known_sources
+from lorif_assets.freshness.evaluation import stale_source_retrievals
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
-from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.tracking import Tracking
 
 _METRICS = {"recall_at_10": "recall_at_10", "mrr": "reciprocal_rank", "roc_auc": "roc_auc"}
 
 
-@dg.asset(
-    group_name="evaluation",
-    partitions_def=partitions.checkpoint_by_query_set,
-    deps=[method_scores],
-    code_version="1",
-    owners=OWNERS,
+@attribution_asset(
+    group="evaluation",
+    table=EVALUATION_FIGURES,
+    partitions=partitions.checkpoint_by_query_set,
+    inputs=[method_scores],
+    stale=stale_source_retrievals,
+    on_demand=True,
+    one_at_a_time=True,
     kinds={"deltalake"},
-    metadata=table_metadata(EVALUATION_FIGURES),
 )
-def source_retrieval(
-    context: dg.AssetExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-    model_checkpoints: dg.ResourceParam[Checkpoints],
-    tracking: dg.ResourceParam[Tracking],
-) -> Iterator[dg.MaterializeResult[Any]]:
+def source_retrieval(run: PartitionRun) -> Materializations:
     """Recall at 10, mean reciprocal rank and area under the ROC curve of the known sources, by every method."""
-    from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
     from lorif_assets.mathematics.evaluation import retrieval
     from lorif_assets.mathematics.evaluation.intervals import compared_over_queries
 
-    commits, evaluation = PartitionCommits(context), settings.evaluation
-    for name, query_sets in partitions.by_checkpoint(context.partition_keys, partitions.QUERY_SET).items():
-        record = checkpoint_record(lake, name, settings.recipe)
+    evaluation = run.settings.evaluation
+    for name, query_sets in run.by_checkpoint().items():
         for query_set, key in query_sets.items():
-            scored = read_evaluated_scores(
-                lake, name, query_set, method_versions(settings, lake, model_checkpoints, record, query_set)
-            )
-            sources = known_sources(lake, evaluation, query_set, scored.query_ids, scored.example_ids)
+            scored = evaluated_scores(run, name, query_set)
+            sources = known_sources(run.lake, evaluation, query_set, scored.query_ids, scored.example_ids)
             if not sources:
                 raise SourceError(
                     f"no query of {query_set!r} has known sources among the examples: expected ids in the metadata field "
@@ -78,6 +61,5 @@ def source_retrieval(
                 figures += comparison_figures(metric, result, list(sources))
                 metadata |= {f"{metric}_{method}": estimate.value for method, estimate in result.mean.items()}
             version = source_retrieval_version(evaluation, scored.version)
-            store_figures(lake, name, query_set, "source_retrieval", figures, version)
-            track_figures(tracking, context, key, figures)
-            yield from commits.commit(key, version, metadata)
+            keep_figures(run, key, "source_retrieval", figures, version)
+            yield from run.commit(key, version, metadata)

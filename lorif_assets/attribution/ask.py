@@ -1,18 +1,31 @@
-"""One question asked at the command line: a completion, or a chat, against a checkpoint that is attributed already."""
+"""One question: a completion or a chat, against a checkpoint that is attributed already."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import pyarrow as pa
 
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
-from lorif_assets.attribution.score_queries import QueryScores, score_queries
-from lorif_assets.attribution.stored_checkpoint import attributions_together
-from lorif_assets.attribution.stored_curvature import preconditioner_table
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, attributions_together
+from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.score_checkpoint import score_every_example
+from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.data.questions import Question
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
 from lorif_assets.project import Project
+
+TopK = int | Literal["all"]
+
+
+def attributed_checkpoints(project: Project) -> list[str]:
+    """Return the checkpoints that have preconditioners, in order of step, then name."""
+    attributed = set(project.lake.read(curvature_of(project.settings.recipe).table, ["checkpoint"])["checkpoint"])
+    return [checkpoint.name for checkpoint in project.checkpoints.find() if checkpoint.name in attributed]
 
 
 def newest_attributed(project: Project) -> str:
@@ -21,41 +34,81 @@ def newest_attributed(project: Project) -> str:
     Raises:
         MismatchError: none has.
     """
-    attributed = set(project.lake.read(preconditioner_table(project.settings.recipe), ["checkpoint"])["checkpoint"])
-    names = [checkpoint.name for checkpoint in project.checkpoints.find() if checkpoint.name in attributed]
+    names = attributed_checkpoints(project)
     if not names:
         raise MismatchError("no checkpoint is attributed yet; run `lorif materialize`, or materialize in Dagster's UI")
     return names[-1]
 
 
-def score_completion(project: Project, checkpoint: str, question: Question, top_k: int) -> QueryScores:
-    """Score every stored training example for what one question's model said, and return the `top_k` highest and lowest.
+@dataclass
+class KeptModel:
+    """A project's checkpoint that was loaded last, kept from one question to the next.
+
+    Between questions it lies in the machine's own memory, so that others may lease the device. One that is spread over
+    several devices cannot be moved, and is not kept.
+    """
+
+    project: Project
+    _version: tuple[str, ...] | None = None
+    _model: AttributedModel | None = None
+
+    @contextmanager
+    def leased(self, stored: StoredCheckpoint) -> Iterator[AttributedCheckpoint]:
+        """Lease devices, and own the loaded checkpoint on them inside the `with` block.
+
+        It is loaded again where its files or what the lake has recorded of it changed.
+
+        Raises:
+            MismatchError: the files are no longer those that were recorded.
+            CheckpointError: it cannot be loaded.
+        """
+        models, record = self.project.checkpoints, stored.record
+        version = (record.name, models.get(record.name).version(), record.weights_hash, record.tokenizer_hash)
+        with self.project.devices.lease() as group:
+            if version != self._version:
+                # Before the next one is loaded: the memory of the last is not free while a name holds it.
+                self.close()
+            model = self._model
+            if model is None:
+                model = stored.load(models, group).model
+            else:
+                model.model.to(group.first)
+            try:
+                yield AttributedCheckpoint(stored, replace(model, record=record, devices=group))
+            finally:
+                if len(group) == 1:
+                    model.model.to("cpu")
+                    self._model, self._version = model, version
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._model = self._version = None
+
+
+def score_completion(kept: KeptModel, checkpoint: str, question: Question, top_k: TopK) -> QueryScores:
+    """Score every stored training example for one question, and return the `top_k` highest and lowest.
 
     Raises:
         SourceError: the completion has no token that carries loss.
         MismatchError: factors, preconditioners and settings do not belong together.
     """
-    from lorif_assets.attribution.score_averaging import earlier_checkpoints
-
-    settings, lake = project.settings, project.lake
-    record = checkpoint_record(lake, checkpoint, settings.recipe)
-    together, models = attributions_together(settings, lake, project.checkpoints, record), project.checkpoints
-    stored = together[-1].factors
+    project = kept.project
+    settings, models = project.settings, project.checkpoints
+    stored = StoredCheckpoint.read(project.lake, checkpoint, settings.recipe)
+    *earlier, stored = attributions_together(settings, models, stored)
     row = {"query_id": "query", "row": 0, **question}
-    with project.devices.lease() as group:
-        attributed = AttributedModel.load(lake, models, checkpoint, settings.recipe, group)
-        tokenized = attributed.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
+    with kept.leased(stored) as attributed:
+        tokenized = attributed.model.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
-        with Progress(logging.getLogger(__name__), "scoring", stored.n_examples, "examples") as progress:
-            return score_queries(
+        with Progress(logging.getLogger(__name__), "scoring", stored.factors.n_examples, "examples") as progress:
+            return score_every_example(
                 attributed,
+                earlier,
                 tokenized.examples,
-                stored,
-                together[-1].preconditioners,
-                lake,
+                models,
                 top_k=top_k,
                 batch=settings.batch,
                 progress=progress,
-                earlier=earlier_checkpoints(attributed, together, tokenized.examples, lake, models, settings.batch),
+                reason="a question is answered from all examples",
             )

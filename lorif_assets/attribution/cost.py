@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 
@@ -29,7 +30,7 @@ class CostEstimate:
     factor_passes: int
     """How often fitting reads the factors; scoring reads them once more."""
     fisher_bytes: int
-    """Of the sums of squared gradients that each shard keeps beside its factors: 0 for the curvature `svd`."""
+    """Of the sums of squared gradients that each shard keeps beside its factors: 0 without whitening."""
 
 
 def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int) -> CostEstimate:
@@ -46,36 +47,25 @@ def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int)
     """
     from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
     from lorif_assets.mathematics.gradients.layers import select_layers
-    from lorif_assets.mathematics.gradients.projection import projected_width
 
-    factor, most = recipe.projection_factor, recipe.max_width
-    shapes = [
-        (projected_width(layer.d_in, factor, most), projected_width(layer.d_out, factor, most))
-        for layer in select_layers(model, recipe.include_layers, recipe.exclude_layers)
-    ]
+    tracked = select_layers(model, recipe.include_layers, recipe.exclude_layers)
+    shapes = [recipe.projection.shape(layer) for layer in tracked]
     dense = [d1 * d2 for d1, d2 in shapes]
     # A byte budget is spent to the last component that fits.
     per_example = recipe.bytes_per_example or sum(
         factor_bytes(FactorCodec(recipe.factor_dtype), d1, d2, recipe.rank) for d1, d2 in shapes
     )
-    if recipe.curvature == "ekfac":
-        # Both bases with their eigenvalues in FP32, the summed squares in FP64.
-        states = [4 * (d1 * d1 + d2 * d2 + d1 + d2) + 8 * d1 * d2 for d1, d2 in shapes]
-        largest, passes = max(8 * (d1 * d1 + d2 * d2 + d1 * d2) for d1, d2 in shapes), 0
-    else:
-        # Basis, image and vectors: D x (2 k + r) numbers.
-        states = [d * (2 * min(recipe.basis_width, d) + min(recipe.r, d)) * 4 for d in dense]
-        largest, passes = max(d * min(recipe.basis_width, d) * 8 for d in dense), 1 + recipe.refinements
+    curvature = curvature_of(recipe).cost(shapes)
     return CostEstimate(
         n_layers=len(shapes),
         gradient_numbers=sum(dense),
         bytes_per_example=per_example,
         factor_bytes=per_example * n_examples,
-        curvature_bytes=sum(states),
-        largest_state_bytes=largest,
+        curvature_bytes=curvature.stored_bytes,
+        largest_state_bytes=curvature.largest_state_bytes,
         bytes_per_query=sum(dense) * 4,
-        factor_passes=passes,
-        fisher_bytes=n_shards * sum(dense) * 4 if recipe.curvature == "ekfac" else 0,
+        factor_passes=curvature.factor_passes,
+        fisher_bytes=n_shards * curvature.bytes_per_shard,
     )
 
 

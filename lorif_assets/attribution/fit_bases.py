@@ -15,6 +15,7 @@ from lorif_assets.lake.lake import Lake
 if TYPE_CHECKING:
     import torch
 
+    from lorif_assets.attribution.checkpoint import AttributedCheckpoint
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.settings import BatchSettings
     from lorif_assets.data.tokenization import TokenizedExample
@@ -65,21 +66,33 @@ class KfacFit:
         return digest.hexdigest()
 
 
-def fit_bases(lake: Lake, attributed: "AttributedModel", batch: "BatchSettings", progress: "Progress") -> KfacFit:
-    """Fit the bases of every tracked layer to a sample of the training examples.
+def fit_bases(checkpoint: "AttributedCheckpoint", batch: "BatchSettings", progress: "Progress") -> KfacFit:
+    """Fit the bases of every tracked layer to a sample of the training examples in the lake.
 
     Raises:
         MismatchError: there are no training examples.
         LorifError: too few of the sample can be used, or activations or gradients are not finite.
         SettingsError: the byte budget does not pay for one component of every layer.
     """
-    recipe = attributed.recipe
-    sample = _sample(lake, recipe)
-    examples = attributed.tokenized(sample.to_arrow()).examples
+    sample = _sample(checkpoint.stored.lake, checkpoint.model.recipe)
+    examples = checkpoint.model.tokenized(sample.to_arrow()).examples
+    layers = fit_layers(checkpoint.model, examples, batch, progress)
+    return KfacFit(layers, len(examples), content_hash(sample["content_hash"].to_list()))
+
+
+def fit_layers(
+    attributed: "AttributedModel", examples: "Sequence[TokenizedExample]", batch: "BatchSettings", progress: "Progress"
+) -> dict[str, LayerFit]:
+    """Fit the bases of every tracked layer to some examples.
+
+    Raises:
+        LorifError: these are fewer than two, or activations or gradients are not finite.
+        SettingsError: the byte budget does not pay for one component of every layer.
+    """
     if len(examples) < 2:
         raise LorifError(
-            f"only {len(examples)} of {sample.height} sampled examples can be used with the tokenizer of "
-            f"{attributed.record.name!r}; K-FAC bases take two at least"
+            f"K-FAC bases take two examples at least, but of the sample only {len(examples)} can be used with the tokenizer "
+            f"of {attributed.record.name!r}"
         )
     halves = [covariances(attributed, examples[half::2], batch, progress, seed=half) for half in (0, 1)]
     bases, agreement, tokens = {}, {}, {}
@@ -87,7 +100,7 @@ def fit_bases(lake: Lake, attributed: "AttributedModel", batch: "BatchSettings",
         first, second = (half.pop(layer) for half in halves)
         try:
             agreement[layer] = min(first.diagonality(second.bases(1.0)), second.diagonality(first.bases(1.0)))
-            bases[layer] = first.merge(second).bases(recipe.whitening_damping)
+            bases[layer] = first.merge(second).bases(attributed.recipe.whitening_damping)
         except ValueError as error:
             raise LorifError(
                 f"the layer {layer!r} of checkpoint {attributed.record.name!r} gives no K-FAC bases: {error}. Are the "
@@ -95,37 +108,45 @@ def fit_bases(lake: Lake, attributed: "AttributedModel", batch: "BatchSettings",
             ) from error
         tokens[layer] = first.tokens + second.tokens
     ranks = layer_ranks(attributed, examples[:RANK_EXAMPLES], bases, batch)
-    return KfacFit(
-        {
-            layer: LayerFit(bases[layer], agreement[layer], tokens[layer], ranks[layer].rank, ranks[layer].kept_energy)
-            for layer in bases
-        },
-        len(examples),
-        content_hash(sample["content_hash"].to_list()),
-    )
+    return {
+        layer: LayerFit(bases[layer], agreement[layer], tokens[layer], ranks[layer].rank, ranks[layer].kept_energy)
+        for layer in bases
+    }
 
 
 def _sample(lake: Lake, recipe: Recipe) -> pl.DataFrame:
-    """Return the examples whose hashes with the seed are smallest: a random sample that other examples do not disturb."""
     ids = lake.read(TRAINING_EXAMPLES, ["shard", "row", "content_hash"])
     if ids.is_empty():
         raise MismatchError(
             "there are no training examples to fit K-FAC bases to; materialize `training_examples` first"
         )
-    order = pl.Series(
-        "order",
-        [
-            blake2b(f"{recipe.seed}|{shard}|{row}|{content}".encode(), digest_size=8).hexdigest()
-            for shard, row, content in ids.iter_rows()
-        ],
-    )
-    chosen = ids.with_columns(order).sort("order").head(recipe.kfac_examples)
+    chosen = drawn(ids, recipe)
     # Read shard by shard: only the sample is ever held.
     rows = [
         lake.read(TRAINING_EXAMPLES, shard=shard).join(of_shard.select("row", "order"), on="row")
         for (shard,), of_shard in chosen.group_by("shard")
     ]
     return pl.concat(rows).sort("order").drop("order")
+
+
+def drawn(examples: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
+    """Return the examples whose hashes with the seed are smallest: a random sample that other examples do not disturb.
+
+    Args:
+        examples: with the columns shard, row and content_hash.
+        recipe: seed and size of the sample.
+
+    Returns:
+        Their rows, with a column `order` by which they are sorted.
+    """
+    order = pl.Series(
+        "order",
+        [
+            blake2b(f"{recipe.seed}|{shard}|{row}|{content}".encode(), digest_size=8).hexdigest()
+            for shard, row, content in examples.select("shard", "row", "content_hash").iter_rows()
+        ],
+    )
+    return examples.with_columns(order).sort("order").head(recipe.kfac_examples)
 
 
 def covariances(

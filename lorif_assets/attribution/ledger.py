@@ -1,4 +1,4 @@
-"""Which data a curvature state holds: per shard the hash of its examples and the file of the factors that were added."""
+"""Which data a curvature state holds: per shard the hash of its examples and the file of what was added."""
 
 import json
 from collections.abc import Mapping
@@ -38,10 +38,13 @@ class Ledger:
     entries: Mapping[str, LedgerEntry]
 
     @classmethod
-    def of(cls, stored: StoredFactors) -> "Ledger":
-        """Return the ledger of a state that holds all stored factors."""
+    def of(cls, stored: StoredFactors, paths: Mapping[str, str]) -> "Ledger":
+        """Return the ledger of a state that holds all stored factors; `paths` are what was added of each shard."""
         return cls(
-            {file.shard: LedgerEntry(stored.shard_hashes[file.shard], file.path, file.rows) for file in stored.files}
+            {
+                file.shard: LedgerEntry(stored.shard_hashes[file.shard], paths[file.shard], file.rows)
+                for file in stored.files
+            }
         )
 
     @classmethod

@@ -12,7 +12,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary, vocabulary_size
+from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints, check_vocabulary, vocabulary_size
 from lorif_assets.models.devices import DeviceGroup
 
 if TYPE_CHECKING:
@@ -38,11 +38,31 @@ class CheckpointRecord:
     """(d1, d2) of each tracked layer, in the model's order."""
     frozen: FrozenBases | None = None
     """The bases that gradients are whitened in; None without whitening, or before they are fitted."""
+    files_version: str | None = None
+    """What the files' names, sizes and times were when they were hashed; None where that was not recorded."""
 
     @property
     def bases(self) -> str:
         """The fingerprint of the bases, empty where there are none."""
         return self.frozen.fingerprint if self.frozen else ""
+
+    def refuse_other_files(self, files: CheckpointFiles) -> None:
+        """Refuse files whose bytes are not those that were recorded; while sizes and times stand, they are not read.
+
+        Raises:
+            MismatchError: weights or tokenizer changed.
+        """
+        if files.version() == self.files_version:
+            return
+        for what, then, now in (
+            ("weights", self.weights_hash, files.weights_hash()),
+            ("tokenizer", self.tokenizer_hash, files.tokenizer_hash()),
+        ):
+            if then != now:
+                raise MismatchError(
+                    f"the {what} of checkpoint {self.name!r} in {files.path} changed since it was recorded ({then} then, "
+                    f"{now} now); materialize `checkpoints` again, then what depends on it"
+                )
 
     def refuse_other_layers(self, layers: Iterable[str]) -> None:
         """Refuse layers that the checkpoint does not have.
@@ -85,6 +105,7 @@ def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord
         step=row["step"],
         layer_shapes={layer["layer"]: (layer["d1"], layer["d2"]) for layer in json.loads(row["layers"])},
         frozen=frozen_bases(lake, name, recipe, version),
+        files_version=row["files_version"],
     )
 
 
@@ -102,28 +123,19 @@ class AttributedModel:
 
     @classmethod
     def load(
-        cls, lake: Lake, model_checkpoints: Checkpoints, name: str, recipe: Recipe, devices: DeviceGroup
+        cls, record: CheckpointRecord, recipe: Recipe, model_checkpoints: Checkpoints, devices: DeviceGroup
     ) -> "AttributedModel":
-        """Load a checkpoint whose row is in the table `checkpoints`.
+        """Load a recorded checkpoint.
 
         Raises:
-            MismatchError: its row is missing or outdated, or the files are no longer those that were recorded.
+            MismatchError: the files are no longer those that were recorded.
             CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
         """
         from lorif_assets.mathematics.gradients.layers import select_layers
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 
-        record = checkpoint_record(lake, name, recipe)
-        files = model_checkpoints.get(name)
-        for what, then, now in (
-            ("weights", record.weights_hash, files.weights_hash()),
-            ("tokenizer", record.tokenizer_hash, files.tokenizer_hash()),
-        ):
-            if then != now:
-                raise MismatchError(
-                    f"the {what} of checkpoint {name!r} in {files.path} changed since it was recorded ({then} then, {now} "
-                    "now); materialize `checkpoints` again, then what depends on it"
-                )
+        files = model_checkpoints.get(record.name)
+        record.refuse_other_files(files)
         model = model_checkpoints.load_model(files, recipe.model_dtype, devices)
         tokenizer = model_checkpoints.load_tokenizer(files)
         check_vocabulary(files, model, tokenizer)
@@ -133,8 +145,8 @@ class AttributedModel:
             recipe,
             model,
             tokenizer,
-            [layer_projection(layer, recipe.projection_factor, recipe.seed, recipe.max_width) for layer in layers],
-            fingerprint(layers, recipe.projection_factor, recipe.seed, recipe.max_width),
+            [layer_projection(layer, recipe.projection) for layer in layers],
+            fingerprint(layers, recipe.projection),
             devices,
         )
 
@@ -155,14 +167,13 @@ class AttributedModel:
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 
         layers = select_layers(self.model, recipe.include_layers, recipe.exclude_layers)
-        factor, seed, max_width = recipe.projection_factor, recipe.seed, recipe.max_width
-        projections = [layer_projection(layer, factor, seed, max_width) for layer in layers]
+        projections = [layer_projection(layer, recipe.projection) for layer in layers]
         return replace(
             self,
             record=replace(self.record, layer_shapes={p.layer.name: (p.d1, p.d2) for p in projections}, frozen=None),
             recipe=recipe,
             projections=projections,
-            projection=fingerprint(layers, factor, seed, max_width),
+            projection=fingerprint(layers, recipe.projection),
         )
 
     def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":

@@ -4,25 +4,33 @@ A training example acts on the weights of its time: what earlier checkpoints say
 (TracIn, Pruthi et al. 2020, arXiv 2002.08484, sums over checkpoints).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.score_queries import preconditioned_queries
-from lorif_assets.attribution.stored_checkpoint import StoredAttribution
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
+from lorif_assets.attribution.score_queries import (
+    QueryScores,
+    comparable_queries,
+    extremes_kept,
+    preconditioned_queries,
+    scanned,
+    whole_scan,
+)
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.lake import FactorFile, Lake
+from lorif_assets.lake.lake import FactorFile
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.mathematics.scores.scoring import Queries, block_scores
 from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,9 @@ class EarlierCheckpoint:
     factors: StoredFactors
     queries: Mapping[str, Queries]
 
-    def shard_scores(self, lake: Lake, shard: str, rows: int, device: torch.device) -> ShardScores:
+    def shard_scores(self, shard: str, rows: int, device: torch.device) -> ShardScores:
         """Score one shard, `rows` examples at a time."""
-        return shard_scores(self.factors, self.queries, lake, self._files[shard], rows, device)
+        return shard_scores(self.factors, self.queries, self._files[shard], rows, device)
 
     @cached_property
     def _files(self) -> Mapping[str, FactorFile]:
@@ -50,60 +58,93 @@ class EarlierCheckpoint:
 
 
 def earlier_checkpoints(
-    newest: AttributedModel,
-    together: Sequence[StoredAttribution],
+    newest: AttributedCheckpoint,
+    earlier: Sequence[StoredCheckpoint],
     queries: Sequence[TokenizedExample],
-    lake: Lake,
-    models: Checkpoints,
+    model_checkpoints: Checkpoints,
     batch: BatchSettings,
 ) -> list[EarlierCheckpoint]:
     """Ask earlier checkpoints the same queries, one after the other: one model more is held than without.
 
     Args:
         newest: the checkpoint asked about.
-        together: what the lake holds of the earlier ones and, last, of the newest.
+        earlier: those whose scores are averaged with its own.
         queries: tokenized.
-        lake: where factors and preconditioners are.
-        models: where checkpoints are.
+        model_checkpoints: where checkpoints are.
         batch: sizes of batches of queries.
 
     Raises:
         MismatchError: an earlier checkpoint has another tokenizer, or factors of other data.
     """
-    *earlier, own = together
-    asked = []
+    own, asked = newest.stored, []
     for one in earlier:
-        if one.record.tokenizer_hash != newest.record.tokenizer_hash:
+        if one.record.tokenizer_hash != own.record.tokenizer_hash:
             raise MismatchError(
-                f"scores of {newest.record.name!r} cannot be averaged with those of {one.record.name!r}: the checkpoints have "
+                f"scores of {own.record.name!r} cannot be averaged with those of {one.record.name!r}: the checkpoints have "
                 "two tokenizers. Set `active.checkpoints` to checkpoints of one, or `recipe.averaged_checkpoints = 1`"
             )
         if one.factors.shard_hashes != own.factors.shard_hashes:
             raise MismatchError(
-                f"the gradient factors of {one.record.name!r} hold other data than those of {newest.record.name!r}, with "
+                f"the gradient factors of {one.record.name!r} hold other data than those of {own.record.name!r}, with "
                 "which their scores are averaged; materialize `gradient_factors` for both"
             )
-        model = AttributedModel.load(lake, models, one.record.name, newest.recipe, newest.devices)
-        ready = preconditioned_queries(model, queries, one.preconditioners, lake, batch)
+        loaded = one.load(model_checkpoints, newest.model.devices)
+        ready = preconditioned_queries(loaded, queries, batch)
         asked.append(EarlierCheckpoint(one.factors, ready.by_layer))
         # Before the next one is loaded: its memory is not free while a name holds the model.
-        del model
+        del loaded
     return asked
+
+
+def score_averaged(
+    newest: AttributedCheckpoint,
+    earlier: Sequence[EarlierCheckpoint],
+    queries: Sequence[TokenizedExample],
+    *,
+    top_k: int | Literal["all"],
+    batch: BatchSettings,
+    progress: Progress,
+    reason: str,
+) -> QueryScores:
+    """Score every stored example for every query by the mean over checkpoints; the losses are those of the newest.
+
+    Args:
+        newest: the checkpoint asked about.
+        earlier: the others, which were asked the same queries.
+        queries: tokenized.
+        top_k: proponents and opponents to return, or every pair.
+        batch: sizes of batches of queries and of blocks of factors.
+        progress: told of every block.
+        reason: why nothing is left out.
+
+    Raises:
+        MismatchError: the factors were projected otherwise than the queries would be.
+        UnsoundQueryError: a query's loss or gradient is not finite.
+    """
+    ready = comparable_queries(newest, queries, batch)
+    stored, rows, device = newest.stored.factors, batch.scan_rows, newest.model.device
+
+    def scores(files: Sequence[FactorFile]) -> Iterator[Tensor]:
+        for file in files:
+            own = shard_scores(stored, ready.by_layer, file, rows, device)
+            yield averaged(own, (one.shard_scores(file.shard, rows, device) for one in earlier))
+
+    scan = whole_scan(stored, len(queries), extremes_kept(top_k), reason)
+    return scanned(newest, queries, ready, scan, scores, top_k=top_k, progress=progress).scores
 
 
 def shard_scores(
     factors: StoredFactors,
     queries: Mapping[str, Queries],
-    lake: Lake,
     file: FactorFile,
     rows: int,
     device: torch.device,
 ) -> ShardScores:
     """Score the examples of one file, `rows` at a time."""
-    blocks = factors.blocks(lake, list(queries), rows, device, [file])
+    blocks = factors.blocks(list(queries), rows, device, [file])
     ids = [
         name
-        for _, part in lake.stream_factors([file], ["example_id"], file.rows)
+        for _, part in factors.lake.stream_factors([file], ["example_id"], file.rows)
         for name in part.column("example_id").to_pylist()
     ]
     return ShardScores(ids, torch.cat([block_scores(queries, block) for block in read_ahead(blocks)], dim=1))

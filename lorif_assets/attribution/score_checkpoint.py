@@ -1,67 +1,42 @@
-"""Query sets scored at one checkpoint: in scans of as many sets as memory holds, or set by set where that saves work."""
+"""Query sets scored at one checkpoint, in the way that the recipe asks for, which is chosen here and nowhere else."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-import polars as pl
-
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.score_queries import QueryScores, extremes_kept, score_queries
-from lorif_assets.attribution.score_query_sets import queries_per_scan, scan_count, score_query_sets
-from lorif_assets.attribution.stored_checkpoint import StoredAttribution
-from lorif_assets.attribution.versions import averaged_version, recalled_version
-from lorif_assets.config.settings import Settings
-from lorif_assets.errors import MismatchError, UnsoundQueryError
-from lorif_assets.influcoder.cascade import recalled_scores
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
+from lorif_assets.attribution.score_modes import (
+    MergedScans,
+    ReadQuerySet,
+    Recall,
+    RecalledScores,
+    ScoredQuerySets,
+    ScoreMode,
+    SharedScans,
+)
+from lorif_assets.attribution.score_queries import QueryScores, score_queries
+from lorif_assets.attribution.versions import averaged_version
+from lorif_assets.config.settings import BatchSettings, Settings
+from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
-from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
-    from lorif_assets.attribution.score_merging import FullScan
-    from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
-
-
-@dataclass(frozen=True)
-class ReadQuerySet:
-    """The rows of a query set, and its queries as one checkpoint's tokenizer sees them."""
-
-    rows: pl.DataFrame
-    tokenized: "TokenizedShard"
-
-    @property
-    def version(self) -> str:
-        """The hash of its rows."""
-        return str(self.rows["query_set_hash"][0])
-
-
-@dataclass(frozen=True)
-class ScoredQuerySet:
-    """Scores of a query set, their data version, and how they came about."""
-
-    scores: QueryScores
-    version: str
-    metadata: dict[str, Any]
+    from lorif_assets.data.tokenization import TokenizedExample
 
 
 @dataclass(frozen=True)
 class CheckpointScoring:
-    """Scores query sets at one checkpoint: the last of `together`, whose scores are averaged."""
+    """Scores query sets at one checkpoint, averaged with those of `earlier` ones; `recall` is the cascade's."""
 
     log: logging.Logger
     settings: Settings
-    lake: Lake
-    models: Checkpoints
-    attributed: AttributedModel
-    together: Sequence[StoredAttribution]
-
-    @property
-    def attribution(self) -> StoredAttribution:
-        """What the lake holds of the checkpoint."""
-        return self.together[-1]
+    model_checkpoints: Checkpoints
+    checkpoint: AttributedCheckpoint
+    earlier: Sequence[StoredCheckpoint]
+    recall: Recall
 
     def read(self, query_set: str) -> ReadQuerySet:
         """Read and tokenise a query set.
@@ -69,93 +44,79 @@ class CheckpointScoring:
         Raises:
             MismatchError: it is not in `query_examples`.
         """
-        rows = self.lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
+        rows = self.checkpoint.stored.lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
         if rows.is_empty():
             raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-        return ReadQuerySet(rows, self.attributed.tokenized(rows.to_arrow(), id_column="query_id"))
+        return ReadQuerySet(rows, self.checkpoint.model.tokenized(rows.to_arrow(), id_column="query_id"))
 
-    def scores(self, asked: Mapping[str, ReadQuerySet]) -> Iterator[tuple[str, ScoredQuerySet | UnsoundQueryError]]:
-        """Yield the scores of each set: in scans of as many sets as memory holds, or set by set where that saves work.
+    def scores(self, asked: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
+        """Yield the scores of each set, as soon as they are there.
 
         A set with a query whose loss or gradient is not finite is yielded with that error.
         """
+        return self._mode().scores(asked)
+
+    def _mode(self) -> ScoreMode:
         recipe = self.settings.recipe
-        if recipe.recall == "none" and recipe.added_data == "exact":
-            yield from self._in_shared_scans(asked)
-            return
-        for name, queries in asked.items():
-            try:
-                yield name, self._merged(name, queries) if recipe.recall == "none" else self._recalled(name, queries)
-            except UnsoundQueryError as error:
-                yield name, error
+        if recipe.recall != "none":
+            search_hash = self.settings.influcoder.search_hash
+            otherwise = self._whole_scans("the encoder is not to be trusted with these queries")
+            return RecalledScores(self.log, self.checkpoint, self.recall, search_hash, otherwise)
+        if recipe.added_data == "merged":
+            return MergedScans(self.log, self.checkpoint, self.settings.batch)
+        return self._whole_scans('the recipe says `added_data = "exact"`')
 
-    def _in_shared_scans(
-        self, asked: Mapping[str, ReadQuerySet]
-    ) -> Iterator[tuple[str, ScoredQuerySet | UnsoundQueryError]]:
-        limit = queries_per_scan(
-            self.attributed.record, self.settings.recipe, self.settings.batch, checkpoints=len(self.together)
-        )
-        query_sets = {name: queries.tokenized.examples for name, queries in asked.items()}
-        scans = scan_count(query_sets, limit)
-        label = f"{self.attributed.record.name} {', '.join(asked)}"
-        with Progress(self.log, label, scans * self.attribution.factors.n_examples, "examples") as progress:
-            for name, scored in score_query_sets(query_sets, limit, lambda queries: self._scan(queries, progress)):
-                if isinstance(scored, UnsoundQueryError):
-                    yield name, scored
-                    continue
-                metadata = {"scans": scans, "examples_per_second": round(progress.rate, 1)}
-                yield name, ScoredQuerySet(scored, self._version(asked[name]), metadata)
+    def _whole_scans(self, reason: str) -> SharedScans:
+        def scan(queries: "Sequence[TokenizedExample]", progress: Progress) -> QueryScores:
+            return score_every_example(
+                self.checkpoint,
+                self.earlier,
+                queries,
+                self.model_checkpoints,
+                top_k=self.settings.recipe.top_k,
+                batch=self.settings.batch,
+                progress=progress,
+                reason=reason,
+            )
 
-    def _merged(self, name: str, queries: ReadQuerySet) -> ScoredQuerySet:
-        from lorif_assets.attribution.score_merging import keep_full_scan, last_full_scan, scan_version
+        def version(query_set_hash: str) -> str:
+            return averaged_version(
+                [one.score_version(query_set_hash) for one in (*self.earlier, self.checkpoint.stored)]
+            )
 
-        checkpoint, factors = self.attributed.record.name, self.attribution.factors
-        version = scan_version(self.settings.recipe, factors, queries.version)
-        last = last_full_scan(self.lake, checkpoint, name, version, extremes_kept(self.settings.recipe.top_k))
-        with Progress(self.log, f"{checkpoint} {name}", factors.n_examples, "examples") as progress:
-            scored = self._scan(queries.tokenized.examples, progress, last)
-        if scored.full_scan:
-            keep_full_scan(self.lake, checkpoint, name, version, scored.full_scan)
-        return ScoredQuerySet(scored, self._version(queries), {"examples_per_second": round(progress.rate, 1)})
+        return SharedScans(self.log, self.checkpoint, self.settings.batch, 1 + len(self.earlier), scan, version)
 
-    def _recalled(self, name: str, queries: ReadQuerySet) -> ScoredQuerySet:
-        recalled = recalled_scores(
-            self.attributed,
-            queries.tokenized.examples,
-            queries.rows,
-            self.attribution.factors,
-            self.attribution.preconditioners,
-            self.lake,
-            self.settings,
-        )
-        version = recalled_version(self._version(queries), recalled.encoder_hash, self.settings.influcoder.search_hash)
-        if recalled.scores:
-            rate = {"examples_per_second": round(recalled.rate, 1)}
-            return ScoredQuerySet(recalled.scores, version, recalled.metadata | rate)
-        self.log.warning(f"{self.attributed.record.name} {name}: {recalled.metadata['recall']}")
-        ((_, exact),) = self._in_shared_scans({name: queries})
-        if isinstance(exact, UnsoundQueryError):
-            raise exact
-        return ScoredQuerySet(exact.scores, version, recalled.metadata | exact.metadata)
 
-    def _scan(
-        self, queries: "Sequence[TokenizedExample]", progress: Progress, last: "FullScan | None" = None
-    ) -> QueryScores:
-        from lorif_assets.attribution.score_averaging import earlier_checkpoints
+def score_every_example(
+    checkpoint: AttributedCheckpoint,
+    earlier: Sequence[StoredCheckpoint],
+    queries: "Sequence[TokenizedExample]",
+    model_checkpoints: Checkpoints,
+    *,
+    top_k: int | Literal["all"],
+    batch: BatchSettings,
+    progress: Progress,
+    reason: str,
+) -> QueryScores:
+    """Score every stored example for every query: by the checkpoint alone, or averaged with earlier ones.
 
-        factors, batch = self.attribution.factors, self.settings.batch
-        return score_queries(
-            self.attributed,
-            queries,
-            factors,
-            self.attribution.preconditioners,
-            self.lake,
-            top_k=self.settings.recipe.top_k,
-            batch=batch,
-            progress=progress,
-            last=last,
-            earlier=earlier_checkpoints(self.attributed, self.together, queries, self.lake, self.models, batch),
-        )
+    Args:
+        checkpoint: with its model loaded.
+        earlier: checkpoints whose scores are averaged with its own; none: it is alone.
+        queries: tokenized.
+        model_checkpoints: where the earlier ones' models are.
+        top_k: proponents and opponents to return, or every pair.
+        batch: sizes of batches of queries and of blocks of factors.
+        progress: told of every block.
+        reason: why nothing is left out.
 
-    def _version(self, queries: ReadQuerySet) -> str:
-        return averaged_version([one.score_version(self.settings.recipe, queries.version) for one in self.together])
+    Raises:
+        MismatchError: factors were projected otherwise than the queries would be, or checkpoints do not go together.
+        UnsoundQueryError: a query's loss or gradient is not finite.
+    """
+    if not earlier:
+        return score_queries(checkpoint, queries, top_k=top_k, batch=batch, progress=progress, reason=reason)
+    from lorif_assets.attribution.score_averaging import earlier_checkpoints, score_averaged
+
+    asked = earlier_checkpoints(checkpoint, earlier, queries, model_checkpoints, batch)
+    return score_averaged(checkpoint, asked, queries, top_k=top_k, batch=batch, progress=progress, reason=reason)

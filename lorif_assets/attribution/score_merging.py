@@ -5,19 +5,33 @@ of the older examples are one step away from what a full scan would give, and th
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pyarrow as pa
 import torch
 
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.score_queries import (
+    QueryScores,
+    Scan,
+    block_scorer,
+    comparable_queries,
+    extremes_kept,
+    scanned,
+    whole_scan,
+)
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import TableError
 from lorif_assets.lake.attribution_tables import SCORE_SCANS
 from lorif_assets.lake.lake import FactorFile, Lake
 from lorif_assets.mathematics.scores.score_change import scale_and_change
 from lorif_assets.mathematics.scores.scoring import Queries, ScoreExtremes, ScoreMoments, block_scores
+from lorif_assets.progress import Progress
 
 # Examples whose scores tell how far the preconditioner moved, from at most so many shards.
 PROBE_EXAMPLES = 64
@@ -42,33 +56,49 @@ class FullScan:
     probe: torch.Tensor
 
 
-@dataclass(frozen=True)
-class Scan:
-    """Which files to scan, what is known before of the rest, and why."""
+def score_merged(
+    checkpoint: AttributedCheckpoint,
+    queries: Sequence[TokenizedExample],
+    last: FullScan | None,
+    *,
+    top_k: int | Literal["all"],
+    batch: BatchSettings,
+    progress: Progress,
+) -> tuple[QueryScores, FullScan | None]:
+    """Score the examples of shards added since the last full scan, and merge; or score all of them.
 
-    files: tuple[FactorFile, ...]
-    extremes: ScoreExtremes
-    moments: ScoreMoments
-    reason: str
+    Args:
+        checkpoint: with its model loaded.
+        queries: tokenized.
+        last: the last full scan of the same queries, weights and recipe.
+        top_k: proponents and opponents to return.
+        batch: sizes of batches of queries and of blocks of factors.
+        progress: told of every block.
 
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing was known before."""
-        return self.moments.count == 0
-
-
-def whole_scan(stored: StoredFactors, n_queries: int, kept: int, reason: str) -> Scan:
-    """Return the scan of every shard."""
-    return Scan(
-        stored.files, ScoreExtremes.empty(n_queries, kept), ScoreMoments.empty(n_queries), f"full scan: {reason}"
+    Returns:
+        The scores; and, where all examples were scored, the scan that shards can be merged into later.
+    """
+    ready = comparable_queries(checkpoint, queries, batch)
+    stored, device = checkpoint.stored.factors, checkpoint.model.device
+    scan = chosen_scan(
+        last,
+        ready.by_layer,
+        stored,
+        n_queries=len(queries),
+        kept=extremes_kept(top_k),
+        tolerance=checkpoint.stored.recipe.merge_tolerance,
+        device=device,
     )
+    blocks = block_scorer(checkpoint, ready, batch)
+    found = scanned(checkpoint, queries, ready, scan, blocks, top_k=top_k, progress=progress)
+    full = full_scan_of(ready.by_layer, stored, found.extremes, found.moments, device) if scan.is_full else None
+    return found.scores, full
 
 
 def chosen_scan(
     last: FullScan | None,
     queries: Mapping[str, Queries],
     stored: StoredFactors,
-    lake: Lake,
     *,
     n_queries: int,
     kept: int,
@@ -81,7 +111,6 @@ def chosen_scan(
         last: the last full scan, of the same queries, weights and recipe.
         queries: per layer vec(H^-1 G_q) [Q, D], with the preconditioner of now.
         stored: the factors.
-        lake: where they are.
         n_queries: how many there are.
         kept: extremes of each query.
         tolerance: the largest relative change of any query's probe scores that lets earlier scores stand.
@@ -98,7 +127,7 @@ def chosen_scan(
     if n_added > last.moments.count:
         return whole_scan(stored, n_queries, kept, "more was added since the last one than it scanned")
     known = tuple(files[name] for name in sorted(last.shards))
-    scale, change = scale_and_change(last.probe, probe_scores(queries, stored, lake, known, device))
+    scale, change = scale_and_change(last.probe, probe_scores(queries, stored, known, device))
     worst, smallest = float(change.max()), float(scale.min())
     if worst > tolerance or smallest <= 0:
         return whole_scan(
@@ -119,28 +148,26 @@ def chosen_scan(
 def probe_scores(
     queries: Mapping[str, Queries],
     stored: StoredFactors,
-    lake: Lake,
     files: tuple[FactorFile, ...],
     device: torch.device,
 ) -> torch.Tensor:
     """Return the scores [Q, p] of the first examples of some of these files, which lie evenly among them."""
     chosen = files[:: max(1, -(-len(files) // _PROBE_SHARDS))]
     rows = -(-PROBE_EXAMPLES // len(chosen))
-    blocks = (next(stored.blocks(lake, list(queries), rows, device, [file])) for file in chosen)
+    blocks = (next(stored.blocks(list(queries), rows, device, [file])) for file in chosen)
     return torch.cat([block_scores(queries, block).cpu() for block in blocks], dim=1)
 
 
 def full_scan_of(
     queries: Mapping[str, Queries],
     stored: StoredFactors,
-    lake: Lake,
     extremes: ScoreExtremes,
     moments: ScoreMoments,
     device: torch.device,
 ) -> FullScan:
     """Return what a scan of all shards found, with the scores of its probe."""
     shards = {file.shard: ScannedShard(stored.shard_hashes[file.shard], file.rows) for file in stored.files}
-    return FullScan(shards, extremes, moments, probe_scores(queries, stored, lake, stored.files, device))
+    return FullScan(shards, extremes, moments, probe_scores(queries, stored, stored.files, device))
 
 
 def _moved(last: FullScan, stored: StoredFactors, scale: torch.Tensor) -> ScoreExtremes:

@@ -1,29 +1,34 @@
 """Scoring a set of queries against a checkpoint's stored factors: one streaming pass, whatever the number of queries."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.stored_curvature import StoredPreconditioners
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.errors import MismatchError, UnsoundQueryError
-from lorif_assets.lake.lake import FactorFile, Lake
+from lorif_assets.lake.lake import FactorFile
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.attribution.score_averaging import EarlierCheckpoint
-    from lorif_assets.attribution.score_merging import FullScan
     from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
     from lorif_assets.mathematics.scores.scoring import Queries, ScoreExtremes, ScoreMoments
 
 HIGHEST, LOWEST, EVERY = "highest", "lowest", "all"
+
+BlockScorer = Callable[[Sequence[FactorFile]], "Iterator[torch.Tensor]"]
+"""Yields scores [Q, n] of the examples of files that follow one another, block by block, in their order."""
+
+InverseOf = Callable[[str], "LayerPreconditioner"]
+"""Returns the inverse curvature of a layer."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +36,14 @@ class QueryScores:
     """Scores of one query set.
 
     `scores` has the columns query_id, side, rank, example_id, shard, score; `summaries` one row per query with its
-    loss, the spread of its scores over all examples and their concentration. `scan` says what was scanned, and why;
-    `full_scan` is there where new data can be merged into it later. `query_error` is the relative error of the
-    preconditioned queries, 0 where they are kept whole.
+    loss, the spread of its scores over all examples and their concentration. `scan` says what was scanned, and why.
+    `query_error` is the relative error of the preconditioned queries, 0 where they are kept whole.
     """
 
     scores: pl.DataFrame
     summaries: pl.DataFrame
     scan: str
     examples_scanned: int
-    full_scan: "FullScan | None"
     query_error: float
 
 
@@ -57,29 +60,36 @@ class PreconditionedQueries:
 
 
 def preconditioned_queries(
-    attributed: AttributedModel,
-    queries: "Sequence[TokenizedExample]",
-    preconditioners: StoredPreconditioners,
-    lake: Lake,
-    batch: BatchSettings,
+    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
 ) -> PreconditionedQueries:
-    """Compute the queries' gradients and apply each layer's inverse curvature to them.
+    """Compute the queries' gradients and apply each layer's stored inverse curvature to them.
+
+    Raises:
+        UnsoundQueryError: a query's loss or gradient is not finite.
+    """
+
+    def inverse(layer: str) -> "LayerPreconditioner":
+        return checkpoint.stored.preconditioners.load(layer, checkpoint.model.device)
+
+    return precondition(checkpoint.model, queries, inverse, batch)
+
+
+def precondition(
+    attributed: AttributedModel, queries: "Sequence[TokenizedExample]", inverse: InverseOf, batch: BatchSettings
+) -> PreconditionedQueries:
+    """Compute the queries' gradients and apply each layer's inverse curvature to them, wherever it comes from.
 
     Raises:
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
     rank = attributed.recipe.query_rank
     if rank is None:
-        return _whole_queries(attributed, queries, preconditioners, lake, batch)
-    return _queries_at_a_rank(attributed, queries, preconditioners, lake, batch, rank)
+        return _whole_queries(attributed, queries, inverse, batch)
+    return _queries_at_a_rank(attributed, queries, inverse, batch, rank)
 
 
 def _whole_queries(
-    attributed: AttributedModel,
-    queries: "Sequence[TokenizedExample]",
-    preconditioners: StoredPreconditioners,
-    lake: Lake,
-    batch: BatchSettings,
+    attributed: AttributedModel, queries: "Sequence[TokenizedExample]", inverse: InverseOf, batch: BatchSettings
 ) -> PreconditionedQueries:
     import torch
 
@@ -95,16 +105,14 @@ def _whole_queries(
         sound &= gradients.isfinite().all(dim=1).cpu()
     _refuse_unsound(attributed, queries, sound)
     for layer in shapes:
-        preconditioner = preconditioners.load(lake, layer, attributed.recipe, attributed.device)
-        dense[layer] = preconditioner.apply(dense[layer])
+        dense[layer] = inverse(layer).apply(dense[layer])
     return PreconditionedQueries({**dense}, losses, 0.0)
 
 
 def _queries_at_a_rank(
     attributed: AttributedModel,
     queries: "Sequence[TokenizedExample]",
-    preconditioners: StoredPreconditioners,
-    lake: Lake,
+    inverse: InverseOf,
     batch: BatchSettings,
     rank: int,
 ) -> PreconditionedQueries:
@@ -115,7 +123,7 @@ def _queries_at_a_rank(
     from lorif_assets.mathematics.scores.scoring import low_rank_queries
 
     device, shapes, n = attributed.device, attributed.record.layer_shapes, len(queries)
-    inverse = {layer: preconditioners.load(lake, layer, attributed.recipe, device) for layer in shapes}
+    inverses = {layer: inverse(layer) for layer in shapes}
     kept = {
         layer: GradientFactors(*(torch.empty(n, d, min(rank, *shape), device=device) for d in shape))
         for layer, shape in shapes.items()
@@ -129,7 +137,7 @@ def _queries_at_a_rank(
                 nonlocal total, lost
                 where = list(at[rows])
                 sound[where] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
-                ready = inverse[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
+                ready = inverses[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
                 factors, errors = low_rank_queries(ready, rank)
                 kept[layer].u[where], kept[layer].v[where] = factors.u, factors.v
                 total, lost = total + float(ready.double().square().sum()), lost + float(errors.sum())
@@ -151,82 +159,128 @@ def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExa
         )
 
 
+@dataclass(frozen=True)
+class Scan:
+    """Which files to scan, what is known before of the rest, and why."""
+
+    files: "tuple[FactorFile, ...]"
+    extremes: "ScoreExtremes"
+    moments: "ScoreMoments"
+    reason: str
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing was known before."""
+        return self.moments.count == 0
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """The scores that a scan found, and the extremes and moments that they were taken from."""
+
+    scores: QueryScores
+    extremes: "ScoreExtremes"
+    moments: "ScoreMoments"
+
+
 def score_queries(
-    attributed: AttributedModel,
+    checkpoint: AttributedCheckpoint,
     queries: "Sequence[TokenizedExample]",
-    stored: StoredFactors,
-    preconditioners: StoredPreconditioners,
-    lake: Lake,
     *,
     top_k: int | Literal["all"],
     batch: BatchSettings,
     progress: Progress,
-    last: "FullScan | None" = None,
-    earlier: "Sequence[EarlierCheckpoint]" = (),
+    reason: str,
 ) -> QueryScores:
     """Score every stored example for every query.
 
     Args:
-        attributed: the loaded checkpoint.
+        checkpoint: with its model loaded.
         queries: tokenized.
-        stored: the checkpoint's factors.
-        preconditioners: those of all layers.
-        lake: where they are.
         top_k: proponents and opponents to return, or every pair.
         batch: sizes of batches of queries and of blocks of factors.
         progress: told of every block.
-        last: under the recipe `added_data = "merged"`, the last full scan of the same queries, weights and recipe.
-        earlier: checkpoints whose scores are averaged with these; the losses stay those of `attributed`.
+        reason: why nothing is left out.
 
     Raises:
         MismatchError: the factors were projected otherwise than the queries would be.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-    import torch
+    ready = comparable_queries(checkpoint, queries, batch)
+    scan = whole_scan(checkpoint.stored.factors, len(queries), extremes_kept(top_k), reason)
+    blocks = block_scorer(checkpoint, ready, batch)
+    return scanned(checkpoint, queries, ready, scan, blocks, top_k=top_k, progress=progress).scores
 
-    from lorif_assets.attribution.score_averaging import averaged, shard_scores
-    from lorif_assets.attribution.score_merging import chosen_scan, full_scan_of, whole_scan
-    from lorif_assets.mathematics.scores.scoring import block_scores
 
-    if stored.projection != attributed.projection:
+def comparable_queries(
+    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
+) -> PreconditionedQueries:
+    """Return preconditioned queries that the stored factors can be compared with.
+
+    Raises:
+        MismatchError: the factors were projected otherwise than the queries would be.
+        UnsoundQueryError: a query's loss or gradient is not finite.
+    """
+    name, stored, own = checkpoint.stored.record.name, checkpoint.stored.factors.projection, checkpoint.model.projection
+    if stored != own:
         raise MismatchError(
-            f"the gradient factors of {attributed.record.name!r} have the projection {stored.projection}, the queries "
-            f"{attributed.projection}: they cannot be compared. Materialize `gradient_factors` again"
+            f"the gradient factors of {name!r} have the projection {stored}, the queries {own}: they cannot be compared. "
+            "Materialize `gradient_factors` again"
         )
-    ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch)
-    # The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.
-    kept = extremes_kept(top_k)
-    recipe, device = attributed.recipe, attributed.device
-    scan = (
-        whole_scan(stored, len(queries), kept, 'the recipe says `added_data = "exact"`')
-        if recipe.added_data == "exact"
-        else chosen_scan(
-            last,
-            ready.by_layer,
-            stored,
-            lake,
-            n_queries=len(queries),
-            kept=kept,
-            tolerance=recipe.merge_tolerance,
-            device=device,
-        )
+    return preconditioned_queries(checkpoint, queries, batch)
+
+
+def whole_scan(stored: StoredFactors, n_queries: int, kept: int, reason: str) -> Scan:
+    """Return the scan of every shard, of which so many extremes of each query are kept."""
+    from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
+
+    return Scan(
+        stored.files, ScoreExtremes.empty(n_queries, kept), ScoreMoments.empty(n_queries), f"full scan: {reason}"
     )
 
-    def scored(files: Sequence[FactorFile]) -> Iterator[torch.Tensor]:
-        if not earlier:
-            blocks = stored.blocks(lake, list(attributed.record.layer_shapes), batch.scan_rows, device, files)
-            for block in read_ahead(blocks):
-                yield block_scores(ready.by_layer, block)
-            return
-        for file in files:
-            own = shard_scores(stored, ready.by_layer, lake, file, batch.scan_rows, device)
-            yield averaged(own, (one.shard_scores(lake, file.shard, batch.scan_rows, device) for one in earlier))
 
+def block_scorer(checkpoint: AttributedCheckpoint, ready: PreconditionedQueries, batch: BatchSettings) -> BlockScorer:
+    """Return what scores files that follow one another, block by block."""
+    from lorif_assets.mathematics.scores.scoring import block_scores
+
+    stored, layers = checkpoint.stored.factors, list(checkpoint.stored.record.layer_shapes)
+
+    def scores(files: "Sequence[FactorFile]") -> "Iterator[torch.Tensor]":
+        for block in read_ahead(stored.blocks(layers, batch.scan_rows, checkpoint.model.device, files)):
+            yield block_scores(ready.by_layer, block)
+
+    return scores
+
+
+def scanned(
+    checkpoint: AttributedCheckpoint,
+    queries: "Sequence[TokenizedExample]",
+    ready: PreconditionedQueries,
+    scan: Scan,
+    blocks: BlockScorer,
+    *,
+    top_k: int | Literal["all"],
+    progress: Progress,
+) -> Scanned:
+    """Carry out a scan.
+
+    Args:
+        checkpoint: whose factors are scanned.
+        queries: tokenized.
+        ready: the same, preconditioned.
+        scan: which files, on top of what is known of the others.
+        blocks: scores files that follow one another.
+        top_k: proponents and opponents to return, or every pair.
+        progress: told of every block.
+    """
+    import torch
+
+    stored = checkpoint.stored.factors
     extremes, moments = scan.extremes, scan.moments
     every: list[torch.Tensor] = []
     for first, files in stored.adjacent(scan.files):
         position = first
-        for scores in scored(files):
+        for scores in blocks(files):
             extremes = extremes.update(scores, position)
             moments = moments.update(scores)
             position += scores.shape[1]
@@ -235,24 +289,25 @@ def score_queries(
             progress.advance(scores.shape[1])
     names = [query.example_id for query in queries]
     if top_k == "all":
-        table = all_pairs(names, torch.cat(every, dim=1), stored.example_ids(lake, range(moments.count)))
+        table = all_pairs(names, torch.cat(every, dim=1), stored.example_ids(range(moments.count)))
     else:
         k = min(top_k, moments.count)
-        table = extreme_pairs(names, extremes, k, stored.example_ids(lake, listed_positions(extremes, k)))
-    return QueryScores(
+        table = extreme_pairs(names, extremes, k, stored.example_ids(listed_positions(extremes, k)))
+    found = QueryScores(
         table,
         query_summaries(queries, ready.losses, extremes, moments),
         scan.reason,
         sum(file.rows for file in scan.files),
-        full_scan_of(ready.by_layer, stored, lake, extremes, moments, device)
-        if scan.is_full and recipe.added_data == "merged"
-        else None,
         ready.relative_error,
     )
+    return Scanned(found, extremes, moments)
 
 
 def extremes_kept(top_k: int | Literal["all"]) -> int:
-    """Return how many extremes of a query a scan keeps."""
+    """Return how many extremes of a query a scan keeps.
+
+    The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.
+    """
     return 100 if top_k == "all" else max(top_k, 100)
 
 

@@ -46,7 +46,7 @@ def bases_version(recipe: Recipe, weights_hash: str, tokenizer_hash: str) -> str
 
 def frozen_bases(lake: Lake, checkpoint: str, recipe: Recipe, version: str) -> FrozenBases | None:
     """Return a checkpoint's bases of a version, or None where there are none, or the recipe's curvature has none."""
-    if recipe.curvature != "ekfac":
+    if not recipe.whitens:
         return None
     rows = lake.read(KFAC_BASES, ["layer", "rank", "uri", "fingerprint", "version"], checkpoint=checkpoint)
     if rows.is_empty() or set(rows["version"]) != {version}:

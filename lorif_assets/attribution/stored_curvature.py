@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lorif_assets.attribution.curvatures import LakeCurvature, curvature_of
 from lorif_assets.attribution.ledger import Ledger
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_bases import FrozenBases
@@ -11,25 +12,20 @@ from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.attribution.versions import ledger_version
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import EKFAC_PRECONDITIONERS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import Lake
-from lorif_assets.lake.table_schema import TableSchema
 
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.mathematics.curvature.svd_preconditioner import LayerPreconditioner
-
-
-def preconditioner_table(recipe: Recipe) -> TableSchema:
-    """Return the table that holds the preconditioners of the recipe's curvature; its asset has the same name."""
-    return EKFAC_PRECONDITIONERS if recipe.curvature == "ekfac" else SVD_PRECONDITIONERS
+    from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
 
 
 @dataclass(frozen=True)
 class StoredPreconditioners:
     """The preconditioner rows of one checkpoint, all layers, all fitted to the same data."""
 
+    lake: Lake
+    curvature: LakeCurvature
     rows: Mapping[str, Mapping[str, Any]]
     frozen: FrozenBases | None
 
@@ -38,32 +34,16 @@ class StoredPreconditioners:
         """The basis version of each layer whose curvature was refined."""
         return {layer: row["basis_version"] for layer, row in self.rows.items() if row.get("basis_version")}
 
-    def load(self, lake: Lake, layer: str, recipe: Recipe, device: "torch.device") -> "LayerPreconditioner":
+    def load(self, layer: str, device: "torch.device") -> "LayerPreconditioner":
         """Return one layer's preconditioner.
 
         Raises:
             TableError: its tensors are gone.
         """
         row = self.rows[layer]
-        tensors = {name: tensor.to(device) for name, tensor in lake.read_tensors(row["state_uri"]).items()}
-        if self.frozen is None:
-            return _svd(row, tensors["vectors"], recipe)
-        from lorif_assets.mathematics.curvature.ekfac import EkfacPreconditioner, FisherDiagonal
-
-        fisher = FisherDiagonal(tensors["squares"], row["n_examples"])
-        return EkfacPreconditioner(self.frozen.load(lake, layer, device), fisher, recipe.fisher_damping)
-
-
-def _svd(row: Mapping[str, Any], vectors: "torch.Tensor", recipe: Recipe) -> "LayerPreconditioner":
-    import torch
-
-    from lorif_assets.mathematics.curvature.svd import Spectrum
-    from lorif_assets.mathematics.curvature.svd_preconditioner import CurvatureForm, DampingRule, Preconditioner
-
-    spectrum = Spectrum(torch.tensor(row["eigenvalues"], dtype=torch.float64), vectors, row["trace"])
-    return Preconditioner.from_spectrum(
-        spectrum, DampingRule(recipe.damping_rule), recipe.damping, CurvatureForm(recipe.curvature_form)
-    )
+        tensors = {name: tensor.to(device) for name, tensor in self.lake.read_tensors(row["state_uri"]).items()}
+        bases = self.frozen.load(self.lake, layer, device) if self.frozen else None
+        return self.curvature.preconditioner(row, tensors, bases)
 
 
 def stored_preconditioners(
@@ -75,7 +55,8 @@ def stored_preconditioners(
         MismatchError: a layer has none, or one was fitted under another recipe, to other weights or to other data than
             the stored factors.
     """
-    table = preconditioner_table(recipe)
+    curvature = curvature_of(recipe)
+    table = curvature.table
     rows = {row["layer"]: row for row in lake.read(table, checkpoint=record.name).to_dicts()}
     expected = {
         "recipe_hash": recipe.preconditioner_hash,
@@ -96,10 +77,10 @@ def stored_preconditioners(
                     f"the preconditioner of layer {layer!r} of checkpoint {record.name!r} has {column} "
                     f"{rows[layer][column]}, but factors and settings have {value}"
                     + (
-                        f" ({Ledger.parse(rows[layer]['ledger']).explained(Ledger.of(stored))})"
+                        f" ({Ledger.parse(rows[layer]['ledger']).explained(curvature.ledger(stored))})"
                         if column == "ledger_hash"
                         else ""
                     )
                     + f"; materialize `{table.name}` again"
                 )
-    return StoredPreconditioners({layer: rows[layer] for layer in record.layer_shapes}, record.frozen)
+    return StoredPreconditioners(lake, curvature, {layer: rows[layer] for layer in record.layer_shapes}, record.frozen)

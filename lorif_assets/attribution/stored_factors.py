@@ -37,6 +37,7 @@ class FactorSelection:
 class StoredFactors:
     """The factors of all shards of one checkpoint, computed from one recipe, one set of weights and one tokenizer."""
 
+    lake: Lake
     checkpoint: str
     weights_hash: str
     files: tuple[FactorFile, ...]
@@ -62,7 +63,6 @@ class StoredFactors:
 
     def blocks(
         self,
-        lake: Lake,
         layers: Sequence[str],
         rows: int,
         device: "torch.device",
@@ -73,7 +73,6 @@ class StoredFactors:
         What is left of one file and short files after it come in one block: many small shards cost little more than one.
 
         Args:
-            lake: where they are.
             layers: the columns to read.
             rows: examples of a block.
             device: where the blocks go.
@@ -85,7 +84,7 @@ class StoredFactors:
         from lorif_assets.mathematics.factors.codec import FactorCodec, decode
 
         codec = FactorCodec(self.codec)
-        for pieces in _gathered(lake.stream_factors(self.files if files is None else files, layers, rows), rows):
+        for pieces in _gathered(self.lake.stream_factors(self.files if files is None else files, layers, rows), rows):
             joined = pieces[0][1] if len(pieces) == 1 else _joined([batch for _, batch in pieces])
             block = {}
             for layer in layers:
@@ -108,13 +107,10 @@ class StoredFactors:
         if stretch:
             yield first_positions[stretch[0].shard], tuple(stretch)
 
-    def rows(
-        self, lake: Lake, layers: Sequence[str], positions: Sequence[int], device: "torch.device"
-    ) -> "FactorSelection":
+    def rows(self, layers: Sequence[str], positions: Sequence[int], device: "torch.device") -> "FactorSelection":
         """Return the factors of single examples, read by row group, as one block for each file.
 
         Args:
-            lake: where they are.
             layers: the columns to read.
             positions: of the examples in the order of `blocks`, rising, each once.
             device: where the blocks go.
@@ -131,33 +127,33 @@ class StoredFactors:
             first += file.rows
             if not len(inside):
                 continue
-            read = read_rows(lake, file, layers, inside.tolist())
+            read = read_rows(self.lake, file, layers, inside.tolist())
             bytes_read += read.bytes_read
             piece = [(file, read.batch)]
             values = {layer: _value_bytes(read.batch, layer, piece).to(device) for layer in layers}
             blocks.append({layer: decode(data, codec, *self.layer_shapes[layer]) for layer, data in values.items()})
         return FactorSelection(tuple(blocks), bytes_read)
 
-    def positions(self, lake: Lake, shards: Collection[str]) -> dict[tuple[str, str], int]:
+    def positions(self, shards: Collection[str]) -> dict[tuple[str, str], int]:
         """Return the position in the order of `blocks` of every example of some shards, by (shard, example id)."""
         found: dict[tuple[str, str], int] = {}
         first = 0
         for file in self.files:
             if file.shard in shards:
-                batches = lake.stream_factors([file], ["example_id"], file.rows)
+                batches = self.lake.stream_factors([file], ["example_id"], file.rows)
                 ids = [name for _, batch in batches for name in batch.column("example_id").to_pylist()]
                 found |= {(file.shard, name): first + row for row, name in enumerate(ids)}
             first += file.rows
         return found
 
-    def example_ids(self, lake: Lake, positions: Sequence[int]) -> dict[int, tuple[str, str]]:
+    def example_ids(self, positions: Sequence[int]) -> dict[int, tuple[str, str]]:
         """Return (example_id, shard) of examples by their position in the order of `blocks`."""
         wanted, first = np.unique(np.asarray(positions, dtype=np.int64)), 0
         found: dict[int, tuple[str, str]] = {}
         for file in self.files:
             inside = wanted[(wanted >= first) & (wanted < first + file.rows)]
             if len(inside):
-                batches = lake.stream_factors([file], ["example_id"], file.rows)
+                batches = self.lake.stream_factors([file], ["example_id"], file.rows)
                 ids = [name for _, batch in batches for name in batch.column("example_id").to_pylist()]
                 found |= {int(position): (ids[position - first], file.shard) for position in inside}
             first += file.rows
@@ -212,6 +208,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
             "the table. Materialize `gradient_factors` for this shard again"
         )
     return StoredFactors(
+        lake=lake,
         checkpoint=record.name,
         weights_hash=record.weights_hash,
         files=tuple(files),

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 import polars as pl
 import torch
 
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.score_queries import preconditioned_queries
-from lorif_assets.attribution.stored_curvature import StoredPreconditioners
-from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
-from lorif_assets.lake.lake import FactorFile, Lake
+from lorif_assets.lake.lake import FactorFile
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors, reconstruction_error
@@ -37,23 +35,22 @@ class LayerReconstruction:
     expected: float
 
 
-def stored_sample(
-    attributed: AttributedModel, stored: StoredFactors, lake: Lake, *, shards: int, rows: int
-) -> StoredSample:
+def stored_sample(checkpoint: AttributedCheckpoint, *, shards: int, rows: int) -> StoredSample:
     """Return the first `rows` examples of each of `shards` shards, which lie evenly among all.
 
     Raises:
         MismatchError: an example of the sample is no longer in `training_examples`, or no longer the same.
     """
-    layers = list(attributed.record.layer_shapes)
+    stored, device = checkpoint.stored.factors, checkpoint.model.device
+    layers = list(checkpoint.stored.record.layer_shapes)
     first_positions = stored.first_positions
     examples: list[TokenizedExample] = []
     positions: list[int] = []
     factors = []
     for file in stored.files[:: max(1, -(-len(stored.files) // shards))]:
-        factors.append(next(stored.blocks(lake, layers, rows, attributed.device, [file])))
+        factors.append(next(stored.blocks(layers, rows, device, [file])))
         count = min(rows, file.rows)
-        examples += _tokenized(attributed, stored, lake, file, count)
+        examples += _tokenized(checkpoint, file, count)
         positions += range(first_positions[file.shard], first_positions[file.shard] + count)
     joined = {
         layer: GradientFactors(torch.cat([f[layer].u for f in factors]), torch.cat([f[layer].v for f in factors]))
@@ -63,10 +60,11 @@ def stored_sample(
 
 
 def reconstruction_errors(
-    attributed: AttributedModel, sample: StoredSample, lake: Lake, batch_tokens: int
+    checkpoint: AttributedCheckpoint, sample: StoredSample, batch_tokens: int
 ) -> dict[str, LayerReconstruction]:
     """Compute the sample's gradients again, whitened as the stored ones were, and compare each layer's factors with them."""
-    record, codec = attributed.record, FactorCodec(attributed.recipe.factor_dtype)
+    attributed, record = checkpoint.model, checkpoint.stored.record
+    codec = FactorCodec(attributed.recipe.factor_dtype)
     gradients = {
         layer: torch.empty(len(sample.examples), *shape, device=attributed.device)
         for layer, shape in record.layer_shapes.items()
@@ -77,41 +75,31 @@ def reconstruction_errors(
     found = {}
     for layer, shape in record.layer_shapes.items():
         g, stored = gradients.pop(layer), sample.factors[layer]
-        if record.frozen:
-            bases = record.frozen.load(lake, layer, attributed.device)
+        if bases := checkpoint.stored.bases(layer, attributed.device):
             g = bases.rotate(g) * bases.scale
         anew = decode(encode(low_rank_factors(g, stored.u.shape[2]), codec), codec, *shape)
         found[layer] = LayerReconstruction(reconstruction_error(g, stored), reconstruction_error(g, anew))
     return found
 
 
-def own_ranks(
-    attributed: AttributedModel,
-    sample: StoredSample,
-    stored: StoredFactors,
-    preconditioners: StoredPreconditioners,
-    lake: Lake,
-    *,
-    batch: BatchSettings,
-) -> list[int]:
+def own_ranks(checkpoint: AttributedCheckpoint, sample: StoredSample, batch: BatchSettings) -> list[int]:
     """Ask with each example of the sample, and return where it stands among all stored examples, from 1; ties share."""
-    ready = preconditioned_queries(attributed, sample.examples, preconditioners, lake, batch).by_layer
+    ready = preconditioned_queries(checkpoint, sample.examples, batch).by_layer
     own = block_scores(ready, sample.factors).diagonal().unsqueeze(1)
     # The same product in blocks of another size rounds differently: an example must not outrank itself.
     own = own + 1e-5 * own.abs()
     above = torch.zeros(len(sample.examples), dtype=torch.long, device=own.device)
-    for block in read_ahead(stored.blocks(lake, list(ready), batch.scan_rows, attributed.device)):
+    for block in read_ahead(checkpoint.stored.factors.blocks(list(ready), batch.scan_rows, own.device)):
         above += (block_scores(ready, block) > own).sum(1)
     return (above + 1).tolist()
 
 
-def _tokenized(
-    attributed: AttributedModel, stored: StoredFactors, lake: Lake, file: FactorFile, count: int
-) -> list[TokenizedExample]:
+def _tokenized(checkpoint: AttributedCheckpoint, file: FactorFile, count: int) -> list[TokenizedExample]:
+    stored, lake = checkpoint.stored.factors, checkpoint.stored.lake
     rows = lake.read(TRAINING_EXAMPLES, shard=file.shard).sort("row")
     batches = lake.stream_factors([file], ["example_id"], count)
     ids: list[str] = next(batches)[1].column("example_id").to_pylist()
-    found = attributed.tokenized(rows.filter(pl.col("example_id").is_in(ids)).to_arrow()).examples
+    found = checkpoint.model.tokenized(rows.filter(pl.col("example_id").is_in(ids)).to_arrow()).examples
     by_id = {example.example_id: example for example in found}
     same_data = not rows.is_empty() and rows["shard_hash"][0] == stored.shard_hashes[file.shard]
     if not same_data or by_id.keys() != set(ids):

@@ -11,22 +11,17 @@ from urllib.parse import unquote
 
 import pyarrow.fs as pafs
 
+from lorif_assets.attribution.curvatures import curvature_tables
 from lorif_assets.attribution.ledger import Ledger
 from lorif_assets.errors import TableError
-from lorif_assets.lake.attribution_tables import (
-    EKFAC_PRECONDITIONERS,
-    GRADIENT_FACTORS,
-    KFAC_BASES,
-    SCORE_SCANS,
-    SVD_PRECONDITIONERS,
-)
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, KFAC_BASES, SCORE_SCANS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.tables import TABLES
 
 # Folders of tensors, and which columns of which tables point to what they hold, a file or a folder of files.
 _TENSORS: Mapping[str, Sequence[tuple[TableSchema, str]]] = {
-    "curvature_states": ((SVD_PRECONDITIONERS, "state_uri"), (EKFAC_PRECONDITIONERS, "state_uri")),
+    "curvature_states": tuple((table, "state_uri") for table in curvature_tables()),
     "scan_states": ((SCORE_SCANS, "state_uri"),),
     "kfac_bases_tensors": ((KFAC_BASES, "uri"),),
     "fisher_sums": ((GRADIENT_FACTORS, "fisher"),),
@@ -92,7 +87,7 @@ def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
 
 def _ledger_paths(lake: Lake) -> Iterator[str]:
     """Yield what curvature states would subtract a shard by: a file of factors, or a folder of sums."""
-    for schema in (SVD_PRECONDITIONERS, EKFAC_PRECONDITIONERS):
+    for schema in curvature_tables():
         for ledger in lake.read(schema, ["ledger"])["ledger"].unique():
             yield from (entry.path for entry in Ledger.parse(ledger).entries.values())
 

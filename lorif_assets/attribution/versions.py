@@ -52,8 +52,7 @@ def score_version(
     that the preconditioners are computed from.
     """
     parts = [recipe.score_hash, preconditioner_version(recipe, record, shard_hashes), query_set_hash]
-    refined = dict(refined_bases) if recipe.curvature == "svd" else {}
-    return content_hash([*parts, refined] if refined else parts)
+    return content_hash([*parts, dict(refined_bases)] if refined_bases else parts)
 
 
 def averaged_version(versions: Sequence[str]) -> str:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.automation.dead_runs import PROCESS_TAG, fail_dead_runs, process_tag
 from lorif_assets.automation.registration import register
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.work import RANGE_END_TAG, RANGE_START_TAG, stretches
 from lorif_assets.errors import CheckpointError, LorifError
 from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.evaluation import EvaluationStaleness
 from lorif_assets.freshness.stale import StalePartitions
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
 from resources import dagster_resources
@@ -28,18 +29,18 @@ class AssetUpdate:
 
 def bring_up_to_date(
     instance: dg.DagsterInstance,
-    assets: Sequence[dg.AssetsDefinition],
+    assets: Sequence[AttributionAsset],
     project: Project,
     announce: Callable[[str, int], None] = lambda _asset, _count: None,
     *,
-    selection: Sequence[dg.AssetsDefinition] | None = None,
+    selection: Sequence[AttributionAsset] | None = None,
 ) -> Iterator[AssetUpdate]:
     """Materialize, asset by asset in the order of the graph, what is missing or stale, in this process.
 
     Args:
         instance: Dagster's instance; its UI shows the runs.
         assets: the graph, upstream first.
-        project: of the project.
+        project: what is brought up to date.
         announce: called with an asset's name and the number of its stale partitions before they run.
         selection: the assets of the graph to bring up to date; default: all.
 
@@ -47,20 +48,20 @@ def bring_up_to_date(
         CheckpointError: there is no checkpoint, or none is complete.
         LorifError: whatever an asset raised; what was committed before stays.
     """
-    found = discover(project.settings, project.checkpoints, project.lake)
+    found = discover(project)
     if not found.checkpoints:
         raise CheckpointError(_why_none(project.checkpoints))
     register(instance, found)
     fail_dead_runs(instance)
-    staleness = EvaluationStaleness(project.settings, project.lake, project.checkpoints, found)
     for asset in assets if selection is None else selection:
-        name = asset.key.to_user_string()
-        stale: StalePartitions = getattr(staleness, name)()
-        stale = {**stale, **unrecorded(instance, staleness, asset, stale)}
-        announce(name, len(stale))
+        # A view of its own: what was computed for the last asset is to be seen.
+        freshness = Freshness(project, found)
+        stale = asset.stale(freshness)
+        stale = {**stale, **unrecorded(instance, freshness, asset, stale)}
+        announce(asset.name, len(stale))
         for stretch in stretches(asset, stale, instance):
             _materialize(instance, assets, asset, stretch, project)
-        yield AssetUpdate(name, stale)
+        yield AssetUpdate(asset.name, stale)
 
 
 def _why_none(model_checkpoints: Checkpoints) -> str:
@@ -76,15 +77,15 @@ def _why_none(model_checkpoints: Checkpoints) -> str:
 
 def _materialize(
     instance: dg.DagsterInstance,
-    assets: Sequence[dg.AssetsDefinition],
-    asset: dg.AssetsDefinition,
+    assets: Sequence[AttributionAsset],
+    asset: AttributionAsset,
     stretch: Sequence[str],
     project: Project,
 ) -> None:
     one = len(stretch) == 1
     result = dg.materialize(
-        assets,
-        selection=[asset],
+        [asset.definition for asset in assets],
+        selection=[asset.definition],
         instance=instance,
         partition_key=stretch[0] if one else None,
         tags={
@@ -101,7 +102,7 @@ def _materialize(
         error = failures[0].step_failure_data.error if failures else None
         cause = error.cause or error if error else None
         raise LorifError(
-            f"materializing {asset.key.to_user_string()} for {stretch[0]}{'' if one else f' to {stretch[-1]}'} failed: "
+            f"materializing {asset.name} for {stretch[0]}{'' if one else f' to {stretch[-1]}'} failed: "
             + (cause.message.strip() if cause else "see Dagster's log")
             + f"\n(Dagster run {result.run_id})"
         )

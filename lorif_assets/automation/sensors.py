@@ -6,24 +6,26 @@ from lorif_assets.assets.graph import ASSETS
 from lorif_assets.attribution.vacuum import delete, superseded_files
 from lorif_assets.automation.dead_runs import fail_stalled_runs
 from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.registration import new_partitions, register
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.withdrawal import removed_shards, withdraw
-from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, ready_partitions, work_to_do
+from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, work_to_do
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.snapshot import LakeSnapshot
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
+from resources import inspected_project
 
 # One job for each asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process:
 # each process of its own would load torch again.
 ASSET_JOBS = {
-    asset.key.to_user_string(): dg.define_asset_job(
-        f"materialize_{asset.key.to_user_string()}", selection=[asset], executor_def=dg.in_process_executor
+    asset.name: dg.define_asset_job(
+        f"materialize_{asset.name}", selection=[asset.definition], executor_def=dg.in_process_executor
     )
     for asset in ASSETS
 }
@@ -115,7 +117,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing."""
         try:
-            requests = new_partitions(context.instance, discover(settings, model_checkpoints, lake))
+            requests = new_partitions(context.instance, discover(inspected_project(settings, lake, model_checkpoints)))
         except LorifError as error:
             return dg.SkipReason(str(error))
         return dg.SensorResult(dynamic_partitions_requests=requests) if requests else dg.SkipReason("nothing new")
@@ -135,18 +137,15 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         """Launches what is out of date, each asset when its inputs are true, at most one run per asset and checkpoint."""
         try:
             seen = LakeSnapshot.of(lake)
-            found = discover(settings, model_checkpoints, seen)
-            register(context.instance, found)
+            freshness = Freshness.of(inspected_project(settings, seen, model_checkpoints))
+            register(context.instance, freshness.found)
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
-            if settings.automation.on_removed == "withdraw" and removed_shards(seen, found):
+            if settings.automation.on_removed == "withdraw" and removed_shards(seen, freshness.found):
                 return dg.SkipReason("shards are to be withdrawn first")
-            staleness = Staleness(settings, seen, model_checkpoints, found)
-            ready = dict(ready_partitions(staleness))
+            ready = dict(ready_partitions(freshness))
             if not any(ready.values()):
                 # Nothing is out of date: what is left is to record what was stored.
-                ready = {
-                    asset.key.to_user_string(): unrecorded(context.instance, staleness, asset, ()) for asset in ASSETS
-                }
+                ready = {asset.name: unrecorded(context.instance, freshness, asset, ()) for asset in ASSETS}
             requests = [
                 dg.RunRequest(
                     job_name=ASSET_JOBS[work.asset].name,
@@ -173,7 +172,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Withdraws shards that left their source where the settings say so, and reports them where they do not."""
         try:
-            gone = removed_shards(lake, discover(settings, model_checkpoints, lake))
+            gone = removed_shards(lake, discover(inspected_project(settings, lake, model_checkpoints)))
         except LorifError as error:
             # A source that is not there at all is a fault, never a withdrawal.
             return dg.SkipReason(str(error))

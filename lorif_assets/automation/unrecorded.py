@@ -10,64 +10,50 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
-from lorif_assets.assets.graph import assets_in_use
-from lorif_assets.assets.partitions import CHECKPOINT, LAYER
+from lorif_assets.assets.attribution_asset import AttributionAsset
+from lorif_assets.assets.partitions import CHECKPOINT, LAYER, dimensions
 from lorif_assets.freshness.stale import Stale, StalePartitions
-from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.lake import Lake
-from lorif_assets.lake.tables import TABLES
 
 _UNRECORDED = Stale("its run failed after it was stored", "recorded")
 
 
 def unrecorded(
-    instance: dg.DagsterInstance, staleness: Staleness, asset: dg.AssetsDefinition, stale: Collection[str]
+    instance: dg.DagsterInstance, freshness: Freshness, asset: AttributionAsset, stale: Collection[str]
 ) -> StalePartitions:
     """Return the partitions of an asset to run again only so that Dagster knows of them.
 
     Args:
         instance: Dagster's instance.
-        staleness: what is active.
+        freshness: of the project.
         asset: one of the graph.
         stale: its partitions that are out of date in the lake.
     """
-    definition = asset.partitions_def
-    if definition is None or asset not in assets_in_use(staleness.settings):
+    if asset.on_demand or not asset.is_used(freshness.settings):
         return {}
     if not instance.get_runs_count(RunsFilter(statuses=[DagsterRunStatus.FAILURE])):
         return {}
     active = {
-        *staleness.active_checkpoints,
-        *staleness.active_query_sets,
-        *staleness.found.shards,
-        *staleness.found.layers,
+        *freshness.active_checkpoints,
+        *freshness.active_query_sets,
+        *freshness.found.shards,
+        *freshness.found.layers,
     }
-    keys = definition.get_partition_keys(dynamic_partitions_store=instance)
-    states = instance.get_status_by_partition(asset.key, keys, definition) or {}
+    keys = asset.partitions.get_partition_keys(dynamic_partitions_store=instance)
+    states = instance.get_status_by_partition(asset.key, keys, asset.partitions) or {}
     failed = [
         key
         for key, state in states.items()
         if state is AssetPartitionStatus.FAILED and key not in stale and active.issuperset(key.split("|"))
     ]
-    layers = {record.name: record.layer_shapes.keys() for record in staleness.records()} if failed else {}
-    return {key: _UNRECORDED for key in failed if _is_stored(staleness.lake, layers, asset, definition, key)}
+    layers = {record.name: record.layer_shapes.keys() for record in freshness.records} if failed else {}
+    return {key: _UNRECORDED for key in failed if _is_stored(freshness.lake, layers, asset, key)}
 
 
-def _is_stored(
-    lake: Lake,
-    layers: Mapping[str, Collection[str]],
-    asset: dg.AssetsDefinition,
-    definition: dg.PartitionsDefinition[str],
-    key: str,
-) -> bool:
+def _is_stored(lake: Lake, layers: Mapping[str, Collection[str]], asset: AttributionAsset, key: str) -> bool:
     """Whether the lake holds the partition, of a layer that its checkpoint is tracked in."""
-    schema = TABLES[asset.metadata_by_key[asset.key]["dagster/table_name"]]
-    columns = (
-        definition.partition_dimension_names
-        if isinstance(definition, dg.MultiPartitionsDefinition)
-        else schema.partition_by[:1]
-    )
-    where = dict(zip(columns, key.split("|"), strict=True))
+    where = dict(zip(dimensions(asset.partitions), key.split("|"), strict=True))
     if LAYER in where and where[LAYER] not in layers.get(where[CHECKPOINT], ()):
         return False
-    return not lake.read(schema, list(columns), **where).is_empty()
+    return not lake.read(asset.table, list(where), **where).is_empty()

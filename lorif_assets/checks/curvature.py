@@ -1,7 +1,5 @@
 """Checks of the curvature: sound eigenpairs, a safe damping, a basis that still fits the data."""
 
-from itertools import pairwise
-
 import dagster as dg
 
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
@@ -10,38 +8,29 @@ from lorif_assets.config.settings import Settings
 from lorif_assets.lake.attribution_tables import SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import Lake
 
-_ORTHONORMAL = 1e-3
 _TRAP = 0.5
 
 
 @dg.asset_check(
-    asset=svd_preconditioners,
+    asset=svd_preconditioners.definition,
     description="Eigenvectors are orthonormal; eigenvalues sorted, not negative, and no more than the trace.",
 )
 def curvature_is_sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Look at every layer's stored spectrum and vectors."""
-    import torch
+    from lorif_assets.mathematics.curvature.svd_curvature import stored_spectrum
 
     wrong = []
     worst = 0.0
     rows = lake.read(SVD_PRECONDITIONERS).sort("checkpoint", "layer")
     for row in rows.iter_rows(named=True):
-        name = f"{row['checkpoint']}|{row['layer']}"
-        values = row["eigenvalues"]
-        if any(left < right for left, right in pairwise(values)) or min(values, default=0) < 0:
-            wrong.append(f"{name}: the eigenvalues are not sorted and non-negative")
-        if sum(values[: row["r"]]) > row["trace"] * (1 + _ORTHONORMAL):
-            wrong.append(f"{name}: the eigenvalues add up to more than the trace {row['trace']:.4g}")
-        vectors = lake.read_tensors(row["state_uri"])["vectors"].double()
-        deviation = float((vectors.mT @ vectors - torch.eye(vectors.shape[1])).abs().max()) if row["r"] else 0.0
-        worst = max(worst, deviation)
-        if deviation > _ORTHONORMAL:
-            wrong.append(f"{name}: V^T V differs from the identity by {deviation:.2g}, allowed is {_ORTHONORMAL}")
+        spectrum = stored_spectrum(lake.read_tensors(row["state_uri"]), row)
+        worst = max(worst, spectrum.deviation)
+        wrong += [f"{row['checkpoint']}|{row['layer']}: {fault}" for fault in spectrum.faults()]
     return check_result("every layer's curvature is sound", wrong, layers=rows.height, largest_deviation=worst)
 
 
 @dg.asset_check(
-    asset=svd_preconditioners,
+    asset=svd_preconditioners.definition,
     description="In truncated form, damping is not far below the mean of the eigenvalues that were cut off.",
 )
 def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
@@ -65,7 +54,7 @@ def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam
 
 
 @dg.asset_check(
-    asset=svd_preconditioners,
+    asset=svd_preconditioners.definition,
     description="Data that were added lie in the eigenvectors about as well as the data these were fitted to.",
 )
 def curvature_has_not_drifted(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:

@@ -1,4 +1,4 @@
-"""Checks of the curvature `ekfac`: bases that more data would not change, sums that hold what is stored."""
+"""Checks of curvatures in K-FAC bases: bases that more data would not change, sums that hold what is stored."""
 
 import dagster as dg
 
@@ -13,7 +13,7 @@ _SETTLED = 0.9
 
 
 @dg.asset_check(
-    asset=kfac_bases,
+    asset=kfac_bases.definition,
     description="Bases are orthonormal, and those of either half of the sample suit the other half: more would change little.",
 )
 def bases_are_settled(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
@@ -44,18 +44,20 @@ def bases_are_settled(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
-    asset=ekfac_preconditioners,
+    asset=ekfac_preconditioners.definition,
     description="Sums of squares are finite and not negative, and hold exactly the shards' examples that are stored.",
 )
 def fisher_is_sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Look at every layer's sums and at the number of examples in them."""
+    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
+
     wrong = []
     counts = dict(lake.read(GRADIENT_FACTORS, ["checkpoint"]).group_by("checkpoint").len().iter_rows())
     rows = lake.read(EKFAC_PRECONDITIONERS).sort("checkpoint", "layer")
     for row in rows.iter_rows(named=True):
-        name, squares = f"{row['checkpoint']}|{row['layer']}", lake.read_tensors(row["state_uri"])["squares"]
-        if not bool(squares.isfinite().all()) or float(squares.min()) < 0:
-            wrong.append(f"{name}: the sums are not finite and non-negative")
+        name = f"{row['checkpoint']}|{row['layer']}"
+        sums = FisherDiagonal(lake.read_tensors(row["state_uri"])["squares"], row["n_examples"])
+        wrong += [f"{name}: {fault}" for fault in sums.faults()]
         if row["n_examples"] != counts.get(row["checkpoint"], 0):
             wrong.append(f"{name}: holds {row['n_examples']} of {counts.get(row['checkpoint'], 0)} stored examples")
     return check_result("every layer's sums are sound", wrong, layers=rows.height)

@@ -12,7 +12,7 @@ from lorif_assets.lake.lake import Lake
 
 
 @dg.asset_check(
-    asset=gradient_factors,
+    asset=gradient_factors.definition,
     description="Every shard has one row of factors for each example, apart from those set aside with a reason.",
 )
 def factor_rows_are_complete(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
@@ -30,7 +30,7 @@ def factor_rows_are_complete(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResul
 
 
 @dg.asset_check(
-    asset=gradient_factors,
+    asset=gradient_factors.definition,
     description="Every shard's factors come from the examples and weights that are stored now, and from one projection.",
 )
 def factors_match_their_inputs(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
@@ -53,7 +53,9 @@ def factors_match_their_inputs(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckRes
     return check_result("all hashes agree", wrong, partitions=rows.height)
 
 
-@dg.asset_check(asset=gradient_factors, description="Losses are finite and positive, and every example has targets.")
+@dg.asset_check(
+    asset=gradient_factors.definition, description="Losses are finite and positive, and every example has targets."
+)
 def losses_are_finite(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Look at the loss of every example."""
     rows = lake.read(GRADIENT_FACTORS, ["checkpoint", "shard", "example_id", "loss", "n_target_tokens"])

@@ -11,7 +11,7 @@ from lorif_assets.lake.lake import Lake
 
 
 @dg.asset_check(
-    asset=influcoder_agreement,
+    asset=influcoder_agreement.definition,
     description="No text that Influcoder is measured on is among those it is trained on, word for word or nearly.",
 )
 def held_out_texts_are_apart(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:

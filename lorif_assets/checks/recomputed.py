@@ -7,19 +7,17 @@ import dagster as dg
 
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.query_scores import query_scores
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
-from lorif_assets.attribution.stored_curvature import stored_preconditioners
-from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
 from lorif_assets.checks.check_result import check_result
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
-from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import Devices
+from resources import inspected_project
 
 # A sample costs two passes of these examples through the model.
 _SHARDS, _ROWS = 8, 4
@@ -33,9 +31,9 @@ _RETRIEVED = 0.9
 
 
 @dg.asset_check(
-    asset=gradient_factors,
+    asset=gradient_factors.definition,
     pool="gpu",
-    description="Stored factors of a sample reproduce its gradients, computed anew, as well as new factors do.",
+    description="Stored factors of a sample reproduce its gradients, computed again, as well as new factors do.",
 )
 def factors_reproduce_gradients(
     settings: dg.ResourceParam[Settings],
@@ -49,9 +47,9 @@ def factors_reproduce_gradients(
     wrong, skipped, worst, layers = [], [], 0.0, 0
     for name in _attributed(settings, lake, model_checkpoints):
         try:
-            with _loaded(settings, lake, model_checkpoints, devices, name) as (attributed, stored):
-                sample = stored_sample(attributed, stored, lake, shards=_SHARDS, rows=_ROWS)
-                errors = reconstruction_errors(attributed, sample, lake, settings.batch.tokens)
+            with _loaded(settings, lake, model_checkpoints, devices, name) as checkpoint:
+                sample = stored_sample(checkpoint, shards=_SHARDS, rows=_ROWS)
+                errors = reconstruction_errors(checkpoint, sample, settings.batch.tokens)
         except MismatchError as error:
             skipped.append(f"{name}: {error}")
             continue
@@ -72,7 +70,7 @@ def factors_reproduce_gradients(
 
 
 @dg.asset_check(
-    asset=query_scores,
+    asset=query_scores.definition,
     pool="gpu",
     description=f"At least {_RETRIEVED:.0%} of a sample of training examples, asked as queries, are among their own "
     f"{_TOP} leading proponents.",
@@ -89,16 +87,9 @@ def examples_retrieve_themselves(
     wrong, skipped, ranks = [], [], {}
     for name in _attributed(settings, lake, model_checkpoints):
         try:
-            with _loaded(settings, lake, model_checkpoints, devices, name) as (attributed, stored):
-                preconditioners = stored_preconditioners(lake, attributed.record, settings.recipe, stored)
-                ranks[name] = own_ranks(
-                    attributed,
-                    stored_sample(attributed, stored, lake, shards=_SHARDS, rows=_ROWS),
-                    stored,
-                    preconditioners,
-                    lake,
-                    batch=settings.batch,
-                )
+            with _loaded(settings, lake, model_checkpoints, devices, name) as checkpoint:
+                sample = stored_sample(checkpoint, shards=_SHARDS, rows=_ROWS)
+                ranks[name] = own_ranks(checkpoint, sample, settings.batch)
         except MismatchError as error:
             skipped.append(f"{name}: {error}")
     rates = {name: sum(rank <= _TOP for rank in found) / len(found) for name, found in ranks.items()}
@@ -108,7 +99,8 @@ def examples_retrieve_themselves(
     return check_result(
         f"self-retrieval at {', '.join(rates) or 'no checkpoint'}",
         wrong,
-        remedy="look at the checks of factors and curvature; else raise recipe.r, or lower recipe.projection_factor",
+        remedy="look at the checks of factors and curvature; else raise recipe.r, lower recipe.projection_factor or raise "
+        "recipe.max_width",
         severity=dg.AssetCheckSeverity.WARN,
         self_retrieval_rate=min(rates.values(), default=1.0),
         examples=sum(map(len, ranks.values())),
@@ -118,8 +110,7 @@ def examples_retrieve_themselves(
 
 def _attributed(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> list[str]:
     """Return the active checkpoints that have factors."""
-    found = discover(settings, model_checkpoints, lake)
-    active = Staleness(settings, lake, model_checkpoints, found).active_checkpoints
+    active = Freshness.of(inspected_project(settings, lake, model_checkpoints)).active_checkpoints
     stored = set(lake.read(GRADIENT_FACTORS, ["checkpoint"])["checkpoint"])
     return [name for name in active if name in stored]
 
@@ -127,10 +118,12 @@ def _attributed(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) 
 @contextmanager
 def _loaded(
     settings: Settings, lake: Lake, model_checkpoints: Checkpoints, devices: Devices, name: str
-) -> Iterator[tuple[AttributedModel, StoredFactors]]:
-    stored = stored_factors(lake, checkpoint_record(lake, name, settings.recipe), settings.recipe)
+) -> Iterator[AttributedCheckpoint]:
+    stored = StoredCheckpoint.read(lake, name, settings.recipe)
+    # What is missing is told so before a device is waited for.
+    _ = stored.factors
     with devices.lease() as group:
-        yield AttributedModel.load(lake, model_checkpoints, name, settings.recipe, group), stored
+        yield stored.load(model_checkpoints, group)
 
 
 def _rounding(recipe: Recipe) -> float:

@@ -1,20 +1,15 @@
 """`lorif attribute`: one question, answered in the terminal."""
 
+import json
 from typing import TextIO
 
 import click
 from rich.console import Console
 
-from lorif_assets.attribution.ask import newest_attributed, score_completion
+from lorif_assets.api.project import open_project
 from lorif_assets.cli.environment import config_option
-from lorif_assets.data.questions import (
-    Question,
-    completion_question,
-    conversation_file_question,
-    conversation_question,
-)
+from lorif_assets.errors import SourceError
 from lorif_assets.pages.terminal import print_influences
-from lorif_assets.project import Project
 
 
 @click.command()
@@ -43,25 +38,26 @@ def attribute(
     top: int,
 ) -> None:
     """Show which training examples made the model say a completion."""
-    question = _question(completion, prompt, assistant, user, system, messages)
-    project = Project.open()
-    name = checkpoint or newest_attributed(project)
-    scored = score_completion(project, name, question, top)
+    chat = _chat(completion, prompt, assistant, user, system, messages)
+    with open_project() as project:
+        if chat is None:
+            answer = project.attribute(prompt, completion or "", checkpoint=checkpoint, top_k=top)
+        else:
+            answer = project.attribute_chat(chat, checkpoint=checkpoint, top_k=top)
     console = Console()
-    console.print(
-        f"[bold]{name}[/], loss {scored.summaries['loss'][0]:.2f} nats, {scored.summaries['n_examples'][0]:,} examples"
-    )
-    print_influences(console, project.lake, scored.scores, shown=top)
+    console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
+    print_influences(console, answer.table, shown=top)
 
 
-def _question(
+def _chat(
     completion: str | None,
     prompt: str,
     assistant: str | None,
     user: str | None,
     system: str | None,
     messages: TextIO | None,
-) -> Question:
+) -> object:
+    """The chat that is asked about; None where it is a completion."""
     if sum(said is not None for said in (completion, assistant, messages)) != 1:
         raise click.UsageError("Name what was said: one of --completion, --assistant and --messages.")
     if prompt and completion is None:
@@ -69,9 +65,15 @@ def _question(
     if assistant is None and (user is not None or system is not None):
         raise click.UsageError("--user and --system go with --assistant.")
     if messages is not None:
-        return conversation_file_question(messages.read(), messages.name)
-    if completion is not None:
-        return completion_question(prompt, completion)
+        return _parsed(messages)
     turns = {"system": system, "user": user, "assistant": assistant}
     said = [{"role": role, "content": content} for role, content in turns.items() if content is not None]
-    return conversation_question(said, "--assistant")
+    return said or None
+
+
+def _parsed(file: TextIO) -> object:
+    try:
+        # A file of nothing but null is no chat either.
+        return json.load(file) or []
+    except ValueError as error:
+        raise SourceError(f"{file.name} is no JSON: {error}. Give one chat, a list of {{role, content}}.") from error

@@ -52,7 +52,7 @@ def run_evaluation(home: Path, console: Console, *, plan: bool) -> None:
 
 def _show_plan(project: Project, console: Console) -> None:
     settings, lake = project.settings, project.lake
-    found = discover(settings, project.checkpoints, lake)
+    found = discover(project)
     if not found.subsets:
         console.print("nothing is retrained: `evaluation.trainer`, `command` or `ground_truth` is not set")
         return

@@ -12,9 +12,9 @@ from lorif_assets.attribution.model import longest_input
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Source
+from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, first_queries, first_rows, preview_rows
 from lorif_assets.data.query_files import query_files, query_source
-from lorif_assets.data.shards import RawShard
 from lorif_assets.errors import CheckpointError, SettingsError
 from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints, vocabulary_size
 from lorif_assets.pages.passages import visible

@@ -1,17 +1,11 @@
 """`lorif status`: which partitions are up to date, missing or out of date, and why."""
 
-from collections import Counter
-
 import click
 from rich.console import Console
 from rich.table import Table
 
-from lorif_assets.assets.graph import assets_in_use
+from lorif_assets.api.status import project_status
 from lorif_assets.cli.environment import config_option
-from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.stale import MISSING, StalePartitions
-from lorif_assets.freshness.staleness import Staleness
-from lorif_assets.lake.snapshot import LakeSnapshot
 from lorif_assets.project import Project
 
 
@@ -23,27 +17,19 @@ def status() -> None:
 
 
 def show_status(console: Console) -> None:
-    """Print one line per asset, and below it the stale partitions by reason."""
-    project = Project.open()
-    seen = LakeSnapshot.of(project.lake)
-    found = discover(project.settings, project.checkpoints, seen)
-    staleness = Staleness(project.settings, seen, project.checkpoints, found)
-    table = Table(
-        title=f"active checkpoints: {', '.join(staleness.active_checkpoints) or 'none'}", title_justify="left"
-    )
+    """Print one line per asset: how many partitions are missing and stale, and why the first of them is."""
+    found = project_status(Project.open())
+    table = Table(title=f"active checkpoints: {', '.join(found.active_checkpoints) or 'none'}", title_justify="left")
     table.add_column("asset")
     table.add_column("missing", justify="right")
     table.add_column("stale", justify="right")
     table.add_column("why; for instance")
-    for name in (asset.key.to_user_string() for asset in assets_in_use(project.settings)):
-        stale: StalePartitions = getattr(staleness, name)()
-        counts = Counter(partition.reason for partition in stale.values())
-        example = next(iter(stale.items()), None)
+    for row in found.assets.iter_rows(named=True):
         table.add_row(
-            name,
-            str(counts[MISSING] or ""),
-            str(counts.total() - counts[MISSING] or ""),
-            f"{example[1].reason}: {example[0]}" if example else "[green]up to date[/]",
+            row["asset"],
+            str(row["missing"] or ""),
+            str(row["stale"] or ""),
+            f"{row['reason']}: {row['partition']}" if row["partition"] else "[green]up to date[/]",
         )
     console.print(table)
     console.print("An asset is judged by what is stored above it: update the first one that is not up to date first.")

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.attribution.ask import newest_attributed
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.cost import stored_bytes_per_example
-from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import settings_file
@@ -47,9 +47,9 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     project = Project.open()
     settings, lake, models = project.settings, project.lake, project.checkpoints
     with project.devices.lease() as group:
-        attributed = AttributedModel.load(lake, models, newest_attributed(project), settings.recipe, group)
+        attributed = StoredCheckpoint.read(lake, newest_attributed(project), settings.recipe).load(models, group).model
         allowed = budget or stored_bytes_per_example(attributed.record, settings.recipe)
-        inputs = MethodInputs.load(settings, lake, models, attributed, evaluated_query_sets(settings, lake))
+        inputs = MethodInputs.load(project, attributed, evaluated_query_sets(settings, lake))
         advice = advise(inputs, allowed, minutes, most_examples)
     store_trials(inputs, advice)
     mean, front = advice.quality.mean, pareto(advice.trials, advice.quality.mean)
@@ -67,7 +67,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
             f"{found.value:.3f}",
             f"{found.low:.3f} to {found.high:.3f}",
             f"{advice.trials[at].agreement.mean():.2f}",
-            ", ".join(f"{name} = {value}" for name, value in _values(recipe, fields)) + marks,
+            ", ".join(f"{name} = {value}" for name, value in _shown(recipe, fields)) + marks,
         )
     console.print(table)
     console.print(f"measured by {_MEASURES[advice.measure]}, on {advice.n_examples:,} examples.")
@@ -101,6 +101,11 @@ def write_recipe(file: Path, now: Recipe, chosen: Recipe) -> None:
         else:
             section[name] = value
     file.write_text(tomlkit.dumps(document))
+
+
+def _shown(recipe: Recipe, fields: Sequence[str]) -> list[tuple[str, object]]:
+    """Return those of the fields that the recipe's scores depend on, with their values."""
+    return _values(recipe, [name for name in fields if name in recipe.fields_in_use])
 
 
 def _values(recipe: Recipe, fields: Sequence[str]) -> list[tuple[str, object]]:

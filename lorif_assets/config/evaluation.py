@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lorif_assets.config.method_names import MethodName
+from lorif_assets.config.methods import MethodName, default_methods, methods_on_request
 
 
 class EvaluationSettings(BaseModel):
@@ -31,9 +31,9 @@ class EvaluationSettings(BaseModel):
     seeds: int = Field(2, ge=1, description="Models per subset, whose losses are averaged; one seed hides the noise.")
     seed: int = Field(0, ge=0, description="Seed of the subsets, of retraining and of controls.")
     methods: tuple[MethodName, ...] = Field(
-        tuple(method for method in MethodName if method is not MethodName.EKFAC),
-        description="Methods that are held against retraining, LoRIF and those it is compared with. Not by default: ekfac, "
-        "which needs the extra of that name.",
+        default_methods(),
+        description="Methods that are held against retraining, LoRIF and those it is compared with. Not by default: "
+        f"{methods_on_request()}.",
     )
     ground_truth: str | None = Field(
         None,

@@ -69,7 +69,7 @@ class InflucoderSettings(BaseModel):
         "where there are enough of them.",
     )
     growth: float = Field(
-        2.0, gt=1, description="Anchors and pool are drawn anew once the training data has grown by this factor."
+        2.0, gt=1, description="Anchors and pool are drawn again once the training data has grown by this factor."
     )
     block_anchors: int = Field(8, ge=1, description="k: anchors of one training step.")
     block_candidates: int = Field(16, ge=2, description="m: pool texts of one training step.")

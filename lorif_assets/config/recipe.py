@@ -2,32 +2,63 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# What each stage's result depends on. A stage's hash covers the stages before it, so a new `r` or damping leaves the
-# factors as they are. Fields of the other curvature are not hashed at all.
-_FACTOR_FIELDS = (
+if TYPE_CHECKING:
+    from lorif_assets.mathematics.gradients.projection import Projection
+
+# What each stage's result depends on, whatever the curvature. A stage's hash covers the stages before it, so a new `r` or
+# damping leaves the factors as they are.
+_GRADIENT_FIELDS = (
     "include_layers",
     "exclude_layers",
     "projection_factor",
     "max_width",
     "seed",
-    "rank",
-    "factor_dtype",
     "model_dtype",
     "max_length",
-    "curvature",
 )
-_PRECONDITIONER_FIELDS = ("r", "oversample", "refinements", "damping_rule", "damping")
-_SCORE_FIELDS = ("curvature_form", "query_rank", "top_k", "added_data", "merge_tolerance")
-_EKFAC_FACTOR_FIELDS = ("bytes_per_example", "rank_by_layer", "kfac_labels", "kfac_examples", "whitening_damping")
-_EKFAC_PRECONDITIONER_FIELDS = ("fisher_damping",)
-_EKFAC_SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
+_FACTOR_FIELDS = (*_GRADIENT_FIELDS, "rank", "factor_dtype", "curvature")
+_WHITENING_FIELDS = ("kfac_labels", "kfac_examples", "whitening_damping")
+_SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
 _AVERAGING_FIELDS = ("averaged_checkpoints",)
+
+
+@dataclass(frozen=True)
+class CurvatureFields:
+    """The fields that one curvature adds to what each stage depends on; those of the others are not hashed at all.
+
+    `damping` is the one of them that damps it. A curvature that has `whitening_damping` has gradients whitened in K-FAC
+    bases before they are factorised.
+    """
+
+    factors: tuple[str, ...]
+    preconditioners: tuple[str, ...]
+    scores: tuple[str, ...]
+    damping: str
+
+
+_KRONECKER = CurvatureFields(
+    factors=("bytes_per_example", "rank_by_layer", *_WHITENING_FIELDS),
+    preconditioners=("fisher_damping",),
+    scores=(),
+    damping="fisher_damping",
+)
+CURVATURE_FIELDS: Mapping[str, CurvatureFields] = {
+    "svd": CurvatureFields(
+        factors=(),
+        preconditioners=("r", "oversample", "refinements", "damping_rule", "damping"),
+        scores=("curvature_form",),
+        damping="damping",
+    ),
+    "ekfac": _KRONECKER,
+    "kfac": _KRONECKER,
+}
 
 
 # The published form (arXiv 2601.21929): rank-one BF16 factors, a truncated SVD, damping by its leading eigenvalues.
@@ -69,7 +100,7 @@ class Recipe(BaseModel):
         None,
         ge=1,
         description="In place of `projection_factor`: sides of layers that are wider are projected to this width, and the "
-        "others not at all. Narrow layers so stay whole, and memory is bounded whatever the model.",
+        "others not at all. So narrow layers stay whole, and memory is bounded whatever the model.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(
@@ -81,13 +112,13 @@ class Recipe(BaseModel):
     )
     rank_by_layer: bool = Field(
         True,
-        description="ekfac: spend the bytes that this rank takes in all layers together where components are worth most.",
+        description="ekfac, kfac: spend the bytes that this rank takes in all layers together where components are worth most.",
     )
     bytes_per_example: int | None = Field(
         None,
         ge=1,
         description="In place of `rank`: bytes of an example's factors in all layers together, spent where components are "
-        'worth most. Needs `curvature = "ekfac"`.',
+        "worth most. Needs a curvature with bases: ekfac or kfac.",
     )
     factor_dtype: Literal["bf16", "fp32", "int8", "int4", "sign"] = Field(
         "sign",
@@ -100,25 +131,26 @@ class Recipe(BaseModel):
     max_length: int = Field(
         512, ge=2, description="Tokens of an example at the most; longer ones are cut, the completion kept first."
     )
-    curvature: Literal["svd", "ekfac"] = Field(
+    curvature: Literal["svd", "ekfac", "kfac"] = Field(
         "ekfac",
         description="The layers' curvature: EK-FAC's diagonal in Kronecker-factored bases, with gradients whitened before "
-        "they are factorised; or leading eigenpairs of the factorised gradients (the paper's).",
+        "they are factorised; leading eigenpairs of the factorised gradients (svd, the paper's); or K-FAC's own diagonal in "
+        "the same bases (kfac), which needs a sample of the examples alone.",
     )
     kfac_examples: int = Field(
-        4_096, ge=2, description="ekfac: training examples, drawn by `seed`, that the bases are fitted to."
+        4_096, ge=2, description="ekfac, kfac: training examples, drawn by `seed`, that bases are fitted to."
     )
     kfac_labels: Literal["data", "model"] = Field(
-        "data", description="ekfac: labels that the bases are fitted with: the data's, or drawn from the model."
+        "data", description="ekfac, kfac: labels that the bases are fitted with: the data's, or drawn from the model."
     )
     whitening_damping: float = Field(
         0.1,
         gt=0,
         allow_inf_nan=False,
-        description="ekfac: damping of the whitening, in multiples of the mean eigenvalue of either side.",
+        description="ekfac, kfac: damping of the whitening, in multiples of the mean eigenvalue of either side.",
     )
     fisher_damping: float = Field(
-        0.1, gt=0, allow_inf_nan=False, description="ekfac: damping, in multiples of a layer's mean eigenvalue."
+        0.1, gt=0, allow_inf_nan=False, description="ekfac, kfac: damping, in multiples of a layer's mean eigenvalue."
     )
     r: int = Field(256, ge=0, description="svd: rank of each layer's curvature. 0: no curvature, only its mean.")
     oversample: int | None = Field(
@@ -148,7 +180,7 @@ class Recipe(BaseModel):
     )
     added_data: Literal["exact", "merged"] = Field(
         "exact",
-        description="Scores after shards were added: of everything anew, or of the new shards alone, merged into the last "
+        description="Scores after shards were added: of everything again, or of the new shards alone, merged into the last "
         "full scan where a probe of 64 examples shows that the preconditioner moved little.",
     )
     merge_tolerance: float = Field(
@@ -221,10 +253,11 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _byte_budgets_need_bases(self) -> Self:
-        if self.bytes_per_example is not None and self.curvature == "svd":
+        if self.bytes_per_example is not None and not self.whitens:
+            whitening = [f'`curvature = "{name}"`' for name, fields in CURVATURE_FIELDS.items() if _whiten(fields)]
             raise ValueError(
-                '`bytes_per_example` needs `curvature = "ekfac"`, whose bases tell what a component is worth; with "svd" '
-                "set `rank`"
+                f"`bytes_per_example` needs {' or '.join(whitening)}, whose bases tell what a component is worth; with "
+                f'"{self.curvature}" set `rank`'
             )
         return self
 
@@ -237,16 +270,48 @@ class Recipe(BaseModel):
         return self.r + max(self.r, 32) if self.r else 0
 
     @property
+    def projection(self) -> "Projection":
+        """How the sides of layers are projected."""
+        from lorif_assets.mathematics.gradients.projection import Projection
+
+        if self.max_width is not None:
+            return Projection(max_width=self.max_width, seed=self.seed)
+        return Projection(factor=self.projection_factor, seed=self.seed)
+
+    def projected(self, projection: "Projection") -> "Recipe":
+        """Return the same recipe with another projection."""
+        factor = self.projection_factor if projection.factor is None else projection.factor
+        return self.changed(projection_factor=factor, max_width=projection.max_width, seed=projection.seed)
+
+    def changed(self, **fields: object) -> "Recipe":
+        """Return the same recipe with other values of some fields.
+
+        Raises:
+            pydantic.ValidationError: the fields do not go together.
+        """
+        return Recipe.model_validate({**self.model_dump(), **fields})
+
+    @property
     def uniform_rank(self) -> int | None:
         """The rank that every layer has, as far as its widths let it; None where each layer's follows from a budget."""
-        if self.curvature == "ekfac" and (self.bytes_per_example or self.rank_by_layer):
+        if self.whitens and (self.bytes_per_example or self.rank_by_layer):
             return None
         return self.rank
 
     @property
     def applied_damping(self) -> float:
         """The damping of the curvature that the recipe has."""
-        return self.damping if self.curvature == "svd" else self.fisher_damping
+        return float(getattr(self, self._curvature_fields.damping))
+
+    @property
+    def whitens(self) -> bool:
+        """Whether gradients are whitened in K-FAC bases, which are fitted first, before they are factorised."""
+        return _whiten(self._curvature_fields)
+
+    @property
+    def trial_hash(self) -> str:
+        """Hash of the fields that dense gradients and their whitening depend on: recipes that share it are tried together."""
+        return self._hash((*self._used(_GRADIENT_FIELDS), *_WHITENING_FIELDS))
 
     @property
     def factor_hash(self) -> str:
@@ -256,7 +321,7 @@ class Recipe(BaseModel):
     @property
     def preconditioner_hash(self) -> str:
         """Hash of the fields that preconditioners depend on, those of the factors included."""
-        return self._hash(self._factor_fields + self._preconditioner_fields)
+        return self._hash(self._factor_fields + self._curvature_fields.preconditioners)
 
     @property
     def score_hash(self) -> str:
@@ -265,26 +330,32 @@ class Recipe(BaseModel):
 
     @property
     def fields_in_use(self) -> tuple[str, ...]:
-        """The fields that the scores depend on; the others belong to the other curvature."""
-        fields = _SCORE_FIELDS if self.curvature == "svd" else _EKFAC_SCORE_FIELDS
+        """The fields that the scores depend on; the others belong to other curvatures, or are switched off."""
+        fields = self._curvature_fields.scores + _SCORE_FIELDS
         recall = _RECALL_FIELDS if self.recall != "none" else ()
         averaging = _AVERAGING_FIELDS if self.averaged_checkpoints > 1 else ()
-        return self._factor_fields + self._preconditioner_fields + fields + recall + averaging
+        return self._factor_fields + self._curvature_fields.preconditioners + fields + recall + averaging
 
     @property
     def _factor_fields(self) -> tuple[str, ...]:
-        fields = _FACTOR_FIELDS if self.curvature == "svd" else _FACTOR_FIELDS + _EKFAC_FACTOR_FIELDS
-        # Those that are not in use say nothing.
+        return self._used(_FACTOR_FIELDS + self._curvature_fields.factors)
+
+    def _used(self, fields: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the fields that another one does not take the place of."""
         unused = {"max_width" if self.max_width is None else "projection_factor"}
         unused |= {"rank", "rank_by_layer"} if self.bytes_per_example else {"bytes_per_example"}
         return tuple(name for name in fields if name not in unused)
 
     @property
-    def _preconditioner_fields(self) -> tuple[str, ...]:
-        return _PRECONDITIONER_FIELDS if self.curvature == "svd" else _EKFAC_PRECONDITIONER_FIELDS
+    def _curvature_fields(self) -> CurvatureFields:
+        return CURVATURE_FIELDS[self.curvature]
 
     def _hash(self, fields: tuple[str, ...]) -> str:
         return content_hash(self.model_dump(mode="json", include=set(fields)))
+
+
+def _whiten(fields: CurvatureFields) -> bool:
+    return "whitening_damping" in fields.factors
 
 
 # One for all: making it takes as long as a hash, of which a look at many shards needs two for each.

@@ -89,7 +89,7 @@ class AutomationSettings(_Section):
     max_attempts: int = Field(3, ge=1, description="How often the same work is tried before it is left as failed.")
     backoff_seconds: int = Field(60, ge=0, description="Wait after a failure; doubled after each further one.")
     stalled_after_seconds: int = Field(
-        900, ge=1, description="A run without any event for so long is taken for killed, and its work is tried again."
+        900, ge=1, description="A run without an event for this long is taken for killed, and its work is tried again."
     )
     schedule: str = Field("0 3 * * *", description="When the schedule `nightly_re_attribution` runs, if switched on.")
 
@@ -142,7 +142,7 @@ class VacuumSettings(_Section):
     retention_hours: int = Field(
         168,
         ge=1,
-        description="Superseded files are kept so long: longer than the longest run, which may still read them.",
+        description="How long superseded files are kept: longer than the longest run, which may still read them.",
     )
     schedule: str = Field(
         "0 4 * * 0", description="When the schedule `weekly_vacuum` runs; it is on where `automation.enabled` is."
@@ -167,7 +167,7 @@ class DeviceSettings(_Section):
     per_checkpoint: int = Field(
         1,
         ge=1,
-        description="CUDA devices that a checkpoint too large for one is spread over. Each step takes so many.",
+        description="CUDA devices that a checkpoint too large for one is spread over. Each step takes that many.",
     )
 
 
@@ -197,6 +197,15 @@ class Settings(BaseSettings):
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
+
+    @model_validator(mode="after")
+    def _tracking_file_has_an_address(self) -> Self:
+        if self.tracking.uri is None and "?" in self.resolve("mlflow.db"):
+            raise ValueError(
+                f"the SQLite file of `tracking.uri` would lie in {str(self.base)!r}, and the address of one has no '?': set "
+                '`tracking.uri` to a server or to "none", or move the project'
+            )
+        return self
 
     @model_validator(mode="after")
     def _registry_is_known(self) -> Self:

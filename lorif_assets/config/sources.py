@@ -1,19 +1,26 @@
 """Settings of one source of training examples or queries: where the rows are and which columns mean what."""
 
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class SourceFormat(StrEnum):
-    """How a source's files are read; `auto` decides by what lies at the path."""
+    """How a source's files are read; `auto` decides by what lies at the path.
+
+    The module of `data.formats` with a format's name reads it.
+    """
 
     AUTO = "auto"
     PARQUET = "parquet"
     JSONL = "jsonl"
     DELTA = "delta"
     DATASETS = "datasets"
+    TXT = "txt"
+
+
+Passages = Literal["file", "paragraph"]
 
 
 class Columns(BaseModel):
@@ -76,16 +83,30 @@ class Source(BaseModel):
         description="A file, a directory, a glob, a Delta table or a saved `datasets` directory. Relative paths start "
         "at the folder of lorif.toml."
     )
-    format: SourceFormat = Field(SourceFormat.AUTO, description="How to read the path.")
+    format: SourceFormat = Field(SourceFormat.AUTO, description=f"How to read the path: {', '.join(SourceFormat)}.")
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
+    passages: Passages = Field(
+        "file",
+        description='What makes a row of txt files: "file", a whole file, or "paragraph", what stands between blank lines.',
+    )
     storage_options: dict[str, str] = Field(
         default_factory=dict,
         description="Credentials and options of a Delta source's object store, as delta-rs names them.",
     )
-    rows_per_shard: int = Field(2_000, ge=1, description="Rows of one file that make a shard (files, `datasets`).")
+    rows_per_shard: int = Field(
+        2_000, ge=1, description="Rows of one file that make a shard (files, `datasets`), or whole files that do (txt)."
+    )
     buckets: int = Field(
         16,
         ge=1,
         description="Shards of a Delta source: rows are dealt to them by a hash of their id, so that an edit "
         "touches one shard. Needs `columns.id`.",
     )
+
+    @property
+    def unversioned(self) -> set[str]:
+        """Fields that neither the rows of shards nor how they are cut depend on.
+
+        A field that came later is one at its default, so that shards that were read before stay as they are.
+        """
+        return {"storage_options"} if self.passages == "paragraph" else {"storage_options", "passages"}

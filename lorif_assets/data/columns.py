@@ -78,6 +78,23 @@ def column_roles(columns: Columns, available: tuple[str, ...], origin: str) -> C
     return ColumnRoles(chosen, content, columns.id, attention_mask, preference, metadata)
 
 
+def require_columns(columns: Columns, available: tuple[str, ...], origin: str) -> None:
+    """Refuse a source that lacks a column which its settings name.
+
+    Raises:
+        SourceError: one is not there.
+    """
+    named = [(name, role) for role, name in columns if isinstance(name, str)]
+    named += [(name, "metadata") for name in columns.metadata or ()]
+    missing = [f"'{name}' (columns.{role})" for name, role in named if name not in available]
+    if missing:
+        wanted = ", ".join(missing)
+        raise SourceError(
+            f"{origin}: no column {wanted}. The columns there are: {', '.join(available) or 'none'}. Correct the "
+            "source's `columns`."
+        )
+
+
 def _named_format(columns: Columns) -> ContentFormat | None:
     return next(
         (kind for kind, roles in _COLUMNS_OF_FORMAT.items() if getattr(columns, roles[0]) is not None),

@@ -17,6 +17,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
 from lorif_assets.errors import SourceError
+from lorif_assets.lake.delta_paths import refused_character
 
 ERRORS = (DeltaError, pa.ArrowException, OSError)
 """What delta-rs raises where a table, a file of it or its object store cannot be read."""
@@ -36,7 +37,16 @@ class BucketedTable:
 
     @classmethod
     def of(cls, uri: str, id_column: str, buckets: int, storage_options: Mapping[str, str]) -> Self:
-        """Return the table with its storage options sorted: equal ones are one table."""
+        """Return the table with its storage options sorted: equal ones are one table.
+
+        Raises:
+            SourceError: the path has a character that no Delta table's can have.
+        """
+        character = refused_character(uri)
+        if character:
+            raise SourceError(
+                f"the Delta table {uri!r} cannot be read: delta-rs has no local path with the character {character!r}; move it"
+            )
         return cls(uri, id_column, buckets, tuple(sorted(storage_options.items())))
 
     def version(self) -> str:

@@ -11,9 +11,9 @@ from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.columns import ColumnRoles, column_roles
 from lorif_assets.data.content import read_content
+from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.json_values import json_value
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
-from lorif_assets.data.shards import RawShard
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 
@@ -34,9 +34,10 @@ class NormalisedShard:
 def normalise(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
     """Examples of one shard, in the order of its rows.
 
-    An example's id is its id column as text, else `<shard>/<row>`. Its content hash covers the content alone; the
-    shard's hash covers ids, contents and metadata of the accepted rows, in order. Rows are set aside when their content
-    is null, empty, of the wrong type or without loss, and when their id is null or was used by an earlier row.
+    An example's id is its id column as text, else what its format gives as one, else `<shard>/<row>`. Its content hash
+    covers the content alone; the shard's hash covers ids, contents and metadata of the accepted rows, in order. Rows are
+    set aside when their content is null, empty, of the wrong type or without loss, and when their id is null or was used
+    by an earlier row.
 
     Raises:
         SourceError: the content columns cannot be told, or no row can be used.
@@ -56,6 +57,8 @@ def sort_out(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
     rejected = [RejectedRow(_default_id(shard, m.row), m.row, m.reason, m.excerpt) for m in raw.malformed]
     if not raw.rows:
         return _shard([], rejected)
+    if columns.id is None:
+        columns = columns.model_copy(update={"id": raw.id_column})
     roles = column_roles(columns, raw.columns, raw.origin)
     examples: list[dict[str, Any]] = []
     row_of_id: dict[str, int] = {}

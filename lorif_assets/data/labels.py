@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Bool, Int64
 
 NO_LOSS = -100
 
-TokenIds = npt.NDArray[np.int64]
+TokenIds = Int64[np.ndarray, " T"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,6 @@ class LabelledTokens:
         return slice(start, start + max_length)
 
 
-def with_loss_on(input_ids: TokenIds, carries_loss: npt.NDArray[np.bool_]) -> LabelledTokens:
+def with_loss_on(input_ids: TokenIds, carries_loss: Bool[np.ndarray, " T"]) -> LabelledTokens:
     """Tokens [T] that are their own labels where `carries_loss` [T]."""
     return LabelledTokens(input_ids, np.where(carries_loss, input_ids, NO_LOSS))

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import polars as pl
+
 from lorif_assets.data.conversations import Conversation
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
@@ -18,6 +20,17 @@ def passages(lake: Lake, examples: Iterable[tuple[str, str]]) -> dict[tuple[str,
         TRAINING_EXAMPLES, shard=sorted({shard for shard, _ in wanted}), example_id=sorted({name for _, name in wanted})
     )
     return {(row["shard"], row["example_id"]): row for row in rows.iter_rows(named=True)}
+
+
+def with_passages(lake: Lake, scores: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of scores with what their examples say: `text`, and `metadata` as JSON; null where one was withdrawn."""
+    pairs = list(scores.select("shard", "example_id").iter_rows())
+    found = passages(lake, pairs)
+    rows = [found.get(pair) for pair in pairs]
+    return scores.with_columns(
+        pl.Series("text", [row and passage_text(row) for row in rows], pl.String),
+        pl.Series("metadata", [row and row["metadata"] for row in rows], pl.String),
+    )
 
 
 def passage_text(row: Mapping[str, Any]) -> str:

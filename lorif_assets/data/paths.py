@@ -3,32 +3,13 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lorif_assets.config.sources import Source, SourceFormat
+from lorif_assets.data.formats import format_of_suffix, known_suffixes, readers
+from lorif_assets.data.formats.reader import SourceFile
 from lorif_assets.errors import SourceError
-
-FORMAT_OF_SUFFIX: Mapping[str, SourceFormat] = {
-    ".parquet": SourceFormat.PARQUET,
-    ".jsonl": SourceFormat.JSONL,
-    ".ndjson": SourceFormat.JSONL,
-    ".jsonl.gz": SourceFormat.JSONL,
-}
-_KNOWN_SUFFIXES = ", ".join(FORMAT_OF_SUFFIX)
-_FORMATS_OF_FILES = (SourceFormat.PARQUET, SourceFormat.JSONL)
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file, Delta table or `datasets` directory of a source.
-
-    `uri` is relative to the base folder where it lies inside it; `shard_prefix` is what its shard names begin with.
-    """
-
-    uri: str
-    shard_prefix: str
 
 
 def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
@@ -40,23 +21,23 @@ def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
 
     Raises:
         SourceError: nothing is there, formats are mixed, the format set is not the one found, the path is a
-            `DatasetDict`, files are on an object store, or two files would share shard names.
+            `DatasetDict`, or files are on an object store.
     """
     if is_remote(source.path):
-        if source.format is not SourceFormat.DELTA:
+        if source.format is SourceFormat.AUTO or not readers()[source.format].is_read_remotely:
             raise SourceError(
                 f"source '{source.name}': {source.path} is not a local path, and only Delta tables are read from "
                 'object stores. Set format = "delta" if it is one, or copy the files to a local folder.'
             )
-        return SourceFormat.DELTA, [SourceFile(source.path, source.name)]
+        return source.format, [SourceFile(source.path, source.name, source.path)]
 
     path = base / Path(source.path).expanduser()
     if path.is_file():
-        return _format_of_file(source, path), [SourceFile(_relative(path, base), source.name)]
+        return _format_of_file(source, path), [SourceFile(_relative(path, base), source.name, path.name)]
     if path.is_dir():
         saved = _saved_format(source, path)
         if saved is not None:
-            return saved, [SourceFile(_relative(path, base), source.name)]
+            return saved, [SourceFile(_relative(path, base), source.name, path.name)]
         return _named_files(source, base, root=path, found=_visible_files(path, "**/*"), by_suffix=True)
     if glob.has_magic(source.path):
         root = _fixed_part(path)
@@ -76,23 +57,14 @@ def _relative(path: Path, base: Path) -> str:
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
 
 
-def _format_of_suffix(path: Path) -> SourceFormat | None:
-    suffix = _known_suffix(path)
-    return FORMAT_OF_SUFFIX[suffix] if suffix else None
-
-
-def _known_suffix(path: Path) -> str:
-    return next((suffix for suffix in FORMAT_OF_SUFFIX if path.name.lower().endswith(suffix)), "")
-
-
 def _format_of_file(source: Source, path: Path) -> SourceFormat:
-    found = _format_of_suffix(path) if source.format is SourceFormat.AUTO else source.format
+    found = format_of_suffix(path) if source.format is SourceFormat.AUTO else source.format
     if found is None:
         raise SourceError(
-            f"source '{source.name}': cannot tell the format of {path} by its name. Files end in {_KNOWN_SUFFIXES}; "
+            f"source '{source.name}': cannot tell the format of {path} by its name. Files end in {known_suffixes()}; "
             "rename it or set the source's `format`."
         )
-    if found not in _FORMATS_OF_FILES:
+    if not readers()[found].suffixes:
         raise SourceError(f"source '{source.name}': format = \"{found}\" needs a directory, but {path} is a file.")
     return found
 
@@ -105,21 +77,17 @@ def _saved_format(source: Source, directory: Path) -> SourceFormat | None:
             f"source '{source.name}': {splits.parent} is a DatasetDict with the splits {', '.join(names)}. Point the "
             f'source\'s `path` at one of them, e.g. "{source.path.rstrip("/")}/{names[0] if names else "train"}".'
         )
-    found = None
-    if (directory / "_delta_log").is_dir():
-        found = SourceFormat.DELTA
-    elif (directory / "dataset_info.json").is_file() and (directory / "state.json").is_file():
-        found = SourceFormat.DATASETS
+    found = next((kind for kind, reader in readers().items() if reader.is_at(directory)), None)
     if source.format is not SourceFormat.AUTO and source.format != found:
         if found is not None:
             raise SourceError(
                 f"source '{source.name}': format = \"{source.format}\", but {directory} is a {found} source. "
                 f'Set format = "{found}" or "auto".'
             )
-        if source.format not in _FORMATS_OF_FILES:
+        if not readers()[source.format].suffixes:
             raise SourceError(
                 f"source '{source.name}': format = \"{source.format}\", but {directory} lacks what such a source has "
-                "(_delta_log, or dataset_info.json and state.json). Correct `path` or `format`."
+                f"({' and '.join(readers()[source.format].marks)}). Correct `path` or `format`."
             )
     return found
 
@@ -143,23 +111,26 @@ def _named_files(
 ) -> tuple[SourceFormat, list[SourceFile]]:
     if source.format is SourceFormat.AUTO:
         kind = _only_format(source, found)
-        chosen = [path for path in found if _format_of_suffix(path) is kind]
+        chosen = [path for path in found if format_of_suffix(path) is kind]
     else:
         kind = source.format
-        chosen = [path for path in found if not by_suffix or _format_of_suffix(path) is kind]
-    if kind not in _FORMATS_OF_FILES or not chosen:
+        chosen = [path for path in found if not by_suffix or format_of_suffix(path) is kind]
+    if not readers()[kind].suffixes or not chosen:
         raise SourceError(f"source '{source.name}': no {kind} files at {source.path}. Found: {_listing(found)}.")
     _refuse_files_of_tables(source, root, chosen)
-    files = [SourceFile(_relative(path, base), f"{source.name}-{_key(path, root)}") for path in chosen]
-    _refuse_shared_prefixes(source, files)
-    return kind, files
+    return kind, [
+        SourceFile(_relative(path, base), f"{source.name}-{_key(path, root)}", path.relative_to(root).as_posix())
+        for path in chosen
+    ]
 
 
 def _only_format(source: Source, found: Sequence[Path]) -> SourceFormat:
-    formats = Counter(kind for path in found if (kind := _format_of_suffix(path)))
+    formats = Counter(kind for path in found if (kind := format_of_suffix(path)))
+    if any(not readers()[kind].gives_way for kind in formats):
+        formats = Counter({kind: n for kind, n in formats.items() if not readers()[kind].gives_way})
     if not formats:
         raise SourceError(
-            f"source '{source.name}': no data files at {source.path}. Expected names that end in {_KNOWN_SUFFIXES}; "
+            f"source '{source.name}': no data files at {source.path}. Expected names that end in {known_suffixes()}; "
             f"found: {_listing(found)}."
         )
     if len(formats) > 1:
@@ -188,17 +159,7 @@ def _refuse_files_of_tables(source: Source, root: Path, files: Iterable[Path]) -
 
 
 def _key(path: Path, root: Path) -> str:
-    suffix = _known_suffix(path)
+    kind = format_of_suffix(path)
+    suffix = readers()[kind].suffix_of(path) if kind else ""
     name = path.name[: -len(suffix)] if suffix else path.stem
     return re.sub(r"[^A-Za-z0-9._-]", "_", (path.relative_to(root).parent / name).as_posix())
-
-
-def _refuse_shared_prefixes(source: Source, files: Iterable[SourceFile]) -> None:
-    first: dict[str, SourceFile] = {}
-    for file in files:
-        other = first.setdefault(file.shard_prefix, file)
-        if other is not file:
-            raise SourceError(
-                f"source '{source.name}': {other.uri} and {file.uri} would both name their shards "
-                f"'{file.shard_prefix}-...'. Rename one of them."
-            )

@@ -10,8 +10,9 @@ import numpy as np
 
 from lorif_assets.config.sources import Columns, Source
 from lorif_assets.data.examples import sort_out
+from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.labels import NO_LOSS, TokenIds
-from lorif_assets.data.shards import RawShard, list_shards, read_shard, read_source
+from lorif_assets.data.shards import list_shards, read_shard, read_source
 from lorif_assets.data.tokenization import TokenizedExample, tokenize
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 """A question that is asked at once, not from a query set's file: in the form of a query set's row."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,18 +34,3 @@ def conversation_question(conversation: object, origin: str) -> Question:
         raise SourceError(
             f"{origin}: {reason}. Give a list of {{role, content}}, or an object of `messages` and `tools`."
         ) from reason
-
-
-def conversation_file_question(text: str, origin: str) -> Question:
-    """Return the conversation that a JSON file holds.
-
-    Raises:
-        SourceError: it is no JSON, or as `conversation_question`.
-    """
-    try:
-        conversation = json.loads(text)
-    except ValueError as error:
-        raise SourceError(
-            f"{origin} is no JSON: {error}. Give one conversation, a list of {{role, content}}."
-        ) from error
-    return conversation_question(conversation, origin)

@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from lorif_assets.data.json_values import json_value
 from lorif_assets.lake.attribution_tables import REJECTED
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.table_writing import with_constants
 
 _EXCERPT_LENGTH = 200
 
@@ -31,6 +33,12 @@ def rejected_table(rejected: Iterable[RejectedRow]) -> pa.Table:
     """Columns example_id, row, reason and excerpt of the lake's table `rejected`, in the order of rows."""
     kinds = pa.schema([REJECTED.columns.field(field.name) for field in fields(RejectedRow)])
     return pa.Table.from_pylist([asdict(bad) for bad in sorted(rejected, key=lambda bad: bad.row)], schema=kinds)
+
+
+def replace_rejected(lake: Lake, stage: str, part: str, rejected: pa.Table) -> None:
+    """Replace the rows that a stage set aside for one partition by these (example_id, row, reason, excerpt)."""
+    partition = {"stage": stage, "part": part}
+    lake.replace(REJECTED, partition, with_constants(rejected, partition))
 
 
 def excerpt(values: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from rich.text import Text
 from lorif_assets.attribution.score_queries import HIGHEST
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE
-from lorif_assets.data.passages import passage_metadata
+from lorif_assets.data.passages import passage_metadata, with_passages
 from lorif_assets.demo.corpus import Corpus, build_corpus, write_passages, write_shards
 from lorif_assets.demo.influcoder import show_influcoder, switch_on
 from lorif_assets.demo.planted import with_planted
@@ -32,6 +32,8 @@ QUERY_SET, HELD_OUT, PLANTED = "python-questions", "held-out", "planted"
 _SOURCE = "python-docs"
 _NAMES: dict[Architecture, str] = {"gpt2": "GPT-2", "llama": "Llama"}
 _TOP = 10
+_SHOWN = 3
+"""Passages of each side that are printed of a query."""
 _SETTINGS = f"""\
 # The demo's settings. `lorif init` writes a file in which every field is explained.
 
@@ -205,7 +207,8 @@ def _show(project: Project, corpus: Corpus, paths: DemoPaths, console: Console) 
     for query in queries:
         console.print()
         console.print(Text.assemble(query["prompt"], (query["completion"], "bold reverse")))
-        print_influences(console, lake, scores.filter(pl.col("query_id") == query["query_id"]), shown=3)
+        leading = scores.filter(pl.col("query_id") == query["query_id"], pl.col("rank") <= _SHOWN)
+        print_influences(console, with_passages(lake, leading), _SHOWN)
     console.print()
     console.print(_agreement(project, queries, corpus))
     console.print(

@@ -238,7 +238,7 @@ def _equals_rebuild(scenario: WatchedProject) -> bool:
     for name in ("kfac_bases", "kfac_bases_tensors"):
         shutil.copytree(Path(kept.lake.root, name), Path(rebuilt.lake.root, name))
     with dg.DagsterInstance.ephemeral() as instance:
-        register(instance, discover(settings, rebuilt.checkpoints, rebuilt.lake))
+        register(instance, discover(rebuilt))
         for _ in bring_up_to_date(instance, ASSETS, rebuilt):
             pass
     keys = ["checkpoint", "query_set", "query_id", "side", "rank"]

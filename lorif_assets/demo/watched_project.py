@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS
+from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.sensors import ASSET_JOBS
 from lorif_assets.automation.withdrawal import removed_shards
-from lorif_assets.automation.work import IN_FLIGHT, ready_partitions
+from lorif_assets.automation.work import IN_FLIGHT
 from lorif_assets.config.settings import CONFIG_VARIABLE
 from lorif_assets.demo.run import DemoPaths
 from lorif_assets.errors import LorifError
-from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.project import Project
 
 _FACTORS = "gradient_factors"
@@ -88,10 +88,9 @@ class WatchedProject:
     def stale(self) -> int:
         """Return the number of partitions that are not what they should be."""
         project = self.project()
-        found = discover(project.settings, project.checkpoints, project.lake)
-        staleness = Staleness(project.settings, project.lake, project.checkpoints, found)
-        pending = sum(len(partitions) for _, partitions in ready_partitions(staleness))
-        return pending + len(removed_shards(project.lake, found))
+        freshness = Freshness.of(project)
+        pending = sum(len(partitions) for _, partitions in ready_partitions(freshness))
+        return pending + len(removed_shards(project.lake, freshness.found))
 
     def wait_until_true(self) -> float:
         """Wait until nothing is stale and nothing runs, and return the seconds that it took.
@@ -131,7 +130,7 @@ class WatchedProject:
         """Return the partitions of each asset that were computed after a moment, each run counted."""
         with self.instance() as instance:
             return {
-                asset.key.to_user_string(): sorted(
+                asset.name: sorted(
                     str(record.partition_key)
                     for record in instance.fetch_materializations(
                         AssetRecordsFilter(asset_key=asset.key, after_timestamp=moment), limit=10_000

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import polars as pl
 
-from lorif_assets.config.method_names import MethodName
+from lorif_assets.config.methods import MethodName
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.evaluation.intervals import Comparison, Estimate

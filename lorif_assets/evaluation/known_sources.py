@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from numpy.typing import NDArray
 
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.data.passages import passage_metadata
@@ -15,7 +14,7 @@ from lorif_assets.lake.lake import Lake
 
 def known_sources(
     lake: Lake, evaluation: EvaluationSettings, query_set: str, query_ids: Sequence[str], example_ids: Sequence[str]
-) -> Mapping[str, Bool[NDArray[np.bool_], " N"]]:
+) -> Mapping[str, Bool[np.ndarray, " N"]]:
     """Return by query which examples are its sources; queries of which none is known, or all are, are left out."""
     labels = query_labels(lake, query_set)
     _, topic_field = evaluation.topic_fields

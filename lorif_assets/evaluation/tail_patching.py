@@ -7,8 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.retraining.query_losses import example_losses
@@ -21,7 +20,7 @@ from lorif_assets.progress import Progress
 
 def tail_patch_changes(
     inputs: MethodInputs, retrieved: Mapping[str, Sequence[Sequence[str]]]
-) -> Mapping[str, Float[NDArray[np.float64], " Q"]]:
+) -> Mapping[str, Float64[np.ndarray, " Q"]]:
     """Return by method and query the mean change of the completion's log-probability per token, in nats.
 
     Args:

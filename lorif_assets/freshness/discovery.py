@@ -3,14 +3,12 @@
 import json
 from dataclasses import dataclass
 
-from lorif_assets.config.settings import Settings
 from lorif_assets.data.query_files import query_files
 from lorif_assets.data.shards import list_all_shards
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.retraining.subset_names import subsets
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
-from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.project import Project
 
 NO_SOURCES = "lorif.toml names no [[sources]]: nothing to attribute to. `lorif init` writes a template"
 
@@ -28,7 +26,7 @@ class Discovered:
     subsets: tuple[str, ...] = ()
 
 
-def discover(settings: Settings, model_checkpoints: Checkpoints, lake: Lake) -> Discovered:
+def discover(project: Project) -> Discovered:
     """Look at the sources, the checkpoint directory and the query files; nothing large is read.
 
     A checkpoint that is still being written is left for the next look. Layers come from the lake: the asset
@@ -38,16 +36,17 @@ def discover(settings: Settings, model_checkpoints: Checkpoints, lake: Lake) -> 
         SettingsError: there is no source.
         SourceError, CheckpointError: a path of the settings is not there or holds nothing usable.
     """
+    settings = project.settings
     if not settings.sources:
         raise SettingsError(NO_SOURCES)
     return Discovered(
         tuple(piece.shard for piece in list_all_shards(settings.sources, settings.base)),
-        tuple(checkpoint.name for checkpoint in model_checkpoints.find() if checkpoint.is_complete()),
+        tuple(checkpoint.name for checkpoint in project.checkpoints.find() if checkpoint.is_complete()),
         tuple(query_files(settings)),
         tuple(
             dict.fromkeys(
                 layer["layer"]
-                for layers in lake.read(CHECKPOINTS, ["layers"])["layers"]
+                for layers in project.lake.read(CHECKPOINTS, ["layers"])["layers"]
                 for layer in json.loads(layers)
             )
         ),

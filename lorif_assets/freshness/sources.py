@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lorif_assets.config.settings import Settings
-from lorif_assets.data.shards import ShardSlice, changes_since, list_all_shards
+from lorif_assets.data.formats.reader import ShardSlice
+from lorif_assets.data.shards import changes_since, list_all_shards
 from lorif_assets.freshness.stale import Stale, StalePartitions, differing
 
 _REASON = "its source changed"

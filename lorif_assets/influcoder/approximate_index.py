@@ -11,9 +11,8 @@ from math import isqrt
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 Blocks = Callable[[], Iterator[Float[Tensor, "n h"]]]
@@ -78,5 +77,5 @@ class ApproximateIndex:
         return torch.from_numpy(found)
 
 
-def _matrix(vectors: Float[Tensor, "n h"]) -> npt.NDArray[np.float32]:
+def _matrix(vectors: Float[Tensor, "n h"]) -> Float32[np.ndarray, "n h"]:
     return np.ascontiguousarray(vectors.float().cpu().numpy())

@@ -11,9 +11,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import (
     PreconditionedQueries,
     QueryScores,
@@ -22,17 +22,14 @@ from lorif_assets.attribution.score_queries import (
     preconditioned_queries,
     query_summaries,
 )
-from lorif_assets.attribution.stored_curvature import StoredPreconditioners
 from lorif_assets.attribution.stored_factors import StoredFactors
-from lorif_assets.config.influcoder import InflucoderSettings
-from lorif_assets.config.settings import BatchSettings, Settings
+from lorif_assets.config.settings import Settings
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.proposals import proposals
 from lorif_assets.influcoder.sampling import Role
 from lorif_assets.influcoder.stored import StoredEncoder, stored_encoder
 from lorif_assets.influcoder.text_views import anchor_text
 from lorif_assets.lake.factor_row_groups import row_group_starts, scan_bytes
-from lorif_assets.lake.lake import Lake
 
 if TYPE_CHECKING:
     import torch
@@ -58,11 +55,11 @@ class CascadeFigures:
     """How the encoder's proposals were searched for."""
 
 
-def monitored_positions(lake: Lake, stored: StoredFactors, seed: int) -> list[int]:
+def monitored_positions(stored: StoredFactors, seed: int) -> list[int]:
     """Return the positions of random whole row groups that together have `MONITORED_ROWS` examples."""
     groups, first = [], 0
     for file in stored.files:
-        starts = row_group_starts(lake, file)
+        starts = row_group_starts(stored.lake, file)
         groups += [range(first + start, first + end) for start, end in pairwise(starts)]
         first += file.rows
     chosen: list[int] = []
@@ -74,7 +71,6 @@ def monitored_positions(lake: Lake, stored: StoredFactors, seed: int) -> list[in
 
 
 def exact_scores(
-    lake: Lake,
     stored: StoredFactors,
     ready: PreconditionedQueries,
     positions: Sequence[int],
@@ -85,22 +81,18 @@ def exact_scores(
 
     from lorif_assets.mathematics.scores.scoring import block_scores
 
-    selection = stored.rows(lake, list(ready.by_layer), positions, device)
+    selection = stored.rows(list(ready.by_layer), positions, device)
     return torch.cat(
         [block_scores(ready.by_layer, block).cpu() for block in selection.blocks], dim=1
     ), selection.bytes_read
 
 
 def score_proposals(
-    attributed: AttributedModel,
+    checkpoint: AttributedCheckpoint,
     queries: "Sequence[TokenizedExample]",
     embedded_queries: "torch.Tensor",
     encoder: StoredEncoder,
-    stored: StoredFactors,
-    preconditioners: StoredPreconditioners,
-    lake: Lake,
-    batch: BatchSettings,
-    influcoder: InflucoderSettings,
+    settings: Settings,
 ) -> tuple[QueryScores | None, CascadeFigures]:
     """Score what the encoder proposes, or nothing where it disagrees with exact scores.
 
@@ -114,29 +106,29 @@ def score_proposals(
     from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
     from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 
-    recipe, layers = attributed.recipe, list(attributed.record.layer_shapes)
+    recipe, stored, device = checkpoint.stored.recipe, checkpoint.stored.factors, checkpoint.model.device
     started = time.monotonic()
-    monitored = monitored_positions(lake, stored, recipe.seed)
-    proposed = proposals(lake, stored, encoder, embedded_queries, recipe.candidates, monitored, influcoder)
+    monitored = monitored_positions(stored, recipe.seed)
+    proposed = proposals(stored, encoder, embedded_queries, recipe.candidates, monitored, settings.influcoder)
     positions = proposed.positions
     seconds_recall = time.monotonic() - started
     started = time.monotonic()
-    ready = preconditioned_queries(attributed, queries, preconditioners, lake, batch)
-    truth, bytes_monitored = exact_scores(lake, stored, ready, monitored, attributed.device)
+    ready = preconditioned_queries(checkpoint, queries, settings.batch)
+    truth, bytes_monitored = exact_scores(stored, ready, monitored, device)
     agreement = float(rank_correlations(proposed.asked.double().numpy(), truth.double().numpy()).mean())
     figures = CascadeFigures(
         agreement=agreement,
         monitored=len(monitored),
         rows_scored=0,
         bytes_read=bytes_monitored,
-        bytes_full_scan=scan_bytes(lake, stored.files, layers),
+        bytes_full_scan=scan_bytes(stored.lake, stored.files, list(stored.layer_shapes)),
         seconds_recall=seconds_recall,
         seconds_scoring=time.monotonic() - started,
         search=proposed.metadata,
     )
     if agreement < recipe.recall_agreement:
         return None, figures
-    scores, bytes_read = exact_scores(lake, stored, ready, positions, attributed.device)
+    scores, bytes_read = exact_scores(stored, ready, positions, device)
     # The recipe lets no recall be combined with "all".
     top_k = len(positions) if recipe.top_k == "all" else recipe.top_k
     extremes = ScoreExtremes.empty(len(queries), max(top_k, 100)).update(scores, 0)
@@ -152,14 +144,13 @@ def score_proposals(
         [query.example_id for query in queries],
         extremes,
         k,
-        stored.example_ids(lake, listed_positions(extremes, k)),
+        stored.example_ids(listed_positions(extremes, k)),
     )
     scored = QueryScores(
         table,
         query_summaries(queries, ready.losses, extremes, moments),
         "the examples that the encoder proposed",
         len(positions),
-        None,
         ready.relative_error,
     )
     return scored, replace(
@@ -205,45 +196,25 @@ class Recalled:
         }
 
 
-def recalled_scores(
-    attributed: AttributedModel,
-    queries: "Sequence[TokenizedExample]",
-    rows: pl.DataFrame,
-    stored: StoredFactors,
-    preconditioners: StoredPreconditioners,
-    lake: Lake,
-    settings: Settings,
-) -> Recalled:
-    """Let the checkpoint's encoder propose examples for queries, and score them.
+def recalled_scores(settings: Settings, checkpoint: AttributedCheckpoint, query_set: ReadQuerySet) -> Recalled:
+    """Let the checkpoint's encoder propose examples for a query set, and score them.
 
     Args:
-        attributed: the model.
-        queries: tokenized.
-        rows: of `query_examples`, with at least these queries.
-        stored: factors.
-        preconditioners: of all layers.
-        lake: where everything is.
         settings: of the project.
+        checkpoint: with its model loaded.
+        query_set: its rows, and its queries tokenized.
 
     Raises:
         MismatchError: encoder or embeddings are missing or outdated.
         SettingsError: Influcoder's libraries are not installed.
     """
     require_influcoder()
+    lake, attributed = checkpoint.stored.lake, checkpoint.model
     encoder = stored_encoder(lake, attributed.record, settings.influcoder, settings.recipe)
     model = encoder.load(lake, settings.influcoder, attributed.device)
-    contents = {row["query_id"]: row for row in rows.iter_rows(named=True)}
+    contents = {row["query_id"]: row for row in query_set.rows.iter_rows(named=True)}
+    queries = query_set.tokenized.examples
     texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in queries]
     embedded = model.embed(texts, Role.ANCHOR)
-    scores, figures = score_proposals(
-        attributed,
-        queries,
-        embedded,
-        encoder,
-        stored,
-        preconditioners,
-        lake,
-        settings.batch,
-        settings.influcoder,
-    )
+    scores, figures = score_proposals(checkpoint, queries, embedded, encoder, settings)
     return Recalled(scores, encoder.encoder_hash, figures)

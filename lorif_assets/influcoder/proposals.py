@@ -8,7 +8,6 @@ from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.influcoder.nearest import approximately_nearest
 from lorif_assets.influcoder.stored import StoredEncoder, in_order_of, shard_embeddings
-from lorif_assets.lake.lake import Lake
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +23,6 @@ class Proposals:
 
 
 def proposals(
-    lake: Lake,
     stored: StoredFactors,
     encoder: StoredEncoder,
     queries: "torch.Tensor",
@@ -35,7 +33,6 @@ def proposals(
     """Return the positions that lie among the n most or the n least similar of any query.
 
     Args:
-        lake: where everything is.
         stored: factors, whose order counts.
         encoder: of the embeddings.
         queries: their embeddings, unit norm.
@@ -48,25 +45,30 @@ def proposals(
         SettingsError: there are too many examples for exact search, and faiss is not installed.
     """
     if stored.n_examples <= settings.exact_up_to:
-        similarities = encoder_similarities(lake, stored, encoder, queries)
+        similarities = encoder_similarities(stored, encoder, queries)
         both = {*likely_proponents(similarities, candidates), *likely_proponents(-similarities, candidates)}
         return Proposals(sorted(both), similarities[:, list(asked)], {"search": "exact"})
-    named = stored.example_ids(lake, asked)
+    named = stored.example_ids(asked)
     nearest = approximately_nearest(
-        lake, encoder, stored.shard_hashes, queries, candidates, settings, [named[position] for position in asked]
+        stored.lake,
+        encoder,
+        stored.shard_hashes,
+        queries,
+        candidates,
+        settings,
+        [named[position] for position in asked],
     )
     positions = []
     for shard in stored.shard_hashes:
         wanted = {name for name, of_shard in nearest.examples.values() if of_shard == shard}
         if wanted:
             # Shard by shard: the ids of all of them would not fit where an approximate index is needed.
-            places = stored.positions(lake, {shard})
+            places = stored.positions({shard})
             positions += [place for (_, name), place in places.items() if name in wanted]
     return Proposals(sorted(positions), nearest.asked, nearest.metadata)
 
 
 def encoder_similarities(
-    lake: Lake,
     stored: StoredFactors,
     encoder: StoredEncoder,
     queries: "torch.Tensor",
@@ -79,10 +81,10 @@ def encoder_similarities(
     import torch
 
     blocks = []
-    for file, embedded in zip(stored.files, shard_embeddings(lake, encoder, stored.shard_hashes), strict=True):
+    for file, embedded in zip(stored.files, shard_embeddings(stored.lake, encoder, stored.shard_hashes), strict=True):
         ids = [
             name
-            for _, batch in lake.stream_factors([file], ["example_id"], file.rows)
+            for _, batch in stored.lake.stream_factors([file], ["example_id"], file.rows)
             for name in batch.column("example_id").to_pylist()
         ]
         blocks.append(queries @ in_order_of(embedded, ids).mT)

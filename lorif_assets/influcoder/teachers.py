@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.score_queries import preconditioned_queries
-from lorif_assets.attribution.stored_curvature import stored_preconditioners
-from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.errors import LorifError, MismatchError
-from lorif_assets.lake.lake import Lake
 
 if TYPE_CHECKING:
     import torch
@@ -55,19 +53,17 @@ def gradient_cosines(
 
 
 def lorif_ranks(
-    attributed: AttributedModel,
+    checkpoint: AttributedCheckpoint,
     anchors: "Sequence[TokenizedExample]",
     pool: Sequence[tuple[str, str]],
-    lake: Lake,
     batch: BatchSettings,
 ) -> "torch.Tensor":
     """Return LoRIF scores [a, p] by their rank among the pool, from 0 to 1 for each anchor.
 
     Args:
-        attributed: the model.
+        checkpoint: with its model loaded.
         anchors: tokenized.
         pool: shard and id of examples whose factors are stored.
-        lake: for factors and preconditioners.
         batch: budgets of the anchors' batches.
 
     Raises:
@@ -78,10 +74,8 @@ def lorif_ranks(
     from lorif_assets.mathematics.influcoder.agreement import rank_transformed
     from lorif_assets.mathematics.scores.scoring import block_scores
 
-    record = attributed.record
-    stored = stored_factors(lake, record, attributed.recipe)
-    preconditioners = stored_preconditioners(lake, record, attributed.recipe, stored)
-    place = stored.positions(lake, {shard for shard, _ in pool})
+    record, stored = checkpoint.stored.record, checkpoint.stored.factors
+    place = stored.positions({shard for shard, _ in pool})
     missing = [example for example in pool if example not in place]
     if missing:
         raise MismatchError(
@@ -89,12 +83,12 @@ def lorif_ranks(
             "the teacher `lorif` scores; materialize `gradient_factors` first"
         )
     positions = sorted({place[example] for example in pool})
-    blocks = stored.rows(lake, list(record.layer_shapes), positions, attributed.device).blocks
+    blocks = stored.rows(list(record.layer_shapes), positions, checkpoint.model.device).blocks
     scores = []
     # Dense gradients of all anchors at once would take more memory than the model.
     for start in range(0, len(anchors), _ANCHORS_AT_ONCE):
         some = anchors[start : start + _ANCHORS_AT_ONCE]
-        ready = preconditioned_queries(attributed, some, preconditioners, lake, batch)
+        ready = preconditioned_queries(checkpoint, some, batch)
         scores.append(torch.cat([block_scores(ready.by_layer, block).cpu() for block in blocks], dim=1))
     column = {position: index for index, position in enumerate(positions)}
     return rank_transformed(torch.cat(scores)[:, [column[place[example]] for example in pool]])

@@ -8,255 +8,244 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from lorif_assets.lake.table_schema import TableSchema, columns
+from lorif_assets.lake.table_schema import Column, column_type, table
 
 # The content of one example, in whichever of the four formats the source has; the other columns are null.
-EXAMPLE_CONTENT: Mapping[str, pa.DataType] = {
-    "format": pa.string(),  # text | prompt_completion | messages | input_ids
-    "text": pa.string(),
-    "prompt": pa.string(),
-    "completion": pa.string(),
-    "messages": pa.string(),  # JSON
-    "input_ids": pa.list_(pa.int32()),
-    "labels": pa.list_(pa.int32()),
+_CONTENT: Mapping[str, Column] = {
+    "format": (pa.string(), "text | prompt_completion | messages | input_ids"),
+    "text": (pa.string(), "plain text; the loss is on every token"),
+    "prompt": (pa.string(), "carries no loss"),
+    "completion": (pa.string(), "the loss is on its tokens"),
+    "messages": (pa.string(), "JSON list of chat messages (role, content)"),
+    "input_ids": (pa.list_(pa.int32()), "token ids, used exactly as given"),
+    "labels": (pa.list_(pa.int32()), "of `input_ids`; -100 carries no loss; null: the ids themselves"),
     "content_hash": pa.string(),
-    "metadata": pa.string(),  # JSON object
+    "metadata": (pa.string(), "JSON object"),
 }
+EXAMPLE_CONTENT: Mapping[str, pa.DataType] = {name: column_type(column) for name, column in _CONTENT.items()}
 
-TRAINING_EXAMPLES = TableSchema(
+TRAINING_EXAMPLES = table(
     "training_examples",
     ("shard",),
-    columns(
-        shard=pa.string(),
-        example_id=pa.string(),
-        row=pa.int64(),  # position in the source's shard, rejected rows counted
-        **EXAMPLE_CONTENT,
-        shard_hash=pa.string(),
-        source_version=pa.string(),  # of the file it was read from: whether to read it again
-    ),
+    "A training example, normalised.",
+    shard=pa.string(),
+    example_id=pa.string(),
+    row=(pa.int64(), "position in the source's shard, rejected rows counted"),
+    **_CONTENT,
+    shard_hash=pa.string(),
+    source_version=(pa.string(), "of the file it was read from: whether to read it again"),
 )
 
-QUERY_EXAMPLES = TableSchema(
+QUERY_EXAMPLES = table(
     "query_examples",
     ("query_set",),
-    columns(
-        query_set=pa.string(),
-        query_id=pa.string(),
-        row=pa.int64(),
-        **EXAMPLE_CONTENT,
-        query_set_hash=pa.string(),
-        source_version=pa.string(),
-    ),
+    "A query: a prompt and a completion, or a text.",
+    query_set=pa.string(),
+    query_id=pa.string(),
+    row=pa.int64(),
+    **_CONTENT,
+    query_set_hash=pa.string(),
+    source_version=(pa.string(), "of the file it was read from: whether to read it again"),
 )
 
-REJECTED = TableSchema(
+REJECTED = table(
     "rejected",
     ("stage", "part"),
-    columns(
-        stage=pa.string(),  # the asset that set the row aside
-        part=pa.string(),  # the partition key of that asset
-        example_id=pa.string(),
-        row=pa.int64(),
-        reason=pa.string(),
-        excerpt=pa.string(),  # the beginning of the row, for recognising it
-    ),
+    "A row that was set aside, and why.",
+    stage=(pa.string(), "the asset that set the row aside"),
+    part=(pa.string(), "the partition key of that asset"),
+    example_id=pa.string(),
+    row=pa.int64(),
+    reason=(pa.string(), "why it cannot be used"),
+    excerpt=(pa.string(), "the beginning of the row, for recognising it"),
 )
 
-CHECKPOINTS = TableSchema(
+CHECKPOINTS = table(
     "checkpoints",
     ("checkpoint",),
-    columns(
-        checkpoint=pa.string(),
-        uri=pa.string(),
-        step=pa.int64(),
-        weights_hash=pa.string(),
-        tokenizer_hash=pa.string(),
-        model_type=pa.string(),
-        n_parameters=pa.int64(),
-        layers=pa.string(),  # JSON: [{"layer", "d_in", "d_out", "d1", "d2"}], of the layers that the recipe tracks
-        recipe_hash=pa.string(),
-        files_version=pa.string(),  # sizes and times of the files: whether to hash them again
-    ),
+    "A checkpoint: where it is, its fingerprints and the layers that are tracked.",
+    checkpoint=pa.string(),
+    uri=pa.string(),
+    step=(pa.int64(), "training step, where the name or the registry tells it"),
+    weights_hash=pa.string(),
+    tokenizer_hash=pa.string(),
+    model_type=(pa.string(), "of the checkpoint's configuration"),
+    n_parameters=(pa.int64(), "number of parameters"),
+    layers=(pa.string(), 'JSON: [{"layer", "d_in", "d_out", "d1", "d2"}], of the layers that the recipe tracks'),
+    recipe_hash=pa.string(),
+    files_version=(pa.string(), "sizes and times of the files: whether to hash them again"),
 )
 
-GRADIENT_FACTORS = TableSchema(
+GRADIENT_FACTORS = table(
     "gradient_factors",
     ("checkpoint", "shard"),
-    columns(
-        checkpoint=pa.string(),
-        shard=pa.string(),
-        example_id=pa.string(),
-        row=pa.int64(),
-        loss=pa.float32(),  # summed over the target tokens, nats
-        n_target_tokens=pa.int32(),
-        truncated=pa.bool_(),
-        recipe_hash=pa.string(),
-        weights_hash=pa.string(),
-        tokenizer_hash=pa.string(),
-        projection=pa.string(),  # fingerprint of the projections
-        shard_hash=pa.string(),
-        factor_codec=pa.string(),
-        bases=pa.string(),  # fingerprint of the K-FAC bases that gradients were whitened in; empty without whitening
-        fisher=pa.string(),  # folder of the shard's sums of squared rotated gradients, one safetensors file per layer
-    ),
-    open_columns=pa.large_binary(),
+    "A training example's factors: one binary column per tracked layer, named by the layer's module path.",
+    pa.large_binary(),
+    checkpoint=pa.string(),
+    shard=pa.string(),
+    example_id=pa.string(),
+    row=pa.int64(),
+    loss=(pa.float32(), "summed over the target tokens, nats"),
+    n_target_tokens=pa.int32(),
+    truncated=(pa.bool_(), "whether the example was cut to `recipe.max_length`"),
+    recipe_hash=pa.string(),
+    weights_hash=pa.string(),
+    tokenizer_hash=pa.string(),
+    projection=(pa.string(), "fingerprint of the projections"),
+    shard_hash=pa.string(),
+    factor_codec=(pa.string(), "format of the layers' columns: bf16 | fp32 | int8 | int4 | sign"),
+    bases=(pa.string(), "fingerprint of the K-FAC bases that gradients were whitened in; empty without whitening"),
+    fisher=(pa.string(), "folder of the shard's sums of squared rotated gradients, one safetensors file per layer"),
 )
 
-KFAC_BASES = TableSchema(
+KFAC_BASES = table(
     "kfac_bases",
     ("checkpoint",),
-    columns(
-        checkpoint=pa.string(),
-        layer=pa.string(),
-        d1=pa.int32(),
-        d2=pa.int32(),
-        rank=pa.int32(),  # components that an example keeps in this layer
-        bytes_per_example=pa.int64(),  # of those components
-        kept_energy=pa.float64(),  # share of whitened gradients' squared norm that they hold before encoding, in a sample
-        n_examples=pa.int64(),
-        n_tokens=pa.int64(),
-        labels=pa.string(),  # data | model
-        half_agreement=pa.float64(),  # how well bases of one half of the sample diagonalise the other half's, 0 to 1
-        uri=pa.string(),  # safetensors file, relative to the lake root: q_in, q_out, a, b
-        fingerprint=pa.string(),  # hash of the bases and ranks of all layers of the checkpoint
-        sample_hash=pa.string(),  # of the examples that they were fitted to
-        version=pa.string(),  # hash of what asks for a new fit: recipe and weights, not the data
-        recipe_hash=pa.string(),
-        weights_hash=pa.string(),
-        projection=pa.string(),
-    ),
+    "A layer's rank and how settled its bases are; the bases themselves are in `kfac_bases_tensors/`.",
+    checkpoint=pa.string(),
+    layer=pa.string(),
+    d1=pa.int32(),
+    d2=pa.int32(),
+    rank=(pa.int32(), "components that an example keeps in this layer"),
+    bytes_per_example=(pa.int64(), "of those components"),
+    kept_energy=(pa.float64(), "share of whitened gradients' squared norm that they hold before encoding, in a sample"),
+    n_examples=(pa.int64(), "of the sample that the bases were fitted to"),
+    n_tokens=(pa.int64(), "of that sample"),
+    labels=(pa.string(), "data | model"),
+    half_agreement=(pa.float64(), "how well bases of one half of the sample diagonalise the other half's, 0 to 1"),
+    uri=(pa.string(), "safetensors file, relative to the lake root: q_in, q_out, a, b"),
+    fingerprint=(pa.string(), "hash of the bases and ranks of all layers of the checkpoint"),
+    sample_hash=(pa.string(), "of the examples that they were fitted to"),
+    version=(pa.string(), "hash of what asks for a new fit: recipe and weights, not the data"),
+    recipe_hash=pa.string(),
+    weights_hash=pa.string(),
+    projection=pa.string(),
 )
 
-SVD_PRECONDITIONERS = TableSchema(
+SVD_PRECONDITIONERS = table(
     "svd_preconditioners",
     ("checkpoint", "layer"),
-    columns(
-        checkpoint=pa.string(),
-        layer=pa.string(),
-        d1=pa.int32(),
-        d2=pa.int32(),
-        r=pa.int32(),
-        eigenvalues=pa.list_(pa.float64()),  # largest first; up to ten beyond r
-        trace=pa.float64(),
-        damping=pa.float64(),
-        captured_energy=pa.float64(),  # sum of the leading eigenvalues / trace
-        basis_version=pa.string(),  # "": as the recipe makes it; else the hash of the data it was refined on
-        fitted_energy=pa.float64(),  # captured_energy when the basis was fitted
-        added_energy=pa.float64(),  # sum of squared gradient norms added since
-        added_energy_captured=pa.float64(),  # its part in the eigenvectors of before it was added
-        needs_refine=pa.bool_(),  # whether that part is below curvature.refine_below times fitted_energy
-        n_examples=pa.int64(),
-        state_uri=pa.string(),  # safetensors file, relative to the lake root
-        ledger=pa.string(),  # JSON: {shard: {shard_hash, path, rows}} of the data that the state holds
-        ledger_hash=pa.string(),
-        state_version=pa.string(),  # hash of what basis and image depend on besides the data
-        version=pa.string(),  # hash of all that the row is computed from
-        recipe_hash=pa.string(),
-        weights_hash=pa.string(),
-        projection=pa.string(),
-    ),
+    'With `curvature = "svd"`: a layer\'s eigenvalues, trace and damping; its vectors are in `curvature_states/`.',
+    checkpoint=pa.string(),
+    layer=pa.string(),
+    d1=pa.int32(),
+    d2=pa.int32(),
+    r=(pa.int32(), "eigenpairs that are kept"),
+    eigenvalues=(pa.list_(pa.float64()), "largest first; up to ten beyond r"),
+    trace=pa.float64(),
+    damping=pa.float64(),
+    captured_energy=(pa.float64(), "sum of the leading eigenvalues / trace"),
+    basis_version=(pa.string(), '"": as the recipe makes it; else the hash of the data it was refined on'),
+    fitted_energy=(pa.float64(), "captured_energy when the basis was fitted"),
+    added_energy=(pa.float64(), "sum of squared gradient norms added since"),
+    added_energy_captured=(pa.float64(), "its part in the eigenvectors of before it was added"),
+    needs_refine=(pa.bool_(), "whether that part is below curvature.refine_below times fitted_energy"),
+    n_examples=(pa.int64(), "training examples that the state holds"),
+    state_uri=(pa.string(), "safetensors file, relative to the lake root"),
+    ledger=(pa.string(), "JSON: {shard: {shard_hash, path, rows}} of the data that the state holds"),
+    ledger_hash=pa.string(),
+    state_version=(pa.string(), "hash of what basis and image depend on besides the data"),
+    version=(pa.string(), "hash of all that the row is computed from"),
+    recipe_hash=pa.string(),
+    weights_hash=pa.string(),
+    projection=pa.string(),
 )
 
-EKFAC_PRECONDITIONERS = TableSchema(
+EKFAC_PRECONDITIONERS = table(
     "ekfac_preconditioners",
     ("checkpoint", "layer"),
-    columns(
-        checkpoint=pa.string(),
-        layer=pa.string(),
-        d1=pa.int32(),
-        d2=pa.int32(),
-        eigenvalues=pa.list_(pa.float64()),  # the largest entries of Lam, at most 256
-        trace=pa.float64(),  # sum of Lam
-        damping=pa.float64(),
-        n_examples=pa.int64(),
-        state_uri=pa.string(),  # safetensors file, relative to the lake root: `squares`, sums of R * R in FP64
-        ledger=pa.string(),  # JSON: {shard: {shard_hash, path, rows}} of the data that the sums hold
-        ledger_hash=pa.string(),
-        state_version=pa.string(),  # hash of what the sums depend on besides the data
-        version=pa.string(),  # hash of all that the row is computed from
-        recipe_hash=pa.string(),
-        weights_hash=pa.string(),
-        projection=pa.string(),
-        bases=pa.string(),  # fingerprint of the K-FAC bases
-    ),
+    "A layer's largest eigenvalues, their sum and its damping; its sums are in `curvature_states/`, those of each shard in "
+    "`fisher_sums/`.",
+    checkpoint=pa.string(),
+    layer=pa.string(),
+    d1=pa.int32(),
+    d2=pa.int32(),
+    eigenvalues=(pa.list_(pa.float64()), "the largest entries of Lam, at most 256"),
+    trace=(pa.float64(), "sum of Lam"),
+    damping=pa.float64(),
+    n_examples=(pa.int64(), "training examples that the state holds"),
+    state_uri=(pa.string(), "safetensors file, relative to the lake root: `squares`, sums of R * R in FP64"),
+    ledger=(pa.string(), "JSON: {shard: {shard_hash, path, rows}} of the data that the sums hold"),
+    ledger_hash=pa.string(),
+    state_version=(pa.string(), "hash of what the sums depend on besides the data"),
+    version=(pa.string(), "hash of all that the row is computed from"),
+    recipe_hash=pa.string(),
+    weights_hash=pa.string(),
+    projection=pa.string(),
+    bases=(pa.string(), "fingerprint of the K-FAC bases"),
 )
 
-QUERY_SCORES = TableSchema(
+QUERY_SCORES = table(
     "query_scores",
     ("checkpoint", "query_set"),
-    columns(
-        checkpoint=pa.string(),
-        query_set=pa.string(),
-        query_id=pa.string(),
-        side=pa.string(),  # highest: proponents | lowest: opponents | all: every pair was asked for
-        rank=pa.int32(),  # from 1; the most extreme first
-        example_id=pa.string(),
-        shard=pa.string(),
-        score=pa.float32(),
-        recipe_hash=pa.string(),
-        computed_from=pa.string(),  # hash of weights, query set, ledger and recipe
-    ),
+    "A proponent or opponent of a query: its side, rank and score.",
+    checkpoint=pa.string(),
+    query_set=pa.string(),
+    query_id=pa.string(),
+    side=(pa.string(), "highest: proponents | lowest: opponents | all: every pair was asked for"),
+    rank=(pa.int32(), "from 1; the most extreme first"),
+    example_id=pa.string(),
+    shard=pa.string(),
+    score=pa.float32(),
+    recipe_hash=pa.string(),
+    computed_from=(pa.string(), "hash of weights, query set, ledger and recipe"),
 )
 
-QUERY_SUMMARIES = TableSchema(
+QUERY_SUMMARIES = table(
     "query_summaries",
     ("checkpoint", "query_set"),
-    columns(
-        checkpoint=pa.string(),
-        query_set=pa.string(),
-        query_id=pa.string(),
-        loss=pa.float32(),
-        n_target_tokens=pa.int32(),
-        n_examples=pa.int64(),
-        score_mean=pa.float64(),
-        score_std=pa.float64(),
-        score_abs_sum=pa.float64(),
-        positive_sum=pa.float64(),
-        top_10_share=pa.float64(),  # share of the positive scores' sum in the 10 highest
-        top_100_share=pa.float64(),
-        recipe_hash=pa.string(),
-        computed_from=pa.string(),
-    ),
+    "A query's loss, and the spread and concentration of its scores.",
+    checkpoint=pa.string(),
+    query_set=pa.string(),
+    query_id=pa.string(),
+    loss=pa.float32(),
+    n_target_tokens=pa.int32(),
+    n_examples=pa.int64(),
+    score_mean=(pa.float64(), "over the scored examples"),
+    score_std=(pa.float64(), "over the scored examples"),
+    score_abs_sum=(pa.float64(), "sum of the scores' magnitudes"),
+    positive_sum=(pa.float64(), "sum of the positive scores"),
+    top_10_share=(pa.float64(), "share of the positive scores' sum in the 10 highest"),
+    top_100_share=(pa.float64(), "the same of the 100 highest"),
+    recipe_hash=pa.string(),
+    computed_from=pa.string(),
 )
 
-SCORE_SCANS = TableSchema(
+SCORE_SCANS = table(
     "score_scans",
     ("checkpoint", "query_set"),
-    columns(
-        checkpoint=pa.string(),
-        query_set=pa.string(),
-        state_uri=pa.string(),  # safetensors file, relative to the lake root: extremes, moments, scores of the probe
-        ledger=pa.string(),  # JSON: {shard: {shard_hash, rows}} of what was scanned
-        scan_version=pa.string(),  # hash of what scores depend on besides the shards
-    ),
+    'The last full scan of a query set, kept where `recipe.added_data = "merged"`.',
+    checkpoint=pa.string(),
+    query_set=pa.string(),
+    state_uri=(pa.string(), "safetensors file, relative to the lake root: extremes, moments, scores of the probe"),
+    ledger=(pa.string(), "JSON: {shard: {shard_hash, rows}} of what was scanned"),
+    scan_version=(pa.string(), "hash of what scores depend on besides the shards"),
 )
 
-REPORTS = TableSchema(
+REPORTS = table(
     "reports",
     ("checkpoint", "query_set"),
-    columns(
-        checkpoint=pa.string(),
-        query_set=pa.string(),
-        uri=pa.string(),
-        computed_from=pa.string(),  # that of the scores it shows
-    ),
+    "Where the report of a query set is.",
+    checkpoint=pa.string(),
+    query_set=pa.string(),
+    uri=pa.string(),
+    computed_from=(pa.string(), "that of the scores it shows"),
 )
 
-CHECKPOINT_COMPARISONS = TableSchema(
+CHECKPOINT_COMPARISONS = table(
     "checkpoint_comparisons",
     ("query_set",),
-    columns(
-        query_set=pa.string(),
-        query_id=pa.string(),
-        from_checkpoint=pa.string(),
-        to_checkpoint=pa.string(),  # the next compared one; columns below are null if it alone was scored for the query
-        rank_biased_overlap=pa.float64(),  # of the proponents, 0 to 1
-        overlap_at_10=pa.float64(),  # share of the ten leading proponents that stayed among them
-        entered=pa.string(),  # JSON list of example ids, by their new rank
-        left=pa.string(),  # JSON list of example ids, by their old rank
-        loss_per_token_from=pa.float64(),  # nats
-        loss_per_token_to=pa.float64(),  # never null
-        recipe_hash=pa.string(),
-        computed_from=pa.string(),  # hash of both checkpoints' scores
-    ),
+    "How a query's top proponents moved from one checkpoint to the next.",
+    query_set=pa.string(),
+    query_id=pa.string(),
+    from_checkpoint=(pa.string(), "the earlier of two compared checkpoints"),
+    to_checkpoint=(pa.string(), "the next compared one; columns below are null if it alone was scored for the query"),
+    rank_biased_overlap=(pa.float64(), "of the proponents, 0 to 1"),
+    overlap_at_10=(pa.float64(), "share of the ten leading proponents that stayed among them"),
+    entered=(pa.string(), "JSON list of example ids, by their new rank"),
+    left=(pa.string(), "JSON list of example ids, by their old rank"),
+    loss_per_token_from=(pa.float64(), "nats"),
+    loss_per_token_to=(pa.float64(), "never null"),
+    recipe_hash=pa.string(),
+    computed_from=(pa.string(), "hash of both checkpoints' scores"),
 )

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from lorif_assets.errors import TableError
+from lorif_assets.errors import SettingsError, TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.delta_paths import refused_character, scan_table
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.table_writing import overwrite
 
@@ -39,10 +40,22 @@ class FactorFile:
 
 @dataclass(frozen=True)
 class Lake:
-    """All tables and tensors of a project, in a directory or at the URL of an object store with delta-rs's options."""
+    """All tables and tensors of a project, in a directory or at the URL of an object store with delta-rs's options.
+
+    Raises:
+        SettingsError: the directory's path has a character that no Delta table's can have.
+    """
 
     root: str
     storage_options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        character = refused_character(self.root)
+        if character:
+            raise SettingsError(
+                f"the lake cannot lie in {self.root!r}: Delta tables have no local path with the character {character!r}; set "
+                "`lake.root` to another directory"
+            )
 
     def uri(self, schema: TableSchema) -> str:
         """Return where a table is, for any Delta reader."""
@@ -117,7 +130,7 @@ class Lake:
             if not isinstance(frame, pl.DataFrame):
                 raise TypeError(f"{schema.name}: expected a table, found {type(frame).__name__}")
             return frame.select(columns or schema.columns.names)
-        scan = pl.scan_delta(table)
+        scan = scan_table(table)
         for column, value in equal.items():
             values = [value] if isinstance(value, str) else list(value)
             scan = scan.filter(pl.col(column).is_in(values))

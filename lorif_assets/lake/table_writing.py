@@ -20,6 +20,13 @@ _FACTOR_ROWS_PER_GROUP = range(128, 1025)
 _FACTOR_BYTES_PER_GROUP = 1 << 20
 
 
+def with_constants(rows: pa.Table, constants: Mapping[str, str]) -> pa.Table:
+    """Return the rows with columns that hold one value throughout, in place of those of the same names."""
+    columns = {name: rows[name] for name in rows.column_names}
+    columns |= {name: pa.array([value] * rows.num_rows, pa.string()) for name, value in constants.items()}
+    return pa.table(columns)
+
+
 def overwrite(table: "DeltaTable", schema: TableSchema, partition: Mapping[str, str], data: pa.Table) -> None:
     """Replace a partition by these rows, in one commit and one file."""
     from deltalake import ColumnProperties, CommitProperties, WriterProperties, write_deltalake

@@ -2,16 +2,18 @@
 
 On x86 torch multiplies FP32 matrices with MKL. On AMD's processors MKL reaches less than half the rate of oneDNN, which
 torch carries too but gives BF16 alone (measured: benchmarks/README.md, "Matrix products"). Both compute in FP32 with other
-orders of summation. Elsewhere, and for small or other matrices, the products are torch's own.
+orders of summation. Elsewhere, and for small or other matrices, the products are torch's own; on a GPU always. Which
+library multiplies is decided by `_onednn_multiplies` alone.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -21,33 +23,39 @@ _REPAID = 1 << 20
 _ROWS_ADDED = 4_096
 
 
-def product(a: Float[Tensor, "*batch k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "*batch n"]:
-    """Return a @ b."""
-    return onednn_linear(a, b.mT, None) if _is_repaid(a, b.mT) and not _needs_gradient(a, b) else a @ b
-
-
-def batched_product(a: Float[Tensor, "n m k"], b: Float[Tensor, "n k p"]) -> Float[Tensor, "n m p"]:
-    """Return a @ b of each pair."""
-    if len(a) and _is_repaid(a[0], b[0].mT) and not _needs_gradient(a, b):
-        return torch.stack([onednn_linear(of_a, of_b.mT, None) for of_a, of_b in zip(a, b, strict=True)])
-    return torch.bmm(a, b)
+def product(a: Float[Tensor, "*batch k"], b: Float[Tensor, "*pairs k n"]) -> Float[Tensor, "*batch n"]:
+    """Return a @ b: of all rows of a with one matrix b, or of each pair of matrices where b is a stack [p, k, n]."""
+    if b.ndim == 3:
+        return _product_of_pairs(a, b)
+    return onednn_linear(a, b.mT, None) if _onednn_multiplies(a, b.mT) and not _needs_gradient(a, b) else a @ b
 
 
 def add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[Tensor, "k n"], sign: int) -> None:
     """Add sign * a @ b to a matrix in place; no other of its size is made."""
-    if not _is_repaid(a, b.mT):
+    if not _onednn_multiplies(a, b.mT):
         total.addmm_(a, b, alpha=sign)
         return
     for rows, of_a in zip(total.split(_ROWS_ADDED), a.split(_ROWS_ADDED), strict=True):
         rows.add_(product(of_a, b), alpha=sign)
 
 
-class FrozenLinearProducts(TorchFunctionMode):
-    """Inside it, linear layers whose weights are frozen multiply as `product` does, in both passes.
+def products_of_frozen_layers(model: nn.Module) -> AbstractContextManager[object]:
+    """Return a context in which the model's linear layers whose weights are frozen multiply as `product` does, in both passes.
 
-    It may be left before the backward pass.
+    It may be left before the backward pass. It does nothing where torch's products are the faster ones, or where a weight
+    is on a GPU.
     """
+    is_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    return _FrozenLayers() if is_on_cpu and _onednn_is_faster() else nullcontext()
 
+
+def _product_of_pairs(a: Float[Tensor, "p m k"], b: Float[Tensor, "p k n"]) -> Float[Tensor, "p m n"]:
+    if len(a) and _onednn_multiplies(a[0], b[0].mT) and not _needs_gradient(a, b):
+        return torch.stack([onednn_linear(of_a, of_b.mT, None) for of_a, of_b in zip(a, b, strict=True)])
+    return torch.bmm(a, b)
+
+
+class _FrozenLayers(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -55,7 +63,6 @@ class FrozenLinearProducts(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Compute what torch was asked for."""
         if not kwargs:
             if func is functional.linear:
                 x, weight, bias = args if len(args) == 3 else (*args, None)
@@ -87,7 +94,8 @@ def onednn_linear(x: Tensor, weight: Float[Tensor, "out in"], bias: Tensor | Non
     return result
 
 
-def _is_repaid(x: Tensor, weight: Float[Tensor, "out in"]) -> bool:
+def _onednn_multiplies(x: Tensor, weight: Float[Tensor, "out in"]) -> bool:
+    """Whether x weight^T is computed by oneDNN: FP32 on the CPU, and large enough to be repaid."""
     return (
         x.numel() * weight.shape[0] >= _REPAID
         and x.dtype == weight.dtype == torch.float32
@@ -110,7 +118,7 @@ def _is_taken(x: Tensor, weight: Float[Tensor, "out in"], bias: Tensor | None) -
         and bias.is_contiguous()
     )
     is_plain = weight.ndim == 2 and not weight.requires_grad and not torch.is_autocast_enabled("cpu")
-    return fits and is_plain and _is_repaid(x, weight)
+    return fits and is_plain and _onednn_multiplies(x, weight)
 
 
 @cache

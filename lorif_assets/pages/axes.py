@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
-from numpy.typing import NDArray
 
-from lorif_assets.config.method_names import MethodName
+from lorif_assets.config.methods import METHODS, MethodName
 from lorif_assets.pages.look import FIGURE_HEIGHT_PX, FIGURE_WIDTH_PX, Theme
 
 SMALL_WIDTH_PX, SMALL_HEIGHT_PX = 720, 600
@@ -47,7 +46,7 @@ def label_axes(axes: Axes, theme: Theme, x: str, y: str) -> None:
 
 def method_colours(methods: Sequence[str], theme: Theme) -> Mapping[str, str]:
     """Return the colour of each method: one of its own for LoRIF, none for chance, and the same on every picture."""
-    named = [str(name) for name in MethodName]
+    named = list(METHODS)
     ordered = [*named, *sorted(set(methods) - set(named))]
     plain = [name for name in ordered if name not in (MethodName.LORIF, MethodName.RANDOM)]
     colours = {name: theme.series[at % len(theme.series)] for at, name in enumerate(plain)}
@@ -98,7 +97,7 @@ def logarithmic(axes: Axes, values: Sequence[float], margin: float = 1.5) -> Non
     axes.set_xlim(low / margin, high * margin)
 
 
-def dodged(values: Sequence[float], step: float = 1.07) -> Float[NDArray[np.float64], " N"]:
+def dodged(values: Sequence[float], step: float = 1.07) -> Float64[np.ndarray, " N"]:
     """Return the values, equal ones moved a little apart on a logarithmic axis, so that none hides another."""
     moved = []
     for at, value in enumerate(values):

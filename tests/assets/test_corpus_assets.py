@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from lorif_assets.errors import SourceError
+from lorif_assets.freshness.sources import stale_shards
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
 from tests.conftest import QUERY_SET, ROWS_PER_SHARD, SHARDS, TinyProject
 
@@ -104,3 +105,43 @@ def test_unusable_queries_are_set_aside_and_counted(private_project: TinyProject
     assert private_project.table(REJECTED, stage="query_examples")["example_id"].to_list() == ["q3"]
     assert private_project.figures("query_examples", QUERY_SET)["rejected_rows"] == 1
     assert private_project.table(QUERY_EXAMPLES).height == 3
+
+
+@pytest.mark.parametrize(
+    ("passages", "ids"),
+    [
+        ("file", ["notes/a.txt", "notes/b.TXT"]),
+        ("paragraph", ["notes-a-00000/000000", "notes-a-00000/000001", "notes-b-00000/000000"]),
+    ],
+)
+def test_a_folder_of_plain_text_is_stored_set_aside_and_followed(
+    private_project: TinyProject, passages: str, ids: list[str]
+) -> None:
+    root = private_project.root
+    (root / "notes").mkdir()
+    (root / "notes/a.txt").write_text("a file fails\n\nby an error\n")
+    (root / "notes/b.TXT").write_bytes(b"it ends" if passages == "file" else b"it ends\n\n\xff")
+    if passages == "file":
+        (root / "notes/c.txt").write_bytes(b"\xff")
+    settings = root / "lorif.toml"
+    source = f'[[sources]]\nname = "notes"\npath = "notes"\npassages = "{passages}"\n'
+    settings.write_text(source + settings.read_text())
+    project = TinyProject.open(root, private_project.instance)
+
+    def stale() -> set[str]:
+        rows = project.table(TRAINING_EXAMPLES).select("shard", "source_version").unique()
+        return set(stale_shards(project.settings, dict(rows.iter_rows())))
+
+    wanted = sorted(stale())
+    assert wanted == (["notes-00000"] if passages == "file" else ["notes-a-00000", "notes-b-00000"])
+    for shard in wanted:
+        project.run("training_examples", shard)
+    stored = project.table(TRAINING_EXAMPLES).filter(pl.col("shard").str.starts_with("notes")).sort("shard", "row")
+    assert stored["example_id"].to_list() == ids
+    reasons = project.table(REJECTED, stage="training_examples", part=wanted[-1])["reason"].to_list()
+    assert len(reasons) == 1
+    assert "not UTF-8" in reasons[0]
+    assert "a file fails" in project.figures("training_examples", wanted[0])["first_rows"]
+    assert stale() == set()
+    (root / "notes/a.txt").write_text("a file fails\n\nby another error\n")
+    assert stale() == {wanted[0]}

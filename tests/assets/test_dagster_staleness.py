@@ -12,15 +12,16 @@ from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 
 def statuses(project: TinyProject) -> dict[str, dict[str, StaleStatus]]:
     """Of every asset, the status of every partition."""
-    graph = dg.Definitions(assets=ASSETS, resources=dagster_resources(project.opened)).resolve_asset_graph()
+    graph = dg.Definitions(
+        assets=[asset.definition for asset in ASSETS], resources=dagster_resources(project.opened)
+    ).resolve_asset_graph()
     resolver = CachingStaleStatusResolver(project.instance, graph, LoadingContextForTest(project.instance))
     return {
-        asset.key.to_user_string(): {
+        asset.name: {
             str(key): resolver.get_status(asset.key, key)
-            for key in asset.partitions_def.get_partition_keys(dynamic_partitions_store=project.instance)
+            for key in asset.partitions.get_partition_keys(dynamic_partitions_store=project.instance)
         }
         for asset in assets_in_use(project.settings)
-        if asset.partitions_def
     }
 
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
+from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.lake.tables import TABLES
 
@@ -57,9 +57,9 @@ def test_a_wrong_setting_stops_the_definitions_with_a_message_that_names_it(tmp_
     assert "recipe.r: Input should be greater than or equal to 0 (found -1)" in loaded.stderr
 
 
-@pytest.mark.parametrize("asset", ASSETS, ids=lambda asset: asset.key.to_user_string())
-def test_an_asset_says_what_it_is_who_owns_it_and_which_columns_it_writes(asset: dg.AssetsDefinition) -> None:
-    (spec,) = asset.specs
+@pytest.mark.parametrize("asset", ASSETS, ids=lambda asset: asset.name)
+def test_an_asset_says_what_it_is_who_owns_it_and_which_columns_it_writes(asset: AttributionAsset) -> None:
+    (spec,) = asset.definition.specs
     assert spec.description
     assert len(spec.description.splitlines()[0]) > 20
     assert spec.owners
@@ -72,7 +72,7 @@ def test_an_asset_says_what_it_is_who_owns_it_and_which_columns_it_writes(asset:
 
 
 def test_assets_that_use_the_model_share_the_gpu_pool() -> None:
-    pools = {asset.key.to_user_string() for asset in ASSETS if asset.op.pool == "gpu"}
+    pools = {asset.name for asset in ASSETS if asset.definition.op.pool == "gpu"}
     assert pools == {
         "kfac_bases",
         "gradient_factors",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lorif_assets.lake.attribution_tables import QUERY_SCORES
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 from tests.mathematics.references import Example, autograd_gradients, dense_scores, relative_error
 
@@ -47,7 +47,9 @@ def gradients_by_autograd(project: TinyProject, which: str) -> dict[str, Tensor]
         texts = [encode(row["text"]) for file in files for row in rows(file)]
         examples = [(ids, ids) for ids in texts]
     layers = select_layers(model, EXACT["include_layers"])
-    gradients = autograd_gradients(model, examples, [layer_projection(layer, 4, 0) for layer in layers])
+    gradients = autograd_gradients(
+        model, examples, [layer_projection(layer, Projection(factor=4, seed=0)) for layer in layers]
+    )
     return {name: g.flatten(1) for name, g in gradients.items()}
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.withdrawal import removed_shards, withdraw
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.freshness.discovery import discover
@@ -27,7 +28,7 @@ from lorif_assets.lake.attribution_tables import (
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.models.devices import DeviceGroup
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, private_copy
 from tests.mathematics.references import Example, autograd_gradients, relative_error, token_covariances
@@ -80,22 +81,26 @@ def examples_of(project: TinyProject, which: str) -> list[Example]:
     return [(ids, ids) for ids in texts]
 
 
-def ekfac_by_autograd(project: TinyProject, factor: int, damping: float) -> Tensor:
-    """Scores from autograd's weight gradients and every token's covariance, by the whole Kronecker basis, in FP64."""
+def ekfac_by_autograd(project: TinyProject, factor: int, damping: float, *, measured: bool = True) -> Tensor:
+    """Scores from autograd's weight gradients and every token's covariance, by the whole Kronecker basis, in FP64.
+
+    With eigenvalues that are not measured but products of the covariances' own, they are plain K-FAC's.
+    """
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(project.root / "checkpoints" / CHECKPOINT)
     projections = [
-        layer_projection(layer, factor, 0) for layer in select_layers(model, ("*.attn.c_attn", "*.mlp.c_fc"))
+        layer_projection(layer, Projection(factor=factor, seed=0))
+        for layer in select_layers(model, ("*.attn.c_attn", "*.mlp.c_fc"))
     ]
     texts = examples_of(project, "texts")
     train = autograd_gradients(model, texts, projections)
     queries = autograd_gradients(model, examples_of(project, "queries"), projections)
     total = torch.zeros(len(queries[LAYERS[0]]), len(texts), dtype=torch.float64)
-    for name, (inputs, outputs, _) in token_covariances(model, texts, projections).items():
-        q_in, q_out = (torch.linalg.eigh(covariance).eigenvectors for covariance in (inputs, outputs))
+    for name, (inputs, outputs, tokens) in token_covariances(model, texts, projections).items():
+        (a, q_in), (b, q_out) = (torch.linalg.eigh(covariance / tokens) for covariance in (inputs, outputs))
         rotated, asked = (q_in.T @ g @ q_out for g in (train[name], queries[name]))
-        eigenvalues = rotated.square().mean(0)
+        eigenvalues = rotated.square().mean(0) if measured else torch.outer(a, b)
         ready = asked / (eigenvalues + damping * eigenvalues.mean())
         total += ready.flatten(1) @ rotated.flatten(1).T
     return total
@@ -104,10 +109,11 @@ def ekfac_by_autograd(project: TinyProject, factor: int, damping: float) -> Tens
 # --- Scores ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("factor", [pytest.param(4, marks=pytest.mark.slow), 1])
-def test_scores_are_those_of_plain_ekfac_in_fp64(project: TinyProject, factor: int) -> None:
-    exact = project.with_settings(
+def exactly(project: TinyProject, factor: int, curvature: str) -> TinyProject:
+    """The project with factors that lose nothing, bases of all examples, and damping 0.3."""
+    return project.with_settings(
         recipe={
+            "curvature": curvature,
             "projection_factor": factor,
             "rank": 16,
             "factor_dtype": "fp32",
@@ -116,7 +122,32 @@ def test_scores_are_those_of_plain_ekfac_in_fp64(project: TinyProject, factor: i
         },
         batch={"tokens": 60, "scan_rows": 5, "gradient_mib": 1},
     )
-    assert relative_error(all_scores(exact), ekfac_by_autograd(project, factor, 0.3)) < 2e-3
+
+
+@pytest.mark.parametrize("factor", [pytest.param(4, marks=pytest.mark.slow), 1])
+def test_scores_are_those_of_plain_ekfac_in_fp64(project: TinyProject, factor: int) -> None:
+    found = all_scores(exactly(project, factor, "ekfac"))
+    assert relative_error(found, ekfac_by_autograd(project, factor, 0.3)) < 2e-3
+
+
+def test_scores_of_the_curvature_kfac_are_those_of_plain_kfac_in_fp64(project: TinyProject) -> None:
+    found = all_scores(exactly(project, 2, "kfac"))
+    assert relative_error(found, ekfac_by_autograd(project, 2, 0.3, measured=False)) < 2e-3
+
+
+def test_another_curvature_in_the_same_table_is_built_anew_and_kept_true_by_shard(project: TinyProject) -> None:
+    other = project.with_settings(recipe={"curvature": "kfac"})
+    assert set(other.update()["ekfac_preconditioners"]) == set(BASES)
+    assert other.figures("ekfac_preconditioners", BASES[0])["how"].startswith("built: the recipe")
+    row = other.table(EKFAC_PRECONDITIONERS, checkpoint=CHECKPOINT, layer=LAYERS[0]).row(0, named=True)
+    (bases,) = other.table(KFAC_BASES, checkpoint=CHECKPOINT, layer=LAYERS[0])["uri"]
+    a, b = (other.lake.read_tensors(bases)[side].double() for side in ("a", "b"))
+    assert row["trace"] == pytest.approx(float(a.sum() * b.sum()))
+    other.edit_shard(1, 4, "an error closes the file")
+    other.update()
+    figures = other.figures("ekfac_preconditioners", BASES[0])
+    assert (figures["how"], figures["examples"]) == ("updated: 0 shards are new, 0 gone, 1 changed", 36)
+    assert other.update() == {}
 
 
 def test_narrow_layers_stay_whole_where_a_largest_width_is_set(project: TinyProject) -> None:
@@ -125,9 +156,8 @@ def test_narrow_layers_stay_whole_where_a_largest_width_is_set(project: TinyProj
     shapes = {
         row["layer"]: (row["d1"], row["d2"]) for row in bounded.table(KFAC_BASES, checkpoint=CHECKPOINT).to_dicts()
     }
-    attributed = AttributedModel.load(
-        bounded.lake, bounded.opened.checkpoints, CHECKPOINT, bounded.settings.recipe, DeviceGroup.of("cpu")
-    )
+    stored = StoredCheckpoint.read(bounded.lake, CHECKPOINT, bounded.settings.recipe)
+    attributed = stored.load(bounded.opened.checkpoints, DeviceGroup.of("cpu")).model
     assert {p.layer.name: (min(p.layer.d_in, 40), min(p.layer.d_out, 40)) for p in attributed.projections} == shapes
     assert any(p.p_in is None and p.p_out is not None for p in attributed.projections)
 
@@ -300,7 +330,7 @@ def test_edited_new_and_withdrawn_shards_end_where_a_rebuild_does(project: TinyP
     (project.root / "data/00003.jsonl").write_text('{"id": "new-0", "text": "a file fails by an error"}')
     project.update()
     (project.root / "data/00000.jsonl").unlink()
-    gone = removed_shards(project.lake, discover(project.settings, project.opened.checkpoints, project.lake))
+    gone = removed_shards(project.lake, discover(project.opened))
     withdraw(project.lake, project.instance, gone)
     updated = project.update()
     assert "gradient_factors" not in updated

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from lorif_assets.assets.graph import ASSETS, EVALUATION
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.materialization import bring_up_to_date
-from lorif_assets.config.method_names import MethodName
+from lorif_assets.config.methods import MethodName, default_methods
 from lorif_assets.errors import LorifError
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
 from lorif_assets.evaluation.retraining.removal import planned_removals, removal_versions
@@ -30,7 +30,7 @@ from tests.toy_recipe import CALLS
 QUERY_SET = "questions"
 NEWEST = "step-000200"
 SUBSETS_WANTED, SEEDS = 4, 2
-METHODS = {str(method) for method in MethodName if method not in (MethodName.INFLUCODER, MethodName.EKFAC)}
+METHODS = {str(method) for method in default_methods() if method is not MethodName.INFLUCODER}
 EVALUATED = {
     "trainer": "tests.toy_recipe:retrain",
     "subsets": SUBSETS_WANTED,
@@ -49,7 +49,7 @@ def project(private_project):
 def evaluate(project, *names):
     """Bring the evaluation up to date, or the named assets of it; which partitions of which assets that took."""
     project.register_partitions()
-    chosen = [asset for asset in EVALUATION if not names or asset.key.to_user_string() in names]
+    chosen = [asset for asset in EVALUATION if not names or asset.name in names]
     updates = bring_up_to_date(project.instance, [*ASSETS, *EVALUATION], project.opened, selection=chosen)
     return {update.asset: set(update.partitions) for update in updates if update.partitions}
 
@@ -153,12 +153,12 @@ def figures(evaluated, metric, statistic="mean"):
 def matrices(evaluated):
     project = evaluated.project
     record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
-    versions = method_versions(project.settings, project.lake, project.opened.checkpoints, record, QUERY_SET)
+    versions = method_versions(project.opened, record, QUERY_SET)
     return read_evaluated_scores(project.lake, NEWEST, QUERY_SET, versions)
 
 
 def test_the_newest_checkpoint_is_evaluated_by_every_asset(evaluated):
-    assert evaluated.took.keys() == {asset.key.to_user_string() for asset in EVALUATION}
+    assert evaluated.took.keys() == {asset.name for asset in EVALUATION}
     assert evaluated.took["linear_datamodeling_score"] == {f"{NEWEST}|{QUERY_SET}"}
     assert evaluate(evaluated.project) == {}
 
@@ -179,13 +179,14 @@ def test_lorifs_scores_are_those_that_query_scores_lists(evaluated):
 
 def test_gradient_methods_agree_with_gradients_taken_one_by_one(evaluated):
     """Dot products and cosines against a plain computation with the model's own projected gradients."""
-    from lorif_assets.attribution.model import AttributedModel
+    from lorif_assets.attribution.checkpoint import StoredCheckpoint
     from lorif_assets.evaluation.methods.inputs import MethodInputs
 
     project, scored = evaluated.project, matrices(evaluated)
     models = project.opened.checkpoints
-    attributed = AttributedModel.load(project.lake, models, NEWEST, project.settings.recipe, DeviceGroup.of("cpu"))
-    inputs = MethodInputs.load(project.settings, project.lake, models, attributed, [QUERY_SET])
+    stored = StoredCheckpoint.read(project.lake, NEWEST, project.settings.recipe)
+    attributed = stored.load(models, DeviceGroup.of("cpu")).model
+    inputs = MethodInputs.load(project.opened, attributed, [QUERY_SET])
 
     def flat(examples):
         found = {}
@@ -264,7 +265,7 @@ def test_another_recipe_of_scores_leaves_the_model_that_nothing_was_removed_from
 
     def versions(project):
         record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
-        methods = method_versions(project.settings, project.lake, project.opened.checkpoints, record, QUERY_SET)
+        methods = method_versions(project.opened, record, QUERY_SET)
         return removal_versions(project.settings, project.lake, QUERY_SET, removals, methods)
 
     before, after = versions(project), versions(project.with_settings(recipe={"damping": 0.5}))

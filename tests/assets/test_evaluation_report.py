@@ -5,11 +5,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.assets.graph import GRAPH
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, Figure, store_figures
-from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.evaluation import EvaluationStaleness
 from lorif_assets.lake.evaluation_tables import EVALUATION_REPORTS
 from resources import dagster_resources
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
@@ -19,15 +17,13 @@ KEY = f"{CHECKPOINT}|{QUERY_SET}"
 
 
 def stale(project: TinyProject) -> dict[str, str]:
-    found = discover(project.settings, project.opened.checkpoints, project.lake)
-    staleness = EvaluationStaleness(project.settings, project.lake, project.opened.checkpoints, found)
-    return {key: partition.reason for key, partition in staleness.evaluation_report().items()}
+    return {key: partition.reason for key, partition in project.stale("evaluation_report").items()}
 
 
 def report(project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("lorif_assets.pages.look.png", lambda figure: b"")
     dg.materialize(
-        [*ASSETS, *EVALUATION],
+        [asset.definition for asset in GRAPH],
         selection=["evaluation_report"],
         instance=project.instance,
         partition_key=KEY,

@@ -156,8 +156,8 @@ def test_a_run_that_dies_keeps_the_shards_it_finished_and_the_next_one_goes_on(
     assert {shard for (_, shard), path in killed.items() if path not in before.values()} == {SHARDS[0]}
     assert project.figures("gradient_factors", KEYS[0])["dagster/row_count"] == ROWS_PER_SHARD
 
-    assert set(project.staleness.gradient_factors()) >= set(KEYS[1:])
-    assert KEYS[0] not in project.staleness.gradient_factors()
+    assert set(project.stale("gradient_factors")) >= set(KEYS[1:])
+    assert KEYS[0] not in project.stale("gradient_factors")
     project.run("gradient_factors", *KEYS)
     after = files(project.lake)
     assert after[CHECKPOINT, SHARDS[0]] == killed[CHECKPOINT, SHARDS[0]]

@@ -9,8 +9,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.withdrawal import withdraw
-from lorif_assets.automation.work import ready_partitions
 from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from lorif_assets.influcoder.sampling import draw_sample
@@ -92,11 +92,11 @@ def project(built: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
 
 
 def test_nobody_pays_for_influcoder_unasked(tiny_project: TinyProject) -> None:
-    assert not any(getattr(tiny_project.staleness, asset)() for asset in GROUP)
+    assert not any(tiny_project.stale(asset) for asset in GROUP)
 
 
 def test_the_group_is_brought_up_to_date_once(built: TinyProject) -> None:
-    assert not any(getattr(built.staleness, asset)() for asset in GROUP)
+    assert not any(built.stale(asset) for asset in GROUP)
 
 
 def test_targets_are_cosines_between_disjoint_texts(built: TinyProject) -> None:
@@ -132,7 +132,7 @@ def test_an_edited_shard_is_embedded_where_it_changed_and_nothing_is_trained(pro
     before = project.table(INFLUENCE_EMBEDDINGS, **shard).sort("row")["embedding"].to_list()
     project.edit_shard(0, row, "an entirely different sentence about nothing that was said before")
     project.run("training_examples", SHARDS[0])
-    stale = project.staleness
+    stale = project.freshness
     assert not stale.influence_targets()
     assert not stale.influcoder_encoder()
     assert set(stale.influence_embeddings()) == {f"{FIRST}|{SHARDS[0]}"}
@@ -141,7 +141,7 @@ def test_an_edited_shard_is_embedded_where_it_changed_and_nothing_is_trained(pro
     assert project.figures("influence_embeddings", f"{FIRST}|{SHARDS[0]}")["newly_embedded"] == 1
     after = project.table(INFLUENCE_EMBEDDINGS, **shard).sort("row")["embedding"].to_list()
     assert [i for i, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]] == [row]
-    assert not project.staleness.influence_embeddings()
+    assert not project.stale("influence_embeddings")
 
 
 def test_an_edited_sampled_text_asks_for_other_targets_and_then_another_encoder_and_embeddings(
@@ -150,16 +150,16 @@ def test_an_edited_sampled_text_asks_for_other_targets_and_then_another_encoder_
     source, name = project.table(INFLUENCE_TARGETS, checkpoint=FIRST).select("source", "example_id").row(0)
     project.edit_shard(SHARDS.index(source), int(name.rpartition("-")[2]), "another text in the place of a sampled one")
     project.run("training_examples", source)
-    assert project.staleness.influence_targets()[FIRST].reason == "a sampled text was edited or removed"
+    assert project.stale("influence_targets")[FIRST].reason == "a sampled text was edited or removed"
     project.run("influence_targets", FIRST)
-    assert not project.staleness.influence_targets()
-    assert set(project.staleness.influcoder_encoder()) == {FIRST}
+    assert not project.stale("influence_targets")
+    assert set(project.stale("influcoder_encoder")) == {FIRST}
     project.run("influcoder_encoder", FIRST)
-    assert set(project.staleness.influence_embeddings()) == {f"{FIRST}|{shard}" for shard in SHARDS}
+    assert set(project.stale("influence_embeddings")) == {f"{FIRST}|{shard}" for shard in SHARDS}
 
 
 def test_another_way_of_training_leaves_the_targets(built: TinyProject) -> None:
-    stale = built.with_settings(influcoder={"epochs": 2}).staleness
+    stale = built.with_settings(influcoder={"epochs": 2}).freshness
     assert not stale.influence_targets()
     assert set(stale.influcoder_encoder()) == {FIRST}
 
@@ -169,7 +169,7 @@ def test_data_that_outgrew_the_sample_asks_for_another(built: TinyProject) -> No
     assert rows["corpus_size"].unique().to_list() == [len(SHARDS) * ROWS_PER_SHARD]
     halved = built.table(INFLUENCE_TARGETS).with_columns(corpus_size=pl.col("corpus_size") // 2)
     built.lake.replace(INFLUENCE_TARGETS, {"checkpoint": FIRST}, halved.to_arrow())
-    assert built.staleness.influence_targets()[FIRST].reason == "the data outgrew the sample"
+    assert built.stale("influence_targets")[FIRST].reason == "the data outgrew the sample"
     built.lake.replace(INFLUENCE_TARGETS, {"checkpoint": FIRST}, rows.to_arrow())
 
 
@@ -181,7 +181,7 @@ def test_a_seed_gives_the_same_encoder_again(project: TinyProject) -> None:
 
 def test_a_new_checkpoint_goes_on_from_the_encoder_before(project: TinyProject) -> None:
     both = project.with_settings(active={"checkpoints": "all"})
-    assert set(both.staleness.influence_targets()) == {SECOND}
+    assert set(both.stale("influence_targets")) == {SECOND}
     both.run("influence_targets", SECOND)
     both.run("influcoder_encoder", SECOND)
     rows = project.table(INFLUCODER_ENCODERS).sort("checkpoint")
@@ -234,14 +234,14 @@ def _recalling(project: TinyProject, **recipe: Any) -> TinyProject:
 def test_with_every_example_proposed_the_cascade_gives_the_scores_of_a_full_scan(project: TinyProject) -> None:
     full = project.table(QUERY_SCORES, checkpoint=FIRST, query_set=QUERY_SET)
     cascade = _recalling(project, candidates=1_000)
-    assert set(cascade.staleness.query_scores()) == {f"{FIRST}|{QUERY_SET}"}
+    assert set(cascade.stale("query_scores")) == {f"{FIRST}|{QUERY_SET}"}
     cascade.run("query_scores", f"{FIRST}|{QUERY_SET}")
     found = project.table(QUERY_SCORES, checkpoint=FIRST, query_set=QUERY_SET)
     key = ["query_id", "side", "rank"]
     left, right = full.sort(key), found.sort(key)
     assert left["example_id"].to_list() == right["example_id"].to_list()
     assert left["score"].to_list() == pytest.approx(right["score"].to_list(), rel=1e-4)
-    assert not cascade.staleness.query_scores()
+    assert not cascade.stale("query_scores")
     figures = project.figures("query_scores", f"{FIRST}|{QUERY_SET}")
     assert figures["recall_fell_back"] is False
     assert figures["examples_scanned"] == len(SHARDS) * ROWS_PER_SHARD
@@ -286,8 +286,8 @@ def test_with_heads_queries_and_examples_are_embedded_apart_everywhere(project: 
     from lorif_assets.influcoder.text_views import anchor_text, pool_text
 
     headed = project.with_settings(influcoder={"heads": True, "learning_rate": 0.05, "evaluation_seeds": [0]})
-    assert not headed.staleness.influence_targets()
-    assert set(headed.staleness.influcoder_encoder()) == {FIRST}
+    assert not headed.stale("influence_targets")
+    assert set(headed.stale("influcoder_encoder")) == {FIRST}
     assert headed.update().keys() == GROUP - {"influence_targets"}
     (row,) = headed.table(INFLUCODER_ENCODERS, checkpoint=FIRST).to_dicts()
     encoder = encoder_row(row).load(headed.lake, headed.settings.influcoder, DeviceGroup.of("cpu").first)
@@ -390,7 +390,7 @@ def test_the_audit_passes_on_what_was_drawn_and_fails_on_a_text_that_is_in_both_
 
 def test_each_asset_of_the_group_waits_for_the_one_before(project: TinyProject) -> None:
     def ready() -> dict[str, set[str]]:
-        found = {asset: set(stale) for asset, stale in ready_partitions(project.staleness) if stale}
+        found = {asset: set(stale) for asset, stale in ready_partitions(project.freshness) if stale}
         return {asset: keys for asset, keys in found.items() if asset in GROUP}
 
     assert ready() == {}
@@ -398,9 +398,9 @@ def test_each_asset_of_the_group_waits_for_the_one_before(project: TinyProject) 
     assert ready() == {"influence_targets": {FIRST}}
     retrained = project.with_settings(influcoder={"epochs": 2})
     retrained.run("influence_targets", FIRST)
-    assert {asset for asset, stale in ready_partitions(retrained.staleness) if stale} == {"influcoder_encoder"}
+    assert {asset for asset, stale in ready_partitions(retrained.freshness) if stale} == {"influcoder_encoder"}
     retrained.run("influcoder_encoder", FIRST)
-    after = {asset for asset, stale in ready_partitions(retrained.staleness) if stale}
+    after = {asset for asset, stale in ready_partitions(retrained.freshness) if stale}
     assert after == {"influence_embeddings", "influcoder_agreement"}
 
 
@@ -427,13 +427,14 @@ def test_mlflow_has_the_loss_curve_and_the_encoder_as_a_model(project: TinyProje
 
 def test_as_a_method_of_the_evaluation_it_scores_every_pair_as_its_table_does(built: TinyProject) -> None:
 
-    from lorif_assets.attribution.model import AttributedModel
+    from lorif_assets.attribution.checkpoint import StoredCheckpoint
     from lorif_assets.evaluation.methods.influcoder import influcoder_scores
     from lorif_assets.evaluation.methods.inputs import MethodInputs
 
     models = built.opened.checkpoints
-    attributed = AttributedModel.load(built.lake, models, FIRST, built.settings.recipe, DeviceGroup.of("cpu"))
-    inputs = MethodInputs.load(built.settings, built.lake, models, attributed, [QUERY_SET])
+    stored = StoredCheckpoint.read(built.lake, FIRST, built.settings.recipe)
+    attributed = stored.load(models, DeviceGroup.of("cpu")).model
+    inputs = MethodInputs.load(built.opened, attributed, [QUERY_SET])
     scores = influcoder_scores(inputs)["influcoder"].scores
     listed = built.table(INFLUCODER_SCORES, checkpoint=FIRST, query_set=QUERY_SET)
     for row in listed.to_dicts():

@@ -8,10 +8,9 @@ import polars as pl
 import pytest
 import torch
 
-from lorif_assets.attribution.model import AttributedModel, checkpoint_record
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.score_queries import score_queries
-from lorif_assets.attribution.stored_curvature import stored_preconditioners
-from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import (
@@ -262,21 +261,18 @@ def test_a_layer_without_preconditioner_is_named(private_project: TinyProject) -
 
 def test_factors_of_another_projection_are_refused_naming_both(tiny_project: TinyProject) -> None:
     lake, recipe = tiny_project.lake, tiny_project.settings.recipe
-    record = checkpoint_record(lake, CHECKPOINT, recipe)
-    stored = stored_factors(lake, record, recipe)
-    checkpoints = tiny_project.opened.checkpoints
-    attributed = AttributedModel.load(lake, checkpoints, CHECKPOINT, recipe, DeviceGroup.of("cpu"))
+    stored = StoredCheckpoint.read(lake, CHECKPOINT, recipe)
+    checkpoint = stored.load(tiny_project.opened.checkpoints, DeviceGroup.of("cpu"))
+    vars(stored)["factors"] = replace(stored.factors, projection="another")
     with (
         Progress(None, "", 36, "examples") as progress,  # type: ignore[arg-type]
-        pytest.raises(MismatchError, match=f"have the projection another, the queries {attributed.projection}"),
+        pytest.raises(MismatchError, match=f"have the projection another, the queries {checkpoint.model.projection}"),
     ):
         score_queries(
-            attributed,
+            checkpoint,
             [],
-            replace(stored, projection="another"),
-            stored_preconditioners(lake, record, recipe, stored),
-            lake,
             top_k=5,
             batch=BatchSettings(tokens=64, scan_rows=64),
             progress=progress,
+            reason="nothing is known yet",
         )

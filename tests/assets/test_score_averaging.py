@@ -9,10 +9,10 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
-from lorif_assets.attribution.ask import score_completion
+from lorif_assets.attribution.ask import KeptModel, score_completion
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.score_averaging import ShardScores, averaged
-from lorif_assets.automation.work import ready_partitions
+from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.questions import completion_question
@@ -64,8 +64,9 @@ def test_a_query_s_loss_stays_that_of_the_checkpoint_asked_about(alone: TinyProj
 
 def test_a_question_at_the_command_line_is_averaged_as_well(alone: TinyProject, together: TinyProject) -> None:
     project = together.with_settings(recipe={"top_k": 5, "averaged_checkpoints": 2})
+    question = completion_question("the with statement", " opens a file")
     scored = [
-        score_completion(one.opened, NEWEST, completion_question("the with statement", " opens a file"), 36).scores
+        score_completion(KeptModel(one.opened), NEWEST, question, 36).scores
         for one in (alone.with_settings(recipe={"top_k": 5}), project)
     ]
     asked = scored[1].filter(pl.col("side") == "highest").sort("example_id")["score"].to_numpy()
@@ -94,7 +95,7 @@ def test_scores_wait_for_the_factors_of_all_checkpoints_that_take_part(together:
     together.run("gradient_factors", f"{NEWEST}|{SHARDS[1]}")
     for layer in checkpoint_record(together.lake, NEWEST, together.settings.recipe).layer_shapes:
         together.run("svd_preconditioners", f"{NEWEST}|{layer}")
-    ready = {name: set(stale) for name, stale in ready_partitions(together.staleness) if stale}
+    ready = {name: set(stale) for name, stale in ready_partitions(together.freshness) if stale}
     assert ready == {"gradient_factors": {f"{EARLIER}|{SHARDS[1]}"}}
     with pytest.raises(MismatchError, match=f"{EARLIER}.* other data"):
         together.run("query_scores", f"{NEWEST}|{QUERY_SET}")

@@ -37,8 +37,8 @@ def rewrite(project: TinyProject, shard: str, **constants: str) -> None:
 @pytest.mark.parametrize("rows", [1, 5, 12, 1_000])
 def test_blocks_come_in_the_order_of_shards_and_rows_whatever_their_size(tiny_project: TinyProject, rows: int) -> None:
     stored = found(tiny_project)
-    blocks = list(stored.blocks(tiny_project.lake, [LAYER], rows, CPU))
-    (whole,) = [torch.cat([b[LAYER].u for b in stored.blocks(tiny_project.lake, [LAYER], 12, CPU)])]
+    blocks = list(stored.blocks([LAYER], rows, CPU))
+    (whole,) = [torch.cat([b[LAYER].u for b in stored.blocks([LAYER], 12, CPU)])]
     assert max(block[LAYER].u.shape[0] for block in blocks) <= rows
     assert torch.equal(torch.cat([block[LAYER].u for block in blocks]), whole)
     assert stored.n_examples == whole.shape[0] == 36
@@ -48,7 +48,7 @@ def test_blocks_come_in_the_order_of_shards_and_rows_whatever_their_size(tiny_pr
 def test_short_files_share_a_block_and_full_ones_are_left_as_they_are(
     tiny_project: TinyProject, rows: int, sizes: list[int]
 ) -> None:
-    blocks = found(tiny_project).blocks(tiny_project.lake, [LAYER], rows, CPU)
+    blocks = found(tiny_project).blocks([LAYER], rows, CPU)
     assert [block[LAYER].u.shape[0] for block in blocks] == sizes
 
 
@@ -62,7 +62,7 @@ def test_files_are_cut_into_stretches_that_follow_one_another(tiny_project: Tiny
 
 
 def test_positions_name_the_examples_that_the_blocks_hold(tiny_project: TinyProject) -> None:
-    names = found(tiny_project).example_ids(tiny_project.lake, [35, 0, 12, 11, 0])
+    names = found(tiny_project).example_ids([35, 0, 12, 11, 0])
     assert names == {
         0: ("doc0-0", SHARDS[0]),
         11: ("doc0-11", SHARDS[0]),

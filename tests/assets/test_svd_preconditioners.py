@@ -33,7 +33,7 @@ def stored(project: TinyProject) -> StoredFactors:
 
 def gradients(project: TinyProject, layer: str = LAYER) -> torch.Tensor:
     """vec(u v^T) of every stored example, in FP64."""
-    blocks = stored(project).blocks(project.lake, [layer], 100, CPU)
+    blocks = stored(project).blocks([layer], 100, CPU)
     return torch.cat([block[layer].dense().double() for block in blocks])
 
 

@@ -21,7 +21,7 @@ from lorif_assets.mathematics.factors.codec import FactorCodec, decode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
 from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
 
@@ -42,7 +42,7 @@ def attributed() -> AttributedModel:
         Recipe(projection_factor=2, factor_dtype="fp32", rank=4),
         model,
         None,  # type: ignore[arg-type]
-        [layer_projection(layer, 2, 0) for layer in layers],
+        [layer_projection(layer, Projection(factor=2, seed=0)) for layer in layers],
         "projection",
         DeviceGroup.of("cpu"),
     )

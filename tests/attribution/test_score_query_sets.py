@@ -30,7 +30,7 @@ def echoed(queries: Sequence[Query]) -> QueryScores:
     """Scores that say what was asked."""
     ids = [query.example_id for query in queries]
     scores = pl.DataFrame({"query_id": ids, "content": [query.content for query in queries]})
-    return QueryScores(scores, pl.DataFrame({"query_id": ids}), "full scan", 1, None, 0.0)
+    return QueryScores(scores, pl.DataFrame({"query_id": ids}), "full scan", 1, 0.0)
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(1, 6))

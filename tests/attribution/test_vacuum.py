@@ -16,7 +16,7 @@ from lorif_assets.errors import TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.tables import TABLES
-from tests.attribution.test_fit_svd import FactorLake, lake_of
+from tests.attribution.test_fit_curvature import FactorLake, lake_of
 from tests.conftest import CHECKPOINTS, TinyProject, private_copy
 
 LONG = 24 * 365

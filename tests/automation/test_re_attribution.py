@@ -9,13 +9,13 @@ from dagster import DagsterRunStatus
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.automation.dead_runs import fail_stalled_runs
+from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.sensors import ASSET_JOBS, automation_definitions
 from lorif_assets.automation.work import (
     GROUP_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
     Work,
-    ready_partitions,
     stretches,
     work_to_do,
 )
@@ -27,12 +27,12 @@ PATIENT = AutomationSettings(max_attempts=2, backoff_seconds=3_600)
 
 
 def ready(project: TinyProject) -> dict[str, set[str]]:
-    return {asset: set(stale) for asset, stale in ready_partitions(project.staleness) if stale}
+    return {asset: set(stale) for asset, stale in ready_partitions(project.freshness) if stale}
 
 
 def work(project: TinyProject, automation: AutomationSettings = PATIENT) -> list[Work]:
     project.register_partitions()
-    return list(work_to_do(ready_partitions(project.staleness), ASSETS, project.instance, automation))
+    return list(work_to_do(ready_partitions(project.freshness), ASSETS, project.instance, automation))
 
 
 def record_run(project: TinyProject, tags: dict[str, str], status: DagsterRunStatus) -> dg.DagsterRun:
@@ -78,7 +78,7 @@ def test_a_new_query_set_asks_for_its_scores_alone(private_project: TinyProject)
 
 def test_a_run_takes_so_many_partitions_and_the_next_one_the_rest(tiny_project: TinyProject) -> None:
     tiny_project.register_partitions()
-    (asset,) = [asset for asset in ASSETS if asset.key.to_user_string() == "gradient_factors"]
+    (asset,) = [asset for asset in ASSETS if asset.name == "gradient_factors"]
     stale = {f"{name}|{shard}" for name in CHECKPOINTS for shard in SHARDS}
     whole = list(stretches(asset, stale, tiny_project.instance))
     cut = list(stretches(asset, stale, tiny_project.instance, most=len(SHARDS) - 1))
@@ -158,7 +158,9 @@ def evaluate(project: TinyProject, name: str) -> Any:
     sensors, _ = automation_definitions(project.settings)
     (sensor,) = (sensor for sensor in sensors if sensor.name == name)
     definitions = dg.Definitions(
-        assets=ASSETS, jobs=list(ASSET_JOBS.values()), resources=dagster_resources(project.opened)
+        assets=[asset.definition for asset in ASSETS],
+        jobs=list(ASSET_JOBS.values()),
+        resources=dagster_resources(project.opened),
     )
     context = dg.build_sensor_context(
         instance=project.instance, resources=dagster_resources(project.opened), definitions=definitions

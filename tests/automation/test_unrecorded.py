@@ -6,9 +6,9 @@ import dagster as dg
 import pytest
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
-from lorif_assets.assets.corpus import training_examples
-from lorif_assets.assets.partition_commits import PartitionCommits
+from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.errors import MismatchError
 from tests.automation.test_re_attribution import evaluate
@@ -16,9 +16,7 @@ from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 
 
 def state(project: TinyProject, shard: str) -> AssetPartitionStatus | None:
-    states = project.instance.get_status_by_partition(
-        training_examples.key, list(SHARDS), training_examples.partitions_def
-    )
+    states = project.instance.get_status_by_partition(training_examples.key, list(SHARDS), training_examples.partitions)
     return (states or {}).get(shard)
 
 
@@ -30,10 +28,10 @@ def interrupted(private_project: TinyProject, monkeypatch: pytest.MonkeyPatch) -
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(PartitionCommits, "commit", die)
+        patch.setattr(PartitionRun, "commit", die)
         with pytest.raises((KeyboardInterrupt, dg.DagsterExecutionInterruptedError)):
             private_project.run("training_examples", SHARDS[1])
-    assert private_project.staleness.training_examples() == {}
+    assert private_project.stale("training_examples") == {}
     assert state(private_project, SHARDS[1]) is AssetPartitionStatus.FAILED
     return private_project
 
@@ -53,7 +51,7 @@ def test_the_sensor_runs_it_when_nothing_is_out_of_date(interrupted: TinyProject
 
 
 def test_what_dagster_never_heard_of_is_left_alone(interrupted: TinyProject) -> None:
-    found = unrecorded(interrupted.instance, interrupted.staleness, training_examples, ())
+    found = unrecorded(interrupted.instance, interrupted.freshness, training_examples, ())
     assert set(found) == {SHARDS[1]}
     assert state(interrupted, SHARDS[0]) is None
 
@@ -64,6 +62,6 @@ def test_a_partition_that_failed_and_that_nothing_asks_for_stops_nobody(private_
     with pytest.raises(MismatchError, match=r"no tracked layer 'ghost\.layer'"):
         private_project.run("svd_preconditioners", nobody)
     # Another checkpoint may have the layer: then it is among those that are looked at.
-    staleness = private_project.staleness
-    found = replace(staleness.found, layers=(*staleness.found.layers, "ghost.layer"))
-    assert unrecorded(private_project.instance, replace(staleness, found=found), svd_preconditioners, ()) == {}
+    freshness = private_project.freshness
+    found = replace(freshness.found, layers=(*freshness.found.layers, "ghost.layer"))
+    assert unrecorded(private_project.instance, replace(freshness, found=found), svd_preconditioners, ()) == {}

@@ -9,8 +9,7 @@ from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 
 
 def gone(project: TinyProject) -> list[str]:
-    found = discover(project.settings, project.opened.checkpoints, project.lake)
-    return removed_shards(project.lake, found)
+    return removed_shards(project.lake, discover(project.opened))
 
 
 def test_a_withdrawn_shard_leaves_tables_and_partitions_and_only_scores_renew(private_project: TinyProject) -> None:

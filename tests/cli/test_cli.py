@@ -19,6 +19,7 @@ from rich.console import Console
 
 from lorif_assets.cli.main import COMMANDS, main
 from lorif_assets.config.settings import load_settings
+from lorif_assets.data.passages import with_passages
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
 from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints
 from lorif_assets.pages.terminal import print_influences
@@ -272,8 +273,8 @@ def test_attribute_of_a_question_in_two_forms_is_refused(
     ("content", "expected"),
     [
         ("{", "chat.json is no JSON: Expecting property name"),
-        ('{"turns": []}', "chat.json: messages is null, not a list of {role, content}. Give a list"),
-        ('[{"role": "user", "content": "a"}]', "chat.json: no assistant message with content"),
+        ('{"turns": []}', "the chat: messages is null, not a list of {role, content}. Give a list"),
+        ('[{"role": "user", "content": "a"}]', "the chat: no assistant message with content"),
     ],
 )
 def test_attribute_of_a_file_that_holds_no_chat_is_a_message(
@@ -318,7 +319,7 @@ def test_the_two_ends_of_a_ranking_of_every_pair_are_printed_as_proponents_and_o
         {"side": ["all"] * 4, "rank": [1, 2, 3, 4], "shard": [SHARDS[0]] * 4, "score": [2.0, 1.0, -1.0, -2.0]}
     ).with_columns(example_id=pl.format("doc0-{}", "rank"))
     console = Console(file=io.StringIO(), width=150)
-    print_influences(console, tiny_project.lake, ranking, shown=2)
+    print_influences(console, with_passages(tiny_project.lake, ranking), shown=2)
     assert isinstance(console.file, io.StringIO)
     assert re.findall(r"doc0-\d", console.file.getvalue()) == ["doc0-1", "doc0-2", "doc0-4", "doc0-3"]
 

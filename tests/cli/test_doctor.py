@@ -44,6 +44,20 @@ def test_a_sound_project_shows_what_was_found_and_what_it_costs(
     assert "1 + 1" in said
 
 
+def test_a_folder_of_plain_text_is_counted(diagnosis: Diagnosis, private_project: TinyProject) -> None:
+    root = private_project.root
+    (root / "notes").mkdir()
+    for name in ("a.txt", "b.TXT"):
+        (root / "notes" / name).write_text("one\n\ntwo")
+    settings = root / "lorif.toml"
+    source = '[[sources]]\nname = "{0}"\npath = "notes"\npassages = "{0}"\n'
+    settings.write_text(source.format("file") + source.format("paragraph") + settings.read_text())
+    sound, said = diagnosis()
+    assert sound
+    assert "2 rows in 1 shards, notes" in said
+    assert "4 rows in 2 shards, notes" in said
+
+
 def _without_tokenizer(root: Path) -> None:
     (root / "checkpoints" / CHECKPOINTS[0] / "tokenizer.json").unlink()
 

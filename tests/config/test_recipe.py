@@ -156,3 +156,9 @@ def test_the_basis_has_as_many_more_columns_as_r_and_at_least_32_unless_told_oth
     r: int, oversample: int | None, width: int
 ) -> None:
     assert Recipe(r=r, oversample=oversample).basis_width == width
+
+
+def test_curvatures_that_share_their_fields_share_no_hash() -> None:
+    ekfac, kfac = hashes(Recipe()), hashes(Recipe(curvature="kfac"))
+    assert not set(ekfac.values()) & set(kfac.values())
+    assert Recipe().fields_in_use == Recipe(curvature="kfac").fields_in_use

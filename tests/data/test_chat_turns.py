@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, preview_rows
-from lorif_assets.data.shards import RawShard
 from tests.data.conftest import make_tokenizer
 
 PROMPT = "{% if add_generation_prompt %}<|assistant|>{% endif %}"

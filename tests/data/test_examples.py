@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from lorif_assets.config.sources import Columns, Source
 from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.examples import NormalisedShard, normalise
-from lorif_assets.data.jsonl import MalformedLine
-from lorif_assets.data.shards import RawShard, list_shards, read_shard
+from lorif_assets.data.formats.reader import MalformedRow, RawShard
+from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 
@@ -25,7 +25,7 @@ ASSISTANT = {"role": "assistant", "content": "hi"}
 USER = {"role": "user", "content": "hello"}
 
 
-def raw(*rows: dict[str, Any], malformed: tuple[MalformedLine, ...] = ()) -> RawShard:
+def raw(*rows: dict[str, Any], malformed: tuple[MalformedRow, ...] = ()) -> RawShard:
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     return RawShard("a.jsonl, rows 0 to 9", columns, tuple(enumerate(rows)), malformed)
 
@@ -366,7 +366,7 @@ class TestRowsSetAside:
         assert examples({"id": "a", "text": ""}, {"id": "a", "text": "good"}, id="id")[0]["text"] == "good"
 
     def test_malformed_lines_are_among_them_and_rows_keep_their_numbers(self) -> None:
-        lines = (MalformedLine(2, "malformed JSON", '{"te'),)
+        lines = (MalformedRow(2, "malformed JSON", '{"te'),)
         shard = RawShard("a.jsonl", ("text",), ((0, {"text": "a"}), (1, {"text": ""}), (3, {"text": "b"})), lines)
         result = normalise(shard, Columns(), "s-00000")
         assert result.examples["example_id"].to_pylist() == ["s-00000/000000", "s-00000/000003"]
@@ -382,7 +382,7 @@ class TestRowsSetAside:
     def test_a_shard_of_nothing_else_is_refused_with_the_first_reasons(self) -> None:
         with pytest.raises(SourceError, match=r"a\.jsonl.*none of 2 rows.*\(row 0: malformed; row 1: text is empty\)"):
             normalise(
-                RawShard("a.jsonl", ("text",), ((1, {"text": ""}),), (MalformedLine(0, "malformed", "x"),)),
+                RawShard("a.jsonl", ("text",), ((1, {"text": ""}),), (MalformedRow(0, "malformed", "x"),)),
                 Columns(),
                 "s-00000",
             )
@@ -393,7 +393,7 @@ class TestRowsSetAside:
 
     def test_a_shard_of_malformed_lines_is_refused(self) -> None:
         with pytest.raises(SourceError, match="none of 1 rows"):
-            normalise(raw(malformed=(MalformedLine(0, "malformed", "x"),)), Columns(text="text"), "s-00000")
+            normalise(raw(malformed=(MalformedRow(0, "malformed", "x"),)), Columns(text="text"), "s-00000")
 
 
 class TestMetadata:

@@ -7,8 +7,8 @@ import pytest
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.chat import DROPPED, OTHERS_TRAINED
 from lorif_assets.data.examples import normalise
+from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, preview_rows
-from lorif_assets.data.shards import RawShard
 from tests.data.conftest import make_tokenizer
 from tests.data.test_chat_turns import CHAT, PROMPT, QUESTIONS_FIRST, RETURNS, previewed
 from tests.data.test_spoken_content import PARTS_ONLY

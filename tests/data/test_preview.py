@@ -8,10 +8,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lorif_assets.config.sources import Columns, Source
-from lorif_assets.data.jsonl import MalformedLine
+from lorif_assets.data.formats.reader import MalformedRow, RawShard
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.preview import Piece, first_queries, first_rows, pieces, preview_rows
-from lorif_assets.data.shards import RawShard
 from tests.data.conftest import make_tokenizer
 
 
@@ -50,7 +49,7 @@ def test_rows_set_aside_stand_in_their_place_with_the_reason_of_either_stage() -
         "rows",
         ("input_ids",),
         ((0, {"input_ids": [5, 6]}), (2, {"input_ids": []}), (3, {"input_ids": [9, 999]})),
-        (MalformedLine(1, "malformed JSON", "{"),),
+        (MalformedRow(1, "malformed JSON", "{"),),
     )
     rows = preview_rows(shard, Columns(), "s", make_tokenizer(), 64, 300)
     assert [row.rejected for row in rows] == [

@@ -1,13 +1,11 @@
 """Questions asked at once have the form of a query set's rows."""
 
-import json
-
 import pytest
 
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import normalise
-from lorif_assets.data.questions import completion_question, conversation_file_question, conversation_question
-from lorif_assets.data.shards import RawShard
+from lorif_assets.data.formats.reader import RawShard
+from lorif_assets.data.questions import completion_question, conversation_question
 from lorif_assets.errors import SourceError
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "you", "weight": 1}]
@@ -16,7 +14,7 @@ CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "
 @pytest.mark.parametrize("row", [{"messages": CHAT}, {"messages": CHAT, "tools": [{"name": "f"}]}])
 def test_a_conversation_is_read_as_a_row_of_a_file(row: dict[str, object]) -> None:
     (stored,) = normalise(RawShard("rows", tuple(row), ((0, row),)), Columns(), "s").examples.to_pylist()
-    question = conversation_file_question(json.dumps(row), "chat.json")
+    question = conversation_question(row, "here")
     assert question == {"format": "messages", "messages": stored["messages"]}
     if "tools" not in row:
         assert conversation_question(CHAT, "here") == question

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from lorif_assets.config.sources import Columns, Source, SourceFormat
 from lorif_assets.data.delta import BucketedTable
-from lorif_assets.data.shards import ShardSlice, list_all_shards, list_shards, read_shard, read_source
+from lorif_assets.data.formats.reader import ShardSlice
+from lorif_assets.data.shards import list_all_shards, list_shards, read_shard, read_source
 from lorif_assets.errors import SourceError
 
 

@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import normalise
+from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.labels import NO_LOSS
-from lorif_assets.data.shards import RawShard
 from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard, tokenize
 from lorif_assets.errors import CheckpointError, SettingsError
 from tests.data.conftest import make_tokenizer

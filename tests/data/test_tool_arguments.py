@@ -8,8 +8,8 @@ import pytest
 
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import normalise
+from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, preview_rows
-from lorif_assets.data.shards import RawShard
 from lorif_assets.data.tokenization import tokenize
 from lorif_assets.data.tool_arguments import PARSED, WRITTEN
 from tests.data.conftest import make_tokenizer

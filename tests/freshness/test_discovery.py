@@ -18,7 +18,7 @@ PARTITIONS = ("shards", "checkpoints", "query_sets", "layers")
 
 
 def found(project: TinyProject) -> Discovered:
-    return discover(project.settings, project.opened.checkpoints, project.lake)
+    return discover(project.opened)
 
 
 def known(instance: dg.DagsterInstance) -> dict[str, list[str]]:
@@ -69,7 +69,7 @@ def test_registering_twice_adds_nothing(private_project: TinyProject) -> None:
 def test_without_sources_there_is_nothing_to_attribute_to(tiny_project: TinyProject) -> None:
     settings = tiny_project.settings.model_copy(update={"sources": ()})
     with pytest.raises(SettingsError, match=r"names no \[\[sources\]\].*`lorif init`"):
-        discover(settings, tiny_project.opened.checkpoints, tiny_project.lake)
+        discover(replace(tiny_project.opened, settings=settings))
 
 
 def test_a_source_that_is_not_there_is_an_error(private_project: TinyProject) -> None:

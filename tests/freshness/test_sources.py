@@ -110,5 +110,5 @@ def test_an_edit_in_a_delta_table_reaches_the_factors_of_its_shard_alone(private
     ids = pl.Series([f"r{k}" for k in range(20)])
     leaving = ids.filter(ids.map_elements(shard_of, return_dtype=pl.String) == shard_of("r7"))
     DeltaTable(root / "table").delete(f"id in ({', '.join(repr(row_id) for row_id in leaving)})")
-    assert removed_shards(project.lake, project.staleness.found) == [shard_of("r7")]
+    assert removed_shards(project.lake, project.freshness.found) == [shard_of("r7")]
     assert project.update() == {}

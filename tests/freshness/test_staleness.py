@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.attribution.stored_curvature import preconditioner_table
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.errors import LorifError, SettingsError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES
 from tests.config.test_recipe import FIELDS, SVD_FIELDS
@@ -33,7 +33,7 @@ def with_bases(project: TinyProject, *checkpoints: str) -> dict[str, set[str]]:
 def after_the_factors(project: TinyProject, *checkpoints: str) -> dict[str, set[str]]:
     """Everything downstream of the factors of some checkpoints."""
     return {
-        preconditioner_table(project.settings.recipe).name: pairs(list(checkpoints), LAYERS),
+        curvature_of(project.settings.recipe).table.name: pairs(list(checkpoints), LAYERS),
         "query_scores": pairs(list(checkpoints), [QUERY_SET]),
         "attribution_report": pairs(list(checkpoints), [QUERY_SET]),
         "checkpoint_comparison": {QUERY_SET},
@@ -49,9 +49,7 @@ def private_project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[
 
 def stale(project: TinyProject) -> dict[str, set[str]]:
     """What a glance at the tables shows as out of date, asset by asset."""
-    found = {
-        asset.key.to_user_string(): set(getattr(project.staleness, asset.key.to_user_string())()) for asset in ASSETS
-    }
+    found = {asset.name: set(project.stale(asset.name)) for asset in ASSETS}
     return {name: keys for name, keys in found.items() if keys}
 
 
@@ -105,7 +103,7 @@ def test_a_field_of_the_factors_shows_first_in_the_recorded_checkpoints(
     assert {name: keys for name, keys in stale(changed).items() if name != "checkpoint_comparison"} == {
         "checkpoints": {OLD, NEW}
     }
-    assert {stale.reason for stale in changed.staleness.checkpoints().values()} == {"the recipe changed"}
+    assert {stale.reason for stale in changed.stale("checkpoints").values()} == {"the recipe changed"}
 
 
 def test_another_rank_renews_the_factors_and_what_follows_and_reads_no_data_again(private_project: TinyProject) -> None:
@@ -224,7 +222,7 @@ def test_a_checkpoint_with_other_layers_is_attributed_beside_the_others(private_
     tokenizer.save_pretrained(folder / "step-000300")
     layers = LAYERS | {"transformer.h.2.attn.c_attn", "transformer.h.2.mlp.c_fc"}
     updates = private_project.update()
-    assert updates[preconditioner_table(private_project.settings.recipe).name] == pairs(["step-000300"], layers)
+    assert updates[curvature_of(private_project.settings.recipe).table.name] == pairs(["step-000300"], layers)
     assert stale(private_project) == {}
 
 
@@ -235,7 +233,7 @@ def test_a_checkpoint_with_other_layers_is_attributed_beside_the_others(private_
 def test_active_checkpoints_are_the_newest_all_or_those_named(
     tiny_project: TinyProject, wanted: Any, active: tuple[str, ...]
 ) -> None:
-    assert tuple(tiny_project.with_settings(active={"checkpoints": wanted}).staleness.active_checkpoints) == active
+    assert tuple(tiny_project.with_settings(active={"checkpoints": wanted}).freshness.active_checkpoints) == active
 
 
 @pytest.mark.parametrize("field", ["checkpoints", "query_sets"])

@@ -39,3 +39,10 @@ def test_only_gradient_factors_are_open_to_columns_of_layers() -> None:
 def test_training_and_query_examples_hold_the_same_content() -> None:
     for schema in (TRAINING_EXAMPLES, QUERY_EXAMPLES):
         assert {name: schema.columns.field(name).type for name in EXAMPLE_CONTENT} == dict(EXAMPLE_CONTENT)
+
+
+@pytest.mark.parametrize("schema", TABLES.values(), ids=TABLES)
+def test_every_table_says_what_a_row_is_and_what_each_column_means(schema: TableSchema) -> None:
+    assert schema.row.endswith(".")
+    assert schema.meanings.keys() == set(schema.columns.names)
+    assert all(schema.meanings.values())

@@ -8,8 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lorif_assets.mathematics import matrix_products
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import layer_projection
-from lorif_assets.mathematics.matrix_products import FrozenLinearProducts, add_product, batched_product, product
+from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
+from lorif_assets.mathematics.matrix_products import add_product, product, products_of_frozen_layers
 
 needs_onednn = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
@@ -54,7 +54,7 @@ def test_strides_do_not_matter(library):
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_a_batched_product_is_that_of_each_pair(library, n):
     a, b = matrices((n, 17, 5), (n, 17, 4))
-    found = batched_product(a.mT, b)
+    found = product(a.mT, b)
     assert found.shape == (n, 5, 4)
     torch.testing.assert_close(found.double(), a.mT.double() @ b.double(), rtol=1e-5, atol=1e-5)
 
@@ -96,7 +96,7 @@ def test_frozen_layers_give_the_same_outputs_and_input_gradients(library, monkey
     reference = model(expected)
     reference.square().sum().backward()
     calls = calls_of_onednn(monkeypatch)
-    with FrozenLinearProducts():
+    with products_of_frozen_layers(model):
         output = model(found)
     output.square().sum().backward()
     assert len(calls) == (4 if library else 0)
@@ -116,7 +116,7 @@ def test_gradients_of_a_model_are_collected_by_the_faster_library(library, monke
             vocab_size=11,
         )
     )
-    projections = [layer_projection(layer, 2, 0) for layer in select_layers(model)]
+    projections = [layer_projection(layer, Projection(factor=2, seed=0)) for layer in select_layers(model)]
     tokens = torch.randint(0, 11, (2, 5))
     batch = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens)
     calls = calls_of_onednn(monkeypatch)
@@ -137,7 +137,7 @@ def test_gradients_of_a_model_are_collected_by_the_faster_library(library, monke
 )
 def test_biases_that_do_not_lie_in_a_row_are_added_all_the_same(library, bias):
     x, weight = matrices((3, 6), (6, 4))
-    with FrozenLinearProducts():
+    with products_of_frozen_layers(nn.Identity()):
         found = torch.addmm(bias, x, weight)
     torch.testing.assert_close(found, bias + x @ weight, rtol=1e-5, atol=1e-5)
 
@@ -146,12 +146,12 @@ def test_operands_that_need_a_gradient_get_it(library):
     a, b = (matrix.requires_grad_() for matrix in matrices((5, 17), (17, 4)))
     product(a, b).sum().backward()
     torch.testing.assert_close(a.grad, b.detach().sum(1).expand(5, 17))
-    batched_product(a.detach().expand(2, 5, 17), b.expand(2, 17, 4)).sum().backward()
+    product(a.detach().expand(2, 5, 17), b.expand(2, 17, 4)).sum().backward()
 
 
 def test_autocast_keeps_its_type(library):
     linear = nn.Linear(6, 4).requires_grad_(requires_grad=False)
-    with torch.autocast("cpu", torch.bfloat16), FrozenLinearProducts():
+    with torch.autocast("cpu", torch.bfloat16), products_of_frozen_layers(linear):
         assert linear(torch.randn(3, 6)).dtype == torch.bfloat16
 
 
@@ -162,10 +162,22 @@ def test_layers_that_are_not_frozen_get_their_gradients(library):
     model(x).sum().backward()
     expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
-    with FrozenLinearProducts():
+    with products_of_frozen_layers(model):
         model(x).sum().backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name])
+
+
+def test_a_model_that_is_not_on_the_cpu_alone_is_left_as_it_is(library, monkeypatch):
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3, device="meta")).requires_grad_(requires_grad=False)
+    calls = calls_of_onednn(monkeypatch)
+    with products_of_frozen_layers(model) as mode:
+        assert mode is None
+        model[0](torch.randn(5, 6))
+    assert not calls
+    with products_of_frozen_layers(model[0]):
+        model[0](torch.randn(5, 6))
+    assert len(calls) == (1 if library else 0)
 
 
 @needs_onednn

@@ -20,7 +20,7 @@ from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import LayerProjection, layer_projection
+from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
 from lorif_assets.mathematics.scores.scoring import ScoreExtremes, block_scores
 from tests.mathematics.references import (
     Example,
@@ -44,7 +44,7 @@ def training() -> list[Example]:
 
 
 def projections(model: nn.Module, factor: int = 4) -> list[LayerProjection]:
-    return [layer_projection(layer, factor, 7) for layer in select_layers(model)]
+    return [layer_projection(layer, Projection(factor=factor, seed=7)) for layer in select_layers(model)]
 
 
 def gradients_of(

@@ -29,7 +29,7 @@ from lorif_assets.mathematics.curvature.ekfac import KfacBases
 from lorif_assets.mathematics.evaluation.tail_patch import patched
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.mathematics.influcoder.lora_gradients import add_fresh_adapter, sketched_gradients
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
@@ -79,7 +79,7 @@ def attributed_on(architecture: str, names: tuple[str, ...]) -> AttributedModel:
     else:
         model = model.to(devices.first)
     # With the head: GPT-2's has the weight of the embeddings, Llama's is alone at the end.
-    projections = [layer_projection(layer, 2, 0) for layer in select_layers(model, ["*"])]
+    projections = [layer_projection(layer, Projection(factor=2, seed=0)) for layer in select_layers(model, ["*"])]
     shapes = {projection.layer.name: (projection.d1, projection.d2) for projection in projections}
     return AttributedModel(
         CheckpointRecord("random", "weights", "tokenizer", architecture, 0, None, shapes),

@@ -17,14 +17,8 @@ _BF16_BYTES = 2
 
 def paper_recipe(own: Recipe) -> Recipe:
     """Return the paper's form (arXiv 2601.21929) at a recipe's projections: rank 1, BF16, truncated, its damping rule."""
-    return Recipe(
-        projection_factor=own.projection_factor,
-        max_width=own.max_width,
-        seed=own.seed,
-        model_dtype=own.model_dtype,
-        max_length=own.max_length,
-        preset="paper",
-    )
+    paper = Recipe(preset="paper", model_dtype=own.model_dtype, max_length=own.max_length)
+    return paper.projected(own.projection)
 
 
 def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
@@ -71,6 +65,6 @@ def _refuse_large(attributed: AttributedModel, n_examples: int) -> None:
     if largest > _MOST_LAYER_BYTES:
         raise SettingsError(
             f"the dense gradients of one layer of {n_examples:,} examples take {largest / 2**30:.0f} GiB, more than "
-            f"{_MOST_LAYER_BYTES / 2**30:.0f}; raise `recipe.projection_factor`, or take lorif_paper and dense_logra out of "
-            "`evaluation.methods`"
+            f"{_MOST_LAYER_BYTES / 2**30:.0f}; raise `recipe.projection_factor` or lower "
+            "`recipe.max_width`, or take lorif_paper and dense_logra out of `evaluation.methods`"
         )

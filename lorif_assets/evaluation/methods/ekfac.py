@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from lorif_assets.config.methods import MethodName
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 
     from lorif_assets.data.tokenization import TokenizedExample
 
-EXTRA = "ekfac"
-_NAME = "ekfac"
+_NAME = MethodName.EKFAC.value
 _MOST_QUERY_NUMBERS = (2 << 30) // 4
 
 
@@ -27,9 +27,10 @@ def require_kronfluence() -> None:
         SettingsError: it is not installed.
     """
     if find_spec("kronfluence") is None:
+        extra = MethodName.EKFAC.about.extra
         raise SettingsError(
             "the method `ekfac` of `evaluation.methods` needs the library kronfluence, which is not installed; install the "
-            f"extra `{EXTRA}`: pip install 'lorif-assets[{EXTRA}]', or take `ekfac` out of `evaluation.methods` and "
+            f"extra `{extra}`: pip install 'lorif-assets[{extra}]', or take `ekfac` out of `evaluation.methods` and "
             "`evaluation.removal_methods`"
         )
 

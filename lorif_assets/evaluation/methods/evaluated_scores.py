@@ -2,47 +2,26 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
-from numpy.typing import NDArray
+from jaxtyping import Float32
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.attribution.stored_checkpoint import current_score_versions
 from lorif_assets.attribution.versions import ledger_version
-from lorif_assets.config.method_names import MethodName
+from lorif_assets.config.methods import METHODS, MethodName, Need
 from lorif_assets.config.recipe import content_hash
-from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
-from lorif_assets.evaluation.methods.dense import logra_scores, paper_scores
-from lorif_assets.evaluation.methods.ekfac import ekfac_scores
-from lorif_assets.evaluation.methods.gradients import gradient_scores
-from lorif_assets.evaluation.methods.influcoder import influcoder_scores
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
-from lorif_assets.evaluation.methods.lexical import bm25_scores, random_scores
-from lorif_assets.evaluation.methods.lorif import lorif_scores
-from lorif_assets.evaluation.methods.representations import representation_scores
 from lorif_assets.influcoder.stored import encoder_weights
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES, METHOD_COSTS
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.project import Project
 
 _CODE_VERSION = "1"
-_PRODUCERS: Mapping[MethodName, Callable[[MethodInputs], dict[str, MethodScores]]] = {
-    MethodName.LORIF: lorif_scores,
-    MethodName.LORIF_PAPER: paper_scores,
-    MethodName.DENSE_LOGRA: logra_scores,
-    MethodName.TRAK: gradient_scores,
-    MethodName.GRADIENT_DOT: gradient_scores,
-    MethodName.GRADIENT_COSINE: gradient_scores,
-    MethodName.INFLUCODER: influcoder_scores,
-    MethodName.REPRESENTATION: representation_scores,
-    MethodName.BM25: bm25_scores,
-    MethodName.EKFAC: ekfac_scores,
-    MethodName.RANDOM: random_scores,
-}
 
 
 @dataclass(frozen=True)
@@ -51,23 +30,23 @@ class EvaluatedScores:
 
     query_ids: Sequence[str]
     example_ids: Sequence[str]
-    by_method: Mapping[str, Float[NDArray[np.float32], "Q N"]]
+    by_method: Mapping[str, Float32[np.ndarray, "Q N"]]
     version: str
 
 
-def method_versions(
-    settings: Settings, lake: Lake, checkpoints: Checkpoints, record: CheckpointRecord, query_set: str
-) -> Mapping[str, str]:
+def method_versions(project: Project, record: CheckpointRecord, query_set: str) -> Mapping[str, str]:
     """Return by method the hash of what its scores depend on.
 
     Raises:
         MismatchError: the query set is not in the lake.
     """
+    settings, lake = project.settings, project.lake
     hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
     queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
     if not queries:
         raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-    lorif = current_score_versions(settings, lake, checkpoints, record, hashes, {query_set: queries[0]})[query_set]
+    stored = StoredCheckpoint(lake, settings.recipe, record)
+    lorif = current_score_versions(settings, project.checkpoints, stored, hashes, {query_set: queries[0]})[query_set]
     baseline = [
         _CODE_VERSION,
         settings.recipe.factor_hash,
@@ -78,14 +57,14 @@ def method_versions(
         queries[0],
     ]
     encoder = encoder_weights(lake, [record]).get(record.name, "")
-    own = {
-        MethodName.LORIF: lorif,
-        MethodName.INFLUCODER: content_hash([encoder, ledger_version(hashes), queries[0]]),
-    }
+    of_encoder = [encoder, ledger_version(hashes), queries[0]]
+    sources = {Need.NOTHING: baseline, Need.ATTRIBUTION: [lorif], Need.ENCODER: of_encoder}
+    # These two are what the others' sources are made of, and carry no name.
+    own = {MethodName.LORIF: lorif, MethodName.INFLUCODER: content_hash(of_encoder)}
     return {
-        str(method): own.get(method, content_hash([method, *baseline]))
+        str(method): own.get(method, content_hash([method, *sources[method.about.needs]]))
         for method in settings.evaluation.methods
-        if method is not MethodName.INFLUCODER or settings.influcoder.enabled
+        if method.about.needs is not Need.ENCODER or settings.influcoder.enabled
     }
 
 
@@ -112,12 +91,21 @@ def score_methods(
     Yields:
         Each method and what it computed.
     """
-    wanted = dict.fromkeys(MethodName(method) for methods in versions.values() for method in methods)
-    for producer in dict.fromkeys(_PRODUCERS[method] for method in wanted):
-        for method, scores in producer(inputs).items():
+    wanted = dict.fromkeys(method for methods in versions.values() for method in methods)
+    for function in dict.fromkeys(METHODS[method].function for method in wanted):
+        for method, scores in scoring_function(function)(inputs).items():
             if method in wanted:
                 _store(inputs, method, scores, versions)
                 yield method, scores
+
+
+def scoring_function(name: str) -> Callable[[MethodInputs], Mapping[str, MethodScores]]:
+    """Return the function of a method, `module:name` in this package; it returns scores by method."""
+    module, _, function = name.partition(":")
+    found: Callable[[MethodInputs], Mapping[str, MethodScores]] = getattr(
+        import_module(f"{__package__}.{module}"), function
+    )
+    return found
 
 
 def read_evaluated_scores(lake: Lake, checkpoint: str, query_set: str, versions: Mapping[str, str]) -> EvaluatedScores:

@@ -34,11 +34,11 @@ def influcoder_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         rows = {row["query_id"]: row for row in lake.read(QUERY_EXAMPLES, query_set=query_set).iter_rows(named=True)}
         texts += [anchor_text(rows[name], attributed.tokenizer.decode) for name in queries.ids]
     embedded = model.embed(texts, Role.ANCHOR)
-    similarities = encoder_similarities(lake, stored, encoder, embedded).cpu().numpy()
+    similarities = encoder_similarities(stored, encoder, embedded).cpu().numpy()
     seconds = time.monotonic() - started
     places = {name: at for at, name in enumerate(inputs.examples.ids)}
     matrix = np.zeros((len(texts), len(places)), dtype=np.float32)
-    for position, (name, _) in stored.example_ids(lake, range(stored.n_examples)).items():
+    for position, (name, _) in stored.example_ids(range(stored.n_examples)).items():
         if name in places:
             matrix[:, places[name]] = similarities[:, position]
     return {"influcoder": MethodScores(matrix, embedded.shape[1] * _FP32_BYTES, None, seconds)}

@@ -6,8 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
-from numpy.typing import NDArray
+from jaxtyping import Float32
 
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.settings import Settings
@@ -16,6 +15,7 @@ from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.project import Project
 
 if TYPE_CHECKING:
     from lorif_assets.data.tokenization import TokenizedExample
@@ -50,20 +50,14 @@ class MethodInputs:
     examples: Scorable
 
     @classmethod
-    def load(
-        cls,
-        settings: Settings,
-        lake: Lake,
-        models: Checkpoints,
-        attributed: AttributedModel,
-        query_sets: Iterable[str],
-    ) -> "MethodInputs":
+    def load(cls, project: Project, attributed: AttributedModel, query_sets: Iterable[str]) -> "MethodInputs":
         """Read query sets and all training examples.
 
         Raises:
             MismatchError: a query set or the training examples are not in the lake.
             SourceError: no query of a set, or no example, can be used with the checkpoint's tokenizer.
         """
+        settings, lake, models = project.settings, project.lake, project.checkpoints
         queries = {name: _scorable(lake, attributed, name) for name in query_sets}
         return cls(settings, lake, models, attributed, queries, _scorable(lake, attributed, None))
 
@@ -81,7 +75,7 @@ class MethodInputs:
 class MethodScores:
     """Scores of every query and example, larger where the example speaks more for the query, and what they cost."""
 
-    scores: Float[NDArray[np.float32], "Q N"]
+    scores: Float32[np.ndarray, "Q N"]
     bytes_per_example: float
     """Bytes that are kept per training example, so that a new query need not see the data again."""
     setup_seconds: float | None

@@ -10,15 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.mathematics.curvature.ekfac import EkfacPreconditioner, FisherDiagonal, KfacBases
-from lorif_assets.mathematics.curvature.svd import CurvatureState, random_basis
-from lorif_assets.mathematics.curvature.svd_preconditioner import (
-    LEADING_EXTRA,
-    CurvatureForm,
-    DampingRule,
-    Preconditioner,
-)
+from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors, singular_factors
 from lorif_assets.mathematics.scores.scoring import block_scores
@@ -42,14 +36,15 @@ class LayerTrials:
             examples: gradients of the examples.
             queries: gradients of the queries.
             recipes: all that will be asked for, each with the layer's rank.
-            bases: of the layer, fitted with the recipes' whitening damping; for recipes with EK-FAC.
+            bases: of the layer, fitted with the recipes' whitening damping; for recipes that whiten gradients.
         """
         self._examples, self._queries, self._bases = examples, queries, bases
-        self._largest: dict[str, int] = {}
+        # Of whitened gradients, and of gradients as they are.
+        self._largest: dict[bool, int] = {}
         for recipe, rank in recipes:
-            self._largest[recipe.curvature] = max(rank, self._largest.get(recipe.curvature, 0))
-        self._factors: dict[str, GradientFactors] = {}
-        self._fisher: FisherDiagonal | None = None
+            self._largest[recipe.whitens] = max(rank, self._largest.get(recipe.whitens, 0))
+        self._factors: dict[bool, GradientFactors] = {}
+        self._sums: FisherDiagonal | None = None
 
     def scores(self, recipe: Recipe, rank: int) -> Float[Tensor, "Q n"]:
         """Return the layer's share of the scores under a recipe."""
@@ -57,20 +52,12 @@ class LayerTrials:
         leading = self._leading(recipe, rank)
         codec = FactorCodec(recipe.factor_dtype)
         stored = decode(encode(leading, codec), codec, d1, d2)
-        queries = self._queries.flatten(1)
-        if recipe.curvature == "ekfac":
-            if self._bases is None or self._fisher is None:
-                raise ValueError("a recipe with EK-FAC needs the layer's bases")
-            ready = EkfacPreconditioner(self._bases, self._fisher, recipe.fisher_damping).apply(queries)
-        else:
-            basis = random_basis(d1 * d2, recipe.basis_width, recipe.seed).to(queries.device)
-            state = CurvatureState.empty(basis).add(stored)
-            for _ in range(recipe.refinements):
-                state = state.refined().add(stored)
-            spectrum = state.spectrum(recipe.r, LEADING_EXTRA)
-            ready = Preconditioner.from_spectrum(
-                spectrum, DampingRule(recipe.damping_rule), recipe.damping, CurvatureForm(recipe.curvature_form)
-            ).apply(queries)
+        kind = curvature_of(recipe)
+        part = kind.part(stored, self._sums)
+        curvature = kind.empty((d1, d2), self._bases, self._queries.device).add(part)
+        for _ in range(kind.refinements):
+            curvature = curvature.refined().add(part)
+        ready = curvature.preconditioner().apply(self._queries.flatten(1))
         return block_scores({"": ready}, {"": stored})
 
     def dense_scores(self, damping: float) -> Float[Tensor, "Q n"]:
@@ -95,21 +82,21 @@ class LayerTrials:
 
     def _leading(self, recipe: Recipe, rank: int) -> GradientFactors:
         """Return factors of a rank: the leading components of those of the largest rank that is asked for."""
-        if recipe.curvature not in self._factors:
-            self._factors[recipe.curvature] = self._factorised(recipe.curvature)
-        factors = self._factors[recipe.curvature]
+        if recipe.whitens not in self._factors:
+            self._factors[recipe.whitens] = self._factorised(recipe.whitens)
+        factors = self._factors[recipe.whitens]
         return GradientFactors(factors.u[:, :, :rank].contiguous(), factors.v[:, :, :rank].contiguous())
 
-    def _factorised(self, curvature: str) -> GradientFactors:
+    def _factorised(self, whitens: bool) -> GradientFactors:
         parts = []
         for block in self._examples.split(_BLOCK):
             gradients = block
-            if curvature == "ekfac":
+            if whitens:
                 if self._bases is None:
-                    raise ValueError("a recipe with EK-FAC needs the layer's bases")
+                    raise ValueError("a recipe that whitens gradients needs the layer's bases")
                 rotated = self._bases.rotate(block)
                 seen = FisherDiagonal.of(rotated)
-                self._fisher = self._fisher.merge(seen) if self._fisher else seen
+                self._sums = self._sums.merge(seen) if self._sums else seen
                 gradients = rotated * self._bases.scale
-            parts.append(singular_factors(low_rank_factors(gradients, self._largest[curvature])))
+            parts.append(singular_factors(low_rank_factors(gradients, self._largest[whitens])))
         return GradientFactors(torch.cat([part.u for part in parts]), torch.cat([part.v for part in parts]))

@@ -6,9 +6,9 @@ import time
 import numpy as np
 import polars as pl
 
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, attributions_together
 from lorif_assets.attribution.cost import stored_bytes_per_example
-from lorif_assets.attribution.score_queries import score_queries
-from lorif_assets.attribution.stored_checkpoint import attributions_together
+from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 
@@ -19,31 +19,27 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     Raises:
         MismatchError: factors, preconditioners and settings do not belong together.
     """
-    from lorif_assets.attribution.score_averaging import earlier_checkpoints
-
-    lake, settings, attributed = inputs.lake, inputs.settings, inputs.attributed
-    together = attributions_together(settings, lake, inputs.models, attributed.record)
-    stored = together[-1].factors
+    settings, attributed = inputs.settings, inputs.attributed
+    recorded = StoredCheckpoint(inputs.lake, settings.recipe, attributed.record)
+    *earlier, stored = together = attributions_together(settings, inputs.models, recorded)
+    checkpoint = AttributedCheckpoint(stored, attributed)
     started = time.monotonic()
-    with Progress(logging.getLogger(__name__), "lorif", stored.n_examples, "examples") as progress:
-        scored = score_queries(
-            attributed,
+    with Progress(logging.getLogger(__name__), "lorif", stored.factors.n_examples, "examples") as progress:
+        scored = score_every_example(
+            checkpoint,
+            earlier,
             inputs.queries.tokenized,
-            stored,
-            together[-1].preconditioners,
-            lake,
+            inputs.models,
             top_k="all",
             batch=settings.batch,
             progress=progress,
-            earlier=earlier_checkpoints(
-                attributed, together, inputs.queries.tokenized, lake, inputs.models, settings.batch
-            ),
+            reason="every pair is compared",
         )
     seconds = time.monotonic() - started
     places = {name: at for at, name in enumerate(inputs.examples.ids)}
     matrix = np.zeros((len(inputs.queries.ids), len(places)), dtype=np.float32)
     # Every pair was asked for: the table has the queries one after the other, also where two sets share an id.
-    for row, pairs in enumerate(scored.scores.iter_slices(stored.n_examples)):
+    for row, pairs in enumerate(scored.scores.iter_slices(stored.factors.n_examples)):
         known = pairs.filter(pl.col("example_id").is_in(places.keys()))
         matrix[row, known["example_id"].replace_strict(places).to_numpy()] = known["score"].to_numpy()
     kept = sum(stored_bytes_per_example(one.record, settings.recipe) for one in together)

@@ -14,7 +14,7 @@ from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
-from lorif_assets.errors import SettingsError
+from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.evaluation.methods.layer_trials import LayerTrials
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
@@ -59,8 +59,10 @@ def try_recipes(
     Dense gradients of as many layers as fit into 2 GiB are held at a time; each such group takes one pass.
 
     Raises:
+        MismatchError: the recipes differ in what gradients depend on, or from what the model and examples were read with.
         LorifError: as fitting K-FAC bases does.
     """
+    _refuse_differing_gradients(attributed.recipe, recipes)
     shared = attributed.under(recipes[0])
     shapes, device = shared.record.layer_shapes, shared.device
     bases = _bases(shared, recipes, examples, batch)
@@ -119,13 +121,28 @@ def dense_inverse_scores(
     return total
 
 
+def _refuse_differing_gradients(own: Recipe, recipes: Sequence[Recipe]) -> None:
+    if len({recipe.trial_hash for recipe in recipes}) > 1:
+        raise MismatchError(
+            "recipes that are tried together share layers, projection, seed, lengths, types and whitening, but those that "
+            "were given differ; try each group alone"
+        )
+    for name in ("model_dtype", "max_length"):
+        found, loaded = getattr(recipes[0], name), getattr(own, name)
+        if found != loaded:
+            raise MismatchError(
+                f"a recipe to try has {name} = {found}, but the checkpoint and its examples were read with {loaded}; set "
+                f"`recipe.{name}` in the settings, then try it"
+            )
+
+
 def _bases(
     attributed: AttributedModel,
     recipes: Sequence[Recipe],
     examples: Sequence[TokenizedExample],
     batch: BatchSettings,
 ) -> Mapping[str, KfacBases]:
-    whitened = [recipe for recipe in recipes if recipe.curvature == "ekfac"]
+    whitened = [recipe for recipe in recipes if recipe.whitens]
     if not whitened:
         return {}
     sample = examples[: whitened[0].kfac_examples]
@@ -141,7 +158,7 @@ def _ranks(
     bases: Mapping[str, KfacBases],
     batch: BatchSettings,
 ) -> Mapping[str, int]:
-    if recipe.curvature == "svd":
+    if not recipe.whitens:
         return {layer: min(recipe.rank, *shape) for layer, shape in attributed.record.layer_shapes.items()}
     ranks = layer_ranks(attributed.under(recipe), examples[:RANK_EXAMPLES], bases, batch)
     return {layer: found.rank for layer, found in ranks.items()}

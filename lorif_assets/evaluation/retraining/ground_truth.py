@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float64
 
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import MismatchError
@@ -25,8 +24,8 @@ class GroundTruth:
     """Subsets that models were retrained on, and each query's loss under them, averaged over the seeds there are."""
 
     subsets: Sequence[str]
-    members: Bool[NDArray[np.bool_], "M N"]
-    losses: Float[NDArray[np.float64], "Q M"]
+    members: Bool[np.ndarray, "M N"]
+    losses: Float64[np.ndarray, "Q M"]
     reliability: "Reliability | None"
     """How far seeds agree, over the subsets of which several were trained; None where there are too few."""
     n_models: int
@@ -99,9 +98,7 @@ def _current(lake: Lake, query_set: str, wanted: Mapping[str, Mapping[int, str]]
     return rows.join(versions, on=["subset", "seed", "computed_from"], how="semi")
 
 
-def _matrix(
-    losses: pl.DataFrame, query_ids: Sequence[str], subsets: Sequence[str]
-) -> Float[NDArray[np.float64], "Q M"]:
+def _matrix(losses: pl.DataFrame, query_ids: Sequence[str], subsets: Sequence[str]) -> Float64[np.ndarray, "Q M"]:
     """Return one seed's losses, NaN where a subset was not trained with it."""
     matrix = np.full((len(query_ids), len(subsets)), np.nan)
     queries, places = ({name: at for at, name in enumerate(names)} for names in (query_ids, subsets))
@@ -111,7 +108,7 @@ def _matrix(
     return matrix
 
 
-def _reliability(by_seed: Sequence[Float[NDArray[np.float64], "Q M"]]) -> "Reliability | None":
+def _reliability(by_seed: Sequence[Float64[np.ndarray, "Q M"]]) -> "Reliability | None":
     from lorif_assets.mathematics.evaluation.datamodeling import reliability
 
     complete = ~np.isnan(np.stack(by_seed)).any(axis=(0, 1))

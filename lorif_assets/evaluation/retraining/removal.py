@@ -17,8 +17,8 @@ from lorif_assets.evaluation.retraining.training_recipe import retrained_model, 
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.project import Project
 
 NOTHING = "none"
 
@@ -85,16 +85,15 @@ def stored_removal_versions(lake: Lake, checkpoint: str, query_set: str) -> Mapp
 
 
 def retrain_without(
-    settings: Settings,
-    lake: Lake,
+    project: Project,
     checkpoint: str,
     query_set: str,
     scored: EvaluatedScores,
     versions: Mapping[Removal, str],
-    models: Checkpoints,
     devices: DeviceGroup,
 ) -> Iterator[tuple[Removal, pl.DataFrame]]:
     """Retrain one model after the other, and store each one's losses as soon as they are there; yields them."""
+    settings, lake = project.settings, project.lake
     examples = lake.read(TRAINING_EXAMPLES).sort("shard", "row")
     for removal, version in versions.items():
         removed: list[str] = []
@@ -105,7 +104,7 @@ def retrain_without(
         kept = examples.filter(~pl.col("example_id").is_in(removed)).to_arrow()
         model = retrained_model(settings.evaluation, kept, removal.seed, folder, version)
         losses = query_set_losses(
-            lake, [query_set], models, model.checkpoint, settings.recipe, settings.batch.tokens, devices
+            lake, [query_set], project.checkpoints, model.checkpoint, settings.recipe, settings.batch.tokens, devices
         )
         partition = {"checkpoint": checkpoint, "query_set": query_set, "removal": removal.name}
         constants = {

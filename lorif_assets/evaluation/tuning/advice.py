@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Float64
 
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import MismatchError, SettingsError
@@ -34,7 +33,7 @@ class Trial:
     """A recipe that was tried: its figures on every query, and how far it agrees with the dense inverse."""
 
     tried: TriedRecipe
-    agreement: Float[NDArray[np.floating], " Q"]
+    agreement: Float[np.ndarray, " Q"]
 
 
 @dataclass(frozen=True)
@@ -75,18 +74,20 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, most_examples: int
     Raises:
         MismatchError: no recipe fits the budget.
     """
-    started = time.monotonic()
+    started, current = time.monotonic(), inputs.settings.recipe
     step = max(1, -(-len(inputs.examples.tokenized) // most_examples))
     positions = range(0, len(inputs.examples.tokenized), step)
     sample = [inputs.examples.tokenized[at] for at in positions]
     trials: list[Trial] = []
-    with_head = patterns_with_head(inputs.attributed.record.layer_shapes, inputs.attributed.head)
-    groups = list(candidates(inputs.settings.recipe, budget, with_head))
+    with_head = patterns_with_head(
+        inputs.attributed.record.layer_shapes, inputs.attributed.head, current.exclude_layers
+    )
+    groups = list(candidates(current, budget, with_head))
     done = 0
     for recipes in groups:
         if done and time.monotonic() - started > 60 * minutes:
             break
-        label = f"recipes at f = {recipes[0].projection_factor}"
+        label = f"recipes at {recipes[0].projection}"
         total = len(recipes) * len(inputs.attributed.under(recipes[0]).record.layer_shapes)
         with Progress(logging.getLogger(__name__), label, total, "layers") as progress:
             found = try_recipes(
@@ -131,9 +132,9 @@ def store_trials(inputs: MethodInputs, advice: Advice) -> None:
                 "query_set": query_set,
                 "recipe": trial.tried.recipe.model_dump_json(),
                 "curvature": trial.tried.recipe.curvature,
-                "projection_factor": trial.tried.recipe.projection_factor,
+                "projection_factor": trial.tried.recipe.projection.factor,
                 "rank": trial.tried.recipe.uniform_rank,
-                "r": trial.tried.recipe.r if trial.tried.recipe.curvature == "svd" else None,
+                "r": trial.tried.recipe.r if "r" in trial.tried.recipe.fields_in_use else None,
                 "damping": trial.tried.recipe.applied_damping,
                 "curvature_form": trial.tried.recipe.curvature_form,
                 "factor_dtype": trial.tried.recipe.factor_dtype,
@@ -177,7 +178,7 @@ def _measure(
 
 def _pooled_truth(
     inputs: MethodInputs, example_ids: Sequence[str]
-) -> tuple[Bool[NDArray[np.bool_], "M N"], Float[NDArray[np.float64], "Q M"]] | None:
+) -> tuple[Bool[np.ndarray, "M N"], Float64[np.ndarray, "Q M"]] | None:
     """Return members and losses of the subsets that every query set has losses of; None where there are too few."""
     source = subset_truth(inputs.settings, inputs.lake)
     try:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
 
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.mathematics.gradients.projection import Projection
 
 _PROJECTION_FACTORS = (1, 2, 4, 8, 16)
 _SVD: Mapping[str, Sequence[Any]] = {"rank": (1, 4), "r": (64, 256), "damping": (0.1, 1.0, 3.0)}
@@ -16,42 +18,60 @@ _BUDGET_SHARES = (0.25, 0.5, 1.0)
 def candidates(current: Recipe, budget: int, with_head: Sequence[str] = ()) -> Iterator[list[Recipe]]:
     """Yield groups of recipes that share layers and projections, the current recipe's first.
 
+    No two recipes give the same scores.
+
     Args:
         current: what layers, seeds, lengths and types are taken from; it is the first candidate.
         budget: bytes per example; recipes that turn out to need more are tried too, for the sake of the picture.
         with_head: patterns of the tracked layers and the LM head, where that is worth a trial.
     """
-    factors = sorted(_PROJECTION_FACTORS, key=lambda f: (f != current.projection_factor, f))
-    for factor in factors:
-        is_current = factor == current.projection_factor
-        base = current if is_current else _changed(current, projection_factor=factor, max_width=None)
-        group = [*_svd(base), *_ekfac(base, budget)]
-        yield [current, *(recipe for recipe in group if recipe != current)] if is_current else group
-        if with_head and _is_projected(base):
-            yield list(_ekfac(_changed(base, include_layers=tuple(with_head)), budget))
+    seen: set[str] = set()
+    for projection in _projections(current.projection):
+        base = current.projected(projection)
+        first = [current] if projection == current.projection else []
+        groups = [[*first, *_svd(base), *_ekfac(base, budget)]]
+        if with_head and not projection.keeps_every_width:
+            groups.append(list(_ekfac(base.changed(include_layers=tuple(with_head)), budget)))
+        for group in groups:
+            if unseen := _unseen(group, seen):
+                yield unseen
 
 
-def patterns_with_head(tracked: Iterable[str], head: str | None) -> tuple[str, ...]:
-    """Return patterns of the tracked layers' blocks and the LM head; none where it has no name or is tracked already."""
+def patterns_with_head(tracked: Iterable[str], head: str | None, excluded: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return patterns of the tracked layers' blocks and the LM head.
+
+    None where the head has no name, is tracked already or matches a pattern that excludes it.
+    """
     names = list(tracked)
-    if head is None or head in names:
+    if head is None or head in names or any(fnmatchcase(head, pattern) for pattern in excluded):
         return ()
     # Up to the number of the block: `transformer.h.*` for `transformer.h.0.attn.c_attn`.
     blocks = dict.fromkeys(re.sub(r"(^|\.)\d+\..*", r"\1*", name) for name in names)
     return (*blocks, head)
 
 
-def _is_projected(recipe: Recipe) -> bool:
-    return recipe.projection_factor > 1 or recipe.max_width is not None
+def _projections(current: Projection) -> list[Projection]:
+    """Return the projections to try, each once, the current one first."""
+    plain = [Projection(factor=factor, seed=current.seed) for factor in _PROJECTION_FACTORS]
+    return [current, *(projection for projection in plain if projection != current)]
+
+
+def _unseen(recipes: Iterable[Recipe], seen: set[str]) -> list[Recipe]:
+    """Return the recipes whose scores none before them has, and count them among those that are seen."""
+    found = []
+    for recipe in recipes:
+        if recipe.score_hash not in seen:
+            seen.add(recipe.score_hash)
+            found.append(recipe)
+    return found
 
 
 def _svd(base: Recipe) -> Iterator[Recipe]:
     # Without a projection the eigenvectors of wide layers take gigabytes.
-    if not _is_projected(base):
+    if base.projection.keeps_every_width:
         return
     for rank, r, damping in product(*_SVD.values()):
-        yield _changed(
-            base,
+        yield base.changed(
             curvature="svd",
             rank=rank,
             r=r,
@@ -67,17 +87,12 @@ def _svd(base: Recipe) -> Iterator[Recipe]:
 def _ekfac(base: Recipe, budget: int) -> Iterator[Recipe]:
     for factor_dtype, damping in product(*_EKFAC.values()):
         for share in _BUDGET_SHARES:
-            yield _changed(
-                base,
+            yield base.changed(
                 curvature="ekfac",
                 factor_dtype=factor_dtype,
                 fisher_damping=damping,
-                bytes_per_example=round(share * budget),
+                bytes_per_example=max(1, round(share * budget)),
             )
-
-
-def _changed(recipe: Recipe, **fields: object) -> Recipe:
-    return Recipe.model_validate({**recipe.model_dump(), **fields})
 
 
 def differing_fields(recipes: Iterable[Recipe]) -> list[str]:

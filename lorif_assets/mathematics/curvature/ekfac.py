@@ -8,13 +8,16 @@ From the tokens of a sample of examples, x~ = x P_in [d1] and y~ = dy P_out [d2]
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.mathematics.matrix_products import product
+
+_SHOWN_EIGENVALUES = 256
 
 
 @dataclass(frozen=True)
@@ -143,16 +146,22 @@ class FisherDiagonal:
         """Lam, the mean of R * R."""
         return self.squares / max(self.count, 1)
 
+    def faults(self) -> list[str]:
+        """Return what no sums of squares can have, in words."""
+        if bool(self.squares.isfinite().all()) and not float(self.squares.min()) < 0:
+            return []
+        return ["the sums are not finite and non-negative"]
+
 
 @dataclass(frozen=True)
-class EkfacPreconditioner:
-    """EK-FAC's damped inverse, for scores against whitened factors.
+class KroneckerPreconditioner:
+    """The damped inverse of eigenvalues Lam [d1, d2] in Kronecker-factored bases, for scores against whitened factors.
 
     M_q = R_q / (Lam + m mean Lam) / s, so that <M_q, R_i * s> = sum of R_q R_i / (Lam + m mean Lam).
     """
 
     bases: KfacBases
-    fisher: FisherDiagonal
+    eigenvalues: Float[Tensor, "d1 d2"]
     damping: float
     """m, in multiples of the mean eigenvalue."""
 
@@ -161,9 +170,69 @@ class EkfacPreconditioner:
 
         A layer in which no training example has a gradient says nothing about any: it gives zeros.
         """
-        eigenvalues = self.fisher.eigenvalues
-        mean = eigenvalues.mean()
+        mean = self.eigenvalues.mean()
         if not bool(mean > 0):
             return torch.zeros_like(gradients)
-        divisor = ((eigenvalues + self.damping * mean) * self.bases.scale.double()).to(gradients)
-        return (self.bases.rotate(gradients.unflatten(1, eigenvalues.shape)) / divisor).flatten(1)
+        divisor = ((self.eigenvalues + self.damping * mean) * self.bases.scale.double()).to(gradients)
+        return (self.bases.rotate(gradients.unflatten(1, divisor.shape)) / divisor).flatten(1)
+
+
+@dataclass(frozen=True)
+class EkfacCurvature:
+    """EK-FAC: what gradients measure along the axes of K-FAC's bases takes the place of K-FAC's own eigenvalues.
+
+    Parts are the sums over a shard; the bases are fitted before, and stay. `damping` is in multiples of the mean
+    eigenvalue.
+    """
+
+    bases: KfacBases
+    sums: FisherDiagonal
+    damping: float
+
+    @classmethod
+    def empty(cls, bases: KfacBases, damping: float) -> Self:
+        """Return the curvature of no examples."""
+        return cls(bases, FisherDiagonal.empty(len(bases.a), len(bases.b), bases.a.device), damping)
+
+    @property
+    def count(self) -> int:
+        """Examples that it holds."""
+        return self.sums.count
+
+    @property
+    def eigenvalues(self) -> Float[Tensor, "d1 d2"]:
+        """Lam, in FP64."""
+        return self.sums.eigenvalues
+
+    def add(self, part: FisherDiagonal) -> Self:
+        """Return the curvature with more examples."""
+        return replace(self, sums=self.sums.merge(part))
+
+    def remove(self, part: FisherDiagonal) -> Self:
+        """Return the curvature without examples that it holds.
+
+        Raises:
+            ValueError: it holds fewer.
+        """
+        return replace(self, sums=self.sums.without(part))
+
+    def refined(self) -> Self:
+        """Return the curvature of no examples: the bases cannot be improved by what it holds."""
+        return self.empty(self.bases, self.damping)
+
+    def preconditioner(self) -> KroneckerPreconditioner:
+        """Return the damped inverse."""
+        return KroneckerPreconditioner(self.bases, self.eigenvalues, self.damping)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sums of R * R in FP64."""
+        return {"squares": self.sums.squares}
+
+    def figures(self) -> dict[str, Any]:
+        """Return the largest eigenvalues, their sum, and the damping."""
+        values = self.eigenvalues
+        return {
+            "eigenvalues": values.flatten().topk(min(_SHOWN_EIGENVALUES, values.numel())).values.tolist(),
+            "trace": float(values.sum()),
+            "damping": self.damping * float(values.mean()),
+        }

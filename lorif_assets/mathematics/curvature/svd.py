@@ -8,6 +8,7 @@ semi-definite matrix (Tropp, Yurtsever, Udell, Cevher 2017, algorithm 3).
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
 from lorif_assets.mathematics.matrix_products import add_product, product
+
+ORTHONORMAL = 1e-3
+"""The most by which an entry of V^T V may differ from the identity's."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,24 @@ class Spectrum:
         """Share of the trace in the r eigenpairs that are kept, from 0 to 1."""
         leading = float(self.eigenvalues[: self.vectors.shape[1]].sum())
         return min(leading / self.trace, 1.0) if self.trace > 0 else 0.0
+
+    @property
+    def deviation(self) -> float:
+        """The largest entry of V^T V - I."""
+        vectors = self.vectors.double()
+        r = vectors.shape[1]
+        return float((vectors.mT @ vectors - torch.eye(r)).abs().max()) if r else 0.0
+
+    def faults(self) -> list[str]:
+        """Return what no spectrum of a curvature can have, in words."""
+        values, found = self.eigenvalues.tolist(), []
+        if any(left < right for left, right in pairwise(values)) or min(values, default=0) < 0:
+            found.append("the eigenvalues are not sorted and non-negative")
+        if sum(values[: self.vectors.shape[1]]) > self.trace * (1 + ORTHONORMAL):
+            found.append(f"the eigenvalues add up to more than the trace {self.trace:.4g}")
+        if self.deviation > ORTHONORMAL:
+            found.append(f"V^T V differs from the identity by {self.deviation:.2g}, allowed is {ORTHONORMAL}")
+        return found
 
 
 def random_basis(dimension: int, k: int, seed: int) -> Float[Tensor, "D k"]:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -13,14 +12,6 @@ from lorif_assets.mathematics.matrix_products import product
 
 LEADING_EXTRA = 10
 """Eigenvalues beyond r that the paper's damping rule averages over."""
-
-
-class LayerPreconditioner(Protocol):
-    """A layer's damped inverse curvature, whatever its form: all that scoring knows of it."""
-
-    def apply(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
-        """Return, for vec(G_q) of n projected query gradients, what scores stored factors by a dot product."""
-        ...
 
 
 class CurvatureForm(StrEnum):

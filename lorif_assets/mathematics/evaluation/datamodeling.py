@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Int64
 
-from lorif_assets.mathematics.evaluation.intervals import Comparison, Floats, compared
+from lorif_assets.mathematics.evaluation.intervals import Comparison, compared
 from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
 
 
@@ -20,8 +19,8 @@ from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
 class Resamples:
     """Bootstrap draws, shared by all methods so that their differences are paired: positions of subsets and queries."""
 
-    subsets: Int[NDArray[np.int64], "B M"]
-    queries: Int[NDArray[np.int64], "B Q"]
+    subsets: Int64[np.ndarray, "B M"]
+    queries: Int64[np.ndarray, "B Q"]
 
     @classmethod
     def draw(cls, n_subsets: int, n_queries: int, draws: int, seed: int) -> "Resamples":
@@ -30,14 +29,14 @@ class Resamples:
         return cls(rng.integers(n_subsets, size=(draws, n_subsets)), rng.integers(n_queries, size=(draws, n_queries)))
 
 
-def subset_sums(scores: Float[Floats, "Q N"], members: Bool[NDArray[np.bool_], "M N"]) -> Float[Floats, "Q M"]:
+def subset_sums(scores: Float[np.ndarray, "Q N"], members: Bool[np.ndarray, "M N"]) -> Float[np.ndarray, "Q M"]:
     """Return the sum of each query's scores over the members of each subset: what the scores predict for it."""
     return scores.astype(np.float64) @ members.T.astype(np.float64)
 
 
 def bootstrap_means(
-    predicted: Float[Floats, "Q M"], losses: Float[Floats, "Q M"], resamples: Resamples
-) -> Float[Floats, " B"]:
+    predicted: Float[np.ndarray, "Q M"], losses: Float[np.ndarray, "Q M"], resamples: Resamples
+) -> Float[np.ndarray, " B"]:
     """Return, per draw, the mean over the drawn queries of the LDS on the drawn subsets."""
     return np.array(
         [
@@ -48,9 +47,9 @@ def bootstrap_means(
 
 
 def linear_datamodeling_scores(
-    scores: Mapping[str, Float[Floats, "Q N"]],
-    members: Bool[NDArray[np.bool_], "M N"],
-    losses: Float[Floats, "Q M"],
+    scores: Mapping[str, Float[np.ndarray, "Q N"]],
+    members: Bool[np.ndarray, "M N"],
+    losses: Float[np.ndarray, "Q M"],
     reference: str,
     draws: int,
     seed: int = 0,
@@ -90,7 +89,7 @@ class Reliability:
         return float(np.sqrt(max(self.all_seeds, 0.0)))
 
 
-def reliability(losses: Sequence[Float[Floats, "Q M"]]) -> Reliability | None:
+def reliability(losses: Sequence[Float[np.ndarray, "Q M"]]) -> Reliability | None:
     """Return the agreement of the ground truth between seeds, or None for one seed, which cannot tell.
 
     Args:

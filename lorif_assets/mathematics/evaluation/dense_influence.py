@@ -40,4 +40,5 @@ def trak_scores(
     # Fewer examples than features leave directions that no example has.
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
     weights = torch.linalg.solve(gram + ridge, queries.double().mT).mT
-    return (weights @ phi.mT * (1 - torch.exp(-mean_losses.to(phi)))).float()
+    scores: Float[Tensor, "Q N"] = weights @ phi.mT * (1 - torch.exp(-mean_losses.to(phi)))
+    return scores.float()

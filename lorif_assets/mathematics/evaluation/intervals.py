@@ -5,9 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
-
-Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class Estimate:
     high: float
 
 
-def estimate(value: float, draws: Float[Floats, " B"]) -> Estimate:
+def estimate(value: float, draws: Float[np.ndarray, " B"]) -> Estimate:
     """Return the value with the central 95 % of its bootstrap distribution."""
     low, high = np.quantile(draws, [0.025, 0.975])
     return Estimate(value, float(low), float(high))
@@ -33,14 +30,14 @@ class Comparison:
     with a paired interval.
     """
 
-    per_query: Mapping[str, Float[Floats, " Q"]]
+    per_query: Mapping[str, Float[np.ndarray, " Q"]]
     mean: Mapping[str, Estimate]
     reference: str
     differences: Mapping[str, Estimate]
 
 
 def compared(
-    per_query: Mapping[str, Float[Floats, " Q"]], draws: Mapping[str, Float[Floats, " B"]], reference: str
+    per_query: Mapping[str, Float[np.ndarray, " Q"]], draws: Mapping[str, Float[np.ndarray, " B"]], reference: str
 ) -> Comparison:
     """Return the means with their intervals.
 
@@ -62,7 +59,7 @@ def compared(
 
 
 def compared_over_queries(
-    per_query: Mapping[str, Float[Floats, " Q"]], reference: str, draws: int, seed: int = 0
+    per_query: Mapping[str, Float[np.ndarray, " Q"]], reference: str, draws: int, seed: int = 0
 ) -> Comparison:
     """Return the means of figures that are measured query by query, resampling the queries."""
     n_queries = len(per_query[reference])

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 
@@ -20,9 +19,7 @@ class SourceRetrieval:
     """Chance that a source is ranked above another example; 0.5 for a random ranking."""
 
 
-def source_retrieval(
-    scores: Float[NDArray[np.floating], " N"], is_source: Bool[NDArray[np.bool_], " N"]
-) -> SourceRetrieval:
+def source_retrieval(scores: Float[np.ndarray, " N"], is_source: Bool[np.ndarray, " N"]) -> SourceRetrieval:
     """Return how well scores find the sources; examples that score the same share their mean rank.
 
     Raises:

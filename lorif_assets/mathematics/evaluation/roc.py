@@ -1,16 +1,15 @@
 """The mean ROC curve of several queries: how many of the known sources a ranking has found by how many false alarms."""
 
 import numpy as np
-from jaxtyping import Bool, Float
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Float64
 
-FALSE_POSITIVE_RATES: Float[NDArray[np.float64], " P"] = np.geomspace(1e-6, 1, 301)
+FALSE_POSITIVE_RATES: Float64[np.ndarray, " P"] = np.geomspace(1e-6, 1, 301)
 """Where curves are told: close together at the top of the ranking, which is what anybody reads."""
 
 
 def mean_roc_curve(
-    scores: Float[NDArray[np.floating], "Q N"], relevant: Bool[NDArray[np.bool_], "Q N"]
-) -> Float[NDArray[np.float64], " P"] | None:
+    scores: Float[np.ndarray, "Q N"], relevant: Bool[np.ndarray, "Q N"]
+) -> Float64[np.ndarray, " P"] | None:
     """Return the mean over queries of the true positive rate at each of `FALSE_POSITIVE_RATES`.
 
     Examples of equal score are taken together, which draws a straight line between the rates before and after them, so
@@ -29,13 +28,12 @@ def mean_roc_curve(
     return np.mean(curves, axis=0) if curves else None
 
 
-def _roc_curve(
-    scores: Float[NDArray[np.floating], " N"], relevant: Bool[NDArray[np.bool_], " N"]
-) -> Float[NDArray[np.float64], " P"]:
+def _roc_curve(scores: Float[np.ndarray, " N"], relevant: Bool[np.ndarray, " N"]) -> Float64[np.ndarray, " P"]:
     order = np.argsort(-scores, kind="stable")
     last_of_its_score = np.append(np.diff(scores[order]) != 0, True)
     found = np.cumsum(relevant[order])[last_of_its_score]
     alarms = np.cumsum(~relevant[order])[last_of_its_score]
     rates = np.append(0, alarms / alarms[-1]), np.append(0, found / found[-1])
     # Where the curve rises upright, `interp` takes its upper end.
-    return np.interp(FALSE_POSITIVE_RATES, *rates)
+    curve: Float64[np.ndarray, " P"] = np.interp(FALSE_POSITIVE_RATES, *rates)
+    return curve

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from jaxtyping import Int64
 
 from lorif_assets.mathematics.gradients.collector import TokenBatch
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL
 
-TokenIds = Sequence[int] | npt.NDArray[np.int64]
+TokenIds = Sequence[int] | Int64[np.ndarray, " T"]
 
 
 def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -24,7 +24,7 @@ from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction
 from lorif_assets.mathematics.gradients.layers import LayerError, linear_widths
 from lorif_assets.mathematics.gradients.projection import LayerProjection
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, losses_with_logit_gradients, sampled_labels
-from lorif_assets.mathematics.matrix_products import FrozenLinearProducts, product
+from lorif_assets.mathematics.matrix_products import product, products_of_frozen_layers
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class GradientCollector:
         labels = batch.labels.masked_fill(~follows_token, IGNORED_LABEL)
         positions = (batch.attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         with torch.enable_grad():
-            with FrozenLinearProducts():
+            with products_of_frozen_layers(self._model):
                 output = self._model(
                     input_ids=batch.input_ids,
                     attention_mask=batch.attention_mask.long(),

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.mathematics.gradients.projection import LayerProjection
-from lorif_assets.mathematics.matrix_products import batched_product, product
+from lorif_assets.mathematics.matrix_products import product
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def contracted_gradients(
 
 def _sums(calls: Sequence[tuple[Tensor, Tensor]], rows: slice) -> Tensor:
     """Return the sum over calls and tokens of x dy^T."""
-    first, *others = (batched_product(x[rows].to(dy.dtype).mT, dy[rows]) for x, dy in calls)
+    first, *others = (product(x[rows].to(dy.dtype).mT, dy[rows]) for x, dy in calls)
     for other in others:
         first += other
     return first

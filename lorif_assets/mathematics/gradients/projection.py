@@ -1,7 +1,7 @@
 """Fixed random-sign projections P_in [I, d1] and P_out [O, d2] of each tracked layer (method: stage 1).
 
 The signs are the bits of SHAKE-256 over (seed, layer name, side): the same on every device, machine and library
-version. With projection factor 1, or up to the largest width where one is set, a side is not projected at all (P = identity).
+version. A side that the projection leaves as it is has no matrix (P = identity).
 """
 
 import hashlib
@@ -15,6 +15,55 @@ from torch import Tensor
 from lorif_assets.mathematics.gradients.layers import TrackedLayer
 
 _SCHEME = b"lorif-signs-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """How the two sides of every layer are projected: by `factor`, or to at most `max_width` numbers; one of the two is set.
+
+    With a factor f a side of w numbers is projected to max(1, w // f), and with f = 1 not at all. With a largest width m a
+    side that is wider is projected to m, and others not at all. Equal projections are equal objects.
+
+    Raises:
+        ValueError: both or neither are set, or the one that is set is below 1.
+    """
+
+    factor: int | None = None
+    max_width: int | None = None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if (self.factor is None) == (self.max_width is None):
+            raise ValueError(
+                f"a projection has a factor or a largest width, found factor {self.factor} and largest width "
+                f"{self.max_width}; set one of the two"
+            )
+        if self.factor is not None and self.factor < 1:
+            raise ValueError(f"the projection factor must be at least 1, found {self.factor}")
+        if self.max_width is not None and self.max_width < 1:
+            raise ValueError(f"the largest projected width must be at least 1, found {self.max_width}")
+
+    def __str__(self) -> str:
+        return f"f = {self.factor}" if self.max_width is None else f"max_width = {self.max_width}"
+
+    @property
+    def keeps_every_width(self) -> bool:
+        """Whether no layer is projected, whatever its widths."""
+        return self.factor == 1
+
+    def width(self, side: int) -> int:
+        """Return the projected width of a side of `side` numbers."""
+        if self.max_width is not None:
+            return min(side, self.max_width)
+        return max(1, side // (self.factor or 1))
+
+    def is_identity(self, side: int) -> bool:
+        """Whether a side of `side` numbers stays as it is. With a factor above 1 none does, not even one of a single number."""
+        return self.factor == 1 if self.max_width is None else side <= self.max_width
+
+    def shape(self, layer: TrackedLayer) -> tuple[int, int]:
+        """Return the projected widths (d1, d2) of a layer."""
+        return self.width(layer.d_in), self.width(layer.d_out)
 
 
 @dataclass(frozen=True)
@@ -36,25 +85,6 @@ class LayerProjection:
         return LayerProjection(self.layer, self.d1, self.d2, moved(self.p_in), moved(self.p_out))
 
 
-def projected_width(width: int, factor: int, max_width: int | None = None) -> int:
-    """Return the projected width of a side of `width` numbers: max(1, width // factor), or min(width, max_width).
-
-    Raises:
-        ValueError: the factor or the largest width is below 1.
-    """
-    if max_width is not None:
-        if max_width < 1:
-            raise ValueError(f"the largest projected width must be at least 1, found {max_width}")
-        return min(width, max_width)
-    if factor < 1:
-        raise ValueError(f"the projection factor must be at least 1, found {factor}")
-    return max(1, width // factor)
-
-
-def _is_projected(width: int, factor: int, max_width: int | None) -> bool:
-    return factor > 1 if max_width is None else width > max_width
-
-
 def _sign_bytes(seed: int, layer: str, side: str, count: int) -> bytes:
     stream = hashlib.shake_256(b"\0".join((_SCHEME, str(seed).encode(), layer.encode(), side.encode())))
     return stream.digest((count + 7) // 8)
@@ -68,27 +98,23 @@ def random_signs(seed: int, layer: str, side: str, width: int, d: int) -> Float[
     return signs.reshape(width, d).div_(d**0.5)
 
 
-def layer_projection(layer: TrackedLayer, factor: int, seed: int, max_width: int | None = None) -> LayerProjection:
-    """Return the projections of `layer`.
-
-    For projection factor f: d1 = max(1, I // f), d2 = max(1, O // f). With `max_width`, in place of f: sides that are wider
-    are projected to it, and the others not at all.
-    """
+def layer_projection(layer: TrackedLayer, projection: Projection) -> LayerProjection:
+    """Return the matrices of one layer's projection."""
 
     def side(name: str, width: int, d: int) -> Tensor | None:
-        return random_signs(seed, layer.name, name, width, d) if _is_projected(width, factor, max_width) else None
+        return None if projection.is_identity(width) else random_signs(projection.seed, layer.name, name, width, d)
 
-    d1, d2 = projected_width(layer.d_in, factor, max_width), projected_width(layer.d_out, factor, max_width)
+    d1, d2 = projection.shape(layer)
     return LayerProjection(layer, d1, d2, side("in", layer.d_in, d1), side("out", layer.d_out, d2))
 
 
-def fingerprint(layers: Iterable[TrackedLayer], factor: int, seed: int, max_width: int | None = None) -> str:
+def fingerprint(layers: Iterable[TrackedLayer], projection: Projection) -> str:
     """Return a hash of every projection's shape and signs: equal exactly when two sets of projections are equal."""
     digest = hashlib.blake2b(_SCHEME, digest_size=16)
     for layer in layers:
-        d1, d2 = projected_width(layer.d_in, factor, max_width), projected_width(layer.d_out, factor, max_width)
+        d1, d2 = projection.shape(layer)
         digest.update(f"|{layer.name}|{layer.d_in}x{d1}|{layer.d_out}x{d2}|".encode())
         for side, width, d in (("in", layer.d_in, d1), ("out", layer.d_out, d2)):
-            if _is_projected(width, factor, max_width):
-                digest.update(_sign_bytes(seed, layer.name, side, width * d))
+            if not projection.is_identity(width):
+                digest.update(_sign_bytes(projection.seed, layer.name, side, width * d))
     return digest.hexdigest()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Int64
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
@@ -74,5 +74,5 @@ def _similar(a: csr_matrix, b: csr_matrix, near: float) -> list[Overlap]:
     return [Overlap(int(i), int(j), float(s)) for i, j, s in found]
 
 
-def _sizes(grams: csr_matrix) -> npt.NDArray[np.int64]:
+def _sizes(grams: csr_matrix) -> Int64[np.ndarray, " n"]:
     return np.asarray(grams.sum(axis=1), dtype=np.int64).ravel()

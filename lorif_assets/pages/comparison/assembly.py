@@ -8,13 +8,11 @@ from itertools import pairwise
 import polars as pl
 import pyarrow as pa
 
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, current_score_versions
 from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint, participants
-from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.score_queries import LOWEST
-from lorif_assets.attribution.stored_checkpoint import current_score_versions
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import Settings
 from lorif_assets.data.passages import passage_metadata, passage_text, passages
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder.stored import encoder_weights
@@ -26,16 +24,14 @@ from lorif_assets.lake.attribution_tables import (
     TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.pages.comparison.content import DEPTH, ComparisonContent, Example, Passage, QueryHistory, Standing
+from lorif_assets.project import Project
 
 
-def assemble(
-    lake: Lake, query_set: str, settings: Settings, checkpoints: Checkpoints, provenance: Mapping[str, str]
-) -> ComparisonContent:
+def assemble(project: Project, query_set: str, provenance: Mapping[str, str]) -> ComparisonContent:
     """Return what there is to say of a query set's scores at neighbouring checkpoints."""
     # Versions are read before scores: scores that change meanwhile make the comparison stale, not wrong for good.
-    recipe = settings.recipe
+    lake, recipe = project.lake, project.settings.recipe
     compared = participants(lake, [query_set], recipe)[query_set]
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
     standings = [_standings(lake, checkpoint, query_set) for checkpoint in compared.checkpoints]
@@ -49,7 +45,7 @@ def assemble(
     return ComparisonContent(
         query_set=query_set,
         compared=compared,
-        outdated=tuple(_outdated(settings, lake, checkpoints, query_set, compared, queries)),
+        outdated=tuple(_outdated(project, query_set, compared, queries)),
         queries=histories,
         passages=_moved_passages(lake, histories),
         created=datetime.now(UTC),
@@ -113,28 +109,22 @@ def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[St
     )
 
 
-def _outdated(
-    settings: Settings,
-    lake: Lake,
-    checkpoints: Checkpoints,
-    query_set: str,
-    compared: Participants,
-    queries: pl.DataFrame,
-) -> list[str]:
+def _outdated(project: Project, query_set: str, compared: Participants, queries: pl.DataFrame) -> list[str]:
     """Return the checkpoints whose scores would come out otherwise if they were computed now."""
+    settings, lake = project.settings, project.lake
     shard_hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
     query_hashes = {query_set: next(iter(queries["query_set_hash"]), "")}
 
     def current_version(checkpoint: ScoredCheckpoint) -> str | None:
         try:
-            record = checkpoint_record(lake, checkpoint.name, settings.recipe)
+            stored = StoredCheckpoint.read(lake, checkpoint.name, settings.recipe)
         except MismatchError:
             return None
-        version = current_score_versions(settings, lake, checkpoints, record, shard_hashes, query_hashes)[query_set]
+        version = current_score_versions(settings, project.checkpoints, stored, shard_hashes, query_hashes)[query_set]
         if settings.recipe.recall == "none":
             return version
         return recalled_version(
-            version, encoder_weights(lake, [record]).get(record.name, ""), settings.influcoder.search_hash
+            version, encoder_weights(lake, [stored.record]).get(checkpoint.name, ""), settings.influcoder.search_hash
         )
 
     return [checkpoint.name for checkpoint in compared.checkpoints if checkpoint.version != current_version(checkpoint)]

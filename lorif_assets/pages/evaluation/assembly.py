@@ -15,28 +15,24 @@ from lorif_assets.evaluation.retraining.subset_names import subsets
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, METHOD_COSTS, RECIPE_TRIALS, REMOVAL_LOSSES
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.pages.evaluation.content import Cost, EvaluationContent, Missing
 from lorif_assets.pages.evaluation.measurements import ground_truth_figures, measured, recipe_trials, removal_rises
 from lorif_assets.pages.evaluation.pictured_scores import retrieval, scatters
 from lorif_assets.pages.evaluation.version import page_version
+from lorif_assets.project import Project
 
 _LDS = "linear_datamodeling_score"
 
 
 def assemble(
-    lake: Lake,
-    settings: Settings,
-    checkpoints: Checkpoints,
-    record: CheckpointRecord,
-    query_set: str,
-    provenance: Mapping[str, str],
+    project: Project, record: CheckpointRecord, query_set: str, provenance: Mapping[str, str]
 ) -> EvaluationContent:
     """Return the content of the page of one checkpoint and query set.
 
     Raises:
         MismatchError: nothing was evaluated.
     """
+    settings, lake = project.settings, project.lake
     version = page_version(lake, record.name, query_set)
     if version is None:
         raise MismatchError(
@@ -51,7 +47,7 @@ def assemble(
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
     costs = lake.read(METHOD_COSTS, **partition)
     outdated: list[str] = []
-    scored = _scores(lake, settings, checkpoints, record, query_set, outdated)
+    scored = _scores(project, record, query_set, outdated)
     truth = _losses(lake, settings, query_set, scored, outdated) if scored else None
     lds, tail_patch = measured(datamodeling, "lds"), measured(tail, "tail_patch")
     if lds and scored and truth and _version(settings, scored, truth) not in datamodeling["computed_from"]:
@@ -102,19 +98,11 @@ def assemble(
     )
 
 
-def _scores(
-    lake: Lake,
-    settings: Settings,
-    checkpoints: Checkpoints,
-    record: CheckpointRecord,
-    query_set: str,
-    outdated: list[str],
-) -> EvaluatedScores | None:
+def _scores(project: Project, record: CheckpointRecord, query_set: str, outdated: list[str]) -> EvaluatedScores | None:
     """Return the scores that pictures are drawn from; what keeps them off the page is added to `outdated`."""
     try:
-        return read_evaluated_scores(
-            lake, record.name, query_set, method_versions(settings, lake, checkpoints, record, query_set)
-        )
+        versions = method_versions(project, record, query_set)
+        return read_evaluated_scores(project.lake, record.name, query_set, versions)
     except MismatchError as error:
         outdated.append(str(error))
         return None

@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lorif_assets.mathematics.gradients.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class RecipeTrial:
     """A recipe that was tried: its fields, and its quality, LDS or (None) only the agreement with the dense inverse."""
 
     curvature: str
-    projection_factor: int
+    projection: "Projection"
     rank: int | None
     r: int | None
     damping: float

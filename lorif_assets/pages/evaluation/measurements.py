@@ -2,12 +2,12 @@
 
 import polars as pl
 
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, QUERY
 from lorif_assets.pages.evaluation.content import GroundTruthFigures, Interval, Measured, RecipeTrial, Removal
 
 _TRIAL_COLUMNS = (
     "curvature",
-    "projection_factor",
     "rank",
     "r",
     "damping",
@@ -62,6 +62,7 @@ def recipe_trials(rows: pl.DataFrame) -> tuple[RecipeTrial, ...]:
     return tuple(
         RecipeTrial(
             **{name: row[name] for name in _TRIAL_COLUMNS},
+            projection=Recipe.model_validate_json(row["recipe"]).projection,
             lds=None if row["lds"] is None else Interval(row["lds"], row["lds_low"], row["lds_high"]),
         )
         for row in rows.sort("bytes_per_example", "r", "damping").iter_rows(named=True)

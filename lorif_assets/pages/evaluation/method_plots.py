@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from lorif_assets.config.methods import method_title
 from lorif_assets.mathematics.evaluation.roc import FALSE_POSITIVE_RATES
 from lorif_assets.pages.axes import (
     SMALL_HEIGHT_PX,
@@ -20,7 +21,6 @@ from lorif_assets.pages.axes import (
     short,
 )
 from lorif_assets.pages.evaluation.content import Cost, Interval, Measured, QueryScatter, Removal, Retrieval
-from lorif_assets.pages.evaluation.method_titles import method_title
 from lorif_assets.pages.look import Theme
 
 _WITH_NAMES = (0.27, 0.13, 0.70, 0.84)

@@ -8,12 +8,12 @@ from typing import Literal
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from lorif_assets.config.methods import method_explanation, method_title
 from lorif_assets.pages import number_format, passages
 from lorif_assets.pages.axes import SMALL_HEIGHT_PX, SMALL_WIDTH_PX
 from lorif_assets.pages.environment import page_environment
 from lorif_assets.pages.evaluation import method_plots, recipe_plots
 from lorif_assets.pages.evaluation.content import EvaluationContent, Interval, Measured, Removal
-from lorif_assets.pages.evaluation.method_titles import method_explained, method_title
 from lorif_assets.pages.look import Theme, data_uris
 
 _TEMPLATE = "evaluation.html.jinja"
@@ -28,7 +28,7 @@ def render(content: EvaluationContent) -> str:
     environment = page_environment("lorif_assets.pages.evaluation")
     environment.filters |= {
         "method_title": method_title,
-        "method_explained": method_explained,
+        "method_explanation": method_explanation,
         "figure": _figure,
         "signed": _signed,
         "interval": _interval,

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 from jaxtyping import Bool
-from numpy.typing import NDArray
 
 from lorif_assets.data.passages import passage_text
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
@@ -48,7 +47,7 @@ def scatters(
 
 
 def retrieval(
-    figures: pl.DataFrame, scored: EvaluatedScores | None, sources: Mapping[str, Bool[NDArray[np.bool_], " N"]]
+    figures: pl.DataFrame, scored: EvaluatedScores | None, sources: Mapping[str, Bool[np.ndarray, " N"]]
 ) -> Retrieval | None:
     """Return the stored metrics, and the ROC curves of the queries whose sources are among the scored examples.
 

@@ -97,7 +97,7 @@ def _others(trial: RecipeTrial, field: str) -> tuple[str, ...]:
     """Return what is told of all fields but one: the key of a line."""
     told = {
         "curvature": trial.curvature,
-        "projection_factor": f"f = {trial.projection_factor}",
+        "projection": str(trial.projection),
         "rank": f"c = {trial.rank}" if trial.rank else f"{trial.bytes_per_example:,.0f} bytes",
         "r": "no r" if trial.r is None else f"r = {trial.r}",
         "damping": f"damping = {trial.damping:.3g}",

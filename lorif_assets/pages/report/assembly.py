@@ -7,18 +7,12 @@ from typing import Any
 import polars as pl
 
 from lorif_assets.attribution.compared_checkpoints import participants
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.passages import passage_metadata, passage_text, passages
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import (
-    EKFAC_PRECONDITIONERS,
-    KFAC_BASES,
-    QUERY_EXAMPLES,
-    QUERY_SCORES,
-    QUERY_SUMMARIES,
-    SVD_PRECONDITIONERS,
-)
+from lorif_assets.lake.attribution_tables import KFAC_BASES, QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent, WhitenedLayer
 
@@ -100,10 +94,10 @@ def assemble(
 def _layers(
     lake: Lake, record: CheckpointRecord, recipe: Recipe
 ) -> tuple[LayerSpectrum, ...] | tuple[WhitenedLayer, ...]:
-    table = EKFAC_PRECONDITIONERS if recipe.curvature == "ekfac" else SVD_PRECONDITIONERS
+    table = curvature_of(recipe).table
     rows = {row["layer"]: row for row in lake.read(table, checkpoint=record.name).to_dicts()}
     stored = [layer for layer in record.layer_shapes if layer in rows]
-    if recipe.curvature == "svd":
+    if not recipe.whitens:
         return tuple(layer_spectrum(rows[layer]) for layer in stored)
     bases = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=record.name).to_dicts()}
     return tuple(whitened_layer(rows[layer], bases[layer]) for layer in stored if layer in bases)

@@ -3,9 +3,11 @@ import logging
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.cli.tune import tune_recipe, write_recipe
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import load_settings
@@ -16,7 +18,9 @@ from lorif_assets.evaluation.methods.recipe_trials import try_recipes
 from lorif_assets.evaluation.tuning.advice import advise, pareto, store_trials
 from lorif_assets.evaluation.tuning.candidates import candidates, differing_fields, patterns_with_head
 from lorif_assets.lake.evaluation_tables import RECIPE_TRIALS
+from lorif_assets.mathematics.gradients.projection import Projection
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.pages.evaluation.measurements import recipe_trials
 from lorif_assets.progress import Progress
 
 NEWEST, QUERY_SET = "step-000200", "questions"
@@ -39,8 +43,8 @@ def few_candidates(monkeypatch):
 def inputs_of(project):
     settings, lake = project.settings, project.lake
     models = project.opened.checkpoints
-    attributed = AttributedModel.load(lake, models, NEWEST, settings.recipe, DeviceGroup.of("cpu"))
-    return MethodInputs.load(settings, lake, models, attributed, [QUERY_SET])
+    attributed = StoredCheckpoint.read(lake, NEWEST, settings.recipe).load(models, DeviceGroup.of("cpu")).model
+    return MethodInputs.load(project.opened, attributed, [QUERY_SET])
 
 
 def test_the_recipe_of_now_is_tried_first_and_only_once():
@@ -54,6 +58,7 @@ def test_the_head_is_tried_beside_the_blocks_that_are_tracked():
     tracked = ["transformer.h.0.attn.c_attn", "transformer.h.1.mlp.c_fc"]
     assert patterns_with_head(tracked, "lm_head") == ("transformer.h.*", "lm_head")
     assert patterns_with_head([*tracked, "lm_head"], "lm_head") == patterns_with_head(tracked, None) == ()
+    assert patterns_with_head(tracked, "lm_head", ("lm_*",)) == ()
     tried = [recipe for group in candidates(NOW, 1_000, ("transformer.h.*", "lm_head")) for recipe in group]
     assert {recipe.include_layers for recipe in tried} == {(), ("transformer.h.*", "lm_head")}
 
@@ -72,6 +77,77 @@ def test_a_largest_width_is_kept_in_the_group_of_now_and_left_out_of_the_others(
     assert {recipe.max_width for recipe in groups[0]} == {64}
     assert {recipe.max_width for group in groups[1:] for recipe in group} == {None}
     assert all(not PROJECTION & set(differing_fields(group)) for group in groups)
+
+
+def test_with_a_largest_width_every_plain_factor_is_tried_after_the_group_of_now():
+    groups = list(candidates(NOW.changed(max_width=64), 1_000))
+    assert [str(group[0].projection) for group in groups] == [
+        "max_width = 64", "f = 1", "f = 2", "f = 4", "f = 8", "f = 16"
+    ]  # fmt: skip
+
+
+PROJECTIONS = st.one_of(
+    st.builds(Projection, factor=st.integers(1, 20), seed=st.integers(0, 5)),
+    st.builds(Projection, max_width=st.integers(1, 5_000), seed=st.integers(0, 5)),
+)
+BASES = st.sampled_from(
+    [
+        NOW,
+        Recipe(),
+        Recipe(preset="paper"),
+        Recipe(bytes_per_example=500),
+        Recipe(factor_dtype="int4", bytes_per_example=1_000, projection_factor=16),
+        Recipe(top_k=50, exclude_layers=("*.c_fc",)),
+    ]
+)
+
+
+@given(base=BASES, projection=PROJECTIONS, budget=st.integers(1, 5_000))
+def test_whatever_the_recipe_of_now_is_each_projection_is_tried_once_and_its_own_first(base, projection, budget):
+    now = base.projected(projection)
+    groups = list(candidates(now, budget))
+    assert groups[0][0] == now
+    tried = [group[0].projection for group in groups]
+    plain = [Projection(factor=factor, seed=projection.seed) for factor in (1, 2, 4, 8, 16)]
+    assert tried == [projection, *(one for one in plain if one != projection)]
+    assert all(len({recipe.trial_hash for recipe in group}) == 1 for group in groups)
+    hashes = [recipe.score_hash for group in groups for recipe in group]
+    assert len(hashes) == len(set(hashes))
+
+
+@given(base=BASES, projection=PROJECTIONS, budget=st.integers(1, 5_000))
+def test_any_candidate_can_be_written_over_the_recipe_of_now(tmp_path_factory, base, projection, budget):
+    now, file = base.projected(projection), tmp_path_factory.mktemp("written") / "lorif.toml"
+    file.write_text("")
+    write_recipe(file, Recipe(), now)
+    assert load_settings(file).recipe == now
+    for group in candidates(now, budget):
+        written = file.read_text()
+        write_recipe(file, now, group[-1])
+        assert load_settings(file).recipe == group[-1]
+        file.write_text(written)
+
+
+def test_recipes_of_other_gradients_are_not_tried_together(tiny_project):
+    inputs = inputs_of(tiny_project)
+    now = tiny_project.settings.recipe
+    with Progress(logging.getLogger(), "", 1, "") as progress:
+        rest = (inputs.examples.tokenized, inputs.queries.tokenized, tiny_project.settings.batch, progress)
+        with pytest.raises(MismatchError, match="share layers, projection"):
+            try_recipes(inputs.attributed, [now, now.changed(max_width=8)], *rest)
+        with pytest.raises(MismatchError, match=r"has max_length = 9, .* read with \d+; set `recipe.max_length`"):
+            try_recipes(inputs.attributed, [now.changed(max_length=9)], *rest)
+
+
+def test_a_trial_is_labelled_by_the_projection_that_it_had(private_project, few_candidates):
+    project = private_project.with_settings(recipe={"max_width": 8}, evaluation={"tail_patch_k": 1})
+    project.run("checkpoints", NEWEST)
+    inputs = inputs_of(project)
+    advice = advise(inputs, budget=100_000, minutes=0, most_examples=8)
+    store_trials(inputs, advice)
+    rows = project.table(RECIPE_TRIALS)
+    assert rows["projection_factor"].null_count() == rows.height
+    assert {trial.projection for trial in recipe_trials(rows)} == {Projection(max_width=8, seed=0)}
 
 
 def test_a_trial_of_the_recipe_of_now_gives_the_scores_of_the_pipeline(tiny_project):

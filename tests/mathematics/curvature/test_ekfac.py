@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lorif_assets.mathematics.curvature.ekfac import EkfacPreconditioner, FisherDiagonal, KfacBases, KfacCovariances
+from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacBases, KfacCovariances
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.collector import GradientCollector
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, sampled_labels
 from lorif_assets.mathematics.scores.scoring import block_scores
 from tests.mathematics.references import autograd_gradients, padded_batch, relative_error, token_covariances
@@ -50,7 +50,7 @@ def scores(
 ) -> Tensor:
     rotated = bases.rotate(train)
     stored = encode(low_rank_factors(rotated * bases.scale, c), codec)
-    ready = EkfacPreconditioner(bases, FisherDiagonal.of(rotated), m).apply(queries.flatten(1))
+    ready = EkfacCurvature(bases, FisherDiagonal.of(rotated), m).preconditioner().apply(queries.flatten(1))
     return block_scores({"layer": ready}, {"layer": decode(stored, codec, D1, D2)})
 
 
@@ -165,7 +165,7 @@ def test_more_than_there_is_cannot_be_removed():
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_covariances_are_those_of_the_real_tokens(gpt2, examples, side):
-    layers = [layer_projection(layer, 2, 0) for layer in select_layers(gpt2)]
+    layers = [layer_projection(layer, Projection(factor=2, seed=0)) for layer in select_layers(gpt2)]
     found: dict[str, KfacCovariances] = {}
     batch = padded_batch(examples, 14, side)
 
@@ -184,7 +184,7 @@ def test_covariances_are_those_of_the_real_tokens(gpt2, examples, side):
 
 @pytest.mark.parametrize("max_numbers", [1, 100, 300, 10**9])
 def test_streamed_gradients_are_the_collected_ones_in_slices_within_the_budget(gpt2, examples, max_numbers):
-    layers = [layer_projection(layer, 2, 0) for layer in select_layers(gpt2)]
+    layers = [layer_projection(layer, Projection(factor=2, seed=0)) for layer in select_layers(gpt2)]
     batch = padded_batch(examples, 14, "right")
     pieces: dict[str, list[Tensor]] = {}
 

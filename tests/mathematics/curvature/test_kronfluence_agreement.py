@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from lorif_assets.mathematics.curvature.ekfac import EkfacPreconditioner, FisherDiagonal, KfacCovariances
+from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacCovariances
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
-from lorif_assets.mathematics.gradients.projection import layer_projection
+from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.mathematics.scores.scoring import block_scores
 from tests.mathematics.conftest import VOCABULARY
 
@@ -23,7 +23,7 @@ def token_ids(n: int, seed: int) -> torch.Tensor:
 
 
 def scores_of_this_project(model: torch.nn.Module) -> torch.Tensor:
-    layers = [layer_projection(layer, 1, 0) for layer in select_layers(model)]
+    layers = [layer_projection(layer, Projection(factor=1, seed=0)) for layer in select_layers(model)]
     mask = torch.ones(N_TRAIN, LENGTH, dtype=torch.bool)
     batch = TokenBatch(token_ids(N_TRAIN, 0), mask, token_ids(N_TRAIN, 0))
     covariances: dict[str, KfacCovariances] = {}
@@ -43,7 +43,7 @@ def scores_of_this_project(model: torch.nn.Module) -> torch.Tensor:
         bases = covariances[layer].bases(0.1)
         rotated = bases.rotate(gradients)
         factors[layer] = low_rank_factors(rotated * bases.scale, 99)
-        preconditioner = EkfacPreconditioner(bases, FisherDiagonal.of(rotated), 0.1)
+        preconditioner = EkfacCurvature(bases, FisherDiagonal.of(rotated), 0.1).preconditioner()
         ready[layer] = preconditioner.apply(queries[layer].flatten(1))
     return block_scores(ready, factors)
 

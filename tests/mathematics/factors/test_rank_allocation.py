@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorif_assets.mathematics.curvature.ekfac import EkfacPreconditioner, FisherDiagonal, KfacCovariances
+from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacCovariances
 from lorif_assets.mathematics.factors.rank_allocation import (
     LayerDemand,
     allocate_ranks,
@@ -84,7 +84,7 @@ def test_query_energy_is_the_mean_squared_size_of_the_preconditioned_examples():
     gradients = torch.einsum("nti,nto->nio", x, dy)
     bases = KfacCovariances.empty(5, 4, torch.device("cpu")).add(x.flatten(0, 1), dy.flatten(0, 1)).bases(0.1)
     fisher = FisherDiagonal.of(bases.rotate(gradients))
-    ready = EkfacPreconditioner(bases, fisher, 0.1).apply(gradients.flatten(1))
+    ready = EkfacCurvature(bases, fisher, 0.1).preconditioner().apply(gradients.flatten(1))
     assert query_energy(bases, fisher, 0.1) == pytest.approx(float(ready.square().sum(1).mean()), rel=1e-4)
     assert query_energy(bases, FisherDiagonal.empty(5, 4, torch.device("cpu")), 0.1) == 0.0
 

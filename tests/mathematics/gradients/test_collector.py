@@ -20,7 +20,7 @@ from lorif_assets.mathematics.gradients.collector import (
 )
 from lorif_assets.mathematics.gradients.contraction import cheapest_order
 from lorif_assets.mathematics.gradients.layers import LayerError, TrackedLayer, select_layers
-from lorif_assets.mathematics.gradients.projection import LayerProjection, layer_projection
+from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL
 from tests.mathematics.references import (
     autograd_gradients,
@@ -95,7 +95,7 @@ def second_layer_with_tokens_first(model: ToyModel, x: Tensor) -> Tensor:
 
 
 def projections(model: nn.Module, factor: int) -> list[LayerProjection]:
-    return [layer_projection(layer, factor, 7) for layer in select_layers(model)]
+    return [layer_projection(layer, Projection(factor=factor, seed=7)) for layer in select_layers(model)]
 
 
 def collect(model: nn.Module, factor: int, batch: TokenBatch) -> BatchGradients:
@@ -369,12 +369,14 @@ def test_a_projection_of_a_layer_that_the_model_lacks_is_refused(gpt2, llama):
 def test_a_projection_made_for_other_widths_is_refused(gpt2, factor):
     layer = TrackedLayer("transformer.h.0.attn.c_attn", 12, 40)
     with pytest.raises(LayerError, match=r"c_attn' was expected.*\(12, 40\), but is a Conv1D with \(12, 36\)"):
-        GradientCollector(gpt2, [layer_projection(layer, factor, 0)])
+        GradientCollector(gpt2, [layer_projection(layer, Projection(factor=factor, seed=0))])
 
 
 def test_a_projection_of_a_module_that_is_not_linear_is_refused(gpt2):
     with pytest.raises(LayerError, match="but is a GPT2Attention with none"):
-        GradientCollector(gpt2, [layer_projection(TrackedLayer("transformer.h.0.attn", 12, 36), 2, 0)])
+        GradientCollector(
+            gpt2, [layer_projection(TrackedLayer("transformer.h.0.attn", 12, 36), Projection(factor=2, seed=0))]
+        )
 
 
 def test_scaling_a_projection_scales_the_gradient(gpt2, examples):

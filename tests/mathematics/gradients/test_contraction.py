@@ -13,13 +13,15 @@ from lorif_assets.mathematics.gradients.contraction import (
     multiplications,
 )
 from lorif_assets.mathematics.gradients.layers import TrackedLayer
-from lorif_assets.mathematics.gradients.projection import LayerProjection, layer_projection
+from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
 
 ORDERS = [BY_TOKEN, Contraction(inputs=True, outputs=False), Contraction(inputs=False, outputs=True)]
 
 
 def in_double(d_in: int, d_out: int, factor: int) -> LayerProjection:
-    return layer_projection(TrackedLayer("layer", d_in, d_out), factor, 3).to(torch.device("cpu"), torch.float64)
+    return layer_projection(TrackedLayer("layer", d_in, d_out), Projection(factor=factor, seed=3)).to(
+        torch.device("cpu"), torch.float64
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -38,14 +40,14 @@ def test_any_order_and_any_budget_give_the_gradient_of_projected_tokens(order, m
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 8), st.integers(1, 512))
 def test_the_chosen_order_never_costs_more_than_projecting_every_token(d_in, d_out, factor, tokens):
-    projection = layer_projection(TrackedLayer("layer", d_in, d_out), factor, 3)
+    projection = layer_projection(TrackedLayer("layer", d_in, d_out), Projection(factor=factor, seed=3))
     chosen = cheapest_order(projection, tokens)
     assert multiplications(projection, tokens, chosen) <= multiplications(projection, tokens, BY_TOKEN)
 
 
 def test_the_wide_side_of_a_layer_is_projected_after_the_sum_over_many_tokens():
-    widening = layer_projection(TrackedLayer("mlp.c_fc", 768, 3072), 8, 3)
-    narrowing = layer_projection(TrackedLayer("mlp.c_proj", 3072, 768), 8, 3)
+    widening = layer_projection(TrackedLayer("mlp.c_fc", 768, 3072), Projection(factor=8, seed=3))
+    narrowing = layer_projection(TrackedLayer("mlp.c_proj", 3072, 768), Projection(factor=8, seed=3))
     assert cheapest_order(widening, 512) == Contraction(inputs=True, outputs=False)
     assert cheapest_order(narrowing, 512) == Contraction(inputs=False, outputs=True)
     assert cheapest_order(widening, 16) == BY_TOKEN
@@ -55,4 +57,4 @@ def test_the_wide_side_of_a_layer_is_projected_after_the_sum_over_many_tokens():
 
 
 def test_layers_that_are_not_projected_have_nothing_to_put_off():
-    assert cheapest_order(layer_projection(TrackedLayer("layer", 8, 64), 1, 3), 512) == BY_TOKEN
+    assert cheapest_order(layer_projection(TrackedLayer("layer", 8, 64), Projection(factor=1, seed=3)), 512) == BY_TOKEN

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.mathematics.gradients.layers import TrackedLayer
-from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection, projected_width, random_signs
+from lorif_assets.mathematics.gradients.projection import Projection, fingerprint, layer_projection, random_signs
 from tests.mathematics.references import signs
 
 LAYER = TrackedLayer("transformer.h.0.attn.c_attn", 12, 36)
@@ -21,8 +22,8 @@ GOLDEN_IDENTITY_FINGERPRINT = "81d4bdec9dce944ba4269023f94db9db"
 def test_the_scheme_of_stored_tables_has_not_changed():
     """Stored factors are of use only with the very signs that they were made with."""
     assert (random_signs(17, LAYER.name, "in", 3, 4) * 2).tolist() == GOLDEN_SIGNS
-    assert fingerprint([LAYER, OTHER], 4, 17) == GOLDEN_FINGERPRINT
-    assert fingerprint([LAYER, OTHER], 1, 17) == GOLDEN_IDENTITY_FINGERPRINT
+    assert fingerprint([LAYER, OTHER], Projection(factor=4, seed=17)) == GOLDEN_FINGERPRINT
+    assert fingerprint([LAYER, OTHER], Projection(factor=1, seed=17)) == GOLDEN_IDENTITY_FINGERPRINT
 
 
 @settings(deadline=None, max_examples=25)
@@ -74,51 +75,70 @@ def test_seeds_and_layer_names_that_concatenate_alike_have_different_signs():
 
 @pytest.mark.parametrize(("width", "factor", "d"), [(768, 16, 48), (7, 2, 3), (3, 8, 1), (1, 1, 1), (5, 1, 5)])
 def test_a_projected_width_is_the_quotient_and_at_least_one(width, factor, d):
-    assert projected_width(width, factor) == d
+    assert Projection(factor=factor, seed=0).width(width) == d
 
 
 @given(width=st.integers(1, 5_000), most=st.integers(1, 5_000), factor=st.integers(1, 9))
 def test_a_largest_width_leaves_narrow_sides_and_bounds_wide_ones_whatever_the_factor(width, most, factor):
-    assert projected_width(width, factor, most) == min(width, most)
+    assert Recipe(projection_factor=factor, max_width=most).projection.width(width) == min(width, most)
 
 
 def test_of_a_layer_with_a_largest_width_only_the_wider_side_is_projected():
-    found = layer_projection(LAYER, 4, 17, max_width=20)
+    found = layer_projection(LAYER, Projection(max_width=20, seed=17))
     assert (found.d1, found.d2) == (12, 20)
     assert found.p_in is None
     assert torch.equal(found.p_out, random_signs(17, LAYER.name, "out", 36, 20))
 
 
 def test_a_largest_width_above_all_sides_is_no_projection_and_has_its_fingerprint():
-    assert fingerprint([LAYER, OTHER], 4, 17, max_width=36) == GOLDEN_IDENTITY_FINGERPRINT
-    assert fingerprint([LAYER, OTHER], 4, 17, max_width=35) != fingerprint([LAYER, OTHER], 4, 18, max_width=35)
+    assert fingerprint([LAYER, OTHER], Projection(max_width=36, seed=17)) == GOLDEN_IDENTITY_FINGERPRINT
+    narrower = [fingerprint([LAYER, OTHER], Projection(max_width=35, seed=seed)) for seed in (17, 18)]
+    assert narrower[0] != narrower[1]
 
 
 def test_a_largest_width_below_one_is_refused():
     with pytest.raises(ValueError, match="largest projected width must be at least 1, found 0"):
-        projected_width(8, 4, 0)
+        Projection(max_width=0, seed=0)
+
+
+@pytest.mark.parametrize("given", [{}, {"factor": 2, "max_width": 64}])
+def test_a_projection_has_either_a_factor_or_a_largest_width(given):
+    with pytest.raises(ValueError, match="set one of the two"):
+        Projection(**given, seed=0)
+
+
+def test_a_side_is_the_identity_where_its_layer_has_no_matrix():
+    for projection in (
+        Projection(factor=1, seed=2),
+        Projection(factor=4, seed=2),
+        Projection(max_width=12, seed=2),
+        Projection(max_width=40, seed=2),
+    ):
+        made = layer_projection(LAYER, projection)
+        assert (made.d1, made.d2) == projection.shape(LAYER)
+        assert (made.p_in is None, made.p_out is None) == (projection.is_identity(12), projection.is_identity(36))
 
 
 def test_a_projection_factor_below_one_is_refused():
     with pytest.raises(ValueError, match="at least 1, found 0"):
-        projected_width(8, 0)
+        Projection(factor=0, seed=0)
 
 
 def test_a_layers_projection_has_the_layers_widths_and_one_matrix_per_side():
-    projection = layer_projection(LAYER, 5, 2)
+    projection = layer_projection(LAYER, Projection(factor=5, seed=2))
     assert (projection.d1, projection.d2) == (2, 7)
     assert torch.equal(projection.p_in, random_signs(2, LAYER.name, "in", 12, 2))
     assert torch.equal(projection.p_out, random_signs(2, LAYER.name, "out", 36, 7))
 
 
 def test_factor_one_is_the_identity_and_stores_no_matrix():
-    projection = layer_projection(LAYER, 1, 2)
+    projection = layer_projection(LAYER, Projection(factor=1, seed=2))
     assert (projection.d1, projection.d2, projection.p_in, projection.p_out) == (12, 36, None, None)
     assert projection.to(torch.device("cpu"), torch.float64) == projection
 
 
 def test_moving_a_projection_keeps_its_signs():
-    projection = layer_projection(LAYER, 4, 2)
+    projection = layer_projection(LAYER, Projection(factor=4, seed=2))
     moved = projection.to(torch.device("cpu"), torch.float64)
     assert (moved.layer, moved.d1, moved.d2) == (LAYER, 3, 9)
     assert moved.p_in.dtype == moved.p_out.dtype == torch.float64
@@ -128,18 +148,18 @@ def test_moving_a_projection_keeps_its_signs():
 
 def test_equal_projections_have_equal_fingerprints_and_any_difference_shows():
     wider = TrackedLayer(LAYER.name, LAYER.d_in, LAYER.d_out + 4)
-    same = fingerprint([LAYER, OTHER], 4, 0)
-    assert same == fingerprint(iter([LAYER, OTHER]), 4, 0)
+    same = fingerprint([LAYER, OTHER], Projection(factor=4, seed=0))
+    assert same == fingerprint(iter([LAYER, OTHER]), Projection(factor=4, seed=0))
     different = [
-        fingerprint([LAYER], 4, 0),
-        fingerprint([LAYER, LAYER], 4, 0),
-        fingerprint([wider, OTHER], 4, 0),
-        fingerprint([LAYER, OTHER], 3, 0),
-        fingerprint([LAYER, OTHER], 1, 0),
-        fingerprint([LAYER, OTHER], 4, 1),
+        fingerprint([LAYER], Projection(factor=4, seed=0)),
+        fingerprint([LAYER, LAYER], Projection(factor=4, seed=0)),
+        fingerprint([wider, OTHER], Projection(factor=4, seed=0)),
+        fingerprint([LAYER, OTHER], Projection(factor=3, seed=0)),
+        fingerprint([LAYER, OTHER], Projection(factor=1, seed=0)),
+        fingerprint([LAYER, OTHER], Projection(factor=4, seed=1)),
     ]
     assert len({same, *different}) == 1 + len(different)
 
 
 def test_an_identity_has_one_fingerprint_whatever_the_seed():
-    assert fingerprint([LAYER], 1, 0) == fingerprint([LAYER], 1, 99)
+    assert fingerprint([LAYER], Projection(factor=1, seed=0)) == fingerprint([LAYER], Projection(factor=1, seed=99))

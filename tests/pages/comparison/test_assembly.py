@@ -1,6 +1,7 @@
 """What is said of a query at neighbouring checkpoints, read from scores as they are stored."""
 
 import json
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -14,7 +15,7 @@ from tests.pages.comparison.stored_scores import QUERY_SET, SHARD, StoredScores
 
 
 def comparison(store: StoredScores) -> ComparisonContent:
-    return assemble(store.lake, QUERY_SET, store.settings, Project.of(store.settings).checkpoints, {})
+    return assemble(replace(Project.of(store.settings), lake=store.lake), QUERY_SET, {})
 
 
 def rows(store: StoredScores) -> pl.DataFrame:

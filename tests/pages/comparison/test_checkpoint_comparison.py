@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +13,14 @@ import pytest
 
 from lorif_assets import project as opened
 from lorif_assets.assets import partitions
+from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.automation.work import ready_partitions
+from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import LakeSettings, Settings, TrackingSettings
 from lorif_assets.freshness.discovery import Discovered
 from lorif_assets.freshness.stale import MISSING, Stale
-from lorif_assets.freshness.staleness import Staleness
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS
 from lorif_assets.tracking import Tracking
 from resources import dagster_resources
@@ -40,7 +41,7 @@ class Project:
     def run(self) -> dict[str, Any]:
         """Materialize the comparison and return its metadata."""
         result = dg.materialize(
-            ASSETS,
+            [asset.definition for asset in ASSETS],
             selection=["checkpoint_comparison"],
             instance=self.instance,
             partition_key=QUERY_SET,
@@ -57,10 +58,13 @@ class Project:
     @property
     def stale(self) -> dict[str, str]:
         """Why the comparison of each query set is out of date."""
-        resources = opened.Project.of(self.settings)
-        found = Discovered((), (), (QUERY_SET,), ())
-        staleness = Staleness(self.settings, self.store.lake, resources.checkpoints, found)
-        return {name: stale.reason for name, stale in staleness.checkpoint_comparison().items()}
+        return {name: stale.reason for name, stale in checkpoint_comparison.stale(self.freshness).items()}
+
+    @property
+    def freshness(self) -> Freshness:
+        """The store, and one query set."""
+        seen = replace(opened.Project.of(self.settings), lake=self.store.lake)
+        return Freshness(seen, Discovered((), (), (QUERY_SET,), ()))
 
 
 Logged = list[tuple[str, object, dict[str, float]]]
@@ -235,26 +239,16 @@ def test_checkpoints_without_a_common_query_are_compared_once_and_not_for_ever(p
 # --- When it waits ---------------------------------------------------------------------------------------------------
 
 
-class Fixed(Staleness):
-    """Scores of some partitions and comparisons of two query sets are stale; all else is up to date."""
-
-    def _nothing(self) -> dict[str, Stale]:
-        return {}
-
-    training_examples = query_examples = checkpoints = gradient_factors = _nothing
-    svd_preconditioners = attribution_report = _nothing
-
-    def query_scores(self) -> dict[str, Stale]:
-        return {"step-20|questions": Stale("the recipe changed", "new")}
-
-    def checkpoint_comparison(self) -> dict[str, Stale]:
-        return dict.fromkeys(("questions", "others"), Stale("the scores of a checkpoint changed", "new"))
-
-
 def test_it_waits_until_no_scores_of_its_query_set_are_stale(project: Project) -> None:
-    resources = opened.Project.of(project.settings)
-    staleness = Fixed(project.settings, project.store.lake, resources.checkpoints, Discovered((), (), (QUERY_SET,), ()))
-    *_, (last, ready) = ready_partitions(staleness)
+    """Scores of a partition and comparisons of two query sets are stale; all else is up to date."""
+    stale = {
+        "query_scores": {"step-20|questions": Stale("the recipe changed", "new")},
+        "checkpoint_comparison": dict.fromkeys(
+            ("questions", "others"), Stale("the scores of a checkpoint changed", "new")
+        ),
+    }
+    assets = [replace(asset, find_stale=lambda _, name=asset.name: stale.get(name, {})) for asset in ASSETS]
+    *_, (last, ready) = ready_partitions(project.freshness, assets)
     assert (last, list(ready)) == ("checkpoint_comparison", ["others"])
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from lorif_assets.mathematics.evaluation.roc import FALSE_POSITIVE_RATES
+from lorif_assets.mathematics.gradients.projection import Projection
 from lorif_assets.pages.evaluation import method_plots, recipe_plots
 from lorif_assets.pages.evaluation.content import (
     Cost,
@@ -43,7 +44,7 @@ LDS = Measured(
 def trial(bytes_per_example: float, r: int, **changes: object) -> RecipeTrial:
     made = RecipeTrial(
         curvature="svd",
-        projection_factor=4,
+        projection=Projection(factor=4, seed=0),
         rank=1,
         r=r,
         damping=1.0,

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.retraining.ground_truth import GroundTruth
 from lorif_assets.pages.evaluation.content import Interval, Measured
@@ -102,7 +103,7 @@ def test_without_retraining_on_everything_there_is_nothing_to_compare_a_removal_
 def test_a_trial_without_ground_truth_has_its_agreement_and_no_lds() -> None:
     row = {
         "curvature": "svd",
-        "projection_factor": 4,
+        "recipe": Recipe(projection_factor=4).model_dump_json(),
         "rank": None,
         "r": 64,
         "damping": 1.0,

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lorif_assets.mathematics.gradients.projection import Projection
 from lorif_assets.pages.evaluation.content import GroundTruthFigures, Interval, Measured, Missing, QueryScatter
 from lorif_assets.pages.evaluation.page import render
 from lorif_assets.pages.evaluation.recipe_plots import field_figure
@@ -187,3 +188,8 @@ def test_recipes_without_r_and_with_a_byte_budget_are_listed_and_drawn(content: 
     assert "640 ekfac sign 4 by budget – 0.1" in said
     for field in ("r", "damping"):
         assert field_figure(trials, field, "lds", LIGHT).axes
+
+
+def test_a_recipe_with_a_largest_width_says_so_in_place_of_a_factor(content: Make) -> None:
+    bounded = trial(1024, 32, projection=Projection(max_width=64, seed=0))
+    assert "1,024 svd bf16 widths to 64 1 32 1" in words(render(content(trials=(bounded,))))

@@ -1,0 +1,1 @@
+"""The Python API: what `lorif_assets` offers by name. Import it from there."""

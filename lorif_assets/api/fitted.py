@@ -1,0 +1,187 @@
+"""Attribution without lake or settings: a model, its tokenizer, the examples that it was trained on, and questions."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float32
+
+from lorif_assets.api.answer import Attribution
+from lorif_assets.api.rows import Rows, normalised_rows
+from lorif_assets.attribution.ask import TopK
+from lorif_assets.attribution.in_memory import InMemoryAttribution
+from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.score_query_sets import queries_per_scan
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sources import Columns
+from lorif_assets.data.passages import passage_text
+from lorif_assets.data.rejected import rejected_table
+from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.errors import SettingsError, SourceError
+from lorif_assets.models.devices import DeviceGroup
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_LOG = logging.getLogger(__name__)
+_EXAMPLES, _QUERIES = "examples", "queries"
+# What these say is of checkpoints and scores in a lake.
+_OF_THE_LAKE: Mapping[str, Any] = {"added_data": "exact", "averaged_checkpoints": 1, "recall": "none"}
+
+
+def attribute(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Rows,
+    queries: Rows,
+    recipe: Recipe | Mapping[str, Any] | str | None = None,
+    *,
+    top_k: TopK = 10,
+    columns: Columns | None = None,
+    batch: BatchSettings | None = None,
+) -> list[Attribution]:
+    """Tell which training examples made a model say what the queries say.
+
+    To ask more than once of the same examples, take `fit`.
+
+    Args:
+        model: any causal language model of transformers, on any one device; it is left as it is, and used in its own type.
+        tokenizer: the model's.
+        examples: what it was trained on: texts; mappings with text, prompt and completion, messages or input_ids; or a
+            table or `datasets.Dataset` of such rows. The loss is on the completion, the assistant's turns or the text.
+        queries: what it said, in the same forms.
+        recipe: how influence is computed, or its fields, or "paper"; default: that of lorif.toml. Its `top_k` and
+            `model_dtype` have no part in it.
+        top_k: proponents and opponents to list of each query, or "all" for every example.
+        columns: which columns of the examples hold what; default: by their names.
+        batch: budgets of memory.
+
+    Returns:
+        An answer for each query, in their order.
+
+    Raises:
+        SourceError: no example, or a query, cannot be used.
+        SettingsError: the recipe asks for what only a lake has, or its budget is too small.
+        UnsoundQueryError: a query's loss or gradient is not finite.
+    """
+    return fit(model, tokenizer, examples, recipe, columns=columns, batch=batch).attribute(queries, top_k=top_k)
+
+
+def fit(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Rows,
+    recipe: Recipe | Mapping[str, Any] | str | None = None,
+    *,
+    columns: Columns | None = None,
+    batch: BatchSettings | None = None,
+) -> "FittedModel":
+    """Compute the factors of all examples and the model's curvature once, to ask as often as wanted.
+
+    Arguments and errors are those of `attribute`. Examples that cannot be used are set aside, with a warning.
+    """
+    chosen = Recipe() if recipe is None else Recipe.model_validate(recipe)
+    for name, without in _OF_THE_LAKE.items():
+        if getattr(chosen, name) != without:
+            raise SettingsError(
+                f"the recipe's {name} is {getattr(chosen, name)!r}, which needs a lake; leave it at {without!r} in memory"
+            )
+    shard = normalised_rows(examples, columns, _EXAMPLES)
+    record = CheckpointRecord(type(model).__name__, "", "", model.config.model_type, model.num_parameters(), None, {})
+    group = DeviceGroup((model.device,))
+    attributed = AttributedModel(record, chosen, model, tokenizer, (), "", group).under(chosen)
+    tokenized = attributed.tokenized(shard.examples)
+    if not tokenized.examples:
+        raise SourceError(f"no example can be used with this tokenizer; the first: {tokenized.rejected['reason'][0]}")
+    rows = pl.DataFrame(shard.examples)
+    held = InMemoryAttribution.fit(attributed, rows, tokenized.examples, batch or BatchSettings())
+    set_aside = [shard.rejected, tokenized.rejected, rejected_table(held.not_finite)]
+    rejected = pl.concat(pl.DataFrame(table) for table in set_aside).sort("row")
+    if not rejected.is_empty():
+        first = rejected.row(0, named=True)
+        _LOG.warning(f"{len(rejected)} examples are set aside; row {first['row']}: {first['reason']}")
+    texts = pl.Series("text", [passage_text(row) for row in rows.iter_rows(named=True)], pl.String)
+    return FittedModel(held, rows.select("example_id", texts, "metadata"), rejected)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedModel:
+    """A model whose examples' factors and curvature are in memory: `attribute` asks it.
+
+    It holds the model itself: a model that is trained on gives other gradients than those that were fitted.
+    """
+
+    _held: InMemoryAttribution
+    _passages: pl.DataFrame
+    rejected: pl.DataFrame
+    """Examples that were set aside: example_id, row, reason and excerpt."""
+
+    def __repr__(self) -> str:
+        record, recipe = self._held.attributed.record, self._held.attributed.recipe
+        return (
+            f"FittedModel({record.name}, {len(self.example_ids):,} examples, {len(record.layer_shapes)} layers, "
+            f"{recipe.curvature}, {self.bytes_per_example:,} bytes per example)"
+        )
+
+    @property
+    def example_ids(self) -> tuple[str, ...]:
+        """The examples that are scored, in their order."""
+        return tuple(self._held.example_ids)
+
+    @property
+    def bytes_per_example(self) -> int:
+        """Bytes that are held of each example."""
+        return sum(factors.shape[1] for factors in self._held.factors.values())
+
+    def attribute(self, queries: Rows, *, top_k: TopK = 10) -> list[Attribution]:
+        """Score every example for each query.
+
+        Args:
+            queries: texts, mappings or a table, as the examples were.
+            top_k: proponents and opponents to list of each, or "all" for every example.
+
+        Raises:
+            SourceError: a query cannot be used.
+            UnsoundQueryError: a query's loss or gradient is not finite.
+        """
+        rows, tokenized = self._read(queries)
+        answers = []
+        for some in self._at_a_time(tokenized):
+            scored = self._held.score(some, top_k)
+            table = scored.scores.join(self._passages, on="example_id", how="left", maintain_order="left")
+            for query in some:
+                own, row = table.filter(pl.col("query_id") == query.example_id), rows[query.row]
+                prompt, completion = row["prompt"] or "", row["completion"] or passage_text(row)
+                name = self._held.attributed.record.name
+                answers.append(Attribution.of(scored, query.example_id, own, prompt, completion, name))
+        return answers
+
+    def scores(self, queries: Rows) -> Float32[np.ndarray, "Q N"]:
+        """Return the score of every example, in the order of `example_ids`, for every query.
+
+        Raises:
+            SourceError: a query cannot be used.
+            UnsoundQueryError: a query's loss or gradient is not finite.
+        """
+        _, tokenized = self._read(queries)
+        found = [self._held.scores(some).numpy() for some in self._at_a_time(tokenized)]
+        return np.concatenate(found).astype(np.float32, copy=False)
+
+    def _read(self, queries: Rows) -> tuple[dict[int, dict[str, Any]], Sequence[TokenizedExample]]:
+        shard = normalised_rows(queries, None, _QUERIES)
+        tokenized = self._held.attributed.tokenized(shard.examples)
+        for rejected in (shard.rejected, tokenized.rejected):
+            if rejected.num_rows:
+                row, reason = rejected["row"][0].as_py(), rejected["reason"][0].as_py()
+                raise SourceError(f"query {row} cannot be scored: {reason}")
+        return {row["row"]: row for row in shard.examples.to_pylist()}, tokenized.examples
+
+    def _at_a_time(self, queries: Sequence[TokenizedExample]) -> list[Sequence[TokenizedExample]]:
+        """Return the queries in groups that memory holds preconditioned."""
+        attributed = self._held.attributed
+        limit = queries_per_scan(attributed.record, attributed.recipe, self._held.batch, checkpoints=1)
+        return [queries[first : first + limit] for first in range(0, len(queries), limit)]

@@ -1,0 +1,145 @@
+"""A project opened from Python: questions to its checkpoints, stored scores, and what is out of date."""
+
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import polars as pl
+
+from lorif_assets.api.answer import Attribution
+from lorif_assets.attribution.ask import KeptModel, TopK, attributed_checkpoints, newest_attributed, score_completion
+from lorif_assets.data.passages import passage_text, with_passages
+from lorif_assets.data.questions import Question, completion_question, conversation_question
+from lorif_assets.errors import MismatchError
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES
+from lorif_assets.project import Project
+
+
+def open_project(path: str | PathLike[str] | None = None) -> "OpenProject":
+    """Open the project of a settings file; without one, of $LORIF_CONFIG, ./lorif.toml or the demo.
+
+    Nothing is read but the settings. What the file says later is not seen: open it again.
+
+    Raises:
+        SettingsError: the file is not there, or a setting is wrong.
+    """
+    return OpenProject(Project.open(Path(path) if path is not None else None))
+
+
+class OpenProject:
+    """A project to ask. It reads the lake and never writes to it.
+
+    The checkpoint that was asked last stays loaded until another is asked or `close` is called: use it in a `with` block,
+    or close it. A device is leased only while a question is answered; in between the model lies in the machine's memory,
+    so that assets of the project can go on. Each question is answered from the lake of that moment: where data were
+    attributed again meanwhile, the answer has them, and a checkpoint whose files were written again is loaded again.
+    """
+
+    def __init__(self, project: Project) -> None:
+        """Take a project; `lorif_assets.open` opens one from its settings."""
+        self._project = project
+        self._kept = KeptModel(project)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"OpenProject({str(self._project.settings.base)!r})"
+
+    def close(self) -> None:
+        """Let go of the loaded checkpoint. The project can be asked again, which loads one."""
+        self._kept.close()
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The checkpoints that can be asked: those that are attributed, in order of step, then name."""
+        return tuple(attributed_checkpoints(self._project))
+
+    @property
+    def queries(self) -> pl.DataFrame:
+        """The stored queries: query_set, query_id, text (prompt and completion) and metadata (JSON)."""
+        rows = self._project.lake.read(QUERY_EXAMPLES).sort("query_set", "row")
+        texts = pl.Series("text", [passage_text(row) for row in rows.iter_rows(named=True)], pl.String)
+        return rows.select("query_set", "query_id", texts, "metadata")
+
+    def attribute(
+        self, prompt: str, completion: str, *, checkpoint: str | None = None, top_k: TopK = 10
+    ) -> Attribution:
+        """Score every training example of the lake for one completion.
+
+        Args:
+            prompt: what the model was asked; it carries no loss, and may be empty.
+            completion: what it said.
+            checkpoint: its name; default: the newest that is attributed.
+            top_k: proponents and opponents to list, or "all" for every example.
+
+        Raises:
+            SourceError: the completion has no token that carries loss.
+            MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
+            CheckpointError: the checkpoint is not there or cannot be loaded.
+        """
+        return self._answer(completion_question(prompt, completion), checkpoint, top_k)
+
+    def attribute_chat(self, chat: object, *, checkpoint: str | None = None, top_k: TopK = 10) -> Attribution:
+        """Score every training example of the lake for what the assistant says in a chat, through the chat template.
+
+        Args:
+            chat: a list of {role, content}, or a mapping of such `messages` and `tools`. The loss is on the assistant's
+                messages, but those with `weight` 0.
+            checkpoint: its name; default: the newest that is attributed.
+            top_k: proponents and opponents to list, or "all" for every example.
+
+        Raises:
+            SourceError: it is no chat, or has no token that carries loss.
+            MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
+            CheckpointError: the checkpoint is not there, cannot be loaded or has no chat template.
+        """
+        return self._answer(conversation_question(chat, "the chat"), checkpoint, top_k)
+
+    def _answer(self, question: Question, checkpoint: str | None, top_k: TopK) -> Attribution:
+        name = checkpoint or newest_attributed(self._project)
+        scored = score_completion(self._kept, name, question, top_k)
+        table = with_passages(self._project.lake, scored.scores)
+        prompt, completion = question.get("prompt") or "", question.get("completion") or passage_text(question)
+        return Attribution.of(scored, scored.summaries["query_id"][0], table, prompt, completion, name)
+
+    def scores(self, checkpoint: str, query_set: str) -> pl.DataFrame:
+        """Return the stored scores of a query set at a checkpoint: query_id, side, rank, score, shard, example_id.
+
+        Raises:
+            MismatchError: there are none.
+        """
+        rows = self._project.lake.read(QUERY_SCORES, checkpoint=checkpoint, query_set=query_set)
+        if rows.is_empty():
+            stored = self._project.lake.read(QUERY_SCORES, ["checkpoint", "query_set"]).unique().sort(pl.all())
+            there = ", ".join(f"{name} {scored}" for name, scored in stored.iter_rows())
+            raise MismatchError(
+                f"the lake has no scores of the query set {query_set!r} at the checkpoint {checkpoint!r}; it has "
+                f"{there or 'none at all'}. Materialize `query_scores`"
+            )
+        columns = ["query_id", "side", "rank", "score", "shard", "example_id"]
+        return rows.select(columns).sort("query_id", "side", "rank")
+
+    def status(self) -> pl.DataFrame:
+        """Return what is missing or out of date, a row for each asset in use, upstream first, as `lorif status` shows it.
+
+        An asset is judged by what is stored above it: the first one that is not up to date is to be updated first.
+        Dagster is imported for it.
+
+        Returns:
+            asset, missing and stale (numbers of partitions), reason and partition (of the first; null where all is up to
+            date).
+
+        Raises:
+            SettingsError: the settings name no source, or a checkpoint or query set that is not there.
+            SourceError: a source cannot be looked at.
+        """
+        from lorif_assets.api.status import project_status
+
+        return project_status(self._project).assets

@@ -1,0 +1,62 @@
+"""Examples and queries as a caller has them, in the one form that all sources have."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import polars as pl
+import pyarrow as pa
+
+from lorif_assets.config.sources import Columns
+from lorif_assets.data.examples import NormalisedShard, normalise
+from lorif_assets.data.formats.reader import RawShard
+from lorif_assets.errors import SourceError
+
+Rows: TypeAlias = Iterable[str | Mapping[str, Any]] | pl.DataFrame | pa.Table
+"""Texts; mappings with text, prompt and completion, messages or input_ids; or a table or `datasets.Dataset` of such rows."""
+
+_ID = "id"
+
+
+def normalised_rows(rows: Rows, columns: Columns | None, name: str) -> NormalisedShard:
+    """Return rows checked, with ids and content hashes, as those of a source are; those that cannot be used are set aside.
+
+    A row's id is that of the column that `columns` names, or else of `id`; where there is none, its number, from 0.
+
+    Args:
+        rows: as a caller has them.
+        columns: which columns hold what; default: by their names.
+        name: of the whole, for ids and messages.
+
+    Raises:
+        SourceError: there are no rows, none can be used, or what they hold cannot be told.
+    """
+    listed = [_row(number, row, name) for number, row in enumerate(_each(rows, name))]
+    if not listed:
+        raise SourceError(f"there are no {name}: expected one text or row at least")
+    found = tuple(dict.fromkeys(column for row in listed for column in row))
+    roles = columns or Columns()
+    if roles.id is None:
+        roles = roles.model_copy(update={"id": _ID})
+        if _ID not in found:
+            found = (*found, _ID)
+            listed = [{**row, _ID: str(number)} for number, row in enumerate(listed)]
+    return normalise(RawShard(f"the {name}", found, tuple(enumerate(listed))), roles, name)
+
+
+def _each(rows: Rows, name: str) -> Iterable[str | Mapping[str, Any]]:
+    if isinstance(rows, str | Mapping):
+        raise SourceError(f"the {name} are one {type(rows).__name__}; expected a list of texts or of rows, or a table")
+    if isinstance(rows, pl.DataFrame):
+        return rows.iter_rows(named=True)
+    return rows.to_pylist() if isinstance(rows, pa.Table) else rows
+
+
+def _row(number: int, row: str | Mapping[str, Any], name: str) -> dict[str, Any]:
+    if isinstance(row, str):
+        return {"text": row}
+    if not isinstance(row, Mapping):
+        raise SourceError(
+            f"row {number} of the {name} is a {type(row).__name__}; expected a text, or a mapping with text, prompt and "
+            "completion, messages or input_ids"
+        )
+    return dict(row)

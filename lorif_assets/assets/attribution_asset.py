@@ -1,0 +1,182 @@
+"""What an asset of the graph declares: its table, what it is made of, and which of its partitions are out of date."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import dagster as dg
+
+from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.config.settings import Settings
+from lorif_assets.freshness.stale import StalePartitions
+from lorif_assets.freshness.view import Freshness
+from lorif_assets.lake.table_schema import TableSchema
+from resources import RESOURCES
+
+OWNERS = ["team:attribution"]
+
+Materializations = Iterator[dg.MaterializeResult[Any]]
+
+
+def _always(_: Settings) -> bool:
+    return True
+
+
+def _alone(_: Freshness, key: str) -> Sequence[str]:
+    return [key]
+
+
+class Wait(Enum):
+    """What a stale partition waits for, of an input and of what that is made of."""
+
+    FOR_ALL_BEFORE_IT = "until the input's partitions, and all that they wait for themselves, are up to date"
+    FOR_IT_ALONE = (
+        "until the input's partitions are up to date, which stay good for use while what they come from changes"
+    )
+    NEVER = "for nothing of the input"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One asset that another one is made of.
+
+    An asset that is made of another one just as it is, partition by partition of the same key, names it without this.
+    """
+
+    asset: "AttributionAsset"
+    mapping: dg.PartitionMapping | None = None
+    """Which of its partitions; None: that of the same key."""
+    wait: Wait = Wait.FOR_ALL_BEFORE_IT
+    is_dependency: bool = True
+    """Whether Dagster knows of it: then it takes a partition for stale as soon as the input has a new version."""
+    is_used: Callable[[Settings], bool] = _always
+    """Whether it is an input under these settings."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionAsset:
+    """An asset of the graph: its definition, and what Dagster has no words for."""
+
+    definition: dg.AssetsDefinition
+    table: TableSchema
+    inputs: tuple[Input, ...]
+    find_stale: Callable[[Freshness], StalePartitions]
+    is_used: Callable[[Settings], bool]
+    """Whether it has anything to do under these settings."""
+    on_demand: bool
+    """Whether it is brought up to date only when asked for, and never by itself."""
+    computed_with: Callable[[Freshness, str], Iterable[str]]
+    """The partitions of this asset whose inputs a partition is computed from, itself among them."""
+
+    @property
+    def key(self) -> dg.AssetKey:
+        """Dagster's key."""
+        return self.definition.key
+
+    @property
+    def name(self) -> str:
+        """The name, by which runs, jobs and tracked runs know the asset."""
+        return self.key.to_user_string()
+
+    @property
+    def partitions(self) -> dg.PartitionsDefinition[str]:
+        """The partitions, which every asset of the graph has."""
+        definition = self.definition.partitions_def
+        if definition is None:
+            raise TypeError(f"{self.name} has no partitions")
+        return definition
+
+    def stale(self, freshness: Freshness) -> StalePartitions:
+        """Return the partitions that are missing or out of date, with the reason; none where it is not used."""
+        return self.find_stale(freshness) if self.is_used(freshness.settings) else {}
+
+
+def attribution_asset(
+    *,
+    group: str,
+    table: TableSchema,
+    partitions: dg.PartitionsDefinition[str],
+    inputs: Sequence[AttributionAsset | Input] = (),
+    stale: Callable[[Freshness], StalePartitions],
+    kinds: set[str],
+    name: str | None = None,
+    description: str | None = None,
+    options: type[dg.Config] | None = None,
+    on_device: bool = False,
+    one_at_a_time: bool = False,
+    on_demand: bool = False,
+    is_used: Callable[[Settings], bool] = _always,
+    computed_with: Callable[[Freshness, str], Iterable[str]] = _alone,
+) -> Callable[[Callable[..., Materializations]], AttributionAsset]:
+    """Make an asset of a function that takes a `PartitionRun`, and its options where there are any, and yields commits.
+
+    Args:
+        group: of assets in Dagster's UI.
+        table: that the asset writes.
+        partitions: of the asset.
+        inputs: the assets that it is made of; an asset alone stands for its partition of the same key.
+        stale: finds the partitions that are missing or out of date.
+        kinds: what Dagster's UI shows it is made with.
+        name: of the asset; default: the function's.
+        description: of the asset; default: the function's docstring.
+        options: what can be chosen for a run; the function's second argument.
+        on_device: whether runs wait for a place in the pool of those that use the model.
+        one_at_a_time: whether each partition takes a run of its own; else a run takes any number.
+        on_demand: as in `AttributionAsset`.
+        is_used: as in `AttributionAsset`.
+        computed_with: as in `AttributionAsset`.
+    """
+    declared = tuple(one if isinstance(one, Input) else Input(one) for one in inputs)
+
+    def declare(compute: Callable[..., Materializations]) -> AttributionAsset:
+        definition = dg.asset(
+            name=name or compute.__name__,
+            description=inspect.cleandoc(description or compute.__doc__ or ""),
+            group_name=group,
+            partitions_def=partitions,
+            deps=[dg.AssetDep(one.asset.key, partition_mapping=one.mapping) for one in declared if one.is_dependency],
+            backfill_policy=None if one_at_a_time else dg.BackfillPolicy.single_run(),
+            # A run of many partitions records each as it is written: see `PartitionRun.commit`.
+            output_required=False,
+            pool="gpu" if on_device else None,
+            code_version="1",
+            owners=OWNERS,
+            kinds=kinds,
+            metadata=_table_metadata(table),
+            required_resource_keys=RESOURCES,
+        )(_run_function(compute, options))
+        return AttributionAsset(definition, table, declared, stale, is_used, on_demand, computed_with)
+
+    return declare
+
+
+def _run_function(
+    compute: Callable[..., Materializations], options: type[dg.Config] | None
+) -> Callable[..., Materializations]:
+    if options is None:
+
+        def run(context: dg.AssetExecutionContext) -> Materializations:
+            yield from compute(PartitionRun(context))
+
+        return run
+
+    def configured_run(context: dg.AssetExecutionContext, config: options) -> Materializations:  # type: ignore[valid-type]
+        yield from compute(PartitionRun(context), config)
+
+    return configured_run
+
+
+def _table_metadata(schema: TableSchema) -> Mapping[str, Any]:
+    columns = [
+        dg.TableColumn(
+            field.name,
+            str(field.type),
+            description="partition column" if field.name in schema.partition_by else None,
+        )
+        for field in schema.columns
+    ]
+    if schema.open_columns is not None:
+        columns.append(dg.TableColumn("<layer>", str(schema.open_columns), description="one column per tracked layer"))
+    return {"dagster/table_name": schema.name, "dagster/column_schema": dg.TableSchema(columns=columns)}

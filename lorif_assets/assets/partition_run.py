@@ -1,0 +1,199 @@
+"""What an asset's function works with: the partitions of one run, the opened project, and the records of what it did.
+
+Dagster gives all partitions of a single-run backfill one data version, and records them only when the step ends: a
+killed run would lose what it had finished, and staleness would be wrong. A run of many partitions therefore logs a
+materialization per partition; a run of one partition returns it in the usual way.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    INPUT_DATA_VERSION_TAG_PREFIX,
+    INPUT_EVENT_POINTER_TAG_PREFIX,
+    NULL_EVENT_POINTER,
+)
+
+from lorif_assets.assets.partitions import CHECKPOINT
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.config.settings import Settings
+from lorif_assets.errors import LorifError
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.progress import Progress
+from lorif_assets.tracking import TrackedRun
+from resources import opened_project
+
+# MLflow's limit for the value of a tag is not far above.
+_LONGEST_TAG = 4_000
+
+
+class PartitionRun:
+    """The run of one asset for some of its partitions."""
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._context = context
+        self._many = context.has_partition_key_range
+        # Taken before anything is read: an upstream change during the step then shows as staleness.
+        self._provenance = _provenance_tags(context) if self._many else {}
+        self.project = opened_project(context.resources)
+        self.partitions: Sequence[str] = context.partition_keys
+        self.log = context.log
+
+    @property
+    def settings(self) -> Settings:
+        """The project's settings."""
+        return self.project.settings
+
+    @property
+    def lake(self) -> Lake:
+        """The project's lake."""
+        return self.project.lake
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Where the project's checkpoints are."""
+        return self.project.checkpoints
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        """What a page says of the run that made it."""
+        return {"dagster run": self._context.run_id}
+
+    def by_checkpoint(self) -> Mapping[str, Mapping[str, str]]:
+        """Return two-dimensional partitions as checkpoint -> {name in the other dimension: partition key}."""
+        grouped: dict[str, dict[str, str]] = {}
+        for key in self.partitions:
+            if not isinstance(key, dg.MultiPartitionKey):
+                raise TypeError(f"expected a partition of a checkpoint and another dimension, found {key!r}")
+            names = dict(key.keys_by_dimension)
+            checkpoint = names.pop(CHECKPOINT)
+            (name,) = names.values()
+            grouped.setdefault(checkpoint, {})[name] = key
+        return grouped
+
+    def stored(self, checkpoint: str) -> StoredCheckpoint:
+        """Return what the lake holds of a checkpoint.
+
+        Raises:
+            MismatchError: it is not recorded, or was recorded under other settings.
+        """
+        return StoredCheckpoint.read(self.lake, checkpoint, self.settings.recipe)
+
+    def lease(self) -> AbstractContextManager[DeviceGroup]:
+        """Wait for a group of devices, and hold it to the end of the block."""
+        return self.project.devices.lease()
+
+    def progress(self, what: str, total: int, unit: str) -> Progress:
+        """Report the progress of something long to Dagster's log, which also says that the run is alive."""
+        return Progress(self.log, what, total, unit)
+
+    def tracked(
+        self, checkpoint: str, partitions: Iterable[str], params: Mapping[str, object] | None = None, **tags: str
+    ) -> AbstractContextManager[TrackedRun | None]:
+        """Open a tracked run for some partitions of a checkpoint; None where nothing is tracked.
+
+        Args:
+            checkpoint: name of the checkpoint.
+            partitions: what is computed.
+            params: settings that it is computed with.
+            tags: more tags, by the part of their name after `lorif.`.
+        """
+        identity = {
+            "dagster.run_id": self._context.run_id,
+            "dagster.partition": ", ".join(partitions)[:_LONGEST_TAG],
+            **{f"lorif.{name}": value for name, value in tags.items()},
+        }
+        asset = self._context.asset_key.to_user_string()
+        return self.project.tracking.materialization(checkpoint, asset, identity, params or {})
+
+    def add_partitions(self, definition: str, names: Sequence[str]) -> None:
+        """Tell Dagster of partitions that the run found."""
+        self._context.instance.add_dynamic_partitions(definition, names)
+
+    def commit(
+        self, partition: str, data_version: str, metadata: Mapping[str, Any]
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        """Record one partition: yields its result where it is the run's only one, else logs its event."""
+        if not self._many:
+            yield dg.MaterializeResult(data_version=dg.DataVersion(data_version), metadata=metadata)
+            return
+        self._context.log_event(
+            dg.AssetMaterialization(
+                asset_key=self._context.asset_key,
+                partition=partition,
+                metadata=metadata,
+                tags={
+                    **self._provenance,
+                    DATA_VERSION_TAG: data_version,
+                    DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+                    **_dimension_tags(partition),
+                },
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Parts of a run that failed while the others went on."""
+
+    log: logging.Logger
+    parts: str
+    """What they are, in the plural."""
+    n_parts: int
+    rest: str
+    """What the run goes on with after one of them."""
+    _causes: dict[str, Exception] = field(default_factory=dict, init=False)
+
+    def add(self, part: str, cause: Exception) -> None:
+        """Log and keep one failure."""
+        self.log.error(f"{part} failed; going on with {self.rest}: {cause}", exc_info=cause)
+        self._causes[part] = cause
+
+    def cause(self) -> Exception | None:
+        """Return the first cause, or None where nothing failed."""
+        return next(iter(self._causes.values()), None)
+
+    def raise_if_any(self) -> None:
+        """Raise what failed, when the others are done.
+
+        Raises:
+            LorifError: something failed; it names the first failure and their number.
+        """
+        for first, cause in self._causes.items():
+            raise LorifError(
+                f"{len(self._causes)} of {self.n_parts} {self.parts} failed, the first {first}: {cause}"
+            ) from cause
+
+
+def _dimension_tags(partition: str) -> dict[str, str]:
+    if not isinstance(partition, dg.MultiPartitionKey):
+        return {}
+    return {f"dagster/partition/{name}": key for name, key in partition.keys_by_dimension.items()}
+
+
+def _provenance_tags(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """Return the code version, and of each upstream asset the newest event: what Dagster derives staleness from."""
+    spec = context.assets_def.specs_by_key[context.asset_key]
+    tags = {CODE_VERSION_TAG: spec.code_version or context.run_id}
+    upstream = [dep.asset_key for dep in spec.deps]
+    records = {record.asset_entry.asset_key: record for record in context.instance.get_asset_records(upstream)}
+    for key in upstream:
+        record = records.get(key)
+        event = record.asset_entry.last_materialization_record if record else None
+        found = (event.asset_materialization.tags if event and event.asset_materialization else None) or {}
+        # An upstream asset that the recipe has no use for is never materialized; Dagster's words for that.
+        pointer = str(event.storage_id) if event else NULL_EVENT_POINTER
+        version = found.get(DATA_VERSION_TAG, "UNKNOWN") if event else DEFAULT_DATA_VERSION.value
+        tags[f"{INPUT_EVENT_POINTER_TAG_PREFIX}/{key.to_user_string()}"] = pointer
+        tags[f"{INPUT_DATA_VERSION_TAG_PREFIX}/{key.to_user_string()}"] = version
+    return tags

@@ -1,0 +1,40 @@
+"""Query examples: the queries of the user's files, normalised and validated."""
+
+from pathlib import Path
+
+from lorif_assets.assets import partitions
+from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
+from lorif_assets.assets.example_metadata import example_metadata
+from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.data.examples import normalise
+from lorif_assets.data.query_files import query_source, source_version
+from lorif_assets.data.rejected import replace_rejected
+from lorif_assets.data.shards import read_source
+from lorif_assets.freshness.attribution import stale_query_examples
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.lake.table_writing import with_constants
+
+
+@attribution_asset(
+    group="corpus",
+    table=QUERY_EXAMPLES,
+    partitions=partitions.query_sets,
+    stale=stale_query_examples,
+    kinds={"deltalake", "pyarrow"},
+)
+def query_examples(run: PartitionRun) -> Materializations:
+    """One query set: prompts and completions about whose origin in the training data the user asks."""
+    for query_set in run.partitions:
+        source = query_source(run.settings, query_set)
+        queries = normalise(read_source(source, run.settings.base), source.columns, query_set)
+        replace_rejected(run.lake, "query_examples", query_set, queries.rejected)
+        constants = {
+            "query_set": query_set,
+            "query_set_hash": queries.shard_hash,
+            "source_version": source_version(source, run.settings),
+        }
+        rows = with_constants(queries.examples, constants)
+        rows = rows.rename_columns({"example_id": "query_id"}).select(QUERY_EXAMPLES.columns.names)
+        run.lake.replace(QUERY_EXAMPLES, {"query_set": query_set}, rows)
+        metadata = {"source": Path(source.path).name, **example_metadata(queries)}
+        yield from run.commit(query_set, queries.shard_hash, metadata)

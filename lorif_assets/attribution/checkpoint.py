@@ -1,0 +1,147 @@
+"""One checkpoint that is attributed: what the lake holds of it, the model itself, and whose scores are averaged with its."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.model import AttributedModel, CheckpointRecord, checkpoint_record
+from lorif_assets.attribution.stored_curvature import StoredPreconditioners, stored_preconditioners
+from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
+from lorif_assets.attribution.versions import averaged_version, score_version
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.attribution_tables import CHECKPOINTS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import DeviceGroup
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorif_assets.mathematics.curvature.ekfac import KfacBases
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """What the lake holds of a recorded checkpoint under a recipe; factors and preconditioners are looked up once."""
+
+    lake: Lake
+    recipe: Recipe
+    record: CheckpointRecord
+
+    @classmethod
+    def read(cls, lake: Lake, name: str, recipe: Recipe) -> "StoredCheckpoint":
+        """Read a checkpoint's record.
+
+        Raises:
+            MismatchError: there is none, or it was written under other settings of layers or projection.
+        """
+        return cls(lake, recipe, checkpoint_record(lake, name, recipe))
+
+    @cached_property
+    def factors(self) -> StoredFactors:
+        """The gradient factors of all its shards.
+
+        Raises:
+            MismatchError: there are none, or some were computed from something else than the record and recipe say.
+        """
+        return stored_factors(self.lake, self.record, self.recipe)
+
+    @cached_property
+    def preconditioners(self) -> StoredPreconditioners:
+        """The preconditioners of all its layers.
+
+        Raises:
+            MismatchError: some are missing, or were fitted to something else than the factors.
+        """
+        return stored_preconditioners(self.lake, self.record, self.recipe, self.factors)
+
+    def bases(self, layer: str, device: "torch.device") -> "KfacBases | None":
+        """Return the bases that a layer's gradients are whitened in, or None where they are not."""
+        frozen = self.record.frozen
+        return frozen.load(self.lake, layer, device) if frozen else None
+
+    def score_version(self, query_set_hash: str) -> str:
+        """Return the version of a query set's scores by this checkpoint alone."""
+        refined = self.preconditioners.refined_bases
+        return score_version(self.recipe, self.record, self.factors.shard_hashes, query_set_hash, refined)
+
+    def load(self, model_checkpoints: Checkpoints, devices: DeviceGroup) -> "AttributedCheckpoint":
+        """Load the model.
+
+        Raises:
+            MismatchError: the files are no longer those that were recorded.
+            CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
+        """
+        return AttributedCheckpoint(self, AttributedModel.load(self.record, self.recipe, model_checkpoints, devices))
+
+
+@dataclass(frozen=True)
+class AttributedCheckpoint:
+    """A checkpoint with its model loaded, which computes the gradients that are compared with what is stored."""
+
+    stored: StoredCheckpoint
+    model: AttributedModel
+
+
+def averaged_together(
+    settings: Settings, model_checkpoints: Checkpoints, checkpoint: StoredCheckpoint
+) -> list[StoredCheckpoint]:
+    """Return the checkpoints whose scores are averaged for one of them, which comes last.
+
+    Before it come the active ones before it, in order of step, then name, that were recorded under the factor recipe of
+    now and whose files are still there, `recipe.averaged_checkpoints` at most with itself.
+    """
+    wanted, lake = settings.recipe.averaged_checkpoints, checkpoint.lake
+    if wanted == 1:
+        return [checkpoint]
+    recorded = set(lake.read(CHECKPOINTS, ["checkpoint"], recipe_hash=settings.recipe.factor_hash)["checkpoint"])
+    active = settings.active.checkpoints
+    names = [
+        found.name
+        for found in model_checkpoints.find()
+        if found.name in recorded and (active == "all" or found.name in active)
+    ]
+    name = checkpoint.record.name
+    before = names[: names.index(name)] if name in names else []
+    return [*(StoredCheckpoint.read(lake, name, settings.recipe) for name in before[1 - wanted :]), checkpoint]
+
+
+def attributions_together(
+    settings: Settings, model_checkpoints: Checkpoints, checkpoint: StoredCheckpoint
+) -> list[StoredCheckpoint]:
+    """Return the checkpoints whose scores are averaged for one, which comes last, with all that scoring reads looked up.
+
+    What is missing is told so before a device is waited for.
+
+    Raises:
+        MismatchError: factors or preconditioners are missing, or were computed from something else than the rest.
+    """
+    together = averaged_together(settings, model_checkpoints, checkpoint)
+    for one in together:
+        _ = one.preconditioners
+    return together
+
+
+def current_score_versions(
+    settings: Settings,
+    model_checkpoints: Checkpoints,
+    checkpoint: StoredCheckpoint,
+    shard_hashes: Mapping[str, str],
+    query_set_hashes: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the version that each query set's scores at a checkpoint would have if all examples were scored now."""
+    together = [one.record for one in averaged_together(settings, model_checkpoints, checkpoint)]
+    curvature = curvature_of(settings.recipe)
+    bases = {record.name: curvature.refined_bases(checkpoint.lake, record.name) for record in together}
+    return {
+        query_set: averaged_version(
+            [
+                score_version(settings.recipe, record, shard_hashes, query_set_hash, bases[record.name])
+                for record in together
+            ]
+        )
+        for query_set, query_set_hash in query_set_hashes.items()
+    }

@@ -1,0 +1,168 @@
+"""A layer's curvature over what the lake stores: built once, then kept true by subtracting and adding shards."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.curvatures import LakeCurvature, curvature_of
+from lorif_assets.attribution.ledger import Ledger
+from lorif_assets.attribution.stored_factors import StoredFactors
+from lorif_assets.attribution.versions import preconditioner_version
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.errors import TableError
+from lorif_assets.lake.lake import FactorFile
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorif_assets.mathematics.curvature.curvature import Curvature
+    from lorif_assets.mathematics.curvature.ekfac import KfacBases
+
+
+@dataclass(frozen=True)
+class CurvatureFit:
+    """A layer's curvature over all stored shards, how it came about, and what was read for it.
+
+    `basis_version` is "" for a basis that follows from the recipe alone, else the hash of the data that it was refined on.
+    """
+
+    curvature: "Curvature[Any]"
+    how: str
+    rows_read: int
+    shards_read: int
+    basis_version: str = ""
+
+
+@dataclass(frozen=True)
+class LayerFitting:
+    """The fitting of one layer's curvature: `rows` examples of a block, in these bases where gradients are whitened."""
+
+    kind: LakeCurvature
+    stored: StoredFactors
+    layer: str
+    bases: "KfacBases | None"
+    rows: int
+    device: "torch.device"
+
+    def fit(self, previous: Mapping[str, Any] | None) -> CurvatureFit:
+        """Bring the curvature up to date with the stored factors.
+
+        From the state that the layer's row points to, the shards that changed since are subtracted, read from the files
+        that were added then, and added as they are now. The state is built from nothing where there is none of the same
+        recipe, weights and bases, where that reads fewer factors, and where its file or that of replaced ones is gone.
+
+        Args:
+            previous: the layer's row in the curvature's table, if there is one.
+        """
+        kept, replaced = self.kind.words
+        if previous is None:
+            return self._built(f"the layer had no {kept}")
+        if (
+            previous["state_version"] != self.kind.state_version(self.stored)
+            or previous.get("basis_version", "") is None
+        ):
+            return self._built("the recipe, the weights or the bases changed")
+        held, now = Ledger.parse(previous["ledger"]), self.kind.ledger(self.stored)
+        difference = held.difference(now)
+        if self.kind.reads_factors and difference.rows >= self.stored.n_examples:
+            return self._built("most of the data changed")
+        try:
+            tensors = self.stored.lake.read_tensors(previous["state_uri"])
+            on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+            curvature = self.kind.restored(previous, on_device, self.bases)
+            for part in self._parts(difference.gone):
+                curvature = curvature.remove(part)
+        except TableError:
+            return self._built(f"the {kept} or {replaced} are gone")
+        return CurvatureFit(
+            self._with(curvature, difference.new),
+            f"updated: {held.explained(now)}",
+            difference.rows,
+            len(difference.gone) + len(difference.new),
+            previous.get("basis_version", ""),
+        )
+
+    def refine(self, fit: CurvatureFit) -> CurvatureFit:
+        """Return the curvature in a basis refined on all that it holds now, from one more pass over it."""
+        now = self.kind.ledger(self.stored)
+        everything = Ledger({}).difference(now).new
+        return CurvatureFit(
+            self._with(fit.curvature.refined(), everything),
+            f"refined on all {self.stored.n_examples} examples; before that {fit.how}",
+            fit.rows_read + self.stored.n_examples,
+            fit.shards_read + len(everything),
+            content_hash([fit.basis_version, now.version]),
+        )
+
+    def _built(self, why: str) -> CurvatureFit:
+        everything = Ledger({}).difference(self.kind.ledger(self.stored)).new
+        empty = self.kind.empty(self.stored.layer_shapes[self.layer], self.bases, self.device)
+        curvature, passes = self._with(empty, everything), 1 + self.kind.refinements
+        for _ in range(self.kind.refinements):
+            curvature = self._with(curvature.refined(), everything)
+        return CurvatureFit(curvature, f"built: {why}", passes * self.stored.n_examples, passes * len(everything))
+
+    def _with(self, curvature: "Curvature[Any]", files: Sequence[FactorFile]) -> "Curvature[Any]":
+        for part in self._parts(files):
+            curvature = curvature.add(part)
+        return curvature
+
+    def _parts(self, files: Sequence[FactorFile]) -> Iterator[Any]:
+        return self.kind.parts(self.stored, self.layer, files, self.rows, self.device)
+
+
+def fit_curvature(
+    checkpoint: StoredCheckpoint,
+    layer: str,
+    *,
+    rows: int,
+    device: "torch.device",
+    refine_below: float,
+    refine: bool = False,
+) -> tuple[CurvatureFit, dict[str, Any]]:
+    """Bring a layer's curvature up to date, store it, and return it with its new row of the curvature's table.
+
+    Args:
+        checkpoint: with its factors; its recipe says which curvature, with its ranks, refinements and damping.
+        layer: the layer's name.
+        rows: examples of a block.
+        device: where to compute.
+        refine_below: the row asks for a refinement where added data are captured less than this times as well.
+        refine: fit the basis to the data of now, in one more pass over all of them.
+    """
+    lake, recipe, record, stored = checkpoint.lake, checkpoint.recipe, checkpoint.record, checkpoint.factors
+    kind = curvature_of(recipe)
+    fitting = LayerFitting(kind, stored, layer, checkpoint.bases(layer, device), rows, device)
+    previous = lake.read(kind.table, checkpoint=record.name, layer=layer).to_dicts()
+    fit = fitting.fit(previous[0] if previous else None)
+    if refine:
+        fit = fitting.refine(fit)
+    ledger = kind.ledger(stored)
+    d1, d2 = stored.layer_shapes[layer]
+    row = {
+        "checkpoint": record.name,
+        "layer": layer,
+        "d1": d1,
+        "d2": d2,
+        **fit.curvature.figures(),
+        **kind.columns(fit.curvature, stored, fit.basis_version, refine_below),
+        "n_examples": fit.curvature.count,
+        "state_uri": lake.write_tensors(f"curvature_states/{record.name}", fit.curvature.tensors()),
+        "ledger": ledger.json(),
+        "ledger_hash": ledger.version,
+        "state_version": kind.state_version(stored),
+        "version": preconditioner_version(recipe, record, stored.shard_hashes),
+        "recipe_hash": recipe.preconditioner_hash,
+        "weights_hash": record.weights_hash,
+        "projection": stored.projection,
+    }
+    # The row is what makes the tensors exist for readers: it comes last.
+    lake.replace(
+        kind.table,
+        {"checkpoint": record.name, "layer": layer},
+        pa.Table.from_pylist([row], schema=kind.table.columns),
+    )
+    return fit, row

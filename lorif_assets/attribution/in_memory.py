@@ -1,0 +1,188 @@
+"""LoRIF in memory: a loaded model and its examples, without a lake.
+
+Gradients, factors, curvature and scores are computed as for the lake. What is held of an example is what would be stored
+of it: its factors as bytes.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.factor_rows import factor_rows
+from lorif_assets.attribution.fit_bases import KfacFit, drawn, fit_layers
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.score_queries import (
+    QueryScores,
+    all_pairs,
+    extreme_pairs,
+    extremes_kept,
+    listed_positions,
+    precondition,
+    query_summaries,
+)
+from lorif_assets.attribution.stored_bases import FrozenBases
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.data.rejected import RejectedRow
+from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner
+from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
+from lorif_assets.mathematics.factors.codec import FactorCodec, decode
+from lorif_assets.mathematics.factors.low_rank import GradientFactors
+from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments, block_scores
+from lorif_assets.progress import Progress
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class InMemoryAttribution:
+    """A model, the factors of its examples, and the inverse curvature of each layer."""
+
+    attributed: AttributedModel
+    shard: str
+    example_ids: Sequence[str]
+    factors: Mapping[str, UInt8[Tensor, "n bytes"]]
+    inverses: Mapping[str, LayerPreconditioner]
+    not_finite: Sequence[RejectedRow]
+    """Examples that are left out because their loss or a gradient is not finite."""
+    batch: BatchSettings
+
+    @classmethod
+    def fit(
+        cls,
+        attributed: AttributedModel,
+        rows: pl.DataFrame,
+        examples: Sequence[TokenizedExample],
+        batch: BatchSettings,
+    ) -> "InMemoryAttribution":
+        """Compute factors and curvature of some examples.
+
+        Args:
+            attributed: the model under a recipe; its curvature's bases are fitted here.
+            rows: the examples, one shard of them, with the columns shard, row and content_hash.
+            examples: those of them that can be used, tokenized.
+            batch: budgets of memory.
+
+        Raises:
+            LorifError: no example has a finite loss and gradients, or one does not fit in memory alone.
+            SettingsError: the byte budget does not pay for one component of every layer.
+        """
+        bases: dict[str, KfacBases] = {}
+        if attributed.recipe.whitens:
+            attributed, bases = _whitened(attributed, rows, examples, batch)
+        tokens = sum(len(example.input_ids) for example in examples)
+        with Progress(_LOG, "gradient factors", tokens, "tok") as progress:
+            computed = factor_rows(attributed, examples, bases, batch, progress)
+        held = cls(
+            attributed,
+            rows["shard"][0],
+            computed.rows["example_id"].to_pylist(),
+            {layer: _bytes_of(computed.rows[layer]) for layer in attributed.record.layer_shapes},
+            {},
+            computed.not_finite,
+            batch,
+        )
+        count = len(held.example_ids)
+        sums = {layer: FisherDiagonal(squares, count) for layer, squares in computed.squares.items()}
+        inverses = {
+            layer: held.fitted_curvature(layer, bases.get(layer), sums.get(layer)).preconditioner()
+            for layer in attributed.record.layer_shapes
+        }
+        return replace(held, inverses=inverses)
+
+    def blocks(self, layers: Iterable[str]) -> Iterator[dict[str, GradientFactors]]:
+        """Yield the factors of some layers on the device, `batch.scan_rows` examples at a time."""
+        shapes, device = self.attributed.record.layer_shapes, self.attributed.device
+        codec, names = FactorCodec(self.attributed.recipe.factor_dtype), list(layers)
+        for first in range(0, len(self.example_ids), self.batch.scan_rows):
+            at = slice(first, first + self.batch.scan_rows)
+            yield {name: decode(self.factors[name][at].to(device), codec, *shapes[name]) for name in names}
+
+    def fitted_curvature(self, layer: str, bases: KfacBases | None, sums: FisherDiagonal | None) -> Curvature[Any]:
+        """Return a layer's curvature over all examples.
+
+        Args:
+            layer: its name.
+            bases: that its gradients are whitened in; None where they are not.
+            sums: of the squared rotated gradients of all examples; None without bases.
+        """
+        kind = curvature_of(self.attributed.recipe)
+        curvature = kind.empty(self.attributed.record.layer_shapes[layer], bases, self.attributed.device)
+        for refinement in range(kind.refinements + 1):
+            curvature = curvature.refined() if refinement else curvature
+            for block in self.blocks([layer]):
+                curvature = curvature.add(kind.part(block[layer], sums))
+                if not kind.reads_factors:
+                    # The sums are of all blocks.
+                    break
+        return curvature
+
+    def scores(self, queries: Sequence[TokenizedExample]) -> Float[Tensor, "Q n"]:
+        """Return the score of every example for every query.
+
+        Raises:
+            UnsoundQueryError: a query's loss or gradient is not finite.
+        """
+        ready = precondition(self.attributed, queries, self.inverses.__getitem__, self.batch)
+        return torch.cat([block_scores(ready.by_layer, block).cpu() for block in self.blocks(ready.by_layer)], dim=1)
+
+    def score(self, queries: Sequence[TokenizedExample], top_k: int | Literal["all"]) -> QueryScores:
+        """Score every example for every query.
+
+        Args:
+            queries: tokenized.
+            top_k: proponents and opponents to return, or every pair.
+
+        Raises:
+            UnsoundQueryError: a query's loss or gradient is not finite.
+        """
+        ready = precondition(self.attributed, queries, self.inverses.__getitem__, self.batch)
+        names, found = [query.example_id for query in queries], []
+        extremes = ScoreExtremes.empty(len(queries), extremes_kept(top_k))
+        moments = ScoreMoments.empty(len(queries))
+        for block in self.blocks(ready.by_layer):
+            scores = block_scores(ready.by_layer, block)
+            extremes, moments = extremes.update(scores, moments.count), moments.update(scores)
+            if top_k == "all":
+                found.append(scores.cpu())
+        if top_k == "all":
+            table = all_pairs(names, torch.cat(found, dim=1), self._named(range(moments.count)))
+        else:
+            k = min(top_k, moments.count)
+            table = extreme_pairs(names, extremes, k, self._named(listed_positions(extremes, k)))
+        summaries = query_summaries(queries, ready.losses, extremes, moments)
+        return QueryScores(table, summaries, "in memory", moments.count, ready.relative_error)
+
+    def _named(self, positions: Iterable[int]) -> dict[int, tuple[str, str]]:
+        return {position: (self.example_ids[position], self.shard) for position in positions}
+
+
+def _whitened(
+    attributed: AttributedModel, rows: pl.DataFrame, examples: Sequence[TokenizedExample], batch: BatchSettings
+) -> tuple[AttributedModel, dict[str, KfacBases]]:
+    """Fit the bases to a sample, drawn as from a lake, and return the model that knows their ranks."""
+    usable = {example.row: example for example in examples}
+    sample = [usable[row] for row in drawn(rows, attributed.recipe)["row"] if row in usable]
+    with Progress(_LOG, "K-FAC bases", len(sample), "examples") as progress:
+        layers = fit_layers(attributed, sample, batch, progress)
+    fingerprint = KfacFit(layers, len(sample), "").fingerprint
+    ranks = {layer: fitted.rank for layer, fitted in layers.items()}
+    frozen = FrozenBases(fingerprint, ranks, {}, attributed.recipe.whitening_damping)
+    record = replace(attributed.record, frozen=frozen)
+    return replace(attributed, record=record), {layer: fitted.bases for layer, fitted in layers.items()}
+
+
+def _bytes_of(column: pa.ChunkedArray) -> UInt8[Tensor, "n bytes"]:
+    values = column.combine_chunks()
+    data = np.frombuffer(values.buffers()[2], dtype=np.uint8)
+    # A copy: the buffer is for reading only.
+    return torch.from_numpy(data.reshape(len(values), -1).copy())

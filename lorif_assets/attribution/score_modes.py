@@ -1,0 +1,182 @@
+"""The ways in which query sets are scored at one checkpoint: whole scans that they share, merged scans, and recall."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import polars as pl
+
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.score_queries import QueryScores, extremes_kept
+from lorif_assets.attribution.score_query_sets import queries_per_scan, scan_count, score_query_sets
+from lorif_assets.attribution.versions import recalled_version
+from lorif_assets.config.settings import BatchSettings
+from lorif_assets.errors import UnsoundQueryError
+from lorif_assets.progress import Progress
+
+if TYPE_CHECKING:
+    from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
+
+
+@dataclass(frozen=True)
+class ReadQuerySet:
+    """The rows of a query set, and its queries as one checkpoint's tokenizer sees them."""
+
+    rows: pl.DataFrame
+    tokenized: "TokenizedShard"
+
+    @property
+    def version(self) -> str:
+        """The hash of its rows."""
+        return str(self.rows["query_set_hash"][0])
+
+
+@dataclass(frozen=True)
+class ScoredQuerySet:
+    """Scores of a query set, their data version, and how they came about."""
+
+    scores: QueryScores
+    version: str
+    metadata: dict[str, Any]
+
+
+ScoredQuerySets = Iterator[tuple[str, ScoredQuerySet | UnsoundQueryError]]
+"""Query sets by name, each with its scores, or with the error of a query whose loss or gradient is not finite."""
+
+
+class ScoreMode(Protocol):
+    """A way to score query sets at one checkpoint."""
+
+    def scores(self, asked: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
+        """Yield the scores of each set, as soon as they are there."""
+        ...
+
+
+@dataclass(frozen=True)
+class SharedScans:
+    """Every example is scored, in scans of as many queries of any sets as memory holds.
+
+    `scan` scores some queries; `version` is that of a set's scores, from the hash of its rows. A scan holds each query once
+    for every one of `checkpoints`.
+    """
+
+    log: logging.Logger
+    checkpoint: AttributedCheckpoint
+    batch: BatchSettings
+    checkpoints: int
+    scan: "Callable[[Sequence[TokenizedExample], Progress], QueryScores]"
+    version: Callable[[str], str]
+
+    def scores(self, asked: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
+        """Yield the scores of each set, once its last query is scored."""
+        stored = self.checkpoint.stored
+        limit = queries_per_scan(stored.record, stored.recipe, self.batch, self.checkpoints)
+        query_sets = {name: queries.tokenized.examples for name, queries in asked.items()}
+        scans = scan_count(query_sets, limit)
+        label = f"{stored.record.name} {', '.join(asked)}"
+        with Progress(self.log, label, scans * stored.factors.n_examples, "examples") as progress:
+            for name, scored in score_query_sets(query_sets, limit, lambda queries: self.scan(queries, progress)):
+                if isinstance(scored, UnsoundQueryError):
+                    yield name, scored
+                    continue
+                metadata = {"scans": scans, "examples_per_second": round(progress.rate, 1)}
+                yield name, ScoredQuerySet(scored, self.version(asked[name].version), metadata)
+
+
+@dataclass(frozen=True)
+class MergedScans:
+    """Shards added since a set's last full scan are merged into it, where the preconditioner moved little."""
+
+    log: logging.Logger
+    checkpoint: AttributedCheckpoint
+    batch: BatchSettings
+
+    def scores(self, asked: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
+        """Yield the scores of each set, set by set: what each has to scan is its own."""
+        for name, queries in asked.items():
+            try:
+                yield name, self._scored(name, queries)
+            except UnsoundQueryError as error:
+                yield name, error
+
+    def _scored(self, name: str, queries: ReadQuerySet) -> ScoredQuerySet:
+        from lorif_assets.attribution.score_merging import (
+            keep_full_scan,
+            last_full_scan,
+            scan_version,
+            score_merged,
+        )
+
+        stored = self.checkpoint.stored
+        checkpoint, top_k = stored.record.name, stored.recipe.top_k
+        version = scan_version(stored.recipe, stored.factors, queries.version)
+        last = last_full_scan(stored.lake, checkpoint, name, version, extremes_kept(top_k))
+        with Progress(self.log, f"{checkpoint} {name}", stored.factors.n_examples, "examples") as progress:
+            scored, full = score_merged(
+                self.checkpoint, queries.tokenized.examples, last, top_k=top_k, batch=self.batch, progress=progress
+            )
+        if full:
+            keep_full_scan(stored.lake, checkpoint, name, version, full)
+        metadata = {"examples_per_second": round(progress.rate, 1)}
+        return ScoredQuerySet(scored, stored.score_version(queries.version), metadata)
+
+
+class Recalled(Protocol):
+    """Scores of the examples that an encoder proposed, or none where all examples have to be scored."""
+
+    @property
+    def scores(self) -> QueryScores | None:
+        """The scores."""
+        ...
+
+    @property
+    def encoder_hash(self) -> str:
+        """The hash of the encoder's weights."""
+        ...
+
+    @property
+    def rate(self) -> float:
+        """Scored examples per second."""
+        ...
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What to show of it; `recall` says in words what was done."""
+        ...
+
+
+Recall = Callable[[AttributedCheckpoint, ReadQuerySet], Recalled]
+"""Scores what an encoder proposes for a query set."""
+
+
+@dataclass(frozen=True)
+class RecalledScores:
+    """What an encoder proposes is scored alone; where it is not to be trusted, every example is, by `otherwise`."""
+
+    log: logging.Logger
+    checkpoint: AttributedCheckpoint
+    recall: Recall
+    search_hash: str
+    otherwise: ScoreMode
+
+    def scores(self, asked: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
+        """Yield the scores of each set, set by set: each has proposals of its own."""
+        for name, queries in asked.items():
+            try:
+                yield name, self._scored(name, queries)
+            except UnsoundQueryError as error:
+                yield name, error
+
+    def _scored(self, name: str, queries: ReadQuerySet) -> ScoredQuerySet:
+        stored = self.checkpoint.stored
+        recalled = self.recall(self.checkpoint, queries)
+        version = recalled_version(stored.score_version(queries.version), recalled.encoder_hash, self.search_hash)
+        if recalled.scores:
+            rate = {"examples_per_second": round(recalled.rate, 1)}
+            return ScoredQuerySet(recalled.scores, version, recalled.metadata | rate)
+        self.log.warning(f"{stored.record.name} {name}: {recalled.metadata['recall']}")
+        ((_, exact),) = self.otherwise.scores({name: queries})
+        if isinstance(exact, UnsoundQueryError):
+            raise exact
+        return ScoredQuerySet(exact.scores, version, recalled.metadata | exact.metadata)

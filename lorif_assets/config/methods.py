@@ -1,0 +1,138 @@
+"""The methods that an evaluation compares: the one list of them, from which titles, defaults and functions follow."""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import Self
+
+
+class Need(Enum):
+    """What a method's scores follow from, besides the examples, the queries and the checkpoint."""
+
+    NOTHING = auto()
+    ATTRIBUTION = auto()  # the stored factors and curvature
+    ENCODER = auto()  # Influcoder's encoder, where `influcoder.enabled`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to score training examples for queries.
+
+    `function` is `module:name` in `evaluation.methods`: a name, since settings are read where no method is ever run. It
+    may score by several methods at once.
+    """
+
+    name: str
+    title: str
+    explanation: str
+    function: str
+    needs: Need = Need.NOTHING
+    by_default: bool = True
+    extra: str | None = None
+    """The extra of this project that has the method's library."""
+
+
+class MethodName(StrEnum):
+    """The methods by name. Their places tell their colours on pages: a new one comes last."""
+
+    about: Method
+
+    def __new__(cls, about: Method) -> Self:
+        """Return the name of a method."""
+        name = str.__new__(cls, about.name)
+        name._value_ = about.name
+        name.about = about
+        return name
+
+    LORIF = Method(
+        name="lorif",
+        title="LoRIF",
+        explanation="as configured, from the stored low-rank factors",
+        function="lorif:lorif_scores",
+        needs=Need.ATTRIBUTION,
+    )
+    LORIF_PAPER = Method(
+        name="lorif_paper",
+        title="LoRIF of the paper",
+        explanation="rank 1, BF16, truncated, at the same projections",
+        function="dense:paper_scores",
+    )
+    DENSE_LOGRA = Method(
+        name="dense_logra",
+        title="dense LoGRA",
+        explanation="the exact inverse at the same projections",
+        function="dense:logra_scores",
+    )
+    TRAK = Method(
+        name="trak",
+        title="TRAK-style",
+        explanation="a single-checkpoint score in the manner of TRAK",
+        function="gradients:gradient_scores",
+    )
+    GRADIENT_DOT = Method(
+        name="gradient_dot",
+        title="gradient dot product",
+        explanation="no curvature",
+        function="gradients:gradient_scores",
+    )
+    GRADIENT_COSINE = Method(
+        name="gradient_cosine",
+        title="gradient cosine",
+        explanation="no curvature, no magnitude",
+        function="gradients:gradient_scores",
+    )
+    INFLUCODER = Method(
+        name="influcoder",
+        title="Influcoder",
+        explanation="cosine of a text encoder trained on influences",
+        function="influcoder:influcoder_scores",
+        needs=Need.ENCODER,
+        extra="influcoder",
+    )
+    REPRESENTATION = Method(
+        name="representation",
+        title="representations",
+        explanation="cosine of mean-pooled hidden states",
+        function="representations:representation_scores",
+    )
+    BM25 = Method(name="bm25", title="BM25", explanation="shared words; no model", function="lexical:bm25_scores")
+    EKFAC = Method(
+        name="ekfac",
+        title="EK-FAC",
+        explanation="by kronfluence, without projection; keeps no index",
+        function="ekfac:ekfac_scores",
+        by_default=False,
+        extra="ekfac",
+    )
+    RANDOM = Method(name="random", title="random", explanation="the floor", function="lexical:random_scores")
+    RELATIF = Method(
+        name="relatif",
+        title="RelatIF",
+        explanation="LoRIF over the root of an example's influence on itself",
+        function="relatif:relatif_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+
+
+METHODS = {str(method): method.about for method in MethodName}
+
+
+def default_methods() -> tuple[MethodName, ...]:
+    """Return the methods that are compared where the settings name none."""
+    return tuple(method for method in MethodName if method.about.by_default)
+
+
+def methods_on_request() -> str:
+    """Return the methods that are not compared by default, in words, with the extra that has their library."""
+    others = [method.about for method in MethodName if not method.about.by_default]
+    return ", ".join(f"{one.name} (needs the extra {one.extra})" if one.extra else one.name for one in others)
+
+
+def method_title(name: str) -> str:
+    """Return what to call a method whose scores are stored; one that is not listed goes by its name."""
+    return METHODS[name].title if name in METHODS else name.replace("_", " ")
+
+
+def method_explanation(name: str) -> str:
+    """Return what a method is in a few words, or nothing of one that is not listed."""
+    return METHODS[name].explanation if name in METHODS else ""

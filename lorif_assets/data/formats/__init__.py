@@ -1,0 +1,29 @@
+"""How sources are read, by format: the module that is named after a format holds its `READER`.
+
+A new format is a member of `SourceFormat` and a module here.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from lorif_assets.config.sources import SourceFormat
+from lorif_assets.data.formats.reader import Reader
+
+
+@cache
+def readers() -> Mapping[SourceFormat, Reader]:
+    """Return the reader of every format, in the order in which formats are declared."""
+    formats = (kind for kind in SourceFormat if kind is not SourceFormat.AUTO)
+    return {kind: import_module(f"{__name__}.{kind}").READER for kind in formats}
+
+
+def format_of_suffix(path: Path) -> SourceFormat | None:
+    """Return the format that a file's name says, or None."""
+    return next((kind for kind, reader in readers().items() if reader.suffix_of(path)), None)
+
+
+def known_suffixes() -> str:
+    """Return the suffixes of all formats of files, for messages."""
+    return ", ".join(suffix for reader in readers().values() for suffix in reader.suffixes)

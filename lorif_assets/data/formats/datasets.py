@@ -1,0 +1,52 @@
+"""Directories that `datasets` saved: how many rows they have, and slices of them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from lorif_assets.config.sources import SourceFormat
+from lorif_assets.data.formats.parquet import of_table, readable
+from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
+
+_STATE = "state.json"
+
+
+class SavedDataset(FileReader):
+    """What `Dataset.save_to_disk` wrote, a directory in the place of a file."""
+
+    kind = SourceFormat.DATASETS
+    marks = ("dataset_info.json", _STATE)
+
+    def state_file(self, path: Path) -> Path:
+        """Return the file that every save writes."""
+        return path / _STATE
+
+    def cut(self, path: Path, state: str, rows_per_slice: int) -> Iterator[FileSlice]:
+        """Yield the slices of one directory."""
+        del state
+        return slices_of(_count(path), rows_per_slice)
+
+    def rows(self, path: Path, piece: ShardSlice) -> RawShard:
+        """Return the rows of one slice, as stored: images and audio are not decoded."""
+        return of_table(_read(path, piece.offset, piece.rows), piece)
+
+
+READER = SavedDataset()
+
+
+def _count(path: Path) -> int:
+    from datasets import Dataset  # slow to import, and few sources need it
+
+    with readable(path, "saved `datasets` directory"):
+        if not json.loads((path / _STATE).read_text()).get("_data_files"):
+            return 0  # `datasets` saves a dataset without rows, but fails to load it
+        return int(Dataset.load_from_disk(str(path)).num_rows)
+
+
+def _read(path: Path, offset: int, rows: int) -> pa.Table:
+    from datasets import Dataset  # slow to import, and few sources need it
+
+    with readable(path, "saved `datasets` directory"):
+        return Dataset.load_from_disk(str(path)).with_format("arrow")[offset : offset + rows]

@@ -1,0 +1,69 @@
+"""A user's Delta table: its rows dealt to shards by their ids, read at the version at which they were listed."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lorif_assets.config.sources import Source, SourceFormat
+from lorif_assets.data.columns import require_columns
+from lorif_assets.data.delta import BucketedTable
+from lorif_assets.data.delta_changes import Changes, bucket_sizes, changes_followed
+from lorif_assets.data.formats.reader import RawShard, Reader, ShardSlice, SourceFile, state_of, version_of
+from lorif_assets.data.paths import is_remote
+from lorif_assets.errors import SourceError
+
+
+class Delta(Reader):
+    """Delta tables; costs the id column when a table has changed."""
+
+    marks = ("_delta_log",)
+    is_read_remotely = True
+
+    def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
+        """Yield the buckets that hold rows, named `<source>-<bucket>`.
+
+        Raises:
+            SourceError: a table cannot be read, or lacks a column.
+        """
+        for file in files:
+            table = _bucketed(source, file.uri, base)
+            state = table.version()
+            require_columns(source.columns, table.columns(state), table.uri)
+            for bucket, rows in bucket_sizes(table, state).items():
+                yield ShardSlice(
+                    f"{file.shard_prefix}-{bucket:05d}",
+                    source.name,
+                    file.uri,
+                    SourceFormat.DELTA,
+                    version_of(state, source),
+                    rows=rows,
+                    bucket=bucket,
+                )
+
+    def read(self, source: Source, piece: ShardSlice, base: Path) -> RawShard:
+        """Return the rows of one bucket.
+
+        Raises:
+            SourceError: the table cannot be read, or was made anew since.
+        """
+        if piece.bucket is None:
+            raise ValueError(f"the shard {piece.shard} of a Delta table has no bucket")
+        table, state = _bucketed(source, piece.uri, base), state_of(piece.version)
+        rows = table.rows(state, piece.bucket)
+        return RawShard(f"{piece.uri}, bucket {piece.bucket}", table.columns(state), tuple(enumerate(rows)))
+
+    def changes_since(self, source: Source, piece: ShardSlice, state: str, base: Path) -> Changes | None:
+        """Return what the table's history says of all its shards."""
+        return changes_followed(_bucketed(source, piece.uri, base), state, state_of(piece.version))
+
+
+READER = Delta()
+
+
+def _bucketed(source: Source, uri: str, base: Path) -> BucketedTable:
+    if source.columns.id is None:
+        raise SourceError(
+            f"source '{source.name}': a Delta table needs columns.id, the column with a unique id per row: rows are "
+            "dealt to shards by it."
+        )
+    where = uri if is_remote(uri) else str(base / uri)
+    return BucketedTable.of(where, source.columns.id, source.buckets, source.storage_options)

@@ -1,0 +1,81 @@
+"""Parquet files: how many rows they have, and slices of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lorif_assets.config.sources import SourceFormat
+from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
+from lorif_assets.errors import SourceError
+
+_BATCH_ROWS = 1024
+
+
+class Parquet(FileReader):
+    """Parquet; costs a file's footer when it has changed."""
+
+    kind = SourceFormat.PARQUET
+    suffixes = (".parquet",)
+
+    def cut(self, path: Path, state: str, rows_per_slice: int) -> Iterator[FileSlice]:
+        """Yield the slices of one file."""
+        return slices_of(_count(path, state), rows_per_slice)
+
+    def rows(self, path: Path, piece: ShardSlice) -> RawShard:
+        """Return the rows of one slice."""
+        return of_table(_read(path, piece.offset, piece.rows), piece)
+
+
+READER = Parquet()
+
+
+def of_table(table: pa.Table, piece: ShardSlice) -> RawShard:
+    """Return the rows of a table as those of a slice."""
+    return RawShard(piece.origin, tuple(table.column_names), tuple(enumerate(table.to_pylist())))
+
+
+@lru_cache(maxsize=4096)
+def _count(path: Path, state: str) -> int:
+    del state  # part of the cache's key only
+    with readable(path, "Parquet file"), pq.ParquetFile(path) as file:
+        return int(file.metadata.num_rows)
+
+
+def _read(path: Path, offset: int, rows: int) -> pa.Table:
+    """Rows `offset` to `offset + rows` of a Parquet file; only the row groups that hold them are read, batch by batch."""
+    with readable(path, "Parquet file"), pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
+        ends = list(accumulate(sizes))
+        groups = [
+            k
+            for k, (size, end) in enumerate(zip(sizes, ends, strict=True))
+            if end > offset and end - size < offset + rows
+        ]
+        position = ends[groups[0]] - sizes[groups[0]] if groups else 0
+        pieces: list[pa.RecordBatch] = []
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups):
+            first, last = max(offset - position, 0), min(offset + rows - position, len(batch))
+            if first < last:
+                pieces.append(batch.slice(first, last - first))
+            position += len(batch)
+            if position >= offset + rows:
+                break
+        return pa.Table.from_batches(pieces, schema=file.schema_arrow)
+
+
+@contextmanager
+def readable(path: Path, kind: str) -> Iterator[None]:
+    """Say in one way that something cannot be read as what it should be.
+
+    Raises:
+        SourceError: Arrow or the file system raised an error inside.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read as a {kind}: {error}. Write it again, or remove it.") from error

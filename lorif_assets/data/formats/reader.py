@@ -1,0 +1,208 @@
+"""What the reader of a format does, and what it gives: slices of a source's rows, and the raw rows of one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.sources import Source, SourceFormat
+from lorif_assets.data.delta_changes import Changes
+from lorif_assets.errors import SourceError
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file, Delta table or `datasets` directory of a source.
+
+    `uri` is relative to the base folder where it lies inside it; `shard_prefix` is what its shard names begin with; `name`
+    is its path below the source's folder, or what the file alone is called.
+    """
+
+    uri: str
+    shard_prefix: str
+    name: str
+
+
+@dataclass(frozen=True)
+class ShardSlice:
+    """The rows of a source that make one shard."""
+
+    shard: str  # partition key
+    source: str
+    uri: str  # file, `datasets` directory or Delta table; relative to the base folder where it lies inside it
+    kind: SourceFormat
+    version: str  # changes when what lies at `uri` is written, or the source's settings change
+    rows: int
+    offset: int = 0  # first row in the file
+    byte_offset: int = 0  # where that row begins (formats of lines; in the decompressed file)
+    bucket: int | None = None  # Delta only
+
+    @property
+    def origin(self) -> str:
+        """The rows, for messages."""
+        return f"{self.uri}, rows {self.offset} to {self.offset + self.rows - 1}"
+
+
+@dataclass(frozen=True)
+class MalformedRow:
+    """Something in the place of a row that cannot be read as one: its row in the shard, why, and how it begins."""
+
+    row: int
+    reason: str
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class RawShard:
+    """Rows as they are in the source, with their position in the shard; malformed ones keep theirs."""
+
+    origin: str  # for messages
+    columns: tuple[str, ...]
+    rows: tuple[tuple[int, Mapping[str, Any]], ...]
+    malformed: tuple[MalformedRow, ...] = ()
+    id_column: str | None = None  # of ids that the format gives, where the settings name no column
+
+
+@dataclass(frozen=True)
+class FileSlice:
+    """Consecutive rows of a file: the first one's number, how many, and its byte position (decompressed), if it has one."""
+
+    offset: int
+    rows: int
+    byte_offset: int = 0
+
+
+class Reader(ABC):
+    """Reads the sources of one format."""
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Of its files' names, in lower case; none where the format is one of directories."""
+    marks: ClassVar[tuple[str, ...]] = ()
+    """What a directory holds that is one source of this format; none where the format is one of files."""
+    is_read_remotely: ClassVar[bool] = False
+    """Whether a source may lie in an object store."""
+    gives_way: ClassVar[bool] = False
+    """Whether, where nothing says which format is meant, files of other formats beside its own are the data."""
+
+    @abstractmethod
+    def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
+        """Yield the slices of a source that hold rows.
+
+        Raises:
+            SourceError: something cannot be read, or two files would share shard names.
+        """
+
+    @abstractmethod
+    def read(self, source: Source, piece: ShardSlice, base: Path) -> RawShard:
+        """Return the rows of one slice.
+
+        Raises:
+            SourceError: they cannot be read, or have changed since they were listed.
+        """
+
+    def changes_since(self, source: Source, piece: ShardSlice, state: str, base: Path) -> Changes | None:
+        """Return what happened to all shards since a state of one piece; None where only its version tells."""
+        del source, piece, state, base
+        return None
+
+    def is_at(self, directory: Path) -> bool:
+        """Whether a directory is one source of this format."""
+        return bool(self.marks) and all((directory / mark).exists() for mark in self.marks)
+
+    def suffix_of(self, path: Path) -> str:
+        """Return the suffix by which a file's name says that it is of this format, or an empty text."""
+        return next((suffix for suffix in self.suffixes if path.name.lower().endswith(suffix)), "")
+
+
+class FileReader(Reader):
+    """Reads sources of which each file, or each directory in the place of one, is cut into slices by itself."""
+
+    kind: ClassVar[SourceFormat]
+
+    def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
+        """Yield each file's slices; shards are named `<prefix of the file>-<slice>`."""
+        _refuse_shared_prefixes(source, files)
+        for file in files:
+            path = base / file.uri
+            state = file_state(self.state_file(path))
+            for k, rows in enumerate(self.cut(path, state, source.rows_per_shard)):
+                yield ShardSlice(
+                    f"{file.shard_prefix}-{k:05d}",
+                    source.name,
+                    file.uri,
+                    self.kind,
+                    version_of(state, source),
+                    rows=rows.rows,
+                    offset=rows.offset,
+                    byte_offset=rows.byte_offset,
+                )
+
+    def read(self, source: Source, piece: ShardSlice, base: Path) -> RawShard:
+        """Return the rows of one slice; only they are held in memory."""
+        del source
+        path = base / piece.uri
+        if file_state(self.state_file(path)) != state_of(piece.version):
+            raise SourceError(f"{path} has changed since its shards were listed. List them again.")
+        return self.rows(path, piece)
+
+    def state_file(self, path: Path) -> Path:
+        """Return the file that is written whenever what lies at the path is."""
+        return path
+
+    @abstractmethod
+    def cut(self, path: Path, state: str, rows_per_slice: int) -> Iterable[FileSlice]:
+        """Return the slices of one file; `state` changes with the file.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+
+    @abstractmethod
+    def rows(self, path: Path, piece: ShardSlice) -> RawShard:
+        """Return the rows of one slice of a file.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+
+
+def slices_of(total: int, rows_per_slice: int) -> Iterator[FileSlice]:
+    """Yield so many rows in slices."""
+    for offset in range(0, total, rows_per_slice):
+        yield FileSlice(offset, min(rows_per_slice, total - offset))
+
+
+def version_of(state: str, source: Source) -> str:
+    """Return a piece's version: the state of its file or table, and which settings cut and read it."""
+    return f"{state} {content_hash(source.model_dump(mode='json', exclude=source.unversioned))}"
+
+
+def state_of(version: str) -> str:
+    """Return the state of which a piece's version tells."""
+    return version.partition(" ")[0]
+
+
+def file_state(path: Path) -> str:
+    """Return what changes when a file is written.
+
+    Raises:
+        SourceError: it is not there.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}. List the source's shards again.") from error
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _refuse_shared_prefixes(source: Source, files: Iterable[SourceFile]) -> None:
+    first: dict[str, SourceFile] = {}
+    for file in files:
+        other = first.setdefault(file.shard_prefix, file)
+        if other is not file:
+            raise SourceError(
+                f"source '{source.name}': {other.uri} and {file.uri} would both name their shards "
+                f"'{file.shard_prefix}-...'. Rename one of them."
+            )

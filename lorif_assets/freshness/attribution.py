@@ -1,0 +1,112 @@
+"""Which partitions of the assets that attribute are missing or out of date, and why.
+
+This is decided by level, not by events: it gives the same answer after a missed event, a daemon that was down or a
+killed run.
+"""
+
+from collections.abc import Mapping
+
+from lorif_assets.attribution.compared_checkpoints import compared_versions, participants
+from lorif_assets.attribution.stored_bases import bases_version
+from lorif_assets.attribution.stored_factors import stored_factor_versions
+from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version
+from lorif_assets.data.query_files import query_source, source_version
+from lorif_assets.freshness.sources import stale_shards
+from lorif_assets.freshness.stale import StalePartitions, differing
+from lorif_assets.freshness.view import Freshness
+from lorif_assets.lake.attribution_tables import (
+    CHECKPOINTS,
+    KFAC_BASES,
+    QUERY_EXAMPLES,
+    QUERY_SUMMARIES,
+    REPORTS,
+    TRAINING_EXAMPLES,
+)
+from lorif_assets.lake.table_schema import TableSchema
+
+
+def stale_training_examples(freshness: Freshness) -> StalePartitions:
+    """Return shards whose rows in the source changed since they were read."""
+    return stale_shards(freshness.settings, freshness.stored(TRAINING_EXAMPLES, "shard", "source_version"))
+
+
+def stale_query_examples(freshness: Freshness) -> StalePartitions:
+    """Return active query sets whose file was written since it was read."""
+    settings = freshness.settings
+    wanted = {name: source_version(query_source(settings, name), settings) for name in freshness.active_query_sets}
+    return differing(wanted, freshness.stored(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed")
+
+
+def stale_checkpoints(freshness: Freshness) -> StalePartitions:
+    """Return active checkpoints whose files or tracked layers changed since they were recorded."""
+    files = {checkpoint.name: checkpoint for checkpoint in freshness.project.checkpoints.find()}
+    wanted = {name: files[name].version() for name in freshness.active_checkpoints}
+    changed = differing(wanted, freshness.stored(CHECKPOINTS, "checkpoint", "files_version"), "its files changed")
+    recipes = dict.fromkeys(wanted, freshness.settings.recipe.factor_hash)
+    recorded = freshness.stored(CHECKPOINTS, "checkpoint", "recipe_hash")
+    return {**differing(recipes, recorded, "the recipe changed"), **changed}
+
+
+def stale_bases(freshness: Freshness) -> StalePartitions:
+    """Return layers of active checkpoints without K-FAC bases of this recipe and these weights; new data ask for none."""
+    return freshness.differing_by_checkpoint(
+        lambda record: dict.fromkeys(
+            record.layer_shapes,
+            bases_version(freshness.settings.recipe, record.weights_hash, record.tokenizer_hash),
+        ),
+        lambda record: freshness.lake.read(KFAC_BASES, ["layer", "version"], checkpoint=record.name).iter_rows(),
+        "the weights or the recipe changed",
+    )
+
+
+def stale_factors(freshness: Freshness) -> StalePartitions:
+    """Return shards of active checkpoints whose data, weights or factor recipe changed."""
+    return freshness.differing_by_checkpoint(
+        lambda record: factor_versions(freshness.settings.recipe, record, freshness.shard_hashes),
+        lambda record: stored_factor_versions(freshness.lake, record.name),
+        "its data, the weights, the recipe or the bases changed",
+    )
+
+
+def stale_preconditioners(freshness: Freshness, table: TableSchema) -> StalePartitions:
+    """Return layers of active checkpoints whose curvature in a table holds other data, or is of another recipe or basis."""
+    return freshness.differing_by_checkpoint(
+        lambda record: dict.fromkeys(
+            record.layer_shapes, preconditioner_version(freshness.settings.recipe, record, freshness.shard_hashes)
+        ),
+        lambda record: freshness.lake.read(table, ["layer", "version"], checkpoint=record.name).iter_rows(),
+        "the factors or the recipe changed",
+    )
+
+
+def stale_scores(freshness: Freshness) -> StalePartitions:
+    """Return query sets of active checkpoints whose scores come from other factors, curvature, queries or recipe."""
+    stored = freshness.stored_pairs(QUERY_SUMMARIES, "checkpoint", "query_set")
+    return differing(_score_versions(freshness), stored, "the factors, queries or recipe changed")
+
+
+def stale_reports(freshness: Freshness) -> StalePartitions:
+    """Return reports that show other scores than those stored."""
+    stored = freshness.stored_pairs(REPORTS, "checkpoint", "query_set")
+    return differing(_score_versions(freshness), stored, "the scores changed")
+
+
+def stale_comparisons(freshness: Freshness) -> StalePartitions:
+    """Return active query sets whose stored scores are not those that were compared; of one checkpoint, none need be."""
+    lake, stored = freshness.lake, compared_versions(freshness.lake)
+    wanted = {
+        query_set: compared.version
+        for query_set, compared in participants(lake, freshness.active_query_sets, freshness.settings.recipe).items()
+        if compared.neighbours or query_set in stored
+    }
+    return differing(wanted, stored, "the scores of a checkpoint changed")
+
+
+def _score_versions(freshness: Freshness) -> Mapping[str, str]:
+    if freshness.settings.recipe.recall == "none":
+        return freshness.exact_score_versions
+    search = freshness.settings.influcoder.search_hash
+    return {
+        key: recalled_version(version, freshness.encoders.get(key.partition("|")[0], ""), search)
+        for key, version in freshness.exact_score_versions.items()
+    }

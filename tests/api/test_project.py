@@ -1,0 +1,179 @@
+"""A project asked from Python."""
+
+import shutil
+
+import polars as pl
+import pytest
+
+import lorif_assets
+from lorif_assets.api.project import OpenProject
+from lorif_assets.errors import LorifError, MismatchError, SettingsError, SourceError
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from lorif_assets.models.checkpoints import Checkpoints
+from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS
+
+PROMPT, COMPLETION = "the with statement", " opens a file"
+OLDEST, NEWEST = CHECKPOINTS
+
+
+@pytest.fixture(params=["svd", "ekfac"])
+def stored(request):
+    return request.getfixturevalue({"svd": "tiny_project", "ekfac": "ekfac_project"}[request.param])
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """The checkpoints that were loaded, one after the other."""
+    names, load_model = [], Checkpoints.load_model
+
+    def counted(self, files, dtype, devices):
+        names.append(files.name)
+        return load_model(self, files, dtype, devices)
+
+    monkeypatch.setattr(Checkpoints, "load_model", counted)
+    return names
+
+
+def test_an_answer_is_what_the_lake_stores_for_the_same_query(stored):
+    with lorif_assets.open(stored.root / "lorif.toml") as project:
+        answer = project.attribute(PROMPT, COMPLETION, top_k=5)
+    rows = stored.table(QUERY_SCORES, checkpoint=NEWEST, query_id="q0").sort("side", "rank")
+    # The query set's other queries, asked together with this one, make matrices of another shape.
+    found = answer.table.sort("side", "rank")
+    assert found["example_id"].to_list() == rows["example_id"].to_list()
+    assert found["score"].to_list() == pytest.approx(rows["score"].to_list(), rel=1e-4)
+    (summary,) = stored.table(QUERY_SUMMARIES, checkpoint=NEWEST, query_id="q0").to_dicts()
+    assert answer.loss == pytest.approx(summary["loss"], rel=1e-5)
+    assert answer.figures["score_std"] == pytest.approx(summary["score_std"], rel=1e-4)
+    assert (answer.checkpoint, answer.n_examples, answer.prompt, answer.completion) == (NEWEST, 36, PROMPT, COMPLETION)
+    assert answer.loss_per_token == answer.loss / answer.n_target_tokens
+
+
+def test_an_answer_has_the_examples_texts_and_metadata(tiny_project):
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        table = project.attribute(PROMPT, COMPLETION, top_k=2).table
+    assert table.columns == ["side", "rank", "score", "shard", "example_id", "text", "metadata"]
+    texts = dict(tiny_project.table(TRAINING_EXAMPLES).select("example_id", "text").iter_rows())
+    assert table["text"].to_list() == [texts[name] for name in table["example_id"]]
+    assert set(table["metadata"]) <= {'{"topic": "with"}', '{"topic": "files"}'}
+
+
+def test_every_example_can_be_asked_for_and_has_two_ends(tiny_project):
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        answer = project.attribute(PROMPT, COMPLETION, top_k="all")
+    assert answer.table.height == 36
+    assert answer.proponents["score"].is_sorted(descending=True)
+    assert answer.opponents["score"].is_sorted()
+    assert answer.opponents["rank"][0] == 1
+
+
+def test_an_answer_shows_itself_in_text_and_html_and_no_text_is_markup(tiny_project):
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        answer = project.attribute("<b>", COMPLETION)
+    assert repr(answer).startswith("Attribution of '<b> opens a file'\n  step-000200: loss ")
+    assert "proponents:" in repr(answer)
+    html = answer._repr_html_()
+    assert "&lt;b&gt;" in html
+    assert "<b>" not in html
+    assert answer.proponents["example_id"][0] in html
+
+
+def test_the_model_is_loaded_once_and_again_only_for_another_checkpoint(tiny_project, loads):
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        first = project.attribute(PROMPT, COMPLETION)
+        assert project.attribute(PROMPT, COMPLETION).table.equals(first.table)
+        project.attribute("", "a file fails")
+        assert loads == [NEWEST]
+        assert project.attribute(PROMPT, COMPLETION, checkpoint=OLDEST).checkpoint == OLDEST
+        assert loads == [NEWEST, OLDEST]
+
+
+def test_a_closed_project_loads_again_when_it_is_asked(tiny_project, loads):
+    project = lorif_assets.open(tiny_project.root / "lorif.toml")
+    project.attribute(PROMPT, COMPLETION)
+    project.close()
+    project.attribute(PROMPT, COMPLETION)
+    assert loads == [NEWEST, NEWEST]
+
+
+def test_the_device_is_free_between_questions(tiny_project):
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        project.attribute(PROMPT, COMPLETION)
+        with tiny_project.opened.devices.lease() as group:
+            assert len(group) == 1
+
+
+def test_the_next_answer_has_what_the_lake_was_given_meanwhile(private_project, loads):
+    with lorif_assets.open(private_project.root / "lorif.toml") as project:
+        before = project.attribute(PROMPT, COMPLETION)
+        private_project.edit_shard(0, 0, "the with statement opens a file, always and again")
+        private_project.update()
+        del loads[:]
+        after = project.attribute(PROMPT, COMPLETION)
+    assert loads == []
+    assert not after.table.equals(before.table)
+    with lorif_assets.open(private_project.root / "lorif.toml") as anew:
+        assert anew.attribute(PROMPT, COMPLETION).table.equals(after.table)
+
+
+def test_a_checkpoint_written_again_is_refused_until_it_is_attributed_and_then_loaded(private_project, loads):
+    folder = private_project.root / "checkpoints"
+    with lorif_assets.open(private_project.root / "lorif.toml") as project:
+        project.attribute(PROMPT, COMPLETION)
+        shutil.copy(folder / OLDEST / "model.safetensors", folder / NEWEST / "model.safetensors")
+        with pytest.raises(MismatchError, match=r"the weights of checkpoint 'step-000200' .* changed since"):
+            project.attribute(PROMPT, COMPLETION)
+        private_project.update()
+        del loads[:]
+        found = project.attribute(PROMPT, COMPLETION, checkpoint=NEWEST)
+        assert loads == [NEWEST]
+        assert found.loss == project.attribute(PROMPT, COMPLETION, checkpoint=OLDEST).loss
+
+
+def test_an_example_that_was_withdrawn_meanwhile_has_no_text(private_project):
+    nothing = TRAINING_EXAMPLES.columns.empty_table()
+    for shard in SHARDS:
+        private_project.lake.replace(TRAINING_EXAMPLES, {"shard": shard}, nothing)
+    with lorif_assets.open(private_project.root / "lorif.toml") as project:
+        answer = project.attribute(PROMPT, COMPLETION)
+    assert answer.table["text"].null_count() == answer.table.height
+    assert "(no longer in the training data)" in repr(answer)
+    assert "(no longer in the training data)" in answer._repr_html_()
+
+
+def test_checkpoints_queries_and_scores_are_those_of_the_lake(tiny_project):
+    project = lorif_assets.open(tiny_project.root / "lorif.toml")
+    assert project.checkpoints == CHECKPOINTS
+    assert project.queries.columns == ["query_set", "query_id", "text", "metadata"]
+    assert project.queries["text"].to_list()[0] == PROMPT + COMPLETION
+    scores = project.scores(NEWEST, QUERY_SET)
+    assert scores.columns == ["query_id", "side", "rank", "score", "shard", "example_id"]
+    assert scores.height == tiny_project.table(QUERY_SCORES, checkpoint=NEWEST).height
+    with pytest.raises(MismatchError, match=r"no scores of the query set 'none' .*; it has step-000100 questions, "):
+        project.scores(NEWEST, "none")
+
+
+def test_status_says_what_is_out_of_date_and_why(private_project):
+    project = lorif_assets.open(private_project.root / "lorif.toml")
+    status = project.status()
+    assert status["asset"][0] == "training_examples"
+    assert status["missing"].sum() == status["stale"].sum() == 0
+    private_project.edit_shard(1, 0, "another text")
+    (row,) = project.status().filter(pl.col("stale") > 0).to_dicts()
+    assert (row["asset"], row["stale"], row["partition"]) == ("training_examples", 1, SHARDS[1])
+    assert row["reason"]
+
+
+def test_what_cannot_be_asked_says_why(tiny_project, private_project, tmp_path):
+    with pytest.raises(SettingsError, match="there is no settings file"):
+        lorif_assets.open(tmp_path / "lorif.toml")
+    project = OpenProject(tiny_project.opened)
+    with pytest.raises(SourceError, match="the completion cannot be scored: no target token"):
+        project.attribute("", "")
+    with pytest.raises(MismatchError, match="'step-9' is not in the table `checkpoints`"):
+        project.attribute(PROMPT, COMPLETION, checkpoint="step-9")
+    shutil.rmtree(private_project.root / "lake" / SVD_PRECONDITIONERS.name)
+    empty = OpenProject(private_project.opened)
+    assert empty.checkpoints == ()
+    with pytest.raises(LorifError, match="no checkpoint is attributed yet"):
+        empty.attribute(PROMPT, COMPLETION)
