@@ -191,7 +191,7 @@ def layer_ranks(
 
     Real queries are not asked: bases, and with them every factor, would be out of date with each new query set.
     """
-    from lorif_assets.mathematics.factors.rank_allocation import kept_energy
+    from lorif_assets.mathematics.curvature.rank_allocation import kept_energy
 
     recipe, shapes = attributed.recipe, attributed.record.layer_shapes
     budget = byte_budget(recipe, shapes)
@@ -236,7 +236,7 @@ def _allocated_ranks(
     fisher: "Mapping[str, FisherDiagonal]",
     budget: int,
 ) -> dict[str, int]:
-    from lorif_assets.mathematics.factors.rank_allocation import LayerDemand, allocate_ranks, query_energy
+    from lorif_assets.mathematics.curvature.rank_allocation import LayerDemand, allocate_ranks, query_energy
 
     sizes = _component_bytes(recipe, shapes)
     demands = {
@@ -266,7 +266,7 @@ def _whitened_spectra(
     import torch
 
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
-    from lorif_assets.mathematics.factors.rank_allocation import squared_singular_values
+    from lorif_assets.mathematics.curvature.rank_allocation import squared_singular_values
 
     values = {layer: torch.zeros(k, dtype=torch.float64) for layer, k in largest.items()}
     fisher: dict[str, FisherDiagonal] = {}

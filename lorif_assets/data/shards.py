@@ -10,8 +10,8 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.columns import require_columns
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.data.formats import readers
+from lorif_assets.data.formats.paths import locate
 from lorif_assets.data.formats.reader import MalformedRow, RawShard, ShardSlice, state_of, version_of
-from lorif_assets.data.paths import locate
 from lorif_assets.errors import SourceError
 
 
@@ -19,18 +19,15 @@ def list_shards(source: Source, base: Path) -> tuple[ShardSlice, ...]:
     """Shards of a source that hold rows, sorted by name.
 
     One file or `datasets` directory: `<source>-<slice>`. A directory or glob of files: `<source>-<relative path without
-    suffix>-<slice>`, so neither a new file nor a file that grows renames a shard. A Delta table: `<source>-<bucket>`.
-    Costs the footers of Parquet files, one pass over JSONL files and the id column of Delta tables; in one process each
+    suffix>-<slice>`, so neither a new file nor a file that grows renames a shard. Files that are a row each:
+    `<source>-<slice>`. A Delta table: `<source>-<bucket>`. What this costs, each format's reader says; in one process a file
     is read again only when it has changed.
 
     Raises:
         SourceError: nothing, mixed or unreadable files at the path, no rows, or a Delta source without an id column.
     """
     kind, files = locate(source, base)
-    shards = sorted(
-        readers()[kind].slices(source, files, base),
-        key=lambda piece: piece.shard,
-    )
+    shards = sorted(readers()[kind].slices(source, files, base), key=lambda piece: piece.shard)
     if not shards:
         raise SourceError(f"source '{source.name}': {source.path} is empty: it has no rows.")
     return tuple(shards)

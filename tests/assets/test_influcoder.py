@@ -132,11 +132,10 @@ def test_an_edited_shard_is_embedded_where_it_changed_and_nothing_is_trained(pro
     before = project.table(INFLUENCE_EMBEDDINGS, **shard).sort("row")["embedding"].to_list()
     project.edit_shard(0, row, "an entirely different sentence about nothing that was said before")
     project.run("training_examples", SHARDS[0])
-    stale = project.freshness
-    assert not stale.influence_targets()
-    assert not stale.influcoder_encoder()
-    assert set(stale.influence_embeddings()) == {f"{FIRST}|{SHARDS[0]}"}
-    assert set(stale.influcoder_scores()) == {f"{FIRST}|{QUERY_SET}"}
+    assert not project.stale("influence_targets")
+    assert not project.stale("influcoder_encoder")
+    assert set(project.stale("influence_embeddings")) == {f"{FIRST}|{SHARDS[0]}"}
+    assert set(project.stale("influcoder_scores")) == {f"{FIRST}|{QUERY_SET}"}
     project.run("influence_embeddings", f"{FIRST}|{SHARDS[0]}")
     assert project.figures("influence_embeddings", f"{FIRST}|{SHARDS[0]}")["newly_embedded"] == 1
     after = project.table(INFLUENCE_EMBEDDINGS, **shard).sort("row")["embedding"].to_list()
@@ -159,9 +158,9 @@ def test_an_edited_sampled_text_asks_for_other_targets_and_then_another_encoder_
 
 
 def test_another_way_of_training_leaves_the_targets(built: TinyProject) -> None:
-    stale = built.with_settings(influcoder={"epochs": 2}).freshness
-    assert not stale.influence_targets()
-    assert set(stale.influcoder_encoder()) == {FIRST}
+    retrained = built.with_settings(influcoder={"epochs": 2})
+    assert not retrained.stale("influence_targets")
+    assert set(retrained.stale("influcoder_encoder")) == {FIRST}
 
 
 def test_data_that_outgrew_the_sample_asks_for_another(built: TinyProject) -> None:

@@ -81,7 +81,6 @@ def test_json_is_json(block: Block) -> None:
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_programs_run(block: Block, tiny_project: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-
     # What the pages take to be there: a project in the folder, the demo's lake, a model.
     folder = tmp_path / "project"
     shutil.copytree(tiny_project.root, folder, ignore=shutil.ignore_patterns("dagster"))

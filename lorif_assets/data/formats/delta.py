@@ -7,8 +7,8 @@ from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.columns import require_columns
 from lorif_assets.data.delta import BucketedTable
 from lorif_assets.data.delta_changes import Changes, bucket_sizes, changes_followed
+from lorif_assets.data.formats.paths import is_remote
 from lorif_assets.data.formats.reader import RawShard, Reader, ShardSlice, SourceFile, state_of, version_of
-from lorif_assets.data.paths import is_remote
 from lorif_assets.errors import SourceError
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lorif_assets.config.sources import Passages, Source, SourceFormat
+from lorif_assets.data.formats.paths import locate
 from lorif_assets.data.formats.reader import (
     FileReader,
     FileSlice,
@@ -26,7 +27,6 @@ from lorif_assets.data.formats.reader import (
     state_of,
     version_of,
 )
-from lorif_assets.data.paths import locate
 from lorif_assets.errors import SourceError
 
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -55,7 +55,10 @@ class Text(Reader):
 
 
 class _Files(Reader):
-    """Each file is a row, whose id is its path; shards are named `<source>-<slice>`."""
+    """Each file is a row, whose id is `<source>/<path>`; shards are named `<source>-<slice>`.
+
+    A new file whose name sorts between others moves those after it by one row: their ids stay, their shards are read again.
+    """
 
     def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
         for k, piece in enumerate(slices_of(len(files), source.rows_per_shard)):

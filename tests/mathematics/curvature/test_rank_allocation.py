@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacCovariances
-from lorif_assets.mathematics.factors.rank_allocation import (
+from lorif_assets.mathematics.curvature.rank_allocation import (
     LayerDemand,
     allocate_ranks,
     kept_energy,
