@@ -77,7 +77,7 @@ def random_examples(setting: Setting) -> list[TokenizedExample]:
     rng = np.random.default_rng(0)
     lengths = rng.integers(setting.tokens // 2, setting.tokens + 1, setting.examples)
     ids = [rng.integers(0, setting.vocabulary, length) for length in lengths]
-    return [TokenizedExample(str(row), row, tokens, tokens, truncated=False) for row, tokens in enumerate(ids)]
+    return [TokenizedExample(str(row), row, tokens, tokens) for row, tokens in enumerate(ids)]
 
 
 def random_model(setting: Setting, recipe: Recipe) -> AttributedModel:

@@ -98,7 +98,7 @@ def attributed_model(workload: Workload, recipe: Recipe) -> AttributedModel:
 
 def tokenized(examples: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> list[TokenizedExample]:
     """Return rows of token ids as examples."""
-    return [TokenizedExample(str(row), row, ids, ids, truncated=False) for row, ids in enumerate(examples)]
+    return [TokenizedExample(str(row), row, ids, ids) for row, ids in enumerate(examples)]
 
 
 def dense_gradients(

@@ -10,6 +10,7 @@ import polars as pl
 from lorif_assets.api.answer import Attribution
 from lorif_assets.attribution.ask import KeptModel, TopK, attributed_checkpoints, newest_attributed, score_completion
 from lorif_assets.data.passages import passage_text, with_passages
+from lorif_assets.data.questions import Question, completion_question, conversation_question
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES
 from lorif_assets.project import Project
@@ -83,9 +84,29 @@ class OpenProject:
             MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
             CheckpointError: the checkpoint is not there or cannot be loaded.
         """
+        return self._answer(completion_question(prompt, completion), checkpoint, top_k)
+
+    def attribute_chat(self, chat: object, *, checkpoint: str | None = None, top_k: TopK = 10) -> Attribution:
+        """Score every training example of the lake for what the assistant says in a chat, through the chat template.
+
+        Args:
+            chat: a list of {role, content}, or a mapping of such `messages` and `tools`. The loss is on the assistant's
+                messages, but those with `weight` 0.
+            checkpoint: its name; default: the newest that is attributed.
+            top_k: proponents and opponents to list, or "all" for every example.
+
+        Raises:
+            SourceError: it is no chat, or has no token that carries loss.
+            MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
+            CheckpointError: the checkpoint is not there, cannot be loaded or has no chat template.
+        """
+        return self._answer(conversation_question(chat, "the chat"), checkpoint, top_k)
+
+    def _answer(self, question: Question, checkpoint: str | None, top_k: TopK) -> Attribution:
         name = checkpoint or newest_attributed(self._project)
-        scored = score_completion(self._kept, name, prompt, completion, top_k)
+        scored = score_completion(self._kept, name, question, top_k)
         table = with_passages(self._project.lake, scored.scores)
+        prompt, completion = question.get("prompt") or "", question.get("completion") or passage_text(question)
         return Attribution.of(scored, scored.summaries["query_id"][0], table, prompt, completion, name)
 
     def scores(self, checkpoint: str, query_set: str) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""One question: a prompt and a completion against a checkpoint that is attributed already."""
+"""One question: a completion or a chat, against a checkpoint that is attributed already."""
 
 import logging
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.attribution.score_queries import QueryScores
+from lorif_assets.data.questions import Question
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
@@ -84,8 +85,8 @@ class KeptModel:
         self._model = self._version = None
 
 
-def score_completion(kept: KeptModel, checkpoint: str, prompt: str, completion: str, top_k: TopK) -> QueryScores:
-    """Score every stored training example for one completion, and return the `top_k` highest and lowest.
+def score_completion(kept: KeptModel, checkpoint: str, question: Question, top_k: TopK) -> QueryScores:
+    """Score every stored training example for one question, and return the `top_k` highest and lowest.
 
     Raises:
         SourceError: the completion has no token that carries loss.
@@ -95,12 +96,7 @@ def score_completion(kept: KeptModel, checkpoint: str, prompt: str, completion: 
     settings, models = project.settings, project.checkpoints
     stored = StoredCheckpoint.read(project.lake, checkpoint, settings.recipe)
     *earlier, stored = attributions_together(settings, models, stored)
-    row = {
-        "query_id": "query",
-        "row": 0,
-        "format": "prompt_completion" if prompt else "text",
-        **({"prompt": prompt, "completion": completion} if prompt else {"text": completion}),
-    }
+    row = {"query_id": "query", "row": 0, **question}
     with kept.leased(stored) as attributed:
         tokenized = attributed.model.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
         if not tokenized.examples:

@@ -218,5 +218,9 @@ def tokenized_for(
     """Return examples as token ids and labels that a model can read; those that cannot be are listed with the reason."""
     from lorif_assets.data.tokenization import tokenize
 
-    limit = getattr(model.config, "max_position_embeddings", None) or recipe.max_length
-    return tokenize(examples, tokenizer, min(recipe.max_length, limit), vocabulary_size(model), id_column)
+    return tokenize(examples, tokenizer, longest_input(model, recipe), vocabulary_size(model), id_column)
+
+
+def longest_input(model: "PreTrainedModel", recipe: Recipe) -> int:
+    """Return the tokens of an example at the most: the recipe's, within the model's context."""
+    return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)

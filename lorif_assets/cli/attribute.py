@@ -1,23 +1,79 @@
 """`lorif attribute`: one question, answered in the terminal."""
 
+import json
+from typing import TextIO
+
 import click
 from rich.console import Console
 
 from lorif_assets.api.project import open_project
 from lorif_assets.cli.environment import config_option
+from lorif_assets.errors import SourceError
 from lorif_assets.pages.terminal import print_influences
 
 
 @click.command()
-@click.option("--completion", required=True, help="What the model said.")
+@click.option("--completion", help="What the model said.")
 @click.option("--prompt", default="", help="What it was asked; carries no loss.")
+@click.option("--assistant", help="In place of --completion: what it said in a chat, through its chat template.")
+@click.option("--user", help="What it was asked in the chat.")
+@click.option("--system", help="What it was instructed in the chat.")
+@click.option(
+    "--messages",
+    type=click.File(encoding="utf-8"),
+    help="In place of all these: a JSON file of a chat, a list of {role, content} or an object of messages and tools. The "
+    "loss is on the assistant's messages, but those of weight 0.",
+)
 @click.option("--checkpoint", help="Default: the newest attributed one.")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Rows to show on each side.")
 @config_option
-def attribute(prompt: str, completion: str, checkpoint: str | None, top: int) -> None:
+def attribute(
+    completion: str | None,
+    prompt: str,
+    assistant: str | None,
+    user: str | None,
+    system: str | None,
+    messages: TextIO | None,
+    checkpoint: str | None,
+    top: int,
+) -> None:
     """Show which training examples made the model say a completion."""
+    chat = _chat(completion, prompt, assistant, user, system, messages)
     with open_project() as project:
-        answer = project.attribute(prompt, completion, checkpoint=checkpoint, top_k=top)
+        if chat is None:
+            answer = project.attribute(prompt, completion or "", checkpoint=checkpoint, top_k=top)
+        else:
+            answer = project.attribute_chat(chat, checkpoint=checkpoint, top_k=top)
     console = Console()
     console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
     print_influences(console, answer.table, shown=top)
+
+
+def _chat(
+    completion: str | None,
+    prompt: str,
+    assistant: str | None,
+    user: str | None,
+    system: str | None,
+    messages: TextIO | None,
+) -> object:
+    """The chat that is asked about; None where it is a completion."""
+    if sum(said is not None for said in (completion, assistant, messages)) != 1:
+        raise click.UsageError("Name what was said: one of --completion, --assistant and --messages.")
+    if prompt and completion is None:
+        raise click.UsageError("--prompt goes with --completion; in a chat, the question is --user.")
+    if assistant is None and (user is not None or system is not None):
+        raise click.UsageError("--user and --system go with --assistant.")
+    if messages is not None:
+        return _parsed(messages)
+    turns = {"system": system, "user": user, "assistant": assistant}
+    said = [{"role": role, "content": content} for role, content in turns.items() if content is not None]
+    return said or None
+
+
+def _parsed(file: TextIO) -> object:
+    try:
+        # A file of nothing but null is no chat either.
+        return json.load(file) or []
+    except ValueError as error:
+        raise SourceError(f"{file.name} is no JSON: {error}. Give one chat, a list of {{role, content}}.") from error

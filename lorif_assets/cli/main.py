@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "Train a small model on Python's documentation and attribute what it says, start to finish.",
     "init": "Write a settings file in which every field is explained.",
     "doctor": "Show what is configured, what was found, what is missing, and what attribution will cost.",
+    "preview": "Show the tokens that the model gets of each example: which carry loss, what was cut, what was set aside.",
     "status": "Show which partitions are up to date, missing or out of date, and why.",
     "materialize": "Bring everything active up to date, in this process; Dagster's UI shows the runs.",
     "attribute": "Show which training examples made the model say a completion.",

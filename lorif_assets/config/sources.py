@@ -26,8 +26,8 @@ Passages = Literal["file", "paragraph"]
 class Columns(BaseModel):
     """Which columns of a source hold what.
 
-    Exactly one kind of content is used: `text`, or `prompt` and `completion`, or `messages`, or `input_ids` (with
-    optional `labels`). With none of them named, columns that carry these very names are used.
+    Exactly one kind of content is used: `text`, or `prompt` and `completion`, or `messages` (with optional
+    `tools`), or `input_ids` (with optional `labels`). With none of them named, columns that carry these very names are used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +38,12 @@ class Columns(BaseModel):
     completion: str | None = Field(None, description="Column with the completion; the loss is on its tokens.")
     messages: str | None = Field(
         None, description="Column with chat messages (role, content), rendered by the tokenizer's chat template."
+    )
+    tools: str | None = Field(
+        None,
+        # Sources that name none keep the version that they had before there was the setting.
+        exclude_if=lambda column: column is None,
+        description="Column with tool definitions for `messages`: a list, or its JSON text.",
     )
     input_ids: str | None = Field(None, description="Column with token ids, used exactly as given.")
     labels: str | None = Field(None, description="Column with labels for `input_ids`; -100 carries no loss.")
@@ -60,6 +66,8 @@ class Columns(BaseModel):
             raise ValueError("`prompt` and `completion` go together: name both columns, or neither")
         if self.labels is not None and self.input_ids is None:
             raise ValueError("`labels` needs `input_ids`")
+        if self.tools is not None and self.messages is None:
+            raise ValueError("`tools` needs `messages`")
         return self
 
 

@@ -1,111 +1,138 @@
 """Chat messages to labelled tokens, by the tokenizer's chat template: the loss is on the assistant's turns.
 
-Where the template marks them with `{% generation %}`, those marks are used. Otherwise a turn is what the conversation
-up to and with it has more than the conversation before it with the generation prompt; the end-of-turn token that the
-template writes after the answer is then part of the turn. That needs renderings that continue each other, which a
-template that rewrites earlier turns (by dropping their reasoning, say) does not give: such rows are set aside.
+Where the template marks them with `{% generation %}`, those marks are used; otherwise see `chat_turns`. A
+message that the row marks as untrained (weight 0, train false) carries no loss, nor does one of which the rendering
+shows nothing; what else a rendering leaves out is noticed.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-import jinja2
 import numpy as np
-from transformers.utils.chat_template_utils import render_jinja_template
 
+from lorif_assets.data.chat_templates import ChatTemplate, Span, chat_template
+from lorif_assets.data.chat_turns import ChatTurns
+from lorif_assets.data.conversations import LOSS_MARKS, Conversation, Message, is_trained
 from lorif_assets.data.labels import LabelledTokens, with_loss_on
 from lorif_assets.data.rejected import UnusableRowError
-from lorif_assets.errors import CheckpointError
+from lorif_assets.data.spoken_content import kinds_left_out, spoken
+from lorif_assets.data.tool_arguments import fitting_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Messages = Sequence[Mapping[str, Any]]
-_GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+NO_TOOLS = "the chat template takes no tool definitions: the model does not see those of the row"
+OTHERS_TRAINED = "a message of another role is marked as trained; the loss is on the assistant's messages alone"
+DROPPED = "the chat template leaves out all that a message of the assistant says; such messages carry no loss"
 
 
 @dataclass(frozen=True)
 class _Rendering:
-    """A conversation as text, and where in it the assistant speaks: (first character, end)."""
+    """A conversation as text, where in it the assistant speaks, and what of the row is rendered otherwise."""
 
     text: str
-    turns: tuple[tuple[int, int], ...]
+    turns: tuple[Span, ...]
+    notices: tuple[str, ...] = ()
 
 
 def encode_conversations(
-    conversations: Sequence[Messages], tokenizer: "PreTrainedTokenizerBase"
+    conversations: Sequence[Conversation], tokenizer: "PreTrainedTokenizerBase"
 ) -> list[LabelledTokens | UnusableRowError]:
     """Labelled tokens of each conversation, or why there are none.
 
     Raises:
-        CheckpointError: the tokenizer has no chat template, or is no fast one (which alone knows where in the text a
-            token lies).
+        CheckpointError: as `chat_template`.
     """
-    template = _chat_template(tokenizer)
-    renderings = [_render(messages, tokenizer, template) for messages in conversations]
+    templates = {
+        for_tools: chat_template(tokenizer, for_tools=for_tools)
+        for for_tools in {bool(conversation.tools) for conversation in conversations}
+    }
+    control_tokens = frozenset(tokenizer.get_added_vocab())
+    renderings = [
+        _render(
+            conversation.messages,
+            replace(templates[bool(conversation.tools)], tools=conversation.tools),
+            control_tokens,
+        )
+        for conversation in conversations
+    ]
     encoded = iter(_tokenize([r for r in renderings if isinstance(r, _Rendering)], tokenizer))
     return [next(encoded) if isinstance(r, _Rendering) else r for r in renderings]
 
 
-def _chat_template(tokenizer: "PreTrainedTokenizerBase") -> str:
-    name = tokenizer.name_or_path or type(tokenizer).__name__
-    if not tokenizer.is_fast:
-        raise CheckpointError(
-            f"tokenizer '{name}' is not a fast one (no tokenizer.json), which chat messages need. Save it as a fast "
-            "tokenizer, or give the source prompt and completion, text or input_ids instead."
-        )
+def _render(
+    messages: Sequence[Message], template: ChatTemplate, control_tokens: frozenset[str]
+) -> _Rendering | UnusableRowError:
     try:
-        return str(tokenizer.get_chat_template())
-    except ValueError as error:
-        raise CheckpointError(
-            f"tokenizer '{name}' has no chat template, which chat messages need. Put chat_template.jinja beside its "
-            "tokenizer.json, or give the source prompt and completion, text or input_ids instead."
-        ) from error
-
-
-def _render(messages: Messages, tokenizer: "PreTrainedTokenizerBase", template: str) -> _Rendering | UnusableRowError:
-    render = _render_marked if _GENERATION_BLOCK.search(template) else _render_turn_by_turn
-    try:
-        return render(messages, tokenizer, template)
+        messages, notice = fitting_arguments(messages, template)
+        turns = ChatTurns(messages, template, control_tokens)
+        text, marks = template.marked(messages) if template.marks_turns else (turns.text, [])
+        spans, notices = _loss_spans(turns, text, marks)
     except UnusableRowError as reason:
         return reason
-    except jinja2.TemplateError as error:
-        return UnusableRowError(f"the chat template refuses the messages: {error}")
+    if notice:
+        notices.append(notice)
+    if template.tools and not _takes_tools(template, messages, text):
+        notices.append(NO_TOOLS)
+    return _Rendering(text, tuple(spans), tuple(dict.fromkeys(notices)))
 
 
-def _render_marked(messages: Messages, tokenizer: "PreTrainedTokenizerBase", template: str) -> _Rendering:
-    # Not `apply_chat_template(return_assistant_tokens_mask=True)`: where a turn begins or ends in white space that the
-    # tokenizer leaves out of its offsets, that mask loses turns or covers the user's (transformers issue 47325).
-    (text,), (turns,) = render_jinja_template(
-        [list(messages)], chat_template=template, return_assistant_tokens_mask=True, **tokenizer.special_tokens_map
-    )
-    return _Rendering(text, tuple(turns))
+def _loss_spans(turns: ChatTurns, text: str, marks: Sequence[Span]) -> tuple[list[Span], list[str]]:
+    """Where in the text the assistant speaks, and what a person should know of it.
+
+    Raises:
+        UnusableRowError: that cannot be told, or nothing that it says is in the text.
+    """
+    answers = [k for k, message in enumerate(turns.messages) if message["role"] == "assistant"]
+    untrained = {k for k in answers if not is_trained(turns.messages[k])}
+    notices = [OTHERS_TRAINED] if any(map(_asks_for_loss, turns.messages)) else []
+    if marks and len(marks) != len(answers):
+        # Which of them are of which message is not known.
+        without_loss = [span for k in untrained if (span := turns.span(k))]
+        return [mark for mark in marks if not any(map(partial(_overlap, mark), without_loss))], notices
+    spans = dict(zip(answers, marks, strict=True)) if marks else {k: turns.span(k) for k in answers}
+    dropped = {k for k, span in spans.items() if _is_dropped(turns, k, span)}
+    kept = {k: span for k, span in spans.items() if span and k not in dropped}
+    if dropped and kept.keys() <= untrained:
+        raise UnusableRowError("the chat template leaves out everything that the assistant says")
+    notices += [DROPPED] if dropped - untrained else []
+    for k, message in enumerate(turns.messages):
+        if k not in dropped:
+            shown = text[slice(*kept[k])] if k in kept else text
+            notices += [_left_out(kind, message["role"]) for kind in kinds_left_out(spoken(message), shown)]
+    return [span for k, span in kept.items() if k not in untrained], notices
 
 
-def _render_turn_by_turn(messages: Messages, tokenizer: "PreTrainedTokenizerBase", template: str) -> _Rendering:
-    def text(conversation: Messages, *, add_generation_prompt: bool = False) -> str:
-        (rendered,), _ = render_jinja_template(
-            [list(conversation)],
-            chat_template=template,
-            add_generation_prompt=add_generation_prompt,
-            **tokenizer.special_tokens_map,
-        )
-        return str(rendered)
+def _takes_tools(template: ChatTemplate, messages: Sequence[Message], text: str) -> bool:
+    """Whether a conversation's text is another one with its tool definitions than without."""
+    try:
+        return replace(template, tools=()).text(messages) != text
+    except UnusableRowError:
+        return True
 
-    whole = text(messages)
-    turns = []
-    for k, message in enumerate(messages):
-        if message["role"] == "assistant":
-            before, through = text(messages[:k], add_generation_prompt=True), text(messages[: k + 1])
-            if not (through.startswith(before) and whole.startswith(through)):
-                raise UnusableRowError(
-                    f"the chat template renders the conversation differently up to message {k} than as a whole, so the "
-                    "assistant's tokens cannot be told; a template with {% generation %} tells them"
-                )
-            turns.append((len(before), len(through)))
-    return _Rendering(whole, tuple(turns))
+
+def _is_dropped(turns: ChatTurns, k: int, span: Span | None) -> bool:
+    """Whether the template leaves out all that an assistant's message says, so that only its frame is there."""
+    said = spoken(turns.messages[k])
+    if span is None or not said:
+        return bool(said)
+    # A template may also write what is said otherwise than it is: only one that shows no stand-in either leaves it out.
+    return len(kinds_left_out(said, turns.text[slice(*span)])) == len(said) and turns.answer(k) is None
+
+
+def _asks_for_loss(message: Message) -> bool:
+    return message["role"] != "assistant" and any(message.get(mark) for mark in LOSS_MARKS)
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return max(one[0], other[0]) < min(one[1], other[1])
+
+
+def _left_out(kind: str, role: str) -> str:
+    return f"the chat template leaves out {kind} of a message by '{role}', or changes it"
 
 
 def _tokenize(renderings: Sequence[_Rendering], tokenizer: "PreTrainedTokenizerBase") -> list[LabelledTokens]:
@@ -133,4 +160,4 @@ def _labelled(rendering: _Rendering, ids: Sequence[int], offsets: Sequence[tuple
     # Tokenizers that leave white space out of offsets give a token of nothing else no width, at its end.
     starts = np.minimum(starts, ends - 1).clip(min=0)
     carries_loss = spoken_before[ends] > spoken_before[starts]
-    return with_loss_on(np.asarray(ids, np.int64), carries_loss)
+    return replace(with_loss_on(np.asarray(ids, np.int64), carries_loss), notices=rendering.notices)

@@ -23,18 +23,29 @@ _COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
     ContentFormat.MESSAGES: ("messages",),
     ContentFormat.INPUT_IDS: ("input_ids",),
 }
+_OPTIONAL_COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
+    ContentFormat.MESSAGES: ("tools",),
+    ContentFormat.INPUT_IDS: ("labels",),
+}
+# Whether people wanted the answer, in data for preference training. Beside other content the name says nothing.
+_PREFERENCE = "label"
+_FORMATS_OF_PREFERENCES = (ContentFormat.PROMPT_COMPLETION, ContentFormat.MESSAGES)
 # What tokenizers write beside `input_ids`.
 _TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """Kind of content and the columns that hold it: `content` maps role (text, prompt, labels ...) to column."""
+    """Kind of content and the columns that hold it: `content` maps role (text, prompt, labels ...) to column.
+
+    `preference` is the column of preference data that says whether an answer was wanted.
+    """
 
     format: ContentFormat
     content: Mapping[str, str]
     id: str | None
     attention_mask: str | None
+    preference: str | None
     metadata: tuple[str, ...]
 
 
@@ -42,24 +53,29 @@ def column_roles(columns: Columns, available: tuple[str, ...], origin: str) -> C
     """Roles of the columns of one shard.
 
     With no content column named, `text`, `prompt` and `completion`, `messages` or `input_ids` are taken by their names.
-    Beside `input_ids`, a column `labels` is taken as labels, and what else tokenizers write is no metadata.
+    Beside prompt and completion or messages, `label` is taken as preference unless the metadata columns are named.
+    Beside `messages`, a column `tools` is taken as tool definitions. Beside `input_ids`, a column `labels` is taken as
+    labels, and what else tokenizers write is no metadata.
 
     Raises:
         SourceError: no kind of content is there, or several are and the settings name none.
     """
     chosen = _named_format(columns) or _format_by_names(available, origin)
     content = {role: getattr(columns, role) or role for role in _COLUMNS_OF_FORMAT[chosen]}
+    for role in _OPTIONAL_COLUMNS_OF_FORMAT.get(chosen, ()):
+        if getattr(columns, role) is not None or role in available:
+            content[role] = getattr(columns, role) or role
     no_metadata = {*content.values(), columns.id}
     attention_mask = None
     if chosen is ContentFormat.INPUT_IDS:
-        if columns.labels is not None or "labels" in available:
-            content["labels"] = columns.labels or "labels"
         attention_mask = "attention_mask" if "attention_mask" in available else None
-        no_metadata |= {*content.values(), *_TOKENIZER_OUTPUTS}
-    metadata = columns.metadata
+        no_metadata |= {*_TOKENIZER_OUTPUTS}
+    metadata, preference = columns.metadata, None
     if metadata is None:
+        if chosen in _FORMATS_OF_PREFERENCES and _PREFERENCE in available and _PREFERENCE not in no_metadata:
+            preference = _PREFERENCE
         metadata = tuple(name for name in available if name not in no_metadata)
-    return ColumnRoles(chosen, content, columns.id, attention_mask, metadata)
+    return ColumnRoles(chosen, content, columns.id, attention_mask, preference, metadata)
 
 
 def require_columns(columns: Columns, available: tuple[str, ...], origin: str) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lorif_assets.data.columns import ColumnRoles, ContentFormat
-from lorif_assets.data.json_values import json_value
+from lorif_assets.data.conversations import LOSS_MARKS, Conversation, is_trained
+from lorif_assets.data.json_values import json_value, without_nulls
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.rejected import UnusableRowError
+from lorif_assets.data.spoken_content import spoken
 
 _INT32_END = 2**31
 
@@ -18,9 +20,14 @@ def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any
     Raises:
         UnusableRowError: the content is missing, empty, of the wrong type or carries no loss.
     """
+    if roles.preference is not None and values.get(roles.preference) is False:
+        raise UnusableRowError(
+            f"{roles.preference} is false: an answer that was turned down is no training text. Leave such rows out of the "
+            f"source or, where the column says something else, name it in columns.metadata"
+        )
     raw = {role: values.get(column) for role, column in roles.content.items()}
-    if roles.attention_mask is not None and not all(values.get(roles.attention_mask) or [1]):
-        raise UnusableRowError("attention_mask hides tokens: store the row without padding")
+    if roles.attention_mask is not None:
+        raw = _without_padding(raw, values.get(roles.attention_mask) or [])
     return _READERS[roles.format](raw)
 
 
@@ -42,9 +49,38 @@ def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
     if not messages:
         raise UnusableRowError("messages is an empty list")
     read = [_read_message(k, message) for k, message in enumerate(messages)]
-    if not any(message["role"] == "assistant" and message["content"].strip() for message in read):
+    answers = [message for message in read if message["role"] == "assistant" and spoken(message)]
+    if not answers:
         raise UnusableRowError("no assistant message with content: the loss is on the assistant's messages")
-    return {"messages": json.dumps(read, ensure_ascii=False, sort_keys=True)}
+    if not any(map(is_trained, answers)):
+        raise UnusableRowError(
+            "every assistant message is marked as carrying no loss (weight 0, train false or the like)"
+        )
+    return {"messages": Conversation(read, _read_tools(raw.get("tools"))).stored()}
+
+
+def _is_loss_mark(value: Any) -> bool:
+    return isinstance(value, int | float | None) and value in {None, 0, 1}  # as numbers: 1.0 and true are 1 too
+
+
+def _read_tools(tools: Any) -> list[dict[str, Any]]:
+    """Tool definitions: a list of objects, some or all of it as JSON text, which keeps the nulls that it has."""
+    read = _parsed("tools", tools.strip() or "[]") if isinstance(tools, str) else without_nulls(json_value(tools))
+    if not isinstance(read, list | None):
+        raise UnusableRowError(f"tools is {_kind(tools)}, not a list of tool definitions or its JSON text")
+    definitions = [_parsed(f"tool {k}", tool) if isinstance(tool, str) else tool for k, tool in enumerate(read or [])]
+    for k, definition in enumerate(definitions):
+        if not isinstance(definition, dict):
+            raise UnusableRowError(f"tool {k} is {_kind(definition)}, not a tool definition (an object)")
+    _string("tools", json.dumps(definitions, ensure_ascii=False))
+    return definitions
+
+
+def _parsed(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UnusableRowError(f"{name} is text, but no JSON: {error}") from error
 
 
 def _read_message(k: int, message: Any) -> dict[str, Any]:
@@ -54,11 +90,30 @@ def _read_message(k: int, message: Any) -> dict[str, Any]:
         raise UnusableRowError(f"message {k} has no role")
     _string(f"role of message {k}", message["role"])
     _string(f"content of message {k}", message.get("content"))
-    # A list of structs gives every message every field: those that are null are not there. The rest (a name, say) is
-    # the chat template's business.
-    read = {name: value for name, value in json_value(message).items() if value is not None}
+    for mark in LOSS_MARKS:
+        if not _is_loss_mark(message.get(mark)):
+            raise UnusableRowError(
+                f"{mark} of message {k} is {json.dumps(json_value(message[mark]))}; a mark for loss is 0, 1, false or true"
+            )
+    # What is not checked here (a name, say) is the chat template's business.
+    read = without_nulls(json_value(message))
     _string(f"message {k}", json.dumps(read, ensure_ascii=False))
-    return read
+    # Templates address a message's own fields by name, so their order says nothing. Objects below them they may write
+    # as JSON, in the order that the model was trained on.
+    return dict(sorted(read.items()))
+
+
+def _without_padding(raw: Mapping[str, Any], mask: Sequence[Any]) -> dict[str, Any]:
+    """Token ids and labels up to the last token that the attention mask shows."""
+    if all(mask):
+        return dict(raw)
+    shown = max((k + 1 for k, shows in enumerate(mask) if shows), default=0)
+    if not all(mask[:shown]):
+        raise UnusableRowError("attention_mask hides tokens: store the row without padding")
+    for role, value in raw.items():
+        if isinstance(value, list) and len(value) != len(mask):
+            raise UnusableRowError(f"attention_mask has {len(mask)} entries and {role} {len(value)}")
+    return {role: value[:shown] if isinstance(value, list) else value for role, value in raw.items()}
 
 
 def _read_input_ids(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,9 +42,21 @@ def normalise(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
     Raises:
         SourceError: the content columns cannot be told, or no row can be used.
     """
+    sorted_out = sort_out(raw, columns, shard)
+    if not sorted_out.examples.num_rows:
+        raise SourceError(_nothing_usable(raw, sorted_out.rejected.to_pylist()))
+    return sorted_out
+
+
+def sort_out(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
+    """The same where it may be that no row can be used.
+
+    Raises:
+        SourceError: the content columns cannot be told.
+    """
     rejected = [RejectedRow(_default_id(shard, m.row), m.row, m.reason, m.excerpt) for m in raw.malformed]
     if not raw.rows:
-        raise SourceError(_nothing_usable(raw, rejected))
+        return _shard([], rejected)
     if columns.id is None:
         columns = columns.model_copy(update={"id": raw.id_column})
     roles = column_roles(columns, raw.columns, raw.origin)
@@ -72,8 +84,10 @@ def normalise(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
                 "metadata": _metadata(values, roles),
             }
         )
-    if not examples:
-        raise SourceError(_nothing_usable(raw, rejected))
+    return _shard(examples, rejected)
+
+
+def _shard(examples: Sequence[Mapping[str, Any]], rejected: Sequence[RejectedRow]) -> NormalisedShard:
     shard_hash = content_hash([[e["example_id"], e["content_hash"], e["metadata"]] for e in examples])
     table = pa.Table.from_pylist([{**e, "shard_hash": shard_hash} for e in examples], TRAINING_EXAMPLES.columns)
     return NormalisedShard(table, rejected_table(rejected), shard_hash)
@@ -98,8 +112,8 @@ def _metadata(values: Mapping[str, Any], roles: ColumnRoles) -> str:
     return encodable(json.dumps(kept, ensure_ascii=False, sort_keys=True))
 
 
-def _nothing_usable(raw: RawShard, rejected: Sequence[RejectedRow]) -> str:
+def _nothing_usable(raw: RawShard, rejected: Sequence[Mapping[str, Any]]) -> str:
     if not rejected:
         return f"{raw.origin}: empty, no rows. Write data to it, or take it out of the sources."
-    first = "; ".join(f"row {bad.row}: {bad.reason}" for bad in sorted(rejected, key=lambda bad: bad.row)[:3])
+    first = "; ".join(f"row {bad['row']}: {bad['reason']}" for bad in rejected[:3])
     return f"{raw.origin}: none of {len(rejected)} rows can be used ({first}). Correct the data or the `columns`."

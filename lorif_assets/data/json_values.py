@@ -24,3 +24,16 @@ def json_value(value: Any) -> Any:
         case date() | time():  # datetime is a date
             return value.isoformat()
     return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def without_nulls(value: Any) -> Any:
+    """A JSON value whose objects, at every level, have no field that is null; entries of lists stay.
+
+    Arrow gives each object of a list the fields of all others, as null: they are not the object's own.
+    """
+    match value:
+        case Mapping():
+            return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+        case list():
+            return [without_nulls(inner) for inner in value]
+    return value

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
@@ -40,7 +41,9 @@ def passage_text(row: Mapping[str, Any]) -> str:
         case "prompt_completion":
             return f"{row['prompt']}{row['completion']}"
         case "messages":
-            return "\n\n".join(f"[{turn['role']}] {turn['content']}" for turn in json.loads(row["messages"]))
+            return "\n\n".join(
+                f"[{turn['role']}] {turn['content']}" for turn in Conversation.parse(row["messages"]).messages
+            )
         case _:
             ids = row["input_ids"]
             return (

@@ -3,7 +3,8 @@
 Nothing is added that the tokenizer does not add itself: no end-of-text token after a text or completion.
 """
 
-import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from lorif_assets.data.chat import encode_conversations
 from lorif_assets.data.columns import ContentFormat
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.labels import NO_LOSS, LabelledTokens, TokenIds, with_loss_on
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
 from lorif_assets.errors import SettingsError
@@ -22,6 +24,8 @@ from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_log = logging.getLogger(__name__)
+
 _Row = Mapping[str, Any]
 _Encoded = LabelledTokens | UnusableRowError
 _CONTENT_COLUMNS = tuple(name for name in EXAMPLE_CONTENT if name not in ("content_hash", "metadata"))
@@ -29,13 +33,23 @@ _CONTENT_COLUMNS = tuple(name for name in EXAMPLE_CONTENT if name not in ("conte
 
 @dataclass(frozen=True, eq=False)
 class TokenizedExample:
-    """Token ids and labels [T] of one example; labels are not shifted, -100 carries no loss."""
+    """Token ids and labels [T] of one example; labels are not shifted, -100 carries no loss.
+
+    `cut` says what was cut of an example that is too long, and by which rule; `notices` what the tokens do not hold of
+    the row, or hold otherwise than the row does.
+    """
 
     example_id: str
     row: int
     input_ids: TokenIds
     labels: TokenIds
-    truncated: bool
+    cut: str | None = None
+    notices: tuple[str, ...] = ()
+
+    @property
+    def truncated(self) -> bool:
+        """Whether only a part of the example is used."""
+        return self.cut is not None
 
     @property
     def n_targets(self) -> int:
@@ -54,6 +68,11 @@ class TokenizedShard:
     def n_truncated(self) -> int:
         """Examples of which only a part is used."""
         return sum(example.truncated for example in self.examples)
+
+    @property
+    def notices(self) -> Counter[str]:
+        """What a person should know of the examples, and of how many it holds."""
+        return Counter(notice for example in self.examples for notice in example.notices)
 
 
 def tokenize(
@@ -93,9 +112,12 @@ def tokenize(
             shown = {name: row[name] for name in _CONTENT_COLUMNS if name != "format"}
             rejected.append(RejectedRow(example_id, number, str(reason), excerpt(shown)))
         else:
-            truncated = len(kept) < len(tokens)
-            tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, truncated))
-    return TokenizedShard(tuple(tokenized), rejected_table(rejected))
+            cut = tokens.cut(max_length)
+            tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, cut, kept.notices))
+    shard = TokenizedShard(tuple(tokenized), rejected_table(rejected))
+    for notice, count in shard.notices.items():
+        _log.warning("%d of %d rows: %s", count, len(rows), notice)
+    return shard
 
 
 def _encode(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:
@@ -143,7 +165,7 @@ def _encode_completions(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBas
 
 
 def _encode_messages(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:
-    return encode_conversations([json.loads(row["messages"]) for row in rows], tokenizer)
+    return encode_conversations([Conversation.parse(row["messages"]) for row in rows], tokenizer)
 
 
 def _encode_input_ids(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:

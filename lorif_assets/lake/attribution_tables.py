@@ -16,7 +16,10 @@ _CONTENT: Mapping[str, Column] = {
     "text": (pa.string(), "plain text; the loss is on every token"),
     "prompt": (pa.string(), "carries no loss"),
     "completion": (pa.string(), "the loss is on its tokens"),
-    "messages": (pa.string(), "JSON list of chat messages (role, content)"),
+    "messages": (
+        pa.string(),
+        "JSON list of chat messages (role, content); with tool definitions, an object: messages, tools",
+    ),
     "input_ids": (pa.list_(pa.int32()), "token ids, used exactly as given"),
     "labels": (pa.list_(pa.int32()), "of `input_ids`; -100 carries no loss; null: the ids themselves"),
     "content_hash": pa.string(),

@@ -49,6 +49,27 @@ def test_an_answer_is_what_the_lake_stores_for_the_same_query(stored):
     assert answer.loss_per_token == answer.loss / answer.n_target_tokens
 
 
+def test_a_chat_is_asked_about_through_the_chat_template(tiny_project, monkeypatch):
+    load = Checkpoints.load_tokenizer
+
+    def load_with_template(self, files):
+        tokenizer = load(self, files)
+        tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+        return tokenizer
+
+    monkeypatch.setattr(Checkpoints, "load_tokenizer", load_with_template)
+    chat = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": COMPLETION}]
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        whole = project.attribute(PROMPT, COMPLETION)
+        answers = [project.attribute_chat(form) for form in (chat, {"messages": chat, "tools": None})]
+        with pytest.raises(SourceError, match="the chat: no assistant message with content"):
+            project.attribute_chat(chat[:1])
+    for answer in answers:
+        assert answer.table.equals(whole.table)
+        assert (answer.loss, answer.n_target_tokens) == (whole.loss, whole.n_target_tokens)
+        assert (answer.prompt, answer.completion) == ("", f"[user] {PROMPT}\n\n[assistant] {COMPLETION}")
+
+
 def test_an_answer_has_the_examples_texts_and_metadata(tiny_project):
     with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
         table = project.attribute(PROMPT, COMPLETION, top_k=2).table

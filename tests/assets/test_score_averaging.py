@@ -15,6 +15,7 @@ from lorif_assets.attribution.score_averaging import ShardScores, averaged
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
+from lorif_assets.data.questions import completion_question
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, private_copy, write_checkpoint
@@ -63,8 +64,9 @@ def test_a_query_s_loss_stays_that_of_the_checkpoint_asked_about(alone: TinyProj
 
 def test_a_question_at_the_command_line_is_averaged_as_well(alone: TinyProject, together: TinyProject) -> None:
     project = together.with_settings(recipe={"top_k": 5, "averaged_checkpoints": 2})
+    question = completion_question("the with statement", " opens a file")
     scored = [
-        score_completion(KeptModel(one.opened), NEWEST, "the with statement", " opens a file", 36).scores
+        score_completion(KeptModel(one.opened), NEWEST, question, 36).scores
         for one in (alone.with_settings(recipe={"top_k": 5}), project)
     ]
     asked = scored[1].filter(pl.col("side") == "highest").sort("example_id")["score"].to_numpy()

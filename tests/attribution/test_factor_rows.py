@@ -59,7 +59,7 @@ def bases(attributed: AttributedModel) -> dict[str, KfacBases]:
 def examples() -> list[TokenizedExample]:
     rng = np.random.default_rng(0)
     ids = [rng.integers(0, 17, length) for length in LENGTHS]
-    return [TokenizedExample(f"e{row}", row, tokens, tokens, truncated=False) for row, tokens in enumerate(ids)]
+    return [TokenizedExample(f"e{row}", row, tokens, tokens) for row, tokens in enumerate(ids)]
 
 
 def factors(attributed: AttributedModel, bases: Mapping[str, KfacBases]) -> ShardFactors:

@@ -1,6 +1,7 @@
 """The command `lorif`, as a person meets it: answers, exit codes and messages."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import polars as pl
@@ -19,6 +21,7 @@ from lorif_assets.cli.main import COMMANDS, main
 from lorif_assets.config.settings import load_settings
 from lorif_assets.data.passages import with_passages
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints
 from lorif_assets.pages.terminal import print_influences
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
@@ -213,6 +216,78 @@ def test_attribute_without_a_prompt_takes_the_completion_as_text(lorif: Lorif, c
     assert result.output.startswith(CHECKPOINTS[0])
 
 
+@pytest.fixture
+def chat_config(config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """The project, as if its tokenizers had always had a chat template."""
+    load = Checkpoints.load_tokenizer
+
+    def load_with_template(checkpoints: Checkpoints, files: CheckpointFiles) -> Any:
+        tokenizer = load(checkpoints, files)
+        tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+        return tokenizer
+
+    monkeypatch.setattr(Checkpoints, "load_tokenizer", load_with_template)
+    return config
+
+
+def test_attribute_of_a_chat_goes_through_the_chat_template(lorif: Lorif, chat_config: tuple[str, Path]) -> None:
+    turns = [{"role": "user", "content": "the with statement"}, {"role": "assistant", "content": " opens a file"}]
+    Path("chat.json").write_text(json.dumps(turns))
+    Path("with_tools.json").write_text(json.dumps({"messages": turns, "tools": []}))
+    options = ("--checkpoint", CHECKPOINTS[1], *chat_config)
+    answers = [
+        lorif("attribute", *question, *options)
+        for question in (
+            ("--messages", "chat.json"),
+            ("--messages", "with_tools.json"),
+            ("--user", "the with statement", "--assistant", " opens a file"),
+            # The template writes a chat as this prompt and completion.
+            ("--prompt", "the with statement", "--completion", " opens a file"),
+        )
+    ]
+    assert [answer.exit_code for answer in answers] == [0] * 4, answers[0].output
+    assert len({answer.output for answer in answers}) == 1
+    system = lorif("attribute", "--system", "a file", "--user", "the with", "--assistant", " opens a file", *options)
+    assert system.exit_code == 0
+    assert system.output != answers[0].output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "one of --completion, --assistant and --messages"),
+        (("--completion", "a", "--assistant", "b"), "one of --completion, --assistant and --messages"),
+        (("--assistant", "a", "--prompt", "b"), "--prompt goes with --completion"),
+        (("--completion", "a", "--user", "b"), "--user and --system go with --assistant"),
+    ],
+)
+def test_attribute_of_a_question_in_two_forms_is_refused(
+    lorif: Lorif, arguments: tuple[str, ...], expected: str
+) -> None:
+    result = lorif("attribute", *arguments)
+    assert result.exit_code == 2
+    assert expected in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "chat.json is no JSON: Expecting property name"),
+        ('{"turns": []}', "the chat: messages is null, not a list of {role, content}. Give a list"),
+        ('[{"role": "user", "content": "a"}]', "the chat: no assistant message with content"),
+    ],
+)
+def test_attribute_of_a_file_that_holds_no_chat_is_a_message(
+    lorif: Lorif, config: tuple[str, Path], content: str, expected: str
+) -> None:
+    Path("chat.json").write_text(content)
+    assert expected in message(lorif("attribute", "--messages", "chat.json", *config))
+
+
+def test_attribute_of_a_chat_without_a_chat_template_is_a_message(lorif: Lorif, config: tuple[str, Path]) -> None:
+    assert "has no chat template" in message(lorif("attribute", "--assistant", "a file", *config))
+
+
 def test_attribute_can_show_more_than_the_recipe_keeps(lorif: Lorif, config: tuple[str, Path]) -> None:
     result = lorif("attribute", "--completion", "a file fails", "--top", 8, *config)
     assert len(re.findall(r"doc\d-\d+", result.output)) == 16
@@ -267,6 +342,73 @@ def test_a_file_of_factors_that_is_gone_is_a_message(
     said = message(lorif("attribute", "--completion", "a file", *config))
     assert "gradient_factors" in said
     assert "materialize" in said
+
+
+# --- preview ---------------------------------------------------------------------------------------------------------
+
+
+def test_preview_prints_the_tokens_of_sources_and_query_sets_and_which_carry_loss(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    result = lorif("preview", "--rows", 2, *config)
+    assert result.exit_code == 0, result.output
+    assert f"docs (data), by the tokenizer of {CHECKPOINTS[1]}" in result.output
+    assert re.findall(r"doc\d-\d+|q\d", result.output) == ["doc0-0", "doc0-1", "q0", "q1"]
+    text = private_project.table(TRAINING_EXAMPLES, example_id="doc0-0")["text"][0]
+    # Nothing predicts the first token.
+    assert re.search(rf"{text[0]}\w*\[\[", result.output)
+    assert "the with statement[[ opens a file]]" in result.output
+
+
+def test_preview_of_a_query_set_as_json_is_one_object_a_line(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("preview", "--queries", QUERY_SET, "--checkpoint", CHECKPOINTS[0], "--json", *config)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.output.splitlines()]
+    assert [row["example_id"] for row in rows] == ["q0", "q1", "q2"]
+    for row in rows:
+        assert set(row) == {"example_id", "input_ids", "labels", "pieces", "cut", "rejected"}
+        assert len(row["input_ids"]) == len(row["labels"])
+        assert (row["cut"], row["rejected"]) == (None, None)
+    assert rows[1]["pieces"] == [{"text": "its block", "loss": False}, {"text": " ends", "loss": True}]
+
+
+def test_preview_says_what_is_cut_and_what_is_set_aside(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    long = json.dumps({"id": "long", "text": "the with statement opens a file " * 40})
+    (private_project.root / "data/00000.jsonl").write_text(f'{long}\n{{"id": "empty", "text": ""}}\n{{not json')
+    shown = lorif("preview", "--source", "docs", "--rows", 3, *config).output
+    assert "cut: 0 tokens in front and" in shown
+    assert "at most 48 are kept" in shown
+    assert "empty  set aside: text is empty" in shown
+    assert f"{SHARDS[0]}/000002  set aside: malformed JSON" in shown
+    first, *others = map(
+        json.loads, lorif("preview", "--source", "docs", "--rows", 3, "--json", *config).output.splitlines()
+    )
+    assert len(first["input_ids"]) == 48
+    assert [row["rejected"].partition(":")[0] for row in others] == ["text is empty", "malformed JSON"]
+    assert [row["input_ids"] for row in others] == [[], []]
+
+
+def test_preview_loads_no_weights(lorif: Lorif, config: tuple[str, Path], private_project: TinyProject) -> None:
+    for name in CHECKPOINTS:
+        (private_project.root / "checkpoints" / name / "model.safetensors").write_bytes(b"")
+    assert lorif("preview", "--source", "docs", *config).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--source", "nothing"), "there is no source 'nothing'; the settings have docs"),
+        (("--source", "docs", "--queries", QUERY_SET), "exclude each other"),
+        (("--checkpoint", "step-9"), "there is no checkpoint 'step-9'"),
+        (("--queries", "nothing"), "there is no query set 'nothing'"),
+    ],
+)
+def test_preview_of_what_is_not_there_is_a_message(
+    lorif: Lorif, config: tuple[str, Path], arguments: tuple[str, ...], expected: str
+) -> None:
+    assert expected in message(lorif("preview", *arguments, *config))
 
 
 # --- The command itself ----------------------------------------------------------------------------------------------

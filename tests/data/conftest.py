@@ -13,7 +13,7 @@ MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
 
 
 def make_tokenizer(
-    template: str | None = None, *, chat_template: str | None = None, trim_offsets: bool = False
+    template: str | None = None, *, chat_template: str | dict[str, str] | None = None, trim_offsets: bool = False
 ) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer that writes special tokens as `template` says ("<s> $A </s>"), or none."""
     backend = Tokenizer(models.BPE())

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizer
 
 from lorif_assets.data.chat import encode_conversations
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.labels import NO_LOSS, LabelledTokens
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.errors import CheckpointError
@@ -35,7 +36,9 @@ RENDERED = (
 
 
 def encode(template: str | None, *conversations: list[dict[str, str]]) -> list[LabelledTokens | UnusableRowError]:
-    return encode_conversations(conversations, make_tokenizer(chat_template=template))
+    return encode_conversations(
+        [Conversation(messages) for messages in conversations], make_tokenizer(chat_template=template)
+    )
 
 
 def labelled(encoded: LabelledTokens | UnusableRowError) -> LabelledTokens:
@@ -71,7 +74,7 @@ class TestBothWays:
 
     def test_no_special_token_is_written_twice(self, template: str) -> None:
         tokenizer = make_tokenizer("<s> $A", chat_template="{{ bos_token }}" + template)
-        (tokens,) = encode_conversations([CONVERSATION], tokenizer)
+        (tokens,) = encode_conversations([Conversation(CONVERSATION)], tokenizer)
         assert list(labelled(tokens).input_ids).count(tokenizer.bos_token_id) == 1
 
     def test_what_the_template_refuses_is_set_aside_and_the_rest_is_not(self, template: str) -> None:
@@ -99,6 +102,15 @@ def test_both_ways_agree(conversation: list[dict[str, str]]) -> None:
     np.testing.assert_array_equal(marked.labels, unmarked.labels)
 
 
+@given(conversations)
+def test_the_way_without_a_generation_prompt_agrees_with_both(conversation: list[dict[str, str]]) -> None:
+    # Where nothing is said there is nothing to tell a turn by; its frame is then left without loss.
+    filled = [{**message, "content": message["content"].strip() or "hm"} for message in conversation]
+    prompted, never = (labelled(encode(template, filled)[0]) for template in (UNMARKED, UNMARKED.replace(PROMPT, "")))
+    np.testing.assert_array_equal(prompted.input_ids, never.input_ids)
+    np.testing.assert_array_equal(prompted.labels, never.labels)
+
+
 def test_a_token_that_joins_prompt_and_answer_carries_loss() -> None:
     joined = "{% for m in messages %}{{ m.role }}:{{ ' ' }}{{ m.content }}{% endfor %}"
     template = joined + "{% if add_generation_prompt %}assistant:{{ ' ' }}{% endif %}"
@@ -118,16 +130,16 @@ def test_white_space_that_offsets_leave_out_is_told_apart_too(answer: str, marke
         {"role": "user", "content": "how are you "},
         {"role": "assistant", "content": "\N{GRINNING FACE}"},
     ]
-    (tokens,) = encode_conversations([conversation], tokenizer)
+    (tokens,) = encode_conversations([Conversation(conversation)], tokenizer)
     first, second = spoken(labelled(tokens))
     assert first.strip(" ") == answer.strip(" ")
     assert second.strip(" ") == "\N{GRINNING FACE}"
     assert len(first) >= len(answer)
 
 
-def test_a_template_that_rewrites_earlier_turns_sets_the_row_aside_and_no_other() -> None:
+def test_a_template_that_rewrites_earlier_turns_does_not_hide_them() -> None:
     several_turns, one_turn = encode(REWRITING, CONVERSATION, CONVERSATION[:3])
-    assert reason(several_turns).startswith("the chat template renders the conversation differently up to message 2")
+    assert spoken(labelled(several_turns)) == ["the quick fox<|end|>", "(hm) today<|end|>"]
     assert spoken(labelled(one_turn)) == ["(hm) the quick fox<|end|>"]
 
 
@@ -138,6 +150,30 @@ def test_a_tokenizer_without_a_chat_template_is_refused() -> None:
         encode(None, CONVERSATION)
 
 
+def test_of_several_chat_templates_the_default_is_used_and_for_tools_their_own() -> None:
+    other = UNMARKED.replace("m.content", "m.content | upper")
+    tokenizer = make_tokenizer(chat_template={"default": UNMARKED, "tool_use": other})
+    chat = Conversation(CONVERSATION[1:3])
+    plain, with_tools = encode_conversations([chat, Conversation(chat.messages, [{"name": "f"}])], tokenizer)
+    assert spoken(labelled(plain)) == ["the quick fox<|end|>"]
+    assert spoken(labelled(with_tools)) == ["THE QUICK FOX<|end|>"]
+
+
+def test_a_single_chat_template_needs_no_name_to_be_used() -> None:
+    tokens = encode_conversations([Conversation(CONVERSATION)], make_tokenizer(chat_template={"chatml": UNMARKED}))
+    assert spoken(labelled(tokens[0])) == ["the quick fox<|end|>", "today<|end|>"]
+
+
+def test_several_chat_templates_without_a_default_are_refused_by_name() -> None:
+    tokenizer = make_tokenizer(chat_template={"rag": UNMARKED, "tool_use": UNMARKED})
+    with pytest.raises(
+        CheckpointError, match=r"has the chat templates rag, tool_use, and none named default\. Put the one"
+    ):
+        encode_conversations([Conversation(CONVERSATION)], tokenizer)
+    (tokens,) = encode_conversations([Conversation(CONVERSATION, [{"name": "f"}])], tokenizer)
+    assert spoken(labelled(tokens)) == ["the quick fox<|end|>", "today<|end|>"]
+
+
 def test_a_tokenizer_that_is_not_fast_is_refused() -> None:
     class SlowTokenizer(PreTrainedTokenizer):
         vocab_size = 1
@@ -146,4 +182,4 @@ def test_a_tokenizer_that_is_not_fast_is_refused() -> None:
             return {"a": 0}
 
     with pytest.raises(CheckpointError, match="tokenizer 'SlowTokenizer' is not a fast one"):
-        encode_conversations([CONVERSATION], SlowTokenizer(chat_template=UNMARKED))
+        encode_conversations([Conversation(CONVERSATION)], SlowTokenizer(chat_template=UNMARKED))

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lorif_assets.config.sources import Columns, Source
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.examples import NormalisedShard, normalise
 from lorif_assets.data.formats.reader import MalformedRow, RawShard
 from lorif_assets.data.shards import list_shards, read_shard
@@ -108,6 +110,127 @@ class TestKindsOfContent:
         assert examples({"text": content})[0]["text"] == content
 
 
+ARGUMENTS = {"to": "Bob", "body": "hi", "at": {"z": 1, "a": [{"y": 2, "b": 3}]}}
+
+
+class TestToolCalls:
+    def conversation(self, arguments: object) -> list[dict[str, Any]]:
+        call = {"type": "function", "function": {"name": "send", "arguments": arguments}, "id": "c1"}
+        return [USER, {**ASSISTANT, "tool_calls": [call]}]
+
+    def stored(self, path: str, folder: Path) -> list[dict[str, Any]]:
+        source = Source(name="s", path=path, columns=Columns(id="id"), buckets=1)
+        (piece,) = list_shards(source, folder)
+        shard = normalise(read_shard(source, piece, folder), source.columns, piece.shard)
+        return [json.loads(messages) for messages in shard.examples["messages"].to_pylist()]
+
+    def test_keys_keep_the_order_of_the_data_in_every_format(self, tmp_path: Path) -> None:
+        row = {"id": "a", "messages": self.conversation(ARGUMENTS)}
+        expected = json.dumps(row["messages"][1]["tool_calls"])
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+        Dataset.from_list([row]).save_to_disk(tmp_path / "dataset")
+        write_deltalake(tmp_path / "table", pa.Table.from_pylist([row]))
+        for path in ("rows.jsonl", "rows.parquet", "dataset", "table"):
+            ((_, answer),) = self.stored(path, tmp_path)
+            assert json.dumps(answer["tool_calls"]) == expected, path
+
+    def test_they_are_what_an_assistant_may_say_alone(self) -> None:
+        messages = self.conversation(ARGUMENTS)
+        messages[1]["content"] = ""
+        assert json.loads(examples({"messages": messages})[0]["messages"]) == messages
+
+    def test_nulls_that_arrow_adds_for_other_rows_arguments_are_dropped_at_every_level(self, tmp_path: Path) -> None:
+        rows = [
+            {"id": "a", "messages": self.conversation({"city": "Oslo", "at": {"day": 1}, "seen": [None, 2]})},
+            {"id": "b", "messages": self.conversation({"path": "/tmp", "at": {"hour": 2}})},
+            {"id": "c", "messages": [USER, ASSISTANT]},
+        ]
+        (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+        assert "null" in json.dumps(pq.read_table(tmp_path / "rows.parquet").to_pylist()[1])
+        for path in ("rows.jsonl", "rows.parquet"):
+            assert self.stored(path, tmp_path) == [row["messages"] for row in rows], path
+
+    def test_their_order_enters_the_content_hash(self) -> None:
+        reversed_keys = dict(reversed(ARGUMENTS.items()))
+        assert_hashes_differ({"messages": self.conversation(ARGUMENTS)}, {"messages": self.conversation(reversed_keys)})
+
+    def test_the_order_of_a_messages_own_fields_does_not(self) -> None:
+        reversed_fields = [dict(reversed(turn.items())) for turn in self.conversation(ARGUMENTS)]
+        one, other = (
+            normalised({"messages": self.conversation(ARGUMENTS)}),
+            normalised({"messages": reversed_fields}),
+        )
+        assert one.shard_hash == other.shard_hash
+
+    def test_conversations_whose_keys_were_in_order_keep_their_hashes(self) -> None:
+        arguments = {"at": "noon", "body": {"a": 1, "z": 2}}
+        call = {"function": {"arguments": arguments, "name": "send"}, "id": "c1", "type": "function"}
+        rows = [{"messages": [USER, ASSISTANT]}, {"messages": [USER, {**ASSISTANT, "tool_calls": [call]}]}]
+        assert [row["content_hash"] for row in examples(*rows)] == [
+            "dc7ada01bdef92cce55765f39e0cabfb",
+            "035db04e1c55db7fbfd8362499f43d55",
+        ]
+
+
+class TestToolDefinitions:
+    TOOL = json.loads('{"type": "function", "function": {"name": "send", "parameters": {"z": {}, "a": {}}}}')
+
+    @pytest.mark.parametrize("form", [lambda tools: tools, json.dumps, lambda tools: list(map(json.dumps, tools))])
+    def test_are_stored_with_the_messages_as_they_came(self, form: Callable[[Any], Any]) -> None:
+        (example,) = examples({"messages": [USER, ASSISTANT], "tools": form([self.TOOL]), "topic": "x"})
+        stored = Conversation.parse(example["messages"])
+        assert (stored.messages, json.dumps(stored.tools)) == ([USER, ASSISTANT], json.dumps([self.TOOL]))
+        assert example["metadata"] == '{"topic": "x"}'
+
+    def test_of_a_named_column(self) -> None:
+        row = {"chat": [ASSISTANT], "functions": [self.TOOL], "tools": "a note"}
+        (example,) = examples(row, messages="chat", tools="functions")
+        assert Conversation.parse(example["messages"]).tools == [self.TOOL]
+        assert example["metadata"] == '{"tools": "a note"}'
+
+    @pytest.mark.parametrize("nothing", [None, [], "", " ", "[]", "null"])
+    def test_a_row_without_any_is_stored_as_its_messages_alone(self, nothing: object) -> None:
+        (example,) = examples({"messages": [ASSISTANT], "tools": nothing})
+        assert json.loads(example["messages"]) == [ASSISTANT]
+
+    def test_nulls_that_arrow_adds_are_dropped_and_those_of_json_text_are_not(self) -> None:
+        (added,) = examples({"messages": [ASSISTANT], "tools": [{"name": "f", "enum": None}]})
+        assert Conversation.parse(added["messages"]).tools == [{"name": "f"}]
+        (written,) = examples({"messages": [ASSISTANT], "tools": '[{"name": "f", "default": null}]'})
+        assert Conversation.parse(written["messages"]).tools == [{"name": "f", "default": None}]
+
+    @pytest.mark.parametrize(
+        ("tools", "reason"),
+        [
+            ("{", "tools is text, but no JSON: Expecting property name"),
+            ('{"name": "f"}', "tools is str, not a list of tool definitions or its JSON text"),
+            (7, "tools is int, not a list of tool definitions or its JSON text"),
+            ([7], "tool 0 is int, not a tool definition (an object)"),
+            ([TOOL, "x"], "tool 1 is text, but no JSON: Expecting value"),
+            ([{"name": "\ud800"}], "tools is not valid Unicode"),
+        ],
+    )
+    def test_that_are_none_set_the_row_aside(self, tools: object, reason: str) -> None:
+        good = {"messages": [ASSISTANT], "tools": None}
+        assert reason_of({"messages": [ASSISTANT], "tools": tools}, good).startswith(reason)
+
+    def test_enter_the_content_hash(self) -> None:
+        assert_hashes_differ(
+            {"messages": [ASSISTANT], "tools": [self.TOOL]}, {"messages": [ASSISTANT], "tools": [{"name": "f"}]}
+        )
+
+    def test_of_other_content_are_metadata(self) -> None:
+        assert examples({"text": "a", "tools": "hammer"})[0]["metadata"] == '{"tools": "hammer"}'
+        with pytest.raises(ValueError, match="`tools` needs `messages`"):
+            Columns(text="text", tools="tools")
+
+    def test_a_source_that_names_no_column_for_them_has_the_version_of_before(self) -> None:
+        assert "tools" not in Columns(messages="messages").model_dump(mode="json")
+        assert Columns(messages="messages", tools="t").model_dump(mode="json")["tools"] == "t"
+
+
 class TestRowsSetAside:
     @pytest.mark.parametrize(
         ("value", "reason"),
@@ -188,6 +311,37 @@ class TestRowsSetAside:
         assert reason_of({"input_ids": [0, 2], "attention_mask": [0, 1]}, good) == (
             "attention_mask hides tokens: store the row without padding"
         )
+
+    @pytest.mark.parametrize(
+        ("mask", "ids", "labels"),
+        [
+            ([1, 1, 1, 1], [5, 6, 7, 0], [-100, 6, 7, -100]),
+            ([1, 1, 1, 0], [5, 6, 7], [-100, 6, 7]),
+            ([1, 1, 0, 0], [5, 6], [-100, 6]),
+            ([True, True, True, False], [5, 6, 7], [-100, 6, 7]),
+            (None, [5, 6, 7, 0], [-100, 6, 7, -100]),
+        ],
+    )
+    def test_padding_behind_token_ids_is_removed(
+        self, mask: list[int] | None, ids: list[int], labels: list[int]
+    ) -> None:
+        row = {"input_ids": [5, 6, 7, 0], "labels": [-100, 6, 7, -100], "attention_mask": mask}
+        (example,) = examples(row)
+        assert (example["input_ids"], example["labels"]) == (ids, labels)
+        unpadded = {"input_ids": ids, "labels": labels}
+        assert example["content_hash"] == examples(unpadded)[0]["content_hash"]
+
+    @pytest.mark.parametrize(
+        ("mask", "reason"),
+        [
+            ([1, 0, 1], "attention_mask hides tokens: store the row without padding"),
+            ([0, 0, 0], "input_ids is empty"),
+            ([1, 0], "attention_mask has 2 entries and input_ids 3"),
+        ],
+    )
+    def test_other_masks_than_of_padding_behind(self, mask: list[int], reason: str) -> None:
+        good = {"input_ids": [1, 2], "attention_mask": [1, 1]}
+        assert reason_of({"input_ids": [1, 2, 3], "attention_mask": mask}, good) == reason
 
     @pytest.mark.parametrize(
         ("value", "shown"), [(None, "null"), ("", "empty"), (1.5, "float"), (True, "bool"), ([1], "list")]

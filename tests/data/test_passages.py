@@ -35,6 +35,13 @@ def test_no_examples_have_no_passages(tiny_project: TinyProject) -> None:
         (
             {
                 "format": "messages",
+                "messages": json.dumps({"messages": [{"role": "user", "content": "Why?"}], "tools": [{"name": "f"}]}),
+            },
+            "[user] Why?",
+        ),
+        (
+            {
+                "format": "messages",
                 "messages": json.dumps([{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]),
             },
             "[user] Why?\n\n[assistant] So.",

@@ -65,7 +65,7 @@ def tiny_model(architecture: str) -> PreTrainedModel:
 def examples() -> list[TokenizedExample]:
     rng = np.random.default_rng(0)
     ids = [rng.integers(0, 17, length) for length in LENGTHS]
-    return [TokenizedExample(f"e{row}", row, tokens, tokens, truncated=False) for row, tokens in enumerate(ids)]
+    return [TokenizedExample(f"e{row}", row, tokens, tokens) for row, tokens in enumerate(ids)]
 
 
 def attributed_on(architecture: str, names: tuple[str, ...]) -> AttributedModel:

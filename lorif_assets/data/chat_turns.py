@@ -1,0 +1,188 @@
+"""Where in a rendered conversation the assistant speaks, told from renderings of parts and variants of it.
+
+The prefix way: a turn is what the conversation up to and with it has more than the conversation before it with the
+generation prompt; the end-of-turn token that the template writes after the answer is then part of it. That needs
+renderings that continue each other, and a template that writes the generation prompt when it is asked to, and only then.
+
+Otherwise the conversation is rendered once more with a stand-in for what the turn says: what lies between the common
+beginning and the common end of both is the answer. Its end of turn is what the template writes after an answer whether
+another message follows or none.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import Any
+
+from lorif_assets.data.chat_templates import ChatTemplate, Span
+from lorif_assets.data.conversations import Message
+from lorif_assets.data.rejected import UnusableRowError
+from lorif_assets.data.spoken_content import SPOKEN_FIELDS, kinds_left_out, spoken
+from lorif_assets.data.tool_arguments import with_arguments
+
+_PRIVATE_USE = range(0xE000, 0xF900)
+
+
+@dataclass(frozen=True)
+class ChatTurns:
+    """A conversation, the template that renders it, and the tokenizer's control tokens (<|im_end|> and the like)."""
+
+    messages: Sequence[Message]
+    template: ChatTemplate
+    control_tokens: frozenset[str]
+
+    @cached_property
+    def text(self) -> str:
+        """The whole conversation.
+
+        Raises:
+            UnusableRowError: the template raises.
+        """
+        return self.template.text(self.messages)
+
+    def span(self, k: int) -> Span | None:
+        """Return where message `k`, the assistant's, stands in the text, end of turn included; None: nowhere.
+
+        Raises:
+            UnusableRowError: that cannot be told.
+        """
+        return self._span_by_prefix(k) or self._span_by_stand_in(k)
+
+    def answer(self, k: int) -> Span | None:
+        """Return where in the text what message `k` says stands, without an end of turn; None: nowhere.
+
+        Raises:
+            UnusableRowError: that cannot be told.
+        """
+        found = self._answer(k)
+        return found[0] if found else None
+
+    def _answer(self, k: int) -> tuple[Span, Message] | None:
+        """The answer's span, and the stand-in that showed it."""
+        failures: list[UnusableRowError] = []
+        variants = self._variants(k)
+        for variant in variants:
+            try:
+                other = self.template.text([*self.messages[:k], variant, *self.messages[k + 1 :]])
+            except UnusableRowError as failure:
+                failures.append(failure)
+                continue
+            if self._mark in other:
+                before, after = other[: other.index(self._mark)], other[other.rindex(self._mark) + 1 :]
+                start = _common(self.text, before)
+                behind = _common(self.text[start:][::-1], after[::-1])
+                if self._says(k - 1, before[start:]) or self._says(k + 1, after[: len(after) - behind]):
+                    failures.append(UnusableRowError("other messages are then rendered differently too"))
+                    continue
+                end = len(self.text) - behind
+                return ((start, end), variant) if start < end else None
+        if len(failures) < len(variants):
+            return None
+        raise UnusableRowError(
+            f"the chat template renders the conversation differently up to message {k} than as a whole, and refuses it with "
+            "another message in that one's place, so the assistant's tokens cannot be told; a template with "
+            f"{{% generation %}} tells them ({failures[0]})"
+        )
+
+    def _span_by_prefix(self, k: int) -> Span | None:
+        before, through = self._before(k, prompt=True), self._rendered(self.messages[: k + 1])
+        if before is None or through is None or before == self._before(k, prompt=False):
+            return None
+        if not (through.startswith(before) and self.text.startswith(through)):
+            return None
+        return len(before), len(through)
+
+    def _span_by_stand_in(self, k: int) -> Span | None:
+        found = self._answer(k)
+        if found is None:
+            return None
+        (start, end), stand_in = found
+        return start, end + len(self._end_of_turn(k, end, stand_in))
+
+    def _end_of_turn(self, k: int, end: int, stand_in: Message) -> str:
+        """What the template writes after the answer `k`, which ends at `end`, without anything of the next message."""
+        found = self.text[end:]
+        at_the_end = self._after_stand_in(k, stand_in)
+        before_another = found if k + 1 < len(self.messages) else self._after_stand_in(k, stand_in, followed=True)
+        honours_prompt = self._before(k, prompt=True) != self._before(k, prompt=False)
+        if at_the_end is None or before_another is None:
+            return found if honours_prompt and k + 1 == len(self.messages) else self._control(found)
+        pieces = zip(*map(self._pieces, (at_the_end, before_another, found)), strict=False)
+        common = "".join(piece for piece, *_ in takewhile(lambda same: len(set(same)) == 1, pieces))
+        if not common.strip() and honours_prompt and self._control(at_the_end) and self._control(before_another):
+            # Another end of turn at the end of the conversation than within it.
+            return self._control(found)
+        return common
+
+    def _after_stand_in(self, k: int, stand_in: Message, *, followed: bool = False) -> str | None:
+        """What follows an answer in place of message `k` as the last one, or up to a user's next words; None: unknown."""
+        another = [{"role": "user", "content": self._other_mark}] if followed else []
+        rendered = self._rendered([*self.messages[:k], stand_in, *another])
+        if rendered is None or self._mark not in rendered or (followed and self._other_mark not in rendered):
+            return None
+        return rendered.rpartition(self._mark)[2].partition(self._other_mark)[0]
+
+    def _says(self, k: int, text: str) -> bool:
+        """Whether a text, which should belong to another message's frame, shows what message `k` says."""
+        said = spoken(self.messages[k]) if 0 <= k < len(self.messages) else {}
+        return bool(said) and not kinds_left_out(said, text)
+
+    def _before(self, k: int, *, prompt: bool) -> str | None:
+        return self._rendered(self.messages[:k], prompt=prompt)
+
+    def _rendered(self, messages: Sequence[Message], *, prompt: bool = False) -> str | None:
+        """Part of the conversation as text; None where the template refuses it alone."""
+        try:
+            return self.template.text(messages, add_generation_prompt=prompt)
+        except UnusableRowError:
+            return None
+
+    def _variants(self, k: int) -> list[Message]:
+        """Message `k` with a stand-in for all it says; and, as a tool's message may need it, with its tool calls kept."""
+        message = self.messages[k]
+        words = [{"type": "text", "text": self._mark}] if isinstance(message.get("content"), list) else self._mark
+        silent = {name: value for name, value in message.items() if name not in SPOKEN_FIELDS}
+        variants: list[Message] = [{**silent, "content": words}]
+        if message.get("tool_calls"):
+            calling = {**silent, "content": words, "tool_calls": message["tool_calls"]}
+            variants.append(with_arguments(calling, self._marked_arguments))
+        return variants
+
+    def _marked_arguments(self, arguments: Any) -> Any:
+        marked = {self._mark: self._mark}
+        return json.dumps(marked, ensure_ascii=False) if isinstance(arguments, str) else marked
+
+    @cached_property
+    def _marks(self) -> tuple[str, str]:
+        unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in self.text)
+        return next(unused), next(unused)
+
+    @property
+    def _mark(self) -> str:
+        return self._marks[0]
+
+    @property
+    def _other_mark(self) -> str:
+        return self._marks[1]
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        """Control tokens and single characters."""
+        return (match[0] for match in re.finditer(f"{self._pattern}|.", text, re.DOTALL))
+
+    def _control(self, text: str) -> str:
+        """The control token that a text begins with, and the white space before it."""
+        match = re.match(rf"\s*(?:{self._pattern})", text)
+        return match[0] if match else ""
+
+    @cached_property
+    def _pattern(self) -> str:
+        longest_first = sorted(self.control_tokens, key=len, reverse=True)
+        return "|".join(map(re.escape, longest_first)) or r"(?!)"
+
+
+def _common(one: str, other: str) -> int:
+    """Characters that two texts have in common at their beginnings."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -1,0 +1,36 @@
+"""A question that is asked at once, not from a query set's file: in the form of a query set's row."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lorif_assets.config.sources import Columns
+from lorif_assets.data.columns import ContentFormat, column_roles
+from lorif_assets.data.content import read_content
+from lorif_assets.data.rejected import UnusableRowError
+from lorif_assets.errors import SourceError
+
+Question = Mapping[str, Any]
+"""Columns of `query_examples` that hold content: format, and text, prompt and completion, or messages."""
+
+
+def completion_question(prompt: str, completion: str) -> Question:
+    """Return what was said after a prompt; without a prompt, as text."""
+    if not prompt:
+        return {"format": ContentFormat.TEXT, "text": completion}
+    return {"format": ContentFormat.PROMPT_COMPLETION, "prompt": prompt, "completion": completion}
+
+
+def conversation_question(conversation: object, origin: str) -> Question:
+    """Return what the assistant says in a conversation: a list of messages, or an object of messages and tools.
+
+    Raises:
+        SourceError: it is neither, or breaks a rule for chat messages; `origin` says where it is from.
+    """
+    row = conversation if isinstance(conversation, Mapping) else {"messages": conversation}
+    roles = column_roles(Columns(messages="messages"), tuple(row), origin)
+    try:
+        return {"format": roles.format, **read_content(row, roles)}
+    except UnusableRowError as reason:
+        raise SourceError(
+            f"{origin}: {reason}. Give a list of {{role, content}}, or an object of `messages` and `tools`."
+        ) from reason

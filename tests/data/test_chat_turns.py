@@ -1,0 +1,166 @@
+"""Assistant turns in renderings of templates of the shapes that are in use, where nothing marks them."""
+
+from typing import Any
+
+import pytest
+
+from lorif_assets.config.sources import Columns
+from lorif_assets.data.formats.reader import RawShard
+from lorif_assets.data.preview import PreviewedRow, preview_rows
+from tests.data.conftest import make_tokenizer
+
+PROMPT = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+# Reasoning in the last turn only, with an empty block where it has none.
+THINKS_LAST = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% set parts = m.content.split('</think>') %}"
+    "{% if loop.last %}<think>{{ parts[0].replace('<think>', '') if parts | length > 1 }}</think>{% endif %}"
+    "{{ parts[-1] }}{% else %}{{ m.content }}{% endif %}<|end|>\n{% endfor %}" + PROMPT
+)
+# Several instructions are written into the last question.
+SYSTEM_IN_LAST_QUESTION = (
+    "<s>{% set system = messages[0].content if messages[0].role == 'system' else '' %}"
+    "{% set asked = messages | selectattr('role', 'equalto', 'user') | list | length %}{% set seen = namespace(n=0) %}"
+    "{% for m in messages %}{% if m.role == 'user' %}{% set seen.n = seen.n + 1 %}"
+    "[INST] {{ system + ' ' if seen.n == asked }}{{ m.content }} [/INST]"
+    "{% elif m.role == 'assistant' %} {{ m.content.strip() }}</s>{% endif %}{% endfor %}"
+)
+# The end of the conversation has another token than a turn within it.
+RETURNS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
+    "{{ '</s>' if loop.last and m.role == 'assistant' else '<|end|>' }}{% endfor %}" + PROMPT
+)
+IGNORES_PROMPT = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+ALWAYS_PROMPTS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+ALWAYS_PROMPTS_WITHOUT_END = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
+PLAIN_WORDS = "{% for m in messages %}{{ m.role.title() }}: {{ m.content }}\n{% endfor %}"
+# Refuses every beginning of a conversation that ends otherwise than with an answer.
+COMPLETE_ONLY = (
+    "{% if messages | length == 0 or messages[-1].role != 'assistant' %}{{ raise_exception('no answer') }}{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>{% endfor %}"
+)
+# All questions first, so that no rendering continues another.
+QUESTIONS_FIRST = (
+    "{% for m in messages if m.role != 'assistant' %}<|user|>{{ m.content }}{% endfor %}"
+    "{% for m in messages if m.role == 'assistant' %}<|assistant|>{{ m.content }}<|end|>{% endfor %}" + PROMPT
+)
+TOOLS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% for call in m.tool_calls or [] %}"
+    "<call>{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}"
+    "<|end|>{% endfor %}" + PROMPT
+)
+NEEDS_CALLS = (
+    "{% for m in messages if m.role == 'tool' %}{% if not messages | selectattr('tool_calls') | list %}"
+    "{{ raise_exception('a tool that nobody called') }}{% endif %}{% endfor %}" + TOOLS
+)
+
+SYSTEM = {"role": "system", "content": "be brief"}
+CHAT = [
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": "hello you"},
+    {"role": "user", "content": "how are you"},
+    {"role": "assistant", "content": "quick"},
+]
+
+
+def turn(role: str, content: str, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def call(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def previewed(template: str, messages: list[dict[str, Any]], **columns: Any) -> PreviewedRow:
+    raw = RawShard("rows", ("messages", *columns), ((0, {"messages": messages, **columns}),))
+    (row,) = preview_rows(raw, Columns(), "s-00000", make_tokenizer(chat_template=template), 512, 300)
+    return row
+
+
+def answers(template: str, messages: list[dict[str, Any]]) -> list[str]:
+    row = previewed(template, messages)
+    assert row.rejected is None
+    return [piece.text for piece in row.pieces if piece.loss]
+
+
+# Where a token joins the space before an answer to it, as " quick" does, it carries loss.
+@pytest.mark.parametrize("messages", [CHAT, [SYSTEM, *CHAT]], ids=["chat", "system and chat"])
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (THINKS_LAST, ["hello you<|end|>\n", "<think></think>quick<|end|>\n"]),
+        (SYSTEM_IN_LAST_QUESTION, ["hello you</s>", " quick</s>"]),
+        (RETURNS, ["hello you<|end|>", "quick</s>"]),
+        (IGNORES_PROMPT, ["hello you<|end|>\n", "quick<|end|>\n"]),
+        (ALWAYS_PROMPTS, ["hello you<|end|>", "quick<|end|>"]),
+        (ALWAYS_PROMPTS_WITHOUT_END, ["hello you", "quick"]),
+        (PLAIN_WORDS, ["hello you\n", " quick\n"]),
+        (COMPLETE_ONLY, ["hello you<|end|>", "quick<|end|>"]),
+        (QUESTIONS_FIRST, ["hello you<|end|>", "quick<|end|>"]),
+    ],
+)
+def test_every_answer_and_its_end_of_turn_carry_loss_and_no_header_does(
+    template: str, expected: list[str], messages: list[dict[str, Any]]
+) -> None:
+    assert answers(template, messages) == expected
+
+
+def test_reasoning_that_is_rendered_carries_loss() -> None:
+    messages = [*CHAT[:3], turn("assistant", "<think>so so</think>quick")]
+    assert answers(THINKS_LAST, messages) == ["hello you<|end|>\n", "<think>so so</think>quick<|end|>\n"]
+
+
+def test_an_answer_that_repeats_the_question_is_told_apart() -> None:
+    messages = [turn("user", "hello"), turn("assistant", "hello"), turn("user", "hello"), turn("assistant", "hello")]
+    for template in (THINKS_LAST, RETURNS, ALWAYS_PROMPTS, QUESTIONS_FIRST):
+        assert [said.count("hello") for said in answers(template, messages)] == [1, 1]
+
+
+@pytest.mark.parametrize("template", [TOOLS, NEEDS_CALLS])
+def test_tool_calls_carry_loss_and_what_tools_answer_does_not(template: str) -> None:
+    messages = [
+        turn("user", "hello"),
+        turn("assistant", "", tool_calls=[call("send", to="Bob")]),
+        turn("tool", "sent"),
+        turn("assistant", "today"),
+    ]
+    assert answers(template, messages) == ['<call>send{"to": "Bob"}<|end|>', "today<|end|>"]
+
+
+def test_tool_calls_carry_loss_where_the_template_needs_them_for_the_tools_answer() -> None:
+    # Neither a prefix of the conversation is one of its rendering, nor can the calls be taken away.
+    template = "{{ messages | length }}" + NEEDS_CALLS
+    messages = [
+        turn("user", "hello"),
+        turn("assistant", "", tool_calls=[call("send", to="Bob")]),
+        turn("tool", "sent"),
+        turn("assistant", "today"),
+    ]
+    assert answers(template, messages) == ['<call>send{"to": "Bob"}<|end|>', "today<|end|>"]
+
+
+def test_a_template_in_which_one_message_changes_others_gives_these_no_loss() -> None:
+    # The first line names the tools that were called, so that no message can stand in for a call alone.
+    names = (
+        "{% for m in messages %}{% for call in m.tool_calls or [] %}{{ call.function.name }} {% endfor %}{% endfor %}\n"
+    )
+    messages = [turn("user", "hello"), turn("assistant", "", tool_calls=[call("send", to="Bob")])]
+    once_more = [turn("user", "how are you"), turn("assistant", "today")]
+    assert answers("{{ messages | length }}" + names + TOOLS, [*messages, *once_more]) == [
+        '<call>send{"to": "Bob"}<|end|>',
+        "today<|end|>",
+    ]
+
+
+def test_what_no_rendering_tells_sets_the_row_aside_with_the_reason() -> None:
+    # Knows this very conversation.
+    words = "".join(message["content"] for message in CHAT)
+    template = (
+        "{% if messages | map(attribute='content') | join != '"
+        + words
+        + "' %}{{ raise_exception('unknown') }}{% endif %}"
+        "{{ messages | map(attribute='content') | join }}"
+    )
+    row = previewed(template, CHAT)
+    assert row.rejected
+    assert "differently up to message 1 than as a whole" in row.rejected
+    assert "the chat template refuses the messages: unknown" in row.rejected
