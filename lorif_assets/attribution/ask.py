@@ -8,7 +8,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, attributions_together
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.score_checkpoint import score_every_example
@@ -41,7 +41,7 @@ def newest_attributed(project: Project) -> str:
 
 
 @dataclass
-class KeptModel:
+class ModelCache:
     """A project's checkpoint that was loaded last, kept from one question to the next.
 
     Between questions it lies in the machine's own memory, so that others may lease the device. One that is spread over
@@ -85,26 +85,26 @@ class KeptModel:
         self._model = self._version = None
 
 
-def score_completion(kept: KeptModel, checkpoint: str, question: Question, top_k: TopK) -> QueryScores:
+def score_completion(model_cache: ModelCache, checkpoint: str, question: Question, top_k: TopK) -> QueryScores:
     """Score every stored training example for one question, and return the `top_k` highest and lowest.
 
     Raises:
         SourceError: the completion has no token that carries loss.
         MismatchError: factors, preconditioners and settings do not belong together.
     """
-    project = kept.project
+    project = model_cache.project
     settings, models = project.settings, project.checkpoints
     stored = StoredCheckpoint.read(project.lake, checkpoint, settings.recipe)
-    *earlier, stored = attributions_together(settings, models, stored)
+    *earlier_checkpoints, stored = averaged_attributions(settings, models, stored)
     row = {"query_id": "query", "row": 0, **question}
-    with kept.leased(stored) as attributed:
+    with model_cache.leased(stored) as attributed:
         tokenized = attributed.model.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
         with Progress(logging.getLogger(__name__), "scoring", stored.factors.n_examples, "examples") as progress:
             return score_every_example(
                 attributed,
-                earlier,
+                earlier_checkpoints,
                 tokenized.examples,
                 models,
                 top_k=top_k,

@@ -31,9 +31,9 @@ def compute_batches(
     Raises:
         LorifError: an example does not fit alone.
     """
-    waiting = attributed.batches(examples, tokens)
-    while waiting:
-        positions = waiting.pop(0)
+    batches = attributed.batches(examples, tokens)
+    while batches:
+        positions = batches.pop(0)
         if _fits(compute, positions):
             continue
         # The batch may be far below the budget: half of what did not fit.
@@ -49,8 +49,10 @@ def compute_batches(
             f"{attributed.record.name}: a batch of {padded:,} tokens does not fit in the memory of {attributed.devices}; "
             f"going on with {tokens:,}. Lower `batch.tokens` to start with so many"
         )
-        left = [*positions, *(i for batch in waiting for i in batch)]
-        waiting = [[left[i] for i in batch] for batch in attributed.batches([examples[i] for i in left], tokens)]
+        remaining = [*positions, *(i for batch in batches for i in batch)]
+        batches = [
+            [remaining[i] for i in batch] for batch in attributed.batches([examples[i] for i in remaining], tokens)
+        ]
     return tokens
 
 

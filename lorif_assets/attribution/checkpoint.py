@@ -60,12 +60,12 @@ class StoredCheckpoint:
 
     def bases(self, layer: str, device: "torch.device") -> "KfacBases | None":
         """Return the bases that a layer's gradients are whitened in, or None where they are not."""
-        frozen = self.record.frozen
+        frozen = self.record.frozen_bases
         return frozen.load(self.lake, layer, device) if frozen else None
 
     def score_version(self, query_set_hash: str) -> str:
         """Return the version of a query set's scores by this checkpoint alone."""
-        refined = self.preconditioners.refined_bases
+        refined = self.preconditioners.basis_versions
         return score_version(self.recipe, self.record, self.factors.shard_hashes, query_set_hash, refined)
 
     def load(self, model_checkpoints: Checkpoints, devices: DeviceGroup) -> "AttributedCheckpoint":
@@ -86,7 +86,7 @@ class AttributedCheckpoint:
     model: AttributedModel
 
 
-def averaged_together(
+def averaged_checkpoints(
     settings: Settings, model_checkpoints: Checkpoints, checkpoint: StoredCheckpoint
 ) -> list[StoredCheckpoint]:
     """Return the checkpoints whose scores are averaged for one of them, which comes last.
@@ -94,8 +94,8 @@ def averaged_together(
     Before it come the active ones before it, in order of step, then name, that were recorded under the factor recipe of
     now and whose files are still there, `recipe.averaged_checkpoints` at most with itself.
     """
-    wanted, lake = settings.recipe.averaged_checkpoints, checkpoint.lake
-    if wanted == 1:
+    limit, lake = settings.recipe.averaged_checkpoints, checkpoint.lake
+    if limit == 1:
         return [checkpoint]
     recorded = set(lake.read(CHECKPOINTS, ["checkpoint"], recipe_hash=settings.recipe.factor_hash)["checkpoint"])
     active = settings.active.checkpoints
@@ -106,10 +106,10 @@ def averaged_together(
     ]
     name = checkpoint.record.name
     before = names[: names.index(name)] if name in names else []
-    return [*(StoredCheckpoint.read(lake, name, settings.recipe) for name in before[1 - wanted :]), checkpoint]
+    return [*(StoredCheckpoint.read(lake, name, settings.recipe) for name in before[1 - limit :]), checkpoint]
 
 
-def attributions_together(
+def averaged_attributions(
     settings: Settings, model_checkpoints: Checkpoints, checkpoint: StoredCheckpoint
 ) -> list[StoredCheckpoint]:
     """Return the checkpoints whose scores are averaged for one, which comes last, with all that scoring reads looked up.
@@ -119,10 +119,10 @@ def attributions_together(
     Raises:
         MismatchError: factors or preconditioners are missing, or were computed from something else than the rest.
     """
-    together = averaged_together(settings, model_checkpoints, checkpoint)
-    for one in together:
+    checkpoints = averaged_checkpoints(settings, model_checkpoints, checkpoint)
+    for one in checkpoints:
         _ = one.preconditioners
-    return together
+    return checkpoints
 
 
 def current_score_versions(
@@ -133,14 +133,14 @@ def current_score_versions(
     query_set_hashes: Mapping[str, str],
 ) -> dict[str, str]:
     """Return the version that each query set's scores at a checkpoint would have if all examples were scored now."""
-    together = [one.record for one in averaged_together(settings, model_checkpoints, checkpoint)]
+    records = [one.record for one in averaged_checkpoints(settings, model_checkpoints, checkpoint)]
     curvature = curvature_of(settings.recipe)
-    bases = {record.name: curvature.refined_bases(checkpoint.lake, record.name) for record in together}
+    bases = {record.name: curvature.basis_versions(checkpoint.lake, record.name) for record in records}
     return {
         query_set: averaged_version(
             [
                 score_version(settings.recipe, record, shard_hashes, query_set_hash, bases[record.name])
-                for record in together
+                for record in records
             ]
         )
         for query_set, query_set_hash in query_set_hashes.items()

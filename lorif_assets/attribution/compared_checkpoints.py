@@ -38,7 +38,7 @@ class Participants:
     """The checkpoints compared for one query set, in order of step, then name; and the others, with the reason."""
 
     checkpoints: tuple[ScoredCheckpoint, ...]
-    left_out: Mapping[str, str]
+    exclusions: Mapping[str, str]
 
     @property
     def neighbours(self) -> tuple[Neighbours, ...]:
@@ -56,10 +56,10 @@ def participants(lake: Lake, query_sets: Collection[str], recipe: Recipe) -> dic
     steps: dict[str, int | None] = dict(lake.read(CHECKPOINTS, ["checkpoint", "step"]).iter_rows())
     columns = ["query_set", "checkpoint", "recipe_hash", "computed_from"]
     scored: dict[str, dict[str, tuple[str, str]]] = {name: {} for name in query_sets}
-    for query_set, checkpoint, recipe_hash, version in (
+    for query_set, checkpoint, score_hash, version in (
         lake.read(QUERY_SUMMARIES, columns, query_set=list(query_sets)).unique().iter_rows()
     ):
-        scored[query_set][checkpoint] = recipe_hash, version
+        scored[query_set][checkpoint] = score_hash, version
     return {query_set: _participants(steps, found, recipe) for query_set, found in scored.items()}
 
 
@@ -77,18 +77,18 @@ def _participants(
 ) -> Participants:
     # A checkpoint whose name tells no step comes first, as where checkpoints are found.
     ordered = sorted({*steps, *scored}, key=lambda name: (-1 if (step := steps.get(name)) is None else step, name))
-    compared, left_out = [], {}
+    compared, exclusions = [], {}
     for name in ordered:
-        recipe_hash, version = scored.get(name, ("", ""))
+        score_hash, version = scored.get(name, ("", ""))
         if name not in scored:
-            left_out[name] = NO_SCORES
-        elif recipe_hash != recipe.score_hash:
-            left_out[name] = (
-                f"its scores were computed under the recipe {recipe_hash}, the settings are {recipe.score_hash}"
+            exclusions[name] = NO_SCORES
+        elif score_hash != recipe.score_hash:
+            exclusions[name] = (
+                f"its scores were computed under the recipe {score_hash}, the settings are {recipe.score_hash}"
             )
         else:
             compared.append(ScoredCheckpoint(name, steps.get(name), version))
-    return Participants(tuple(compared), left_out)
+    return Participants(tuple(compared), exclusions)
 
 
 def _version(pairs: Iterable[tuple[str, str, str]]) -> str:

@@ -73,7 +73,7 @@ def stored_bytes_per_example(record: CheckpointRecord, recipe: Recipe) -> int:
     """Return the bytes of one stored example's factors in all layers, at the ranks that the layers have."""
     from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
-    codec, ranks = FactorCodec(recipe.factor_dtype), record.frozen.ranks if record.frozen else {}
+    codec, ranks = FactorCodec(recipe.factor_dtype), record.frozen_bases.ranks if record.frozen_bases else {}
     return sum(
         factor_bytes(codec, *shape, ranks.get(layer, recipe.rank)) for layer, shape in record.layer_shapes.items()
     )

@@ -111,7 +111,7 @@ class LakeCurvature(ABC):
     def cost(self, shapes: Sequence[tuple[int, int]]) -> CurvatureCost:
         """Return what it costs in layers of these shapes [d1, d2]."""
 
-    def refined_bases(self, lake: Lake, checkpoint: str) -> dict[str, str]:
+    def basis_versions(self, lake: Lake, checkpoint: str) -> dict[str, str]:
         """Return the basis version of each layer of a checkpoint whose curvature was refined: that changes scores."""
         del lake, checkpoint
         return {}
@@ -186,7 +186,7 @@ class Svd(LakeCurvature):
         del stored
         return {
             "basis_version": basis_version,
-            "needs_refine": curvature.settled_drift.is_below(refine_below),
+            "needs_refine": curvature.measured_drift.is_below(refine_below),
         }
 
     def cost(self, shapes: Sequence[tuple[int, int]]) -> CurvatureCost:
@@ -200,7 +200,7 @@ class Svd(LakeCurvature):
             factor_passes=1 + self.recipe.refinements,
         )
 
-    def refined_bases(self, lake: Lake, checkpoint: str) -> dict[str, str]:
+    def basis_versions(self, lake: Lake, checkpoint: str) -> dict[str, str]:
         """Return the basis version of each layer of a checkpoint whose curvature was refined."""
         rows = lake.read(self.table, ["layer", "basis_version"], checkpoint=checkpoint)
         return {layer: version for layer, version in rows.iter_rows() if version}
@@ -226,7 +226,7 @@ class Ekfac(LakeCurvature):
 
     def state_version(self, stored: StoredFactors) -> str:
         """Return the hash of what the sums depend on besides the data."""
-        return content_hash([self.recipe.factor_hash, stored.weights_hash, stored.projection, stored.bases])
+        return content_hash([self.recipe.factor_hash, stored.weights_hash, stored.projection, stored.bases_fingerprint])
 
     def ledger(self, stored: StoredFactors) -> Ledger:
         """Return the ledger of the shards' folders of sums."""
@@ -283,7 +283,7 @@ class Ekfac(LakeCurvature):
     ) -> dict[str, Any]:
         """Return the fingerprint of the bases."""
         del curvature, basis_version, refine_below
-        return {"bases": stored.bases}
+        return {"bases": stored.bases_fingerprint}
 
     def cost(self, shapes: Sequence[tuple[int, int]]) -> CurvatureCost:
         """Return what both bases with their eigenvalues in FP32, and the sums in FP64, cost."""

@@ -66,18 +66,18 @@ def factor_rows(
     with attributed.collector() as collector:
 
         def compute(positions: list[int]) -> None:
-            left = positions
-            while left:
-                tokens = attributed.batch(examples, left)
-                sink = factors.start_batch(len(left))
-                found = collector.stream(tokens, sink, half).float()
-                sound = (factors.sound & found.isfinite()).cpu()
-                losses[left], finite[left] = found.cpu(), sound
+            remaining = positions
+            while remaining:
+                tokens = attributed.batch(examples, remaining)
+                sink = factors.start_batch(len(remaining))
+                batch_losses = collector.stream(tokens, sink, half).float()
+                sound = (factors.sound & batch_losses.isfinite()).cpu()
+                losses[remaining], finite[remaining] = batch_losses.cpu(), sound
                 if not bases or bool(sound.all()):
-                    factors.finish_batch(left)
+                    factors.finish_batch(remaining)
                     break
                 # Sums of squares hold for whole batches: once more, without the examples that are set aside.
-                left = [position for position, is_sound in zip(left, sound.tolist(), strict=True) if is_sound]
+                remaining = [position for position, is_sound in zip(remaining, sound.tolist(), strict=True) if is_sound]
             progress.advance(sum(len(examples[i].input_ids) for i in positions))
 
         batch_tokens = compute_batches(attributed, examples, batch.tokens, compute, progress.log)
@@ -86,15 +86,15 @@ def factor_rows(
             f"the checkpoint {attributed.record.name!r} gives no finite loss or gradient for any of {len(examples)} "
             'examples; are its weights finite? With `recipe.model_dtype = "bfloat16"` or "as_saved", try "float32"'
         )
-    kept = finite.nonzero().squeeze(1).tolist()
+    rows = finite.nonzero().squeeze(1).tolist()
     table = pa.table(
         {
-            "example_id": pa.array([examples[i].example_id for i in kept], pa.string()),
-            "row": pa.array([examples[i].row for i in kept], pa.int64()),
-            "loss": losses[kept].numpy(),
-            "n_target_tokens": pa.array([examples[i].n_targets for i in kept], pa.int32()),
-            "truncated": pa.array([examples[i].truncated for i in kept], pa.bool_()),
-            **{layer: _binary_column(data[kept].numpy()) for layer, data in factors.encoded.items()},
+            "example_id": pa.array([examples[i].example_id for i in rows], pa.string()),
+            "row": pa.array([examples[i].row for i in rows], pa.int64()),
+            "loss": losses[rows].numpy(),
+            "n_target_tokens": pa.array([examples[i].n_targets for i in rows], pa.int32()),
+            "truncated": pa.array([examples[i].truncated for i in rows], pa.bool_()),
+            **{layer: _binary_column(data[rows].numpy()) for layer, data in factors.encoded.items()},
         }
     )
     not_finite = [
@@ -134,7 +134,9 @@ class _EncodedFactors:
         record, recipe = attributed.record, attributed.recipe
         self._codec = FactorCodec(recipe.factor_dtype)
         self._bases, self._max_waiting = bases, max_waiting
-        self._ranks = record.frozen.ranks if record.frozen else dict.fromkeys(record.layer_shapes, recipe.rank)
+        self._ranks = (
+            record.frozen_bases.ranks if record.frozen_bases else dict.fromkeys(record.layer_shapes, recipe.rank)
+        )
         self._widths = {
             layer: factor_bytes(self._codec, d1, d2, self._ranks[layer])
             for layer, (d1, d2) in record.layer_shapes.items()
@@ -190,9 +192,11 @@ class _EncodedFactors:
         from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 
         for (_, _, rank), waiting in self._waiting.items():
-            together = [one.gradients for one in waiting]
-            factors = low_rank_factors(torch.cat(together) if len(together) > 1 else together[0], rank)
-            encoded = encode(factors, self._codec).split([len(gradients) for gradients in together])
+            gradients_of_shape = [one.gradients for one in waiting]
+            factors = low_rank_factors(
+                torch.cat(gradients_of_shape) if len(gradients_of_shape) > 1 else gradients_of_shape[0], rank
+            )
+            encoded = encode(factors, self._codec).split([len(gradients) for gradients in gradients_of_shape])
             for one, of_layer in zip(waiting, encoded, strict=True):
                 self._encoded_of_batch[one.layer][one.rows] = of_layer
         self._waiting, self._numbers_waiting = {}, 0
@@ -203,8 +207,8 @@ class _EncodedFactors:
 
         self._factorise()
         # One copy for all layers: the device waits for the host once in a batch.
-        together = torch.cat(list(self._encoded_of_batch.values()), dim=1).cpu()
-        for layer, encoded in zip(self._widths, together.split(list(self._widths.values()), dim=1), strict=True):
+        encoded_layers = torch.cat(list(self._encoded_of_batch.values()), dim=1).cpu()
+        for layer, encoded in zip(self._widths, encoded_layers.split(list(self._widths.values()), dim=1), strict=True):
             self.encoded[layer][positions] = encoded
         for layer, squares in self._squares_of_batch.items():
             self.squares[layer] += squares

@@ -120,7 +120,7 @@ def _sample(lake: Lake, recipe: Recipe) -> pl.DataFrame:
         raise MismatchError(
             "there are no training examples to fit K-FAC bases to; materialize `training_examples` first"
         )
-    chosen = drawn(ids, recipe)
+    chosen = sample_rows(ids, recipe)
     # Read shard by shard: only the sample is ever held.
     rows = [
         lake.read(TRAINING_EXAMPLES, shard=shard).join(of_shard.select("row", "order"), on="row")
@@ -129,7 +129,7 @@ def _sample(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     return pl.concat(rows).sort("order").drop("order")
 
 
-def drawn(examples: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
+def sample_rows(examples: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
     """Return the examples whose hashes with the seed are smallest: a random sample that other examples do not disturb.
 
     Args:
@@ -161,7 +161,7 @@ def covariances(
 
     from lorif_assets.mathematics.curvature.ekfac import KfacCovariances
 
-    held = {
+    sums = {
         layer: KfacCovariances.empty(d1, d2, attributed.device)
         for layer, (d1, d2) in attributed.record.layer_shapes.items()
     }
@@ -174,11 +174,11 @@ def covariances(
 
             def observer(layer: str, calls: "TokenCalls", mask: "torch.Tensor" = tokens.attention_mask) -> None:
                 for x, dy in calls:
-                    held[layer] = held[layer].add(x[mask], dy[mask])
+                    sums[layer] = sums[layer].add(x[mask], dy[mask])
 
             collector.observe(tokens, observer, generator)
             progress.advance(len(positions))
-    return held
+    return sums
 
 
 def layer_ranks(

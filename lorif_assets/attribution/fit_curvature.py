@@ -30,7 +30,7 @@ class CurvatureFit:
     """
 
     curvature: "Curvature[Any]"
-    how: str
+    history: str
     rows_read: int
     shards_read: int
     basis_version: str = ""
@@ -47,7 +47,7 @@ class LayerFitting:
     rows: int
     device: "torch.device"
 
-    def fit(self, previous: Mapping[str, Any] | None) -> CurvatureFit:
+    def fit(self, row: Mapping[str, Any] | None) -> CurvatureFit:
         """Bring the curvature up to date with the stored factors.
 
         From the state that the layer's row points to, the shards that changed since are subtracted, read from the files
@@ -55,55 +55,52 @@ class LayerFitting:
         recipe, weights and bases, where that reads fewer factors, and where its file or that of replaced ones is gone.
 
         Args:
-            previous: the layer's row in the curvature's table, if there is one.
+            row: the layer's row in the curvature's table, if there is one.
         """
-        kept, replaced = self.kind.words
-        if previous is None:
-            return self._built(f"the layer had no {kept}")
-        if (
-            previous["state_version"] != self.kind.state_version(self.stored)
-            or previous.get("basis_version", "") is None
-        ):
+        state_words, replaced_words = self.kind.words
+        if row is None:
+            return self._built(f"the layer had no {state_words}")
+        if row["state_version"] != self.kind.state_version(self.stored) or row.get("basis_version", "") is None:
             return self._built("the recipe, the weights or the bases changed")
-        held, now = Ledger.parse(previous["ledger"]), self.kind.ledger(self.stored)
-        difference = held.difference(now)
+        old_ledger, ledger = Ledger.parse(row["ledger"]), self.kind.ledger(self.stored)
+        difference = old_ledger.difference(ledger)
         if self.kind.reads_factors and difference.rows >= self.stored.n_examples:
             return self._built("most of the data changed")
         try:
-            tensors = self.stored.lake.read_tensors(previous["state_uri"])
+            tensors = self.stored.lake.read_tensors(row["state_uri"])
             on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
-            curvature = self.kind.restored(previous, on_device, self.bases)
-            for part in self._parts(difference.gone):
+            curvature = self.kind.restored(row, on_device, self.bases)
+            for part in self._parts(difference.removals):
                 curvature = curvature.remove(part)
         except TableError:
-            return self._built(f"the {kept} or {replaced} are gone")
+            return self._built(f"the {state_words} or {replaced_words} are gone")
         return CurvatureFit(
-            self._with(curvature, difference.new),
-            f"updated: {held.explained(now)}",
+            self._with(curvature, difference.additions),
+            f"updated: {old_ledger.explained(ledger)}",
             difference.rows,
-            len(difference.gone) + len(difference.new),
-            previous.get("basis_version", ""),
+            len(difference.removals) + len(difference.additions),
+            row.get("basis_version", ""),
         )
 
     def refine(self, fit: CurvatureFit) -> CurvatureFit:
         """Return the curvature in a basis refined on all that it holds now, from one more pass over it."""
-        now = self.kind.ledger(self.stored)
-        everything = Ledger({}).difference(now).new
+        ledger = self.kind.ledger(self.stored)
+        everything = Ledger({}).difference(ledger).additions
         return CurvatureFit(
             self._with(fit.curvature.refined(), everything),
-            f"refined on all {self.stored.n_examples} examples; before that {fit.how}",
+            f"refined on all {self.stored.n_examples} examples; before that {fit.history}",
             fit.rows_read + self.stored.n_examples,
             fit.shards_read + len(everything),
-            content_hash([fit.basis_version, now.version]),
+            content_hash([fit.basis_version, ledger.version]),
         )
 
-    def _built(self, why: str) -> CurvatureFit:
-        everything = Ledger({}).difference(self.kind.ledger(self.stored)).new
+    def _built(self, reason: str) -> CurvatureFit:
+        everything = Ledger({}).difference(self.kind.ledger(self.stored)).additions
         empty = self.kind.empty(self.stored.layer_shapes[self.layer], self.bases, self.device)
         curvature, passes = self._with(empty, everything), 1 + self.kind.refinements
         for _ in range(self.kind.refinements):
             curvature = self._with(curvature.refined(), everything)
-        return CurvatureFit(curvature, f"built: {why}", passes * self.stored.n_examples, passes * len(everything))
+        return CurvatureFit(curvature, f"built: {reason}", passes * self.stored.n_examples, passes * len(everything))
 
     def _with(self, curvature: "Curvature[Any]", files: Sequence[FactorFile]) -> "Curvature[Any]":
         for part in self._parts(files):

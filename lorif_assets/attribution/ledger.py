@@ -22,13 +22,13 @@ class LedgerEntry:
 class LedgerDifference:
     """Files to subtract from a state and to add to it, to make it that of the factors stored now."""
 
-    gone: tuple[FactorFile, ...]
-    new: tuple[FactorFile, ...]
+    removals: tuple[FactorFile, ...]
+    additions: tuple[FactorFile, ...]
 
     @property
     def rows(self) -> int:
         """Examples to read."""
-        return sum(file.rows for file in (*self.gone, *self.new))
+        return sum(file.rows for file in (*self.removals, *self.additions))
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,20 @@ class Ledger:
         """The hash of which data the state holds, wherever its files lie."""
         return ledger_version({shard: entry.shard_hash for shard, entry in self.entries.items()})
 
-    def difference(self, now: "Ledger") -> LedgerDifference:
+    def difference(self, target: "Ledger") -> LedgerDifference:
         """Return what leads from this ledger to another one: a changed shard is subtracted and added."""
 
-        def files(these: "Ledger", others: "Ledger") -> tuple[FactorFile, ...]:
+        def files(source: "Ledger", target: "Ledger") -> tuple[FactorFile, ...]:
             return tuple(
                 FactorFile(shard, entry.path, entry.rows)
-                for shard, entry in these.entries.items()
-                if shard not in others.entries or others.entries[shard].shard_hash != entry.shard_hash
+                for shard, entry in source.entries.items()
+                if shard not in target.entries or target.entries[shard].shard_hash != entry.shard_hash
             )
 
-        return LedgerDifference(gone=files(self, now), new=files(now, self))
+        return LedgerDifference(removals=files(self, target), additions=files(target, self))
 
-    def explained(self, now: "Ledger") -> str:
+    def explained(self, target: "Ledger") -> str:
         """Return the difference in words."""
-        held, wanted = self.entries.keys(), now.entries.keys()
-        changed = sum(self.entries[s].shard_hash != now.entries[s].shard_hash for s in held & wanted)
-        return f"{len(wanted - held)} shards are new, {len(held - wanted)} gone, {changed} changed"
+        held_shards, target_shards = self.entries.keys(), target.entries.keys()
+        changed = sum(self.entries[s].shard_hash != target.entries[s].shard_hash for s in held_shards & target_shards)
+        return f"{len(target_shards - held_shards)} shards are new, {len(held_shards - target_shards)} gone, {changed} changed"

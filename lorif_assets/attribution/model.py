@@ -36,15 +36,15 @@ class CheckpointRecord:
     step: int | None
     layer_shapes: dict[str, tuple[int, int]]
     """(d1, d2) of each tracked layer, in the model's order."""
-    frozen: FrozenBases | None = None
+    frozen_bases: FrozenBases | None = None
     """The bases that gradients are whitened in; None without whitening, or before they are fitted."""
     files_version: str | None = None
     """What the files' names, sizes and times were when they were hashed; None where that was not recorded."""
 
     @property
-    def bases(self) -> str:
+    def bases_fingerprint(self) -> str:
         """The fingerprint of the bases, empty where there are none."""
-        return self.frozen.fingerprint if self.frozen else ""
+        return self.frozen_bases.fingerprint if self.frozen_bases else ""
 
     def refuse_other_files(self, files: CheckpointFiles) -> None:
         """Refuse files whose bytes are not those that were recorded; while sizes and times stand, they are not read.
@@ -104,7 +104,7 @@ def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord
         n_parameters=row["n_parameters"],
         step=row["step"],
         layer_shapes={layer["layer"]: (layer["d1"], layer["d2"]) for layer in json.loads(row["layers"])},
-        frozen=frozen_bases(lake, name, recipe, version),
+        frozen_bases=frozen_bases(lake, name, recipe, version),
         files_version=row["files_version"],
     )
 
@@ -170,7 +170,9 @@ class AttributedModel:
         projections = [layer_projection(layer, recipe.projection) for layer in layers]
         return replace(
             self,
-            record=replace(self.record, layer_shapes={p.layer.name: (p.d1, p.d2) for p in projections}, frozen=None),
+            record=replace(
+                self.record, layer_shapes={p.layer.name: (p.d1, p.d2) for p in projections}, frozen_bases=None
+            ),
             recipe=recipe,
             projections=projections,
             projection=fingerprint(layers, recipe.projection),

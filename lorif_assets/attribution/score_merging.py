@@ -18,8 +18,8 @@ from lorif_assets.attribution.score_queries import (
     Scan,
     block_scorer,
     comparable_queries,
-    extremes_kept,
-    scanned,
+    extreme_count,
+    run_scan,
     whole_scan,
 )
 from lorif_assets.attribution.stored_factors import StoredFactors
@@ -59,7 +59,7 @@ class FullScan:
 def score_merged(
     checkpoint: AttributedCheckpoint,
     queries: Sequence[TokenizedExample],
-    last: FullScan | None,
+    last_scan: FullScan | None,
     *,
     top_k: int | Literal["all"],
     batch: BatchSettings,
@@ -70,7 +70,7 @@ def score_merged(
     Args:
         checkpoint: with its model loaded.
         queries: tokenized.
-        last: the last full scan of the same queries, weights and recipe.
+        last_scan: the last full scan of the same queries, weights and recipe.
         top_k: proponents and opponents to return.
         batch: sizes of batches of queries and of blocks of factors.
         progress: told of every block.
@@ -78,68 +78,74 @@ def score_merged(
     Returns:
         The scores; and, where all examples were scored, the scan that shards can be merged into later.
     """
-    ready = comparable_queries(checkpoint, queries, batch)
+    prepared_queries = comparable_queries(checkpoint, queries, batch)
     stored, device = checkpoint.stored.factors, checkpoint.model.device
     scan = chosen_scan(
-        last,
-        ready.by_layer,
+        last_scan,
+        prepared_queries.by_layer,
         stored,
         n_queries=len(queries),
-        kept=extremes_kept(top_k),
+        n_extremes=extreme_count(top_k),
         tolerance=checkpoint.stored.recipe.merge_tolerance,
         device=device,
     )
-    blocks = block_scorer(checkpoint, ready, batch)
-    found = scanned(checkpoint, queries, ready, scan, blocks, top_k=top_k, progress=progress)
-    full = full_scan_of(ready.by_layer, stored, found.extremes, found.moments, device) if scan.is_full else None
-    return found.scores, full
+    blocks = block_scorer(checkpoint, prepared_queries, batch)
+    result = run_scan(checkpoint, queries, prepared_queries, scan, blocks, top_k=top_k, progress=progress)
+    full = (
+        full_scan_of(prepared_queries.by_layer, stored, result.extremes, result.moments, device)
+        if scan.is_full
+        else None
+    )
+    return result.scores, full
 
 
 def chosen_scan(
-    last: FullScan | None,
+    last_scan: FullScan | None,
     queries: Mapping[str, Queries],
     stored: StoredFactors,
     *,
     n_queries: int,
-    kept: int,
+    n_extremes: int,
     tolerance: float,
     device: torch.device,
 ) -> Scan:
     """Decide between a scan of the shards added since the last full scan and another full scan.
 
     Args:
-        last: the last full scan, of the same queries, weights and recipe.
+        last_scan: the last full scan, of the same queries, weights and recipe.
         queries: per layer vec(H^-1 G_q) [Q, D], with the preconditioner of now.
         stored: the factors.
         n_queries: how many there are.
-        kept: extremes of each query.
+        n_extremes: extremes of each query.
         tolerance: the largest relative change of any query's probe scores that lets earlier scores stand.
         device: where to compute.
     """
-    if last is None:
-        return whole_scan(stored, n_queries, kept, "there is none of these queries, weights and recipe to add to")
+    if last_scan is None:
+        return whole_scan(stored, n_queries, n_extremes, "there is none of these queries, weights and recipe to add to")
     files = {file.shard: file for file in stored.files}
-    changed = [name for name, shard in last.shards.items() if stored.shard_hashes.get(name) != shard.shard_hash]
+    changed = [name for name, shard in last_scan.shards.items() if stored.shard_hashes.get(name) != shard.shard_hash]
     if changed:
-        return whole_scan(stored, n_queries, kept, f"{len(changed)} shards changed or left, for instance {changed[0]}")
-    added = tuple(file for file in stored.files if file.shard not in last.shards)
+        return whole_scan(
+            stored, n_queries, n_extremes, f"{len(changed)} shards changed or left, for instance {changed[0]}"
+        )
+    added = tuple(file for file in stored.files if file.shard not in last_scan.shards)
     n_added = sum(file.rows for file in added)
-    if n_added > last.moments.count:
-        return whole_scan(stored, n_queries, kept, "more was added since the last one than it scanned")
-    known = tuple(files[name] for name in sorted(last.shards))
-    scale, change = scale_and_change(last.probe, probe_scores(queries, stored, known, device))
+    if n_added > last_scan.moments.count:
+        return whole_scan(stored, n_queries, n_extremes, "more was added since the last one than it scanned")
+    scanned_files = tuple(files[name] for name in sorted(last_scan.shards))
+    scale, change = scale_and_change(last_scan.probe, probe_scores(queries, stored, scanned_files, device))
     worst, smallest = float(change.max()), float(scale.min())
     if worst > tolerance or smallest <= 0:
         return whole_scan(
             stored,
             n_queries,
-            kept,
+            n_extremes,
             f"the preconditioner changed a query's probe scores by {worst:.2%}, allowed are {tolerance:.2%}",
         )
     return Scan(
         added,
-        _moved(last, stored, scale),
-        _scaled_moments(last.moments, scale),
+        _moved(last_scan, stored, scale),
+        _scaled_moments(last_scan.moments, scale),
         f"merged: {n_added:,} examples of {len(added)} shards added since the last full scan; the preconditioner changed no "
         f"query's probe scores by more than {worst:.2%}, allowed are {tolerance:.2%}",
     )
@@ -170,10 +176,10 @@ def full_scan_of(
     return FullScan(shards, extremes, moments, probe_scores(queries, stored, stored.files, device))
 
 
-def _moved(last: FullScan, stored: StoredFactors, scale: torch.Tensor) -> ScoreExtremes:
+def _moved(last_scan: FullScan, stored: StoredFactors, scale: torch.Tensor) -> ScoreExtremes:
     """Return the extremes, scaled, at the positions that their examples have among all shards of now."""
-    names = sorted(last.shards)
-    rows = torch.tensor([last.shards[name].rows for name in names])
+    names = sorted(last_scan.shards)
+    rows = torch.tensor([last_scan.shards[name].rows for name in names])
     ends = rows.cumsum(0)
     first_positions = stored.first_positions
     shift = torch.tensor([first_positions[name] for name in names]) - (ends - rows)
@@ -181,13 +187,13 @@ def _moved(last: FullScan, stored: StoredFactors, scale: torch.Tensor) -> ScoreE
     def moved(positions: torch.Tensor) -> torch.Tensor:
         return positions + shift[torch.searchsorted(ends, positions, right=True)]
 
-    found, factor = last.extremes, scale.unsqueeze(1)
+    extremes, factor = last_scan.extremes, scale.unsqueeze(1)
     return replace(
-        found,
-        highest=(found.highest * factor).float(),
-        highest_positions=moved(found.highest_positions),
-        lowest=(found.lowest * factor).float(),
-        lowest_positions=moved(found.lowest_positions),
+        extremes,
+        highest=(extremes.highest * factor).float(),
+        highest_positions=moved(extremes.highest_positions),
+        lowest=(extremes.lowest * factor).float(),
+        lowest_positions=moved(extremes.lowest_positions),
     )
 
 
@@ -226,7 +232,7 @@ def last_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, k:
     return FullScan(shards, extremes, moments, t["probe"])
 
 
-def keep_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, scan: FullScan) -> None:
+def store_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, scan: FullScan) -> None:
     """Store a full scan in place of the one before."""
     tensors = {
         **{name: getattr(scan.extremes, name).cpu() for name in _EXTREMES},

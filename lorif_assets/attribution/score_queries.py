@@ -124,7 +124,7 @@ def _queries_at_a_rank(
 
     device, shapes, n = attributed.device, attributed.record.layer_shapes, len(queries)
     inverses = {layer: inverse(layer) for layer in shapes}
-    kept = {
+    factors_by_layer = {
         layer: GradientFactors(*(torch.empty(n, d, min(rank, *shape), device=device) for d in shape))
         for layer, shape in shapes.items()
     }
@@ -135,18 +135,18 @@ def _queries_at_a_rank(
 
             def sink(layer: str, rows: slice, gradients: torch.Tensor, at: Sequence[int] = positions) -> None:
                 nonlocal total, lost
-                where = list(at[rows])
-                sound[where] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
-                ready = inverses[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
-                factors, errors = low_rank_queries(ready, rank)
-                kept[layer].u[where], kept[layer].v[where] = factors.u, factors.v
-                total, lost = total + float(ready.double().square().sum()), lost + float(errors.sum())
+                places = list(at[rows])
+                sound[places] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
+                preconditioned = inverses[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
+                factors, errors = low_rank_queries(preconditioned, rank)
+                factors_by_layer[layer].u[places], factors_by_layer[layer].v[places] = factors.u, factors.v
+                total, lost = total + float(preconditioned.double().square().sum()), lost + float(errors.sum())
 
             losses[positions] = (
                 collector.stream(attributed.batch(queries, positions), sink, batch.gradient_numbers).float().cpu()
             )
     _refuse_unsound(attributed, queries, sound & losses.isfinite())
-    return PreconditionedQueries({**kept}, losses, (lost / total) ** 0.5 if total else 0.0)
+    return PreconditionedQueries({**factors_by_layer}, losses, (lost / total) ** 0.5 if total else 0.0)
 
 
 def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExample]", sound: "torch.Tensor") -> None:
@@ -175,7 +175,7 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class Scanned:
+class ScanResult:
     """The scores that a scan found, and the extremes and moments that they were taken from."""
 
     scores: QueryScores
@@ -206,10 +206,10 @@ def score_queries(
         MismatchError: the factors were projected otherwise than the queries would be.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-    ready = comparable_queries(checkpoint, queries, batch)
-    scan = whole_scan(checkpoint.stored.factors, len(queries), extremes_kept(top_k), reason)
-    blocks = block_scorer(checkpoint, ready, batch)
-    return scanned(checkpoint, queries, ready, scan, blocks, top_k=top_k, progress=progress).scores
+    prepared_queries = comparable_queries(checkpoint, queries, batch)
+    scan = whole_scan(checkpoint.stored.factors, len(queries), extreme_count(top_k), reason)
+    blocks = block_scorer(checkpoint, prepared_queries, batch)
+    return run_scan(checkpoint, queries, prepared_queries, scan, blocks, top_k=top_k, progress=progress).scores
 
 
 def comparable_queries(
@@ -230,16 +230,18 @@ def comparable_queries(
     return preconditioned_queries(checkpoint, queries, batch)
 
 
-def whole_scan(stored: StoredFactors, n_queries: int, kept: int, reason: str) -> Scan:
+def whole_scan(stored: StoredFactors, n_queries: int, n_extremes: int, reason: str) -> Scan:
     """Return the scan of every shard, of which so many extremes of each query are kept."""
     from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 
     return Scan(
-        stored.files, ScoreExtremes.empty(n_queries, kept), ScoreMoments.empty(n_queries), f"full scan: {reason}"
+        stored.files, ScoreExtremes.empty(n_queries, n_extremes), ScoreMoments.empty(n_queries), f"full scan: {reason}"
     )
 
 
-def block_scorer(checkpoint: AttributedCheckpoint, ready: PreconditionedQueries, batch: BatchSettings) -> BlockScorer:
+def block_scorer(
+    checkpoint: AttributedCheckpoint, prepared_queries: PreconditionedQueries, batch: BatchSettings
+) -> BlockScorer:
     """Return what scores files that follow one another, block by block."""
     from lorif_assets.mathematics.scores.scoring import block_scores
 
@@ -247,27 +249,27 @@ def block_scorer(checkpoint: AttributedCheckpoint, ready: PreconditionedQueries,
 
     def scores(files: "Sequence[FactorFile]") -> "Iterator[torch.Tensor]":
         for block in read_ahead(stored.blocks(layers, batch.scan_rows, checkpoint.model.device, files)):
-            yield block_scores(ready.by_layer, block)
+            yield block_scores(prepared_queries.by_layer, block)
 
     return scores
 
 
-def scanned(
+def run_scan(
     checkpoint: AttributedCheckpoint,
     queries: "Sequence[TokenizedExample]",
-    ready: PreconditionedQueries,
+    prepared_queries: PreconditionedQueries,
     scan: Scan,
     blocks: BlockScorer,
     *,
     top_k: int | Literal["all"],
     progress: Progress,
-) -> Scanned:
+) -> ScanResult:
     """Carry out a scan.
 
     Args:
         checkpoint: whose factors are scanned.
         queries: tokenized.
-        ready: the same, preconditioned.
+        prepared_queries: the same, preconditioned.
         scan: which files, on top of what is known of the others.
         blocks: scores files that follow one another.
         top_k: proponents and opponents to return, or every pair.
@@ -293,17 +295,17 @@ def scanned(
     else:
         k = min(top_k, moments.count)
         table = extreme_pairs(names, extremes, k, stored.example_ids(listed_positions(extremes, k)))
-    found = QueryScores(
+    query_scores = QueryScores(
         table,
-        query_summaries(queries, ready.losses, extremes, moments),
+        query_summaries(queries, prepared_queries.losses, extremes, moments),
         scan.reason,
         sum(file.rows for file in scan.files),
-        ready.relative_error,
+        prepared_queries.relative_error,
     )
-    return Scanned(found, extremes, moments)
+    return ScanResult(query_scores, extremes, moments)
 
 
-def extremes_kept(top_k: int | Literal["all"]) -> int:
+def extreme_count(top_k: int | Literal["all"]) -> int:
     """Return how many extremes of a query a scan keeps.
 
     The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.

@@ -29,23 +29,23 @@ def overlapped(
         compute: from that to what is stored; runs in the caller's thread.
         write: stores it; runs in a thread of its own.
     """
-    last: tuple[str, Future[_Written]] | None = None
+    last_write: tuple[str, Future[_Written]] | None = None
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         for shard, reading in _one_ahead(reader, read, shards):
             try:
-                outcome = _writing(writer, write, compute(reading.result()), last)
+                outcome = _writing(writer, write, compute(reading.result()), last_write)
             except (LorifError, RuntimeError) as error:
                 outcome = Future()
                 outcome.set_exception(error)
             except BaseException:
-                if last:
-                    yield last
+                if last_write:
+                    yield last_write
                 raise
-            if last:
-                yield last
-            last = shard, outcome
-        if last:
-            yield last
+            if last_write:
+                yield last_write
+            last_write = shard, outcome
+        if last_write:
+            yield last_write
 
 
 def _one_ahead(
@@ -64,9 +64,9 @@ def _writing(
     writer: ThreadPoolExecutor,
     write: Callable[[_Computed], _Written],
     computed: _Computed,
-    last: "tuple[str, Future[_Written]] | None",
+    last_write: "tuple[str, Future[_Written]] | None",
 ) -> "Future[_Written]":
     """Start a write as soon as the last one is done: a slow store holds the computation up, and no memory."""
-    if last:
-        last[1].exception()
+    if last_write:
+        last_write[1].exception()
     return writer.submit(write, computed)

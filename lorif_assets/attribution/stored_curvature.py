@@ -27,10 +27,10 @@ class StoredPreconditioners:
     lake: Lake
     curvature: LakeCurvature
     rows: Mapping[str, Mapping[str, Any]]
-    frozen: FrozenBases | None
+    frozen_bases: FrozenBases | None
 
     @property
-    def refined_bases(self) -> dict[str, str]:
+    def basis_versions(self) -> dict[str, str]:
         """The basis version of each layer whose curvature was refined."""
         return {layer: row["basis_version"] for layer, row in self.rows.items() if row.get("basis_version")}
 
@@ -42,7 +42,7 @@ class StoredPreconditioners:
         """
         row = self.rows[layer]
         tensors = {name: tensor.to(device) for name, tensor in self.lake.read_tensors(row["state_uri"]).items()}
-        bases = self.frozen.load(self.lake, layer, device) if self.frozen else None
+        bases = self.frozen_bases.load(self.lake, layer, device) if self.frozen_bases else None
         return self.curvature.preconditioner(row, tensors, bases)
 
 
@@ -63,7 +63,7 @@ def stored_preconditioners(
         "weights_hash": record.weights_hash,
         "projection": stored.projection,
         "ledger_hash": ledger_version(stored.shard_hashes),
-        **({"bases": record.bases} if record.frozen else {}),
+        **({"bases": record.bases_fingerprint} if record.frozen_bases else {}),
     }
     for layer in record.layer_shapes:
         if layer not in rows:
@@ -83,4 +83,6 @@ def stored_preconditioners(
                     )
                     + f"; materialize `{table.name}` again"
                 )
-    return StoredPreconditioners(lake, curvature, {layer: rows[layer] for layer in record.layer_shapes}, record.frozen)
+    return StoredPreconditioners(
+        lake, curvature, {layer: rows[layer] for layer in record.layer_shapes}, record.frozen_bases
+    )

@@ -45,7 +45,7 @@ class StoredFactors:
     layer_shapes: dict[str, tuple[int, int]]
     codec: str
     projection: str
-    bases: str
+    bases_fingerprint: str
     """Fingerprint of the bases that gradients were whitened in; empty without whitening."""
     fisher: dict[str, str]
     """Of each shard the folder of its sums of squared rotated gradients."""
@@ -120,10 +120,10 @@ class StoredFactors:
         """
         from lorif_assets.mathematics.factors.codec import FactorCodec, decode
 
-        wanted, codec, first = np.asarray(positions, dtype=np.int64), FactorCodec(self.codec), 0
+        chosen, codec, first = np.asarray(positions, dtype=np.int64), FactorCodec(self.codec), 0
         blocks, bytes_read = [], 0
         for file in self.files:
-            inside = wanted[(wanted >= first) & (wanted < first + file.rows)] - first
+            inside = chosen[(chosen >= first) & (chosen < first + file.rows)] - first
             first += file.rows
             if not len(inside):
                 continue
@@ -136,28 +136,28 @@ class StoredFactors:
 
     def positions(self, shards: Collection[str]) -> dict[tuple[str, str], int]:
         """Return the position in the order of `blocks` of every example of some shards, by (shard, example id)."""
-        found: dict[tuple[str, str], int] = {}
+        positions: dict[tuple[str, str], int] = {}
         first = 0
         for file in self.files:
             if file.shard in shards:
                 batches = self.lake.stream_factors([file], ["example_id"], file.rows)
                 ids = [name for _, batch in batches for name in batch.column("example_id").to_pylist()]
-                found |= {(file.shard, name): first + row for row, name in enumerate(ids)}
+                positions |= {(file.shard, name): first + row for row, name in enumerate(ids)}
             first += file.rows
-        return found
+        return positions
 
     def example_ids(self, positions: Sequence[int]) -> dict[int, tuple[str, str]]:
         """Return (example_id, shard) of examples by their position in the order of `blocks`."""
-        wanted, first = np.unique(np.asarray(positions, dtype=np.int64)), 0
-        found: dict[int, tuple[str, str]] = {}
+        chosen, first = np.unique(np.asarray(positions, dtype=np.int64)), 0
+        ids_by_position: dict[int, tuple[str, str]] = {}
         for file in self.files:
-            inside = wanted[(wanted >= first) & (wanted < first + file.rows)]
+            inside = chosen[(chosen >= first) & (chosen < first + file.rows)]
             if len(inside):
                 batches = self.lake.stream_factors([file], ["example_id"], file.rows)
                 ids = [name for _, batch in batches for name in batch.column("example_id").to_pylist()]
-                found |= {int(position): (ids[position - first], file.shard) for position in inside}
+                ids_by_position |= {int(position): (ids[position - first], file.shard) for position in inside}
             first += file.rows
-        return found
+        return ids_by_position
 
 
 def stored_factor_versions(lake: Lake, checkpoint: str) -> dict[str, str]:
@@ -185,7 +185,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
         "recipe_hash": recipe.factor_hash,
         "weights_hash": record.weights_hash,
         "tokenizer_hash": record.tokenizer_hash,
-        "bases": record.bases,
+        "bases": record.bases_fingerprint,
     }
     for column, value in expected.items():
         odd = rows.filter(pl.col(column) != value)
@@ -216,7 +216,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
         layer_shapes=record.layer_shapes,
         codec=rows["factor_codec"][0],
         projection=rows["projection"][0],
-        bases=record.bases,
+        bases_fingerprint=record.bases_fingerprint,
         fisher=dict(zip(rows["shard"], rows["fisher"], strict=True)),
     )
 

@@ -72,25 +72,25 @@ def reconstruction_errors(
     for at, batch in attributed.gradients(sample.examples, batch_tokens):
         for layer, computed in batch.gradients.items():
             gradients[layer][at] = computed.to(gradients[layer])
-    found = {}
+    errors = {}
     for layer, shape in record.layer_shapes.items():
         g, stored = gradients.pop(layer), sample.factors[layer]
         if bases := checkpoint.stored.bases(layer, attributed.device):
             g = bases.rotate(g) * bases.scale
-        anew = decode(encode(low_rank_factors(g, stored.u.shape[2]), codec), codec, *shape)
-        found[layer] = LayerReconstruction(reconstruction_error(g, stored), reconstruction_error(g, anew))
-    return found
+        recomputed = decode(encode(low_rank_factors(g, stored.u.shape[2]), codec), codec, *shape)
+        errors[layer] = LayerReconstruction(reconstruction_error(g, stored), reconstruction_error(g, recomputed))
+    return errors
 
 
 def own_ranks(checkpoint: AttributedCheckpoint, sample: StoredSample, batch: BatchSettings) -> list[int]:
     """Ask with each example of the sample, and return where it stands among all stored examples, from 1; ties share."""
-    ready = preconditioned_queries(checkpoint, sample.examples, batch).by_layer
-    own = block_scores(ready, sample.factors).diagonal().unsqueeze(1)
+    queries = preconditioned_queries(checkpoint, sample.examples, batch).by_layer
+    own = block_scores(queries, sample.factors).diagonal().unsqueeze(1)
     # The same product in blocks of another size rounds differently: an example must not outrank itself.
     own = own + 1e-5 * own.abs()
     above = torch.zeros(len(sample.examples), dtype=torch.long, device=own.device)
-    for block in read_ahead(checkpoint.stored.factors.blocks(list(ready), batch.scan_rows, own.device)):
-        above += (block_scores(ready, block) > own).sum(1)
+    for block in read_ahead(checkpoint.stored.factors.blocks(list(queries), batch.scan_rows, own.device)):
+        above += (block_scores(queries, block) > own).sum(1)
     return (above + 1).tolist()
 
 
@@ -99,8 +99,8 @@ def _tokenized(checkpoint: AttributedCheckpoint, file: FactorFile, count: int) -
     rows = lake.read(TRAINING_EXAMPLES, shard=file.shard).sort("row")
     batches = lake.stream_factors([file], ["example_id"], count)
     ids: list[str] = next(batches)[1].column("example_id").to_pylist()
-    found = checkpoint.model.tokenized(rows.filter(pl.col("example_id").is_in(ids)).to_arrow()).examples
-    by_id = {example.example_id: example for example in found}
+    examples = checkpoint.model.tokenized(rows.filter(pl.col("example_id").is_in(ids)).to_arrow()).examples
+    by_id = {example.example_id: example for example in examples}
     same_data = not rows.is_empty() and rows["shard_hash"][0] == stored.shard_hashes[file.shard]
     if not same_data or by_id.keys() != set(ids):
         raise MismatchError(

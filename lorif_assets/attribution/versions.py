@@ -14,9 +14,9 @@ def factor_version(recipe: Recipe, record: CheckpointRecord, shard_hash: str) ->
 
 def factor_versions(recipe: Recipe, record: CheckpointRecord, shard_hashes: Mapping[str, str]) -> dict[str, str]:
     """Return the version of each shard's gradient factors."""
-    recipe_hash, bases = recipe.factor_hash, record.bases
+    factor_hash, fingerprint = recipe.factor_hash, record.bases_fingerprint
     return {
-        shard: content_hash([recipe_hash, record.weights_hash, record.tokenizer_hash, shard_hash, bases])
+        shard: content_hash([factor_hash, record.weights_hash, record.tokenizer_hash, shard_hash, fingerprint])
         for shard, shard_hash in shard_hashes.items()
     }
 
@@ -34,7 +34,7 @@ def preconditioner_version(recipe: Recipe, record: CheckpointRecord, shard_hashe
             record.weights_hash,
             record.tokenizer_hash,
             ledger_version(shard_hashes),
-            record.bases,
+            record.bases_fingerprint,
         ]
     )
 
@@ -44,15 +44,15 @@ def score_version(
     record: CheckpointRecord,
     shard_hashes: Mapping[str, str],
     query_set_hash: str,
-    refined_bases: Mapping[str, str],
+    basis_versions: Mapping[str, str],
 ) -> str:
     """Return the version of one query set's scores at a checkpoint.
 
-    `refined_bases` has the basis version of each layer whose curvature was refined: that changes scores, and nothing
+    `basis_versions` has the basis version of each layer whose curvature was refined: that changes scores, and nothing
     that the preconditioners are computed from.
     """
     parts = [recipe.score_hash, preconditioner_version(recipe, record, shard_hashes), query_set_hash]
-    return content_hash([*parts, dict(refined_bases)] if refined_bases else parts)
+    return content_hash([*parts, dict(basis_versions)] if basis_versions else parts)
 
 
 def averaged_version(versions: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import polars as pl
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, attributions_together
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.cost import stored_bytes_per_example
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
@@ -21,13 +21,13 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """
     settings, attributed = inputs.settings, inputs.attributed
     recorded = StoredCheckpoint(inputs.lake, settings.recipe, attributed.record)
-    *earlier, stored = together = attributions_together(settings, inputs.models, recorded)
+    *earlier_checkpoints, stored = checkpoints = averaged_attributions(settings, inputs.models, recorded)
     checkpoint = AttributedCheckpoint(stored, attributed)
     started = time.monotonic()
     with Progress(logging.getLogger(__name__), "lorif", stored.factors.n_examples, "examples") as progress:
         scored = score_every_example(
             checkpoint,
-            earlier,
+            earlier_checkpoints,
             inputs.queries.tokenized,
             inputs.models,
             top_k="all",
@@ -42,5 +42,5 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     for row, pairs in enumerate(scored.scores.iter_slices(stored.factors.n_examples)):
         known = pairs.filter(pl.col("example_id").is_in(places.keys()))
         matrix[row, known["example_id"].replace_strict(places).to_numpy()] = known["score"].to_numpy()
-    kept = sum(stored_bytes_per_example(one.record, settings.recipe) for one in together)
+    kept = sum(stored_bytes_per_example(one.record, settings.recipe) for one in checkpoints)
     return {"lorif": MethodScores(matrix, kept, None, seconds)}

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, attributions_together
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_attributions
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.evaluation.methods.lorif import lorif_scores
 from lorif_assets.lake.read_ahead import read_ahead
@@ -34,11 +34,11 @@ def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
 
     (lorif,) = lorif_scores(inputs).values()
     recorded = StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record)
-    together = attributions_together(inputs.settings, inputs.models, recorded)
+    checkpoints = averaged_attributions(inputs.settings, inputs.models, recorded)
     places = {name: at for at, name in enumerate(inputs.examples.ids)}
     total, count = torch.zeros(len(places), dtype=torch.float64), torch.zeros(len(places))
     started = time.monotonic()
-    for checkpoint in together:
+    for checkpoint in checkpoints:
         own = self_influences(inputs, checkpoint)
         for position, (name, _) in checkpoint.factors.example_ids(range(len(own))).items():
             if name in places:

@@ -94,7 +94,7 @@ class SvdCurvature:
 
     def figures(self) -> dict[str, Any]:
         """Return the eigenvalues, largest first and up to ten beyond r, the damping, and the energy that is captured."""
-        spectrum, drift = self.spectrum, self.settled_drift
+        spectrum, drift = self.spectrum, self.measured_drift
         return {
             "r": spectrum.vectors.shape[1],
             "eigenvalues": spectrum.eigenvalues.tolist(),
@@ -107,7 +107,7 @@ class SvdCurvature:
         }
 
     @property
-    def settled_drift(self) -> BasisDrift:
+    def measured_drift(self) -> BasisDrift:
         """The drift; that of a basis fitted to all that it holds has nothing added."""
         return self.drift or BasisDrift(self.spectrum.captured_energy)
 
