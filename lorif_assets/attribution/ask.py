@@ -1,4 +1,4 @@
-"""One question: a completion or a chat, against a checkpoint that is attributed already."""
+"""One question, a completion or a chat, put to a checkpoint that is already attributed."""
 
 import logging
 from collections.abc import Iterator
@@ -42,10 +42,10 @@ def newest_attributed(project: Project) -> str:
 
 @dataclass
 class ModelCache:
-    """A project's checkpoint that was loaded last, kept from one question to the next.
+    """The checkpoint of a project that was loaded last, kept from one question to the next.
 
-    Between questions it lies in the machine's own memory, so that others may lease the device. One that is spread over
-    several devices cannot be moved, and is not kept.
+    Between questions it is moved to the CPU's memory, so that other programs can lease the device. A checkpoint that is
+    spread over several devices cannot be moved, and is not kept.
     """
 
     project: Project
@@ -54,19 +54,19 @@ class ModelCache:
 
     @contextmanager
     def leased(self, stored: StoredCheckpoint) -> Iterator[AttributedCheckpoint]:
-        """Lease devices, and own the loaded checkpoint on them inside the `with` block.
+        """Lease devices for the `with` block, and yield the checkpoint loaded on them.
 
-        It is loaded again where its files or what the lake has recorded of it changed.
+        It is loaded again if its files, or what the lake records of it, have changed.
 
         Raises:
-            MismatchError: the files are no longer those that were recorded.
+            MismatchError: the files changed since they were recorded.
             CheckpointError: it cannot be loaded.
         """
         models, record = self.project.checkpoints, stored.record
         version = (record.name, models.get(record.name).version(), record.weights_hash, record.tokenizer_hash)
         with self.project.devices.lease() as group:
             if version != self._version:
-                # Before the next one is loaded: the memory of the last is not free while a name holds it.
+                # Before loading the next model: the memory of this one is not freed while a name refers to it.
                 self.close()
             model = self._model
             if model is None:
@@ -81,7 +81,7 @@ class ModelCache:
                     self._model, self._version = model, version
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self._model = self._version = None
 
 
@@ -90,7 +90,7 @@ def score_completion(model_cache: ModelCache, checkpoint: str, question: Questio
 
     Raises:
         SourceError: the completion has no token that carries loss.
-        MismatchError: factors, preconditioners and settings do not belong together.
+        MismatchError: factors, preconditioners and settings do not match.
     """
     project = model_cache.project
     settings, models = project.settings, project.checkpoints

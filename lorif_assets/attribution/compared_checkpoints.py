@@ -1,4 +1,4 @@
-"""Which checkpoints a comparison is made of, in which order, and the version of what is compared."""
+"""Which checkpoints are compared, in which order, and the version of what is compared."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,19 +35,22 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Participants:
-    """The checkpoints compared for one query set, in order of step, then name; and the others, with the reason."""
+    """The checkpoints compared for one query set, in order of step, then name.
+
+    `exclusions` has the reason for each checkpoint that is left out.
+    """
 
     checkpoints: tuple[ScoredCheckpoint, ...]
     exclusions: Mapping[str, str]
 
     @property
     def neighbours(self) -> tuple[Neighbours, ...]:
-        """Every two checkpoints that follow each other; none where fewer than two take part."""
+        """Every two checkpoints that follow each other; none if fewer than two are compared."""
         return tuple(Neighbours(older, newer) for older, newer in pairwise(self.checkpoints))
 
     @property
     def version(self) -> str:
-        """Hash of which checkpoints are compared and of their scores."""
+        """Hash of the names of the compared checkpoints and of their scores."""
         return _version((pair.older.name, pair.newer.name, pair.version) for pair in self.neighbours)
 
 
@@ -75,7 +78,7 @@ def compared_versions(lake: Lake) -> dict[str, str]:
 def _participants(
     steps: Mapping[str, int | None], scored: Mapping[str, tuple[str, str]], recipe: Recipe
 ) -> Participants:
-    # A checkpoint whose name tells no step comes first, as where checkpoints are found.
+    # A checkpoint whose name has no step comes first, as it does when checkpoints are found.
     ordered = sorted({*steps, *scored}, key=lambda name: (-1 if (step := steps.get(name)) is None else step, name))
     compared, exclusions = [], {}
     for name in ordered:

@@ -1,4 +1,4 @@
-"""A layer's curvature over what the lake stores: built once, then kept true by subtracting and adding shards."""
+"""A layer's curvature over what the lake stores: built once, then kept up to date by subtracting and adding shards."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CurvatureFit:
-    """A layer's curvature over all stored shards, how it came about, and what was read for it.
+    """A layer's curvature over all stored shards, how it was computed, and what was read for it.
 
-    `basis_version` is "" for a basis that follows from the recipe alone, else the hash of the data that it was refined on.
+    `basis_version` is "" for a basis that depends on the recipe alone, else the hash of the data that it was refined on.
     """
 
     curvature: "Curvature[Any]"
@@ -38,7 +38,7 @@ class CurvatureFit:
 
 @dataclass(frozen=True)
 class LayerFitting:
-    """The fitting of one layer's curvature: `rows` examples of a block, in these bases where gradients are whitened."""
+    """Fits one layer's curvature from blocks of `rows` examples; `bases` are those that its gradients are whitened in."""
 
     kind: LakeCurvature
     stored: StoredFactors
@@ -50,9 +50,9 @@ class LayerFitting:
     def fit(self, row: Mapping[str, Any] | None) -> CurvatureFit:
         """Bring the curvature up to date with the stored factors.
 
-        From the state that the layer's row points to, the shards that changed since are subtracted, read from the files
-        that were added then, and added as they are now. The state is built from nothing where there is none of the same
-        recipe, weights and bases, where that reads fewer factors, and where its file or that of replaced ones is gone.
+        Shards that changed are subtracted from the state that the layer's row points to, read from the files that were
+        added at the time, and added as they are now. The state is built from scratch if there is none for the same recipe,
+        weights and bases, if that reads fewer factors, or if its file or that of a replaced shard is gone.
 
         Args:
             row: the layer's row in the curvature's table, if there is one.
@@ -83,7 +83,7 @@ class LayerFitting:
         )
 
     def refine(self, fit: CurvatureFit) -> CurvatureFit:
-        """Return the curvature in a basis refined on all that it holds now, from one more pass over it."""
+        """Return the curvature in a basis refined on all its data, after one more pass over them."""
         ledger = self.kind.ledger(self.stored)
         everything = Ledger({}).difference(ledger).additions
         return CurvatureFit(
@@ -123,12 +123,12 @@ def fit_curvature(
     """Bring a layer's curvature up to date, store it, and return it with its new row of the curvature's table.
 
     Args:
-        checkpoint: with its factors; its recipe says which curvature, with its ranks, refinements and damping.
+        checkpoint: with its factors; its recipe names the curvature, its rank, refinements and damping.
         layer: the layer's name.
         rows: examples of a block.
         device: where to compute.
-        refine_below: the row asks for a refinement where added data are captured less than this times as well.
-        refine: fit the basis to the data of now, in one more pass over all of them.
+        refine_below: the row asks for a refinement if added data are captured less than this many times as well.
+        refine: fit the basis to the current data, in one more pass over all of them.
     """
     lake, recipe, record, stored = checkpoint.lake, checkpoint.recipe, checkpoint.record, checkpoint.factors
     kind = curvature_of(recipe)
@@ -156,7 +156,7 @@ def fit_curvature(
         "weights_hash": record.weights_hash,
         "projection": stored.projection,
     }
-    # The row is what makes the tensors exist for readers: it comes last.
+    # The row comes last: readers find the tensors through it.
     lake.replace(
         kind.table,
         {"checkpoint": record.name, "layer": layer},

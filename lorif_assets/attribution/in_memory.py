@@ -1,7 +1,7 @@
 """LoRIF in memory: a loaded model and its examples, without a lake.
 
-Gradients, factors, curvature and scores are computed as for the lake. What is held of an example is what would be stored
-of it: its factors as bytes.
+Gradients, factors, curvature and scores are computed as for the lake. All that is kept of an example is what would be
+stored: its factors as bytes.
 """
 
 import logging
@@ -68,12 +68,12 @@ class InMemoryAttribution:
 
         Args:
             attributed: the model under a recipe; its curvature's bases are fitted here.
-            rows: the examples, one shard of them, with the columns shard, row and content_hash.
+            rows: the examples as one shard, with the columns shard, row and content_hash.
             examples: those of them that can be used, tokenized.
             batch: budgets of memory.
 
         Raises:
-            LorifError: no example has a finite loss and gradients, or one does not fit in memory alone.
+            LorifError: no example has a finite loss and finite gradients, or a single one does not fit in memory.
             SettingsError: the byte budget does not pay for one component of every layer.
         """
         bases: dict[str, KfacBases] = {}
@@ -112,7 +112,7 @@ class InMemoryAttribution:
 
         Args:
             layer: its name.
-            bases: that its gradients are whitened in; None where they are not.
+            bases: those that its gradients are whitened in; None without whitening.
             sums: of the squared rotated gradients of all examples; None without bases.
         """
         kind = curvature_of(self.attributed.recipe)
@@ -122,7 +122,7 @@ class InMemoryAttribution:
             for block in self.blocks([layer]):
                 curvature = curvature.add(kind.part(block[layer], sums))
                 if not kind.reads_factors:
-                    # The sums are of all blocks.
+                    # The sums are over all blocks.
                     break
         return curvature
 
@@ -172,7 +172,7 @@ class InMemoryAttribution:
 def _whitened(
     attributed: AttributedModel, rows: pl.DataFrame, examples: Sequence[TokenizedExample], batch: BatchSettings
 ) -> tuple[AttributedModel, dict[str, KfacBases]]:
-    """Fit the bases to a sample, drawn as from a lake, and return the model that knows their ranks."""
+    """Fit the bases to a sample, drawn as from a lake, and return them with the model, whose record has their ranks."""
     usable = {example.row: example for example in examples}
     sample = [usable[row] for row in sample_rows(rows, attributed.recipe)["row"] if row in usable]
     with Progress(_LOG, "K-FAC bases", len(sample), "examples") as progress:

@@ -1,4 +1,4 @@
-"""Which data a curvature state holds: per shard the hash of its examples and the file of what was added."""
+"""Which data a curvature state holds: for each shard the hash of its examples and the file that was added."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from lorif_assets.lake.lake import FactorFile
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One shard of a state. Its file stays readable when the table moves on, until the table is vacuumed."""
+    """One shard of a state. Its file can be read after the table moves on, until the table is vacuumed."""
 
     shard_hash: str
     path: str
@@ -20,7 +20,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class LedgerDifference:
-    """Files to subtract from a state and to add to it, to make it that of the factors stored now."""
+    """Files to subtract from a state and to add to it, so that it holds the factors stored now."""
 
     removals: tuple[FactorFile, ...]
     additions: tuple[FactorFile, ...]
@@ -39,7 +39,7 @@ class Ledger:
 
     @classmethod
     def of(cls, stored: StoredFactors, paths: Mapping[str, str]) -> "Ledger":
-        """Return the ledger of a state that holds all stored factors; `paths` are what was added of each shard."""
+        """Return the ledger of a state that holds all stored factors; `paths` are the files added for each shard."""
         return cls(
             {
                 file.shard: LedgerEntry(stored.shard_hashes[file.shard], paths[file.shard], file.rows)
@@ -58,11 +58,11 @@ class Ledger:
 
     @property
     def version(self) -> str:
-        """The hash of which data the state holds, wherever its files lie."""
+        """The hash of the data that the state holds, wherever their files are."""
         return ledger_version({shard: entry.shard_hash for shard, entry in self.entries.items()})
 
     def difference(self, target: "Ledger") -> LedgerDifference:
-        """Return what leads from this ledger to another one: a changed shard is subtracted and added."""
+        """Return what turns this ledger into the target; a changed shard is subtracted and added."""
 
         def files(source: "Ledger", target: "Ledger") -> tuple[FactorFile, ...]:
             return tuple(
@@ -74,7 +74,7 @@ class Ledger:
         return LedgerDifference(removals=files(self, target), additions=files(target, self))
 
     def explained(self, target: "Ledger") -> str:
-        """Return the difference in words."""
+        """Return the difference to the target in words."""
         held_shards, target_shards = self.entries.keys(), target.entries.keys()
         changed = sum(self.entries[s].shard_hash != target.entries[s].shard_hash for s in held_shards & target_shards)
         return f"{len(target_shards - held_shards)} shards are new, {len(held_shards - target_shards)} gone, {changed} changed"

@@ -1,6 +1,6 @@
-"""Averaging scores over checkpoints: each example's mean over the checkpoint asked about and some before it.
+"""Averaging scores over checkpoints: each example's mean over a checkpoint and some earlier ones.
 
-A training example acts on the weights of its time: what earlier checkpoints say of it counts as what later ones say
+A training example acts on the weights at the time it is seen, so earlier checkpoints count as much as later ones
 (TracIn, Pruthi et al. 2020, arXiv 2002.08484, sums over checkpoints).
 """
 
@@ -43,7 +43,7 @@ class ShardScores:
 
 @dataclass(frozen=True)
 class EarlierCheckpoint:
-    """An earlier checkpoint whose scores are averaged in: its factors, and the preconditioned queries as it sees them."""
+    """An earlier checkpoint whose scores enter the average: its factors, and the queries preconditioned at it."""
 
     factors: StoredFactors
     queries: Mapping[str, Queries]
@@ -64,24 +64,25 @@ def prepare_earlier_checkpoints(
     model_checkpoints: Checkpoints,
     batch: BatchSettings,
 ) -> list[EarlierCheckpoint]:
-    """Ask earlier checkpoints the same queries, one after the other: one model more is held than without.
+    """Precondition the queries at earlier checkpoints, one after the other: a second model is in memory meanwhile.
 
     Args:
-        checkpoint: the checkpoint asked about.
+        checkpoint: the newest one.
         earlier_checkpoints: those whose scores are averaged with its own.
         queries: tokenized.
         model_checkpoints: where checkpoints are.
         batch: sizes of batches of queries.
 
     Raises:
-        MismatchError: an earlier checkpoint has another tokenizer, or factors of other data.
+        MismatchError: an earlier checkpoint has a different tokenizer, or factors of other data.
     """
     own, prepared = checkpoint.stored, []
     for one in earlier_checkpoints:
         if one.record.tokenizer_hash != own.record.tokenizer_hash:
             raise MismatchError(
-                f"scores of {own.record.name!r} cannot be averaged with those of {one.record.name!r}: the checkpoints have "
-                "two tokenizers. Set `active.checkpoints` to checkpoints of one, or `recipe.averaged_checkpoints = 1`"
+                f"scores of {own.record.name!r} cannot be averaged with those of {one.record.name!r}: their "
+                "tokenizers differ. Set `active.checkpoints` to checkpoints with the same one, or "
+                "`recipe.averaged_checkpoints = 1`"
             )
         if one.factors.shard_hashes != own.factors.shard_hashes:
             raise MismatchError(
@@ -89,9 +90,9 @@ def prepare_earlier_checkpoints(
                 "which their scores are averaged; materialize `gradient_factors` for both"
             )
         loaded = one.load(model_checkpoints, checkpoint.model.devices)
-        ready = preconditioned_queries(loaded, queries, batch)
-        prepared.append(EarlierCheckpoint(one.factors, ready.by_layer))
-        # Before the next one is loaded: its memory is not free while a name holds the model.
+        by_layer = preconditioned_queries(loaded, queries, batch).by_layer
+        prepared.append(EarlierCheckpoint(one.factors, by_layer))
+        # Before loading the next one: the memory is not freed while a name refers to the model.
         del loaded
     return prepared
 
@@ -109,16 +110,16 @@ def score_averaged(
     """Score every stored example for every query by the mean over checkpoints; the losses are those of the newest.
 
     Args:
-        checkpoint: the checkpoint asked about.
-        earlier_checkpoints: the others, which were asked the same queries.
+        checkpoint: the newest one.
+        earlier_checkpoints: the others, with the same queries preconditioned at each.
         queries: tokenized.
         top_k: proponents and opponents to return, or every pair.
         batch: sizes of batches of queries and of blocks of factors.
-        progress: told of every block.
-        reason: why nothing is left out.
+        progress: advances with every block.
+        reason: why every example is scored.
 
     Raises:
-        MismatchError: the factors were projected otherwise than the queries would be.
+        MismatchError: the factors have another projection than the queries.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
     prepared_queries = comparable_queries(checkpoint, queries, batch)

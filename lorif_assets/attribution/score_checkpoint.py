@@ -1,4 +1,4 @@
-"""Query sets scored at one checkpoint, in the way that the recipe asks for, which is chosen here and nowhere else."""
+"""Scoring query sets at one checkpoint, in the way that the recipe asks for; only this module chooses the way."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckpointScoring:
-    """Scores query sets at one checkpoint, averaged with those of `earlier_checkpoints` ones; `recall` is the cascade's."""
+    """Scores query sets at one checkpoint, averaged with `earlier_checkpoints` if any; `recall` is the cascade's."""
 
     log: logging.Logger
     settings: Settings
@@ -50,7 +50,7 @@ class CheckpointScoring:
         return ReadQuerySet(rows, self.checkpoint.model.tokenized(rows.to_arrow(), id_column="query_id"))
 
     def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
-        """Yield the scores of each set, as soon as they are there.
+        """Yield the scores of each set as soon as they are computed.
 
         A set with a query whose loss or gradient is not finite is yielded with that error.
         """
@@ -104,16 +104,16 @@ def score_every_example(
 
     Args:
         checkpoint: with its model loaded.
-        earlier_checkpoints: checkpoints whose scores are averaged with its own; none: it is alone.
+        earlier_checkpoints: checkpoints whose scores are averaged with its own, if any.
         queries: tokenized.
         model_checkpoints: where the earlier ones' models are.
         top_k: proponents and opponents to return, or every pair.
         batch: sizes of batches of queries and of blocks of factors.
-        progress: told of every block.
-        reason: why nothing is left out.
+        progress: advances with every block.
+        reason: why every example is scored.
 
     Raises:
-        MismatchError: factors were projected otherwise than the queries would be, or checkpoints do not go together.
+        MismatchError: factors have another projection than the queries, or checkpoints do not go together.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
     if not earlier_checkpoints:

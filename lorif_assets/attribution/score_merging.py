@@ -1,7 +1,7 @@
-"""Scoring new data only: the last full scan of a query set, kept so that shards added since can be merged into it.
+"""Scoring only new data: the last full scan of a query set is stored, and shards added since are merged into it.
 
-What is kept is always of a full scan, never of a merged one: however many shards are added, one after another, scores
-of the older examples are one step away from what a full scan would give, and that step is measured on a probe.
+Only full scans are stored, never merged ones. However many shards are added one after another, the older examples'
+scores are one step away from those of a new full scan, and that step is measured on a probe.
 """
 
 import json
@@ -33,7 +33,7 @@ from lorif_assets.mathematics.scores.score_change import scale_and_change
 from lorif_assets.mathematics.scores.scoring import Queries, ScoreExtremes, ScoreMoments, block_scores
 from lorif_assets.progress import Progress
 
-# Examples whose scores tell how far the preconditioner moved, from at most so many shards.
+# Examples whose scores show how far the preconditioner moved, and the most shards that they are taken from.
 PROBE_EXAMPLES = 64
 _PROBE_SHARDS = 8
 
@@ -48,7 +48,7 @@ class ScannedShard:
 
 @dataclass(frozen=True)
 class FullScan:
-    """What a scan of all shards found: `probe` [Q, p] are the scores of its probe set."""
+    """The result of a scan of all shards; `probe` [Q, p] has the scores of its probe set."""
 
     shards: Mapping[str, ScannedShard]
     extremes: ScoreExtremes
@@ -65,7 +65,7 @@ def score_merged(
     batch: BatchSettings,
     progress: Progress,
 ) -> tuple[QueryScores, FullScan | None]:
-    """Score the examples of shards added since the last full scan, and merge; or score all of them.
+    """Score the examples of shards added since the last full scan and merge them in, or score all examples.
 
     Args:
         checkpoint: with its model loaded.
@@ -73,10 +73,10 @@ def score_merged(
         last_scan: the last full scan of the same queries, weights and recipe.
         top_k: proponents and opponents to return.
         batch: sizes of batches of queries and of blocks of factors.
-        progress: told of every block.
+        progress: advances with every block.
 
     Returns:
-        The scores; and, where all examples were scored, the scan that shards can be merged into later.
+        The scores; and, if all examples were scored, the scan that later shards can be merged into.
     """
     prepared_queries = comparable_queries(checkpoint, queries, batch)
     stored, device = checkpoint.stored.factors, checkpoint.model.device
@@ -113,11 +113,11 @@ def chosen_scan(
 
     Args:
         last_scan: the last full scan, of the same queries, weights and recipe.
-        queries: per layer vec(H^-1 G_q) [Q, D], with the preconditioner of now.
+        queries: per layer vec(H^-1 G_q) [Q, D], with the current preconditioner.
         stored: the factors.
         n_queries: how many there are.
         n_extremes: extremes of each query.
-        tolerance: the largest relative change of any query's probe scores that lets earlier scores stand.
+        tolerance: the largest relative change of a query's probe scores with which its earlier scores are kept.
         device: where to compute.
     """
     if last_scan is None:
@@ -157,7 +157,7 @@ def probe_scores(
     files: tuple[FactorFile, ...],
     device: torch.device,
 ) -> torch.Tensor:
-    """Return the scores [Q, p] of the first examples of some of these files, which lie evenly among them."""
+    """Return the scores [Q, p] of the first examples of some of these files, evenly spaced among them."""
     chosen = files[:: max(1, -(-len(files) // _PROBE_SHARDS))]
     rows = -(-PROBE_EXAMPLES // len(chosen))
     blocks = (next(stored.blocks(list(queries), rows, device, [file])) for file in chosen)
@@ -171,13 +171,13 @@ def full_scan_of(
     moments: ScoreMoments,
     device: torch.device,
 ) -> FullScan:
-    """Return what a scan of all shards found, with the scores of its probe."""
+    """Return the result of a scan of all shards, with the scores of its probe."""
     shards = {file.shard: ScannedShard(stored.shard_hashes[file.shard], file.rows) for file in stored.files}
     return FullScan(shards, extremes, moments, probe_scores(queries, stored, stored.files, device))
 
 
 def _moved(last_scan: FullScan, stored: StoredFactors, scale: torch.Tensor) -> ScoreExtremes:
-    """Return the extremes, scaled, at the positions that their examples have among all shards of now."""
+    """Return the extremes, scaled, at the positions that their examples now have among all shards."""
     names = sorted(last_scan.shards)
     rows = torch.tensor([last_scan.shards[name].rows for name in names])
     ends = rows.cumsum(0)
@@ -212,12 +212,12 @@ def _scaled_moments(moments: ScoreMoments, scale: torch.Tensor) -> ScoreMoments:
 
 
 def scan_version(recipe: Recipe, stored: StoredFactors, query_set_hash: str) -> str:
-    """Return the hash of what scores depend on besides the shards."""
+    """Return the hash of everything but the shards that scores depend on."""
     return content_hash([recipe.score_hash, stored.weights_hash, stored.projection, query_set_hash])
 
 
 def last_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, k: int) -> FullScan | None:
-    """Return the stored full scan of a query set at a checkpoint, if there is one of this version whose file is whole."""
+    """Return the stored full scan of a query set at a checkpoint, if one of this version has a readable file."""
     rows = lake.read(SCORE_SCANS, checkpoint=checkpoint, query_set=query_set).to_dicts()
     if not rows or rows[0]["scan_version"] != version:
         return None
@@ -233,7 +233,7 @@ def last_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, k:
 
 
 def store_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, scan: FullScan) -> None:
-    """Store a full scan in place of the one before."""
+    """Store a full scan in place of the previous one."""
     tensors = {
         **{name: getattr(scan.extremes, name).cpu() for name in _EXTREMES},
         **{name: getattr(scan.moments, name).cpu() for name in ("total", "squares", "magnitude", "positive")},
@@ -246,7 +246,7 @@ def store_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, s
         "ledger": json.dumps({name: vars(shard) for name, shard in scan.shards.items()}, sort_keys=True),
         "scan_version": version,
     }
-    # The row is what makes the tensors exist for readers: it comes last.
+    # The row comes last: readers find the tensors through it.
     lake.replace(
         SCORE_SCANS,
         {"checkpoint": checkpoint, "query_set": query_set},

@@ -1,4 +1,4 @@
-"""The ways in which query sets are scored at one checkpoint: whole scans that they share, merged scans, and recall."""
+"""The ways to score query sets at one checkpoint: whole scans that they share, merged scans, and recall."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadQuerySet:
-    """The rows of a query set, and its queries as one checkpoint's tokenizer sees them."""
+    """The rows of a query set, and its queries tokenized for one checkpoint."""
 
     rows: pl.DataFrame
     tokenized: "TokenizedShard"
@@ -34,7 +34,7 @@ class ReadQuerySet:
 
 @dataclass(frozen=True)
 class ScoredQuerySet:
-    """Scores of a query set, their data version, and how they came about."""
+    """Scores of a query set, their data version, and how they were computed."""
 
     scores: QueryScores
     version: str
@@ -49,7 +49,7 @@ class ScoreMode(Protocol):
     """A way to score query sets at one checkpoint."""
 
     def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
-        """Yield the scores of each set, as soon as they are there."""
+        """Yield the scores of each set as soon as they are computed."""
         ...
 
 
@@ -57,8 +57,8 @@ class ScoreMode(Protocol):
 class SharedScans:
     """Every example is scored, in scans of as many queries of any sets as memory holds.
 
-    `scan` scores some queries; `version` is that of a set's scores, from the hash of its rows. A scan holds each query once
-    for every one of `n_checkpoints`.
+    `scan` scores some queries; `version` returns the version of a set's scores from the hash of its rows. A scan holds each
+    query once for each of `n_checkpoints`.
     """
 
     log: logging.Logger
@@ -86,14 +86,14 @@ class SharedScans:
 
 @dataclass(frozen=True)
 class MergedScans:
-    """Shards added since a set's last full scan are merged into it, where the preconditioner moved little."""
+    """Shards added since a set's last full scan are merged into it if the preconditioner moved little."""
 
     log: logging.Logger
     checkpoint: AttributedCheckpoint
     batch: BatchSettings
 
     def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
-        """Yield the scores of each set, set by set: what each has to scan is its own."""
+        """Yield the scores of each set, set by set: each has other shards to scan."""
         for name, query_set in query_sets.items():
             try:
                 yield name, self._scored(name, query_set)
@@ -128,7 +128,7 @@ class MergedScans:
 
 
 class Recalled(Protocol):
-    """Scores of the examples that an encoder proposed, or none where all examples have to be scored."""
+    """Scores of the examples that an encoder proposed, or none if all examples have to be scored."""
 
     @property
     def scores(self) -> QueryScores | None:
@@ -147,7 +147,7 @@ class Recalled(Protocol):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What to show of it; `recall` says in words what was done."""
+        """What to show of it; `recall` describes what was done."""
         ...
 
 
@@ -157,7 +157,7 @@ Recall = Callable[[AttributedCheckpoint, ReadQuerySet], Recalled]
 
 @dataclass(frozen=True)
 class RecalledScores:
-    """What an encoder proposes is scored alone; where it is not to be trusted, every example is, by `fallback`."""
+    """Only what an encoder proposes is scored; if it cannot be trusted, `fallback` scores every example."""
 
     log: logging.Logger
     checkpoint: AttributedCheckpoint

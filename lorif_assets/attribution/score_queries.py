@@ -1,4 +1,4 @@
-"""Scoring a set of queries against a checkpoint's stored factors: one streaming pass, whatever the number of queries."""
+"""Scoring queries against a checkpoint's stored factors in one streaming pass, however many queries there are."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HIGHEST, LOWEST, EVERY = "highest", "lowest", "all"
 
 BlockScorer = Callable[[Sequence[FactorFile]], "Iterator[torch.Tensor]"]
-"""Yields scores [Q, n] of the examples of files that follow one another, block by block, in their order."""
+"""Yields the scores [Q, n] of the examples of adjacent files, block by block, in their order."""
 
 InverseOf = Callable[[str], "LayerPreconditioner"]
 """Returns the inverse curvature of a layer."""
@@ -36,8 +36,8 @@ class QueryScores:
     """Scores of one query set.
 
     `scores` has the columns query_id, side, rank, example_id, shard, score; `summaries` one row per query with its
-    loss, the spread of its scores over all examples and their concentration. `scan` says what was scanned, and why.
-    `query_error` is the relative error of the preconditioned queries, 0 where they are kept whole.
+    loss, and the spread and concentration of its scores over all examples. `scan` says what was scanned, and why.
+    `query_error` is the relative error of the preconditioned queries, 0 if they are kept whole.
     """
 
     scores: pl.DataFrame
@@ -49,9 +49,9 @@ class QueryScores:
 
 @dataclass(frozen=True)
 class PreconditionedQueries:
-    """Per layer the preconditioned queries, whole or at a rank, and each query's loss (summed, nats).
+    """Each layer's preconditioned queries, whole or at a rank, and each query's loss (summed, nats).
 
-    `relative_error` is ||M - M~||_F / ||M||_F over all queries and layers: what keeping them at a rank lost; 0 if whole.
+    `relative_error` is ||M - M~||_F / ||M||_F over all queries and layers: what the rank leaves out; 0 if whole.
     """
 
     by_layer: "dict[str, Queries]"
@@ -77,7 +77,7 @@ def preconditioned_queries(
 def precondition(
     attributed: AttributedModel, queries: "Sequence[TokenizedExample]", inverse: InverseOf, batch: BatchSettings
 ) -> PreconditionedQueries:
-    """Compute the queries' gradients and apply each layer's inverse curvature to them, wherever it comes from.
+    """Compute the queries' gradients and apply each layer's inverse curvature, from any source, to them.
 
     Raises:
         UnsoundQueryError: a query's loss or gradient is not finite.
@@ -116,7 +116,7 @@ def _queries_at_a_rank(
     batch: BatchSettings,
     rank: int,
 ) -> PreconditionedQueries:
-    """Precondition and cut each layer's gradients in the backward pass: dense ones are held within the budget only."""
+    """Precondition each layer's gradients and cut their rank in the backward pass; dense ones stay within the budget."""
     import torch
 
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
@@ -161,7 +161,7 @@ def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExa
 
 @dataclass(frozen=True)
 class Scan:
-    """Which files to scan, what is known before of the rest, and why."""
+    """Which files to scan and why, and the extremes and moments already known from the others."""
 
     files: "tuple[FactorFile, ...]"
     extremes: "ScoreExtremes"
@@ -170,13 +170,13 @@ class Scan:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing was known before."""
+        """Whether nothing was known before it."""
         return self.moments.count == 0
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """The scores that a scan found, and the extremes and moments that they were taken from."""
+    """The scores of a scan, and the extremes and moments that they were taken from."""
 
     scores: QueryScores
     extremes: "ScoreExtremes"
@@ -199,11 +199,11 @@ def score_queries(
         queries: tokenized.
         top_k: proponents and opponents to return, or every pair.
         batch: sizes of batches of queries and of blocks of factors.
-        progress: told of every block.
-        reason: why nothing is left out.
+        progress: advances with every block.
+        reason: why every example is scored.
 
     Raises:
-        MismatchError: the factors were projected otherwise than the queries would be.
+        MismatchError: the factors have another projection than the queries.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
     prepared_queries = comparable_queries(checkpoint, queries, batch)
@@ -215,23 +215,23 @@ def score_queries(
 def comparable_queries(
     checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
 ) -> PreconditionedQueries:
-    """Return preconditioned queries that the stored factors can be compared with.
+    """Return preconditioned queries that can be compared with the stored factors.
 
     Raises:
-        MismatchError: the factors were projected otherwise than the queries would be.
+        MismatchError: the factors have another projection than the queries.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
     name, stored, own = checkpoint.stored.record.name, checkpoint.stored.factors.projection, checkpoint.model.projection
     if stored != own:
         raise MismatchError(
-            f"the gradient factors of {name!r} have the projection {stored}, the queries {own}: they cannot be compared. "
+            f"the gradient factors of {name!r} have the projection {stored}, the queries {own}; they cannot be compared. "
             "Materialize `gradient_factors` again"
         )
     return preconditioned_queries(checkpoint, queries, batch)
 
 
 def whole_scan(stored: StoredFactors, n_queries: int, n_extremes: int, reason: str) -> Scan:
-    """Return the scan of every shard, of which so many extremes of each query are kept."""
+    """Return the scan of every shard that keeps `n_extremes` examples on either side of each query's ranking."""
     from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 
     return Scan(
@@ -242,7 +242,7 @@ def whole_scan(stored: StoredFactors, n_queries: int, n_extremes: int, reason: s
 def block_scorer(
     checkpoint: AttributedCheckpoint, prepared_queries: PreconditionedQueries, batch: BatchSettings
 ) -> BlockScorer:
-    """Return what scores files that follow one another, block by block."""
+    """Return a function that scores adjacent files, block by block."""
     from lorif_assets.mathematics.scores.scoring import block_scores
 
     stored, layers = checkpoint.stored.factors, list(checkpoint.stored.record.layer_shapes)
@@ -269,11 +269,11 @@ def run_scan(
     Args:
         checkpoint: whose factors are scanned.
         queries: tokenized.
-        prepared_queries: the same, preconditioned.
-        scan: which files, on top of what is known of the others.
-        blocks: scores files that follow one another.
+        prepared_queries: the same queries, preconditioned.
+        scan: which files to scan, and what is known of the others.
+        blocks: scores adjacent files.
         top_k: proponents and opponents to return, or every pair.
-        progress: told of every block.
+        progress: advances with every block.
     """
     import torch
 
@@ -308,7 +308,7 @@ def run_scan(
 def extreme_count(top_k: int | Literal["all"]) -> int:
     """Return how many extremes of a query a scan keeps.
 
-    The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.
+    At least 100, even if fewer are listed: the concentration of influence is that of the 10 and 100 highest.
     """
     return 100 if top_k == "all" else max(top_k, 100)
 

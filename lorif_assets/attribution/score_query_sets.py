@@ -27,14 +27,14 @@ class _QueryOfSet:
 
 
 def queries_per_scan(record: "CheckpointRecord", recipe: "Recipe", batch: "BatchSettings", n_checkpoints: int) -> int:
-    """Return how many preconditioned queries `batch.query_mib` holds, each once for every checkpoint, one at least."""
+    """Return how many preconditioned queries fit into `batch.query_mib`, each once per checkpoint; at least one."""
     shapes, rank = record.layer_shapes.values(), recipe.query_rank
     numbers = sum(d1 * d2 if rank is None else (d1 + d2) * min(rank, d1, d2) for d1, d2 in shapes)
     return max(1, batch.query_numbers // (n_checkpoints * numbers))
 
 
 def scan_count(query_sets: "Mapping[str, Sequence[TokenizedExample]]", limit: int) -> int:
-    """Return the number of scans that all queries of the sets take, `limit` in each."""
+    """Return the number of scans that all queries of the sets take, with `limit` queries in each."""
     return -(-sum(map(len, query_sets.values())) // limit)
 
 
@@ -43,12 +43,12 @@ def score_query_sets(
     limit: int,
     score: "Callable[[Sequence[TokenizedExample]], QueryScores]",
 ) -> Iterator[tuple[str, QueryScores | UnsoundQueryError]]:
-    """Yield each set's scores as soon as its last query is scored, `limit` queries of any sets in one scan.
+    """Yield each set's scores as soon as its last query is scored; a scan takes `limit` queries of any sets.
 
     A set with a query whose loss or gradient is not finite is yielded with that error, and the others go on without it.
 
     Args:
-        query_sets: tokenized queries; ids may repeat from set to set.
+        query_sets: tokenized queries; two sets may use the same ids.
         limit: queries of one scan.
         score: scans the factors for some queries.
     """
@@ -57,7 +57,7 @@ def score_query_sets(
     while remaining:
         group = remaining[:limit]
         try:
-            # Two sets may give two queries one id.
+            # Queries of two sets may have the same id.
             scored = score([replace(one.query, example_id=one.key) for one in group])
         except UnsoundQueryError as error:
             unsound = {one.query_set for one in group if one.key in error.query_ids}

@@ -1,4 +1,4 @@
-"""Shards one after the other: while one is computed, the next is read and the last is written."""
+"""Shards one after the other: while one is computed, the next is read and the previous one is written."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +20,13 @@ def overlapped(
 ) -> Iterator[tuple[str, "Future[_Written]"]]:
     """Yield each shard with what writing it returned, or the `LorifError` or `RuntimeError` that stopped it.
 
-    Three shards at most are in memory. Where the computation of one is interrupted, or ends in any other error, the shard
-    before it is still written and yielded first.
+    At most three shards are in memory. If a computation is interrupted or ends in any other error, the shard before it is
+    still written and yielded first.
 
     Args:
         shards: their names.
-        read: from a shard's name to what is computed from; runs in a thread of its own.
-        compute: from that to what is stored; runs in the caller's thread.
+        read: takes a shard's name and returns the input of `compute`; runs in a thread of its own.
+        compute: turns that into what is stored; runs in the caller's thread.
         write: stores it; runs in a thread of its own.
     """
     last_write: tuple[str, Future[_Written]] | None = None
@@ -51,7 +51,7 @@ def overlapped(
 def _one_ahead(
     reader: ThreadPoolExecutor, read: Callable[[str], _Read], shards: Sequence[str]
 ) -> Iterator[tuple[str, "Future[_Read]"]]:
-    """Yield each shard's reading, the next one's being under way."""
+    """Yield each shard's reading once the next one has begun."""
     ahead: deque[tuple[str, Future[_Read]]] = deque()
     for shard in shards:
         ahead.append((shard, reader.submit(read, shard)))
@@ -66,7 +66,7 @@ def _writing(
     computed: _Computed,
     last_write: "tuple[str, Future[_Written]] | None",
 ) -> "Future[_Written]":
-    """Start a write as soon as the last one is done: a slow store holds the computation up, and no memory."""
+    """Start a write as soon as the last one is done: a slow store delays the computation, but takes no more memory."""
     if last_write:
         last_write[1].exception()
     return writer.submit(write, computed)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredPreconditioners:
-    """The preconditioner rows of one checkpoint, all layers, all fitted to the same data."""
+    """The preconditioner rows of all layers of one checkpoint, fitted to the same data."""
 
     lake: Lake
     curvature: LakeCurvature
@@ -31,7 +31,7 @@ class StoredPreconditioners:
 
     @property
     def basis_versions(self) -> dict[str, str]:
-        """The basis version of each layer whose curvature was refined."""
+        """The basis version of each layer whose basis was refined."""
         return {layer: row["basis_version"] for layer, row in self.rows.items() if row.get("basis_version")}
 
     def load(self, layer: str, device: "torch.device") -> "LayerPreconditioner":
@@ -52,8 +52,8 @@ def stored_preconditioners(
     """Look up a checkpoint's preconditioners.
 
     Raises:
-        MismatchError: a layer has none, or one was fitted under another recipe, to other weights or to other data than
-            the stored factors.
+        MismatchError: a layer has none, or one was fitted under another recipe, or to other weights or data than the
+            stored factors.
     """
     curvature = curvature_of(recipe)
     table = curvature.table

@@ -48,7 +48,7 @@ class StoredFactors:
     bases_fingerprint: str
     """Fingerprint of the bases that gradients were whitened in; empty without whitening."""
     fisher: dict[str, str]
-    """Of each shard the folder of its sums of squared rotated gradients."""
+    """For each shard the folder of its sums of squared rotated gradients."""
 
     @property
     def n_examples(self) -> int:
@@ -57,7 +57,7 @@ class StoredFactors:
 
     @property
     def first_positions(self) -> dict[str, int]:
-        """Of each shard the position of its first example in the order of `blocks`."""
+        """For each shard the position of its first example in the order of `blocks`."""
         starts = accumulate((file.rows for file in self.files), initial=0)
         return {file.shard: start for file, start in zip(self.files, starts, strict=False)}
 
@@ -70,13 +70,13 @@ class StoredFactors:
     ) -> "Iterator[dict[str, GradientFactors]]":
         """Yield the factors of some layers, at most `rows` examples at a time, in the order of shards and rows.
 
-        What is left of one file and short files after it come in one block: many small shards cost little more than one.
+        The rest of a file and the short files after it share a block, so that many small shards cost little more than one.
 
         Args:
             layers: the columns to read.
             rows: examples of a block.
             device: where the blocks go.
-            files: other files of the same checkpoint and recipe than the current ones, for instance replaced ones.
+            files: files of the same checkpoint and recipe to read in place of the current ones, for instance replaced ones.
 
         Raises:
             TableError: a file is gone, or has no values for a layer.
@@ -93,7 +93,7 @@ class StoredFactors:
             yield block
 
     def adjacent(self, files: Sequence[FactorFile]) -> "Iterator[tuple[int, tuple[FactorFile, ...]]]":
-        """Cut some of the files, in their order, into stretches that follow one another, each with its first position."""
+        """Cut some of the files, in their order, into stretches without a gap, each with its first position."""
         first_positions = self.first_positions
         stretch: list[FactorFile] = []
         end = 0
@@ -112,7 +112,7 @@ class StoredFactors:
 
         Args:
             layers: the columns to read.
-            positions: of the examples in the order of `blocks`, rising, each once.
+            positions: of the examples in the order of `blocks`, ascending, each once.
             device: where the blocks go.
 
         Raises:
@@ -161,7 +161,7 @@ class StoredFactors:
 
 
 def stored_factor_versions(lake: Lake, checkpoint: str) -> dict[str, str]:
-    """Return the data version of each shard whose factors are stored, as `versions.factor_version` makes it."""
+    """Return the data version of each shard whose factors are stored, as `versions.factor_version` computes it."""
     columns = ["recipe_hash", "weights_hash", "tokenizer_hash", "shard_hash", "bases"]
     rows = file_constants(lake, GRADIENT_FACTORS, ["shard", *columns], checkpoint=checkpoint)
     return {row["shard"]: content_hash([row[column] for column in columns]) for row in rows.iter_rows(named=True)}
@@ -172,7 +172,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
 
     Raises:
         MismatchError: there are none, or some were computed from other weights, another tokenizer, recipe or projection.
-        TableError: a shard is spread over several files, which only another writer does.
+        TableError: a shard is spread over several files, which only another program does.
     """
     columns = ["shard", "shard_hash", "recipe_hash", "weights_hash", "tokenizer_hash", "projection", "factor_codec"]
     columns += ["bases", "fisher"]
@@ -224,7 +224,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
 def _gathered(
     batches: Iterator[tuple[FactorFile, pa.RecordBatch]], rows: int
 ) -> Iterator[list[tuple[FactorFile, pa.RecordBatch]]]:
-    """Yield as many batches, one after another, as have at most `rows` rows together."""
+    """Yield groups of consecutive batches that have at most `rows` rows together."""
     pieces: list[tuple[FactorFile, pa.RecordBatch]] = []
     n = 0
     for file, batch in batches:

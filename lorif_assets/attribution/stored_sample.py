@@ -1,4 +1,4 @@
-"""A few stored examples with their factors, and with their gradients computed anew: what checks look at."""
+"""A few stored examples with their factors, and with their gradients computed again: what checks look at."""
 
 from dataclasses import dataclass
 
@@ -29,17 +29,17 @@ class StoredSample:
 
 @dataclass(frozen=True)
 class LayerReconstruction:
-    """The relative error of a layer's stored factors, and that of factors made anew, of their rank and codec."""
+    """The relative error of a layer's stored factors, and that of factors computed again with their rank and codec."""
 
     error: float
     expected: float
 
 
 def stored_sample(checkpoint: AttributedCheckpoint, *, shards: int, rows: int) -> StoredSample:
-    """Return the first `rows` examples of each of `shards` shards, which lie evenly among all.
+    """Return the first `rows` examples of each of `shards` shards, evenly spaced among all.
 
     Raises:
-        MismatchError: an example of the sample is no longer in `training_examples`, or no longer the same.
+        MismatchError: an example of the sample is no longer in `training_examples`, or has changed.
     """
     stored, device = checkpoint.stored.factors, checkpoint.model.device
     layers = list(checkpoint.stored.record.layer_shapes)
@@ -83,7 +83,7 @@ def reconstruction_errors(
 
 
 def own_ranks(checkpoint: AttributedCheckpoint, sample: StoredSample, batch: BatchSettings) -> list[int]:
-    """Ask with each example of the sample, and return where it stands among all stored examples, from 1; ties share."""
+    """Take each example of the sample as a query, and return its own rank among all stored examples, from 1; ties share."""
     queries = preconditioned_queries(checkpoint, sample.examples, batch).by_layer
     own = block_scores(queries, sample.factors).diagonal().unsqueeze(1)
     # The same product in blocks of another size rounds differently: an example must not outrank itself.
