@@ -1,4 +1,4 @@
-"""How well predicted influences agree with true ones: rank correlations, and what a recall stage would find."""
+"""How well predicted influences agree with true ones: rank correlations, and the recall of a first stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def agreement(predicted: Float[Tensor, "a p"], truth: Float[Tensor, "a p"]) -> A
 
 
 def rank_transformed(scores: Float[Tensor, "a p"]) -> Float[Tensor, "a p"]:
-    """Return each row's scores by their rank, from 0 (lowest) to 1: unbounded scores become comparable over anchors."""
+    """Return each row's scores as ranks from 0 (lowest) to 1: unbounded scores become comparable between anchors."""
     ranks = rankdata(scores.double().numpy(), axis=1)
     return torch.from_numpy((ranks - 1.0) / max(scores.shape[1] - 1, 1)).float()
 
@@ -37,12 +37,12 @@ def rank_transformed(scores: Float[Tensor, "a p"]) -> Float[Tensor, "a p"]:
 def recall_at(
     proposed: Float[Tensor, "q n"], exact: Float[Tensor, "q n"], k: int, candidates: Sequence[int]
 ) -> list[float]:
-    """Return, for each number of candidates, the share of the exact top k that lies among so many highest proposals.
+    """Return, for each number of candidates, the share of the exact top-k that is among that many highest proposals.
 
     Args:
         proposed: the recall stage's scores of all n examples.
         exact: the exact scores.
-        k: how many leading examples are to be found.
+        k: how many leading examples should be found.
         candidates: how many the recall stage proposes.
     """
     n = exact.shape[1]

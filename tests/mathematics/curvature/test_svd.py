@@ -144,7 +144,7 @@ def test_removing_more_examples_than_are_held_is_refused():
 @pytest.mark.parametrize("other", [random_basis(D, 4, 1), random_basis(D, 5, 0), random_basis(D - 1, 4, 0)])
 def test_states_in_different_bases_refuse_to_merge(other):
     state = CurvatureState.empty(random_basis(D, 4, 0))
-    with pytest.raises(ValueError, match="one and the same basis"):
+    with pytest.raises(ValueError, match="add only in the same basis"):
         state.merge(CurvatureState.empty(other))
 
 
