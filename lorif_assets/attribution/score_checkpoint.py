@@ -60,7 +60,7 @@ class CheckpointScoring:
         recipe = self.settings.recipe
         if recipe.recall != "none":
             search_hash = self.settings.influcoder.search_hash
-            fallback = self._whole_scans("the encoder is not to be trusted with these queries")
+            fallback = self._whole_scans("the encoder cannot be trusted with these queries")
             return RecalledScores(self.log, self.checkpoint, self.recall, search_hash, fallback)
         if recipe.added_data == "merged":
             return MergedScans(self.log, self.checkpoint, self.settings.batch)

@@ -1,6 +1,6 @@
 """RelatIF (Barshan et al. 2020, arXiv 2003.11630): LoRIF's scores over the root of each example's self-influence.
 
-Examples with large gradients lead many rankings; RelatIF asks what an example says of a query for its size.
+Examples with large gradients lead many rankings; RelatIF asks how much an example says about a query for its size.
 """
 
 import logging
@@ -23,10 +23,10 @@ _FP32_BYTES = 4
 def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """Score every pair from the lake; an example that has no factors, or no gradient, scores 0.
 
-    Where scores are averaged over checkpoints, so are self-influences.
+    If scores are averaged over checkpoints, so are self-influences.
 
     Raises:
-        MismatchError: factors, preconditioners and settings do not belong together.
+        MismatchError: factors, preconditioners and settings do not match.
     """
     import torch
 
@@ -58,10 +58,10 @@ def self_influences(inputs: MethodInputs, checkpoint: StoredCheckpoint) -> "Floa
     stored, layers, device = checkpoint.factors, list(checkpoint.record.layer_shapes), inputs.attributed.device
     preconditioners = {layer: checkpoint.preconditioners.load(layer, device) for layer in layers}
     bases = {layer: checkpoint.bases(layer, device) for layer in layers}
-    found = []
+    blocks = []
     with Progress(logging.getLogger(__name__), "self-influence", stored.n_examples, "examples") as progress:
         for block in read_ahead(stored.blocks(layers, inputs.settings.batch.scan_rows, device)):
             shares = [self_influence(block[layer], preconditioners[layer], bases[layer]) for layer in layers]
-            found.append(torch.stack(shares).sum(0).cpu())
-            progress.advance(len(found[-1]))
-    return torch.cat(found)
+            blocks.append(torch.stack(shares).sum(0).cpu())
+            progress.advance(len(blocks[-1]))
+    return torch.cat(blocks)
