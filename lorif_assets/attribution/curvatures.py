@@ -55,16 +55,16 @@ class LakeCurvature(ABC):
         return 0
 
     @abstractmethod
-    def state_version(self, stored: StoredFactors) -> str:
+    def state_version(self, factors: StoredFactors) -> str:
         """Return the hash of everything but the data that a state depends on; damping is not part of it."""
 
     @abstractmethod
-    def ledger(self, stored: StoredFactors) -> Ledger:
+    def ledger(self, factors: StoredFactors) -> Ledger:
         """Return the ledger of a state that holds all stored factors: the file that was added for each shard."""
 
     @abstractmethod
     def parts(
-        self, stored: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
+        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
     ) -> Iterator[Any]:
         """Yield the parts of the curvature stored in files of a ledger, `rows` examples at a time if they are factors.
 
@@ -97,12 +97,14 @@ class LakeCurvature(ABC):
         """Return a layer's damped inverse as it was fitted, from its row and tensors."""
 
     @abstractmethod
-    def columns(self, curvature: Any, stored: StoredFactors, basis_version: str, refine_below: float) -> dict[str, Any]:
+    def columns(
+        self, curvature: Any, factors: StoredFactors, basis_version: str, refine_below: float
+    ) -> dict[str, Any]:
         """Return the columns of a layer's row that only this curvature's table has, besides the curvature's figures.
 
         Args:
             curvature: of the layer.
-            stored: the factors that it holds.
+            factors: the factors that it holds.
             basis_version: "" for a basis that depends on the recipe alone, else the hash of the data it was refined on.
             refine_below: the row asks for a refinement if added data are captured less than this many times as well.
         """
@@ -130,22 +132,22 @@ class Svd(LakeCurvature):
         """Further passes over the data that improve its basis."""
         return self.recipe.refinements
 
-    def state_version(self, stored: StoredFactors) -> str:
+    def state_version(self, factors: StoredFactors) -> str:
         """Return the hash of everything but the data that basis and image depend on."""
         recipe = self.recipe
         return content_hash(
-            [recipe.factor_hash, recipe.basis_width, recipe.refinements, stored.weights_hash, stored.projection]
+            [recipe.factor_hash, recipe.basis_width, recipe.refinements, factors.weights_hash, factors.projection]
         )
 
-    def ledger(self, stored: StoredFactors) -> Ledger:
+    def ledger(self, factors: StoredFactors) -> Ledger:
         """Return the ledger of the shards' files of factors."""
-        return Ledger.of(stored, {file.shard: file.path for file in stored.files})
+        return Ledger.of(factors, {file.shard: file.path for file in factors.files})
 
     def parts(
-        self, stored: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
+        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
     ) -> "Iterator[GradientFactors]":
         """Yield the factors of files, in blocks."""
-        for block in read_ahead(stored.blocks([layer], rows, device, files)):
+        for block in read_ahead(factors.blocks([layer], rows, device, files)):
             yield block[layer]
 
     def part(self, factors: "GradientFactors", sums: "FisherDiagonal | None") -> "GradientFactors":
@@ -180,10 +182,10 @@ class Svd(LakeCurvature):
         return self._inverse.of(stored_spectrum(tensors, row))
 
     def columns(
-        self, curvature: "SvdCurvature", stored: StoredFactors, basis_version: str, refine_below: float
+        self, curvature: "SvdCurvature", factors: StoredFactors, basis_version: str, refine_below: float
     ) -> dict[str, Any]:
         """Return the version of the basis, and whether it should be refined on the added data."""
-        del stored
+        del factors
         return {
             "basis_version": basis_version,
             "needs_refine": curvature.measured_drift.is_below(refine_below),
@@ -224,23 +226,25 @@ class Ekfac(LakeCurvature):
     reads_factors = False
     words = "sums", "those of replaced shards"
 
-    def state_version(self, stored: StoredFactors) -> str:
+    def state_version(self, factors: StoredFactors) -> str:
         """Return the hash of everything but the data that the sums depend on."""
-        return content_hash([self.recipe.factor_hash, stored.weights_hash, stored.projection, stored.bases_fingerprint])
+        return content_hash(
+            [self.recipe.factor_hash, factors.weights_hash, factors.projection, factors.bases_fingerprint]
+        )
 
-    def ledger(self, stored: StoredFactors) -> Ledger:
+    def ledger(self, factors: StoredFactors) -> Ledger:
         """Return the ledger of the shards' folders of sums."""
-        return Ledger.of(stored, stored.fisher)
+        return Ledger.of(factors, factors.fisher)
 
     def parts(
-        self, stored: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
+        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
     ) -> "Iterator[FisherDiagonal]":
         """Yield the sums of shards."""
         from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
 
         del rows
         for file in files:
-            squares = stored.lake.read_tensors(f"{file.path}/{layer}.safetensors")["squares"]
+            squares = factors.lake.read_tensors(f"{file.path}/{layer}.safetensors")["squares"]
             yield FisherDiagonal(squares.double().to(device), file.rows)
 
     def part(self, factors: "GradientFactors", sums: "FisherDiagonal | None") -> "FisherDiagonal":
@@ -279,11 +283,11 @@ class Ekfac(LakeCurvature):
         return self.restored(row, tensors, bases).preconditioner()
 
     def columns(
-        self, curvature: "EkfacCurvature", stored: StoredFactors, basis_version: str, refine_below: float
+        self, curvature: "EkfacCurvature", factors: StoredFactors, basis_version: str, refine_below: float
     ) -> dict[str, Any]:
         """Return the fingerprint of the bases."""
         del curvature, basis_version, refine_below
-        return {"bases": stored.bases_fingerprint}
+        return {"bases": factors.bases_fingerprint}
 
     def cost(self, shapes: Sequence[tuple[int, int]]) -> CurvatureCost:
         """Return the cost of both bases with their eigenvalues in FP32, and of the sums in FP64."""

@@ -41,7 +41,7 @@ class LayerFitting:
     """Fits one layer's curvature from blocks of `rows` examples; `bases` are those that its gradients are whitened in."""
 
     kind: LakeCurvature
-    stored: StoredFactors
+    factors: StoredFactors
     layer: str
     bases: "KfacBases | None"
     rows: int
@@ -60,14 +60,14 @@ class LayerFitting:
         state_words, replaced_words = self.kind.words
         if row is None:
             return self._built(f"the layer had no {state_words}")
-        if row["state_version"] != self.kind.state_version(self.stored) or row.get("basis_version", "") is None:
+        if row["state_version"] != self.kind.state_version(self.factors) or row.get("basis_version", "") is None:
             return self._built("the recipe, the weights or the bases changed")
-        old_ledger, ledger = Ledger.parse(row["ledger"]), self.kind.ledger(self.stored)
+        old_ledger, ledger = Ledger.parse(row["ledger"]), self.kind.ledger(self.factors)
         difference = old_ledger.difference(ledger)
-        if self.kind.reads_factors and difference.rows >= self.stored.n_examples:
+        if self.kind.reads_factors and difference.rows >= self.factors.n_examples:
             return self._built("most of the data changed")
         try:
-            tensors = self.stored.lake.read_tensors(row["state_uri"])
+            tensors = self.factors.lake.read_tensors(row["state_uri"])
             on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
             curvature = self.kind.restored(row, on_device, self.bases)
             for part in self._parts(difference.removals):
@@ -84,23 +84,23 @@ class LayerFitting:
 
     def refine(self, fit: CurvatureFit) -> CurvatureFit:
         """Return the curvature in a basis refined on all its data, after one more pass over them."""
-        ledger = self.kind.ledger(self.stored)
+        ledger = self.kind.ledger(self.factors)
         everything = Ledger({}).difference(ledger).additions
         return CurvatureFit(
             self._with(fit.curvature.refined(), everything),
-            f"refined on all {self.stored.n_examples} examples; before that {fit.history}",
-            fit.rows_read + self.stored.n_examples,
+            f"refined on all {self.factors.n_examples} examples; before that {fit.history}",
+            fit.rows_read + self.factors.n_examples,
             fit.shards_read + len(everything),
             content_hash([fit.basis_version, ledger.version]),
         )
 
     def _built(self, reason: str) -> CurvatureFit:
-        everything = Ledger({}).difference(self.kind.ledger(self.stored)).additions
-        empty = self.kind.empty(self.stored.layer_shapes[self.layer], self.bases, self.device)
+        everything = Ledger({}).difference(self.kind.ledger(self.factors)).additions
+        empty = self.kind.empty(self.factors.layer_shapes[self.layer], self.bases, self.device)
         curvature, passes = self._with(empty, everything), 1 + self.kind.refinements
         for _ in range(self.kind.refinements):
             curvature = self._with(curvature.refined(), everything)
-        return CurvatureFit(curvature, f"built: {reason}", passes * self.stored.n_examples, passes * len(everything))
+        return CurvatureFit(curvature, f"built: {reason}", passes * self.factors.n_examples, passes * len(everything))
 
     def _with(self, curvature: "Curvature[Any]", files: Sequence[FactorFile]) -> "Curvature[Any]":
         for part in self._parts(files):
@@ -108,7 +108,7 @@ class LayerFitting:
         return curvature
 
     def _parts(self, files: Sequence[FactorFile]) -> Iterator[Any]:
-        return self.kind.parts(self.stored, self.layer, files, self.rows, self.device)
+        return self.kind.parts(self.factors, self.layer, files, self.rows, self.device)
 
 
 def fit_curvature(

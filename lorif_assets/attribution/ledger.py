@@ -38,12 +38,12 @@ class Ledger:
     entries: Mapping[str, LedgerEntry]
 
     @classmethod
-    def of(cls, stored: StoredFactors, paths: Mapping[str, str]) -> "Ledger":
+    def of(cls, factors: StoredFactors, paths: Mapping[str, str]) -> "Ledger":
         """Return the ledger of a state that holds all stored factors; `paths` are the files added for each shard."""
         return cls(
             {
-                file.shard: LedgerEntry(stored.shard_hashes[file.shard], paths[file.shard], file.rows)
-                for file in stored.files
+                file.shard: LedgerEntry(factors.shard_hashes[file.shard], paths[file.shard], file.rows)
+                for file in factors.files
             }
         )
 

@@ -79,11 +79,11 @@ def score_merged(
         The scores; and, if all examples were scored, the scan that later shards can be merged into.
     """
     prepared_queries = comparable_queries(checkpoint, queries, batch)
-    stored, device = checkpoint.stored.factors, checkpoint.model.device
+    factors, device = checkpoint.stored.factors, checkpoint.model.device
     scan = chosen_scan(
         last_scan,
         prepared_queries.by_layer,
-        stored,
+        factors,
         n_queries=len(queries),
         n_extremes=extreme_count(top_k),
         tolerance=checkpoint.stored.recipe.merge_tolerance,
@@ -92,7 +92,7 @@ def score_merged(
     blocks = block_scorer(checkpoint, prepared_queries, batch)
     result = run_scan(checkpoint, queries, prepared_queries, scan, blocks, top_k=top_k, progress=progress)
     full = (
-        full_scan_of(prepared_queries.by_layer, stored, result.extremes, result.moments, device)
+        full_scan_of(prepared_queries.by_layer, factors, result.extremes, result.moments, device)
         if scan.is_full
         else None
     )
@@ -102,7 +102,7 @@ def score_merged(
 def chosen_scan(
     last_scan: FullScan | None,
     queries: Mapping[str, Queries],
-    stored: StoredFactors,
+    factors: StoredFactors,
     *,
     n_queries: int,
     n_extremes: int,
@@ -114,37 +114,39 @@ def chosen_scan(
     Args:
         last_scan: the last full scan, of the same queries, weights and recipe.
         queries: per layer vec(H^-1 G_q) [Q, D], with the current preconditioner.
-        stored: the factors.
+        factors: the factors.
         n_queries: how many there are.
         n_extremes: extremes of each query.
         tolerance: the largest relative change of a query's probe scores with which its earlier scores are kept.
         device: where to compute.
     """
     if last_scan is None:
-        return whole_scan(stored, n_queries, n_extremes, "there is none of these queries, weights and recipe to add to")
-    files = {file.shard: file for file in stored.files}
-    changed = [name for name, shard in last_scan.shards.items() if stored.shard_hashes.get(name) != shard.shard_hash]
+        return whole_scan(
+            factors, n_queries, n_extremes, "there is none of these queries, weights and recipe to add to"
+        )
+    files = {file.shard: file for file in factors.files}
+    changed = [name for name, shard in last_scan.shards.items() if factors.shard_hashes.get(name) != shard.shard_hash]
     if changed:
         return whole_scan(
-            stored, n_queries, n_extremes, f"{len(changed)} shards changed or left, for instance {changed[0]}"
+            factors, n_queries, n_extremes, f"{len(changed)} shards changed or left, for instance {changed[0]}"
         )
-    added = tuple(file for file in stored.files if file.shard not in last_scan.shards)
+    added = tuple(file for file in factors.files if file.shard not in last_scan.shards)
     n_added = sum(file.rows for file in added)
     if n_added > last_scan.moments.count:
-        return whole_scan(stored, n_queries, n_extremes, "more was added since the last one than it scanned")
+        return whole_scan(factors, n_queries, n_extremes, "more was added since the last one than it scanned")
     scanned_files = tuple(files[name] for name in sorted(last_scan.shards))
-    scale, change = scale_and_change(last_scan.probe, probe_scores(queries, stored, scanned_files, device))
+    scale, change = scale_and_change(last_scan.probe, probe_scores(queries, factors, scanned_files, device))
     worst, smallest = float(change.max()), float(scale.min())
     if worst > tolerance or smallest <= 0:
         return whole_scan(
-            stored,
+            factors,
             n_queries,
             n_extremes,
             f"the preconditioner changed a query's probe scores by {worst:.2%}, allowed are {tolerance:.2%}",
         )
     return Scan(
         added,
-        _moved(last_scan, stored, scale),
+        _moved(last_scan, factors, scale),
         _scaled_moments(last_scan.moments, scale),
         f"merged: {n_added:,} examples of {len(added)} shards added since the last full scan; the preconditioner changed no "
         f"query's probe scores by more than {worst:.2%}, allowed are {tolerance:.2%}",
@@ -153,46 +155,46 @@ def chosen_scan(
 
 def probe_scores(
     queries: Mapping[str, Queries],
-    stored: StoredFactors,
+    factors: StoredFactors,
     files: tuple[FactorFile, ...],
     device: torch.device,
 ) -> torch.Tensor:
     """Return the scores [Q, p] of the first examples of some of these files, evenly spaced among them."""
     chosen = files[:: max(1, -(-len(files) // _PROBE_SHARDS))]
     rows = -(-PROBE_EXAMPLES // len(chosen))
-    blocks = (next(stored.blocks(list(queries), rows, device, [file])) for file in chosen)
+    blocks = (next(factors.blocks(list(queries), rows, device, [file])) for file in chosen)
     return torch.cat([block_scores(queries, block).cpu() for block in blocks], dim=1)
 
 
 def full_scan_of(
     queries: Mapping[str, Queries],
-    stored: StoredFactors,
+    factors: StoredFactors,
     extremes: ScoreExtremes,
     moments: ScoreMoments,
     device: torch.device,
 ) -> FullScan:
     """Return the result of a scan of all shards, with the scores of its probe."""
-    shards = {file.shard: ScannedShard(stored.shard_hashes[file.shard], file.rows) for file in stored.files}
-    return FullScan(shards, extremes, moments, probe_scores(queries, stored, stored.files, device))
+    shards = {file.shard: ScannedShard(factors.shard_hashes[file.shard], file.rows) for file in factors.files}
+    return FullScan(shards, extremes, moments, probe_scores(queries, factors, factors.files, device))
 
 
-def _moved(last_scan: FullScan, stored: StoredFactors, scale: torch.Tensor) -> ScoreExtremes:
+def _moved(last_scan: FullScan, factors: StoredFactors, scale: torch.Tensor) -> ScoreExtremes:
     """Return the extremes, scaled, at the positions that their examples now have among all shards."""
     names = sorted(last_scan.shards)
     rows = torch.tensor([last_scan.shards[name].rows for name in names])
     ends = rows.cumsum(0)
-    first_positions = stored.first_positions
+    first_positions = factors.first_positions
     shift = torch.tensor([first_positions[name] for name in names]) - (ends - rows)
 
     def moved(positions: torch.Tensor) -> torch.Tensor:
         return positions + shift[torch.searchsorted(ends, positions, right=True)]
 
-    extremes, factor = last_scan.extremes, scale.unsqueeze(1)
+    extremes, query_scale = last_scan.extremes, scale.unsqueeze(1)
     return replace(
         extremes,
-        highest=(extremes.highest * factor).float(),
+        highest=(extremes.highest * query_scale).float(),
         highest_positions=moved(extremes.highest_positions),
-        lowest=(extremes.lowest * factor).float(),
+        lowest=(extremes.lowest * query_scale).float(),
         lowest_positions=moved(extremes.lowest_positions),
     )
 
@@ -211,9 +213,9 @@ def _scaled_moments(moments: ScoreMoments, scale: torch.Tensor) -> ScoreMoments:
 # --- In the lake -----------------------------------------------------------------------------------------------------
 
 
-def scan_version(recipe: Recipe, stored: StoredFactors, query_set_hash: str) -> str:
+def scan_version(recipe: Recipe, factors: StoredFactors, query_set_hash: str) -> str:
     """Return the hash of everything but the shards that scores depend on."""
-    return content_hash([recipe.score_hash, stored.weights_hash, stored.projection, query_set_hash])
+    return content_hash([recipe.score_hash, factors.weights_hash, factors.projection, query_set_hash])
 
 
 def last_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, k: int) -> FullScan | None:

@@ -230,12 +230,12 @@ def comparable_queries(
     return preconditioned_queries(checkpoint, queries, batch)
 
 
-def whole_scan(stored: StoredFactors, n_queries: int, n_extremes: int, reason: str) -> Scan:
+def whole_scan(factors: StoredFactors, n_queries: int, n_extremes: int, reason: str) -> Scan:
     """Return the scan of every shard that keeps `n_extremes` examples on either side of each query's ranking."""
     from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 
     return Scan(
-        stored.files, ScoreExtremes.empty(n_queries, n_extremes), ScoreMoments.empty(n_queries), f"full scan: {reason}"
+        factors.files, ScoreExtremes.empty(n_queries, n_extremes), ScoreMoments.empty(n_queries), f"full scan: {reason}"
     )
 
 

@@ -73,12 +73,12 @@ def score_query_sets(
         yield from ((name, _joined(parts.pop(name))) for name in names if name not in unfinished)
 
 
-def _of_queries(scored: QueryScores, ids: Mapping[str, str]) -> QueryScores:
+def _of_queries(query_scores: QueryScores, ids: Mapping[str, str]) -> QueryScores:
     def rows_of(frame: pl.DataFrame) -> pl.DataFrame:
         chosen = frame.filter(pl.col("query_id").is_in(list(ids)))
         return chosen.with_columns(pl.col("query_id").replace_strict(ids, return_dtype=pl.String))
 
-    return replace(scored, scores=rows_of(scored.scores), summaries=rows_of(scored.summaries))
+    return replace(query_scores, scores=rows_of(query_scores.scores), summaries=rows_of(query_scores.summaries))
 
 
 def _joined(parts: Sequence[QueryScores]) -> QueryScores:

@@ -47,7 +47,7 @@ class StoredPreconditioners:
 
 
 def stored_preconditioners(
-    lake: Lake, record: CheckpointRecord, recipe: Recipe, stored: StoredFactors
+    lake: Lake, record: CheckpointRecord, recipe: Recipe, factors: StoredFactors
 ) -> StoredPreconditioners:
     """Look up a checkpoint's preconditioners.
 
@@ -61,8 +61,8 @@ def stored_preconditioners(
     expected = {
         "recipe_hash": recipe.preconditioner_hash,
         "weights_hash": record.weights_hash,
-        "projection": stored.projection,
-        "ledger_hash": ledger_version(stored.shard_hashes),
+        "projection": factors.projection,
+        "ledger_hash": ledger_version(factors.shard_hashes),
         **({"bases": record.bases_fingerprint} if record.frozen_bases else {}),
     }
     for layer in record.layer_shapes:
@@ -77,7 +77,7 @@ def stored_preconditioners(
                     f"the preconditioner of layer {layer!r} of checkpoint {record.name!r} has {column} "
                     f"{rows[layer][column]}, but factors and settings have {value}"
                     + (
-                        f" ({Ledger.parse(rows[layer]['ledger']).explained(curvature.ledger(stored))})"
+                        f" ({Ledger.parse(rows[layer]['ledger']).explained(curvature.ledger(factors))})"
                         if column == "ledger_hash"
                         else ""
                     )

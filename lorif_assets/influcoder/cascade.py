@@ -55,11 +55,11 @@ class CascadeFigures:
     """How the proposals were searched for."""
 
 
-def monitored_positions(stored: StoredFactors, seed: int) -> list[int]:
+def monitored_positions(factors: StoredFactors, seed: int) -> list[int]:
     """Return the positions of random whole row groups that together have `MONITORED_ROWS` examples."""
     groups, first = [], 0
-    for file in stored.files:
-        starts = row_group_starts(stored.lake, file)
+    for file in factors.files:
+        starts = row_group_starts(factors.lake, file)
         groups += [range(first + start, first + end) for start, end in pairwise(starts)]
         first += file.rows
     chosen: list[int] = []
@@ -71,7 +71,7 @@ def monitored_positions(stored: StoredFactors, seed: int) -> list[int]:
 
 
 def exact_scores(
-    stored: StoredFactors,
+    factors: StoredFactors,
     queries: PreconditionedQueries,
     positions: Sequence[int],
     device: "torch.device",
@@ -81,7 +81,7 @@ def exact_scores(
 
     from lorif_assets.mathematics.scores.scoring import block_scores
 
-    selection = stored.rows(list(queries.by_layer), positions, device)
+    selection = factors.rows(list(queries.by_layer), positions, device)
     return torch.cat(
         [block_scores(queries.by_layer, block).cpu() for block in selection.blocks], dim=1
     ), selection.bytes_read
@@ -106,29 +106,29 @@ def score_proposals(
     from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
     from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 
-    recipe, stored, device = checkpoint.stored.recipe, checkpoint.stored.factors, checkpoint.model.device
+    recipe, factors, device = checkpoint.stored.recipe, checkpoint.stored.factors, checkpoint.model.device
     started = time.monotonic()
-    monitored = monitored_positions(stored, recipe.seed)
-    proposal = proposals(stored, encoder, embedded_queries, recipe.candidates, monitored, settings.influcoder)
+    monitored = monitored_positions(factors, recipe.seed)
+    proposal = proposals(factors, encoder, embedded_queries, recipe.candidates, monitored, settings.influcoder)
     positions = proposal.positions
     seconds_recall = time.monotonic() - started
     started = time.monotonic()
     prepared_queries = preconditioned_queries(checkpoint, queries, settings.batch)
-    truth, bytes_monitored = exact_scores(stored, prepared_queries, monitored, device)
+    truth, bytes_monitored = exact_scores(factors, prepared_queries, monitored, device)
     agreement = float(rank_correlations(proposal.extra_cosines.double().numpy(), truth.double().numpy()).mean())
     figures = CascadeFigures(
         agreement=agreement,
         monitored=len(monitored),
         rows_scored=0,
         bytes_read=bytes_monitored,
-        bytes_full_scan=scan_bytes(stored.lake, stored.files, list(stored.layer_shapes)),
+        bytes_full_scan=scan_bytes(factors.lake, factors.files, list(factors.layer_shapes)),
         seconds_recall=seconds_recall,
         seconds_scoring=time.monotonic() - started,
         search=proposal.metadata,
     )
     if agreement < recipe.recall_agreement:
         return None, figures
-    scores, bytes_read = exact_scores(stored, prepared_queries, positions, device)
+    scores, bytes_read = exact_scores(factors, prepared_queries, positions, device)
     # The settings refuse "all" together with recall.
     top_k = len(positions) if recipe.top_k == "all" else recipe.top_k
     extremes = ScoreExtremes.empty(len(queries), max(top_k, 100)).update(scores, 0)
@@ -144,7 +144,7 @@ def score_proposals(
         [query.example_id for query in queries],
         extremes,
         k,
-        stored.example_ids(listed_positions(extremes, k)),
+        factors.example_ids(listed_positions(extremes, k)),
     )
     scored = QueryScores(
         table,

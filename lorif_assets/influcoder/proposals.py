@@ -23,7 +23,7 @@ class Proposals:
 
 
 def proposals(
-    stored: StoredFactors,
+    factors: StoredFactors,
     encoder: StoredEncoder,
     queries: "torch.Tensor",
     candidates: int,
@@ -33,7 +33,7 @@ def proposals(
     """Propose the examples that are among the n most or the n least similar to any query.
 
     Args:
-        stored: factors, in whose order positions are counted.
+        factors: factors, in whose order positions are counted.
         encoder: the one that made the embeddings.
         queries: their embeddings, unit norm.
         candidates: n.
@@ -44,32 +44,32 @@ def proposals(
         MismatchError: embeddings are missing, or come from another encoder or other data.
         SettingsError: there are too many examples for exact search, and faiss is not installed.
     """
-    if stored.n_examples <= settings.exact_up_to:
-        similarities = encoder_similarities(stored, encoder, queries)
+    if factors.n_examples <= settings.exact_up_to:
+        similarities = encoder_similarities(factors, encoder, queries)
         both = {*likely_proponents(similarities, candidates), *likely_proponents(-similarities, candidates)}
         return Proposals(sorted(both), similarities[:, list(extra_positions)], {"search": "exact"})
-    examples = stored.example_ids(extra_positions)
+    examples = factors.example_ids(extra_positions)
     nearest = approximately_nearest(
-        stored.lake,
+        factors.lake,
         encoder,
-        stored.shard_hashes,
+        factors.shard_hashes,
         queries,
         candidates,
         settings,
         [examples[position] for position in extra_positions],
     )
     positions = []
-    for shard in stored.shard_hashes:
+    for shard in factors.shard_hashes:
         names = {name for name, of_shard in nearest.examples.values() if of_shard == shard}
         if names:
             # Shard by shard: if an approximate index is needed, the ids of all shards would not fit in memory.
-            places = stored.positions({shard})
+            places = factors.positions({shard})
             positions += [place for (_, name), place in places.items() if name in names]
     return Proposals(sorted(positions), nearest.extra_cosines, nearest.metadata)
 
 
 def encoder_similarities(
-    stored: StoredFactors,
+    factors: StoredFactors,
     encoder: StoredEncoder,
     queries: "torch.Tensor",
 ) -> "torch.Tensor":
@@ -81,10 +81,12 @@ def encoder_similarities(
     import torch
 
     blocks = []
-    for file, embedded in zip(stored.files, shard_embeddings(stored.lake, encoder, stored.shard_hashes), strict=True):
+    for file, embedded in zip(
+        factors.files, shard_embeddings(factors.lake, encoder, factors.shard_hashes), strict=True
+    ):
         ids = [
             name
-            for _, batch in stored.lake.stream_factors([file], ["example_id"], file.rows)
+            for _, batch in factors.lake.stream_factors([file], ["example_id"], file.rows)
             for name in batch.column("example_id").to_pylist()
         ]
         blocks.append(queries @ in_order_of(embedded, ids).mT)

@@ -170,20 +170,20 @@ def shard_embeddings(lake: Lake, encoder: StoredEncoder, shard_hashes: Mapping[s
         yield ShardEmbeddings(shard, tuple(rows["example_id"]), torch.from_numpy(values.copy()))
 
 
-def in_order_of(embedded: ShardEmbeddings, example_ids: Sequence[str]) -> "torch.Tensor":
+def in_order_of(shard: ShardEmbeddings, example_ids: Sequence[str]) -> "torch.Tensor":
     """Return a shard's embeddings in the order of the given ids.
 
     Raises:
         MismatchError: an id has no embedding.
     """
-    place = {name: row for row, name in enumerate(embedded.example_ids)}
+    place = {name: row for row, name in enumerate(shard.example_ids)}
     missing = [name for name in example_ids if name not in place]
     if missing:
         raise MismatchError(
-            f"the example {missing[0]!r} of shard {embedded.shard!r} has factors but no embedding; materialize "
+            f"the example {missing[0]!r} of shard {shard.shard!r} has factors but no embedding; materialize "
             "`influence_embeddings` for this shard again"
         )
-    return embedded.embeddings[[place[name] for name in example_ids]]
+    return shard.embeddings[[place[name] for name in example_ids]]
 
 
 def encoder_weights(lake: Lake, records: Sequence[CheckpointRecord]) -> Mapping[str, str]:

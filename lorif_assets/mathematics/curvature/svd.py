@@ -103,8 +103,8 @@ class CurvatureState:
         """Return an empty state in the basis qr(Z): one more pass over the data completes a subspace iteration."""
         return CurvatureState.empty(_range_basis(self.image))
 
-    def spectrum(self, r: int, extra: int = 0) -> Spectrum:
-        """Return the leading r eigenpairs, and `extra` more eigenvalues where the basis has room for them.
+    def spectrum(self, r: int, n_extra: int = 0) -> Spectrum:
+        """Return the leading r eigenpairs, and `n_extra` more eigenvalues where the basis has room for them.
 
         The Nystrom formula with shift nu = eps ||Z||, in FP64: Y = Z + nu Omega, C = chol(Omega^T Y), F = Y C^-T, and
         the thin SVD of F gives vectors and sqrt(eigenvalues + nu).
@@ -113,7 +113,7 @@ class CurvatureState:
             ValueError: the image is not finite.
         """
         k = self.basis.shape[1]
-        r, values = min(r, k), min(r + extra, k)
+        r, values = min(r, k), min(r + n_extra, k)
         omega, image = self.basis.double(), self.image.double()
         norm = float(torch.linalg.matrix_norm(image)) if k else 0.0
         if not math.isfinite(norm):

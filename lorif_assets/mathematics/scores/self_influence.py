@@ -34,6 +34,6 @@ def unwhitened(gradients: Float[Tensor, "n d1 d2"], bases: KfacBases) -> Float[T
     return product(product(gradients / bases.scale, bases.q_out.mT).mT, bases.q_in.mT).mT
 
 
-def relative_influence(scores: Float[Tensor, "Q N"], own: Float[Tensor, " N"]) -> Float[Tensor, "Q N"]:
+def relative_influence(scores: Float[Tensor, "Q N"], self_influences: Float[Tensor, " N"]) -> Float[Tensor, "Q N"]:
     """Return score / sqrt(self-influence): an example's score relative to its own size; 0 where that is 0."""
-    return torch.where(own > 0, scores.double() / own.double().sqrt(), 0.0).float()
+    return torch.where(self_influences > 0, scores.double() / self_influences.double().sqrt(), 0.0).float()

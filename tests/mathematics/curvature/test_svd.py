@@ -268,13 +268,13 @@ def test_a_refined_basis_is_orthonormal_whatever_the_data(case):
 
 
 def test_extra_eigenvalues_come_without_vectors_as_far_as_the_basis_has_them():
-    spectrum = state_of(POOL, 7).spectrum(4, extra=2)
+    spectrum = state_of(POOL, 7).spectrum(4, n_extra=2)
     assert (len(spectrum.eigenvalues), spectrum.vectors.shape) == (6, (D, 4))
-    spectrum = state_of(POOL, 7).spectrum(4, extra=10)
+    spectrum = state_of(POOL, 7).spectrum(4, n_extra=10)
     assert (len(spectrum.eigenvalues), spectrum.vectors.shape) == (7, (D, 4))
-    spectrum = state_of(POOL, 7).spectrum(40, extra=10)
+    spectrum = state_of(POOL, 7).spectrum(40, n_extra=10)
     assert (len(spectrum.eigenvalues), spectrum.vectors.shape) == (7, (D, 7))
-    empty = CurvatureState.empty(random_basis(D, 7, 0)).spectrum(4, extra=2)
+    empty = CurvatureState.empty(random_basis(D, 7, 0)).spectrum(4, n_extra=2)
     assert (len(empty.eigenvalues), empty.vectors.shape) == (6, (D, 4))
 
 
