@@ -15,6 +15,8 @@ class SourceFormat(StrEnum):
     AUTO = "auto"
     PARQUET = "parquet"
     JSONL = "jsonl"
+    JSON = "json"
+    CSV = "csv"
     DELTA = "delta"
     DATASETS = "datasets"
     TXT = "txt"

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorif_assets.config.sources import SourceFormat
+from lorif_assets.data.formats.contents import advice, is_parquet
 from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
 from lorif_assets.errors import SourceError
 
@@ -78,4 +79,5 @@ def readable(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise SourceError(f"{path} cannot be read as a {kind}: {error}. Write it again, or remove it.") from error
+        what = f"It {advice(path)}" if path.is_file() and not is_parquet(path) else "Write it again, or remove it"
+        raise SourceError(f"{path} cannot be read as a {kind}: {error}. {what}.") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, known_suffixes, readers
+from lorif_assets.data.formats.contents import advice
 from lorif_assets.data.formats.reader import SourceFile
 from lorif_assets.errors import SourceError
 
@@ -61,8 +62,8 @@ def _format_of_file(source: Source, path: Path) -> SourceFormat:
     found = format_of_suffix(path) if source.format is SourceFormat.AUTO else source.format
     if found is None:
         raise SourceError(
-            f"source '{source.name}': cannot tell the format of {path} by its name. Files end in {known_suffixes()}; "
-            "rename it or set the source's `format`."
+            f"source '{source.name}': cannot tell the format of {path} by its name. It {advice(path)}. Files end in "
+            f"{known_suffixes()}."
         )
     if not readers()[found].suffixes:
         raise SourceError(f"source '{source.name}': format = \"{found}\" needs a directory, but {path} is a file.")
@@ -119,7 +120,7 @@ def _named_files(
         raise SourceError(f"source '{source.name}': no {kind} files at {source.path}. Found: {_listing(found)}.")
     _refuse_files_of_tables(source, root, chosen)
     return kind, [
-        SourceFile(_relative(path, base), f"{source.name}-{_key(path, root)}", path.relative_to(root).as_posix())
+        SourceFile(_relative(path, base), f"{source.name}-{_key(path, root, kind)}", path.relative_to(root).as_posix())
         for path in chosen
     ]
 
@@ -131,7 +132,7 @@ def _only_format(source: Source, found: Sequence[Path]) -> SourceFormat:
     if not formats:
         raise SourceError(
             f"source '{source.name}': no data files at {source.path}. Expected names that end in {known_suffixes()}; "
-            f"found: {_listing(found)}."
+            f"found: {_listing(found)}.{f' {found[0].name} {advice(found[0])}.' if found else ''}"
         )
     if len(formats) > 1:
         counts = " and ".join(f"{n} {kind}" for kind, n in sorted(formats.items()))
@@ -158,8 +159,7 @@ def _refuse_files_of_tables(source: Source, root: Path, files: Iterable[Path]) -
         )
 
 
-def _key(path: Path, root: Path) -> str:
-    kind = format_of_suffix(path)
-    suffix = readers()[kind].suffix_of(path) if kind else ""
+def _key(path: Path, root: Path, kind: SourceFormat) -> str:
+    suffix = readers()[kind].suffix_of(path)
     name = path.name[: -len(suffix)] if suffix else path.stem
     return re.sub(r"[^A-Za-z0-9._-]", "_", (path.relative_to(root).parent / name).as_posix())
