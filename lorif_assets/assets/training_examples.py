@@ -6,7 +6,7 @@ from lorif_assets.assets.example_metadata import example_metadata
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.data.examples import normalise
 from lorif_assets.data.rejected import replace_rejected
-from lorif_assets.data.shards import list_all_shards, read_shard
+from lorif_assets.data.shards import list_all_shards, passed_over_notice, read_shard
 from lorif_assets.errors import SourceError
 from lorif_assets.freshness.attribution import stale_training_examples
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
@@ -28,6 +28,9 @@ def training_examples(run: PartitionRun) -> Materializations:
     settings, lake = run.settings, run.lake
     pieces = {piece.shard: piece for piece in list_all_shards(settings.sources, settings.base)}
     sources = {source.name: source for source in settings.sources}
+    for name in dict.fromkeys(pieces[shard].source for shard in run.partitions if shard in pieces):
+        if notice := passed_over_notice(sources[name], settings.base):
+            run.log.warning(f"source '{name}': {notice}")
     for shard in run.partitions:
         if shard not in pieces:
             raise SourceError(

@@ -1,6 +1,7 @@
 """Which column of a source plays which role: as the settings say, or by well-known names."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -92,6 +93,20 @@ def require_columns(columns: Columns, available: tuple[str, ...], origin: str) -
         raise SourceError(
             f"{origin}: no column {wanted}. The columns there are: {', '.join(available) or 'none'}. Correct the "
             "source's `columns`."
+        )
+
+
+def refuse_repeated_columns(names: Iterable[str], origin: str) -> None:
+    """Refuse a table in which several columns have one name.
+
+    Raises:
+        SourceError: it is one.
+    """
+    repeated = [f"{n} times '{name}'" for name, n in Counter(names).items() if n > 1]
+    if repeated:
+        raise SourceError(
+            f"{origin} has columns or fields of one name ({', '.join(repeated)}): which of them is meant cannot be told. "
+            "Rename them, or keep one."
         )
 
 

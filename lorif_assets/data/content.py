@@ -6,7 +6,7 @@ from typing import Any
 
 from lorif_assets.data.columns import ColumnRoles, ContentFormat
 from lorif_assets.data.conversations import LOSS_MARKS, Conversation, is_trained
-from lorif_assets.data.json_values import json_value, without_nulls
+from lorif_assets.data.json_values import RepeatedKeyError, json_value, parsed_json, without_nulls
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.spoken_content import spoken
@@ -78,7 +78,9 @@ def _read_tools(tools: Any) -> list[dict[str, Any]]:
 
 def _parsed(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return parsed_json(text)
+    except RepeatedKeyError as error:
+        raise UnusableRowError(f"{name}: {error}") from error
     except ValueError as error:
         raise UnusableRowError(f"{name} is text, but no JSON: {error}") from error
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lorif_assets.api.rows import normalised_rows
 from lorif_assets.config.sources import Source
 from lorif_assets.data.formats import json as json_format
 from lorif_assets.data.formats.reader import RawShard
@@ -122,6 +123,44 @@ class TestCsv:
             SourceError, match=r"rows\.csv cannot be read as CSV: unexpected end of data, .*begins at byte 7"
         ):
             read(tmp_path, "rows.csv", 'text\na\n"b\nc\n')
+
+
+class TestRepeatedNames:
+    LINES = (
+        '{"text": "a", "n": 1}',
+        '{"text": "b", "n": {"k": 1, "k": 2}}',
+        '{"text": "c", "text": "d"}',
+        '{"text": "e"}',
+    )
+
+    @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+    def test_an_object_with_a_repeated_key_is_set_aside(self, tmp_path: Path, name: str) -> None:
+        content = "\n".join(self.LINES) if name == "rows.jsonl" else "[" + ",".join(self.LINES) + "]"
+        raw = read(tmp_path, name, content, rows_per_shard=3)
+        assert raw.rows == ((0, {"text": "a", "n": 1}), (3, {"text": "e"}))
+        assert [(bad.row, bad.reason, bad.excerpt) for bad in raw.malformed] == [
+            (1, "the key 'k' is there 2 times in one object: keep one of them", self.LINES[1]),
+            (2, "the key 'text' is there 2 times in one object: keep one of them", self.LINES[2]),
+        ]
+
+    def test_a_table_with_two_columns_of_one_name_is_refused(self, tmp_path: Path) -> None:
+        table = pa.table([["a"], ["b"], ["c"]], names=["text", "id", "text"])
+        pq.write_table(table, tmp_path / "rows.parquet")
+        (tmp_path / "rows.csv").write_text("text,id,text\na,b,c\n")
+        for name in ("rows.parquet", "rows.csv"):
+            with pytest.raises(
+                SourceError, match=rf"{name} has columns .* of one name \(2 times 'text'\).*Rename them"
+            ):
+                list_shards(Source(name="s", path=name), tmp_path)
+        with pytest.raises(SourceError, match=r"the table of examples has columns .*2 times 'text'"):
+            normalised_rows(table, None, "examples")
+
+    def test_so_is_one_with_two_fields_of_one_name_in_a_struct(self, tmp_path: Path) -> None:
+        message = pa.StructArray.from_arrays([pa.array(["user"]), pa.array(["model"])], names=["role", "role"])
+        turns = pa.ListArray.from_arrays([0, 1], message)
+        pq.write_table(pa.table({"messages": turns}), tmp_path / "rows.parquet")
+        with pytest.raises(SourceError, match=r"rows\.parquet, column 'messages', has .*2 times 'role'"):
+            list_shards(Source(name="s", path="rows.parquet"), tmp_path)
 
 
 class TestContents:

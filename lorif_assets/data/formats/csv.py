@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lorif_assets.config.sources import SourceFormat
+from lorif_assets.data.columns import refuse_repeated_columns
 from lorif_assets.data.formats.compression import beginning, opened, with_compressed
 from lorif_assets.data.formats.contents import refuse_binary
 from lorif_assets.data.formats.reader import (
@@ -112,7 +113,7 @@ def _slices(path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...
     starts: list[int] = []
     total = 0
     with _records(path, 0) as records:
-        records.header()
+        refuse_repeated_columns(records.header(), str(path))
         position = records.position
         for _ in records:
             if total % rows_per_slice == 0:

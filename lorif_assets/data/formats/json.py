@@ -23,11 +23,15 @@ from lorif_assets.data.formats.reader import (
     shard_of_objects,
     slices_of,
 )
+from lorif_assets.data.json_values import RepeatedKeyError, unrepeated
 from lorif_assets.errors import SourceError
 
 _WINDOW = 1 << 20
 _LONGEST_FIRST_LINE = 16 << 20
+_EXCERPT = 1 << 10
 _SPACE = re.compile(r"[ \t\n\r]*")
+_STRICT = json.JSONDecoder(object_pairs_hook=unrepeated)
+_LENIENT = json.JSONDecoder()
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
 
@@ -57,11 +61,13 @@ class Json(FileReader):
         with _array(path, piece.byte_offset) as array:
             for row in range(piece.rows):
                 value = array.value() if array.has_more() else None
-                if isinstance(value, dict):
+                if isinstance(value, RepeatedKeyError):
+                    malformed.append(MalformedRow(row, str(value), excerpt_of(array.excerpt)))
+                elif isinstance(value, dict):
                     objects.append((row, value))
                 else:
                     reason = f"a JSON object was expected, not {type(value).__name__}"
-                    malformed.append(MalformedRow(row, reason, excerpt_of(json.dumps(value))))
+                    malformed.append(MalformedRow(row, reason, excerpt_of(array.excerpt)))
         return shard_of_objects(piece, objects, malformed)
 
 
@@ -70,6 +76,8 @@ READER = Json()
 
 class _Array:
     """The elements of a JSON array, one after another, from the beginning of the file or from where one begins.
+
+    `excerpt` is how the last one begins.
 
     Bytes that are not UTF-8 become lone surrogates, which the checks of a row's content find.
     """
@@ -81,6 +89,7 @@ class _Array:
         self._at = 0
         self._before = position  # bytes before the text
         self._n_read = 0
+        self.excerpt = ""
         if position == 0:
             self._begin()
 
@@ -106,10 +115,10 @@ class _Array:
         return False
 
     def value(self) -> Any:
-        """Read the element."""
+        """Read the element; where it is an object with a repeated key, what is wrong takes its place."""
         while True:
             try:
-                value, end = json.JSONDecoder().raw_decode(self._text, self._at)
+                value, end = self._decoded()
             except json.JSONDecodeError as error:
                 if not self._read_on():
                     raise ValueError(error.msg) from error
@@ -117,9 +126,17 @@ class _Array:
             # What ends where the text ends may go on: of 123, 12 is a number too.
             if end == len(self._text) and self._read_on():
                 continue
+            self.excerpt = self._text[self._at : min(end, self._at + _EXCERPT)]
             self._at = end
             self._n_read += 1
             return value
+
+    def _decoded(self) -> tuple[Any, int]:
+        try:
+            return _STRICT.raw_decode(self._text, self._at)
+        except RepeatedKeyError as error:
+            _, end = _LENIENT.raw_decode(self._text, self._at)
+            return error, end
 
     def _begin(self) -> None:
         while not self._text and self._read_on():

@@ -21,6 +21,7 @@ from lorif_assets.data.formats.reader import (
     excerpt_of,
     shard_of_objects,
 )
+from lorif_assets.data.json_values import RepeatedKeyError, parsed_json
 from lorif_assets.errors import SourceError
 
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -83,11 +84,13 @@ def _read(path: Path, byte_offset: int, rows: int) -> tuple[list[tuple[int, dict
 def _parse(line: bytes) -> dict[str, Any] | str:
     """The line's object, or why there is none."""
     try:
-        value = json.loads(line.removeprefix(_UTF8_BOM).decode())
+        value = parsed_json(line.removeprefix(_UTF8_BOM).decode())
     except UnicodeDecodeError as error:
         return f"not UTF-8: {error.reason} at byte {error.start}"
     except json.JSONDecodeError as error:
         return f"malformed JSON: {error.msg} at character {error.pos}"
+    except RepeatedKeyError as error:
+        return str(error)
     except (ValueError, RecursionError) as error:
         return f"malformed JSON: {error}"
     return value if isinstance(value, dict) else f"a JSON object was expected, not {type(value).__name__}"

@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lorif_assets.config.sources import Source, SourceFormat
@@ -47,6 +47,35 @@ def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
     raise SourceError(
         f"source '{source.name}': nothing is at {path}. Relative paths start at {base}; correct the source's `path`."
     )
+
+
+def passed_over(source: Source, base: Path) -> tuple[str, ...]:
+    """What a source's folder or pattern covers and is not read, sorted: files of other formats, and linked folders.
+
+    Nothing of one file or table. Names that begin with `.` or `_` are left out, as everywhere.
+
+    Raises:
+        SourceError: as `locate`.
+    """
+    path = base / Path(source.path).expanduser()
+    if is_remote(source.path) or path.is_file():
+        return ()
+    kind, files = locate(source, base)
+    if not readers()[kind].suffixes:
+        return ()
+    root, pattern = (path, "**/*") if path.is_dir() else (_fixed_part(path), str(path.relative_to(_fixed_part(path))))
+    names = {_shown(found, root) for found in _visible(root, pattern) if not found.is_dir()}
+    if "**" in pattern:
+        # Python's `**` does not go into them.
+        names |= {_shown(found, root) for found in _visible(root, "**/*") if found.is_dir() and found.is_symlink()}
+    return tuple(sorted(names - {file.name for file in files}))
+
+
+def _shown(path: Path, root: Path) -> str:
+    name = path.relative_to(root).as_posix()
+    if not path.is_symlink():
+        return name
+    return f"{name} (a linked folder)" if path.is_dir() else name if path.exists() else f"{name} (a broken link)"
 
 
 def is_remote(path: str) -> bool:
@@ -94,11 +123,13 @@ def _saved_format(source: Source, directory: Path) -> SourceFormat | None:
 
 
 def _visible_files(directory: Path, pattern: str) -> list[Path]:
-    return sorted(
-        path
-        for path in directory.glob(pattern)
-        if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(directory).parts)
-    )
+    return sorted(path for path in _visible(directory, pattern) if path.is_file())
+
+
+def _visible(directory: Path, pattern: str) -> Iterator[Path]:
+    for path in directory.glob(pattern):
+        if not any(part.startswith((".", "_")) for part in path.relative_to(directory).parts):
+            yield path
 
 
 def _fixed_part(pattern: Path) -> Path:
