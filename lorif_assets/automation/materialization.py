@@ -72,7 +72,7 @@ def _why_none(model_checkpoints: Checkpoints) -> str:
             reasons.append(f"{checkpoint.path} has weights that are cut short, or still being written")
         except CheckpointError as error:
             reasons.append(str(error))
-    return f"{model_checkpoints.where} has no complete checkpoint" + (f": {reasons[0]}" if reasons else " yet")
+    return f"{model_checkpoints.location} has no complete checkpoint" + (f": {reasons[0]}" if reasons else " yet")
 
 
 def _materialize(
