@@ -163,7 +163,7 @@ def test_a_file_that_is_no_toml_is_named(toml: Path, content: str) -> None:
 
 def test_a_file_that_is_no_text_is_named(toml: Path) -> None:
     toml.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match="is no TOML"):
+    with pytest.raises(SettingsError, match="is not TOML"):
         load_settings(toml)
 
 
