@@ -23,7 +23,7 @@ from lorif_assets.attribution.ask import newest_attributed
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.methods.inputs import MethodInputs, Scorable
-from lorif_assets.evaluation.methods.recipe_trials import TriedRecipe, try_recipes
+from lorif_assets.evaluation.methods.recipe_trials import RecipeOutcome, try_recipes
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import read_ground_truth
 from lorif_assets.mathematics.evaluation.datamodeling import linear_datamodeling_scores
@@ -71,7 +71,7 @@ def groups(changed: Iterable[Changed]) -> list[list[Changed]]:
     return list(found.values())
 
 
-def tried(inputs: MethodInputs, together: Sequence[Changed]) -> list[tuple[Changed, TriedRecipe]]:
+def tried(inputs: MethodInputs, together: Sequence[Changed]) -> list[tuple[Changed, RecipeOutcome]]:
     """Return the recipes of a group with their scores; those that the byte budget does not pay for are left out."""
     examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
     log = logging.getLogger(__name__)
@@ -80,21 +80,21 @@ def tried(inputs: MethodInputs, together: Sequence[Changed]) -> list[tuple[Chang
         found = try_recipes(
             inputs.attributed, [one.recipe for one in together], examples, queries, inputs.settings.batch, progress
         )
-    by_recipe = {one.recipe: one for one in found.tried}
+    by_recipe = {one.recipe: one for one in found.outcomes}
     return [(one, by_recipe[one.recipe]) for one in together if one.recipe in by_recipe]
 
 
-def compared(inputs: MethodInputs, query_set: str, trials: Sequence[tuple[Changed, TriedRecipe]]) -> Comparison:
+def compared(inputs: MethodInputs, query_set: str, trials: Sequence[tuple[Changed, RecipeOutcome]]) -> Comparison:
     """Hold the scores of all recipes against the retrained models; the reference is the project's recipe."""
     truth_of = subset_truth(inputs.settings, inputs.lake)
     truth = read_ground_truth(
-        inputs.lake, query_set, truth_of.wanted(query_set), inputs.queries.ids, inputs.examples.ids
+        inputs.lake, query_set, truth_of.expected_versions(query_set), inputs.queries.ids, inputs.examples.ids
     )
     scores = {str(at): trial.scores.numpy() for at, (_, trial) in enumerate(trials)}
     return linear_datamodeling_scores(scores, truth.members, truth.losses, _OWN, _DRAWS)
 
 
-def rows(trials: Sequence[tuple[Changed, TriedRecipe]], comparison: Comparison) -> list[dict[str, Any]]:
+def rows(trials: Sequence[tuple[Changed, RecipeOutcome]], comparison: Comparison) -> list[dict[str, Any]]:
     """Return what is shown of each recipe."""
     shown = []
     for at, (changed, trial) in enumerate(trials):

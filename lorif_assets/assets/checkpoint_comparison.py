@@ -62,7 +62,7 @@ def _track(run: PartitionRun, content: ComparisonContent, known: set[tuple[str, 
 
 
 def _findings(content: ComparisonContent) -> dict[str, Any]:
-    left_out = {"left_out": dict(content.compared.left_out)} if content.compared.left_out else {}
+    left_out = {"left_out": dict(content.compared.exclusions)} if content.compared.exclusions else {}
     outdated = {"outdated": list(content.outdated)} if content.outdated else {}
     if not content.compared.neighbours:
         why = "fewer than two checkpoints have scores of the current recipe for this query set: nothing to compare"

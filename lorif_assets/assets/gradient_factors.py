@@ -75,7 +75,7 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
     for name, shards in run.by_checkpoint().items():
         stored = run.stored(name)
         record = stored.record
-        if recipe.whitens and not record.frozen:
+        if recipe.whitens and not record.frozen_bases:
             raise MismatchError(
                 f"the checkpoint {name!r} has no K-FAC bases of this recipe and these weights; materialize `kfac_bases` first"
             )
@@ -193,7 +193,7 @@ class _ShardWork:
             "projection": self.attributed.projection,
             "shard_hash": read.shard_hash,
             "factor_codec": self.recipe.factor_dtype,
-            "bases": record.bases,
+            "bases": record.bases_fingerprint,
             "fisher": fisher,
         }
         replace_rejected(self.lake, "gradient_factors", f"{record.name}|{read.shard}", rejected)

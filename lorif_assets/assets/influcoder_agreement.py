@@ -54,7 +54,7 @@ def influcoder_agreement(run: PartitionRun) -> Materializations:
             found = _measured(served.load(lake, chosen, group.first), targets, *targets.of_split(Split.HELD_OUT))
             rows = [{"encoder": SERVED, "seed": chosen.seed, "training_seconds": served.seconds, **found}]
             for seed in chosen.evaluation_seeds:
-                dealt = targets.dealt_anew(seed)
+                dealt = targets.deal_again(seed)
                 distil, held_out = dealt.of_split(Split.DISTIL), dealt.of_split(Split.HELD_OUT)
                 encoder = load_base(settings, group.first)
                 control = _measured(encoder, targets, *held_out)

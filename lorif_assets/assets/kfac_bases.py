@@ -59,7 +59,7 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
         record = stored.record
         record.refuse_other_layers(layers)
         how = "left as they are"
-        if config.recompute or record.frozen is None:
+        if config.recompute or record.frozen_bases is None:
             fit, projection = _fit(run, stored, layers.values())
             how = f"fitted to {fit.n_examples} examples"
             _store(run.lake, record, run.settings.recipe, fit, projection)

@@ -36,7 +36,7 @@ def linear_datamodeling_score(run: PartitionRun) -> Materializations:
         for query_set, key in query_sets.items():
             scored = evaluated_scores(run, name, query_set)
             truth = read_ground_truth(
-                lake, query_set, truth_source.wanted(query_set), scored.query_ids, scored.example_ids
+                lake, query_set, truth_source.expected_versions(query_set), scored.query_ids, scored.example_ids
             )
             result = linear_datamodeling_scores(
                 scored.by_method,

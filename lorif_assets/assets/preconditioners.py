@@ -93,7 +93,7 @@ def preconditioner_asset(
                     if tracked:
                         tracked.metrics(reported.figures, index)
                     metadata = {
-                        "how": fit.how,
+                        "how": fit.history,
                         "examples": factors.n_examples,
                         "shards": len(factors.files),
                         "d1": reported.spectrum.d1,

@@ -13,7 +13,7 @@ from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
-from lorif_assets.attribution.checkpoint import attributions_together
+from lorif_assets.attribution.checkpoint import averaged_attributions
 from lorif_assets.attribution.score_checkpoint import CheckpointScoring
 from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import LOWEST, QueryScores
@@ -57,7 +57,7 @@ def query_scores(run: PartitionRun) -> Materializations:
     """
     settings, lake = run.settings, run.lake
     for name, query_sets in run.by_checkpoint().items():
-        *earlier, stored = attributions_together(settings, run.checkpoints, run.stored(name))
+        *earlier, stored = averaged_attributions(settings, run.checkpoints, run.stored(name))
         with run.lease() as group, run.tracked(name, query_sets.values(), settings.recipe.model_dump()) as tracked:
             checkpoint = stored.load(run.checkpoints, group)
             recall = partial(recalled_scores, settings)

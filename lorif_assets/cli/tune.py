@@ -53,17 +53,17 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
         advice = advise(inputs, allowed, minutes, most_examples)
     store_trials(inputs, advice)
     mean, front = advice.quality.mean, pareto(advice.trials, advice.quality.mean)
-    shown = sorted({*front, advice.best, 0}, key=lambda at: advice.trials[at].tried.bytes_per_example)
-    recipes = [advice.trials[at].tried.recipe for at in shown]
+    shown = sorted({*front, advice.best_position, 0}, key=lambda at: advice.trials[at].outcome.bytes_per_example)
+    recipes = [advice.trials[at].outcome.recipe for at in shown]
     table = Table(title=f"best quality for the bytes, of {len(advice.trials)} recipes tried", title_justify="left")
     for heading in ("bytes/example", advice.measure, "95 % interval", "agreement", "recipe"):
         table.add_column(heading, justify="left" if heading == "recipe" else "right")
     fields = differing_fields(recipes)
     for at, recipe in zip(shown, recipes, strict=True):
         found = mean[str(at)]
-        marks = " (now)" * (at == 0) + " (best within the budget)" * (at == advice.best)
+        marks = " (now)" * (at == 0) + " (best within the budget)" * (at == advice.best_position)
         table.add_row(
-            f"{advice.trials[at].tried.bytes_per_example:,}",
+            f"{advice.trials[at].outcome.bytes_per_example:,}",
             f"{found.value:.3f}",
             f"{found.low:.3f} to {found.high:.3f}",
             f"{advice.trials[at].agreement.mean():.2f}",
@@ -72,7 +72,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     console.print(table)
     console.print(f"measured by {_MEASURES[advice.measure]}, on {advice.n_examples:,} examples.")
     gain, low, high = advice.gain()
-    if advice.best:
+    if advice.best_position:
         sure = "that is sure." if low > 0 else "that may be chance; more subsets or queries would tell."
         console.print(
             f"Within {allowed:,} bytes the best one gains {gain:+.3f} over the recipe of now "
@@ -82,9 +82,9 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
         console.print("The recipe of now is the best one.")
     if not advice.complete:
         console.print(f"Not every candidate was tried in {minutes:g} minutes; --minutes gives more time.")
-    if write and advice.best:
+    if write and advice.best_position:
         file = settings_file()
-        write_recipe(file, settings.recipe, advice.trials[advice.best].tried.recipe)
+        write_recipe(file, settings.recipe, advice.trials[advice.best_position].outcome.recipe)
         console.print(f"wrote it to {file}")
 
 

@@ -53,7 +53,7 @@ def stale_datamodeling_scores(freshness: Freshness) -> StalePartitions:
         key: datamodeling_version(
             freshness.settings.evaluation,
             scores_version(versions),
-            ground_truth_version(freshness.lake, query_set, truth_source.wanted(query_set)),
+            ground_truth_version(freshness.lake, query_set, truth_source.expected_versions(query_set)),
         )
         for key, versions in _method_versions(freshness)
         if (query_set := key.partition("|")[2])

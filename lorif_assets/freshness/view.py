@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_together, current_score_versions
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError, SettingsError
@@ -119,7 +119,9 @@ class Freshness:
         return {
             record.name: [
                 one.record.name
-                for one in averaged_together(self.settings, self.project.checkpoints, self._stored_checkpoint(record))
+                for one in averaged_checkpoints(
+                    self.settings, self.project.checkpoints, self._stored_checkpoint(record)
+                )
             ]
             for record in self.records
         }

@@ -413,4 +413,4 @@ def test_a_fresh_project_has_a_row_of_every_layer_and_no_svd(ekfac_project: Tiny
     assert layers(EKFAC_PRECONDITIONERS) == sorted(LAYERS)
     assert layers(SVD_PRECONDITIONERS) == []
     record = checkpoint_record(ekfac_project.lake, CHECKPOINT, ekfac_project.settings.recipe)
-    assert record.bases == fingerprint(ekfac_project)
+    assert record.bases_fingerprint == fingerprint(ekfac_project)

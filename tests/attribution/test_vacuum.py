@@ -71,7 +71,7 @@ def test_superseded_tensors_and_factors_go_and_what_the_ledger_names_stays(tmp_p
     assert folders == ["curvature_states", "gradient_factors", "gradient_factors", "svd_preconditioners"]
     delete(lake.lake, found)
     assert superseded_files(lake.lake, LONG) == []
-    assert lake.renew().how == "updated: 0 shards are new, 0 gone, 1 changed"
+    assert lake.renew().history == "updated: 0 shards are new, 0 gone, 1 changed"
 
 
 def test_a_dry_run_deletes_nothing(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_name_that_paths_encode_is_recognised(tmp_path: Path) -> None:
     lake.write("a:shard +%3A", lake.random_rows(3))
     grow_old(lake.lake)
     assert superseded_files(lake.lake, LONG) == []
-    assert lake.renew().how == "updated: 0 shards are new, 0 gone, 1 changed"
+    assert lake.renew().history == "updated: 0 shards are new, 0 gone, 1 changed"
 
 
 def test_a_file_that_cannot_be_deleted_is_named_and_the_others_go(

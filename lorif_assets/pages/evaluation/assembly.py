@@ -114,7 +114,7 @@ def _losses(
     """The same of the losses after retraining; there are none where the settings name no way to retrain."""
     if not subsets(settings):
         return None
-    wanted = subset_truth(settings, lake).wanted(query_set)
+    wanted = subset_truth(settings, lake).expected_versions(query_set)
     try:
         return read_ground_truth(lake, query_set, wanted, scored.query_ids, scored.example_ids)
     except MismatchError as error:
