@@ -19,7 +19,7 @@ from lorif_assets.pages.comparison.content import ComparisonContent, mean
     table=CHECKPOINT_COMPARISONS,
     partitions=partitions.query_sets,
     inputs=[Input(query_scores, partitions.same(partitions.QUERY_SET), Wait.FOR_IT_ALONE)],
-    stale=stale_comparisons,
+    find_stale=stale_comparisons,
     kinds={"html", "deltalake"},
 )
 def checkpoint_comparison(run: PartitionRun) -> Materializations:

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     inputs=[
         checkpoints,
         Input(training_examples, partitions.every()),
-        # A query file that cannot be read keeps no encoder from being trained.
+        # A query file that cannot be read must not keep an encoder from being trained.
         Input(query_examples, partitions.every(), Wait.NEVER),
-        # The teacher `lorif` scores with them; by the other one, scores are still what the devices are for first.
+        # The teacher `lorif` scores with them; under the other teacher too, the devices are for scores first.
         Input(gradient_factors, partitions.whole_checkpoint(), is_dependency=False),
         Input(svd_preconditioners, partitions.whole_checkpoint(), is_dependency=False),
         Input(ekfac_preconditioners, partitions.whole_checkpoint(), is_dependency=False),
     ],
-    stale=stale_targets,
+    find_stale=stale_targets,
     is_used=lambda settings: settings.influcoder.enabled,
     on_device=True,
     kinds={"torch", "deltalake"},
@@ -102,7 +102,7 @@ def influence_targets(run: PartitionRun) -> Materializations:
             }
             if tracked:
                 tracked.metrics(figures)
-            # Before the devices are another's: the memory is not free while a name holds the model.
+            # Before another run gets the devices: the memory is not free while a name refers to the model.
             del checkpoint, attributed
         yield from run.commit(
             name,

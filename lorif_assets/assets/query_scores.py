@@ -42,9 +42,9 @@ def _recalls(settings: Settings) -> bool:
         # Where nothing is recalled, new embeddings would make scores look stale.
         Input(influence_embeddings, partitions.whole_checkpoint(), is_dependency=False, is_used=_recalls),
     ],
-    stale=stale_scores,
-    # Dagster knows nothing of it: where nothing is averaged, another checkpoint's factors would make scores look stale.
-    computed_with=lambda freshness, key: _averaged_with(freshness, *key.split("|")),
+    find_stale=stale_scores,
+    # Dagster is not told: where nothing is averaged, another checkpoint's factors would make scores look stale.
+    companions=lambda freshness, key: _averaged_with(freshness, *key.split("|")),
     on_device=True,
     kinds={"torch", "deltalake"},
 )
@@ -64,17 +64,17 @@ def query_scores(run: PartitionRun) -> Materializations:
             scoring = CheckpointScoring(run.log, settings, run.checkpoints, checkpoint, earlier, recall)
             # One bad query set must not keep the others from being scored.
             failures = Failures(run.log, "query sets", len(query_sets), "the other query sets")
-            asked: dict[str, ReadQuerySet] = {}
+            read_sets: dict[str, ReadQuerySet] = {}
             for query_set, key in query_sets.items():
                 try:
-                    asked[query_set] = _read(scoring, query_set, key)
+                    read_sets[query_set] = _read(scoring, query_set, key)
                 except LorifError as error:
                     failures.add(key, error)
-            for index, (query_set, scored) in enumerate(scoring.scores(asked)):
+            for index, (query_set, scored) in enumerate(scoring.scores(read_sets)):
                 if isinstance(scored, UnsoundQueryError):
                     failures.add(query_sets[query_set], scored)
                     continue
-                queries, figures = asked[query_set], _figures(scored.scores)
+                queries, figures = read_sets[query_set], _figures(scored.scores)
                 partition = {"checkpoint": name, "query_set": query_set}
                 constants = {
                     **partition,
@@ -104,7 +104,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores.scores)),
                     },
                 )
-            # Before the devices are another's: the memory is not free while a name holds the model.
+            # Before another run gets the devices: the memory is not free while a name refers to the model.
             del checkpoint, scoring
             if len(query_sets) == 1 and (cause := failures.cause()):
                 raise cause
@@ -112,7 +112,7 @@ def query_scores(run: PartitionRun) -> Materializations:
 
 
 def _averaged_with(freshness: Freshness, checkpoint: str, query_set: str) -> list[str]:
-    return [f"{name}|{query_set}" for name in freshness.averaged.get(checkpoint, [checkpoint])]
+    return [f"{name}|{query_set}" for name in freshness.averaging_groups.get(checkpoint, [checkpoint])]
 
 
 def _read(scoring: CheckpointScoring, query_set: str, key: str) -> ReadQuerySet:
@@ -142,9 +142,9 @@ def _figures(scored: QueryScores) -> dict[str, float]:
     }
 
 
-def _top_influences(scores: pl.DataFrame, shown_queries: int = 10, shown: int = 3) -> str:
-    best = scores.filter(pl.col("side") != LOWEST).filter(pl.col("rank") <= shown)
-    queries = best["query_id"].unique(maintain_order=True).to_list()[:shown_queries]
+def _top_influences(scores: pl.DataFrame, n_queries: int = 10, n_examples: int = 3) -> str:
+    best = scores.filter(pl.col("side") != LOWEST).filter(pl.col("rank") <= n_examples)
+    queries = best["query_id"].unique(maintain_order=True).to_list()[:n_queries]
     lines = ["| query | rank | example | score |", "|---|---:|---|---:|"]
     lines += [
         f"| `{row['query_id']}` | {row['rank']} | `{row['example_id']}` | {row['score']:.4g} |"

@@ -18,7 +18,7 @@ from lorif_assets.lake.table_writing import with_constants
     group="corpus",
     table=TRAINING_EXAMPLES,
     partitions=partitions.shards,
-    stale=stale_training_examples,
+    find_stale=stale_training_examples,
     kinds={"deltalake", "pyarrow"},
 )
 def training_examples(run: PartitionRun) -> Materializations:

@@ -80,7 +80,7 @@ def _no_sources() -> str:
 def _checkpoints(project: Project) -> str:
     found = project.checkpoints.find()
     if not found:
-        raise LorifError(f"{project.checkpoints.where} has no checkpoint yet")
+        raise LorifError(f"{project.checkpoints.location} has no checkpoint yet")
     for checkpoint in found:
         # What a registry lists as ready is downloaded only where it is needed: the newest, for its layers.
         if checkpoint is found[-1] or not checkpoint.is_complete():

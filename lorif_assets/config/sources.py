@@ -30,7 +30,7 @@ class Columns(BaseModel):
     """Which columns of a source hold what.
 
     Exactly one kind of content is used: `text`, or `prompt` and `completion`, or `messages` (with optional
-    `tools`), or `input_ids` (with optional `labels`). With none of them named, columns that carry these very names are used.
+    `tools`), or `input_ids` (with optional `labels`). If none is named, columns with exactly these names are used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +51,7 @@ class Columns(BaseModel):
     )
     tools: str | None = Field(
         None,
-        # Sources that name none keep the version that they had before there was the setting.
+        # Sources that name none keep the version that they had before this setting existed.
         exclude_if=lambda column: column is None,
         description="Column with tool definitions for `messages`: a list, or its JSON text.",
     )
@@ -122,26 +122,26 @@ class Source(BaseModel):
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
     passages: Passages = Field(
         "file",
-        description='What makes a row of txt files: "file", a whole file, or "paragraph", what stands between blank lines.',
+        description='What makes a row of txt files: "file", a whole file, or "paragraph", the text between blank lines.',
     )
     storage_options: dict[str, str] = Field(
         default_factory=dict,
         description="Credentials and options of a Delta source's object store, as delta-rs names them.",
     )
     rows_per_shard: int = Field(
-        2_000, ge=1, description="Rows of one file that make a shard (files, `datasets`), or whole files that do (txt)."
+        2_000, ge=1, description="Rows of one file in a shard (files, `datasets`), or whole files in a shard (txt)."
     )
     buckets: int = Field(
         16,
         ge=1,
-        description="Shards of a Delta source: rows are dealt to them by a hash of their id, so that an edit "
-        "touches one shard. Needs `columns.id`.",
+        description="Shards of a Delta source: a hash of its id decides each row's shard, so that an edit touches one "
+        "shard. Needs `columns.id`.",
     )
 
     @property
-    def unversioned(self) -> set[str]:
-        """Fields that neither the rows of shards nor how they are cut depend on.
+    def unversioned_fields(self) -> set[str]:
+        """Fields that affect neither the rows of shards nor how they are cut.
 
-        A field that came later is one at its default, so that shards that were read before stay as they are.
+        A field that was added later counts as one at its default, so that shards that were read before stay as they are.
         """
         return {"storage_options"} if self.passages == "paragraph" else {"storage_options", "passages"}

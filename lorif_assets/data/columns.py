@@ -55,53 +55,53 @@ class ColumnRoles:
     metadata: tuple[str, ...]
 
 
-def column_roles(columns: Columns, available: tuple[str, ...], origin: str) -> ColumnRoles:
+def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -> ColumnRoles:
     """Roles of the columns of one shard.
 
     With no content column named, `text`, `prompt` and `completion`, `messages` or `input_ids` are taken by their names.
     Beside prompt and completion or messages, `label` is taken as preference unless the metadata columns are named.
     Beside `messages`, a column `tools` is taken as tool definitions. Beside `input_ids`, a column `labels` is taken as
-    labels, and what else tokenizers write is no metadata.
+    labels, and the other columns that tokenizers write are not metadata.
 
     Raises:
-        SourceError: no kind of content is there, or several are and the settings name none.
+        SourceError: no kind of content is present, or several are and the settings name none.
     """
-    chosen = _named_format(columns) or _format_by_names(available, origin)
+    chosen = _named_format(columns) or _format_by_names(column_names, origin)
     content = {role: getattr(columns, role) or role for role in _COLUMNS_OF_FORMAT[chosen]}
     if columns.prompt_format is not None:
         del content["prompt"]
-    if chosen is ContentFormat.MESSAGES and columns.messages is None and "messages" not in available:
+    if chosen is ContentFormat.MESSAGES and columns.messages is None and "messages" not in column_names:
         content["messages"] = _SHAREGPT
     for role in _OPTIONAL_COLUMNS_OF_FORMAT.get(chosen, ()):
-        if getattr(columns, role) is not None or role in available:
+        if getattr(columns, role) is not None or role in column_names:
             content[role] = getattr(columns, role) or role
     no_metadata = {*content.values(), *columns.prompt_columns, columns.id}
     attention_mask = None
     if chosen is ContentFormat.INPUT_IDS:
-        attention_mask = "attention_mask" if "attention_mask" in available else None
+        attention_mask = "attention_mask" if "attention_mask" in column_names else None
         no_metadata |= {*_TOKENIZER_OUTPUTS}
     metadata, preference = columns.metadata, None
     if metadata is None:
-        if chosen in _FORMATS_OF_PREFERENCES and _PREFERENCE in available and _PREFERENCE not in no_metadata:
+        if chosen in _FORMATS_OF_PREFERENCES and _PREFERENCE in column_names and _PREFERENCE not in no_metadata:
             preference = _PREFERENCE
-        metadata = tuple(name for name in available if name not in no_metadata)
+        metadata = tuple(name for name in column_names if name not in no_metadata)
     return ColumnRoles(chosen, content, columns.id, attention_mask, preference, columns.prompt_format, metadata)
 
 
-def require_columns(columns: Columns, available: tuple[str, ...], origin: str) -> None:
+def require_columns(columns: Columns, column_names: tuple[str, ...], origin: str) -> None:
     """Refuse a source that lacks a column which its settings name.
 
     Raises:
-        SourceError: one is not there.
+        SourceError: one is missing.
     """
     named = [(name, role) for role, name in columns if isinstance(name, str) and role != "prompt_format"]
     named += [(name, "prompt_format") for name in columns.prompt_columns]
     named += [(name, "metadata") for name in columns.metadata or ()]
-    missing = [f"'{name}' (columns.{role})" for name, role in named if name not in available]
+    missing = [f"'{name}' (columns.{role})" for name, role in named if name not in column_names]
     if missing:
         wanted = ", ".join(missing)
         raise SourceError(
-            f"{origin}: no column {wanted}. The columns there are: {', '.join(available) or 'none'}. Correct the "
+            f"{origin}: no column {wanted}. The columns there are: {', '.join(column_names) or 'none'}. Correct the "
             "source's `columns`."
         )
 
@@ -139,20 +139,20 @@ def _named_format(columns: Columns) -> ContentFormat | None:
     )
 
 
-def _format_by_names(available: tuple[str, ...], origin: str) -> ContentFormat:
-    found = [kind for kind, roles in _COLUMNS_OF_FORMAT.items() if set(roles) <= set(available)]
+def _format_by_names(column_names: tuple[str, ...], origin: str) -> ContentFormat:
+    found = [kind for kind, roles in _COLUMNS_OF_FORMAT.items() if set(roles) <= set(column_names)]
     if len(found) == 1:
         return found[0]
-    there = ", ".join(available) or "none"
+    there = ", ".join(column_names) or "none"
     if found:
         raise SourceError(
             f"{origin}: columns of several kinds of content ({', '.join(found)}) among {there}. Name the ones to use "
             "in the source's `columns`."
         )
-    if _SHAREGPT in available:
+    if _SHAREGPT in column_names:
         return ContentFormat.MESSAGES
-    if set(_ALPACA) <= set(available):
-        example = "{instruction}\\n\\n{input}" if _ALPACA_INPUT in available else "{instruction}"
+    if set(_ALPACA) <= set(column_names):
+        example = "{instruction}\\n\\n{input}" if _ALPACA_INPUT in column_names else "{instruction}"
         raise SourceError(
             f"{origin}: columns of the Alpaca layout among {there}, of which the model saw a prompt that is not in the data. "
             f'Say which: columns = {{ prompt_format = "### Instruction:\\n{example}\\n\\n### Response:\\n", '

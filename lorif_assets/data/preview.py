@@ -1,4 +1,4 @@
-"""What the model sees of a source's rows: their tokens, which of them carry loss, what was cut and what set aside."""
+"""What the model sees of a source's rows: their tokens, which of them carry loss, what was cut and what was set aside."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -106,7 +106,7 @@ def preview_rows(
     """Every row of a shard as the model sees it, in the order of the source, by the functions that attribution uses.
 
     Raises:
-        SourceError: the content columns cannot be told.
+        SourceError: it is unclear which columns hold the content.
         CheckpointError: chat messages, but no chat template or no fast tokenizer.
     """
     read = sort_out(raw, columns, shard)

@@ -17,10 +17,10 @@ _PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def query_files(settings: Settings) -> dict[str, Path]:
-    """Return the query sets, by name; in a directory, files whose names begin with `.` or `_` are none.
+    """Return the query sets, by name; in a directory, files whose names begin with `.` or `_` are skipped.
 
     Raises:
-        SourceError: the path is not there, two files have one name, or a name cannot be a partition's.
+        SourceError: the path does not exist, two files have one name, or a name cannot be a partition's.
     """
     root = Path(settings.resolve(settings.queries.path))
     if not root.exists():

@@ -22,8 +22,8 @@ def list_shards(source: Source, base: Path) -> tuple[ShardSlice, ...]:
 
     One file or `datasets` directory: `<source>-<slice>`. A directory or glob of files: `<source>-<relative path without
     suffix>-<slice>`, so neither a new file nor a file that grows renames a shard. Files that are a row each:
-    `<source>-<slice>`. A Delta table: `<source>-<bucket>`. What this costs, each format's reader says; in one process a file
-    is read again only when it has changed.
+    `<source>-<slice>`. A Delta table: `<source>-<bucket>`. Each format's reader says what this costs; within a process, a
+    file is read again only when it has changed.
 
     Raises:
         SourceError: nothing, mixed or unreadable files at the path, no rows, or a Delta source without an id column.
@@ -74,7 +74,7 @@ def read_shard(source: Source, piece: ShardSlice, base: Path) -> RawShard:
     """Raw rows of one shard; only the slice is held in memory.
 
     Raises:
-        SourceError: a named column is not there, the file is unreadable, or it has changed since it was listed.
+        SourceError: a named column is missing, the file is unreadable, or it has changed since it was listed.
     """
     raw = readers()[piece.kind].read(source, piece, base)
     if raw.rows:
@@ -109,7 +109,7 @@ def read_source(source: Source, base: Path) -> RawShard:
 def changes_since(source: Source, piece: ShardSlice, version: str, base: Path) -> Changes | None:
     """Return what a Delta table's history says of all its shards since a version of one piece.
 
-    None where only the version itself can tell: for files, or where the source's settings have changed.
+    None where only the version itself says whether anything changed: for files, or if the source's settings have changed.
     """
     state = state_of(version)
     if version_of(state, source) != version:

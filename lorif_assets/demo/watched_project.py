@@ -90,7 +90,7 @@ class WatchedProject:
         project = self.project()
         freshness = Freshness.of(project)
         pending = sum(len(partitions) for _, partitions in ready_partitions(freshness))
-        return pending + len(removed_shards(project.lake, freshness.found))
+        return pending + len(removed_shards(project.lake, freshness.discovered))
 
     def wait_until_true(self) -> float:
         """Wait until nothing is stale and nothing runs, and return the seconds that it took.

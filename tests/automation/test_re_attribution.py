@@ -81,7 +81,7 @@ def test_a_run_takes_so_many_partitions_and_the_next_one_the_rest(tiny_project: 
     (asset,) = [asset for asset in ASSETS if asset.name == "gradient_factors"]
     stale = {f"{name}|{shard}" for name in CHECKPOINTS for shard in SHARDS}
     whole = list(stretches(asset, stale, tiny_project.instance))
-    cut = list(stretches(asset, stale, tiny_project.instance, most=len(SHARDS) - 1))
+    cut = list(stretches(asset, stale, tiny_project.instance, limit=len(SHARDS) - 1))
     assert [list(shards) for shards in whole] == [cut[k] + cut[k + 1] for k in range(0, len(cut), 2)]
     assert {len(shards) for shards in cut} == {len(SHARDS) - 1, 1}
 

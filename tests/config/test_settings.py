@@ -158,12 +158,12 @@ def test_two_sources_of_one_name_are_refused(toml: Path) -> None:
 
 @pytest.mark.parametrize("content", ["[recipe", "r = = 1", "\0"])
 def test_a_file_that_is_no_toml_is_named(toml: Path, content: str) -> None:
-    assert f"{toml} is no TOML" in refusal(toml, content)
+    assert f"{toml} is not TOML" in refusal(toml, content)
 
 
 def test_a_file_that_is_no_text_is_named(toml: Path) -> None:
     toml.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match="is no TOML"):
+    with pytest.raises(SettingsError, match="is not TOML"):
         load_settings(toml)
 
 

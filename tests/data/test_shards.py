@@ -397,13 +397,13 @@ class TestDelta:
         assert [read_shard(delta_source(), piece, tmp_path).rows for piece in before] == rows
 
     @pytest.mark.usefixtures("table")
-    def test_a_table_made_anew_is_told_from_the_old_one(self, tmp_path: Path) -> None:
+    def test_a_table_created_again_is_distinguished_from_the_old_one(self, tmp_path: Path) -> None:
         before = list_shards(delta_source(), tmp_path)
         shutil.rmtree(tmp_path / "table")
         write_deltalake(tmp_path / "table", pa.Table.from_pylist(texts(0, 1)))
         (piece,) = list_shards(delta_source(), tmp_path)
         assert (piece.rows, piece.shard) == (1, f"s-{bucket_of('r0', 4):05d}")
-        with pytest.raises(SourceError, match="was made anew since"):
+        with pytest.raises(SourceError, match="was created again after"):
             read_shard(delta_source(), before[0], tmp_path)
 
     def test_buckets_without_rows_are_no_shards(self, tmp_path: Path, table: DeltaTable) -> None:

@@ -192,7 +192,7 @@ def slices_of(total: int, rows_per_slice: int) -> Iterator[FileSlice]:
 
 def version_of(state: str, source: Source) -> str:
     """Return a piece's version: the state of its file or table, and which settings cut and read it."""
-    return f"{state} {content_hash(source.model_dump(mode='json', exclude=source.unversioned))}"
+    return f"{state} {content_hash(source.model_dump(mode='json', exclude=source.unversioned_fields))}"
 
 
 def state_of(version: str) -> str:

@@ -27,7 +27,7 @@ def require_kronfluence() -> None:
         SettingsError: it is not installed.
     """
     if find_spec("kronfluence") is None:
-        extra = MethodName.EKFAC.about.extra
+        extra = MethodName.EKFAC.definition.extra
         raise SettingsError(
             "the method `ekfac` of `evaluation.methods` needs the library kronfluence, which is not installed; install the "
             f"extra `{extra}`: pip install 'lorif-assets[{extra}]', or take `ekfac` out of `evaluation.methods` and "
