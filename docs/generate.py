@@ -194,7 +194,7 @@ def _methods() -> str:
 
 def _floors() -> str:
     layers = next(contract["layers"] for contract in _import_contracts() if contract["type"] == "layers")
-    return "```text\n" + "\n".join(layers).replace("lorif_assets.", "") + "\n```\n"
+    return "```text\n" + "\n".join(layers) + "\n```\n"
 
 
 def _contracts() -> str:

@@ -27,7 +27,7 @@ from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 
 
 def _recalls(settings: Settings) -> bool:
-    return settings.recipe.recall == "influcoder"
+    return settings.recipe.recalls
 
 
 @attribution_asset(

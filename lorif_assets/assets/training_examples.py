@@ -4,9 +4,10 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.example_metadata import example_metadata
 from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.data.columns import unread_input_notice
 from lorif_assets.data.examples import normalise
 from lorif_assets.data.rejected import replace_rejected
-from lorif_assets.data.shards import list_all_shards, read_shard
+from lorif_assets.data.shards import list_all_shards, passed_over_notice, read_shard
 from lorif_assets.errors import SourceError
 from lorif_assets.freshness.attribution import stale_training_examples
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
@@ -28,6 +29,9 @@ def training_examples(run: PartitionRun) -> Materializations:
     settings, lake = run.settings, run.lake
     pieces = {piece.shard: piece for piece in list_all_shards(settings.sources, settings.base)}
     sources = {source.name: source for source in settings.sources}
+    for name in dict.fromkeys(pieces[shard].source for shard in run.partitions if shard in pieces):
+        if notice := passed_over_notice(sources[name], settings.base):
+            run.log.warning(f"source '{name}': {notice}")
     for shard in run.partitions:
         if shard not in pieces:
             raise SourceError(
@@ -35,7 +39,10 @@ def training_examples(run: PartitionRun) -> Materializations:
                 f"have {', '.join(list(pieces)[:4]) or 'no shard at all'}"
             )
         source = sources[pieces[shard].source]
-        examples = normalise(read_shard(source, pieces[shard], settings.base), source.columns, shard)
+        raw = read_shard(source, pieces[shard], settings.base)
+        if notice := unread_input_notice(source.columns, raw.columns):
+            run.log.warning(f"{shard}: {notice}")
+        examples = normalise(raw, source.columns, shard)
         replace_rejected(lake, "training_examples", shard, examples.rejected)
         constants = {"shard": shard, "shard_hash": examples.shard_hash, "source_version": pieces[shard].version}
         lake.replace(TRAINING_EXAMPLES, {"shard": shard}, with_constants(examples.examples, constants))

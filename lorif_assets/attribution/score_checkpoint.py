@@ -58,7 +58,7 @@ class CheckpointScoring:
 
     def _mode(self) -> ScoreMode:
         recipe = self.settings.recipe
-        if recipe.recall != "none":
+        if recipe.recalls:
             search_hash = self.settings.influcoder.search_hash
             fallback = self._whole_scans("the encoder cannot be trusted with these queries")
             return RecalledScores(self.log, self.checkpoint, self.recall, search_hash, fallback)

@@ -12,7 +12,7 @@ from rich.table import Table
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.cli.environment import config_option
 from lorif_assets.data.query_files import query_files
-from lorif_assets.data.shards import list_shards
+from lorif_assets.data.shards import list_shards, passed_over_notice
 from lorif_assets.errors import LorifError, SettingsError
 from lorif_assets.freshness.discovery import NO_SOURCES
 from lorif_assets.mathematics.gradients.layers import LayerError, select_layers
@@ -48,7 +48,9 @@ def diagnose(console: Console) -> bool:
         source = settings.sources[index]
         shards = list_shards(source, settings.base)
         examples[source.name] = sum(shard.rows for shard in shards)
-        return f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
+        notice = passed_over_notice(source, settings.base)
+        found = f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
+        return f"{found}; {notice}" if notice else found
 
     row("lake", lambda: settings.lake_root)
     row("tracking", lambda: settings.tracking_uri or "off")

@@ -232,7 +232,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _recall_lists_the_best(self) -> Self:
-        if self.recall != "none" and self.top_k == "all":
+        if self.recalls and self.top_k == "all":
             raise ValueError(
                 '`recall` scores proposals only, `top_k = "all"` asks for every score: choose one of the two'
             )
@@ -240,7 +240,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _averages_are_of_full_scans(self) -> Self:
-        if self.averaged_checkpoints > 1 and (self.recall != "none" or self.added_data == "merged"):
+        if self.averaged_checkpoints > 1 and (self.recalls or self.added_data == "merged"):
             raise ValueError(
                 "`averaged_checkpoints` above 1 scores every example at every checkpoint: leave `recall` at none and "
                 "`added_data` at exact"
@@ -306,6 +306,11 @@ class Recipe(BaseModel):
         return float(getattr(self, self._curvature_fields.damping))
 
     @property
+    def recalls(self) -> bool:
+        """Whether an encoder proposes the examples that are scored."""
+        return self.recall != "none"
+
+    @property
     def whitens(self) -> bool:
         """Whether gradients are whitened in K-FAC bases, which are fitted first, before they are factorised."""
         return _whiten(self._curvature_fields)
@@ -334,7 +339,7 @@ class Recipe(BaseModel):
     def fields_in_use(self) -> tuple[str, ...]:
         """The fields that the scores depend on; the others belong to other curvatures, or are switched off."""
         fields = self._curvature_fields.scores + _SCORE_FIELDS
-        recall = _RECALL_FIELDS if self.recall != "none" else ()
+        recall = _RECALL_FIELDS if self.recalls else ()
         averaging = _AVERAGING_FIELDS if self.averaged_checkpoints > 1 else ()
         return self._factor_fields + self._curvature_fields.preconditioners + fields + recall + averaging
 

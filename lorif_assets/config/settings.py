@@ -63,7 +63,9 @@ class CheckpointSettings(_Section):
 class QuerySettings(_Section):
     """Where query sets are: each file is one."""
 
-    path: str = Field("queries", description="A query file (Parquet or JSONL), or a directory of such files.")
+    path: str = Field(
+        "queries", description="A query file (Parquet, JSONL, JSON or CSV), or a directory of such files."
+    )
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
 
 

@@ -1,6 +1,7 @@
 """Which column of a source plays which role: as the settings say, or by well-known names."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,6 +31,10 @@ _OPTIONAL_COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
 # Whether people wanted the answer, in data for preference training. Beside other content the name says nothing.
 _PREFERENCE = "label"
 _FORMATS_OF_PREFERENCES = (ContentFormat.PROMPT_COMPLETION, ContentFormat.MESSAGES)
+# Layouts by other names.
+_SHAREGPT = "conversations"
+_ALPACA = ("instruction", "output")
+_ALPACA_INPUT = "input"
 # What tokenizers write beside `input_ids`.
 _TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 
@@ -46,6 +51,7 @@ class ColumnRoles:
     id: str | None
     attention_mask: str | None
     preference: str | None
+    prompt_format: str | None
     metadata: tuple[str, ...]
 
 
@@ -62,10 +68,14 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
     """
     chosen = _named_format(columns) or _format_by_names(column_names, origin)
     content = {role: getattr(columns, role) or role for role in _COLUMNS_OF_FORMAT[chosen]}
+    if columns.prompt_format is not None:
+        del content["prompt"]
+    if chosen is ContentFormat.MESSAGES and columns.messages is None and "messages" not in column_names:
+        content["messages"] = _SHAREGPT
     for role in _OPTIONAL_COLUMNS_OF_FORMAT.get(chosen, ()):
         if getattr(columns, role) is not None or role in column_names:
             content[role] = getattr(columns, role) or role
-    no_metadata = {*content.values(), columns.id}
+    no_metadata = {*content.values(), *columns.prompt_columns, columns.id}
     attention_mask = None
     if chosen is ContentFormat.INPUT_IDS:
         attention_mask = "attention_mask" if "attention_mask" in column_names else None
@@ -75,7 +85,7 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
         if chosen in _FORMATS_OF_PREFERENCES and _PREFERENCE in column_names and _PREFERENCE not in no_metadata:
             preference = _PREFERENCE
         metadata = tuple(name for name in column_names if name not in no_metadata)
-    return ColumnRoles(chosen, content, columns.id, attention_mask, preference, metadata)
+    return ColumnRoles(chosen, content, columns.id, attention_mask, preference, columns.prompt_format, metadata)
 
 
 def require_columns(columns: Columns, column_names: tuple[str, ...], origin: str) -> None:
@@ -84,7 +94,8 @@ def require_columns(columns: Columns, column_names: tuple[str, ...], origin: str
     Raises:
         SourceError: one is missing.
     """
-    named = [(name, role) for role, name in columns if isinstance(name, str)]
+    named = [(name, role) for role, name in columns if isinstance(name, str) and role != "prompt_format"]
+    named += [(name, "prompt_format") for name in columns.prompt_columns]
     named += [(name, "metadata") for name in columns.metadata or ()]
     missing = [f"'{name}' (columns.{role})" for name, role in named if name not in column_names]
     if missing:
@@ -95,7 +106,33 @@ def require_columns(columns: Columns, column_names: tuple[str, ...], origin: str
         )
 
 
+def unread_input_notice(columns: Columns, available: Iterable[str]) -> str | None:
+    """Return that a part of Alpaca's prompts is read as metadata, which it may be; None where it is not."""
+    if columns.prompt != _ALPACA[0] or columns.metadata is not None or _ALPACA_INPUT not in set(available):
+        return None
+    return (
+        f"the prompt is '{columns.prompt}' alone, and '{_ALPACA_INPUT}' beside it is metadata. Where it belongs to the prompt, "
+        "set columns.prompt_format; where not, name it in columns.metadata"
+    )
+
+
+def refuse_repeated_columns(names: Iterable[str], origin: str) -> None:
+    """Refuse a table in which several columns have one name.
+
+    Raises:
+        SourceError: it is one.
+    """
+    repeated = [f"{n} times '{name}'" for name, n in Counter(names).items() if n > 1]
+    if repeated:
+        raise SourceError(
+            f"{origin} has columns or fields of one name ({', '.join(repeated)}): which of them is meant cannot be told. "
+            "Rename them, or keep one."
+        )
+
+
 def _named_format(columns: Columns) -> ContentFormat | None:
+    if columns.prompt_format is not None:
+        return ContentFormat.PROMPT_COMPLETION
     return next(
         (kind for kind, roles in _COLUMNS_OF_FORMAT.items() if getattr(columns, roles[0]) is not None),
         None,
@@ -111,6 +148,15 @@ def _format_by_names(column_names: tuple[str, ...], origin: str) -> ContentForma
         raise SourceError(
             f"{origin}: columns of several kinds of content ({', '.join(found)}) among {there}. Name the ones to use "
             "in the source's `columns`."
+        )
+    if _SHAREGPT in column_names:
+        return ContentFormat.MESSAGES
+    if set(_ALPACA) <= set(column_names):
+        example = "{instruction}\\n\\n{input}" if _ALPACA_INPUT in column_names else "{instruction}"
+        raise SourceError(
+            f"{origin}: columns of the Alpaca layout among {there}, of which the model saw a prompt that is not in the data. "
+            f'Say which: columns = {{ prompt_format = "### Instruction:\\n{example}\\n\\n### Response:\\n", '
+            'completion = "output" }, in the words of the training.'
         )
     raise SourceError(
         f"{origin}: no column named text, prompt and completion, messages or input_ids. The columns there are: "

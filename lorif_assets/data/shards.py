@@ -10,9 +10,11 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.columns import require_columns
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.data.formats import readers
-from lorif_assets.data.formats.paths import locate
+from lorif_assets.data.formats.paths import locate, passed_over
 from lorif_assets.data.formats.reader import MalformedRow, RawShard, ShardSlice, state_of, version_of
 from lorif_assets.errors import SourceError
+
+_NAMES_SHOWN = 5
 
 
 def list_shards(source: Source, base: Path) -> tuple[ShardSlice, ...]:
@@ -31,6 +33,24 @@ def list_shards(source: Source, base: Path) -> tuple[ShardSlice, ...]:
     if not shards:
         raise SourceError(f"source '{source.name}': {source.path} is empty: it has no rows.")
     return tuple(shards)
+
+
+def passed_over_notice(source: Source, base: Path) -> str | None:
+    """Return what a source's folder or pattern covers and is not read, as a sentence; None where that is nothing.
+
+    Raises:
+        SourceError: as `list_shards`.
+    """
+    names = passed_over(source, base)
+    if not names:
+        return None
+    listed = ", ".join(names[:_NAMES_SHOWN]) + (
+        f" and {len(names) - _NAMES_SHOWN} more" if names[_NAMES_SHOWN:] else ""
+    )
+    return (
+        f"passed over in {source.path}: {listed}. Where that is data, make it a source of its own: a file or a folder is one, "
+        "a linked one too"
+    )
 
 
 def list_all_shards(sources: Iterable[Source], base: Path) -> tuple[ShardSlice, ...]:

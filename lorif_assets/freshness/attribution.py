@@ -107,7 +107,7 @@ def stale_comparisons(freshness: Freshness) -> StalePartitions:
 
 
 def _score_versions(freshness: Freshness) -> Mapping[str, str]:
-    if freshness.settings.recipe.recall == "none":
+    if not freshness.settings.recipe.recalls:
         return freshness.exact_score_versions
     search = freshness.settings.influcoder.search_hash
     return {

@@ -127,7 +127,7 @@ def test_tracking_can_be_turned_off_or_go_elsewhere(toml: Path) -> None:
         ('[[sources]]\npath = "data"', "sources.0.name"),
         ('[[sources]]\nname = "docs"', "sources.0.path"),
         ('[[sources]]\nname = "my docs"\npath = "data"', "sources.0.name"),
-        ('[[sources]]\nname = "docs"\npath = "data"\nformat = "csv"', "sources.0.format"),
+        ('[[sources]]\nname = "docs"\npath = "data"\nformat = "xml"', "sources.0.format"),
         ('[[sources]]\nname = "docs"\npath = "data"\ncolumns = { txt = "x" }', "sources.0.columns.txt"),
         ('[[sources]]\nname = "docs"\npath = "data"\ncolumns = { prompt = "x" }', "sources.0.columns"),
         ("[recipe]\nranks = 2", "recipe.ranks"),

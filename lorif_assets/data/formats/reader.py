@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +11,8 @@ from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.errors import SourceError
+
+_EXCERPT_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,19 @@ class FileReader(Reader):
         Raises:
             SourceError: the file cannot be read.
         """
+
+
+def shard_of_objects(
+    piece: ShardSlice, objects: Sequence[tuple[int, Mapping[str, Any]]], malformed: Sequence[MalformedRow]
+) -> RawShard:
+    """Return a slice of rows that may have different columns: those of the whole are those that any of them has."""
+    columns = dict.fromkeys(chain.from_iterable(values for _, values in objects))
+    return RawShard(piece.origin, tuple(columns), tuple(objects), tuple(malformed))
+
+
+def excerpt_of(text: str) -> str:
+    """Return how the text of a malformed row begins, in valid Unicode."""
+    return text.strip()[:_EXCERPT_LENGTH].encode(errors="replace").decode()
 
 
 def slices_of(total: int, rows_per_slice: int) -> Iterator[FileSlice]:

@@ -121,7 +121,7 @@ def _stale_checkpoints(project: Project, query_set: str, compared: Participants,
         except MismatchError:
             return None
         version = current_score_versions(settings, project.checkpoints, stored, shard_hashes, query_hashes)[query_set]
-        if settings.recipe.recall == "none":
+        if not settings.recipe.recalls:
             return version
         return recalled_version(
             version, encoder_weights(lake, [stored.record]).get(checkpoint.name, ""), settings.influcoder.search_hash
