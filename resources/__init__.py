@@ -13,7 +13,6 @@ from resources.devices import DevicesResource
 from resources.lake import LakeResource
 from resources.tracking import TrackingResource
 
-
 _FACES: Mapping[str, Callable[[Project], Any]] = {
     "settings": lambda project: project.settings,
     "lake": lambda project: LakeResource.of(project.lake),
