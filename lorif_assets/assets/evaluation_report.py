@@ -49,7 +49,7 @@ def evaluation_report(run: PartitionRun) -> Materializations:
                     "report": dg.MetadataValue.path(where),
                     "methods": len(content.methods),
                     "queries": content.n_queries,
-                    "missing": [missing.what for missing in content.missing],
+                    "missing": [missing.part for missing in content.missing],
                     "bytes": len(page.encode()),
                 },
             )

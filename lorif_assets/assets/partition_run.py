@@ -117,7 +117,7 @@ class PartitionRun:
         return self.project.tracking.materialization(checkpoint, asset, identity, params or {})
 
     def add_partitions(self, definition: str, names: Sequence[str]) -> None:
-        """Tell Dagster of partitions that the run found."""
+        """Add partitions that the run found to Dagster's."""
         self._context.instance.add_dynamic_partitions(definition, names)
 
     def commit(

@@ -28,19 +28,19 @@ def doctor() -> None:
 
 
 def diagnose(console: Console) -> bool:
-    """Print the diagnosis, and return whether all that attribution needs is there."""
+    """Print the diagnosis, and return whether everything that attribution needs was found."""
     project = Project.open()
     settings = project.settings
     table = Table(show_header=False, box=None, padding=(0, 2))
     sound = True
 
-    def row(what: str, finding: Callable[[], str]) -> None:
+    def row(label: str, finding: Callable[[], str]) -> None:
         nonlocal sound
         try:
-            table.add_row("[green]ok[/]", what, escape(finding()))
+            table.add_row("[green]ok[/]", label, escape(finding()))
         except (LorifError, LayerError) as error:
             sound = False
-            table.add_row("[red]missing[/]", what, escape(str(error)))
+            table.add_row("[red]missing[/]", label, escape(str(error)))
 
     examples: dict[str, int] = defaultdict(int)
 
@@ -82,7 +82,7 @@ def _checkpoints(project: Project) -> str:
     if not found:
         raise LorifError(f"{project.checkpoints.location} has no checkpoint yet")
     for checkpoint in found:
-        # What a registry lists as ready is downloaded only where it is needed: the newest, for its layers.
+        # Of what a registry lists as ready, only the newest is downloaded, for its layers.
         if checkpoint is found[-1] or not checkpoint.is_complete():
             checkpoint.check()
     return f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name

@@ -129,7 +129,7 @@ class Recipe(BaseModel):
         "float32", description="Floating type of the model's forward and backward passes; projections are always FP32."
     )
     max_length: int = Field(
-        512, ge=2, description="Tokens of an example at the most; longer ones are cut, the completion kept first."
+        512, ge=2, description="Tokens of an example, at most; longer ones are cut, the completion kept first."
     )
     curvature: Literal["svd", "ekfac", "kfac"] = Field(
         "ekfac",
@@ -289,7 +289,7 @@ class Recipe(BaseModel):
         """Return the same recipe with other values of some fields.
 
         Raises:
-            pydantic.ValidationError: the fields do not go together.
+            pydantic.ValidationError: the fields contradict one another.
         """
         return Recipe.model_validate({**self.model_dump(), **fields})
 

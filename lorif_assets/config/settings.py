@@ -299,7 +299,7 @@ def load_settings(path: Path | None = None) -> Settings:
     except ValueError as error:
         raise SettingsError(f"{file} is not TOML: {error}") from error
     if isinstance(content.get("recipe"), str):
-        # One word stands for a block, which environment variables can then add to.
+        # One word in place of a section; as a section, environment variables can add to it.
         content["recipe"] = {"preset": content["recipe"]}
     try:
         return Settings(**{"base": file.parent, **content})

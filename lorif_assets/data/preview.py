@@ -31,9 +31,9 @@ class Piece:
 class PreviewedRow:
     """One row of a source as the model sees it, or why it does not.
 
-    `input_ids` and `labels` are what is computed with (labels not shifted, -100 for no loss); in `pieces`, the first
-    token carries no loss whatever its label is, as nothing predicts it. `cut` says what was cut and by which rule,
-    `notices` what the tokens do not hold of the row.
+    `input_ids` and `labels` are what the model is given (labels not shifted, -100 for no loss); in `pieces`, the first
+    token never carries loss, as nothing predicts it. `cut` says what was cut and by which rule, `notices` what of the row
+    the tokens do not hold.
     """
 
     example_id: str

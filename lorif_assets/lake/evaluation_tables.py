@@ -1,4 +1,4 @@
-"""The tables of the evaluation: retrained models' losses, every method's scores, and what came of them."""
+"""The tables of the evaluation: retrained models' losses, every method's scores, and the resulting figures."""
 
 import pyarrow as pa
 

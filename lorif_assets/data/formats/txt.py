@@ -171,7 +171,7 @@ def _shard(
 
 
 def _decoded(content: bytes | None) -> tuple[str, str]:
-    """Return a passage's text, or why it is none."""
+    """Return a passage's text, or why it is not text."""
     if content is None:
         most = _LARGEST_PASSAGE >> 20
         return "", f'larger than {most} MiB, the most of a passage; with passages = "paragraph", blank lines cut it'

@@ -241,5 +241,5 @@ def test_lorif_tune_prints_what_quality_costs_and_writes_on_request(private_proj
     said = console.export_text()
     assert "best quality for the bytes, of 4 recipes tried" in said
     assert "tail-patch" in said
-    if "(best within the budget)" in said and "The recipe of now" not in said:
+    if "(best within the budget)" in said and "The current recipe" not in said:
         assert load_settings(private_project.root / "lorif.toml").recipe != private_project.settings.recipe
