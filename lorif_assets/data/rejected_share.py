@@ -1,6 +1,6 @@
 """The share of rows that a stage may set aside before a run stops."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -64,9 +64,3 @@ class RejectedShare:
         for part, reason in stored.iter_rows():
             reasons.setdefault(part, []).append(reason)
         return reasons
-
-
-def stored_counts(lake: Lake, stage: str, parts: Collection[str] | None = None) -> Mapping[str, int]:
-    """Return the counted reasons of the rows that a stage has set aside, in some of its partitions or in all."""
-    chosen = {} if parts is None else {"part": list(parts)}
-    return count_reasons(lake.read(REJECTED, ["reason"], stage=stage, **chosen)["reason"])

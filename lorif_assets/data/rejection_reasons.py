@@ -31,5 +31,11 @@ def in_words(counts: Mapping[str, int], shown: int = _SHOWN) -> str:
     return "; ".join([*listed, *([f"other reasons ({others:,})"] if others else [])])
 
 
+def rows_set_aside(counts: Mapping[str, int]) -> str:
+    """Return counted reasons as one line that begins with how many rows they set aside."""
+    count = sum(counts.values())
+    return f"{count:,} {'row' if count == 1 else 'rows'} set aside: {in_words(counts)}"
+
+
 def _kind(reason: str) -> str:
     return _NUMBER.sub("N", _NAME.sub("'...'", _FILE.sub("'...'", reason)))
