@@ -54,6 +54,10 @@ name = "docs"
 path = "data"
 columns = { id = "id", text = "text" }
 
+[data]
+# Two rows of the last shard are bad on purpose.
+max_rejected_share = 0.1
+
 [queries]
 columns = { id = "id" }
 

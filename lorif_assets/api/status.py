@@ -1,12 +1,13 @@
 """What is missing or out of date in a project, asset by asset."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 
 from lorif_assets.assets.graph import assets_in_use
+from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.freshness.stale import MISSING
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.snapshot import LakeSnapshot
@@ -18,11 +19,12 @@ class ProjectStatus:
     """The checkpoints that the settings want attributed, and a row for each asset in use, upstream first.
 
     `assets` has the columns asset, missing and stale (numbers of partitions), reason and partition (of the first; null
-    where all is up to date).
+    where all is up to date). `rejected` has the assets that have set rows aside, each with how many by kind of reason.
     """
 
     active_checkpoints: Sequence[str]
     assets: pl.DataFrame
+    rejected: Mapping[str, Mapping[str, int]]
 
 
 def project_status(project: Project) -> ProjectStatus:
@@ -33,12 +35,14 @@ def project_status(project: Project) -> ProjectStatus:
         SourceError: a source cannot be looked at.
     """
     freshness = Freshness.of(replace(project, lake=LakeSnapshot.of(project.lake)))
-    rows = []
+    rows, rejected = [], {}
     for asset in assets_in_use(project.settings):
         found = asset.stale(freshness)
         reasons = Counter(partition.reason for partition in found.values())
         first = next(iter(found), None)
         reason = found[first].reason if first else None
+        if counts := rejected_counts(freshness.lake, asset.name, freshness.active_checkpoints):
+            rejected[asset.name] = counts
         rows.append((asset.name, reasons[MISSING], reasons.total() - reasons[MISSING], reason, first))
     kinds = {"asset": pl.String, "missing": pl.Int64, "stale": pl.Int64, "reason": pl.String, "partition": pl.String}
-    return ProjectStatus(freshness.active_checkpoints, pl.DataFrame(rows, schema=kinds, orient="row"))
+    return ProjectStatus(freshness.active_checkpoints, pl.DataFrame(rows, schema=kinds, orient="row"), rejected)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.checkpoints import checkpoints
+from lorif_assets.assets.example_metadata import rejected_metadata
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.training_examples import training_examples
@@ -28,7 +29,8 @@ from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_version, factor_versions
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
-from lorif_assets.data.rejected import rejected_table, replace_rejected
+from lorif_assets.data.rejected import rejected_table
+from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.freshness.attribution import stale_factors
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
@@ -116,8 +118,21 @@ def _written_shards(
     attributed = stored.load(run.checkpoints, devices).model
     loaded = {layer: stored.bases(layer, devices.first) for layer in stored.record.layer_shapes}
     bases = {layer: found for layer, found in loaded.items() if found}
-    work = _ShardWork(run.log, run.settings.recipe, run.lake, attributed, bases, run.settings.batch)
+    share = _rejected_share(run, stored.record.name)
+    work = _ShardWork(run.log, run.settings.recipe, run.lake, attributed, bases, share, run.settings.batch)
     yield from overlapped(shards, work.read, work.compute, work.write)
+
+
+def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
+    shards = run.lake.read(TRAINING_EXAMPLES, ["shard"])["shard"]
+    return RejectedShare(
+        run.lake,
+        "gradient_factors",
+        f"the training examples at {checkpoint!r}",
+        shards.len(),
+        {f"{checkpoint}|{shard}" for shard in shards.unique()},
+        run.settings.data.max_rejected_share,
+    )
 
 
 def _shard_hashes(lake: Lake, shards: Iterable[str]) -> dict[str, str]:
@@ -151,6 +166,7 @@ class _ShardWork:
     lake: Lake
     attributed: AttributedModel
     bases: "Mapping[str, KfacBases]"
+    share: RejectedShare
     batch: BatchSettings
     """Budgets of the next shard: what did not fit in one would not fit in the next."""
 
@@ -159,12 +175,25 @@ class _ShardWork:
         if examples.is_empty():
             raise MismatchError(f"the shard {shard!r} has left `training_examples` since the run began")
         tokenized = self.attributed.tokenized(examples.to_arrow())
-        if not tokenized.examples:
-            reasons = tokenized.rejected["reason"].to_pylist()
-            raise SourceError(
-                f"no example of the shard {shard!r} can be used with this tokenizer; the first: {reasons[0]}"
-            )
+        self._require_usable(shard, tokenized)
         return _ReadShard(shard, str(examples["shard_hash"][0]), tokenized)
+
+    def _require_usable(self, shard: str, tokenized: "TokenizedShard") -> None:
+        """Refuse a shard before its gradients are computed; its rows that are set aside are stored then."""
+        part, rejected = self._part(shard), tokenized.rejected
+        try:
+            if not tokenized.examples:
+                reasons = rejected["reason"].to_pylist()
+                raise SourceError(
+                    f"no example of the shard {shard!r} can be used with this tokenizer; the first: {reasons[0]}"
+                )
+            self.share.refuse(part, rejected)
+        except SourceError:
+            self.share.replace(part, rejected)
+            raise
+
+    def _part(self, shard: str) -> str:
+        return f"{self.attributed.record.name}|{shard}"
 
     def compute(self, shard: _ReadShard) -> _ComputedShard:
         started, examples = time.monotonic(), shard.tokenized.examples
@@ -181,6 +210,9 @@ class _ShardWork:
         read, factors, record = shard.source, shard.factors, self.attributed.record
         tokens = sum(len(example.input_ids) for example in read.tokenized.examples)
         rejected = pa.concat_tables([read.tokenized.rejected, rejected_table(factors.not_finite)])
+        part = self._part(read.shard)
+        self.share.replace(part, rejected)
+        self.share.refuse(part, rejected)
         fisher = f"fisher_sums/{record.name}/{uuid.uuid4().hex}" if self.bases else ""
         for layer, squares in factors.squares.items():
             write_shard_squares(self.lake, fisher, layer, squares)
@@ -196,13 +228,12 @@ class _ShardWork:
             "bases": record.bases_fingerprint,
             "fisher": fisher,
         }
-        replace_rejected(self.lake, "gradient_factors", f"{record.name}|{read.shard}", rejected)
         rows = with_constants(factors.rows, constants)
         self.lake.replace(GRADIENT_FACTORS, {"checkpoint": record.name, "shard": read.shard}, rows)
         factor_bytes = sum(pc.sum(pc.binary_length(rows[layer])).as_py() for layer in record.layer_shapes)
         metadata = {
             "dagster/row_count": rows.num_rows,
-            "rejected_rows": rejected.num_rows,
+            **rejected_metadata(rejected, read.tokenized.notices),
             "truncated_examples": read.tokenized.n_truncated,
             "tokens": tokens,
             "tokens_per_second": round(tokens / max(shard.seconds, 1e-9), 1),

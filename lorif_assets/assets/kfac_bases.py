@@ -9,15 +9,17 @@ import pyarrow as pa
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
 from lorif_assets.assets.checkpoints import checkpoints
+from lorif_assets.assets.example_metadata import rejected_metadata
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.fit_bases import KfacFit, fit_bases
+from lorif_assets.attribution.fit_bases import KfacFit, KfacSample, fit_bases, kfac_sample
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.freshness.attribution import stale_bases
-from lorif_assets.lake.attribution_tables import KFAC_BASES
+from lorif_assets.lake.attribution_tables import KFAC_BASES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
 _SHOWN = ("rank", "bytes_per_example", "kept_energy", "half_agreement", "n_examples", "n_tokens", "d1", "d2", "labels")
@@ -58,19 +60,22 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
         stored = run.stored(name)
         record = stored.record
         record.refuse_other_layers(layers)
-        how = "left as they are"
+        how: dict[str, Any] = {"how": "left as they are"}
         if config.recompute or record.frozen_bases is None:
-            fit, projection = _fit(run, stored, layers.values())
-            how = f"fitted to {fit.n_examples} examples"
+            sample, fit, projection = _fit(run, stored, layers.values())
+            how = {
+                "how": f"fitted to {fit.n_examples} examples",
+                **rejected_metadata(sample.tokenized.rejected, sample.tokenized.notices),
+            }
             _store(run.lake, record, run.settings.recipe, fit, projection)
         rows = {row["layer"]: row for row in run.lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
         for layer, key in layers.items():
-            metadata = {"how": how, **{name: value for name in _SHOWN if (value := rows[layer][name]) is not None}}
+            metadata = {**how, **{name: value for name in _SHOWN if (value := rows[layer][name]) is not None}}
             yield from run.commit(key, rows[layer]["fingerprint"], {**metadata, "ranks": _ranks(rows)})
 
 
-def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str]) -> tuple[KfacFit, str]:
-    """Return a checkpoint's bases, and the fingerprint of the projections that gradients were put through."""
+def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str]) -> tuple[KfacSample, KfacFit, str]:
+    """Return the sample, a checkpoint's bases, and the fingerprint of the projections that gradients were put through."""
     recipe, name = run.settings.recipe, stored.record.name
     with (
         run.lease() as group,
@@ -78,13 +83,30 @@ def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str])
         run.progress(f"{name} K-FAC bases", recipe.kfac_examples, "examples") as progress,
     ):
         checkpoint = stored.load(run.checkpoints, group)
-        fit = fit_bases(checkpoint, run.settings.batch, progress)
+        sample = kfac_sample(checkpoint)
+        rejected, share = sample.tokenized.rejected, _rejected_share(run, name)
+        share.replace(name, rejected)
+        sample.refuse_too_few(name)
+        share.refuse(name, rejected)
+        fit = fit_bases(checkpoint.model, sample, run.settings.batch, progress)
         if tracked:
             tracked.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
         projection = checkpoint.model.projection
         # Before another run gets the devices: the memory is not free while a name refers to the model.
         del checkpoint
-    return fit, projection
+    return sample, fit, projection
+
+
+def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
+    """Return what may be set aside of a sample: a share of all training examples, as gradients are taken of all."""
+    return RejectedShare(
+        run.lake,
+        "kfac_bases",
+        f"the training examples at {checkpoint!r}",
+        run.lake.read(TRAINING_EXAMPLES, ["shard"]).height,
+        {checkpoint},
+        run.settings.data.max_rejected_share,
+    )
 
 
 def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, projection: str) -> None:

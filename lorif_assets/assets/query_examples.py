@@ -6,9 +6,9 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.example_metadata import example_metadata
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.data.examples import normalise
+from lorif_assets.data.examples import require_usable, sort_out
 from lorif_assets.data.query_files import query_source, source_version
-from lorif_assets.data.rejected import replace_rejected
+from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.data.shards import read_source
 from lorif_assets.freshness.attribution import stale_query_examples
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
@@ -26,8 +26,19 @@ def query_examples(run: PartitionRun) -> Materializations:
     """One query set: prompts and completions whose origin in the training data the user wants to know."""
     for query_set in run.partitions:
         source = query_source(run.settings, query_set)
-        queries = normalise(read_source(source, run.settings.base), source.columns, query_set)
-        replace_rejected(run.lake, "query_examples", query_set, queries.rejected)
+        raw = read_source(source, run.settings.base)
+        queries = sort_out(raw, source.columns, query_set)
+        share = RejectedShare(
+            run.lake,
+            "query_examples",
+            f"query set '{query_set}'",
+            len(raw.rows) + len(raw.malformed),
+            {query_set},
+            run.settings.data.max_rejected_share,
+        )
+        share.replace(query_set, queries.rejected)
+        require_usable(raw, queries)
+        share.refuse(query_set, queries.rejected)
         constants = {
             "query_set": query_set,
             "query_set_hash": queries.shard_hash,

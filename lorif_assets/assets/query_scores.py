@@ -8,6 +8,7 @@ import polars as pl
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
 from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
+from lorif_assets.assets.example_metadata import rejected_metadata
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import Failures, PartitionRun
@@ -18,7 +19,7 @@ from lorif_assets.attribution.score_checkpoint import CheckpointScoring
 from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import LOWEST, QueryScores
 from lorif_assets.config.settings import Settings
-from lorif_assets.data.rejected import replace_rejected
+from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
 from lorif_assets.freshness.attribution import stale_scores
 from lorif_assets.freshness.view import Freshness
@@ -94,7 +95,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                     scored.version,
                     {
                         "dagster/row_count": scored.scores.scores.height,
-                        "rejected_rows": queries.tokenized.rejected.num_rows,
+                        **rejected_metadata(queries.tokenized.rejected, queries.tokenized.notices),
                         "truncated_queries": queries.tokenized.n_truncated,
                         "examples_scanned": scored.scores.examples_scanned,
                         "scan": scored.scores.scan,
@@ -119,11 +120,20 @@ def _read(scoring: CheckpointScoring, query_set: str, key: str) -> ReadQuerySet:
     """Read a query set; its queries that cannot be used are listed in the table `rejected`."""
     queries = scoring.read(query_set)
     rejected = queries.tokenized.rejected
-    replace_rejected(scoring.checkpoint.stored.lake, "query_scores", key, rejected)
+    share = RejectedShare(
+        scoring.checkpoint.stored.lake,
+        "query_scores",
+        f"the query set {query_set!r}",
+        queries.rows.height,
+        {key},
+        scoring.settings.data.max_rejected_share,
+    )
+    share.replace(key, rejected)
     if not queries.tokenized.examples:
         raise SourceError(
             f"no query of the set {query_set!r} can be used; the first: {rejected['reason'].to_pylist()[0]}"
         )
+    share.refuse(key, rejected)
     return queries
 
 

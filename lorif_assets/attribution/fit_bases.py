@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.errors import LorifError, MismatchError, SettingsError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from lorif_assets.attribution.checkpoint import AttributedCheckpoint
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.settings import BatchSettings
-    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
     from lorif_assets.mathematics.gradients.collector import TokenCalls
     from lorif_assets.progress import Progress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 RANK_EXAMPLES = 256
 """Sampled examples that ranks by layer are computed from."""
 _LARGEST_RANK = 128
+_FEWEST_EXAMPLES = 2
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,49 @@ class KfacFit:
         return digest.hexdigest()
 
 
-def fit_bases(checkpoint: "AttributedCheckpoint", batch: "BatchSettings", progress: "Progress") -> KfacFit:
-    """Fit the bases of every tracked layer to a sample of the training examples in the lake.
+@dataclass(frozen=True)
+class KfacSample:
+    """The training examples that bases are fitted to, as a checkpoint's tokenizer reads them, and the hash of which."""
+
+    tokenized: "TokenizedShard"
+    sample_hash: str
+
+    def refuse_too_few(self, checkpoint: str) -> None:
+        """Refuse a sample of which too few can be used.
+
+        Raises:
+            LorifError: with the reasons.
+        """
+        usable, rejected = len(self.tokenized.examples), self.tokenized.rejected["reason"].to_pylist()
+        if usable < _FEWEST_EXAMPLES:
+            why = f": {in_words(count_reasons(rejected))}. The table `rejected` lists those" if rejected else ""
+            raise LorifError(
+                f"K-FAC bases need at least two examples, but only {usable} of {usable + len(rejected)} sampled examples can "
+                f"be used with the tokenizer of {checkpoint!r}{why}"
+            )
+
+
+def kfac_sample(checkpoint: "AttributedCheckpoint") -> KfacSample:
+    """Draw a sample of the training examples in the lake.
 
     Raises:
         MismatchError: there are no training examples.
+    """
+    sample = _sample(checkpoint.stored.lake, checkpoint.model.recipe)
+    return KfacSample(checkpoint.model.tokenized(sample.to_arrow()), content_hash(sample["content_hash"].to_list()))
+
+
+def fit_bases(
+    attributed: "AttributedModel", sample: KfacSample, batch: "BatchSettings", progress: "Progress"
+) -> KfacFit:
+    """Fit the bases of every tracked layer to a sample.
+
+    Raises:
         LorifError: fewer than two examples of the sample can be used, or activations or gradients are not finite.
         SettingsError: the byte budget does not pay for one component of every layer.
     """
-    sample = _sample(checkpoint.stored.lake, checkpoint.model.recipe)
-    examples = checkpoint.model.tokenized(sample.to_arrow()).examples
-    layers = fit_layers(checkpoint.model, examples, batch, progress)
-    return KfacFit(layers, len(examples), content_hash(sample["content_hash"].to_list()))
+    examples = sample.tokenized.examples
+    return KfacFit(fit_layers(attributed, examples, batch, progress), len(examples), sample.sample_hash)
 
 
 def fit_layers(
@@ -89,7 +122,7 @@ def fit_layers(
         LorifError: there are fewer than two examples, or activations or gradients are not finite.
         SettingsError: the byte budget does not pay for one component of every layer.
     """
-    if len(examples) < 2:
+    if len(examples) < _FEWEST_EXAMPLES:
         raise LorifError(
             f"K-FAC bases need at least two examples, but only {len(examples)} of the sample can be used with the tokenizer "
             f"of {attributed.record.name!r}"

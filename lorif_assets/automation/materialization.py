@@ -1,6 +1,6 @@
 """Bringing everything active up to date, in this process: each asset's stale partitions as one Dagster run per stretch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -10,6 +10,7 @@ from lorif_assets.automation.dead_runs import PROCESS_TAG, fail_dead_runs, proce
 from lorif_assets.automation.registration import register
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.work import RANGE_END_TAG, RANGE_START_TAG, stretches
+from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.errors import CheckpointError, LorifError
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.stale import StalePartitions
@@ -21,10 +22,14 @@ from resources import dagster_resources
 
 @dataclass(frozen=True)
 class AssetUpdate:
-    """What was done for one asset: its partitions that were computed, each with the reason."""
+    """What was done for one asset: its partitions that were computed, each with the reason.
+
+    `rejected` counts the rows that it has set aside, now or before, by kind of reason.
+    """
 
     asset: str
     partitions: StalePartitions
+    rejected: Mapping[str, int]
 
 
 def bring_up_to_date(
@@ -61,7 +66,7 @@ def bring_up_to_date(
         announce(asset.name, len(stale))
         for stretch in stretches(asset, stale, instance):
             _materialize(instance, assets, asset, stretch, project)
-        yield AssetUpdate(asset.name, stale)
+        yield AssetUpdate(asset.name, stale, rejected_counts(project.lake, asset.name, freshness.active_checkpoints))
 
 
 def _missing_checkpoint_reason(model_checkpoints: Checkpoints) -> str:

@@ -3,10 +3,12 @@
 import click
 import dagster as dg
 from rich.console import Console
+from rich.text import Text
 
 from lorif_assets.assets.graph import ASSETS, assets_in_use
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.cli.environment import config_option, dagster_home
+from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.project import Project
 
 
@@ -21,3 +23,5 @@ def materialize() -> None:
         for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
             done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
             console.print(f"{update.asset:<22} {done}")
+            if update.rejected:
+                console.print(Text(f"  {rows_set_aside(update.rejected)}", style="yellow"), soft_wrap=True)

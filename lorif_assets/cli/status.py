@@ -3,9 +3,11 @@
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lorif_assets.api.status import project_status
 from lorif_assets.cli.environment import config_option
+from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.project import Project
 
 
@@ -17,7 +19,9 @@ def status() -> None:
 
 
 def show_status(console: Console) -> None:
-    """Print one line per asset: how many partitions are missing or out of date, and why the first of them is."""
+    """Print one line per asset: how many partitions are missing or out of date, and why the first of them is; then what
+    each has set aside.
+    """
     found = project_status(Project.open())
     table = Table(title=f"active checkpoints: {', '.join(found.active_checkpoints) or 'none'}", title_justify="left")
     table.add_column("asset")
@@ -32,4 +36,6 @@ def show_status(console: Console) -> None:
             f"{row['reason']}: {row['partition']}" if row["partition"] else "[green]up to date[/]",
         )
     console.print(table)
+    for asset, counts in found.rejected.items():
+        console.print(Text(f"{asset}: {rows_set_aside(counts)}", style="yellow"), soft_wrap=True)
     console.print("An asset is compared with what is stored upstream: start with the first one that is not up to date.")

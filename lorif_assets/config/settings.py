@@ -41,6 +41,18 @@ class LakeSettings(_Section):
     )
 
 
+class DataSettings(_Section):
+    """What is made of rows of sources and query files that cannot be used; it changes no result."""
+
+    max_rejected_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="The share of rows that may be set aside before a run stops with the reasons: of a source, of a query "
+        "set, or of all training examples as a checkpoint's tokenizer reads them. 1: it never does.",
+    )
+
+
 class CheckpointSettings(_Section):
     """Where checkpoints appear, and how they are loaded."""
 
@@ -188,6 +200,7 @@ class Settings(BaseSettings):
 
     lake: LakeSettings = Field(default_factory=LakeSettings)
     sources: tuple[Source, ...] = Field((), description="Where training examples come from.")
+    data: DataSettings = Field(default_factory=DataSettings)
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
     queries: QuerySettings = Field(default_factory=QuerySettings)
     recipe: Recipe = Field(default_factory=Recipe)

@@ -43,9 +43,18 @@ def normalise(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
         SourceError: the content columns cannot be told, or no row can be used.
     """
     sorted_out = sort_out(raw, columns, shard)
+    require_usable(raw, sorted_out)
+    return sorted_out
+
+
+def require_usable(raw: RawShard, sorted_out: NormalisedShard) -> None:
+    """Refuse a shard of which no row can be used.
+
+    Raises:
+        SourceError: as it says.
+    """
     if not sorted_out.examples.num_rows:
         raise SourceError(_nothing_usable(raw, sorted_out.rejected.to_pylist()))
-    return sorted_out
 
 
 def sort_out(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:

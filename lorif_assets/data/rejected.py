@@ -1,18 +1,20 @@
 """Rows that cannot be used: set aside with a reason, never dropped silently."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
 
 from lorif_assets.data.json_values import json_value
+from lorif_assets.data.rejection_reasons import count_reasons
 from lorif_assets.lake.attribution_tables import REJECTED
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_writing import with_constants
 
 _EXCERPT_LENGTH = 200
+_STAGES_OF_SOURCES = ("training_examples", "query_examples")
 
 
 class UnusableRowError(Exception):
@@ -39,6 +41,26 @@ def replace_rejected(lake: Lake, stage: str, part: str, rejected: pa.Table) -> N
     """Replace the rows that a stage set aside for one partition by these (example_id, row, reason, excerpt)."""
     partition = {"stage": stage, "part": part}
     lake.replace(REJECTED, partition, with_constants(rejected, partition))
+
+
+def rejected_counts(
+    lake: Lake, stage: str, checkpoints: Collection[str], query_set: str | None = None
+) -> dict[str, int]:
+    """Return how many rows a stage has set aside, by kind of reason.
+
+    Args:
+        lake: where the table `rejected` is.
+        stage: the asset.
+        checkpoints: of a stage that reads examples by a checkpoint's tokenizer, those that count.
+        query_set: of a stage whose partitions are query sets, the one that counts; default: all.
+    """
+    found = lake.read(REJECTED, ["part", "reason"], stage=stage)
+    reasons = []
+    for part, reason in found.iter_rows():
+        checkpoint, _, name = ("", "", part) if stage in _STAGES_OF_SOURCES else part.partition("|")
+        if (not checkpoint or checkpoint in checkpoints) and query_set in {None, name}:
+            reasons.append(reason)
+    return count_reasons(reasons)
 
 
 def excerpt(values: Mapping[str, Any]) -> str:

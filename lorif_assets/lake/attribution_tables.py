@@ -56,7 +56,7 @@ REJECTED = table(
     ("stage", "part"),
     "A row that was set aside, and why.",
     stage=(pa.string(), "the asset that set the row aside"),
-    part=(pa.string(), "the partition key of that asset"),
+    part=(pa.string(), "the partition key of that asset; of `kfac_bases`, the checkpoint"),
     example_id=pa.string(),
     row=pa.int64(),
     reason=(pa.string(), "why it cannot be used"),

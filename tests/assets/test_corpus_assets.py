@@ -62,7 +62,10 @@ def test_a_shard_whose_rows_are_all_unusable_is_refused_and_the_table_stays(priv
     with pytest.raises(SourceError, match=r"none of 2 rows can be used \(row 0: text is empty; row 1: text is int"):
         private_project.run("training_examples", SHARDS[1])
     assert private_project.table(TRAINING_EXAMPLES, shard=SHARDS[1]).equals(before)
-    assert private_project.table(REJECTED, part=SHARDS[1]).is_empty()
+    assert private_project.table(REJECTED, part=SHARDS[1])["reason"].to_list() == [
+        "text is empty",
+        "text is int, not text",
+    ]
 
 
 def test_a_column_that_is_not_there_is_named(private_project: TinyProject) -> None:
@@ -101,10 +104,62 @@ def test_a_query_set_whose_rows_are_all_unusable_is_refused_and_its_rows_stay(pr
 def test_unusable_queries_are_set_aside_and_counted(private_project: TinyProject) -> None:
     with (private_project.root / f"queries/{QUERY_SET}.jsonl").open("a") as file:
         file.write('\n{"id": "q3", "prompt": "a", "completion": ""}')
-    private_project.run("query_examples", QUERY_SET)
-    assert private_project.table(REJECTED, stage="query_examples")["example_id"].to_list() == ["q3"]
-    assert private_project.figures("query_examples", QUERY_SET)["rejected_rows"] == 1
-    assert private_project.table(QUERY_EXAMPLES).height == 3
+    with pytest.raises(SourceError, match=f"query set '{QUERY_SET}': 1 of 4 rows are set aside.*completion is empty"):
+        private_project.run("query_examples", QUERY_SET)
+    project = private_project.with_settings(data={"max_rejected_share": 0.25})
+    project.run("query_examples", QUERY_SET)
+    assert project.table(REJECTED, stage="query_examples")["example_id"].to_list() == ["q3"]
+    figures = project.figures("query_examples", QUERY_SET)
+    assert (figures["rejected_rows"], figures["rejected_reasons"]) == (1, {"completion is empty": 1})
+    assert project.table(QUERY_EXAMPLES).height == 3
+
+
+def _break(project: TinyProject, shard: int, rows: int) -> None:
+    """Leave the first rows of a source file without text."""
+    for row in range(rows):
+        project.edit_shard(shard, row, "")
+
+
+def test_too_many_rows_set_aside_of_a_source_stop_the_run_and_what_is_stored_stays(
+    private_project: TinyProject,
+) -> None:
+    before = private_project.table(TRAINING_EXAMPLES).sort("shard", "row")
+    _break(private_project, 0, 2)
+    # Of the 38 rows of the source, with the two that another shard has set aside, these are more than a tenth.
+    with pytest.raises(
+        SourceError, match="source 'docs': 4 of 38 rows are set aside so far, more than the share"
+    ) as caught:
+        private_project.run("training_examples", SHARDS[0])
+    assert "text is empty (3)" in str(caught.value)
+    assert "malformed JSON" in str(caught.value)
+    assert private_project.table(TRAINING_EXAMPLES).sort("shard", "row").equals(before)
+    stored = private_project.table(REJECTED, stage="training_examples", part=SHARDS[0])
+    assert stored["example_id"].to_list() == ["doc0-0", "doc0-1"]
+    assert set(private_project.stale("training_examples")) == {SHARDS[0]}
+
+
+def test_a_bad_row_of_a_short_shard_stops_nothing_where_the_source_has_few_of_them(
+    private_project: TinyProject,
+) -> None:
+    _break(private_project, 0, 1)
+    private_project.run("training_examples", SHARDS[0])
+    assert private_project.figures("training_examples", SHARDS[0])["rejected_reasons"] == {"text is empty": 1}
+
+
+def test_a_shard_without_a_bad_row_is_stored_whatever_the_others_have(private_project: TinyProject) -> None:
+    private_project.edit_shard(0, 0, "a file ends")
+    project = private_project.with_settings(data={"max_rejected_share": 0})
+    project.run("training_examples", SHARDS[0])
+    assert project.stale("training_examples") == {}
+    with pytest.raises(SourceError, match="source 'docs': 2 of 38 rows are set aside"):
+        project.run("training_examples", SHARDS[2])
+
+
+def test_the_share_of_rows_set_aside_makes_nothing_out_of_date(tiny_project: TinyProject) -> None:
+    project = tiny_project.with_settings(data={"max_rejected_share": 0.5})
+    assert project.settings.recipe.score_hash == tiny_project.settings.recipe.score_hash
+    for asset in ("training_examples", "query_examples", "gradient_factors", "query_scores"):
+        assert project.stale(asset) == {}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +181,7 @@ def test_a_folder_of_plain_text_is_stored_set_aside_and_followed(
     settings = root / "lorif.toml"
     source = f'[[sources]]\nname = "notes"\npath = "notes"\npassages = "{passages}"\n'
     settings.write_text(source + settings.read_text())
-    project = TinyProject.open(root, private_project.instance)
+    project = TinyProject.open(root, private_project.instance).with_settings(data={"max_rejected_share": 0.5})
 
     def stale() -> set[str]:
         rows = project.table(TRAINING_EXAMPLES).select("shard", "source_version").unique()

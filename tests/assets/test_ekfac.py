@@ -15,7 +15,7 @@ from torch import Tensor
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.withdrawal import removed_shards, withdraw
-from lorif_assets.errors import LorifError, MismatchError
+from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.lake.attribution_tables import (
     EKFAC_PRECONDITIONERS,
@@ -238,6 +238,38 @@ def test_factors_of_other_bases_are_refused_naming_both(project: TinyProject) ->
         MismatchError, match=f"have bases {before}, but settings and checkpoint have {fingerprint(project)}"
     ):
         project.run("query_scores", f"{CHECKPOINT}|{QUERY_SET}")
+
+
+def test_a_sample_of_which_too_few_can_be_used_is_refused_with_the_reasons_and_the_rows(project: TinyProject) -> None:
+    before = fingerprint(project)
+    tokenizer = project.opened.checkpoints.load_tokenizer(project.opened.checkpoints.get(CHECKPOINT))
+    for shard in range(len(SHARDS)):
+        rows = [json.dumps({"id": f"{shard}-{row}", "text": "a" * (1 + (shard == row == 0))}) for row in range(4)]
+        (project.root / f"data/{shard:05d}.jsonl").write_text("\n".join(rows))
+    usable = len(tokenizer("aa")["input_ids"]) > 1
+    project.run("training_examples", SHARDS[0], SHARDS[-1])
+    with pytest.raises(
+        LorifError,
+        match=rf"only {int(usable)} of 12 sampled examples can be used .*{CHECKPOINT}.*: no target token.*\(\d+\)",
+    ):
+        project.run("kfac_bases", *BASES, config={"recompute": True})
+    rejected = project.table(REJECTED, stage="kfac_bases", part=CHECKPOINT)
+    assert rejected.height == 12 - usable
+    assert set(rejected["reason"].str.extract(r"^([a-z ]+):").to_list()) == {"no target token"}
+    assert fingerprint(project) == before
+
+
+def test_bases_are_not_fitted_where_too_many_of_the_sample_are_set_aside(project: TinyProject) -> None:
+    for row in range(12):
+        project.edit_shard(0, row, "x" if row < 11 else "a file ends")
+    project.run("training_examples", SHARDS[0])
+    with pytest.raises(SourceError, match=rf"'{CHECKPOINT}': \d+ of 36 rows are set aside so far, .*no target token"):
+        project.run("kfac_bases", *BASES, config={"recompute": True})
+    allowed = project.with_settings(data={"max_rejected_share": 1})
+    allowed.run("kfac_bases", *BASES, config={"recompute": True})
+    figures = allowed.figures("kfac_bases", BASES[0])
+    assert figures["rejected_rows"] == allowed.table(REJECTED, stage="kfac_bases").height > 3.6
+    assert list(figures["rejected_reasons"].values()) == [figures["rejected_rows"]]
 
 
 @pytest.mark.parametrize("asset", ["kfac_bases", "ekfac_preconditioners"])

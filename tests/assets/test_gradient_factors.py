@@ -1,16 +1,20 @@
 """gradient_factors: rows and figures, what is set aside, resuming, and that nothing is half written."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from lorif_assets.attribution.factor_rows import factor_rows
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.stored_factors import stored_factor_versions
+from lorif_assets.data.tokenization import TokenizedShard
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
@@ -280,7 +284,43 @@ def test_examples_without_a_target_token_are_set_aside(private_project: TinyProj
     private_project.run("training_examples", SHARDS[0])
     private_project.run("gradient_factors", KEYS[0])
     assert private_project.table(GRADIENT_FACTORS, checkpoint=CHECKPOINT, shard=SHARDS[0]).height == ROWS_PER_SHARD - 1
-    assert private_project.table(REJECTED, stage="gradient_factors")["example_id"].to_list() == ["doc0-3"]
+    rejected = private_project.table(REJECTED, stage="gradient_factors")
+    assert rejected["example_id"].to_list() == ["doc0-3"]
+    assert private_project.figures("gradient_factors", KEYS[0])["rejected_reasons"] == {rejected["reason"][0]: 1}
+
+
+def test_too_many_examples_set_aside_fail_their_shard_before_its_gradients_and_leave_what_is_stored(
+    private_project: TinyProject,
+) -> None:
+    before = private_project.table(GRADIENT_FACTORS, checkpoint=CHECKPOINT, shard=SHARDS[0])
+    for row in range(4):
+        private_project.edit_shard(0, row, "x")
+    private_project.edit_shard(1, 0, "a file ends")
+    private_project.run("training_examples", SHARDS[0], SHARDS[1])
+    with pytest.raises(
+        LorifError, match=f"1 of 2 shards failed, .*'{CHECKPOINT}': 4 of 36 rows are set aside.*no target"
+    ):
+        private_project.run("gradient_factors", KEYS[0], KEYS[1])
+    assert private_project.table(GRADIENT_FACTORS, checkpoint=CHECKPOINT, shard=SHARDS[0]).equals(before)
+    rejected = private_project.table(REJECTED, stage="gradient_factors")
+    assert rejected["example_id"].to_list() == [f"doc0-{row}" for row in range(4)]
+    # The other shard is computed all the same.
+    assert set(private_project.stale("gradient_factors")) >= {KEYS[0]}
+    assert KEYS[1] not in private_project.stale("gradient_factors")
+
+
+def test_what_the_tokens_do_not_hold_of_their_rows_is_in_the_metadata(
+    private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized = AttributedModel.tokenized
+
+    def noticed(attributed: AttributedModel, examples: pa.Table, id_column: str = "example_id") -> TokenizedShard:
+        first, *others = (shard := tokenized(attributed, examples, id_column)).examples
+        return replace(shard, examples=(replace(first, notices=("no tools",)), *others))
+
+    monkeypatch.setattr(AttributedModel, "tokenized", noticed)
+    private_project.run("gradient_factors", KEYS[0], config={"recompute": True})
+    assert private_project.figures("gradient_factors", KEYS[0])["notices"] == {"no tools": 1}
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_halved_and_the_next_shard_starts_with_what_fitted(

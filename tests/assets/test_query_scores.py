@@ -167,12 +167,18 @@ def test_a_query_without_a_token_to_score_is_set_aside_and_the_others_are_scored
     with (private_project.root / f"queries/{QUERY_SET}.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"id": "q3", "prompt": "", "completion": "x"}))
     private_project.run("query_examples", QUERY_SET)
-    private_project.run("query_scores", KEY)
-    (rejected,) = private_project.table(REJECTED, stage="query_scores").to_dicts()
+    before = scores(private_project)
+    with pytest.raises(SourceError, match=f"query set '{QUERY_SET}': 1 of 4 rows are set aside.*no target token"):
+        private_project.run("query_scores", KEY)
+    assert scores(private_project).equals(before)
+    project = private_project.with_settings(data={"max_rejected_share": 0.25})
+    project.run("query_scores", KEY)
+    (rejected,) = project.table(REJECTED, stage="query_scores").to_dicts()
     assert (rejected["part"], rejected["example_id"]) == (KEY, "q3")
     assert "no target token" in rejected["reason"]
-    assert private_project.figures("query_scores", KEY)["rejected_rows"] == 1
-    assert summaries(private_project)["query_id"].to_list() == ["q0", "q1", "q2"]
+    figures = project.figures("query_scores", KEY)
+    assert (figures["rejected_rows"], figures["rejected_reasons"]) == (1, {rejected["reason"]: 1})
+    assert summaries(project)["query_id"].to_list() == ["q0", "q1", "q2"]
 
 
 def test_a_query_set_without_any_usable_query_is_refused_and_its_scores_stay(private_project: TinyProject) -> None:

@@ -23,6 +23,7 @@ def test_the_page_shows_every_query_with_its_leading_examples(tiny_project: Tiny
     assert all(query in page for query in ("q0", "q1", "q2"))
     assert all(example in page for example in leading["example_id"])
     assert row["computed_from"] == tiny_project.table(QUERY_SUMMARIES, **PARTITION)["computed_from"][0]
+    assert re.search(r"<p .*>Training data: 2 rows set aside: malformed JSON.*; text is empty \(1\)\.</p>", page)
     figures = tiny_project.figures("attribution_report", KEY)
     assert (figures["queries"], figures["examples"]) == (3, 36)
     assert figures["bytes"] == Path(row["uri"]).stat().st_size

@@ -118,6 +118,11 @@ def test_status_says_what_is_up_to_date(lorif: Lorif, config: tuple[str, Path]) 
     result = lorif("status", *config)
     assert result.exit_code == 0
     assert "active checkpoints: step-000100, step-000200" in result.output
+    rejected = r"^training_examples: 2 rows set aside: malformed JSON: .* \(1\); text is empty \(1\)$"
+    assert re.findall(r"^.*set aside.*$", result.output, re.MULTILINE) == re.findall(
+        rejected, result.output, re.MULTILINE
+    )
+    assert "2 rows set aside" in result.output
     assert result.output.count("up to date\n") + len(re.findall(r"up to date +│", result.output)) >= 7
 
 
@@ -162,8 +167,25 @@ def test_materialize_brings_everything_up_to_date_and_says_how_much(
     assert done["training_examples"] == "up to date"
     assert done["query_examples"] == "1 partitions"
     assert done["query_scores"] == "2 partitions"
+    assert re.search(
+        r"^training_examples +up to date\n  2 rows set aside: malformed JSON: .* \(1\); text is empty \(1\)$",
+        result.output,
+        re.MULTILINE,
+    )
+    assert result.output.count("set aside") == 1
     assert Path("dagster_home").is_dir()
     assert set(private_project.table(QUERY_SCORES)["query_set"]) == {QUERY_SET, "more"}
+
+
+def test_materialize_stops_where_too_many_rows_are_set_aside_with_the_reasons(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    for row in range(2):
+        private_project.edit_shard(0, row, "")
+    said = message(lorif("materialize", *config))
+    assert "source 'docs': 4 of 38 rows are set aside so far" in said
+    assert "`data.max_rejected_share` = 0.1 allows: text is empty (3); malformed JSON" in said
+    assert "training_examples: 4 rows set aside: text is empty (3)" in lorif("status", *config).output
 
 
 def test_materialize_without_any_complete_checkpoint_is_a_message_that_says_what_is_wrong(

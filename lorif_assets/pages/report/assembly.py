@@ -1,6 +1,6 @@
 """A report, assembled from the lake's tables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,8 @@ from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.passages import passage_metadata, passage_text, passages
+from lorif_assets.data.rejected import rejected_counts
+from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import KFAC_BASES, QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES
 from lorif_assets.lake.lake import Lake
@@ -87,8 +89,20 @@ def assemble(
         comparison=f"../comparison/{query_set}.html"
         if participants(lake, [query_set], recipe)[query_set].neighbours
         else None,
+        rejected=tuple(_rejected(lake, record.name, query_set)),
         provenance={**provenance, "weights": record.weights_hash, "scores": summaries["computed_from"][0]},
     )
+
+
+def _rejected(lake: Lake, checkpoint: str, query_set: str) -> Iterator[str]:
+    for stage, what, of_set in (
+        ("training_examples", "Training data", None),
+        ("gradient_factors", "Training examples at this checkpoint", None),
+        ("query_examples", "Query set", query_set),
+        ("query_scores", "Queries at this checkpoint", query_set),
+    ):
+        if counts := rejected_counts(lake, stage, [checkpoint], of_set):
+            yield f"{what}: {rows_set_aside(counts)}."
 
 
 def _layers(

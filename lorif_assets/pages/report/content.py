@@ -118,7 +118,8 @@ class ReportContent:
     """Everything that one page shows: one checkpoint, one query set.
 
     `n_examples` counts the training examples of the store; `recipe` and `provenance` are shown as they are given, in
-    their order. `comparison` is the address of the page that compares checkpoints, relative to this one, if there are
+    their order. `rejected` says in a line each what was set aside of the training data and of the queries, and why.
+    `comparison` is the address of the page that compares checkpoints, relative to this one, if there are
     several to compare.
     """
 
@@ -134,3 +135,4 @@ class ReportContent:
     created: datetime
     provenance: Mapping[str, str]
     comparison: str | None = None
+    rejected: tuple[str, ...] = ()

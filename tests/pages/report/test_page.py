@@ -180,3 +180,9 @@ def test_lists_of_metadata_are_read_as_words_and_empty_ones_are_left_out(report:
     assert "with, files" in text
     assert "sources" not in text
     assert '[{"a": 1}]' in text
+
+
+def test_rows_that_were_set_aside_are_a_line_of_text(report: Make) -> None:
+    page = render(report(rejected=("Training data: 3 rows set aside: text is <empty> (3).",)))
+    assert '<p class="rejected">Training data: 3 rows set aside: text is &lt;empty&gt; (3).</p>' in page
+    assert 'class="rejected"' not in render(report())
