@@ -40,8 +40,8 @@ def compute_batches(
         padded = len(positions) * max(len(examples[i].input_ids) for i in positions)
         if len(positions) == 1:
             raise LorifError(
-                f"the memory of {attributed.devices} does not hold the gradients of the example "
-                f"{examples[positions[0]].example_id!r} of {padded} tokens alone; lower `recipe.max_length` or "
+                f"the memory of {attributed.devices} does not hold the gradients of even the one example "
+                f"{examples[positions[0]].example_id!r} of {padded} tokens; lower `recipe.max_length` or "
                 '`batch.gradient_mib`, set `recipe.model_dtype = "bfloat16"`, or raise `devices.per_checkpoint`'
             )
         tokens = min(tokens, padded) // 2

@@ -18,9 +18,9 @@ from lorif_assets.attribution.score_queries import (
     QueryScores,
     comparable_queries,
     extreme_count,
+    full_scan,
     preconditioned_queries,
     run_scan,
-    whole_scan,
 )
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
@@ -130,7 +130,7 @@ def score_averaged(
             own = shard_scores(stored, prepared_queries.by_layer, file, rows, device)
             yield averaged_scores(own, (one.shard_scores(file.shard, rows, device) for one in earlier_checkpoints))
 
-    scan = whole_scan(stored, len(queries), extreme_count(top_k), reason)
+    scan = full_scan(stored, len(queries), extreme_count(top_k), reason)
     return run_scan(checkpoint, queries, prepared_queries, scan, scores, top_k=top_k, progress=progress).scores
 
 

@@ -60,13 +60,13 @@ class CheckpointScoring:
         recipe = self.settings.recipe
         if recipe.recalls:
             search_hash = self.settings.influcoder.search_hash
-            fallback = self._whole_scans("the encoder cannot be trusted with these queries")
+            fallback = self._full_scans("the encoder cannot be trusted with these queries")
             return RecalledScores(self.log, self.checkpoint, self.recall, search_hash, fallback)
         if recipe.added_data == "merged":
             return MergedScans(self.log, self.checkpoint, self.settings.batch)
-        return self._whole_scans('the recipe says `added_data = "exact"`')
+        return self._full_scans('the recipe says `added_data = "exact"`')
 
-    def _whole_scans(self, reason: str) -> SharedScans:
+    def _full_scans(self, reason: str) -> SharedScans:
         def scan(queries: "Sequence[TokenizedExample]", progress: Progress) -> QueryScores:
             return score_every_example(
                 self.checkpoint,

@@ -19,8 +19,8 @@ from lorif_assets.attribution.score_queries import (
     block_scorer,
     comparable_queries,
     extreme_count,
+    full_scan,
     run_scan,
-    whole_scan,
 )
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.recipe import Recipe, content_hash
@@ -121,24 +121,22 @@ def chosen_scan(
         device: where to compute.
     """
     if last_scan is None:
-        return whole_scan(
-            factors, n_queries, n_extremes, "there is none of these queries, weights and recipe to add to"
-        )
+        return full_scan(factors, n_queries, n_extremes, "there is none of these queries, weights and recipe to add to")
     files = {file.shard: file for file in factors.files}
     changed = [name for name, shard in last_scan.shards.items() if factors.shard_hashes.get(name) != shard.shard_hash]
     if changed:
-        return whole_scan(
+        return full_scan(
             factors, n_queries, n_extremes, f"{len(changed)} shards changed or left, for instance {changed[0]}"
         )
     added = tuple(file for file in factors.files if file.shard not in last_scan.shards)
     n_added = sum(file.rows for file in added)
     if n_added > last_scan.moments.count:
-        return whole_scan(factors, n_queries, n_extremes, "more was added since the last one than it scanned")
+        return full_scan(factors, n_queries, n_extremes, "more was added since the last one than it scanned")
     scanned_files = tuple(files[name] for name in sorted(last_scan.shards))
     scale, change = scale_and_change(last_scan.probe, probe_scores(queries, factors, scanned_files, device))
     worst, smallest = float(change.max()), float(scale.min())
     if worst > tolerance or smallest <= 0:
-        return whole_scan(
+        return full_scan(
             factors,
             n_queries,
             n_extremes,

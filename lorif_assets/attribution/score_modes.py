@@ -1,4 +1,4 @@
-"""The ways to score query sets at one checkpoint: whole scans that they share, merged scans, and recall."""
+"""The ways to score query sets at one checkpoint: full scans that they share, merged scans, and recall."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -207,7 +207,7 @@ def score_queries(
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
     prepared_queries = comparable_queries(checkpoint, queries, batch)
-    scan = whole_scan(checkpoint.stored.factors, len(queries), extreme_count(top_k), reason)
+    scan = full_scan(checkpoint.stored.factors, len(queries), extreme_count(top_k), reason)
     blocks = block_scorer(checkpoint, prepared_queries, batch)
     return run_scan(checkpoint, queries, prepared_queries, scan, blocks, top_k=top_k, progress=progress).scores
 
@@ -230,7 +230,7 @@ def comparable_queries(
     return preconditioned_queries(checkpoint, queries, batch)
 
 
-def whole_scan(factors: StoredFactors, n_queries: int, n_extremes: int, reason: str) -> Scan:
+def full_scan(factors: StoredFactors, n_queries: int, n_extremes: int, reason: str) -> Scan:
     """Return the scan of every shard that keeps `n_extremes` examples on either side of each query's ranking."""
     from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS
+from lorif_assets.automation.jobs import ASSET_JOBS
 from lorif_assets.automation.readiness import ready_partitions
-from lorif_assets.automation.sensors import ASSET_JOBS
 from lorif_assets.automation.withdrawal import removed_shards
 from lorif_assets.automation.work import IN_FLIGHT
 from lorif_assets.config.settings import CONFIG_VARIABLE

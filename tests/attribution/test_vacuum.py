@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lorif_assets.attribution.vacuum import SupersededFile, delete, superseded_files
-from lorif_assets.automation.sensors import vacuum as vacuum_job
+from lorif_assets.automation.jobs import vacuum as vacuum_job
 from lorif_assets.errors import TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import Lake

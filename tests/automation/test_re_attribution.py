@@ -9,8 +9,9 @@ from dagster import DagsterRunStatus
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.automation.dead_runs import fail_stalled_runs
+from lorif_assets.automation.jobs import ASSET_JOBS
 from lorif_assets.automation.readiness import ready_partitions
-from lorif_assets.automation.sensors import ASSET_JOBS, automation_definitions
+from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.automation.work import (
     GROUP_TAG,
     RANGE_END_TAG,

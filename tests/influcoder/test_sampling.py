@@ -1,4 +1,4 @@
-"""Anchors and pool: drawn from queries or examples, apart from one another, and settled by content alone."""
+"""Anchors and pool: drawn from queries or examples, apart from one another, and decided by content alone."""
 
 from pathlib import Path
 from typing import Any
