@@ -45,7 +45,7 @@ def _files_of(root: Path) -> list[Path]:
         if file.is_file() and not file.name.startswith((".", "_"))
     }
     found = {file: kind for file, kind in formats.items() if kind in _FORMATS}
-    firm = [file for file, kind in found.items() if kind and not readers()[kind].gives_way]
+    firm = [file for file, kind in found.items() if kind and not readers()[kind].is_fallback]
     return firm or list(found)
 
 

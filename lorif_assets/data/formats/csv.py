@@ -38,7 +38,7 @@ class Csv(FileReader):
     kind = SourceFormat.CSV
     suffixes = with_compressed(".csv", ".tsv")
     # A table of statistics beside data is none.
-    gives_way = True
+    is_fallback = True
 
     def cut(self, path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...]:
         """Return the slices of one file."""

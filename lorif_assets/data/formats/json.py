@@ -41,7 +41,7 @@ class Json(FileReader):
     kind = SourceFormat.JSON
     suffixes = with_compressed(".json")
     # A dataset_info.json beside data is none.
-    gives_way = True
+    is_fallback = True
 
     def __init__(self) -> None:
         self._lines = JsonLines()

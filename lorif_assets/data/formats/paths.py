@@ -158,8 +158,8 @@ def _named_files(
 
 def _only_format(source: Source, found: Sequence[Path]) -> SourceFormat:
     formats = Counter(kind for path in found if (kind := format_of_suffix(path)))
-    if any(not readers()[kind].gives_way for kind in formats):
-        formats = Counter({kind: n for kind, n in formats.items() if not readers()[kind].gives_way})
+    if any(not readers()[kind].is_fallback for kind in formats):
+        formats = Counter({kind: n for kind, n in formats.items() if not readers()[kind].is_fallback})
     if not formats:
         raise SourceError(
             f"source '{source.name}': no data files at {source.path}. Expected names that end in {known_suffixes()}; "

@@ -86,8 +86,8 @@ class Reader(ABC):
     """What a directory holds that is one source of this format; none where the format is one of files."""
     is_read_remotely: ClassVar[bool] = False
     """Whether a source may lie in an object store."""
-    gives_way: ClassVar[bool] = False
-    """Whether, where nothing says which format is meant, files of other formats beside its own are the data."""
+    is_fallback: ClassVar[bool] = False
+    """Whether its files count as data only if there are none of other formats, unless the settings name the format."""
 
     @abstractmethod
     def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
@@ -106,7 +106,7 @@ class Reader(ABC):
         """
 
     def changes_since(self, source: Source, piece: ShardSlice, state: str, base: Path) -> Changes | None:
-        """Return what happened to all shards since a state of one piece; None where only its version tells."""
+        """Return what happened to all shards since a state of one piece; None if only its version can say."""
         del source, piece, state, base
         return None
 
@@ -196,7 +196,7 @@ def version_of(state: str, source: Source) -> str:
 
 
 def state_of(version: str) -> str:
-    """Return the state of which a piece's version tells."""
+    """Return the state in a piece's version."""
     return version.partition(" ")[0]
 
 
@@ -204,7 +204,7 @@ def file_state(path: Path) -> str:
     """Return what changes when a file is written.
 
     Raises:
-        SourceError: it is not there.
+        SourceError: it does not exist.
     """
     try:
         found = path.stat()

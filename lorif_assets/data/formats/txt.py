@@ -40,7 +40,7 @@ class Text(Reader):
 
     suffixes = (".txt",)
     # A README.txt beside data is not data.
-    gives_way = True
+    is_fallback = True
 
     def __init__(self) -> None:
         self._by_passages: Mapping[Passages, Reader] = {"file": _Files(), "paragraph": _Paragraphs()}
