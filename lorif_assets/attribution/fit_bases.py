@@ -231,7 +231,7 @@ def layer_ranks(
     if budget is None:
         largest = {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
     else:
-        largest = _affordable_ranks(recipe, shapes, budget)
+        largest = affordable_ranks(recipe, shapes, budget)
     values, fisher = _whitened_spectra(attributed, examples, bases, batch, largest)
     ranks = largest if budget is None else _allocated_ranks(recipe, shapes, bases, values, fisher, budget)
     return {
@@ -248,8 +248,12 @@ def byte_budget(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> int | 
     return recipe.bytes_per_example
 
 
-def _affordable_ranks(recipe: Recipe, shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
-    """Return the rank that each layer would have if it got the whole budget beyond one component per layer."""
+def affordable_ranks(recipe: Recipe, shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
+    """Return the rank that each layer would have if it got the whole budget beyond one component per layer.
+
+    Raises:
+        SettingsError: the budget does not pay for one component of every layer.
+    """
     sizes = _component_bytes(recipe, shapes)
     spare = budget - sum(sizes.values())
     if spare < 0:

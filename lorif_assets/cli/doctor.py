@@ -1,5 +1,6 @@
 """`lorif doctor`: what is configured, found and missing, and what attribution will cost."""
 
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,11 +11,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from lorif_assets.attribution.cost import CostEstimate, estimate
+from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.cli.environment import config_option
+from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.data.query_files import query_files
 from lorif_assets.data.shards import list_shards, passed_over_notice
 from lorif_assets.errors import LorifError, SettingsError
+from lorif_assets.evaluation.retraining.training_recipe import imported_trainer, training_recipe
+from lorif_assets.freshness.contents import ExampleReader, content_findings
 from lorif_assets.freshness.discovery import NO_SOURCES
+from lorif_assets.freshness.view import Freshness
+from lorif_assets.influcoder.extra import require_influcoder
+from lorif_assets.lake.tables import TABLES
 from lorif_assets.mathematics.gradients.layers import LayerError, select_layers
 from lorif_assets.project import Project
 
@@ -40,7 +48,7 @@ def diagnose(console: Console) -> bool:
             table.add_row("[green]ok[/]", label, escape(finding()))
         except (LorifError, LayerError) as error:
             sound = False
-            table.add_row("[red]missing[/]", label, escape(str(error)))
+            table.add_row("[red]fault[/]", label, escape(str(error)))
 
     examples: dict[str, int] = defaultdict(int)
 
@@ -52,25 +60,76 @@ def diagnose(console: Console) -> bool:
         found = f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
         return f"{found}; {notice}" if notice else found
 
-    row("lake", lambda: settings.lake_root)
+    query_sets: list[str] = []
+
+    def query_finding() -> str:
+        query_sets.extend(query_files(settings))
+        return ", ".join(query_sets) or "no file yet"
+
+    readers: list[ExampleReader] = []
+
+    def tokenizer_finding() -> str:
+        _checkpoints(project)
+        readers.append(ExampleReader.of(project, project.checkpoints.find()[-1]))
+        return f"{readers[0].vocabulary:,} ids, at most {readers[0].max_length:,} tokens of an example"
+
+    row("lake", lambda: _lake(project))
     row("tracking", lambda: settings.tracking_uri or "off")
     if not settings.sources:
         row("sources", _no_sources)
     for index, source in enumerate(settings.sources):
         row(f"source {source.name}", lambda index=index: source_finding(index))  # type: ignore[misc]
-    row("query sets", lambda: ", ".join(query_files(settings)) or "no file yet")
+    row("query sets", query_finding)
     row("checkpoints", lambda: _checkpoints(project))
+    row("tokenizer", tokenizer_finding)
     row("layers", lambda: _layers(project))
     row("devices", lambda: ", ".join(str(group) for group in project.devices.groups()))
+    if settings.influcoder.enabled:
+        row("influcoder", _influcoder)
+    if settings.evaluation.trainer or settings.evaluation.command:
+        row("training recipe", lambda: _training_recipe(settings.evaluation))
+    for finding in content_findings(project, next(iter(readers), None), examples, query_sets):
+        sound = sound and not finding.is_fault
+        label = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
+        table.add_row(label, finding.what, escape(finding.text))
+    if sound:
+        row("active", lambda: _active(project))
     console.print(table)
     if sound:
-        checkpoint = project.checkpoints.find()[-1]
-        skeleton = project.checkpoints.skeleton(checkpoint)
-        n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
-        n_examples = sum(examples.values())
-        cost = estimate(skeleton, settings.recipe, n_examples, n_shards)
-        console.print(_cost_table(cost, checkpoint.name, n_examples))
+        console.print(_cost(project, sum(examples.values())))
     return sound
+
+
+def _cost(project: Project, n_examples: int) -> Table:
+    checkpoint, settings = project.checkpoints.find()[-1], project.settings
+    skeleton = project.checkpoints.skeleton(checkpoint)
+    n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
+    return _cost_table(estimate(skeleton, settings.recipe, n_examples, n_shards), checkpoint.name, n_examples)
+
+
+def _lake(project: Project) -> str:
+    project.lake.require_writable()
+    for schema in TABLES.values():
+        project.lake.table(schema)
+    return project.settings.lake_root
+
+
+def _influcoder() -> str:
+    require_influcoder()
+    return "its libraries are installed"
+
+
+def _training_recipe(evaluation: EvaluationSettings) -> str:
+    if evaluation.trainer:
+        imported_trainer(evaluation.trainer)
+    elif shutil.which(evaluation.command[0]) is None:
+        raise SettingsError(f"`evaluation.command` cannot be started: there is no program {evaluation.command[0]!r}")
+    return training_recipe(evaluation)
+
+
+def _active(project: Project) -> str:
+    freshness = Freshness.of(project)
+    return f"{', '.join(freshness.active_checkpoints)}; {', '.join(freshness.active_query_sets) or 'no query set'}"
 
 
 def _no_sources() -> str:
@@ -93,6 +152,10 @@ def _layers(project: Project) -> str:
     recipe, checkpoint = project.settings.recipe, project.checkpoints.find()[-1]
     skeleton = project.checkpoints.skeleton(checkpoint)
     tracked = select_layers(skeleton, recipe.include_layers, recipe.exclude_layers)
+    if recipe.whitens:
+        shapes = {layer.name: recipe.projection.shape(layer) for layer in tracked}
+        if (budget := byte_budget(recipe, shapes)) is not None:
+            affordable_ranks(recipe, shapes, budget)
     return f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}"
 
 

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lorif_assets.config.sources import Columns, Source
+from lorif_assets.config.sources import Columns, Source, SourceFormat
 from lorif_assets.data.examples import sort_out
-from lorif_assets.data.formats.reader import RawShard
+from lorif_assets.data.formats.reader import RawShard, ShardSlice
 from lorif_assets.data.labels import NO_LOSS, TokenIds
 from lorif_assets.data.shards import list_shards, read_shard, read_source
 from lorif_assets.data.tokenization import TokenizedExample, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_SAMPLED_SHARDS = 16
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,21 @@ def first_rows(source: Source, base: Path, rows: int) -> Iterator[tuple[str, Raw
         rows -= len(raw.rows) + len(raw.malformed)
         if rows <= 0:
             return
+
+
+def sampled_rows(source: Source, base: Path, rows: int) -> Iterator[tuple[ShardSlice, RawShard]]:
+    """Yield shards that are spread over a source, each with its first rows, `rows` in all at the most.
+
+    Of a Delta table one shard stands for all: rows are dealt to its shards at random, and each reads the whole table.
+
+    Raises:
+        SourceError: as `list_shards` and `read_shard`.
+    """
+    pieces = list_shards(source, base)
+    many = 1 if pieces[0].kind == SourceFormat.DELTA else min(_SAMPLED_SHARDS, len(pieces))
+    chosen = [pieces[k * (len(pieces) - 1) // max(many - 1, 1)] for k in range(many)]
+    for piece in chosen:
+        yield piece, _beginning(read_shard(source, piece, base), max(rows // many, 1))
 
 
 def first_queries(source: Source, base: Path, rows: int) -> Iterator[tuple[str, RawShard]]:

@@ -4,6 +4,7 @@ Tables that fit in memory are read whole; gradient factors are streamed file by 
 curvature states are safetensors files beside the tables, never overwritten, found through the row that points to them.
 """
 
+import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,21 @@ class Lake:
             raise SettingsError(
                 f"the lake cannot lie in {self.root!r}: Delta tables have no local path with the character {character!r}; set "
                 "`lake.root` to another directory"
+            )
+
+    def require_writable(self) -> None:
+        """Refuse a directory that cannot be written to, or made; what an object store allows is seen at the first write.
+
+        Raises:
+            SettingsError: as it says.
+        """
+        if not self.is_local:
+            return
+        there = next(path for path in (Path(self.root), *Path(self.root).parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise SettingsError(
+                f"the lake {self.root} cannot be written to: {there} is {'read-only' if there.is_dir() else 'a file'}; correct "
+                "`lake.root`, or the permissions"
             )
 
     def uri(self, schema: TableSchema) -> str:

@@ -5,6 +5,7 @@ import pkgutil
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,13 +95,23 @@ def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folde
     return found[-1]
 
 
-def _call(trainer: str, file: Path, seed: int, output: Path) -> None:
+def imported_trainer(trainer: str) -> Callable[[Path, int, Path], object]:
+    """Return the Python callable that the settings name as training recipe.
+
+    Raises:
+        SettingsError: it cannot be imported.
+    """
     try:
-        function = pkgutil.resolve_name(trainer)
+        function: Callable[[Path, int, Path], object] = pkgutil.resolve_name(trainer)
     except (ImportError, AttributeError, ValueError) as error:
         raise SettingsError(
             f"`evaluation.trainer` names {trainer!r}, which cannot be imported ({error}); expected 'package.module:function'"
         ) from error
+    return function
+
+
+def _call(trainer: str, file: Path, seed: int, output: Path) -> None:
+    function = imported_trainer(trainer)
     try:
         function(file, seed, output)
     except LorifError:

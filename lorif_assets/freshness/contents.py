@@ -1,0 +1,199 @@
+"""What is in sources and query files, by a look at some of their rows: what attribution would refuse, set aside or cut.
+
+The functions are those that attribution reads with. No weights are loaded, only a checkpoint's tokenizer.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from lorif_assets.attribution.model import longest_input
+from lorif_assets.config.sources import Columns
+from lorif_assets.data.examples import require_usable, sort_out
+from lorif_assets.data.formats.reader import RawShard
+from lorif_assets.data.preview import first_queries, sampled_rows
+from lorif_assets.data.query_files import query_source
+from lorif_assets.data.rejection_reasons import count_reasons, in_words
+from lorif_assets.errors import LorifError, SourceError
+from lorif_assets.models.checkpoints import CheckpointFiles, check_vocabulary, vocabulary_size
+from lorif_assets.project import Project
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lorif_assets.data.tokenization import TokenizedShard
+
+SAMPLE_ROWS = 1_000
+"""Rows of a source or query set that are looked at."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a source or query set, with what to do; a fault stops attribution, anything else is good to know."""
+
+    what: str
+    text: str
+    is_fault: bool
+
+
+@dataclass(frozen=True)
+class ExampleReader:
+    """What reads examples for one checkpoint."""
+
+    checkpoint: str
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, project: Project, files: CheckpointFiles) -> "ExampleReader":
+        """Return that of a checkpoint.
+
+        Raises:
+            CheckpointError: it has no tokenizer that can be loaded, or one that does not fit its model.
+        """
+        skeleton, tokenizer = project.checkpoints.skeleton(files), project.checkpoints.load_tokenizer(files)
+        check_vocabulary(files, skeleton, tokenizer)
+        longest = longest_input(skeleton, project.settings.recipe)
+        return cls(files.name, tokenizer, longest, vocabulary_size(skeleton))
+
+    def read(self, examples: pa.Table) -> "TokenizedShard":
+        """Return examples as token ids and labels; those that cannot be are listed with the reason."""
+        from lorif_assets.data.tokenization import tokenize
+
+        return tokenize(examples, self.tokenizer, self.max_length, self.vocabulary)
+
+
+@dataclass
+class _Sample:
+    """What was found in some rows: how many, the reasons of the rejected ones, before and by the tokenizer."""
+
+    n_rows: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+    n_cut: int = 0
+    notices: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, None] = field(default_factory=dict)
+
+    def add(self, shard: str, raw: RawShard, columns: Columns, reader: ExampleReader | None, *, is_whole: bool) -> None:
+        """Read the rows of a shard, of which these are all or the first."""
+        self.n_rows += len(raw.rows) + len(raw.malformed)
+        try:
+            read = sort_out(raw, columns, shard)
+            self.unreadable += read.rejected["reason"].to_pylist()
+            if is_whole:
+                require_usable(raw, read)
+            if reader is None or not read.examples.num_rows:
+                return
+            tokenized = reader.read(read.examples)
+        except LorifError as error:
+            self.faults[str(error)] = None
+            return
+        reasons = tokenized.rejected["reason"].to_pylist()
+        self.unusable += reasons
+        self.n_cut += tokenized.n_truncated
+        self.notices += tokenized.notices
+        if is_whole and not tokenized.examples:
+            self.faults[
+                f"no example of {raw.origin} can be used with the tokenizer of {reader.checkpoint!r}: "
+                f"{in_words(count_reasons(reasons))}"
+            ] = None
+
+
+def content_findings(
+    project: Project, reader: ExampleReader | None, rows: Mapping[str, int], query_sets: Iterable[str]
+) -> Iterator[Finding]:
+    """Yield what is found in every source and query set.
+
+    Args:
+        project: whose they are.
+        reader: of the checkpoint whose tokenizer reads them; None where there is none yet.
+        rows: of each source that can be listed.
+        query_sets: those to look at.
+    """
+    yield from _source_findings(project, reader, rows)
+    for query_set in query_sets:
+        yield from _query_findings(project, reader, query_set)
+
+
+def _source_findings(project: Project, reader: ExampleReader | None, rows: Mapping[str, int]) -> Iterator[Finding]:
+    settings, max_share = project.settings, project.settings.data.max_rejected_share
+    unusable, expected, total = [], 0.0, 0.0
+    for source in settings.sources:
+        if source.name not in rows:
+            continue
+        sample, what = _Sample(), f"source {source.name}"
+        try:
+            for piece, raw in sampled_rows(source, settings.base, SAMPLE_ROWS):
+                is_whole = len(raw.rows) + len(raw.malformed) == piece.rows
+                sample.add(piece.shard, raw, source.columns, reader, is_whole=is_whole)
+        except SourceError as error:
+            sample.faults[str(error)] = None
+        yield from _findings(what, f"lorif preview --source {source.name}", sample, reader, max_share)
+        unusable += sample.unusable
+        share_of_source = rows[source.name] / max(sample.n_rows, 1)
+        expected += len(sample.unusable) * share_of_source
+        total += (sample.n_rows - len(sample.unreadable)) * share_of_source
+    if reader and expected > max_share * total:
+        yield _too_many(
+            "training examples",
+            f"about {round(expected):,} of {round(total):,} at {reader.checkpoint!r}",
+            unusable,
+            max_share,
+            "lorif preview",
+        )
+
+
+def _query_findings(project: Project, reader: ExampleReader | None, query_set: str) -> Iterator[Finding]:
+    settings, max_share = project.settings, project.settings.data.max_rejected_share
+    sample, what, command = _Sample(), f"query set {query_set}", f"lorif preview --queries {query_set}"
+    try:
+        source = query_source(settings, query_set)
+        for _, raw in first_queries(source, settings.base, SAMPLE_ROWS):
+            is_whole = len(raw.rows) + len(raw.malformed) < SAMPLE_ROWS
+            sample.add(query_set, raw, source.columns, reader, is_whole=is_whole)
+    except SourceError as error:
+        sample.faults[str(error)] = None
+    yield from _findings(what, command, sample, reader, max_share)
+    n_read = sample.n_rows - len(sample.unreadable)
+    if len(sample.unusable) > max_share * n_read:
+        yield _too_many(what, f"{len(sample.unusable):,} of {n_read:,} rows", sample.unusable, max_share, command)
+
+
+def _findings(
+    what: str, command: str, sample: _Sample, reader: ExampleReader | None, max_share: float
+) -> Iterator[Finding]:
+    for fault in sample.faults:
+        yield Finding(what, fault, is_fault=True)
+    if len(sample.unreadable) > max_share * sample.n_rows:
+        looked_at = f"{len(sample.unreadable):,} of {sample.n_rows:,} rows"
+        yield _too_many(what, looked_at, sample.unreadable, max_share, command)
+    elif sample.unreadable or sample.unusable:
+        reasons = sample.unreadable + sample.unusable
+        yield Finding(
+            what,
+            f"{len(reasons):,} of {sample.n_rows:,} rows looked at would be set aside: {in_words(count_reasons(reasons))}. "
+            f"`{command}` shows them",
+            is_fault=False,
+        )
+    if reader and sample.n_cut:
+        yield Finding(
+            what,
+            f"{sample.n_cut:,} of {sample.n_rows:,} rows looked at would be cut to {reader.max_length:,} tokens "
+            f"(recipe.max_length or the model's context). `{command}` shows what is left",
+            is_fault=False,
+        )
+    for notice, count in sample.notices.items():
+        yield Finding(what, f"{count:,} of {sample.n_rows:,} rows looked at: {notice}", is_fault=False)
+
+
+def _too_many(what: str, looked_at: str, reasons: Iterable[str], max_share: float, command: str) -> Finding:
+    return Finding(
+        what,
+        f"{looked_at} would be set aside, more than the share `data.max_rejected_share` = {max_share:g} allows: "
+        f"{in_words(count_reasons(reasons))}. `{command}` shows them; correct the data, or raise the setting",
+        is_fault=True,
+    )
