@@ -15,7 +15,7 @@ from lorif_assets.data.query_files import query_files
 from lorif_assets.data.shards import list_shards, passed_over_notice
 from lorif_assets.errors import LorifError, SettingsError
 from lorif_assets.freshness.discovery import NO_SOURCES
-from lorif_assets.mathematics.gradients.layers import LayerError, select_layers
+from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.project import Project
 
 
@@ -38,7 +38,7 @@ def diagnose(console: Console) -> bool:
         nonlocal sound
         try:
             table.add_row("[green]ok[/]", what, escape(finding()))
-        except (LorifError, LayerError) as error:
+        except LorifError as error:
             sound = False
             table.add_row("[red]missing[/]", what, escape(str(error)))
 
