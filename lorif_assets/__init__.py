@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lorif_assets.config.sources import Columns
     from lorif_assets.errors import LorifError
 
+    __version__: str
+
 __all__ = [
     "Attribution",
     "BatchSettings",
@@ -47,6 +49,10 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lorif-assets")
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute_name = _PLACES[name].partition(":")
@@ -57,4 +63,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 from jaxtyping import Float32
+from pydantic import ValidationError
 
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.rows import Rows, normalised_rows
-from lorif_assets.attribution.ask import TopK
+from lorif_assets.attribution.ask import TopK, check_top_k
 from lorif_assets.attribution.in_memory import InMemoryAttribution
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.score_query_sets import queries_per_scan
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.settings import BatchSettings, explanation
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.passages import passage_text
 from lorif_assets.data.rejected import rejected_table
@@ -65,9 +66,12 @@ def attribute(
 
     Raises:
         SourceError: no example, or a query, cannot be used.
-        SettingsError: the recipe asks for what only a lake has, or its budget is too small.
+        SettingsError: a field of the recipe or `top_k` is wrong, the recipe asks for what only a lake has, or its budget is
+            too small.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
+    # Before the examples take their time.
+    check_top_k(top_k)
     return fit(model, tokenizer, examples, recipe, columns=columns, batch=batch).attribute(queries, top_k=top_k)
 
 
@@ -84,7 +88,7 @@ def fit(
 
     Arguments and errors are those of `attribute`. Examples that cannot be used are set aside, with a warning.
     """
-    chosen = Recipe() if recipe is None else Recipe.model_validate(recipe)
+    chosen = Recipe() if recipe is None else _recipe(recipe)
     for name, without in _OF_THE_LAKE.items():
         if getattr(chosen, name) != without:
             raise SettingsError(
@@ -97,15 +101,30 @@ def fit(
     tokenized = attributed.tokenized(shard.examples)
     if not tokenized.examples:
         raise SourceError(f"no example can be used with this tokenizer; the first: {tokenized.rejected['reason'][0]}")
+    unusable = pl.concat(pl.DataFrame(table) for table in (shard.rejected, tokenized.rejected)).sort("row")
+    if chosen.whitens and len(tokenized.examples) == 1 and not unusable.is_empty():
+        raise SourceError(
+            f"only one example can be used, and `recipe.curvature` {chosen.curvature!r} needs two; {_first(unusable)}"
+        )
     rows = pl.DataFrame(shard.examples)
     held = InMemoryAttribution.fit(attributed, rows, tokenized.examples, batch or BatchSettings())
-    set_aside = [shard.rejected, tokenized.rejected, rejected_table(held.not_finite)]
-    rejected = pl.concat(pl.DataFrame(table) for table in set_aside).sort("row")
+    rejected = pl.concat([unusable, pl.DataFrame(rejected_table(held.not_finite))]).sort("row", maintain_order=True)
     if not rejected.is_empty():
-        first = rejected.row(0, named=True)
-        _LOG.warning(f"{len(rejected)} examples are set aside; row {first['row']}: {first['reason']}")
+        _LOG.warning(f"{len(rejected)} examples are set aside; {_first(rejected)}")
     texts = pl.Series("text", [passage_text(row) for row in rows.iter_rows(named=True)], pl.String)
     return FittedModel(held, rows.select("example_id", texts, "metadata"), rejected)
+
+
+def _recipe(recipe: Recipe | Mapping[str, Any] | str) -> Recipe:
+    try:
+        return Recipe.model_validate(recipe)
+    except ValidationError as error:
+        raise SettingsError(explanation(error, "the recipe")) from error
+
+
+def _first(rejected: pl.DataFrame) -> str:
+    row, reason = rejected.select("row", "reason").row(0)
+    return f"row {row}: {reason}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -146,8 +165,10 @@ class FittedModel:
 
         Raises:
             SourceError: a query cannot be used.
+            SettingsError: `top_k` is neither a positive number nor "all".
             UnsoundQueryError: a query's loss or gradient is not finite.
         """
+        check_top_k(top_k)
         rows, tokenized = self._read(queries)
         answers = []
         for some in self._at_a_time(tokenized):

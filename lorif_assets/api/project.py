@@ -8,23 +8,36 @@ from typing import Self
 import polars as pl
 
 from lorif_assets.api.answer import Attribution
-from lorif_assets.attribution.ask import ModelCache, TopK, attributed_checkpoints, newest_attributed, score_completion
+from lorif_assets.attribution.ask import (
+    ModelCache,
+    TopK,
+    attributed_checkpoint,
+    attributed_checkpoints,
+    score_completion,
+)
+from lorif_assets.config.settings import settings_file
 from lorif_assets.data.passages import passage_text, with_passages
 from lorif_assets.data.questions import Question, completion_question, conversation_question
-from lorif_assets.errors import MismatchError
+from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES
 from lorif_assets.project import Project
 
 
 def open_project(path: str | PathLike[str] | None = None) -> "OpenProject":
-    """Open the project of a settings file; without one, of $LORIF_CONFIG, ./lorif.toml or the demo.
+    """Open the project of a settings file, or of the lorif.toml in a folder; without either, of $LORIF_CONFIG, ./lorif.toml or
+    the demo.
 
     Nothing is read but the settings. What the file says later is not seen: open it again.
 
     Raises:
-        SettingsError: the file is not there, or a setting is wrong.
+        SettingsError: the file is not there, none is found, or a setting is wrong.
     """
-    return OpenProject(Project.open(Path(path) if path is not None else None))
+    file = settings_file(Path(path) if path is not None else None)
+    if not file.is_file():
+        raise SettingsError(
+            f"there is no settings file: neither {file} nor the demo's; write one (`lorif init`), or give the path of one"
+        )
+    return OpenProject(Project.open(file))
 
 
 class OpenProject:
@@ -80,9 +93,10 @@ class OpenProject:
             top_k: proponents and opponents to list, or "all" for every example.
 
         Raises:
-            SourceError: the completion has no token that carries loss.
+            SourceError: prompt or completion is no text, or the completion has no token that carries loss.
             MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
-            CheckpointError: the checkpoint is not there or cannot be loaded.
+            CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
+            SettingsError: `top_k` is neither a positive number nor "all".
         """
         return self._answer(completion_question(prompt, completion), checkpoint, top_k)
 
@@ -98,12 +112,13 @@ class OpenProject:
         Raises:
             SourceError: it is no chat, or has no token that carries loss.
             MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
-            CheckpointError: the checkpoint is not there, cannot be loaded or has no chat template.
+            CheckpointError: the checkpoint is not there, not attributed, cannot be loaded or has no chat template.
+            SettingsError: `top_k` is neither a positive number nor "all".
         """
         return self._answer(conversation_question(chat, "the chat"), checkpoint, top_k)
 
     def _answer(self, question: Question, checkpoint: str | None, top_k: TopK) -> Attribution:
-        name = checkpoint or newest_attributed(self._project)
+        name = attributed_checkpoint(self._project, checkpoint)
         scored = score_completion(self._model_cache, name, question, top_k)
         table = with_passages(self._project.lake, scored.scores)
         prompt, completion = question.get("prompt") or "", question.get("completion") or passage_text(question)

@@ -1,7 +1,8 @@
 """Examples and queries as a caller has them, in the one form that all sources have."""
 
+import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
@@ -12,8 +13,12 @@ from lorif_assets.data.examples import NormalisedShard, normalise
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.errors import SourceError
 
-Rows: TypeAlias = Iterable[str | Mapping[str, Any]] | pl.DataFrame | pa.Table
-"""Texts; mappings with text, prompt and completion, messages or input_ids; or a table or `datasets.Dataset` of such rows."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+Rows: TypeAlias = "Iterable[str | Mapping[str, Any]] | pl.DataFrame | pa.Table | pd.DataFrame"
+"""Texts; mappings with text, prompt and completion, messages or input_ids; or such rows as a table of polars, pyarrow or
+pandas, or a `datasets.Dataset`."""
 
 _ID = "id"
 
@@ -29,7 +34,7 @@ def normalised_rows(rows: Rows, columns: Columns | None, name: str) -> Normalise
         name: of the whole, for ids and messages.
 
     Raises:
-        SourceError: there are no rows, none can be used, or what they hold cannot be told.
+        SourceError: they are in no form of `Rows`, there are none, none can be used, or what they hold cannot be told.
     """
     listed = [_row(number, row, name) for number, row in enumerate(_each(rows, name))]
     if not listed:
@@ -44,18 +49,37 @@ def normalised_rows(rows: Rows, columns: Columns | None, name: str) -> Normalise
     return normalise(RawShard(f"the {name}", found, tuple(enumerate(listed))), roles, name)
 
 
-def _each(rows: Rows, name: str) -> Iterable[str | Mapping[str, Any]]:
-    if isinstance(rows, str | Mapping):
-        raise SourceError(f"the {name} are one {type(rows).__name__}; expected a list of texts or of rows, or a table")
+def _each(rows: object, name: str) -> Iterable[Any]:
     if isinstance(rows, pl.DataFrame):
         return rows.iter_rows(named=True)
     if isinstance(rows, pa.Table):
         refuse_repeated_columns(rows.column_names, f"the table of {name}")
         return rows.to_pylist()
+    # Whoever has a table of pandas has imported it.
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(rows, pandas.DataFrame):
+        return _from_pandas(rows, name).iter_rows(named=True)
+    # Iterating over any other kind of table gives columns or their names.
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable) or hasattr(type(rows), "columns"):
+        raise SourceError(
+            f"the {name} are one {type(rows).__name__}; expected a list of texts or of rows, or a table of polars, pyarrow or "
+            "pandas, or a `datasets.Dataset`"
+        )
     return rows
 
 
-def _row(number: int, row: str | Mapping[str, Any], name: str) -> dict[str, Any]:
+def _from_pandas(table: "pd.DataFrame", name: str) -> pl.DataFrame:
+    refuse_repeated_columns([str(column) for column in table.columns], f"the table of {name}")
+    try:
+        return pl.from_pandas(table)
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise SourceError(
+            f"the pandas table of {name} cannot be read: {error}. Each column has to hold values of one type; or give a list "
+            "of mappings"
+        ) from error
+
+
+def _row(number: int, row: object, name: str) -> dict[str, Any]:
     if isinstance(row, str):
         return {"text": row}
     if not isinstance(row, Mapping):

@@ -26,6 +26,8 @@ from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.cascade import recalled_scores
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 
+_SHOWN_QUERIES, _SHOWN_EXAMPLES = 10, 3
+
 
 def _recalls(settings: Settings) -> bool:
     return settings.recipe.recalls
@@ -152,9 +154,9 @@ def _figures(scored: QueryScores) -> dict[str, float]:
     }
 
 
-def _top_influences(scores: pl.DataFrame, n_queries: int = 10, n_examples: int = 3) -> str:
-    best = scores.filter(pl.col("side") != LOWEST).filter(pl.col("rank") <= n_examples)
-    queries = best["query_id"].unique(maintain_order=True).to_list()[:n_queries]
+def _top_influences(scores: pl.DataFrame) -> str:
+    best = scores.filter(pl.col("side") != LOWEST).filter(pl.col("rank") <= _SHOWN_EXAMPLES)
+    queries = best["query_id"].unique(maintain_order=True).to_list()[:_SHOWN_QUERIES]
     lines = ["| query | rank | example | score |", "|---|---:|---|---:|"]
     lines += [
         f"| `{row['query_id']}` | {row['rank']} | `{row['example_id']}` | {row['score']:.4g} |"

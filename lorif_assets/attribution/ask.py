@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal
 
 import pyarrow as pa
@@ -14,18 +15,49 @@ from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.data.questions import Question
-from lorif_assets.errors import MismatchError, SourceError
+from lorif_assets.errors import CheckpointError, MismatchError, SettingsError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
 from lorif_assets.project import Project
 
 TopK = int | Literal["all"]
+"""How many proponents and opponents to list: a positive number, or all examples."""
+
+
+def check_top_k(top_k: object) -> None:
+    """Refuse what is no `TopK`.
+
+    Raises:
+        SettingsError: it is neither a positive number nor "all".
+    """
+    # A yes is no number, though Python counts it as one.
+    is_count = not isinstance(top_k, bool) and isinstance(top_k, Integral) and int(top_k) >= 1
+    if top_k != "all" and not is_count:
+        raise SettingsError(f'`top_k` is a positive whole number or "all", found {top_k!r}')
 
 
 def attributed_checkpoints(project: Project) -> list[str]:
     """Return the checkpoints that have preconditioners, in order of step, then name."""
     attributed = set(project.lake.read(curvature_of(project.settings.recipe).table, ["checkpoint"])["checkpoint"])
     return [checkpoint.name for checkpoint in project.checkpoints.find() if checkpoint.name in attributed]
+
+
+def attributed_checkpoint(project: Project, name: str | None) -> str:
+    """Return the name of a checkpoint that is attributed; without one, of the newest.
+
+    Raises:
+        MismatchError: no name is given, and none is attributed.
+        CheckpointError: this one is not, or its files are gone.
+    """
+    if name is None:
+        return newest_attributed(project)
+    names = attributed_checkpoints(project)
+    if name not in names:
+        raise CheckpointError(
+            f"the checkpoint {name!r} cannot be asked: it is not attributed, or its files are gone; those that can be: "
+            f"{', '.join(names) or 'none'}"
+        )
+    return name
 
 
 def newest_attributed(project: Project) -> str:
@@ -89,9 +121,11 @@ def score_completion(model_cache: ModelCache, checkpoint: str, question: Questio
     """Score every stored training example for one question, and return the `top_k` highest and lowest.
 
     Raises:
+        SettingsError: `top_k` is neither a positive number nor "all".
         SourceError: the completion has no token that carries loss.
         MismatchError: factors, preconditioners and settings do not match.
     """
+    check_top_k(top_k)
     project = model_cache.project
     settings, models = project.settings, project.checkpoints
     stored = StoredCheckpoint.read(project.lake, checkpoint, settings.recipe)

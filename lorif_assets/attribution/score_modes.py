@@ -93,12 +93,8 @@ class MergedScans:
     batch: BatchSettings
 
     def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
-        """Yield the scores of each set, set by set: each has other shards to scan."""
-        for name, query_set in query_sets.items():
-            try:
-                yield name, self._scored(name, query_set)
-            except UnsoundQueryError as error:
-                yield name, error
+        """Score set by set: each has other shards to scan."""
+        return _set_by_set(query_sets, self._scored)
 
     def _scored(self, name: str, query_set: ReadQuerySet) -> ScoredQuerySet:
         from lorif_assets.attribution.score_merging import (
@@ -166,12 +162,8 @@ class RecalledScores:
     fallback: ScoreMode
 
     def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
-        """Yield the scores of each set, set by set: each has proposals of its own."""
-        for name, query_set in query_sets.items():
-            try:
-                yield name, self._scored(name, query_set)
-            except UnsoundQueryError as error:
-                yield name, error
+        """Score set by set: each has proposals of its own."""
+        return _set_by_set(query_sets, self._scored)
 
     def _scored(self, name: str, query_set: ReadQuerySet) -> ScoredQuerySet:
         stored = self.checkpoint.stored
@@ -185,3 +177,14 @@ class RecalledScores:
         if isinstance(exact, UnsoundQueryError):
             raise exact
         return ScoredQuerySet(exact.scores, version, recalled.metadata | exact.metadata)
+
+
+def _set_by_set(
+    query_sets: Mapping[str, ReadQuerySet], score: Callable[[str, ReadQuerySet], ScoredQuerySet]
+) -> ScoredQuerySets:
+    """Yield the scores of each set as soon as they are computed, or the error of its query that is not finite."""
+    for name, query_set in query_sets.items():
+        try:
+            yield name, score(name, query_set)
+        except UnsoundQueryError as error:
+            yield name, error

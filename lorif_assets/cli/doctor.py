@@ -23,7 +23,7 @@ from lorif_assets.freshness.discovery import NO_SOURCES
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.lake.tables import TABLES
-from lorif_assets.mathematics.gradients.layers import LayerError, select_layers
+from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.project import Project
 
 
@@ -46,7 +46,7 @@ def diagnose(console: Console) -> bool:
         nonlocal sound
         try:
             table.add_row("[green]ok[/]", label, escape(finding()))
-        except (LorifError, LayerError) as error:
+        except LorifError as error:
             sound = False
             table.add_row("[red]fault[/]", label, escape(str(error)))
 

@@ -286,16 +286,20 @@ class Settings(BaseSettings):
 
 
 def settings_file(path: Path | None = None) -> Path:
-    """Return where the settings are read from; only a file that was not named may be absent.
+    """Return where the settings are read from: of a folder, its lorif.toml. Only a file that was not named may be absent.
 
     Raises:
         SettingsError: a named file does not exist.
     """
     named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    if named is not None:
+        named = named.expanduser()
+        named = named / CONFIG_NAME if named.is_dir() else named
     found = [file for file in (Path(CONFIG_NAME), DEMO_DIRECTORY / CONFIG_NAME) if file.is_file()]
     file = (named or next(iter(found), Path(CONFIG_NAME))).absolute()
     if named and not file.is_file():
-        raise SettingsError(f"there is no settings file {file}; write one (`lorif init`) or correct ${CONFIG_VARIABLE}")
+        remedy = "give another path" if path else f"correct ${CONFIG_VARIABLE}"
+        raise SettingsError(f"there is no settings file {file}; write one (`lorif init`) or {remedy}")
     return file
 
 
@@ -317,7 +321,7 @@ def load_settings(path: Path | None = None) -> Settings:
     try:
         return Settings(**{"base": file.parent, **content})
     except ValidationError as error:
-        raise SettingsError(_explanation(error, file)) from error
+        raise SettingsError(explanation(error, f"{file} (or a LORIF_ environment variable)")) from error
     except UnreadableVariable as error:
         names = ", ".join(sorted(name for name in os.environ if name.upper().startswith(_PREFIX)))
         raise SettingsError(
@@ -337,10 +341,11 @@ def _refuse_unknown_variables() -> None:
             )
 
 
-def _explanation(error: ValidationError, file: Path) -> str:
+def explanation(error: ValidationError, origin: str) -> str:
+    """Return what is wrong with settings, a line for each field; `origin` says where they are from."""
     problems = [
         f"  {'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
         + ("" if problem["type"] in {"missing", "extra_forbidden", "value_error"} else f" (found {problem['input']!r})")
         for problem in error.errors()
     ]
-    return f"{file} (or a LORIF_ environment variable) has {len(problems)} wrong setting(s):\n" + "\n".join(problems)
+    return f"{origin} has {len(problems)} wrong setting(s):\n" + "\n".join(problems)

@@ -14,7 +14,14 @@ Question = Mapping[str, Any]
 
 
 def completion_question(prompt: str, completion: str) -> Question:
-    """Return what was said after a prompt; without a prompt, as text."""
+    """Return what was said after a prompt; without a prompt, as text.
+
+    Raises:
+        SourceError: either is no text.
+    """
+    for name, text in (("prompt", prompt), ("completion", completion)):
+        if not isinstance(text, str):
+            raise SourceError(f"the {name} is a {type(text).__name__}; expected a text")
     if not prompt:
         return {"format": ContentFormat.TEXT, "text": completion}
     return {"format": ContentFormat.PROMPT_COMPLETION, "prompt": prompt, "completion": completion}

@@ -9,6 +9,8 @@ from lorif_assets.demo.corpus import Passage
 from lorif_assets.demo.planted import questioned_statements
 from lorif_assets.errors import SourceError
 
+_HELD_OUT_QUERIES = 50
+
 
 @dataclass(frozen=True)
 class DemoQuery:
@@ -105,9 +107,9 @@ def demo_queries(corpus_topics: Collection[str]) -> tuple[DemoQuery, ...]:
     return queries
 
 
-def held_out_queries(held_out: Sequence[Passage], count: int = 50) -> list[DemoQuery]:
+def held_out_queries(held_out: Sequence[Passage]) -> list[DemoQuery]:
     """Return passages that the model was not trained on as queries: the first sentence or so asks for the rest."""
-    chosen = held_out[:: max(1, len(held_out) // count)][:count]
+    chosen = held_out[:: max(1, len(held_out) // _HELD_OUT_QUERIES)][:_HELD_OUT_QUERIES]
     queries = []
     for passage in chosen:
         words = passage.text.split(" ")

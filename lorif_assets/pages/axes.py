@@ -19,6 +19,7 @@ _DPI = 200
 _MARKERS = "osD^vPX<>*"
 _LABEL_CHARACTERS = 24
 _MOST_TICKS = 8
+_DODGE = 1.07
 
 
 def axes_of(
@@ -97,12 +98,12 @@ def logarithmic(axes: Axes, values: Sequence[float], margin: float = 1.5) -> Non
     axes.set_xlim(low / margin, high * margin)
 
 
-def dodged(values: Sequence[float], step: float = 1.07) -> Float64[np.ndarray, " N"]:
+def dodged(values: Sequence[float]) -> Float64[np.ndarray, " N"]:
     """Return the values, equal ones moved a little apart on a logarithmic axis, so that none hides another."""
     moved = []
     for at, value in enumerate(values):
         alike = [other for other, found in enumerate(values) if found == value]
-        moved.append(value * step ** (alike.index(at) - (len(alike) - 1) / 2))
+        moved.append(value * _DODGE ** (alike.index(at) - (len(alike) - 1) / 2))
     return np.array(moved)
 
 

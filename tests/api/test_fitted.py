@@ -5,6 +5,7 @@ import shutil
 
 import dagster as dg
 import numpy as np
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -211,6 +212,52 @@ def test_what_cannot_be_done_says_why(tiny_project):
         model.transformer.wte.weight.fill_(torch.nan)
     with pytest.raises(UnsoundQueryError, match="query '0' is not finite"):
         found.attribute(["a file closes"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field"),
+    [
+        ({"rank": 0}, "rank: .* greater than or equal to 1 .found 0."),
+        ({"rnak": 2}, "rnak: Extra inputs"),
+        ("papr", "preset: .*'paper'.*'papr'"),
+        ({"top_k": 0}, "`top_k` is a positive number"),
+        (3, "settings: "),
+    ],
+)
+def test_a_wrong_recipe_names_the_field(tiny_project, recipe, field):
+    model, tokenizer = loaded(tiny_project)
+    for ask in (lorif_assets.fit, lambda *given: lorif_assets.attribute(*given[:3], TEXTS[:1], given[3])):
+        with pytest.raises(SettingsError, match=rf"the recipe has 1 wrong setting\(s\):\n  .*{field}"):
+            ask(model, tokenizer, TEXTS, recipe)
+
+
+def test_a_layer_that_no_pattern_matches_is_an_error_of_the_package(tiny_project):
+    with pytest.raises(lorif_assets.LorifError, match="layer pattern 'nothing' matches none"):
+        lorif_assets.fit(*loaded(tiny_project), TEXTS, {"include_layers": ["nothing"]})
+
+
+@pytest.mark.parametrize("top_k", [0, -1, "some"])
+def test_examples_to_list_are_a_positive_number_or_all(tiny_project, top_k):
+    model, tokenizer = loaded(tiny_project)
+    asked = lorif_assets.fit(model, tokenizer, TEXTS, "paper").attribute
+    for ask in (asked, lambda queries, top_k: lorif_assets.attribute(model, tokenizer, TEXTS, queries, top_k=top_k)):
+        with pytest.raises(SettingsError, match=f'`top_k` is a positive whole number or "all", found {top_k!r}'):
+            ask(TEXTS[:1], top_k=top_k)
+
+
+def test_the_reason_for_too_few_examples_is_that_of_the_rows_set_aside(tiny_project):
+    alike = [{"id": "a", "text": text} for text in TEXTS[:2]]
+    with pytest.raises(
+        SourceError, match=r"only one example can be used, .* row 1: duplicate id: row 0 has it already"
+    ):
+        lorif_assets.fit(*loaded(tiny_project), alike)
+
+
+def test_a_pandas_table_gives_the_scores_of_its_texts(tiny_project):
+    model, tokenizer = loaded(tiny_project)
+    expected = lorif_assets.fit(model, tokenizer, TEXTS, "paper").scores(TEXTS[:2])
+    found = lorif_assets.fit(model, tokenizer, pd.DataFrame({"text": TEXTS}), "paper")
+    assert np.array_equal(found.scores(pd.DataFrame({"text": TEXTS[:2]})), expected)
 
 
 def test_it_says_what_it_holds(tiny_project):

@@ -2,12 +2,13 @@
 
 import shutil
 
+import numpy as np
 import polars as pl
 import pytest
 
 import lorif_assets
 from lorif_assets.api.project import OpenProject
-from lorif_assets.errors import LorifError, MismatchError, SettingsError, SourceError
+from lorif_assets.errors import CheckpointError, LorifError, MismatchError, SettingsError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
 from lorif_assets.models.checkpoints import Checkpoints
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS
@@ -185,14 +186,56 @@ def test_status_says_what_is_out_of_date_and_why(private_project):
     assert row["reason"]
 
 
+@pytest.mark.parametrize("top_k", [0, -1, 2.5, True, None, "some"])
+def test_examples_to_list_are_a_positive_number_or_all(tiny_project, loads, top_k):
+    with pytest.raises(SettingsError, match=f'`top_k` is a positive whole number or "all", found {top_k!r}'):
+        OpenProject(tiny_project.opened).attribute(PROMPT, COMPLETION, top_k=top_k)
+    assert loads == []
+
+
+def test_a_number_of_numpy_is_a_number_of_examples(tiny_project):
+    with lorif_assets.open(tiny_project.root) as project:
+        assert project.attribute(PROMPT, COMPLETION, top_k=np.int64(2)).proponents.height == 2
+
+
+def test_a_project_is_opened_by_its_file_or_its_folder_and_home_is_known(tiny_project, monkeypatch):
+    monkeypatch.setenv("HOME", str(tiny_project.root.parent))
+    monkeypatch.setenv("LORIF_CONFIG", "elsewhere.toml")
+    home = f"~/{tiny_project.root.name}"
+    for path in (tiny_project.root, str(tiny_project.root / "lorif.toml"), home, f"{home}/lorif.toml"):
+        assert lorif_assets.open(path).checkpoints == CHECKPOINTS
+
+
+def test_a_project_without_settings_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LORIF_CONFIG", raising=False)
+    with pytest.raises(
+        SettingsError, match=r"no settings file: neither .*lorif\.toml nor the demo's; write one \(`lorif init`\)"
+    ):
+        lorif_assets.open()
+    for path in (tmp_path, "lorif.toml"):
+        with pytest.raises(SettingsError) as refused:
+            lorif_assets.open(path)
+        assert f"{tmp_path / 'lorif.toml'}; write one (`lorif init`) or give another path" in str(refused.value)
+    monkeypatch.setenv("LORIF_CONFIG", "gone.toml")
+    with pytest.raises(SettingsError, match=r"gone\.toml; write one .* or correct \$LORIF_CONFIG"):
+        lorif_assets.open()
+
+
 def test_what_cannot_be_asked_says_why(tiny_project, private_project, tmp_path):
     with pytest.raises(SettingsError, match="there is no settings file"):
         lorif_assets.open(tmp_path / "lorif.toml")
     project = OpenProject(tiny_project.opened)
     with pytest.raises(SourceError, match="the completion cannot be scored: no target token"):
         project.attribute("", "")
-    with pytest.raises(MismatchError, match="'step-9' is not in the table `checkpoints`"):
+    with pytest.raises(SourceError, match="the completion is a NoneType; expected a text"):
+        project.attribute(PROMPT, None)
+    with pytest.raises(
+        CheckpointError, match=f"'step-9' cannot be asked: .* those that can be: {', '.join(CHECKPOINTS)}"
+    ):
         project.attribute(PROMPT, COMPLETION, checkpoint="step-9")
+    with pytest.raises(CheckpointError, match="'step-9' cannot be asked"):
+        project.attribute_chat([{"role": "assistant", "content": COMPLETION}], checkpoint="step-9")
     shutil.rmtree(private_project.root / "lake" / SVD_PRECONDITIONERS.name)
     empty = OpenProject(private_project.opened)
     assert empty.checkpoints == ()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -30,6 +31,11 @@ def test_dagster_is_not_imported_by_opening_and_asking_a_project(tiny_project):
 def test_every_public_name_is_there_and_documented(name):
     assert name in dir(lorif_assets)
     assert getattr(lorif_assets, name).__doc__
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert lorif_assets.__version__ == version("lorif-assets")
+    assert "__version__" in dir(lorif_assets)
 
 
 def test_any_other_name_is_an_attribute_error():

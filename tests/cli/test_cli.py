@@ -350,7 +350,8 @@ def test_a_checkpoint_that_is_not_attributed_is_a_message(
     lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
 ) -> None:
     said = message(lorif("attribute", "--completion", "a file", "--checkpoint", "step-9", *config))
-    assert "'step-9' is not in the table `checkpoints`" in said
+    assert "'step-9' cannot be asked: it is not attributed, or its files are gone; " in said
+    assert f"those that can be: {', '.join(CHECKPOINTS)}" in said
     shutil.rmtree(private_project.root / "lake" / SVD_PRECONDITIONERS.name)
     said = message(lorif("attribute", "--completion", "a file", *config))
     assert "no checkpoint is attributed yet; run `lorif materialize`" in said

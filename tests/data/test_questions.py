@@ -29,3 +29,9 @@ def test_a_completion_without_a_prompt_is_text() -> None:
 def test_what_is_no_conversation_is_refused(conversation: object) -> None:
     with pytest.raises(SourceError, match=r"^here: .*Give a list of"):
         conversation_question(conversation, "here")
+
+
+@pytest.mark.parametrize(("prompt", "completion", "wrong"), [(None, "a", "prompt"), ("", None, "completion")])
+def test_a_question_that_is_no_text_is_refused(prompt, completion, wrong):
+    with pytest.raises(SourceError, match=f"the {wrong} is a NoneType; expected a text"):
+        completion_question(prompt, completion)

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from lorif_assets.mathematics.evaluation.intervals import Comparison, compared
+from lorif_assets.mathematics.evaluation.intervals import BOOTSTRAP_SEED, Comparison, compared
 from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
 
 
@@ -52,7 +52,6 @@ def linear_datamodeling_scores(
     losses: Float[np.ndarray, "Q M"],
     reference: str,
     draws: int,
-    seed: int = 0,
 ) -> Comparison:
     """Compare the scores of several methods with retraining.
 
@@ -62,9 +61,8 @@ def linear_datamodeling_scores(
         losses: of each query under the model retrained on each subset, averaged over seeds.
         reference: the method that the others are compared with.
         draws: bootstrap draws.
-        seed: of the bootstrap.
     """
-    resamples = Resamples.draw(members.shape[0], losses.shape[0], draws, seed)
+    resamples = Resamples.draw(members.shape[0], losses.shape[0], draws, BOOTSTRAP_SEED)
     predictions = {method: subset_sums(matrix, members) for method, matrix in scores.items()}
     per_query = {method: rank_correlations(sums, -losses) for method, sums in predictions.items()}
     means = {method: bootstrap_means(sums, losses, resamples) for method, sums in predictions.items()}

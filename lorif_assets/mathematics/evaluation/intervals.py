@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+BOOTSTRAP_SEED = 0
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -58,10 +60,8 @@ def compared(
     )
 
 
-def compared_over_queries(
-    per_query: Mapping[str, Float[np.ndarray, " Q"]], reference: str, draws: int, seed: int = 0
-) -> Comparison:
+def compared_over_queries(per_query: Mapping[str, Float[np.ndarray, " Q"]], reference: str, draws: int) -> Comparison:
     """Return the means of figures that are measured query by query, resampling the queries."""
     n_queries = len(per_query[reference])
-    chosen = np.random.default_rng(seed).integers(n_queries, size=(draws, n_queries))
+    chosen = np.random.default_rng(BOOTSTRAP_SEED).integers(n_queries, size=(draws, n_queries))
     return compared(per_query, {method: values[chosen].mean(axis=1) for method, values in per_query.items()}, reference)

@@ -6,8 +6,10 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from lorif_assets.errors import LorifError
 
-class LayerError(ValueError):
+
+class LayerError(LorifError):
     """A layer pattern matches nothing, or a layer has a form whose per-example gradient cannot be collected."""
 
 

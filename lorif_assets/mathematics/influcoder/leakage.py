@@ -21,7 +21,7 @@ class Overlap:
     similarity: float
 
 
-def overlaps(left: Sequence[str], right: Sequence[str], threshold: float = NEAR) -> list[Overlap]:
+def overlaps(left: Sequence[str], right: Sequence[str]) -> list[Overlap]:
     """Return the pairs of texts of two samples that are equal or near-duplicates, most similar first.
 
     Case and punctuation do not count. Texts shorter than three words are compared as a whole.
@@ -30,16 +30,16 @@ def overlaps(left: Sequence[str], right: Sequence[str], threshold: float = NEAR)
         return []
     grams = _trigrams([*left, *right])
     a, b = grams[: len(left)], grams[len(left) :]
-    return sorted(_similar(a, b, threshold), key=lambda pair: (-pair.similarity, pair.left, pair.right))
+    return sorted(_similar(a, b), key=lambda pair: (-pair.similarity, pair.left, pair.right))
 
 
-def without_near_duplicates(texts: Sequence[str], threshold: float = NEAR) -> list[int]:
+def without_near_duplicates(texts: Sequence[str]) -> list[int]:
     """Return positions of texts of which no two are near-duplicates; the first of any near-duplicates stays."""
     if not texts:
         return []
     grams = _trigrams(texts)
     earlier: dict[int, list[int]] = {}
-    for pair in _similar(grams, grams, threshold):
+    for pair in _similar(grams, grams):
         if pair.left < pair.right:
             earlier.setdefault(pair.right, []).append(pair.left)
     kept: list[int] = []
@@ -64,12 +64,12 @@ def _shingles(text: str) -> list[str]:
     return [" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))] if words else [text]
 
 
-def _similar(a: csr_matrix, b: csr_matrix, threshold: float) -> list[Overlap]:
+def _similar(a: csr_matrix, b: csr_matrix) -> list[Overlap]:
     sizes_a, sizes_b = _sizes(a), _sizes(b)
     shared = (a @ b.T).tocoo()
     union = sizes_a[shared.row] + sizes_b[shared.col] - shared.data
     similarity = shared.data / union
-    chosen = similarity >= threshold
+    chosen = similarity >= NEAR
     found = zip(shared.row[chosen], shared.col[chosen], similarity[chosen], strict=True)
     return [Overlap(int(i), int(j), float(s)) for i, j, s in found]
 

@@ -32,5 +32,5 @@ def test_growing_data_keep_nearly_all_that_was_drawn():
 
 @pytest.mark.parametrize(("n", "share"), [(10, 0.0), (10, 1.0), (1, 0.5)])
 def test_a_subset_that_is_none_or_all_is_refused(n, share):
-    with pytest.raises(ValueError, match="share between 0 and 1 of two examples at least"):
+    with pytest.raises(ValueError, match="share between 0 and 1 of at least two examples"):
         subset_members(IDS[:n], share, 0, 0)
