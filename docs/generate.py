@@ -18,7 +18,10 @@ from graph_picture import graph_picture
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from lorif_assets.assets.preconditioners import PRECONDITIONERS
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.config.methods import MethodName
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.definitions import defs
 from lorif_assets.lake.table_schema import TableSchema
@@ -37,7 +40,9 @@ def generated_files() -> Mapping[Path, str]:
     current = {path: _BLOCK.sub(_current_block, page) for path, page in pages.items()}
     return {
         **{path: text for path, text in current.items() if _BLOCK.search(text)},
-        DOCS / "graph.svg": graph_picture(_attribution_parents()),
+        DOCS / "graph.svg": graph_picture(
+            _attribution_parents(), [asset.name for asset in PRECONDITIONERS], curvature_of(Recipe()).table.name
+        ),
     }
 
 

@@ -1,6 +1,6 @@
 """The graph of the assets that attribute, as an SVG: places are chosen here, names, partitions and arrows are the project's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 _WIDTH, _HEIGHT = 196, 46
@@ -18,13 +18,13 @@ _PLACES = {
     "query_examples": (2.0, 1.0),
     "kfac_bases": (1.45, 2.0),
     "gradient_factors": (0.5, 3.0),
-    "svd_preconditioners": (0.0, 4.0),
-    "ekfac_preconditioners": (1.45, 4.0),
     "query_scores": (0.65, 5.0),
     "attribution_report": (0.15, 6.0),
     "checkpoint_comparison": (1.15, 6.0),
 }
-_PAPER_ONLY = {"svd_preconditioners": "paper"}
+# The assets of curvatures stand side by side.
+_CURVATURE_ROW, _CURVATURE_COLUMN = 4.0, 1.45
+_NOTES = {"svd_preconditioners": "paper"}
 _STYLE = """
 text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #1f2430; text-anchor: middle }
 .small { font: 11.5px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #5a6270 }
@@ -34,19 +34,23 @@ text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill
 """
 
 
-def graph_picture(parents: Mapping[str, tuple[str, list[str]]]) -> str:
+def graph_picture(parents: Mapping[str, tuple[str, list[str]]], preconditioners: Sequence[str], in_use: str) -> str:
     """Return the SVG.
 
     Args:
         parents: by asset, what it has a partition for, and the assets that it is computed from.
+        preconditioners: the assets of curvatures, from left to right.
+        in_use: the one of them that the default recipe uses; the others are dashed.
 
     Raises:
         ValueError: an asset has no place yet.
     """
-    if parents.keys() != _PLACES.keys():
-        odd = sorted(parents.keys() ^ _PLACES.keys())
+    places = _PLACES | {name: (_CURVATURE_COLUMN * at, _CURVATURE_ROW) for at, name in enumerate(preconditioners)}
+    if parents.keys() != places.keys():
+        odd = sorted(parents.keys() ^ places.keys())
         raise ValueError(f"docs/graph_picture.py has another set of assets than the project, for instance {odd[0]}")
-    width = round(2 * _COLUMN + _WIDTH + 2 * _MARGIN)
+    width = round(max(column for column, _ in places.values()) * _COLUMN + _WIDTH + 2 * _MARGIN)
+    unused = {*preconditioners} - {in_use}
     height = round(6 * _ROW + _HEIGHT + 2 * _MARGIN)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
@@ -55,19 +59,21 @@ def graph_picture(parents: Mapping[str, tuple[str, list[str]]]) -> str:
         '<marker id="head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z"/></marker>',
         f'<rect class="paper" width="{width}" height="{height}" rx="10"/>',
-        *_arrows(parents),
-        *_boxes(parents),
+        *_arrows(parents, places, unused),
+        *_boxes(parents, places, unused),
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _arrows(parents: Mapping[str, tuple[str, list[str]]]) -> Iterator[str]:
+def _arrows(
+    parents: Mapping[str, tuple[str, list[str]]], places: Mapping[str, tuple[float, float]], unused: set[str]
+) -> Iterator[str]:
     for column, row, asset in _OUTSIDE.values():
-        yield _arrow((column, row), _PLACES[asset], dashed=False)
+        yield _arrow((column, row), places[asset], dashed=False)
     for name, (_, upstream) in parents.items():
         for parent in upstream:
-            yield _arrow(_PLACES[parent], _PLACES[name], dashed=bool({parent, name} & _PAPER_ONLY.keys()))
+            yield _arrow(places[parent], places[name], dashed=bool({parent, name} & unused))
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float], *, dashed: bool) -> str:
@@ -84,13 +90,15 @@ def _arrow(start: tuple[float, float], end: tuple[float, float], *, dashed: bool
     return f'<path{" class=" + chr(34) + "other" + chr(34) if dashed else ""} d="{curve}" marker-end="url(#head)"/>'
 
 
-def _boxes(parents: Mapping[str, tuple[str, list[str]]]) -> Iterator[str]:
+def _boxes(
+    parents: Mapping[str, tuple[str, list[str]]], places: Mapping[str, tuple[float, float]], unused: set[str]
+) -> Iterator[str]:
     for name, (column, row, _) in _OUTSIDE.items():
         yield from _box((column, row), "outside", f'<text class="small" y="4.5">{escape(name)}</text>')
     for name, (partitions, _) in parents.items():
-        note = f"{partitions} ({_PAPER_ONLY[name]})" if name in _PAPER_ONLY else partitions
+        note = f"{partitions} ({_NOTES[name]})" if name in _NOTES else partitions
         text = f'<text y="-2">{escape(name)}</text><text class="small" y="15">{escape(note)}</text>'
-        yield from _box(_PLACES[name], "asset other" if name in _PAPER_ONLY else "asset", text)
+        yield from _box(places[name], "asset other" if name in unused else "asset", text)
 
 
 def _box(place: tuple[float, float], kind: str, text: str) -> Iterator[str]:

@@ -4,7 +4,6 @@ from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.assets.attribution_report import attribution_report
 from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
-from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.evaluation_report import evaluation_report
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.influcoder_agreement import influcoder_agreement
@@ -15,13 +14,13 @@ from lorif_assets.assets.influence_targets import influence_targets
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.linear_datamodeling_score import linear_datamodeling_score
 from lorif_assets.assets.method_scores import method_scores
+from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.recall_curves import recall_curves
 from lorif_assets.assets.removal_losses import removal_losses
 from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.subset_losses import subset_losses
-from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.tail_patch import tail_patch
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.config.settings import Settings
@@ -32,8 +31,7 @@ GRAPH = (
     checkpoints,
     kfac_bases,
     gradient_factors,
-    svd_preconditioners,
-    ekfac_preconditioners,
+    *PRECONDITIONERS,
     influence_targets,
     influcoder_encoder,
     influence_embeddings,

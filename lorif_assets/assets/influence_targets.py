@@ -9,11 +9,10 @@ import pyarrow as pa
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.checkpoints import checkpoints
-from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
-from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.versions import target_version
@@ -42,8 +41,7 @@ if TYPE_CHECKING:
         Input(query_examples, partitions.every(), Wait.NEVER),
         # The teacher `lorif` scores with them; under the other teacher too, the devices are for scores first.
         Input(gradient_factors, partitions.whole_checkpoint(), is_dependency=False),
-        Input(svd_preconditioners, partitions.whole_checkpoint(), is_dependency=False),
-        Input(ekfac_preconditioners, partitions.whole_checkpoint(), is_dependency=False),
+        *(Input(asset, partitions.whole_checkpoint(), is_dependency=False) for asset in PRECONDITIONERS),
     ],
     find_stale=stale_targets,
     is_used=lambda settings: settings.influcoder.enabled,

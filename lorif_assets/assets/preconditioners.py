@@ -1,24 +1,23 @@
-"""The asset that keeps a curvature's preconditioners: one partition per layer, fitted from the stored factors."""
+"""The assets that keep curvatures' preconditioners, one for each table: a partition per layer, fitted from stored factors."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from lorif_assets.assets import partitions
-from lorif_assets.assets.attribution_asset import AttributionAsset, Input, Materializations, attribution_asset
+from lorif_assets.assets.attribution_asset import AttributionAsset, Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.fit_curvature import CurvatureFit, fit_curvature
+from lorif_assets.attribution.curvatures import curvature_of, curvature_tables, curvatures_in, whitened_in
+from lorif_assets.attribution.fit_curvature import fit_curvature
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_preconditioners
-from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
-from lorif_assets.pages.report.content import LayerCurvature
+from lorif_assets.pages.report.layers import ShownLayers
 
 
 class CurvatureConfig(dg.Config):
@@ -28,36 +27,10 @@ class CurvatureConfig(dg.Config):
     """Fit each layer's basis to the current data, in one more pass over all factors; scores are then computed again."""
 
 
-@dataclass(frozen=True)
-class LayerReport:
-    """What is reported of one layer's preconditioner: its spectrum to draw, figures to track, and further metadata."""
-
-    spectrum: LayerCurvature
-    figures: Mapping[str, float]
-    metadata: Mapping[str, Any]
-
-
-ReportLayer = Callable[[CurvatureFit, Mapping[str, Any]], LayerReport]
-"""Reports a layer's fit, given the fit and its stored row."""
-
-
-def preconditioner_asset(
-    table: TableSchema,
-    description: str,
-    *,
-    layer_reporter: Callable[[Lake, str], ReportLayer],
-    inputs: Sequence[AttributionAsset | Input] = (),
-    is_refinable: bool = False,
-) -> AttributionAsset:
-    """Make the asset that keeps a table of preconditioners; under a curvature that is stored elsewhere it does nothing.
-
-    Args:
-        table: where the preconditioners are; the asset has its name.
-        description: of the asset.
-        layer_reporter: given the lake and a checkpoint, returns the function that reports its layers.
-        inputs: what the curvature is fitted from besides the gradient factors.
-        is_refinable: whether a run can be asked to fit the basis again.
-    """
+def preconditioner_asset(table: TableSchema) -> AttributionAsset:
+    """Make the asset that keeps a table of preconditioners; under a curvature that is stored elsewhere it does nothing."""
+    spokesman = next(iter(curvatures_in(table).values()))
+    bases = [Input(kfac_bases, wait=Wait.FOR_IT_ALONE)] if whitened_in(table) else []
 
     def is_used(settings: Settings) -> bool:
         return curvature_of(settings.recipe).table == table
@@ -72,7 +45,8 @@ def preconditioner_asset(
         for checkpoint, layers in run.by_checkpoint().items():
             stored = run.stored(checkpoint)
             stored.record.refuse_other_layers(layers)
-            factors, report, spectra = stored.factors, layer_reporter(run.lake, checkpoint), []
+            kind, factors, spectra = curvature_of(settings.recipe), stored.factors, []
+            shown_layers = ShownLayers.of(run.lake, checkpoint, settings.recipe)
             with (
                 run.lease() as group,
                 run.tracked(checkpoint, layers.values(), settings.recipe.model_dump()) as tracked,
@@ -87,20 +61,23 @@ def preconditioner_asset(
                         refine_below=settings.curvature.refine_below,
                         refine=any(one.refine for one in options),
                     )
-                    reported = report(fit, row)
-                    spectra.append(reported.spectrum)
+                    shown, metrics = shown_layers.shown(row), kind.metrics(row)
+                    spectra.append(shown)
                     progress.advance(1)
                     if tracked:
-                        tracked.metrics(reported.figures, index)
+                        tracked.metrics(metrics, index)
                     metadata = {
                         "how": fit.history,
                         "examples": factors.n_examples,
                         "shards": len(factors.files),
-                        "d1": reported.spectrum.d1,
-                        "d2": reported.spectrum.d2,
-                        **reported.metadata,
-                        **reported.figures,
-                        "spectrum": dg.MetadataValue.md(_inline_picture(spectrum_png([reported.spectrum]))),
+                        "d1": row["d1"],
+                        "d2": row["d2"],
+                        **(
+                            {"examples_read": fit.rows_read} if kind.reads_factors else {"shards_read": fit.shards_read}
+                        ),
+                        **kind.remarks(row),
+                        **metrics,
+                        "spectrum": dg.MetadataValue.md(_inline_picture(spectrum_png([shown]))),
                     }
                     yield from run.commit(key, _data_version(row), metadata)
                 if tracked:
@@ -108,14 +85,14 @@ def preconditioner_asset(
 
     return attribution_asset(
         name=table.name,
-        description=description,
+        description=spokesman.description,
         group="attribution",
         table=table,
         partitions=partitions.checkpoint_by_layer,
-        inputs=[Input(gradient_factors, partitions.whole_checkpoint()), *inputs],
+        inputs=[Input(gradient_factors, partitions.whole_checkpoint()), *bases],
         find_stale=lambda freshness: stale_preconditioners(freshness, table),
         is_used=is_used,
-        options=CurvatureConfig if is_refinable else None,
+        options=CurvatureConfig if spokesman.is_refinable else None,
         on_device=True,
         kinds={"torch", "deltalake"},
     )(compute)
@@ -130,3 +107,7 @@ def _data_version(row: Mapping[str, Any]) -> str:
 def _inline_picture(png: bytes) -> str:
     """Return a picture as Markdown that needs no other file."""
     return f"![spectrum](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+PRECONDITIONERS = tuple(preconditioner_asset(table) for table in curvature_tables())
+"""The assets of all curvatures, of which a recipe uses one."""

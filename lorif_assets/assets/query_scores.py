@@ -7,13 +7,12 @@ import polars as pl
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
-from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.example_metadata import rejected_metadata
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import Failures, PartitionRun
+from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
-from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.attribution.checkpoint import averaged_attributions
 from lorif_assets.attribution.score_checkpoint import CheckpointScoring
 from lorif_assets.attribution.score_modes import ReadQuerySet
@@ -39,8 +38,7 @@ def _recalls(settings: Settings) -> bool:
     partitions=partitions.checkpoint_by_query_set,
     inputs=[
         Input(gradient_factors, partitions.whole_checkpoint()),
-        Input(svd_preconditioners, partitions.whole_checkpoint()),
-        Input(ekfac_preconditioners, partitions.whole_checkpoint()),
+        *(Input(asset, partitions.whole_checkpoint()) for asset in PRECONDITIONERS),
         Input(query_examples, partitions.same(partitions.QUERY_SET)),
         # Where nothing is recalled, new embeddings would make scores look stale.
         Input(influence_embeddings, partitions.whole_checkpoint(), is_dependency=False, is_used=_recalls),

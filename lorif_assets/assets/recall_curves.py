@@ -8,12 +8,11 @@ import pyarrow as pa
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
-from lorif_assets.assets.ekfac_preconditioners import ekfac_preconditioners
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
-from lorif_assets.assets.svd_preconditioners import svd_preconditioners
 from lorif_assets.attribution.checkpoint import current_score_versions
 from lorif_assets.attribution.score_queries import preconditioned_queries
 from lorif_assets.attribution.versions import recall_curve_version
@@ -40,8 +39,7 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     partitions=partitions.checkpoint_by_query_set,
     inputs=[
         Input(gradient_factors, partitions.whole_checkpoint()),
-        Input(svd_preconditioners, partitions.whole_checkpoint()),
-        Input(ekfac_preconditioners, partitions.whole_checkpoint()),
+        *(Input(asset, partitions.whole_checkpoint()) for asset in PRECONDITIONERS),
         Input(influence_embeddings, partitions.whole_checkpoint()),
         Input(query_examples, partitions.same(partitions.QUERY_SET)),
     ],

@@ -1,17 +1,25 @@
 """The curvatures that a recipe can name, and everything in which they differ on the lake.
 
 To add one, write a class here, its mathematics in `mathematics/curvature`, and its fields in `config/recipe.py`. It may
-share the table and the asset of a curvature that stores the same columns.
+share the table of a curvature that stores the same columns, or have one of its own in `lake/attribution_tables.py`; asset,
+check, report and trials follow from the class.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from lorif_assets.attribution.lake_curvature import (
+    CurvatureCost,
+    CurvatureTrials,
+    LakeCurvature,
+    LayerFigures,
+    Soundness,
+    SoundnessCheck,
+)
 from lorif_assets.attribution.ledger import Ledger
 from lorif_assets.attribution.stored_factors import StoredFactors
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.recipe import CURVATURE_FIELDS, Recipe, content_hash
 from lorif_assets.lake.attribution_tables import EKFAC_PRECONDITIONERS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import FactorFile, Lake
 from lorif_assets.lake.read_ahead import read_ahead
@@ -20,103 +28,10 @@ from lorif_assets.lake.table_schema import TableSchema
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner
+    from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
     from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacBases
     from lorif_assets.mathematics.curvature.svd_curvature import SvdCurvature, SvdInverse
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
-
-
-@dataclass(frozen=True)
-class CurvatureCost:
-    """Bytes of all states in the lake, of the largest one in FP64 and of one shard's sums; passes over the factors."""
-
-    stored_bytes: int
-    largest_state_bytes: int
-    bytes_per_shard: int
-    factor_passes: int
-
-
-@dataclass(frozen=True)
-class LakeCurvature(ABC):
-    """A curvature under a recipe: where it is stored, what it is computed from, and what it depends on."""
-
-    recipe: Recipe
-
-    table: ClassVar[TableSchema]
-    """Where its preconditioners are stored; the asset has the same name."""
-    reads_factors: ClassVar[bool]
-    """Whether it is computed from the factors, so that reading examples is its cost; otherwise from sums by shard."""
-    words: ClassVar[tuple[str, str]]
-    """What to call its state, and what it keeps of a replaced shard."""
-
-    @property
-    def refinements(self) -> int:
-        """Further passes over the data that improve its basis."""
-        return 0
-
-    @abstractmethod
-    def state_version(self, factors: StoredFactors) -> str:
-        """Return the hash of everything but the data that a state depends on; damping is not part of it."""
-
-    @abstractmethod
-    def ledger(self, factors: StoredFactors) -> Ledger:
-        """Return the ledger of a state that holds all stored factors: the file that was added for each shard."""
-
-    @abstractmethod
-    def parts(
-        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
-    ) -> Iterator[Any]:
-        """Yield the parts of the curvature stored in files of a ledger, `rows` examples at a time if they are factors.
-
-        Raises:
-            TableError: a file is gone.
-        """
-
-    @abstractmethod
-    def part(self, factors: "GradientFactors", sums: "FisherDiagonal | None") -> Any:
-        """Return the part that examples in memory make up: their factors, or their sums if gradients are whitened."""
-
-    @abstractmethod
-    def empty(self, shape: tuple[int, int], bases: "KfacBases | None", device: "torch.device") -> "Curvature[Any]":
-        """Return the curvature of no examples in a layer whose projected gradients are [d1, d2].
-
-        Raises:
-            ValueError: it needs the layer's bases, and they are missing.
-        """
-
-    @abstractmethod
-    def restored(
-        self, row: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", bases: "KfacBases | None"
-    ) -> "Curvature[Any]":
-        """Return a layer's curvature from its row and tensors, ready for more changes."""
-
-    @abstractmethod
-    def preconditioner(
-        self, row: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", bases: "KfacBases | None"
-    ) -> "LayerPreconditioner":
-        """Return a layer's damped inverse as it was fitted, from its row and tensors."""
-
-    @abstractmethod
-    def columns(
-        self, curvature: Any, factors: StoredFactors, basis_version: str, refine_below: float
-    ) -> dict[str, Any]:
-        """Return the columns of a layer's row that only this curvature's table has, besides the curvature's figures.
-
-        Args:
-            curvature: of the layer.
-            factors: the factors that it holds.
-            basis_version: "" for a basis that depends on the recipe alone, else the hash of the data it was refined on.
-            refine_below: the row asks for a refinement if added data are captured less than this many times as well.
-        """
-
-    @abstractmethod
-    def cost(self, shapes: Sequence[tuple[int, int]]) -> CurvatureCost:
-        """Return what it costs in layers of these shapes [d1, d2]."""
-
-    def basis_versions(self, lake: Lake, checkpoint: str) -> dict[str, str]:
-        """Return the basis version of each layer of a checkpoint whose basis was refined, which changes scores."""
-        del lake, checkpoint
-        return {}
 
 
 @dataclass(frozen=True)
@@ -126,6 +41,28 @@ class Svd(LakeCurvature):
     table = SVD_PRECONDITIONERS
     reads_factors = True
     words = "state", "replaced factors"
+    description = """A layer's curvature H = sum of g g^T over the factorised gradients: leading eigenpairs, trace and damping.
+
+    With a curvature that is stored elsewhere there is nothing to do.
+    """
+    check = SoundnessCheck(
+        "curvature_is_sound",
+        "Eigenvectors are orthonormal; eigenvalues sorted, not negative, and no more than the trace.",
+        "every layer's curvature is sound",
+        deviation="largest_deviation",
+    )
+    is_refinable = True
+    layer_figures = LayerFigures.SPECTRUM
+    # Without a projection the eigenvectors of wide layers take gigabytes.
+    trials = CurvatureTrials(
+        values={"rank": (1, 4), "r": (64, 256), "damping": (0.1, 1.0, 3.0)},
+        fixed={
+            "damping_rule": "trace",
+            "curvature_form": "tail_corrected",
+            "refinements": 0,
+            "factor_dtype": "bf16",
+        },
+    )
 
     @property
     def refinements(self) -> int:
@@ -191,6 +128,30 @@ class Svd(LakeCurvature):
             "needs_refine": curvature.measured_drift.is_below(refine_below),
         }
 
+    @classmethod
+    def soundness(cls, row: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", n_stored: int) -> Soundness:
+        """Look at the stored spectrum and its vectors."""
+        from lorif_assets.mathematics.curvature.svd_curvature import stored_spectrum
+
+        del n_stored
+        spectrum = stored_spectrum(tensors, row)
+        return Soundness(spectrum.faults(), spectrum.deviation)
+
+    def metrics(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """Return the captured energy, the trace and the damping."""
+        return {"captured_energy": row["captured_energy"], **super().metrics(row)}
+
+    def remarks(self, row: Mapping[str, Any]) -> dict[str, float | bool]:
+        """Return r, and how well the eigenvectors capture what they were fitted to and what was added."""
+        energy = row["added_energy"]
+        share = {"added_energy_share": row["added_energy_captured"] / energy} if energy else {}
+        return {
+            "r": row["r"],
+            "fitted_energy": row["fitted_energy"],
+            **share,
+            "needs_refine": row["needs_refine"],
+        }
+
     def cost(self, shapes: Sequence[tuple[int, int]]) -> CurvatureCost:
         """Return the cost of basis, image and eigenvectors: D x (2 k + r) numbers in each layer."""
         width, r = self.recipe.basis_width, self.recipe.r
@@ -225,6 +186,20 @@ class Ekfac(LakeCurvature):
     table = EKFAC_PRECONDITIONERS
     reads_factors = False
     words = "sums", "those of replaced shards"
+    description = """A layer's EK-FAC eigenvalues: the mean square of rotated gradients, summed shard by shard.
+
+    Shards that changed are subtracted and added; no factor is read. With a curvature that is stored elsewhere there is
+    nothing to do.
+    """
+    check = SoundnessCheck(
+        "fisher_is_sound",
+        "Sums of squares are finite and not negative, and hold exactly the shards' examples that are stored.",
+        "every layer's sums are sound",
+    )
+    layer_figures = LayerFigures.WHITENED
+    trials = CurvatureTrials(
+        values={"factor_dtype": ("int4", "sign"), "fisher_damping": (0.1,)}, budget_shares=(0.25, 0.5, 1.0), wide=True
+    )
 
     def state_version(self, factors: StoredFactors) -> str:
         """Return the hash of everything but the data that the sums depend on."""
@@ -289,6 +264,19 @@ class Ekfac(LakeCurvature):
         del curvature, basis_version, refine_below
         return {"bases": factors.bases_fingerprint}
 
+    @classmethod
+    def soundness(cls, row: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", n_stored: int) -> Soundness:
+        """Look at the sums and at the number of examples in them."""
+        from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
+
+        count = row["n_examples"]
+        missing = [] if count == n_stored else [f"holds {count} of {n_stored} stored examples"]
+        return Soundness([*FisherDiagonal(tensors["squares"], count).faults(), *missing])
+
+    def metrics(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """Return the mean eigenvalue, the trace and the damping."""
+        return {"mean_eigenvalue": row["trace"] / (row["d1"] * row["d2"]), **super().metrics(row)}
+
     def cost(self, shapes: Sequence[tuple[int, int]]) -> CurvatureCost:
         """Return the cost of both bases with their eigenvalues in FP32, and of the sums in FP64."""
         return CurvatureCost(
@@ -314,6 +302,8 @@ class Ekfac(LakeCurvature):
 class Kfac(Ekfac):
     """K-FAC's own eigenvalues in the same bases, stored as EK-FAC's are."""
 
+    trials = replace(Ekfac.trials, budget_shares=(1.0,))
+
     @property
     def _form(self) -> "type[EkfacCurvature]":
         from lorif_assets.mathematics.curvature.kfac import KfacCurvature
@@ -333,6 +323,16 @@ def curvature_of(recipe: Recipe) -> LakeCurvature:
 def curvature_tables() -> list[TableSchema]:
     """Return the tables that hold preconditioners, each once."""
     return list({curvature.table.name: curvature.table for curvature in CURVATURES.values()}.values())
+
+
+def curvatures_in(table: TableSchema) -> dict[str, type[LakeCurvature]]:
+    """Return the curvatures that a table holds, by name."""
+    return {name: kind for name, kind in CURVATURES.items() if kind.table == table}
+
+
+def whitened_in(table: TableSchema) -> bool:
+    """Return whether curvatures that a table holds have gradients whitened in K-FAC bases."""
+    return any(CURVATURE_FIELDS[name].whitens for name in curvatures_in(table))
 
 
 def write_shard_squares(lake: Lake, folder: str, layer: str, squares: "torch.Tensor") -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.curvatures import LakeCurvature, curvature_of
+from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.lake_curvature import LakeCurvature
 from lorif_assets.attribution.ledger import Ledger
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.attribution.versions import preconditioner_version

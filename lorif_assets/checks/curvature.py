@@ -1,36 +1,45 @@
-"""Checks of the curvature: sound eigenpairs, a safe damping, a basis that still fits the data."""
+"""Checks of the curvature: that what is stored is sound and, of leading eigenpairs, a safe damping and a fitting basis."""
+
+from typing import Any
 
 import dagster as dg
 
-from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.attribution.curvatures import curvature_tables, curvatures_in
 from lorif_assets.checks.check_result import check_result
 from lorif_assets.config.settings import Settings
-from lorif_assets.lake.attribution_tables import SVD_PRECONDITIONERS
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.table_schema import TableSchema
 
 _TRAP = 0.5
 
 
+def soundness_check(table: TableSchema) -> dg.AssetChecksDefinition:
+    """Make the check of what the asset of a table of preconditioners stored."""
+    kind = next(iter(curvatures_in(table).values()))
+    check = kind.check
+
+    @dg.asset_check(asset=dg.AssetKey(table.name), name=check.name, description=check.description)
+    def sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+        wrong, deviations = [], [0.0]
+        counts = dict(lake.read(GRADIENT_FACTORS, ["checkpoint"]).group_by("checkpoint").len().iter_rows())
+        rows = lake.read(table).sort("checkpoint", "layer")
+        for row in rows.iter_rows(named=True):
+            found = kind.soundness(row, lake.read_tensors(row["state_uri"]), counts.get(row["checkpoint"], 0))
+            wrong += [f"{row['checkpoint']}|{row['layer']}: {fault}" for fault in found.faults]
+            deviations.append(found.deviation)
+        measured: dict[str, Any] = {check.deviation: max(deviations)} if check.deviation else {}
+        return check_result(check.summary, wrong, layers=rows.height, **measured)
+
+    return sound
+
+
+SOUNDNESS_CHECKS = tuple(soundness_check(table) for table in curvature_tables())
+"""Of the assets of all curvatures."""
+
+
 @dg.asset_check(
-    asset=svd_preconditioners.definition,
-    description="Eigenvectors are orthonormal; eigenvalues sorted, not negative, and no more than the trace.",
-)
-def curvature_is_sound(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-    """Look at every layer's stored spectrum and vectors."""
-    from lorif_assets.mathematics.curvature.svd_curvature import stored_spectrum
-
-    wrong = []
-    worst = 0.0
-    rows = lake.read(SVD_PRECONDITIONERS).sort("checkpoint", "layer")
-    for row in rows.iter_rows(named=True):
-        spectrum = stored_spectrum(lake.read_tensors(row["state_uri"]), row)
-        worst = max(worst, spectrum.deviation)
-        wrong += [f"{row['checkpoint']}|{row['layer']}: {fault}" for fault in spectrum.faults()]
-    return check_result("every layer's curvature is sound", wrong, layers=rows.height, largest_deviation=worst)
-
-
-@dg.asset_check(
-    asset=svd_preconditioners.definition,
+    asset=dg.AssetKey(SVD_PRECONDITIONERS.name),
     description="In truncated form, damping is not far below the mean of the eigenvalues that were cut off.",
 )
 def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
@@ -54,7 +63,7 @@ def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam
 
 
 @dg.asset_check(
-    asset=svd_preconditioners.definition,
+    asset=dg.AssetKey(SVD_PRECONDITIONERS.name),
     description="The eigenvectors capture added data about as well as the data that they were fitted to.",
 )
 def curvature_has_not_drifted(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:

@@ -33,14 +33,19 @@ _AVERAGING_FIELDS = ("averaged_checkpoints",)
 class CurvatureFields:
     """The fields that one curvature adds to what each stage depends on; the fields of other curvatures are not hashed.
 
-    `damping` names the field that holds its damping. A curvature with `whitening_damping` has gradients whitened in K-FAC
-    bases before they are factorised.
+    `damping` names the field that holds its damping, if it has any. A curvature with `whitening_damping` has gradients
+    whitened in K-FAC bases before they are factorised.
     """
 
     factors: tuple[str, ...]
     preconditioners: tuple[str, ...]
     scores: tuple[str, ...]
-    damping: str
+    damping: str | None
+
+    @property
+    def whitens(self) -> bool:
+        """Whether gradients are whitened in K-FAC bases."""
+        return "whitening_damping" in self.factors
 
 
 _KRONECKER = CurvatureFields(
@@ -256,7 +261,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _byte_budgets_need_bases(self) -> Self:
         if self.bytes_per_example is not None and not self.whitens:
-            whitening = [f'`curvature = "{name}"`' for name, fields in CURVATURE_FIELDS.items() if _whiten(fields)]
+            whitening = [f'`curvature = "{name}"`' for name, fields in CURVATURE_FIELDS.items() if fields.whitens]
             raise ValueError(
                 f"`bytes_per_example` needs {' or '.join(whitening)}, whose bases show what a component is worth; with "
                 f'"{self.curvature}" set `rank`'
@@ -301,9 +306,10 @@ class Recipe(BaseModel):
         return self.rank
 
     @property
-    def applied_damping(self) -> float:
-        """The damping of the recipe's curvature."""
-        return float(getattr(self, self._curvature_fields.damping))
+    def applied_damping(self) -> float | None:
+        """The damping of the recipe's curvature; None if it has none."""
+        name = self._curvature_fields.damping
+        return None if name is None else float(getattr(self, name))
 
     @property
     def recalls(self) -> bool:
@@ -313,7 +319,7 @@ class Recipe(BaseModel):
     @property
     def whitens(self) -> bool:
         """Whether gradients are whitened in K-FAC bases, which are fitted first, before they are factorised."""
-        return _whiten(self._curvature_fields)
+        return self._curvature_fields.whitens
 
     @property
     def trial_hash(self) -> str:
@@ -359,10 +365,6 @@ class Recipe(BaseModel):
 
     def _hash(self, fields: tuple[str, ...]) -> str:
         return content_hash(self.model_dump(mode="json", include=set(fields)))
-
-
-def _whiten(fields: CurvatureFields) -> bool:
-    return "whitening_damping" in fields.factors
 
 
 # Made once: making it takes as long as a hash, and a look at many shards needs two hashes for each.

@@ -178,6 +178,9 @@ EKFAC_PRECONDITIONERS = table(
     bases=(pa.string(), "fingerprint of the K-FAC bases"),
 )
 
+PRECONDITIONER_TABLES = (SVD_PRECONDITIONERS, EKFAC_PRECONDITIONERS)
+"""The tables of all curvatures."""
+
 QUERY_SCORES = table(
     "query_scores",
     ("checkpoint", "query_set"),

@@ -5,16 +5,15 @@ from collections.abc import Mapping
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINT_COMPARISONS,
     CHECKPOINTS,
-    EKFAC_PRECONDITIONERS,
     GRADIENT_FACTORS,
     KFAC_BASES,
+    PRECONDITIONER_TABLES,
     QUERY_EXAMPLES,
     QUERY_SCORES,
     QUERY_SUMMARIES,
     REJECTED,
     REPORTS,
     SCORE_SCANS,
-    SVD_PRECONDITIONERS,
     TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.evaluation_tables import (
@@ -46,8 +45,7 @@ TABLES: Mapping[str, TableSchema] = {
         CHECKPOINTS,
         KFAC_BASES,
         GRADIENT_FACTORS,
-        SVD_PRECONDITIONERS,
-        EKFAC_PRECONDITIONERS,
+        *PRECONDITIONER_TABLES,
         QUERY_SCORES,
         QUERY_SUMMARIES,
         SCORE_SCANS,

@@ -11,6 +11,9 @@ import pytest
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import AttributionAsset, Input
 from lorif_assets.assets.graph import ASSETS, EVALUATION, GRAPH, assets_in_use
+from lorif_assets.assets.preconditioners import PRECONDITIONERS
+from lorif_assets.attribution.curvatures import CURVATURES
+from lorif_assets.lake.attribution_tables import PRECONDITIONER_TABLES
 from tests.conftest import TinyProject
 
 NAMES = {
@@ -55,7 +58,21 @@ def test_every_asset_is_brought_up_to_date_by_itself_or_on_demand() -> None:
 
 @pytest.mark.parametrize("asset", GRAPH, ids=lambda asset: asset.name)
 def test_an_asset_has_a_file_of_its_own_that_is_named_after_it(asset: AttributionAsset) -> None:
-    assert Path(inspect.getfile(partitions)).with_name(f"{asset.name}.py").is_file()
+    # Those of curvatures are made alike, from their tables.
+    name = "preconditioners" if asset in PRECONDITIONERS else asset.name
+    assert Path(inspect.getfile(partitions)).with_name(f"{name}.py").is_file()
+
+
+def test_every_curvature_is_kept_by_one_asset_that_is_named_after_its_table() -> None:
+    tables = [kind.table for kind in CURVATURES.values()]
+    assert [asset.table for asset in PRECONDITIONERS] == list(PRECONDITIONER_TABLES)
+    assert {asset.name for asset in PRECONDITIONERS} == {table.name for table in tables}
+
+
+@pytest.mark.parametrize("asset", GRAPH, ids=lambda asset: asset.name)
+def test_what_is_made_from_one_curvature_is_made_from_each(asset: AttributionAsset) -> None:
+    given = [one.asset for one in asset.inputs if one.asset in PRECONDITIONERS]
+    assert tuple(given) in ((), PRECONDITIONERS)
 
 
 @pytest.mark.parametrize("asset", GRAPH, ids=lambda asset: asset.name)

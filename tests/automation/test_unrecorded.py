@@ -7,12 +7,14 @@ import pytest
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.assets.svd_preconditioners import svd_preconditioners
+from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.errors import MismatchError
 from tests.automation.test_re_attribution import evaluate
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
+
+(_SVD,) = (asset for asset in PRECONDITIONERS if asset.name == "svd_preconditioners")
 
 
 def state(project: TinyProject, shard: str) -> AssetPartitionStatus | None:
@@ -64,6 +66,4 @@ def test_a_partition_that_failed_and_that_nothing_asks_for_stops_nobody(private_
     # Another checkpoint may have the layer: then it is among those that are looked at.
     freshness = private_project.freshness
     discovered = replace(freshness.discovered, layers=(*freshness.discovered.layers, "ghost.layer"))
-    assert (
-        unrecorded(private_project.instance, replace(freshness, discovered=discovered), svd_preconditioners, ()) == {}
-    )
+    assert unrecorded(private_project.instance, replace(freshness, discovered=discovered), _SVD, ()) == {}

@@ -1,18 +1,15 @@
 """Which recipes are worth a trial under a budget of bytes per example."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
-from typing import Any
 
+from lorif_assets.attribution.curvatures import CURVATURES
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.mathematics.gradients.projection import Projection
 
 _PROJECTION_FACTORS = (1, 2, 4, 8, 16)
-_SVD: Mapping[str, Sequence[Any]] = {"rank": (1, 4), "r": (64, 256), "damping": (0.1, 1.0, 3.0)}
-_EKFAC: Mapping[str, Sequence[Any]] = {"factor_dtype": ("int4", "sign"), "fisher_damping": (0.1,)}
-_BUDGET_SHARES = (0.25, 0.5, 1.0)
 
 
 def candidates(recipe: Recipe, budget: int, head_patterns: Sequence[str] = ()) -> Iterator[list[Recipe]]:
@@ -29,9 +26,9 @@ def candidates(recipe: Recipe, budget: int, head_patterns: Sequence[str] = ()) -
     for projection in _projections(recipe.projection):
         base = recipe.projected(projection)
         first = [recipe] if projection == recipe.projection else []
-        groups = [[*first, *_svd(base), *_ekfac(base, budget)]]
+        groups = [[*first, *_trials(base, budget, wide=projection.keeps_every_width)]]
         if head_patterns and not projection.keeps_every_width:
-            groups.append(list(_ekfac(base.changed(include_layers=tuple(head_patterns)), budget)))
+            groups.append(list(_trials(base.changed(include_layers=tuple(head_patterns)), budget, wide=True)))
         for group in groups:
             if unseen := _unseen(group, score_hashes):
                 yield unseen
@@ -66,33 +63,17 @@ def _unseen(recipes: Iterable[Recipe], score_hashes: set[str]) -> list[Recipe]:
     return found
 
 
-def _svd(base: Recipe) -> Iterator[Recipe]:
-    # Without a projection the eigenvectors of wide layers take gigabytes.
-    if base.projection.keeps_every_width:
-        return
-    for rank, r, damping in product(*_SVD.values()):
-        yield base.changed(
-            curvature="svd",
-            rank=rank,
-            r=r,
-            damping=damping,
-            damping_rule="trace",
-            curvature_form="tail_corrected",
-            refinements=0,
-            factor_dtype="bf16",
-            bytes_per_example=None,
-        )
-
-
-def _ekfac(base: Recipe, budget: int) -> Iterator[Recipe]:
-    for factor_dtype, damping in product(*_EKFAC.values()):
-        for share in _BUDGET_SHARES:
-            yield base.changed(
-                curvature="ekfac",
-                factor_dtype=factor_dtype,
-                fisher_damping=damping,
-                bytes_per_example=max(1, round(share * budget)),
-            )
+def _trials(base: Recipe, budget: int, *, wide: bool) -> Iterator[Recipe]:
+    """Yield a base's recipes of every curvature; where layers are `wide`, of those that can be tried on such layers."""
+    for name, kind in CURVATURES.items():
+        trials = kind.trials
+        if wide and not trials.wide:
+            continue
+        for values in product(*trials.values.values()):
+            fields = {**trials.fixed, **dict(zip(trials.values, values, strict=True))}
+            for share in trials.budget_shares or (None,):
+                kept = None if share is None else max(1, round(share * budget))
+                yield base.changed(curvature=name, bytes_per_example=kept, **fields)
 
 
 def differing_fields(recipes: Iterable[Recipe]) -> list[str]:

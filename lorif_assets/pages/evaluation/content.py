@@ -156,7 +156,7 @@ class RecipeTrial:
     projection: "Projection"
     rank: int | None
     r: int | None
-    damping: float
+    damping: float | None
     curvature_form: str
     factor_dtype: str
     bytes_per_example: float

@@ -100,7 +100,7 @@ def _line_key(trial: RecipeTrial, field: str) -> tuple[str, ...]:
         "projection": str(trial.projection),
         "rank": f"c = {trial.rank}" if trial.rank else f"{trial.bytes_per_example:,.0f} bytes",
         "r": "no r" if trial.r is None else f"r = {trial.r}",
-        "damping": f"damping = {trial.damping:.3g}",
+        "damping": "no damping" if trial.damping is None else f"damping = {trial.damping:.3g}",
         "curvature_form": trial.curvature_form.replace("_", " "),
         "factor_dtype": trial.factor_dtype,
     }

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import polars as pl
 
@@ -14,9 +13,10 @@ from lorif_assets.data.passages import passage_metadata, passage_text, passages
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import KFAC_BASES, QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES
 from lorif_assets.lake.lake import Lake
-from lorif_assets.pages.report.content import Influence, LayerSpectrum, QueryInfluences, ReportContent, WhitenedLayer
+from lorif_assets.pages.report.content import Influence, LayerCurvature, QueryInfluences, ReportContent
+from lorif_assets.pages.report.layers import ShownLayers
 
 _SHOWN = 10
 
@@ -105,45 +105,11 @@ def _rejected(lake: Lake, checkpoint: str, query_set: str) -> Iterator[str]:
             yield f"{what}: {rows_set_aside(counts)}."
 
 
-def _layers(
-    lake: Lake, record: CheckpointRecord, recipe: Recipe
-) -> tuple[LayerSpectrum, ...] | tuple[WhitenedLayer, ...]:
+def _layers(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> tuple[LayerCurvature, ...]:
     table = curvature_of(recipe).table
     rows = {row["layer"]: row for row in lake.read(table, checkpoint=record.name).to_dicts()}
-    stored = [layer for layer in record.layer_shapes if layer in rows]
-    if not recipe.whitens:
-        return tuple(layer_spectrum(rows[layer]) for layer in stored)
-    bases = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=record.name).to_dicts()}
-    return tuple(whitened_layer(rows[layer], bases[layer]) for layer in stored if layer in bases)
-
-
-def layer_spectrum(row: Mapping[str, Any]) -> LayerSpectrum:
-    """Return a row of `svd_preconditioners` as the report shows it."""
-    return LayerSpectrum(
-        layer=row["layer"],
-        d1=row["d1"],
-        d2=row["d2"],
-        eigenvalues=tuple(row["eigenvalues"][: row["r"]]),
-        trace=row["trace"],
-        damping=row["damping"],
-        r=row["r"],
-        captured_energy=row["captured_energy"],
-    )
-
-
-def whitened_layer(row: Mapping[str, Any], bases: Mapping[str, Any]) -> WhitenedLayer:
-    """Return a row of `ekfac_preconditioners` and the layer's row of `kfac_bases` as the report shows them."""
-    return WhitenedLayer(
-        layer=row["layer"],
-        d1=row["d1"],
-        d2=row["d2"],
-        eigenvalues=tuple(row["eigenvalues"]),
-        trace=row["trace"],
-        damping=row["damping"],
-        rank=bases["rank"],
-        bytes_per_example=bases["bytes_per_example"],
-        kept_energy=bases["kept_energy"],
-    )
+    layers = ShownLayers.of(lake, record.name, recipe)
+    return tuple(layers.shown(rows[layer]) for layer in record.layer_shapes if layer in rows and layers.has(layer))
 
 
 def shown_scores(scores: pl.DataFrame) -> pl.DataFrame:

@@ -69,6 +69,7 @@ class LayerCurvature:
     """Curvature of one layer, whose projected gradients have d1 x d2 entries.
 
     `eigenvalues` are leading ones, largest first; `trace` is the sum of all d1 * d2 of them; `damping` is in the same unit.
+    Where a curvature has none of these, they are empty or NaN.
     """
 
     layer: str
@@ -130,7 +131,7 @@ class ReportContent:
     step: int | None
     n_examples: int
     recipe: Mapping[str, str | int | float]
-    layers: tuple[LayerSpectrum, ...] | tuple[WhitenedLayer, ...]
+    layers: tuple[LayerCurvature, ...]
     queries: tuple[QueryInfluences, ...]
     created: datetime
     provenance: Mapping[str, str]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.curvatures import CURVATURES
 from lorif_assets.cli.tune import tune_recipe, write_recipe
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import load_settings
@@ -52,6 +53,12 @@ def test_the_recipe_of_now_is_tried_first_and_only_once():
     assert groups[0][0] == NOW
     tried = [recipe for group in groups for recipe in group]
     assert len(tried) == len({recipe.model_dump_json() for recipe in tried})
+
+
+def test_every_curvature_is_tried_at_a_projection_and_where_layers_are_whole_only_those_that_can_be():
+    tried = {group[0].projection: {recipe.curvature for recipe in group} for group in candidates(Recipe(), 1_000)}
+    assert tried.pop(Projection(factor=1, seed=0)) == {name for name, kind in CURVATURES.items() if kind.trials.wide}
+    assert all(names == set(CURVATURES) for names in tried.values())
 
 
 def test_the_head_is_tried_beside_the_blocks_that_are_tracked():

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lorif_assets.pages.report.content import ReportContent
+from lorif_assets.pages.report.content import LayerCurvature, ReportContent
 from lorif_assets.pages.report.page import render
 from tests.pages.report.conftest import HOSTILE, influence, layer, query, whitened
 
@@ -118,6 +118,16 @@ def test_numbers_that_are_not_finite_are_said_to_be_so(report: Make, number: flo
 
 def curvature_table(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", page.partition("Figures of")[2]).split())
+
+
+def test_a_layer_of_another_curvature_shows_the_figures_that_are_stored(report: Make) -> None:
+    plain = LayerCurvature("h.0.attn.c_attn", 8, 16, (4.0, 2.0), 12.5, math.nan)
+    page = render(report(layers=(plain,)))
+    assert "of which the table below has the figures that are stored" in page
+    assert re.search(
+        r"h\.0\.attn\.c_attn</bdi></th>(<td class=\"number\">(8|16)</td>){2}<td class=\"number\">12\.5</td>", page
+    )
+    assert "aptured energy" not in page
 
 
 def test_a_whitened_layer_shows_its_rank_bytes_energy_and_mean_eigenvalue(report: Make) -> None:
