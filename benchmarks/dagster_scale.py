@@ -77,9 +77,9 @@ def looks(instance: dg.DagsterInstance, project: Project) -> dict[str, Callable[
         from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
         (asset,) = [asset for asset in ASSETS if asset.name == "gradient_factors"]
-        definition = asset.partitions_def
+        definition = asset.partitions
         value = get_and_update_asset_status_cache_value(instance, asset.key, definition)
-        if value is None or definition is None:
+        if value is None:
             raise LookupError("Dagster knows of no partition")
         return len(value.deserialize_materialized_partition_subsets(definition))
 

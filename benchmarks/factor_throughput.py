@@ -116,14 +116,14 @@ def fitted_bases(
     bases = {layer: of_layer.bases(damping) for layer, of_layer in held.items()}
     ranks = {layer: found.rank for layer, found in layer_ranks(attributed, examples, bases, batch).items()}
     frozen = FrozenBases("benchmark", ranks, {}, damping)
-    return replace(attributed, record=replace(attributed.record, frozen=frozen)), bases
+    return replace(attributed, record=replace(attributed.record, frozen_bases=frozen)), bases
 
 
 def works(
     attributed: AttributedModel, bases: Mapping[str, KfacBases], examples: list[TokenizedExample], batch: BatchSettings
 ) -> dict[str, Callable[[], object]]:
     """Return what is timed, by its name."""
-    frozen = attributed.record.frozen
+    frozen = attributed.record.frozen_bases
     ranks = frozen.ranks if frozen else dict.fromkeys(attributed.record.layer_shapes, attributed.recipe.rank)
     batches = [attributed.batch(examples, at) for at in attributed.batches(examples, batch.tokens)]
 
@@ -197,7 +197,7 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
     for name, recipe in recipes(setting).items():
         attributed, bases = fitted_bases(random_model(setting, recipe), examples, batch)
         padded = sum(len(at) * len(examples[at[0]].input_ids) for at in attributed.batches(examples, batch.tokens))
-        frozen = attributed.record.frozen
+        frozen = attributed.record.frozen_bases
         ranks = sorted(frozen.ranks.values()) if frozen else [recipe.rank]
         taken = interleaved(works(attributed, bases, examples, batch), setting.repeats)
         before = Seconds(0.0, 0.0)

@@ -1,7 +1,7 @@
 """This project beside bergson, dattri's LoGRA and kronfluence: the same model, examples, queries and machine, in one run.
 
 Each peer gets an environment of its own from the package index, in `benchmarks/.peers`, and runs in processes of its own,
-one after the other, every round anew (`peer_*.py`; each program says which settings it uses). A peer that cannot be
+one after the other, again in every round (`peer_*.py`; each program says which settings it uses). A peer that cannot be
 installed, or does not run on this machine, is listed with the reason.
 
 The model is of GPT-2's shape with random weights, its LM head untied; examples are random tokens of one length, so that no

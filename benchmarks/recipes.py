@@ -23,7 +23,7 @@ from lorif_assets.attribution.ask import newest_attributed
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.methods.inputs import MethodInputs, Scorable
-from lorif_assets.evaluation.methods.recipe_trials import TriedRecipe, try_recipes
+from lorif_assets.evaluation.methods.recipe_trials import RecipeOutcome, try_recipes
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import read_ground_truth
 from lorif_assets.mathematics.evaluation.datamodeling import linear_datamodeling_scores
@@ -71,30 +71,30 @@ def groups(changed: Iterable[Changed]) -> list[list[Changed]]:
     return list(found.values())
 
 
-def tried(inputs: MethodInputs, together: Sequence[Changed]) -> list[tuple[Changed, TriedRecipe]]:
+def score_group(inputs: MethodInputs, group: Sequence[Changed]) -> list[tuple[Changed, RecipeOutcome]]:
     """Return the recipes of a group with their scores; those that the byte budget does not pay for are left out."""
     examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
     log = logging.getLogger(__name__)
-    layers = len(inputs.attributed.under(together[0].recipe).record.layer_shapes)
-    with Progress(log, "recipes", len(together) * layers, "layers") as progress:
+    layers = len(inputs.attributed.under(group[0].recipe).record.layer_shapes)
+    with Progress(log, "recipes", len(group) * layers, "layers") as progress:
         found = try_recipes(
-            inputs.attributed, [one.recipe for one in together], examples, queries, inputs.settings.batch, progress
+            inputs.attributed, [one.recipe for one in group], examples, queries, inputs.settings.batch, progress
         )
-    by_recipe = {one.recipe: one for one in found.tried}
-    return [(one, by_recipe[one.recipe]) for one in together if one.recipe in by_recipe]
+    by_recipe = {one.recipe: one for one in found.outcomes}
+    return [(one, by_recipe[one.recipe]) for one in group if one.recipe in by_recipe]
 
 
-def compared(inputs: MethodInputs, query_set: str, trials: Sequence[tuple[Changed, TriedRecipe]]) -> Comparison:
-    """Hold the scores of all recipes against the retrained models; the reference is the project's recipe."""
+def compared(inputs: MethodInputs, query_set: str, trials: Sequence[tuple[Changed, RecipeOutcome]]) -> Comparison:
+    """Compare the scores of all recipes with the retrained models; the reference is the project's recipe."""
     truth_of = subset_truth(inputs.settings, inputs.lake)
     truth = read_ground_truth(
-        inputs.lake, query_set, truth_of.wanted(query_set), inputs.queries.ids, inputs.examples.ids
+        inputs.lake, query_set, truth_of.expected_versions(query_set), inputs.queries.ids, inputs.examples.ids
     )
     scores = {str(at): trial.scores.numpy() for at, (_, trial) in enumerate(trials)}
     return linear_datamodeling_scores(scores, truth.members, truth.losses, _OWN, _DRAWS)
 
 
-def rows(trials: Sequence[tuple[Changed, TriedRecipe]], comparison: Comparison) -> list[dict[str, Any]]:
+def rows(trials: Sequence[tuple[Changed, RecipeOutcome]], comparison: Comparison) -> list[dict[str, Any]]:
     """Return what is shown of each recipe."""
     shown = []
     for at, (changed, trial) in enumerate(trials):
@@ -132,7 +132,7 @@ def main() -> None:
         attributed = StoredCheckpoint.read(lake, name, settings.recipe).load(models, group).model
         inputs = sample(MethodInputs.load(project, attributed, [asked.query_set]), asked.examples)
         recipes = [Changed.of(settings.recipe, fields) for fields in ({}, *asked.recipes)]
-        trials = [trial for together in groups(recipes) for trial in tried(inputs, together)]
+        trials = [trial for changes in groups(recipes) for trial in score_group(inputs, changes)]
     shown = rows(trials, compared(inputs, asked.query_set, trials))
     print(markdown_table(_COLUMNS, shown))
     result = {

@@ -159,7 +159,7 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
                 difference = state_of(updated).image - state_of(rebuilt).image
                 results[share] = {
                     "changed_rows": share,
-                    "how": updated.how,
+                    "how": updated.history,
                     "rows_read": updated.rows_read,
                     "relative_difference": float(difference.norm() / state_of(rebuilt).image.norm()),
                 }

@@ -185,7 +185,7 @@ def _attribution_parents() -> Mapping[str, tuple[str, list[str]]]:
 
 def _methods() -> str:
     def rows() -> Iterator[tuple[str, ...]]:
-        for method in (name.about for name in MethodName):
+        for method in (name.definition for name in MethodName):
             extra = f" (extra `{method.extra}`)" if method.extra else ""
             yield f"`{method.name}`", method.title, method.explanation + extra, "yes" if method.by_default else ""
 
@@ -194,7 +194,7 @@ def _methods() -> str:
 
 def _floors() -> str:
     layers = next(contract["layers"] for contract in _import_contracts() if contract["type"] == "layers")
-    return "```text\n" + "\n".join(layers).replace("lorif_assets.", "") + "\n```\n"
+    return "```text\n" + "\n".join(layers) + "\n```\n"
 
 
 def _contracts() -> str:

@@ -3,14 +3,8 @@
 import dagster as dg
 
 from lorif_assets.assets.graph import GRAPH
-from lorif_assets.automation.sensors import (
-    ASSET_JOBS,
-    attribution_checks,
-    automation_definitions,
-    re_attribution,
-    vacuum,
-    withdrawal,
-)
+from lorif_assets.automation.jobs import ASSET_JOBS, attribution_checks, re_attribution, vacuum, withdrawal
+from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.checks import CHECKS
 from lorif_assets.config.settings import load_settings
 from lorif_assets.process_environment import set_process_environment

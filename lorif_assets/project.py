@@ -26,7 +26,7 @@ class Project:
         """Open the project of a settings file; without one, of $LORIF_CONFIG, ./lorif.toml or the demo.
 
         Raises:
-            SettingsError: the file is not there, or a setting is wrong.
+            SettingsError: the file does not exist, or a setting is wrong.
         """
         return cls.of(load_settings(path))
 

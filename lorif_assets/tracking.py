@@ -57,7 +57,7 @@ class Tracking:
     def materialization(
         self, checkpoint: str, asset: str, tags: Mapping[str, str], params: Mapping[str, object]
     ) -> Iterator[TrackedRun | None]:
-        """Open a child run of the checkpoint's run; it ends FAILED where the block raises.
+        """Open a child run of the checkpoint's run; it ends FAILED if the block raises.
 
         Args:
             checkpoint: name of the checkpoint, whose parent run is made when first needed.
@@ -68,7 +68,7 @@ class Tracking:
         if self.uri is None:
             yield None
             return
-        # MLflow reports its use to its makers unless told otherwise before it is imported.
+        # MLflow reports its use to its makers unless this is set before it is imported.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.tracking import MlflowClient
 
@@ -90,7 +90,7 @@ class Tracking:
 
     @property
     def _artifact_location(self) -> str | None:
-        """Beside an SQLite file, for which MLflow would take the directory it runs in; else the server's choice."""
+        """Beside an SQLite file, where MLflow would use its working directory; None, the server's choice, otherwise."""
         file = (self.uri or "").removeprefix("sqlite:///")
         return None if file == self.uri else (Path(file).absolute().parent / "mlruns").as_uri()
 

@@ -1,5 +1,6 @@
 """What Dagster hands to assets, checks and sensors by name: faces of a project's lake, checkpoints, devices, tracking."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,25 +13,25 @@ from resources.devices import DevicesResource
 from resources.lake import LakeResource
 from resources.tracking import TrackingResource
 
+_FACES: Mapping[str, Callable[[Project], Any]] = {
+    "settings": lambda project: project.settings,
+    "lake": lambda project: LakeResource.of(project.lake),
+    "model_checkpoints": lambda project: CheckpointsResource.of(project.checkpoints),
+    "devices": lambda project: DevicesResource.of(project.devices),
+    "tracking": lambda project: TrackingResource.of(project.tracking),
+}
+RESOURCES = frozenset(_FACES)
+"""The names that assets ask for."""
+
 
 def dagster_resources(project: Project) -> dict[str, Any]:
-    """Return the resources of a project by the names that assets ask for."""
-    return {
-        "settings": project.settings,
-        "lake": LakeResource.of(project.lake),
-        "model_checkpoints": CheckpointsResource.of(project.checkpoints),
-        "devices": DevicesResource.of(project.devices),
-        "tracking": TrackingResource.of(project.tracking),
-    }
+    """Return the resources of a project by name."""
+    return {name: face(project) for name, face in _FACES.items()}
 
 
 def inspected_project(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> Project:
     """Return the project that sensors and checks look at; they are given neither devices nor tracking."""
     return replace(Project.of(settings), lake=lake, checkpoints=model_checkpoints)
-
-
-RESOURCES = frozenset({"settings", "lake", "model_checkpoints", "devices", "tracking"})
-"""The names."""
 
 
 def opened_project(resources: Any) -> Project:

@@ -10,7 +10,7 @@ from lorif_assets.models.registry import RegisteredCheckpoints
 class CheckpointsResource(dg.ConfigurableResource[Checkpoints]):
     """Where checkpoints appear: a directory that a trainer writes to, an MLflow registered model, or both."""
 
-    path: str = Field(description="A checkpoint directory, or a directory of such ones; empty: none.")
+    path: str = Field(description="A checkpoint directory, or a directory of them; empty: none.")
     trust_remote_code: bool = Field(False, description="Run Python code that a checkpoint carries.")
     registered_model: str | None = Field(None, description="Name of an MLflow registered model.")
     alias: str | None = Field(None, description="Only the version of the registered model that has this alias.")

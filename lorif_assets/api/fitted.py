@@ -183,5 +183,5 @@ class FittedModel:
     def _at_a_time(self, queries: Sequence[TokenizedExample]) -> list[Sequence[TokenizedExample]]:
         """Return the queries in groups that memory holds preconditioned."""
         attributed = self._held.attributed
-        limit = queries_per_scan(attributed.record, attributed.recipe, self._held.batch, checkpoints=1)
+        limit = queries_per_scan(attributed.record, attributed.recipe, self._held.batch, n_checkpoints=1)
         return [queries[first : first + limit] for first in range(0, len(queries), limit)]

@@ -8,7 +8,7 @@ from typing import Self
 import polars as pl
 
 from lorif_assets.api.answer import Attribution
-from lorif_assets.attribution.ask import KeptModel, TopK, attributed_checkpoints, newest_attributed, score_completion
+from lorif_assets.attribution.ask import ModelCache, TopK, attributed_checkpoints, newest_attributed, score_completion
 from lorif_assets.data.passages import passage_text, with_passages
 from lorif_assets.data.questions import Question, completion_question, conversation_question
 from lorif_assets.errors import MismatchError
@@ -39,7 +39,7 @@ class OpenProject:
     def __init__(self, project: Project) -> None:
         """Take a project; `lorif_assets.open` opens one from its settings."""
         self._project = project
-        self._kept = KeptModel(project)
+        self._model_cache = ModelCache(project)
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +54,7 @@ class OpenProject:
 
     def close(self) -> None:
         """Let go of the loaded checkpoint. The project can be asked again, which loads one."""
-        self._kept.close()
+        self._model_cache.close()
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ class OpenProject:
 
     def _answer(self, question: Question, checkpoint: str | None, top_k: TopK) -> Attribution:
         name = checkpoint or newest_attributed(self._project)
-        scored = score_completion(self._kept, name, question, top_k)
+        scored = score_completion(self._model_cache, name, question, top_k)
         table = with_passages(self._project.lake, scored.scores)
         prompt, completion = question.get("prompt") or "", question.get("completion") or passage_text(question)
         return Attribution.of(scored, scored.summaries["query_id"][0], table, prompt, completion, name)

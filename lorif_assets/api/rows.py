@@ -7,6 +7,7 @@ import polars as pl
 import pyarrow as pa
 
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.columns import refuse_repeated_columns
 from lorif_assets.data.examples import NormalisedShard, normalise
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.errors import SourceError
@@ -48,7 +49,10 @@ def _each(rows: Rows, name: str) -> Iterable[str | Mapping[str, Any]]:
         raise SourceError(f"the {name} are one {type(rows).__name__}; expected a list of texts or of rows, or a table")
     if isinstance(rows, pl.DataFrame):
         return rows.iter_rows(named=True)
-    return rows.to_pylist() if isinstance(rows, pa.Table) else rows
+    if isinstance(rows, pa.Table):
+        refuse_repeated_columns(rows.column_names, f"the table of {name}")
+        return rows.to_pylist()
+    return rows
 
 
 def _row(number: int, row: str | Mapping[str, Any], name: str) -> dict[str, Any]:

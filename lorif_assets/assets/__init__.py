@@ -1,4 +1,4 @@
-"""The software-defined assets: thin; each fetches its inputs, calls the mathematics, writes a table, reports metadata."""
+"""The assets, each thin: it fetches its inputs, calls the mathematics, writes a table and reports metadata."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""What an asset of the graph declares: its table, what it is made of, and which of its partitions are out of date."""
+"""What an asset of the graph declares: its table, its inputs, and which of its partitions are out of date."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,20 +29,20 @@ def _alone(_: Freshness, key: str) -> Sequence[str]:
 
 
 class Wait(Enum):
-    """What a stale partition waits for, of an input and of what that is made of."""
+    """What a stale partition waits for, of an input and of the assets that the input is made from."""
 
     FOR_ALL_BEFORE_IT = "until the input's partitions, and all that they wait for themselves, are up to date"
     FOR_IT_ALONE = (
-        "until the input's partitions are up to date, which stay good for use while what they come from changes"
+        "until the input's partitions are up to date, which stay fit for use while the data that they come from change"
     )
     NEVER = "for nothing of the input"
 
 
 @dataclass(frozen=True)
 class Input:
-    """One asset that another one is made of.
+    """One asset that another one is made from.
 
-    An asset that is made of another one just as it is, partition by partition of the same key, names it without this.
+    An asset that is made from another one partition by partition, with the same keys, names it without this.
     """
 
     asset: "AttributionAsset"
@@ -50,7 +50,7 @@ class Input:
     """Which of its partitions; None: that of the same key."""
     wait: Wait = Wait.FOR_ALL_BEFORE_IT
     is_dependency: bool = True
-    """Whether Dagster knows of it: then it takes a partition for stale as soon as the input has a new version."""
+    """Whether Dagster knows of it; Dagster then shows a partition as stale as soon as the input has a new version."""
     is_used: Callable[[Settings], bool] = _always
     """Whether it is an input under these settings."""
 
@@ -66,9 +66,9 @@ class AttributionAsset:
     is_used: Callable[[Settings], bool]
     """Whether it has anything to do under these settings."""
     on_demand: bool
-    """Whether it is brought up to date only when asked for, and never by itself."""
-    computed_with: Callable[[Freshness, str], Iterable[str]]
-    """The partitions of this asset whose inputs a partition is computed from, itself among them."""
+    """Whether it is brought up to date only on request, and never by itself."""
+    companions: Callable[[Freshness, str], Iterable[str]]
+    """The partitions of this asset from whose inputs a partition is computed, itself included."""
 
     @property
     def key(self) -> dg.AssetKey:
@@ -77,7 +77,7 @@ class AttributionAsset:
 
     @property
     def name(self) -> str:
-        """The name, by which runs, jobs and tracked runs know the asset."""
+        """The name of the asset in runs, jobs and tracked runs."""
         return self.key.to_user_string()
 
     @property
@@ -89,7 +89,7 @@ class AttributionAsset:
         return definition
 
     def stale(self, freshness: Freshness) -> StalePartitions:
-        """Return the partitions that are missing or out of date, with the reason; none where it is not used."""
+        """Return the partitions that are missing or out of date, with the reason; none if the asset is not used."""
         return self.find_stale(freshness) if self.is_used(freshness.settings) else {}
 
 
@@ -99,7 +99,7 @@ def attribution_asset(
     table: TableSchema,
     partitions: dg.PartitionsDefinition[str],
     inputs: Sequence[AttributionAsset | Input] = (),
-    stale: Callable[[Freshness], StalePartitions],
+    find_stale: Callable[[Freshness], StalePartitions],
     kinds: set[str],
     name: str | None = None,
     description: str | None = None,
@@ -108,17 +108,17 @@ def attribution_asset(
     one_at_a_time: bool = False,
     on_demand: bool = False,
     is_used: Callable[[Settings], bool] = _always,
-    computed_with: Callable[[Freshness, str], Iterable[str]] = _alone,
+    companions: Callable[[Freshness, str], Iterable[str]] = _alone,
 ) -> Callable[[Callable[..., Materializations]], AttributionAsset]:
-    """Make an asset of a function that takes a `PartitionRun`, and its options where there are any, and yields commits.
+    """Make an asset from a function that takes a `PartitionRun`, and its options if there are any, and yields commits.
 
     Args:
         group: of assets in Dagster's UI.
         table: that the asset writes.
         partitions: of the asset.
-        inputs: the assets that it is made of; an asset alone stands for its partition of the same key.
-        stale: finds the partitions that are missing or out of date.
-        kinds: what Dagster's UI shows it is made with.
+        inputs: the assets that it is made from; an asset without `Input` means its partition of the same key.
+        find_stale: finds the partitions that are missing or out of date.
+        kinds: what Dagster's UI shows as its tools.
         name: of the asset; default: the function's.
         description: of the asset; default: the function's docstring.
         options: what can be chosen for a run; the function's second argument.
@@ -126,9 +126,9 @@ def attribution_asset(
         one_at_a_time: whether each partition takes a run of its own; else a run takes any number.
         on_demand: as in `AttributionAsset`.
         is_used: as in `AttributionAsset`.
-        computed_with: as in `AttributionAsset`.
+        companions: as in `AttributionAsset`.
     """
-    declared = tuple(one if isinstance(one, Input) else Input(one) for one in inputs)
+    asset_inputs = tuple(item if isinstance(item, Input) else Input(item) for item in inputs)
 
     def declare(compute: Callable[..., Materializations]) -> AttributionAsset:
         definition = dg.asset(
@@ -136,7 +136,11 @@ def attribution_asset(
             description=inspect.cleandoc(description or compute.__doc__ or ""),
             group_name=group,
             partitions_def=partitions,
-            deps=[dg.AssetDep(one.asset.key, partition_mapping=one.mapping) for one in declared if one.is_dependency],
+            deps=[
+                dg.AssetDep(item.asset.key, partition_mapping=item.mapping)
+                for item in asset_inputs
+                if item.is_dependency
+            ],
             backfill_policy=None if one_at_a_time else dg.BackfillPolicy.single_run(),
             # A run of many partitions records each as it is written: see `PartitionRun.commit`.
             output_required=False,
@@ -147,7 +151,7 @@ def attribution_asset(
             metadata=_table_metadata(table),
             required_resource_keys=RESOURCES,
         )(_run_function(compute, options))
-        return AttributionAsset(definition, table, declared, stale, is_used, on_demand, computed_with)
+        return AttributionAsset(definition, table, asset_inputs, find_stale, is_used, on_demand, companions)
 
     return declare
 

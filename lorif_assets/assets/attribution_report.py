@@ -16,7 +16,7 @@ from lorif_assets.lake.attribution_tables import REPORTS
     table=REPORTS,
     partitions=partitions.checkpoint_by_query_set,
     inputs=[Input(query_scores, wait=Wait.FOR_IT_ALONE)],
-    stale=stale_reports,
+    find_stale=stale_reports,
     kinds={"html"},
 )
 def attribution_report(run: PartitionRun) -> Materializations:

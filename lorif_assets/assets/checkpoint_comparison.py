@@ -19,7 +19,7 @@ from lorif_assets.pages.comparison.content import ComparisonContent, mean
     table=CHECKPOINT_COMPARISONS,
     partitions=partitions.query_sets,
     inputs=[Input(query_scores, partitions.same(partitions.QUERY_SET), Wait.FOR_IT_ALONE)],
-    stale=stale_comparisons,
+    find_stale=stale_comparisons,
     kinds={"html", "deltalake"},
 )
 def checkpoint_comparison(run: PartitionRun) -> Materializations:
@@ -48,11 +48,11 @@ def checkpoint_comparison(run: PartitionRun) -> Materializations:
         )
 
 
-def _track(run: PartitionRun, content: ComparisonContent, known: set[tuple[str, str]]) -> None:
+def _track(run: PartitionRun, content: ComparisonContent, stored_versions: set[tuple[str, str]]) -> None:
     """Give each newer checkpoint a run with its figures, unless the same scores were compared before."""
     losses, overlaps, stayed = content.mean_losses[1:], content.mean_rank_biased_overlaps, content.mean_overlaps_at_10
     for pair, loss, overlap, share in zip(content.compared.neighbours, losses, overlaps, stayed, strict=True):
-        if (pair.newer.name, pair.version) in known:
+        if (pair.newer.name, pair.version) in stored_versions:
             continue
         params = {"query_set": content.query_set, "from_checkpoint": pair.older.name}
         figures = {"mean_rank_biased_overlap": overlap, "mean_overlap_at_10": share, "mean_loss_per_token": loss}
@@ -62,18 +62,18 @@ def _track(run: PartitionRun, content: ComparisonContent, known: set[tuple[str, 
 
 
 def _findings(content: ComparisonContent) -> dict[str, Any]:
-    left_out = {"left_out": dict(content.compared.left_out)} if content.compared.left_out else {}
-    outdated = {"outdated": list(content.outdated)} if content.outdated else {}
+    left_out = {"left_out": dict(content.compared.exclusions)} if content.compared.exclusions else {}
+    stale = {"outdated": list(content.stale_checkpoints)} if content.stale_checkpoints else {}
     if not content.compared.neighbours:
         why = "fewer than two checkpoints have scores of the current recipe for this query set: nothing to compare"
-        return {"note": why, **left_out, **outdated}
+        return {"note": why, **left_out, **stale}
     overlap = mean(value for value in content.mean_rank_biased_overlaps if value is not None)
     return {
         **({} if overlap is None else {"mean_rank_biased_overlap": overlap}),
         "movement": dg.MetadataValue.md(_movement(content)),
         "along_the_checkpoints": dg.MetadataValue.md(_inline_picture(content)),
         **left_out,
-        **outdated,
+        **stale,
     }
 
 

@@ -17,7 +17,7 @@ from lorif_assets.lake.attribution_tables import CHECKPOINTS
     group="checkpoints",
     table=CHECKPOINTS,
     partitions=partitions.checkpoints,
-    stale=stale_checkpoints,
+    find_stale=stale_checkpoints,
     kinds={"transformers", "deltalake"},
 )
 def checkpoints(run: PartitionRun) -> Materializations:
@@ -27,7 +27,7 @@ def checkpoints(run: PartitionRun) -> Materializations:
     recipe, projection = run.settings.recipe, run.settings.recipe.projection
     for name in run.partitions:
         files = run.checkpoints.get(name)
-        # Before the bytes are read: what is written meanwhile changes it.
+        # Before the bytes are read: a write in the meantime changes it.
         files_version = files.version()
         skeleton = run.checkpoints.skeleton(files)
         layers: list[dict[str, str | int]] = [
@@ -54,7 +54,7 @@ def checkpoints(run: PartitionRun) -> Materializations:
         }
         run.lake.replace(CHECKPOINTS, {"checkpoint": name}, pa.Table.from_pylist([row], schema=CHECKPOINTS.columns))
         run.add_partitions(partitions.LAYERS_NAME, [str(layer["layer"]) for layer in layers])
-        # Another choice of layers is another checkpoint to what comes after; another step name is not.
+        # Downstream, another choice of layers is another checkpoint; another step name is not.
         version = content_hash([row["weights_hash"], row["tokenizer_hash"], layers])
         yield from run.commit(
             name,

@@ -12,7 +12,7 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.report.assembly import whitened_layer
 
 
-def _reporting(lake: Lake, checkpoint: str) -> ReportLayer:
+def _layer_reporter(lake: Lake, checkpoint: str) -> ReportLayer:
     bases = {row["layer"]: row for row in lake.read(KFAC_BASES, checkpoint=checkpoint).to_dicts()}
 
     def report(fit: CurvatureFit, row: Mapping[str, Any]) -> LayerReport:
@@ -33,6 +33,6 @@ ekfac_preconditioners = preconditioner_asset(
     Shards that changed are subtracted and added; no factor is read. With a curvature that is stored elsewhere there is
     nothing to do.
     """,
-    reporting=_reporting,
+    layer_reporter=_layer_reporter,
     inputs=[Input(kfac_bases, wait=Wait.FOR_IT_ALONE)],
 )

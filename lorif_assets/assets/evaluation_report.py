@@ -19,7 +19,7 @@ from lorif_assets.lake.evaluation_tables import EVALUATION_REPORTS
     table=EVALUATION_REPORTS,
     partitions=partitions.checkpoint_by_query_set,
     inputs=[linear_datamodeling_score, source_retrieval, tail_patch, removal_losses],
-    stale=stale_evaluation_reports,
+    find_stale=stale_evaluation_reports,
     on_demand=True,
     one_at_a_time=True,
     kinds={"html"},
@@ -49,7 +49,7 @@ def evaluation_report(run: PartitionRun) -> Materializations:
                     "report": dg.MetadataValue.path(where),
                     "methods": len(content.methods),
                     "queries": content.n_queries,
-                    "missing": [missing.what for missing in content.missing],
+                    "missing": [missing.part for missing in content.missing],
                     "bytes": len(page.encode()),
                 },
             )

@@ -59,10 +59,10 @@ class FactorConfig(dg.Config):
     inputs=[
         Input(training_examples, partitions.same(partitions.SHARD)),
         Input(checkpoints, partitions.same(partitions.CHECKPOINT)),
-        # Frozen bases are good for the shards that are there while others are being read.
+        # Frozen bases are fit for the shards that are stored while others are being read.
         Input(kfac_bases, partitions.whole_checkpoint(), Wait.FOR_IT_ALONE),
     ],
-    stale=stale_factors,
+    find_stale=stale_factors,
     options=FactorConfig,
     on_device=True,
     kinds={"torch", "deltalake"},
@@ -71,13 +71,13 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
     """Rank-c factors of every example's gradient in every tracked layer; with EK-FAC, of the whitened gradient.
 
     A run of many shards loads each checkpoint once, reads the next shard and writes the last while one is computed,
-    commits each as it is written, and leaves out those that are there already: a killed run goes on where it stopped.
+    commits each as it is written, and skips those that are up to date: a killed run goes on where it stopped.
     """
     recipe = run.settings.recipe
     for name, shards in run.by_checkpoint().items():
         stored = run.stored(name)
         record = stored.record
-        if recipe.whitens and not record.frozen:
+        if recipe.whitens and not record.frozen_bases:
             raise MismatchError(
                 f"the checkpoint {name!r} has no K-FAC bases of this recipe and these weights; materialize `kfac_bases` first"
             )
@@ -111,9 +111,9 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
 def _written_shards(
     run: PartitionRun, stored: StoredCheckpoint, shards: Sequence[str], devices: DeviceGroup
 ) -> Iterator[tuple[str, Future[tuple[str, dict[str, Any]]]]]:
-    """Compute and store shards, and yield each with its data version and metadata, or what kept it from being stored.
+    """Compute and store shards, and yield each with its data version and metadata, or with its error.
 
-    The checkpoint is loaded for as long as this goes on: its memory is free before the devices are another's.
+    The checkpoint stays loaded only while this runs: its memory is free before another run gets the devices.
     """
     attributed = stored.load(run.checkpoints, devices).model
     loaded = {layer: stored.bases(layer, devices.first) for layer in stored.record.layer_shapes}
@@ -152,7 +152,7 @@ class _ReadShard:
 
 @dataclass(frozen=True)
 class _ComputedShard:
-    read: _ReadShard
+    source: _ReadShard
     factors: ShardFactors
     seconds: float
 
@@ -195,19 +195,19 @@ class _ShardWork:
     def _part(self, shard: str) -> str:
         return f"{self.attributed.record.name}|{shard}"
 
-    def compute(self, read: _ReadShard) -> _ComputedShard:
-        started, examples = time.monotonic(), read.tokenized.examples
+    def compute(self, shard: _ReadShard) -> _ComputedShard:
+        started, examples = time.monotonic(), shard.tokenized.examples
         tokens = sum(len(example.input_ids) for example in examples)
         name = self.attributed.record.name
-        self.log.info(f"{name}|{read.shard}: read {len(examples):,} examples of {tokens:,} tokens")
-        with Progress(self.log, f"{name} {read.shard}", tokens, "tok") as progress:
+        self.log.info(f"{name}|{shard.shard}: read {len(examples):,} examples of {tokens:,} tokens")
+        with Progress(self.log, f"{name} {shard.shard}", tokens, "tok") as progress:
             factors = factor_rows(self.attributed, examples, self.bases, self.batch, progress)
         self.batch = self.batch.model_copy(update={"tokens": factors.batch_tokens})
-        return _ComputedShard(read, factors, time.monotonic() - started)
+        return _ComputedShard(shard, factors, time.monotonic() - started)
 
-    def write(self, computed: _ComputedShard) -> tuple[str, dict[str, Any]]:
+    def write(self, shard: _ComputedShard) -> tuple[str, dict[str, Any]]:
         """Store a shard, and return its data version and metadata."""
-        read, factors, record = computed.read, computed.factors, self.attributed.record
+        read, factors, record = shard.source, shard.factors, self.attributed.record
         tokens = sum(len(example.input_ids) for example in read.tokenized.examples)
         rejected = pa.concat_tables([read.tokenized.rejected, rejected_table(factors.not_finite)])
         part = self._part(read.shard)
@@ -225,7 +225,7 @@ class _ShardWork:
             "projection": self.attributed.projection,
             "shard_hash": read.shard_hash,
             "factor_codec": self.recipe.factor_dtype,
-            "bases": record.bases,
+            "bases": record.bases_fingerprint,
             "fisher": fisher,
         }
         rows = with_constants(factors.rows, constants)
@@ -236,9 +236,9 @@ class _ShardWork:
             **rejected_metadata(rejected, read.tokenized.notices),
             "truncated_examples": read.tokenized.n_truncated,
             "tokens": tokens,
-            "tokens_per_second": round(tokens / max(computed.seconds, 1e-9), 1),
+            "tokens_per_second": round(tokens / max(shard.seconds, 1e-9), 1),
             "batch_tokens": factors.batch_tokens,
-            "seconds": round(computed.seconds, 3),
+            "seconds": round(shard.seconds, 3),
             "bytes": factor_bytes,
             "bytes_per_example": round(factor_bytes / rows.num_rows, 1),
             "mean_loss_per_token": float(

@@ -53,12 +53,12 @@ GRAPH = (
 )
 
 ASSETS = tuple(asset for asset in GRAPH if not asset.on_demand)
-"""What is brought up to date by itself."""
+"""Assets that are brought up to date by themselves."""
 
 EVALUATION = tuple(asset for asset in GRAPH if asset.on_demand)
-"""Assets that hold the scores against retraining; materialized on demand."""
+"""Assets that check the scores against retraining; materialized on demand."""
 
 
 def assets_in_use(settings: Settings) -> tuple[AttributionAsset, ...]:
-    """Return the assets that attribute under these settings; the others have nothing to do."""
+    """Return the assets that are used under these settings; the others have nothing to do."""
     return tuple(asset for asset in ASSETS if asset.is_used(settings))

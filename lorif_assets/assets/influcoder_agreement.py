@@ -30,7 +30,7 @@ SERVED, TRAINED, UNTRAINED = "served", "trained", "untrained"
     table=INFLUCODER_AGREEMENT,
     partitions=partitions.checkpoints,
     inputs=[influcoder_encoder],
-    stale=stale_agreements,
+    find_stale=stale_agreements,
     is_used=lambda settings: settings.influcoder.enabled,
     on_device=True,
     kinds={"torch", "deltalake"},
@@ -38,8 +38,9 @@ SERVED, TRAINED, UNTRAINED = "served", "trained", "untrained"
 def influcoder_agreement(run: PartitionRun) -> Materializations:
     """Spearman correlation of embedding cosines with the teacher's influences between held-out anchors and pool.
 
-    Measured for the served encoder, and for each evaluation seed (which deals the sampled texts to training and holding
-    out anew) for an encoder trained from the base and for the untrained base. The truth is the teacher's, not retraining.
+    Measured for the served encoder and, under each evaluation seed (which splits the sampled texts again into training and
+    held-out ones), for an encoder trained from the base and for the untrained base. The truth is the teacher's, not that of
+    retraining.
     """
     require_influcoder()
     from lorif_assets.influcoder.training import load_base, train_encoder
@@ -53,7 +54,7 @@ def influcoder_agreement(run: PartitionRun) -> Materializations:
             found = _measured(served.load(lake, chosen, group.first), targets, *targets.of_split(Split.HELD_OUT))
             rows = [{"encoder": SERVED, "seed": chosen.seed, "training_seconds": served.seconds, **found}]
             for seed in chosen.evaluation_seeds:
-                dealt = targets.dealt_anew(seed)
+                dealt = targets.deal_again(seed)
                 distil, held_out = dealt.of_split(Split.DISTIL), dealt.of_split(Split.HELD_OUT)
                 encoder = load_base(settings, group.first)
                 control = _measured(encoder, targets, *held_out)
@@ -92,7 +93,7 @@ def _measured(
     from lorif_assets.mathematics.influcoder.agreement import agreement
 
     anchor_texts, pool_texts = [targets.anchors[i] for i in anchors], [targets.pool[i] for i in pool]
-    # What the first call sets up is not inference.
+    # The set-up in the first call is not inference.
     encoder.embed(anchor_texts[:1], Role.ANCHOR)
     started = time.monotonic()
     predicted = encoder.embed(anchor_texts, Role.ANCHOR) @ encoder.embed(pool_texts, Role.POOL).mT

@@ -33,24 +33,24 @@ if TYPE_CHECKING:
     partitions=partitions.checkpoints,
     # Targets keep their sample while data change.
     inputs=[Input(influence_targets, wait=Wait.FOR_IT_ALONE)],
-    stale=stale_encoders,
+    find_stale=stale_encoders,
     is_used=lambda settings: settings.influcoder.enabled,
     on_device=True,
     kinds={"torch", "mlflow"},
 )
 def influcoder_encoder(run: PartitionRun) -> Materializations:
-    """A bi-encoder distilled from one checkpoint's influence targets; a new checkpoint's goes on from the one before."""
+    """A bi-encoder distilled from one checkpoint's influence targets; a new checkpoint's training continues the last one's."""
     require_influcoder()
     from lorif_assets.influcoder.training import load_base, train_encoder
 
     settings, lake, chosen = run.settings, run.lake, run.settings.influcoder
     for name in run.partitions:
         targets = stored_targets(lake, run.stored(name).record, chosen, settings.recipe)
-        before = _encoder_before(name, run.project) if chosen.warm_start else None
+        previous = _previous_encoder(name, run.project) if chosen.warm_start else None
         with run.lease() as group, run.tracked(name, [name], chosen.model_dump()) as tracked:
             encoder = (
-                before.load(lake, chosen, group.first).with_heads(chosen.heads)
-                if before
+                previous.load(lake, chosen, group.first).with_heads(chosen.heads)
+                if previous
                 else load_base(settings, group.first)
             )
             started = time.monotonic()
@@ -66,7 +66,7 @@ def influcoder_encoder(run: PartitionRun) -> Materializations:
             "checkpoint": name,
             "uri": uri,
             "base": chosen.encoder,
-            "started_from": before.checkpoint if before else None,
+            "started_from": previous.checkpoint if previous else None,
             "width": encoder.width,
             "encoder_hash": weights,
             "steps": len(losses),
@@ -82,7 +82,7 @@ def influcoder_encoder(run: PartitionRun) -> Materializations:
             name,
             weights,
             {
-                "started_from": before.checkpoint if before else chosen.encoder,
+                "started_from": previous.checkpoint if previous else chosen.encoder,
                 "width": encoder.width,
                 "steps": len(losses),
                 "first_loss": losses[0].total,
@@ -92,7 +92,7 @@ def influcoder_encoder(run: PartitionRun) -> Materializations:
         )
 
 
-def _encoder_before(name: str, project: Project) -> StoredEncoder | None:
+def _previous_encoder(name: str, project: Project) -> StoredEncoder | None:
     """Return the newest encoder of a checkpoint before this one that was first trained from the same base."""
     earlier = [checkpoint.name for checkpoint in project.checkpoints.find()]
     earlier = earlier[: earlier.index(name)] if name in earlier else []
@@ -116,7 +116,7 @@ def _track(run: TrackedRun, encoder: "TextEncoder", losses: "Sequence[StepLoss]"
         mlflow.sentence_transformers.save_model(
             encoder.model,
             str(path),
-            # Given, MLflow need not start a process that finds them out.
+            # Otherwise MLflow would start a process to find them out.
             pip_requirements=[f"sentence-transformers=={sentence_transformers.__version__}"],
         )
         run.folder(path, "encoder")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         Input(influence_embeddings, partitions.whole_checkpoint()),
         Input(query_examples, partitions.same(partitions.QUERY_SET)),
     ],
-    stale=stale_encoder_scores,
+    find_stale=stale_encoder_scores,
     is_used=lambda settings: settings.influcoder.enabled,
     on_device=True,
     one_at_a_time=True,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         Input(training_examples, partitions.same(partitions.SHARD)),
         Input(influcoder_encoder, partitions.same(partitions.CHECKPOINT)),
     ],
-    stale=stale_embeddings,
+    find_stale=stale_embeddings,
     is_used=lambda settings: settings.influcoder.enabled,
     on_device=True,
     kinds={"torch", "deltalake"},
@@ -66,7 +66,7 @@ def influence_embeddings(run: PartitionRun) -> Materializations:
 def _embedded(
     lake: Lake, encoder: StoredEncoder, model: "TextEncoder", shard: str, decode: Decode
 ) -> tuple[pa.Table, int]:
-    """Return a shard's rows, and how many of them the encoder had to read."""
+    """Return a shard's rows, and how many of them had to be embedded."""
     examples = lake.read(TRAINING_EXAMPLES, shard=shard).sort("row")
     if examples.is_empty():
         raise MismatchError(f"the shard {shard!r} is not in `training_examples`; materialize it there first")

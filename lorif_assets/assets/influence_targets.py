@@ -19,7 +19,7 @@ from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.versions import target_version
 from lorif_assets.freshness.influcoder import stale_targets
 from lorif_assets.influcoder.extra import require_influcoder
-from lorif_assets.influcoder.sampling import Role, Sampled, Split, draw_sample
+from lorif_assets.influcoder.sampling import Role, SampledText, Split, draw_sample
 from lorif_assets.influcoder.teachers import gradient_cosines, lorif_ranks
 from lorif_assets.influcoder.text_views import anchor_text, pool_text
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     inputs=[
         checkpoints,
         Input(training_examples, partitions.every()),
-        # A query file that cannot be read keeps no encoder from being trained.
+        # A query file that cannot be read must not keep an encoder from being trained.
         Input(query_examples, partitions.every(), Wait.NEVER),
-        # The teacher `lorif` scores with them; by the other one, scores are still what the devices are for first.
+        # The teacher `lorif` scores with them; under the other teacher too, the devices are for scores first.
         Input(gradient_factors, partitions.whole_checkpoint(), is_dependency=False),
         Input(svd_preconditioners, partitions.whole_checkpoint(), is_dependency=False),
         Input(ekfac_preconditioners, partitions.whole_checkpoint(), is_dependency=False),
     ],
-    stale=stale_targets,
+    find_stale=stale_targets,
     is_used=lambda settings: settings.influcoder.enabled,
     on_device=True,
     kinds={"torch", "deltalake"},
@@ -102,7 +102,7 @@ def influence_targets(run: PartitionRun) -> Materializations:
             }
             if tracked:
                 tracked.metrics(figures)
-            # Before the devices are another's: the memory is not free while a name holds the model.
+            # Before another run gets the devices: the memory is not free while a name refers to the model.
             del checkpoint, attributed
         yield from run.commit(
             name,
@@ -118,8 +118,8 @@ def influence_targets(run: PartitionRun) -> Materializations:
 
 
 def _usable(
-    attributed: AttributedModel, sampled: Sequence[Sampled]
-) -> "tuple[list[Sampled], Sequence[TokenizedExample]]":
+    attributed: AttributedModel, sampled: Sequence[SampledText]
+) -> "tuple[list[SampledText], Sequence[TokenizedExample]]":
     """Tokenize a sample, and leave out what this tokenizer cannot use."""
     rows = [
         {**{field.name: one.row[field.name] for field in _CONTENT}, "example_id": str(index), "row": index}
@@ -138,7 +138,7 @@ _CONTENT = [
 
 
 def _rows(
-    sampled: Sequence[Sampled], targets: "torch.Tensor", attributed: AttributedModel, constants: dict[str, Any]
+    sampled: Sequence[SampledText], targets: "torch.Tensor", attributed: AttributedModel, constants: dict[str, Any]
 ) -> pa.Table:
     influences = [*targets.tolist(), *([None] * targets.shape[1])]
     positions = [*range(targets.shape[0]), *range(targets.shape[1])]

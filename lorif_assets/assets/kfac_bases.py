@@ -29,7 +29,7 @@ class BasesConfig(dg.Config):
     """Options of one run of `kfac_bases`."""
 
     recompute: bool = False
-    """Fit the bases again, to the training examples of now. Every factor of the checkpoint is then out of date."""
+    """Fit the bases again, to the current training examples. Every factor of the checkpoint is then out of date."""
 
 
 @attribution_asset(
@@ -38,10 +38,10 @@ class BasesConfig(dg.Config):
     partitions=partitions.checkpoint_by_layer,
     inputs=[
         Input(checkpoints, partitions.same(partitions.CHECKPOINT)),
-        # New examples leave the bases frozen: a dependency would call them stale.
+        # New examples leave the bases frozen; as a dependency, they would make the bases look stale.
         Input(training_examples, partitions.every(), is_dependency=False),
     ],
-    stale=stale_bases,
+    find_stale=stale_bases,
     is_used=lambda settings: settings.recipe.whitens,
     options=BasesConfig,
     on_device=True,
@@ -50,8 +50,8 @@ class BasesConfig(dg.Config):
 def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
     """Eigenbases of a layer's inputs and output gradients over a sample of the training examples, and the layer's rank.
 
-    One pass over the sample fits the bases of all layers of a checkpoint, which are stored together; they stay as they
-    are when data change. With a curvature without whitening there is nothing to do.
+    One pass over the sample fits the bases of all layers of a checkpoint, and one commit stores them; they stay as they
+    are when data change. Under a curvature without whitening there is nothing to do.
     """
     if not run.settings.recipe.whitens:
         run.log.info(f'nothing to do: recipe.curvature is "{run.settings.recipe.curvature}", which whitens no gradient')
@@ -61,7 +61,7 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
         record = stored.record
         record.refuse_other_layers(layers)
         how: dict[str, Any] = {"how": "left as they are"}
-        if config.recompute or record.frozen is None:
+        if config.recompute or record.frozen_bases is None:
             sample, fit, projection = _fit(run, stored, layers.values())
             how = {
                 "how": f"fitted to {fit.n_examples} examples",
@@ -92,7 +92,7 @@ def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str])
         if tracked:
             tracked.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
         projection = checkpoint.model.projection
-        # Before the devices are another's: the memory is not free while a name holds the model.
+        # Before another run gets the devices: the memory is not free while a name refers to the model.
         del checkpoint
     return sample, fit, projection
 
@@ -136,7 +136,7 @@ def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, p
         }
         for name, (d1, d2) in record.layer_shapes.items()
     ]
-    # All layers in one commit: bases of two fits never stand side by side.
+    # All layers in one commit: bases of two fits are never mixed.
     lake.replace(KFAC_BASES, {"checkpoint": record.name}, pa.Table.from_pylist(rows, schema=KFAC_BASES.columns))
 
 

@@ -21,7 +21,7 @@ _EVALUATION, _METRIC = "linear_datamodeling_score", "lds"
     table=EVALUATION_FIGURES,
     partitions=partitions.checkpoint_by_query_set,
     inputs=[method_scores, Input(subset_losses, partitions.every())],
-    stale=stale_datamodeling_scores,
+    find_stale=stale_datamodeling_scores,
     on_demand=True,
     one_at_a_time=True,
     kinds={"deltalake"},
@@ -36,7 +36,7 @@ def linear_datamodeling_score(run: PartitionRun) -> Materializations:
         for query_set, key in query_sets.items():
             scored = evaluated_scores(run, name, query_set)
             truth = read_ground_truth(
-                lake, query_set, truth_source.wanted(query_set), scored.query_ids, scored.example_ids
+                lake, query_set, truth_source.expected_versions(query_set), scored.query_ids, scored.example_ids
             )
             result = linear_datamodeling_scores(
                 scored.by_method,

@@ -18,7 +18,7 @@ def evaluated_scores(run: PartitionRun, checkpoint: str, query_set: str) -> Eval
 
 
 def keep_figures(run: PartitionRun, partition: str, evaluation: str, figures: Sequence[Figure], version: str) -> None:
-    """Store what was measured and, so that checkpoints and recipes compare there, track what is not of a single query.
+    """Store all figures, and track those that are not of a single query, to compare checkpoints and recipes in MLflow.
 
     A tracked metric is named `<metric>.<statistic>.<method>`.
     """

@@ -28,13 +28,13 @@ Versions = Mapping[str, Mapping[str, str]]
     table=EVALUATED_SCORES,
     partitions=partitions.checkpoint_by_query_set,
     inputs=[query_scores],
-    stale=stale_method_scores,
+    find_stale=stale_method_scores,
     on_demand=True,
     on_device=True,
     kinds={"torch", "deltalake"},
 )
 def method_scores(run: PartitionRun) -> Materializations:
-    """The score of every pair of query and example by every method of the settings; those that are there are left."""
+    """The score of every pair of query and example by every method of the settings; stored scores are not recomputed."""
     for name, query_sets in run.by_checkpoint().items():
         stored = run.stored(name)
         versions = {query_set: method_versions(run.project, stored.record, query_set) for query_set in query_sets}
@@ -57,7 +57,7 @@ def _scored(run: PartitionRun, stored: StoredCheckpoint, missing: Versions) -> d
             run.log.info(f"{stored.record.name}: {method} scored in {scores.query_seconds:.1f} s")
             figures[f"{method}_query_seconds"] = round(scores.query_seconds, 3)
             figures[f"{method}_bytes_per_example"] = round(scores.bytes_per_example, 1)
-        # Before the devices are another's: the memory is not free while a name holds the model.
+        # Before another run gets the devices: the memory is not free while a name refers to the model.
         del attributed, inputs
     return figures
 

@@ -70,7 +70,7 @@ class PartitionRun:
         return {"dagster run": self._context.run_id}
 
     def by_checkpoint(self) -> Mapping[str, Mapping[str, str]]:
-        """Return two-dimensional partitions as checkpoint -> {name in the other dimension: partition key}."""
+        """Return the two-dimensional partitions as checkpoint -> {name in the other dimension: partition key}."""
         grouped: dict[str, dict[str, str]] = {}
         for key in self.partitions:
             if not isinstance(key, dg.MultiPartitionKey):
@@ -93,9 +93,9 @@ class PartitionRun:
         """Wait for a group of devices, and hold it to the end of the block."""
         return self.project.devices.lease()
 
-    def progress(self, what: str, total: int, unit: str) -> Progress:
-        """Report the progress of something long to Dagster's log, which also says that the run is alive."""
-        return Progress(self.log, what, total, unit)
+    def progress(self, label: str, total: int, unit: str) -> Progress:
+        """Report the progress of long work to Dagster's log, which also shows that the run is alive."""
+        return Progress(self.log, label, total, unit)
 
     def tracked(
         self, checkpoint: str, partitions: Iterable[str], params: Mapping[str, object] | None = None, **tags: str
@@ -117,7 +117,7 @@ class PartitionRun:
         return self.project.tracking.materialization(checkpoint, asset, identity, params or {})
 
     def add_partitions(self, definition: str, names: Sequence[str]) -> None:
-        """Tell Dagster of partitions that the run found."""
+        """Add partitions that the run found to Dagster's."""
         self._context.instance.add_dynamic_partitions(definition, names)
 
     def commit(
@@ -150,13 +150,13 @@ class Failures:
     parts: str
     """What they are, in the plural."""
     n_parts: int
-    rest: str
-    """What the run goes on with after one of them."""
+    remainder: str
+    """What the run goes on with after a failure."""
     _causes: dict[str, Exception] = field(default_factory=dict, init=False)
 
     def add(self, part: str, cause: Exception) -> None:
         """Log and keep one failure."""
-        self.log.error(f"{part} failed; going on with {self.rest}: {cause}", exc_info=cause)
+        self.log.error(f"{part} failed; going on with {self.remainder}: {cause}", exc_info=cause)
         self._causes[part] = cause
 
     def cause(self) -> Exception | None:
@@ -164,7 +164,7 @@ class Failures:
         return next(iter(self._causes.values()), None)
 
     def raise_if_any(self) -> None:
-        """Raise what failed, when the others are done.
+        """Raise the first failure, once the other parts are done.
 
         Raises:
             LorifError: something failed; it names the first failure and their number.

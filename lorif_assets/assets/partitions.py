@@ -34,7 +34,7 @@ def every() -> dg.AllPartitionMapping:
 
 
 def dimensions(definition: dg.PartitionsDefinition[str]) -> tuple[str, ...]:
-    """Return what the parts of a partition key are names of, in the order in which they stand in it."""
+    """Return the dimensions of a partition key's parts, in their order in the key."""
     if isinstance(definition, dg.MultiPartitionsDefinition):
         return tuple(definition.partition_dimension_names)
     sets = {CHECKPOINT: checkpoints, SHARD: shards, LAYER: layers, QUERY_SET: query_sets, SUBSET: subsets}
@@ -46,7 +46,7 @@ def shared_dimensions(
     upstream: dg.PartitionsDefinition[str],
     downstream: dg.PartitionsDefinition[str],
 ) -> frozenset[str]:
-    """Return in which dimensions a partition and those that it maps to upstream have the same name; others are free.
+    """Return the dimensions in which a partition and those that it maps to upstream have the same name.
 
     Raises:
         TypeError: the mapping is of another kind than those of this module.
@@ -61,4 +61,4 @@ def shared_dimensions(
             return frozenset({mapping.partition_dimension_name} if mapping.partition_dimension_name else common)
         case dg.MultiPartitionMapping():
             return frozenset(mapping.downstream_mappings_by_upstream_dimension)
-    raise TypeError(f"{mapping!r} says of no dimension whether it is shared; use a mapping of `assets.partitions`")
+    raise TypeError(f"the shared dimensions of {mapping!r} are unknown; use a mapping of `assets.partitions`")

@@ -25,12 +25,12 @@ class CurvatureConfig(dg.Config):
     """Options of one run of an asset whose curvature has a basis that can be refined."""
 
     refine: bool = False
-    """Fit each layer's basis to the data of now, in one more pass over all factors; scores then renew."""
+    """Fit each layer's basis to the current data, in one more pass over all factors; scores are then computed again."""
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What is said of one layer's preconditioner: its spectrum to draw, figures to track, and what Dagster shows beside."""
+    """What is reported of one layer's preconditioner: its spectrum to draw, figures to track, and further metadata."""
 
     spectrum: LayerCurvature
     figures: Mapping[str, float]
@@ -38,14 +38,14 @@ class LayerReport:
 
 
 ReportLayer = Callable[[CurvatureFit, Mapping[str, Any]], LayerReport]
-"""Says what came out of a layer's fit, of which the row is stored."""
+"""Reports a layer's fit, given the fit and its stored row."""
 
 
 def preconditioner_asset(
     table: TableSchema,
     description: str,
     *,
-    reporting: Callable[[Lake, str], ReportLayer],
+    layer_reporter: Callable[[Lake, str], ReportLayer],
     inputs: Sequence[AttributionAsset | Input] = (),
     is_refinable: bool = False,
 ) -> AttributionAsset:
@@ -54,8 +54,8 @@ def preconditioner_asset(
     Args:
         table: where the preconditioners are; the asset has its name.
         description: of the asset.
-        reporting: given the lake and a checkpoint, returns what reports its layers.
-        inputs: what the curvature is fitted from beside the gradient factors.
+        layer_reporter: given the lake and a checkpoint, returns the function that reports its layers.
+        inputs: what the curvature is fitted from besides the gradient factors.
         is_refinable: whether a run can be asked to fit the basis again.
     """
 
@@ -72,7 +72,7 @@ def preconditioner_asset(
         for checkpoint, layers in run.by_checkpoint().items():
             stored = run.stored(checkpoint)
             stored.record.refuse_other_layers(layers)
-            factors, report, spectra = stored.factors, reporting(run.lake, checkpoint), []
+            factors, report, spectra = stored.factors, layer_reporter(run.lake, checkpoint), []
             with (
                 run.lease() as group,
                 run.tracked(checkpoint, layers.values(), settings.recipe.model_dump()) as tracked,
@@ -93,7 +93,7 @@ def preconditioner_asset(
                     if tracked:
                         tracked.metrics(reported.figures, index)
                     metadata = {
-                        "how": fit.how,
+                        "how": fit.history,
                         "examples": factors.n_examples,
                         "shards": len(factors.files),
                         "d1": reported.spectrum.d1,
@@ -113,7 +113,7 @@ def preconditioner_asset(
         table=table,
         partitions=partitions.checkpoint_by_layer,
         inputs=[Input(gradient_factors, partitions.whole_checkpoint()), *inputs],
-        stale=lambda freshness: stale_preconditioners(freshness, table),
+        find_stale=lambda freshness: stale_preconditioners(freshness, table),
         is_used=is_used,
         options=CurvatureConfig if is_refinable else None,
         on_device=True,
@@ -122,7 +122,7 @@ def preconditioner_asset(
 
 
 def _data_version(row: Mapping[str, Any]) -> str:
-    """Return the row's version; a refined basis, which changes scores, is another one."""
+    """Return the row's version; a refined basis, which changes scores, gives another one."""
     version, basis = str(row["version"]), row.get("basis_version")
     return content_hash([version, basis]) if basis else version
 

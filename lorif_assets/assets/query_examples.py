@@ -19,11 +19,11 @@ from lorif_assets.lake.table_writing import with_constants
     group="corpus",
     table=QUERY_EXAMPLES,
     partitions=partitions.query_sets,
-    stale=stale_query_examples,
+    find_stale=stale_query_examples,
     kinds={"deltalake", "pyarrow"},
 )
 def query_examples(run: PartitionRun) -> Materializations:
-    """One query set: prompts and completions about whose origin in the training data the user asks."""
+    """One query set: prompts and completions whose origin in the training data the user wants to know."""
     for query_set in run.partitions:
         source = query_source(run.settings, query_set)
         raw = read_source(source, run.settings.base)

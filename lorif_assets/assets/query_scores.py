@@ -14,7 +14,7 @@ from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.svd_preconditioners import svd_preconditioners
-from lorif_assets.attribution.checkpoint import attributions_together
+from lorif_assets.attribution.checkpoint import averaged_attributions
 from lorif_assets.attribution.score_checkpoint import CheckpointScoring
 from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import LOWEST, QueryScores
@@ -28,7 +28,7 @@ from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 
 
 def _recalls(settings: Settings) -> bool:
-    return settings.recipe.recall == "influcoder"
+    return settings.recipe.recalls
 
 
 @attribution_asset(
@@ -43,9 +43,9 @@ def _recalls(settings: Settings) -> bool:
         # Where nothing is recalled, new embeddings would make scores look stale.
         Input(influence_embeddings, partitions.whole_checkpoint(), is_dependency=False, is_used=_recalls),
     ],
-    stale=stale_scores,
-    # Dagster knows nothing of it: where nothing is averaged, another checkpoint's factors would make scores look stale.
-    computed_with=lambda freshness, key: _averaged_with(freshness, *key.split("|")),
+    find_stale=stale_scores,
+    # Dagster is not told: where nothing is averaged, another checkpoint's factors would make scores look stale.
+    companions=lambda freshness, key: _averaged_with(freshness, *key.split("|")),
     on_device=True,
     kinds={"torch", "deltalake"},
 )
@@ -58,24 +58,24 @@ def query_scores(run: PartitionRun) -> Materializations:
     """
     settings, lake = run.settings, run.lake
     for name, query_sets in run.by_checkpoint().items():
-        *earlier, stored = attributions_together(settings, run.checkpoints, run.stored(name))
+        *earlier, stored = averaged_attributions(settings, run.checkpoints, run.stored(name))
         with run.lease() as group, run.tracked(name, query_sets.values(), settings.recipe.model_dump()) as tracked:
             checkpoint = stored.load(run.checkpoints, group)
             recall = partial(recalled_scores, settings)
             scoring = CheckpointScoring(run.log, settings, run.checkpoints, checkpoint, earlier, recall)
             # One bad query set must not keep the others from being scored.
             failures = Failures(run.log, "query sets", len(query_sets), "the other query sets")
-            asked: dict[str, ReadQuerySet] = {}
+            read_sets: dict[str, ReadQuerySet] = {}
             for query_set, key in query_sets.items():
                 try:
-                    asked[query_set] = _read(scoring, query_set, key)
+                    read_sets[query_set] = _read(scoring, query_set, key)
                 except LorifError as error:
                     failures.add(key, error)
-            for index, (query_set, scored) in enumerate(scoring.scores(asked)):
+            for index, (query_set, scored) in enumerate(scoring.scores(read_sets)):
                 if isinstance(scored, UnsoundQueryError):
                     failures.add(query_sets[query_set], scored)
                     continue
-                queries, figures = asked[query_set], _figures(scored.scores)
+                queries, figures = read_sets[query_set], _figures(scored.scores)
                 partition = {"checkpoint": name, "query_set": query_set}
                 constants = {
                     **partition,
@@ -105,7 +105,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores.scores)),
                     },
                 )
-            # Before the devices are another's: the memory is not free while a name holds the model.
+            # Before another run gets the devices: the memory is not free while a name refers to the model.
             del checkpoint, scoring
             if len(query_sets) == 1 and (cause := failures.cause()):
                 raise cause
@@ -113,7 +113,7 @@ def query_scores(run: PartitionRun) -> Materializations:
 
 
 def _averaged_with(freshness: Freshness, checkpoint: str, query_set: str) -> list[str]:
-    return [f"{name}|{query_set}" for name in freshness.averaged.get(checkpoint, [checkpoint])]
+    return [f"{name}|{query_set}" for name in freshness.averaging_groups.get(checkpoint, [checkpoint])]
 
 
 def _read(scoring: CheckpointScoring, query_set: str, key: str) -> ReadQuerySet:
@@ -152,9 +152,9 @@ def _figures(scored: QueryScores) -> dict[str, float]:
     }
 
 
-def _top_influences(scores: pl.DataFrame, shown_queries: int = 10, shown: int = 3) -> str:
-    best = scores.filter(pl.col("side") != LOWEST).filter(pl.col("rank") <= shown)
-    queries = best["query_id"].unique(maintain_order=True).to_list()[:shown_queries]
+def _top_influences(scores: pl.DataFrame, n_queries: int = 10, n_examples: int = 3) -> str:
+    best = scores.filter(pl.col("side") != LOWEST).filter(pl.col("rank") <= n_examples)
+    queries = best["query_id"].unique(maintain_order=True).to_list()[:n_queries]
     lines = ["| query | rank | example | score |", "|---|---:|---|---:|"]
     lines += [
         f"| `{row['query_id']}` | {row['rank']} | `{row['example_id']}` | {row['score']:.4g} |"

@@ -45,7 +45,7 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
         Input(influence_embeddings, partitions.whole_checkpoint()),
         Input(query_examples, partitions.same(partitions.QUERY_SET)),
     ],
-    stale=stale_recall_curves,
+    find_stale=stale_recall_curves,
     is_used=lambda settings: settings.influcoder.enabled,
     on_device=True,
     one_at_a_time=True,

@@ -24,7 +24,7 @@ from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
     table=REMOVAL_LOSSES,
     partitions=partitions.checkpoint_by_query_set,
     inputs=[method_scores],
-    stale=stale_removal_losses,
+    find_stale=stale_removal_losses,
     on_demand=True,
     on_device=True,
     one_at_a_time=True,

@@ -18,7 +18,7 @@ from lorif_assets.lake.evaluation_tables import SUBSET_LOSSES
     table=SUBSET_LOSSES,
     partitions=partitions.subsets,
     inputs=[Input(training_examples, partitions.every()), Input(query_examples, partitions.every())],
-    stale=stale_subset_losses,
+    find_stale=stale_subset_losses,
     on_demand=True,
     on_device=True,
     kinds={"torch", "deltalake"},

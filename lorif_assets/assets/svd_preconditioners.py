@@ -10,7 +10,7 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.report.assembly import layer_spectrum
 
 
-def _reporting(lake: Lake, checkpoint: str) -> ReportLayer:
+def _layer_reporter(lake: Lake, checkpoint: str) -> ReportLayer:
     del lake, checkpoint
     return _report
 
@@ -35,6 +35,6 @@ svd_preconditioners = preconditioner_asset(
 
     With a curvature that is stored elsewhere there is nothing to do.
     """,
-    reporting=_reporting,
+    layer_reporter=_layer_reporter,
     is_refinable=True,
 )

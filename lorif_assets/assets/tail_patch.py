@@ -23,7 +23,7 @@ from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
     table=EVALUATION_FIGURES,
     partitions=partitions.checkpoint_by_query_set,
     inputs=[method_scores],
-    stale=stale_tail_patches,
+    find_stale=stale_tail_patches,
     on_demand=True,
     on_device=True,
     one_at_a_time=True,
@@ -64,6 +64,6 @@ def _changes(
             method: [[scored.example_ids[at] for at in row] for row in places] for method, places in first.items()
         }
         changes = tail_patch_changes(inputs, retrieved)
-        # Before the devices are another's: the memory is not free while a name holds the model.
+        # Before another run gets the devices: the memory is not free while a name refers to the model.
         del attributed, inputs
     return changes, query_ids

@@ -6,10 +6,11 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.example_metadata import example_metadata
 from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.data.columns import unread_input_notice
 from lorif_assets.data.examples import require_usable, sort_out
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.rejected_share import RejectedShare
-from lorif_assets.data.shards import list_all_shards, read_shard
+from lorif_assets.data.shards import list_all_shards, passed_over_notice, read_shard
 from lorif_assets.errors import SourceError
 from lorif_assets.freshness.attribution import stale_training_examples
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
@@ -20,7 +21,7 @@ from lorif_assets.lake.table_writing import with_constants
     group="corpus",
     table=TRAINING_EXAMPLES,
     partitions=partitions.shards,
-    stale=stale_training_examples,
+    find_stale=stale_training_examples,
     kinds={"deltalake", "pyarrow"},
 )
 def training_examples(run: PartitionRun) -> Materializations:
@@ -32,6 +33,9 @@ def training_examples(run: PartitionRun) -> Materializations:
     settings, lake = run.settings, run.lake
     pieces = {piece.shard: piece for piece in list_all_shards(settings.sources, settings.base)}
     sources = {source.name: source for source in settings.sources}
+    for name in dict.fromkeys(pieces[shard].source for shard in run.partitions if shard in pieces):
+        if notice := passed_over_notice(sources[name], settings.base):
+            run.log.warning(f"source '{name}': {notice}")
     shares = _rejected_shares(run, pieces.values())
     for shard in run.partitions:
         if shard not in pieces:
@@ -41,6 +45,8 @@ def training_examples(run: PartitionRun) -> Materializations:
             )
         source = sources[pieces[shard].source]
         raw = read_shard(source, pieces[shard], settings.base)
+        if notice := unread_input_notice(source.columns, raw.columns):
+            run.log.warning(f"{shard}: {notice}")
         examples = sort_out(raw, source.columns, shard)
         shares[source.name].replace(shard, examples.rejected)
         require_usable(raw, examples)

@@ -1,4 +1,4 @@
-"""One question: a completion or a chat, against a checkpoint that is attributed already."""
+"""One question, a completion or a chat, put to a checkpoint that is already attributed."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, attributions_together
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.score_checkpoint import score_every_example
@@ -41,11 +41,11 @@ def newest_attributed(project: Project) -> str:
 
 
 @dataclass
-class KeptModel:
-    """A project's checkpoint that was loaded last, kept from one question to the next.
+class ModelCache:
+    """The checkpoint of a project that was loaded last, kept from one question to the next.
 
-    Between questions it lies in the machine's own memory, so that others may lease the device. One that is spread over
-    several devices cannot be moved, and is not kept.
+    Between questions it is moved to the CPU's memory, so that other programs can lease the device. A checkpoint that is
+    spread over several devices cannot be moved, and is not kept.
     """
 
     project: Project
@@ -54,19 +54,19 @@ class KeptModel:
 
     @contextmanager
     def leased(self, stored: StoredCheckpoint) -> Iterator[AttributedCheckpoint]:
-        """Lease devices, and own the loaded checkpoint on them inside the `with` block.
+        """Lease devices for the `with` block, and yield the checkpoint loaded on them.
 
-        It is loaded again where its files or what the lake has recorded of it changed.
+        It is loaded again if its files, or what the lake records of it, have changed.
 
         Raises:
-            MismatchError: the files are no longer those that were recorded.
+            MismatchError: the files changed since they were recorded.
             CheckpointError: it cannot be loaded.
         """
         models, record = self.project.checkpoints, stored.record
         version = (record.name, models.get(record.name).version(), record.weights_hash, record.tokenizer_hash)
         with self.project.devices.lease() as group:
             if version != self._version:
-                # Before the next one is loaded: the memory of the last is not free while a name holds it.
+                # Before loading the next model: the memory of this one is not freed while a name refers to it.
                 self.close()
             model = self._model
             if model is None:
@@ -81,30 +81,30 @@ class KeptModel:
                     self._model, self._version = model, version
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self._model = self._version = None
 
 
-def score_completion(kept: KeptModel, checkpoint: str, question: Question, top_k: TopK) -> QueryScores:
+def score_completion(model_cache: ModelCache, checkpoint: str, question: Question, top_k: TopK) -> QueryScores:
     """Score every stored training example for one question, and return the `top_k` highest and lowest.
 
     Raises:
         SourceError: the completion has no token that carries loss.
-        MismatchError: factors, preconditioners and settings do not belong together.
+        MismatchError: factors, preconditioners and settings do not match.
     """
-    project = kept.project
+    project = model_cache.project
     settings, models = project.settings, project.checkpoints
     stored = StoredCheckpoint.read(project.lake, checkpoint, settings.recipe)
-    *earlier, stored = attributions_together(settings, models, stored)
+    *earlier_checkpoints, stored = averaged_attributions(settings, models, stored)
     row = {"query_id": "query", "row": 0, **question}
-    with kept.leased(stored) as attributed:
+    with model_cache.leased(stored) as attributed:
         tokenized = attributed.model.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
         with Progress(logging.getLogger(__name__), "scoring", stored.factors.n_examples, "examples") as progress:
             return score_every_example(
                 attributed,
-                earlier,
+                earlier_checkpoints,
                 tokenized.examples,
                 models,
                 top_k=top_k,

@@ -1,4 +1,4 @@
-"""Batches whose budget of tokens is halved where memory runs out, so that a setting too large costs time, not the run."""
+"""Batches whose token budget is halved when memory runs out: too large a setting costs time, but not the run."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -18,46 +18,48 @@ def compute_batches(
     compute: Callable[[list[int]], None],
     log: logging.Logger,
 ) -> int:
-    """Compute the examples batch by batch, and return the budget that all of them fitted in.
+    """Compute the examples batch by batch, and return the token budget that every batch fitted in.
 
     Args:
         attributed: the checkpoint.
         examples: of the shard.
         tokens: the budget to start with, padding included.
-        compute: takes positions among the examples; called again for those of a batch that did not fit, whatever it had
-            done by then.
-        log: told of every smaller budget.
+        compute: takes positions among the examples; called again for the examples of a batch that did not fit, whatever
+            it had done by then.
+        log: gets a warning for every smaller budget.
 
     Raises:
-        LorifError: an example does not fit alone.
+        LorifError: a single example does not fit.
     """
-    waiting = attributed.batches(examples, tokens)
-    while waiting:
-        positions = waiting.pop(0)
+    batches = attributed.batches(examples, tokens)
+    while batches:
+        positions = batches.pop(0)
         if _fits(compute, positions):
             continue
-        # The batch may be far below the budget: half of what did not fit.
+        # The batch may be far smaller than the budget, so take half of what did not fit.
         padded = len(positions) * max(len(examples[i].input_ids) for i in positions)
         if len(positions) == 1:
             raise LorifError(
-                f"the memory of {attributed.devices} does not hold the gradients of the example "
-                f"{examples[positions[0]].example_id!r} of {padded} tokens alone; lower `recipe.max_length` or "
+                f"the memory of {attributed.devices} does not hold the gradients of even the one example "
+                f"{examples[positions[0]].example_id!r} of {padded} tokens; lower `recipe.max_length` or "
                 '`batch.gradient_mib`, set `recipe.model_dtype = "bfloat16"`, or raise `devices.per_checkpoint`'
             )
         tokens = min(tokens, padded) // 2
         log.warning(
             f"{attributed.record.name}: a batch of {padded:,} tokens does not fit in the memory of {attributed.devices}; "
-            f"going on with {tokens:,}. Lower `batch.tokens` to start with so many"
+            f"going on with {tokens:,}. Set `batch.tokens` to this number to start with it"
         )
-        left = [*positions, *(i for batch in waiting for i in batch)]
-        waiting = [[left[i] for i in batch] for batch in attributed.batches([examples[i] for i in left], tokens)]
+        remaining = [*positions, *(i for batch in batches for i in batch)]
+        batches = [
+            [remaining[i] for i in batch] for batch in attributed.batches([examples[i] for i in remaining], tokens)
+        ]
     return tokens
 
 
 def _fits(compute: Callable[[list[int]], None], positions: list[int]) -> bool:
     """Compute a batch, and return whether memory sufficed.
 
-    The error, whose traceback holds the batch's tensors, is gone on return: its memory is free for the next attempt.
+    On return the error is gone, and with its traceback the batch's tensors: their memory is free for the next attempt.
     """
     try:
         compute(positions)
@@ -69,7 +71,7 @@ def _fits(compute: Callable[[list[int]], None], positions: list[int]) -> bool:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an accelerator, or a CPU's allocator, ran out of memory; the latter tells by its message only."""
+    """Return whether an accelerator or a CPU's allocator ran out of memory; the latter is known only by its message."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

@@ -1,4 +1,4 @@
-"""One checkpoint that is attributed: what the lake holds of it, the model itself, and whose scores are averaged with its."""
+"""One attributed checkpoint: what the lake holds of it, its model, and the checkpoints its scores are averaged with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class StoredCheckpoint:
         """Read a checkpoint's record.
 
         Raises:
-            MismatchError: there is none, or it was written under other settings of layers or projection.
+            MismatchError: there is none, or it was written with other settings for layers or projection.
         """
         return cls(lake, recipe, checkpoint_record(lake, name, recipe))
 
@@ -45,7 +45,7 @@ class StoredCheckpoint:
         """The gradient factors of all its shards.
 
         Raises:
-            MismatchError: there are none, or some were computed from something else than the record and recipe say.
+            MismatchError: there are none, or some were not computed from what the record and the recipe say.
         """
         return stored_factors(self.lake, self.record, self.recipe)
 
@@ -54,25 +54,25 @@ class StoredCheckpoint:
         """The preconditioners of all its layers.
 
         Raises:
-            MismatchError: some are missing, or were fitted to something else than the factors.
+            MismatchError: some are missing, or were not fitted to these factors.
         """
         return stored_preconditioners(self.lake, self.record, self.recipe, self.factors)
 
     def bases(self, layer: str, device: "torch.device") -> "KfacBases | None":
         """Return the bases that a layer's gradients are whitened in, or None where they are not."""
-        frozen = self.record.frozen
+        frozen = self.record.frozen_bases
         return frozen.load(self.lake, layer, device) if frozen else None
 
     def score_version(self, query_set_hash: str) -> str:
         """Return the version of a query set's scores by this checkpoint alone."""
-        refined = self.preconditioners.refined_bases
+        refined = self.preconditioners.basis_versions
         return score_version(self.recipe, self.record, self.factors.shard_hashes, query_set_hash, refined)
 
     def load(self, model_checkpoints: Checkpoints, devices: DeviceGroup) -> "AttributedCheckpoint":
         """Load the model.
 
         Raises:
-            MismatchError: the files are no longer those that were recorded.
+            MismatchError: the files changed since they were recorded.
             CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
         """
         return AttributedCheckpoint(self, AttributedModel.load(self.record, self.recipe, model_checkpoints, devices))
@@ -86,16 +86,16 @@ class AttributedCheckpoint:
     model: AttributedModel
 
 
-def averaged_together(
+def averaged_checkpoints(
     settings: Settings, model_checkpoints: Checkpoints, checkpoint: StoredCheckpoint
 ) -> list[StoredCheckpoint]:
     """Return the checkpoints whose scores are averaged for one of them, which comes last.
 
-    Before it come the active ones before it, in order of step, then name, that were recorded under the factor recipe of
-    now and whose files are still there, `recipe.averaged_checkpoints` at most with itself.
+    The others are the active checkpoints before it, in order of step, then name, whose files still exist and that were
+    recorded under the current factor recipe. With itself there are at most `recipe.averaged_checkpoints`.
     """
-    wanted, lake = settings.recipe.averaged_checkpoints, checkpoint.lake
-    if wanted == 1:
+    limit, lake = settings.recipe.averaged_checkpoints, checkpoint.lake
+    if limit == 1:
         return [checkpoint]
     recorded = set(lake.read(CHECKPOINTS, ["checkpoint"], recipe_hash=settings.recipe.factor_hash)["checkpoint"])
     active = settings.active.checkpoints
@@ -106,23 +106,23 @@ def averaged_together(
     ]
     name = checkpoint.record.name
     before = names[: names.index(name)] if name in names else []
-    return [*(StoredCheckpoint.read(lake, name, settings.recipe) for name in before[1 - wanted :]), checkpoint]
+    return [*(StoredCheckpoint.read(lake, name, settings.recipe) for name in before[1 - limit :]), checkpoint]
 
 
-def attributions_together(
+def averaged_attributions(
     settings: Settings, model_checkpoints: Checkpoints, checkpoint: StoredCheckpoint
 ) -> list[StoredCheckpoint]:
-    """Return the checkpoints whose scores are averaged for one, which comes last, with all that scoring reads looked up.
+    """Return the checkpoints whose scores are averaged for one of them, which comes last, with their factors looked up.
 
-    What is missing is told so before a device is waited for.
+    So anything that is missing is reported before scoring waits for a device.
 
     Raises:
-        MismatchError: factors or preconditioners are missing, or were computed from something else than the rest.
+        MismatchError: factors or preconditioners are missing, or do not match one another.
     """
-    together = averaged_together(settings, model_checkpoints, checkpoint)
-    for one in together:
+    checkpoints = averaged_checkpoints(settings, model_checkpoints, checkpoint)
+    for one in checkpoints:
         _ = one.preconditioners
-    return together
+    return checkpoints
 
 
 def current_score_versions(
@@ -132,15 +132,15 @@ def current_score_versions(
     shard_hashes: Mapping[str, str],
     query_set_hashes: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return the version that each query set's scores at a checkpoint would have if all examples were scored now."""
-    together = [one.record for one in averaged_together(settings, model_checkpoints, checkpoint)]
+    """Return the version that each query set's scores at a checkpoint would have if every example were scored now."""
+    records = [one.record for one in averaged_checkpoints(settings, model_checkpoints, checkpoint)]
     curvature = curvature_of(settings.recipe)
-    bases = {record.name: curvature.refined_bases(checkpoint.lake, record.name) for record in together}
+    bases = {record.name: curvature.basis_versions(checkpoint.lake, record.name) for record in records}
     return {
         query_set: averaged_version(
             [
                 score_version(settings.recipe, record, shard_hashes, query_set_hash, bases[record.name])
-                for record in together
+                for record in records
             ]
         )
         for query_set, query_set_hash in query_set_hashes.items()

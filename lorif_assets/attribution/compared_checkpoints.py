@@ -1,4 +1,4 @@
-"""Which checkpoints a comparison is made of, in which order, and the version of what is compared."""
+"""Which checkpoints are compared, in which order, and the version of what is compared."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,19 +35,22 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Participants:
-    """The checkpoints compared for one query set, in order of step, then name; and the others, with the reason."""
+    """The checkpoints compared for one query set, in order of step, then name.
+
+    `exclusions` has the reason for each checkpoint that is left out.
+    """
 
     checkpoints: tuple[ScoredCheckpoint, ...]
-    left_out: Mapping[str, str]
+    exclusions: Mapping[str, str]
 
     @property
     def neighbours(self) -> tuple[Neighbours, ...]:
-        """Every two checkpoints that follow each other; none where fewer than two take part."""
+        """Every two checkpoints that follow each other; none if fewer than two are compared."""
         return tuple(Neighbours(older, newer) for older, newer in pairwise(self.checkpoints))
 
     @property
     def version(self) -> str:
-        """Hash of which checkpoints are compared and of their scores."""
+        """Hash of the names of the compared checkpoints and of their scores."""
         return _version((pair.older.name, pair.newer.name, pair.version) for pair in self.neighbours)
 
 
@@ -56,10 +59,10 @@ def participants(lake: Lake, query_sets: Collection[str], recipe: Recipe) -> dic
     steps: dict[str, int | None] = dict(lake.read(CHECKPOINTS, ["checkpoint", "step"]).iter_rows())
     columns = ["query_set", "checkpoint", "recipe_hash", "computed_from"]
     scored: dict[str, dict[str, tuple[str, str]]] = {name: {} for name in query_sets}
-    for query_set, checkpoint, recipe_hash, version in (
+    for query_set, checkpoint, score_hash, version in (
         lake.read(QUERY_SUMMARIES, columns, query_set=list(query_sets)).unique().iter_rows()
     ):
-        scored[query_set][checkpoint] = recipe_hash, version
+        scored[query_set][checkpoint] = score_hash, version
     return {query_set: _participants(steps, found, recipe) for query_set, found in scored.items()}
 
 
@@ -75,20 +78,20 @@ def compared_versions(lake: Lake) -> dict[str, str]:
 def _participants(
     steps: Mapping[str, int | None], scored: Mapping[str, tuple[str, str]], recipe: Recipe
 ) -> Participants:
-    # A checkpoint whose name tells no step comes first, as where checkpoints are found.
+    # A checkpoint whose name has no step comes first, as it does when checkpoints are found.
     ordered = sorted({*steps, *scored}, key=lambda name: (-1 if (step := steps.get(name)) is None else step, name))
-    compared, left_out = [], {}
+    compared, exclusions = [], {}
     for name in ordered:
-        recipe_hash, version = scored.get(name, ("", ""))
+        score_hash, version = scored.get(name, ("", ""))
         if name not in scored:
-            left_out[name] = NO_SCORES
-        elif recipe_hash != recipe.score_hash:
-            left_out[name] = (
-                f"its scores were computed under the recipe {recipe_hash}, the settings are {recipe.score_hash}"
+            exclusions[name] = NO_SCORES
+        elif score_hash != recipe.score_hash:
+            exclusions[name] = (
+                f"its scores were computed under the recipe {score_hash}, the settings are {recipe.score_hash}"
             )
         else:
             compared.append(ScoredCheckpoint(name, steps.get(name), version))
-    return Participants(tuple(compared), left_out)
+    return Participants(tuple(compared), exclusions)
 
 
 def _version(pairs: Iterable[tuple[str, str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""What attribution of one checkpoint will cost, before it starts: bytes, passes and memory."""
+"""What attributing one checkpoint will cost, known before it starts: bytes, passes and memory."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,20 +24,20 @@ class CostEstimate:
     curvature_bytes: int
     """Of all layers' states, as files in the lake."""
     largest_state_bytes: int
-    """Of the largest layer's state in FP64, which fitting holds in memory about three times."""
+    """Of the largest layer's state in FP64; fitting needs about three times as much memory."""
     bytes_per_query: int
     """Of one dense preconditioned query in memory."""
     factor_passes: int
-    """How often fitting reads the factors; scoring reads them once more."""
+    """How many times fitting reads the factors; scoring reads them once more."""
     fisher_bytes: int
-    """Of the sums of squared gradients that each shard keeps beside its factors: 0 without whitening."""
+    """Of the sums of squared gradients that are stored beside each shard's factors; 0 without whitening."""
 
 
 def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int) -> CostEstimate:
     """Return the cost of one checkpoint.
 
     Args:
-        model: the model; one without memory for its weights is enough.
+        model: the model; its weights may be on the meta device.
         recipe: layers, projection, ranks.
         n_examples: training examples of all shards.
         n_shards: shards.
@@ -51,7 +51,7 @@ def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int)
     tracked = select_layers(model, recipe.include_layers, recipe.exclude_layers)
     shapes = [recipe.projection.shape(layer) for layer in tracked]
     dense = [d1 * d2 for d1, d2 in shapes]
-    # A byte budget is spent to the last component that fits.
+    # A byte budget is spent down to the last component that fits.
     per_example = recipe.bytes_per_example or sum(
         factor_bytes(FactorCodec(recipe.factor_dtype), d1, d2, recipe.rank) for d1, d2 in shapes
     )
@@ -73,7 +73,7 @@ def stored_bytes_per_example(record: CheckpointRecord, recipe: Recipe) -> int:
     """Return the bytes of one stored example's factors in all layers, at the ranks that the layers have."""
     from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
-    codec, ranks = FactorCodec(recipe.factor_dtype), record.frozen.ranks if record.frozen else {}
+    codec, ranks = FactorCodec(recipe.factor_dtype), record.frozen_bases.ranks if record.frozen_bases else {}
     return sum(
         factor_bytes(codec, *shape, ranks.get(layer, recipe.rank)) for layer, shape in record.layer_shapes.items()
     )

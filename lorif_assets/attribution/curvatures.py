@@ -1,7 +1,7 @@
-"""The curvatures that a recipe can name, and all that differs between them on the lake.
+"""The curvatures that a recipe can name, and everything in which they differ on the lake.
 
-Another one is a class here, its mathematics beside the others' in `mathematics/curvature`, and its fields in
-`config/recipe.py`; it may share the table and asset of one that stores the same.
+To add one, write a class here, its mathematics in `mathematics/curvature`, and its fields in `config/recipe.py`. It may
+share the table and the asset of a curvature that stores the same columns.
 """
 
 from abc import ABC, abstractmethod
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CurvatureCost:
-    """Bytes of all layers' states in the lake, of the largest in FP64, of a shard's own sums; passes over the factors."""
+    """Bytes of all states in the lake, of the largest one in FP64 and of one shard's sums; passes over the factors."""
 
     stored_bytes: int
     largest_state_bytes: int
@@ -38,35 +38,35 @@ class CurvatureCost:
 
 @dataclass(frozen=True)
 class LakeCurvature(ABC):
-    """A curvature under a recipe: where it is stored, what it is made of, and what it depends on."""
+    """A curvature under a recipe: where it is stored, what it is computed from, and what it depends on."""
 
     recipe: Recipe
 
     table: ClassVar[TableSchema]
-    """Where its preconditioners are; the asset has the same name."""
+    """Where its preconditioners are stored; the asset has the same name."""
     reads_factors: ClassVar[bool]
-    """Whether it is made of the factors themselves, so that the examples to read are its cost, or of sums by shard."""
+    """Whether it is computed from the factors, so that reading examples is its cost; otherwise from sums by shard."""
     words: ClassVar[tuple[str, str]]
-    """What it keeps, and what it keeps of a shard that was replaced."""
+    """What to call its state, and what it keeps of a replaced shard."""
 
     @property
     def refinements(self) -> int:
-        """Further passes over the data that sharpen it."""
+        """Further passes over the data that improve its basis."""
         return 0
 
     @abstractmethod
-    def state_version(self, stored: StoredFactors) -> str:
-        """Return the hash of what a state depends on besides the data: damping is not among it."""
+    def state_version(self, factors: StoredFactors) -> str:
+        """Return the hash of everything but the data that a state depends on; damping is not part of it."""
 
     @abstractmethod
-    def ledger(self, stored: StoredFactors) -> Ledger:
-        """Return the ledger of a state that holds all stored factors: where what was added of each shard lies."""
+    def ledger(self, factors: StoredFactors) -> Ledger:
+        """Return the ledger of a state that holds all stored factors: the file that was added for each shard."""
 
     @abstractmethod
     def parts(
-        self, stored: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
+        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
     ) -> Iterator[Any]:
-        """Yield the parts of the curvature that lie in files of a ledger, `rows` examples at a time where that matters.
+        """Yield the parts of the curvature stored in files of a ledger, `rows` examples at a time if they are factors.
 
         Raises:
             TableError: a file is gone.
@@ -74,52 +74,54 @@ class LakeCurvature(ABC):
 
     @abstractmethod
     def part(self, factors: "GradientFactors", sums: "FisherDiagonal | None") -> Any:
-        """Return the part that examples in memory are: their factors, or their sums where gradients are whitened."""
+        """Return the part that examples in memory make up: their factors, or their sums if gradients are whitened."""
 
     @abstractmethod
     def empty(self, shape: tuple[int, int], bases: "KfacBases | None", device: "torch.device") -> "Curvature[Any]":
         """Return the curvature of no examples in a layer whose projected gradients are [d1, d2].
 
         Raises:
-            ValueError: it needs the layer's bases, and there are none.
+            ValueError: it needs the layer's bases, and they are missing.
         """
 
     @abstractmethod
     def restored(
         self, row: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", bases: "KfacBases | None"
     ) -> "Curvature[Any]":
-        """Return a layer's curvature from its row and tensors, to go on from."""
+        """Return a layer's curvature from its row and tensors, ready for more changes."""
 
     @abstractmethod
     def preconditioner(
         self, row: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", bases: "KfacBases | None"
     ) -> "LayerPreconditioner":
-        """Return a layer's damped inverse from its row and tensors, as it was fitted."""
+        """Return a layer's damped inverse as it was fitted, from its row and tensors."""
 
     @abstractmethod
-    def columns(self, curvature: Any, stored: StoredFactors, basis_version: str, refine_below: float) -> dict[str, Any]:
-        """Return what its table says of a layer beyond the curvature's figures and what every such table says.
+    def columns(
+        self, curvature: Any, factors: StoredFactors, basis_version: str, refine_below: float
+    ) -> dict[str, Any]:
+        """Return the columns of a layer's row that only this curvature's table has, besides the curvature's figures.
 
         Args:
             curvature: of the layer.
-            stored: the factors that it holds.
-            basis_version: "" for a basis that follows from the recipe alone, else the hash of the data it was refined on.
-            refine_below: a refinement is asked for where added data are captured less than this times as well.
+            factors: the factors that it holds.
+            basis_version: "" for a basis that depends on the recipe alone, else the hash of the data it was refined on.
+            refine_below: the row asks for a refinement if added data are captured less than this many times as well.
         """
 
     @abstractmethod
     def cost(self, shapes: Sequence[tuple[int, int]]) -> CurvatureCost:
         """Return what it costs in layers of these shapes [d1, d2]."""
 
-    def refined_bases(self, lake: Lake, checkpoint: str) -> dict[str, str]:
-        """Return the basis version of each layer of a checkpoint whose curvature was refined: that changes scores."""
+    def basis_versions(self, lake: Lake, checkpoint: str) -> dict[str, str]:
+        """Return the basis version of each layer of a checkpoint whose basis was refined, which changes scores."""
         del lake, checkpoint
         return {}
 
 
 @dataclass(frozen=True)
 class Svd(LakeCurvature):
-    """Leading eigenpairs of the factorised gradients, kept true by reading the factors that changed."""
+    """Leading eigenpairs of the factorised gradients, kept up to date by reading the factors that changed."""
 
     table = SVD_PRECONDITIONERS
     reads_factors = True
@@ -127,25 +129,25 @@ class Svd(LakeCurvature):
 
     @property
     def refinements(self) -> int:
-        """Further passes over the data that sharpen it."""
+        """Further passes over the data that improve its basis."""
         return self.recipe.refinements
 
-    def state_version(self, stored: StoredFactors) -> str:
-        """Return the hash of what basis and image depend on besides the data."""
+    def state_version(self, factors: StoredFactors) -> str:
+        """Return the hash of everything but the data that basis and image depend on."""
         recipe = self.recipe
         return content_hash(
-            [recipe.factor_hash, recipe.basis_width, recipe.refinements, stored.weights_hash, stored.projection]
+            [recipe.factor_hash, recipe.basis_width, recipe.refinements, factors.weights_hash, factors.projection]
         )
 
-    def ledger(self, stored: StoredFactors) -> Ledger:
+    def ledger(self, factors: StoredFactors) -> Ledger:
         """Return the ledger of the shards' files of factors."""
-        return Ledger.of(stored, {file.shard: file.path for file in stored.files})
+        return Ledger.of(factors, {file.shard: file.path for file in factors.files})
 
     def parts(
-        self, stored: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
+        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
     ) -> "Iterator[GradientFactors]":
         """Yield the factors of files, in blocks."""
-        for block in read_ahead(stored.blocks([layer], rows, device, files)):
+        for block in read_ahead(factors.blocks([layer], rows, device, files)):
             yield block[layer]
 
     def part(self, factors: "GradientFactors", sums: "FisherDiagonal | None") -> "GradientFactors":
@@ -164,7 +166,7 @@ class Svd(LakeCurvature):
     def restored(
         self, row: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", bases: "KfacBases | None"
     ) -> "SvdCurvature":
-        """Return a layer's state, in whose eigenvectors the drift of added data is measured."""
+        """Return a layer's state; its eigenvectors measure the drift of the data added to it."""
         from lorif_assets.mathematics.curvature.svd_curvature import SvdCurvature
 
         del bases
@@ -173,24 +175,24 @@ class Svd(LakeCurvature):
     def preconditioner(
         self, row: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", bases: "KfacBases | None"
     ) -> "LayerPreconditioner":
-        """Return the inverse from the stored eigenpairs, which take long to compute from the state."""
+        """Return the inverse from the stored eigenpairs; computing them from the state takes long."""
         from lorif_assets.mathematics.curvature.svd_curvature import stored_spectrum
 
         del bases
         return self._inverse.of(stored_spectrum(tensors, row))
 
     def columns(
-        self, curvature: "SvdCurvature", stored: StoredFactors, basis_version: str, refine_below: float
+        self, curvature: "SvdCurvature", factors: StoredFactors, basis_version: str, refine_below: float
     ) -> dict[str, Any]:
-        """Return the version of the basis, and whether added data left it."""
-        del stored
+        """Return the version of the basis, and whether it should be refined on the added data."""
+        del factors
         return {
             "basis_version": basis_version,
-            "needs_refine": curvature.settled_drift.is_below(refine_below),
+            "needs_refine": curvature.measured_drift.is_below(refine_below),
         }
 
     def cost(self, shapes: Sequence[tuple[int, int]]) -> CurvatureCost:
-        """Return what basis, image and vectors cost: D x (2 k + r) numbers of each layer."""
+        """Return the cost of basis, image and eigenvectors: D x (2 k + r) numbers in each layer."""
         width, r = self.recipe.basis_width, self.recipe.r
         dense = [d1 * d2 for d1, d2 in shapes]
         return CurvatureCost(
@@ -200,8 +202,8 @@ class Svd(LakeCurvature):
             factor_passes=1 + self.recipe.refinements,
         )
 
-    def refined_bases(self, lake: Lake, checkpoint: str) -> dict[str, str]:
-        """Return the basis version of each layer of a checkpoint whose curvature was refined."""
+    def basis_versions(self, lake: Lake, checkpoint: str) -> dict[str, str]:
+        """Return the basis version of each layer of a checkpoint whose basis was refined."""
         rows = lake.read(self.table, ["layer", "basis_version"], checkpoint=checkpoint)
         return {layer: version for layer, version in rows.iter_rows() if version}
 
@@ -218,47 +220,49 @@ class Svd(LakeCurvature):
 
 @dataclass(frozen=True)
 class Ekfac(LakeCurvature):
-    """EK-FAC's eigenvalues in the K-FAC bases, kept true by sums that every shard has beside its factors."""
+    """EK-FAC's eigenvalues in the K-FAC bases, kept up to date by the sums stored beside each shard's factors."""
 
     table = EKFAC_PRECONDITIONERS
     reads_factors = False
     words = "sums", "those of replaced shards"
 
-    def state_version(self, stored: StoredFactors) -> str:
-        """Return the hash of what the sums depend on besides the data."""
-        return content_hash([self.recipe.factor_hash, stored.weights_hash, stored.projection, stored.bases])
+    def state_version(self, factors: StoredFactors) -> str:
+        """Return the hash of everything but the data that the sums depend on."""
+        return content_hash(
+            [self.recipe.factor_hash, factors.weights_hash, factors.projection, factors.bases_fingerprint]
+        )
 
-    def ledger(self, stored: StoredFactors) -> Ledger:
+    def ledger(self, factors: StoredFactors) -> Ledger:
         """Return the ledger of the shards' folders of sums."""
-        return Ledger.of(stored, stored.fisher)
+        return Ledger.of(factors, factors.fisher)
 
     def parts(
-        self, stored: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
+        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
     ) -> "Iterator[FisherDiagonal]":
         """Yield the sums of shards."""
         from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
 
         del rows
         for file in files:
-            squares = stored.lake.read_tensors(f"{file.path}/{layer}.safetensors")["squares"]
+            squares = factors.lake.read_tensors(f"{file.path}/{layer}.safetensors")["squares"]
             yield FisherDiagonal(squares.double().to(device), file.rows)
 
     def part(self, factors: "GradientFactors", sums: "FisherDiagonal | None") -> "FisherDiagonal":
         """Return the sums.
 
         Raises:
-            ValueError: there are none.
+            ValueError: they are missing.
         """
         del factors
         if sums is None:
-            raise ValueError(f"the curvature {self.recipe.curvature!r} is made of sums of squares, and none were taken")
+            raise ValueError(f"the curvature {self.recipe.curvature!r} needs sums of squares, and none were given")
         return sums
 
     def empty(self, shape: tuple[int, int], bases: "KfacBases | None", device: "torch.device") -> "EkfacCurvature":
         """Return the curvature of no examples in the layer's bases.
 
         Raises:
-            ValueError: there are no bases.
+            ValueError: the bases are missing.
         """
         del shape, device
         return self._form.empty(self._needed(bases), self.recipe.fisher_damping)
@@ -279,14 +283,14 @@ class Ekfac(LakeCurvature):
         return self.restored(row, tensors, bases).preconditioner()
 
     def columns(
-        self, curvature: "EkfacCurvature", stored: StoredFactors, basis_version: str, refine_below: float
+        self, curvature: "EkfacCurvature", factors: StoredFactors, basis_version: str, refine_below: float
     ) -> dict[str, Any]:
         """Return the fingerprint of the bases."""
         del curvature, basis_version, refine_below
-        return {"bases": stored.bases}
+        return {"bases": factors.bases_fingerprint}
 
     def cost(self, shapes: Sequence[tuple[int, int]]) -> CurvatureCost:
-        """Return what both bases with their eigenvalues in FP32, and the sums in FP64, cost."""
+        """Return the cost of both bases with their eigenvalues in FP32, and of the sums in FP64."""
         return CurvatureCost(
             stored_bytes=sum(4 * (d1 * d1 + d2 * d2 + d1 + d2) + 8 * d1 * d2 for d1, d2 in shapes),
             largest_state_bytes=max(8 * (d1 * d1 + d2 * d2 + d1 * d2) for d1, d2 in shapes),
@@ -318,7 +322,7 @@ class Kfac(Ekfac):
 
 
 CURVATURES: Mapping[str, type[LakeCurvature]] = {"svd": Svd, "ekfac": Ekfac, "kfac": Kfac}
-"""By the name that `recipe.curvature` has."""
+"""Curvatures by their name in `recipe.curvature`."""
 
 
 def curvature_of(recipe: Recipe) -> LakeCurvature:

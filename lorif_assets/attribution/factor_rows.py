@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShardFactors:
-    """What a shard's gradients come to.
+    """The factors of a shard's gradients, with what was measured on the way.
 
     `rows` has one row per example in the shard's order (example_id, row, loss, n_target_tokens, truncated, and per layer
-    one binary column); `not_finite` are the examples that are set aside because their loss or a gradient is not finite;
-    `squares` is per layer the sum of R * R [d1, d2] over the rows, in FP64, empty without whitening. `batch_tokens` is the
-    budget of tokens that every batch fitted in: the setting's, or what memory left of it.
+    one binary column). `not_finite` lists the examples set aside because their loss or a gradient is not finite.
+    `squares` has for each layer the sum of R * R [d1, d2] over the rows, in FP64; it is empty without whitening.
+    `batch_tokens` is the token budget that every batch fitted in: the setting, or less if memory ran out.
     """
 
     rows: pa.Table
@@ -50,34 +50,34 @@ def factor_rows(
     Args:
         attributed: the checkpoint.
         examples: of the shard.
-        bases: per layer what gradients are whitened in; empty: not at all.
+        bases: of each layer, to whiten its gradients in; empty without whitening.
         batch: budgets.
         progress: advances by tokens.
 
     Raises:
-        LorifError: no example at all has a finite loss and gradients, or one does not fit in memory alone.
+        LorifError: no example has a finite loss and finite gradients, or a single one does not fit in memory.
     """
     import torch
 
-    # One half for the gradients that come, one for those that wait for others of their shape.
+    # Half of the budget for the gradients being computed, half for those that wait for others of their shape.
     half = max(1, batch.gradient_numbers // 2)
     factors = _EncodedFactors(attributed, len(examples), bases, half)
     losses, finite = torch.empty(len(examples)), torch.zeros(len(examples), dtype=torch.bool)
     with attributed.collector() as collector:
 
         def compute(positions: list[int]) -> None:
-            left = positions
-            while left:
-                tokens = attributed.batch(examples, left)
-                sink = factors.start_batch(len(left))
-                found = collector.stream(tokens, sink, half).float()
-                sound = (factors.sound & found.isfinite()).cpu()
-                losses[left], finite[left] = found.cpu(), sound
+            remaining = positions
+            while remaining:
+                tokens = attributed.batch(examples, remaining)
+                sink = factors.start_batch(len(remaining))
+                batch_losses = collector.stream(tokens, sink, half).float()
+                sound = (factors.sound & batch_losses.isfinite()).cpu()
+                losses[remaining], finite[remaining] = batch_losses.cpu(), sound
                 if not bases or bool(sound.all()):
-                    factors.finish_batch(left)
+                    factors.finish_batch(remaining)
                     break
-                # Sums of squares hold for whole batches: once more, without the examples that are set aside.
-                left = [position for position, is_sound in zip(left, sound.tolist(), strict=True) if is_sound]
+                # Sums of squares are over whole batches, so repeat this one without the examples that are set aside.
+                remaining = [position for position, is_sound in zip(remaining, sound.tolist(), strict=True) if is_sound]
             progress.advance(sum(len(examples[i].input_ids) for i in positions))
 
         batch_tokens = compute_batches(attributed, examples, batch.tokens, compute, progress.log)
@@ -86,15 +86,15 @@ def factor_rows(
             f"the checkpoint {attributed.record.name!r} gives no finite loss or gradient for any of {len(examples)} "
             'examples; are its weights finite? With `recipe.model_dtype = "bfloat16"` or "as_saved", try "float32"'
         )
-    kept = finite.nonzero().squeeze(1).tolist()
+    rows = finite.nonzero().squeeze(1).tolist()
     table = pa.table(
         {
-            "example_id": pa.array([examples[i].example_id for i in kept], pa.string()),
-            "row": pa.array([examples[i].row for i in kept], pa.int64()),
-            "loss": losses[kept].numpy(),
-            "n_target_tokens": pa.array([examples[i].n_targets for i in kept], pa.int32()),
-            "truncated": pa.array([examples[i].truncated for i in kept], pa.bool_()),
-            **{layer: _binary_column(data[kept].numpy()) for layer, data in factors.encoded.items()},
+            "example_id": pa.array([examples[i].example_id for i in rows], pa.string()),
+            "row": pa.array([examples[i].row for i in rows], pa.int64()),
+            "loss": losses[rows].numpy(),
+            "n_target_tokens": pa.array([examples[i].n_targets for i in rows], pa.int32()),
+            "truncated": pa.array([examples[i].truncated for i in rows], pa.bool_()),
+            **{layer: _binary_column(data[rows].numpy()) for layer, data in factors.encoded.items()},
         }
     )
     not_finite = [
@@ -121,7 +121,7 @@ class _Gradients:
 class _EncodedFactors:
     """Factors of a shard's examples as bytes, filled in batch by batch.
 
-    At most `max_waiting` numbers of gradients wait for others of their shape, or one slice that alone has more.
+    At most `max_waiting` numbers of gradients wait for others of their shape; a single slice may have more.
     """
 
     def __init__(
@@ -134,7 +134,9 @@ class _EncodedFactors:
         record, recipe = attributed.record, attributed.recipe
         self._codec = FactorCodec(recipe.factor_dtype)
         self._bases, self._max_waiting = bases, max_waiting
-        self._ranks = record.frozen.ranks if record.frozen else dict.fromkeys(record.layer_shapes, recipe.rank)
+        self._ranks = (
+            record.frozen_bases.ranks if record.frozen_bases else dict.fromkeys(record.layer_shapes, recipe.rank)
+        )
         self._widths = {
             layer: factor_bytes(self._codec, d1, d2, self._ranks[layer])
             for layer, (d1, d2) in record.layer_shapes.items()
@@ -153,7 +155,7 @@ class _EncodedFactors:
         self._numbers_waiting = 0
 
     def start_batch(self, n: int) -> "GradientSink":
-        """Return the sink of the gradients of n examples; what it makes stays on the device until the batch is finished."""
+        """Return the sink for the gradients of n examples; its results stay on the device until the batch is finished."""
         import torch
 
         self.sound = torch.ones(n, dtype=torch.bool, device=self._device)
@@ -166,7 +168,7 @@ class _EncodedFactors:
 
         def sink(layer: str, rows: slice, gradients: torch.Tensor) -> None:
             self.sound[rows] &= gradients.isfinite().all(dim=2).all(dim=1)
-            # An example that is not finite is set aside; it must not spoil the batch it is factorised in.
+            # An example that is not finite is set aside, and must not spoil the batch that it is factorised in.
             gradients = gradients.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
             if layer in self._bases:
                 gradients = self._bases[layer].rotate(gradients)
@@ -183,28 +185,30 @@ class _EncodedFactors:
         return sink
 
     def _factorise(self) -> None:
-        """Factorise the gradients that wait, those of layers of equal shape and rank in one call."""
+        """Factorise the waiting gradients; layers of equal shape and rank share one call."""
         import torch
 
         from lorif_assets.mathematics.factors.codec import encode
         from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 
         for (_, _, rank), waiting in self._waiting.items():
-            together = [one.gradients for one in waiting]
-            factors = low_rank_factors(torch.cat(together) if len(together) > 1 else together[0], rank)
-            encoded = encode(factors, self._codec).split([len(gradients) for gradients in together])
+            gradients_of_shape = [one.gradients for one in waiting]
+            factors = low_rank_factors(
+                torch.cat(gradients_of_shape) if len(gradients_of_shape) > 1 else gradients_of_shape[0], rank
+            )
+            encoded = encode(factors, self._codec).split([len(gradients) for gradients in gradients_of_shape])
             for one, of_layer in zip(waiting, encoded, strict=True):
                 self._encoded_of_batch[one.layer][one.rows] = of_layer
         self._waiting, self._numbers_waiting = {}, 0
 
     def finish_batch(self, positions: Sequence[int]) -> None:
-        """Keep the batch's factors at these positions, and count its squares: with bases, all of its examples are sound."""
+        """Put the batch's factors at these positions, and add its squares; with bases, all its examples are finite."""
         import torch
 
         self._factorise()
-        # One copy for all layers: the device waits for the host once in a batch.
-        together = torch.cat(list(self._encoded_of_batch.values()), dim=1).cpu()
-        for layer, encoded in zip(self._widths, together.split(list(self._widths.values()), dim=1), strict=True):
+        # One copy for all layers, so that the device waits for the host only once per batch.
+        encoded_layers = torch.cat(list(self._encoded_of_batch.values()), dim=1).cpu()
+        for layer, encoded in zip(self._widths, encoded_layers.split(list(self._widths.values()), dim=1), strict=True):
             self.encoded[layer][positions] = encoded
         for layer, squares in self._squares_of_batch.items():
             self.squares[layer] += squares

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lorif_assets.progress import Progress
 
 RANK_EXAMPLES = 256
-"""Sampled examples that ranks by layer are told from."""
+"""Sampled examples that ranks by layer are computed from."""
 _LARGEST_RANK = 128
 _FEWEST_EXAMPLES = 2
 
@@ -51,7 +51,7 @@ class LayerFit:
 
 @dataclass(frozen=True)
 class KfacFit:
-    """The fit of all layers, to how many examples, and the hash of which."""
+    """The fit of all layers, the number of examples that it was made to, and their hash."""
 
     layers: Mapping[str, LayerFit]
     n_examples: int
@@ -59,7 +59,7 @@ class KfacFit:
 
     @property
     def fingerprint(self) -> str:
-        """Return the hash of all bases and ranks: what factors that are written in them are recognised by."""
+        """Return the hash of all bases and ranks; factors that are written in them carry it."""
         digest = blake2b(digest_size=16)
         for name, layer in self.layers.items():
             digest.update(f"|{name}|{layer.rank}|{layer.bases.damping}|".encode())
@@ -85,7 +85,7 @@ class KfacSample:
         if usable < _FEWEST_EXAMPLES:
             why = f": {in_words(count_reasons(rejected))}. The table `rejected` lists those" if rejected else ""
             raise LorifError(
-                f"K-FAC bases take two examples at least, but only {usable} of {usable + len(rejected)} sampled examples can "
+                f"K-FAC bases need at least two examples, but only {usable} of {usable + len(rejected)} sampled examples can "
                 f"be used with the tokenizer of {checkpoint!r}{why}"
             )
 
@@ -106,7 +106,7 @@ def fit_bases(
     """Fit the bases of every tracked layer to a sample.
 
     Raises:
-        LorifError: too few of the sample can be used, or activations or gradients are not finite.
+        LorifError: fewer than two examples of the sample can be used, or activations or gradients are not finite.
         SettingsError: the byte budget does not pay for one component of every layer.
     """
     examples = sample.tokenized.examples
@@ -119,12 +119,12 @@ def fit_layers(
     """Fit the bases of every tracked layer to some examples.
 
     Raises:
-        LorifError: these are fewer than two, or activations or gradients are not finite.
+        LorifError: there are fewer than two examples, or activations or gradients are not finite.
         SettingsError: the byte budget does not pay for one component of every layer.
     """
     if len(examples) < _FEWEST_EXAMPLES:
         raise LorifError(
-            f"K-FAC bases take two examples at least, but of the sample only {len(examples)} can be used with the tokenizer "
+            f"K-FAC bases need at least two examples, but only {len(examples)} of the sample can be used with the tokenizer "
             f"of {attributed.record.name!r}"
         )
     halves = [covariances(attributed, examples[half::2], batch, progress, seed=half) for half in (0, 1)]
@@ -153,8 +153,8 @@ def _sample(lake: Lake, recipe: Recipe) -> pl.DataFrame:
         raise MismatchError(
             "there are no training examples to fit K-FAC bases to; materialize `training_examples` first"
         )
-    chosen = drawn(ids, recipe)
-    # Read shard by shard: only the sample is ever held.
+    chosen = sample_rows(ids, recipe)
+    # Read shard by shard, so that only the sample is ever in memory.
     rows = [
         lake.read(TRAINING_EXAMPLES, shard=shard).join(of_shard.select("row", "order"), on="row")
         for (shard,), of_shard in chosen.group_by("shard")
@@ -162,11 +162,11 @@ def _sample(lake: Lake, recipe: Recipe) -> pl.DataFrame:
     return pl.concat(rows).sort("order").drop("order")
 
 
-def drawn(examples: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
-    """Return the examples whose hashes with the seed are smallest: a random sample that other examples do not disturb.
+def sample_rows(examples: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
+    """Return the examples with the smallest hashes under the seed: a random sample that hardly changes as data are added.
 
     Args:
-        examples: with the columns shard, row and content_hash.
+        examples: a table with the columns shard, row and content_hash.
         recipe: seed and size of the sample.
 
     Returns:
@@ -189,12 +189,12 @@ def covariances(
     progress: "Progress",
     seed: int,
 ) -> "dict[str, KfacCovariances]":
-    """Return the layers' covariances over the tokens of some examples; `seed` draws labels, where the model gives them."""
+    """Return the layers' covariances over the tokens of some examples; `seed` draws the labels if the model gives them."""
     import torch
 
     from lorif_assets.mathematics.curvature.ekfac import KfacCovariances
 
-    held = {
+    sums = {
         layer: KfacCovariances.empty(d1, d2, attributed.device)
         for layer, (d1, d2) in attributed.record.layer_shapes.items()
     }
@@ -207,11 +207,11 @@ def covariances(
 
             def observer(layer: str, calls: "TokenCalls", mask: "torch.Tensor" = tokens.attention_mask) -> None:
                 for x, dy in calls:
-                    held[layer] = held[layer].add(x[mask], dy[mask])
+                    sums[layer] = sums[layer].add(x[mask], dy[mask])
 
             collector.observe(tokens, observer, generator)
             progress.advance(len(positions))
-    return held
+    return sums
 
 
 def layer_ranks(
@@ -220,9 +220,9 @@ def layer_ranks(
     bases: "Mapping[str, KfacBases]",
     batch: "BatchSettings",
 ) -> dict[str, LayerRank]:
-    """Return each layer's rank: the recipe's, or from a byte budget, with sampled examples in the queries' place.
+    """Return each layer's rank: the recipe's, or one that a byte budget allows, with sampled examples as queries.
 
-    Real queries are not asked: bases, and with them every factor, would be out of date with each new query set.
+    Real queries are not used, because each new query set would then put bases, and with them every factor, out of date.
     """
     from lorif_assets.mathematics.curvature.rank_allocation import kept_energy
 
@@ -241,7 +241,7 @@ def layer_ranks(
 
 
 def byte_budget(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> int | None:
-    """Return the bytes of an example's factors that are spread over the layers, or None where all have the recipe's rank."""
+    """Return the bytes of an example's factors to spread over the layers, or None if all have the recipe's rank."""
     if recipe.uniform_rank is None and recipe.bytes_per_example is None:
         sizes = _component_bytes(recipe, shapes)
         return sum(size * min(recipe.rank, *shapes[layer]) for layer, size in sizes.items())
@@ -249,7 +249,7 @@ def byte_budget(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> int | 
 
 
 def affordable_ranks(recipe: Recipe, shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
-    """Return the rank of each layer if the whole budget beyond one component per layer went there.
+    """Return the rank that each layer would have if it got the whole budget beyond one component per layer.
 
     Raises:
         SettingsError: the budget does not pay for one component of every layer.

@@ -1,4 +1,4 @@
-"""A layer's curvature over what the lake stores: built once, then kept true by subtracting and adding shards."""
+"""A layer's curvature over what the lake stores: built once, then kept up to date by subtracting and adding shards."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CurvatureFit:
-    """A layer's curvature over all stored shards, how it came about, and what was read for it.
+    """A layer's curvature over all stored shards, how it was computed, and what was read for it.
 
-    `basis_version` is "" for a basis that follows from the recipe alone, else the hash of the data that it was refined on.
+    `basis_version` is "" for a basis that depends on the recipe alone, else the hash of the data that it was refined on.
     """
 
     curvature: "Curvature[Any]"
-    how: str
+    history: str
     rows_read: int
     shards_read: int
     basis_version: str = ""
@@ -38,72 +38,69 @@ class CurvatureFit:
 
 @dataclass(frozen=True)
 class LayerFitting:
-    """The fitting of one layer's curvature: `rows` examples of a block, in these bases where gradients are whitened."""
+    """Fits one layer's curvature from blocks of `rows` examples; `bases` are those that its gradients are whitened in."""
 
     kind: LakeCurvature
-    stored: StoredFactors
+    factors: StoredFactors
     layer: str
     bases: "KfacBases | None"
     rows: int
     device: "torch.device"
 
-    def fit(self, previous: Mapping[str, Any] | None) -> CurvatureFit:
+    def fit(self, row: Mapping[str, Any] | None) -> CurvatureFit:
         """Bring the curvature up to date with the stored factors.
 
-        From the state that the layer's row points to, the shards that changed since are subtracted, read from the files
-        that were added then, and added as they are now. The state is built from nothing where there is none of the same
-        recipe, weights and bases, where that reads fewer factors, and where its file or that of replaced ones is gone.
+        Shards that changed are subtracted from the state that the layer's row points to, read from the files that were
+        added at the time, and added as they are now. The state is built from scratch if there is none for the same recipe,
+        weights and bases, if that reads fewer factors, or if its file or that of a replaced shard is gone.
 
         Args:
-            previous: the layer's row in the curvature's table, if there is one.
+            row: the layer's row in the curvature's table, if there is one.
         """
-        kept, replaced = self.kind.words
-        if previous is None:
-            return self._built(f"the layer had no {kept}")
-        if (
-            previous["state_version"] != self.kind.state_version(self.stored)
-            or previous.get("basis_version", "") is None
-        ):
+        state_words, replaced_words = self.kind.words
+        if row is None:
+            return self._built(f"the layer had no {state_words}")
+        if row["state_version"] != self.kind.state_version(self.factors) or row.get("basis_version", "") is None:
             return self._built("the recipe, the weights or the bases changed")
-        held, now = Ledger.parse(previous["ledger"]), self.kind.ledger(self.stored)
-        difference = held.difference(now)
-        if self.kind.reads_factors and difference.rows >= self.stored.n_examples:
+        old_ledger, ledger = Ledger.parse(row["ledger"]), self.kind.ledger(self.factors)
+        difference = old_ledger.difference(ledger)
+        if self.kind.reads_factors and difference.rows >= self.factors.n_examples:
             return self._built("most of the data changed")
         try:
-            tensors = self.stored.lake.read_tensors(previous["state_uri"])
+            tensors = self.factors.lake.read_tensors(row["state_uri"])
             on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
-            curvature = self.kind.restored(previous, on_device, self.bases)
-            for part in self._parts(difference.gone):
+            curvature = self.kind.restored(row, on_device, self.bases)
+            for part in self._parts(difference.removals):
                 curvature = curvature.remove(part)
         except TableError:
-            return self._built(f"the {kept} or {replaced} are gone")
+            return self._built(f"the {state_words} or {replaced_words} are gone")
         return CurvatureFit(
-            self._with(curvature, difference.new),
-            f"updated: {held.explained(now)}",
+            self._with(curvature, difference.additions),
+            f"updated: {old_ledger.explained(ledger)}",
             difference.rows,
-            len(difference.gone) + len(difference.new),
-            previous.get("basis_version", ""),
+            len(difference.removals) + len(difference.additions),
+            row.get("basis_version", ""),
         )
 
     def refine(self, fit: CurvatureFit) -> CurvatureFit:
-        """Return the curvature in a basis refined on all that it holds now, from one more pass over it."""
-        now = self.kind.ledger(self.stored)
-        everything = Ledger({}).difference(now).new
+        """Return the curvature in a basis refined on all its data, after one more pass over them."""
+        ledger = self.kind.ledger(self.factors)
+        everything = Ledger({}).difference(ledger).additions
         return CurvatureFit(
             self._with(fit.curvature.refined(), everything),
-            f"refined on all {self.stored.n_examples} examples; before that {fit.how}",
-            fit.rows_read + self.stored.n_examples,
+            f"refined on all {self.factors.n_examples} examples; before that {fit.history}",
+            fit.rows_read + self.factors.n_examples,
             fit.shards_read + len(everything),
-            content_hash([fit.basis_version, now.version]),
+            content_hash([fit.basis_version, ledger.version]),
         )
 
-    def _built(self, why: str) -> CurvatureFit:
-        everything = Ledger({}).difference(self.kind.ledger(self.stored)).new
-        empty = self.kind.empty(self.stored.layer_shapes[self.layer], self.bases, self.device)
+    def _built(self, reason: str) -> CurvatureFit:
+        everything = Ledger({}).difference(self.kind.ledger(self.factors)).additions
+        empty = self.kind.empty(self.factors.layer_shapes[self.layer], self.bases, self.device)
         curvature, passes = self._with(empty, everything), 1 + self.kind.refinements
         for _ in range(self.kind.refinements):
             curvature = self._with(curvature.refined(), everything)
-        return CurvatureFit(curvature, f"built: {why}", passes * self.stored.n_examples, passes * len(everything))
+        return CurvatureFit(curvature, f"built: {reason}", passes * self.factors.n_examples, passes * len(everything))
 
     def _with(self, curvature: "Curvature[Any]", files: Sequence[FactorFile]) -> "Curvature[Any]":
         for part in self._parts(files):
@@ -111,7 +108,7 @@ class LayerFitting:
         return curvature
 
     def _parts(self, files: Sequence[FactorFile]) -> Iterator[Any]:
-        return self.kind.parts(self.stored, self.layer, files, self.rows, self.device)
+        return self.kind.parts(self.factors, self.layer, files, self.rows, self.device)
 
 
 def fit_curvature(
@@ -126,12 +123,12 @@ def fit_curvature(
     """Bring a layer's curvature up to date, store it, and return it with its new row of the curvature's table.
 
     Args:
-        checkpoint: with its factors; its recipe says which curvature, with its ranks, refinements and damping.
+        checkpoint: with its factors; its recipe names the curvature, its rank, refinements and damping.
         layer: the layer's name.
         rows: examples of a block.
         device: where to compute.
-        refine_below: the row asks for a refinement where added data are captured less than this times as well.
-        refine: fit the basis to the data of now, in one more pass over all of them.
+        refine_below: the row asks for a refinement if added data are captured less than this many times as well.
+        refine: fit the basis to the current data, in one more pass over all of them.
     """
     lake, recipe, record, stored = checkpoint.lake, checkpoint.recipe, checkpoint.record, checkpoint.factors
     kind = curvature_of(recipe)
@@ -159,7 +156,7 @@ def fit_curvature(
         "weights_hash": record.weights_hash,
         "projection": stored.projection,
     }
-    # The row is what makes the tensors exist for readers: it comes last.
+    # The row comes last: readers find the tensors through it.
     lake.replace(
         kind.table,
         {"checkpoint": record.name, "layer": layer},

@@ -1,7 +1,7 @@
 """LoRIF in memory: a loaded model and its examples, without a lake.
 
-Gradients, factors, curvature and scores are computed as for the lake. What is held of an example is what would be stored
-of it: its factors as bytes.
+Gradients, factors, curvature and scores are computed as for the lake. All that is kept of an example is what would be
+stored: its factors as bytes.
 """
 
 import logging
@@ -18,13 +18,13 @@ from torch import Tensor
 
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
-from lorif_assets.attribution.fit_bases import KfacFit, drawn, fit_layers
+from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, sample_rows
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.score_queries import (
     QueryScores,
     all_pairs,
+    extreme_count,
     extreme_pairs,
-    extremes_kept,
     listed_positions,
     precondition,
     query_summaries,
@@ -68,12 +68,12 @@ class InMemoryAttribution:
 
         Args:
             attributed: the model under a recipe; its curvature's bases are fitted here.
-            rows: the examples, one shard of them, with the columns shard, row and content_hash.
+            rows: the examples as one shard, with the columns shard, row and content_hash.
             examples: those of them that can be used, tokenized.
             batch: budgets of memory.
 
         Raises:
-            LorifError: no example has a finite loss and gradients, or one does not fit in memory alone.
+            LorifError: no example has a finite loss and finite gradients, or a single one does not fit in memory.
             SettingsError: the byte budget does not pay for one component of every layer.
         """
         bases: dict[str, KfacBases] = {}
@@ -82,7 +82,7 @@ class InMemoryAttribution:
         tokens = sum(len(example.input_ids) for example in examples)
         with Progress(_LOG, "gradient factors", tokens, "tok") as progress:
             computed = factor_rows(attributed, examples, bases, batch, progress)
-        held = cls(
+        attribution = cls(
             attributed,
             rows["shard"][0],
             computed.rows["example_id"].to_pylist(),
@@ -91,13 +91,13 @@ class InMemoryAttribution:
             computed.not_finite,
             batch,
         )
-        count = len(held.example_ids)
+        count = len(attribution.example_ids)
         sums = {layer: FisherDiagonal(squares, count) for layer, squares in computed.squares.items()}
         inverses = {
-            layer: held.fitted_curvature(layer, bases.get(layer), sums.get(layer)).preconditioner()
+            layer: attribution.fitted_curvature(layer, bases.get(layer), sums.get(layer)).preconditioner()
             for layer in attributed.record.layer_shapes
         }
-        return replace(held, inverses=inverses)
+        return replace(attribution, inverses=inverses)
 
     def blocks(self, layers: Iterable[str]) -> Iterator[dict[str, GradientFactors]]:
         """Yield the factors of some layers on the device, `batch.scan_rows` examples at a time."""
@@ -112,7 +112,7 @@ class InMemoryAttribution:
 
         Args:
             layer: its name.
-            bases: that its gradients are whitened in; None where they are not.
+            bases: those that its gradients are whitened in; None without whitening.
             sums: of the squared rotated gradients of all examples; None without bases.
         """
         kind = curvature_of(self.attributed.recipe)
@@ -122,7 +122,7 @@ class InMemoryAttribution:
             for block in self.blocks([layer]):
                 curvature = curvature.add(kind.part(block[layer], sums))
                 if not kind.reads_factors:
-                    # The sums are of all blocks.
+                    # The sums are over all blocks.
                     break
         return curvature
 
@@ -132,8 +132,11 @@ class InMemoryAttribution:
         Raises:
             UnsoundQueryError: a query's loss or gradient is not finite.
         """
-        ready = precondition(self.attributed, queries, self.inverses.__getitem__, self.batch)
-        return torch.cat([block_scores(ready.by_layer, block).cpu() for block in self.blocks(ready.by_layer)], dim=1)
+        prepared_queries = precondition(self.attributed, queries, self.inverses.__getitem__, self.batch)
+        return torch.cat(
+            [block_scores(prepared_queries.by_layer, block).cpu() for block in self.blocks(prepared_queries.by_layer)],
+            dim=1,
+        )
 
     def score(self, queries: Sequence[TokenizedExample], top_k: int | Literal["all"]) -> QueryScores:
         """Score every example for every query.
@@ -145,22 +148,22 @@ class InMemoryAttribution:
         Raises:
             UnsoundQueryError: a query's loss or gradient is not finite.
         """
-        ready = precondition(self.attributed, queries, self.inverses.__getitem__, self.batch)
-        names, found = [query.example_id for query in queries], []
-        extremes = ScoreExtremes.empty(len(queries), extremes_kept(top_k))
+        prepared_queries = precondition(self.attributed, queries, self.inverses.__getitem__, self.batch)
+        names, scores_of_blocks = [query.example_id for query in queries], []
+        extremes = ScoreExtremes.empty(len(queries), extreme_count(top_k))
         moments = ScoreMoments.empty(len(queries))
-        for block in self.blocks(ready.by_layer):
-            scores = block_scores(ready.by_layer, block)
+        for block in self.blocks(prepared_queries.by_layer):
+            scores = block_scores(prepared_queries.by_layer, block)
             extremes, moments = extremes.update(scores, moments.count), moments.update(scores)
             if top_k == "all":
-                found.append(scores.cpu())
+                scores_of_blocks.append(scores.cpu())
         if top_k == "all":
-            table = all_pairs(names, torch.cat(found, dim=1), self._named(range(moments.count)))
+            table = all_pairs(names, torch.cat(scores_of_blocks, dim=1), self._named(range(moments.count)))
         else:
             k = min(top_k, moments.count)
             table = extreme_pairs(names, extremes, k, self._named(listed_positions(extremes, k)))
-        summaries = query_summaries(queries, ready.losses, extremes, moments)
-        return QueryScores(table, summaries, "in memory", moments.count, ready.relative_error)
+        summaries = query_summaries(queries, prepared_queries.losses, extremes, moments)
+        return QueryScores(table, summaries, "in memory", moments.count, prepared_queries.relative_error)
 
     def _named(self, positions: Iterable[int]) -> dict[int, tuple[str, str]]:
         return {position: (self.example_ids[position], self.shard) for position in positions}
@@ -169,15 +172,15 @@ class InMemoryAttribution:
 def _whitened(
     attributed: AttributedModel, rows: pl.DataFrame, examples: Sequence[TokenizedExample], batch: BatchSettings
 ) -> tuple[AttributedModel, dict[str, KfacBases]]:
-    """Fit the bases to a sample, drawn as from a lake, and return the model that knows their ranks."""
+    """Fit the bases to a sample, drawn as from a lake, and return them with the model, whose record has their ranks."""
     usable = {example.row: example for example in examples}
-    sample = [usable[row] for row in drawn(rows, attributed.recipe)["row"] if row in usable]
+    sample = [usable[row] for row in sample_rows(rows, attributed.recipe)["row"] if row in usable]
     with Progress(_LOG, "K-FAC bases", len(sample), "examples") as progress:
         layers = fit_layers(attributed, sample, batch, progress)
     fingerprint = KfacFit(layers, len(sample), "").fingerprint
     ranks = {layer: fitted.rank for layer, fitted in layers.items()}
     frozen = FrozenBases(fingerprint, ranks, {}, attributed.recipe.whitening_damping)
-    record = replace(attributed.record, frozen=frozen)
+    record = replace(attributed.record, frozen_bases=frozen)
     return replace(attributed, record=record), {layer: fitted.bases for layer, fitted in layers.items()}
 
 

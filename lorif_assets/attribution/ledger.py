@@ -1,4 +1,4 @@
-"""Which data a curvature state holds: per shard the hash of its examples and the file of what was added."""
+"""Which data a curvature state holds: for each shard the hash of its examples and the file that was added."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from lorif_assets.lake.lake import FactorFile
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One shard of a state. Its file stays readable when the table moves on, until the table is vacuumed."""
+    """One shard of a state. Its file can be read after the table moves on, until the table is vacuumed."""
 
     shard_hash: str
     path: str
@@ -20,15 +20,15 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class LedgerDifference:
-    """Files to subtract from a state and to add to it, to make it that of the factors stored now."""
+    """Files to subtract from a state and to add to it, so that it holds the factors stored now."""
 
-    gone: tuple[FactorFile, ...]
-    new: tuple[FactorFile, ...]
+    removals: tuple[FactorFile, ...]
+    additions: tuple[FactorFile, ...]
 
     @property
     def rows(self) -> int:
         """Examples to read."""
-        return sum(file.rows for file in (*self.gone, *self.new))
+        return sum(file.rows for file in (*self.removals, *self.additions))
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Ledger:
     entries: Mapping[str, LedgerEntry]
 
     @classmethod
-    def of(cls, stored: StoredFactors, paths: Mapping[str, str]) -> "Ledger":
-        """Return the ledger of a state that holds all stored factors; `paths` are what was added of each shard."""
+    def of(cls, factors: StoredFactors, paths: Mapping[str, str]) -> "Ledger":
+        """Return the ledger of a state that holds all stored factors; `paths` are the files added for each shard."""
         return cls(
             {
-                file.shard: LedgerEntry(stored.shard_hashes[file.shard], paths[file.shard], file.rows)
-                for file in stored.files
+                file.shard: LedgerEntry(factors.shard_hashes[file.shard], paths[file.shard], file.rows)
+                for file in factors.files
             }
         )
 
@@ -58,23 +58,23 @@ class Ledger:
 
     @property
     def version(self) -> str:
-        """The hash of which data the state holds, wherever its files lie."""
+        """The hash of the data that the state holds, wherever their files are."""
         return ledger_version({shard: entry.shard_hash for shard, entry in self.entries.items()})
 
-    def difference(self, now: "Ledger") -> LedgerDifference:
-        """Return what leads from this ledger to another one: a changed shard is subtracted and added."""
+    def difference(self, target: "Ledger") -> LedgerDifference:
+        """Return what turns this ledger into the target; a changed shard is subtracted and added."""
 
-        def files(these: "Ledger", others: "Ledger") -> tuple[FactorFile, ...]:
+        def files(source: "Ledger", target: "Ledger") -> tuple[FactorFile, ...]:
             return tuple(
                 FactorFile(shard, entry.path, entry.rows)
-                for shard, entry in these.entries.items()
-                if shard not in others.entries or others.entries[shard].shard_hash != entry.shard_hash
+                for shard, entry in source.entries.items()
+                if shard not in target.entries or target.entries[shard].shard_hash != entry.shard_hash
             )
 
-        return LedgerDifference(gone=files(self, now), new=files(now, self))
+        return LedgerDifference(removals=files(self, target), additions=files(target, self))
 
-    def explained(self, now: "Ledger") -> str:
-        """Return the difference in words."""
-        held, wanted = self.entries.keys(), now.entries.keys()
-        changed = sum(self.entries[s].shard_hash != now.entries[s].shard_hash for s in held & wanted)
-        return f"{len(wanted - held)} shards are new, {len(held - wanted)} gone, {changed} changed"
+    def explained(self, target: "Ledger") -> str:
+        """Return the difference to the target in words."""
+        held_shards, target_shards = self.entries.keys(), target.entries.keys()
+        changed = sum(self.entries[s].shard_hash != target.entries[s].shard_hash for s in held_shards & target_shards)
+        return f"{len(target_shards - held_shards)} shards are new, {len(held_shards - target_shards)} gone, {changed} changed"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """What the table `checkpoints` says of one checkpoint, under the recipe of now."""
+    """What the table `checkpoints` says of one checkpoint, under the current recipe."""
 
     name: str
     weights_hash: str
@@ -36,18 +36,18 @@ class CheckpointRecord:
     step: int | None
     layer_shapes: dict[str, tuple[int, int]]
     """(d1, d2) of each tracked layer, in the model's order."""
-    frozen: FrozenBases | None = None
-    """The bases that gradients are whitened in; None without whitening, or before they are fitted."""
+    frozen_bases: FrozenBases | None = None
+    """The bases that gradients are whitened in; None without whitening, and before they are fitted."""
     files_version: str | None = None
-    """What the files' names, sizes and times were when they were hashed; None where that was not recorded."""
+    """The files' names, sizes and times when they were hashed, as a hash; None if that was not recorded."""
 
     @property
-    def bases(self) -> str:
-        """The fingerprint of the bases, empty where there are none."""
-        return self.frozen.fingerprint if self.frozen else ""
+    def bases_fingerprint(self) -> str:
+        """The fingerprint of the bases; empty if there are none."""
+        return self.frozen_bases.fingerprint if self.frozen_bases else ""
 
     def refuse_other_files(self, files: CheckpointFiles) -> None:
-        """Refuse files whose bytes are not those that were recorded; while sizes and times stand, they are not read.
+        """Refuse files whose bytes are not those recorded; they are not read while their sizes and times are the same.
 
         Raises:
             MismatchError: weights or tokenizer changed.
@@ -82,7 +82,7 @@ def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord
     """Read a checkpoint's row.
 
     Raises:
-        MismatchError: there is none, or it was written under other settings of layers or projection.
+        MismatchError: there is none, or it was written with other settings for layers or projection.
     """
     rows = lake.read(CHECKPOINTS, checkpoint=name).to_dicts()
     if not rows:
@@ -104,7 +104,7 @@ def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord
         n_parameters=row["n_parameters"],
         step=row["step"],
         layer_shapes={layer["layer"]: (layer["d1"], layer["d2"]) for layer in json.loads(row["layers"])},
-        frozen=frozen_bases(lake, name, recipe, version),
+        frozen_bases=frozen_bases(lake, name, recipe, version),
         files_version=row["files_version"],
     )
 
@@ -128,7 +128,7 @@ class AttributedModel:
         """Load a recorded checkpoint.
 
         Raises:
-            MismatchError: the files are no longer those that were recorded.
+            MismatchError: the files changed since they were recorded.
             CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
         """
         from lorif_assets.mathematics.gradients.layers import select_layers
@@ -152,7 +152,7 @@ class AttributedModel:
 
     @property
     def device(self) -> "torch.device":
-        """Where batches, gradients and all that is made of them are; weights may lie on more devices."""
+        """The device of batches, gradients and all that is computed from them; weights may be spread over several."""
         return self.devices.first
 
     @property
@@ -162,7 +162,7 @@ class AttributedModel:
         return next((name for name, module in self.model.named_modules() if module is head), None) if head else None
 
     def under(self, recipe: Recipe) -> "AttributedModel":
-        """Return the same loaded checkpoint with other layers or projections, of which the lake holds nothing."""
+        """Return the same loaded checkpoint with other layers or projections, for which the lake holds nothing."""
         from lorif_assets.mathematics.gradients.layers import select_layers
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 
@@ -170,14 +170,16 @@ class AttributedModel:
         projections = [layer_projection(layer, recipe.projection) for layer in layers]
         return replace(
             self,
-            record=replace(self.record, layer_shapes={p.layer.name: (p.d1, p.d2) for p in projections}, frozen=None),
+            record=replace(
+                self.record, layer_shapes={p.layer.name: (p.d1, p.d2) for p in projections}, frozen_bases=None
+            ),
             recipe=recipe,
             projections=projections,
             projection=fingerprint(layers, recipe.projection),
         )
 
     def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":
-        """Return examples as token ids and labels; those that cannot be are listed with the reason."""
+        """Return examples as token ids and labels; those that cannot be used are listed with the reason."""
         return tokenized_for(self.model, self.tokenizer, self.recipe, examples, id_column)
 
     def gradients(
@@ -215,12 +217,12 @@ def tokenized_for(
     examples: pa.Table,
     id_column: str = "example_id",
 ) -> "TokenizedShard":
-    """Return examples as token ids and labels that a model can read; those that cannot be are listed with the reason."""
+    """Return examples as token ids and labels that a model can read; those that cannot be used are listed with the reason."""
     from lorif_assets.data.tokenization import tokenize
 
     return tokenize(examples, tokenizer, longest_input(model, recipe), vocabulary_size(model), id_column)
 
 
 def longest_input(model: "PreTrainedModel", recipe: Recipe) -> int:
-    """Return the tokens of an example at the most: the recipe's, within the model's context."""
+    """Return the largest number of tokens of an example: the recipe's, within the model's context."""
     return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)

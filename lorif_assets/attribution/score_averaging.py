@@ -1,6 +1,6 @@
-"""Averaging scores over checkpoints: each example's mean over the checkpoint asked about and some before it.
+"""Averaging scores over checkpoints: each example's mean over a checkpoint and some earlier ones.
 
-A training example acts on the weights of its time: what earlier checkpoints say of it counts as what later ones say
+A training example acts on the weights at the time it is seen, so earlier checkpoints count as much as later ones
 (TracIn, Pruthi et al. 2020, arXiv 2002.08484, sums over checkpoints).
 """
 
@@ -17,10 +17,10 @@ from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredChec
 from lorif_assets.attribution.score_queries import (
     QueryScores,
     comparable_queries,
-    extremes_kept,
+    extreme_count,
+    full_scan,
     preconditioned_queries,
-    scanned,
-    whole_scan,
+    run_scan,
 )
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
@@ -43,7 +43,7 @@ class ShardScores:
 
 @dataclass(frozen=True)
 class EarlierCheckpoint:
-    """An earlier checkpoint whose scores are averaged in: its factors, and the preconditioned queries as it sees them."""
+    """An earlier checkpoint whose scores enter the average: its factors, and the queries preconditioned at it."""
 
     factors: StoredFactors
     queries: Mapping[str, Queries]
@@ -57,48 +57,49 @@ class EarlierCheckpoint:
         return {file.shard: file for file in self.factors.files}
 
 
-def earlier_checkpoints(
-    newest: AttributedCheckpoint,
-    earlier: Sequence[StoredCheckpoint],
+def prepare_earlier_checkpoints(
+    checkpoint: AttributedCheckpoint,
+    earlier_checkpoints: Sequence[StoredCheckpoint],
     queries: Sequence[TokenizedExample],
     model_checkpoints: Checkpoints,
     batch: BatchSettings,
 ) -> list[EarlierCheckpoint]:
-    """Ask earlier checkpoints the same queries, one after the other: one model more is held than without.
+    """Precondition the queries at earlier checkpoints, one after the other: a second model is in memory meanwhile.
 
     Args:
-        newest: the checkpoint asked about.
-        earlier: those whose scores are averaged with its own.
+        checkpoint: the newest one.
+        earlier_checkpoints: those whose scores are averaged with its own.
         queries: tokenized.
         model_checkpoints: where checkpoints are.
         batch: sizes of batches of queries.
 
     Raises:
-        MismatchError: an earlier checkpoint has another tokenizer, or factors of other data.
+        MismatchError: an earlier checkpoint has a different tokenizer, or factors of other data.
     """
-    own, asked = newest.stored, []
-    for one in earlier:
+    own, prepared = checkpoint.stored, []
+    for one in earlier_checkpoints:
         if one.record.tokenizer_hash != own.record.tokenizer_hash:
             raise MismatchError(
-                f"scores of {own.record.name!r} cannot be averaged with those of {one.record.name!r}: the checkpoints have "
-                "two tokenizers. Set `active.checkpoints` to checkpoints of one, or `recipe.averaged_checkpoints = 1`"
+                f"scores of {own.record.name!r} cannot be averaged with those of {one.record.name!r}: their "
+                "tokenizers differ. Set `active.checkpoints` to checkpoints with the same one, or "
+                "`recipe.averaged_checkpoints = 1`"
             )
         if one.factors.shard_hashes != own.factors.shard_hashes:
             raise MismatchError(
                 f"the gradient factors of {one.record.name!r} hold other data than those of {own.record.name!r}, with "
                 "which their scores are averaged; materialize `gradient_factors` for both"
             )
-        loaded = one.load(model_checkpoints, newest.model.devices)
-        ready = preconditioned_queries(loaded, queries, batch)
-        asked.append(EarlierCheckpoint(one.factors, ready.by_layer))
-        # Before the next one is loaded: its memory is not free while a name holds the model.
+        loaded = one.load(model_checkpoints, checkpoint.model.devices)
+        by_layer = preconditioned_queries(loaded, queries, batch).by_layer
+        prepared.append(EarlierCheckpoint(one.factors, by_layer))
+        # Before loading the next one: the memory is not freed while a name refers to the model.
         del loaded
-    return asked
+    return prepared
 
 
 def score_averaged(
-    newest: AttributedCheckpoint,
-    earlier: Sequence[EarlierCheckpoint],
+    checkpoint: AttributedCheckpoint,
+    earlier_checkpoints: Sequence[EarlierCheckpoint],
     queries: Sequence[TokenizedExample],
     *,
     top_k: int | Literal["all"],
@@ -109,28 +110,28 @@ def score_averaged(
     """Score every stored example for every query by the mean over checkpoints; the losses are those of the newest.
 
     Args:
-        newest: the checkpoint asked about.
-        earlier: the others, which were asked the same queries.
+        checkpoint: the newest one.
+        earlier_checkpoints: the others, with the same queries preconditioned at each.
         queries: tokenized.
         top_k: proponents and opponents to return, or every pair.
         batch: sizes of batches of queries and of blocks of factors.
-        progress: told of every block.
-        reason: why nothing is left out.
+        progress: advances with every block.
+        reason: why every example is scored.
 
     Raises:
-        MismatchError: the factors were projected otherwise than the queries would be.
+        MismatchError: the factors have another projection than the queries.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-    ready = comparable_queries(newest, queries, batch)
-    stored, rows, device = newest.stored.factors, batch.scan_rows, newest.model.device
+    prepared_queries = comparable_queries(checkpoint, queries, batch)
+    stored, rows, device = checkpoint.stored.factors, batch.scan_rows, checkpoint.model.device
 
     def scores(files: Sequence[FactorFile]) -> Iterator[Tensor]:
         for file in files:
-            own = shard_scores(stored, ready.by_layer, file, rows, device)
-            yield averaged(own, (one.shard_scores(file.shard, rows, device) for one in earlier))
+            own = shard_scores(stored, prepared_queries.by_layer, file, rows, device)
+            yield averaged_scores(own, (one.shard_scores(file.shard, rows, device) for one in earlier_checkpoints))
 
-    scan = whole_scan(stored, len(queries), extremes_kept(top_k), reason)
-    return scanned(newest, queries, ready, scan, scores, top_k=top_k, progress=progress).scores
+    scan = full_scan(stored, len(queries), extreme_count(top_k), reason)
+    return run_scan(checkpoint, queries, prepared_queries, scan, scores, top_k=top_k, progress=progress).scores
 
 
 def shard_scores(
@@ -150,15 +151,15 @@ def shard_scores(
     return ShardScores(ids, torch.cat([block_scores(queries, block) for block in read_ahead(blocks)], dim=1))
 
 
-def averaged(newest: ShardScores, earlier: Iterable[ShardScores]) -> Float[Tensor, "Q n"]:
+def averaged_scores(scores: ShardScores, earlier_scores: Iterable[ShardScores]) -> Float[Tensor, "Q n"]:
     """Return the mean score of each of the newest checkpoint's examples over the checkpoints that have it.
 
     An example is missing at a checkpoint where its gradient is not finite.
     """
-    total = newest.scores.clone()
-    count = total.new_ones(len(newest.example_ids))
-    place = {name: at for at, name in enumerate(newest.example_ids)}
-    for one in earlier:
+    total = scores.scores.clone()
+    count = total.new_ones(len(scores.example_ids))
+    place = {name: at for at, name in enumerate(scores.example_ids)}
+    for one in earlier_scores:
         known = [(row, place[name]) for row, name in enumerate(one.example_ids) if name in place]
         rows, columns = torch.tensor(known, dtype=torch.long, device=total.device).view(-1, 2).unbind(1)
         total.index_add_(1, columns, one.scores[:, rows])

@@ -1,4 +1,4 @@
-"""Query sets scored at one checkpoint, in the way that the recipe asks for, which is chosen here and nowhere else."""
+"""Scoring query sets at one checkpoint, in the way that the recipe asks for; only this module chooses the way."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckpointScoring:
-    """Scores query sets at one checkpoint, averaged with those of `earlier` ones; `recall` is the cascade's."""
+    """Scores query sets at one checkpoint, averaged with `earlier_checkpoints` if any; `recall` is the cascade's."""
 
     log: logging.Logger
     settings: Settings
     model_checkpoints: Checkpoints
     checkpoint: AttributedCheckpoint
-    earlier: Sequence[StoredCheckpoint]
+    earlier_checkpoints: Sequence[StoredCheckpoint]
     recall: Recall
 
     def read(self, query_set: str) -> ReadQuerySet:
@@ -49,28 +49,28 @@ class CheckpointScoring:
             raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
         return ReadQuerySet(rows, self.checkpoint.model.tokenized(rows.to_arrow(), id_column="query_id"))
 
-    def scores(self, asked: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
-        """Yield the scores of each set, as soon as they are there.
+    def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
+        """Yield the scores of each set as soon as they are computed.
 
         A set with a query whose loss or gradient is not finite is yielded with that error.
         """
-        return self._mode().scores(asked)
+        return self._mode().scores(query_sets)
 
     def _mode(self) -> ScoreMode:
         recipe = self.settings.recipe
-        if recipe.recall != "none":
+        if recipe.recalls:
             search_hash = self.settings.influcoder.search_hash
-            otherwise = self._whole_scans("the encoder is not to be trusted with these queries")
-            return RecalledScores(self.log, self.checkpoint, self.recall, search_hash, otherwise)
+            fallback = self._full_scans("the encoder cannot be trusted with these queries")
+            return RecalledScores(self.log, self.checkpoint, self.recall, search_hash, fallback)
         if recipe.added_data == "merged":
             return MergedScans(self.log, self.checkpoint, self.settings.batch)
-        return self._whole_scans('the recipe says `added_data = "exact"`')
+        return self._full_scans('the recipe says `added_data = "exact"`')
 
-    def _whole_scans(self, reason: str) -> SharedScans:
+    def _full_scans(self, reason: str) -> SharedScans:
         def scan(queries: "Sequence[TokenizedExample]", progress: Progress) -> QueryScores:
             return score_every_example(
                 self.checkpoint,
-                self.earlier,
+                self.earlier_checkpoints,
                 queries,
                 self.model_checkpoints,
                 top_k=self.settings.recipe.top_k,
@@ -81,15 +81,17 @@ class CheckpointScoring:
 
         def version(query_set_hash: str) -> str:
             return averaged_version(
-                [one.score_version(query_set_hash) for one in (*self.earlier, self.checkpoint.stored)]
+                [one.score_version(query_set_hash) for one in (*self.earlier_checkpoints, self.checkpoint.stored)]
             )
 
-        return SharedScans(self.log, self.checkpoint, self.settings.batch, 1 + len(self.earlier), scan, version)
+        return SharedScans(
+            self.log, self.checkpoint, self.settings.batch, 1 + len(self.earlier_checkpoints), scan, version
+        )
 
 
 def score_every_example(
     checkpoint: AttributedCheckpoint,
-    earlier: Sequence[StoredCheckpoint],
+    earlier_checkpoints: Sequence[StoredCheckpoint],
     queries: "Sequence[TokenizedExample]",
     model_checkpoints: Checkpoints,
     *,
@@ -102,21 +104,21 @@ def score_every_example(
 
     Args:
         checkpoint: with its model loaded.
-        earlier: checkpoints whose scores are averaged with its own; none: it is alone.
+        earlier_checkpoints: checkpoints whose scores are averaged with its own, if any.
         queries: tokenized.
         model_checkpoints: where the earlier ones' models are.
         top_k: proponents and opponents to return, or every pair.
         batch: sizes of batches of queries and of blocks of factors.
-        progress: told of every block.
-        reason: why nothing is left out.
+        progress: advances with every block.
+        reason: why every example is scored.
 
     Raises:
-        MismatchError: factors were projected otherwise than the queries would be, or checkpoints do not go together.
+        MismatchError: factors have another projection than the queries, or checkpoints do not go together.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-    if not earlier:
+    if not earlier_checkpoints:
         return score_queries(checkpoint, queries, top_k=top_k, batch=batch, progress=progress, reason=reason)
-    from lorif_assets.attribution.score_averaging import earlier_checkpoints, score_averaged
+    from lorif_assets.attribution.score_averaging import prepare_earlier_checkpoints, score_averaged
 
-    asked = earlier_checkpoints(checkpoint, earlier, queries, model_checkpoints, batch)
-    return score_averaged(checkpoint, asked, queries, top_k=top_k, batch=batch, progress=progress, reason=reason)
+    prepared = prepare_earlier_checkpoints(checkpoint, earlier_checkpoints, queries, model_checkpoints, batch)
+    return score_averaged(checkpoint, prepared, queries, top_k=top_k, batch=batch, progress=progress, reason=reason)

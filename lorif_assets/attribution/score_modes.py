@@ -1,4 +1,4 @@
-"""The ways in which query sets are scored at one checkpoint: whole scans that they share, merged scans, and recall."""
+"""The ways to score query sets at one checkpoint: full scans that they share, merged scans, and recall."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import polars as pl
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
-from lorif_assets.attribution.score_queries import QueryScores, extremes_kept
+from lorif_assets.attribution.score_queries import QueryScores, extreme_count
 from lorif_assets.attribution.score_query_sets import queries_per_scan, scan_count, score_query_sets
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.settings import BatchSettings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadQuerySet:
-    """The rows of a query set, and its queries as one checkpoint's tokenizer sees them."""
+    """The rows of a query set, and its queries tokenized for one checkpoint."""
 
     rows: pl.DataFrame
     tokenized: "TokenizedShard"
@@ -34,7 +34,7 @@ class ReadQuerySet:
 
 @dataclass(frozen=True)
 class ScoredQuerySet:
-    """Scores of a query set, their data version, and how they came about."""
+    """Scores of a query set, their data version, and how they were computed."""
 
     scores: QueryScores
     version: str
@@ -48,8 +48,8 @@ ScoredQuerySets = Iterator[tuple[str, ScoredQuerySet | UnsoundQueryError]]
 class ScoreMode(Protocol):
     """A way to score query sets at one checkpoint."""
 
-    def scores(self, asked: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
-        """Yield the scores of each set, as soon as they are there."""
+    def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
+        """Yield the scores of each set as soon as they are computed."""
         ...
 
 
@@ -57,73 +57,78 @@ class ScoreMode(Protocol):
 class SharedScans:
     """Every example is scored, in scans of as many queries of any sets as memory holds.
 
-    `scan` scores some queries; `version` is that of a set's scores, from the hash of its rows. A scan holds each query once
-    for every one of `checkpoints`.
+    `scan` scores some queries; `version` returns the version of a set's scores from the hash of its rows. A scan holds each
+    query once for each of `n_checkpoints`.
     """
 
     log: logging.Logger
     checkpoint: AttributedCheckpoint
     batch: BatchSettings
-    checkpoints: int
+    n_checkpoints: int
     scan: "Callable[[Sequence[TokenizedExample], Progress], QueryScores]"
     version: Callable[[str], str]
 
-    def scores(self, asked: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
+    def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
         """Yield the scores of each set, once its last query is scored."""
         stored = self.checkpoint.stored
-        limit = queries_per_scan(stored.record, stored.recipe, self.batch, self.checkpoints)
-        query_sets = {name: queries.tokenized.examples for name, queries in asked.items()}
-        scans = scan_count(query_sets, limit)
-        label = f"{stored.record.name} {', '.join(asked)}"
+        limit = queries_per_scan(stored.record, stored.recipe, self.batch, self.n_checkpoints)
+        queries_by_set = {name: queries.tokenized.examples for name, queries in query_sets.items()}
+        scans = scan_count(queries_by_set, limit)
+        label = f"{stored.record.name} {', '.join(query_sets)}"
         with Progress(self.log, label, scans * stored.factors.n_examples, "examples") as progress:
-            for name, scored in score_query_sets(query_sets, limit, lambda queries: self.scan(queries, progress)):
+            for name, scored in score_query_sets(queries_by_set, limit, lambda queries: self.scan(queries, progress)):
                 if isinstance(scored, UnsoundQueryError):
                     yield name, scored
                     continue
                 metadata = {"scans": scans, "examples_per_second": round(progress.rate, 1)}
-                yield name, ScoredQuerySet(scored, self.version(asked[name].version), metadata)
+                yield name, ScoredQuerySet(scored, self.version(query_sets[name].version), metadata)
 
 
 @dataclass(frozen=True)
 class MergedScans:
-    """Shards added since a set's last full scan are merged into it, where the preconditioner moved little."""
+    """Shards added since a set's last full scan are merged into it if the preconditioner moved little."""
 
     log: logging.Logger
     checkpoint: AttributedCheckpoint
     batch: BatchSettings
 
-    def scores(self, asked: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
-        """Yield the scores of each set, set by set: what each has to scan is its own."""
-        for name, queries in asked.items():
+    def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
+        """Yield the scores of each set, set by set: each has other shards to scan."""
+        for name, query_set in query_sets.items():
             try:
-                yield name, self._scored(name, queries)
+                yield name, self._scored(name, query_set)
             except UnsoundQueryError as error:
                 yield name, error
 
-    def _scored(self, name: str, queries: ReadQuerySet) -> ScoredQuerySet:
+    def _scored(self, name: str, query_set: ReadQuerySet) -> ScoredQuerySet:
         from lorif_assets.attribution.score_merging import (
-            keep_full_scan,
             last_full_scan,
             scan_version,
             score_merged,
+            store_full_scan,
         )
 
         stored = self.checkpoint.stored
         checkpoint, top_k = stored.record.name, stored.recipe.top_k
-        version = scan_version(stored.recipe, stored.factors, queries.version)
-        last = last_full_scan(stored.lake, checkpoint, name, version, extremes_kept(top_k))
+        version = scan_version(stored.recipe, stored.factors, query_set.version)
+        last_scan = last_full_scan(stored.lake, checkpoint, name, version, extreme_count(top_k))
         with Progress(self.log, f"{checkpoint} {name}", stored.factors.n_examples, "examples") as progress:
             scored, full = score_merged(
-                self.checkpoint, queries.tokenized.examples, last, top_k=top_k, batch=self.batch, progress=progress
+                self.checkpoint,
+                query_set.tokenized.examples,
+                last_scan,
+                top_k=top_k,
+                batch=self.batch,
+                progress=progress,
             )
         if full:
-            keep_full_scan(stored.lake, checkpoint, name, version, full)
+            store_full_scan(stored.lake, checkpoint, name, version, full)
         metadata = {"examples_per_second": round(progress.rate, 1)}
-        return ScoredQuerySet(scored, stored.score_version(queries.version), metadata)
+        return ScoredQuerySet(scored, stored.score_version(query_set.version), metadata)
 
 
 class Recalled(Protocol):
-    """Scores of the examples that an encoder proposed, or none where all examples have to be scored."""
+    """Scores of the examples that an encoder proposed, or none if all examples have to be scored."""
 
     @property
     def scores(self) -> QueryScores | None:
@@ -142,7 +147,7 @@ class Recalled(Protocol):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What to show of it; `recall` says in words what was done."""
+        """What to show of it; `recall` describes what was done."""
         ...
 
 
@@ -152,31 +157,31 @@ Recall = Callable[[AttributedCheckpoint, ReadQuerySet], Recalled]
 
 @dataclass(frozen=True)
 class RecalledScores:
-    """What an encoder proposes is scored alone; where it is not to be trusted, every example is, by `otherwise`."""
+    """Only what an encoder proposes is scored; if it cannot be trusted, `fallback` scores every example."""
 
     log: logging.Logger
     checkpoint: AttributedCheckpoint
     recall: Recall
     search_hash: str
-    otherwise: ScoreMode
+    fallback: ScoreMode
 
-    def scores(self, asked: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
+    def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
         """Yield the scores of each set, set by set: each has proposals of its own."""
-        for name, queries in asked.items():
+        for name, query_set in query_sets.items():
             try:
-                yield name, self._scored(name, queries)
+                yield name, self._scored(name, query_set)
             except UnsoundQueryError as error:
                 yield name, error
 
-    def _scored(self, name: str, queries: ReadQuerySet) -> ScoredQuerySet:
+    def _scored(self, name: str, query_set: ReadQuerySet) -> ScoredQuerySet:
         stored = self.checkpoint.stored
-        recalled = self.recall(self.checkpoint, queries)
-        version = recalled_version(stored.score_version(queries.version), recalled.encoder_hash, self.search_hash)
+        recalled = self.recall(self.checkpoint, query_set)
+        version = recalled_version(stored.score_version(query_set.version), recalled.encoder_hash, self.search_hash)
         if recalled.scores:
             rate = {"examples_per_second": round(recalled.rate, 1)}
             return ScoredQuerySet(recalled.scores, version, recalled.metadata | rate)
         self.log.warning(f"{stored.record.name} {name}: {recalled.metadata['recall']}")
-        ((_, exact),) = self.otherwise.scores({name: queries})
+        ((_, exact),) = self.fallback.scores({name: query_set})
         if isinstance(exact, UnsoundQueryError):
             raise exact
         return ScoredQuerySet(exact.scores, version, recalled.metadata | exact.metadata)

@@ -1,4 +1,4 @@
-"""Scoring a set of queries against a checkpoint's stored factors: one streaming pass, whatever the number of queries."""
+"""Scoring queries against a checkpoint's stored factors in one streaming pass, however many queries there are."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HIGHEST, LOWEST, EVERY = "highest", "lowest", "all"
 
 BlockScorer = Callable[[Sequence[FactorFile]], "Iterator[torch.Tensor]"]
-"""Yields scores [Q, n] of the examples of files that follow one another, block by block, in their order."""
+"""Yields the scores [Q, n] of the examples of adjacent files, block by block, in their order."""
 
 InverseOf = Callable[[str], "LayerPreconditioner"]
 """Returns the inverse curvature of a layer."""
@@ -36,8 +36,8 @@ class QueryScores:
     """Scores of one query set.
 
     `scores` has the columns query_id, side, rank, example_id, shard, score; `summaries` one row per query with its
-    loss, the spread of its scores over all examples and their concentration. `scan` says what was scanned, and why.
-    `query_error` is the relative error of the preconditioned queries, 0 where they are kept whole.
+    loss, and the spread and concentration of its scores over all examples. `scan` says what was scanned, and why.
+    `query_error` is the relative error of the preconditioned queries, 0 if they are kept whole.
     """
 
     scores: pl.DataFrame
@@ -49,9 +49,9 @@ class QueryScores:
 
 @dataclass(frozen=True)
 class PreconditionedQueries:
-    """Per layer the preconditioned queries, whole or at a rank, and each query's loss (summed, nats).
+    """Each layer's preconditioned queries, whole or at a rank, and each query's loss (summed, nats).
 
-    `relative_error` is ||M - M~||_F / ||M||_F over all queries and layers: what keeping them at a rank lost; 0 if whole.
+    `relative_error` is ||M - M~||_F / ||M||_F over all queries and layers: what the rank leaves out; 0 if whole.
     """
 
     by_layer: "dict[str, Queries]"
@@ -77,7 +77,7 @@ def preconditioned_queries(
 def precondition(
     attributed: AttributedModel, queries: "Sequence[TokenizedExample]", inverse: InverseOf, batch: BatchSettings
 ) -> PreconditionedQueries:
-    """Compute the queries' gradients and apply each layer's inverse curvature to them, wherever it comes from.
+    """Compute the queries' gradients and apply each layer's inverse curvature, from any source, to them.
 
     Raises:
         UnsoundQueryError: a query's loss or gradient is not finite.
@@ -116,7 +116,7 @@ def _queries_at_a_rank(
     batch: BatchSettings,
     rank: int,
 ) -> PreconditionedQueries:
-    """Precondition and cut each layer's gradients in the backward pass: dense ones are held within the budget only."""
+    """Precondition each layer's gradients and cut their rank in the backward pass; dense ones stay within the budget."""
     import torch
 
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
@@ -124,7 +124,7 @@ def _queries_at_a_rank(
 
     device, shapes, n = attributed.device, attributed.record.layer_shapes, len(queries)
     inverses = {layer: inverse(layer) for layer in shapes}
-    kept = {
+    factors_by_layer = {
         layer: GradientFactors(*(torch.empty(n, d, min(rank, *shape), device=device) for d in shape))
         for layer, shape in shapes.items()
     }
@@ -135,18 +135,18 @@ def _queries_at_a_rank(
 
             def sink(layer: str, rows: slice, gradients: torch.Tensor, at: Sequence[int] = positions) -> None:
                 nonlocal total, lost
-                where = list(at[rows])
-                sound[where] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
-                ready = inverses[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
-                factors, errors = low_rank_queries(ready, rank)
-                kept[layer].u[where], kept[layer].v[where] = factors.u, factors.v
-                total, lost = total + float(ready.double().square().sum()), lost + float(errors.sum())
+                places = list(at[rows])
+                sound[places] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
+                preconditioned = inverses[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
+                factors, errors = low_rank_queries(preconditioned, rank)
+                factors_by_layer[layer].u[places], factors_by_layer[layer].v[places] = factors.u, factors.v
+                total, lost = total + float(preconditioned.double().square().sum()), lost + float(errors.sum())
 
             losses[positions] = (
                 collector.stream(attributed.batch(queries, positions), sink, batch.gradient_numbers).float().cpu()
             )
     _refuse_unsound(attributed, queries, sound & losses.isfinite())
-    return PreconditionedQueries({**kept}, losses, (lost / total) ** 0.5 if total else 0.0)
+    return PreconditionedQueries({**factors_by_layer}, losses, (lost / total) ** 0.5 if total else 0.0)
 
 
 def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExample]", sound: "torch.Tensor") -> None:
@@ -161,7 +161,7 @@ def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExa
 
 @dataclass(frozen=True)
 class Scan:
-    """Which files to scan, what is known before of the rest, and why."""
+    """Which files to scan and why, and the extremes and moments already known from the others."""
 
     files: "tuple[FactorFile, ...]"
     extremes: "ScoreExtremes"
@@ -170,13 +170,13 @@ class Scan:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing was known before."""
+        """Whether nothing was known before it."""
         return self.moments.count == 0
 
 
 @dataclass(frozen=True)
-class Scanned:
-    """The scores that a scan found, and the extremes and moments that they were taken from."""
+class ScanResult:
+    """The scores of a scan, and the extremes and moments that they were taken from."""
 
     scores: QueryScores
     extremes: "ScoreExtremes"
@@ -199,79 +199,81 @@ def score_queries(
         queries: tokenized.
         top_k: proponents and opponents to return, or every pair.
         batch: sizes of batches of queries and of blocks of factors.
-        progress: told of every block.
-        reason: why nothing is left out.
+        progress: advances with every block.
+        reason: why every example is scored.
 
     Raises:
-        MismatchError: the factors were projected otherwise than the queries would be.
+        MismatchError: the factors have another projection than the queries.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-    ready = comparable_queries(checkpoint, queries, batch)
-    scan = whole_scan(checkpoint.stored.factors, len(queries), extremes_kept(top_k), reason)
-    blocks = block_scorer(checkpoint, ready, batch)
-    return scanned(checkpoint, queries, ready, scan, blocks, top_k=top_k, progress=progress).scores
+    prepared_queries = comparable_queries(checkpoint, queries, batch)
+    scan = full_scan(checkpoint.stored.factors, len(queries), extreme_count(top_k), reason)
+    blocks = block_scorer(checkpoint, prepared_queries, batch)
+    return run_scan(checkpoint, queries, prepared_queries, scan, blocks, top_k=top_k, progress=progress).scores
 
 
 def comparable_queries(
     checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
 ) -> PreconditionedQueries:
-    """Return preconditioned queries that the stored factors can be compared with.
+    """Return preconditioned queries that can be compared with the stored factors.
 
     Raises:
-        MismatchError: the factors were projected otherwise than the queries would be.
+        MismatchError: the factors have another projection than the queries.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
     name, stored, own = checkpoint.stored.record.name, checkpoint.stored.factors.projection, checkpoint.model.projection
     if stored != own:
         raise MismatchError(
-            f"the gradient factors of {name!r} have the projection {stored}, the queries {own}: they cannot be compared. "
+            f"the gradient factors of {name!r} have the projection {stored}, the queries {own}; they cannot be compared. "
             "Materialize `gradient_factors` again"
         )
     return preconditioned_queries(checkpoint, queries, batch)
 
 
-def whole_scan(stored: StoredFactors, n_queries: int, kept: int, reason: str) -> Scan:
-    """Return the scan of every shard, of which so many extremes of each query are kept."""
+def full_scan(factors: StoredFactors, n_queries: int, n_extremes: int, reason: str) -> Scan:
+    """Return the scan of every shard that keeps `n_extremes` examples on either side of each query's ranking."""
     from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 
     return Scan(
-        stored.files, ScoreExtremes.empty(n_queries, kept), ScoreMoments.empty(n_queries), f"full scan: {reason}"
+        factors.files, ScoreExtremes.empty(n_queries, n_extremes), ScoreMoments.empty(n_queries), f"full scan: {reason}"
     )
 
 
-def block_scorer(checkpoint: AttributedCheckpoint, ready: PreconditionedQueries, batch: BatchSettings) -> BlockScorer:
-    """Return what scores files that follow one another, block by block."""
+def block_scorer(
+    checkpoint: AttributedCheckpoint, prepared_queries: PreconditionedQueries, batch: BatchSettings
+) -> BlockScorer:
+    """Return a function that scores adjacent files, block by block."""
     from lorif_assets.mathematics.scores.scoring import block_scores
 
     stored, layers = checkpoint.stored.factors, list(checkpoint.stored.record.layer_shapes)
 
     def scores(files: "Sequence[FactorFile]") -> "Iterator[torch.Tensor]":
         for block in read_ahead(stored.blocks(layers, batch.scan_rows, checkpoint.model.device, files)):
-            yield block_scores(ready.by_layer, block)
+            yield block_scores(prepared_queries.by_layer, block)
 
     return scores
 
 
-def scanned(
+def run_scan(
     checkpoint: AttributedCheckpoint,
     queries: "Sequence[TokenizedExample]",
-    ready: PreconditionedQueries,
+    prepared_queries: PreconditionedQueries,
     scan: Scan,
     blocks: BlockScorer,
     *,
     top_k: int | Literal["all"],
     progress: Progress,
-) -> Scanned:
+) -> ScanResult:
     """Carry out a scan.
 
     Args:
         checkpoint: whose factors are scanned.
         queries: tokenized.
-        ready: the same, preconditioned.
-        scan: which files, on top of what is known of the others.
-        blocks: scores files that follow one another.
+        prepared_queries: the same queries, preconditioned.
+        scan: which files to scan, and what is known of the others.
+        blocks: scores adjacent files.
         top_k: proponents and opponents to return, or every pair.
-        progress: told of every block.
+        progress: advances with every block.
     """
     import torch
 
@@ -293,20 +295,20 @@ def scanned(
     else:
         k = min(top_k, moments.count)
         table = extreme_pairs(names, extremes, k, stored.example_ids(listed_positions(extremes, k)))
-    found = QueryScores(
+    query_scores = QueryScores(
         table,
-        query_summaries(queries, ready.losses, extremes, moments),
+        query_summaries(queries, prepared_queries.losses, extremes, moments),
         scan.reason,
         sum(file.rows for file in scan.files),
-        ready.relative_error,
+        prepared_queries.relative_error,
     )
-    return Scanned(found, extremes, moments)
+    return ScanResult(query_scores, extremes, moments)
 
 
-def extremes_kept(top_k: int | Literal["all"]) -> int:
+def extreme_count(top_k: int | Literal["all"]) -> int:
     """Return how many extremes of a query a scan keeps.
 
-    The concentration of influence is told by the 10 and 100 highest, also where fewer are listed.
+    At least 100, even if fewer are listed: the concentration of influence is that of the 10 and 100 highest.
     """
     return 100 if top_k == "all" else max(top_k, 100)
 

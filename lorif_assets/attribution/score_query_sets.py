@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _QueryOfSet:
     query_set: str
     query: "TokenizedExample"
 
@@ -26,15 +26,15 @@ class _Asked:
         return f"{self.query_set}|{self.query.example_id}"
 
 
-def queries_per_scan(record: "CheckpointRecord", recipe: "Recipe", batch: "BatchSettings", checkpoints: int) -> int:
-    """Return how many preconditioned queries `batch.query_mib` holds, each once for every checkpoint, one at least."""
+def queries_per_scan(record: "CheckpointRecord", recipe: "Recipe", batch: "BatchSettings", n_checkpoints: int) -> int:
+    """Return how many preconditioned queries fit into `batch.query_mib`, each once per checkpoint; at least one."""
     shapes, rank = record.layer_shapes.values(), recipe.query_rank
     numbers = sum(d1 * d2 if rank is None else (d1 + d2) * min(rank, d1, d2) for d1, d2 in shapes)
-    return max(1, batch.query_numbers // (checkpoints * numbers))
+    return max(1, batch.query_numbers // (n_checkpoints * numbers))
 
 
 def scan_count(query_sets: "Mapping[str, Sequence[TokenizedExample]]", limit: int) -> int:
-    """Return the number of scans that all queries of the sets take, `limit` in each."""
+    """Return the number of scans that all queries of the sets take, with `limit` queries in each."""
     return -(-sum(map(len, query_sets.values())) // limit)
 
 
@@ -43,42 +43,42 @@ def score_query_sets(
     limit: int,
     score: "Callable[[Sequence[TokenizedExample]], QueryScores]",
 ) -> Iterator[tuple[str, QueryScores | UnsoundQueryError]]:
-    """Yield each set's scores as soon as its last query is scored, `limit` queries of any sets in one scan.
+    """Yield each set's scores as soon as its last query is scored; a scan takes `limit` queries of any sets.
 
     A set with a query whose loss or gradient is not finite is yielded with that error, and the others go on without it.
 
     Args:
-        query_sets: tokenized queries; ids may repeat from set to set.
+        query_sets: tokenized queries; two sets may use the same ids.
         limit: queries of one scan.
         score: scans the factors for some queries.
     """
-    left = [_Asked(name, query) for name, queries in query_sets.items() for query in queries]
+    remaining = [_QueryOfSet(name, query) for name, queries in query_sets.items() for query in queries]
     parts: dict[str, list[QueryScores]] = {name: [] for name in query_sets}
-    while left:
-        together = left[:limit]
+    while remaining:
+        group = remaining[:limit]
         try:
-            # Two sets may give two queries one id.
-            scored = score([replace(one.query, example_id=one.key) for one in together])
+            # Queries of two sets may have the same id.
+            scored = score([replace(one.query, example_id=one.key) for one in group])
         except UnsoundQueryError as error:
-            unsound = {one.query_set for one in together if one.key in error.query_ids}
+            unsound = {one.query_set for one in group if one.key in error.query_ids}
             yield from ((name, error) for name in sorted(unsound))
-            left = [one for one in left if one.query_set not in unsound]
+            remaining = [one for one in remaining if one.query_set not in unsound]
             continue
-        left = left[limit:]
-        names = dict.fromkeys(one.query_set for one in together)
+        remaining = remaining[limit:]
+        names = dict.fromkeys(one.query_set for one in group)
         for name in names:
-            ids = {one.key: one.query.example_id for one in together if one.query_set == name}
+            ids = {one.key: one.query.example_id for one in group if one.query_set == name}
             parts[name].append(_of_queries(scored, ids))
-        unfinished = {one.query_set for one in left}
+        unfinished = {one.query_set for one in remaining}
         yield from ((name, _joined(parts.pop(name))) for name in names if name not in unfinished)
 
 
-def _of_queries(scored: QueryScores, ids: Mapping[str, str]) -> QueryScores:
-    def kept(frame: pl.DataFrame) -> pl.DataFrame:
+def _of_queries(query_scores: QueryScores, ids: Mapping[str, str]) -> QueryScores:
+    def rows_of(frame: pl.DataFrame) -> pl.DataFrame:
         chosen = frame.filter(pl.col("query_id").is_in(list(ids)))
         return chosen.with_columns(pl.col("query_id").replace_strict(ids, return_dtype=pl.String))
 
-    return replace(scored, scores=kept(scored.scores), summaries=kept(scored.summaries))
+    return replace(query_scores, scores=rows_of(query_scores.scores), summaries=rows_of(query_scores.summaries))
 
 
 def _joined(parts: Sequence[QueryScores]) -> QueryScores:

@@ -1,4 +1,4 @@
-"""Shards one after the other: while one is computed, the next is read and the last is written."""
+"""Shards one after the other: while one is computed, the next is read and the previous one is written."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,38 +20,38 @@ def overlapped(
 ) -> Iterator[tuple[str, "Future[_Written]"]]:
     """Yield each shard with what writing it returned, or the `LorifError` or `RuntimeError` that stopped it.
 
-    Three shards at most are in memory. Where the computation of one is interrupted, or ends in any other error, the shard
-    before it is still written and yielded first.
+    At most three shards are in memory. If a computation is interrupted or ends in any other error, the shard before it is
+    still written and yielded first.
 
     Args:
         shards: their names.
-        read: from a shard's name to what is computed from; runs in a thread of its own.
-        compute: from that to what is stored; runs in the caller's thread.
+        read: takes a shard's name and returns the input of `compute`; runs in a thread of its own.
+        compute: turns that into what is stored; runs in the caller's thread.
         write: stores it; runs in a thread of its own.
     """
-    last: tuple[str, Future[_Written]] | None = None
+    last_write: tuple[str, Future[_Written]] | None = None
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         for shard, reading in _one_ahead(reader, read, shards):
             try:
-                outcome = _writing(writer, write, compute(reading.result()), last)
+                outcome = _writing(writer, write, compute(reading.result()), last_write)
             except (LorifError, RuntimeError) as error:
                 outcome = Future()
                 outcome.set_exception(error)
             except BaseException:
-                if last:
-                    yield last
+                if last_write:
+                    yield last_write
                 raise
-            if last:
-                yield last
-            last = shard, outcome
-        if last:
-            yield last
+            if last_write:
+                yield last_write
+            last_write = shard, outcome
+        if last_write:
+            yield last_write
 
 
 def _one_ahead(
     reader: ThreadPoolExecutor, read: Callable[[str], _Read], shards: Sequence[str]
 ) -> Iterator[tuple[str, "Future[_Read]"]]:
-    """Yield each shard's reading, the next one's being under way."""
+    """Yield each shard's reading once the next one has begun."""
     ahead: deque[tuple[str, Future[_Read]]] = deque()
     for shard in shards:
         ahead.append((shard, reader.submit(read, shard)))
@@ -64,9 +64,9 @@ def _writing(
     writer: ThreadPoolExecutor,
     write: Callable[[_Computed], _Written],
     computed: _Computed,
-    last: "tuple[str, Future[_Written]] | None",
+    last_write: "tuple[str, Future[_Written]] | None",
 ) -> "Future[_Written]":
-    """Start a write as soon as the last one is done: a slow store holds the computation up, and no memory."""
-    if last:
-        last[1].exception()
+    """Start a write as soon as the last one is done: a slow store delays the computation, but takes no more memory."""
+    if last_write:
+        last_write[1].exception()
     return writer.submit(write, computed)

@@ -1,8 +1,8 @@
 """A checkpoint's K-FAC bases in the lake: fitted once, then frozen, because every stored factor is written in them.
 
-Their version names recipe, weights and tokenizer, not the data: new or edited examples leave them as they are. They are
-fitted again when the recipe or the checkpoint changes, or when `kfac_bases` is materialized with `recompute`. Factors carry
-the fingerprint of the bases that they are written in, so that a new fit makes them, and only then, out of date.
+Their version depends on recipe, weights and tokenizer, not on the data: new or edited examples leave them as they are.
+They are fitted again when the recipe or the checkpoint changes, or when `kfac_bases` is materialized with `recompute`.
+Factors carry the fingerprint of the bases that they are written in, so that a new fit puts them out of date.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def bases_version(recipe: Recipe, weights_hash: str, tokenizer_hash: str) -> str
 
 
 def frozen_bases(lake: Lake, checkpoint: str, recipe: Recipe, version: str) -> FrozenBases | None:
-    """Return a checkpoint's bases of a version, or None where there are none, or the recipe's curvature has none."""
+    """Return a checkpoint's bases of a version, or None if there are none or the recipe's curvature needs none."""
     if not recipe.whitens:
         return None
     rows = lake.read(KFAC_BASES, ["layer", "rank", "uri", "fingerprint", "version"], checkpoint=checkpoint)

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredPreconditioners:
-    """The preconditioner rows of one checkpoint, all layers, all fitted to the same data."""
+    """The preconditioner rows of all layers of one checkpoint, fitted to the same data."""
 
     lake: Lake
     curvature: LakeCurvature
     rows: Mapping[str, Mapping[str, Any]]
-    frozen: FrozenBases | None
+    frozen_bases: FrozenBases | None
 
     @property
-    def refined_bases(self) -> dict[str, str]:
-        """The basis version of each layer whose curvature was refined."""
+    def basis_versions(self) -> dict[str, str]:
+        """The basis version of each layer whose basis was refined."""
         return {layer: row["basis_version"] for layer, row in self.rows.items() if row.get("basis_version")}
 
     def load(self, layer: str, device: "torch.device") -> "LayerPreconditioner":
@@ -42,18 +42,18 @@ class StoredPreconditioners:
         """
         row = self.rows[layer]
         tensors = {name: tensor.to(device) for name, tensor in self.lake.read_tensors(row["state_uri"]).items()}
-        bases = self.frozen.load(self.lake, layer, device) if self.frozen else None
+        bases = self.frozen_bases.load(self.lake, layer, device) if self.frozen_bases else None
         return self.curvature.preconditioner(row, tensors, bases)
 
 
 def stored_preconditioners(
-    lake: Lake, record: CheckpointRecord, recipe: Recipe, stored: StoredFactors
+    lake: Lake, record: CheckpointRecord, recipe: Recipe, factors: StoredFactors
 ) -> StoredPreconditioners:
     """Look up a checkpoint's preconditioners.
 
     Raises:
-        MismatchError: a layer has none, or one was fitted under another recipe, to other weights or to other data than
-            the stored factors.
+        MismatchError: a layer has none, or one was fitted under another recipe, or to other weights or data than the
+            stored factors.
     """
     curvature = curvature_of(recipe)
     table = curvature.table
@@ -61,9 +61,9 @@ def stored_preconditioners(
     expected = {
         "recipe_hash": recipe.preconditioner_hash,
         "weights_hash": record.weights_hash,
-        "projection": stored.projection,
-        "ledger_hash": ledger_version(stored.shard_hashes),
-        **({"bases": record.bases} if record.frozen else {}),
+        "projection": factors.projection,
+        "ledger_hash": ledger_version(factors.shard_hashes),
+        **({"bases": record.bases_fingerprint} if record.frozen_bases else {}),
     }
     for layer in record.layer_shapes:
         if layer not in rows:
@@ -77,10 +77,12 @@ def stored_preconditioners(
                     f"the preconditioner of layer {layer!r} of checkpoint {record.name!r} has {column} "
                     f"{rows[layer][column]}, but factors and settings have {value}"
                     + (
-                        f" ({Ledger.parse(rows[layer]['ledger']).explained(curvature.ledger(stored))})"
+                        f" ({Ledger.parse(rows[layer]['ledger']).explained(curvature.ledger(factors))})"
                         if column == "ledger_hash"
                         else ""
                     )
                     + f"; materialize `{table.name}` again"
                 )
-    return StoredPreconditioners(lake, curvature, {layer: rows[layer] for layer in record.layer_shapes}, record.frozen)
+    return StoredPreconditioners(
+        lake, curvature, {layer: rows[layer] for layer in record.layer_shapes}, record.frozen_bases
+    )

@@ -45,10 +45,10 @@ class StoredFactors:
     layer_shapes: dict[str, tuple[int, int]]
     codec: str
     projection: str
-    bases: str
+    bases_fingerprint: str
     """Fingerprint of the bases that gradients were whitened in; empty without whitening."""
     fisher: dict[str, str]
-    """Of each shard the folder of its sums of squared rotated gradients."""
+    """For each shard the folder of its sums of squared rotated gradients."""
 
     @property
     def n_examples(self) -> int:
@@ -57,7 +57,7 @@ class StoredFactors:
 
     @property
     def first_positions(self) -> dict[str, int]:
-        """Of each shard the position of its first example in the order of `blocks`."""
+        """For each shard the position of its first example in the order of `blocks`."""
         starts = accumulate((file.rows for file in self.files), initial=0)
         return {file.shard: start for file, start in zip(self.files, starts, strict=False)}
 
@@ -70,13 +70,13 @@ class StoredFactors:
     ) -> "Iterator[dict[str, GradientFactors]]":
         """Yield the factors of some layers, at most `rows` examples at a time, in the order of shards and rows.
 
-        What is left of one file and short files after it come in one block: many small shards cost little more than one.
+        The rest of a file and the short files after it share a block, so that many small shards cost little more than one.
 
         Args:
             layers: the columns to read.
             rows: examples of a block.
             device: where the blocks go.
-            files: other files of the same checkpoint and recipe than the current ones, for instance replaced ones.
+            files: files of the same checkpoint and recipe to read in place of the current ones, for instance replaced ones.
 
         Raises:
             TableError: a file is gone, or has no values for a layer.
@@ -93,7 +93,7 @@ class StoredFactors:
             yield block
 
     def adjacent(self, files: Sequence[FactorFile]) -> "Iterator[tuple[int, tuple[FactorFile, ...]]]":
-        """Cut some of the files, in their order, into stretches that follow one another, each with its first position."""
+        """Cut some of the files, in their order, into stretches without a gap, each with its first position."""
         first_positions = self.first_positions
         stretch: list[FactorFile] = []
         end = 0
@@ -112,7 +112,7 @@ class StoredFactors:
 
         Args:
             layers: the columns to read.
-            positions: of the examples in the order of `blocks`, rising, each once.
+            positions: of the examples in the order of `blocks`, ascending, each once.
             device: where the blocks go.
 
         Raises:
@@ -120,10 +120,10 @@ class StoredFactors:
         """
         from lorif_assets.mathematics.factors.codec import FactorCodec, decode
 
-        wanted, codec, first = np.asarray(positions, dtype=np.int64), FactorCodec(self.codec), 0
+        chosen, codec, first = np.asarray(positions, dtype=np.int64), FactorCodec(self.codec), 0
         blocks, bytes_read = [], 0
         for file in self.files:
-            inside = wanted[(wanted >= first) & (wanted < first + file.rows)] - first
+            inside = chosen[(chosen >= first) & (chosen < first + file.rows)] - first
             first += file.rows
             if not len(inside):
                 continue
@@ -136,32 +136,32 @@ class StoredFactors:
 
     def positions(self, shards: Collection[str]) -> dict[tuple[str, str], int]:
         """Return the position in the order of `blocks` of every example of some shards, by (shard, example id)."""
-        found: dict[tuple[str, str], int] = {}
+        positions: dict[tuple[str, str], int] = {}
         first = 0
         for file in self.files:
             if file.shard in shards:
                 batches = self.lake.stream_factors([file], ["example_id"], file.rows)
                 ids = [name for _, batch in batches for name in batch.column("example_id").to_pylist()]
-                found |= {(file.shard, name): first + row for row, name in enumerate(ids)}
+                positions |= {(file.shard, name): first + row for row, name in enumerate(ids)}
             first += file.rows
-        return found
+        return positions
 
     def example_ids(self, positions: Sequence[int]) -> dict[int, tuple[str, str]]:
         """Return (example_id, shard) of examples by their position in the order of `blocks`."""
-        wanted, first = np.unique(np.asarray(positions, dtype=np.int64)), 0
-        found: dict[int, tuple[str, str]] = {}
+        chosen, first = np.unique(np.asarray(positions, dtype=np.int64)), 0
+        ids_by_position: dict[int, tuple[str, str]] = {}
         for file in self.files:
-            inside = wanted[(wanted >= first) & (wanted < first + file.rows)]
+            inside = chosen[(chosen >= first) & (chosen < first + file.rows)]
             if len(inside):
                 batches = self.lake.stream_factors([file], ["example_id"], file.rows)
                 ids = [name for _, batch in batches for name in batch.column("example_id").to_pylist()]
-                found |= {int(position): (ids[position - first], file.shard) for position in inside}
+                ids_by_position |= {int(position): (ids[position - first], file.shard) for position in inside}
             first += file.rows
-        return found
+        return ids_by_position
 
 
 def stored_factor_versions(lake: Lake, checkpoint: str) -> dict[str, str]:
-    """Return the data version of each shard whose factors are stored, as `versions.factor_version` makes it."""
+    """Return the data version of each shard whose factors are stored, as `versions.factor_version` computes it."""
     columns = ["recipe_hash", "weights_hash", "tokenizer_hash", "shard_hash", "bases"]
     rows = file_constants(lake, GRADIENT_FACTORS, ["shard", *columns], checkpoint=checkpoint)
     return {row["shard"]: content_hash([row[column] for column in columns]) for row in rows.iter_rows(named=True)}
@@ -172,7 +172,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
 
     Raises:
         MismatchError: there are none, or some were computed from other weights, another tokenizer, recipe or projection.
-        TableError: a shard is spread over several files, which only another writer does.
+        TableError: a shard is spread over several files, which only another program does.
     """
     columns = ["shard", "shard_hash", "recipe_hash", "weights_hash", "tokenizer_hash", "projection", "factor_codec"]
     columns += ["bases", "fisher"]
@@ -185,7 +185,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
         "recipe_hash": recipe.factor_hash,
         "weights_hash": record.weights_hash,
         "tokenizer_hash": record.tokenizer_hash,
-        "bases": record.bases,
+        "bases": record.bases_fingerprint,
     }
     for column, value in expected.items():
         odd = rows.filter(pl.col(column) != value)
@@ -216,7 +216,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
         layer_shapes=record.layer_shapes,
         codec=rows["factor_codec"][0],
         projection=rows["projection"][0],
-        bases=record.bases,
+        bases_fingerprint=record.bases_fingerprint,
         fisher=dict(zip(rows["shard"], rows["fisher"], strict=True)),
     )
 
@@ -224,7 +224,7 @@ def stored_factors(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> Stor
 def _gathered(
     batches: Iterator[tuple[FactorFile, pa.RecordBatch]], rows: int
 ) -> Iterator[list[tuple[FactorFile, pa.RecordBatch]]]:
-    """Yield as many batches, one after another, as have at most `rows` rows together."""
+    """Yield groups of consecutive batches that have at most `rows` rows together."""
     pieces: list[tuple[FactorFile, pa.RecordBatch]] = []
     n = 0
     for file, batch in batches:

@@ -1,4 +1,4 @@
-"""A few stored examples with their factors, and with their gradients computed anew: what checks look at."""
+"""A few stored examples with their factors, and with their gradients computed again: what checks look at."""
 
 from dataclasses import dataclass
 
@@ -29,17 +29,17 @@ class StoredSample:
 
 @dataclass(frozen=True)
 class LayerReconstruction:
-    """The relative error of a layer's stored factors, and that of factors made anew, of their rank and codec."""
+    """The relative error of a layer's stored factors, and that of factors computed again with their rank and codec."""
 
     error: float
     expected: float
 
 
 def stored_sample(checkpoint: AttributedCheckpoint, *, shards: int, rows: int) -> StoredSample:
-    """Return the first `rows` examples of each of `shards` shards, which lie evenly among all.
+    """Return the first `rows` examples of each of `shards` shards, evenly spaced among all.
 
     Raises:
-        MismatchError: an example of the sample is no longer in `training_examples`, or no longer the same.
+        MismatchError: an example of the sample is no longer in `training_examples`, or has changed.
     """
     stored, device = checkpoint.stored.factors, checkpoint.model.device
     layers = list(checkpoint.stored.record.layer_shapes)
@@ -72,25 +72,25 @@ def reconstruction_errors(
     for at, batch in attributed.gradients(sample.examples, batch_tokens):
         for layer, computed in batch.gradients.items():
             gradients[layer][at] = computed.to(gradients[layer])
-    found = {}
+    errors = {}
     for layer, shape in record.layer_shapes.items():
         g, stored = gradients.pop(layer), sample.factors[layer]
         if bases := checkpoint.stored.bases(layer, attributed.device):
             g = bases.rotate(g) * bases.scale
-        anew = decode(encode(low_rank_factors(g, stored.u.shape[2]), codec), codec, *shape)
-        found[layer] = LayerReconstruction(reconstruction_error(g, stored), reconstruction_error(g, anew))
-    return found
+        recomputed = decode(encode(low_rank_factors(g, stored.u.shape[2]), codec), codec, *shape)
+        errors[layer] = LayerReconstruction(reconstruction_error(g, stored), reconstruction_error(g, recomputed))
+    return errors
 
 
 def own_ranks(checkpoint: AttributedCheckpoint, sample: StoredSample, batch: BatchSettings) -> list[int]:
-    """Ask with each example of the sample, and return where it stands among all stored examples, from 1; ties share."""
-    ready = preconditioned_queries(checkpoint, sample.examples, batch).by_layer
-    own = block_scores(ready, sample.factors).diagonal().unsqueeze(1)
+    """Take each example of the sample as a query, and return its own rank among all stored examples, from 1; ties share."""
+    queries = preconditioned_queries(checkpoint, sample.examples, batch).by_layer
+    own = block_scores(queries, sample.factors).diagonal().unsqueeze(1)
     # The same product in blocks of another size rounds differently: an example must not outrank itself.
     own = own + 1e-5 * own.abs()
     above = torch.zeros(len(sample.examples), dtype=torch.long, device=own.device)
-    for block in read_ahead(checkpoint.stored.factors.blocks(list(ready), batch.scan_rows, own.device)):
-        above += (block_scores(ready, block) > own).sum(1)
+    for block in read_ahead(checkpoint.stored.factors.blocks(list(queries), batch.scan_rows, own.device)):
+        above += (block_scores(queries, block) > own).sum(1)
     return (above + 1).tolist()
 
 
@@ -99,8 +99,8 @@ def _tokenized(checkpoint: AttributedCheckpoint, file: FactorFile, count: int) -
     rows = lake.read(TRAINING_EXAMPLES, shard=file.shard).sort("row")
     batches = lake.stream_factors([file], ["example_id"], count)
     ids: list[str] = next(batches)[1].column("example_id").to_pylist()
-    found = checkpoint.model.tokenized(rows.filter(pl.col("example_id").is_in(ids)).to_arrow()).examples
-    by_id = {example.example_id: example for example in found}
+    examples = checkpoint.model.tokenized(rows.filter(pl.col("example_id").is_in(ids)).to_arrow()).examples
+    by_id = {example.example_id: example for example in examples}
     same_data = not rows.is_empty() and rows["shard_hash"][0] == stored.shard_hashes[file.shard]
     if not same_data or by_id.keys() != set(ids):
         raise MismatchError(

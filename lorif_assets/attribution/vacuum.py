@@ -1,6 +1,6 @@
-"""Deleting what nothing points to any more: superseded tensors of curvature, bases and scans, and old files of tables.
+"""Deleting what nothing points to any more: superseded tensors of curvature, bases and scans, and old table files.
 
-What a ledger names stays, however old: a curvature state subtracts a changed shard from the file that was added to it.
+What a ledger names stays, however old: to subtract a changed shard, a curvature state needs the file that was added.
 """
 
 import time
@@ -19,7 +19,7 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.tables import TABLES
 
-# Folders of tensors, and which columns of which tables point to what they hold, a file or a folder of files.
+# Folders of tensors, and the tables and columns that point to their files or folders of files.
 _TENSORS: Mapping[str, Sequence[tuple[TableSchema, str]]] = {
     "curvature_states": tuple((table, "state_uri") for table in curvature_tables()),
     "scan_states": ((SCORE_SCANS, "state_uri"),),
@@ -37,10 +37,10 @@ class SupersededFile:
 
 
 def superseded_files(lake: Lake, retention_hours: int) -> list[SupersededFile]:
-    """Return the files that nothing of now points to, and that nothing has pointed to for the retention period.
+    """Return the files that nothing has pointed to for the retention period.
 
     Raises:
-        TableError: a table cannot be read; without it nothing is known to be superseded.
+        TableError: a table cannot be read; without it, no file is known to be superseded.
     """
     # Files are listed before the rows are read: a state that is committed in between is then among the rows.
     before = time.time() - 3_600 * retention_hours
@@ -64,10 +64,10 @@ def superseded_files(lake: Lake, retention_hours: int) -> list[SupersededFile]:
 
 
 def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
-    """Delete files; one that is gone already is no error.
+    """Delete files; a file that is already gone is no error.
 
     Raises:
-        TableError: some could not be deleted; the others are.
+        TableError: some could not be deleted; all others were.
     """
     failed: dict[str, OSError] = {}
     for file in files:
@@ -81,12 +81,12 @@ def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
         path, cause = next(iter(failed.items()))
         raise TableError(
             f"{len(failed)} of {len(files)} superseded files of the lake {lake.root} cannot be deleted, the first {path}: "
-            f"{cause}. Nothing needs them; correct the rights and vacuum again"
+            f"{cause}. Nothing needs them; correct their permissions and vacuum again"
         ) from cause
 
 
 def _ledger_paths(lake: Lake) -> Iterator[str]:
-    """Yield what curvature states would subtract a shard by: a file of factors, or a folder of sums."""
+    """Yield the paths that curvature states need to subtract a shard: a file of factors, or a folder of sums."""
     for schema in curvature_tables():
         for ledger in lake.read(schema, ["ledger"])["ledger"].unique():
             yield from (entry.path for entry in Ledger.parse(ledger).entries.values())
@@ -101,8 +101,8 @@ def _unreferenced(lake: Lake, schema: TableSchema, retention_hours: int) -> Sequ
     table = lake.table(schema)
     if table is None:
         return []
-    # `full` finds those as well that a crash left without a commit; listing alone deletes nothing. Reports, which are no
-    # files of a table, lie in the folder of the table that lists them.
+    # `full` also finds files that a crash left without a commit; a dry run deletes nothing. Reports, which are no table
+    # files, are in the folder of the table that lists them.
     listed = table.vacuum(retention_hours, dry_run=True, enforce_retention_duration=False, full=True)
     return [path for path in listed if path.endswith(".parquet")]
 

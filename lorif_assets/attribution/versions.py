@@ -1,4 +1,4 @@
-"""Data versions: what each partition is computed from, as one hash. They are what the lake and Dagster compare."""
+"""Data versions: what each partition is computed from, as one hash, for the lake and Dagster to compare."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,9 +14,9 @@ def factor_version(recipe: Recipe, record: CheckpointRecord, shard_hash: str) ->
 
 def factor_versions(recipe: Recipe, record: CheckpointRecord, shard_hashes: Mapping[str, str]) -> dict[str, str]:
     """Return the version of each shard's gradient factors."""
-    recipe_hash, bases = recipe.factor_hash, record.bases
+    factor_hash, fingerprint = recipe.factor_hash, record.bases_fingerprint
     return {
-        shard: content_hash([recipe_hash, record.weights_hash, record.tokenizer_hash, shard_hash, bases])
+        shard: content_hash([factor_hash, record.weights_hash, record.tokenizer_hash, shard_hash, fingerprint])
         for shard, shard_hash in shard_hashes.items()
     }
 
@@ -34,7 +34,7 @@ def preconditioner_version(recipe: Recipe, record: CheckpointRecord, shard_hashe
             record.weights_hash,
             record.tokenizer_hash,
             ledger_version(shard_hashes),
-            record.bases,
+            record.bases_fingerprint,
         ]
     )
 
@@ -44,19 +44,19 @@ def score_version(
     record: CheckpointRecord,
     shard_hashes: Mapping[str, str],
     query_set_hash: str,
-    refined_bases: Mapping[str, str],
+    basis_versions: Mapping[str, str],
 ) -> str:
     """Return the version of one query set's scores at a checkpoint.
 
-    `refined_bases` has the basis version of each layer whose curvature was refined: that changes scores, and nothing
-    that the preconditioners are computed from.
+    `basis_versions` has the basis version of each layer whose basis was refined: that changes scores, but nothing that
+    the preconditioners are computed from.
     """
     parts = [recipe.score_hash, preconditioner_version(recipe, record, shard_hashes), query_set_hash]
-    return content_hash([*parts, dict(refined_bases)] if refined_bases else parts)
+    return content_hash([*parts, dict(basis_versions)] if basis_versions else parts)
 
 
 def averaged_version(versions: Sequence[str]) -> str:
-    """Return the version of scores averaged over checkpoints, from each one's; the last is the checkpoint asked about."""
+    """Return the version of scores averaged over checkpoints, from the version at each; the newest comes last."""
     return versions[0] if len(versions) == 1 else content_hash(list(versions))
 
 
@@ -71,7 +71,7 @@ def tail_patch_version(evaluation: EvaluationSettings, scores: str) -> str:
 
 
 def source_retrieval_version(evaluation: EvaluationSettings, scores: str) -> str:
-    """Return the version of how well known sources are found."""
+    """Return the version of the figures of how well known sources are found."""
     return content_hash([scores, evaluation.source_field, evaluation.topic_fields, evaluation.bootstrap])
 
 
@@ -83,7 +83,7 @@ def target_version(targets_hash: str, weights_hash: str, tokenizer_hash: str, co
 def encoder_version(encoder_hash: str, targets: str) -> str:
     """Return the version of an encoder trained on targets of a version.
 
-    The encoder that a warm start goes on from is not part of it: a new one does not renew those after it.
+    The encoder that a warm start continues from is not part of it: a new one does not put later encoders out of date.
     """
     return content_hash([encoder_hash, targets])
 
@@ -106,10 +106,10 @@ def encoder_score_version(
 
 
 def recalled_version(scores: str, weights: str, search_hash: str) -> str:
-    """Return the version of scores of examples that an encoder with these weights proposed, searched for in this way."""
+    """Return the version of scores of the examples that an encoder with these weights proposed by this search."""
     return content_hash([scores, weights, search_hash])
 
 
 def recall_curve_version(scores: str, weights: str) -> str:
-    """Return the version of how much an encoder with these weights recalls of exact scores."""
+    """Return the version of the recall of exact scores by an encoder with these weights."""
     return content_hash([scores, weights])

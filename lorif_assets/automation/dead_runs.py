@@ -1,4 +1,4 @@
-"""Runs whose process died without a word: Dagster's local launcher leaves them STARTED for ever after a SIGKILL."""
+"""Runs whose process died without a word: Dagster's local launcher leaves them STARTED forever after a SIGKILL."""
 
 import os
 import socket
@@ -11,13 +11,13 @@ from dagster import DagsterRunStatus, RunsFilter
 from lorif_assets.config.settings import AutomationSettings
 
 PROCESS_TAG = "lorif/process"
-"""Machine, process id and start of a run that this project's commands execute themselves."""
+"""Machine, process id and start time of the process, for runs that this project's commands execute themselves."""
 
 
 def process_tag() -> str:
     """Return the value of `PROCESS_TAG` of this process.
 
-    The start is part of it: after a container's restart its name is the same, and its process ids are given out again.
+    The start time is part of it: a container that restarts keeps its name and gives out the same process ids again.
     """
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
 
@@ -25,7 +25,7 @@ def process_tag() -> str:
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark unfinished runs whose process on this machine is gone as failed, and free what they held or waited for.
 
-    Dagster hands a pool's slots out in the order of asking: what a killed run still waits for would block every later one.
+    Dagster hands out a pool's slots in the order of requests: what a killed run still waits for would block all later runs.
 
     Returns:
         The ids of the runs.
@@ -42,10 +42,10 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def fail_stalled_runs(instance: dg.DagsterInstance, automation: AutomationSettings, tag: str) -> list[str]:
-    """Mark started runs that carry a tag and gave no sign of life for too long as failed, and free what they held.
+    """Mark started runs that carry a tag and have shown no sign of life for too long as failed, and free what they held.
 
-    Long work logs its progress, so that a run that is alive has recent events. A run that is marked by mistake does no
-    harm: what it still commits is what its successor would.
+    Long work logs its progress, so that a run that is alive has recent events. Marking a run by mistake does no harm: what
+    it still commits is what its successor would commit.
 
     Returns:
         The ids of the runs.

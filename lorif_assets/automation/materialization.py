@@ -1,4 +1,4 @@
-"""Bringing everything active up to date, here and now: each asset's stale partitions as one Dagster run per stretch."""
+"""Bringing everything active up to date, in this process: each asset's stale partitions as one Dagster run per stretch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,16 +51,16 @@ def bring_up_to_date(
 
     Raises:
         CheckpointError: there is no checkpoint, or none is complete.
-        LorifError: whatever an asset raised; what was committed before stays.
+        LorifError: an asset raised it; what was committed before stays.
     """
-    found = discover(project)
-    if not found.checkpoints:
-        raise CheckpointError(_why_none(project.checkpoints))
-    register(instance, found)
+    discovered = discover(project)
+    if not discovered.checkpoints:
+        raise CheckpointError(_missing_checkpoint_reason(project.checkpoints))
+    register(instance, discovered)
     fail_dead_runs(instance)
     for asset in assets if selection is None else selection:
-        # A view of its own: what was computed for the last asset is to be seen.
-        freshness = Freshness(project, found)
+        # A new view: it has to include what was computed for the last asset.
+        freshness = Freshness(project, discovered)
         stale = asset.stale(freshness)
         stale = {**stale, **unrecorded(instance, freshness, asset, stale)}
         announce(asset.name, len(stale))
@@ -69,7 +69,7 @@ def bring_up_to_date(
         yield AssetUpdate(asset.name, stale, rejected_counts(project.lake, asset.name, freshness.active_checkpoints))
 
 
-def _why_none(model_checkpoints: Checkpoints) -> str:
+def _missing_checkpoint_reason(model_checkpoints: Checkpoints) -> str:
     reasons = []
     for checkpoint in model_checkpoints.find():
         try:
@@ -77,7 +77,7 @@ def _why_none(model_checkpoints: Checkpoints) -> str:
             reasons.append(f"{checkpoint.path} has weights that are cut short, or still being written")
         except CheckpointError as error:
             reasons.append(str(error))
-    return f"{model_checkpoints.where} has no complete checkpoint" + (f": {reasons[0]}" if reasons else " yet")
+    return f"{model_checkpoints.location} has no complete checkpoint" + (f": {reasons[0]}" if reasons else " yet")
 
 
 def _materialize(
@@ -87,15 +87,15 @@ def _materialize(
     stretch: Sequence[str],
     project: Project,
 ) -> None:
-    one = len(stretch) == 1
+    is_single = len(stretch) == 1
     result = dg.materialize(
         [asset.definition for asset in assets],
         selection=[asset.definition],
         instance=instance,
-        partition_key=stretch[0] if one else None,
+        partition_key=stretch[0] if is_single else None,
         tags={
             PROCESS_TAG: process_tag(),
-            **({} if one else {RANGE_START_TAG: stretch[0], RANGE_END_TAG: stretch[-1]}),
+            **({} if is_single else {RANGE_START_TAG: stretch[0], RANGE_END_TAG: stretch[-1]}),
         },
         resources=dagster_resources(project),
         # What fails is raised below; Dagster keeps the traceback.
@@ -107,7 +107,7 @@ def _materialize(
         error = failures[0].step_failure_data.error if failures else None
         cause = error.cause or error if error else None
         raise LorifError(
-            f"materializing {asset.name} for {stretch[0]}{'' if one else f' to {stretch[-1]}'} failed: "
+            f"materializing {asset.name} for {stretch[0]}{'' if is_single else f' to {stretch[-1]}'} failed: "
             + (cause.message.strip() if cause else "see Dagster's log")
             + f"\n(Dagster run {result.run_id})"
         )

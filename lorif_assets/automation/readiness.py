@@ -1,7 +1,7 @@
-"""Which stale partitions can be computed now: those of which all inputs are up to date.
+"""Which stale partitions can be computed now: those whose inputs are all up to date.
 
-What is stale blocks what is made of it. Partitions are blocked by the names that they have in some dimensions: a stale shard
-blocks the factors of that shard at every checkpoint, and every layer's curvature, which is made of all shards.
+A stale partition blocks whatever is made from it. Partitions are blocked by the names that they have in some dimensions: a
+stale shard blocks the factors of that shard at every checkpoint, and every layer's curvature, which is made from all shards.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,27 +16,27 @@ _Names = tuple[str, ...]
 
 
 class _Blocked:
-    """Partitions, given by what their names in some dimensions are; in other dimensions they may have any."""
+    """Partitions, given by their names in some dimensions; in other dimensions they may have any name."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, ...], set[_Names]] = {}
 
-    def add(self, other: "_Blocked", shared: frozenset[str]) -> None:
-        """Add partitions that have in the shared dimensions the same names as others."""
-        for where, found in other._names.items():
-            at = [index for index, dimension in enumerate(where) if dimension in shared]
-            projected = {tuple(names[index] for index in at) for names in found}
-            self._names.setdefault(tuple(where[index] for index in at), set()).update(projected)
+    def add(self, other: "_Blocked", common_dimensions: frozenset[str]) -> None:
+        """Add the partitions whose names in the common dimensions are those of others."""
+        for key_dimensions, all_names in other._names.items():
+            at = [index for index, dimension in enumerate(key_dimensions) if dimension in common_dimensions]
+            projected = {tuple(names[index] for index in at) for names in all_names}
+            self._names.setdefault(tuple(key_dimensions[index] for index in at), set()).update(projected)
 
-    def add_keys(self, keys: Iterable[str], where: tuple[str, ...]) -> None:
-        """Add single partitions, of these dimensions."""
+    def add_keys(self, keys: Iterable[str], key_dimensions: tuple[str, ...]) -> None:
+        """Add single partitions, by their keys and the dimensions of these."""
         if names := {tuple(key.split("|")) for key in keys}:
-            self._names.setdefault(where, set()).update(names)
+            self._names.setdefault(key_dimensions, set()).update(names)
 
-    def has(self, key: str, where: tuple[str, ...]) -> bool:
-        """Whether a partition of these dimensions is among them."""
-        name = dict(zip(where, key.split("|"), strict=True))
-        return any(tuple(name[dimension] for dimension in known) in names for known, names in self._names.items())
+    def has(self, key: str, key_dimensions: tuple[str, ...]) -> bool:
+        """Whether a partition is among them, by its key and the dimensions of this."""
+        name = dict(zip(key_dimensions, key.split("|"), strict=True))
+        return any(tuple(name[dimension] for dimension in given) in names for given, names in self._names.items())
 
 
 def ready_partitions(
@@ -46,21 +46,21 @@ def ready_partitions(
 
     Args:
         freshness: of the project.
-        assets: the graph, each asset after those that it is made of.
+        assets: the graph, each asset after those that it is made from.
     """
     stale: dict[str, StalePartitions] = {}
     blocked: dict[str, _Blocked] = {}
     for asset in assets:
-        where = dimensions(asset.partitions)
-        waits = _waiting(asset, freshness, stale, blocked)
-        found = stale[asset.name] = asset.stale(freshness)
-        blocked[asset.name] = waits
+        key_dimensions = dimensions(asset.partitions)
+        waiting = _waiting(asset, freshness, stale, blocked)
+        candidates = stale[asset.name] = asset.stale(freshness)
+        blocked[asset.name] = waiting
         yield (
             asset.name,
             {
                 key: partition
-                for key, partition in found.items()
-                if not any(waits.has(one, where) for one in asset.computed_with(freshness, key))
+                for key, partition in candidates.items()
+                if not any(waiting.has(companion, key_dimensions) for companion in asset.companions(freshness, key))
             },
         )
 
@@ -71,16 +71,16 @@ def _waiting(
     stale: Mapping[str, StalePartitions],
     blocked: Mapping[str, _Blocked],
 ) -> _Blocked:
-    """Return the partitions of an asset that wait for an input, from what is stale and blocked before it."""
-    waits = _Blocked()
-    for one in asset.inputs:
-        if one.wait is Wait.NEVER or not one.is_used(freshness.settings):
+    """Return the partitions of an asset that wait for an input, from what is stale and blocked upstream."""
+    waiting = _Blocked()
+    for asset_input in asset.inputs:
+        if asset_input.wait is Wait.NEVER or not asset_input.is_used(freshness.settings):
             continue
-        above = one.asset
-        shared = shared_dimensions(one.mapping, above.partitions, asset.partitions)
+        upstream = asset_input.asset
+        common = shared_dimensions(asset_input.mapping, upstream.partitions, asset.partitions)
         own = _Blocked()
-        own.add_keys(stale[above.name], dimensions(above.partitions))
-        waits.add(own, shared)
-        if one.wait is Wait.FOR_ALL_BEFORE_IT:
-            waits.add(blocked[above.name], shared)
-    return waits
+        own.add_keys(stale[upstream.name], dimensions(upstream.partitions))
+        waiting.add(own, common)
+        if asset_input.wait is Wait.FOR_ALL_BEFORE_IT:
+            waiting.add(blocked[upstream.name], common)
+    return waiting

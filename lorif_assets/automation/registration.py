@@ -1,4 +1,4 @@
-"""What was found outside, as partitions of Dagster's."""
+"""What was discovered outside, as Dagster's partitions."""
 
 import dagster as dg
 
@@ -6,17 +6,17 @@ from lorif_assets.assets import partitions
 from lorif_assets.freshness.discovery import Discovered
 
 
-def new_partitions(instance: dg.DagsterInstance, found: Discovered) -> list[dg.AddDynamicPartitionsRequest]:
-    """Return the requests that add what was found and is no partition yet."""
-    wanted = (
-        (partitions.shards, found.shards),
-        (partitions.checkpoints, found.checkpoints),
-        (partitions.query_sets, found.query_sets),
-        (partitions.layers, found.layers),
-        (partitions.subsets, found.subsets),
+def new_partitions(instance: dg.DagsterInstance, discovered: Discovered) -> list[dg.AddDynamicPartitionsRequest]:
+    """Return the requests that add what was discovered and is not a partition yet."""
+    names_by_definition = (
+        (partitions.shards, discovered.shards),
+        (partitions.checkpoints, discovered.checkpoints),
+        (partitions.query_sets, discovered.query_sets),
+        (partitions.layers, discovered.layers),
+        (partitions.subsets, discovered.subsets),
     )
     requests = []
-    for definition, names in wanted:
+    for definition, names in names_by_definition:
         known = set(definition.get_partition_keys(dynamic_partitions_store=instance))
         missing = [name for name in names if name not in known]
         if missing:
@@ -24,7 +24,7 @@ def new_partitions(instance: dg.DagsterInstance, found: Discovered) -> list[dg.A
     return requests
 
 
-def register(instance: dg.DagsterInstance, found: Discovered) -> None:
-    """Add what was found as partitions."""
-    for request in new_partitions(instance, found):
+def register(instance: dg.DagsterInstance, discovered: Discovered) -> None:
+    """Add what was discovered as partitions."""
+    for request in new_partitions(instance, discovered):
         instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))

@@ -1,15 +1,14 @@
-"""What happens by itself: new partitions are found, and what is out of date is launched until everything is true."""
+"""What happens by itself: new partitions are added, and runs are launched until everything is up to date."""
 
 import dagster as dg
 
 from lorif_assets.assets.graph import ASSETS
-from lorif_assets.attribution.vacuum import delete, superseded_files
 from lorif_assets.automation.dead_runs import fail_stalled_runs
-from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.jobs import ASSET_JOBS, WithdrawalConfig, re_attribution, vacuum, withdrawal
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.registration import new_partitions, register
 from lorif_assets.automation.unrecorded import unrecorded
-from lorif_assets.automation.withdrawal import removed_shards, withdraw
+from lorif_assets.automation.withdrawal import removed_shards
 from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, work_to_do
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError
@@ -18,84 +17,7 @@ from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.snapshot import LakeSnapshot
 from lorif_assets.models.checkpoints import Checkpoints
-from lorif_assets.project import Project
 from resources import inspected_project
-
-# One job for each asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process:
-# each process of its own would load torch again.
-ASSET_JOBS = {
-    asset.name: dg.define_asset_job(
-        f"materialize_{asset.name}", selection=[asset.definition], executor_def=dg.in_process_executor
-    )
-    for asset in ASSETS
-}
-
-
-attribution_checks = dg.define_asset_job(
-    "attribution_checks",
-    selection=dg.AssetSelection.all_asset_checks(),
-    description="Runs every asset check on what is stored.",
-)
-
-
-class WithdrawalConfig(dg.Config):
-    """Which shards leave."""
-
-    shards: list[str]
-
-
-@dg.op
-def withdraw_shards(context: dg.OpExecutionContext, config: WithdrawalConfig, lake: dg.ResourceParam[Lake]) -> None:
-    """Take shards that left their source out of the tables."""
-    withdraw(lake, context.instance, config.shards)
-    context.log.info(f"withdrew {', '.join(config.shards)}")
-
-
-@dg.job
-def withdrawal() -> None:
-    """Takes shards that left their source out of the tables; scores then renew without them."""
-    withdraw_shards()
-
-
-@dg.op
-def bring_everything_up_to_date(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
-    """Materialize, one asset after another, whatever is missing or stale."""
-    for update in bring_up_to_date(context.instance, ASSETS, Project.of(settings)):
-        context.log.info(f"{update.asset}: {len(update.partitions) or 'no'} partitions computed")
-
-
-@dg.job
-def re_attribution() -> None:
-    """Brings everything active up to date in one run, for people who prefer the clock or a button to the sensor."""
-    bring_everything_up_to_date()
-
-
-class VacuumConfig(dg.Config):
-    """Options of one run of `vacuum`."""
-
-    dry_run: bool = False
-    """List what would be deleted, and delete nothing."""
-
-
-@dg.op
-def delete_superseded_files(
-    context: dg.OpExecutionContext,
-    config: VacuumConfig,
-    settings: dg.ResourceParam[Settings],
-    lake: dg.ResourceParam[Lake],
-) -> None:
-    """Delete files of the lake that nothing points to any more."""
-    found = superseded_files(lake, settings.vacuum.retention_hours)
-    if not config.dry_run:
-        delete(lake, found)
-    listing = "\n".join(f"{file.size:>14,}  {file.path}" for file in found)
-    context.log.info(f"{len(found)} files {'would be ' if config.dry_run else ''}deleted\n{listing}")
-
-
-@dg.job
-def vacuum() -> None:
-    """Deletes superseded files older than `vacuum.retention_hours`; never one that a row or a ledger points to."""
-    delete_superseded_files()
 
 
 def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
@@ -134,17 +56,17 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         lake: dg.ResourceParam[Lake],
         model_checkpoints: dg.ResourceParam[Checkpoints],
     ) -> dg.SensorResult | dg.SkipReason:
-        """Launches what is out of date, each asset when its inputs are true, at most one run per asset and checkpoint."""
+        """Launches what is out of date once its inputs are up to date, at most one run per asset and checkpoint."""
         try:
-            seen = LakeSnapshot.of(lake)
-            freshness = Freshness.of(inspected_project(settings, seen, model_checkpoints))
-            register(context.instance, freshness.found)
+            snapshot = LakeSnapshot.of(lake)
+            freshness = Freshness.of(inspected_project(settings, snapshot, model_checkpoints))
+            register(context.instance, freshness.discovered)
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
-            if settings.automation.on_removed == "withdraw" and removed_shards(seen, freshness.found):
-                return dg.SkipReason("shards are to be withdrawn first")
+            if settings.automation.on_removed == "withdraw" and removed_shards(snapshot, freshness.discovered):
+                return dg.SkipReason("shards have to be withdrawn first")
             ready = dict(ready_partitions(freshness))
             if not any(ready.values()):
-                # Nothing is out of date: what is left is to record what was stored.
+                # Nothing is out of date; it remains to record what was stored.
                 ready = {asset.name: unrecorded(context.instance, freshness, asset, ()) for asset in ASSETS}
             requests = [
                 dg.RunRequest(
@@ -156,7 +78,9 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
             ]
         except LorifError as error:
             return dg.SkipReason(str(error))
-        return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("all is up to date or running")
+        return (
+            dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("everything is up to date or running")
+        )
 
     @dg.sensor(
         name="withdrawal_sensor",
@@ -172,17 +96,17 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Withdraws shards that left their source where the settings say so, and reports them where they do not."""
         try:
-            gone = removed_shards(lake, discover(inspected_project(settings, lake, model_checkpoints)))
+            removed = removed_shards(lake, discover(inspected_project(settings, lake, model_checkpoints)))
         except LorifError as error:
-            # A source that is not there at all is a fault, never a withdrawal.
+            # A source that does not exist at all is a fault, never a withdrawal.
             return dg.SkipReason(str(error))
-        if not gone:
+        if not removed:
             return dg.SkipReason("no shard left its source")
         if settings.automation.on_removed == "keep":
-            return dg.SkipReason(f"left their source and are kept: {', '.join(gone)} (automation.on_removed)")
+            return dg.SkipReason(f"left their source and are kept: {', '.join(removed)} (automation.on_removed)")
         if context.instance.get_runs_count(dg.RunsFilter(job_name=withdrawal.name, statuses=IN_FLIGHT)):
             return dg.SkipReason("a withdrawal is running")
-        config = dg.RunConfig(ops={"withdraw_shards": WithdrawalConfig(shards=gone)})
+        config = dg.RunConfig(ops={"withdraw_shards": WithdrawalConfig(shards=removed)})
         return dg.SensorResult(run_requests=[dg.RunRequest(run_config=config)])
 
     nightly = dg.ScheduleDefinition(

@@ -1,7 +1,7 @@
-"""Partitions that the lake holds as they should be, while Dagster takes them for failed.
+"""Partitions that are up to date in the lake but failed for Dagster.
 
-A run that dies between its commit to the lake and the event that records it leaves one behind: nothing is out of date,
-so that no later run would ever record it.
+A run that dies between its commit to the lake and the event that records it leaves one behind: nothing is out of date, so
+no later run would ever record it.
 """
 
 from collections.abc import Collection, Mapping
@@ -37,8 +37,8 @@ def unrecorded(
     active = {
         *freshness.active_checkpoints,
         *freshness.active_query_sets,
-        *freshness.found.shards,
-        *freshness.found.layers,
+        *freshness.discovered.shards,
+        *freshness.discovered.layers,
     }
     keys = asset.partitions.get_partition_keys(dynamic_partitions_store=instance)
     states = instance.get_status_by_partition(asset.key, keys, asset.partitions) or {}
@@ -52,7 +52,7 @@ def unrecorded(
 
 
 def _is_stored(lake: Lake, layers: Mapping[str, Collection[str]], asset: AttributionAsset, key: str) -> bool:
-    """Whether the lake holds the partition, of a layer that its checkpoint is tracked in."""
+    """Whether the lake holds the partition, and its layer, if it has one, is tracked at its checkpoint."""
     where = dict(zip(dimensions(asset.partitions), key.split("|"), strict=True))
     if LAYER in where and where[LAYER] not in layers.get(where[CHECKPOINT], ()):
         return False

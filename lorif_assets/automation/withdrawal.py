@@ -12,23 +12,23 @@ from lorif_assets.lake.influcoder_tables import INFLUENCE_EMBEDDINGS
 from lorif_assets.lake.lake import Lake
 
 
-def removed_shards(lake: Lake, found: Discovered) -> list[str]:
+def removed_shards(lake: Lake, discovered: Discovered) -> list[str]:
     """Return the shards that the lake still holds and no source has any more."""
     tables = (TRAINING_EXAMPLES, GRADIENT_FACTORS)
     stored = {shard for schema in tables for shard in file_constants(lake, schema, ["shard"])["shard"]}
-    return sorted(stored - set(found.shards))
+    return sorted(stored - set(discovered.shards))
 
 
 def withdraw(lake: Lake, instance: dg.DagsterInstance, shards: Sequence[str]) -> None:
     """Take shards out of the tables and of Dagster's partitions.
 
-    Preconditioners and scores are then out of date, and become true again by subtracting the shards. Whatever a crash
+    Preconditioners and scores are then out of date, and are brought up to date by subtracting the shards. What a crash
     leaves undone is found again by `removed_shards`.
     """
     for shard in shards:
         lake.replace(TRAINING_EXAMPLES, {"shard": shard}, TRAINING_EXAMPLES.columns.empty_table())
         lake.replace(REJECTED, {"stage": "training_examples", "part": shard}, REJECTED.columns.empty_table())
-        # The factors come last: they tell `removed_shards` that something is left.
+        # The factors come last: by them, `removed_shards` sees that something is left.
         for schema in (INFLUENCE_EMBEDDINGS, GRADIENT_FACTORS):
             for checkpoint in lake.read(schema, ["checkpoint"], shard=shard)["checkpoint"].unique():
                 lake.replace(schema, {"checkpoint": checkpoint, "shard": shard}, schema.columns.empty_table())

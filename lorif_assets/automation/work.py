@@ -26,8 +26,8 @@ IN_FLIGHT = [
 
 
 MOST_PARTITIONS = 1_000
-"""Of one run that the sensor launches. Dagster stores an event of each before a run begins, some 10 ms on SQLite, and its
-daemon evaluates no sensor meanwhile."""
+"""Of one run that the sensor launches. Dagster stores an event for each before a run begins, some 10 ms on SQLite, and its
+daemon evaluates no sensor in the meantime."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,23 @@ class Work:
 
 
 def work_to_do(
-    ready: Iterable[tuple[str, StalePartitions]],
+    partitions_by_asset: Iterable[tuple[str, StalePartitions]],
     assets: Sequence[AttributionAsset],
     instance: dg.DagsterInstance,
     automation: AutomationSettings,
 ) -> Iterator[Work]:
-    """Yield the runs to launch now: nothing of a group that has a run in flight, nothing that failed too often or just now."""
+    """Yield the runs to launch, but none of a group that has a run in flight, and none that failed too often or too recently.
+
+    Args:
+        partitions_by_asset: each asset's name, with its stale partitions that can be computed.
+        assets: the graph.
+        instance: Dagster's instance.
+        automation: how often, and after which wait, work that failed is tried again.
+    """
     by_name = {asset.name: asset for asset in assets}
     busy = {run.tags[GROUP_TAG] for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT)) if GROUP_TAG in run.tags}
-    for name, stale in ready:
-        for stretch in stretches(by_name[name], stale, instance, most=MOST_PARTITIONS):
+    for name, stale in partitions_by_asset:
+        for stretch in stretches(by_name[name], stale, instance, limit=MOST_PARTITIONS):
             work = _work(name, stretch, stale)
             if work.group in busy or not _may_try(instance, work, automation):
                 continue
@@ -70,9 +77,9 @@ def work_to_do(
 
 
 def stretches(
-    asset: AttributionAsset, stale: Collection[str], instance: dg.DagsterInstance, *, most: int = sys.maxsize
+    asset: AttributionAsset, stale: Collection[str], instance: dg.DagsterInstance, *, limit: int = sys.maxsize
 ) -> Iterator[Sequence[str]]:
-    """Cut stale partitions into runs: neighbours of one checkpoint, at most so many, or one where the asset takes no more."""
+    """Cut stale partitions into runs: neighbours of one checkpoint, at most `limit`, or one if the asset takes no more."""
     if not stale:
         return
     if asset.definition.backfill_policy is None:
@@ -81,7 +88,7 @@ def stretches(
     stretch: list[str] = []
     for key in asset.partitions.get_partition_keys(dynamic_partitions_store=instance):
         # A range of two dimensions is a rectangle: one that stays within a checkpoint is what it seems.
-        if stretch and (key not in stale or len(stretch) == most or _checkpoint(key) != _checkpoint(stretch[-1])):
+        if stretch and (key not in stale or len(stretch) == limit or _checkpoint(key) != _checkpoint(stretch[-1])):
             yield stretch
             stretch = []
         if key in stale:
@@ -97,7 +104,7 @@ def _work(asset: str, stretch: Sequence[str], stale: StalePartitions) -> Work:
         asset=asset,
         group=f"{asset} {checkpoint}".strip(),
         partitions=tuple(stretch),
-        version=content_hash([asset, [[key, partition.wanted] for key, partition in versions]]),
+        version=content_hash([asset, [[key, partition.version] for key, partition in versions]]),
     )
 
 

@@ -7,22 +7,30 @@ import dagster as dg
 
 
 def check_result(
-    good: str,
-    wrong: Iterable[str],
+    success: str,
+    findings: Iterable[str],
     remedy: str | None = None,
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
     **figures: Any,
 ) -> dg.AssetCheckResult:
-    """Return a check's result: passed where nothing was found wrong, else with the first twenty findings."""
-    found = list(wrong)
-    metadata: dict[str, Any] = {**figures, "found_wrong": len(found)}
-    if found:
-        metadata["first"] = dg.MetadataValue.md("\n".join(f"* `{line}`" for line in found[:20]))
-    if found and remedy:
+    """Return a check's result.
+
+    Args:
+        success: the description if nothing was found wrong.
+        findings: what was found wrong; the check passes without any, and shows the first twenty.
+        remedy: what to do about them.
+        severity: of a failure.
+        figures: further metadata.
+    """
+    lines = list(findings)
+    metadata: dict[str, Any] = {**figures, "found_wrong": len(lines)}
+    if lines:
+        metadata["first"] = dg.MetadataValue.md("\n".join(f"* `{line}`" for line in lines[:20]))
+    if lines and remedy:
         metadata["remedy"] = remedy
     return dg.AssetCheckResult(
-        passed=not found,
+        passed=not lines,
         severity=severity,
-        description=good if not found else f"{len(found)} found wrong, the first: {found[0]}",
+        description=success if not lines else f"{len(lines)} found wrong, the first: {lines[0]}",
         metadata=metadata,
     )

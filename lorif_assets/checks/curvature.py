@@ -47,7 +47,7 @@ def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam
     return check_result(
         "no layer's damping is far below its tail",
         wrong,
-        remedy='use curvature_form = "tail_corrected", or raise recipe.damping to 1 and more with the trace rule',
+        remedy='use curvature_form = "tail_corrected", or raise recipe.damping to 1 or more with the trace rule',
         severity=dg.AssetCheckSeverity.WARN,
         layers=rows.height,
     )
@@ -55,10 +55,10 @@ def damping_is_safe(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam
 
 @dg.asset_check(
     asset=svd_preconditioners.definition,
-    description="Data that were added lie in the eigenvectors about as well as the data these were fitted to.",
+    description="The eigenvectors capture added data about as well as the data that they were fitted to.",
 )
 def curvature_has_not_drifted(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-    """List the layers that ask for a refinement."""
+    """List the layers that need a refinement."""
     columns = ["checkpoint", "layer", "fitted_energy", "added_energy", "added_energy_captured", "needs_refine"]
     rows = lake.read(SVD_PRECONDITIONERS, columns).sort("checkpoint", "layer")
     wrong = [

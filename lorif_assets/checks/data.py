@@ -10,7 +10,7 @@ from lorif_assets.lake.lake import Lake
 
 
 @dg.asset_check(
-    asset=training_examples.definition, description="No example id stands in two rows, in one shard or in two."
+    asset=training_examples.definition, description="No example id occurs in two rows, of one shard or of two."
 )
 def example_ids_are_unique(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Count the ids that occur more than once."""
@@ -18,6 +18,6 @@ def example_ids_are_unique(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     repeated = counts.filter(pl.col("len") > 1).sort("len", descending=True)
     return check_result(
         f"{counts.height:,} ids are unique",
-        [f"{name} stands in {count} rows" for name, count in repeated.iter_rows()],
+        [f"{name} occurs in {count} rows" for name, count in repeated.iter_rows()],
         examples=counts.height,
     )

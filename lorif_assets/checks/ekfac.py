@@ -14,7 +14,7 @@ _SETTLED = 0.9
 
 @dg.asset_check(
     asset=kfac_bases.definition,
-    description="Bases are orthonormal, and those of either half of the sample suit the other half: more would change little.",
+    description="Bases are orthonormal, and those of each half of the sample fit the other: more data would change little.",
 )
 def bases_are_settled(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Look at every layer's bases and at how far the halves of the sample agree on them."""

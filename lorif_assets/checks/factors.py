@@ -31,10 +31,10 @@ def factor_rows_are_complete(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResul
 
 @dg.asset_check(
     asset=gradient_factors.definition,
-    description="Every shard's factors come from the examples and weights that are stored now, and from one projection.",
+    description="Every shard's factors come from the stored examples and weights, and from one projection.",
 )
 def factors_match_their_inputs(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-    """Compare the hashes of each checkpoint and shard with those of the tables above."""
+    """Compare the hashes of each checkpoint and shard with those of the upstream tables."""
     shards = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
     weights = dict(lake.read(CHECKPOINTS, ["checkpoint", "weights_hash"]).iter_rows())
     columns = ["checkpoint", "shard", "shard_hash", "weights_hash", "projection"]

@@ -1,4 +1,4 @@
-"""Checks of whether what is shown is of now."""
+"""Checks that what is shown is up to date."""
 
 import dagster as dg
 
@@ -15,7 +15,7 @@ from resources import inspected_project
 
 @dg.asset_check(
     asset=attribution_report.definition,
-    description="The active checkpoints are attributed for every active query set, from what is there now.",
+    description="Attribution of the active checkpoints is up to date for every active query set.",
 )
 def attribution_is_fresh(
     settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake], model_checkpoints: dg.ResourceParam[Checkpoints]

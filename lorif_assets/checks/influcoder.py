@@ -1,4 +1,4 @@
-"""Checks of Influcoder: what it is measured on is nothing that it was trained on."""
+"""Checks of Influcoder: it is measured on nothing that it was trained on."""
 
 import dagster as dg
 
@@ -12,7 +12,7 @@ from lorif_assets.lake.lake import Lake
 
 @dg.asset_check(
     asset=influcoder_agreement.definition,
-    description="No text that Influcoder is measured on is among those it is trained on, word for word or nearly.",
+    description="No text that Influcoder is measured on is among those it is trained on, not even nearly word for word.",
 )
 def held_out_texts_are_apart(settings: dg.ResourceParam[Settings], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Compare the distilled with the held-out texts of every checkpoint, for the served split and each evaluation seed."""

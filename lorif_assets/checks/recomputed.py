@@ -1,4 +1,4 @@
-"""Checks that load the model and compute a few gradients anew: whether factors and scores are what they claim to be."""
+"""Checks that load the model and compute a few gradients again: whether factors and scores are what they claim to be."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from resources import inspected_project
 
 # A sample costs two passes of these examples through the model.
 _SHARDS, _ROWS = 8, 4
-# Factors made anew of the same gradients differ by rounding alone; the rest is room for a spectrum without gaps.
+# New factors of the same gradients differ by rounding alone; the rest is room for a spectrum without gaps.
 _WITHIN = 1.05
 _ROUNDING = 0.002
 # Gradients of a model in half precision differ by the batch that they are computed in.
@@ -41,7 +41,7 @@ def factors_reproduce_gradients(
     model_checkpoints: dg.ResourceParam[Checkpoints],
     devices: dg.ResourceParam[Devices],
 ) -> dg.AssetCheckResult:
-    """Compare each layer's relative error with that of factors made anew, of the same rank and format."""
+    """Compare each layer's relative error with that of new factors of the same rank and format."""
     from lorif_assets.attribution.stored_sample import reconstruction_errors, stored_sample
 
     wrong, skipped, worst, layers = [], [], 0.0, 0
@@ -58,9 +58,9 @@ def factors_reproduce_gradients(
             layers += 1
             worst = max(worst, found.error - found.expected)
             if found.error > allowed:
-                wrong.append(f"{name}|{layer}: relative error {found.error:.3f}, made anew {found.expected:.3f}")
+                wrong.append(f"{name}|{layer}: relative error {found.error:.3f}, of new factors {found.expected:.3f}")
     return check_result(
-        f"{layers} layers are within {_WITHIN} of the error of factors made anew",
+        f"{layers} layers are within {_WITHIN} of the error of new factors",
         wrong,
         remedy="materialize `gradient_factors` of this checkpoint with `recompute: true`",
         layers=layers,
@@ -72,7 +72,7 @@ def factors_reproduce_gradients(
 @dg.asset_check(
     asset=query_scores.definition,
     pool="gpu",
-    description=f"At least {_RETRIEVED:.0%} of a sample of training examples, asked as queries, are among their own "
+    description=f"At least {_RETRIEVED:.0%} of a sample of training examples, used as queries, are among their own "
     f"{_TOP} leading proponents.",
 )
 def examples_retrieve_themselves(
@@ -81,7 +81,7 @@ def examples_retrieve_themselves(
     model_checkpoints: dg.ResourceParam[Checkpoints],
     devices: dg.ResourceParam[Devices],
 ) -> dg.AssetCheckResult:
-    """Ask with training examples, whose own gradients nothing should match better than they do."""
+    """Use training examples as queries: no gradient should match an example's better than its own."""
     from lorif_assets.attribution.stored_sample import own_ranks, stored_sample
 
     wrong, skipped, ranks = [], [], {}
@@ -120,7 +120,7 @@ def _loaded(
     settings: Settings, lake: Lake, model_checkpoints: Checkpoints, devices: Devices, name: str
 ) -> Iterator[AttributedCheckpoint]:
     stored = StoredCheckpoint.read(lake, name, settings.recipe)
-    # What is missing is told so before a device is waited for.
+    # An error about what is missing comes before any wait for a device.
     _ = stored.factors
     with devices.lease() as group:
         yield stored.load(model_checkpoints, group)

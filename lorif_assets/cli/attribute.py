@@ -46,7 +46,7 @@ def attribute(
             answer = project.attribute_chat(chat, checkpoint=checkpoint, top_k=top)
     console = Console()
     console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
-    print_influences(console, answer.table, shown=top)
+    print_influences(console, answer.table, n_rows=top)
 
 
 def _chat(

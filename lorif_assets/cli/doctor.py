@@ -15,7 +15,7 @@ from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.data.query_files import query_files
-from lorif_assets.data.shards import list_shards
+from lorif_assets.data.shards import list_shards, passed_over_notice
 from lorif_assets.errors import LorifError, SettingsError
 from lorif_assets.evaluation.retraining.training_recipe import imported_trainer, training_recipe
 from lorif_assets.freshness.contents import ExampleReader, content_findings
@@ -36,19 +36,19 @@ def doctor() -> None:
 
 
 def diagnose(console: Console) -> bool:
-    """Print the diagnosis, and return whether all that attribution needs is there."""
+    """Print the diagnosis, and return whether everything that attribution needs was found."""
     project = Project.open()
     settings = project.settings
     table = Table(show_header=False, box=None, padding=(0, 2))
     sound = True
 
-    def row(what: str, finding: Callable[[], str]) -> None:
+    def row(label: str, finding: Callable[[], str]) -> None:
         nonlocal sound
         try:
-            table.add_row("[green]ok[/]", what, escape(finding()))
+            table.add_row("[green]ok[/]", label, escape(finding()))
         except (LorifError, LayerError) as error:
             sound = False
-            table.add_row("[red]fault[/]", what, escape(str(error)))
+            table.add_row("[red]fault[/]", label, escape(str(error)))
 
     examples: dict[str, int] = defaultdict(int)
 
@@ -56,7 +56,9 @@ def diagnose(console: Console) -> bool:
         source = settings.sources[index]
         shards = list_shards(source, settings.base)
         examples[source.name] = sum(shard.rows for shard in shards)
-        return f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
+        notice = passed_over_notice(source, settings.base)
+        found = f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
+        return f"{found}; {notice}" if notice else found
 
     query_sets: list[str] = []
 
@@ -88,8 +90,8 @@ def diagnose(console: Console) -> bool:
         row("training recipe", lambda: _training_recipe(settings.evaluation))
     for finding in content_findings(project, next(iter(readers), None), examples, query_sets):
         sound = sound and not finding.is_fault
-        label = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
-        table.add_row(label, finding.what, escape(finding.text))
+        verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
+        table.add_row(verdict, finding.what, escape(finding.text))
     if sound:
         row("active", lambda: _active(project))
     console.print(table)
@@ -137,9 +139,9 @@ def _no_sources() -> str:
 def _checkpoints(project: Project) -> str:
     found = project.checkpoints.find()
     if not found:
-        raise LorifError(f"{project.checkpoints.where} has no checkpoint yet")
+        raise LorifError(f"{project.checkpoints.location} has no checkpoint yet")
     for checkpoint in found:
-        # What a registry lists as ready is downloaded only where it is needed: the newest, for its layers.
+        # Of what a registry lists as ready, only the newest is downloaded, for its layers.
         if checkpoint is found[-1] or not checkpoint.is_complete():
             checkpoint.check()
     return f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name

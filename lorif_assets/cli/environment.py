@@ -1,4 +1,4 @@
-"""What commands have in common: which settings file they use, and where Dagster's home is."""
+"""What commands share: which settings file they use, and where Dagster's home is."""
 
 import os
 from pathlib import Path
@@ -27,9 +27,9 @@ config_option = click.option(
 
 
 def dagster_home() -> Path:
-    """Return Dagster's home: $DAGSTER_HOME, else ./dagster_home, made where it is not there."""
+    """Return Dagster's home: $DAGSTER_HOME, else ./dagster_home, created if it does not exist."""
     home = Path(os.environ.get(HOME_VARIABLE) or "dagster_home").absolute()
     home.mkdir(parents=True, exist_ok=True)
-    # The project's dagster.yaml says so too; a home of the user's own may have none.
+    # The project's dagster.yaml sets this too; a home of the user's own may have none.
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
     return home

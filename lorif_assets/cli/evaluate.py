@@ -1,4 +1,4 @@
-"""`lorif evaluate`: the evaluation from what is attributed to a table of methods, with its cost known before it starts."""
+"""`lorif evaluate`: from an attributed project to a table of methods, with the cost known before it starts."""
 
 from pathlib import Path
 
@@ -21,18 +21,18 @@ from lorif_assets.project import Project
 
 
 @click.command()
-@click.option("--plan", is_flag=True, help="Only show what there is to do and what it will cost.")
+@click.option("--plan", is_flag=True, help="Only show what remains to be done and what it will cost.")
 @config_option
 def evaluate(*, plan: bool) -> None:
-    """Hold the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted."""
+    """Check the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted."""
     run_evaluation(dagster_home(), Console(), plan=plan)
 
 
 def run_evaluation(home: Path, console: Console, *, plan: bool) -> None:
-    """Print the cost, and unless only that is wanted, bring everything up to date and print what came out.
+    """Print the cost and, unless only the plan is wanted, bring everything up to date and print the result.
 
     Raises:
-        LorifError: whatever an asset raised; what was finished before stays, and is not computed again.
+        LorifError: an asset raised it; what was finished before stays, and is not computed again.
     """
     project = Project.open()
     with dg.DagsterInstance.from_config(str(home)) as instance:

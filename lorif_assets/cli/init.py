@@ -14,6 +14,6 @@ from lorif_assets.errors import LorifError
 def init(path: Path) -> None:
     """Write a settings file in which every field is explained."""
     if path.exists():
-        raise LorifError(f"{path} is there already; remove it first, or give another name")
+        raise LorifError(f"{path} already exists; remove it first, or give another name")
     path.write_text(settings_template())
     click.echo(f"wrote {path}: name your sources and checkpoints in it, then run `lorif doctor`")

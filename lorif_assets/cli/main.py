@@ -1,4 +1,4 @@
-"""The command `lorif`: its commands by name, each in a file of its own that is loaded when it is asked for."""
+"""The command `lorif`: its commands by name, each in a file of its own that is loaded when it is needed."""
 
 import sys
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ COMMANDS: Mapping[str, str] = {
     "materialize": "Bring everything active up to date, in this process; Dagster's UI shows the runs.",
     "attribute": "Show which training examples made the model say a completion.",
     "ui": "Open Dagster's UI on this project.",
-    "evaluate": "Hold the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted.",
+    "evaluate": "Check the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted.",
     "tune": "Try recipes on a sample of the data, and show what quality costs how many bytes.",
     "vacuum": "Delete files of the lake that nothing points to any more and that are older than `vacuum.retention_hours`.",
     "scenario": "Change data and checkpoints under a running daemon, and show that attributions stay up to date.",
 }
-"""What `lorif --help` says of each command: loading them all to ask takes seconds."""
+"""What `lorif --help` says of each command; loading all commands for it would take seconds."""
 
 
 class _Commands(click.Group):

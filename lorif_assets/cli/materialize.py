@@ -1,4 +1,4 @@
-"""`lorif materialize`: everything active, up to date, here and now."""
+"""`lorif materialize`: everything active, brought up to date in this process."""
 
 import click
 import dagster as dg

@@ -92,7 +92,7 @@ def _checkpoint(checkpoints: Checkpoints, name: str | None) -> CheckpointFiles:
         return checkpoints.get(name)
     found = checkpoints.find()
     if not found:
-        raise CheckpointError(f"{checkpoints.where} has no checkpoint yet, whose tokenizer would read the rows")
+        raise CheckpointError(f"{checkpoints.location} has no checkpoint yet, whose tokenizer would read the rows")
     found[-1].check()
     return found[-1]
 

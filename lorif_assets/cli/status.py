@@ -19,14 +19,14 @@ def status() -> None:
 
 
 def show_status(console: Console) -> None:
-    """Print one line per asset: how many partitions are missing and stale, and why the first of them is; then what each
-    has set aside.
+    """Print one line per asset: how many partitions are missing or out of date, and why the first of them is; then what
+    each has set aside.
     """
     found = project_status(Project.open())
     table = Table(title=f"active checkpoints: {', '.join(found.active_checkpoints) or 'none'}", title_justify="left")
     table.add_column("asset")
     table.add_column("missing", justify="right")
-    table.add_column("stale", justify="right")
+    table.add_column("out of date", justify="right")
     table.add_column("why; for instance")
     for row in found.assets.iter_rows(named=True):
         table.add_row(
@@ -38,4 +38,4 @@ def show_status(console: Console) -> None:
     console.print(table)
     for asset, counts in found.rejected.items():
         console.print(Text(f"{asset}: {rows_set_aside(counts)}", style="yellow"), soft_wrap=True)
-    console.print("An asset is judged by what is stored above it: update the first one that is not up to date first.")
+    console.print("An asset is compared with what is stored upstream: start with the first one that is not up to date.")

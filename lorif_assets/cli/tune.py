@@ -26,10 +26,15 @@ _MEASURES = {
 
 
 @click.command()
-@click.option("--bytes", "budget", type=click.IntRange(min=1), help="Bytes kept per example; default: as many as now.")
-@click.option("--minutes", default=20.0, show_default=True, help="After which nothing more is begun.")
+@click.option(
+    "--bytes",
+    "budget",
+    type=click.IntRange(min=1),
+    help="Bytes kept per example; default: those of the current recipe.",
+)
+@click.option("--minutes", default=20.0, show_default=True, help="Minutes after which no further trial is begun.")
 @click.option("--examples", default=4_000, show_default=True, help="Size of the sample of training examples.")
-@click.option("--write", is_flag=True, help="Write the recipe that came out best to the settings file.")
+@click.option("--write", is_flag=True, help="Write the best recipe to the settings file.")
 @config_option
 def tune(budget: int | None, minutes: float, examples: int, *, write: bool) -> None:
     """Try recipes on a sample of the data, and show what quality costs how many bytes."""
@@ -53,17 +58,17 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
         advice = advise(inputs, allowed, minutes, most_examples)
     store_trials(inputs, advice)
     mean, front = advice.quality.mean, pareto(advice.trials, advice.quality.mean)
-    shown = sorted({*front, advice.best, 0}, key=lambda at: advice.trials[at].tried.bytes_per_example)
-    recipes = [advice.trials[at].tried.recipe for at in shown]
+    shown = sorted({*front, advice.best_position, 0}, key=lambda at: advice.trials[at].outcome.bytes_per_example)
+    recipes = [advice.trials[at].outcome.recipe for at in shown]
     table = Table(title=f"best quality for the bytes, of {len(advice.trials)} recipes tried", title_justify="left")
     for heading in ("bytes/example", advice.measure, "95 % interval", "agreement", "recipe"):
         table.add_column(heading, justify="left" if heading == "recipe" else "right")
     fields = differing_fields(recipes)
     for at, recipe in zip(shown, recipes, strict=True):
         found = mean[str(at)]
-        marks = " (now)" * (at == 0) + " (best within the budget)" * (at == advice.best)
+        marks = " (current)" * (at == 0) + " (best within the budget)" * (at == advice.best_position)
         table.add_row(
-            f"{advice.trials[at].tried.bytes_per_example:,}",
+            f"{advice.trials[at].outcome.bytes_per_example:,}",
             f"{found.value:.3f}",
             f"{found.low:.3f} to {found.high:.3f}",
             f"{advice.trials[at].agreement.mean():.2f}",
@@ -72,30 +77,30 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     console.print(table)
     console.print(f"measured by {_MEASURES[advice.measure]}, on {advice.n_examples:,} examples.")
     gain, low, high = advice.gain()
-    if advice.best:
-        sure = "that is sure." if low > 0 else "that may be chance; more subsets or queries would tell."
+    if advice.best_position:
+        verdict = "that is certain." if low > 0 else "that may be chance; more subsets or queries would decide it."
         console.print(
-            f"Within {allowed:,} bytes the best one gains {gain:+.3f} over the recipe of now "
-            f"(95 %: {low:+.3f} to {high:+.3f}): {sure}"
+            f"Within {allowed:,} bytes the best one gains {gain:+.3f} over the current recipe "
+            f"(95 %: {low:+.3f} to {high:+.3f}): {verdict}"
         )
     else:
-        console.print("The recipe of now is the best one.")
+        console.print("The current recipe is the best one.")
     if not advice.complete:
         console.print(f"Not every candidate was tried in {minutes:g} minutes; --minutes gives more time.")
-    if write and advice.best:
+    if write and advice.best_position:
         file = settings_file()
-        write_recipe(file, settings.recipe, advice.trials[advice.best].tried.recipe)
+        write_recipe(file, settings.recipe, advice.trials[advice.best_position].outcome.recipe)
         console.print(f"wrote it to {file}")
 
 
-def write_recipe(file: Path, now: Recipe, chosen: Recipe) -> None:
+def write_recipe(file: Path, current_recipe: Recipe, new_recipe: Recipe) -> None:
     """Change the fields of `[recipe]` in which two recipes differ; all else in the file stays as it is written."""
     document = tomlkit.parse(file.read_text())
     if isinstance(document.get("recipe"), str):
         preset = document.pop("recipe")
         document["recipe"] = tomlkit.table().add("preset", preset)
     section = document.setdefault("recipe", tomlkit.table())
-    for name, value in _values(chosen, differing_fields([now, chosen])):
+    for name, value in _values(new_recipe, differing_fields([current_recipe, new_recipe])):
         if value is None:
             section.pop(name, None)
         else:
@@ -104,7 +109,7 @@ def write_recipe(file: Path, now: Recipe, chosen: Recipe) -> None:
 
 
 def _shown(recipe: Recipe, fields: Sequence[str]) -> list[tuple[str, object]]:
-    """Return those of the fields that the recipe's scores depend on, with their values."""
+    """Return the fields that the recipe's scores depend on, out of those given, with their values."""
     return _values(recipe, [name for name in fields if name in recipe.fields_in_use])
 
 

@@ -8,7 +8,7 @@ from lorif_assets.config.methods import MethodName, default_methods, methods_on_
 
 
 class EvaluationSettings(BaseModel):
-    """How scores are held against retraining."""
+    """How scores are checked against retraining."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,10 +21,13 @@ class EvaluationSettings(BaseModel):
         (),
         description="The training recipe as a command instead; {examples}, {seed} and {output} in its words are replaced.",
     )
-    trainer_version: str = Field("1", description="Change it when the training recipe changes: all is retrained then.")
+    trainer_version: str = Field(
+        "1", description="Change it when the training recipe changes: every model is then retrained."
+    )
     directory: str = Field("retrained", description="Where retrained models are written while they are needed.")
     keep_models: bool = Field(
-        False, description="Keep retrained models, so that a new query set costs no retraining but their disk space."
+        False,
+        description="Keep retrained models: a new query set then needs no retraining, at the cost of their disk space.",
     )
     subsets: int = Field(50, ge=3, description="Random subsets to retrain on; more of them narrow the intervals.")
     share: float = Field(0.5, gt=0, lt=1, description="Share of the training data in each subset.")
@@ -32,13 +35,13 @@ class EvaluationSettings(BaseModel):
     seed: int = Field(0, ge=0, description="Seed of the subsets, of retraining and of controls.")
     methods: tuple[MethodName, ...] = Field(
         default_methods(),
-        description="Methods that are held against retraining, LoRIF and those it is compared with. Not by default: "
+        description="Methods to check against retraining: LoRIF and those it is compared with. Not by default: "
         f"{methods_on_request()}.",
     )
     ground_truth: str | None = Field(
         None,
         description="A directory with members.parquet (subset, example_id) and losses.parquet (subset, seed, query_set, "
-        "query_id, loss) of models that were retrained elsewhere; nothing is retrained for the subsets then.",
+        "query_id, loss) of models that were retrained elsewhere; then nothing is retrained for the subsets.",
     )
     tail_patch_k: int = Field(10, ge=1, description="Proponents per query that tail-patch takes a step on.")
     tail_patch_learning_rate: float = Field(1e-4, gt=0, description="Learning rate of that one step (Adam's first).")
@@ -47,16 +50,18 @@ class EvaluationSettings(BaseModel):
     )
     topic_fields: tuple[str, str] = Field(
         ("topics", "topic"),
-        description="Where no sources are known: fields of queries (a list) and of examples whose values tell them.",
+        description="Where no sources are known: a field of queries with a list of topics, and a field of examples with "
+        "their topic. Examples on a query's topics count as its sources.",
     )
     removal_query_sets: tuple[str, ...] = Field(
-        (), description="Query sets whose proponents are removed together, to retrain without them."
+        (), description="Query sets whose proponents, those of all queries together, are removed before retraining."
     )
     removal_methods: tuple[MethodName, ...] = Field(
         (MethodName.LORIF, MethodName.BM25, MethodName.RANDOM), description="Methods that choose what is removed."
     )
     removal_shares: tuple[float, ...] = Field(
-        (0.01, 0.03, 0.1), description="Shares of the training data to remove; one retraining each, method and seed."
+        (0.01, 0.03, 0.1),
+        description="Shares of the training data to remove; one retraining per share, method and seed.",
     )
     removal_seeds: int = Field(1, ge=1, description="Models per removal.")
     bootstrap: int = Field(1_000, ge=100, description="Bootstrap draws of each interval.")

@@ -40,23 +40,24 @@ class InflucoderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = Field(
-        False, description="Whether encoder, embeddings and their scores are kept up to date with all the rest."
+        False,
+        description="Whether the encoder, the embeddings and their scores are kept up to date with everything else.",
     )
     encoder: str = Field(
         "jhu-clsp/ettin-encoder-68m",
-        description="What is trained: a folder that sentence-transformers can load, or a model of the Hugging Face hub.",
+        description="The model to train: a folder that sentence-transformers can load, or a model on the Hugging Face hub.",
     )
-    encoder_length: int = Field(512, ge=8, description="Tokens that the encoder reads of a text at most.")
+    encoder_length: int = Field(512, ge=8, description="Tokens of a text that the encoder reads, at most.")
     heads: bool = Field(
         False,
-        description="Whether queries and examples pass through a linear map each after the encoder, so that influence need "
-        "not be symmetric.",
+        description="Whether queries and examples each pass through a linear map of their own after the encoder, so that "
+        "influence need not be symmetric.",
     )
     teacher: Literal["gradient_cosine", "lorif"] = Field(
         "gradient_cosine",
         description="What is distilled: cosines of sketched LoRA gradients (as published), or LoRIF scores by rank.",
     )
-    lora_rank: int = Field(16, ge=1, description="Rank of the fresh adapter whose gradients are taken.")
+    lora_rank: int = Field(16, ge=1, description="Rank of the untrained adapter whose gradients are taken.")
     lora_seed: int = Field(0, ge=0, description="Seed of that adapter and of the sketch.")
     sketch_dim: int = Field(65_536, ge=1, description="Buckets of the sketch of a gradient.")
     anchors: int = Field(500, ge=2, description="Queries, or examples in their place, to distil on.")

@@ -32,15 +32,15 @@ class Method:
 
 
 class MethodName(StrEnum):
-    """The methods by name. Their places tell their colours on pages: a new one comes last."""
+    """The methods by name. Their order decides their colours on pages, so a new one goes at the end."""
 
-    about: Method
+    definition: Method
 
-    def __new__(cls, about: Method) -> Self:
+    def __new__(cls, definition: Method) -> Self:
         """Return the name of a method."""
-        name = str.__new__(cls, about.name)
-        name._value_ = about.name
-        name.about = about
+        name = str.__new__(cls, definition.name)
+        name._value_ = definition.name
+        name.definition = definition
         return name
 
     LORIF = Method(
@@ -114,25 +114,27 @@ class MethodName(StrEnum):
     )
 
 
-METHODS = {str(method): method.about for method in MethodName}
+METHODS = {str(method): method.definition for method in MethodName}
 
 
 def default_methods() -> tuple[MethodName, ...]:
     """Return the methods that are compared where the settings name none."""
-    return tuple(method for method in MethodName if method.about.by_default)
+    return tuple(method for method in MethodName if method.definition.by_default)
 
 
 def methods_on_request() -> str:
     """Return the methods that are not compared by default, in words, with the extra that has their library."""
-    others = [method.about for method in MethodName if not method.about.by_default]
-    return ", ".join(f"{one.name} (needs the extra {one.extra})" if one.extra else one.name for one in others)
+    methods = [method.definition for method in MethodName if not method.definition.by_default]
+    return ", ".join(
+        f"{method.name} (needs the extra {method.extra})" if method.extra else method.name for method in methods
+    )
 
 
 def method_title(name: str) -> str:
-    """Return what to call a method whose scores are stored; one that is not listed goes by its name."""
+    """Return the title of a method whose scores are stored; one that is not listed keeps its name."""
     return METHODS[name].title if name in METHODS else name.replace("_", " ")
 
 
 def method_explanation(name: str) -> str:
-    """Return what a method is in a few words, or nothing of one that is not listed."""
+    """Return what a method is in a few words, or nothing for one that is not listed."""
     return METHODS[name].explanation if name in METHODS else ""

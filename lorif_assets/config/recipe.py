@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 if TYPE_CHECKING:
     from lorif_assets.mathematics.gradients.projection import Projection
 
-# What each stage's result depends on, whatever the curvature. A stage's hash covers the stages before it, so a new `r` or
+# What each stage's result depends on under every curvature. A stage's hash covers the stages before it, so a new `r` or
 # damping leaves the factors as they are.
 _GRADIENT_FIELDS = (
     "include_layers",
@@ -31,9 +31,9 @@ _AVERAGING_FIELDS = ("averaged_checkpoints",)
 
 @dataclass(frozen=True)
 class CurvatureFields:
-    """The fields that one curvature adds to what each stage depends on; those of the others are not hashed at all.
+    """The fields that one curvature adds to what each stage depends on; the fields of other curvatures are not hashed.
 
-    `damping` is the one of them that damps it. A curvature that has `whitening_damping` has gradients whitened in K-FAC
+    `damping` names the field that holds its damping. A curvature with `whitening_damping` has gradients whitened in K-FAC
     bases before they are factorised.
     """
 
@@ -85,7 +85,7 @@ class Recipe(BaseModel):
     preset: Literal["whitened", "paper"] = Field(
         "whitened",
         description='Where fields that are not set take their values from: the defaults below, or "paper", LoRIF as it was '
-        'published (`recipe = "paper"` in place of this whole block says the same).',
+        'published (`recipe = "paper"` in place of this whole section means the same).',
     )
     include_layers: tuple[str, ...] = Field(
         (), description="Shell-style patterns of layers to track; empty: every linear weight of the blocks."
@@ -99,8 +99,8 @@ class Recipe(BaseModel):
     max_width: int | None = Field(
         None,
         ge=1,
-        description="In place of `projection_factor`: sides of layers that are wider are projected to this width, and the "
-        "others not at all. So narrow layers stay whole, and memory is bounded whatever the model.",
+        description="In place of `projection_factor`: sides of layers that are wider than this are projected to this width, "
+        "the others not at all. Narrow layers stay whole, and memory is bounded for every model.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(
@@ -112,13 +112,13 @@ class Recipe(BaseModel):
     )
     rank_by_layer: bool = Field(
         True,
-        description="ekfac, kfac: spend the bytes that this rank takes in all layers together where components are worth most.",
+        description="ekfac, kfac: spend the bytes that this rank takes across all layers where components are worth most.",
     )
     bytes_per_example: int | None = Field(
         None,
         ge=1,
-        description="In place of `rank`: bytes of an example's factors in all layers together, spent where components are "
-        "worth most. Needs a curvature with bases: ekfac or kfac.",
+        description="In place of `rank`: bytes of an example's factors across all layers, spent where components are worth "
+        "most. Needs a curvature with bases: ekfac or kfac.",
     )
     factor_dtype: Literal["bf16", "fp32", "int8", "int4", "sign"] = Field(
         "sign",
@@ -129,7 +129,7 @@ class Recipe(BaseModel):
         "float32", description="Floating type of the model's forward and backward passes; projections are always FP32."
     )
     max_length: int = Field(
-        512, ge=2, description="Tokens of an example at the most; longer ones are cut, the completion kept first."
+        512, ge=2, description="Tokens of an example, at most; longer ones are cut, the completion kept first."
     )
     curvature: Literal["svd", "ekfac", "kfac"] = Field(
         "ekfac",
@@ -167,39 +167,40 @@ class Recipe(BaseModel):
     damping: float = Field(1.0, gt=0, allow_inf_nan=False, description="svd: damping, in multiples of `damping_rule`.")
     curvature_form: Literal["tail_corrected", "truncated"] = Field(
         "tail_corrected",
-        description="svd: what stands for the cut-off eigenvalues: their mean, or nothing (the paper's).",
+        description="svd: what replaces the eigenvalues that are cut off: their mean, or nothing (the paper's).",
     )
     query_rank: int | None = Field(
         None,
         ge=1,
-        description="Rank at which each layer's preconditioned query is kept; default: whole. Without projection, 32 scans "
-        "many times faster and holds far more queries in memory; the error it makes is in the scores' metadata.",
+        description="Rank to which each layer's preconditioned query is reduced; default: none, it stays whole. Without "
+        "projection, 32 scans many times faster and holds far more queries in memory; the error that this makes is in the "
+        "scores' metadata.",
     )
     top_k: int | Literal["all"] = Field(
         100, description='Proponents and opponents kept per query; "all" writes the score of every pair.'
     )
     added_data: Literal["exact", "merged"] = Field(
         "exact",
-        description="Scores after shards were added: of everything again, or of the new shards alone, merged into the last "
-        "full scan where a probe of 64 examples shows that the preconditioner moved little.",
+        description="How scores follow added shards: by a new scan of all shards, or by one of the new shards alone, merged "
+        "into the last full scan where a probe of 64 examples shows that the preconditioner moved little.",
     )
     merge_tolerance: float = Field(
         0.02,
         ge=0,
         le=1,
-        description="Largest relative change of a query's probe scores, a common factor apart, that allows merging.",
+        description="Largest relative change of a query's probe scores, apart from a common factor, that allows merging.",
     )
 
     averaged_checkpoints: int = Field(
         1,
         ge=1,
-        description="Checkpoints whose scores are averaged: the one asked about and the active ones before it. More than "
+        description="Checkpoints whose scores are averaged: the one in question and the active ones before it. More than "
         "one needs `active.checkpoints` other than newest.",
     )
     recall: Literal["none", "influcoder"] = Field(
         "none",
-        description="What proposes the examples that are scored: none, so that all are; or Influcoder's encoder, which "
-        "needs `influcoder.enabled`. Its proposals are read and scored alone.",
+        description="What proposes the examples to score: nothing, so that all are scored; or Influcoder's encoder, so that "
+        "its proposals alone are read and scored. The encoder needs `influcoder.enabled`.",
     )
     candidates: int = Field(
         1_000, ge=1, description="Examples proposed per query and side (likely proponents, likely opponents)."
@@ -208,17 +209,18 @@ class Recipe(BaseModel):
         0.1,
         ge=-1,
         le=1,
-        description="Spearman correlation of encoder and exact scores on random examples below which all are scored.",
+        description="Spearman correlation of encoder scores with exact ones, on random examples, below which all examples "
+        "are scored.",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _preset_gives_what_is_not_set(cls, given: object) -> object:
-        if isinstance(given, str):
-            given = {"preset": given}
-        if isinstance(given, Mapping) and given.get("preset") == "paper":
-            return {**_PAPER, **given}
-        return given
+    def _preset_fills_fields_that_are_not_set(cls, fields: object) -> object:
+        if isinstance(fields, str):
+            fields = {"preset": fields}
+        if isinstance(fields, Mapping) and fields.get("preset") == "paper":
+            return {**_PAPER, **fields}
+        return fields
 
     @model_validator(mode="after")
     def _top_k_is_positive(self) -> Self:
@@ -230,7 +232,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _recall_lists_the_best(self) -> Self:
-        if self.recall != "none" and self.top_k == "all":
+        if self.recalls and self.top_k == "all":
             raise ValueError(
                 '`recall` scores proposals only, `top_k = "all"` asks for every score: choose one of the two'
             )
@@ -238,7 +240,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _averages_are_of_full_scans(self) -> Self:
-        if self.averaged_checkpoints > 1 and (self.recall != "none" or self.added_data == "merged"):
+        if self.averaged_checkpoints > 1 and (self.recalls or self.added_data == "merged"):
             raise ValueError(
                 "`averaged_checkpoints` above 1 scores every example at every checkpoint: leave `recall` at none and "
                 "`added_data` at exact"
@@ -256,7 +258,7 @@ class Recipe(BaseModel):
         if self.bytes_per_example is not None and not self.whitens:
             whitening = [f'`curvature = "{name}"`' for name, fields in CURVATURE_FIELDS.items() if _whiten(fields)]
             raise ValueError(
-                f"`bytes_per_example` needs {' or '.join(whitening)}, whose bases tell what a component is worth; with "
+                f"`bytes_per_example` needs {' or '.join(whitening)}, whose bases show what a component is worth; with "
                 f'"{self.curvature}" set `rank`'
             )
         return self
@@ -287,7 +289,7 @@ class Recipe(BaseModel):
         """Return the same recipe with other values of some fields.
 
         Raises:
-            pydantic.ValidationError: the fields do not go together.
+            pydantic.ValidationError: the fields contradict one another.
         """
         return Recipe.model_validate({**self.model_dump(), **fields})
 
@@ -300,8 +302,13 @@ class Recipe(BaseModel):
 
     @property
     def applied_damping(self) -> float:
-        """The damping of the curvature that the recipe has."""
+        """The damping of the recipe's curvature."""
         return float(getattr(self, self._curvature_fields.damping))
+
+    @property
+    def recalls(self) -> bool:
+        """Whether an encoder proposes the examples that are scored."""
+        return self.recall != "none"
 
     @property
     def whitens(self) -> bool:
@@ -332,7 +339,7 @@ class Recipe(BaseModel):
     def fields_in_use(self) -> tuple[str, ...]:
         """The fields that the scores depend on; the others belong to other curvatures, or are switched off."""
         fields = self._curvature_fields.scores + _SCORE_FIELDS
-        recall = _RECALL_FIELDS if self.recall != "none" else ()
+        recall = _RECALL_FIELDS if self.recalls else ()
         averaging = _AVERAGING_FIELDS if self.averaged_checkpoints > 1 else ()
         return self._factor_fields + self._curvature_fields.preconditioners + fields + recall + averaging
 
@@ -341,7 +348,7 @@ class Recipe(BaseModel):
         return self._used(_FACTOR_FIELDS + self._curvature_fields.factors)
 
     def _used(self, fields: tuple[str, ...]) -> tuple[str, ...]:
-        """Return those of the fields that another one does not take the place of."""
+        """Return the fields that no other field replaces."""
         unused = {"max_width" if self.max_width is None else "projection_factor"}
         unused |= {"rank", "rank_by_layer"} if self.bytes_per_example else {"bytes_per_example"}
         return tuple(name for name in fields if name not in unused)
@@ -358,7 +365,7 @@ def _whiten(fields: CurvatureFields) -> bool:
     return "whitening_damping" in fields.factors
 
 
-# One for all: making it takes as long as a hash, of which a look at many shards needs two for each.
+# Made once: making it takes as long as a hash, and a look at many shards needs two hashes for each.
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 

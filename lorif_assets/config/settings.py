@@ -58,29 +58,31 @@ class CheckpointSettings(_Section):
 
     path: str | None = Field(
         None,
-        description="A checkpoint directory (config.json, *.safetensors, tokenizer), or a directory of such ones; default: "
+        description="A checkpoint directory (config.json, *.safetensors, tokenizer), or a directory of them; default: "
         '"checkpoints", or none where `registered_model` is set.',
     )
     registered_model: str | None = Field(
         None, description="An MLflow registered model, whose versions are checkpoints named `model:7`."
     )
-    alias: str | None = Field(None, description="Of the registered model, only the version that has this alias.")
+    alias: str | None = Field(None, description="Use only the version of the registered model with this alias.")
     registry_uri: str | None = Field(None, description="MLflow URI of the registry; default: `tracking.uri`.")
     cache: str = Field("registered_models", description="Where versions of the registered model are downloaded to.")
     trust_remote_code: bool = Field(
-        False, description="Run the Python code that a checkpoint carries. Leave it off for checkpoints of others."
+        False, description="Run the Python code that a checkpoint carries. Leave it off for other people's checkpoints."
     )
 
 
 class QuerySettings(_Section):
     """Where query sets are: each file is one."""
 
-    path: str = Field("queries", description="A query file (Parquet or JSONL), or a directory of such files.")
+    path: str = Field(
+        "queries", description="A query file (Parquet, JSONL, JSON or CSV), or a directory of such files."
+    )
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
 
 
 class ActiveSettings(_Section):
-    """What `lorif status` and the jobs take to be wanted; the rest stays as it is."""
+    """What `lorif status` watches and the jobs keep up to date; everything else stays as it is."""
 
     checkpoints: Literal["newest", "all"] | tuple[str, ...] = Field(
         "newest", description='"newest", "all", or the names of checkpoints.'
@@ -97,7 +99,7 @@ class AutomationSettings(_Section):
     on_removed: Literal["keep", "withdraw"] = Field(
         "keep", description="What becomes of a shard whose rows left its source: kept as it is, or withdrawn."
     )
-    interval_seconds: int = Field(30, ge=1, description="Time between two looks at what is out of date.")
+    interval_seconds: int = Field(30, ge=1, description="Time between two checks for what is out of date.")
     max_attempts: int = Field(3, ge=1, description="How often the same work is tried before it is left as failed.")
     backoff_seconds: int = Field(60, ge=0, description="Wait after a failure; doubled after each further one.")
     stalled_after_seconds: int = Field(
@@ -107,11 +109,13 @@ class AutomationSettings(_Section):
 
 
 class BatchSettings(_Section):
-    """Budgets of memory; they change no result."""
+    """Memory budgets; they change no result."""
 
     tokens: int = Field(8_192, ge=1, description="Tokens of one batch through the model, padding included.")
     scan_rows: int = Field(
-        1_024, ge=1, description="Examples of a block when factors are streamed; the next one is read meanwhile."
+        1_024,
+        ge=1,
+        description="Examples in a block when factors are streamed; the next block is read in the meantime.",
     )
     gradient_mib: int = Field(
         256,
@@ -122,7 +126,7 @@ class BatchSettings(_Section):
     query_mib: int = Field(
         2_048,
         ge=1,
-        description="MiB of preconditioned queries of one scan, of all query sets together; more queries take more scans.",
+        description="MiB of preconditioned queries in one scan, across all query sets; more queries take more scans.",
     )
 
     @property
@@ -137,7 +141,7 @@ class BatchSettings(_Section):
 
 
 class CurvatureSettings(_Section):
-    """When a curvature that grew by addition is worth fitting again; changes no result by itself."""
+    """When a curvature to which data were added is worth fitting again; changes no result by itself."""
 
     refine_below: float = Field(
         0.5,
@@ -243,7 +247,7 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _averaged_checkpoints_are_kept_up(self) -> Self:
+    def _averaged_checkpoints_are_kept_up_to_date(self) -> Self:
         if self.recipe.averaged_checkpoints > 1 and self.active.checkpoints == "newest":
             raise ValueError(
                 "`recipe.averaged_checkpoints` above 1 needs earlier checkpoints whose factors follow the data: set "
@@ -285,7 +289,7 @@ def settings_file(path: Path | None = None) -> Path:
     """Return where the settings are read from; only a file that was not named may be absent.
 
     Raises:
-        SettingsError: a named file is not there.
+        SettingsError: a named file does not exist.
     """
     named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
     found = [file for file in (Path(CONFIG_NAME), DEMO_DIRECTORY / CONFIG_NAME) if file.is_file()]
@@ -299,16 +303,16 @@ def load_settings(path: Path | None = None) -> Settings:
     """Read lorif.toml: the given file, else $LORIF_CONFIG, else ./lorif.toml, else the demo's, else defaults, no sources.
 
     Raises:
-        SettingsError: a named file is not there or is no TOML, or a field is unknown, of the wrong type or out of range.
+        SettingsError: a named file does not exist or is not TOML, or a field is unknown, of the wrong type or out of range.
     """
     _refuse_unknown_variables()
     file = settings_file(path)
     try:
         content = TomlConfigSettingsSource(Settings, file)() if file.is_file() else {}
     except ValueError as error:
-        raise SettingsError(f"{file} is no TOML: {error}") from error
+        raise SettingsError(f"{file} is not TOML: {error}") from error
     if isinstance(content.get("recipe"), str):
-        # One word stands for a block, which environment variables can then add to.
+        # One word in place of a section; as a section, environment variables can add to it.
         content["recipe"] = {"preset": content["recipe"]}
     try:
         return Settings(**{"base": file.parent, **content})
@@ -317,7 +321,7 @@ def load_settings(path: Path | None = None) -> Settings:
     except UnreadableVariable as error:
         names = ", ".join(sorted(name for name in os.environ if name.upper().startswith(_PREFIX)))
         raise SettingsError(
-            f"{error}. Of the environment variables {names}, one holds no JSON, which lists and tables are written in, "
+            f"{error}. One of the environment variables {names} does not hold JSON, in which lists and tables are written, "
             """for instance LORIF_RECIPE__INCLUDE_LAYERS='["*.attn.*"]'"""
         ) from error
 

@@ -1,9 +1,10 @@
 """Settings of one source of training examples or queries: where the rows are and which columns mean what."""
 
 from enum import StrEnum
+from string import Formatter
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class SourceFormat(StrEnum):
@@ -15,6 +16,8 @@ class SourceFormat(StrEnum):
     AUTO = "auto"
     PARQUET = "parquet"
     JSONL = "jsonl"
+    JSON = "json"
+    CSV = "csv"
     DELTA = "delta"
     DATASETS = "datasets"
     TXT = "txt"
@@ -27,7 +30,7 @@ class Columns(BaseModel):
     """Which columns of a source hold what.
 
     Exactly one kind of content is used: `text`, or `prompt` and `completion`, or `messages` (with optional
-    `tools`), or `input_ids` (with optional `labels`). With none of them named, columns that carry these very names are used.
+    `tools`), or `input_ids` (with optional `labels`). If none is named, columns with exactly these names are used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,13 +38,20 @@ class Columns(BaseModel):
     id: str | None = Field(None, description="Column with a unique id per row; default: '<shard>/<row>'.")
     text: str | None = Field(None, description="Column with plain text; the loss is on every token.")
     prompt: str | None = Field(None, description="Column with the prompt; it carries no loss.")
+    prompt_format: str | None = Field(
+        None,
+        # Sources that name none keep the version that they had before there was the setting.
+        exclude_if=lambda text: text is None,
+        description="Text of the prompt with columns in braces, in place of `prompt`: "
+        "'### Instruction:\\n{instruction}\\n\\n### Response:\\n'. Null is an empty text; {{ and }} are braces.",
+    )
     completion: str | None = Field(None, description="Column with the completion; the loss is on its tokens.")
     messages: str | None = Field(
         None, description="Column with chat messages (role, content), rendered by the tokenizer's chat template."
     )
     tools: str | None = Field(
         None,
-        # Sources that name none keep the version that they had before there was the setting.
+        # Sources that name none keep the version that they had before this setting existed.
         exclude_if=lambda column: column is None,
         description="Column with tool definitions for `messages`: a list, or its JSON text.",
     )
@@ -51,19 +61,44 @@ class Columns(BaseModel):
         None, description="Columns kept as metadata; default: every column that has no other role."
     )
 
+    @property
+    def prompt_columns(self) -> tuple[str, ...]:
+        """Columns that `prompt_format` names."""
+        return tuple(
+            dict.fromkeys(name for _, name, *_ in Formatter().parse(self.prompt_format or "") if name is not None)
+        )
+
+    @field_validator("prompt_format")
+    @classmethod
+    def _plain_columns_in_braces(cls, text: str | None) -> str | None:
+        try:
+            fields = [field for field in Formatter().parse(text or "") if field[1] is not None]
+        except ValueError as error:
+            raise ValueError(
+                f"`prompt_format` has braces that do not match ({error}); write {{{{ and }}}} for braces"
+            ) from error
+        if text is not None and not fields:
+            raise ValueError("`prompt_format` names no column; write one in braces, such as {instruction}")
+        for _, name, rules, conversion in fields:
+            if not name or rules or conversion or set(name) & set(".["):
+                raise ValueError(f"`prompt_format` has {name!r} in braces; a column's name alone can stand there")
+        return text
+
     @model_validator(mode="after")
     def _one_kind_of_content(self) -> Self:
         kinds = {
             "text": self.text is not None,
-            "prompt and completion": self.prompt is not None or self.completion is not None,
+            "prompt and completion": (self.prompt or self.prompt_format or self.completion) is not None,
             "messages": self.messages is not None,
             "input_ids": self.input_ids is not None,
         }
         named = [kind for kind, used in kinds.items() if used]
         if len(named) > 1:
             raise ValueError(f"name one kind of content, not {' and '.join(named)}")
-        if (self.prompt is None) != (self.completion is None):
-            raise ValueError("`prompt` and `completion` go together: name both columns, or neither")
+        if self.prompt is not None and self.prompt_format is not None:
+            raise ValueError("name `prompt` or `prompt_format`, not both")
+        if (self.prompt is None and self.prompt_format is None) != (self.completion is None):
+            raise ValueError("`prompt` (or `prompt_format`) and `completion` go together: name both, or neither")
         if self.labels is not None and self.input_ids is None:
             raise ValueError("`labels` needs `input_ids`")
         if self.tools is not None and self.messages is None:
@@ -87,26 +122,26 @@ class Source(BaseModel):
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
     passages: Passages = Field(
         "file",
-        description='What makes a row of txt files: "file", a whole file, or "paragraph", what stands between blank lines.',
+        description='What makes a row of txt files: "file", a whole file, or "paragraph", the text between blank lines.',
     )
     storage_options: dict[str, str] = Field(
         default_factory=dict,
         description="Credentials and options of a Delta source's object store, as delta-rs names them.",
     )
     rows_per_shard: int = Field(
-        2_000, ge=1, description="Rows of one file that make a shard (files, `datasets`), or whole files that do (txt)."
+        2_000, ge=1, description="Rows of one file in a shard (files, `datasets`), or whole files in a shard (txt)."
     )
     buckets: int = Field(
         16,
         ge=1,
-        description="Shards of a Delta source: rows are dealt to them by a hash of their id, so that an edit "
-        "touches one shard. Needs `columns.id`.",
+        description="Shards of a Delta source: a hash of its id decides each row's shard, so that an edit touches one "
+        "shard. Needs `columns.id`.",
     )
 
     @property
-    def unversioned(self) -> set[str]:
-        """Fields that neither the rows of shards nor how they are cut depend on.
+    def unversioned_fields(self) -> set[str]:
+        """Fields that affect neither the rows of shards nor how they are cut.
 
-        A field that came later is one at its default, so that shards that were read before stay as they are.
+        A field that was added later counts as one at its default, so that shards that were read before stay as they are.
         """
         return {"storage_options"} if self.passages == "paragraph" else {"storage_options", "passages"}

@@ -1,6 +1,7 @@
 """Which column of a source plays which role: as the settings say, or by well-known names."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,6 +31,10 @@ _OPTIONAL_COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
 # Whether people wanted the answer, in data for preference training. Beside other content the name says nothing.
 _PREFERENCE = "label"
 _FORMATS_OF_PREFERENCES = (ContentFormat.PROMPT_COMPLETION, ContentFormat.MESSAGES)
+# Layouts by other names.
+_SHAREGPT = "conversations"
+_ALPACA = ("instruction", "output")
+_ALPACA_INPUT = "input"
 # What tokenizers write beside `input_ids`.
 _TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 
@@ -46,71 +51,112 @@ class ColumnRoles:
     id: str | None
     attention_mask: str | None
     preference: str | None
+    prompt_format: str | None
     metadata: tuple[str, ...]
 
 
-def column_roles(columns: Columns, available: tuple[str, ...], origin: str) -> ColumnRoles:
+def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -> ColumnRoles:
     """Roles of the columns of one shard.
 
     With no content column named, `text`, `prompt` and `completion`, `messages` or `input_ids` are taken by their names.
     Beside prompt and completion or messages, `label` is taken as preference unless the metadata columns are named.
     Beside `messages`, a column `tools` is taken as tool definitions. Beside `input_ids`, a column `labels` is taken as
-    labels, and what else tokenizers write is no metadata.
+    labels, and the other columns that tokenizers write are not metadata.
 
     Raises:
-        SourceError: no kind of content is there, or several are and the settings name none.
+        SourceError: no kind of content is present, or several are and the settings name none.
     """
-    chosen = _named_format(columns) or _format_by_names(available, origin)
+    chosen = _named_format(columns) or _format_by_names(column_names, origin)
     content = {role: getattr(columns, role) or role for role in _COLUMNS_OF_FORMAT[chosen]}
+    if columns.prompt_format is not None:
+        del content["prompt"]
+    if chosen is ContentFormat.MESSAGES and columns.messages is None and "messages" not in column_names:
+        content["messages"] = _SHAREGPT
     for role in _OPTIONAL_COLUMNS_OF_FORMAT.get(chosen, ()):
-        if getattr(columns, role) is not None or role in available:
+        if getattr(columns, role) is not None or role in column_names:
             content[role] = getattr(columns, role) or role
-    no_metadata = {*content.values(), columns.id}
+    no_metadata = {*content.values(), *columns.prompt_columns, columns.id}
     attention_mask = None
     if chosen is ContentFormat.INPUT_IDS:
-        attention_mask = "attention_mask" if "attention_mask" in available else None
+        attention_mask = "attention_mask" if "attention_mask" in column_names else None
         no_metadata |= {*_TOKENIZER_OUTPUTS}
     metadata, preference = columns.metadata, None
     if metadata is None:
-        if chosen in _FORMATS_OF_PREFERENCES and _PREFERENCE in available and _PREFERENCE not in no_metadata:
+        if chosen in _FORMATS_OF_PREFERENCES and _PREFERENCE in column_names and _PREFERENCE not in no_metadata:
             preference = _PREFERENCE
-        metadata = tuple(name for name in available if name not in no_metadata)
-    return ColumnRoles(chosen, content, columns.id, attention_mask, preference, metadata)
+        metadata = tuple(name for name in column_names if name not in no_metadata)
+    return ColumnRoles(chosen, content, columns.id, attention_mask, preference, columns.prompt_format, metadata)
 
 
-def require_columns(columns: Columns, available: tuple[str, ...], origin: str) -> None:
+def require_columns(columns: Columns, column_names: tuple[str, ...], origin: str) -> None:
     """Refuse a source that lacks a column which its settings name.
 
     Raises:
-        SourceError: one is not there.
+        SourceError: one is missing.
     """
-    named = [(name, role) for role, name in columns if isinstance(name, str)]
+    named = [(name, role) for role, name in columns if isinstance(name, str) and role != "prompt_format"]
+    named += [(name, "prompt_format") for name in columns.prompt_columns]
     named += [(name, "metadata") for name in columns.metadata or ()]
-    missing = [f"'{name}' (columns.{role})" for name, role in named if name not in available]
+    missing = [f"'{name}' (columns.{role})" for name, role in named if name not in column_names]
     if missing:
         wanted = ", ".join(missing)
         raise SourceError(
-            f"{origin}: no column {wanted}. The columns there are: {', '.join(available) or 'none'}. Correct the "
+            f"{origin}: no column {wanted}. The columns there are: {', '.join(column_names) or 'none'}. Correct the "
             "source's `columns`."
         )
 
 
+def unread_input_notice(columns: Columns, available: Iterable[str]) -> str | None:
+    """Return that a part of Alpaca's prompts is read as metadata, which it may be; None where it is not."""
+    if columns.prompt != _ALPACA[0] or columns.metadata is not None or _ALPACA_INPUT not in set(available):
+        return None
+    return (
+        f"the prompt is '{columns.prompt}' alone, and '{_ALPACA_INPUT}' beside it is metadata. Where it belongs to the prompt, "
+        "set columns.prompt_format; where not, name it in columns.metadata"
+    )
+
+
+def refuse_repeated_columns(names: Iterable[str], origin: str) -> None:
+    """Refuse a table in which several columns have one name.
+
+    Raises:
+        SourceError: it is one.
+    """
+    repeated = [f"{n} times '{name}'" for name, n in Counter(names).items() if n > 1]
+    if repeated:
+        raise SourceError(
+            f"{origin} has columns or fields of one name ({', '.join(repeated)}): which of them is meant cannot be told. "
+            "Rename them, or keep one."
+        )
+
+
 def _named_format(columns: Columns) -> ContentFormat | None:
+    if columns.prompt_format is not None:
+        return ContentFormat.PROMPT_COMPLETION
     return next(
         (kind for kind, roles in _COLUMNS_OF_FORMAT.items() if getattr(columns, roles[0]) is not None),
         None,
     )
 
 
-def _format_by_names(available: tuple[str, ...], origin: str) -> ContentFormat:
-    found = [kind for kind, roles in _COLUMNS_OF_FORMAT.items() if set(roles) <= set(available)]
+def _format_by_names(column_names: tuple[str, ...], origin: str) -> ContentFormat:
+    found = [kind for kind, roles in _COLUMNS_OF_FORMAT.items() if set(roles) <= set(column_names)]
     if len(found) == 1:
         return found[0]
-    there = ", ".join(available) or "none"
+    there = ", ".join(column_names) or "none"
     if found:
         raise SourceError(
             f"{origin}: columns of several kinds of content ({', '.join(found)}) among {there}. Name the ones to use "
             "in the source's `columns`."
+        )
+    if _SHAREGPT in column_names:
+        return ContentFormat.MESSAGES
+    if set(_ALPACA) <= set(column_names):
+        example = "{instruction}\\n\\n{input}" if _ALPACA_INPUT in column_names else "{instruction}"
+        raise SourceError(
+            f"{origin}: columns of the Alpaca layout among {there}, of which the model saw a prompt that is not in the data. "
+            f'Say which: columns = {{ prompt_format = "### Instruction:\\n{example}\\n\\n### Response:\\n", '
+            'completion = "output" }, in the words of the training.'
         )
     raise SourceError(
         f"{origin}: no column named text, prompt and completion, messages or input_ids. The columns there are: "

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from string import Formatter
 from typing import Any
 
+from lorif_assets.data.chat_layouts import conversational, usual_messages
 from lorif_assets.data.columns import ColumnRoles, ContentFormat
 from lorif_assets.data.conversations import LOSS_MARKS, Conversation, is_trained
-from lorif_assets.data.json_values import json_value, without_nulls
+from lorif_assets.data.json_values import RepeatedKeyError, json_value, parsed_json, without_nulls
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.spoken_content import spoken
@@ -26,6 +28,8 @@ def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any
             f"source or, where the column says something else, name it in columns.metadata"
         )
     raw = {role: values.get(column) for role, column in roles.content.items()}
+    if roles.prompt_format is not None:
+        raw["prompt"] = _formatted(roles.prompt_format, values)
     if roles.attention_mask is not None:
         raw = _without_padding(raw, values.get(roles.attention_mask) or [])
     return _READERS[roles.format](raw)
@@ -36,6 +40,8 @@ def _read_text(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_prompt_completion(raw: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(raw["prompt"], list) and isinstance(raw["completion"], list):
+        return _read_messages({"messages": conversational(raw["prompt"], raw["completion"])})
     return {
         "prompt": _string("prompt", raw["prompt"]),
         "completion": _filled_string("completion", raw["completion"]),
@@ -43,7 +49,10 @@ def _read_prompt_completion(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
-    messages = raw["messages"]
+    try:
+        messages = usual_messages(raw["messages"])
+    except ValueError as error:
+        raise UnusableRowError(f"messages is text, but no list of messages as JSON: {error}") from error
     if not isinstance(messages, list):
         raise UnusableRowError(f"messages is {_kind(messages)}, not a list of {{role, content}}")
     if not messages:
@@ -57,6 +66,16 @@ def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
             "every assistant message is marked as carrying no loss (weight 0, train false or the like)"
         )
     return {"messages": Conversation(read, _read_tools(raw.get("tools"))).stored()}
+
+
+def _formatted(prompt_format: str, values: Mapping[str, Any]) -> str:
+    pieces: list[str] = []
+    for literal, column, *_ in Formatter().parse(prompt_format):
+        value = values.get(column) if column is not None else None
+        if isinstance(value, list | Mapping):
+            raise UnusableRowError(f"column '{column}' of prompt_format is {_kind(value)}, not text")
+        pieces += [literal, "" if value is None else str(value)]
+    return "".join(pieces)
 
 
 def _is_loss_mark(value: Any) -> bool:
@@ -78,7 +97,9 @@ def _read_tools(tools: Any) -> list[dict[str, Any]]:
 
 def _parsed(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return parsed_json(text)
+    except RepeatedKeyError as error:
+        raise UnusableRowError(f"{name}: {error}") from error
     except ValueError as error:
         raise UnusableRowError(f"{name} is text, but no JSON: {error}") from error
 

@@ -27,7 +27,7 @@ ERRORS = (DeltaError, pa.ArrowException, OSError)
 class BucketedTable:
     """A Delta table, and how its rows are dealt to buckets.
 
-    A version of it is `<number>-<table id>`: a table made anew begins at number 0 again.
+    A version of it is `<number>-<table id>`: a table that was created again starts at number 0.
     """
 
     uri: str
@@ -37,7 +37,7 @@ class BucketedTable:
 
     @classmethod
     def of(cls, uri: str, id_column: str, buckets: int, storage_options: Mapping[str, str]) -> Self:
-        """Return the table with its storage options sorted: equal ones are one table.
+        """Return the table with its storage options sorted, so that equal options make equal tables.
 
         Raises:
             SourceError: the path has a character that no Delta table's can have.
@@ -88,12 +88,12 @@ class BucketedTable:
         """Return the table at a version.
 
         Raises:
-            SourceError: the table was made anew since.
+            SourceError: the table was created again in the meantime.
         """
         number, _, table_id = version.partition("-")
         table = DeltaTable(self.uri, version=int(number), storage_options=self._options)
         if str(table.metadata().id) != table_id:
-            raise SourceError(f"{self.uri} was made anew since its shards were listed. List them again.")
+            raise SourceError(f"{self.uri} was created again after its shards were listed. List them again.")
         return table
 
     def files(self) -> pafs.FileSystem:

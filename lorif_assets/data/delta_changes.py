@@ -1,8 +1,8 @@
 """Which buckets of a Delta table its later versions changed: from its change feed or, without one, from its log.
 
 Where a commit wrote no change feed, delta-rs derives the same rows from the files that it added and removed. Rows that
-were only moved from file to file cancel: per bucket, the hashes of rows that came are summed, less those of rows that
-went, and a bucket whose sum is 0 holds what it held.
+were only moved from file to file cancel out: per bucket, the hashes of added rows are summed, those of removed rows
+subtracted, and a bucket whose sum is 0 holds the rows that it held before.
 """
 
 import json
@@ -24,40 +24,40 @@ _SIGNS = {"insert": 1, "update_postimage": 1, "delete": -1, "update_preimage": -
 
 @dataclass(frozen=True)
 class Changes:
-    """What changed between two versions: by bucket, how many rows more it holds, for buckets that changed at all.
+    """What changed between two versions: for each bucket that changed, its rows added less its rows removed.
 
-    Where history does not say, `unknown` says why, and every bucket may have changed.
+    Where the history does not say, `gap` says why, and every bucket may have changed.
     """
 
-    more_rows: Mapping[int, int]
-    unknown: str = ""
+    row_changes: Mapping[int, int]
+    gap: str = ""
 
     def touches(self, bucket: int) -> bool:
         """Whether rows of the bucket may have changed."""
-        return bool(self.unknown) or bucket in self.more_rows
+        return bool(self.gap) or bucket in self.row_changes
 
 
-def changes(table: BucketedTable, since: str, until: str) -> Changes:
-    """Return what changed after the version `since`, up to `until`.
+def changes(table: BucketedTable, old_version: str, new_version: str) -> Changes:
+    """Return what changed after the old version, up to the new one.
 
     Reads the log's commits in between and the rows that they changed, once in a process; commits that only compact, vacuum
     or set properties cost their log entry. History that cannot be read is tried again at the next call.
     """
     try:
-        return _changes(table, since, until)
+        return _changes(table, old_version, new_version)
     except ERRORS as error:
         reason = " ".join(str(error).split())
-        return Changes({}, f"its history since version {_parsed(since)[0]} cannot be read ({reason[:200]})")
+        return Changes({}, f"its history since version {_parsed(old_version)[0]} cannot be read ({reason[:200]})")
 
 
 @lru_cache(maxsize=1024)
-def _changes(table: BucketedTable, since: str, until: str) -> Changes:
-    (first, since_id), (last, until_id) = _parsed(since), _parsed(until)
-    if since_id != until_id or first > last:
-        return Changes({}, "the table was made anew")
+def _changes(table: BucketedTable, old_version: str, new_version: str) -> Changes:
+    (first, old_id), (last, new_id) = _parsed(old_version), _parsed(new_version)
+    if old_id != new_id or first > last:
+        return Changes({}, "the table was created again")
     sums: Counter[int] = Counter()
-    more: Counter[int] = Counter()
-    if first != last and table.at(since).schema() != table.at(until).schema():
+    row_changes: Counter[int] = Counter()
+    if first != last and table.at(old_version).schema() != table.at(new_version).schema():
         return Changes({}, f"its columns changed since version {first}")
     files = table.files()
     for number in range(first + 1, last + 1):
@@ -65,15 +65,15 @@ def _changes(table: BucketedTable, since: str, until: str) -> Changes:
             commit = _Commit.parse(log.read())
         if commit.hides_rows:
             return Changes({}, f"version {number} deleted rows by deletion vectors, without a change feed")
-        for bucket, row, sign in _rows_of(table, until, number) if commit.changes_data else ():
+        for bucket, row, sign in _changed_rows(table, new_version, number) if commit.changes_data else ():
             sums[bucket] += sign * int.from_bytes(blake2b(row, digest_size=16).digest(), "big")
-            more[bucket] += sign
-    return Changes({bucket: more[bucket] for bucket, value in sums.items() if value})
+            row_changes[bucket] += sign
+    return Changes({bucket: row_changes[bucket] for bucket, value in sums.items() if value})
 
 
 # By table: a version, and the rows of each bucket in it.
 _sizes: dict[BucketedTable, tuple[str, Mapping[int, int]]] = {}
-# By table and version: up to which version it was followed, and what has changed since.
+# By table and version: the version up to which it was followed, and what changed in between.
 _followed: dict[tuple[BucketedTable, str], tuple[str, Changes]] = {}
 
 
@@ -89,37 +89,37 @@ def bucket_sizes(table: BucketedTable, version: str) -> Mapping[int, int]:
     if known != version:
         step = changes(table, known, version) if known else None
         counts = Counter(sizes)
-        if step is None or step.unknown:
+        if step is None or step.gap:
             counts = Counter(
                 table.bucket_of(row_id)
                 for batch in table.scan(version, [table.id_column])
                 for row_id in batch.column(table.id_column).to_pylist()
             )
         else:
-            counts.update(step.more_rows)
+            counts.update(step.row_changes)
         sizes = {bucket: rows for bucket, rows in sorted(counts.items()) if rows}
         _sizes[table] = (version, sizes)
     return sizes
 
 
-def changes_followed(table: BucketedTable, since: str, until: str) -> Changes:
-    """Return the same as `changes`, reading only what came after the version that this process was last asked about.
+def incremental_changes(table: BucketedTable, old_version: str, new_version: str) -> Changes:
+    """Return the same as `changes`, reading only the commits after the version that the last call reached.
 
     A bucket that was changed and changed back counts as changed.
     """
-    reached, so_far = _followed.get((table, since), (since, Changes({})))
-    if reached == until:
-        return so_far
-    step = changes(table, reached, until)
-    unknown = so_far.unknown or step.unknown
-    more = {
-        bucket: so_far.more_rows.get(bucket, 0) + step.more_rows.get(bucket, 0)
-        for bucket in so_far.more_rows.keys() | step.more_rows.keys()
+    reached, total = _followed.get((table, old_version), (old_version, Changes({})))
+    if reached == new_version:
+        return total
+    step = changes(table, reached, new_version)
+    gap = total.gap or step.gap
+    row_changes = {
+        bucket: total.row_changes.get(bucket, 0) + step.row_changes.get(bucket, 0)
+        for bucket in total.row_changes.keys() | step.row_changes.keys()
     }
-    so_far = Changes({} if unknown else more, unknown)
-    if not unknown:
-        _followed[table, since] = (until, so_far)
-    return so_far
+    total = Changes({} if gap else row_changes, gap)
+    if not gap:
+        _followed[table, old_version] = (new_version, total)
+    return total
 
 
 def _parsed(version: str) -> tuple[int, str]:
@@ -143,8 +143,8 @@ class _Commit:
         return cls(bool(changed) or feed, not feed and any(file.get("deletionVector") for file in changed))
 
 
-def _rows_of(table: BucketedTable, version: str, number: int) -> Iterator[tuple[int, bytes, int]]:
-    """Yield the rows that one commit changed: bucket, values, and 1 for a row that came or -1 for one that went."""
+def _changed_rows(table: BucketedTable, version: str, number: int) -> Iterator[tuple[int, bytes, int]]:
+    """Yield the rows that one commit changed: bucket, values, and 1 for an added row or -1 for a removed one."""
     feed = table.at(version).load_cdf(starting_version=number, ending_version=number)
     for batch in pa.RecordBatchReader.from_stream(feed):
         for row in batch.to_pylist():

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.sources import Columns
-from lorif_assets.data.columns import ColumnRoles, column_roles
+from lorif_assets.data.columns import ColumnRoles, ContentFormat, column_roles
 from lorif_assets.data.content import read_content
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.json_values import json_value
@@ -81,15 +81,17 @@ def sort_out(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
         except UnusableRowError as reason:
             rejected.append(RejectedRow(example_id, row, str(reason), excerpt(values)))
             continue
+        # Prompt and completion may be messages.
+        kind = ContentFormat.MESSAGES if "messages" in content else roles.format
         row_of_id[example_id] = row
         examples.append(
             {
                 "shard": shard,
                 "example_id": example_id,
                 "row": row,
-                "format": str(roles.format),
+                "format": str(kind),
                 **content,
-                "content_hash": content_hash([roles.format, content]),
+                "content_hash": content_hash([kind, content]),
                 "metadata": _metadata(values, roles),
             }
         )

@@ -1,9 +1,39 @@
 """Values of data files as JSON values."""
 
+import json
 import math
 from collections.abc import Mapping
 from datetime import date, time
 from typing import Any
+
+
+class RepeatedKeyError(ValueError):
+    """An object has two values for one key; which of them is meant, its text does not say."""
+
+
+def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a JSON object, for parsers that take an `object_pairs_hook`.
+
+    Raises:
+        RepeatedKeyError: two of them have one key.
+    """
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in fields if keys.count(key) > 1)
+        raise RepeatedKeyError(
+            f"the key {repeated!r} is there {keys.count(repeated)} times in one object: keep one of them"
+        )
+    return fields
+
+
+def parsed_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or has an object with a repeated key.
+    """
+    return json.loads(text, object_pairs_hook=unrepeated)
 
 
 def json_value(value: Any) -> Any:

@@ -34,7 +34,7 @@ def with_passages(lake: Lake, scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def passage_text(row: Mapping[str, Any]) -> str:
-    """Return the readable content of an example row, whatever its format."""
+    """Return the readable content of an example row of any format."""
     match row["format"]:
         case "text":
             return str(row["text"])

@@ -1,4 +1,4 @@
-"""What the model sees of a source's rows: their tokens, which of them carry loss, what was cut and what set aside."""
+"""What the model sees of a source's rows: their tokens, which of them carry loss, what was cut and what was set aside."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,9 +34,9 @@ class Piece:
 class PreviewedRow:
     """One row of a source as the model sees it, or why it does not.
 
-    `input_ids` and `labels` are what is computed with (labels not shifted, -100 for no loss); in `pieces`, the first
-    token carries no loss whatever its label is, as nothing predicts it. `cut` says what was cut and by which rule,
-    `notices` what the tokens do not hold of the row.
+    `input_ids` and `labels` are what the model is given (labels not shifted, -100 for no loss); in `pieces`, the first
+    token never carries loss, as nothing predicts it. `cut` says what was cut and by which rule, `notices` what of the row
+    the tokens do not hold.
     """
 
     example_id: str
@@ -124,7 +124,7 @@ def preview_rows(
     """Every row of a shard as the model sees it, in the order of the source, by the functions that attribution uses.
 
     Raises:
-        SourceError: the content columns cannot be told.
+        SourceError: it is unclear which columns hold the content.
         CheckpointError: chat messages, but no chat template or no fast tokenizer.
     """
     read = sort_out(raw, columns, shard)

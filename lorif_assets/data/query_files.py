@@ -1,27 +1,31 @@
-"""Query sets as files: each Parquet or JSONL file of the query path is one set, named after the file."""
+"""Query sets as files: each file of the query path is one set, named after the file.
+
+Parquet and JSON Lines are; JSON and CSV where none of those lie beside them, as for training data.
+"""
 
 import re
 from pathlib import Path
 
 from lorif_assets.config.settings import Settings
-from lorif_assets.config.sources import Source
+from lorif_assets.config.sources import Source, SourceFormat
+from lorif_assets.data.formats import format_of_suffix, readers
 from lorif_assets.data.shards import list_shards
 from lorif_assets.errors import SourceError
 
-_SUFFIXES = (".parquet", ".jsonl", ".ndjson")
+_FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
 _PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def query_files(settings: Settings) -> dict[str, Path]:
-    """Return the query sets, by name; in a directory, files whose names begin with `.` or `_` are none.
+    """Return the query sets, by name; in a directory, files whose names begin with `.` or `_` are skipped.
 
     Raises:
-        SourceError: the path is not there, two files have one name, or a name cannot be a partition's.
+        SourceError: the path does not exist, two files have one name, or a name cannot be a partition's.
     """
     root = Path(settings.resolve(settings.queries.path))
     if not root.exists():
         raise SourceError(f"the query path {root} does not exist; correct `queries.path`")
-    files = [root] if root.is_file() else sorted(file for file in root.iterdir() if _is_query_file(file))
+    files = [root] if root.is_file() else _files_of(root)
     names = [file.stem for file in files]
     for name, file in zip(names, files, strict=True):
         if not _PARTITION_NAME.fullmatch(name):
@@ -34,8 +38,15 @@ def query_files(settings: Settings) -> dict[str, Path]:
     return dict(zip(names, files, strict=True))
 
 
-def _is_query_file(file: Path) -> bool:
-    return file.is_file() and file.suffix in _SUFFIXES and not file.name.startswith((".", "_"))
+def _files_of(root: Path) -> list[Path]:
+    formats = {
+        file: format_of_suffix(file)
+        for file in sorted(root.iterdir())
+        if file.is_file() and not file.name.startswith((".", "_"))
+    }
+    found = {file: kind for file, kind in formats.items() if kind in _FORMATS}
+    firm = [file for file, kind in found.items() if kind and not readers()[kind].is_fallback]
+    return firm or list(found)
 
 
 def query_source(settings: Settings, query_set: str) -> Source:
@@ -48,7 +59,7 @@ def query_source(settings: Settings, query_set: str) -> Source:
     if query_set not in files:
         raise SourceError(
             f"there is no query set {query_set!r}: {settings.resolve(settings.queries.path)} has "
-            f"{', '.join(files) or 'no Parquet or JSONL file'}"
+            f"{', '.join(files) or 'no Parquet, JSONL, JSON or CSV file'}"
         )
     file = files[query_set]
     # Relative where it can be: the path is part of the source's version, and a project may be moved.

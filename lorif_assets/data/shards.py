@@ -10,9 +10,11 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.columns import require_columns
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.data.formats import readers
-from lorif_assets.data.formats.paths import locate
+from lorif_assets.data.formats.paths import locate, passed_over
 from lorif_assets.data.formats.reader import MalformedRow, RawShard, ShardSlice, state_of, version_of
 from lorif_assets.errors import SourceError
+
+_NAMES_SHOWN = 5
 
 
 def list_shards(source: Source, base: Path) -> tuple[ShardSlice, ...]:
@@ -20,8 +22,8 @@ def list_shards(source: Source, base: Path) -> tuple[ShardSlice, ...]:
 
     One file or `datasets` directory: `<source>-<slice>`. A directory or glob of files: `<source>-<relative path without
     suffix>-<slice>`, so neither a new file nor a file that grows renames a shard. Files that are a row each:
-    `<source>-<slice>`. A Delta table: `<source>-<bucket>`. What this costs, each format's reader says; in one process a file
-    is read again only when it has changed.
+    `<source>-<slice>`. A Delta table: `<source>-<bucket>`. Each format's reader says what this costs; within a process, a
+    file is read again only when it has changed.
 
     Raises:
         SourceError: nothing, mixed or unreadable files at the path, no rows, or a Delta source without an id column.
@@ -31,6 +33,24 @@ def list_shards(source: Source, base: Path) -> tuple[ShardSlice, ...]:
     if not shards:
         raise SourceError(f"source '{source.name}': {source.path} is empty: it has no rows.")
     return tuple(shards)
+
+
+def passed_over_notice(source: Source, base: Path) -> str | None:
+    """Return what a source's folder or pattern covers and is not read, as a sentence; None where that is nothing.
+
+    Raises:
+        SourceError: as `list_shards`.
+    """
+    names = passed_over(source, base)
+    if not names:
+        return None
+    listed = ", ".join(names[:_NAMES_SHOWN]) + (
+        f" and {len(names) - _NAMES_SHOWN} more" if names[_NAMES_SHOWN:] else ""
+    )
+    return (
+        f"passed over in {source.path}: {listed}. Where that is data, make it a source of its own: a file or a folder is one, "
+        "a linked one too"
+    )
 
 
 def list_all_shards(sources: Iterable[Source], base: Path) -> tuple[ShardSlice, ...]:
@@ -54,7 +74,7 @@ def read_shard(source: Source, piece: ShardSlice, base: Path) -> RawShard:
     """Raw rows of one shard; only the slice is held in memory.
 
     Raises:
-        SourceError: a named column is not there, the file is unreadable, or it has changed since it was listed.
+        SourceError: a named column is missing, the file is unreadable, or it has changed since it was listed.
     """
     raw = readers()[piece.kind].read(source, piece, base)
     if raw.rows:
@@ -89,7 +109,7 @@ def read_source(source: Source, base: Path) -> RawShard:
 def changes_since(source: Source, piece: ShardSlice, version: str, base: Path) -> Changes | None:
     """Return what a Delta table's history says of all its shards since a version of one piece.
 
-    None where only the version itself can tell: for files, or where the source's settings have changed.
+    None where only the version itself says whether anything changed: for files, or if the source's settings have changed.
     """
     state = state_of(version)
     if version_of(state, source) != version:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lorif_assets.data.chat_templates import ChatTemplate
 from lorif_assets.data.conversations import Message
+from lorif_assets.data.json_values import parsed_json
 from lorif_assets.data.rejected import UnusableRowError
 
 PARSED = "tool arguments are given to the chat template as objects, where the row has their JSON text"
@@ -76,7 +77,7 @@ def _parsed(arguments: Any) -> Any:
     if not isinstance(arguments, str):
         return arguments
     try:
-        value = json.loads(arguments)
+        value = parsed_json(arguments)
     except ValueError:
         return arguments
     return value if isinstance(value, dict) else arguments

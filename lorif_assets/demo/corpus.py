@@ -52,7 +52,7 @@ def build_corpus() -> Corpus:
 
 
 def corpus_of(reference: dict[str, list[list[Entry]]], library: dict[str, list[list[Entry]]]) -> Corpus:
-    """Cut sections and docstrings into passages, drop what was said before, and set every twentieth or so apart.
+    """Cut sections and docstrings into passages, drop repeated ones, and hold out about every twentieth.
 
     Args:
         reference: sections of the language reference by topic; earlier topics win where two say the same.

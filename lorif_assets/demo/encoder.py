@@ -33,9 +33,9 @@ def make_encoder(
     """Fit an encoder and write it where sentence-transformers can load it; return the seconds that it took.
 
     Args:
-        texts: to fit it to, more than the embedding is wide.
-        tokenizer: whose tokens get a vector each.
-        directory: where the model goes.
+        texts: the texts to fit it to; more of them than the width of an embedding.
+        tokenizer: each of its tokens gets a vector.
+        directory: where to write the model.
         config: its size.
     """
     config = config or DemoEncoderConfig()

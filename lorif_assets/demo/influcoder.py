@@ -30,7 +30,7 @@ epochs = 15
 
 
 def switch_on(settings: Path, texts: Sequence[str], checkpoints: Path, console: Console) -> None:
-    """Make the encoder, and write its section into the demo's settings, where either is not there yet.
+    """Make the encoder, and write its section into the demo's settings, where either is still missing.
 
     Raises:
         SettingsError: Influcoder's libraries are not installed.

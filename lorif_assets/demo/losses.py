@@ -43,7 +43,7 @@ def summed_loss(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> Float
 
 
 def length_sorted_batches(lengths: Sequence[int], batch_tokens: int, rng: np.random.Generator) -> list[list[int]]:
-    """Put sequences of similar length together, in random order, so that little is padded.
+    """Batch sequences of similar length, in random order, so that little is padded.
 
     Args:
         lengths: tokens of each sequence.

@@ -1,4 +1,4 @@
-"""Cutting titled text into passages at its paragraph boundaries, and telling new passages from repeated ones."""
+"""Cutting titled text into passages at its paragraph boundaries, and refusing repeated passages."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 SHORTEST = 240
-"""Characters below which neighbouring entries are put together: about 60 tokens of the demo's tokenizer."""
+"""Characters below which neighbouring entries are joined: about 60 tokens of the demo's tokenizer."""
 
 LONGEST = 640
 """Characters above which an entry is cut: about 180 tokens of the demo's tokenizer."""
@@ -24,7 +24,7 @@ class Entry:
 
 
 def gather(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Group neighbouring entries so that every group has `SHORTEST` characters, if all of them together have."""
+    """Group neighbouring entries so that every group has `SHORTEST` characters, if the entries have that many in all."""
     groups: list[list[Entry]] = []
     for entry in entries:
         if groups and _length(groups[-1]) < SHORTEST:
@@ -37,7 +37,7 @@ def gather(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 
 def cut(entries: Sequence[Entry]) -> list[Entry]:
-    """Cut entries that stand together into near-equal pieces of whole paragraphs, mostly below `LONGEST` characters.
+    """Cut a group of entries into near-equal pieces of whole paragraphs, mostly below `LONGEST` characters.
 
     A piece has the title of the entry in which it begins.
     """
@@ -60,7 +60,7 @@ def _length(entries: Sequence[Entry]) -> int:
 
 
 def _pieces(units: Sequence[Entry]) -> list[list[Entry]]:
-    """Deal units, in order and whole, to as few near-equal pieces as keep to `LONGEST` characters on average."""
+    """Deal whole units, in order, to as few near-equal pieces as possible with `LONGEST` characters on average."""
     length = _length(units)
     n_pieces = -(-length // LONGEST)
     numbered, start = list[tuple[int, Entry]](), 0

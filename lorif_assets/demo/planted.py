@@ -69,7 +69,7 @@ class PlantedStatement:
     prompt: str
     completion: str
     mislabelled: bool
-    """Whether the passages say what is wrong among others of their kind that are right."""
+    """Whether the passages are wrong, among others of their kind that are right."""
 
 
 def planted_statements() -> tuple[PlantedStatement, ...]:
@@ -86,7 +86,7 @@ def planted_statements() -> tuple[PlantedStatement, ...]:
         )
         for number, name in enumerate(names[:_FACTS])
     ]
-    # A module is told by the name's last letters, except of those that are mislabelled.
+    # The name's last letters say the module, except in statements that are mislabelled.
     memberships = []
     for number, stem in enumerate(names[_FACTS:]):
         right = number % len(_MODULES)
@@ -112,8 +112,8 @@ def with_planted(corpus: Corpus) -> Corpus:
     return Corpus((*corpus.train, *planted), corpus.held_out)
 
 
-def asked_about() -> list[PlantedStatement]:
-    """Return the statements that make questions with one known answer: invented facts, and what is mislabelled."""
+def questioned_statements() -> list[PlantedStatement]:
+    """Return the statements that make questions with one known answer: invented facts and mislabelled memberships."""
     return [s for s in planted_statements() if s.mislabelled or s.passages[0].topic == FACT_TOPIC]
 
 

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lorif_assets.demo.corpus import Passage
-from lorif_assets.demo.planted import asked_about
+from lorif_assets.demo.planted import questioned_statements
 from lorif_assets.errors import SourceError
 
 
 @dataclass(frozen=True)
 class DemoQuery:
-    """A prompt and the completion whose training passages are asked for."""
+    """A prompt, and the completion whose training passages are to be found."""
 
     id: str
     prompt: str
@@ -111,13 +111,13 @@ def held_out_queries(held_out: Sequence[Passage], count: int = 50) -> list[DemoQ
     queries = []
     for passage in chosen:
         words = passage.text.split(" ")
-        asked = max(1, len(words) // 4)
-        queries.append(DemoQuery(passage.id, " ".join(words[:asked]), " " + " ".join(words[asked:]), (passage.topic,)))
+        cut = max(1, len(words) // 4)
+        queries.append(DemoQuery(passage.id, " ".join(words[:cut]), " " + " ".join(words[cut:]), (passage.topic,)))
     return queries
 
 
 def planted_queries() -> list[DemoQuery]:
-    """Return the questions whose answers only planted passages tell, which are named as their sources."""
+    """Return the questions that only planted passages answer; these are named as their sources."""
     return [
         DemoQuery(
             statement.id,
@@ -126,7 +126,7 @@ def planted_queries() -> list[DemoQuery]:
             (statement.passages[0].topic,),
             tuple(passage.id for passage in statement.passages),
         )
-        for statement in asked_about()
+        for statement in questioned_statements()
     ]
 
 

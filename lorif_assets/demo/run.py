@@ -113,18 +113,18 @@ def run_demo(
     influcoder: bool = False,
     console: Console,
 ) -> None:
-    """Run what is not done yet, and print what the model's words were learned from.
+    """Run the steps that are not done yet, and print what the model's words were learned from.
 
     Args:
         directory: where everything goes.
         dagster_home: Dagster's instance, whose UI shows the runs.
-        architecture: of the model, where it is not trained yet.
-        fresh: remove the directory, and the partitions' history in Dagster, first.
+        architecture: of the model, if it is not trained yet.
+        fresh: whether to remove the directory, and the partitions' history in Dagster, first.
         influcoder: make a small text encoder, and switch the second method on.
         console: where to print.
 
     Raises:
-        LorifError: whatever a step raised.
+        LorifError: a step raised it.
     """
     paths = DemoPaths(directory.absolute())
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
@@ -263,7 +263,7 @@ def _agreement(project: Project, queries: Sequence[Mapping[str, str]], corpus: C
 
 
 def _forget(instance: dg.DagsterInstance) -> None:
-    """Remove the demo's partitions and history from Dagster, unless a project of the user's lives there too."""
+    """Remove the demo's partitions and history from Dagster, unless one of the user's projects is there too."""
     from lorif_assets.assets import partitions
     from lorif_assets.assets.graph import ASSETS
 

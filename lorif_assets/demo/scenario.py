@@ -1,4 +1,4 @@
-"""A recorded scenario: data and checkpoints change under a running daemon, and attributions stay true.
+"""A recorded scenario: data and checkpoints change under a running daemon, and attributions stay up to date.
 
 It works on a copy of part of the demo's data and models, starts `dagster dev`, changes files the way a trainer and a
 data team would, touches nothing else, and prints which partitions were computed after each change.
@@ -79,7 +79,7 @@ def run_scenario(directory: Path, demo: Path, console: Console) -> bool:
         console: where to print.
 
     Raises:
-        LorifError: the demo is not there, or something did not happen in time.
+        LorifError: the demo does not exist, or something did not happen in time.
     """
     source = DemoPaths(demo.absolute())
     if not source.training_summary.is_file():
@@ -138,12 +138,12 @@ def run_scenario(directory: Path, demo: Path, console: Console) -> bool:
             "the new checkpoint, each shard once, and the edited shard",
             lambda: _kill_and_restart(scenario, first, checkpoints / _LATER),
             factors=_keys((*both, _LATER), 1),
-            maybe=_keys([_LATER], 0),
+            optional_factors=_keys([_LATER], 0),
         )
         same = _equals_rebuild(scenario)
     finally:
         scenario.kill()
-    (scenario.root / "scenario.json").write_text(json.dumps(scenario.recorded, indent=1))
+    (scenario.root / "scenario.json").write_text(json.dumps(scenario.events, indent=1))
     return same
 
 
@@ -180,17 +180,17 @@ def _edit(scenario: WatchedProject, number: int, words: str) -> None:
     _publish(rows.with_columns(text=edited), scenario.shard(number))
 
 
-def _write_slowly(scenario: WatchedProject, complete: Path, target: Path) -> None:
+def _write_slowly(scenario: WatchedProject, source: Path, target: Path) -> None:
     target.mkdir()
-    weights = (complete / "model.safetensors").read_bytes()
-    shutil.copy(complete / "config.json", target)
+    weights = (source / "model.safetensors").read_bytes()
+    shutil.copy(source / "config.json", target)
     (target / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     moment = time.time()
     time.sleep(15)
     early = [key for keys in scenario.computed_since(moment).values() for key in keys]
     scenario.console.print(f"while half-written: {len(early)} partitions computed")
     (target / "model.safetensors").write_bytes(weights)
-    shutil.copytree(complete, target, dirs_exist_ok=True)
+    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def _edit_in_haste(scenario: WatchedProject, number: int) -> None:
@@ -216,9 +216,9 @@ def _edit_during_factors(scenario: WatchedProject, number: int, checkpoint: str)
     _edit(scenario, number, "edit during")
 
 
-def _kill_and_restart(scenario: WatchedProject, complete: Path, target: Path) -> None:
+def _kill_and_restart(scenario: WatchedProject, source: Path, target: Path) -> None:
     lake = scenario.project().lake
-    shutil.copytree(complete, target)
+    shutil.copytree(source, target)
     scenario.wait_for(
         lambda: not lake.read(GRADIENT_FACTORS, ["shard"], checkpoint=target.name).is_empty(), "a first finished shard"
     )
@@ -231,18 +231,19 @@ def _kill_and_restart(scenario: WatchedProject, complete: Path, target: Path) ->
 
 def _equals_rebuild(scenario: WatchedProject) -> bool:
     scenario.console.rule("[bold]the final scores against a rebuild from scratch", align="left")
-    kept = scenario.project()
-    settings = kept.settings.model_copy(update={"lake": kept.settings.lake.model_copy(update={"root": "rebuilt_lake"})})
+    watched = scenario.project()
+    lake_settings = watched.settings.lake.model_copy(update={"root": "rebuilt_lake"})
+    settings = watched.settings.model_copy(update={"lake": lake_settings})
     rebuilt = Project.of(settings)
     # Factors are written in bases that are frozen with a checkpoint's first data: a rebuild is one in the same bases.
     for name in ("kfac_bases", "kfac_bases_tensors"):
-        shutil.copytree(Path(kept.lake.root, name), Path(rebuilt.lake.root, name))
+        shutil.copytree(Path(watched.lake.root, name), Path(rebuilt.lake.root, name))
     with dg.DagsterInstance.ephemeral() as instance:
         register(instance, discover(rebuilt))
         for _ in bring_up_to_date(instance, ASSETS, rebuilt):
             pass
     keys = ["checkpoint", "query_set", "query_id", "side", "rank"]
-    left = kept.lake.read(QUERY_SCORES).sort(keys)
+    left = watched.lake.read(QUERY_SCORES).sort(keys)
     right = rebuilt.lake.read(QUERY_SCORES).sort(keys)
     if left.height != right.height:
         scenario.console.print(f"[red]{left.height} rows against {right.height}[/]")
@@ -254,5 +255,5 @@ def _equals_rebuild(scenario: WatchedProject) -> bool:
         f"{left.height} scores: largest difference {error:.1e} of the largest score; "
         f"{same_examples:.1%} of the ranks name the same example"
     )
-    scenario.recorded.append({"event": "rebuild", "largest_difference": error, "same_examples": same_examples})
+    scenario.events.append({"event": "rebuild", "largest_difference": error, "same_examples": same_examples})
     return error < 1e-3

@@ -1,4 +1,4 @@
-"""Training the demo's language model on a CPU, and what came of it."""
+"""Training the demo's language model on a CPU, and its result."""
 
 import math
 import shutil
@@ -46,13 +46,13 @@ class DemoModelConfig:
     initial_scale: float = 0.06
     """Standard deviation of the initial weights: GPT-2's 0.02 is for a larger width, and starts this one slowly."""
     checkpoint_steps: tuple[int, ...] = (600, 1200)
-    """Optimiser steps after which a checkpoint is written, rising; the last one ends the training."""
+    """Optimiser steps after which a checkpoint is written, ascending; the last one ends the training."""
     batch_tokens: int = 1024
     """Tokens per optimiser step, padding included, at most (but at least one passage)."""
     learning_rate: float = 5e-3
     """Peak learning rate of AdamW."""
     warmup_share: float = 0.1
-    """Share of the steps over which the learning rate rises from 0; afterwards it falls to 0 as a cosine does."""
+    """Share of the steps over which the learning rate rises from 0; afterwards it falls to 0 along a cosine."""
     weight_decay: float = 0.1
     """Weight decay of matrices and embeddings; biases and norms have none."""
     gradient_norm: float = 1.0
@@ -80,13 +80,13 @@ class TrainingSummary:
 
     checkpoints: tuple[CheckpointLosses, ...]
     unigram_loss: float
-    """Held-out loss per predicted token, in nats, of a model that knows nothing but how often each token occurs."""
+    """Held-out loss per predicted token, in nats, of a model that knows only how often each token occurs."""
     parameters: int
     vocab_size: int
     corpus_tokens: int
     """Tokens of the training passages."""
     tokens_seen: int
-    """Tokens of all optimiser steps together, padding not counted."""
+    """Tokens over all optimiser steps, padding not counted."""
     seconds: float
 
     @property
@@ -99,8 +99,8 @@ def train(corpus: Corpus, directory: Path, config: DemoModelConfig | None = None
     """Train a tokenizer and a model on the corpus and write checkpoints `<directory>/step-<000000>`.
 
     A training sequence is one passage as the tokenizer gives it, so that what is attributed is what was trained on. A
-    checkpoint directory appears whole: it is written under another name first. One machine, thread count and seed
-    give the same weights.
+    checkpoint directory appears whole: it is written under another name first. On one machine, the same thread count and
+    seed give the same weights.
 
     Raises:
         CheckpointError: a checkpoint that is to be written exists.
@@ -108,7 +108,7 @@ def train(corpus: Corpus, directory: Path, config: DemoModelConfig | None = None
     config = config or DemoModelConfig()
     for step in config.checkpoint_steps:
         if (path := checkpoint_path(directory, step)).exists():
-            raise CheckpointError(f"{path} exists already: remove {directory} to train the demo's model anew")
+            raise CheckpointError(f"{path} exists already: remove {directory} to train the demo's model again")
     started = time.monotonic()
     tokenizer = train_tokenizer((passage.text for passage in corpus.train), config.vocab_size, config.context)
     train_tokens = tokenize([passage.text for passage in corpus.train], tokenizer)
@@ -136,7 +136,7 @@ def train(corpus: Corpus, directory: Path, config: DemoModelConfig | None = None
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Where the checkpoint of a step is."""
     return directory / f"step-{step:06d}"
 
 

@@ -1,4 +1,4 @@
-"""A project under a running Dagster daemon that is watched while it changes: what it computes, and when all is true again."""
+"""A project under a running Dagster daemon, watched while it changes: what it computes, and when it is up to date again."""
 
 import os
 import shutil
@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS
+from lorif_assets.automation.jobs import ASSET_JOBS
 from lorif_assets.automation.readiness import ready_partitions
-from lorif_assets.automation.sensors import ASSET_JOBS
 from lorif_assets.automation.withdrawal import removed_shards
 from lorif_assets.automation.work import IN_FLIGHT
 from lorif_assets.config.settings import CONFIG_VARIABLE
@@ -27,17 +27,17 @@ from lorif_assets.freshness.view import Freshness
 from lorif_assets.project import Project
 
 _FACTORS = "gradient_factors"
-_SETTLED_TIMEOUT = 900.0
+_TIMEOUT = 900.0
 
 
 @dataclass
 class WatchedProject:
-    """The project that changes, and what was seen."""
+    """The project that changes, and the events so far."""
 
     root: Path
     source: DemoPaths
     console: Console
-    recorded: list[dict[str, object]] = field(default_factory=list)
+    events: list[dict[str, object]] = field(default_factory=list)
     daemon: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -46,7 +46,7 @@ class WatchedProject:
         return self.root / "dagster_home"
 
     def project(self) -> Project:
-        """Return the project's project."""
+        """Open the project as it is now."""
         return Project.open(self.root / "lorif.toml")
 
     def shard(self, number: int) -> Path:
@@ -85,38 +85,38 @@ class WatchedProject:
         self.daemon.wait()
         self.daemon = None
 
-    def stale(self) -> int:
-        """Return the number of partitions that are not what they should be."""
+    def n_stale(self) -> int:
+        """Return the number of partitions that are out of date."""
         project = self.project()
         freshness = Freshness.of(project)
         pending = sum(len(partitions) for _, partitions in ready_partitions(freshness))
-        return pending + len(removed_shards(project.lake, freshness.found))
+        return pending + len(removed_shards(project.lake, freshness.discovered))
 
-    def wait_until_true(self) -> float:
+    def wait_until_up_to_date(self) -> float:
         """Wait until nothing is stale and nothing runs, and return the seconds that it took.
 
         Raises:
             LorifError: it took too long.
         """
         started = time.monotonic()
-        while time.monotonic() - started < _SETTLED_TIMEOUT:
+        while time.monotonic() - started < _TIMEOUT:
             time.sleep(4)
             with self.instance() as instance:
                 running = instance.get_runs_count(RunsFilter(statuses=IN_FLIGHT))
-            if not running and not self.stale():
+            if not running and not self.n_stale():
                 return time.monotonic() - started
-        raise LorifError(f"not everything was true after {_SETTLED_TIMEOUT:.0f} s; see {self.root / 'dagster-dev.log'}")
+        raise LorifError(f"not everything was up to date after {_TIMEOUT:.0f} s; see {self.root / 'dagster-dev.log'}")
 
-    def wait_for(self, what: Callable[[], bool], why: str) -> None:
-        """Wait for a moment.
+    def wait_for(self, condition: Callable[[], bool], description: str) -> None:
+        """Wait until a condition holds.
 
         Raises:
-            LorifError: it did not come.
+            LorifError: it took too long.
         """
         started = time.monotonic()
-        while not what():
-            if time.monotonic() - started > _SETTLED_TIMEOUT:
-                raise LorifError(f"waited in vain for {why}")
+        while not condition():
+            if time.monotonic() - started > _TIMEOUT:
+                raise LorifError(f"waited in vain for {description}")
             time.sleep(0.2)
 
     def logged_since(self, moment: float, asset: str, words: str) -> bool:
@@ -146,12 +146,12 @@ class WatchedProject:
         contract: str,
         change: Callable[[], None],
         factors: Collection[str],
-        maybe: Collection[str] = (),
+        optional_factors: Collection[str] = (),
     ) -> None:
-        """Make a change, wait until everything is true again, and print what was computed.
+        """Make a change, wait until everything is up to date again, and print what was computed.
 
-        `factors` are the partitions of `gradient_factors` that the contract asks for, however often; those in `maybe`
-        may have been finished before the moment that a kill lost.
+        `factors` are the partitions of `gradient_factors` that the contract requires, however often; `optional_factors`
+        are those that may have been finished before a kill, so that they are not computed again.
 
         Raises:
             LorifError: it took too long, or the factors of other shards were computed, or not all of these.
@@ -159,18 +159,18 @@ class WatchedProject:
         self.console.rule(f"[bold]{title}", align="left")
         moment = time.time()
         change()
-        seconds = self.wait_until_true()
+        seconds = self.wait_until_up_to_date()
         computed = self.computed_since(moment)
         table = Table(show_header=False, box=None, padding=(0, 2))
         for asset, keys in computed.items():
             if keys:
                 table.add_row(asset, str(len(keys)), ", ".join(keys[:4]) + (" ..." if len(keys) > 4 else ""))
         self.console.print(table)
-        self.console.print(f"contract: {contract}\ntrue again after {seconds:.0f} s")
-        self.recorded.append({"event": title, "contract": contract, "computed": computed, "seconds": round(seconds)})
+        self.console.print(f"contract: {contract}\nup to date again after {seconds:.0f} s")
+        self.events.append({"event": title, "contract": contract, "computed": computed, "seconds": round(seconds)})
         found = set(computed[_FACTORS])
-        if found - set(maybe) != set(factors) - set(maybe):
+        if found - set(optional_factors) != set(factors) - set(optional_factors):
             raise LorifError(
-                f"{title}: factors of {', '.join(sorted(found)) or 'no shard'} were computed; the contract asks for "
+                f"{title}: factors of {', '.join(sorted(found)) or 'no shard'} were computed; the contract requires "
                 f"{', '.join(sorted(factors)) or 'none'}"
             )

@@ -1,4 +1,4 @@
-"""The table of evaluation figures: what each evaluation measured, by method and by query."""
+"""The table of evaluation figures: what each evaluation measured, by method and query."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ MEAN, QUERY, DIFFERENCE = "mean", "query", "difference"
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure; `low` and `high` are the ends of its 95 % interval, where it has one."""
+    """One measured figure; `low` and `high` are the ends of its 95 % interval, if it has one."""
 
     metric: str
     statistic: str
@@ -45,7 +45,7 @@ def comparison_figures(metric: str, comparison: Comparison, query_ids: Sequence[
 
 
 def reference_method(methods: Iterable[str]) -> str:
-    """Return the method that the others are compared with: LoRIF, or else the first."""
+    """Return the method that the others are compared with: LoRIF if present, else the first."""
     names = list(methods)
     return str(MethodName.LORIF) if MethodName.LORIF in names else names[0]
 

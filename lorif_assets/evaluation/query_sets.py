@@ -15,10 +15,10 @@ def evaluated_query_sets(settings: Settings, lake: Lake) -> Sequence[str]:
     Raises:
         MismatchError: there is none.
     """
-    active = settings.active.query_sets
-    wanted = list(query_files(settings)) if active == "all" else list(active)
+    setting = settings.active.query_sets
+    active_names = list(query_files(settings)) if setting == "all" else list(setting)
     stored = set(lake.read(QUERY_EXAMPLES, ["query_set"])["query_set"])
-    found = [name for name in wanted if name in stored]
+    found = [name for name in active_names if name in stored]
     if not found:
         raise MismatchError("no active query set is in `query_examples`; materialize it there first")
     return found

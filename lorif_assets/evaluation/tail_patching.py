@@ -1,4 +1,4 @@
-"""Tail-patch on a checkpoint: a step on each retrieved example, and what it does to the queries it was retrieved for."""
+"""Tail-patch on a checkpoint: a step on each retrieved example, and its effect on the queries that retrieved it."""
 
 import logging
 from collections import defaultdict
@@ -19,27 +19,27 @@ from lorif_assets.progress import Progress
 
 
 def tail_patch_changes(
-    inputs: MethodInputs, retrieved: Mapping[str, Sequence[Sequence[str]]]
+    inputs: MethodInputs, proponents: Mapping[str, Sequence[Sequence[str]]]
 ) -> Mapping[str, Float64[np.ndarray, " Q"]]:
-    """Return by method and query the mean change of the completion's log-probability per token, in nats.
+    """Return by method and query the mean change in the completion's log-probability per token, in nats.
 
     Args:
         inputs: the checkpoint, the queries and the examples.
-        retrieved: by method, for each query the ids of its first proponents.
+        proponents: by method, for each query the ids of its first proponents.
     """
     attributed, settings = inputs.attributed, inputs.settings
     model, device = attributed.model, attributed.device
     examples = {example.example_id: example for example in inputs.examples.tokenized}
     queries = inputs.queries.tokenized
     before = example_losses(model, queries, settings.batch.tokens, device)
-    asked: dict[str, set[int]] = defaultdict(set)
-    for per_query in retrieved.values():
+    queries_by_example: dict[str, set[int]] = defaultdict(set)
+    for per_query in proponents.values():
         for query, names in enumerate(per_query):
             for name in names:
-                asked[name].add(query)
+                queries_by_example[name].add(query)
     changes: dict[tuple[str, int], float] = {}
-    with Progress(logging.getLogger(__name__), "tail-patch", len(asked), "examples") as progress:
-        for name, positions in asked.items():
+    with Progress(logging.getLogger(__name__), "tail-patch", len(queries_by_example), "examples") as progress:
+        for name, positions in queries_by_example.items():
             chosen = sorted(positions)
             batch = pad_right([examples[name].input_ids], [examples[name].labels]).to(device)
 
@@ -50,7 +50,7 @@ def tail_patch_changes(
             progress.advance(1)
     return {
         method: np.array([np.mean([changes[name, q] for name in names]) for q, names in enumerate(per_query)])
-        for method, per_query in retrieved.items()
+        for method, per_query in proponents.items()
     }
 
 

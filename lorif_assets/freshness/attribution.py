@@ -1,7 +1,7 @@
 """Which partitions of the assets that attribute are missing or out of date, and why.
 
-This is decided by level, not by events: it gives the same answer after a missed event, a daemon that was down or a
-killed run.
+The stored state decides this, not events: the answer is the same after a missed event, a daemon that was down or a killed
+run.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version
 from lorif_assets.data.query_files import query_source, source_version
 from lorif_assets.freshness.sources import stale_shards
-from lorif_assets.freshness.stale import StalePartitions, differing
+from lorif_assets.freshness.stale import StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINTS,
@@ -27,29 +27,33 @@ from lorif_assets.lake.table_schema import TableSchema
 
 def stale_training_examples(freshness: Freshness) -> StalePartitions:
     """Return shards whose rows in the source changed since they were read."""
-    return stale_shards(freshness.settings, freshness.stored(TRAINING_EXAMPLES, "shard", "source_version"))
+    return stale_shards(freshness.settings, freshness.stored_values(TRAINING_EXAMPLES, "shard", "source_version"))
 
 
 def stale_query_examples(freshness: Freshness) -> StalePartitions:
     """Return active query sets whose file was written since it was read."""
     settings = freshness.settings
     wanted = {name: source_version(query_source(settings, name), settings) for name in freshness.active_query_sets}
-    return differing(wanted, freshness.stored(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed")
+    return stale_partitions(
+        wanted, freshness.stored_values(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed"
+    )
 
 
 def stale_checkpoints(freshness: Freshness) -> StalePartitions:
     """Return active checkpoints whose files or tracked layers changed since they were recorded."""
     files = {checkpoint.name: checkpoint for checkpoint in freshness.project.checkpoints.find()}
     wanted = {name: files[name].version() for name in freshness.active_checkpoints}
-    changed = differing(wanted, freshness.stored(CHECKPOINTS, "checkpoint", "files_version"), "its files changed")
+    changed = stale_partitions(
+        wanted, freshness.stored_values(CHECKPOINTS, "checkpoint", "files_version"), "its files changed"
+    )
     recipes = dict.fromkeys(wanted, freshness.settings.recipe.factor_hash)
-    recorded = freshness.stored(CHECKPOINTS, "checkpoint", "recipe_hash")
-    return {**differing(recipes, recorded, "the recipe changed"), **changed}
+    recorded = freshness.stored_values(CHECKPOINTS, "checkpoint", "recipe_hash")
+    return {**stale_partitions(recipes, recorded, "the recipe changed"), **changed}
 
 
 def stale_bases(freshness: Freshness) -> StalePartitions:
-    """Return layers of active checkpoints without K-FAC bases of this recipe and these weights; new data ask for none."""
-    return freshness.differing_by_checkpoint(
+    """Return layers of active checkpoints without K-FAC bases of this recipe and these weights; new data need no others."""
+    return freshness.stale_by_checkpoint(
         lambda record: dict.fromkeys(
             record.layer_shapes,
             bases_version(freshness.settings.recipe, record.weights_hash, record.tokenizer_hash),
@@ -61,7 +65,7 @@ def stale_bases(freshness: Freshness) -> StalePartitions:
 
 def stale_factors(freshness: Freshness) -> StalePartitions:
     """Return shards of active checkpoints whose data, weights or factor recipe changed."""
-    return freshness.differing_by_checkpoint(
+    return freshness.stale_by_checkpoint(
         lambda record: factor_versions(freshness.settings.recipe, record, freshness.shard_hashes),
         lambda record: stored_factor_versions(freshness.lake, record.name),
         "its data, the weights, the recipe or the bases changed",
@@ -70,7 +74,7 @@ def stale_factors(freshness: Freshness) -> StalePartitions:
 
 def stale_preconditioners(freshness: Freshness, table: TableSchema) -> StalePartitions:
     """Return layers of active checkpoints whose curvature in a table holds other data, or is of another recipe or basis."""
-    return freshness.differing_by_checkpoint(
+    return freshness.stale_by_checkpoint(
         lambda record: dict.fromkeys(
             record.layer_shapes, preconditioner_version(freshness.settings.recipe, record, freshness.shard_hashes)
         ),
@@ -81,29 +85,29 @@ def stale_preconditioners(freshness: Freshness, table: TableSchema) -> StalePart
 
 def stale_scores(freshness: Freshness) -> StalePartitions:
     """Return query sets of active checkpoints whose scores come from other factors, curvature, queries or recipe."""
-    stored = freshness.stored_pairs(QUERY_SUMMARIES, "checkpoint", "query_set")
-    return differing(_score_versions(freshness), stored, "the factors, queries or recipe changed")
+    stored = freshness.stored_versions(QUERY_SUMMARIES, "checkpoint", "query_set")
+    return stale_partitions(_score_versions(freshness), stored, "the factors, queries or recipe changed")
 
 
 def stale_reports(freshness: Freshness) -> StalePartitions:
     """Return reports that show other scores than those stored."""
-    stored = freshness.stored_pairs(REPORTS, "checkpoint", "query_set")
-    return differing(_score_versions(freshness), stored, "the scores changed")
+    stored = freshness.stored_versions(REPORTS, "checkpoint", "query_set")
+    return stale_partitions(_score_versions(freshness), stored, "the scores changed")
 
 
 def stale_comparisons(freshness: Freshness) -> StalePartitions:
-    """Return active query sets whose stored scores are not those that were compared; of one checkpoint, none need be."""
+    """Return active query sets whose stored scores are not the compared ones; with one checkpoint, there is no comparison."""
     lake, stored = freshness.lake, compared_versions(freshness.lake)
     wanted = {
         query_set: compared.version
         for query_set, compared in participants(lake, freshness.active_query_sets, freshness.settings.recipe).items()
         if compared.neighbours or query_set in stored
     }
-    return differing(wanted, stored, "the scores of a checkpoint changed")
+    return stale_partitions(wanted, stored, "the scores of a checkpoint changed")
 
 
 def _score_versions(freshness: Freshness) -> Mapping[str, str]:
-    if freshness.settings.recipe.recall == "none":
+    if not freshness.settings.recipe.recalls:
         return freshness.exact_score_versions
     search = freshness.settings.influcoder.search_hash
     return {

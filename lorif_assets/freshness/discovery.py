@@ -34,7 +34,7 @@ def discover(project: Project) -> Discovered:
 
     Raises:
         SettingsError: there is no source.
-        SourceError, CheckpointError: a path of the settings is not there or holds nothing usable.
+        SourceError, CheckpointError: a path of the settings does not exist or holds nothing usable.
     """
     settings = project.settings
     if not settings.sources:

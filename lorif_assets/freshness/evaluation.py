@@ -1,4 +1,4 @@
-"""Which partitions of the evaluation are missing or out of date; it is brought up to date on demand, not by itself."""
+"""Which partitions of the evaluation are missing or out of date; they are brought up to date on demand only."""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,22 +12,22 @@ from lorif_assets.evaluation.query_sets import evaluated_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import ground_truth_version
 from lorif_assets.evaluation.retraining.removal import planned_removals, removal_versions, stored_removal_versions
-from lorif_assets.freshness.stale import StalePartitions, differing
+from lorif_assets.freshness.stale import StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.pages.evaluation.version import page_version, stored_page_versions
 
-_WHY = "the scores, the ground truth or the settings changed"
+_REASON = "the scores, the ground truth or the settings changed"
 
 
 def stale_subset_losses(freshness: Freshness) -> StalePartitions:
     """Return subsets of which a retrained model or a query set's losses under it are missing or out of date."""
-    if not freshness.found.subsets:
+    if not freshness.discovered.subsets:
         return {}
     truth_source = subset_truth(freshness.settings, freshness.lake)
     query_sets = evaluated_query_sets(freshness.settings, freshness.lake)
-    return differing(
-        {subset: truth_source.version(subset, query_sets) for subset in freshness.found.subsets},
+    return stale_partitions(
+        {subset: truth_source.version(subset, query_sets) for subset in freshness.discovered.subsets},
         truth_source.stored_versions(query_sets),
         "the data, the queries or the training recipe changed",
     )
@@ -41,24 +41,24 @@ def stale_method_scores(freshness: Freshness) -> StalePartitions:
         found = stored_method_versions(freshness.lake, *key.split("|"))
         if found:
             stored[key] = scores_version({method: found.get(method, "") for method in versions})
-    return differing(wanted, stored, _WHY)
+    return stale_partitions(wanted, stored, _REASON)
 
 
 def stale_datamodeling_scores(freshness: Freshness) -> StalePartitions:
     """Return query sets whose linear datamodeling scores come from other scores or from fewer retrained models."""
-    if not freshness.found.subsets:
+    if not freshness.discovered.subsets:
         return {}
     truth_source = subset_truth(freshness.settings, freshness.lake)
     wanted = {
         key: datamodeling_version(
             freshness.settings.evaluation,
             scores_version(versions),
-            ground_truth_version(freshness.lake, query_set, truth_source.wanted(query_set)),
+            ground_truth_version(freshness.lake, query_set, truth_source.expected_versions(query_set)),
         )
         for key, versions in _method_versions(freshness)
         if (query_set := key.partition("|")[2])
     }
-    return differing(wanted, stored_figure_versions(freshness.lake, "linear_datamodeling_score"), _WHY)
+    return stale_partitions(wanted, stored_figure_versions(freshness.lake, "linear_datamodeling_score"), _REASON)
 
 
 def stale_tail_patches(freshness: Freshness) -> StalePartitions:
@@ -67,7 +67,7 @@ def stale_tail_patches(freshness: Freshness) -> StalePartitions:
         key: tail_patch_version(freshness.settings.evaluation, scores_version(versions))
         for key, versions in _method_versions(freshness)
     }
-    return differing(wanted, stored_figure_versions(freshness.lake, "tail_patch"), _WHY)
+    return stale_partitions(wanted, stored_figure_versions(freshness.lake, "tail_patch"), _REASON)
 
 
 def stale_source_retrievals(freshness: Freshness) -> StalePartitions:
@@ -78,11 +78,11 @@ def stale_source_retrievals(freshness: Freshness) -> StalePartitions:
         for key, versions in _method_versions(freshness)
         if has_known_sources(freshness.lake, evaluation, key.partition("|")[2])
     }
-    return differing(wanted, stored_figure_versions(freshness.lake, "source_retrieval"), _WHY)
+    return stale_partitions(wanted, stored_figure_versions(freshness.lake, "source_retrieval"), _REASON)
 
 
 def stale_removal_losses(freshness: Freshness) -> StalePartitions:
-    """Return query sets of the setting `removal_query_sets` of which a retrained model's losses are missing or outdated."""
+    """Return query sets of `evaluation.removal_query_sets` with losses of a retrained model missing or out of date."""
     wanted, stored = {}, {}
     n_examples = freshness.lake.read(TRAINING_EXAMPLES, ["example_id"]).height
     for key, versions in _method_versions(freshness):
@@ -90,11 +90,11 @@ def stale_removal_losses(freshness: Freshness) -> StalePartitions:
         if query_set not in freshness.settings.evaluation.removal_query_sets:
             continue
         removals = planned_removals(freshness.settings, n_examples)
-        versions_now = removal_versions(freshness.settings, freshness.lake, query_set, removals, versions)
-        wanted[key] = content_hash(versions_now)
+        planned_versions = removal_versions(freshness.settings, freshness.lake, query_set, removals, versions)
+        wanted[key] = content_hash(planned_versions)
         if found := stored_removal_versions(freshness.lake, checkpoint, query_set):
-            stored[key] = content_hash({name: found.get(name) for name in versions_now})
-    return differing(wanted, stored, _WHY)
+            stored[key] = content_hash({name: found.get(name) for name in planned_versions})
+    return stale_partitions(wanted, stored, _REASON)
 
 
 def stale_evaluation_reports(freshness: Freshness) -> StalePartitions:
@@ -107,11 +107,11 @@ def stale_evaluation_reports(freshness: Freshness) -> StalePartitions:
         for query_set in evaluated_query_sets(freshness.settings, freshness.lake)
         if (version := page_version(freshness.lake, record.name, query_set))
     }
-    return differing(wanted, stored_page_versions(freshness.lake), "what it shows changed")
+    return stale_partitions(wanted, stored_page_versions(freshness.lake), "what it shows changed")
 
 
 def _evaluated(freshness: Freshness) -> CheckpointRecord | None:
-    """Return the newest active checkpoint, which retraining from scratch stands for."""
+    """Return the newest active checkpoint, to which models retrained from scratch correspond."""
     newest = freshness.active_checkpoints[-1:]
     return freshness.record(newest[0]) if newest else None
 

@@ -1,6 +1,6 @@
 """Which of Influcoder's partitions are missing or out of date.
 
-Targets keep their sample while its texts are there as they were, so that new data is embedded and nothing is trained.
+Targets keep their sample while its texts exist unchanged, so that new data is embedded and nothing is trained.
 """
 
 import polars as pl
@@ -14,7 +14,7 @@ from lorif_assets.attribution.versions import (
 )
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.settings import Settings
-from lorif_assets.freshness.stale import MISSING, Stale, StalePartitions, differing
+from lorif_assets.freshness.stale import MISSING, Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import (
@@ -32,19 +32,19 @@ def stale_targets(freshness: Freshness) -> StalePartitions:
     if not freshness.records:
         return {}
     lake, settings = freshness.lake, freshness.settings
-    present = {
+    texts = {
         *lake.read(TRAINING_EXAMPLES, ["shard", "example_id", "content_hash"]).iter_rows(),
         *lake.read(QUERY_EXAMPLES, ["query_set", "query_id", "content_hash"]).iter_rows(),
     }
-    corpus = lake.read(TRAINING_EXAMPLES, ["shard"]).height
+    corpus_size = lake.read(TRAINING_EXAMPLES, ["shard"]).height
     columns = ["source", "example_id", "content_hash", "corpus_size", "recipe_hash", "weights_hash", "tokenizer_hash"]
     stale = {}
     for record in freshness.records:
         rows = lake.read(INFLUENCE_TARGETS, columns, checkpoint=record.name)
-        reason = _targets_reason(rows, settings, record, present, corpus)
+        reason = _targets_reason(rows, settings, record, texts, corpus_size)
         if reason:
             inputs = [settings.influcoder.targets_hash(settings.recipe), record.weights_hash, record.tokenizer_hash]
-            stale[record.name] = Stale(reason, content_hash([*inputs, reason, corpus]))
+            stale[record.name] = Stale(reason, content_hash([*inputs, reason, corpus_size]))
     return stale
 
 
@@ -52,8 +52,8 @@ def _targets_reason(
     rows: pl.DataFrame,
     settings: Settings,
     record: CheckpointRecord,
-    present: set[tuple[str, ...]],
-    corpus: int,
+    texts: set[tuple[str, ...]],
+    corpus_size: int,
 ) -> str | None:
     if rows.is_empty():
         return MISSING
@@ -61,16 +61,16 @@ def _targets_reason(
         return "the settings changed"
     if (rows["weights_hash"][0], rows["tokenizer_hash"][0]) != (record.weights_hash, record.tokenizer_hash):
         return "the weights changed"
-    if not present.issuperset(rows.select("source", "example_id", "content_hash").iter_rows()):
+    if not texts.issuperset(rows.select("source", "example_id", "content_hash").iter_rows()):
         return "a sampled text was edited or removed"
-    if corpus >= settings.influcoder.growth * rows["corpus_size"][0]:
+    if corpus_size >= settings.influcoder.growth * rows["corpus_size"][0]:
         return "the data outgrew the sample"
     return None
 
 
 def stale_encoders(freshness: Freshness) -> StalePartitions:
     """Return active checkpoints with targets whose encoder was trained under other settings or on other targets."""
-    targets = freshness.stored_pairs(INFLUENCE_TARGETS, "checkpoint")
+    targets = freshness.stored_versions(INFLUENCE_TARGETS, "checkpoint")
     distillation = freshness.settings.influcoder.distillation_hash(freshness.settings.recipe)
     wanted = {
         record.name: encoder_version(distillation, targets[record.name])
@@ -78,11 +78,11 @@ def stale_encoders(freshness: Freshness) -> StalePartitions:
         if record.name in targets
     }
     stored = dict(freshness.lake.read(INFLUCODER_ENCODERS, ["checkpoint", "computed_from"]).iter_rows())
-    return differing(wanted, stored, "its targets or settings changed")
+    return stale_partitions(wanted, stored, "its targets or settings changed")
 
 
 def stale_embeddings(freshness: Freshness) -> StalePartitions:
-    """Return shards of checkpoints with an encoder whose data or encoder is not what they were embedded from."""
+    """Return shards, at checkpoints with an encoder, that were embedded from other data or by another encoder."""
     wanted = {
         f"{checkpoint}|{shard}": embedding_version(weights, shard_hash)
         for checkpoint, weights in freshness.encoders.items()
@@ -92,7 +92,7 @@ def stale_embeddings(freshness: Freshness) -> StalePartitions:
         INFLUENCE_EMBEDDINGS, ["checkpoint", "shard", "computed_from"], checkpoint=list(freshness.encoders)
     ).unique()
     stored = {f"{checkpoint}|{shard}": version for checkpoint, shard, version in rows.iter_rows()}
-    return differing(wanted, stored, "its data or the encoder changed")
+    return stale_partitions(wanted, stored, "its data or the encoder changed")
 
 
 def stale_encoder_scores(freshness: Freshness) -> StalePartitions:
@@ -105,8 +105,8 @@ def stale_encoder_scores(freshness: Freshness) -> StalePartitions:
         for checkpoint, weights in freshness.encoders.items()
         for query_set, query_set_hash in freshness.query_set_hashes.items()
     }
-    stored = freshness.stored_pairs(INFLUCODER_SCORES, "checkpoint", "query_set")
-    return differing(wanted, stored, "the encoder, data or queries changed")
+    stored = freshness.stored_versions(INFLUCODER_SCORES, "checkpoint", "query_set")
+    return stale_partitions(wanted, stored, "the encoder, data or queries changed")
 
 
 def stale_agreements(freshness: Freshness) -> StalePartitions:
@@ -117,8 +117,8 @@ def stale_agreements(freshness: Freshness) -> StalePartitions:
     wanted = {
         checkpoint: content_hash([chosen.agreement_hash, weights]) for checkpoint, weights in freshness.encoders.items()
     }
-    stored = freshness.stored_pairs(INFLUCODER_AGREEMENT, "checkpoint")
-    return differing(wanted, stored, "the encoder or the seeds changed")
+    stored = freshness.stored_versions(INFLUCODER_AGREEMENT, "checkpoint")
+    return stale_partitions(wanted, stored, "the encoder or the seeds changed")
 
 
 def stale_recall_curves(freshness: Freshness) -> StalePartitions:
@@ -131,5 +131,5 @@ def stale_recall_curves(freshness: Freshness) -> StalePartitions:
         for key, version in freshness.exact_score_versions.items()
         if (checkpoint := key.partition("|")[0]) in encoders
     }
-    stored = freshness.stored_pairs(RECALL_CURVES, "checkpoint", "query_set")
-    return differing(wanted, stored, "the exact scores or the encoder changed")
+    stored = freshness.stored_versions(RECALL_CURVES, "checkpoint", "query_set")
+    return stale_partitions(wanted, stored, "the exact scores or the encoder changed")

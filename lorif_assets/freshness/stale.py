@@ -11,17 +11,23 @@ class Stale:
     """Why a partition is out of date, and the version that it should have."""
 
     reason: str
-    wanted: str
+    version: str
 
 
 StalePartitions = Mapping[str, Stale]
 """By partition key."""
 
 
-def differing(wanted: Mapping[str, str], stored: Mapping[str, str], why: str) -> StalePartitions:
-    """Return the partitions whose stored version is not the wanted one."""
+def stale_partitions(versions: Mapping[str, str], stored_versions: Mapping[str, str], reason: str) -> StalePartitions:
+    """Return the partitions whose stored version is not the one that they should have.
+
+    Args:
+        versions: by partition key, the version that it should have.
+        stored_versions: by partition key, the version that it has.
+        reason: why a partition that is stored is out of date.
+    """
     return {
-        key: Stale(why if key in stored else MISSING, version)
-        for key, version in wanted.items()
-        if stored.get(key) != version
+        key: Stale(reason if key in stored_versions else MISSING, version)
+        for key, version in versions.items()
+        if stored_versions.get(key) != version
     }

@@ -1,16 +1,16 @@
-"""A project as one look finds it: what is active, what is recorded, and the versions that stored partitions have."""
+"""A project as it is at one look: what is active, what is recorded, and the versions that stored partitions have."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_together, current_score_versions
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.freshness.discovery import Discovered, discover
-from lorif_assets.freshness.stale import Stale, StalePartitions, differing
+from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 from lorif_assets.influcoder.stored import encoder_weights
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.file_constants import file_constants
@@ -21,14 +21,14 @@ from lorif_assets.project import Project
 
 @dataclass(frozen=True)
 class Freshness:
-    """What the stale partitions of assets are judged by; read once, when first asked for.
+    """What decides which partitions of assets are stale; each part is read once, when it is first needed.
 
-    It must not outlive what it has seen: after a table was written, take a new one. What an asset should be computed from is
-    known only once the assets before it are up to date.
+    It must not outlive the state that it has read: after a table was written, make a new one. What an asset should be
+    computed from is known only once the assets before it are up to date.
     """
 
     project: Project
-    found: Discovered
+    discovered: Discovered
 
     @classmethod
     def of(cls, project: Project) -> Self:
@@ -36,7 +36,7 @@ class Freshness:
 
         Raises:
             SettingsError: there is no source.
-            SourceError, CheckpointError: a path of the settings is not there or holds nothing usable.
+            SourceError, CheckpointError: a path of the settings does not exist or holds nothing usable.
         """
         return cls(project, discover(project))
 
@@ -55,28 +55,28 @@ class Freshness:
         """The checkpoints that the settings want attributed.
 
         Raises:
-            SettingsError: the settings name one that is not there.
+            SettingsError: the settings name one that does not exist.
         """
         if self.settings.active.checkpoints == "newest":
-            return self.found.checkpoints[-1:]
-        return _chosen("active.checkpoints", self.settings.active.checkpoints, self.found.checkpoints)
+            return self.discovered.checkpoints[-1:]
+        return _active_names("active.checkpoints", self.settings.active.checkpoints, self.discovered.checkpoints)
 
     @property
     def active_query_sets(self) -> Sequence[str]:
         """The query sets that the settings want scored.
 
         Raises:
-            SettingsError: the settings name one that is not there.
+            SettingsError: the settings name one that does not exist.
         """
-        return _chosen("active.query_sets", self.settings.active.query_sets, self.found.query_sets)
+        return _active_names("active.query_sets", self.settings.active.query_sets, self.discovered.query_sets)
 
     @cached_property
     def records(self) -> Sequence[CheckpointRecord]:
-        """The recorded active checkpoints; an unrecorded one is missing in `checkpoints` and stops there."""
+        """The active checkpoints that are recorded; the others are missing in the asset `checkpoints`, and go no further."""
         return [record for name in self.active_checkpoints if (record := self.record(name))]
 
     def record(self, checkpoint: str) -> CheckpointRecord | None:
-        """Return what is recorded of a checkpoint, or None where nothing is under the recipe of the settings."""
+        """Return what is recorded of a checkpoint, or None if nothing is recorded under the recipe of the settings."""
         try:
             return checkpoint_record(self.lake, checkpoint, self.settings.recipe)
         except MismatchError:
@@ -85,22 +85,22 @@ class Freshness:
     @cached_property
     def shard_hashes(self) -> Mapping[str, str]:
         """Hash of the stored training examples of each shard."""
-        return self.stored(TRAINING_EXAMPLES, "shard", "shard_hash")
+        return self.stored_values(TRAINING_EXAMPLES, "shard", "shard_hash")
 
     @cached_property
     def query_set_hashes(self) -> Mapping[str, str]:
         """Hash of the stored queries of each active query set."""
-        stored = self.stored(QUERY_EXAMPLES, "query_set", "query_set_hash")
+        stored = self.stored_values(QUERY_EXAMPLES, "query_set", "query_set_hash")
         return {name: stored[name] for name in self.active_query_sets if name in stored}
 
     @cached_property
     def encoders(self) -> Mapping[str, str]:
-        """Hash of the weights of Influcoder's encoder, by active checkpoint that has one; none where it is off."""
+        """Hash of the weights of Influcoder's encoder, by active checkpoint that has one; none if Influcoder is off."""
         return encoder_weights(self.lake, self.records if self.settings.influcoder.enabled else ())
 
     @cached_property
     def exact_score_versions(self) -> Mapping[str, str]:
-        """By partition, the version of active query sets' scores over all examples, which no encoder has a part in."""
+        """By partition, the version of active query sets' scores over all examples, without any encoder."""
         return {
             f"{record.name}|{query_set}": version
             for record in self.records
@@ -114,12 +114,14 @@ class Freshness:
         }
 
     @cached_property
-    def averaged(self) -> Mapping[str, Sequence[str]]:
-        """By recorded active checkpoint, those whose scores are averaged for it; it comes last."""
+    def averaging_groups(self) -> Mapping[str, Sequence[str]]:
+        """By recorded active checkpoint, the checkpoints whose scores are averaged for it; it comes last."""
         return {
             record.name: [
                 one.record.name
-                for one in averaged_together(self.settings, self.project.checkpoints, self._stored_checkpoint(record))
+                for one in averaged_checkpoints(
+                    self.settings, self.project.checkpoints, self._stored_checkpoint(record)
+                )
             ]
             for record in self.records
         }
@@ -127,39 +129,41 @@ class Freshness:
     def _stored_checkpoint(self, record: CheckpointRecord) -> StoredCheckpoint:
         return StoredCheckpoint(self.lake, self.settings.recipe, record)
 
-    def stored(self, table: TableSchema, key: str, value: str) -> Mapping[str, str]:
-        """Return a text column of a table by another one; for each key, all its rows have one value."""
+    def stored_values(self, table: TableSchema, key: str, value: str) -> Mapping[str, str]:
+        """Return a text column of a table by another one; all rows of a key have one value."""
         return dict(file_constants(self.lake, table, [key, value]).iter_rows())
 
-    def stored_pairs(self, table: TableSchema, *dimensions: str) -> Mapping[str, str]:
+    def stored_versions(self, table: TableSchema, *dimensions: str) -> Mapping[str, str]:
         """Return `computed_from` of a table by partition key, which is made of the columns `dimensions`."""
         rows = self.lake.read(table, [*dimensions, "computed_from"]).unique()
         return {"|".join(names): version for *names, version in rows.iter_rows()}
 
-    def differing_by_checkpoint(
+    def stale_by_checkpoint(
         self,
-        wanted: Callable[[CheckpointRecord], Mapping[str, str]],
-        stored: Callable[[CheckpointRecord], Mapping[str, str] | Iterable[tuple[str, str]]],
-        why: str,
+        versions: Callable[[CheckpointRecord], Mapping[str, str]],
+        stored_versions: Callable[[CheckpointRecord], Mapping[str, str] | Iterable[tuple[str, str]]],
+        reason: str,
     ) -> StalePartitions:
-        """Return the partitions of recorded active checkpoints whose stored version is not the wanted one.
+        """Return the partitions of recorded active checkpoints whose stored version is not the one that they should have.
 
         Args:
-            wanted: a checkpoint's versions by the name in the partitions' other dimension.
-            stored: those in the lake.
-            why: said of a partition that is there.
+            versions: for a checkpoint, the versions that its partitions should have, by name in their other dimension.
+            stored_versions: the same of those in the lake.
+            reason: why a partition that is stored is out of date.
         """
         stale: dict[str, Stale] = {}
         for record in self.records:
-            of_checkpoint = differing(wanted(record), dict(stored(record)), why)
+            of_checkpoint = stale_partitions(versions(record), dict(stored_versions(record)), reason)
             stale |= {f"{record.name}|{name}": partition for name, partition in of_checkpoint.items()}
         return stale
 
 
-def _chosen(field: str, wanted: str | Sequence[str], found: Sequence[str]) -> Sequence[str]:
-    if wanted == "all":
-        return found
-    unknown = [name for name in wanted if name not in found]
+def _active_names(field: str, setting: str | Sequence[str], discovered: Sequence[str]) -> Sequence[str]:
+    if setting == "all":
+        return discovered
+    unknown = [name for name in setting if name not in discovered]
     if unknown:
-        raise SettingsError(f"`{field}` names {unknown[0]!r}, which is not there; found {', '.join(found) or 'none'}")
-    return [name for name in found if name in wanted]
+        raise SettingsError(
+            f"`{field}` names {unknown[0]!r}, which does not exist; found {', '.join(discovered) or 'none'}"
+        )
+    return [name for name in discovered if name in setting]

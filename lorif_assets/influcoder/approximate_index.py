@@ -1,8 +1,8 @@
 """An approximate index of embeddings: an inverted file of 8-bit vectors, by faiss. Imported inside steps only.
 
 Vectors lie in about sqrt(n) cells around k-means centroids; a search looks into the cells whose centroids are most
-similar to the query. The least similar vectors are the most similar to the negated query: cells serve both ends, where
-a graph of neighbours serves the near end only.
+similar to the query. The least similar vectors are the most similar ones to the negated query, so cells serve both ends;
+a graph of neighbours would serve only the near end.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,16 +23,16 @@ _FEWEST_PER_CELL = 39  # below, faiss warns that centroids are badly placed
 
 @dataclass(frozen=True)
 class ApproximateIndex:
-    """Finds leading inner products without computing them all; a vector takes its width in bytes, and eight more."""
+    """Finds the largest inner products without computing all; a vector takes its width in bytes, and eight more."""
 
     index: faiss.IndexIVF
 
     @classmethod
     def build(cls, blocks: Blocks, n: int, seed: int) -> "ApproximateIndex":
-        """Index vectors, which are read twice, block by block; the same vectors give the same index.
+        """Index vectors, reading them twice, block by block; the same vectors give the same index.
 
         Args:
-            blocks: yields them anew at each call, always in the same order.
+            blocks: yields all vectors at each call, always in the same order.
             n: how many.
             seed: of the sample that the cells are fitted to.
         """
@@ -66,15 +66,15 @@ class ApproximateIndex:
 
         Args:
             queries: any vectors.
-            k: how many, or all vectors where there are fewer.
-            probed_share: share of the cells that are looked into; all of them where these hold fewer than k vectors.
+            k: how many; all vectors if there are fewer.
+            probed_share: share of the cells to look into; all cells if these hold fewer than k vectors.
         """
         k, vectors = min(k, self.index.ntotal), _matrix(queries)
         probes = max(1, round(probed_share * self.index.nlist))
-        _, found = self.index.search(vectors, k, params=faiss.SearchParametersIVF(nprobe=probes))
-        if (found < 0).any():
-            _, found = self.index.search(vectors, k, params=faiss.SearchParametersIVF(nprobe=self.index.nlist))
-        return torch.from_numpy(found)
+        _, positions = self.index.search(vectors, k, params=faiss.SearchParametersIVF(nprobe=probes))
+        if (positions < 0).any():
+            _, positions = self.index.search(vectors, k, params=faiss.SearchParametersIVF(nprobe=self.index.nlist))
+        return torch.from_numpy(positions)
 
 
 def _matrix(vectors: Float[Tensor, "n h"]) -> Float32[np.ndarray, "n h"]:

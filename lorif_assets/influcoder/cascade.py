@@ -1,7 +1,7 @@
-"""The cascade: an encoder proposes examples for each query, and LoRIF reads and scores those alone.
+"""The cascade: an encoder proposes examples for each query, and LoRIF reads and scores only those.
 
-A monitor scores a few random stretches of the data exactly: where the encoder does not agree there, its proposals are
-not to be trusted, and all examples are scored.
+A monitor scores a few random stretches of the data exactly. If the encoder disagrees there, its proposals cannot be
+trusted, and all examples are scored.
 """
 
 import time
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from lorif_assets.data.tokenization import TokenizedExample
 
 MONITORED_ROWS = 256
-"""Examples, at least, that the monitor scores, in whole row groups; fewer where there are fewer."""
+"""The least number of examples that the monitor scores, in whole row groups; fewer if there are fewer."""
 
 
 @dataclass(frozen=True)
 class CascadeFigures:
-    """What a cascade did and cost. `agreement`: mean over queries of the Spearman correlation on the monitored examples."""
+    """What a cascade did and cost; `agreement` is the mean Spearman correlation on the monitored examples over queries."""
 
     agreement: float
     monitored: int
@@ -52,14 +52,14 @@ class CascadeFigures:
     seconds_recall: float
     seconds_scoring: float
     search: dict[str, Any]
-    """How the encoder's proposals were searched for."""
+    """How the proposals were searched for."""
 
 
-def monitored_positions(stored: StoredFactors, seed: int) -> list[int]:
+def monitored_positions(factors: StoredFactors, seed: int) -> list[int]:
     """Return the positions of random whole row groups that together have `MONITORED_ROWS` examples."""
     groups, first = [], 0
-    for file in stored.files:
-        starts = row_group_starts(stored.lake, file)
+    for file in factors.files:
+        starts = row_group_starts(factors.lake, file)
         groups += [range(first + start, first + end) for start, end in pairwise(starts)]
         first += file.rows
     chosen: list[int] = []
@@ -71,19 +71,19 @@ def monitored_positions(stored: StoredFactors, seed: int) -> list[int]:
 
 
 def exact_scores(
-    stored: StoredFactors,
-    ready: PreconditionedQueries,
+    factors: StoredFactors,
+    queries: PreconditionedQueries,
     positions: Sequence[int],
     device: "torch.device",
 ) -> "tuple[torch.Tensor, int]":
-    """Return the LoRIF scores [Q, n] of single examples at rising positions, and the bytes that were read."""
+    """Return the LoRIF scores [Q, n] of single examples at ascending positions, and the number of bytes read."""
     import torch
 
     from lorif_assets.mathematics.scores.scoring import block_scores
 
-    selection = stored.rows(list(ready.by_layer), positions, device)
+    selection = factors.rows(list(queries.by_layer), positions, device)
     return torch.cat(
-        [block_scores(ready.by_layer, block).cpu() for block in selection.blocks], dim=1
+        [block_scores(queries.by_layer, block).cpu() for block in selection.blocks], dim=1
     ), selection.bytes_read
 
 
@@ -94,42 +94,42 @@ def score_proposals(
     encoder: StoredEncoder,
     settings: Settings,
 ) -> tuple[QueryScores | None, CascadeFigures]:
-    """Score what the encoder proposes, or nothing where it disagrees with exact scores.
+    """Score what the encoder proposes, or nothing if it disagrees with exact scores.
 
     Summaries are those of the scored examples.
 
     Returns:
-        The scores, or None where the agreement is below `recipe.recall_agreement`; and what was done.
+        The scores, or None if the agreement is below `recipe.recall_agreement`; and what was done.
     """
     import torch
 
     from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
     from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 
-    recipe, stored, device = checkpoint.stored.recipe, checkpoint.stored.factors, checkpoint.model.device
+    recipe, factors, device = checkpoint.stored.recipe, checkpoint.stored.factors, checkpoint.model.device
     started = time.monotonic()
-    monitored = monitored_positions(stored, recipe.seed)
-    proposed = proposals(stored, encoder, embedded_queries, recipe.candidates, monitored, settings.influcoder)
-    positions = proposed.positions
+    monitored = monitored_positions(factors, recipe.seed)
+    proposal = proposals(factors, encoder, embedded_queries, recipe.candidates, monitored, settings.influcoder)
+    positions = proposal.positions
     seconds_recall = time.monotonic() - started
     started = time.monotonic()
-    ready = preconditioned_queries(checkpoint, queries, settings.batch)
-    truth, bytes_monitored = exact_scores(stored, ready, monitored, device)
-    agreement = float(rank_correlations(proposed.asked.double().numpy(), truth.double().numpy()).mean())
+    prepared_queries = preconditioned_queries(checkpoint, queries, settings.batch)
+    truth, bytes_monitored = exact_scores(factors, prepared_queries, monitored, device)
+    agreement = float(rank_correlations(proposal.extra_cosines.double().numpy(), truth.double().numpy()).mean())
     figures = CascadeFigures(
         agreement=agreement,
         monitored=len(monitored),
         rows_scored=0,
         bytes_read=bytes_monitored,
-        bytes_full_scan=scan_bytes(stored.lake, stored.files, list(stored.layer_shapes)),
+        bytes_full_scan=scan_bytes(factors.lake, factors.files, list(factors.layer_shapes)),
         seconds_recall=seconds_recall,
         seconds_scoring=time.monotonic() - started,
-        search=proposed.metadata,
+        search=proposal.metadata,
     )
     if agreement < recipe.recall_agreement:
         return None, figures
-    scores, bytes_read = exact_scores(stored, ready, positions, device)
-    # The recipe lets no recall be combined with "all".
+    scores, bytes_read = exact_scores(factors, prepared_queries, positions, device)
+    # The settings refuse "all" together with recall.
     top_k = len(positions) if recipe.top_k == "all" else recipe.top_k
     extremes = ScoreExtremes.empty(len(queries), max(top_k, 100)).update(scores, 0)
     at = torch.tensor(positions)
@@ -144,14 +144,14 @@ def score_proposals(
         [query.example_id for query in queries],
         extremes,
         k,
-        stored.example_ids(listed_positions(extremes, k)),
+        factors.example_ids(listed_positions(extremes, k)),
     )
     scored = QueryScores(
         table,
-        query_summaries(queries, ready.losses, extremes, moments),
+        query_summaries(queries, prepared_queries.losses, extremes, moments),
         "the examples that the encoder proposed",
         len(positions),
-        ready.relative_error,
+        prepared_queries.relative_error,
     )
     return scored, replace(
         figures,
@@ -163,7 +163,7 @@ def score_proposals(
 
 @dataclass(frozen=True)
 class Recalled:
-    """The outcome of a cascade: the scores, or none where all examples have to be scored; and what to report."""
+    """The outcome of a cascade: the scores, or none if all examples have to be scored; and what to report."""
 
     scores: QueryScores | None
     encoder_hash: str
@@ -205,7 +205,7 @@ def recalled_scores(settings: Settings, checkpoint: AttributedCheckpoint, query_
         query_set: its rows, and its queries tokenized.
 
     Raises:
-        MismatchError: encoder or embeddings are missing or outdated.
+        MismatchError: encoder or embeddings are missing or out of date.
         SettingsError: Influcoder's libraries are not installed.
     """
     require_influcoder()

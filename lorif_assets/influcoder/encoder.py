@@ -1,4 +1,4 @@
-"""The bi-encoder: one sentence-transformers model for queries and examples, with a head for each where wanted.
+"""The bi-encoder: one sentence-transformers model for queries and examples, optionally with a head for each.
 
 Imported inside steps only.
 """
@@ -38,14 +38,14 @@ class TextEncoder:
 
         Args:
             source: a folder, else a name on the hub.
-            length: tokens it reads of a text; the model's own limit holds too.
+            length: tokens that it reads of a text, within the model's own limit.
             device: where to put it.
 
         Raises:
-            SettingsError: it is neither there nor on the hub, or is no text encoder.
+            SettingsError: it is neither a folder nor on the hub, or is no text encoder.
         """
         try:
-            # Weights that a bare encoder lacks (an unused pooler, say) are drawn: the same each time.
+            # Weights that a bare encoder lacks (an unused pooler, say) are drawn with a seed: always the same.
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 model = SentenceTransformer(
@@ -57,7 +57,7 @@ class TextEncoder:
                 f"encoder and its tokenizer, or the name of one on the Hugging Face hub: {error}"
             ) from error
         if isinstance(model[0], StaticEmbedding):
-            # It has no limit of its own, and none that could be set.
+            # It has no length limit, and none can be set.
             model[0].tokenizer.enable_truncation(length)
         else:
             model.max_seq_length = min(length, model.max_seq_length or length)
@@ -65,7 +65,7 @@ class TextEncoder:
 
     @classmethod
     def from_archive(cls, archive: bytes, length: int, device: torch.device) -> "TextEncoder":
-        """Load an encoder that `archive` packed."""
+        """Load an encoder from what `archive` returned."""
         with tempfile.TemporaryDirectory() as folder:
             with zipfile.ZipFile(io.BytesIO(archive)) as packed:
                 packed.extractall(folder)
@@ -76,12 +76,12 @@ class TextEncoder:
         """Whether queries and examples pass through a linear map of their own after the encoder."""
         return isinstance(self.model[-1], Router)
 
-    def with_heads(self, wanted: bool) -> "TextEncoder":
-        """Return the encoder with two heads, which change nothing until they are trained, or without."""
-        if wanted == self.has_heads:
+    def with_heads(self, heads: bool) -> "TextEncoder":
+        """Return the encoder with or without two heads; new heads change nothing until they are trained."""
+        if heads == self.has_heads:
             return self
         modules = list(self.model.children())
-        if wanted:
+        if heads:
             modules.append(Router.for_query_document([_identity(self.width)], [_identity(self.width)], "document"))
         else:
             modules.pop()
@@ -98,7 +98,7 @@ class TextEncoder:
         return packed.getvalue()
 
     def save(self, folder: Path) -> None:
-        """Write the model where sentence-transformers can load it."""
+        """Write the model to a folder that sentence-transformers can load."""
         self.model.save_pretrained(str(folder), create_model_card=False)
 
     def content_hash(self) -> str:
@@ -132,7 +132,7 @@ class TextEncoder:
         return embeddings
 
     def forward(self, texts: Sequence[str], role: Role) -> Float[Tensor, "n h"]:
-        """Return embeddings as the model gives them, with gradient where it is on; in BF16 where the device is a GPU."""
+        """Return the model's own embeddings, with gradient if enabled; computed in BF16 on a GPU."""
         device = self.model.device
         features = {
             name: value.to(device) if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""Influcoder's libraries are an extra: what needs them asks here first."""
+"""The check that Influcoder's libraries, which are an extra, are installed."""
 
 from importlib.util import find_spec
 

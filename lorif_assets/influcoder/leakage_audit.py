@@ -1,24 +1,24 @@
-"""The audit of what an encoder is measured on: whether it has seen it, or nearly, in training."""
+"""The audit of what an encoder is measured on: whether training already contained it, or nearly."""
 
 from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from lorif_assets.influcoder.sampling import Role, Split, dealt_anew
+from lorif_assets.influcoder.sampling import Role, Split, deal_again
 from lorif_assets.influcoder.text_views import INSTRUCTION
 from lorif_assets.lake.influcoder_tables import INFLUENCE_TARGETS
 from lorif_assets.lake.lake import Lake
 
 
 def leaks(lake: Lake, checkpoint: str, seeds: Sequence[int]) -> Iterator[str]:
-    """Yield a line for every distilled and held-out text of a checkpoint that are the same, or near-duplicates.
+    """Yield a line for every pair of a distilled and a held-out text of a checkpoint that are equal or near-duplicates.
 
-    Anchors and pool are compared together: a pool text that an anchor repeats is a leak too.
+    Anchors and pool are compared together: an anchor that repeats a pool text is a leak too.
 
     Args:
         lake: where the sampled texts are.
         checkpoint: whose targets.
-        seeds: evaluation seeds, which deal the texts anew.
+        seeds: evaluation seeds; each deals the texts again.
     """
     from lorif_assets.mathematics.influcoder.leakage import overlaps
 
@@ -28,7 +28,7 @@ def leaks(lake: Lake, checkpoint: str, seeds: Sequence[int]) -> Iterator[str]:
     held_out = {role: [split == Split.HELD_OUT for split in part["split"]] for role, part in by_role.items()}
     splits = {"the served split": held_out}
     for seed in seeds:
-        splits[f"seed {seed}"] = {role: dealt_anew(flags, seed) for role, flags in held_out.items()}
+        splits[f"seed {seed}"] = {role: deal_again(flags, seed) for role, flags in held_out.items()}
     for name, flags in splits.items():
         distilled, measured = (
             [

@@ -1,4 +1,4 @@
-"""The nearest stored embeddings of queries beyond the numbers where every inner product is computed."""
+"""The stored embeddings nearest to queries, where there are too many to compute every inner product."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from lorif_assets.mathematics.scores.scoring import ScoreExtremes
 
 CHECKED_QUERIES = 8
-"""Queries whose neighbours are also computed exactly, to say how many of them the index finds."""
+"""Queries whose neighbours are also computed exactly, to measure how many of them the index finds."""
 _FOLDER = "embedding_indexes"
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """What an approximate index found of each query: the cosines of what was found are exact.
+    """What an approximate index found for each query, with exact cosines.
 
-    `examples` has (example id, shard) of every position in `extremes`; `asked` the cosines [Q, m] of the examples that
-    were asked for besides. `recall` is the share of the exact neighbours, of both ends, that it found for a few queries.
+    `examples` has (example id, shard) of every position in `extremes`; `extra_cosines` the cosines [Q, m] of the extra
+    examples. `recall` is the share of the exact neighbours, at both ends, that were found for a few queries.
     """
 
     extremes: "ScoreExtremes"
     examples: Mapping[int, tuple[str, str]]
-    asked: "torch.Tensor"
+    extra_cosines: "torch.Tensor"
     recall: float
     seconds_building: float
 
@@ -64,24 +64,24 @@ def approximately_nearest(
     queries: "torch.Tensor",
     k: int,
     settings: InflucoderSettings,
-    asked: Sequence[tuple[str, str]] = (),
+    extra_examples: Sequence[tuple[str, str]] = (),
 ) -> Nearest:
     """Return about the k most and the k least similar examples of each query.
 
-    The index is built where the lake has none of this encoder and data. Every embedding is then read once, for the exact
-    cosines and for the recall.
+    The index is built if the lake has none for this encoder and these data. Then every embedding is read once, for the
+    exact cosines and for the recall.
 
     Args:
         lake: where the embeddings are.
-        encoder: of which they are.
+        encoder: the one that made them.
         shard_hashes: of the shards to search.
         queries: their embeddings [Q, h], unit norm.
-        k: how many of each end.
-        settings: which share of the cells is probed.
-        asked: (example id, shard) of further examples whose cosines are wanted.
+        k: how many at each end.
+        settings: have the share of the cells to probe.
+        extra_examples: (example id, shard) of further examples whose cosines are returned.
 
     Raises:
-        MismatchError: embeddings are missing or of another encoder or other data.
+        MismatchError: embeddings are missing, or come from another encoder or other data.
         SettingsError: faiss is not installed.
     """
     require_faiss()
@@ -93,21 +93,23 @@ def approximately_nearest(
     index, built = _stored_index(lake, encoder, shard_hashes, settings.seed)
     seconds_building = time.monotonic() - started if built else 0.0
     highest, lowest = (index.search(sign * queries, k, settings.probed_share) for sign in (1, -1))
-    found = torch.cat([highest, lowest], dim=1)
-    cosines, of_asked = torch.empty(found.shape), torch.empty(len(queries), len(asked))
+    positions = torch.cat([highest, lowest], dim=1)
+    cosines, extra_cosines = torch.empty(positions.shape), torch.empty(len(queries), len(extra_examples))
     exact = ScoreExtremes.empty(min(CHECKED_QUERIES, len(queries)), highest.shape[1])
     examples: dict[int, tuple[str, str]] = {}
     first = 0
     for shard in shard_embeddings(lake, encoder, shard_hashes):
         n = len(shard.example_ids)
-        inside = (found >= first) & (found < first + n)
+        inside = (positions >= first) & (positions < first + n)
         for query in inside.any(dim=1).nonzero().flatten().tolist():
-            at = found[query, inside[query]]
+            at = positions[query, inside[query]]
             cosines[query, inside[query]] = shard.embeddings[at - first] @ queries[query]
             examples |= {position: (shard.example_ids[position - first], shard.shard) for position in at.tolist()}
-        columns = [column for column, (_, of_shard) in enumerate(asked) if of_shard == shard.shard]
+        columns = [column for column, (_, of_shard) in enumerate(extra_examples) if of_shard == shard.shard]
         if columns:
-            of_asked[:, columns] = queries @ in_order_of(shard, [asked[column][0] for column in columns]).mT
+            extra_cosines[:, columns] = (
+                queries @ in_order_of(shard, [extra_examples[column][0] for column in columns]).mT
+            )
         exact = exact.update(queries[: len(exact.highest)] @ shard.embeddings.mT, first)
         first += n
     width = highest.shape[1]
@@ -116,20 +118,20 @@ def approximately_nearest(
         *_sorted(cosines[:, :width], highest, descending=True),
         *_sorted(cosines[:, width:], lowest, descending=False),
     )
-    return Nearest(extremes, examples, of_asked, _recall(extremes, exact), seconds_building)
+    return Nearest(extremes, examples, extra_cosines, _recall(extremes, exact), seconds_building)
 
 
 def _stored_index(
     lake: Lake, encoder: StoredEncoder, shard_hashes: Mapping[str, str], seed: int
 ) -> "tuple[ApproximateIndex, bool]":
-    """Return the index of an encoder's embeddings, and whether it had to be built, which takes the place of older ones."""
+    """Return the index of an encoder's embeddings, and whether it had to be built; a new one replaces older ones."""
     from lorif_assets.influcoder.approximate_index import ApproximateIndex
 
     folder = f"{_FOLDER}/{encoder.checkpoint}"
     path = f"{folder}/{embedding_index_version(encoder.encoder_hash, shard_hashes, seed)}.faiss"
     files = lake.files
-    there = [info.path for info in files.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
-    if path in there:
+    paths = [info.path for info in files.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
+    if path in paths:
         return ApproximateIndex.from_bytes(lake.read_file(path)), False
     index = ApproximateIndex.build(
         lambda: (shard.embeddings for shard in shard_embeddings(lake, encoder, shard_hashes)),
@@ -137,8 +139,8 @@ def _stored_index(
         seed,
     )
     lake.write_file(path, index.to_bytes())
-    for older in there:
-        files.delete_file(older)
+    for old_path in paths:
+        files.delete_file(old_path)
     return index, True
 
 
@@ -150,10 +152,10 @@ def _sorted(
     return cosines.gather(1, order), positions.gather(1, order)
 
 
-def _recall(found: "ScoreExtremes", exact: "ScoreExtremes") -> float:
-    """Share of exact neighbours that were found. Of equal ones, any counts: what matters is how similar they are."""
+def _recall(extremes: "ScoreExtremes", exact_extremes: "ScoreExtremes") -> float:
+    """Return the share of exact neighbours that were found; among equally similar ones, any counts."""
     shares = [
-        (found.highest[: len(exact.highest)] >= exact.highest[:, -1:] - 1e-6).double().mean(),
-        (found.lowest[: len(exact.lowest)] <= exact.lowest[:, -1:] + 1e-6).double().mean(),
+        (extremes.highest[: len(exact_extremes.highest)] >= exact_extremes.highest[:, -1:] - 1e-6).double().mean(),
+        (extremes.lowest[: len(exact_extremes.lowest)] <= exact_extremes.lowest[:, -1:] + 1e-6).double().mean(),
     ]
     return float(sum(shares) / 2)

@@ -1,4 +1,4 @@
-"""What an encoder proposes for queries: the examples whose embeddings are most and least similar to theirs."""
+"""What an encoder proposes for queries: the examples with the most and the least similar embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,76 +15,78 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Proposals:
-    """Positions of examples to score, rising; cosines [Q, m] of the examples asked for; how they were searched for."""
+    """Positions of examples to score, ascending; cosines [Q, m] of the extra examples; how proposals were searched for."""
 
     positions: list[int]
-    asked: "torch.Tensor"
+    extra_cosines: "torch.Tensor"
     metadata: dict[str, Any]
 
 
 def proposals(
-    stored: StoredFactors,
+    factors: StoredFactors,
     encoder: StoredEncoder,
     queries: "torch.Tensor",
     candidates: int,
-    asked: Sequence[int],
+    extra_positions: Sequence[int],
     settings: InflucoderSettings,
 ) -> Proposals:
-    """Return the positions that lie among the n most or the n least similar of any query.
+    """Propose the examples that are among the n most or the n least similar to any query.
 
     Args:
-        stored: factors, whose order counts.
-        encoder: of the embeddings.
+        factors: factors, in whose order positions are counted.
+        encoder: the one that made the embeddings.
         queries: their embeddings, unit norm.
         candidates: n.
-        asked: positions whose cosines are wanted besides.
-        settings: where exact search ends.
+        extra_positions: positions of further examples whose cosines are returned.
+        settings: up to how many examples search is exact.
 
     Raises:
-        MismatchError: embeddings are missing or of another encoder or other data.
+        MismatchError: embeddings are missing, or come from another encoder or other data.
         SettingsError: there are too many examples for exact search, and faiss is not installed.
     """
-    if stored.n_examples <= settings.exact_up_to:
-        similarities = encoder_similarities(stored, encoder, queries)
+    if factors.n_examples <= settings.exact_up_to:
+        similarities = encoder_similarities(factors, encoder, queries)
         both = {*likely_proponents(similarities, candidates), *likely_proponents(-similarities, candidates)}
-        return Proposals(sorted(both), similarities[:, list(asked)], {"search": "exact"})
-    named = stored.example_ids(asked)
+        return Proposals(sorted(both), similarities[:, list(extra_positions)], {"search": "exact"})
+    examples = factors.example_ids(extra_positions)
     nearest = approximately_nearest(
-        stored.lake,
+        factors.lake,
         encoder,
-        stored.shard_hashes,
+        factors.shard_hashes,
         queries,
         candidates,
         settings,
-        [named[position] for position in asked],
+        [examples[position] for position in extra_positions],
     )
     positions = []
-    for shard in stored.shard_hashes:
-        wanted = {name for name, of_shard in nearest.examples.values() if of_shard == shard}
-        if wanted:
-            # Shard by shard: the ids of all of them would not fit where an approximate index is needed.
-            places = stored.positions({shard})
-            positions += [place for (_, name), place in places.items() if name in wanted]
-    return Proposals(sorted(positions), nearest.asked, nearest.metadata)
+    for shard in factors.shard_hashes:
+        names = {name for name, of_shard in nearest.examples.values() if of_shard == shard}
+        if names:
+            # Shard by shard: if an approximate index is needed, the ids of all shards would not fit in memory.
+            places = factors.positions({shard})
+            positions += [place for (_, name), place in places.items() if name in names]
+    return Proposals(sorted(positions), nearest.extra_cosines, nearest.metadata)
 
 
 def encoder_similarities(
-    stored: StoredFactors,
+    factors: StoredFactors,
     encoder: StoredEncoder,
     queries: "torch.Tensor",
 ) -> "torch.Tensor":
     """Return cosines [Q, N] of query embeddings and all examples, in the order of the stored factors.
 
     Raises:
-        MismatchError: embeddings are missing or of another encoder or other data.
+        MismatchError: embeddings are missing, or come from another encoder or other data.
     """
     import torch
 
     blocks = []
-    for file, embedded in zip(stored.files, shard_embeddings(stored.lake, encoder, stored.shard_hashes), strict=True):
+    for file, embedded in zip(
+        factors.files, shard_embeddings(factors.lake, encoder, factors.shard_hashes), strict=True
+    ):
         ids = [
             name
-            for _, batch in stored.lake.stream_factors([file], ["example_id"], file.rows)
+            for _, batch in factors.lake.stream_factors([file], ["example_id"], file.rows)
             for name in batch.column("example_id").to_pylist()
         ]
         blocks.append(queries @ in_order_of(embedded, ids).mT)
@@ -92,5 +94,5 @@ def encoder_similarities(
 
 
 def likely_proponents(similarities: "torch.Tensor", candidates: int) -> list[int]:
-    """Return the positions, rising, that lie among the n most similar of any query."""
+    """Return the positions, ascending, that are among the n most similar to any query."""
     return sorted({*similarities.topk(min(candidates, similarities.shape[1]), dim=1).indices.flatten().tolist()})

@@ -1,4 +1,4 @@
-"""Influcoder's results in the lake: targets, encoder and embeddings of a checkpoint, checked against what they claim."""
+"""Influcoder's results in the lake: a checkpoint's targets, encoder and embeddings, checked to be up to date."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from lorif_assets.attribution.versions import embedding_version, encoder_version
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
-from lorif_assets.influcoder.sampling import Role, Split, dealt_anew
+from lorif_assets.influcoder.sampling import Role, Split, deal_again
 from lorif_assets.lake.influcoder_tables import INFLUCODER_ENCODERS, INFLUENCE_EMBEDDINGS, INFLUENCE_TARGETS
 from lorif_assets.lake.lake import Lake
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredTargets:
-    """Texts of anchors and pool as the encoder reads them, their splits, and the influences [a, p] between them."""
+    """Texts of anchors and pool as the encoder reads them, their splits, and the influence [a, p] of pool on anchors."""
 
     anchors: tuple[str, ...]
     pool: tuple[str, ...]
@@ -34,11 +34,11 @@ class StoredTargets:
     seconds: float
     version: str
 
-    def dealt_anew(self, seed: int) -> "StoredTargets":
-        """Return the same targets with other texts held out, as many as before."""
+    def deal_again(self, seed: int) -> "StoredTargets":
+        """Return the same targets with the same number of other texts held out."""
 
         def dealt(splits: tuple[Split, ...]) -> tuple[Split, ...]:
-            held_out = dealt_anew([split is Split.HELD_OUT for split in splits], seed)
+            held_out = deal_again([split is Split.HELD_OUT for split in splits], seed)
             return tuple(Split.HELD_OUT if out else Split.DISTIL for out in held_out)
 
         return replace(self, anchor_splits=dealt(self.anchor_splits), pool_splits=dealt(self.pool_splits))
@@ -55,7 +55,7 @@ def stored_targets(lake: Lake, record: CheckpointRecord, settings: InflucoderSet
     """Look up a checkpoint's targets.
 
     Raises:
-        MismatchError: there are none, or they come from other settings, weights or another tokenizer.
+        MismatchError: there are none, or they come from other settings, other weights or another tokenizer.
     """
     import torch
 
@@ -90,7 +90,7 @@ def stored_targets(lake: Lake, record: CheckpointRecord, settings: InflucoderSet
 
 @dataclass(frozen=True)
 class StoredEncoder:
-    """A checkpoint's encoder: where it is, the hash of its weights and what it was trained from."""
+    """A checkpoint's encoder: its file, the hash of its weights, and the version of what it was trained from."""
 
     checkpoint: str
     uri: str
@@ -107,7 +107,7 @@ class StoredEncoder:
 
 
 def encoder_row(row: Mapping[str, Any]) -> StoredEncoder:
-    """Return a row of `influcoder_encoders`."""
+    """Return the encoder of a row of `influcoder_encoders`."""
     return StoredEncoder(
         row["checkpoint"], row["uri"], row["width"], row["encoder_hash"], row["seconds"], row["computed_from"]
     )
@@ -117,16 +117,18 @@ def stored_encoder(lake: Lake, record: CheckpointRecord, settings: InflucoderSet
     """Look up a checkpoint's encoder.
 
     Raises:
-        MismatchError: there is none, or it was trained under other settings or on other targets than those stored.
+        MismatchError: there is none, or it was trained with other settings or on other targets than those stored.
     """
     rows = lake.read(INFLUCODER_ENCODERS, checkpoint=record.name).to_dicts()
     if not rows:
         raise MismatchError(f"the checkpoint {record.name!r} has no encoder; materialize `influcoder_encoder` first")
     encoder = encoder_row(rows[0])
-    wanted = encoder_version(settings.distillation_hash(recipe), stored_targets(lake, record, settings, recipe).version)
-    if encoder.version != wanted:
+    version = encoder_version(
+        settings.distillation_hash(recipe), stored_targets(lake, record, settings, recipe).version
+    )
+    if encoder.version != version:
         raise MismatchError(
-            f"the encoder of {record.name!r} was computed from {encoder.version}, but settings and targets have {wanted}; "
+            f"the encoder of {record.name!r} was computed from {encoder.version}, but settings and targets have {version}; "
             "materialize `influcoder_encoder` again"
         )
     return encoder
@@ -156,32 +158,32 @@ def shard_embeddings(lake: Lake, encoder: StoredEncoder, shard_hashes: Mapping[s
             checkpoint=encoder.checkpoint,
             shard=shard,
         ).sort("row")
-        wanted = embedding_version(encoder.encoder_hash, shard_hashes[shard])
+        version = embedding_version(encoder.encoder_hash, shard_hashes[shard])
         found = rows["computed_from"].unique().to_list()
-        if found != [wanted]:
+        if found != [version]:
             raise MismatchError(
                 f"the embeddings of shard {shard!r} at {encoder.checkpoint!r} were computed from "
-                f"{found[0] if found else 'nothing'}, but encoder and data have {wanted}; materialize "
+                f"{found[0] if found else 'nothing'}, but encoder and data have {version}; materialize "
                 "`influence_embeddings` for it"
             )
         values = rows["embedding"].explode().to_numpy().reshape(rows.height, encoder.width)
         yield ShardEmbeddings(shard, tuple(rows["example_id"]), torch.from_numpy(values.copy()))
 
 
-def in_order_of(embedded: ShardEmbeddings, example_ids: Sequence[str]) -> "torch.Tensor":
+def in_order_of(shard: ShardEmbeddings, example_ids: Sequence[str]) -> "torch.Tensor":
     """Return a shard's embeddings in the order of the given ids.
 
     Raises:
         MismatchError: an id has no embedding.
     """
-    place = {name: row for row, name in enumerate(embedded.example_ids)}
+    place = {name: row for row, name in enumerate(shard.example_ids)}
     missing = [name for name in example_ids if name not in place]
     if missing:
         raise MismatchError(
-            f"the example {missing[0]!r} of shard {embedded.shard!r} has factors but no embedding; materialize "
+            f"the example {missing[0]!r} of shard {shard.shard!r} has factors but no embedding; materialize "
             "`influence_embeddings` for this shard again"
         )
-    return embedded.embeddings[[place[name] for name in example_ids]]
+    return shard.embeddings[[place[name] for name in example_ids]]
 
 
 def encoder_weights(lake: Lake, records: Sequence[CheckpointRecord]) -> Mapping[str, str]:

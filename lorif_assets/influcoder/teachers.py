@@ -25,7 +25,7 @@ def gradient_cosines(
     settings: InflucoderSettings,
     batch_tokens: int,
 ) -> "torch.Tensor":
-    """Return the cosines [a, p] of sketched gradients of a fresh adapter, which is put on the model.
+    """Put a fresh adapter on the model, and return the cosines [a, p] of its sketched gradients.
 
     Raises:
         LorifError: a gradient is zero or not finite.
@@ -58,16 +58,16 @@ def lorif_ranks(
     pool: Sequence[tuple[str, str]],
     batch: BatchSettings,
 ) -> "torch.Tensor":
-    """Return LoRIF scores [a, p] by their rank among the pool, from 0 to 1 for each anchor.
+    """Return each anchor's LoRIF scores [a, p] as ranks among the pool, from 0 to 1.
 
     Args:
         checkpoint: with its model loaded.
         anchors: tokenized.
-        pool: shard and id of examples whose factors are stored.
+        pool: shards and ids of examples whose factors are stored.
         batch: budgets of the anchors' batches.
 
     Raises:
-        MismatchError: factors or preconditioners are missing or outdated, or an example has no factors.
+        MismatchError: factors or preconditioners are missing or out of date, or an example has no factors.
     """
     import torch
 
@@ -88,7 +88,7 @@ def lorif_ranks(
     # Dense gradients of all anchors at once would take more memory than the model.
     for start in range(0, len(anchors), _ANCHORS_AT_ONCE):
         some = anchors[start : start + _ANCHORS_AT_ONCE]
-        ready = preconditioned_queries(checkpoint, some, batch)
-        scores.append(torch.cat([block_scores(ready.by_layer, block).cpu() for block in blocks], dim=1))
+        prepared_queries = preconditioned_queries(checkpoint, some, batch)
+        scores.append(torch.cat([block_scores(prepared_queries.by_layer, block).cpu() for block in blocks], dim=1))
     column = {position: index for index, position in enumerate(positions)}
     return rank_transformed(torch.cat(scores)[:, [column[place[example]] for example in pool]])

@@ -19,7 +19,7 @@ def pool_text(row: Mapping[str, Any], decode: Decode) -> str:
 
 
 def anchor_text(row: Mapping[str, Any], decode: Decode) -> str:
-    """Return a query, or an example in the place of one, as the encoder reads it: with an instruction in front."""
+    """Return a query, or an example used as one, as the encoder reads it: after an instruction."""
     request, answer = _request_and_answer(row, decode)
     body = f"Q: {request}\nA: {answer}" if request else answer
     return f"Instruct: {INSTRUCTION}\nQuery: {body}"

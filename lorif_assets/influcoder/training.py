@@ -13,7 +13,7 @@ from lorif_assets.mathematics.influcoder.distillation import DistillationConfig,
 
 
 def load_base(settings: Settings, device: torch.device) -> TextEncoder:
-    """Load the encoder that the settings name: a folder, relative to lorif.toml, or a model of the hub; with its heads.
+    """Load the encoder that the settings name, a folder relative to lorif.toml or a model on the hub, with its heads.
 
     Raises:
         SettingsError: it cannot be loaded.
@@ -33,7 +33,7 @@ def train_encoder(
 ) -> list[StepLoss]:
     """Distil the influences between some anchors and pool texts into the encoder, in place, and return each step's loss."""
     with torch.random.fork_rng(devices=[encoder.model.device] if encoder.model.device.type == "cuda" else []):
-        # Dropout, where the encoder has any.
+        # For dropout, if the encoder has any.
         torch.manual_seed(config.seed)
         encoder.model.train()
         losses = list(

@@ -19,7 +19,7 @@ def refused_character(path: str) -> str | None:
 
 
 def scan_table(table: "DeltaTable") -> pl.LazyFrame:
-    """Return the table's rows to be queried.
+    """Return the table's rows, to be queried lazily.
 
     polars looks for a local table's files at its URL, where a space is `%20`; pyarrow's reader goes by delta-rs's own
     file system, and takes the filters too, but reads slower.

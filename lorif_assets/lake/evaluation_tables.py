@@ -1,4 +1,4 @@
-"""The tables of the evaluation: retrained models' losses, every method's scores, and what came of them."""
+"""The tables of the evaluation: retrained models' losses, every method's scores, and the resulting figures."""
 
 import pyarrow as pa
 
@@ -47,7 +47,7 @@ METHOD_COSTS = table(
     checkpoint=pa.string(),
     query_set=pa.string(),
     method=pa.string(),
-    bytes_per_example=(pa.float64(), "kept, so that a new query need not see the data again"),
+    bytes_per_example=(pa.float64(), "kept, so that a new query needs no pass over the data"),
     setup_seconds=(pa.float64(), "on the training examples, once; null where it was spent elsewhere"),
     query_seconds=(pa.float64(), "on this query set"),
     n_examples=pa.int64(),
@@ -65,7 +65,7 @@ EVALUATION_FIGURES = table(
     metric=(pa.string(), "what was measured"),
     statistic=(pa.string(), "mean: over queries | query: of one | difference: the reference's mean minus the method's"),
     method=(pa.string(), "null for what concerns the ground truth itself"),
-    query_id=(pa.string(), "null but for the statistic of one query"),
+    query_id=(pa.string(), "null except for the statistic of one query"),
     value=(pa.float64(), "the figure"),
     low=(pa.float64(), "lower end of its 95 % interval"),
     high=(pa.float64(), "upper end"),
@@ -103,13 +103,16 @@ RECIPE_TRIALS = table(
     damping=(pa.float64(), "as the setting of this name"),
     curvature_form=(pa.string(), "as the setting of this name"),
     factor_dtype=(pa.string(), "as the setting of this name"),
-    bytes_per_example=(pa.float64(), "of the factors, in all layers together"),
+    bytes_per_example=(pa.float64(), "of the factors, across all layers"),
     n_examples=(pa.int64(), "of the sample"),
     lds=(pa.float64(), "linear datamodeling score, mean over queries; null without ground truth"),
     lds_low=(pa.float64(), "lower end of its 95 % interval"),
     lds_high=(pa.float64(), "upper end"),
     agreement=(pa.float64(), "mean Spearman correlation with the dense inverse at the same projections"),
-    tail_patch=(pa.float64(), "mean change of the completions' log-probability per token; null where LDS tells more"),
+    tail_patch=(
+        pa.float64(),
+        "mean change of the completions' log-probability per token; null where the LDS was measured",
+    ),
     seconds=pa.float64(),
     computed_from=pa.string(),
 )

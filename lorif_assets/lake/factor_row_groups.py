@@ -25,7 +25,7 @@ def read_rows(lake: Lake, file: FactorFile, columns: Sequence[str], rows: Sequen
         lake: where they are.
         file: the shard's file.
         columns: to read.
-        rows: positions in the file, rising, at least one.
+        rows: positions in the file, ascending, at least one.
 
     Raises:
         TableError: the file is gone.

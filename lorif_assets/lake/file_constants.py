@@ -12,13 +12,13 @@ from lorif_assets.lake.table_schema import TableSchema
 def file_constants(lake: Lake, schema: TableSchema, columns: Sequence[str], **partition: str) -> pl.DataFrame:
     """Return the distinct rows of some text columns, in no order: what `lake.read(...).unique()` returns.
 
-    Values come from the log where a file's least and greatest are the same one; a writer that cuts long values short
+    Values come from the log where a file's least and greatest value are the same; a writer that cuts long values short
     makes them differ. Only the partitions of other files are read.
 
     Args:
         lake: where the table is.
         schema: the table.
-        columns: text columns; partition columns may be among them.
+        columns: text columns, partition columns included if wanted.
         partition: values of partition columns that the rows must have.
 
     Raises:

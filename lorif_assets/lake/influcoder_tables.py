@@ -1,4 +1,4 @@
-"""The tables of Influcoder: targets, encoders, embeddings and what its encoder says."""
+"""The tables of Influcoder: targets, encoders, embeddings, and the scores that its encoder gives."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ INFLUENCE_TARGETS = table(
     text=(pa.string(), "as the encoder reads it"),
     targets=(pa.list_(pa.float32()), "of an anchor: the influence of each pool text, by position; else null"),
     teacher=pa.string(),
-    corpus_size=(pa.int64(), "examples that there were to draw from"),
+    corpus_size=(pa.int64(), "examples that the sample was drawn from"),
     seconds=(pa.float64(), "that the gradients took"),
     recipe_hash=pa.string(),
     weights_hash=pa.string(),
@@ -35,8 +35,8 @@ INFLUCODER_ENCODERS = table(
     "Where a trained encoder is (`encoders/`), and the hash of its weights.",
     checkpoint=pa.string(),
     uri=(pa.string(), "ZIP file of a sentence-transformers model, relative to the lake root"),
-    base=(pa.string(), "the setting it was first trained from"),
-    started_from=(pa.string(), "the checkpoint whose encoder it went on from, or null"),
+    base=(pa.string(), "the setting `encoder` that its training first started from"),
+    started_from=(pa.string(), "the checkpoint whose encoder its training went on from, or null"),
     width=(pa.int32(), "numbers of an embedding"),
     encoder_hash=(pa.string(), "of the weights"),
     steps=(pa.int32(), "training steps"),
@@ -97,7 +97,7 @@ RECALL_CURVES = table(
     n_examples=pa.int64(),
     recall=(pa.float64(), "share of the exact top k among the n proposed, mean over queries"),
     random_recall=(pa.float64(), "n / n_examples"),
-    bytes_read=(pa.int64(), "of factors, for all queries together"),
+    bytes_read=(pa.int64(), "of factors, for all queries"),
     bytes_full_scan=(pa.int64(), "of a scan of all factors"),
     seconds=pa.float64(),
     seconds_full_scan=(pa.float64(), "of a scan of all factors"),

@@ -124,7 +124,7 @@ class Lake:
                 overwrite(table, schema, partition, data)
             except CommitFailedError:
                 # delta-rs retries what other partitions' writers cause, but not the columns of new layers that another
-                # process added meanwhile, nor two writers of one partition, of which the last is to win.
+                # process added in the meantime, nor two writers of one partition, where the last one has to win.
                 if not attempts_left:
                     raise
             else:
@@ -133,7 +133,7 @@ class Lake:
         return table.version()
 
     def read(
-        self, schema: TableSchema, columns: Sequence[str] | None = None, **equal: str | Sequence[str]
+        self, schema: TableSchema, columns: Sequence[str] | None = None, **filters: str | Sequence[str]
     ) -> pl.DataFrame:
         """Return rows whose columns equal the given values (or one of them); no rows before the table exists.
 
@@ -147,7 +147,7 @@ class Lake:
                 raise TypeError(f"{schema.name}: expected a table, found {type(frame).__name__}")
             return frame.select(columns or schema.columns.names)
         scan = scan_table(table)
-        for column, value in equal.items():
+        for column, value in filters.items():
             values = [value] if isinstance(value, str) else list(value)
             scan = scan.filter(pl.col(column).is_in(values))
         # A table that an earlier version of the project wrote lacks the columns that came later.
@@ -187,7 +187,7 @@ class Lake:
                     yield file, batch
 
     def write_tensors(self, folder: str, tensors: Mapping[str, "torch.Tensor"], name: str | None = None) -> str:
-        """Write tensors to a new safetensors file, of this name if any, and return its path relative to the lake's root."""
+        """Write tensors to a safetensors file, with a new name unless one is given; return its path relative to the root."""
         from safetensors.torch import save
 
         path = f"{folder}/{name or uuid.uuid4().hex}.safetensors"
@@ -195,7 +195,7 @@ class Lake:
         return path
 
     def write_file(self, path: str, content: bytes) -> str:
-        """Write a file, for instance a report, in place of one of its name, and return where it is."""
+        """Write a file, for instance a report, replacing one of the same name, and return where it is."""
         if self.is_local:
             file = Path(self.root, path)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -294,7 +294,7 @@ def conformed(schema: TableSchema, partition: Mapping[str, str], rows: pa.Table)
     """
     if partition.keys() != set(schema.partition_by):
         raise TableError(
-            f"a partition of {schema.name} is told by {', '.join(schema.partition_by)}, not by {', '.join(partition)}"
+            f"a partition of {schema.name} is identified by {', '.join(schema.partition_by)}, found {', '.join(partition)}"
         )
     missing = [name for name in schema.columns.names if name not in rows.column_names]
     extra = [name for name in rows.column_names if name not in schema.columns.names]

@@ -1,4 +1,4 @@
-"""Reading ahead: while one block is computed with, the next is read and decoded."""
+"""Reading ahead: while one block is used, the next is read and decoded."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,16 +9,16 @@ _Block = TypeVar("_Block")
 
 
 def read_ahead(blocks: Iterator[_Block]) -> Iterator[_Block]:
-    """Yield the blocks in their order, the next one being made in a thread of its own: two at most are in memory.
+    """Yield the blocks in their order while a thread makes the next one: at most two are in memory.
 
-    What making a block raises is raised in its place.
+    An error in making a block is raised in its place.
     """
 
-    def following() -> list[_Block]:
+    def next_block() -> list[_Block]:
         return list(islice(blocks, 1))
 
     with ThreadPoolExecutor(1, "read-ahead") as reader:
-        under_way = reader.submit(following)
-        while block := under_way.result():
-            under_way = reader.submit(following)
+        pending = reader.submit(next_block)
+        while block := pending.result():
+            pending = reader.submit(next_block)
             yield block.pop()

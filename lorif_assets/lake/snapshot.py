@@ -1,4 +1,4 @@
-"""The lake as one look finds it: each table is opened once."""
+"""The lake as it is at one look: each table is opened once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LakeSnapshot(Lake):
-    """A lake whose tables stay at the versions at which they were first asked for.
+    """A lake whose tables stay at the versions at which they were first opened.
 
-    For a look that asks for the same tables again and again and writes none: opening one reads its whole log, every file's
-    name and statistics. It must not outlive the look; what is committed meanwhile is for the next one, with a new snapshot.
+    For a look that needs the same tables again and again and writes none: opening a table reads its whole log, every file's
+    name and statistics. A snapshot must not outlive the look: commits made in the meantime are for the next look, with a new
+    snapshot.
     """
 
     _opened: dict[str, "DeltaTable | None"] = field(default_factory=dict, init=False)
@@ -29,7 +30,7 @@ class LakeSnapshot(Lake):
         return cls(root=lake.root, storage_options=lake.storage_options)
 
     def replace(self, schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> int:
-        """Refuse to write: what is written would not be seen.
+        """Refuse to write: the snapshot would not show it.
 
         Raises:
             TypeError: always.
@@ -40,7 +41,7 @@ class LakeSnapshot(Lake):
         )
 
     def table(self, schema: TableSchema) -> "DeltaTable | None":
-        """Return the table as it was when first asked for, or None where there was none.
+        """Return the table as it was when first opened, or None if it did not exist.
 
         Raises:
             TableError: as `Lake.table`.

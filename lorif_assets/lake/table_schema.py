@@ -9,7 +9,7 @@ import pyarrow as pa
 Column: TypeAlias = pa.DataType | tuple[pa.DataType, str]
 """A column's type; with what it means, where that differs from table to table."""
 
-# Columns that mean the same wherever they stand.
+# Columns that mean the same in every table.
 _MEANINGS: Mapping[str, str] = {
     "checkpoint": "name of the checkpoint",
     "shard": "name of the shard of training data",
@@ -49,7 +49,7 @@ class TableSchema:
     """Columns and partition columns of one Delta table.
 
     `open_columns` is the type of further columns that a table may have (one per layer), or None for a closed table.
-    `row` is a sentence on what one row is; `meanings` holds what each column means that is not plain from its name.
+    `row` is a sentence on what one row is; `meanings` explains the columns whose names do not say enough.
     """
 
     name: str

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _ONE_FILE = 1 << 40
 _COMMIT_RETRIES = 20
 _LONGEST_CONSTANT = 512
-# Single rows are read by row group: as few rows as still stream well, and more where they are short, for each group and
-# layer takes some hundred bytes of the file's footer.
+# Single rows are read by row group: as few rows as still stream well, and more where rows are short, because each group
+# and layer takes some hundred bytes of the file's footer.
 _FACTOR_ROWS_PER_GROUP = range(128, 1025)
 _FACTOR_BYTES_PER_GROUP = 1 << 20
 

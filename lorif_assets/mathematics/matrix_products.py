@@ -1,9 +1,9 @@
 """FP32 matrix products on a CPU, by the faster of the two libraries that torch carries.
 
 On x86 torch multiplies FP32 matrices with MKL. On AMD's processors MKL reaches less than half the rate of oneDNN, which
-torch carries too but gives BF16 alone (measured: benchmarks/README.md, "Matrix products"). Both compute in FP32 with other
-orders of summation. Elsewhere, and for small or other matrices, the products are torch's own; on a GPU always. Which
-library multiplies is decided by `_onednn_multiplies` alone.
+torch carries too but uses for BF16 only (measured: benchmarks/README.md, "Matrix products"). Both compute in FP32, with
+different orders of summation. Elsewhere, for small or other matrices, and always on a GPU, the products are torch's own.
+`_onednn_multiplies` alone decides which library multiplies.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-# Multiplications from which a call of oneDNN, which takes ten microseconds to set up, is repaid (measured).
+# Multiplications above which a call of oneDNN, which takes ten microseconds to set up, pays off (measured).
 _REPAID = 1 << 20
 _ROWS_ADDED = 4_096
 
@@ -31,7 +31,7 @@ def product(a: Float[Tensor, "*batch k"], b: Float[Tensor, "*pairs k n"]) -> Flo
 
 
 def add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[Tensor, "k n"], sign: int) -> None:
-    """Add sign * a @ b to a matrix in place; no other of its size is made."""
+    """Add sign * a @ b to a matrix in place, without another matrix of its size."""
     if not _onednn_multiplies(a, b.mT):
         total.addmm_(a, b, alpha=sign)
         return
@@ -40,10 +40,9 @@ def add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[T
 
 
 def products_of_frozen_layers(model: nn.Module) -> AbstractContextManager[object]:
-    """Return a context in which the model's linear layers whose weights are frozen multiply as `product` does, in both passes.
+    """Return a context in which a model's linear layers with frozen weights multiply as `product` does, in both passes.
 
-    It may be left before the backward pass. It does nothing where torch's products are the faster ones, or where a weight
-    is on a GPU.
+    It may be left before the backward pass. It does nothing if torch's products are faster, or if a weight is on a GPU.
     """
     is_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return _FrozenLayers() if is_on_cpu and _onednn_is_faster() else nullcontext()
@@ -88,14 +87,14 @@ class _FrozenLinear(torch.autograd.Function):
 
 
 def onednn_linear(x: Tensor, weight: Float[Tensor, "out in"], bias: Tensor | None) -> Tensor:
-    """Return x weight^T + bias by oneDNN, without a gradient; any strides will do, but the bias's, which is contiguous."""
+    """Return x weight^T + bias by oneDNN, without a gradient; the bias must be contiguous, all other strides are free."""
     with torch.no_grad():
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
 
 
 def _onednn_multiplies(x: Tensor, weight: Float[Tensor, "out in"]) -> bool:
-    """Whether x weight^T is computed by oneDNN: FP32 on the CPU, and large enough to be repaid."""
+    """Whether oneDNN computes x weight^T: if it is FP32 on the CPU, and large enough to pay off."""
     return (
         x.numel() * weight.shape[0] >= _REPAID
         and x.dtype == weight.dtype == torch.float32
@@ -109,12 +108,12 @@ def _needs_gradient(*operands: Tensor) -> bool:
 
 
 def _is_taken(x: Tensor, weight: Float[Tensor, "out in"], bias: Tensor | None) -> bool:
-    """Whether a linear layer's weights are frozen, and such as oneDNN multiplies faster."""
+    """Whether a linear layer's weights are frozen, and oneDNN multiplies them faster."""
     fits = bias is None or (
         not bias.requires_grad
         and bias.dtype == weight.dtype
         and bias.shape == weight.shape[:1]
-        # oneDNN takes the numbers that follow one another in memory, whatever the strides say.
+        # oneDNN reads consecutive numbers in memory, whatever the strides say.
         and bias.is_contiguous()
     )
     is_plain = weight.ndim == 2 and not weight.requires_grad and not torch.is_autocast_enabled("cpu")

@@ -35,7 +35,7 @@ PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+=-]*")
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """One checkpoint directory: its partition name, its folder and the training step its name tells."""
+    """One checkpoint directory: its partition name, its folder and the training step in its name."""
 
     name: str
     path: Path
@@ -53,7 +53,7 @@ class CheckpointFiles:
 
     @property
     def tokenizer_files(self) -> list[Path]:
-        """The tokenizer's files that are there."""
+        """The tokenizer's files that exist."""
         return [self.path / name for name in TOKENIZER_FILES if (self.path / name).is_file()]
 
     def weights_hash(self) -> str:
@@ -71,7 +71,7 @@ class CheckpointFiles:
         return blake2b(repr(states).encode(), digest_size=16).hexdigest()
 
     def is_complete(self) -> bool:
-        """Whether everything is there and every weight file is whole: a trainer may still be writing it."""
+        """Whether no file is missing and every weight file is whole: a trainer may still be writing it."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -111,7 +111,7 @@ class CheckpointFiles:
                 named = set(json.loads(index.read_text())["weight_map"].values())
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise CheckpointError(
-                    f"{index} is no index of weight files: the copy is damaged, or still being written"
+                    f"{index} is not an index of weight files: the copy is damaged, or still being written"
                 ) from error
             missing = sorted(named - {file.name for file in self.weight_files})
             if missing:
@@ -126,7 +126,7 @@ class CheckpointFiles:
             )
 
     @property
-    def looks_like_one(self) -> bool:
+    def looks_like_checkpoint(self) -> bool:
         """Whether the folder holds a configuration or weights; a trainer's logs, say, do not."""
         return (self.path / "config.json").is_file() or bool(self.weight_files or self._pickled_weights)
 
@@ -137,7 +137,7 @@ class CheckpointFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """The place where a trainer writes its checkpoints: a checkpoint directory, or a directory of such ones.
+    """The place where a trainer writes its checkpoints: a checkpoint directory, or a directory of them.
 
     `trust_remote_code` runs Python code that a checkpoint carries.
     """
@@ -148,11 +148,11 @@ class Checkpoints:
     def find(self) -> list[CheckpointFiles]:
         """Return the checkpoints in order of step, then name.
 
-        In a directory of checkpoints, folders without configuration and weights are passed over, and those whose names
+        In a directory of checkpoints, folders without configuration and weights are skipped, and so are those whose names
         say that they are hidden or still being written (`.x`, `_x`, `tmp-x`, `x.tmp`).
 
         Raises:
-            CheckpointError: the path is not there, or a name cannot be a partition's.
+            CheckpointError: the path does not exist, or a name cannot be a partition's.
         """
         root = Path(self.path)
         if not root.is_dir():
@@ -163,7 +163,7 @@ class Checkpoints:
             else [folder for folder in root.iterdir() if folder.is_dir() and not _TEMPORARY.match(folder.name)]
         )
         candidates = (CheckpointFiles(folder.name, folder, _step(folder.name)) for folder in folders)
-        found = [checkpoint for checkpoint in candidates if checkpoint.looks_like_one]
+        found = [checkpoint for checkpoint in candidates if checkpoint.looks_like_checkpoint]
         for checkpoint in found:
             if not PARTITION_NAME.fullmatch(checkpoint.name):
                 raise CheckpointError(
@@ -173,25 +173,25 @@ class Checkpoints:
         return self.in_order(found)
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """Where checkpoints are looked for, in words."""
         return self.path
 
     @staticmethod
-    def in_order(found: Sequence[CheckpointFiles]) -> list[CheckpointFiles]:
-        """Return checkpoints in order of step, then name; those of no step first."""
-        return sorted(found, key=lambda c: (-1 if c.step is None else c.step, c.name))
+    def in_order(checkpoints: Sequence[CheckpointFiles]) -> list[CheckpointFiles]:
+        """Return checkpoints in order of step, then name; those without a step first."""
+        return sorted(checkpoints, key=lambda c: (-1 if c.step is None else c.step, c.name))
 
     def get(self, name: str) -> CheckpointFiles:
         """Return one checkpoint, checked.
 
         Raises:
-            CheckpointError: it is not there, or cannot be loaded safely.
+            CheckpointError: it does not exist, or cannot be loaded safely.
         """
         found = {checkpoint.name: checkpoint for checkpoint in self.find()}
         if name not in found:
             raise CheckpointError(
-                f"there is no checkpoint {name!r} in {self.where}; found {', '.join(found) or 'none'}. Was it moved away?"
+                f"there is no checkpoint {name!r} in {self.location}; found {', '.join(found) or 'none'}. Was it moved away?"
             )
         found[name].check()
         return found[name]
@@ -213,7 +213,7 @@ class Checkpoints:
 
         logging.disable_progress_bar()
         if len(devices) > 1:
-            # accelerate leaves reference cycles in the models it spreads: one that nobody holds still has its memory.
+            # accelerate leaves reference cycles in the models it spreads: a model that nobody uses still has its memory.
             gc.collect()
         spread = spread_over(self.skeleton(files, dtype), devices, files.path) if len(devices) > 1 else None
         try:
@@ -264,7 +264,7 @@ class Checkpoints:
                 return AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"{files.path} is no causal language model that transformers knows: {error}"
+                f"{files.path} is not a causal language model that transformers knows: {error}"
             ) from error
 
 

@@ -15,7 +15,7 @@ _FULLEST = 0.9
 """Of a device's free memory; the rest is for what the backward pass needs."""
 
 
-def spread_over(skeleton: "PreTrainedModel", devices: DeviceGroup, where: Path) -> dict[str, str]:
+def spread_over(skeleton: "PreTrainedModel", devices: DeviceGroup, checkpoint: Path) -> dict[str, str]:
     """Return the device of each part of a model, in accelerate's form; blocks with residuals and tied weights stay whole.
 
     All devices but the first are filled to the same share of their free memory, the smallest that suffices, and the first
@@ -23,8 +23,8 @@ def spread_over(skeleton: "PreTrainedModel", devices: DeviceGroup, where: Path) 
 
     Args:
         skeleton: the model in the type it is loaded in, without memory for its weights.
-        devices: over which.
-        where: the checkpoint, for messages.
+        devices: the devices to spread it over.
+        checkpoint: its folder, for messages.
 
     Raises:
         CheckpointError: the devices' memory does not hold the weights (nothing is kept in the CPU's memory or on disk), or
@@ -34,8 +34,8 @@ def spread_over(skeleton: "PreTrainedModel", devices: DeviceGroup, where: Path) 
 
     if not skeleton._no_split_modules:
         raise CheckpointError(
-            f"{where} is a {type(skeleton).__name__}, whose class does not say which of its modules must lie on one device "
-            "(`_no_split_modules`), so it cannot be spread; set `devices.per_checkpoint = 1`"
+            f"{checkpoint} is a {type(skeleton).__name__}, whose class does not say which of its modules must lie on one "
+            "device (`_no_split_modules`), so it cannot be spread; set `devices.per_checkpoint = 1`"
         )
     free = [free_bytes(device) for device in devices.devices]
     for step in range(1, _STEPS + 1):
@@ -53,14 +53,14 @@ def spread_over(skeleton: "PreTrainedModel", devices: DeviceGroup, where: Path) 
             return {part: str(devices.devices[at]) for part, at in found.items()}
     sizes = ", ".join(f"{size / 2**30:.1f} of {device}" for device, size in zip(devices.devices, free, strict=True))
     raise CheckpointError(
-        f"{where} has {skeleton.get_memory_footprint() / 2**30:.1f} GiB of weights, for which the free GiB {sizes} do not "
+        f"{checkpoint} has {skeleton.get_memory_footprint() / 2**30:.1f} GiB of weights, for which the free GiB {sizes} do not "
         "suffice: each block must lie on one device, and up to a fifth of the memory is left for gradients. Raise "
         '`devices.per_checkpoint`, or set `recipe.model_dtype = "bfloat16"`'
     )
 
 
 def free_bytes(device: "torch.device") -> int:
-    """Return a CUDA device's free memory, with what this process holds of it unused."""
+    """Return a CUDA device's free memory in bytes, memory that this process holds unused included."""
     import torch
 
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

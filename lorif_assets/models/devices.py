@@ -23,7 +23,7 @@ _NOTICE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class DeviceGroup:
-    """The devices that a step owns: a checkpoint's weights lie on all of them, whatever is computed on the first."""
+    """The devices that a step owns: a checkpoint's weights lie on all of them, results on the first."""
 
     devices: "tuple[torch.device, ...]"
 
@@ -60,7 +60,7 @@ class Devices:
         """Return the names of the devices, in order.
 
         Raises:
-            SettingsError: a name is none of a device, of a CUDA device that is not on this machine, or repeated.
+            SettingsError: a name is not a device's, is repeated, or is that of a CUDA device that this machine lacks.
         """
         import torch
 
@@ -70,7 +70,7 @@ class Devices:
                 kind = torch.device(name).type
             except RuntimeError as error:
                 raise SettingsError(
-                    f'`devices.devices` names {name!r}, which is no device; use names such as "cpu" or "cuda:0"'
+                    f'`devices.devices` names {name!r}, which is not a device; use names such as "cpu" or "cuda:0"'
                 ) from error
             if kind == "cuda" and name not in found:
                 raise SettingsError(
@@ -85,14 +85,14 @@ class Devices:
         """Return the devices in groups of `per_checkpoint`, in order; those too few for another group are left out.
 
         Raises:
-            SettingsError: as `available`; or there is no whole group, or a device of one of several is not CUDA's.
+            SettingsError: as `available`; or there is no whole group, or a group of several has a device that is not CUDA's.
         """
         names, size = self.available(), self.per_checkpoint
         others = [name for name in names if not name.startswith("cuda")]
         if size > 1 and others:
             raise SettingsError(
                 f"`devices.per_checkpoint` is {size}, but a checkpoint can be spread over CUDA devices only, and {others[0]} "
-                "is none; set it to 1, or name CUDA devices in `devices.devices`"
+                "is not one; set it to 1, or name CUDA devices in `devices.devices`"
             )
         if size > len(names):
             raise SettingsError(
@@ -122,7 +122,7 @@ class Devices:
                     yield group
                     return
             if time.monotonic() >= notice:
-                # Also a sign of life: a run without any is taken for killed.
+                # Also a sign of life: a run without one is taken for killed.
                 waited_for = " or ".join(str(group) for group in groups)
                 _LOG.warning(f"waiting for {waited_for}, which other processes own")
                 notice = time.monotonic() + _NOTICE_SECONDS

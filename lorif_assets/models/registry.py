@@ -28,21 +28,21 @@ class RegisteredCheckpoint(CheckpointFiles):
     source: str
     """Where MLflow keeps the version's files."""
     fingerprint: str
-    """Hash of what makes the version this one: name, number, source, time of creation."""
+    """Hash of what identifies the version: name, number, source, time of creation."""
 
     def is_complete(self) -> bool:
-        """Whether its files are whole: the registry lists a version as ready only then."""
+        """Whether its files are whole: the registry lists a version as ready only once they are."""
         return True
 
     def version(self) -> str:
-        """Return what changes when the registry's version is another one, without downloading anything."""
+        """Return what changes when the registry holds another version by this name, without downloading anything."""
         return self.fingerprint
 
     def check(self) -> None:
-        """Download the files where they are not here yet, and refuse those that cannot be loaded safely.
+        """Download the files if they are not here yet, and refuse those that cannot be loaded safely.
 
         Raises:
-            CheckpointError: the download fails, or its files are no safe checkpoint.
+            CheckpointError: the download fails, or its files are not a safe checkpoint.
         """
         with machine_lock(f"download-{self.fingerprint}"):
             if not self.path.is_dir():
@@ -71,7 +71,7 @@ class RegisteredCheckpoint(CheckpointFiles):
 class RegisteredCheckpoints(Checkpoints):
     """The versions of a registered model, named `model:7`, beside the checkpoints of a directory, if there is one.
 
-    With an `alias`, only the version that has it; `cache` is the directory that downloaded versions are kept in.
+    With an `alias`, only the version that has it; `cache` is the directory of downloaded versions.
     """
 
     registered_model: str
@@ -80,16 +80,16 @@ class RegisteredCheckpoints(Checkpoints):
     cache: str
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """Where checkpoints are looked for, in words."""
         registry = f"the registered model {self.registered_model!r} in {self.registry_uri}"
         return f"{self.path} and {registry}" if self.path else registry
 
     def find(self) -> list[CheckpointFiles]:
-        """Return the checkpoints in order of step, then name; of the registry those versions that are ready.
+        """Return the checkpoints in order of step, then name; from the registry, the versions that are ready.
 
         Raises:
-            CheckpointError: the registry does not answer or lacks the model or alias, or a path is not there.
+            CheckpointError: the registry does not answer or lacks the model or alias, or a path does not exist.
         """
         return self.in_order([*(super().find() if self.path else []), *self._versions()])
 
@@ -111,7 +111,7 @@ class RegisteredCheckpoints(Checkpoints):
             return [self._checkpoint(client, version) for version in found if version.status == _READY]
         except MlflowException as error:
             raise CheckpointError(
-                f"{self.where} cannot be read; correct `checkpoints.registered_model`, `checkpoints.alias` or "
+                f"{self.location} cannot be read; correct `checkpoints.registered_model`, `checkpoints.alias` or "
                 f"`checkpoints.registry_uri`: {error}"
             ) from error
 
@@ -136,18 +136,18 @@ class RegisteredCheckpoints(Checkpoints):
 
 
 def _step(client: "MlflowClient", version: "ModelVersion") -> int:
-    """Return the training step: the tag `step` of the version, or tag or parameter of its run; else its number."""
-    told = dict(version.tags or {})
-    if _STEP not in told and version.run_id:
+    """Return the training step: the version's tag `step`, else its run's tag or parameter `step`, else its number."""
+    tags = dict(version.tags or {})
+    if _STEP not in tags and version.run_id:
         run = client.get_run(version.run_id).data
-        told = {**run.params, **run.tags}
-    return int(told[_STEP]) if told.get(_STEP, "").isdigit() else int(version.version)
+        tags = {**run.params, **run.tags}
+    return int(tags[_STEP]) if tags.get(_STEP, "").isdigit() else int(version.version)
 
 
 def _assembled(root: Path, name: str) -> Path:
-    """Return the folder of a downloaded artifact that holds the model, the tokenizer beside it.
+    """Return the folder of a downloaded artifact that holds the model, with the tokenizer beside it.
 
-    A plain folder has both; MLflow's transformers flavour keeps the one in `model` and the other in
+    A plain folder has both; MLflow's transformers flavour keeps the model in `model` and the tokenizer in
     `components/tokenizer`.
     """
     folders = sorted(file.parent for file in root.rglob("config.json"))

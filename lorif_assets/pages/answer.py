@@ -17,25 +17,25 @@ def proponents(scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def opponents(scores: pl.DataFrame) -> pl.DataFrame:
-    """Return the lowest scores of one query's rows, by rank, also where every pair stands in one ranking."""
+    """Return the lowest scores of one query's rows, by rank, also where all pairs are in one ranking."""
     lowest = scores.filter(pl.col("side") == LOWEST)
     if lowest.is_empty():
         lowest = scores.with_columns(rank=pl.col("rank").max() - pl.col("rank") + 1)
     return lowest.sort("rank")
 
 
-def answer_html(prompt: str, completion: str, about: str, sides: Mapping[str, pl.DataFrame], shown: int) -> str:
+def answer_html(prompt: str, completion: str, details: str, sides: Mapping[str, pl.DataFrame], n_rows: int) -> str:
     """Return what a notebook shows.
 
     Args:
-        prompt: what was asked.
-        completion: what was said.
-        about: loss and the like, in a line.
+        prompt: what came before the completion.
+        completion: what the model said.
+        details: loss and the like, in a line.
         sides: by title, rows with rank, score, example_id and text.
-        shown: rows of each side.
+        n_rows: rows to show of each side.
     """
     environment = page_environment("lorif_assets.pages")
-    rows = {title: side.head(shown).to_dicts() for title, side in sides.items()}
+    rows = {title: side.head(n_rows).to_dicts() for title, side in sides.items()}
     return environment.get_template(_TEMPLATE).render(
-        prompt=prompt, completion=completion, about=about, sides=rows, withdrawn=WITHDRAWN
+        prompt=prompt, completion=completion, details=details, sides=rows, withdrawn=WITHDRAWN
     )

@@ -1,4 +1,4 @@
-"""What the evaluation's pictures have in common: paper, axes, colours and the key."""
+"""What the evaluation's pictures share: paper, axes, colours and the key."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
@@ -28,7 +28,7 @@ def axes_of(
 ) -> tuple[Figure, Axes]:
     """Return a figure of a size in pixels with one pair of axes: left, bottom, width and height as shares of it."""
     figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI, facecolor=theme.paper)
-    # Fixed margins: to measure the labels takes most of the time of a picture.
+    # Fixed margins: measuring the labels takes most of the time of a picture.
     axes = figure.add_axes(margins, facecolor=theme.paper)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(theme.grid)
@@ -75,7 +75,7 @@ def key_beside(axes: Axes, theme: Theme) -> None:
         handlelength=1.6,
     )
     for text in key.get_texts():
-        # A name is no formula, whatever dollar signs it has.
+        # A name with dollar signs is not a formula.
         text.set_parse_math(False)
 
 
@@ -85,7 +85,7 @@ def short(label: str) -> str:
 
 
 def logarithmic(axes: Axes, values: Sequence[float], margin: float = 1.5) -> None:
-    """Make the x axis logarithmic from the least to the largest value, with these for ticks where there are few."""
+    """Make the x axis logarithmic from the smallest to the largest value, with ticks at the values if these are few."""
     axes.set_xscale("log")
     distinct = sorted({value for value in values if value > 0})
     if 2 < len(distinct) <= _MOST_TICKS and _far_apart(distinct):
@@ -107,7 +107,7 @@ def dodged(values: Sequence[float], step: float = 1.07) -> Float64[np.ndarray, "
 
 
 def _far_apart(values: Sequence[float]) -> bool:
-    """Tell whether no two neighbours are so close that their labels would run into each other."""
+    """Whether no two neighbours are so close that their labels would overlap."""
     if len(values) < 2:
         return True
     logs = np.log(values)

@@ -1,4 +1,4 @@
-"""What pages are made with: templates, escaping, and the filters for numbers and passages."""
+"""The environment that renders pages: templates, escaping, and the filters for numbers and passages."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from lorif_assets.pages import number_format, passages
 
 
 def page_environment(package: str) -> Environment:
-    """What a page is made with: templates of its package and those that pages share, escaping, and filters."""
+    """Return a page's environment: templates of its package and those that pages share, escaping, and filters."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name, package_path="") for name in (package, "lorif_assets.pages")]),
         autoescape=True,

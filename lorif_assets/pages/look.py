@@ -19,8 +19,8 @@ FIGURE_HEIGHT_PX = 720
 class Theme:
     """Colours of a picture.
 
-    `shades` is the stretch of the viridis colour map that stands out on the paper; `series` are colours to tell things
-    apart that have no order.
+    `shades` is the part of the viridis colour map that contrasts with the paper; `series` are colours for things without an
+    order.
     """
 
     paper: str

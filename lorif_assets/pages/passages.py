@@ -1,4 +1,4 @@
-"""How much of a passage the page shows, folds away and leaves out, and how metadata become short labels."""
+"""How much of a passage a page shows, folds away and leaves out, and how metadata become short labels."""
 
 import json
 import math
@@ -26,7 +26,7 @@ _VISIBLE = (
 
 @dataclass(frozen=True)
 class Clipped:
-    """A passage in the parts that a reader meets: at once, on request, and not on the page (a number of characters)."""
+    """A passage in three parts: shown at once, shown on request, and not on the page (a number of characters)."""
 
     shown: str
     folded: str

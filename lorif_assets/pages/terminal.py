@@ -11,13 +11,13 @@ from lorif_assets.pages.answer import WITHDRAWN, opponents, proponents
 _MOST_CHARACTERS = 220
 
 
-def print_influences(console: Console, table: pl.DataFrame, shown: int) -> None:
+def print_influences(console: Console, table: pl.DataFrame, n_rows: int) -> None:
     """Print the leading proponents and opponents of one query.
 
     Args:
-        console: where to.
+        console: where to print.
         table: scores of one query with what the examples say, as `with_passages` gives them.
-        shown: rows of each side.
+        n_rows: rows to print of each side.
     """
     for title, style, rows in (
         ("proponents: training on them lowered the loss of this completion", "green", proponents(table)),
@@ -28,7 +28,7 @@ def print_influences(console: Console, table: pl.DataFrame, shown: int) -> None:
         printed.add_column("score", justify="right", width=9)
         printed.add_column("example", width=28, overflow="fold")
         printed.add_column("text", ratio=1)
-        for row in rows.head(shown).iter_rows(named=True):
+        for row in rows.head(n_rows).iter_rows(named=True):
             about = ", ".join(str(value) for value in passage_metadata(row).values())
             text = WITHDRAWN if row["text"] is None else " ".join(row["text"].split())
             printed.add_row(

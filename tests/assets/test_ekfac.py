@@ -135,7 +135,7 @@ def test_scores_of_the_curvature_kfac_are_those_of_plain_kfac_in_fp64(project: T
     assert relative_error(found, ekfac_by_autograd(project, 2, 0.3, measured=False)) < 2e-3
 
 
-def test_another_curvature_in_the_same_table_is_built_anew_and_kept_true_by_shard(project: TinyProject) -> None:
+def test_another_curvature_in_the_same_table_is_built_again_and_kept_up_to_date_by_shard(project: TinyProject) -> None:
     other = project.with_settings(recipe={"curvature": "kfac"})
     assert set(other.update()["ekfac_preconditioners"]) == set(BASES)
     assert other.figures("ekfac_preconditioners", BASES[0])["how"].startswith("built: the recipe")
@@ -445,4 +445,4 @@ def test_a_fresh_project_has_a_row_of_every_layer_and_no_svd(ekfac_project: Tiny
     assert layers(EKFAC_PRECONDITIONERS) == sorted(LAYERS)
     assert layers(SVD_PRECONDITIONERS) == []
     record = checkpoint_record(ekfac_project.lake, CHECKPOINT, ekfac_project.settings.recipe)
-    assert record.bases == fingerprint(ekfac_project)
+    assert record.bases_fingerprint == fingerprint(ekfac_project)

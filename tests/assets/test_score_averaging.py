@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
-from lorif_assets.attribution.ask import KeptModel, score_completion
+from lorif_assets.attribution.ask import ModelCache, score_completion
 from lorif_assets.attribution.model import checkpoint_record
-from lorif_assets.attribution.score_averaging import ShardScores, averaged
+from lorif_assets.attribution.score_averaging import ShardScores, averaged_scores
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
@@ -66,7 +66,7 @@ def test_a_question_at_the_command_line_is_averaged_as_well(alone: TinyProject, 
     project = together.with_settings(recipe={"top_k": 5, "averaged_checkpoints": 2})
     question = completion_question("the with statement", " opens a file")
     scored = [
-        score_completion(KeptModel(one.opened), NEWEST, question, 36).scores
+        score_completion(ModelCache(one.opened), NEWEST, question, 36).scores
         for one in (alone.with_settings(recipe={"top_k": 5}), project)
     ]
     asked = scored[1].filter(pl.col("side") == "highest").sort("example_id")["score"].to_numpy()
@@ -115,12 +115,12 @@ def test_an_example_that_a_checkpoint_lacks_is_averaged_over_those_that_have_it(
         ShardScores(["c", "a", "other"], torch.tensor([[5.0, 3.0, 100.0]])),
         ShardScores(["b", "c"], torch.tensor([[4.0, 1.0]])),
     ]
-    assert averaged(newest, earlier).tolist() == [[2.0, 3.0, 3.0]]
+    assert averaged_scores(newest, earlier).tolist() == [[2.0, 3.0, 3.0]]
 
 
 def test_a_checkpoint_that_shares_no_example_of_a_shard_changes_nothing() -> None:
     newest = ShardScores(["a", "b"], torch.tensor([[1.0, 2.0]]))
-    assert averaged(newest, [ShardScores(["c"], torch.tensor([[9.0]]))]).tolist() == [[1.0, 2.0]]
+    assert averaged_scores(newest, [ShardScores(["c"], torch.tensor([[9.0]]))]).tolist() == [[1.0, 2.0]]
 
 
 @pytest.mark.parametrize("other", [{"recall": "influcoder"}, {"added_data": "merged"}])

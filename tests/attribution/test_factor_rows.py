@@ -233,7 +233,7 @@ def test_an_example_that_does_not_fit_alone_is_named_with_what_to_do(
     attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_above(8, OUT_OF_MEMORY[0], monkeypatch)
-    with pytest.raises(LorifError, match=r"example 'e1' of 9 tokens alone; lower `recipe.max_length`"):
+    with pytest.raises(LorifError, match=r"even the one example 'e1' of 9 tokens; lower `recipe.max_length`"):
         factors(attributed, {})
 
 

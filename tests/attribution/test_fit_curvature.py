@@ -121,12 +121,12 @@ def lake_of(path: Path, n_shards: int = 6, rows: int = 20) -> FactorLake:
 
 def test_a_changed_shard_is_subtracted_and_added_and_no_other_is_read(tmp_path: Path) -> None:
     lake = lake_of(tmp_path / "a")
-    assert lake.renew().how.startswith("built")
+    assert lake.renew().history.startswith("built")
     rows = lake.shards["s2"].copy()
     rows[3] += 1
     lake.write("s2", rows)
     updated = lake.renew()
-    assert (updated.how, updated.rows_read) == ("updated: 0 shards are new, 0 gone, 1 changed", 40)
+    assert (updated.history, updated.rows_read) == ("updated: 0 shards are new, 0 gone, 1 changed", 40)
     assert_same_scores(updated, lake.from_scratch(tmp_path / "b"))
 
 
@@ -135,7 +135,7 @@ def test_a_new_shard_is_added_alone(tmp_path: Path) -> None:
     lake.renew()
     lake.write("s9", lake.random_rows(4))
     updated = lake.renew()
-    assert (updated.how, updated.rows_read) == ("updated: 1 shards are new, 0 gone, 0 changed", 4)
+    assert (updated.history, updated.rows_read) == ("updated: 1 shards are new, 0 gone, 0 changed", 4)
     assert_same_scores(updated, lake.from_scratch(tmp_path / "b"))
 
 
@@ -144,7 +144,7 @@ def test_a_withdrawn_shard_is_subtracted_from_the_file_that_was_added(tmp_path: 
     lake.renew()
     lake.remove("s1")
     updated = lake.renew()
-    assert (updated.how, updated.rows_read) == ("updated: 0 shards are new, 1 gone, 0 changed", 20)
+    assert (updated.history, updated.rows_read) == ("updated: 0 shards are new, 1 gone, 0 changed", 20)
     assert_same_scores(updated, lake.from_scratch(tmp_path / "b"))
 
 
@@ -162,7 +162,7 @@ def test_a_state_is_rebuilt_when_a_replaced_file_was_vacuumed(tmp_path: Path) ->
     assert table is not None
     assert table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
     updated = lake.renew()
-    assert updated.how.startswith("built")
+    assert updated.history.startswith("built")
     assert_same_scores(updated, lake.from_scratch(tmp_path / "b"))
 
 
@@ -170,7 +170,7 @@ def test_a_state_is_rebuilt_where_updating_would_read_more(tmp_path: Path) -> No
     lake = lake_of(tmp_path / "a", n_shards=2)
     lake.renew()
     lake.write("s0", lake.random_rows(20))
-    assert lake.renew().how == "built: most of the data changed"
+    assert lake.renew().history == "built: most of the data changed"
 
 
 def test_a_new_damping_reuses_the_state(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_layer_asks_for_refinement_until_it_is_refined(tmp_path: Path) -> None
     lake.renew()
     assert lake.row["needs_refine"]
     refined = lake.renew(refine=True)
-    assert refined.how.startswith("refined on all 144 examples")
+    assert refined.history.startswith("refined on all 144 examples")
     assert (lake.row["needs_refine"], lake.row["added_energy"]) == (False, 0.0)
 
 
@@ -330,5 +330,5 @@ def test_a_hundred_edits_leave_the_scores_within_a_ten_thousandth(tmp_path: Path
         rows = lake.shards[shard].copy()
         rows[edit % 8] = lake.random_rows(1)[0]
         lake.write(shard, rows)
-        assert lake.renew().how.startswith("updated")
+        assert lake.renew().history.startswith("updated")
     assert_same_scores(lake.renew(), lake.from_scratch(tmp_path / "b"))

@@ -70,9 +70,9 @@ def test_a_budget_of_memory_bounds_the_queries_of_a_scan(tiny_project: TinyProje
     recipe = tiny_project.settings.recipe.model_copy(update={"query_rank": rank})
     record = checkpoint_record(tiny_project.lake, CHECKPOINT, recipe)
     each = sum(d1 * d2 if rank is None else (d1 + d2) * min(rank, d1, d2) for d1, d2 in record.layer_shapes.values())
-    assert queries_per_scan(record, recipe, BatchSettings(query_mib=1), checkpoints=1) == (1 << 18) // each
+    assert queries_per_scan(record, recipe, BatchSettings(query_mib=1), n_checkpoints=1) == (1 << 18) // each
     # Averaged scores hold the queries of every checkpoint.
-    assert queries_per_scan(record, recipe, BatchSettings(query_mib=1), checkpoints=3) == (1 << 18) // (3 * each)
+    assert queries_per_scan(record, recipe, BatchSettings(query_mib=1), n_checkpoints=3) == (1 << 18) // (3 * each)
 
 
 def test_query_sets_of_one_run_share_a_scan_and_score_as_they_do_alone(

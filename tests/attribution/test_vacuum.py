@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lorif_assets.attribution.vacuum import SupersededFile, delete, superseded_files
-from lorif_assets.automation.sensors import vacuum as vacuum_job
+from lorif_assets.automation.jobs import vacuum as vacuum_job
 from lorif_assets.errors import TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import Lake
@@ -71,7 +71,7 @@ def test_superseded_tensors_and_factors_go_and_what_the_ledger_names_stays(tmp_p
     assert folders == ["curvature_states", "gradient_factors", "gradient_factors", "svd_preconditioners"]
     delete(lake.lake, found)
     assert superseded_files(lake.lake, LONG) == []
-    assert lake.renew().how == "updated: 0 shards are new, 0 gone, 1 changed"
+    assert lake.renew().history == "updated: 0 shards are new, 0 gone, 1 changed"
 
 
 def test_a_dry_run_deletes_nothing(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_name_that_paths_encode_is_recognised(tmp_path: Path) -> None:
     lake.write("a:shard +%3A", lake.random_rows(3))
     grow_old(lake.lake)
     assert superseded_files(lake.lake, LONG) == []
-    assert lake.renew().how == "updated: 0 shards are new, 0 gone, 1 changed"
+    assert lake.renew().history == "updated: 0 shards are new, 0 gone, 1 changed"
 
 
 def test_a_file_that_cannot_be_deleted_is_named_and_the_others_go(

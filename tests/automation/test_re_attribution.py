@@ -9,8 +9,9 @@ from dagster import DagsterRunStatus
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.automation.dead_runs import fail_stalled_runs
+from lorif_assets.automation.jobs import ASSET_JOBS
 from lorif_assets.automation.readiness import ready_partitions
-from lorif_assets.automation.sensors import ASSET_JOBS, automation_definitions
+from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.automation.work import (
     GROUP_TAG,
     RANGE_END_TAG,
@@ -81,7 +82,7 @@ def test_a_run_takes_so_many_partitions_and_the_next_one_the_rest(tiny_project: 
     (asset,) = [asset for asset in ASSETS if asset.name == "gradient_factors"]
     stale = {f"{name}|{shard}" for name in CHECKPOINTS for shard in SHARDS}
     whole = list(stretches(asset, stale, tiny_project.instance))
-    cut = list(stretches(asset, stale, tiny_project.instance, most=len(SHARDS) - 1))
+    cut = list(stretches(asset, stale, tiny_project.instance, limit=len(SHARDS) - 1))
     assert [list(shards) for shards in whole] == [cut[k] + cut[k + 1] for k in range(0, len(cut), 2)]
     assert {len(shards) for shards in cut} == {len(SHARDS) - 1, 1}
 

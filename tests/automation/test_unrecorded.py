@@ -63,5 +63,7 @@ def test_a_partition_that_failed_and_that_nothing_asks_for_stops_nobody(private_
         private_project.run("svd_preconditioners", nobody)
     # Another checkpoint may have the layer: then it is among those that are looked at.
     freshness = private_project.freshness
-    found = replace(freshness.found, layers=(*freshness.found.layers, "ghost.layer"))
-    assert unrecorded(private_project.instance, replace(freshness, found=found), svd_preconditioners, ()) == {}
+    discovered = replace(freshness.discovered, layers=(*freshness.discovered.layers, "ghost.layer"))
+    assert (
+        unrecorded(private_project.instance, replace(freshness, discovered=discovered), svd_preconditioners, ()) == {}
+    )

@@ -79,7 +79,7 @@ def test_init_writes_settings_that_load(lorif: Lorif) -> None:
 
 def test_init_does_not_overwrite(lorif: Lorif) -> None:
     Path("lorif.toml").write_text("# mine")
-    assert "lorif.toml is there already" in message(lorif("init"))
+    assert "lorif.toml already exists" in message(lorif("init"))
     assert Path("lorif.toml").read_text() == "# mine"
     assert lorif("init", "other.toml").exit_code == 0
     assert Path("other.toml").is_file()
@@ -341,7 +341,7 @@ def test_the_two_ends_of_a_ranking_of_every_pair_are_printed_as_proponents_and_o
         {"side": ["all"] * 4, "rank": [1, 2, 3, 4], "shard": [SHARDS[0]] * 4, "score": [2.0, 1.0, -1.0, -2.0]}
     ).with_columns(example_id=pl.format("doc0-{}", "rank"))
     console = Console(file=io.StringIO(), width=150)
-    print_influences(console, with_passages(tiny_project.lake, ranking), shown=2)
+    print_influences(console, with_passages(tiny_project.lake, ranking), n_rows=2)
     assert isinstance(console.file, io.StringIO)
     assert re.findall(r"doc0-\d", console.file.getvalue()) == ["doc0-1", "doc0-2", "doc0-4", "doc0-3"]
 

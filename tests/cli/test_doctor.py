@@ -45,6 +45,19 @@ def test_a_sound_project_shows_what_was_found_and_what_it_costs(
     assert "1 + 1" in said
 
 
+def test_what_lies_beside_the_data_and_is_not_read_is_listed(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    (private_project.root / "data/more.csv").write_text("text\na\n")
+    (private_project.root / "data/linked").symlink_to(private_project.root / "queries")
+    sound, said = diagnosis()
+    assert sound
+    assert (
+        "38 rows in 3 shards, data; passed over in data: linked (a linked folder), more.csv. Where that is data"
+        in " ".join(said.split())
+    )
+
+
 def test_a_folder_of_plain_text_is_counted(diagnosis: Diagnosis, private_project: TinyProject) -> None:
     root = private_project.root
     (root / "notes").mkdir()

@@ -37,8 +37,8 @@ def test_methods_that_are_not_compared_by_default_are_named_in_the_settings_with
 
 @pytest.mark.parametrize("method", MethodName)
 def test_every_method_has_a_function_a_title_and_an_explanation(method):
-    assert callable(scoring_function(method.about.function))
-    assert method_title(method) == method.about.title != ""
+    assert callable(scoring_function(method.definition.function))
+    assert method_title(method) == method.definition.title != ""
     assert method_explanation(method)
 
 
@@ -47,7 +47,7 @@ def test_a_method_that_is_listed_no_more_goes_by_its_name():
     assert method_explanation("old_way") == ""
 
 
-@pytest.mark.parametrize("extra", sorted({method.about.extra for method in MethodName if method.about.extra}))
+@pytest.mark.parametrize("extra", sorted({method.definition.extra for method in MethodName if method.definition.extra}))
 def test_an_extra_that_a_method_names_is_one_of_the_project(extra):
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert extra in project["optional-dependencies"]

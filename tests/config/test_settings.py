@@ -127,7 +127,7 @@ def test_tracking_can_be_turned_off_or_go_elsewhere(toml: Path) -> None:
         ('[[sources]]\npath = "data"', "sources.0.name"),
         ('[[sources]]\nname = "docs"', "sources.0.path"),
         ('[[sources]]\nname = "my docs"\npath = "data"', "sources.0.name"),
-        ('[[sources]]\nname = "docs"\npath = "data"\nformat = "csv"', "sources.0.format"),
+        ('[[sources]]\nname = "docs"\npath = "data"\nformat = "xml"', "sources.0.format"),
         ('[[sources]]\nname = "docs"\npath = "data"\ncolumns = { txt = "x" }', "sources.0.columns.txt"),
         ('[[sources]]\nname = "docs"\npath = "data"\ncolumns = { prompt = "x" }', "sources.0.columns"),
         ("[recipe]\nranks = 2", "recipe.ranks"),
@@ -158,12 +158,12 @@ def test_two_sources_of_one_name_are_refused(toml: Path) -> None:
 
 @pytest.mark.parametrize("content", ["[recipe", "r = = 1", "\0"])
 def test_a_file_that_is_no_toml_is_named(toml: Path, content: str) -> None:
-    assert f"{toml} is no TOML" in refusal(toml, content)
+    assert f"{toml} is not TOML" in refusal(toml, content)
 
 
 def test_a_file_that_is_no_text_is_named(toml: Path) -> None:
     toml.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match="is no TOML"):
+    with pytest.raises(SettingsError, match="is not TOML"):
         load_settings(toml)
 
 

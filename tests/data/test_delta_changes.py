@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorif_assets.data.delta import BucketedTable
-from lorif_assets.data.delta_changes import Changes, bucket_sizes, changes, changes_followed
+from lorif_assets.data.delta_changes import Changes, bucket_sizes, changes, incremental_changes
 
 BUCKETS = 4
 FEED = {"delta.enableChangeDataFeed": "true"}
@@ -158,7 +158,7 @@ class TestWhatChanged:
             for bucket in range(BUCKETS):
                 then, now = table.rows(first, bucket), table.rows(last, bucket)
                 assert found.touches(bucket) == (then != now)
-                assert found.more_rows.get(bucket, 0) == (len(now) - len(then) if then != now else 0)
+                assert found.row_changes.get(bucket, 0) == (len(now) - len(then) if then != now else 0)
 
 
 class TestLostHistory:
@@ -169,7 +169,7 @@ class TestLostHistory:
         DeltaTable(path).create_checkpoint()
         remove_files(path, "_delta_log/*0.json")
         found = changes(table, before, table.version())
-        assert found.unknown.startswith("its history since version 0 cannot be read")
+        assert found.gap.startswith("its history since version 0 cannot be read")
         assert all(found.touches(bucket) for bucket in range(BUCKETS))
 
     def test_vacuumed_rows_are_known_to_the_feed_alone(self, path: Path) -> None:
@@ -181,7 +181,7 @@ class TestLostHistory:
         if DeltaTable(path).metadata().configuration == FEED:
             assert found == Changes({table.bucket_of("r7"): 0})
         else:
-            assert "cannot be read" in found.unknown
+            assert "cannot be read" in found.gap
 
     def test_a_fault_of_the_store_is_forgotten_when_it_has_passed(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,9 +195,9 @@ class TestLostHistory:
         after = table.version()
         with monkeypatch.context() as patch:
             patch.setattr(BucketedTable, "files", timeout)
-            for ask in (changes, changes_followed):
-                assert "timeout" in ask(table, before, after).unknown
-        for ask in (changes, changes_followed):
+            for ask in (changes, incremental_changes):
+                assert "timeout" in ask(table, before, after).gap
+        for ask in (changes, incremental_changes):
             assert ask(table, before, after) == Changes({table.bucket_of("r7"): 0})
 
     def test_a_new_column_may_change_every_row(self, path: Path) -> None:
@@ -205,14 +205,14 @@ class TestLostHistory:
         before = table.version()
         more = pa.Table.from_pylist([{"id": "r20", "text": "a", "language": "en", "topic": "x"}])
         write_deltalake(path, more, mode="append", schema_mode="merge")
-        assert changes(table, before, table.version()).unknown == "its columns changed since version 0"
+        assert changes(table, before, table.version()).gap == "its columns changed since version 0"
 
-    def test_a_table_made_anew_shares_no_history(self, path: Path) -> None:
+    def test_a_table_created_again_shares_no_history(self, path: Path) -> None:
         table = bucketed(path)
         before = table.version()
         shutil.rmtree(path)
         write_deltalake(path, texts(0, 20))
-        assert changes(table, before, table.version()).unknown == "the table was made anew"
+        assert changes(table, before, table.version()).gap == "the table was created again"
 
     def test_rows_hidden_by_deletion_vectors_are_not_taken_for_unchanged(self, tmp_path: Path) -> None:
         write_deltalake(tmp_path, texts(0, 20))
@@ -225,7 +225,7 @@ class TestLostHistory:
         removed = {"path": added["path"], "dataChange": True, "deletionTimestamp": 0}
         actions: list[dict[str, Any]] = [{"remove": removed}, {"add": {**added, "deletionVector": vector}}]
         (log / f"{1:020d}.json").write_text("\n".join(map(json.dumps, actions)))
-        assert "deletion vectors" in changes(table, before, table.version()).unknown
+        assert "deletion vectors" in changes(table, before, table.version()).gap
 
 
 class TestFollowing:
@@ -256,7 +256,7 @@ class TestFollowing:
         table = bucketed(path)
         first = table.version()
         DeltaTable(path).update(predicate="id = 'r7'", updates={"text": "'edited'"})
-        changes_followed(table, first, table.version())
+        incremental_changes(table, first, table.version())
         compact(DeltaTable(path))
         vacuum(DeltaTable(path))
-        assert changes_followed(table, first, table.version()) == Changes({table.bucket_of("r7"): 0})
+        assert incremental_changes(table, first, table.version()) == Changes({table.bucket_of("r7"): 0})

@@ -264,7 +264,7 @@ class TestRowsSetAside:
         ("messages", "reason"),
         [
             (None, "messages is null, not a list of {role, content}"),
-            ("[]", "messages is str, not a list of {role, content}"),
+            ("[]", "messages is an empty list"),
             ([], "messages is an empty list"),
             (["hello"], "message 0 is str, not {role, content}"),
             ([USER, {"content": "hi"}], "message 1 has no role"),

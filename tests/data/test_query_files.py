@@ -1,11 +1,15 @@
 """Query sets: which files are one, and what they are called."""
 
+import gzip
+import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.query_files import query_files, query_source, source_version
+from lorif_assets.data.shards import read_source
 from lorif_assets.errors import SourceError
 
 ROW = '{"prompt": "a", "completion": "b"}\n'
@@ -41,6 +45,26 @@ def test_hidden_files_other_files_and_folders_are_no_query_sets(settings: Settin
     write(settings, "a.jsonl", ".a.jsonl.swp", ".b.jsonl", "_c.jsonl", "README.md", "d.csv")
     (settings.base / "queries/e.jsonl").mkdir()
     assert list(query_files(settings)) == ["a"]
+
+
+def test_compressed_files_and_names_in_capitals_are_query_sets(settings: Settings) -> None:
+    write(settings, "a.JSONL", "b.Parquet")
+    (settings.base / "queries/c.jsonl.gz").write_bytes(gzip.compress(ROW.encode()))
+    (settings.base / "queries/d.jsonl.zst").write_bytes(pa.compress(ROW.encode(), codec="zstd", asbytes=True))
+    assert list(query_files(settings)) == ["a", "b", "c.jsonl", "d.jsonl"]
+    for name in ("a", "c.jsonl", "d.jsonl"):
+        assert read_source(query_source(settings, name), settings.base).rows == ((0, json.loads(ROW)),)
+
+
+def test_json_and_csv_files_are_query_sets_where_nothing_else_is(settings: Settings) -> None:
+    write(settings, "README.txt")
+    (settings.base / "queries/a.json").write_text(f"[{ROW}, {ROW}]")
+    (settings.base / "queries/b.csv").write_text("prompt,completion\na,b\n")
+    assert list(query_files(settings)) == ["a", "b"]
+    assert len(read_source(query_source(settings, "a"), settings.base).rows) == 2
+    assert read_source(query_source(settings, "b"), settings.base).rows == ((0, json.loads(ROW)),)
+    write(settings, "c.jsonl")
+    assert list(query_files(settings)) == ["c"]
 
 
 def test_a_path_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:

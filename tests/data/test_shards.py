@@ -1,4 +1,6 @@
+import csv
 import gzip
+import io
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -33,7 +35,30 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], row_group_size: int = 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(compressed(path, data))
+
+
+def compressed(path: Path, data: bytes) -> bytes:
+    match path.suffix.lower():
+        case ".gz":
+            return gzip.compress(data)
+        case ".zst":
+            return bytes(pa.compress(data, codec="zstd", asbytes=True))
+    return data
+
+
+def write_json(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_bytes(compressed(path, json.dumps(rows, indent=1).encode()))
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    file = io.StringIO()
+    table = csv.DictWriter(
+        file, list(rows[0] if rows else ["id", "text"]), delimiter="\t" if ".tsv" in path.name else ","
+    )
+    table.writeheader()
+    table.writerows(rows)
+    path.write_bytes(compressed(path, file.getvalue().encode()))
 
 
 def write_dataset(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -45,6 +70,13 @@ WRITERS = {
     "rows.jsonl": write_jsonl,
     "rows.ndjson": write_jsonl,
     "rows.jsonl.gz": write_jsonl,
+    "rows.JSONL.ZST": write_jsonl,
+    "rows.json": write_json,
+    "rows.json.gz": write_json,
+    "rows.JSON.zst": write_json,
+    "rows.csv": write_csv,
+    "rows.CSV.gz": write_csv,
+    "rows.tsv.zst": write_csv,
     "rows": write_dataset,
 }
 
@@ -262,11 +294,17 @@ class TestNames:
 
 class TestFormats:
     def test_the_format_set_decides_for_a_file_with_an_unknown_name(self, tmp_path: Path) -> None:
-        write_jsonl(tmp_path / "rows.json", texts(0, 2))
-        with pytest.raises(SourceError, match=r"cannot tell the format of .*rows\.json"):
-            list_shards(source("rows.json"), tmp_path)
-        assert contents(source("rows.json", format="jsonl"), tmp_path) == {"s-00000": texts(0, 2)}
-        assert contents(source("*.json", format="jsonl"), tmp_path) == {"s-rows-00000": texts(0, 2)}
+        write_jsonl(tmp_path / "rows.data", texts(0, 2))
+        with pytest.raises(SourceError, match=r"cannot tell the format of .*rows\.data.*It is JSON Lines.*\"jsonl\""):
+            list_shards(source("rows.data"), tmp_path)
+        assert contents(source("rows.data", format="jsonl"), tmp_path) == {"s-00000": texts(0, 2)}
+        assert contents(source("*.data", format="jsonl"), tmp_path) == {"s-rows-00000": texts(0, 2)}
+
+    def test_the_format_set_names_shards_by_its_own_suffixes(self, tmp_path: Path) -> None:
+        """`.json.gz` was no suffix before: shards that were read by the format set keep their names."""
+        write_jsonl(tmp_path / "rows.json.gz", texts(0, 2))
+        assert contents(source("*.json.gz", format="jsonl"), tmp_path) == {"s-rows.json-00000": texts(0, 2)}
+        assert contents(source("*.json.gz"), tmp_path) == {"s-rows-00000": texts(0, 2)}
 
     def test_mixed_formats_are_refused_until_the_format_is_set(self, tmp_path: Path) -> None:
         write_jsonl(tmp_path / "data" / "a.jsonl", texts(0, 1))
@@ -279,19 +317,19 @@ class TestFormats:
         ("path", "settings", "message"),
         [
             ("nothing", {}, "nothing is at"),
-            ("data", {}, r"no data files at data.*\.parquet, \.jsonl.*found: a\.csv"),
+            ("data", {}, r"no data files at data.*\.parquet, \.jsonl.*found: a\.xlsx"),
             ("data/*.arrow", {}, "found: nothing"),
-            ("data", {"format": "parquet"}, r"no parquet files at data\. Found: a\.csv"),
-            ("data/*.csv", {"format": "datasets"}, "no datasets files"),
+            ("data", {"format": "parquet"}, r"no parquet files at data\. Found: a\.xlsx"),
+            ("data/*.xlsx", {"format": "datasets"}, "no datasets files"),
             ("data", {"format": "delta"}, 'format = "delta".*lacks what such a source has'),
-            ("data/a.csv", {"format": "delta"}, "needs a directory"),
+            ("data/a.xlsx", {"format": "delta"}, "needs a directory"),
         ],
     )
     def test_what_is_not_there_is_said_with_what_is(
         self, tmp_path: Path, path: str, settings: dict[str, Any], message: str
     ) -> None:
         (tmp_path / "data").mkdir()
-        (tmp_path / "data" / "a.csv").write_text("text\na\n")
+        (tmp_path / "data" / "a.xlsx").write_text("text\na\n")
         with pytest.raises(SourceError, match=message):
             list_shards(source(path, **settings), tmp_path)
 
@@ -359,13 +397,13 @@ class TestDelta:
         assert [read_shard(delta_source(), piece, tmp_path).rows for piece in before] == rows
 
     @pytest.mark.usefixtures("table")
-    def test_a_table_made_anew_is_told_from_the_old_one(self, tmp_path: Path) -> None:
+    def test_a_table_created_again_is_distinguished_from_the_old_one(self, tmp_path: Path) -> None:
         before = list_shards(delta_source(), tmp_path)
         shutil.rmtree(tmp_path / "table")
         write_deltalake(tmp_path / "table", pa.Table.from_pylist(texts(0, 1)))
         (piece,) = list_shards(delta_source(), tmp_path)
         assert (piece.rows, piece.shard) == (1, f"s-{bucket_of('r0', 4):05d}")
-        with pytest.raises(SourceError, match="was made anew since"):
+        with pytest.raises(SourceError, match="was created again after"):
             read_shard(delta_source(), before[0], tmp_path)
 
     def test_buckets_without_rows_are_no_shards(self, tmp_path: Path, table: DeltaTable) -> None:

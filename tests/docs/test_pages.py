@@ -12,7 +12,7 @@ from tests.docs.pages import PAGES, ROOT, anchors, headings, links, prose, spans
 
 _PATH = re.compile(r"(lorif_assets|resources|tests|docs|deploy|benchmarks)/[\w./-]*")
 _SETTING = re.compile(r"(\w+)\.(\w+)( = .+)?")
-_CITATION = re.compile(r"[(;] ?method: (?!str\b)([a-z][a-z0-9 ]+)")
+_CITATION = re.compile(r"[(;] ?docs/method\.md: ([a-z][a-z0-9 ]+)")
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -49,7 +49,7 @@ def test_a_commit_asks_for_the_shards_of_the_rows_that_it_changed_alone(table: P
     DeltaTable(table).update(predicate="id = 'r7'", updates={"text": "'edited'"})
     stale = stale_shards(settings, stored)
     assert {shard: partition.reason for shard, partition in stale.items()} == {shard_of("r7"): "its source changed"}
-    assert stale[shard_of("r7")].wanted == versions(settings)[shard_of("r7")] != stored[shard_of("r7")]
+    assert stale[shard_of("r7")].version == versions(settings)[shard_of("r7")] != stored[shard_of("r7")]
 
 
 def test_shards_read_at_different_versions_are_each_compared_with_their_own(table: Path) -> None:
@@ -110,5 +110,5 @@ def test_an_edit_in_a_delta_table_reaches_the_factors_of_its_shard_alone(private
     ids = pl.Series([f"r{k}" for k in range(20)])
     leaving = ids.filter(ids.map_elements(shard_of, return_dtype=pl.String) == shard_of("r7"))
     DeltaTable(root / "table").delete(f"id in ({', '.join(repr(row_id) for row_id in leaving)})")
-    assert removed_shards(project.lake, project.freshness.found) == [shard_of("r7")]
+    assert removed_shards(project.lake, project.freshness.discovered) == [shard_of("r7")]
     assert project.update() == {}

@@ -241,7 +241,7 @@ def test_an_active_name_that_is_not_there_is_an_error_that_names_the_setting(
     tiny_project: TinyProject, field: str
 ) -> None:
     project = tiny_project.with_settings(active={field: ("nonsense",)})
-    with pytest.raises(SettingsError, match=rf"`active\.{field}` names 'nonsense', which is not there; found "):
+    with pytest.raises(SettingsError, match=rf"`active\.{field}` names 'nonsense', which does not exist; found "):
         project.update()
 
 

@@ -1,4 +1,4 @@
-"""Anchors and pool: drawn from queries or examples, apart from one another, and settled by content alone."""
+"""Anchors and pool: drawn from queries or examples, apart from one another, and decided by content alone."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.errors import SourceError
-from lorif_assets.influcoder.sampling import Role, Sampled, Split, draw_sample
+from lorif_assets.influcoder.sampling import Role, SampledText, Split, draw_sample
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
@@ -49,11 +49,11 @@ def lake(tmp_path: Path) -> Lake:
     return found
 
 
-def _drawn(lake: Lake, **changes: Any) -> list[Sampled]:
+def _drawn(lake: Lake, **changes: Any) -> list[SampledText]:
     return draw_sample(lake, WANTED.model_copy(update=changes), str)
 
 
-def _counts(sampled: list[Sampled]) -> dict[tuple[Role, Split], int]:
+def _counts(sampled: list[SampledText]) -> dict[tuple[Role, Split], int]:
     return {
         (role, split): sum((one.role, one.split) == (role, split) for one in sampled)
         for role in Role

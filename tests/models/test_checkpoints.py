@@ -138,9 +138,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         _index('{"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors", "c": "model-2.safetensors"}}'),
         r"lacks model-2\.safetensors, one of the 2 weight files that its index names: the copy is incomplete",
     ),
-    "an index that is no JSON": (_index("{"), r"index\.json is no index of weight files"),
-    "an index of something else": (_index('{"weights": []}'), r"index\.json is no index of weight files"),
-    "an index that is a list": (_index("[]"), r"index\.json is no index of weight files"),
+    "an index that is no JSON": (_index("{"), r"index\.json is not an index of weight files"),
+    "an index of something else": (_index('{"weights": []}'), r"index\.json is not an index of weight files"),
+    "an index that is a list": (_index("[]"), r"index\.json is not an index of weight files"),
     "no tokenizer": (_no_tokenizer, r"no tokenizer \(tokenizer\.json or the like\); save it beside the weights"),
 }
 
@@ -343,7 +343,7 @@ def test_a_skeleton_has_the_models_layers_and_no_memory_for_weights(folder: Path
 
 def test_a_configuration_of_no_language_model_is_refused(folder: Path, files: CheckpointFiles) -> None:
     edit_json(folder / "config.json", model_type="vit")
-    with pytest.raises(CheckpointError, match="no causal language model that transformers knows"):
+    with pytest.raises(CheckpointError, match="not a causal language model that transformers knows"):
         checkpoints(folder.parent).skeleton(files)
 
 

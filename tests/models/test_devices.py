@@ -47,7 +47,7 @@ def test_a_device_that_is_named_twice_is_refused(monkeypatch: pytest.MonkeyPatch
     [
         ("cuda:7", 2, "names 'cuda:7', but this machine has cuda:0, cuda:1"),
         ("cuda:0", 0, "names 'cuda:0', but this machine has no CUDA device"),
-        ("gpu0", 2, "names 'gpu0', which is no device; use names such as"),
+        ("gpu0", 2, "names 'gpu0', which is not a device; use names such as"),
     ],
 )
 def test_an_unknown_device_is_named_with_its_setting(
@@ -79,8 +79,8 @@ def test_devices_are_leased_in_groups_of_those_that_follow_each_other(
     ("names", "message"),
     [
         (["cuda:0"], r"is 2, more than there are devices \(cuda:0\); lower it, or name more"),
-        (["cpu"], "is 2, but a checkpoint can be spread over CUDA devices only, and cpu is none"),
-        (["cuda:0", "cpu"], "is 2, but a checkpoint can be spread over CUDA devices only, and cpu is none"),
+        (["cpu"], "is 2, but a checkpoint can be spread over CUDA devices only, and cpu is not one"),
+        (["cuda:0", "cpu"], "is 2, but a checkpoint can be spread over CUDA devices only, and cpu is not one"),
     ],
 )
 def test_a_group_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, names: list[str], message: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.columns import require_columns
 from lorif_assets.data.delta import BucketedTable
-from lorif_assets.data.delta_changes import Changes, bucket_sizes, changes_followed
+from lorif_assets.data.delta_changes import Changes, bucket_sizes, incremental_changes
 from lorif_assets.data.formats.paths import is_remote
 from lorif_assets.data.formats.reader import RawShard, Reader, ShardSlice, SourceFile, state_of, version_of
 from lorif_assets.errors import SourceError
@@ -43,7 +43,7 @@ class Delta(Reader):
         """Return the rows of one bucket.
 
         Raises:
-            SourceError: the table cannot be read, or was made anew since.
+            SourceError: the table cannot be read, or was created again in the meantime.
         """
         if piece.bucket is None:
             raise ValueError(f"the shard {piece.shard} of a Delta table has no bucket")
@@ -53,7 +53,7 @@ class Delta(Reader):
 
     def changes_since(self, source: Source, piece: ShardSlice, state: str, base: Path) -> Changes | None:
         """Return what the table's history says of all its shards."""
-        return changes_followed(_bucketed(source, piece.uri, base), state, state_of(piece.version))
+        return incremental_changes(_bucketed(source, piece.uri, base), state, state_of(piece.version))
 
 
 READER = Delta()
@@ -62,8 +62,8 @@ READER = Delta()
 def _bucketed(source: Source, uri: str, base: Path) -> BucketedTable:
     if source.columns.id is None:
         raise SourceError(
-            f"source '{source.name}': a Delta table needs columns.id, the column with a unique id per row: rows are "
-            "dealt to shards by it."
+            f"source '{source.name}': a Delta table needs columns.id, the column with a unique id per row: it "
+            "decides each row's shard."
         )
     where = uri if is_remote(uri) else str(base / uri)
     return BucketedTable.of(where, source.columns.id, source.buckets, source.storage_options)

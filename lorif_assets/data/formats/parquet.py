@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorif_assets.config.sources import SourceFormat
+from lorif_assets.data.columns import refuse_repeated_columns
+from lorif_assets.data.formats.contents import advice, is_parquet
 from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
 from lorif_assets.errors import SourceError
 
@@ -39,10 +41,30 @@ def of_table(table: pa.Table, piece: ShardSlice) -> RawShard:
     return RawShard(piece.origin, tuple(table.column_names), tuple(enumerate(table.to_pylist())))
 
 
+def refuse_repeated_fields(schema: pa.Schema, origin: str) -> None:
+    """Refuse a table in which several columns, or fields of a struct at any level, have one name.
+
+    Raises:
+        SourceError: it is one.
+    """
+    refuse_repeated_columns(schema.names, origin)
+    for field in schema:
+        _refuse_repeated_below(field.type, f"{origin}, column '{field.name}',")
+
+
+def _refuse_repeated_below(kind: pa.DataType, origin: str) -> None:
+    fields = [kind.field(k) for k in range(kind.num_fields)]
+    if pa.types.is_struct(kind):
+        refuse_repeated_columns([field.name for field in fields], origin)
+    for field in fields:
+        _refuse_repeated_below(field.type, origin)
+
+
 @lru_cache(maxsize=4096)
 def _count(path: Path, state: str) -> int:
     del state  # part of the cache's key only
     with readable(path, "Parquet file"), pq.ParquetFile(path) as file:
+        refuse_repeated_fields(file.schema_arrow, str(path))
         return int(file.metadata.num_rows)
 
 
@@ -78,4 +100,5 @@ def readable(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise SourceError(f"{path} cannot be read as a {kind}: {error}. Write it again, or remove it.") from error
+        what = f"It {advice(path)}" if path.is_file() and not is_parquet(path) else "Write it again, or remove it"
+        raise SourceError(f"{path} cannot be read as a {kind}: {error}. {what}.") from error

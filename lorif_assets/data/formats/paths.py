@@ -3,11 +3,12 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, known_suffixes, readers
+from lorif_assets.data.formats.contents import advice
 from lorif_assets.data.formats.reader import SourceFile
 from lorif_assets.errors import SourceError
 
@@ -48,6 +49,35 @@ def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
     )
 
 
+def passed_over(source: Source, base: Path) -> tuple[str, ...]:
+    """What a source's folder or pattern covers and is not read, sorted: files of other formats, and linked folders.
+
+    Nothing of one file or table. Names that begin with `.` or `_` are left out, as everywhere.
+
+    Raises:
+        SourceError: as `locate`.
+    """
+    path = base / Path(source.path).expanduser()
+    if is_remote(source.path) or path.is_file():
+        return ()
+    kind, files = locate(source, base)
+    if not readers()[kind].suffixes:
+        return ()
+    root, pattern = (path, "**/*") if path.is_dir() else (_fixed_part(path), str(path.relative_to(_fixed_part(path))))
+    names = {_shown(found, root) for found in _visible(root, pattern) if not found.is_dir()}
+    if "**" in pattern:
+        # Python's `**` does not go into them.
+        names |= {_shown(found, root) for found in _visible(root, "**/*") if found.is_dir() and found.is_symlink()}
+    return tuple(sorted(names - {file.name for file in files}))
+
+
+def _shown(path: Path, root: Path) -> str:
+    name = path.relative_to(root).as_posix()
+    if not path.is_symlink():
+        return name
+    return f"{name} (a linked folder)" if path.is_dir() else name if path.exists() else f"{name} (a broken link)"
+
+
 def is_remote(path: str) -> bool:
     """Whether a path is a URL (s3://, abfss://, gs://, ...)."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
@@ -61,8 +91,8 @@ def _format_of_file(source: Source, path: Path) -> SourceFormat:
     found = format_of_suffix(path) if source.format is SourceFormat.AUTO else source.format
     if found is None:
         raise SourceError(
-            f"source '{source.name}': cannot tell the format of {path} by its name. Files end in {known_suffixes()}; "
-            "rename it or set the source's `format`."
+            f"source '{source.name}': cannot tell the format of {path} by its name. It {advice(path)}. Files end in "
+            f"{known_suffixes()}."
         )
     if not readers()[found].suffixes:
         raise SourceError(f"source '{source.name}': format = \"{found}\" needs a directory, but {path} is a file.")
@@ -93,11 +123,13 @@ def _saved_format(source: Source, directory: Path) -> SourceFormat | None:
 
 
 def _visible_files(directory: Path, pattern: str) -> list[Path]:
-    return sorted(
-        path
-        for path in directory.glob(pattern)
-        if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(directory).parts)
-    )
+    return sorted(path for path in _visible(directory, pattern) if path.is_file())
+
+
+def _visible(directory: Path, pattern: str) -> Iterator[Path]:
+    for path in directory.glob(pattern):
+        if not any(part.startswith((".", "_")) for part in path.relative_to(directory).parts):
+            yield path
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -119,19 +151,19 @@ def _named_files(
         raise SourceError(f"source '{source.name}': no {kind} files at {source.path}. Found: {_listing(found)}.")
     _refuse_files_of_tables(source, root, chosen)
     return kind, [
-        SourceFile(_relative(path, base), f"{source.name}-{_key(path, root)}", path.relative_to(root).as_posix())
+        SourceFile(_relative(path, base), f"{source.name}-{_key(path, root, kind)}", path.relative_to(root).as_posix())
         for path in chosen
     ]
 
 
 def _only_format(source: Source, found: Sequence[Path]) -> SourceFormat:
     formats = Counter(kind for path in found if (kind := format_of_suffix(path)))
-    if any(not readers()[kind].gives_way for kind in formats):
-        formats = Counter({kind: n for kind, n in formats.items() if not readers()[kind].gives_way})
+    if any(not readers()[kind].is_fallback for kind in formats):
+        formats = Counter({kind: n for kind, n in formats.items() if not readers()[kind].is_fallback})
     if not formats:
         raise SourceError(
             f"source '{source.name}': no data files at {source.path}. Expected names that end in {known_suffixes()}; "
-            f"found: {_listing(found)}."
+            f"found: {_listing(found)}.{f' {found[0].name} {advice(found[0])}.' if found else ''}"
         )
     if len(formats) > 1:
         counts = " and ".join(f"{n} {kind}" for kind, n in sorted(formats.items()))
@@ -158,8 +190,7 @@ def _refuse_files_of_tables(source: Source, root: Path, files: Iterable[Path]) -
         )
 
 
-def _key(path: Path, root: Path) -> str:
-    kind = format_of_suffix(path)
-    suffix = readers()[kind].suffix_of(path) if kind else ""
+def _key(path: Path, root: Path, kind: SourceFormat) -> str:
+    suffix = readers()[kind].suffix_of(path)
     name = path.name[: -len(suffix)] if suffix else path.stem
     return re.sub(r"[^A-Za-z0-9._-]", "_", (path.relative_to(root).parent / name).as_posix())

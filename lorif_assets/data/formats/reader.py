@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +11,8 @@ from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.errors import SourceError
+
+_EXCERPT_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ class Reader(ABC):
     """What a directory holds that is one source of this format; none where the format is one of files."""
     is_read_remotely: ClassVar[bool] = False
     """Whether a source may lie in an object store."""
-    gives_way: ClassVar[bool] = False
-    """Whether, where nothing says which format is meant, files of other formats beside its own are the data."""
+    is_fallback: ClassVar[bool] = False
+    """Whether its files count as data only if there are none of other formats, unless the settings name the format."""
 
     @abstractmethod
     def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
@@ -103,7 +106,7 @@ class Reader(ABC):
         """
 
     def changes_since(self, source: Source, piece: ShardSlice, state: str, base: Path) -> Changes | None:
-        """Return what happened to all shards since a state of one piece; None where only its version tells."""
+        """Return what happened to all shards since a state of one piece; None if only its version can say."""
         del source, piece, state, base
         return None
 
@@ -168,6 +171,19 @@ class FileReader(Reader):
         """
 
 
+def shard_of_objects(
+    piece: ShardSlice, objects: Sequence[tuple[int, Mapping[str, Any]]], malformed: Sequence[MalformedRow]
+) -> RawShard:
+    """Return a slice of rows that may have different columns: those of the whole are those that any of them has."""
+    columns = dict.fromkeys(chain.from_iterable(values for _, values in objects))
+    return RawShard(piece.origin, tuple(columns), tuple(objects), tuple(malformed))
+
+
+def excerpt_of(text: str) -> str:
+    """Return how the text of a malformed row begins, in valid Unicode."""
+    return text.strip()[:_EXCERPT_LENGTH].encode(errors="replace").decode()
+
+
 def slices_of(total: int, rows_per_slice: int) -> Iterator[FileSlice]:
     """Yield so many rows in slices."""
     for offset in range(0, total, rows_per_slice):
@@ -176,11 +192,11 @@ def slices_of(total: int, rows_per_slice: int) -> Iterator[FileSlice]:
 
 def version_of(state: str, source: Source) -> str:
     """Return a piece's version: the state of its file or table, and which settings cut and read it."""
-    return f"{state} {content_hash(source.model_dump(mode='json', exclude=source.unversioned))}"
+    return f"{state} {content_hash(source.model_dump(mode='json', exclude=source.unversioned_fields))}"
 
 
 def state_of(version: str) -> str:
-    """Return the state of which a piece's version tells."""
+    """Return the state in a piece's version."""
     return version.partition(" ")[0]
 
 
@@ -188,7 +204,7 @@ def file_state(path: Path) -> str:
     """Return what changes when a file is written.
 
     Raises:
-        SourceError: it is not there.
+        SourceError: it does not exist.
     """
     try:
         found = path.stat()

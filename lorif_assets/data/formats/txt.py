@@ -1,7 +1,7 @@
-"""Plain text in UTF-8: a passage is a whole file, or what stands between blank lines.
+"""Plain text in UTF-8: a passage is a whole file, or the text between blank lines.
 
-A file's byte order mark is no text, lines that end in CR LF end in LF, and blank lines around a passage are left out, so
-that the same words are the same example however they were saved. A passage that cannot be one (not UTF-8, with NUL
+A file's byte order mark is left out, CR LF at the end of a line becomes LF, and blank lines around a passage are left out,
+so that the same words are the same example however they were saved. A passage that cannot be used (not UTF-8, with NUL
 characters, or larger than 16 MiB) is set aside with the reason; no more than one is held in memory while rows are counted.
 """
 
@@ -39,8 +39,8 @@ class Text(Reader):
     """Plain text, cut into passages as the source says."""
 
     suffixes = (".txt",)
-    # A README.txt beside data is none.
-    gives_way = True
+    # A README.txt beside data is not data.
+    is_fallback = True
 
     def __init__(self) -> None:
         self._by_passages: Mapping[Passages, Reader] = {"file": _Files(), "paragraph": _Paragraphs()}
@@ -125,7 +125,7 @@ def _paragraphs(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes | None]
     position, begin, size, starts_line = start, start, 0, True
     while piece := file.readline(_LONGEST_PIECE):
         text = piece.removeprefix(_UTF8_BOM) if position == 0 else piece
-        # Part of a longer line is no blank line, whatever it holds.
+        # Part of a longer line is never a blank line.
         is_line = starts_line and (piece.endswith(b"\n") or len(piece) < _LONGEST_PIECE)
         if is_line and not text.strip():
             if size:
@@ -171,7 +171,7 @@ def _shard(
 
 
 def _decoded(content: bytes | None) -> tuple[str, str]:
-    """Return a passage's text, or why it is none."""
+    """Return a passage's text, or why it is not text."""
     if content is None:
         most = _LARGEST_PASSAGE >> 20
         return "", f'larger than {most} MiB, the most of a passage; with passages = "paragraph", blank lines cut it'

@@ -1,4 +1,4 @@
-"""Methods with the dense gradients of a group of layers in memory: the paper's form of LoRIF, and LoGRA."""
+"""Methods that hold the dense gradients of a group of layers in memory: the paper's form of LoRIF, and LoGRA."""
 
 import logging
 import time
@@ -15,17 +15,17 @@ _MOST_LAYER_BYTES = 8 << 30
 _BF16_BYTES = 2
 
 
-def paper_recipe(own: Recipe) -> Recipe:
+def paper_recipe(recipe: Recipe) -> Recipe:
     """Return the paper's form (arXiv 2601.21929) at a recipe's projections: rank 1, BF16, truncated, its damping rule."""
-    paper = Recipe(preset="paper", model_dtype=own.model_dtype, max_length=own.max_length)
-    return paper.projected(own.projection)
+    paper = Recipe(preset="paper", model_dtype=recipe.model_dtype, max_length=recipe.max_length)
+    return paper.projected(recipe.projection)
 
 
 def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """Score by the paper's form, at its layers: those of the blocks.
 
     Raises:
-        SettingsError: the gradients of one layer would not fit into memory.
+        SettingsError: the gradients of one layer would not fit in memory.
     """
     from lorif_assets.evaluation.methods.recipe_trials import try_recipes
 
@@ -35,16 +35,19 @@ def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     with Progress(
         logging.getLogger(__name__), "the paper's form", len(paper.record.layer_shapes), "layers"
     ) as progress:
-        found = try_recipes(paper, [recipe], examples, inputs.queries.tokenized, inputs.settings.batch, progress)
-    (tried,) = found.tried
-    return {"lorif_paper": MethodScores(tried.scores.numpy(), float(tried.bytes_per_example), None, tried.seconds)}
+        (outcome,) = try_recipes(
+            paper, [recipe], examples, inputs.queries.tokenized, inputs.settings.batch, progress
+        ).outcomes
+    return {
+        "lorif_paper": MethodScores(outcome.scores.numpy(), float(outcome.bytes_per_example), None, outcome.seconds)
+    }
 
 
 def logra_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """Score by the exact inverse, at LoRIF's own layers and projections.
 
     Raises:
-        SettingsError: the gradients of one layer would not fit into memory.
+        SettingsError: the gradients of one layer would not fit in memory.
     """
     from lorif_assets.evaluation.methods.recipe_trials import dense_inverse_scores
 

@@ -27,7 +27,7 @@ def require_kronfluence() -> None:
         SettingsError: it is not installed.
     """
     if find_spec("kronfluence") is None:
-        extra = MethodName.EKFAC.about.extra
+        extra = MethodName.EKFAC.definition.extra
         raise SettingsError(
             "the method `ekfac` of `evaluation.methods` needs the library kronfluence, which is not installed; install the "
             f"extra `{extra}`: pip install 'lorif-assets[{extra}]', or take `ekfac` out of `evaluation.methods` and "
@@ -41,7 +41,7 @@ def ekfac_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     Factors are fitted to all training examples; damping is kronfluence's rule, 0.1 of a layer's mean eigenvalue.
 
     Raises:
-        SettingsError: kronfluence is not installed, or a step takes several devices.
+        SettingsError: kronfluence is not installed, or steps take several devices.
     """
     if len(inputs.attributed.devices) > 1:
         raise SettingsError(
@@ -87,21 +87,21 @@ def ekfac_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
             _NAME,
             queries,
             examples,
-            # Each batch of queries takes a pass over the training data, with its gradients of all layers in memory.
+            # Each batch of queries takes a pass over the training data, with the queries' gradients in memory.
             per_device_query_batch_size=max(1, min(query_rows, _MOST_QUERY_NUMBERS // sum(sizes))),
             per_device_train_batch_size=rows,
             score_args=ScoreArguments(damping_factor=None),
         )
         query_seconds = time.monotonic() - started
         scores = analyzer.load_pairwise_scores(_NAME)["all_modules"].float().numpy()
-    # Nothing is kept of an example: its gradients are computed again for each query set.
+    # Nothing is kept of an example; its gradients are computed again for each query set.
     return {"ekfac": MethodScores(scores, 0.0, setup_seconds, query_seconds)}
 
 
 def with_plain_linear_layers(model: "torch.nn.Module", layers: Sequence[str]) -> "tuple[torch.nn.Module, list[str]]":
-    """Return an FP32 copy of a model, and the names in it of modules that hold the layers' weights and nothing else.
+    """Return an FP32 copy of a model, and the names of its modules that hold only the layers' weights.
 
-    kronfluence tracks `nn.Linear`, not GPT-2's `Conv1D`, and takes a bias for one more input; here, as in all methods,
+    kronfluence tracks `nn.Linear`, not GPT-2's `Conv1D`, and treats a bias as one more input; here, as in all methods,
     only the weight is tracked. So each layer becomes an `nn.Linear` without bias, followed by its bias.
     """
     import torch
@@ -129,13 +129,13 @@ def with_plain_linear_layers(model: "torch.nn.Module", layers: Sequence[str]) ->
 
 
 def _rows_of_a_batch(inputs: MethodInputs, examples: "Sequence[TokenizedExample]", largest: int) -> int:
-    """Return how many examples keep within both budgets: of tokens, and of the largest layer's gradients."""
+    """Return how many examples fit both budgets: that of tokens, and that of the largest layer's gradients."""
     batch, longest = inputs.settings.batch, max(len(example.input_ids) for example in examples)
     return max(1, min(batch.tokens // longest, batch.gradient_numbers // largest))
 
 
 def _padded(examples: "Sequence[TokenizedExample]") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-    """Return token ids, attention mask and labels [B, T]: what kronfluence moves to a device is plain tensors."""
+    """Return token ids, attention mask and labels [B, T]: kronfluence moves only plain tensors to a device."""
     from lorif_assets.mathematics.gradients.batching import pad_right
 
     batch = pad_right([example.input_ids for example in examples], [example.labels for example in examples])
@@ -150,14 +150,14 @@ def _language_modelling(tracked: list[str]) -> Any:
 
     class LanguageModelling(Task):
         def compute_train_loss(self, batch: Any, model: Any, sample: bool = False) -> Any:
-            # Never set: factors are fitted with the data's own labels.
+            # `sample` is never set: factors are fitted with the data's own labels.
             del sample
             input_ids, mask, labels = batch
             logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
             return token_summed_losses(logits, labels).sum()
 
         def compute_measurement(self, batch: Any, model: Any) -> Any:
-            # A loss, as of the training examples: both gradients point the same way where an example speaks for a query.
+            # A loss, as for training examples: both gradients point the same way if an example supports a query.
             return self.compute_train_loss(batch, model)
 
         def get_influence_tracked_modules(self) -> list[str]:

@@ -59,12 +59,12 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
     encoder = encoder_weights(lake, [record]).get(record.name, "")
     of_encoder = [encoder, ledger_version(hashes), queries[0]]
     sources = {Need.NOTHING: baseline, Need.ATTRIBUTION: [lorif], Need.ENCODER: of_encoder}
-    # These two are what the others' sources are made of, and carry no name.
+    # These two are the sources of other methods' versions, and their own version has no name in it.
     own = {MethodName.LORIF: lorif, MethodName.INFLUCODER: content_hash(of_encoder)}
     return {
-        str(method): own.get(method, content_hash([method, *sources[method.about.needs]]))
+        str(method): own.get(method, content_hash([method, *sources[method.definition.needs]]))
         for method in settings.evaluation.methods
-        if method.about.needs is not Need.ENCODER or settings.influcoder.enabled
+        if method.definition.needs is not Need.ENCODER or settings.influcoder.enabled
     }
 
 
@@ -82,7 +82,7 @@ def stored_method_versions(lake: Lake, checkpoint: str, query_set: str) -> Mappi
 def score_methods(
     inputs: MethodInputs, versions: Mapping[str, Mapping[str, str]]
 ) -> Iterator[tuple[str, MethodScores]]:
-    """Run methods for all query sets of the inputs at once, and store each one's scores as soon as they are there.
+    """Run methods for all query sets of the inputs at once, and store each one's scores as soon as they are computed.
 
     Args:
         inputs: of the methods.
@@ -91,10 +91,10 @@ def score_methods(
     Yields:
         Each method and what it computed.
     """
-    wanted = dict.fromkeys(method for methods in versions.values() for method in methods)
-    for function in dict.fromkeys(METHODS[method].function for method in wanted):
+    names = dict.fromkeys(method for methods in versions.values() for method in methods)
+    for function in dict.fromkeys(METHODS[method].function for method in names):
         for method, scores in scoring_function(function)(inputs).items():
-            if method in wanted:
+            if method in names:
                 _store(inputs, method, scores, versions)
                 yield method, scores
 
@@ -167,5 +167,5 @@ def _store(inputs: MethodInputs, method: str, scores: MethodScores, versions: Ma
             schema_overrides={"setup_seconds": pl.Float64},
         )
         inputs.lake.replace(EVALUATED_SCORES, partition, pairs.with_columns(**literals).to_arrow())
-        # The costs come last: readers take them as the sign that the scores are there.
+        # The costs come last: to readers they are the sign that the scores are stored.
         inputs.lake.replace(METHOD_COSTS, partition, costs.with_columns(**literals).to_arrow())

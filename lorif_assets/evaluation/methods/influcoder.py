@@ -1,4 +1,4 @@
-"""Influcoder: cosines of the embeddings of its encoder, where the project has one."""
+"""Influcoder: cosines of its encoder's embeddings, if the project has an encoder."""
 
 import time
 
@@ -20,7 +20,7 @@ def influcoder_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """Score every pair by the stored embeddings; an example that has none scores 0.
 
     Raises:
-        MismatchError: encoder or embeddings are missing or outdated.
+        MismatchError: encoder or embeddings are missing or out of date.
         SettingsError: Influcoder's libraries are not installed.
     """
     require_influcoder()

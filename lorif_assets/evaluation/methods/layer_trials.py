@@ -1,7 +1,7 @@
-"""One layer's scores under different recipes, from dense projected gradients that are held in memory.
+"""One layer's scores under different recipes, from dense projected gradients in memory.
 
-What is approximated, stored and inverted is done by the same functions that the pipeline uses, so that a trial's scores
-are those that the recipe would give on the same examples.
+The pipeline's own functions approximate, encode and invert, so that a trial's scores are those that the recipe would
+give on the same examples.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _BLOCK = 512
 
 
 class LayerTrials:
-    """A layer's dense gradients [n, d1, d2] of examples and [Q, d1, d2] of queries, and what was made of them so far."""
+    """A layer's dense gradients [n, d1, d2] of examples and [Q, d1, d2] of queries, and what was computed from them so far."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class LayerTrials:
         Args:
             examples: gradients of the examples.
             queries: gradients of the queries.
-            recipes: all that will be asked for, each with the layer's rank.
-            bases: of the layer, fitted with the recipes' whitening damping; for recipes that whiten gradients.
+            recipes: all that scores will be asked for, each with the layer's rank.
+            bases: of the layer, fitted with the recipes' whitening damping; needed by recipes that whiten gradients.
         """
         self._examples, self._queries, self._bases = examples, queries, bases
-        # Of whitened gradients, and of gradients as they are.
+        # Largest rank with whitening (True), and without.
         self._largest: dict[bool, int] = {}
         for recipe, rank in recipes:
             self._largest[recipe.whitens] = max(rank, self._largest.get(recipe.whitens, 0))
@@ -57,14 +57,14 @@ class LayerTrials:
         curvature = kind.empty((d1, d2), self._bases, self._queries.device).add(part)
         for _ in range(kind.refinements):
             curvature = curvature.refined().add(part)
-        ready = curvature.preconditioner().apply(self._queries.flatten(1))
-        return block_scores({"": ready}, {"": stored})
+        preconditioned_gradients = curvature.preconditioner().apply(self._queries.flatten(1))
+        return block_scores({"": preconditioned_gradients}, {"": stored})
 
     def dense_scores(self, damping: float) -> Float[Tensor, "Q n"]:
         """Return what the exact inverse gives: LoGRA (Choe et al. 2024, arXiv 2405.13954) at the same projections.
 
         vec(G_q)^T (G^T G + lam I)^-1 vec(G_i), lam = damping x tr / D; by the push-through identity with an n x n system
-        in place of a D x D one where that is the smaller.
+        in place of a D x D one if that is smaller.
         """
         examples, queries = self._examples.flatten(1), self._queries.flatten(1)
         n, dimension = examples.shape
@@ -81,7 +81,7 @@ class LayerTrials:
         return torch.cholesky_solve(queries.double().mT, factor).mT.float() @ examples.mT
 
     def _leading(self, recipe: Recipe, rank: int) -> GradientFactors:
-        """Return factors of a rank: the leading components of those of the largest rank that is asked for."""
+        """Return factors of a rank: the leading components of those of the largest rank."""
         if recipe.whitens not in self._factors:
             self._factors[recipe.whitens] = self._factorised(recipe.whitens)
         factors = self._factors[recipe.whitens]
@@ -95,8 +95,8 @@ class LayerTrials:
                 if self._bases is None:
                     raise ValueError("a recipe that whitens gradients needs the layer's bases")
                 rotated = self._bases.rotate(block)
-                seen = FisherDiagonal.of(rotated)
-                self._sums = self._sums.merge(seen) if self._sums else seen
+                sums = FisherDiagonal.of(rotated)
+                self._sums = self._sums.merge(sums) if self._sums else sums
                 gradients = rotated * self._bases.scale
             parts.append(singular_factors(low_rank_factors(gradients, self._largest[whitens])))
         return GradientFactors(torch.cat([part.u for part in parts]), torch.cat([part.v for part in parts]))

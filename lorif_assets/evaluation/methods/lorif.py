@@ -6,7 +6,7 @@ import time
 import numpy as np
 import polars as pl
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, attributions_together
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.cost import stored_bytes_per_example
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
@@ -17,17 +17,17 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """Score every pair from the lake; an example that has no factors scores 0.
 
     Raises:
-        MismatchError: factors, preconditioners and settings do not belong together.
+        MismatchError: factors, preconditioners and settings do not match.
     """
     settings, attributed = inputs.settings, inputs.attributed
     recorded = StoredCheckpoint(inputs.lake, settings.recipe, attributed.record)
-    *earlier, stored = together = attributions_together(settings, inputs.models, recorded)
+    *earlier_checkpoints, stored = checkpoints = averaged_attributions(settings, inputs.models, recorded)
     checkpoint = AttributedCheckpoint(stored, attributed)
     started = time.monotonic()
     with Progress(logging.getLogger(__name__), "lorif", stored.factors.n_examples, "examples") as progress:
         scored = score_every_example(
             checkpoint,
-            earlier,
+            earlier_checkpoints,
             inputs.queries.tokenized,
             inputs.models,
             top_k="all",
@@ -38,9 +38,9 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     seconds = time.monotonic() - started
     places = {name: at for at, name in enumerate(inputs.examples.ids)}
     matrix = np.zeros((len(inputs.queries.ids), len(places)), dtype=np.float32)
-    # Every pair was asked for: the table has the queries one after the other, also where two sets share an id.
+    # The table has all pairs of one query after the other, even if two sets share an id.
     for row, pairs in enumerate(scored.scores.iter_slices(stored.factors.n_examples)):
         known = pairs.filter(pl.col("example_id").is_in(places.keys()))
         matrix[row, known["example_id"].replace_strict(places).to_numpy()] = known["score"].to_numpy()
-    kept = sum(stored_bytes_per_example(one.record, settings.recipe) for one in together)
-    return {"lorif": MethodScores(matrix, kept, None, seconds)}
+    bytes_per_example = sum(stored_bytes_per_example(one.record, settings.recipe) for one in checkpoints)
+    return {"lorif": MethodScores(matrix, bytes_per_example, None, seconds)}

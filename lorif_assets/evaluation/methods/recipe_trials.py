@@ -1,4 +1,4 @@
-"""Trying recipes on a sample of the training examples: what each would score, keep and cost, without storing factors."""
+"""Trying recipes on a sample of the training examples: scores, bytes and seconds of each, without storing factors."""
 
 import logging
 import time
@@ -27,8 +27,8 @@ _LARGEST_GROUP = 1 << 31
 
 
 @dataclass(frozen=True)
-class TriedRecipe:
-    """A recipe's scores [Q, n] on the sample, the bytes that it keeps per example, and the seconds that it took."""
+class RecipeOutcome:
+    """A recipe's scores [Q, n] on the sample, the bytes that it keeps per example, and the seconds it took."""
 
     recipe: Recipe
     scores: Float[Tensor, "Q n"]
@@ -37,11 +37,11 @@ class TriedRecipe:
 
 
 @dataclass(frozen=True)
-class TriedProjection:
-    """Recipes that share layers and projections, and the scores [Q, n] of the dense inverse at these projections."""
+class ProjectionOutcomes:
+    """Outcomes of recipes that share layers and projections, and the dense inverse's scores [Q, n] at these projections."""
 
-    tried: Sequence[TriedRecipe]
-    dense: Float[Tensor, "Q n"]
+    outcomes: Sequence[RecipeOutcome]
+    dense_scores: Float[Tensor, "Q n"]
 
 
 def try_recipes(
@@ -51,16 +51,17 @@ def try_recipes(
     queries: Sequence[TokenizedExample],
     batch: BatchSettings,
     progress: Progress,
-) -> TriedProjection:
-    """Score the sample under recipes that share layers, projection and whitening; advances by layer and recipe.
+) -> ProjectionOutcomes:
+    """Score the sample under recipes that share layers, projection and whitening.
 
     A recipe whose byte budget does not pay for one component of every layer is left out.
 
-    Dense gradients of as many layers as fit into 2 GiB are held at a time; each such group takes one pass.
+    Dense gradients of as many layers as fit in 2 GiB are in memory at a time; each such group takes one pass. Progress
+    advances by layer and recipe.
 
     Raises:
-        MismatchError: the recipes differ in what gradients depend on, or from what the model and examples were read with.
-        LorifError: as fitting K-FAC bases does.
+        MismatchError: the recipes differ in what gradients depend on, or in how the model and the examples were read.
+        LorifError: as for fitting K-FAC bases.
     """
     _refuse_differing_gradients(attributed.recipe, recipes)
     shared = attributed.under(recipes[0])
@@ -72,7 +73,7 @@ def try_recipes(
         try:
             ranks.append(_ranks(shared, recipe, examples, bases, batch))
         except SettingsError as error:
-            # Too few bytes for one component of every layer: no recipe to try, and no reason to stop.
+            # Too few bytes for one component of every layer: this recipe cannot be tried, the others can.
             progress.log.info(f"left out: {error}")
         else:
             affordable.append(recipe)
@@ -80,22 +81,24 @@ def try_recipes(
     scores = [torch.zeros(len(queries), len(examples)) for _ in recipes]
     dense, seconds = torch.zeros(len(queries), len(examples)), [0.0] * len(recipes)
     for group in _groups(shapes, len(examples)):
-        gradients, asked = (_dense(shared, group, rows, batch) for rows in (examples, queries))
+        gradients, query_gradients = (_dense(shared, group, rows, batch) for rows in (examples, queries))
         for layer in group:
-            wanted = [(recipe, by_layer[layer]) for recipe, by_layer in zip(recipes, ranks, strict=True)]
-            trials = LayerTrials(gradients.pop(layer).to(device), asked[layer].to(device), wanted, bases.get(layer))
+            ranked_recipes = [(recipe, by_layer[layer]) for recipe, by_layer in zip(recipes, ranks, strict=True)]
+            trials = LayerTrials(
+                gradients.pop(layer).to(device), query_gradients[layer].to(device), ranked_recipes, bases.get(layer)
+            )
             dense += trials.dense_scores(DENSE_DAMPING).cpu()
-            for index, (recipe, rank) in enumerate(wanted):
+            for index, (recipe, rank) in enumerate(ranked_recipes):
                 started = time.monotonic()
                 scores[index] += trials.scores(recipe, rank).cpu()
                 seconds[index] += time.monotonic() - started
                 progress.advance(1)
-    kept = [
+    kept_bytes = [
         sum(factor_bytes(FactorCodec(recipe.factor_dtype), *shapes[layer], rank) for layer, rank in by_layer.items())
         for recipe, by_layer in zip(recipes, ranks, strict=True)
     ]
-    return TriedProjection(
-        [TriedRecipe(*one) for one in zip(recipes, scores, kept, seconds, strict=True)],
+    return ProjectionOutcomes(
+        [RecipeOutcome(*one) for one in zip(recipes, scores, kept_bytes, seconds, strict=True)],
         dense,
     )
 
@@ -111,24 +114,24 @@ def dense_inverse_scores(
     """Return the scores of the exact inverse at a recipe's layers and projections; advances by layer."""
     total = torch.zeros(len(queries), len(examples))
     for group in _groups(attributed.record.layer_shapes, len(examples)):
-        gradients, asked = (_dense(attributed, group, rows, batch) for rows in (examples, queries))
+        gradients, query_gradients = (_dense(attributed, group, rows, batch) for rows in (examples, queries))
         for layer in group:
             trials = LayerTrials(
-                gradients.pop(layer).to(attributed.device), asked[layer].to(attributed.device), [], None
+                gradients.pop(layer).to(attributed.device), query_gradients[layer].to(attributed.device), [], None
             )
             total += trials.dense_scores(damping).cpu()
             progress.advance(1)
     return total
 
 
-def _refuse_differing_gradients(own: Recipe, recipes: Sequence[Recipe]) -> None:
+def _refuse_differing_gradients(model_recipe: Recipe, recipes: Sequence[Recipe]) -> None:
     if len({recipe.trial_hash for recipe in recipes}) > 1:
         raise MismatchError(
             "recipes that are tried together share layers, projection, seed, lengths, types and whitening, but those that "
             "were given differ; try each group alone"
         )
     for name in ("model_dtype", "max_length"):
-        found, loaded = getattr(recipes[0], name), getattr(own, name)
+        found, loaded = getattr(recipes[0], name), getattr(model_recipe, name)
         if found != loaded:
             raise MismatchError(
                 f"a recipe to try has {name} = {found}, but the checkpoint and its examples were read with {loaded}; set "
@@ -148,7 +151,7 @@ def _bases(
     sample = examples[: whitened[0].kfac_examples]
     with Progress(logging.getLogger(__name__), "K-FAC bases", len(sample), "examples") as progress:
         found = covariances(attributed.under(whitened[0]), sample, batch, progress, seed=0)
-    return {layer: held.bases(whitened[0].whitening_damping) for layer, held in found.items()}
+    return {layer: sums.bases(whitened[0].whitening_damping) for layer, sums in found.items()}
 
 
 def _ranks(
@@ -165,7 +168,7 @@ def _ranks(
 
 
 def _groups(shapes: Mapping[str, tuple[int, int]], n: int) -> Iterator[list[str]]:
-    """Yield layers whose dense gradients fit into the budget together."""
+    """Yield groups of layers whose dense gradients fit in the budget together."""
     group: list[str] = []
     size = 0
     for layer, (d1, d2) in shapes.items():

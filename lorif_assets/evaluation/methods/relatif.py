@@ -1,13 +1,13 @@
 """RelatIF (Barshan et al. 2020, arXiv 2003.11630): LoRIF's scores over the root of each example's self-influence.
 
-Examples with large gradients lead many rankings; RelatIF asks what an example says of a query for its size.
+Examples with large gradients lead many rankings; RelatIF asks how much an example says about a query for its size.
 """
 
 import logging
 import time
 from typing import TYPE_CHECKING
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, attributions_together
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_attributions
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.evaluation.methods.lorif import lorif_scores
 from lorif_assets.lake.read_ahead import read_ahead
@@ -23,10 +23,10 @@ _FP32_BYTES = 4
 def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """Score every pair from the lake; an example that has no factors, or no gradient, scores 0.
 
-    Where scores are averaged over checkpoints, so are self-influences.
+    If scores are averaged over checkpoints, so are self-influences.
 
     Raises:
-        MismatchError: factors, preconditioners and settings do not belong together.
+        MismatchError: factors, preconditioners and settings do not match.
     """
     import torch
 
@@ -34,11 +34,11 @@ def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
 
     (lorif,) = lorif_scores(inputs).values()
     recorded = StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record)
-    together = attributions_together(inputs.settings, inputs.models, recorded)
+    checkpoints = averaged_attributions(inputs.settings, inputs.models, recorded)
     places = {name: at for at, name in enumerate(inputs.examples.ids)}
     total, count = torch.zeros(len(places), dtype=torch.float64), torch.zeros(len(places))
     started = time.monotonic()
-    for checkpoint in together:
+    for checkpoint in checkpoints:
         own = self_influences(inputs, checkpoint)
         for position, (name, _) in checkpoint.factors.example_ids(range(len(own))).items():
             if name in places:
@@ -58,10 +58,10 @@ def self_influences(inputs: MethodInputs, checkpoint: StoredCheckpoint) -> "Floa
     stored, layers, device = checkpoint.factors, list(checkpoint.record.layer_shapes), inputs.attributed.device
     preconditioners = {layer: checkpoint.preconditioners.load(layer, device) for layer in layers}
     bases = {layer: checkpoint.bases(layer, device) for layer in layers}
-    found = []
+    blocks = []
     with Progress(logging.getLogger(__name__), "self-influence", stored.n_examples, "examples") as progress:
         for block in read_ahead(stored.blocks(layers, inputs.settings.batch.scan_rows, device)):
             shares = [self_influence(block[layer], preconditioners[layer], bases[layer]) for layer in layers]
-            found.append(torch.stack(shares).sum(0).cpu())
-            progress.advance(len(found[-1]))
-    return torch.cat(found)
+            blocks.append(torch.stack(shares).sum(0).cpu())
+            progress.advance(len(blocks[-1]))
+    return torch.cat(blocks)

@@ -1,4 +1,4 @@
-"""Ground truth that somebody else computed: which examples each subset had, and the losses after training on it."""
+"""Ground truth computed elsewhere: which examples each subset has, and the losses after training on it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ from lorif_assets.models.devices import DeviceGroup
 
 
 def subset_truth(settings: Settings, lake: Lake) -> SubsetTruth:
-    """Return where the settings say that ground truth comes from."""
+    """Return the source of ground truth that the settings name."""
     source = ExternalTruth if settings.evaluation.ground_truth else SubsetRetraining
     return source(settings, lake)
 
 
 @dataclass(frozen=True)
 class ExternalTruth(SubsetTruth):
-    """Subsets and losses of the files that the setting `evaluation.ground_truth` names."""
+    """Subsets and losses from the files that the setting `evaluation.ground_truth` names."""
 
     @property
     def seeds(self) -> Sequence[int]:
-        """Training seeds that the files have."""
+        """Training seeds in the files."""
         return sorted(int(seed) for seed in self._losses["seed"].unique())
 
     def members(self, subset: str) -> list[str]:

@@ -27,22 +27,22 @@ class GroundTruth:
     members: Bool[np.ndarray, "M N"]
     losses: Float64[np.ndarray, "Q M"]
     reliability: "Reliability | None"
-    """How far seeds agree, over the subsets of which several were trained; None where there are too few."""
+    """How far seeds agree, over the subsets that were trained with all seeds; None if there are too few."""
     n_models: int
     version: str
 
 
-def ground_truth_version(lake: Lake, query_set: str, wanted: Mapping[str, Mapping[int, str]]) -> str:
-    """Return the hash of what the ground truth of a query set is made of now."""
+def ground_truth_version(lake: Lake, query_set: str, versions: Mapping[str, Mapping[int, str]]) -> str:
+    """Return the hash of the subsets and seeds whose losses for a query set are up to date."""
     return content_hash(
-        _current(lake, query_set, wanted).select("subset", "seed").unique().sort("subset", "seed").rows()
+        _current(lake, query_set, versions).select("subset", "seed").unique().sort("subset", "seed").rows()
     )
 
 
 def read_ground_truth(
     lake: Lake,
     query_set: str,
-    wanted: Mapping[str, Mapping[int, str]],
+    versions: Mapping[str, Mapping[int, str]],
     query_ids: Sequence[str],
     example_ids: Sequence[str],
 ) -> GroundTruth:
@@ -51,19 +51,19 @@ def read_ground_truth(
     Args:
         lake: the tables.
         query_set: whose losses.
-        wanted: by subset and seed, the version that losses of the query set should have.
+        versions: by subset and seed, the version that losses of the query set should have.
         query_ids: the queries, in the order of the result.
         example_ids: the training examples, in the order of the result.
 
     Raises:
-        MismatchError: fewer than three subsets are there, or a query has no losses.
+        MismatchError: there are fewer than three subsets, or a query has no losses.
     """
-    losses = _current(lake, query_set, wanted)
+    losses = _current(lake, query_set, versions)
     subsets = sorted(losses["subset"].unique().to_list())
     if len(subsets) < _FEWEST_SUBSETS:
         raise MismatchError(
-            f"the query set {query_set!r} has up-to-date losses of {len(subsets)} retrained subsets, of {len(wanted)} "
-            f"that the settings ask for; {_FEWEST_SUBSETS} are needed at least. Materialize `subset_losses` first"
+            f"the query set {query_set!r} has up-to-date losses of {len(subsets)} retrained subsets, of {len(versions)} "
+            f"that the settings ask for; at least {_FEWEST_SUBSETS} are needed. Materialize `subset_losses` first"
         )
     unknown = sorted(set(query_ids) - set(losses["query_id"].to_list()))
     if unknown:
@@ -75,31 +75,31 @@ def read_ground_truth(
         _matrix(group, query_ids, subsets)
         for _, group in sorted(losses.group_by("seed"), key=lambda item: str(item[0]))
     ]
-    held = lake.read(SUBSETS, ["subset", "example_ids"], subset=subsets)
-    members = {subset: set(names) for subset, names in held.iter_rows()}
+    member_rows = lake.read(SUBSETS, ["subset", "example_ids"], subset=subsets)
+    members = {subset: set(names) for subset, names in member_rows.iter_rows()}
     return GroundTruth(
         subsets,
         np.array([[name in members[subset] for name in example_ids] for subset in subsets]),
         np.nanmean(np.stack(by_seed), axis=0),
         _reliability(by_seed),
         losses.select("subset", "seed").unique().height,
-        ground_truth_version(lake, query_set, wanted),
+        ground_truth_version(lake, query_set, versions),
     )
 
 
-def _current(lake: Lake, query_set: str, wanted: Mapping[str, Mapping[int, str]]) -> pl.DataFrame:
+def _current(lake: Lake, query_set: str, versions: Mapping[str, Mapping[int, str]]) -> pl.DataFrame:
     columns = ["subset", "seed", "query_id", "loss", "computed_from"]
-    versions = pl.DataFrame(
-        [(subset, str(seed), version) for subset, seeds in wanted.items() for seed, version in seeds.items()],
+    version_table = pl.DataFrame(
+        [(subset, str(seed), version) for subset, seeds in versions.items() for seed, version in seeds.items()],
         schema={"subset": pl.String, "seed": pl.String, "computed_from": pl.String},
         orient="row",
     )
     rows = lake.read(SUBSET_LOSSES, columns, query_set=query_set)
-    return rows.join(versions, on=["subset", "seed", "computed_from"], how="semi")
+    return rows.join(version_table, on=["subset", "seed", "computed_from"], how="semi")
 
 
 def _matrix(losses: pl.DataFrame, query_ids: Sequence[str], subsets: Sequence[str]) -> Float64[np.ndarray, "Q M"]:
-    """Return one seed's losses, NaN where a subset was not trained with it."""
+    """Return one seed's losses, NaN for a subset that was not trained with it."""
     matrix = np.full((len(query_ids), len(subsets)), np.nan)
     queries, places = ({name: at for at, name in enumerate(names)} for names in (query_ids, subsets))
     for subset, query_id, loss in losses.select("subset", "query_id", "loss").iter_rows():

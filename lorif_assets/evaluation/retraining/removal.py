@@ -1,4 +1,4 @@
-"""Removal: retraining without the proponents of a query set, against without as many other examples."""
+"""Removal: retraining without the proponents of a query set, compared with leaving out as many other examples."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ class Removal:
 
 
 def planned_removals(settings: Settings, n_examples: int) -> list[Removal]:
-    """Return the models to retrain, those on everything first."""
+    """Return the models to retrain; those on all examples come first."""
     evaluation = settings.evaluation
     seeds = range(evaluation.seed, evaluation.seed + evaluation.removal_seeds)
     counts = sorted({max(1, round(share * n_examples)) for share in evaluation.removal_shares})
@@ -67,7 +67,7 @@ def set_proponents(
 def removal_versions(
     settings: Settings, lake: Lake, query_set: str, removals: Sequence[Removal], method_versions: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """Return by removal the hash of what its losses depend on; where nothing is removed, that is no method's scores."""
+    """Return by removal the hash of what its losses depend on; if nothing is removed, no method's scores are part of it."""
     data = ledger_version(dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows()))
     queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
     recipe = settings.recipe
@@ -88,18 +88,18 @@ def retrain_without(
     project: Project,
     checkpoint: str,
     query_set: str,
-    scored: EvaluatedScores,
+    scores: EvaluatedScores,
     versions: Mapping[Removal, str],
     devices: DeviceGroup,
 ) -> Iterator[tuple[Removal, pl.DataFrame]]:
-    """Retrain one model after the other, and store each one's losses as soon as they are there; yields them."""
+    """Retrain one model after the other, and store and yield each one's losses as soon as they are computed."""
     settings, lake = project.settings, project.lake
     examples = lake.read(TRAINING_EXAMPLES).sort("shard", "row")
     for removal, version in versions.items():
         removed: list[str] = []
         if removal.method != NOTHING:
-            order = set_proponents(scored.by_method[removal.method])
-            removed = [scored.example_ids[at] for at in order[: removal.n_removed]]
+            order = set_proponents(scores.by_method[removal.method])
+            removed = [scores.example_ids[at] for at in order[: removal.n_removed]]
         folder = Path(settings.resolve(settings.evaluation.directory), "removals", query_set, removal.name)
         kept = examples.filter(~pl.col("example_id").is_in(removed)).to_arrow()
         model = retrained_model(settings.evaluation, kept, removal.seed, folder, version)

@@ -1,4 +1,4 @@
-"""The random subsets that an evaluation uses, by name: those to retrain on, or those of ground truth from elsewhere."""
+"""The names of an evaluation's random subsets: those to retrain on, or those of external ground truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ MEMBERS_FILE, LOSSES_FILE = "members.parquet", "losses.parquet"
 
 
 def subsets(settings: Settings) -> Sequence[str]:
-    """Return the partitions of subset losses; none where the settings name neither a training recipe nor ground truth.
+    """Return the partitions of subset losses; none if the settings name neither a training recipe nor ground truth.
 
     Raises:
-        SourceError: ground truth from elsewhere has no readable members.
+        SourceError: the members of external ground truth cannot be read.
     """
     evaluation = settings.evaluation
     if evaluation.ground_truth:
@@ -36,7 +36,7 @@ def subset_number(name: str) -> int:
 
 
 def external_subsets(folder: Path) -> list[str]:
-    """Return the names of subsets that somebody else retrained on."""
+    """Return the names of the subsets of external ground truth."""
     file = folder / MEMBERS_FILE
     try:
         names = pq.read_table(file, columns=["subset"])["subset"].unique().to_pylist()

@@ -68,7 +68,7 @@ class SubsetRetraining(SubsetTruth):
     def compute(
         self, subset: str, seed: int, query_sets: Sequence[str], models: Checkpoints, devices: DeviceGroup
     ) -> pl.DataFrame:
-        """Retrain one model, unless a kept one will do, and store and return the losses of all query sets under it."""
+        """Retrain one model, unless it was kept, and store and return the losses of all query sets under it."""
         members = self.members(subset)
         folder = Path(self.settings.resolve(self.settings.evaluation.directory), subset, f"seed-{seed}")
         examples = self.lake.read(TRAINING_EXAMPLES).sort("shard", "row").filter(pl.col("example_id").is_in(members))

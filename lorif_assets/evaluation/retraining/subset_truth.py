@@ -21,7 +21,7 @@ from lorif_assets.models.devices import DeviceGroup
 
 @dataclass(frozen=True)
 class SubsetTruth(ABC):
-    """Where the losses of each subset and seed come from, and which of them the lake holds already."""
+    """Where the losses of each subset and seed come from, and which of them the lake already holds."""
 
     settings: Settings
     lake: Lake
@@ -46,7 +46,7 @@ class SubsetTruth(ABC):
         """Store and return the losses of all query sets under one model."""
 
     def unfinished_seeds(self, subset: str, query_sets: Sequence[str]) -> Sequence[int]:
-        """Return the seeds of a subset of which a query set's losses are missing or out of date."""
+        """Return the seeds of a subset for which a query set's losses are missing or out of date."""
         stored = self._stored([subset])
         return [
             seed
@@ -80,7 +80,7 @@ class SubsetTruth(ABC):
             found.setdefault((subset, int(seed)), {})[query_set] = version
         return found
 
-    def wanted(self, query_set: str) -> Mapping[str, Mapping[int, str]]:
+    def expected_versions(self, query_set: str) -> Mapping[str, Mapping[int, str]]:
         """Return by subset and seed the version that losses of a query set should have."""
         return {
             subset: {seed: self.loss_versions(subset, seed, [query_set])[query_set] for seed in self.seeds}
@@ -88,7 +88,7 @@ class SubsetTruth(ABC):
         }
 
     def seconds_per_model(self) -> float | None:
-        """Return the median time that a retraining took so far, or None before the first."""
+        """Return the median seconds of a retraining so far, or None before the first."""
         seconds = self.lake.read(SUBSET_LOSSES, ["subset", "seed", "seconds"]).unique()["seconds"].drop_nulls()
         return None if seconds.is_empty() else float(np.median(seconds.to_numpy()))
 
@@ -109,14 +109,14 @@ class SubsetTruth(ABC):
 
     def _store(self, subset: str, seed: int, members: Sequence[str], losses: pl.DataFrame) -> pl.DataFrame:
         """Store one model's losses (query_set, query_id, loss, n_target_tokens, seconds), and return them as stored."""
-        held = {"subset": [subset], "example_ids": [list(members)], "n_examples": [len(members)]}
-        self.lake.replace(SUBSETS, {"subset": subset}, pl.DataFrame(held).to_arrow())
+        membership = {"subset": [subset], "example_ids": [list(members)], "n_examples": [len(members)]}
+        self.lake.replace(SUBSETS, {"subset": subset}, pl.DataFrame(membership).to_arrow())
         versions = self.loss_versions(subset, seed, losses["query_set"].unique().to_list())
         rows = losses.with_columns(
             subset=pl.lit(subset),
             seed=pl.lit(str(seed)),
             computed_from=pl.col("query_set").replace_strict(versions),
         )
-        # The losses come last: they say that the model was evaluated.
+        # The losses come last: they are the sign that the model was evaluated.
         self.lake.replace(SUBSET_LOSSES, {"subset": subset, "seed": str(seed)}, rows.to_arrow())
         return rows

@@ -21,7 +21,7 @@ _LOG_LINES = 20
 
 
 def training_recipe(evaluation: EvaluationSettings) -> str:
-    """Return what tells one training recipe from another.
+    """Return the identity of the training recipe: its callable or command, and its version.
 
     Raises:
         SettingsError: the settings name none.
@@ -29,7 +29,7 @@ def training_recipe(evaluation: EvaluationSettings) -> str:
     if not (evaluation.trainer or evaluation.command):
         raise SettingsError(
             "retraining needs a training recipe: name `evaluation.trainer` (a Python callable) or `evaluation.command`, "
-            "or load somebody else's ground truth with `evaluation.ground_truth`"
+            "or load external ground truth with `evaluation.ground_truth`"
         )
     return f"{evaluation.trainer or ' '.join(evaluation.command)} version {evaluation.trainer_version}"
 
@@ -45,7 +45,7 @@ class RetrainedModel:
 def retrained_model(
     evaluation: EvaluationSettings, examples: pa.Table, seed: int, folder: Path, version: str
 ) -> RetrainedModel:
-    """Return the model of a version that lies in a folder, retrained now if it is not there yet.
+    """Return the model of a version from its folder, retrained now if it is not there yet.
 
     Raises:
         SettingsError, RetrainingError: as `retrain` does.
@@ -57,7 +57,7 @@ def retrained_model(
     started = time.monotonic()
     checkpoint = retrain(evaluation, examples, seed, folder)
     seconds = time.monotonic() - started
-    # Written last: it says that the model is whole, also to the run that follows one that was killed.
+    # Written last: it says that the model is complete, also to a run that follows one that was killed.
     marker.write_text(json.dumps({"version": version, "path": str(checkpoint.path), "seconds": seconds}))
     return RetrainedModel(checkpoint, seconds)
 
@@ -65,8 +65,8 @@ def retrained_model(
 def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folder: Path) -> CheckpointFiles:
     """Train a model on these examples, and return its last checkpoint, below the folder.
 
-    The recipe is given a Parquet file of the examples, with the columns of `training_examples`. What an earlier,
-    interrupted attempt left in the folder is removed first.
+    The recipe gets a Parquet file of the examples, with the columns of `training_examples`. First, whatever an interrupted
+    attempt left in the folder is removed.
 
     Raises:
         SettingsError: the settings name no recipe, or one that cannot be imported or started.

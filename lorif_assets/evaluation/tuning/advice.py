@@ -1,4 +1,4 @@
-"""`lorif tune`: which recipe gives the best scores for a budget of bytes, tried on a sample of the user's own data."""
+"""`lorif tune`: which recipe gives the best scores within a budget of bytes, tried on a sample of the user's data."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float64
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.evaluation.methods.inputs import MethodInputs
-from lorif_assets.evaluation.methods.recipe_trials import TriedRecipe, try_recipes
+from lorif_assets.evaluation.methods.recipe_trials import RecipeOutcome, try_recipes
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import read_ground_truth
 from lorif_assets.evaluation.tail_patching import tail_patch_changes
@@ -30,59 +30,59 @@ _FEWEST_SUBSETS = 3
 
 @dataclass(frozen=True)
 class Trial:
-    """A recipe that was tried: its figures on every query, and how far it agrees with the dense inverse."""
+    """A tried recipe's outcome, and its agreement with the dense inverse on every query."""
 
-    tried: TriedRecipe
+    outcome: RecipeOutcome
     agreement: Float[np.ndarray, " Q"]
 
 
 @dataclass(frozen=True)
 class Advice:
-    """All trials, their quality by query, what that quality is, and the best within the budget beside the current one.
+    """All trials, their quality by query, the measure of it, and the position of the best trial within the budget.
 
-    `quality` compares the trials by their positions; its reference is the best one.
+    `quality` names trials by their position; its reference is the best one. The current recipe is at position 0.
     """
 
     trials: Sequence[Trial]
     measure: str
     quality: Comparison
-    best: int
+    best_position: int
     n_examples: int
     complete: bool
     """Whether every candidate was tried before the time ran out."""
 
     def gain(self) -> tuple[float, float, float]:
-        """Return how much better than the current recipe the best one is, with its 95 % interval."""
-        if self.best == 0:
+        """Return how much better the best recipe is than the current one, with a 95 % interval."""
+        if self.best_position == 0:
             return 0.0, 0.0, 0.0
         found = self.quality.differences["0"]
         return found.value, found.low, found.high
 
 
-def advise(inputs: MethodInputs, budget: int, minutes: float, most_examples: int) -> Advice:
+def advise(inputs: MethodInputs, budget: int, minutes: float, sample_size: int) -> Advice:
     """Try recipes until the time is up, and rank them.
 
-    By LDS where models were retrained on subsets of the data; otherwise by tail-patch on what each recipe retrieves from the
-    sample, which asks the checkpoint itself.
+    By LDS if models were retrained on subsets of the data; otherwise by tail-patch on what each recipe retrieves from the
+    sample, which needs only the checkpoint.
 
     Args:
         inputs: the checkpoint, queries and examples.
         budget: bytes per example that the recipe may keep.
-        minutes: after which no further group of recipes is begun.
-        most_examples: size of the sample.
+        minutes: after these, no further group of recipes is started.
+        sample_size: the largest number of examples in the sample.
 
     Raises:
         MismatchError: no recipe fits the budget.
     """
     started, current = time.monotonic(), inputs.settings.recipe
-    step = max(1, -(-len(inputs.examples.tokenized) // most_examples))
+    step = max(1, -(-len(inputs.examples.tokenized) // sample_size))
     positions = range(0, len(inputs.examples.tokenized), step)
     sample = [inputs.examples.tokenized[at] for at in positions]
     trials: list[Trial] = []
-    with_head = patterns_with_head(
+    head_patterns = patterns_with_head(
         inputs.attributed.record.layer_shapes, inputs.attributed.head, current.exclude_layers
     )
-    groups = list(candidates(current, budget, with_head))
+    groups = list(candidates(current, budget, head_patterns))
     done = 0
     for recipes in groups:
         if done and time.monotonic() - started > 60 * minutes:
@@ -90,27 +90,27 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, most_examples: int
         label = f"recipes at {recipes[0].projection}"
         total = len(recipes) * len(inputs.attributed.under(recipes[0]).record.layer_shapes)
         with Progress(logging.getLogger(__name__), label, total, "layers") as progress:
-            found = try_recipes(
+            group_outcomes = try_recipes(
                 inputs.attributed, recipes, sample, inputs.queries.tokenized, inputs.settings.batch, progress
             )
-        dense = found.dense.numpy()
-        trials += [Trial(one, rank_correlations(one.scores.numpy(), dense)) for one in found.tried]
+        dense = group_outcomes.dense_scores.numpy()
+        trials += [Trial(one, rank_correlations(one.scores.numpy(), dense)) for one in group_outcomes.outcomes]
         done += 1
-    allowed = [at for at, trial in enumerate(trials) if trial.tried.bytes_per_example <= budget]
+    allowed = [at for at, trial in enumerate(trials) if trial.outcome.bytes_per_example <= budget]
     if not allowed:
         raise MismatchError(
             f"none of {len(trials)} recipes keeps {budget} bytes per example or less; the smallest keeps "
-            f"{min(trial.tried.bytes_per_example for trial in trials)}. Raise --bytes"
+            f"{min(trial.outcome.bytes_per_example for trial in trials)}. Raise --bytes"
         )
     measure, compare = _measure(inputs, trials, [example.example_id for example in sample])
-    means = {int(name): found.value for name, found in compare("0").mean.items()}
+    means = {int(name): estimate.value for name, estimate in compare("0").mean.items()}
     best = max(allowed, key=lambda at: means[at])
     return Advice(trials, measure, compare(str(best)), best, len(sample), done == len(groups))
 
 
 def pareto(trials: Sequence[Trial], quality: Mapping[str, Estimate]) -> list[int]:
-    """Return the trials that no other one beats in both bytes and quality, the smallest first."""
-    order = sorted(range(len(trials)), key=lambda at: (trials[at].tried.bytes_per_example, -quality[str(at)].value))
+    """Return the trials that no other beats in both bytes and quality, the smallest first."""
+    order = sorted(range(len(trials)), key=lambda at: (trials[at].outcome.bytes_per_example, -quality[str(at)].value))
     front: list[int] = []
     for at in order:
         if not front or quality[str(at)].value > quality[str(front[-1])].value:
@@ -125,24 +125,24 @@ def store_trials(inputs: MethodInputs, advice: Advice) -> None:
         rows = slice(first, first + len(queries.ids))
         first += len(queries.ids)
         of_set = {name: values[rows] for name, values in advice.quality.per_query.items()}
-        found = compared_over_queries(of_set, advice.quality.reference, _DRAWS).mean
+        means = compared_over_queries(of_set, advice.quality.reference, _DRAWS).mean
         table = [
             {
                 "checkpoint": checkpoint,
                 "query_set": query_set,
-                "recipe": trial.tried.recipe.model_dump_json(),
-                "curvature": trial.tried.recipe.curvature,
-                "projection_factor": trial.tried.recipe.projection.factor,
-                "rank": trial.tried.recipe.uniform_rank,
-                "r": trial.tried.recipe.r if "r" in trial.tried.recipe.fields_in_use else None,
-                "damping": trial.tried.recipe.applied_damping,
-                "curvature_form": trial.tried.recipe.curvature_form,
-                "factor_dtype": trial.tried.recipe.factor_dtype,
-                "bytes_per_example": trial.tried.bytes_per_example,
+                "recipe": trial.outcome.recipe.model_dump_json(),
+                "curvature": trial.outcome.recipe.curvature,
+                "projection_factor": trial.outcome.recipe.projection.factor,
+                "rank": trial.outcome.recipe.uniform_rank,
+                "r": trial.outcome.recipe.r if "r" in trial.outcome.recipe.fields_in_use else None,
+                "damping": trial.outcome.recipe.applied_damping,
+                "curvature_form": trial.outcome.recipe.curvature_form,
+                "factor_dtype": trial.outcome.recipe.factor_dtype,
+                "bytes_per_example": trial.outcome.bytes_per_example,
                 "n_examples": advice.n_examples,
-                **_figures(advice.measure, found[str(at)]),
+                **_figures(advice.measure, means[str(at)]),
                 "agreement": float(trial.agreement[rows].mean()),
-                "seconds": trial.tried.seconds,
+                "seconds": trial.outcome.seconds,
                 "computed_from": content_hash([inputs.attributed.record.weights_hash, query_set, advice.n_examples]),
             }
             for at, trial in enumerate(advice.trials)
@@ -154,17 +154,17 @@ def store_trials(inputs: MethodInputs, advice: Advice) -> None:
         )
 
 
-def _figures(measure: str, found: Estimate) -> dict[str, float | None]:
+def _figures(measure: str, quality: Estimate) -> dict[str, float | None]:
     if measure == LDS:
-        return {"lds": found.value, "lds_low": found.low, "lds_high": found.high, "tail_patch": None}
-    return {"lds": None, "lds_low": None, "lds_high": None, "tail_patch": found.value}
+        return {"lds": quality.value, "lds_low": quality.low, "lds_high": quality.high, "tail_patch": None}
+    return {"lds": None, "lds_low": None, "lds_high": None, "tail_patch": quality.value}
 
 
 def _measure(
     inputs: MethodInputs, trials: Sequence[Trial], example_ids: Sequence[str]
 ) -> tuple[str, Callable[[str], Comparison]]:
-    """Return what the trials are judged by, and their comparison with a reference."""
-    scores = {str(at): trial.tried.scores.numpy() for at, trial in enumerate(trials)}
+    """Return the measure that trials are judged by, and a function that compares them with a reference."""
+    scores = {str(at): trial.outcome.scores.numpy() for at, trial in enumerate(trials)}
     truth = _pooled_truth(inputs, example_ids)
     if truth:
         members, losses = truth
@@ -179,11 +179,11 @@ def _measure(
 def _pooled_truth(
     inputs: MethodInputs, example_ids: Sequence[str]
 ) -> tuple[Bool[np.ndarray, "M N"], Float64[np.ndarray, "Q M"]] | None:
-    """Return members and losses of the subsets that every query set has losses of; None where there are too few."""
+    """Return members and losses of the subsets that every query set has losses for; None if there are too few."""
     source = subset_truth(inputs.settings, inputs.lake)
     try:
         truths = [
-            read_ground_truth(inputs.lake, query_set, source.wanted(query_set), queries.ids, example_ids)
+            read_ground_truth(inputs.lake, query_set, source.expected_versions(query_set), queries.ids, example_ids)
             for query_set, queries in inputs.query_sets.items()
         ]
     except (MismatchError, SettingsError):

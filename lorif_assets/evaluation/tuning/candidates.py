@@ -15,53 +15,53 @@ _EKFAC: Mapping[str, Sequence[Any]] = {"factor_dtype": ("int4", "sign"), "fisher
 _BUDGET_SHARES = (0.25, 0.5, 1.0)
 
 
-def candidates(current: Recipe, budget: int, with_head: Sequence[str] = ()) -> Iterator[list[Recipe]]:
+def candidates(recipe: Recipe, budget: int, head_patterns: Sequence[str] = ()) -> Iterator[list[Recipe]]:
     """Yield groups of recipes that share layers and projections, the current recipe's first.
 
     No two recipes give the same scores.
 
     Args:
-        current: what layers, seeds, lengths and types are taken from; it is the first candidate.
-        budget: bytes per example; recipes that turn out to need more are tried too, for the sake of the picture.
-        with_head: patterns of the tracked layers and the LM head, where that is worth a trial.
+        recipe: the current one, which gives layers, seeds, lengths and types, and is the first candidate.
+        budget: bytes per example; recipes that turn out to need more are tried too, to complete the picture.
+        head_patterns: patterns of the tracked layers and the LM head, if the head is worth a trial.
     """
-    seen: set[str] = set()
-    for projection in _projections(current.projection):
-        base = current.projected(projection)
-        first = [current] if projection == current.projection else []
+    score_hashes: set[str] = set()
+    for projection in _projections(recipe.projection):
+        base = recipe.projected(projection)
+        first = [recipe] if projection == recipe.projection else []
         groups = [[*first, *_svd(base), *_ekfac(base, budget)]]
-        if with_head and not projection.keeps_every_width:
-            groups.append(list(_ekfac(base.changed(include_layers=tuple(with_head)), budget)))
+        if head_patterns and not projection.keeps_every_width:
+            groups.append(list(_ekfac(base.changed(include_layers=tuple(head_patterns)), budget)))
         for group in groups:
-            if unseen := _unseen(group, seen):
+            if unseen := _unseen(group, score_hashes):
                 yield unseen
 
 
-def patterns_with_head(tracked: Iterable[str], head: str | None, excluded: Sequence[str] = ()) -> tuple[str, ...]:
+def patterns_with_head(layers: Iterable[str], head: str | None, exclusions: Sequence[str] = ()) -> tuple[str, ...]:
     """Return patterns of the tracked layers' blocks and the LM head.
 
-    None where the head has no name, is tracked already or matches a pattern that excludes it.
+    None if the head has no name, is already tracked or matches a pattern that excludes it.
     """
-    names = list(tracked)
-    if head is None or head in names or any(fnmatchcase(head, pattern) for pattern in excluded):
+    names = list(layers)
+    if head is None or head in names or any(fnmatchcase(head, pattern) for pattern in exclusions):
         return ()
     # Up to the number of the block: `transformer.h.*` for `transformer.h.0.attn.c_attn`.
     blocks = dict.fromkeys(re.sub(r"(^|\.)\d+\..*", r"\1*", name) for name in names)
     return (*blocks, head)
 
 
-def _projections(current: Projection) -> list[Projection]:
-    """Return the projections to try, each once, the current one first."""
-    plain = [Projection(factor=factor, seed=current.seed) for factor in _PROJECTION_FACTORS]
-    return [current, *(projection for projection in plain if projection != current)]
+def _projections(own: Projection) -> list[Projection]:
+    """Return the projections to try, each once, the recipe's own first."""
+    plain = [Projection(factor=factor, seed=own.seed) for factor in _PROJECTION_FACTORS]
+    return [own, *(projection for projection in plain if projection != own)]
 
 
-def _unseen(recipes: Iterable[Recipe], seen: set[str]) -> list[Recipe]:
-    """Return the recipes whose scores none before them has, and count them among those that are seen."""
+def _unseen(recipes: Iterable[Recipe], score_hashes: set[str]) -> list[Recipe]:
+    """Return the recipes whose score hashes are not in the set yet, and add these to it."""
     found = []
     for recipe in recipes:
-        if recipe.score_hash not in seen:
-            seen.add(recipe.score_hash)
+        if recipe.score_hash not in score_hashes:
+            score_hashes.add(recipe.score_hash)
             found.append(recipe)
     return found
 

@@ -1,4 +1,4 @@
-"""What every curvature of a layer can do, whatever its form: hold examples, let go of them, and precondition queries."""
+"""What every curvature of a layer can do, whatever its form: add examples, remove them, and precondition queries."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, TypeVar
@@ -13,14 +13,14 @@ class LayerPreconditioner(Protocol):
     """A layer's damped inverse curvature, whatever its form: all that scoring knows of it."""
 
     def apply(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
-        """Return, for vec(G_q) of n projected query gradients, what scores stored factors by a dot product."""
+        """Return, for vec(G_q) of n projected query gradients, the vectors that score stored factors by a dot product."""
         ...
 
 
 class Curvature(Protocol[Part_contra]):
-    """A layer's curvature over some examples, as a state to which parts of the data are added and from which they go.
+    """A layer's curvature over some examples, as a state to which parts of the data can be added, and removed again.
 
-    A part is what the curvature is made of: a block of gradient factors, or the sums over a shard.
+    A part is what the curvature is computed from: a block of gradient factors, or the sums over a shard.
     """
 
     @property
@@ -41,7 +41,7 @@ class Curvature(Protocol[Part_contra]):
         ...
 
     def refined(self) -> Self:
-        """Return a curvature of no examples that describes those of this one better, once they are added to it again."""
+        """Return a curvature of no examples in a better basis for those of this one, which have to be added to it again."""
         ...
 
     def preconditioner(self) -> LayerPreconditioner:
@@ -49,9 +49,9 @@ class Curvature(Protocol[Part_contra]):
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what is stored of it as tensors, by name."""
+        """Return its stored tensors, by name."""
         ...
 
     def figures(self) -> Mapping[str, Any]:
-        """Return what is stored of it in its row, by column."""
+        """Return the figures stored in its row, by column."""
         ...

@@ -11,11 +11,11 @@ from lorif_assets.mathematics.factors.low_rank import GradientFactors
 
 @dataclass(frozen=True)
 class BasisDrift:
-    """How much of the gradients that were added since a basis was fitted lies in the eigenvectors of before.
+    """How much of the gradients added since a basis was fitted lies in the eigenvectors of that time.
 
     `fitted_share` is the share of the trace that the eigenvectors captured of the data the basis was fitted to;
-    `energy` is sum ||g||^2 of what was added since, and `captured` is sum ||V^T g||^2 of it, V being the eigenvectors
-    at the time.
+    `energy` is the sum of ||g||^2 over what was added since, and `captured` that of ||V^T g||^2, with the eigenvectors V
+    of that time.
     """
 
     fitted_share: float
@@ -32,7 +32,7 @@ class BasisDrift:
 
     @property
     def added_share(self) -> float | None:
-        """Share of the added energy that was captured, from 0 to 1; None where nothing was added."""
+        """Share of the added energy that was captured, from 0 to 1; None if nothing was added."""
         return min(self.captured / self.energy, 1.0) if self.energy > 0 else None
 
     def is_below(self, ratio: float) -> bool:

@@ -1,4 +1,4 @@
-"""Kronecker-factored bases of a layer's gradients, and the whitening of gradients in them (method: a second curvature).
+"""Kronecker-factored bases of a layer's gradients, and the whitening of gradients in them (docs/method.md: a second curvature).
 
 From the tokens of a sample of examples, x~ = x P_in [d1] and y~ = dy P_out [d2]:
 
@@ -34,7 +34,7 @@ class KfacCovariances:
         return cls(torch.zeros(d1, d1, device=device), torch.zeros(d2, d2, device=device), 0)
 
     def add(self, x: Float[Tensor, "n d1"], dy: Float[Tensor, "n d2"]) -> "KfacCovariances":
-        """Return the covariances with n more tokens, padding left out."""
+        """Return the covariances with n more tokens, which include no padding."""
         inputs, outputs = self.inputs + product(x.mT, x), self.outputs + product(dy.mT, dy)
         return KfacCovariances(inputs, outputs, self.tokens + x.shape[0])
 
@@ -55,7 +55,7 @@ class KfacCovariances:
     def diagonality(self, bases: "KfacBases") -> float:
         """Return how well bases fitted to other data diagonalise these covariances, from 0 to 1.
 
-        The share of ||Q^T A Q||_F^2 that lies on the diagonal, of the input or the output side, whichever is less.
+        The share of ||Q^T A Q||_F^2 that lies on the diagonal, on the input or the output side, whichever is smaller.
         """
         shares = []
         for total, basis in ((self.inputs, bases.q_in), (self.outputs, bases.q_out)):
@@ -87,7 +87,7 @@ class KfacBases:
 
     @property
     def scale(self) -> Float[Tensor, "d1 d2"]:
-        """The K-FAC scale s; a side on which nothing was ever seen is left as it is."""
+        """The K-FAC scale s; a side whose covariance is zero is left as it is."""
         sides = []
         for values in (self.a, self.b):
             mean = values.mean()
@@ -95,19 +95,19 @@ class KfacBases:
         return torch.outer(*sides)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what is stored of the bases, by name."""
+        """Return the stored tensors of the bases, by name."""
         return {"q_in": self.q_in, "q_out": self.q_out, "a": self.a, "b": self.b}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], damping: float, device: torch.device) -> "KfacBases":
-        """Return the bases from what was stored of them."""
+        """Return the bases from their stored tensors."""
         q_in, q_out, a, b = (tensors[name].to(device) for name in ("q_in", "q_out", "a", "b"))
         return cls(q_in, q_out, a, b, damping)
 
 
 @dataclass(frozen=True)
 class FisherDiagonal:
-    """Sum over examples of R * R [d1, d2] in FP64, and their number: what EK-FAC's eigenvalues are the mean of.
+    """Sum over examples of R * R [d1, d2] in FP64, and their number; EK-FAC's eigenvalues are the mean.
 
     Disjoint data add; data that were changed or withdrawn are subtracted.
     """
@@ -133,7 +133,7 @@ class FisherDiagonal:
         """Return the sums without data that they hold.
 
         Raises:
-            ValueError: more examples would be taken out than there are.
+            ValueError: they hold fewer examples.
         """
         count = self.count - other.count
         if count < 0:
@@ -147,7 +147,7 @@ class FisherDiagonal:
         return self.squares / max(self.count, 1)
 
     def faults(self) -> list[str]:
-        """Return what no sums of squares can have, in words."""
+        """Return in words what sums of squares cannot have."""
         if bool(self.squares.isfinite().all()) and not float(self.squares.min()) < 0:
             return []
         return ["the sums are not finite and non-negative"]
@@ -168,7 +168,7 @@ class KroneckerPreconditioner:
     def apply(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
         """Return vec(M_q) of n gradients vec(G_q).
 
-        A layer in which no training example has a gradient says nothing about any: it gives zeros.
+        A layer in which no training example has a gradient gives zeros: it says nothing about any example.
         """
         mean = self.eigenvalues.mean()
         if not bool(mean > 0):
@@ -179,9 +179,9 @@ class KroneckerPreconditioner:
 
 @dataclass(frozen=True)
 class EkfacCurvature:
-    """EK-FAC: what gradients measure along the axes of K-FAC's bases takes the place of K-FAC's own eigenvalues.
+    """EK-FAC: the mean squared gradients along the axes of K-FAC's bases replace K-FAC's own eigenvalues.
 
-    Parts are the sums over a shard; the bases are fitted before, and stay. `damping` is in multiples of the mean
+    Parts are the sums over a shard; the bases are fitted beforehand and stay fixed. `damping` is in multiples of the mean
     eigenvalue.
     """
 
@@ -217,7 +217,7 @@ class EkfacCurvature:
         return replace(self, sums=self.sums.without(part))
 
     def refined(self) -> Self:
-        """Return the curvature of no examples: the bases cannot be improved by what it holds."""
+        """Return the curvature of no examples: its data cannot improve the bases."""
         return self.empty(self.bases, self.damping)
 
     def preconditioner(self) -> KroneckerPreconditioner:

@@ -1,8 +1,8 @@
 """K-FAC's curvature (Martens and Grosse 2015, arXiv 1503.05671): EK-FAC's, with the bases' own eigenvalues.
 
-Were a token's input and output gradient independent, and tokens of one another, the curvature would be A x B, whose
-eigenvalues in the K-FAC bases are a_i b_j: those of one token. The sums over examples are kept as EK-FAC keeps them; they
-tell how many examples there are, and weigh nothing.
+If a token's input and output gradient were independent, and tokens of one another, the curvature would be A x B, whose
+eigenvalues in the K-FAC bases are a_i b_j: those of one token. The sums over examples are kept as for EK-FAC, but only
+their number of examples is used.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature
 
 @dataclass(frozen=True)
 class KfacCurvature(EkfacCurvature):
-    """The Kronecker product of a layer's two covariances, which the bases were fitted to."""
+    """The Kronecker product of a layer's two covariances, to which the bases were fitted."""
 
     @property
     def eigenvalues(self) -> Float[Tensor, "d1 d2"]:

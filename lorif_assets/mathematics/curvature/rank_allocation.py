@@ -1,4 +1,4 @@
-"""How many components each layer keeps for a budget of bytes per example (method: rank by layer)."""
+"""How many components each layer keeps for a budget of bytes per example (docs/method.md: rank by layer)."""
 
 import heapq
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ _SEED = 20_603
 class LayerDemand:
     """What a layer's components are worth and cost.
 
-    `query_energy` is the mean ||M_q||_F^2 of preconditioned queries; `squared_singular_values` the means over examples
-    of the k-th squared singular value of the whitened gradient, largest first; as many as components may be kept.
+    `query_energy` is the mean ||M_q||_F^2 of preconditioned queries; `squared_singular_values` has the means over examples
+    of the k-th squared singular value of the whitened gradient, largest first, one for each component that may be kept.
     """
 
     query_energy: float
@@ -33,11 +33,11 @@ class LayerDemand:
 
 
 def allocate_ranks(layers: Mapping[str, LayerDemand], budget: int) -> dict[str, int]:
-    """Return each layer's rank: one component each, and every next one to the layer where it is worth most.
+    """Return each layer's rank: one component each, then each further one to the layer where it is worth most.
 
     Args:
         layers: by name.
-        budget: bytes of one example in all layers together; what the next components need no longer fits is left over.
+        budget: bytes of one example in all layers; what is too little for a further component is left over.
 
     Raises:
         ValueError: the budget does not pay for one component of every layer.
@@ -77,19 +77,19 @@ def query_energy(bases: KfacBases, fisher: FisherDiagonal, damping: float) -> fl
     return float((eigenvalues / ((eigenvalues + damping * mean) * bases.scale.double()).square()).sum())
 
 
-def kept_energy(bases: KfacBases, fisher: FisherDiagonal, kept: float) -> float:
-    """Return the share, from 0 to 1, that `kept` is of the squared norms of all whitened gradients; 1 where they are 0.
+def kept_energy(bases: KfacBases, fisher: FisherDiagonal, energy: float) -> float:
+    """Return the share, from 0 to 1, that `energy` is of the squared norms of all whitened gradients; 1 where they are 0.
 
     The sum of ||R_i * s||_F^2 over the examples that `fisher` holds is that of its squares * s * s.
     """
     total = float((fisher.squares * bases.scale.double().square()).sum())
-    return min(kept / total, 1.0) if total > 0 else 1.0
+    return min(energy / total, 1.0) if total > 0 else 1.0
 
 
 def squared_singular_values(gradients: Float[Tensor, "n d1 d2"], k: int) -> Float[Tensor, "n m"]:
     """Return the leading m = min(k, d1, d2) squared singular values of each gradient, largest first.
 
-    By a randomised range finder with two power steps where k is well below the widths, which errs low by little.
+    By a randomised range finder with two power steps where k is well below the widths, which errs slightly low.
     """
     n, d1, d2 = gradients.shape
     m, width = min(k, d1, d2), k + _SKETCH_EXTRA

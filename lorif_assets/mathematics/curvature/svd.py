@@ -1,4 +1,4 @@
-"""The curvature of one layer as a state that is linear in the data (method: stage 2, "a curvature state that adds up").
+"""The curvature of one layer as a state that is linear in the data (docs/method.md: stage 2, "a curvature state that adds up").
 
 H = sum_i g_i g_i^T over the factorised gradients, not centred and not divided by N, is kept as its image
 Z = H Omega of a fixed orthonormal basis Omega [D, k], its trace and the number of examples. Disjoint data add; data
@@ -18,7 +18,7 @@ from lorif_assets.mathematics.factors.low_rank import GradientFactors
 from lorif_assets.mathematics.matrix_products import add_product, product
 
 ORTHONORMAL = 1e-3
-"""The most by which an entry of V^T V may differ from the identity's."""
+"""The most by which an entry of V^T V may differ from that of the identity."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Spectrum:
         return float((vectors.mT @ vectors - torch.eye(r)).abs().max()) if r else 0.0
 
     def faults(self) -> list[str]:
-        """Return what no spectrum of a curvature can have, in words."""
+        """Return in words what a curvature's spectrum cannot have."""
         values, found = self.eigenvalues.tolist(), []
         if any(left < right for left, right in pairwise(values)) or min(values, default=0) < 0:
             found.append("the eigenvalues are not sorted and non-negative")
@@ -91,18 +91,20 @@ class CurvatureState:
         """Return the state of two disjoint sets of data.
 
         Raises:
-            ValueError: the bases differ, so that the images cannot be added.
+            ValueError: their bases differ, so that the images cannot be added.
         """
         if not torch.equal(self.basis, other.basis):
-            raise ValueError("curvature states add only in one and the same basis; rebuild one of them in the other's")
+            raise ValueError(
+                "curvature states add only in the same basis; rebuild one of them in the basis of the other"
+            )
         return CurvatureState(self.basis, self.image + other.image, self.trace + other.trace, self.count + other.count)
 
     def refined(self) -> "CurvatureState":
-        """Return an empty state in the basis qr(Z): after one more pass over the data, one subspace iteration on."""
+        """Return an empty state in the basis qr(Z): one more pass over the data completes a subspace iteration."""
         return CurvatureState.empty(_range_basis(self.image))
 
-    def spectrum(self, r: int, extra: int = 0) -> Spectrum:
-        """Return the leading r eigenpairs, and `extra` more eigenvalues where the basis has room for them.
+    def spectrum(self, r: int, n_extra: int = 0) -> Spectrum:
+        """Return the leading r eigenpairs, and `n_extra` more eigenvalues where the basis has room for them.
 
         The Nystrom formula with shift nu = eps ||Z||, in FP64: Y = Z + nu Omega, C = chol(Omega^T Y), F = Y C^-T, and
         the thin SVD of F gives vectors and sqrt(eigenvalues + nu).
@@ -111,7 +113,7 @@ class CurvatureState:
             ValueError: the image is not finite.
         """
         k = self.basis.shape[1]
-        r, values = min(r, k), min(r + extra, k)
+        r, values = min(r, k), min(r + n_extra, k)
         omega, image = self.basis.double(), self.image.double()
         norm = float(torch.linalg.matrix_norm(image)) if k else 0.0
         if not math.isfinite(norm):
@@ -134,7 +136,7 @@ class CurvatureState:
         count = self.count + sign * factors.u.shape[0]
         if count < 0:
             raise ValueError(f"{-sign * factors.u.shape[0]} examples cannot be removed from a state of {self.count}")
-        # What rounding leaves of an emptied state is no curvature.
+        # What rounding leaves in an emptied state is not curvature.
         return replace(self, image=image, trace=max(trace, 0.0), count=count) if count else self.empty(self.basis)
 
 
@@ -144,7 +146,7 @@ def _range_basis(x: Float[Tensor, "D k"]) -> Float[Tensor, "D k"]:
 
 
 def _shifted_factor(omega: Tensor, image: Tensor, norm: float) -> tuple[Tensor, float]:
-    """Return F [D, k] with F F^T ~ H + nu I on the range, and the shift nu that made it well conditioned."""
+    """Return F [D, k] with F F^T ~ H + nu I on the range, and the shift nu that makes it well conditioned."""
     shift = torch.finfo(torch.float32).eps * norm
     while True:
         shifted = image + shift * omega

@@ -23,7 +23,7 @@ from lorif_assets.mathematics.factors.low_rank import GradientFactors
 
 @dataclass(frozen=True)
 class SvdInverse:
-    """How a state is inverted: from r leading eigenpairs, damped by `factor` times what `rule` says, in a form."""
+    """How to invert a state: from r leading eigenpairs, damped by `factor` times what `rule` names, in a form."""
 
     r: int
     rule: DampingRule
@@ -39,8 +39,8 @@ class SvdInverse:
 class SvdCurvature:
     """Leading eigenpairs of H = sum of g g^T over the factorised gradients; parts are blocks of factors.
 
-    `earlier_vectors` [D, r] are the eigenvectors of before anything was added to a stored state, in which `drift` measures
-    what is added; both are None where the basis was fitted to all that it holds.
+    `earlier_vectors` [D, r] are the eigenvectors of a stored state before anything was added; `drift` measures what is
+    added in them. Both are None if the basis was fitted to all that the state holds.
     """
 
     state: CurvatureState
@@ -66,7 +66,7 @@ class SvdCurvature:
         return self.state.count
 
     def add(self, part: GradientFactors) -> "SvdCurvature":
-        """Return the curvature with more examples, their energy in the earlier eigenvectors measured."""
+        """Return the curvature with more examples, after measuring their energy in the earlier eigenvectors."""
         drift = self.drift
         if drift is not None and self.earlier_vectors is not None:
             drift = drift.add(self.earlier_vectors, part)
@@ -81,7 +81,7 @@ class SvdCurvature:
         return replace(self, state=self.state.remove(part))
 
     def refined(self) -> "SvdCurvature":
-        """Return the curvature of no examples in the basis qr(Z): filled again, one subspace iteration on."""
+        """Return the curvature of no examples in the basis qr(Z): adding the data again completes a subspace iteration."""
         return SvdCurvature(self.state.refined(), self.inverse)
 
     def preconditioner(self) -> Preconditioner:
@@ -94,7 +94,7 @@ class SvdCurvature:
 
     def figures(self) -> dict[str, Any]:
         """Return the eigenvalues, largest first and up to ten beyond r, the damping, and the energy that is captured."""
-        spectrum, drift = self.spectrum, self.settled_drift
+        spectrum, drift = self.spectrum, self.measured_drift
         return {
             "r": spectrum.vectors.shape[1],
             "eigenvalues": spectrum.eigenvalues.tolist(),
@@ -107,8 +107,8 @@ class SvdCurvature:
         }
 
     @property
-    def settled_drift(self) -> BasisDrift:
-        """The drift; that of a basis fitted to all that it holds has nothing added."""
+    def measured_drift(self) -> BasisDrift:
+        """The drift; without added data if the basis was fitted to all that the state holds."""
         return self.drift or BasisDrift(self.spectrum.captured_energy)
 
     @cached_property
@@ -122,5 +122,5 @@ class SvdCurvature:
 
 
 def stored_spectrum(tensors: Mapping[str, Tensor], row: Mapping[str, Any]) -> Spectrum:
-    """Return the eigenpairs as they were stored: nothing is computed."""
+    """Return the eigenpairs as they were stored, without computing anything."""
     return Spectrum(torch.tensor(row["eigenvalues"], dtype=torch.float64), tensors["vectors"], row["trace"])

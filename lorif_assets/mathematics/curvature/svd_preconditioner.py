@@ -1,4 +1,4 @@
-"""The damped inverse of a layer's curvature, applied to query gradients (method: stage 2)."""
+"""The damped inverse of a layer's curvature, applied to query gradients (docs/method.md: stage 2)."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +15,7 @@ LEADING_EXTRA = 10
 
 
 class CurvatureForm(StrEnum):
-    """What stands for the part of H outside the leading eigenvectors."""
+    """What takes the place of H outside its leading eigenvectors."""
 
     TAIL_CORRECTED = "tail_corrected"  # its mean eigenvalue
     TRUNCATED = "truncated"  # nothing: the paper's
@@ -34,8 +34,8 @@ def damping(rule: DampingRule, factor: float, spectrum: Spectrum) -> float:
 
     Args:
         rule: what `factor` multiplies.
-        factor: multiple; with the trace rule 1.0 is the default here, 0.5 the authors' release, 0.1 LoGRA's.
-        spectrum: for the leading rule with LEADING_EXTRA eigenvalues beyond r, where the basis has them.
+        factor: the multiple; with the trace rule 1.0 is our default, 0.5 the one of the authors' release, 0.1 LoGRA's.
+        spectrum: for the leading rule, with LEADING_EXTRA eigenvalues beyond r if the basis has them.
     """
     dimension, r = spectrum.vectors.shape
     match rule:
@@ -68,7 +68,7 @@ class Preconditioner:
 
     @property
     def tail(self) -> float:
-        """tau, the mean eigenvalue of what was cut off: (tr - sum w) / (D - r); 0 where nothing was."""
+        """tau, the mean eigenvalue of what was cut off: (tr - sum w) / (D - r); 0 if nothing was."""
         dimension, r = self.vectors.shape
         return max(self.trace - float(self.eigenvalues.sum()), 0.0) / (dimension - r) if r < dimension else 0.0
 
@@ -78,7 +78,7 @@ class Preconditioner:
         truncated:       (1 / lam) (g - V diag(w / (w + lam)) V^T g)
         tail-corrected:  (1 / (lam + tau)) (g - V V^T g) + V diag(1 / (w + lam)) V^T g
 
-        A layer in which no training example has a gradient (trace 0) says nothing about any: it gives zeros.
+        A layer in which no training example has a gradient (trace 0) gives zeros: it says nothing about any example.
 
         Raises:
             ValueError: the damping is not positive.
@@ -87,7 +87,7 @@ class Preconditioner:
             return torch.zeros_like(gradients)
         if not self.damping > 0.0:
             raise ValueError(
-                f"the damping must be positive, found {self.damping}: the curvature has no inverse without"
+                f"the damping must be positive, found {self.damping}: without it, the curvature has no inverse"
             )
         lam = self.damping
         floor = lam if self.form is CurvatureForm.TRUNCATED else lam + self.tail

@@ -1,6 +1,6 @@
 """The linear datamodeling score: do sums of scores over subsets predict the losses of models retrained on them?
 
-LDS of a query (Park et al. 2023, arXiv 2303.14186; method: evaluation): the Spearman correlation, over random subsets S
+LDS of a query (Park et al. 2023, arXiv 2303.14186; docs/method.md: evaluation): the Spearman correlation, over random subsets S
 of the training data, between sum_{i in S} score(q, i) and -loss_S(q).
 """
 
@@ -35,12 +35,12 @@ def subset_sums(scores: Float[np.ndarray, "Q N"], members: Bool[np.ndarray, "M N
 
 
 def bootstrap_means(
-    predicted: Float[np.ndarray, "Q M"], losses: Float[np.ndarray, "Q M"], resamples: Resamples
+    predictions: Float[np.ndarray, "Q M"], losses: Float[np.ndarray, "Q M"], resamples: Resamples
 ) -> Float[np.ndarray, " B"]:
     """Return, per draw, the mean over the drawn queries of the LDS on the drawn subsets."""
     return np.array(
         [
-            rank_correlations(predicted[:, subsets], -losses[:, subsets])[queries].mean()
+            rank_correlations(predictions[:, subsets], -losses[:, subsets])[queries].mean()
             for subsets, queries in zip(resamples.subsets, resamples.queries, strict=True)
         ]
     )
@@ -54,7 +54,7 @@ def linear_datamodeling_scores(
     draws: int,
     seed: int = 0,
 ) -> Comparison:
-    """Hold the scores of several methods against retraining.
+    """Compare the scores of several methods with retraining.
 
     Args:
         scores: by method, of every query and training example.
@@ -65,9 +65,9 @@ def linear_datamodeling_scores(
         seed: of the bootstrap.
     """
     resamples = Resamples.draw(members.shape[0], losses.shape[0], draws, seed)
-    predicted = {method: subset_sums(matrix, members) for method, matrix in scores.items()}
-    per_query = {method: rank_correlations(sums, -losses) for method, sums in predicted.items()}
-    means = {method: bootstrap_means(sums, losses, resamples) for method, sums in predicted.items()}
+    predictions = {method: subset_sums(matrix, members) for method, matrix in scores.items()}
+    per_query = {method: rank_correlations(sums, -losses) for method, sums in predictions.items()}
+    means = {method: bootstrap_means(sums, losses, resamples) for method, sums in predictions.items()}
     return compared(per_query, means, reference)
 
 
@@ -75,8 +75,8 @@ def linear_datamodeling_scores(
 class Reliability:
     """How far the ground truth agrees with itself.
 
-    `one_seed`: mean Spearman correlation between the losses of two seeds over subsets. `all_seeds`: the same to be
-    expected of two averages over as many seeds as there are (Spearman-Brown). An LDS of sqrt(all_seeds) is about what
+    `one_seed`: mean Spearman correlation over subsets between the losses of two seeds. `all_seeds`: the correlation to
+    expect between two averages over as many seeds as there are (Spearman-Brown). An LDS of sqrt(all_seeds) is about what
     the exact effect of the data would reach: the rest is noise of training.
     """
 
@@ -90,7 +90,7 @@ class Reliability:
 
 
 def reliability(losses: Sequence[Float[np.ndarray, "Q M"]]) -> Reliability | None:
-    """Return the agreement of the ground truth between seeds, or None for one seed, which cannot tell.
+    """Return the agreement of the ground truth between seeds, or None if there is only one.
 
     Args:
         losses: by seed, of each query under the model retrained on each subset.

@@ -37,7 +37,7 @@ def trak_scores(
     """
     phi = examples.double()
     gram = phi.mT @ phi
-    # Fewer examples than features leave directions that no example has.
+    # With fewer examples than features, some directions occur in no example.
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
     weights = torch.linalg.solve(gram + ridge, queries.double().mT).mT
     scores: Float[Tensor, "Q N"] = weights @ phi.mT * (1 - torch.exp(-mean_losses.to(phi)))

@@ -42,7 +42,7 @@ def compared(
     """Return the means with their intervals.
 
     Args:
-        per_query: what each method reached on each query.
+        per_query: each method's figure on each query.
         draws: by method, the mean in each bootstrap draw; draw b of one method goes with draw b of another.
         reference: the method that the others are compared with.
     """

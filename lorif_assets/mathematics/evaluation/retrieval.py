@@ -1,4 +1,4 @@
-"""Retrieval of known sources: where the examples that are known to have taught a completion stand in a ranking."""
+"""Retrieval of known sources: where the examples known to have taught a completion are in a ranking."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class SourceRetrieval:
     """How well one ranking finds the sources of one query, each from 0 to 1."""
 
     recall_at_10: float
-    """Share of the sources among the first ten, of those that ten places can hold."""
+    """Share of the sources found among the first ten, of the at most ten that fit there."""
     reciprocal_rank: float
     """1 / rank of the first source."""
     roc_auc: float

@@ -1,10 +1,10 @@
-"""The mean ROC curve of several queries: how many of the known sources a ranking has found by how many false alarms."""
+"""The mean ROC curve of several queries: the share of known sources found, against the share of false alarms."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 FALSE_POSITIVE_RATES: Float64[np.ndarray, " P"] = np.geomspace(1e-6, 1, 301)
-"""Where curves are told: close together at the top of the ranking, which is what anybody reads."""
+"""Where curves are evaluated: close together at the top of the ranking, which people read."""
 
 
 def mean_roc_curve(
@@ -17,14 +17,12 @@ def mean_roc_curve(
 
     Args:
         scores: of every query and example.
-        relevant: which examples each query asks for; a query of none, or of all, has no curve and is left out.
+        relevant: which examples each query should find; a query with none, or all, has no curve and is left out.
 
     Returns:
-        The curve, or None where no query has one.
+        The curve, or None if no query has one.
     """
-    curves = [
-        _roc_curve(row, wanted) for row, wanted in zip(scores, relevant, strict=True) if 0 < wanted.sum() < wanted.size
-    ]
+    curves = [_roc_curve(row, mask) for row, mask in zip(scores, relevant, strict=True) if 0 < mask.sum() < mask.size]
     return np.mean(curves, axis=0) if curves else None
 
 
@@ -34,6 +32,6 @@ def _roc_curve(scores: Float[np.ndarray, " N"], relevant: Bool[np.ndarray, " N"]
     found = np.cumsum(relevant[order])[last_of_its_score]
     alarms = np.cumsum(~relevant[order])[last_of_its_score]
     rates = np.append(0, alarms / alarms[-1]), np.append(0, found / found[-1])
-    # Where the curve rises upright, `interp` takes its upper end.
+    # Where the curve is vertical, `interp` takes its upper end.
     curve: Float64[np.ndarray, " P"] = np.interp(FALSE_POSITIVE_RATES, *rates)
     return curve

@@ -1,4 +1,4 @@
-"""Tail-patch (Chang et al. 2024, arXiv 2410.17413): what one optimiser step on an example does to a query's completion."""
+"""Tail-patch (Chang et al. 2024, arXiv 2410.17413): what an optimiser step on an example does to a query's completion."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 @contextmanager
 def patched(model: nn.Module, loss: Callable[[], Tensor], learning_rate: float) -> Iterator[None]:
-    """Inside the block the model has taken one step on a loss; afterwards its weights are what they were, bit for bit.
+    """Take one step on a loss; after the block, the model's weights are what they were before, bit for bit.
 
     The step is Adam's first, without weight decay: every weight moves by about the learning rate.
 
     Args:
-        model: any model, in whatever mode it is; its weights' gradients and their need of them are as before, too.
-        loss: computes what the step lowers.
+        model: any model, in any mode; its weights' gradients and `requires_grad` are as before, too.
+        loss: computes the loss that the step lowers.
         learning_rate: of the step.
     """
     parameters = list(model.parameters())

@@ -16,7 +16,7 @@ by side), little-endian.
 The components are the singular vectors of u v^T; a code is the entry over the vector's unit, rounded. The unit is the
 largest magnitude / 127 (int8) or / 7 (int4), and the mean magnitude (sign). How a component's size is split between u and
 v changes no gradient, so the two units are kept as one product: four bytes, as two FP16 scales would take, without their
-overflow at 65,504 and their loss of digits below 6e-5. Decoded factors are balanced: sqrt(scale) is on either side.
+overflow at 65,504 and their loss of digits below 6e-5. Decoded factors are balanced: each side has sqrt(scale).
 """
 
 from enum import StrEnum
@@ -44,7 +44,7 @@ class FactorCodec(StrEnum):
 
 
 def factor_bytes(codec: FactorCodec, d1: int, d2: int, c: int) -> int:
-    """Return the bytes of one example's factors in one layer: those of a component times c, at most min(d1, d2)."""
+    """Return the bytes of one example's factors in one layer: those of one component times min(c, d1, d2)."""
     if codec.value in _PLAIN:
         component = (d1 + d2) * _PLAIN[codec.value].itemsize
     else:
@@ -81,7 +81,7 @@ def decode(data: UInt8[Tensor, "n bytes"], codec: FactorCodec, d1: int, d2: int)
         return GradientFactors(values[:, : d1 * c].unflatten(1, (d1, c)), values[:, d1 * c :].unflatten(1, (d2, c)))
     records = data.unflatten(1, (c, -1))
     scale, codes = records[..., :_SCALE_BYTES], records[..., _SCALE_BYTES:]
-    # `contiguous` leaves the odd strides of a single record, which no FP32 view can have.
+    # `contiguous` keeps the odd strides of a single record, which an FP32 view cannot have.
     root = scale.clone(memory_format=torch.contiguous_format).view(torch.float32).sqrt()
     p, q = codes.split([_packed_bytes(codec, d1), _packed_bytes(codec, d2)], dim=2)
     return GradientFactors(_unpacked(p, d1, codec).mul_(root).mT, _unpacked(q, d2, codec).mul_(root).mT)
@@ -104,7 +104,7 @@ def _packed(
         bits = _filled_up((vectors >= 0).to(torch.uint8), 8)
         powers = torch.tensor([1 << k for k in range(8)], dtype=torch.uint8, device=bits.device)
         return (bits * powers).sum(dim=3, dtype=torch.uint8)
-    # A vector of zeros has unit 0 and codes of zeros; units near the smallest FP32 are too coarse to bound the codes.
+    # A zero vector has unit 0 and codes 0. Units near the smallest FP32 number are too coarse to bound the codes.
     largest = _LARGEST[codec.value]
     numbers = (vectors / units.where(units > 0, 1.0)).round().clamp(-largest, largest).to(torch.int8)
     if codec is FactorCodec.INT8:
@@ -121,7 +121,7 @@ def _filled_up(codes: UInt8[Tensor, "n c d"], per_byte: int) -> UInt8[Tensor, "n
 def _unpacked(packed: UInt8[Tensor, "n c b"], d: int, codec: FactorCodec) -> Float[Tensor, "n c d"]:
     if codec is FactorCodec.INT8:
         return packed.contiguous().view(torch.int8).float()
-    # Looked up are whole bytes, all codes of each as one integer: 5 to 10 times faster than as so many numbers.
+    # Whole bytes are looked up, with all codes of a byte as one integer: 5 to 10 times faster than code by code.
     values = torch.arange(256, device=packed.device).unsqueeze(1)
     if codec is FactorCodec.SIGN:
         codes, word = ((values >> torch.arange(8, device=packed.device)) & 1) * 2 - 1, torch.int64

@@ -1,4 +1,4 @@
-"""Rank-c factors of projected gradients, G ~ u v^T (method: stage 1).
+"""Rank-c factors of projected gradients, G ~ u v^T (docs/method.md: stage 1).
 
 By batched block power iteration; above rank 1 and where the narrower side is small, by the eigenvectors of the smaller
 Gram matrix, which is exact.
@@ -13,11 +13,11 @@ from torch import Tensor
 
 _START_SEED = 20_601
 _BLOCK_NUMBERS = 1 << 24
-# Up to this narrower side, one small eigenproblem takes less time than iterations with a QR each: 3 to 12 times less on
-# a CPU, and comes as near as any factors can.
+# Up to this width of the narrower side, one small eigenproblem takes less time than iterations with a QR each (3 to 12
+# times less on a CPU), and gives the best factors.
 _GRAM_WIDTH = 128
-# A CPU's allocator hands out such a block again; larger ones are fresh pages each time, and their faults cost more than
-# the products.
+# A CPU's allocator reuses blocks of this size; larger ones are fresh pages each time, and their page faults cost more
+# than the products.
 _CPU_BLOCK_NUMBERS = 1 << 20
 
 
@@ -56,7 +56,7 @@ def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int, iterations: in
     Args:
         gradients: G [n, d1, d2]; factorised in its own precision, FP32 at least.
         c: rank; at c >= min(d1, d2) the product u v^T is G itself, and the factors have min(d1, d2) columns.
-        iterations: of the block power method, in place of what suits the shape.
+        iterations: of the block power method; without a number, method and iterations follow from the shape.
 
     Returns:
         The factors. A zero gradient gives u = 0 and some orthonormal v.
@@ -66,7 +66,7 @@ def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int, iterations: in
     g = gradients.to(torch.promote_types(gradients.dtype, torch.float32))
     _, d1, d2 = g.shape
     c = min(c, d1, d2)
-    # Gradients of any size: norms square their numbers. A power of two keeps every digit.
+    # Norms square the numbers, so gradients are scaled to size 1 first. A power of two keeps every digit.
     size = torch.exp2(g.abs().amax(dim=(1, 2), keepdim=True).frexp().exponent.clamp(-120, 120))
     g = g / size
     if iterations is None and c > 1 and min(d1, d2) <= _GRAM_WIDTH:
@@ -104,7 +104,7 @@ def singular_factors(factors: GradientFactors) -> GradientFactors:
     """
     if factors.u.shape[2] == 1:
         return factors
-    # The turn that diagonalises u^T u; FP64, because squaring halves the digits.
+    # The rotation that diagonalises u^T u; in FP64, because squaring halves the digits.
     u = factors.u.double()
     size = u.abs().amax(dim=(1, 2), keepdim=True)
     u = u / size.where(size > 0, 1.0)
@@ -115,7 +115,7 @@ def singular_factors(factors: GradientFactors) -> GradientFactors:
 def _orthonormal(x: Float[Tensor, "n d c"]) -> Float[Tensor, "n d c"]:
     """Return orthonormal columns that span those of x."""
     if x.shape[-1] == 1:
-        # One column's QR is its normalisation; in place of a zero column stands any unit vector, as QR has it.
+        # The QR of one column is its normalisation; a zero column gives any unit vector, as QR does.
         norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         return torch.where(norm > 0, x / norm, x.shape[1] ** -0.5)
     q: Tensor = torch.linalg.qr(x).Q

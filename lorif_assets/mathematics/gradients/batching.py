@@ -1,4 +1,4 @@
-"""Token-budget batches: examples of like length together, so that little of a batch is padding."""
+"""Token-budget batches: examples of similar length share a batch, so that little of it is padding."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,11 @@ def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[i
 
     Args:
         lengths: tokens of each example.
-        max_tokens: rows x longest row of a batch; one longer example makes a batch of its own.
+        max_tokens: rows x longest row of a batch; a longer example is a batch of its own.
 
     Returns:
-        Index lists that partition range(len(lengths)). The largest batch comes first: what does not fit in memory
-        fails at once.
+        Index lists that partition range(len(lengths)). The largest batch comes first, so that what does not
+        fit in memory fails at once.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):

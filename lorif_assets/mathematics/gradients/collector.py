@@ -1,4 +1,4 @@
-"""Per-example projected gradients by hooks (method: stage 1). Weight gradients are never formed.
+"""Per-example projected gradients by hooks (docs/method.md: stage 1). Weight gradients are never formed.
 
 For a layer with input X [T, I] and output gradient dY [T, O] of one example's token-summed loss, the gradient of its
 weight is X^T dY; collected is G = (X P_in)^T (dY P_out) [d1, d2]. Only activation gradients are propagated: every
@@ -53,7 +53,7 @@ class BatchGradients:
 def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"]) -> Float[Tensor, " B"]:
     """Return each example's cross-entropy summed over its target tokens, each predicted from the tokens before it.
 
-    A sum, not a mean, makes an example's gradient independent of what shares its batch.
+    A sum, not a mean, makes an example's gradient independent of the other examples in its batch.
     """
     # The labels are shifted, not the logits: slicing those would copy the largest tensor of the pass.
     targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
@@ -66,7 +66,7 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
 
 
 TokenCalls = Sequence[tuple[Float[Tensor, "B T d1"], Float[Tensor, "B T d2"]]]
-"""A layer's inputs and output gradients, projected where that comes before the sum over tokens, one pair for each call."""
+"""A layer's inputs and output gradients, one pair per call; a side is projected if that precedes the sum over tokens."""
 
 TokenObserver = Callable[[str, TokenCalls], None]
 GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
@@ -75,10 +75,10 @@ GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
 class GradientCollector:
     """Collects the projected gradients of a causal language model's examples, batch by batch.
 
-    Used as a context manager: inside it the model is in eval mode and frozen; on leaving, hooks are removed and the
-    model's own flags come back. Results do not depend on batch size, order or padding beyond floating point.
-    Projections and products are in FP32 (FP64 for an FP64 model), whatever the model's type. Where layers lie on several
-    devices, each is projected on its own; what is handed on is on the batch's.
+    Used as a context manager: inside it the model is in eval mode and frozen; on exit, hooks are removed and the model's
+    own flags restored. Results do not depend on batch size, order or padding beyond floating point.
+    Projections and products are in FP32 (FP64 for an FP64 model), whatever the model's type. If layers are on several
+    devices, each is projected on its own; results are on the batch's device.
 
     Raises:
         LayerError: a projection names a module that the model does not have, or has in other widths.
@@ -111,11 +111,11 @@ class GradientCollector:
         self._handles: list[RemovableHandle] = []
         self._trainable: list[nn.Parameter] = []
         self._in_training: list[nn.Module] = []
-        # Autograd runs a thread per device; whoever takes gradients is called by one at a time.
+        # Autograd runs a thread per device; observers are called by one at a time.
         self._turn = Lock()
 
     def __enter__(self) -> Self:
-        # First of all: on a model without input embeddings it raises, and __exit__ would not be called.
+        # This comes first: it raises on a model without input embeddings, and __exit__ would not be called.
         embeddings: nn.Module = self._model.get_input_embeddings()  # type: ignore[operator]
         self._in_training = [module for module in self._model.modules() if module.training]
         self._model.eval()
@@ -149,13 +149,13 @@ class GradientCollector:
         return BatchGradients(losses, gradients)
 
     def stream(self, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> Float[Tensor, " B"]:
-        """Run one forward and one backward pass, and hand each layer's gradients on as soon as they are known.
+        """Run one forward and one backward pass, and hand each layer's gradients to the sink as soon as they are known.
 
         Args:
             batch: the examples.
-            sink: takes a layer's name, a slice of the batch and its gradients [b, d1, d2]. A layer's come one slice after
-                the other; nothing keeps a gradient but what the sink keeps.
-            max_numbers: numbers of one slice's gradients; an example that alone has more is a slice of its own.
+            sink: takes a layer's name, a slice of the batch and its gradients [b, d1, d2]. A layer's slices come in order;
+                only the sink keeps gradients.
+            max_numbers: numbers of one slice's gradients; an example with more is a slice of its own.
 
         Returns:
             The losses.
@@ -180,7 +180,7 @@ class GradientCollector:
         return self._run(batch, observer, orders)
 
     def observe(
-        self, batch: TokenBatch, observer: TokenObserver, labels_of_the_model: torch.Generator | None = None
+        self, batch: TokenBatch, observer: TokenObserver, label_generator: torch.Generator | None = None
     ) -> Float[Tensor, " B"]:
         """Run one forward and one backward pass, and show each layer's projected inputs and output gradients.
 
@@ -188,8 +188,8 @@ class GradientCollector:
             batch: the examples.
             observer: takes a layer's name and, for each of its calls in the forward pass, x P_in [B, T, d1] and
                 dy P_out [B, T, d2]; called once per layer, during the backward pass.
-            labels_of_the_model: draw the labels of the target tokens from the model's own distribution with this
-                generator; default: those of the batch.
+            label_generator: draws the labels of the target tokens from the model's own distribution; without one, they are
+                those of the batch.
 
         Returns:
             The losses.
@@ -200,23 +200,23 @@ class GradientCollector:
         device = batch.input_ids.device
 
         def on_one_device(layer: str, calls: TokenCalls) -> None:
-            # Inputs that no projection touched are still in the model's type.
+            # Inputs without a projection still have the model's type.
             observer(layer, [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls])
 
-        return self._run(batch, on_one_device, {}, labels_of_the_model)
+        return self._run(batch, on_one_device, {}, label_generator)
 
     def _run(
         self,
         batch: TokenBatch,
         observer: TokenObserver,
         orders: Mapping[str, Contraction],
-        labels_of_the_model: torch.Generator | None = None,
+        label_generator: torch.Generator | None = None,
     ) -> Float[Tensor, " B"]:
-        """Run both passes; a layer's calls are projected where its order says so, by default on both sides."""
+        """Run both passes; a layer's calls are projected on the sides that its order names, by default on both."""
         self._observer, self._orders = observer, orders
         self._seen, self._calls, self._open_calls = set(), {}, Counter()
         self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
-        # With padding on the left the first token of an example follows padding, which predicts nothing.
+        # With padding on the left, an example's first token follows padding, which predicts nothing.
         follows_token = functional.pad(batch.attention_mask[:, :-1], (1, 0))
         labels = batch.labels.masked_fill(~follows_token, IGNORED_LABEL)
         positions = (batch.attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -229,11 +229,11 @@ class GradientCollector:
                     **({"position_ids": positions} if self._takes_positions else {}),
                 )
             labels = labels.to(output.logits.device)
-            if labels_of_the_model is not None:
-                labels = sampled_labels(output.logits.detach(), labels, labels_of_the_model)
+            if label_generator is not None:
+                labels = sampled_labels(output.logits.detach(), labels, label_generator)
             losses, gradient = losses_with_logit_gradients(output.logits.detach(), labels)
             output.logits.backward(gradient)
-        # A call that the loss does not depend on has no gradient, and leaves its layer's others waiting.
+        # A call that the loss does not depend on has no gradient, and keeps its layer's other calls waiting.
         for layer in list(self._calls):
             self._show(layer)
         missing = [p.layer.name for _, p in self._layers if p.layer.name not in self._seen]
@@ -251,21 +251,23 @@ class GradientCollector:
             if not output.requires_grad:
                 return
             order = self._orders.get(name, BY_TOKEN)
-            # A layer that was put on another device takes its input there itself, after this hook has seen it.
+            # A layer on another device moves its input there itself, after this hook.
             x = self._per_example(inputs[0].detach(), projection).to(output.device)
             if order.inputs and projection.p_in is not None:
-                kept_input = product(x.to(_compute_dtype(x)), projection.p_in)
+                projected_input = product(x.to(_compute_dtype(x)), projection.p_in)
             else:
-                # The model may go on to write into its own tensor.
-                kept_input = x.clone()
+                # The model may later write into its own tensor.
+                projected_input = x.clone()
             self._open_calls[name] += 1
 
             def on_output_gradient(dy: Tensor) -> None:
                 dy = self._per_example(dy, projection)
                 dy = dy.to(_compute_dtype(dy))
-                kept = dy if projection.p_out is None or not order.outputs else product(dy, projection.p_out)
+                projected_gradient = (
+                    dy if projection.p_out is None or not order.outputs else product(dy, projection.p_out)
+                )
                 with self._turn:
-                    self._calls.setdefault(name, []).append((kept_input, kept))
+                    self._calls.setdefault(name, []).append((projected_input, projected_gradient))
                     self._open_calls[name] -= 1
                     if not self._open_calls[name]:
                         self._show(name)

@@ -1,4 +1,4 @@
-"""In which order a layer's gradient G = (X P_in)^T (dY P_out) is multiplied out: the one with the fewest products.
+"""The order in which a layer's gradient G = (X P_in)^T (dY P_out) is multiplied out: the one with the fewest products.
 
 Projecting token by token costs T O d2 products on the output's side. Where the input is narrow, (X P_in)^T dY first and
 P_out afterwards costs T d1 O + d1 O d2: in GPT-2's layers half of all, at 512 tokens and a projection factor of 8.
@@ -17,7 +17,7 @@ from lorif_assets.mathematics.matrix_products import product
 
 @dataclass(frozen=True)
 class Contraction:
-    """Which sides are projected token by token; the other, if any, is projected after the sum over the tokens."""
+    """Which sides are projected token by token; the other side, if any, is projected after the sum over the tokens."""
 
     inputs: bool
     outputs: bool
@@ -53,10 +53,10 @@ def contracted_gradients(
     """Return the gradients of some examples of a batch, summed over a layer's calls.
 
     Args:
-        calls: inputs and output gradients of each call, a side projected where the order says so.
+        calls: inputs and output gradients of each call; the sides that the order names are already projected.
         rows: the examples.
         projection: of the layer.
-        order: the order.
+        order: which sides those are.
         max_numbers: numbers of sums over tokens that are held before a side is projected.
     """
     x, dy = calls[0]

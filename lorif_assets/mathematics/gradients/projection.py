@@ -1,4 +1,4 @@
-"""Fixed random-sign projections P_in [I, d1] and P_out [O, d2] of each tracked layer (method: stage 1).
+"""Fixed random-sign projections P_in [I, d1] and P_out [O, d2] of each tracked layer (docs/method.md: stage 1).
 
 The signs are the bits of SHAKE-256 over (seed, layer name, side): the same on every device, machine and library
 version. A side that the projection leaves as it is has no matrix (P = identity).
@@ -21,8 +21,8 @@ _SCHEME = b"lorif-signs-1"
 class Projection:
     """How the two sides of every layer are projected: by `factor`, or to at most `max_width` numbers; one of the two is set.
 
-    With a factor f a side of w numbers is projected to max(1, w // f), and with f = 1 not at all. With a largest width m a
-    side that is wider is projected to m, and others not at all. Equal projections are equal objects.
+    With a factor f, a side of w numbers is projected to max(1, w // f), but with f = 1 not at all. With a largest width m,
+    a wider side is projected to m, and others not at all. Equal projections are equal objects.
 
     Raises:
         ValueError: both or neither are set, or the one that is set is below 1.
@@ -58,7 +58,7 @@ class Projection:
         return max(1, side // (self.factor or 1))
 
     def is_identity(self, side: int) -> bool:
-        """Whether a side of `side` numbers stays as it is. With a factor above 1 none does, not even one of a single number."""
+        """Whether a side of `side` numbers stays as it is. With a factor above 1 none does, not even one of width 1."""
         return self.factor == 1 if self.max_width is None else side <= self.max_width
 
     def shape(self, layer: TrackedLayer) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Token-summed losses with the gradients of their logits at once, and labels that a model draws itself.
+"""Token-summed losses together with the gradients of their logits, and labels drawn from a model.
 
 Autograd's own backward pass through a cross-entropy writes the gradient of the logits, the largest tensor of the pass,
 three times; the formula writes it once.
@@ -18,7 +18,7 @@ def losses_with_logit_gradients(
     """Return each example's cross-entropy summed over its target tokens, and the gradient of their sum.
 
     Args:
-        logits: of the model; computed with in FP32 at least.
+        logits: of the model; computations are in FP32 at least.
         labels: each predicted from the tokens before it; -100 carries no loss.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How well predicted influences agree with true ones: rank correlations, and what a recall stage would find."""
+"""How well predicted influences agree with true ones: rank correlations, and the recall of a first stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,32 +21,32 @@ class Agreement:
     """Correlation of the pool texts' mean over anchors."""
 
 
-def agreement(predicted: Float[Tensor, "a p"], truth: Float[Tensor, "a p"]) -> Agreement:
+def agreement(predictions: Float[Tensor, "a p"], truth: Float[Tensor, "a p"]) -> Agreement:
     """Compare two matrices of influences of p pool texts on a anchors. A constant row agrees with nothing: 0."""
-    rows = rank_correlations(predicted.double().numpy(), truth.double().numpy())
-    columns = rank_correlations(predicted.double().mean(0, True).numpy(), truth.double().mean(0, True).numpy())
+    rows = rank_correlations(predictions.double().numpy(), truth.double().numpy())
+    columns = rank_correlations(predictions.double().mean(0, True).numpy(), truth.double().mean(0, True).numpy())
     return Agreement(float(rows.mean()), float(columns[0]))
 
 
 def rank_transformed(scores: Float[Tensor, "a p"]) -> Float[Tensor, "a p"]:
-    """Return each row's scores by their rank, from 0 (lowest) to 1: unbounded scores become comparable over anchors."""
+    """Return each row's scores as ranks from 0 (lowest) to 1: unbounded scores become comparable between anchors."""
     ranks = rankdata(scores.double().numpy(), axis=1)
     return torch.from_numpy((ranks - 1.0) / max(scores.shape[1] - 1, 1)).float()
 
 
 def recall_at(
-    proposed: Float[Tensor, "q n"], exact: Float[Tensor, "q n"], k: int, candidates: Sequence[int]
+    proposal_scores: Float[Tensor, "q n"], exact_scores: Float[Tensor, "q n"], k: int, candidates: Sequence[int]
 ) -> list[float]:
-    """Return, for each number of candidates, the share of the exact top k that lies among so many highest proposals.
+    """Return, for each number of candidates, the share of the exact top-k that is among that many highest proposals.
 
     Args:
-        proposed: the recall stage's scores of all n examples.
-        exact: the exact scores.
-        k: how many leading examples are to be found.
+        proposal_scores: the recall stage's scores of all n examples.
+        exact_scores: the exact scores.
+        k: how many leading examples should be found.
         candidates: how many the recall stage proposes.
     """
-    n = exact.shape[1]
-    wanted = exact.topk(min(k, n), dim=1).indices
-    order = proposed.argsort(dim=1, descending=True, stable=True)
+    n = exact_scores.shape[1]
+    leading = exact_scores.topk(min(k, n), dim=1).indices
+    order = proposal_scores.argsort(dim=1, descending=True, stable=True)
     place = torch.empty_like(order).scatter_(1, order, torch.arange(n).expand_as(order))
-    return [float((place.gather(1, wanted) < count).double().mean()) for count in candidates]
+    return [float((place.gather(1, leading) < count).double().mean()) for count in candidates]

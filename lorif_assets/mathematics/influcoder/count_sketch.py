@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CountSketch:
-    """Buckets and signs of every coordinate of the named parts that a vector is made of."""
+    """Buckets and signs of every coordinate of a vector that consists of named parts."""
 
     dim: int
     buckets: Mapping[str, Int[Tensor, " p"]]
@@ -55,7 +55,7 @@ class CountSketch:
             )
         n, first = _rows(parts.values())
         dtype = torch.promote_types(first.dtype, torch.float32)
-        # Bucket by row: rows of the transpose are contiguous, which is what the scatter-add is fast at.
+        # Bucket by row: rows of the transpose are contiguous, and the scatter-add is fast on those.
         sketched = torch.zeros(self.dim, n, dtype=dtype, device=first.device)
         for name, part in parts.items():
             signed = part.flatten(1).to(dtype).mT * self.signs[name].to(first.device, dtype).unsqueeze(1)

@@ -26,13 +26,13 @@ class DistillationConfig:
     temperature: float = 0.05
     """tau of both softmaxes."""
     epochs: int = 8
-    """Passes over the anchors; the last one's weights are kept."""
+    """Passes over the anchors; the weights after the last one are kept."""
     learning_rate: float = 5e-5
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.01
     """Of AdamW."""
     warmup_share: float = 0.1
-    """Share of the steps over which the learning rate rises from 0; then it falls to 0 in a line."""
+    """Share of the steps over which the learning rate rises from 0; then it falls linearly to 0."""
     gradient_norm: float = 1.0
     """Norm to which larger gradients are clipped."""
     seed: int = 0
@@ -49,18 +49,18 @@ class StepLoss:
 
 
 def distillation_loss(
-    predicted: Float[Tensor, "k m"], target: Float[Tensor, "k m"], alpha: float, temperature: float
+    predictions: Float[Tensor, "k m"], targets: Float[Tensor, "k m"], alpha: float, temperature: float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
     """Return alpha Lp + (1 - alpha) Lk, Lp and Lk.
 
     Lp = 1 - Pearson correlation of the flattened blocks;
-    Lk = mean over rows of KL(softmax(target / tau) || softmax(predicted / tau)).
+    Lk = mean over rows of KL(softmax(targets / tau) || softmax(predictions / tau)).
     """
-    p, t = predicted.flatten() - predicted.mean(), target.flatten() - target.mean()
+    p, t = predictions.flatten() - predictions.mean(), targets.flatten() - targets.mean()
     pearson = 1.0 - functional.cosine_similarity(p, t, dim=0)
     kl = functional.kl_div(
-        (predicted / temperature).log_softmax(dim=1),
-        (target / temperature).log_softmax(dim=1),
+        (predictions / temperature).log_softmax(dim=1),
+        (targets / temperature).log_softmax(dim=1),
         log_target=True,
         reduction="batchmean",
     )
@@ -76,19 +76,19 @@ def sample_candidates(
         targets: the block's rows, over the whole pool.
         m: how many; no more than the pool has.
         hard_ratio: share of hard ones, from 0 to 1.
-        generator: what decides.
+        generator: of the random draws.
     """
     k, n = targets.shape
     m, n_hard = min(m, n), int(min(m, n) * hard_ratio)
     leading = targets.topk(min(2 * max(1, n_hard // k + 1), n), dim=1).indices.unique()
     hard = leading[torch.randperm(len(leading), generator=generator)][:n_hard].tolist() if n_hard else []
-    taken = set(hard)
-    rest = [i for i in torch.randperm(n, generator=generator).tolist() if i not in taken]
+    hard_set = set(hard)
+    rest = [i for i in torch.randperm(n, generator=generator).tolist() if i not in hard_set]
     return [*hard, *rest[: m - len(hard)]]
 
 
 def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
-    """Share of the peak learning rate at a step (from 0): a linear rise over the warm-up, then a linear fall to 0."""
+    """Return the share of the peak learning rate at a step (from 0): a linear rise in the warm-up, then a linear fall."""
     warmup = int(steps * warmup_share)
     if step < warmup:
         return step / warmup
@@ -109,7 +109,7 @@ def distil(
         embed_anchors: returns the embeddings of anchors by their rows in `targets`, with gradient.
         embed_pool: the same for pool texts, by column.
         targets: influence of each pool text on each anchor.
-        config: how.
+        config: how to train.
     """
     n_anchors = targets.shape[0]
     steps = config.epochs * -(-n_anchors // config.block_anchors)

@@ -1,4 +1,4 @@
-"""Texts that two samples share, word for word or nearly: what would make a held-out figure too good."""
+"""Texts that two samples share, word for word or nearly, which would make a held-out figure too good."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
 NEAR = 0.8
-"""Jaccard similarity of word trigrams from which on two texts are near-duplicates."""
+"""Jaccard similarity of word trigrams at and above which two texts are near-duplicates."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Overlap:
     similarity: float
 
 
-def overlaps(left: Sequence[str], right: Sequence[str], near: float = NEAR) -> list[Overlap]:
+def overlaps(left: Sequence[str], right: Sequence[str], threshold: float = NEAR) -> list[Overlap]:
     """Return the pairs of texts of two samples that are equal or near-duplicates, most similar first.
 
     Case and punctuation do not count. Texts shorter than three words are compared as a whole.
@@ -30,16 +30,16 @@ def overlaps(left: Sequence[str], right: Sequence[str], near: float = NEAR) -> l
         return []
     grams = _trigrams([*left, *right])
     a, b = grams[: len(left)], grams[len(left) :]
-    return sorted(_similar(a, b, near), key=lambda pair: (-pair.similarity, pair.left, pair.right))
+    return sorted(_similar(a, b, threshold), key=lambda pair: (-pair.similarity, pair.left, pair.right))
 
 
-def without_near_duplicates(texts: Sequence[str], near: float = NEAR) -> list[int]:
-    """Return the positions of texts of which no two are near-duplicates; of such ones the first stays."""
+def without_near_duplicates(texts: Sequence[str], threshold: float = NEAR) -> list[int]:
+    """Return positions of texts of which no two are near-duplicates; the first of any near-duplicates stays."""
     if not texts:
         return []
     grams = _trigrams(texts)
     earlier: dict[int, list[int]] = {}
-    for pair in _similar(grams, grams, near):
+    for pair in _similar(grams, grams, threshold):
         if pair.left < pair.right:
             earlier.setdefault(pair.right, []).append(pair.left)
     kept: list[int] = []
@@ -60,16 +60,16 @@ def _trigrams(texts: Sequence[str]) -> csr_matrix:
 def _shingles(text: str) -> list[str]:
     words = ["".join(c for c in word if c.isalnum()) for word in text.casefold().split()]
     words = [word for word in words if word]
-    # A text without a word (punctuation only, say) still has to equal itself.
+    # A text without words (only punctuation, say) must still equal itself.
     return [" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))] if words else [text]
 
 
-def _similar(a: csr_matrix, b: csr_matrix, near: float) -> list[Overlap]:
+def _similar(a: csr_matrix, b: csr_matrix, threshold: float) -> list[Overlap]:
     sizes_a, sizes_b = _sizes(a), _sizes(b)
     shared = (a @ b.T).tocoo()
     union = sizes_a[shared.row] + sizes_b[shared.col] - shared.data
     similarity = shared.data / union
-    chosen = similarity >= near
+    chosen = similarity >= threshold
     found = zip(shared.row[chosen], shared.col[chosen], similarity[chosen], strict=True)
     return [Overlap(int(i), int(j), float(s)) for i, j, s in found]
 

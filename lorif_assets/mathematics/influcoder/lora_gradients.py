@@ -2,7 +2,7 @@
 
 An adapter adds (alpha / rank) B A x to a layer's output. A fresh one has B = 0, hence no gradient with respect to A, and
 for B the one-sided random projection (alpha / rank) sum_t dY_t (A x_t)^T of the layer's weight gradient. Once B has been
-trained, both halves carry gradient. A and B are linear layers of their own, so both are collected as any layer's.
+trained, both halves carry gradient. A and B are linear layers of their own, so both are collected like those of any layer.
 """
 
 from collections.abc import Iterator, Sequence

@@ -29,7 +29,7 @@ def rank_biased_overlap(
 
     Args:
         first: items, the leading one first, none of them twice.
-        second: the same of the other ranking.
+        second: the items of the other ranking, likewise.
         persistence: p in (0, 1); the smaller, the more the top counts.
 
     Raises:
@@ -50,14 +50,14 @@ def rank_biased_overlap(
     unseen = shared[shorter - 1] / shorter * np.maximum(depths - shorter, 0)
     agreement = (shared + unseen) / depths
     overlap = (1 - persistence) * (persistence ** (depths - 1.0) @ agreement) + persistence**longer * agreement[-1]
-    # Rounding may carry the weights' sum past 1.
+    # Rounding can make the sum of the weights exceed 1.
     return min(float(overlap), 1.0)
 
 
 def top_overlap(first: Sequence[Hashable], second: Sequence[Hashable], depth: int) -> float:
     """Return the share (0 to 1) of the `depth` leading items that two rankings have in common.
 
-    Of rankings that both end before, it is the share of the longer one.
+    If both rankings are shorter, it is the share of the longer one.
     """
     leading, others = set(first[:depth]), set(second[:depth])
     return len(leading & others) / max(len(leading), len(others))

@@ -1,4 +1,4 @@
-"""How far the scores of a fixed probe set moved: whether earlier scores may stand beside new ones."""
+"""How far the scores of a fixed probe set moved: whether earlier scores can be ranked together with new ones."""
 
 import torch
 from jaxtyping import Float
@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def scale_and_change(
-    before: Float[Tensor, "Q p"], after: Float[Tensor, "Q p"]
+    earlier_scores: Float[Tensor, "Q p"], later_scores: Float[Tensor, "Q p"]
 ) -> tuple[Float[Tensor, " Q"], Float[Tensor, " Q"]]:
-    """Return each query's factor a that brings its earlier scores nearest to the later ones, and what is left.
+    """Return the factor a that brings each query's earlier scores x nearest to its later ones y, and the change left.
 
-    Curvature grows with the data, so that all scores shrink together; that is no change of what influenced what.
-    a = <before, after> / <before, before>; the change is ||after - a before|| / ||after||. A query whose scores are all
-    zero both times has a = 1 and no change.
+    Curvature grows with the data, so that all scores shrink together; that does not change what influenced what.
+    a = <x, y> / <x, x>; the change is ||y - a x|| / ||y||. A query whose scores are all zero both times has a = 1 and no
+    change.
     """
-    x, y = before.double(), after.double()
+    x, y = earlier_scores.double(), later_scores.double()
     inner, square, norm = (x * y).sum(1), x.square().sum(1), y.norm(dim=1)
     scale = torch.where(square > 0, inner / square.clamp(min=torch.finfo(torch.float64).tiny), 1.0)
     left = (y - scale.unsqueeze(1) * x).norm(dim=1)

@@ -1,4 +1,4 @@
-"""Influence scores: preconditioned dense queries against streamed factors (method: stage 3).
+"""Influence scores: preconditioned dense queries against streamed factors (docs/method.md: stage 3).
 
 score(q, i) = sum over layers of vec(G_q)^T H^-1 vec(G_i). H^-1 is symmetric, so it is applied to the query once; a
 larger score means that example i lowers the loss of query q more.
@@ -18,8 +18,8 @@ from lorif_assets.mathematics.matrix_products import product
 _BLOCK_NUMBERS = 1 << 24
 # Numbers of products that are summed up while a CPU's cache holds them.
 _CACHED_NUMBERS = 1 << 20
-# Up to how many queries products with the components beat rebuilding u v^T (measured on a CPU): at rank 1 in multiples of a
-# layer's larger width, above it over the rank.
+# The most queries for which products with the components beat rebuilding u v^T (measured on a CPU): at rank 1 as a multiple
+# of the layer's larger width, above rank 1 divided by the rank.
 _QUERIES_PER_WIDTH = 2
 _QUERIES_TIMES_RANK = 64
 # Block power iterations that find a query's leading directions: three come within a few per cent of the best rank-k error.
@@ -32,7 +32,7 @@ Queries = Float[Tensor, "Q D"] | GradientFactors
 def low_rank_queries(queries: Float[Tensor, "Q d1 d2"], rank: int) -> tuple[GradientFactors, Float[Tensor, " Q"]]:
     """Return preconditioned queries at a rank, and the squared Frobenius error of each."""
     factors = low_rank_factors(queries, rank, _QUERY_ITERATIONS)
-    # v is orthonormal and u = M v: what is kept and what is left out are orthogonal.
+    # v is orthonormal and u = M v, so what is kept and what is left out are orthogonal.
     lost = queries.double().square().sum((1, 2)) - factors.u.double().square().sum((1, 2))
     return factors, lost.clamp(min=0.0)
 
@@ -69,7 +69,7 @@ def _layer_scores(queries: Queries, factors: GradientFactors) -> Float[Tensor, "
 
 
 def _component_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -> Float[Tensor, "Q n"]:
-    """Return the sum of u^T M v over the components: c times the products, but no D numbers per example to write and read."""
+    """Return the sum of u^T M v over the components: c times the products, but no D numbers per example to store."""
     m = queries.unflatten(1, (factors.u.shape[1], factors.v.shape[1]))
     wide, narrow = (x.mT.flatten(0, 1) for x in (factors.u, factors.v))
     if wide.shape[1] < narrow.shape[1]:
@@ -101,7 +101,7 @@ def _low_rank_scores(queries: GradientFactors, factors: GradientFactors) -> Floa
 class ScoreExtremes:
     """The running highest and lowest scores [Q, <= k] of each query, most extreme first, with example positions.
 
-    Ties go to the earlier position, so that cutting the stream elsewhere changes nothing.
+    Ties go to the earlier position, so that results do not depend on where the stream is cut.
     """
 
     k: int
@@ -124,19 +124,22 @@ class ScoreExtremes:
 
 
 def _leading(
-    kept: Tensor, kept_positions: Tensor, scores: Tensor, first_position: int, k: int, *, highest: bool
+    leading: Tensor, leading_positions: Tensor, scores: Tensor, first_position: int, k: int, *, highest: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the k most extreme of the kept scores and some new ones, with their positions."""
-    kept, kept_positions = kept.to(scores), kept_positions.to(scores.device)
+    """Return the k most extreme of the leading scores and some new ones, with their positions."""
+    leading, leading_positions = leading.to(scores), leading_positions.to(scores.device)
     columns = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-    if scores.numel() and kept.shape[1] == k > 0:
-        # Few blocks hold more than a few scores that reach the last one kept: to sort these is to sort all.
-        last = kept[:, -1:]
-        # What is no number compares as neither, and sorts as the highest.
+    if scores.numel() and leading.shape[1] == k > 0:
+        # Most blocks have only a few scores that reach the last leading one: sorting those is enough.
+        last = leading[:, -1:]
+        # NaN compares as neither, and sorts as the highest.
         reaching = int((~(scores < last) if highest else ~(scores > last)).sum(dim=1).amax())
         if reaching < scores.shape[1]:
             scores, columns = scores.topk(reaching, dim=1, largest=highest)
-    scores, positions = torch.cat([kept, scores], dim=1), torch.cat([kept_positions, columns + first_position], dim=1)
+    scores, positions = (
+        torch.cat([leading, scores], dim=1),
+        torch.cat([leading_positions, columns + first_position], dim=1),
+    )
     by_position = positions.argsort(dim=1)
     order = scores.gather(1, by_position).sort(dim=1, descending=highest, stable=True).indices[:, :k]
     order = by_position.gather(1, order)

@@ -18,14 +18,14 @@ def self_influence(
     Args:
         factors: of the examples' gradients [n, d1, d2], whitened where there are bases.
         preconditioner: of the layer.
-        bases: that the gradients are whitened in; None where they are not.
+        bases: those that the gradients are whitened in; None without whitening.
     """
     d1, d2 = factors.u.shape[1], factors.v.shape[1]
     shares = []
     for stored in factors.dense_blocks():
         gradients = stored if bases is None else unwhitened(stored.view(-1, d1, d2), bases).flatten(1)
         shares.append(torch.linalg.vecdot(preconditioner.apply(gradients).double(), stored.double()))
-    # Rounding alone makes it negative.
+    # Only rounding makes it negative.
     return torch.cat(shares).clamp_(min=0.0)
 
 
@@ -34,6 +34,6 @@ def unwhitened(gradients: Float[Tensor, "n d1 d2"], bases: KfacBases) -> Float[T
     return product(product(gradients / bases.scale, bases.q_out.mT).mT, bases.q_in.mT).mT
 
 
-def relative_influence(scores: Float[Tensor, "Q N"], own: Float[Tensor, " N"]) -> Float[Tensor, "Q N"]:
-    """Return score / sqrt(self-influence): what an example says of a query, given how loud it is; 0 where it is silent."""
-    return torch.where(own > 0, scores.double() / own.double().sqrt(), 0.0).float()
+def relative_influence(scores: Float[Tensor, "Q N"], self_influences: Float[Tensor, " N"]) -> Float[Tensor, "Q N"]:
+    """Return score / sqrt(self-influence): an example's score relative to its own size; 0 where that is 0."""
+    return torch.where(self_influences > 0, scores.double() / self_influences.double().sqrt(), 0.0).float()

@@ -1,4 +1,4 @@
-"""Putting a comparison together from the lake's tables, and its rows for the table of comparisons."""
+"""A comparison, assembled from the lake's tables, and its rows for the table of comparisons."""
 
 import json
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from lorif_assets.project import Project
 
 def assemble(project: Project, query_set: str, provenance: Mapping[str, str]) -> ComparisonContent:
     """Return what there is to say of a query set's scores at neighbouring checkpoints."""
-    # Versions are read before scores: scores that change meanwhile make the comparison stale, not wrong for good.
+    # Versions are read before scores: scores that change in the meantime make the comparison stale, not wrong for good.
     lake, recipe = project.lake, project.settings.recipe
     compared = participants(lake, [query_set], recipe)[query_set]
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
@@ -45,7 +45,7 @@ def assemble(project: Project, query_set: str, provenance: Mapping[str, str]) ->
     return ComparisonContent(
         query_set=query_set,
         compared=compared,
-        outdated=tuple(_outdated(project, query_set, compared, queries)),
+        stale_checkpoints=tuple(_stale_checkpoints(project, query_set, compared, queries)),
         queries=histories,
         passages=_moved_passages(lake, histories),
         created=datetime.now(UTC),
@@ -109,8 +109,8 @@ def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[St
     )
 
 
-def _outdated(project: Project, query_set: str, compared: Participants, queries: pl.DataFrame) -> list[str]:
-    """Return the checkpoints whose scores would come out otherwise if they were computed now."""
+def _stale_checkpoints(project: Project, query_set: str, compared: Participants, queries: pl.DataFrame) -> list[str]:
+    """Return the checkpoints whose scores are out of date."""
     settings, lake = project.settings, project.lake
     shard_hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
     query_hashes = {query_set: next(iter(queries["query_set_hash"]), "")}
@@ -121,7 +121,7 @@ def _outdated(project: Project, query_set: str, compared: Participants, queries:
         except MismatchError:
             return None
         version = current_score_versions(settings, project.checkpoints, stored, shard_hashes, query_hashes)[query_set]
-        if settings.recipe.recall == "none":
+        if not settings.recipe.recalls:
             return version
         return recalled_version(
             version, encoder_weights(lake, [stored.record]).get(checkpoint.name, ""), settings.influcoder.search_hash

@@ -13,7 +13,7 @@ from lorif_assets.mathematics.scores.rank_overlap import rank_biased_overlap, to
 
 LEADING = 10
 DEPTH = 100
-"""Ranks that are compared at the most: deeper ones have no weight left (0.9^100 is 3e-5)."""
+"""Ranks that are compared, at most: deeper ones have no weight left (0.9^100 is 3e-5)."""
 
 Example = tuple[str, str]
 """Shard and id of a training example."""
@@ -55,17 +55,17 @@ class Transition:
 
     @property
     def entered(self) -> tuple[Example, ...]:
-        """What is among the ten leading proponents now and was not before, by its rank now."""
+        """The examples that newly are among the ten leading proponents, by their new rank."""
         return tuple(example for example in self.newer.leading if example not in self.older.leading)
 
     @property
     def left(self) -> tuple[Example, ...]:
-        """What was among the ten leading proponents and is no longer, by its rank before."""
+        """The examples that no longer are among the ten leading proponents, by their old rank."""
         return tuple(example for example in self.older.leading if example not in self.newer.leading)
 
     @property
     def loss_change(self) -> float:
-        """Change of the loss per token, nats; negative where the model came to find the completion likelier."""
+        """Change of the loss per token, nats; negative if the completion became likelier."""
         return self.newer.loss_per_token - self.older.loss_per_token
 
 
@@ -110,13 +110,13 @@ class Passage:
 class ComparisonContent:
     """Everything that is said of one query set.
 
-    `outdated` names compared checkpoints whose scores were computed from other data, queries or weights than are stored
-    now. `passages` holds every example that entered or left; `provenance` is shown as it is given, in its order.
+    `stale_checkpoints` names compared checkpoints whose scores are out of date: computed from other data, queries or weights
+    than those stored. `passages` holds every example that entered or left; `provenance` is shown as given, in its order.
     """
 
     query_set: str
     compared: Participants
-    outdated: tuple[str, ...]
+    stale_checkpoints: tuple[str, ...]
     queries: tuple[QueryHistory, ...]
     passages: Mapping[Example, Passage]
     created: datetime

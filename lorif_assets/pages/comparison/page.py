@@ -48,9 +48,9 @@ def _spread(values: Sequence[float | None]) -> float:
 
 
 def _points(values: Sequence[float | None], spread: float) -> str:
-    """The points of a small SVG line through the values there are, the largest at the top.
+    """The points of a small SVG line through the values that are not None, the largest at the top.
 
-    `spread` is what the whole height stands for: lines of one page share it, so that a steeper one moved more.
+    `spread` is the difference that the whole height means: lines of one page share it, so that a steeper one moved more.
     """
     known = [(index, value) for index, value in enumerate(values) if value is not None]
     middle = (min(value for _, value in known) + max(value for _, value in known)) / 2

@@ -42,7 +42,7 @@ def movement_figure(content: ComparisonContent, theme: Theme) -> Figure:
     overlaps.set_ylim(-0.03, 1.03)
     names = [checkpoint.name for checkpoint in content.checkpoints]
     positions = np.unique(np.linspace(0, len(names) - 1, min(len(names), _MOST_NAMES)).round().astype(int))
-    # A name is no formula, whatever dollar signs it has.
+    # A name with dollar signs is not a formula.
     overlaps.set_xticks(positions, [_short(names[at]) for at in positions], parse_math=False)
     overlaps.set_xlim(-0.3, len(names) - 0.7)
     return figure

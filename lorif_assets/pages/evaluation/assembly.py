@@ -1,4 +1,4 @@
-"""Putting an evaluation page together from the lake's tables."""
+"""An evaluation page's content, assembled from the lake's tables."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -46,13 +46,13 @@ def assemble(
     )
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
     costs = lake.read(METHOD_COSTS, **partition)
-    outdated: list[str] = []
-    scored = _scores(project, record, query_set, outdated)
-    truth = _losses(lake, settings, query_set, scored, outdated) if scored else None
+    stale_results: list[str] = []
+    scored = _scores(project, record, query_set, stale_results)
+    truth = _losses(lake, settings, query_set, scored, stale_results) if scored else None
     lds, tail_patch = measured(datamodeling, "lds"), measured(tail, "tail_patch")
     if lds and scored and truth and _version(settings, scored, truth) not in datamodeling["computed_from"]:
-        outdated.append(
-            "the linear datamodeling scores come from other scores, or other retrained models, than are stored now; "
+        stale_results.append(
+            "the linear datamodeling scores come from other scores, or other retrained models, than those stored; "
             f"materialize `{_LDS}` again"
         )
     known = known_sources(lake, settings.evaluation, query_set, scored.query_ids, scored.example_ids) if scored else {}
@@ -86,7 +86,7 @@ def assemble(
             removals=bool(removals),
             trials=bool(trials),
         ),
-        outdated=tuple(outdated),
+        stale_results=tuple(stale_results),
         created=datetime.now(UTC),
         provenance={
             **provenance,
@@ -98,27 +98,29 @@ def assemble(
     )
 
 
-def _scores(project: Project, record: CheckpointRecord, query_set: str, outdated: list[str]) -> EvaluatedScores | None:
-    """Return the scores that pictures are drawn from; what keeps them off the page is added to `outdated`."""
+def _scores(
+    project: Project, record: CheckpointRecord, query_set: str, stale_results: list[str]
+) -> EvaluatedScores | None:
+    """Return the scores that pictures are drawn from; if they are out of date, add why to `stale_results`."""
     try:
         versions = method_versions(project, record, query_set)
         return read_evaluated_scores(project.lake, record.name, query_set, versions)
     except MismatchError as error:
-        outdated.append(str(error))
+        stale_results.append(str(error))
         return None
 
 
 def _losses(
-    lake: Lake, settings: Settings, query_set: str, scored: EvaluatedScores, outdated: list[str]
+    lake: Lake, settings: Settings, query_set: str, scored: EvaluatedScores, stale_results: list[str]
 ) -> GroundTruth | None:
-    """The same of the losses after retraining; there are none where the settings name no way to retrain."""
+    """Return the losses after retraining, in the same way; None if the settings name no way to retrain."""
     if not subsets(settings):
         return None
-    wanted = subset_truth(settings, lake).wanted(query_set)
+    versions = subset_truth(settings, lake).expected_versions(query_set)
     try:
-        return read_ground_truth(lake, query_set, wanted, scored.query_ids, scored.example_ids)
+        return read_ground_truth(lake, query_set, versions, scored.query_ids, scored.example_ids)
     except MismatchError as error:
-        outdated.append(str(error))
+        stale_results.append(str(error))
         return None
 
 
@@ -126,8 +128,8 @@ def _version(settings: Settings, scored: EvaluatedScores, truth: GroundTruth) ->
     return datamodeling_version(settings.evaluation, scored.version, truth.version)
 
 
-def _missing(settings: Settings, **there: bool) -> Sequence[Missing]:
-    """Return what is not on the page, with the way to get it."""
+def _missing(settings: Settings, **presence: bool) -> Sequence[Missing]:
+    """Return the parts that are not on the page, with the way to get them, given by name which parts are."""
     train = (
         "run `lorif evaluate`"
         if subsets(settings)
@@ -143,4 +145,4 @@ def _missing(settings: Settings, **there: bool) -> Sequence[Missing]:
         "removals": Missing("Removal: retraining without the leading examples", train),
         "trials": Missing("Quality of other recipes against their bytes, r and damping", "run `lorif tune`"),
     }
-    return tuple(ways[name] for name, found in there.items() if not found)
+    return tuple(ways[name] for name, is_present in presence.items() if not is_present)

@@ -40,7 +40,7 @@ class Spread:
 class Measured:
     """One metric of several methods, of which more is better.
 
-    `differences` have, by method, what the reference's mean is more than the method's, paired; `per_query` has the
+    `differences` have, by method, by how much the reference's mean exceeds the method's, paired; `per_query` has the
     values of single queries, by method.
     """
 
@@ -54,7 +54,7 @@ class Measured:
         return sorted(self.means, key=lambda method: -self.means[method].value)
 
     def spread(self, method: str) -> Spread | None:
-        """Return how the queries of a method differ, or None where single queries are not known."""
+        """Return how the queries of a method differ, or None if values of single queries are unknown."""
         values = self.per_query.get(method)
         if not values:
             return None
@@ -62,7 +62,7 @@ class Measured:
 
     @property
     def reference(self) -> str | None:
-        """The method that the others are compared with; None where none is."""
+        """The method that the others are compared with; None if there is none."""
         alone = [method for method in self.means if method not in self.differences]
         return alone[0] if len(alone) == 1 else None
 
@@ -85,15 +85,15 @@ class Cost:
 class GroundTruthFigures:
     """What the linear datamodeling score was measured on, and how far that agrees with itself.
 
-    `one_seed` and `all_seeds` are the correlations between two seeds and between two averages over as many seeds as
-    there are; `within_reach` is the LDS that noise leaves within reach. They are None where one seed was trained.
+    `one_seed` and `all_seeds` are the correlations between two seeds, and between two averages over as many seeds as
+    there are; `reachable_lds` is the largest LDS that the noise allows. They are None if one seed was trained.
     """
 
     subsets: int
     models: int
     one_seed: float | None
     all_seeds: float | None
-    within_reach: float | None
+    reachable_lds: float | None
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class RecipeTrial:
 
     @property
     def family(self) -> str:
-        """Curvature and number format: what a plot's colours tell."""
+        """Curvature and number format: what a plot's colours mean."""
         return f"{self.curvature}, {self.factor_dtype}"
 
 
@@ -175,7 +175,7 @@ class RecipeTrial:
 class Missing:
     """What the page cannot show yet, and how to get it."""
 
-    what: str
+    part: str
     remedy: str
 
 
@@ -183,8 +183,8 @@ class Missing:
 class EvaluationContent:
     """Everything that one page shows: one checkpoint, one query set. What was not measured is None or empty.
 
-    `outdated` says what of the figures comes from other data than is stored now; `provenance` is shown as it is given,
-    in its order; `version` is the hash of what the page was made from.
+    `stale_results` says which figures are out of date; `provenance` is shown as given, in its order; `version` is the hash of
+    what the page was made from.
     """
 
     checkpoint: str
@@ -203,7 +203,7 @@ class EvaluationContent:
     removals: Sequence[Removal]
     trials: Sequence[RecipeTrial]
     missing: Sequence[Missing]
-    outdated: Sequence[str]
+    stale_results: Sequence[str]
     created: datetime
     provenance: Mapping[str, str]
     version: str

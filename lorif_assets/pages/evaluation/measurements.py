@@ -79,5 +79,5 @@ def ground_truth_figures(figures: pl.DataFrame) -> GroundTruthFigures | None:
         models=int(found["models"]),
         one_seed=found.get("reliability_of_one_seed"),
         all_seeds=found.get("reliability"),
-        within_reach=found.get("lds_within_reach"),
+        reachable_lds=found.get("lds_within_reach"),
     )

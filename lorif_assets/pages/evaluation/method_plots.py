@@ -66,7 +66,7 @@ def scatter_figure(scatter: QueryScatter, theme: Theme) -> Figure:
 
 
 def method_trade_off_figure(means: Mapping[str, Interval], costs: Mapping[str, Cost], theme: Theme) -> Figure:
-    """Quality with its interval against the bytes kept per example; what keeps none is a line across."""
+    """Quality with its interval against the bytes kept per example; methods that keep none are lines across."""
     figure, axes = axes_of(theme, _WITH_KEY)
     chosen = sorted((method for method in means if method in costs), key=lambda method: costs[method].bytes_per_example)
     colours = method_colours(chosen, theme)

@@ -56,11 +56,11 @@ def _pictures(content: EvaluationContent) -> Iterator[tuple[str, Callable[[Theme
     for number, scatter in enumerate(content.scatters):
         yield f"scatter_{number}", partial(method_plots.scatter_figure, scatter)
     if content.trials:
-        of: recipe_plots.Quality = "lds" if any(trial.lds for trial in content.trials) else "agreement"
-        yield "recipes", partial(recipe_plots.recipe_trade_off_figure, content.trials, of)
+        kind: recipe_plots.Quality = "lds" if any(trial.lds for trial in content.trials) else "agreement"
+        yield "recipes", partial(recipe_plots.recipe_trade_off_figure, content.trials, kind)
         for field in _FIELDS:
             if len({getattr(trial, field) for trial in content.trials}) > 1:
-                yield field, partial(recipe_plots.field_figure, content.trials, field, of)
+                yield field, partial(recipe_plots.field_figure, content.trials, field, kind)
     if content.tail_patch:
         label = "change of the log-probability per token"
         yield "tail_patch", partial(method_plots.distribution_figure, content.tail_patch, label)
@@ -71,14 +71,14 @@ def _pictures(content: EvaluationContent) -> Iterator[tuple[str, Callable[[Theme
 
 
 def _figure(value: float | None, digits: int = _DECIMALS, sign: str = "-") -> str:
-    """Return a figure with a number of decimals, and more where nothing else than zeros would be left of it."""
+    """Return a figure with a number of decimals, and more where it would otherwise show as zero."""
     if value is None:
         return _NONE
-    told = f"{value:{sign}.{digits}f}"
-    while value and digits < _MOST_DECIMALS and not float(told):
+    text = f"{value:{sign}.{digits}f}"
+    while value and digits < _MOST_DECIMALS and not float(text):
         digits += 1
-        told = f"{value:{sign}.{digits}f}"
-    return told.replace("-", "\N{MINUS SIGN}")
+        text = f"{value:{sign}.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _signed(value: float, digits: int = _DECIMALS) -> str:
@@ -112,7 +112,7 @@ def _digits(measured: Measured | None) -> int:
 
 
 def _code(words: str) -> Markup:
-    """What stands between backticks, set as code."""
+    """The text, with the parts between backticks set as code."""
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
         for at, part in enumerate(passages.visible(words).split("`"))

@@ -1,4 +1,4 @@
-"""What the pictures are drawn from that no table of figures holds: scores against losses, and against known sources."""
+"""Data of the pictures that no table of figures holds: scores against losses, and against known sources."""
 
 from collections.abc import Mapping, Sequence
 

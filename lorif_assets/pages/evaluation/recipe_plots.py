@@ -14,21 +14,21 @@ Quality = Literal["lds", "agreement"]
 _LABELS = {"lds": "LDS", "agreement": "agreement with the dense inverse"}
 _WITH_KEY = (0.11, 0.13, 0.58, 0.83)
 _MOST_LINES = 6
-# Families of the same size stand side by side.
+# Families of the same size are drawn side by side.
 _FAMILY_STEP = 1.06
 
 
-def quality(trial: RecipeTrial, of: Quality) -> float | None:
-    """Return one kind of quality of a trial, or None where it was not measured."""
-    if of == "lds":
+def quality(trial: RecipeTrial, kind: Quality) -> float | None:
+    """Return one kind of quality of a trial, or None if it was not measured."""
+    if kind == "lds":
         return trial.lds.value if trial.lds else None
     return trial.agreement
 
 
-def recipe_trade_off_figure(trials: Sequence[RecipeTrial], of: Quality, theme: Theme) -> Figure:
+def recipe_trade_off_figure(trials: Sequence[RecipeTrial], kind: Quality, theme: Theme) -> Figure:
     """Quality against bytes per example, a colour per curvature and number format; the best for the bytes joined."""
     figure, axes = axes_of(theme, _WITH_KEY)
-    known = [(trial, value) for trial in trials if (value := quality(trial, of)) is not None]
+    known = [(trial, value) for trial in trials if (value := quality(trial, kind)) is not None]
     for at, family in enumerate(sorted({trial.family for trial, _ in known})):
         chosen = [(trial, value) for trial, value in known if trial.family == family]
         colour = theme.series[at % len(theme.series)]
@@ -47,22 +47,22 @@ def recipe_trade_off_figure(trials: Sequence[RecipeTrial], of: Quality, theme: T
         sizes, values = zip(*front, strict=True)
         axes.step(sizes, values, where="post", color=theme.muted, linewidth=0.9, label="best for its bytes")
     logarithmic(axes, [trial.bytes_per_example for trial, _ in known])
-    label_axes(axes, theme, "bytes per example", _LABELS[of])
+    label_axes(axes, theme, "bytes per example", _LABELS[kind])
     key_beside(axes, theme)
     return figure
 
 
-def field_figure(trials: Sequence[RecipeTrial], field: Literal["r", "damping"], of: Quality, theme: Theme) -> Figure:
+def field_figure(trials: Sequence[RecipeTrial], field: Literal["r", "damping"], kind: Quality, theme: Theme) -> Figure:
     """Quality against r or damping; a line joins trials that have everything else in common."""
     figure, axes = axes_of(theme, _WITH_KEY)
     lines: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     for trial in trials:
-        value, place = quality(trial, of), getattr(trial, field)
+        value, place = quality(trial, kind), getattr(trial, field)
         # EK-FAC has no r.
         if value is not None and place is not None and place > 0:
-            lines.setdefault(_others(trial, field), []).append((place, value))
+            lines.setdefault(_line_key(trial, field), []).append((place, value))
     shown = sorted(lines, key=lambda others: _weight(lines[others]), reverse=True)[:_MOST_LINES]
-    for at, (others, name) in enumerate(zip(shown, _telling(shown), strict=True)):
+    for at, (others, name) in enumerate(zip(shown, _line_names(shown), strict=True)):
         places, values = zip(*sorted(lines[others]), strict=True)
         axes.plot(
             places,
@@ -74,18 +74,18 @@ def field_figure(trials: Sequence[RecipeTrial], field: Literal["r", "damping"], 
             label=name,
         )
     logarithmic(axes, [place for points in lines.values() for place, _ in points])
-    label_axes(axes, theme, field, _LABELS[of])
+    label_axes(axes, theme, field, _LABELS[kind])
     key_beside(axes, theme)
     return figure
 
 
 def _weight(points: Sequence[tuple[float, float]]) -> tuple[int, float]:
-    """Return what a line has to say: how many values it compares, then how good it gets. All lines were a tangle."""
+    """Return how much a line says: how many values it compares, then how good it gets. All lines would be a tangle."""
     return len({place for place, _ in points}), max(value for _, value in points)
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that no other has at most the bytes and more of the quality."""
+    """Return the points that no other point beats in quality with at most the same bytes."""
     front: list[tuple[float, float]] = []
     for size, value in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or value > front[-1][1]:
@@ -93,9 +93,9 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def _others(trial: RecipeTrial, field: str) -> tuple[str, ...]:
-    """Return what is told of all fields but one: the key of a line."""
-    told = {
+def _line_key(trial: RecipeTrial, field: str) -> tuple[str, ...]:
+    """Return the words for all fields but one, which identify a line."""
+    words_by_field = {
         "curvature": trial.curvature,
         "projection": str(trial.projection),
         "rank": f"c = {trial.rank}" if trial.rank else f"{trial.bytes_per_example:,.0f} bytes",
@@ -104,10 +104,10 @@ def _others(trial: RecipeTrial, field: str) -> tuple[str, ...]:
         "curvature_form": trial.curvature_form.replace("_", " "),
         "factor_dtype": trial.factor_dtype,
     }
-    return tuple(words for name, words in told.items() if name != field)
+    return tuple(words for name, words in words_by_field.items() if name != field)
 
 
-def _telling(lines: Sequence[tuple[str, ...]]) -> Sequence[str]:
-    """Return what names each line: only that in which the lines differ."""
+def _line_names(lines: Sequence[tuple[str, ...]]) -> Sequence[str]:
+    """Return a name for each line, of only the words in which the lines differ."""
     differing = [at for at, words in enumerate(zip(*lines, strict=True)) if len(set(words)) > 1]
     return [", ".join(line[at] for at in differing) for line in lines]

@@ -1,4 +1,4 @@
-"""Putting a report together from the lake's tables."""
+"""A report, assembled from the lake's tables."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -61,7 +61,7 @@ def assemble(
         n_parameters=record.n_parameters,
         step=record.step,
         n_examples=int(summaries["n_examples"][0]),
-        # What is left at nothing (no patterns, no oversampling named) says nothing.
+        # Empty fields (no patterns, no oversampling named) say nothing.
         recipe={
             key.replace("_", " "): value if isinstance(value, str | int | float) else ", ".join(map(str, value))
             for key, value in recipe

@@ -24,7 +24,7 @@ class Influence:
 
 @dataclass(frozen=True)
 class QueryInfluences:
-    """One query, what the model makes of it, and the training examples with the highest and lowest scores.
+    """One query, its loss, and the training examples with the highest and lowest scores.
 
     `loss` is summed over the completion's `n_target_tokens` tokens, in nats. `n_examples` is the number of training
     examples that were scored, `score_std` the standard deviation of their scores. `top_10_share` and `top_100_share`

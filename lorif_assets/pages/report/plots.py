@@ -61,7 +61,7 @@ def spectra_figure(layers: Sequence[LayerCurvature], theme: Theme) -> Figure:
     return figure
 
 
-def shares_figure(shares: Sequence[float], what: str, theme: Theme) -> Figure:
+def shares_figure(shares: Sequence[float], label: str, theme: Theme) -> Figure:
     """A share (0 to 1) of each layer as a bar, in the layers' order; a cross where it is not finite."""
     if not shares:
         return _blank(theme, "No layers to draw")
@@ -78,7 +78,7 @@ def shares_figure(shares: Sequence[float], what: str, theme: Theme) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("layer, in the model's order", color=theme.muted)
-    axes.set_ylabel(what, color=theme.muted)
+    axes.set_ylabel(label, color=theme.muted)
     return figure
 
 

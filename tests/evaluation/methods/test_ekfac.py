@@ -44,7 +44,7 @@ def own_scores(inputs, settings):
     examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
     with Progress(logging.getLogger(__name__), "layers", 1, "layers") as progress:
         found = try_recipes(inputs.attributed, [recipe], examples, queries, settings.batch, progress)
-    return found.tried[0].scores.numpy()
+    return found.outcomes[0].scores.numpy()
 
 
 def test_without_the_library_the_error_names_the_extra_and_the_setting(inputs, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, attributions_together
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
@@ -32,12 +32,12 @@ def dense_inverse(project, stored, layer):
     """The layer's damped inverse as a matrix, and what turns stored factors into gradients: both [D, D], FP64."""
     cpu = torch.device("cpu")
     ready = stored.preconditioners.load(layer, cpu)
-    if stored.record.frozen is None:
+    if stored.record.frozen_bases is None:
         v, w, d = ready.vectors.double(), ready.eigenvalues.double(), len(ready.vectors)
         floor = ready.damping + ready.tail
         inverse = (torch.eye(d) - v @ v.mT) / floor + v @ torch.diag(1 / (w + ready.damping)) @ v.mT
         return inverse, torch.eye(d, dtype=torch.float64)
-    bases = stored.record.frozen.load(project.lake, layer, cpu)
+    bases = stored.record.frozen_bases.load(project.lake, layer, cpu)
     q = torch.kron(bases.q_in.double(), bases.q_out.double())
     eigenvalues = ready.eigenvalues.flatten()
     inverse = q @ torch.diag(1 / (eigenvalues + ready.damping * eigenvalues.mean())) @ q.mT
@@ -79,7 +79,7 @@ def test_scores_are_lorifs_over_the_root_of_self_influence(project):
 def test_where_scores_are_averaged_over_checkpoints_self_influences_are(tiny_project):
     inputs = inputs_of(tiny_project.with_settings(recipe={"averaged_checkpoints": 2}))
     (lorif,), (relatif,) = lorif_scores(inputs).values(), relatif_scores(inputs).values()
-    owns = [self_influences(inputs, one) for one in attributions_together(*context_of(inputs))]
+    owns = [self_influences(inputs, one) for one in averaged_attributions(*context_of(inputs))]
     assert len(owns) == 2
     np.testing.assert_allclose(relatif.scores, lorif.scores / np.sqrt(sum(owns) / 2), rtol=1e-5)
 

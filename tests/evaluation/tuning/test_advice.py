@@ -30,12 +30,12 @@ PROJECTION = {"projection_factor", "max_width", "include_layers", "seed", "max_l
 
 @pytest.fixture
 def few_candidates(monkeypatch):
-    def few(current, budget, with_head):
-        whitened = current.model_copy(
+    def few(recipe, budget, head_patterns):
+        whitened = recipe.model_copy(
             update={"curvature": "ekfac", "factor_dtype": "sign", "bytes_per_example": max(budget, 60)}
         )
-        yield [current, current.model_copy(update={"rank": 4, "factor_dtype": "fp32"}), whitened]
-        yield [current.model_copy(update={"projection_factor": 8})]
+        yield [recipe, recipe.model_copy(update={"rank": 4, "factor_dtype": "fp32"}), whitened]
+        yield [recipe.model_copy(update={"projection_factor": 8})]
 
     monkeypatch.setattr("lorif_assets.evaluation.tuning.advice.candidates", few)
 
@@ -143,7 +143,7 @@ def test_a_trial_is_labelled_by_the_projection_that_it_had(private_project, few_
     project = private_project.with_settings(recipe={"max_width": 8}, evaluation={"tail_patch_k": 1})
     project.run("checkpoints", NEWEST)
     inputs = inputs_of(project)
-    advice = advise(inputs, budget=100_000, minutes=0, most_examples=8)
+    advice = advise(inputs, budget=100_000, minutes=0, sample_size=8)
     store_trials(inputs, advice)
     rows = project.table(RECIPE_TRIALS)
     assert rows["projection_factor"].null_count() == rows.height
@@ -160,7 +160,7 @@ def test_a_trial_of_the_recipe_of_now_gives_the_scores_of_the_pipeline(tiny_proj
             inputs.queries.tokenized,
             tiny_project.settings.batch,
             progress,
-        ).tried[0]
+        ).outcomes[0]
     stored = lorif_scores(inputs)["lorif"]
     assert tried.bytes_per_example == stored.bytes_per_example
     assert np.allclose(tried.scores.numpy(), stored.scores, rtol=2e-2, atol=2e-2 * np.abs(stored.scores).max())
@@ -175,17 +175,17 @@ def test_a_recipe_whose_bytes_do_not_pay_for_every_layer_is_left_out(tiny_projec
         found = try_recipes(
             inputs.attributed, [now, too_small], examples, queries, tiny_project.settings.batch, progress
         )
-    assert [one.recipe for one in found.tried] == [now]
+    assert [one.recipe for one in found.outcomes] == [now]
 
 
 def test_without_ground_truth_trials_are_judged_by_tail_patch(private_project, few_candidates):
     project = private_project.with_settings(evaluation={"tail_patch_k": 1})
     inputs = inputs_of(project)
-    advice = advise(inputs, budget=100_000, minutes=5, most_examples=20)
+    advice = advise(inputs, budget=100_000, minutes=5, sample_size=20)
     assert (advice.measure, advice.n_examples, len(advice.trials), advice.complete) == ("tail_patch", 18, 4, True)
     assert advice.trials[1].agreement.mean() > advice.trials[3].agreement.mean()
     front = pareto(advice.trials, advice.quality.mean)
-    sizes = [advice.trials[at].tried.bytes_per_example for at in front]
+    sizes = [advice.trials[at].outcome.bytes_per_example for at in front]
     assert sizes == sorted(sizes)
     store_trials(inputs, advice)
     rows = project.table(RECIPE_TRIALS)
@@ -197,14 +197,14 @@ def test_without_ground_truth_trials_are_judged_by_tail_patch(private_project, f
 def test_what_keeps_more_than_the_budget_is_not_chosen(private_project, few_candidates):
     inputs = inputs_of(private_project.with_settings(evaluation={"tail_patch_k": 1}))
     now = int(lorif_scores(inputs)["lorif"].bytes_per_example)
-    advice = advise(inputs, budget=now, minutes=5, most_examples=12)
-    assert advice.trials[advice.best].tried.bytes_per_example <= now
+    advice = advise(inputs, budget=now, minutes=5, sample_size=12)
+    assert advice.trials[advice.best_position].outcome.bytes_per_example <= now
     with pytest.raises(MismatchError, match=r"none of 4 recipes keeps 3 bytes .* Raise --bytes"):
-        advise(inputs, budget=3, minutes=5, most_examples=12)
+        advise(inputs, budget=3, minutes=5, sample_size=12)
 
 
 def test_when_the_time_is_up_no_further_group_is_begun(private_project, few_candidates):
-    advice = advise(inputs_of(private_project), budget=100_000, minutes=0, most_examples=8)
+    advice = advise(inputs_of(private_project), budget=100_000, minutes=0, sample_size=8)
     assert (len(advice.trials), advice.complete) == (3, False)
 
 
@@ -241,5 +241,5 @@ def test_lorif_tune_prints_what_quality_costs_and_writes_on_request(private_proj
     said = console.export_text()
     assert "best quality for the bytes, of 4 recipes tried" in said
     assert "tail-patch" in said
-    if "(best within the budget)" in said and "The recipe of now" not in said:
+    if "(best within the budget)" in said and "The current recipe" not in said:
         assert load_settings(private_project.root / "lorif.toml").recipe != private_project.settings.recipe

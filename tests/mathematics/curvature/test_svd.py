@@ -144,7 +144,7 @@ def test_removing_more_examples_than_are_held_is_refused():
 @pytest.mark.parametrize("other", [random_basis(D, 4, 1), random_basis(D, 5, 0), random_basis(D - 1, 4, 0)])
 def test_states_in_different_bases_refuse_to_merge(other):
     state = CurvatureState.empty(random_basis(D, 4, 0))
-    with pytest.raises(ValueError, match="one and the same basis"):
+    with pytest.raises(ValueError, match="add only in the same basis"):
         state.merge(CurvatureState.empty(other))
 
 
@@ -268,13 +268,13 @@ def test_a_refined_basis_is_orthonormal_whatever_the_data(case):
 
 
 def test_extra_eigenvalues_come_without_vectors_as_far_as_the_basis_has_them():
-    spectrum = state_of(POOL, 7).spectrum(4, extra=2)
+    spectrum = state_of(POOL, 7).spectrum(4, n_extra=2)
     assert (len(spectrum.eigenvalues), spectrum.vectors.shape) == (6, (D, 4))
-    spectrum = state_of(POOL, 7).spectrum(4, extra=10)
+    spectrum = state_of(POOL, 7).spectrum(4, n_extra=10)
     assert (len(spectrum.eigenvalues), spectrum.vectors.shape) == (7, (D, 4))
-    spectrum = state_of(POOL, 7).spectrum(40, extra=10)
+    spectrum = state_of(POOL, 7).spectrum(40, n_extra=10)
     assert (len(spectrum.eigenvalues), spectrum.vectors.shape) == (7, (D, 7))
-    empty = CurvatureState.empty(random_basis(D, 7, 0)).spectrum(4, extra=2)
+    empty = CurvatureState.empty(random_basis(D, 7, 0)).spectrum(4, n_extra=2)
     assert (len(empty.eigenvalues), empty.vectors.shape) == (6, (D, 4))
 
 

@@ -159,7 +159,7 @@ def test_means_are_over_the_queries_of_each_checkpoint(scored: StoredScores) -> 
 
 
 def test_checkpoints_that_were_scored_with_other_data_than_is_there_now_are_named(scored: StoredScores) -> None:
-    assert comparison(scored).outdated == ()
+    assert comparison(scored).stale_checkpoints == ()
     scored.examples(EXAMPLES, version="data 2")
     scored.scores("step-100", {"q0": EXAMPLES})
-    assert comparison(scored).outdated == ("step-3", "step-20")
+    assert comparison(scored).stale_checkpoints == ("step-3", "step-20")

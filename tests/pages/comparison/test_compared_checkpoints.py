@@ -35,7 +35,7 @@ def test_a_checkpoint_without_scores_or_with_those_of_another_recipe_is_left_out
     scored.scores("step-20", {"q0": ["e00"]}, recipe=other)
     scored.checkpoint("step-200", 200)
     assert [checkpoint.name for checkpoint in found(scored).checkpoints] == ["step-3", "step-100"]
-    assert found(scored).left_out == {
+    assert found(scored).exclusions == {
         "step-20": f"its scores were computed under the recipe {other.score_hash}, "
         f"the settings are {scored.recipe.score_hash}",
         "step-200": NO_SCORES,
@@ -45,7 +45,7 @@ def test_a_checkpoint_without_scores_or_with_those_of_another_recipe_is_left_out
 def test_scores_of_another_query_set_do_not_take_part(store: StoredScores) -> None:
     store.scores("step-3", {"q0": ["e00"]}, query_set="others")
     assert found(store).checkpoints == ()
-    assert set(found(store).left_out.values()) == {NO_SCORES}
+    assert set(found(store).exclusions.values()) == {NO_SCORES}
 
 
 def test_nothing_is_compared_in_an_empty_lake(tmp_path) -> None:

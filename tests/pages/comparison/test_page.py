@@ -38,7 +38,7 @@ def content(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ComparisonContent]
         made = ComparisonContent(
             query_set="questions",
             compared=Participants(checkpoints, {}),
-            outdated=(),
+            stale_checkpoints=(),
             queries=(query,),
             passages={("docs-00000", name): Passage(f"passage {name}", {"file": f"{name}.txt"}) for name in "abc"},
             created=datetime(2026, 1, 2, tzinfo=UTC),
@@ -110,7 +110,7 @@ def test_text_of_any_origin_is_shown_and_never_taken_for_markup(content: Callabl
         content(
             query_set="set" + HOSTILE,
             compared=Participants(checkpoints, {"absent" + HOSTILE: "reason" + HOSTILE}),
-            outdated=("old" + HOSTILE,),
+            stale_checkpoints=("old" + HOSTILE,),
             queries=(query,),
             passages={
                 hostile: Passage("text" + HOSTILE, {"name" + HOSTILE: "said" + HOSTILE}),
@@ -151,7 +151,7 @@ def test_checkpoints_that_were_scored_with_other_data_are_pointed_out(
     content: Callable[..., ComparisonContent],
 ) -> None:
     assert "not all of the movement is the model's" not in html.unescape(render(content()))
-    assert "not all of the movement is the model's" in html.unescape(render(content(outdated=("step-1",))))
+    assert "not all of the movement is the model's" in html.unescape(render(content(stale_checkpoints=("step-1",))))
 
 
 def test_an_overlap_that_is_largely_extrapolated_says_so(content: Callable[..., ComparisonContent]) -> None:

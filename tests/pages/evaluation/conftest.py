@@ -100,7 +100,7 @@ def content(monkeypatch: pytest.MonkeyPatch) -> Make:
             ),
             trials=(trial(1024, 32), trial(1024, 64), trial(2048, 64, damping=0.1)),
             missing=(),
-            outdated=(),
+            stale_results=(),
             created=datetime(2026, 1, 2, tzinfo=UTC),
             provenance={"weights": "abc"},
             version="v1",

@@ -67,11 +67,11 @@ def test_the_ground_truth_of_one_seed_has_no_ceiling() -> None:
     rows = [("subsets", "mean", None, None, 50.0, None, None), ("models", "mean", None, None, 50.0, None, None)]
     alone = ground_truth_figures(figures(*rows))
     assert alone is not None
-    assert (alone.subsets, alone.models, alone.within_reach) == (50, 50, None)
+    assert (alone.subsets, alone.models, alone.reachable_lds) == (50, 50, None)
     more = [("lds_within_reach", "mean", None, None, 0.7, None, None)]
     found = ground_truth_figures(figures(*rows, *more))
     assert found is not None
-    assert found.within_reach == 0.7
+    assert found.reachable_lds == 0.7
     assert ground_truth_figures(figures()) is None
 
 

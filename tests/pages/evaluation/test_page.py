@@ -49,15 +49,15 @@ def test_the_result_says_where_the_reference_is_beaten_where_it_leads_and_what_c
         "LoRIF 0.31 [0.25, 0.36].",
         "Better than LoRIF : dense LoGRA by 0.05 [0.02, 0.08].",
         "LoRIF is better than random by 0.30 [0.22, 0.37].",
-        "Not told apart by these data: BM25 (+0.01 [−0.06, 0.09]) .",
+        "Not distinguished by these data: BM25 (+0.01 [−0.06, 0.09]) .",
     ):
         assert told in said
 
 
 def test_scores_whose_interval_reaches_below_zero_are_not_told_from_chance(content: Make) -> None:
     weak = replace(LDS, means={**LDS.means, "lorif": Interval(0.1, -0.1, 0.3)})
-    assert "not to be told from chance" in words(render(content(lds=weak)))
-    assert "not to be told from chance" not in words(render(content()))
+    assert "not distinguishable from chance" in words(render(content(lds=weak)))
+    assert "not distinguishable from chance" not in words(render(content()))
 
 
 def test_the_table_has_every_method_with_interval_difference_bytes_and_seconds(content: Make) -> None:
@@ -77,7 +77,7 @@ def test_a_method_that_the_page_does_not_know_is_shown_by_its_own_name(content: 
 def test_the_ceiling_of_the_ground_truth_is_told_or_said_to_be_unknown(content: Make) -> None:
     assert "would reach an LDS of about 0.76 here" in words(render(content()))
     alone = words(render(content(ground_truth=GroundTruthFigures(50, 50, None, None, None))))
-    assert "nobody can tell how much of the losses is noise" in alone
+    assert "it is unknown how much of the losses is noise" in alone
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,9 @@ def test_what_is_missing_is_named_with_the_command_that_brings_it(content: Make)
 
 
 def test_what_is_out_of_date_is_pointed_out(content: Make) -> None:
-    assert "materialize <code>method_scores</code>" in render(content(outdated=("materialize `method_scores` first",)))
+    assert "materialize <code>method_scores</code>" in render(
+        content(stale_results=("materialize `method_scores` first",))
+    )
     assert "Out of date" not in render(content())
 
 
@@ -139,7 +141,7 @@ def test_text_of_any_origin_is_shown_and_never_taken_for_markup(content: Make) -
                 QueryScatter("best", "id" + HOSTILE, "ask" + HOSTILE, "said" + HOSTILE, "m", 0.1, (1.0,), (1.0,)),
             ),
             missing=(Missing("what" + HOSTILE, "`command" + HOSTILE),),
-            outdated=("old" + HOSTILE,),
+            stale_results=("old" + HOSTILE,),
             provenance={"key" + HOSTILE: "value" + HOSTILE},
         )
     )

@@ -1,0 +1,87 @@
+"""The jobs: one for each asset, and those for a person or the clock."""
+
+import dagster as dg
+
+from lorif_assets.assets.graph import ASSETS
+from lorif_assets.attribution.vacuum import delete, superseded_files
+from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.withdrawal import withdraw
+from lorif_assets.config.settings import Settings
+from lorif_assets.lake.lake import Lake
+from lorif_assets.project import Project
+
+# One job per asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process,
+# since every further process would load torch again.
+ASSET_JOBS = {
+    asset.name: dg.define_asset_job(
+        f"materialize_{asset.name}", selection=[asset.definition], executor_def=dg.in_process_executor
+    )
+    for asset in ASSETS
+}
+
+
+attribution_checks = dg.define_asset_job(
+    "attribution_checks",
+    selection=dg.AssetSelection.all_asset_checks(),
+    description="Runs every asset check on what is stored.",
+)
+
+
+class WithdrawalConfig(dg.Config):
+    """Which shards are withdrawn."""
+
+    shards: list[str]
+
+
+@dg.op
+def withdraw_shards(context: dg.OpExecutionContext, config: WithdrawalConfig, lake: dg.ResourceParam[Lake]) -> None:
+    """Take shards that left their source out of the tables."""
+    withdraw(lake, context.instance, config.shards)
+    context.log.info(f"withdrew {', '.join(config.shards)}")
+
+
+@dg.job
+def withdrawal() -> None:
+    """Takes shards that left their source out of the tables; scores are then computed again without them."""
+    withdraw_shards()
+
+
+@dg.op
+def bring_everything_up_to_date(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
+    """Materialize, one asset after another, what is missing or stale."""
+    for update in bring_up_to_date(context.instance, ASSETS, Project.of(settings)):
+        context.log.info(f"{update.asset}: {len(update.partitions) or 'no'} partitions computed")
+
+
+@dg.job
+def re_attribution() -> None:
+    """Brings everything active up to date in one run, for those who prefer a clock or a button to the sensor."""
+    bring_everything_up_to_date()
+
+
+class VacuumConfig(dg.Config):
+    """Options of one run of `vacuum`."""
+
+    dry_run: bool = False
+    """List what would be deleted, and delete nothing."""
+
+
+@dg.op
+def delete_superseded_files(
+    context: dg.OpExecutionContext,
+    config: VacuumConfig,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+) -> None:
+    """Delete files of the lake that nothing points to any more."""
+    found = superseded_files(lake, settings.vacuum.retention_hours)
+    if not config.dry_run:
+        delete(lake, found)
+    listing = "\n".join(f"{file.size:>14,}  {file.path}" for file in found)
+    context.log.info(f"{len(found)} files {'would be ' if config.dry_run else ''}deleted\n{listing}")
+
+
+@dg.job
+def vacuum() -> None:
+    """Deletes superseded files older than `vacuum.retention_hours`; never one that a row or a ledger points to."""
+    delete_superseded_files()

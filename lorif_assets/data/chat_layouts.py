@@ -1,0 +1,75 @@
+"""Chats in the layouts that people keep them in, as messages of role and content.
+
+ShareGPT's `from` and `value`, JSON text, content in parts of text, content that is null beside tool calls, the role
+"model". What is in the usual form is left as it is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lorif_assets.data.json_values import parsed_json
+from lorif_assets.data.spoken_content import SPOKEN_FIELDS
+
+_SHAREGPT_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "observation": "tool",
+}
+_MODEL = "model"
+_ASSISTANT = "assistant"
+
+
+def usual_messages(messages: Any) -> Any:
+    """Return messages in the usual form; what is in none of the layouts is returned as it is, for the checks to refuse.
+
+    Raises:
+        ValueError: they are text, but no JSON.
+    """
+    listed = parsed_json(messages) if isinstance(messages, str) else messages
+    if not isinstance(listed, list):
+        return listed
+    usual = [_usual(message) if isinstance(message, Mapping) else message for message in listed]
+    roles = [message.get("role") for message in usual if isinstance(message, Mapping)]
+    if _MODEL in roles and _ASSISTANT not in roles:
+        return [_renamed(message) for message in usual]
+    return usual
+
+
+def conversational(prompt: Any, completion: Any) -> list[Any]:
+    """Return the messages of a prompt and a completion that are both lists of them: of the prompt's, none carries loss."""
+    before = usual_messages(prompt)
+    return [
+        {**message, "train": False} if isinstance(message, Mapping) and message.get("role") == _ASSISTANT else message
+        for message in before
+    ] + usual_messages(completion)
+
+
+def _usual(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    if message.get("role") is None and message.get("from") is not None:
+        others = {name: value for name, value in message.items() if name not in {"from", "value", "role", "content"}}
+        role = message["from"]
+        message = {
+            "role": _SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else role,
+            "content": message.get("value"),
+            **others,
+        }
+    content = message.get("content")
+    if content is None and any(message.get(field) for field in SPOKEN_FIELDS):
+        # A template writes null as "None".
+        return {**message, "content": ""}
+    if isinstance(content, list) and content and all(map(_is_text, content)):
+        return {**message, "content": "".join(part["text"] for part in content)}
+    return message
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _renamed(message: Any) -> Any:
+    if isinstance(message, Mapping) and message.get("role") == _MODEL:
+        return {**message, "role": _ASSISTANT}
+    return message

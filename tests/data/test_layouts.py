@@ -1,0 +1,157 @@
+"""Layouts that people keep training data in: each is read as the same words in the usual form, or named."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from lorif_assets.config.sources import Columns, Source
+from lorif_assets.data.columns import require_columns, unread_input_notice
+from lorif_assets.data.examples import NormalisedShard, normalise, sort_out
+from lorif_assets.data.formats.reader import RawShard, version_of
+from lorif_assets.errors import SourceError
+
+USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
+
+
+def shard(*rows: Mapping[str, Any], columns: Columns | None = None) -> NormalisedShard:
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    return sort_out(RawShard("a.jsonl", names, tuple(enumerate(rows))), columns or Columns(), "s-00000")
+
+
+def only(found: NormalisedShard) -> dict[str, Any]:
+    assert found.rejected.num_rows == 0
+    (example,) = found.examples.to_pylist()
+    return dict(example)
+
+
+USUAL = [USER, ANSWER]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"conversations": USUAL},
+        {"messages": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "a"}]},
+        {"messages": json.dumps(USUAL)},
+        {"messages": [USER, {"role": "model", "content": "a"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "q", "image_url": None}]}, ANSWER]},
+        {"prompt": [USER], "completion": [ANSWER]},
+    ],
+)
+def test_a_chat_in_another_layout_is_the_same_example(row: dict[str, Any]) -> None:
+    found, usual = only(shard(row)), only(shard({"messages": USUAL}))
+    assert json.loads(found["messages"]) == USUAL
+    assert (found["format"], found["content_hash"]) == ("messages", usual["content_hash"])
+    assert found["metadata"] == "{}"
+
+
+@pytest.mark.parametrize("content", [{}, {"content": None}])
+def test_null_or_absent_content_beside_tool_calls_is_an_empty_text(content: dict[str, Any]) -> None:
+    calling = {"role": "assistant", **content, "tool_calls": [CALL]}
+    read = json.loads(only(shard({"messages": [USER, calling]}))["messages"])
+    assert read[1] == {"content": "", "role": "assistant", "tool_calls": [CALL]}
+
+
+def test_of_a_conversational_prompt_nothing_carries_loss() -> None:
+    read = json.loads(only(shard({"prompt": [USER, ANSWER, USER], "completion": [ANSWER]}))["messages"])
+    assert [message.get("train") for message in read] == [None, False, None, None]
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([{"role": "user", "content": None}, ANSWER], "content of message 0 is null, not text"),
+        ([{"role": "user", "content": [{"type": "image"}]}, ANSWER], "content of message 0 is list, not text"),
+        ("no JSON", "messages is text, but no list of messages as JSON: Expecting value"),
+        ('{"role": "user"}', "messages is dict, not a list"),
+        ([{"role": {}, "content": "q"}], "message 0 has no role"),
+        ([{"from": {"a": 1}, "value": "q"}], "role of message 0 is dict, not text"),
+    ],
+)
+def test_what_is_in_no_layout_is_set_aside(messages: Any, reason: str) -> None:
+    assert re.match(reason, shard({"messages": messages}).rejected["reason"][0].as_py())
+
+
+def test_the_role_model_stays_beside_an_assistant() -> None:
+    messages = [USER, {"role": "model", "content": "b"}, ANSWER]
+    assert json.loads(only(shard({"messages": messages}))["messages"])[1]["role"] == "model"
+
+
+class TestPromptFormat:
+    ALPACA: ClassVar[Mapping[str, Any]] = {"instruction": "Add.", "input": "1 {2}", "output": "3", "source": "x"}
+    FORMAT = "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n{{}} ### Response:\n"
+
+    def test_a_prompt_is_made_of_columns(self) -> None:
+        columns = Columns(prompt_format=self.FORMAT, completion="output")
+        read = only(shard(self.ALPACA, columns=columns))
+        assert read["format"] == "prompt_completion"
+        assert read["prompt"] == "### Instruction:\nAdd.\n\n### Input:\n1 {2}\n\n{} ### Response:\n"
+        assert read["completion"] == "3"
+        assert json.loads(read["metadata"]) == {"source": "x"}
+
+    def test_null_is_an_empty_text_and_a_list_is_set_aside(self) -> None:
+        columns = Columns(prompt_format="{instruction}|{input}", completion="output")
+        read = shard({**self.ALPACA, "input": None}, {**self.ALPACA, "input": ["x"]}, columns=columns)
+        assert read.examples["prompt"].to_pylist() == ["Add.|"]
+        assert read.rejected["reason"].to_pylist() == ["column 'input' of prompt_format is list, not text"]
+
+    def test_alpaca_is_named_with_the_setting_that_reads_it(self) -> None:
+        with pytest.raises(
+            SourceError, match=r'Alpaca layout.*prompt_format = ".*\{instruction\}.*\{input\}.*"output"'
+        ):
+            normalise(RawShard("a.jsonl", tuple(self.ALPACA), ((0, self.ALPACA),)), Columns(), "s-00000")
+
+    def test_an_input_that_is_read_as_metadata_is_said(self) -> None:
+        columns = Columns(prompt="instruction", completion="output")
+        assert "'input' beside it is metadata" in str(unread_input_notice(columns, self.ALPACA))
+        assert unread_input_notice(columns, ["instruction", "output"]) is None
+        named = Columns(prompt="instruction", completion="output", metadata=("input",))
+        assert unread_input_notice(named, self.ALPACA) is None
+
+    def test_a_column_that_is_not_there_is_refused(self) -> None:
+        with pytest.raises(SourceError, match=r"no column 'question' \(columns.prompt_format\)"):
+            require_columns(Columns(prompt_format="{question}", completion="output"), tuple(self.ALPACA), "a.jsonl")
+
+    @pytest.mark.parametrize(
+        ("settings", "reason"),
+        [
+            ({"prompt_format": "{a}"}, "go together"),
+            ({"prompt_format": "{a}", "prompt": "b", "completion": "c"}, "not both"),
+            ({"prompt_format": "{a", "completion": "c"}, "braces that do not match"),
+            ({"prompt_format": "a", "completion": "c"}, "names no column"),
+            ({"prompt_format": "{a.b}", "completion": "c"}, "a column's name alone"),
+            ({"prompt_format": "{}", "completion": "c"}, "a column's name alone"),
+            ({"prompt_format": "{a}", "completion": "c", "text": "d"}, "one kind of content"),
+        ],
+    )
+    def test_a_format_that_cannot_be_is_refused(self, settings: dict[str, str], reason: str) -> None:
+        with pytest.raises(ValidationError, match=reason):
+            Columns(**settings)
+
+    def test_a_source_without_one_keeps_its_version(self) -> None:
+        assert "prompt_format" not in Columns().model_dump()
+        other = Source(name="s", path="p", columns=Columns(prompt_format="{a}", completion="b"))
+        assert version_of("1", other) != version_of("1", Source(name="s", path="p"))
+
+
+def test_arrow_keeps_the_layouts() -> None:
+    rows = [
+        {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}]},
+        {"messages": [USER, ANSWER]},
+    ]
+    table = pa.Table.from_pylist(
+        [
+            {"messages": [{**{"tool_calls": None}, **m} for m in row["messages"]]}
+            for row in json.loads(json.dumps(rows).replace('"arguments": {}', '"arguments": {"k": 1}'))
+        ]
+    )
+    read = shard(*table.to_pylist())
+    assert read.rejected.num_rows == 0
+    assert [json.loads(text)[1]["content"] for text in read.examples["messages"].to_pylist()] == ["", "a"]
