@@ -90,8 +90,8 @@ def diagnose(console: Console) -> bool:
         row("training recipe", lambda: _training_recipe(settings.evaluation))
     for finding in content_findings(project, next(iter(readers), None), examples, query_sets):
         sound = sound and not finding.is_fault
-        label = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
-        table.add_row(label, finding.what, escape(finding.text))
+        verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
+        table.add_row(verdict, finding.what, escape(finding.text))
     if sound:
         row("active", lambda: _active(project))
     console.print(table)

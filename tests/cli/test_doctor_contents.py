@@ -141,7 +141,7 @@ ODD: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "a tokenizer of another model": (larger_tokenizer, "but the model embeds only"),
     "a query set that is not there": (
         lambda root: setting(root, 'checkpoints = "all"', 'query_sets = ["answers"]'),
-        "`active.query_sets` names 'answers', which is not there; found questions",
+        "`active.query_sets` names 'answers', which does not exist; found questions",
     ),
     "a budget that pays for nothing": (tiny_budget, "`recipe.bytes_per_example` is 3, but one"),
     "a lake in a file": (
