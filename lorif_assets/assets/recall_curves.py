@@ -14,7 +14,7 @@ from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.attribution.checkpoint import current_score_versions
-from lorif_assets.attribution.score_queries import preconditioned_queries
+from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.attribution.versions import recall_curve_version
 from lorif_assets.errors import MismatchError
 from lorif_assets.freshness.influcoder import stale_recall_curves

@@ -20,13 +20,13 @@ from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, sample_rows
 from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.precondition_queries import precondition
 from lorif_assets.attribution.score_queries import (
     QueryScores,
     all_pairs,
     extreme_count,
     extreme_pairs,
     listed_positions,
-    precondition,
     query_summaries,
 )
 from lorif_assets.attribution.stored_bases import FrozenBases

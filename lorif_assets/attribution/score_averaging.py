@@ -14,14 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
-from lorif_assets.attribution.score_queries import (
-    QueryScores,
-    comparable_queries,
-    extreme_count,
-    full_scan,
-    preconditioned_queries,
-    run_scan,
-)
+from lorif_assets.attribution.precondition_queries import preconditioned_queries
+from lorif_assets.attribution.score_queries import QueryScores, comparable_queries, extreme_count, full_scan, run_scan
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample

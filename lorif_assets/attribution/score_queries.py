@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
-from lorif_assets.errors import MismatchError, UnsoundQueryError
+from lorif_assets.errors import MismatchError
 from lorif_assets.lake.lake import FactorFile
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.progress import Progress
@@ -19,16 +19,12 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.data.tokenization import TokenizedExample
-    from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
-    from lorif_assets.mathematics.scores.scoring import Queries, ScoreExtremes, ScoreMoments
+    from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 
 HIGHEST, LOWEST, EVERY = "highest", "lowest", "all"
 
 BlockScorer = Callable[[Sequence[FactorFile]], "Iterator[torch.Tensor]"]
 """Yields the scores [Q, n] of the examples of adjacent files, block by block, in their order."""
-
-InverseOf = Callable[[str], "LayerPreconditioner"]
-"""Returns the inverse curvature of a layer."""
 
 
 @dataclass(frozen=True)
@@ -45,118 +41,6 @@ class QueryScores:
     scan: str
     examples_scanned: int
     query_error: float
-
-
-@dataclass(frozen=True)
-class PreconditionedQueries:
-    """Each layer's preconditioned queries, whole or at a rank, and each query's loss (summed, nats).
-
-    `relative_error` is ||M - M~||_F / ||M||_F over all queries and layers: what the rank leaves out; 0 if whole.
-    """
-
-    by_layer: "dict[str, Queries]"
-    losses: "torch.Tensor"
-    relative_error: float
-
-
-def preconditioned_queries(
-    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
-) -> PreconditionedQueries:
-    """Compute the queries' gradients and apply each layer's stored inverse curvature to them.
-
-    Raises:
-        UnsoundQueryError: a query's loss or gradient is not finite.
-    """
-
-    def inverse(layer: str) -> "LayerPreconditioner":
-        return checkpoint.stored.preconditioners.load(layer, checkpoint.model.device)
-
-    return precondition(checkpoint.model, queries, inverse, batch)
-
-
-def precondition(
-    attributed: AttributedModel, queries: "Sequence[TokenizedExample]", inverse: InverseOf, batch: BatchSettings
-) -> PreconditionedQueries:
-    """Compute the queries' gradients and apply each layer's inverse curvature, from any source, to them.
-
-    Raises:
-        UnsoundQueryError: a query's loss or gradient is not finite.
-    """
-    rank = attributed.recipe.query_rank
-    if rank is None:
-        return _whole_queries(attributed, queries, inverse, batch)
-    return _queries_at_a_rank(attributed, queries, inverse, batch, rank)
-
-
-def _whole_queries(
-    attributed: AttributedModel, queries: "Sequence[TokenizedExample]", inverse: InverseOf, batch: BatchSettings
-) -> PreconditionedQueries:
-    import torch
-
-    shapes = attributed.record.layer_shapes
-    dense = {layer: torch.empty(len(queries), d1 * d2, device=attributed.device) for layer, (d1, d2) in shapes.items()}
-    losses = torch.empty(len(queries))
-    for positions, found in attributed.gradients(queries, batch.tokens):
-        for layer, gradients in found.gradients.items():
-            dense[layer][positions] = gradients.flatten(1).to(dense[layer])
-        losses[positions] = found.losses.float().cpu()
-    sound = losses.isfinite()
-    for gradients in dense.values():
-        sound &= gradients.isfinite().all(dim=1).cpu()
-    _refuse_unsound(attributed, queries, sound)
-    for layer in shapes:
-        dense[layer] = inverse(layer).apply(dense[layer])
-    return PreconditionedQueries({**dense}, losses, 0.0)
-
-
-def _queries_at_a_rank(
-    attributed: AttributedModel,
-    queries: "Sequence[TokenizedExample]",
-    inverse: InverseOf,
-    batch: BatchSettings,
-    rank: int,
-) -> PreconditionedQueries:
-    """Precondition each layer's gradients and cut their rank in the backward pass; dense ones stay within the budget."""
-    import torch
-
-    from lorif_assets.mathematics.factors.low_rank import GradientFactors
-    from lorif_assets.mathematics.scores.scoring import low_rank_queries
-
-    device, shapes, n = attributed.device, attributed.record.layer_shapes, len(queries)
-    inverses = {layer: inverse(layer) for layer in shapes}
-    factors_by_layer = {
-        layer: GradientFactors(*(torch.empty(n, d, min(rank, *shape), device=device) for d in shape))
-        for layer, shape in shapes.items()
-    }
-    losses, sound = torch.empty(n), torch.ones(n, dtype=torch.bool)
-    total, lost = 0.0, 0.0
-    with attributed.collector() as collector:
-        for positions in attributed.batches(queries, batch.tokens):
-
-            def sink(layer: str, rows: slice, gradients: torch.Tensor, at: Sequence[int] = positions) -> None:
-                nonlocal total, lost
-                places = list(at[rows])
-                sound[places] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
-                preconditioned = inverses[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
-                factors, errors = low_rank_queries(preconditioned, rank)
-                factors_by_layer[layer].u[places], factors_by_layer[layer].v[places] = factors.u, factors.v
-                total, lost = total + float(preconditioned.double().square().sum()), lost + float(errors.sum())
-
-            losses[positions] = (
-                collector.stream(attributed.batch(queries, positions), sink, batch.gradient_numbers).float().cpu()
-            )
-    _refuse_unsound(attributed, queries, sound & losses.isfinite())
-    return PreconditionedQueries({**factors_by_layer}, losses, (lost / total) ** 0.5 if total else 0.0)
-
-
-def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExample]", sound: "torch.Tensor") -> None:
-    unsound = [query.example_id for query, is_sound in zip(queries, sound.tolist(), strict=True) if not is_sound]
-    if unsound:
-        raise UnsoundQueryError(
-            f"the loss or a gradient of query {unsound[0]!r} is not finite at checkpoint {attributed.record.name!r}, so its "
-            "scores would mean nothing; are the checkpoint's weights finite?",
-            unsound,
-        )
 
 
 @dataclass(frozen=True)

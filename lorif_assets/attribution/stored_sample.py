@@ -6,7 +6,7 @@ import polars as pl
 import torch
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
-from lorif_assets.attribution.score_queries import preconditioned_queries
+from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError

@@ -13,15 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
 from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.score_queries import (
-    PreconditionedQueries,
-    QueryScores,
-    extreme_pairs,
-    listed_positions,
-    preconditioned_queries,
-    query_summaries,
-)
+from lorif_assets.attribution.score_queries import QueryScores, extreme_pairs, listed_positions, query_summaries
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import Settings
 from lorif_assets.influcoder.extra import require_influcoder

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.score_queries import preconditioned_queries
+from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.errors import LorifError, MismatchError

@@ -140,7 +140,7 @@ def test_a_set_whose_gradients_are_not_finite_does_not_keep_the_others(
     empty = QUERY_SUMMARIES.columns.empty_table()
     for query_set in (QUERY_SET, "others"):
         private_project.lake.replace(QUERY_SUMMARIES, {"checkpoint": CHECKPOINT, "query_set": query_set}, empty)
-    monkeypatch.setattr("lorif_assets.attribution.score_queries._refuse_unsound", refuse)
+    monkeypatch.setattr("lorif_assets.attribution.precondition_queries._refuse_unsound", refuse)
     keys = [f"{CHECKPOINT}|{QUERY_SET}", f"{CHECKPOINT}|others"]
     with pytest.raises(LorifError, match=r"1 of 2 query sets failed.*questions.*not finite"):
         private_project.run("query_scores", *keys)
