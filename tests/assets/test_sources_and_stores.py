@@ -52,7 +52,9 @@ def test_chats_pairs_token_ids_and_delta_tables_are_attributed_side_by_side(priv
     for name in CHECKPOINTS:
         (root / "checkpoints" / name / "chat_template.jinja").write_text(_CHAT_TEMPLATE)
     (root / "lorif.toml").write_text(_SOURCES + (root / "lorif.toml").read_text())
-    project = TinyProject.open(root, private_project.instance).with_settings(active={"checkpoints": "newest"})
+    project = TinyProject.open(root, private_project.instance).with_settings(
+        active={"checkpoints": "newest"}, data={"max_rejected_share": 0.5}
+    )
     project.update()
 
     rows = project.table(GRADIENT_FACTORS, checkpoint=CHECKPOINTS[1])

@@ -51,7 +51,8 @@ def test_a_project_is_attributed_from_nothing(tmp_path: Path) -> None:
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path / "my #1 präject", filter="data")
     root = tmp_path / "my #1 präject" / "stored_project"
-    (root / "again.toml").write_text((root / "svd.toml").read_text().replace("lake-svd", "a new lake"))
+    bad_rows = "\n[data]\nmax_rejected_share = 0.1\n"
+    (root / "again.toml").write_text((root / "svd.toml").read_text().replace("lake-svd", "a new lake") + bad_rows)
     opened = Project.open(root / "again.toml")
     with dg.DagsterInstance.ephemeral() as instance:
         project = TinyProject(root, opened.settings, opened, instance)
