@@ -3,6 +3,7 @@
 import gzip
 import io
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,6 @@ _GZIP = (".gz", b"\x1f\x8b")
 _ZSTANDARD = (".zst", b"\x28\xb5\x2f\xfd")
 _COMPRESSIONS = (_GZIP, _ZSTANDARD)
 _CHUNK = 1 << 20
-_UTF8_BOM = b"\xef\xbb\xbf"
 
 
 def with_compressed(*suffixes: str) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def beginning(path: Path, size: int) -> bytes:
         SourceError: it cannot be read.
     """
     with opened(path) as file:
-        return file.read(size).removeprefix(_UTF8_BOM).lstrip()
+        return file.read(size).removeprefix(BOM_UTF8).lstrip()
 
 
 def _decompressed(path: Path, stored: BinaryIO) -> BinaryIO:

@@ -6,6 +6,7 @@ no row. No more than a slice is held in memory.
 
 import csv
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -28,7 +29,6 @@ from lorif_assets.data.formats.reader import (
 )
 from lorif_assets.errors import SourceError
 
-_UTF8_BOM = b"\xef\xbb\xbf"
 _BEGINNING = 1 << 10
 
 
@@ -87,7 +87,7 @@ class _Records(Iterator[list[str]]):
 
     def _lines(self, file: BinaryIO) -> Iterator[str]:
         for line in file:
-            text = line.removeprefix(_UTF8_BOM) if self.position == 0 else line
+            text = line.removeprefix(BOM_UTF8) if self.position == 0 else line
             self.position += len(line)
             yield text.decode(errors="surrogateescape")
 

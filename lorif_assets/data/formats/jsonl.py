@@ -4,6 +4,7 @@ A row is a line that is not blank. Lines are cut at line feeds only: JSON may ho
 """
 
 import json
+from codecs import BOM_UTF8
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,6 @@ from lorif_assets.data.formats.reader import (
 from lorif_assets.data.json_values import RepeatedKeyError, parsed_json
 from lorif_assets.errors import SourceError
 
-_UTF8_BOM = b"\xef\xbb\xbf"
 _LONGEST_FIRST_LINE = 1 << 20
 
 
@@ -84,7 +84,7 @@ def _read(path: Path, byte_offset: int, rows: int) -> tuple[list[tuple[int, dict
 def _parse(line: bytes) -> dict[str, Any] | str:
     """The line's object, or why there is none."""
     try:
-        value = parsed_json(line.removeprefix(_UTF8_BOM).decode())
+        value = parsed_json(line.removeprefix(BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         return f"not UTF-8: {error.reason} at byte {error.start}"
     except json.JSONDecodeError as error:

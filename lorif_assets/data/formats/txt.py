@@ -5,6 +5,7 @@ so that the same words are the same example however they were saved. A passage t
 characters, or larger than 16 MiB) is set aside with the reason; no more than one is held in memory while rows are counted.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -29,7 +30,6 @@ from lorif_assets.data.formats.reader import (
 )
 from lorif_assets.errors import SourceError
 
-_UTF8_BOM = b"\xef\xbb\xbf"
 _LARGEST_PASSAGE = 16 << 20
 _LONGEST_PIECE = 1 << 20
 _EXCERPT_LENGTH = 200
@@ -124,7 +124,7 @@ def _paragraphs(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes | None]
     lines: list[bytes] = []
     position, begin, size, starts_line = start, start, 0, True
     while piece := file.readline(_LONGEST_PIECE):
-        text = piece.removeprefix(_UTF8_BOM) if position == 0 else piece
+        text = piece.removeprefix(BOM_UTF8) if position == 0 else piece
         # Part of a longer line is never a blank line.
         is_line = starts_line and (piece.endswith(b"\n") or len(piece) < _LONGEST_PIECE)
         if is_line and not text.strip():
@@ -150,7 +150,7 @@ def _whole(path: Path) -> bytes | None:
     """Return a file's bytes, or None where it is too large for a passage."""
     with _opened(path) as file:
         content = file.read(_LARGEST_PASSAGE + 1)
-    return content.removeprefix(_UTF8_BOM) if len(content) <= _LARGEST_PASSAGE else None
+    return content.removeprefix(BOM_UTF8) if len(content) <= _LARGEST_PASSAGE else None
 
 
 def _shard(
