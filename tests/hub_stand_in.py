@@ -28,7 +28,7 @@ class Repository:
         """Add a commit and move a branch or tag to it."""
         content = repr(sorted(files.items())) + str(len(self.commits))
         sha = hashlib.sha1(content.encode()).hexdigest()
-        self.commits[sha] = {".gitattributes": b"", **files}
+        self.commits[sha] = {".gitattributes": b"*.safetensors filter=lfs\n", **files}
         self.refs[ref] = sha
         return sha
 

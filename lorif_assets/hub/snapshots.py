@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from lorif_assets.errors import HubError
 from lorif_assets.hub.connection import (
@@ -33,6 +36,15 @@ class Snapshot:
     commit: str
     obstacle: str | None = None
     """Why the hub could not be asked which commit the name stands for, so that the last one known was taken."""
+
+    @property
+    def notice(self) -> str | None:
+        """What is to be known of the name, as a sentence; None where it stands for one commit for ever."""
+        if self.obstacle:
+            return f"{self.obstacle}, so {self.name} is taken at the commit that was seen last, {self.commit}"
+        if self.name.is_pinned:
+            return None
+        return f"follows {self.name.followed!r}, which may move, now at {self.commit}: {self.name.at(self.commit)} stays there"
 
     @cached_property
     def folder(self) -> Path:
@@ -83,6 +95,10 @@ class Snapshot:
             )
             return held
 
+    def uri(self, path: str) -> str:
+        """Return the name of one of its files, with the commit."""
+        return self.name.at(self.commit, path)
+
     def fetch(self, paths: Iterable[str]) -> Path:
         """Return the snapshot's folder, in which these files of it now lie.
 
@@ -95,12 +111,12 @@ class Snapshot:
         try:
             if is_offline():
                 raise UnreachableError(OFFLINE)
-            asked(self.name, lambda: self._download(missing), is_download=True)
+            asked(self.name, lambda: self._download(missing, _TerminalBar), is_download=True)
         except UnreachableError as error:
             raise _missing(self.name, str(error), missing) from error
         return self.folder
 
-    def _download(self, paths: Iterable[str]) -> None:
+    def _download(self, paths: Iterable[str], bar: type[tqdm] | None = None) -> None:
         from huggingface_hub import snapshot_download
 
         snapshot_download(
@@ -110,7 +126,19 @@ class Snapshot:
             cache_dir=cache(),
             endpoint=endpoint(),
             allow_patterns=[glob.escape(path) for path in paths],
+            tqdm_class=bar or _HiddenBar,
         )
+
+
+class _HiddenBar(tqdm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "disable": True})
+
+
+class _TerminalBar(tqdm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # disable=None: no bar where standard error is no terminal.
+        super().__init__(*args, **{**kwargs, "disable": None, "leave": False})
 
 
 def snapshot_of(name: HubName) -> Snapshot:
