@@ -14,6 +14,7 @@ from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.data.hub_selection import hub_notice
 from lorif_assets.data.query_files import query_files
 from lorif_assets.data.shards import list_shards, passed_over_notice
 from lorif_assets.errors import LorifError, SettingsError
@@ -56,9 +57,9 @@ def diagnose(console: Console) -> bool:
         source = settings.sources[index]
         shards = list_shards(source, settings.base)
         examples[source.name] = sum(shard.rows for shard in shards)
-        notice = passed_over_notice(source, settings.base)
+        notices = (hub_notice(source), passed_over_notice(source, settings.base))
         found = f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
-        return f"{found}; {notice}" if notice else found
+        return "; ".join([found, *filter(None, notices)])
 
     query_sets: list[str] = []
 
@@ -141,10 +142,11 @@ def _checkpoints(project: Project) -> str:
     if not found:
         raise LorifError(f"{project.checkpoints.location} has no checkpoint yet")
     for checkpoint in found:
-        # Of what a registry lists as ready, only the newest is downloaded, for its layers.
+        # Of what a registry lists as ready, only the newest is downloaded, for its layers; of the hub, no weights.
         if checkpoint is found[-1] or not checkpoint.is_complete():
-            checkpoint.check()
-    return f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name
+            checkpoint.check_description()
+    names = f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name
+    return "; ".join([names, *filter(None, [project.checkpoints.notice])])
 
 
 def _layers(project: Project) -> str:

@@ -66,23 +66,31 @@ def weight_names(snapshot: Snapshot, folder: str = "") -> list[str]:
     Raises:
         CheckpointError: there are none, or the index is damaged.
     """
+    found = safetensors_in(snapshot, folder)
+    if WEIGHTS_INDEX not in names_in(snapshot, folder):
+        return [_WEIGHTS] if _WEIGHTS in found else found
+    index = snapshot.folder / folder / WEIGHTS_INDEX
+    try:
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is not an index of weight files: fetch {snapshot.name} again") from error
+
+
+def safetensors_in(snapshot: Snapshot, folder: str = "") -> list[str]:
+    """Return the names of the safetensors files in a folder, sorted.
+
+    Raises:
+        HubError: they cannot be listed.
+        CheckpointError: there are none.
+    """
     names = names_in(snapshot, folder)
     found = sorted(name for name in names if name.endswith(_SAFETENSORS))
-    if _WEIGHTS in found:
-        return [_WEIGHTS]
-    if WEIGHTS_INDEX in names:
-        index = snapshot.folder / folder / WEIGHTS_INDEX
-        try:
-            return sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{index} is not an index of weight files: fetch {snapshot.name} again") from error
     if not found:
         others = sorted(name for name in names if not name.endswith(_DESCRIPTION) and not name.startswith("."))
         raise CheckpointError(
-            f"{snapshot.name.at(snapshot.commit, folder)} has no *.safetensors weights; found "
-            f"{', '.join(others[:5]) or 'none'}. Pickled weights could run code when loaded and are not downloaded: load them "
-            "where you trust them and save them again with `save_pretrained`; or see whether a conversion is proposed "
-            "(revision refs/pr/1 or the like)"
+            f"{snapshot.uri(folder)} has no *.safetensors weights; found {', '.join(others[:5]) or 'none'}. Pickled weights "
+            "could run code when loaded and are not downloaded: load them where you trust them and save them again with "
+            "`save_pretrained`; or see whether a conversion is proposed (revision refs/pr/1 or the like)"
         )
     return found
 
