@@ -8,7 +8,7 @@ from collections.abc import Callable
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
@@ -40,7 +40,8 @@ def diagnose(console: Console) -> bool:
     """Print the diagnosis, and return whether everything that attribution needs was found."""
     project = Project.open()
     settings = project.settings
-    table = Table(show_header=False, box=None, padding=(0, 2))
+    # Names and paths in findings are there to be copied.
+    table = Table(Column(), Column(), Column(overflow="fold"), show_header=False, box=None, padding=(0, 2))
     sound = True
 
     def row(label: str, finding: Callable[[], str]) -> None:

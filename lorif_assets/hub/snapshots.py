@@ -26,6 +26,8 @@ from lorif_assets.hub.names import HubName
 
 _LOG = logging.getLogger(__name__)
 _DESCRIPTION = ("README.md", ".gitattributes")
+# Said once in a process, and again after the hub has answered in the meantime.
+_reported: set[HubName] = set()
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Snapshot:
             return f"{self.obstacle}, so {self.name} is taken at the commit that was seen last, {self.commit}"
         if self.name.is_pinned:
             return None
-        return f"follows {self.name.followed!r}, which may move, now at {self.commit}: {self.name.at(self.commit)} stays there"
+        return f"follows {self.name.followed!r}, which may move; {self.name.at(self.commit)} would stay as it is now"
 
     @cached_property
     def folder(self) -> Path:
@@ -162,9 +164,9 @@ def snapshot_of(name: HubName) -> Snapshot:
             found = Snapshot(name, asked(name, lambda: _current_commit(name)))
         except UnreachableError as error:
             obstacle = str(error)
-            _LOG.warning(f"{name}: {obstacle}; the commit that was seen last is used, if there is one")
         else:
             _remember(found)
+            _reported.discard(name)
             return found
     try:
         known = HfApi().resolve_revision(
@@ -176,7 +178,11 @@ def snapshot_of(name: HubName) -> Snapshot:
         )
     except RevisionResolutionError as error:
         raise _missing(name, obstacle or OFFLINE) from error
-    return Snapshot(name, known.resolved, obstacle or OFFLINE)
+    snapshot = Snapshot(name, known.resolved, obstacle or OFFLINE)
+    if name not in _reported:
+        _reported.add(name)
+        _LOG.warning(f"{snapshot.notice}")
+    return snapshot
 
 
 def _current_commit(name: HubName) -> str:

@@ -135,8 +135,10 @@ def test_offline_the_cached_commit_is_read(hub: HubStandIn, tmp_path: Path, monk
 
 def test_what_may_move_and_what_was_not_asked_are_said(hub: HubStandIn, tmp_path: Path) -> None:
     commit = hub.dataset("org/name").commit(SPLIT)
-    assert f"follows 'main', which may move, now at {commit}" in str(hub_notice(source()))
-    assert f"hf://datasets/org/name@{commit}/data stays there" in str(hub_notice(source("/data")))
+    assert hub_notice(source()) == (
+        f"follows 'main', which may move; hf://datasets/org/name@{commit} would stay as it is now"
+    )
+    assert f"hf://datasets/org/name@{commit}/data would stay" in str(hub_notice(source("/data")))
     assert hub_notice(source(f"@{commit}")) is None
     hub.close()
     assert "cannot be reached (" in str(hub_notice(source()))

@@ -126,7 +126,7 @@ def test_a_revision_that_may_move_is_said_and_a_commit_is_not(
 ) -> None:
     commit = hub.model("org/tiny").commit(saved_model)
     assert checkpoints("org/tiny").notice == (
-        f"follows 'main', which may move, now at {commit}: hf://org/tiny@{commit} stays there"
+        f"follows 'main', which may move; hf://org/tiny@{commit} would stay as it is now"
     )
     assert checkpoints(f"hf://org/tiny@{commit}").notice is None
 
