@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorif_assets.config.settings import Settings, load_settings
+from lorif_assets.hub.names import is_plain_name
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import Devices
+from lorif_assets.models.hub_checkpoints import HubCheckpoints
 from lorif_assets.models.registry import RegisteredCheckpoints
 from lorif_assets.tracking import Tracking
 
@@ -46,11 +48,13 @@ class Project:
 def _checkpoints(settings: Settings) -> Checkpoints:
     chosen = settings.checkpoints
     registry_uri = chosen.registry_uri or settings.tracking_uri
+    plain_name = chosen.path if chosen.path and is_plain_name(chosen.path) else ""
     if chosen.registered_model is None or registry_uri is None:
         path = settings.resolve(chosen.path or "checkpoints")
-        return Checkpoints(path=path, trust_remote_code=chosen.trust_remote_code)
+        return HubCheckpoints(path=path, plain_name=plain_name, trust_remote_code=chosen.trust_remote_code)
     return RegisteredCheckpoints(
         path=settings.resolve(chosen.path) if chosen.path else "",
+        plain_name=plain_name,
         trust_remote_code=chosen.trust_remote_code,
         registered_model=chosen.registered_model,
         alias=chosen.alias,

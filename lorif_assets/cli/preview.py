@@ -93,7 +93,7 @@ def _checkpoint(checkpoints: Checkpoints, name: str | None) -> CheckpointFiles:
     found = checkpoints.find()
     if not found:
         raise CheckpointError(f"{checkpoints.location} has no checkpoint yet, whose tokenizer would read the rows")
-    found[-1].check()
+    found[-1].check_description()
     return found[-1]
 
 

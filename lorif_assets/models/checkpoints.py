@@ -27,7 +27,7 @@ TOKENIZER_FILES = (
     "spiece.model",
     "chat_template.jinja",
 )
-_VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
 PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+=-]*")
@@ -119,11 +119,19 @@ class CheckpointFiles:
                     f"{self.path} lacks {missing[0]}, one of the {len(named)} weight files that its index names: the copy "
                     "is incomplete, or still being written"
                 )
-        if not any((self.path / name).is_file() for name in _VOCABULARY_FILES):
+        if not any((self.path / name).is_file() for name in VOCABULARY_FILES):
             raise CheckpointError(
                 f"{self.path} has no tokenizer (tokenizer.json or the like); save it beside the weights: "
                 f"`tokenizer.save_pretrained({str(self.path)!r})`"
             )
+
+    def check_description(self) -> None:
+        """Refuse what `check` refuses, without downloading weights; configuration and tokenizer are at `path` afterwards.
+
+        Raises:
+            CheckpointError: as `check`.
+        """
+        self.check()
 
     @property
     def looks_like_checkpoint(self) -> bool:
@@ -162,7 +170,7 @@ class Checkpoints:
             if (root / "config.json").is_file()
             else [folder for folder in root.iterdir() if folder.is_dir() and not _TEMPORARY.match(folder.name)]
         )
-        candidates = (CheckpointFiles(folder.name, folder, _step(folder.name)) for folder in folders)
+        candidates = (CheckpointFiles(folder.name, folder, step_in(folder.name)) for folder in folders)
         found = [checkpoint for checkpoint in candidates if checkpoint.looks_like_checkpoint]
         for checkpoint in found:
             if not PARTITION_NAME.fullmatch(checkpoint.name):
@@ -176,6 +184,11 @@ class Checkpoints:
     def location(self) -> str:
         """Where checkpoints are looked for, in words."""
         return self.path
+
+    @property
+    def notice(self) -> str | None:
+        """What is to be known of the place, as a sentence; None of a directory."""
+        return None
 
     @staticmethod
     def in_order(checkpoints: Sequence[CheckpointFiles]) -> list[CheckpointFiles]:
@@ -287,7 +300,8 @@ def check_vocabulary(files: CheckpointFiles, model: "PreTrainedModel", tokenizer
         )
 
 
-def _step(name: str) -> int | None:
+def step_in(name: str) -> int | None:
+    """Return the training step in a name, its last number."""
     return int(numbers[-1]) if (numbers := re.findall(r"\d+", name)) else None
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.machine_locks import machine_lock
-from lorif_assets.models.checkpoints import PARTITION_NAME, TOKENIZER_FILES, CheckpointFiles, Checkpoints
+from lorif_assets.models.checkpoints import PARTITION_NAME, TOKENIZER_FILES, CheckpointFiles
+from lorif_assets.models.hub_checkpoints import HubCheckpoints
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -68,8 +69,8 @@ class RegisteredCheckpoint(CheckpointFiles):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegisteredCheckpoints(Checkpoints):
-    """The versions of a registered model, named `model:7`, beside the checkpoints of a directory, if there is one.
+class RegisteredCheckpoints(HubCheckpoints):
+    """The versions of a registered model, named `model:7`, beside the checkpoints at a path, if there is one.
 
     With an `alias`, only the version that has it; `cache` is the directory of downloaded versions.
     """
@@ -83,7 +84,7 @@ class RegisteredCheckpoints(Checkpoints):
     def location(self) -> str:
         """Where checkpoints are looked for, in words."""
         registry = f"the registered model {self.registered_model!r} in {self.registry_uri}"
-        return f"{self.path} and {registry}" if self.path else registry
+        return f"{super().location} and {registry}" if self.path else registry
 
     def find(self) -> list[CheckpointFiles]:
         """Return the checkpoints in order of step, then name; from the registry, the versions that are ready.
