@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from lorif_assets.config.recipe import TruncationRule
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import normalise
 from lorif_assets.data.formats.reader import RawShard
@@ -25,9 +26,13 @@ def table(*rows: dict[str, Any]) -> pa.Table:
 
 
 def tokenized(
-    *rows: dict[str, Any], by: PreTrainedTokenizerFast | None = None, max_length: int = 64, vocab_size: int = VOCABULARY
+    *rows: dict[str, Any],
+    by: PreTrainedTokenizerFast | None = None,
+    max_length: int = 64,
+    vocab_size: int = VOCABULARY,
+    truncation: TruncationRule = "keep_start",
 ) -> TokenizedShard:
-    return tokenize(table(*rows), by or make_tokenizer(), max_length, vocab_size)
+    return tokenize(table(*rows), by or make_tokenizer(), max_length, vocab_size, truncation=truncation)
 
 
 def only(shard: TokenizedShard) -> TokenizedExample:
@@ -85,10 +90,11 @@ class TestPromptAndCompletion:
         assert example.labels[0] == NO_LOSS
 
     @given(st.text(max_size=20), st.text(min_size=1, max_size=20).filter(str.strip), st.integers(2, 24))
-    def test_the_completion_is_kept_first(
+    def test_the_completion_is_kept_first_by_the_rule_of_that_name(
         self, plain: PreTrainedTokenizerFast, prompt: str, completion: str, max_length: int
     ) -> None:
-        shard = tokenized({"prompt": prompt, "completion": completion}, by=plain, max_length=max_length)
+        row = {"prompt": prompt, "completion": completion}
+        shard = tokenized(row, by=plain, max_length=max_length, truncation="completion_first")
         targets = plain(completion)["input_ids"][:max_length]
         for example in shard.examples:
             assert len(example.input_ids) == len(example.labels) <= max_length
