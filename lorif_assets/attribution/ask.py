@@ -20,6 +20,8 @@ from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
 from lorif_assets.project import Project
 
+_log = logging.getLogger(__name__)
+
 TopK = int | Literal["all"]
 """How many proponents and opponents to list: a positive number, or all examples."""
 
@@ -135,7 +137,9 @@ def score_completion(model_cache: ModelCache, checkpoint: str, question: Questio
         tokenized = attributed.model.tokenized_queries(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns))
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
-        with Progress(logging.getLogger(__name__), "scoring", stored.factors.n_examples, "examples") as progress:
+        if cut := tokenized.examples[0].cut:
+            _log.warning("The question is cut: %s", cut)
+        with Progress(_log, "scoring", stored.factors.n_examples, "examples") as progress:
             return score_every_example(
                 attributed,
                 earlier_checkpoints,

@@ -2,27 +2,31 @@
 
 An exchange is a user's message with all that follows it up to the user's next one, so a tool's result never stays
 without its call. System messages in front stay, and at least one exchange in which the assistant says something that
-carries loss.
+carries loss. Where that is too long too, the question loses its beginning and the answer its end (see `truncation`).
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lorif_assets.data.chat import encode_conversations
 from lorif_assets.data.chat_templates import chat_template
+from lorif_assets.data.chat_turns import n_common
 from lorif_assets.data.conversations import Conversation, Message, is_trained
 from lorif_assets.data.labels import LabelledTokens
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.tool_arguments import fitting_arguments
-from lorif_assets.data.truncation import at_most
+from lorif_assets.data.truncation import at_most, truncate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_RULE: Final = "drop_early_turns"
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 _CALLS = ("tool_calls", "function_call")
+_STAND_IN = "\uf8ff"
+"""A character that is in no one's words."""
 
 
 def encode_later_turns(
@@ -30,16 +34,20 @@ def encode_later_turns(
 ) -> list[LabelledTokens | UnusableRowError]:
     """Labelled tokens of conversations that are too long, after as many early exchanges as it takes are dropped.
 
-    Where even the last exchange is too long it is all that is left; its tokens are still more than `max_length`.
+    Where even the last exchange is too long, what stands before the question stays if it takes half of the tokens at
+    most; otherwise the tokens that are returned are still too many.
 
     Raises:
         CheckpointError: as `chat_template`.
     """
     later = [later_turns(conversation, tokenizer, max_length) for conversation in conversations]
-    return [
-        _said(encoded, len(whole.messages) - len(part.messages), max_length)
-        for whole, part, encoded in zip(conversations, later, encode_conversations(later, tokenizer), strict=True)
-    ]
+    encoded = encode_conversations(later, tokenizer)
+    for k, (whole, part, tokens) in enumerate(zip(conversations, later, encoded, strict=True)):
+        if isinstance(tokens, LabelledTokens):
+            n_dropped = len(whole.messages) - len(part.messages)
+            cut = f"{n_dropped} early messages: {at_most(max_length, _RULE)}" if n_dropped else None
+            encoded[k] = _keep_what_stands_before_question(replace(tokens, cut=cut), part, tokenizer, max_length)
+    return encoded
 
 
 def later_turns(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Conversation:
@@ -47,12 +55,11 @@ def later_turns(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase"
 
     It is returned whole where the template refuses a part of it.
     """
-    template = replace(chat_template(tokenizer, for_tools=bool(conversation.tools)), tools=conversation.tools)
     messages = conversation.messages
 
     def fits(start: int) -> bool:
-        text = template.text(fitting_arguments(_from(messages, start), template)[0])
-        return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) <= max_length
+        text = _text(replace(conversation, messages=_from(messages, start)), tokenizer)
+        return len(_token_ids(text, tokenizer)) <= max_length
 
     starts = exchange_starts(messages)
     if not starts:
@@ -87,9 +94,34 @@ def _n_system(messages: Sequence[Message]) -> int:
     return next(others, len(messages))
 
 
-def _said(
-    encoded: LabelledTokens | UnusableRowError, n_dropped: int, max_length: int
-) -> LabelledTokens | UnusableRowError:
-    if isinstance(encoded, UnusableRowError) or not n_dropped:
-        return encoded
-    return replace(encoded, cut=f"the first {n_dropped} messages: {at_most(max_length, 'drop_early_turns')}")
+def _keep_what_stands_before_question(
+    tokens: LabelledTokens, conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> LabelledTokens:
+    """Cut an exchange that is too long behind the system messages and the question's header, unless these are too long."""
+    if len(tokens) <= max_length:
+        return tokens
+    n_front = _n_before_question(tokens, conversation, tokenizer)
+    return truncate(tokens, max_length, _RULE, n_front) if 0 < n_front <= max_length // 2 else tokens
+
+
+def _n_before_question(tokens: LabelledTokens, conversation: Conversation, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Tokens before what the first message after the system's says, if it is a user's; 0 where that cannot be told."""
+    messages, k = list(conversation.messages), _n_system(conversation.messages)
+    if k == len(messages) or messages[k]["role"] != "user" or not isinstance(messages[k].get("content"), str):
+        return 0
+    messages[k] = {**messages[k], "content": _STAND_IN}
+    text = _text(conversation, tokenizer)
+    try:
+        other = _text(replace(conversation, messages=messages), tokenizer)
+    except UnusableRowError:
+        return 0
+    return n_common(_token_ids(text[: n_common(text, other)], tokenizer), tokens.input_ids.tolist())
+
+
+def _text(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase") -> str:
+    template = replace(chat_template(tokenizer, for_tools=bool(conversation.tools)), tools=conversation.tools)
+    return template.text(fitting_arguments(conversation.messages, template)[0])
+
+
+def _token_ids(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

@@ -117,7 +117,7 @@ def tokenize(
             n_front = count_front_tokens(tokens.input_ids, leading, tokenizer.bos_token_id)
             kept = truncate(tokens, max_length, truncation, n_front)
             if not kept.n_targets:
-                raise UnusableRowError(_no_target(len(tokens), max_length))
+                raise UnusableRowError(_no_target(len(tokens), max_length, truncation))
         except UnusableRowError as reason:
             shown = {name: row[name] for name in _CONTENT_COLUMNS if name != "format"}
             rejected.append(RejectedRow(example_id, number, str(reason), excerpt(shown)))
@@ -161,9 +161,9 @@ def _usable(encoded: _Encoded, vocab_size: int) -> LabelledTokens:
     return encoded
 
 
-def _no_target(length: int, max_length: int) -> str:
+def _no_target(length: int, max_length: int, rule: TruncationRule) -> str:
     if length > max_length:
-        return f"no target token left in the {max_length} of {length} tokens that are kept"
+        return f"no target token left in the {max_length} of {length} tokens that are kept by the rule {rule}"
     return f"no target token: of {length} tokens, none after the first carries loss"
 
 

@@ -25,10 +25,9 @@ def truncate(tokens: LabelledTokens, max_length: int, rule: TruncationRule, n_fr
     labels = np.concatenate([tokens.labels[:n_front], tokens.labels[start:end]])
     if 0 < n_front < start:
         labels[n_front : n_front + 1] = NO_LOSS
-    cut = (
-        f"{start - n_front} tokens in front and {max(0, len(tokens) - end)} behind of {len(tokens)}: "
-        f"{at_most(max_length, rule)}"
-    )
+    where = f"after the first {n_front}" if 0 < n_front < start else "in front"
+    n_behind = max(0, len(tokens) - end)
+    cut = f"{start - n_front} tokens {where} and {n_behind} behind of {len(tokens)}: {at_most(max_length, rule)}"
     return replace(
         tokens,
         input_ids=np.concatenate([tokens.input_ids[:n_front], tokens.input_ids[start:end]]),

@@ -63,7 +63,7 @@ def test_the_first_exchange_goes_whole_as_soon_as_one_token_is_too_many(tokenize
     )
     assert with_loss == "quick<|end|>brown<|end|>"
     assert example.cut
-    assert example.cut.startswith("the first 2 messages: at most")
+    assert example.cut.startswith("2 early messages: at most")
 
 
 @pytest.mark.parametrize("n_dropped", [1, 2])
@@ -84,12 +84,23 @@ def test_where_the_last_exchange_is_too_long_question_and_answer_have_a_claim_to
     assert with_loss.startswith("the quick")
     assert len(example.input_ids) == 30
     example, text, with_loss = cut([SYSTEM, *exchange("hello", "world"), *exchange(long, "fine")], tokenizer, 30)
-    assert text.startswith("<s>")
+    assert text.startswith("<s><|system|>be brief<|end|><|user|>")
+    assert len(example.input_ids) == 30
     assert text.endswith("fox <|end|><|assistant|>fine<|end|>")
     assert with_loss == "fine<|end|>"
     assert example.cut
-    assert example.cut.startswith("the first 2 messages: at most 30 are kept")
+    assert example.cut.startswith("2 early messages: at most 30 are kept")
     assert "; of the rest, " in example.cut
+
+
+def test_a_system_message_that_takes_more_than_half_is_cut_with_the_question(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    system = {"role": "system", "content": "the quick brown fox " * 10}
+    _, text, with_loss = cut([system, *exchange("hello", "world")], tokenizer, 20)
+    assert text.startswith("<s>")
+    assert text.endswith("<|end|><|user|>hello<|end|><|assistant|>world<|end|>")
+    assert with_loss == "world<|end|>"
 
 
 def test_a_greeting_of_the_assistant_goes_first() -> None:

@@ -164,7 +164,9 @@ class TestRowsSetAside:
     def test_whose_targets_truncation_takes(self) -> None:
         row = {"input_ids": [1, 2, 3, 4], "labels": [1, NO_LOSS, NO_LOSS, 4]}
         shard = tokenized(row, max_length=2)
-        assert shard.rejected["reason"].to_pylist() == ["no target token left in the 2 of 4 tokens that are kept"]
+        assert shard.rejected["reason"].to_pylist() == [
+            "no target token left in the 2 of 4 tokens that are kept by the rule keep_start"
+        ]
         assert only(tokenized(row, max_length=4)).labels.tolist() == row["labels"]
 
     def test_a_text_of_one_token_unless_the_tokenizer_begins_with_another(self) -> None:

@@ -60,6 +60,14 @@ class TestEveryRule:
     def test_says_what_it_cuts_and_its_name(self, rule: TruncationRule) -> None:
         cut = truncate(prompt_and_completion(4, 4), 5, rule, n_front=1).cut
         assert cut
+        assert cut.startswith(
+            {
+                "keep_start": "0 tokens in front and 3 behind",
+                "keep_end": "3 tokens after the first 1 and 0 behind",
+                "drop_early_turns": "1 tokens after the first 1 and 2 behind",
+                "completion_first": "3 tokens in front and 0 behind",
+            }[rule]
+        )
         assert cut.endswith(f"of 8: at most 5 are kept (recipe.max_length or the model's context), by the rule {rule}")
 
 
