@@ -36,8 +36,9 @@ def tokenizer_length(tokenizer: "PreTrainedTokenizerBase") -> int | None:
 
 def _lengths(config: "PreTrainedConfig") -> Iterator[int]:
     # Of a model that reads images too, the part that reads text has the context.
-    for part in (config, config.get_text_config(decoder=True)):
-        for name in _NAMES:
+    parts = (config, config.get_text_config(decoder=True))
+    for name in _NAMES:
+        for part in parts:
             length = getattr(part, name, None)
             if isinstance(length, int) and length >= _FEWEST:
                 yield length

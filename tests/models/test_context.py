@@ -29,6 +29,7 @@ from tests.data.conftest import make_tokenizer
         (MptConfig(max_seq_len=2048), 2048),
         # Of a model of text and images, the text's.
         (Gemma3Config(text_config={"max_position_embeddings": 8192}), 8192),
+        (Gemma3Config(text_config={"max_position_embeddings": 8192}, block_size=32), 8192),
         # In the configurations of models whose code comes with them.
         (PreTrainedConfig(n_ctx=512), 512),
         (PreTrainedConfig(seq_length=8192), 8192),
