@@ -103,6 +103,19 @@ def test_a_system_message_that_takes_more_than_half_is_cut_with_the_question(
     assert with_loss == "world<|end|>"
 
 
+def test_a_system_message_that_the_template_writes_into_the_first_question_moves_to_the_first_that_is_left() -> None:
+    template = """<s>{% for m in messages %}{% if m.role == 'user' %}[INST] \
+{% if loop.index0 == 1 and messages[0].role == 'system' %}<<{{ messages[0].content }}>> {% endif %}{{ m.content }} [/INST]\
+{% elif m.role == 'assistant' %}{{ m.content }}</s>{% endif %}{% endfor %}"""
+    tokenizer = make_tokenizer(chat_template=template)
+    _, text, with_loss = cut(CHAT, tokenizer, length(CHAT, tokenizer) - 1)
+    assert text == "<s>[INST] <<be brief>> how [/INST]quick</s>[INST] fox [/INST]brown</s>"
+    assert with_loss == "quick</s>brown</s>"
+    _, text, _ = cut([SYSTEM, *exchange("the quick brown fox " * 10, "fine")], tokenizer, 70)
+    assert text.startswith("<s>[INST] <<be brief>>")
+    assert text.endswith("fox  [/INST]fine</s>")
+
+
 def test_a_greeting_of_the_assistant_goes_first() -> None:
     greeted = [SYSTEM, {"role": "assistant", "content": "hi"}, *exchange("hello", "world")]
     assert exchange_starts(greeted) == [1, 2]
