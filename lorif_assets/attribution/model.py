@@ -13,6 +13,7 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints, check_vocabulary, vocabulary_size
+from lorif_assets.models.context import context_length, tokenizer_length
 from lorif_assets.models.devices import DeviceGroup
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
     from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector, TokenBatch
     from lorif_assets.mathematics.gradients.projection import LayerProjection
+
+DEFAULT_LENGTH = 2_048
+"""Tokens of an input, at most, where the recipe says nothing and the model reads as many."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,11 @@ class AttributedModel:
         head = self.model.get_output_embeddings()
         return next((name for name, module in self.model.named_modules() if module is head), None) if head else None
 
+    @property
+    def max_length(self) -> int:
+        """Tokens of an input, at most."""
+        return longest_input(self.model, self.tokenizer, self.recipe)
+
     def under(self, recipe: Recipe) -> "AttributedModel":
         """Return the same loaded checkpoint with other layers or projections, for which the lake holds nothing."""
         from lorif_assets.mathematics.gradients.layers import select_layers
@@ -178,9 +187,16 @@ class AttributedModel:
             projection=fingerprint(layers, recipe.projection),
         )
 
-    def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":
-        """Return examples as token ids and labels; those that cannot be used are listed with the reason."""
-        return tokenized_for(self.model, self.tokenizer, self.recipe, examples, id_column)
+    def tokenized(self, examples: pa.Table) -> "TokenizedShard":
+        """Return training examples as token ids and labels; those that cannot be used are listed with the reason."""
+        from lorif_assets.data.tokenization import tokenize
+
+        rule, vocabulary = self.recipe.truncation, vocabulary_size(self.model)
+        return tokenize(examples, self.tokenizer, self.max_length, vocabulary, truncation=rule)
+
+    def tokenized_queries(self, queries: pa.Table, id_column: str = "query_id") -> "TokenizedShard":
+        """Return queries as token ids and labels; those that cannot be used are listed with the reason."""
+        return tokenized_queries(self.model, self.tokenizer, self.recipe, queries, id_column)
 
     def gradients(
         self, examples: "Sequence[TokenizedExample]", batch_tokens: int
@@ -210,19 +226,24 @@ class AttributedModel:
         return pad_right([e.input_ids for e in chosen], [e.labels for e in chosen]).to(self.device)
 
 
-def tokenized_for(
+def tokenized_queries(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     recipe: Recipe,
-    examples: pa.Table,
-    id_column: str = "example_id",
+    queries: pa.Table,
+    id_column: str = "query_id",
 ) -> "TokenizedShard":
-    """Return examples as token ids and labels that a model can read; those that cannot be used are listed with the reason."""
+    """Return queries as token ids and labels that a model can read; those that cannot be used are listed with the reason."""
     from lorif_assets.data.tokenization import tokenize
 
-    return tokenize(examples, tokenizer, longest_input(model, recipe), vocabulary_size(model), id_column)
+    length, rule = longest_input(model, tokenizer, recipe), recipe.query_truncation
+    return tokenize(queries, tokenizer, length, vocabulary_size(model), id_column, truncation=rule)
 
 
-def longest_input(model: "PreTrainedModel", recipe: Recipe) -> int:
-    """Return the largest number of tokens of an example: the recipe's, within the model's context."""
-    return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)
+def longest_input(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> int:
+    """Return the largest number of tokens of an input: the recipe's, or 2,048, within the model's context.
+
+    Where the recipe has none, the length that the tokenizer names is a bound too.
+    """
+    wanted = [DEFAULT_LENGTH, tokenizer_length(tokenizer)] if recipe.max_length is None else [recipe.max_length]
+    return min(length for length in (*wanted, context_length(model.config)) if length is not None)

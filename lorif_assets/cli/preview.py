@@ -79,11 +79,13 @@ def _previews(
     files = _checkpoint(project.checkpoints, checkpoint)
     skeleton = project.checkpoints.skeleton(files)
     tokenizer = project.checkpoints.load_tokenizer(files)
-    longest, vocabulary = longest_input(skeleton, project.settings.recipe), vocabulary_size(skeleton)
+    recipe, vocabulary = project.settings.recipe, vocabulary_size(skeleton)
+    longest = longest_input(skeleton, tokenizer, recipe)
     for source, read in chosen:
         previewed: list[PreviewedRow] = []
+        rule = recipe.query_truncation if read is first_queries else recipe.truncation
         for shard, raw in read(source, project.settings.base, rows):
-            previewed += preview_rows(raw, source.columns, shard, tokenizer, longest, vocabulary)
+            previewed += preview_rows(raw, source.columns, shard, tokenizer, longest, vocabulary, truncation=rule)
         yield f"{source.name} ({source.path}), by the tokenizer of {files.name}", previewed
 
 

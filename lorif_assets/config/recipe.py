@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 if TYPE_CHECKING:
     from lorif_assets.mathematics.gradients.projection import Projection
 
+TruncationRule = Literal["keep_start", "keep_end", "drop_early_turns", "completion_first"]
+"""How an input that is too long is cut (docs/sources.md: inputs that are too long)."""
+
 # What each stage's result depends on under every curvature. A stage's hash covers the stages before it, so a new `r` or
 # damping leaves the factors as they are.
 _GRADIENT_FIELDS = (
@@ -21,12 +24,15 @@ _GRADIENT_FIELDS = (
     "seed",
     "model_dtype",
     "max_length",
+    "truncation",
 )
 _FACTOR_FIELDS = (*_GRADIENT_FIELDS, "rank", "factor_dtype", "curvature")
 _WHITENING_FIELDS = ("kfac_labels", "kfac_examples", "whitening_damping")
 _SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
 _AVERAGING_FIELDS = ("averaged_checkpoints",)
+# Fields that came later, at the value that stands for what was done before: there, hashes are those of before.
+_BEFORE_THE_FIELD = {"truncation": "completion_first"}
 
 
 @dataclass(frozen=True)
@@ -133,8 +139,17 @@ class Recipe(BaseModel):
     model_dtype: Literal["float32", "bfloat16", "as_saved"] = Field(
         "float32", description="Floating type of the model's forward and backward passes; projections are always FP32."
     )
-    max_length: int = Field(
-        512, ge=2, description="Tokens of an example, at most; longer ones are cut, the completion kept first."
+    max_length: int | None = Field(
+        None,
+        ge=2,
+        description="Tokens of an example, at most; default: the model's context, up to 2,048. Set what the training used.",
+    )
+    truncation: TruncationRule = Field(
+        "keep_start",
+        description="How longer examples are cut: keep the start, as trainers do; keep the end, behind the special tokens "
+        "in front; drop early exchanges of a chat whole. Or completion_first, which keeps neither special tokens nor the "
+        "question: for lakes computed before there was a choice. Queries are cut by drop_early_turns, unless it is "
+        "completion_first.",
     )
     curvature: Literal["svd", "ekfac", "kfac"] = Field(
         "ekfac",
@@ -269,6 +284,18 @@ class Recipe(BaseModel):
         return self
 
     @property
+    def query_truncation(self) -> TruncationRule:
+        """How queries are cut: what is asked about keeps its loss, whatever the training did."""
+        return "completion_first" if self.truncation == "completion_first" else "drop_early_turns"
+
+    @property
+    def tokens_version(self) -> object:
+        """What the tokens of an example depend on besides its text and the checkpoint, to be hashed."""
+        if self.truncation == _BEFORE_THE_FIELD["truncation"]:
+            return self.max_length
+        return {"max_length": self.max_length, "truncation": self.truncation}
+
+    @property
     def basis_width(self) -> int:
         """Columns k of the curvature's basis, before a layer's D bounds it."""
         if self.oversample is not None:
@@ -364,7 +391,14 @@ class Recipe(BaseModel):
         return CURVATURE_FIELDS[self.curvature]
 
     def _hash(self, fields: tuple[str, ...]) -> str:
-        return content_hash(self.model_dump(mode="json", include=set(fields)))
+        values = self.model_dump(mode="json", include=set(fields))
+        return content_hash(
+            {
+                name: value
+                for name, value in values.items()
+                if name not in _BEFORE_THE_FIELD or value != _BEFORE_THE_FIELD[name]
+            }
+        )
 
 
 # Made once: making it takes as long as a hash, and a look at many shards needs two hashes for each.

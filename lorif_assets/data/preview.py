@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lorif_assets.config.recipe import TruncationRule
 from lorif_assets.config.sources import Columns, Source, SourceFormat
 from lorif_assets.data.examples import sort_out
 from lorif_assets.data.formats.reader import RawShard, ShardSlice
@@ -120,6 +121,8 @@ def preview_rows(
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     vocab_size: int,
+    *,
+    truncation: TruncationRule = "keep_start",
 ) -> list[PreviewedRow]:
     """Every row of a shard as the model sees it, in the order of the source, by the functions that attribution uses.
 
@@ -128,7 +131,7 @@ def preview_rows(
         CheckpointError: chat messages, but no chat template or no fast tokenizer.
     """
     read = sort_out(raw, columns, shard)
-    tokenized = tokenize(read.examples, tokenizer, max_length, vocab_size)
+    tokenized = tokenize(read.examples, tokenizer, max_length, vocab_size, truncation=truncation)
     seen = [_seen(example, tokenizer) for example in tokenized.examples]
     for table in (read.rejected, tokenized.rejected):
         seen += [PreviewedRow(bad["example_id"], bad["row"], rejected=bad["reason"]) for bad in table.to_pylist()]

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from lorif_assets.config.recipe import TruncationRule
 from lorif_assets.data.chat import encode_conversations
 from lorif_assets.data.columns import ContentFormat
 from lorif_assets.data.conversations import Conversation
+from lorif_assets.data.early_turns import encode_later_turns
 from lorif_assets.data.labels import NO_LOSS, LabelledTokens, TokenIds, with_loss_on
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
+from lorif_assets.data.truncation import count_front_tokens, truncate
 from lorif_assets.errors import SettingsError
 from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
 
@@ -86,6 +89,8 @@ def tokenize(
     max_length: int,
     vocab_size: int,
     id_column: str = "example_id",
+    *,
+    truncation: TruncationRule = "keep_start",
 ) -> TokenizedShard:
     """Token ids and labels of the rows of `training_examples` (or `query_examples`, with `id_column="query_id"`).
 
@@ -93,7 +98,7 @@ def tokenize(
     front, and completion are tokenized apart; the loss is on the completion. messages: see `chat`. input_ids: as given,
     with labels as given or the loss on every token.
 
-    Longer sequences are truncated to `max_length` tokens as `LabelledTokens.truncate` says: completion first. Rows are
+    Longer sequences are cut to `max_length` tokens by the rule `truncation` (see `truncation`, `early_turns`). Rows are
     set aside that have no token with loss after the first position, or an id that is not below `vocab_size`, the rows
     of the model's embedding.
 
@@ -106,19 +111,23 @@ def tokenize(
     rows = examples.select([id_column, "row", *_CONTENT_COLUMNS]).to_pylist()
     tokenized: list[TokenizedExample] = []
     rejected: list[RejectedRow] = []
-    for row, encoded in zip(rows, _encode(rows, tokenizer), strict=True):
+    encoded_rows = _encode(rows, tokenizer)
+    if truncation == "drop_early_turns":
+        _drop_early_turns(rows, encoded_rows, tokenizer, max_length)
+    leading = _leading_special_ids(tokenizer)
+    for row, encoded in zip(rows, encoded_rows, strict=True):
         example_id, number = row[id_column], row["row"]
         try:
             tokens = _usable(encoded, vocab_size)
-            kept = tokens.truncate(max_length)
+            n_front = count_front_tokens(tokens.input_ids, leading, tokenizer.bos_token_id)
+            kept = truncate(tokens, max_length, truncation, n_front)
             if not kept.n_targets:
-                raise UnusableRowError(_no_target(len(tokens), max_length))
+                raise UnusableRowError(_no_target(len(tokens), max_length, truncation))
         except UnusableRowError as reason:
             shown = {name: row[name] for name in _CONTENT_COLUMNS if name != "format"}
             rejected.append(RejectedRow(example_id, number, str(reason), excerpt(shown)))
         else:
-            cut = tokens.cut(max_length)
-            tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, cut, kept.notices))
+            tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, kept.cut, kept.notices))
     shard = TokenizedShard(tuple(tokenized), rejected_table(rejected))
     for notice, count in shard.notices.items():
         _log.warning("%d of %d rows: %s", count, len(rows), notice)
@@ -134,6 +143,20 @@ def _encode(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[
     return [encoded[k] for k in range(len(rows))]
 
 
+def _drop_early_turns(
+    rows: Sequence[_Row], encoded: list[_Encoded], tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> None:
+    """Replace chats that are too long by their later exchanges."""
+    too_long = [
+        k
+        for k, (row, tokens) in enumerate(zip(rows, encoded, strict=True))
+        if row["format"] == ContentFormat.MESSAGES and isinstance(tokens, LabelledTokens) and len(tokens) > max_length
+    ]
+    conversations = [Conversation.parse(rows[k]["messages"]) for k in too_long]
+    for k, later in zip(too_long, encode_later_turns(conversations, tokenizer, max_length), strict=True):
+        encoded[k] = later
+
+
 def _usable(encoded: _Encoded, vocab_size: int) -> LabelledTokens:
     if isinstance(encoded, UnusableRowError):
         raise encoded
@@ -143,9 +166,9 @@ def _usable(encoded: _Encoded, vocab_size: int) -> LabelledTokens:
     return encoded
 
 
-def _no_target(length: int, max_length: int) -> str:
+def _no_target(length: int, max_length: int, rule: TruncationRule) -> str:
     if length > max_length:
-        return f"no target token left in the {max_length} of {length} tokens that are kept"
+        return f"no target token left in the {max_length} of {length} tokens that are kept by the rule {rule}"
     return f"no target token: of {length} tokens, none after the first carries loss"
 
 

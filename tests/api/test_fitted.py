@@ -191,6 +191,19 @@ def test_examples_that_cannot_be_used_are_set_aside_and_told(tiny_project, caplo
     assert "2 examples are set aside; row 4: text is empty" in caplog.text
 
 
+def test_a_prompt_that_is_too_long_costs_an_example_its_loss_but_never_a_query(tiny_project):
+    model, tokenizer = loaded(tiny_project)
+    pair = {"prompt": "the with statement opens a file and closes it " * 5, "completion": " by an error"}
+    rows = [{"prompt": "a file", "completion": " closes"}, {"prompt": "its block", "completion": " ends"}, pair]
+    recipe = Recipe(max_length=12, curvature="svd", r=1)
+    found = lorif_assets.fit(model, tokenizer, rows, recipe)
+    assert len(found.example_ids) == 2
+    assert "no target token left in the 12 of" in found.rejected["reason"][0]
+    assert np.isfinite(found.scores([pair])).all()
+    of_the_end = lorif_assets.fit(model, tokenizer, rows, recipe.changed(truncation="keep_end"))
+    assert len(of_the_end.example_ids) == 3
+
+
 def test_what_cannot_be_done_says_why(tiny_project):
     model, tokenizer = loaded(tiny_project)
     with pytest.raises(SettingsError, match="the recipe's recall is 'influcoder', which needs a lake"):

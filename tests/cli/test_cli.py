@@ -441,6 +441,7 @@ def test_preview_says_what_is_cut_and_what_is_set_aside(
         json.loads, lorif("preview", "--source", "docs", "--rows", 3, "--json", *config).output.splitlines()
     )
     assert len(first["input_ids"]) == 48
+    assert "by the rule keep_start" in first["cut"]
     assert [row["rejected"].partition(":")[0] for row in others] == ["text is empty", "malformed JSON"]
     assert [row["input_ids"] for row in others] == [[], []]
 

@@ -37,11 +37,18 @@ def test_the_first_token_carries_no_loss_whatever_its_label_is() -> None:
 
 def test_what_is_cut_is_said_with_its_rule() -> None:
     (row,) = preview_rows(
-        raw({"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}), Columns(), "s", make_tokenizer(), 3, 300
+        raw({"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}),
+        Columns(),
+        "s",
+        make_tokenizer(),
+        3,
+        300,
+        truncation="keep_end",
     )
     assert row.input_ids == (6, 7, 8)
     assert row.cut
     assert row.cut.startswith("1 tokens in front and 0 behind of 4: at most 3 are kept")
+    assert row.cut.endswith("by the rule keep_end")
 
 
 def test_rows_set_aside_stand_in_their_place_with_the_reason_of_either_stage() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from lorif_assets.config.recipe import TruncationRule
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import normalise
 from lorif_assets.data.formats.reader import RawShard
@@ -25,9 +26,13 @@ def table(*rows: dict[str, Any]) -> pa.Table:
 
 
 def tokenized(
-    *rows: dict[str, Any], by: PreTrainedTokenizerFast | None = None, max_length: int = 64, vocab_size: int = VOCABULARY
+    *rows: dict[str, Any],
+    by: PreTrainedTokenizerFast | None = None,
+    max_length: int = 64,
+    vocab_size: int = VOCABULARY,
+    truncation: TruncationRule = "keep_start",
 ) -> TokenizedShard:
-    return tokenize(table(*rows), by or make_tokenizer(), max_length, vocab_size)
+    return tokenize(table(*rows), by or make_tokenizer(), max_length, vocab_size, truncation=truncation)
 
 
 def only(shard: TokenizedShard) -> TokenizedExample:
@@ -85,10 +90,11 @@ class TestPromptAndCompletion:
         assert example.labels[0] == NO_LOSS
 
     @given(st.text(max_size=20), st.text(min_size=1, max_size=20).filter(str.strip), st.integers(2, 24))
-    def test_the_completion_is_kept_first(
+    def test_the_completion_is_kept_first_by_the_rule_of_that_name(
         self, plain: PreTrainedTokenizerFast, prompt: str, completion: str, max_length: int
     ) -> None:
-        shard = tokenized({"prompt": prompt, "completion": completion}, by=plain, max_length=max_length)
+        row = {"prompt": prompt, "completion": completion}
+        shard = tokenized(row, by=plain, max_length=max_length, truncation="completion_first")
         targets = plain(completion)["input_ids"][:max_length]
         for example in shard.examples:
             assert len(example.input_ids) == len(example.labels) <= max_length
@@ -158,7 +164,9 @@ class TestRowsSetAside:
     def test_whose_targets_truncation_takes(self) -> None:
         row = {"input_ids": [1, 2, 3, 4], "labels": [1, NO_LOSS, NO_LOSS, 4]}
         shard = tokenized(row, max_length=2)
-        assert shard.rejected["reason"].to_pylist() == ["no target token left in the 2 of 4 tokens that are kept"]
+        assert shard.rejected["reason"].to_pylist() == [
+            "no target token left in the 2 of 4 tokens that are kept by the rule keep_start"
+        ]
         assert only(tokenized(row, max_length=4)).labels.tolist() == row["labels"]
 
     def test_a_text_of_one_token_unless_the_tokenizer_begins_with_another(self) -> None:

@@ -16,7 +16,12 @@ _BF16_BYTES = 2
 
 def paper_recipe(recipe: Recipe) -> Recipe:
     """Return the paper's form (arXiv 2601.21929) at a recipe's projections: rank 1, BF16, truncated, its damping rule."""
-    paper = Recipe(preset="paper", model_dtype=recipe.model_dtype, max_length=recipe.max_length)
+    paper = Recipe(
+        preset="paper",
+        model_dtype=recipe.model_dtype,
+        max_length=recipe.max_length,
+        truncation=recipe.truncation,
+    )
     return paper.projected(recipe.projection)
 
 

@@ -129,7 +129,7 @@ def _refuse_differing_gradients(model_recipe: Recipe, recipes: Sequence[Recipe])
             "recipes that are tried together share layers, projection, seed, lengths, types and whitening, but those that "
             "were given differ; try each group alone"
         )
-    for name in ("model_dtype", "max_length"):
+    for name in ("model_dtype", "max_length", "truncation"):
         found, loaded = getattr(recipes[0], name), getattr(model_recipe, name)
         if found != loaded:
             raise MismatchError(
