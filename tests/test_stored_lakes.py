@@ -20,6 +20,11 @@ from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 ARCHIVE = Path(__file__).with_name("fixtures") / "project_8417265.tar.xz"
 NEWEST = CHECKPOINTS[-1]
 KEY = f"{NEWEST}|{QUERY_SET}"
+AS_IT_WAS = """
+prompt_completion = "apart"
+append_eos = false
+"""
+"""What that version did before there were settings for it."""
 
 
 @pytest.fixture(params=["svd", "ekfac", "paper"])
@@ -27,7 +32,9 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TinyProje
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
     root = tmp_path / "stored_project"
-    opened = Project.open(root / f"{request.param}.toml")
+    file = root / f"{request.param}.toml"
+    file.write_text(file.read_text().replace("[recipe]", f"[recipe]{AS_IT_WAS}"))
+    opened = Project.open(file)
     with dg.DagsterInstance.ephemeral() as instance:
         project = TinyProject(root, opened.settings, opened, instance)
         project.register_partitions()
