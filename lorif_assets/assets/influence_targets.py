@@ -124,8 +124,14 @@ def _usable(
         for index, one in enumerate(sampled)
     ]
     schema = pa.schema([*_CONTENT, pa.field("example_id", pa.string()), pa.field("row", pa.int64())])
-    tokenized = attributed.tokenized(pa.Table.from_pylist(rows, schema=schema))
-    return [sampled[example.row] for example in tokenized.examples], tokenized.examples
+    # Anchors come first; those that are queries belong to no shard.
+    n_queries = sum("shard" not in one.row for one in sampled)
+    queries, others = (pa.Table.from_pylist(some, schema=schema) for some in (rows[:n_queries], rows[n_queries:]))
+    usable = (
+        *attributed.tokenized_queries(queries, "example_id").examples,
+        *attributed.tokenized(others).examples,
+    )
+    return [sampled[example.row] for example in usable], usable
 
 
 _CONTENT = [

@@ -132,7 +132,7 @@ def score_completion(model_cache: ModelCache, checkpoint: str, question: Questio
     *earlier_checkpoints, stored = averaged_attributions(settings, models, stored)
     row = {"query_id": "query", "row": 0, **question}
     with model_cache.leased(stored) as attributed:
-        tokenized = attributed.model.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
+        tokenized = attributed.model.tokenized_queries(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns))
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
         with Progress(logging.getLogger(__name__), "scoring", stored.factors.n_examples, "examples") as progress:

@@ -178,9 +178,17 @@ class AttributedModel:
             projection=fingerprint(layers, recipe.projection),
         )
 
-    def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":
-        """Return examples as token ids and labels; those that cannot be used are listed with the reason."""
-        return tokenized_for(self.model, self.tokenizer, self.recipe, examples, id_column)
+    def tokenized(self, examples: pa.Table) -> "TokenizedShard":
+        """Return training examples as token ids and labels; those that cannot be used are listed with the reason."""
+        from lorif_assets.data.token_rules import TokenRules
+        from lorif_assets.data.tokenization import tokenize
+
+        longest, rules = longest_input(self.model, self.recipe), TokenRules.of_examples(self.recipe)
+        return tokenize(examples, self.tokenizer, longest, vocabulary_size(self.model), rules=rules)
+
+    def tokenized_queries(self, queries: pa.Table, id_column: str = "query_id") -> "TokenizedShard":
+        """Return queries as token ids and labels; those that cannot be used are listed with the reason."""
+        return tokenized_queries(self.model, self.tokenizer, self.recipe, queries, id_column)
 
     def gradients(
         self, examples: "Sequence[TokenizedExample]", batch_tokens: int
@@ -210,17 +218,19 @@ class AttributedModel:
         return pad_right([e.input_ids for e in chosen], [e.labels for e in chosen]).to(self.device)
 
 
-def tokenized_for(
+def tokenized_queries(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     recipe: Recipe,
-    examples: pa.Table,
-    id_column: str = "example_id",
+    queries: pa.Table,
+    id_column: str = "query_id",
 ) -> "TokenizedShard":
-    """Return examples as token ids and labels that a model can read; those that cannot be used are listed with the reason."""
+    """Return queries as token ids and labels that a model can read; those that cannot be used are listed with the reason."""
+    from lorif_assets.data.token_rules import TokenRules
     from lorif_assets.data.tokenization import tokenize
 
-    return tokenize(examples, tokenizer, longest_input(model, recipe), vocabulary_size(model), id_column)
+    longest, rules = longest_input(model, recipe), TokenRules.of_queries(recipe)
+    return tokenize(queries, tokenizer, longest, vocabulary_size(model), id_column, rules)
 
 
 def longest_input(model: "PreTrainedModel", recipe: Recipe) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from lorif_assets.attribution.model import longest_input
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import require_usable, sort_out
 from lorif_assets.data.formats.reader import RawShard
@@ -47,6 +48,7 @@ class ExampleReader:
     tokenizer: "PreTrainedTokenizerBase"
     max_length: int
     vocabulary: int
+    recipe: Recipe
 
     @classmethod
     def of(cls, project: Project, files: CheckpointFiles) -> "ExampleReader":
@@ -57,20 +59,24 @@ class ExampleReader:
         """
         skeleton, tokenizer = project.checkpoints.skeleton(files), project.checkpoints.load_tokenizer(files)
         check_vocabulary(files, skeleton, tokenizer)
-        longest = longest_input(skeleton, project.settings.recipe)
-        return cls(files.name, tokenizer, longest, vocabulary_size(skeleton))
+        recipe = project.settings.recipe
+        longest = longest_input(skeleton, recipe)
+        return cls(files.name, tokenizer, longest, vocabulary_size(skeleton), recipe)
 
-    def read(self, examples: pa.Table) -> "TokenizedShard":
-        """Return examples as token ids and labels; those that cannot be are listed with the reason."""
+    def read(self, rows: pa.Table, *, are_queries: bool = False) -> "TokenizedShard":
+        """Return examples or queries as token ids and labels; those that cannot be are listed with the reason."""
+        from lorif_assets.data.token_rules import TokenRules
         from lorif_assets.data.tokenization import tokenize
 
-        return tokenize(examples, self.tokenizer, self.max_length, self.vocabulary)
+        rules = TokenRules.of_queries(self.recipe) if are_queries else TokenRules.of_examples(self.recipe)
+        return tokenize(rows, self.tokenizer, self.max_length, self.vocabulary, rules=rules)
 
 
 @dataclass
 class _Sample:
     """What was found in some rows: how many, the reasons of the rejected ones, before and by the tokenizer."""
 
+    are_queries: bool = False
     n_rows: int = 0
     unreadable: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
@@ -88,7 +94,7 @@ class _Sample:
                 require_usable(raw, read)
             if reader is None or not read.examples.num_rows:
                 return
-            tokenized = reader.read(read.examples)
+            tokenized = reader.read(read.examples, are_queries=self.are_queries)
         except LorifError as error:
             self.faults[str(error)] = None
             return
@@ -149,7 +155,7 @@ def _source_findings(project: Project, reader: ExampleReader | None, rows: Mappi
 
 def _query_findings(project: Project, reader: ExampleReader | None, query_set: str) -> Iterator[Finding]:
     settings, max_share = project.settings, project.settings.data.max_rejected_share
-    sample, what, command = _Sample(), f"query set {query_set}", f"lorif preview --queries {query_set}"
+    sample, what, command = _Sample(are_queries=True), f"query set {query_set}", f"lorif preview --queries {query_set}"
     try:
         source = query_source(settings, query_set)
         for _, raw in first_queries(source, settings.base, SAMPLE_ROWS):

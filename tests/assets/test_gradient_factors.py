@@ -314,8 +314,8 @@ def test_what_the_tokens_do_not_hold_of_their_rows_is_in_the_metadata(
 ) -> None:
     tokenized = AttributedModel.tokenized
 
-    def noticed(attributed: AttributedModel, examples: pa.Table, id_column: str = "example_id") -> TokenizedShard:
-        first, *others = (shard := tokenized(attributed, examples, id_column)).examples
+    def noticed(attributed: AttributedModel, examples: pa.Table) -> TokenizedShard:
+        first, *others = (shard := tokenized(attributed, examples)).examples
         return replace(shard, examples=(replace(first, notices=("no tools",)), *others))
 
     monkeypatch.setattr(AttributedModel, "tokenized", noticed)
