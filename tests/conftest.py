@@ -70,6 +70,8 @@ projection_factor = 2
 r = 8
 top_k = 5
 max_length = 48
+# References in tests take the tokenizer's own ids.
+append_eos = false
 include_layers = ["*.attn.c_attn", "*.mlp.c_fc"]
 
 [active]

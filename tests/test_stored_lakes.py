@@ -21,6 +21,12 @@ from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 ARCHIVE = Path(__file__).with_name("fixtures") / "project_8417265.tar.xz"
 NEWEST = CHECKPOINTS[-1]
 KEY = f"{NEWEST}|{QUERY_SET}"
+AS_IT_WAS = """
+truncation = "completion_first"
+prompt_completion = "apart"
+append_eos = false
+"""
+"""What that version did before there were settings for it."""
 
 
 @pytest.fixture(params=["svd", "ekfac", "paper"])
@@ -28,10 +34,9 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TinyProje
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
     root = tmp_path / "stored_project"
-    settings = root / f"{request.param}.toml"
-    # What that version did with an example that is too long, when there was no choice.
-    settings.write_text(settings.read_text().replace("[recipe]\n", '[recipe]\ntruncation = "completion_first"\n'))
-    opened = Project.open(settings)
+    file = root / f"{request.param}.toml"
+    file.write_text(file.read_text().replace("[recipe]", f"[recipe]{AS_IT_WAS}"))
+    opened = Project.open(file)
     with dg.DagsterInstance.ephemeral() as instance:
         project = TinyProject(root, opened.settings, opened, instance)
         project.register_partitions()

@@ -1,5 +1,6 @@
 """One question, a completion or a chat, put to a checkpoint that is already attributed."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

@@ -189,10 +189,11 @@ class AttributedModel:
 
     def tokenized(self, examples: pa.Table) -> "TokenizedShard":
         """Return training examples as token ids and labels; those that cannot be used are listed with the reason."""
+        from lorif_assets.data.token_rules import TokenRules
         from lorif_assets.data.tokenization import tokenize
 
-        rule, vocabulary = self.recipe.truncation, vocabulary_size(self.model)
-        return tokenize(examples, self.tokenizer, self.max_length, vocabulary, truncation=rule)
+        rules = TokenRules.of_examples(self.recipe)
+        return tokenize(examples, self.tokenizer, self.max_length, vocabulary_size(self.model), rules=rules)
 
     def tokenized_queries(self, queries: pa.Table, id_column: str = "query_id") -> "TokenizedShard":
         """Return queries as token ids and labels; those that cannot be used are listed with the reason."""
@@ -234,10 +235,11 @@ def tokenized_queries(
     id_column: str = "query_id",
 ) -> "TokenizedShard":
     """Return queries as token ids and labels that a model can read; those that cannot be used are listed with the reason."""
+    from lorif_assets.data.token_rules import TokenRules
     from lorif_assets.data.tokenization import tokenize
 
-    length, rule = longest_input(model, tokenizer, recipe), recipe.query_truncation
-    return tokenize(queries, tokenizer, length, vocabulary_size(model), id_column, truncation=rule)
+    longest, rules = longest_input(model, tokenizer, recipe), TokenRules.of_queries(recipe)
+    return tokenize(queries, tokenizer, longest, vocabulary_size(model), id_column, rules)
 
 
 def longest_input(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> int:

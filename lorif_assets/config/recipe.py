@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 TruncationRule = Literal["keep_start", "keep_end", "drop_early_turns", "completion_first"]
 """How an input that is too long is cut (docs/sources.md: inputs that are too long)."""
 
+# What the tokens of queries, and of training examples, depend on besides their content and the tokenizer.
+_QUERY_TOKEN_FIELDS = ("max_length", "truncation", "prompt_completion", "template_date")
+TOKEN_FIELDS = (*_QUERY_TOKEN_FIELDS, "append_eos")
 # What each stage's result depends on under every curvature. A stage's hash covers the stages before it, so a new `r` or
 # damping leaves the factors as they are.
 _GRADIENT_FIELDS = (
@@ -23,16 +27,23 @@ _GRADIENT_FIELDS = (
     "max_width",
     "seed",
     "model_dtype",
-    "max_length",
-    "truncation",
+    *TOKEN_FIELDS,
 )
 _FACTOR_FIELDS = (*_GRADIENT_FIELDS, "rank", "factor_dtype", "curvature")
 _WHITENING_FIELDS = ("kfac_labels", "kfac_examples", "whitening_damping")
 _SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
 _AVERAGING_FIELDS = ("averaged_checkpoints",)
-# Fields that came later, at the value that stands for what was done before: there, hashes are those of before.
-_BEFORE_THE_FIELD = {"truncation": "completion_first"}
+# What the date is to chat templates: that which those of Llama 3 write where they are not told one.
+TEMPLATE_DATE = date(2024, 7, 26)
+# Fields that came later, at the value that stands for what was done before: there, hashes are those of before. (Before,
+# templates were told the day of the run.)
+_BEFORE_THE_FIELD: Mapping[str, object] = {
+    "truncation": "completion_first",
+    "prompt_completion": "apart",
+    "append_eos": False,
+    "template_date": TEMPLATE_DATE.isoformat(),
+}
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,22 @@ class Recipe(BaseModel):
         "in front; drop early exchanges of a chat whole. Or completion_first, which keeps neither special tokens nor the "
         "question: for lakes computed before there was a choice. Queries are cut by drop_early_turns, unless it is "
         "completion_first.",
+    )
+    prompt_completion: Literal["joint", "apart"] = Field(
+        "joint",
+        description="How a prompt and its completion become tokens: as one text, as trainers do; or apart and then joined, "
+        "for models that were trained so.",
+    )
+    append_eos: bool = Field(
+        True,
+        description="Whether the tokenizer's EOS follows each text and completion of the training data that does not end in "
+        "it, and carries loss, as trainers do. Chats are left to their template, and token ids and queries as they are. Set "
+        "it to false where the training appended none.",
+    )
+    template_date: date = Field(
+        TEMPLATE_DATE,
+        description="What chat templates that write today's date (`strftime_now`) are told it is, so that tokens do not "
+        "change from day to day. Another date changes the tokens of such templates only, but computes every checkpoint again.",
     )
     curvature: Literal["svd", "ekfac", "kfac"] = Field(
         "ekfac",
@@ -290,10 +317,18 @@ class Recipe(BaseModel):
 
     @property
     def tokens_version(self) -> object:
-        """What the tokens of an example depend on besides its text and the checkpoint, to be hashed."""
-        if self.truncation == _BEFORE_THE_FIELD["truncation"]:
-            return self.max_length
-        return {"max_length": self.max_length, "truncation": self.truncation}
+        """What an example's tokens depend on besides its content and the tokenizer, to be hashed."""
+        return self._tokens_version(TOKEN_FIELDS)
+
+    @property
+    def query_tokens_version(self) -> object:
+        """The same for queries."""
+        return self.model_copy(update={"truncation": self.query_truncation})._tokens_version(_QUERY_TOKEN_FIELDS)
+
+    def _tokens_version(self, fields: tuple[str, ...]) -> object:
+        values = self._hashed(fields)
+        # As it was hashed when there was one field alone.
+        return values if len(values) > 1 else self.max_length
 
     @property
     def basis_width(self) -> int:
@@ -391,14 +426,16 @@ class Recipe(BaseModel):
         return CURVATURE_FIELDS[self.curvature]
 
     def _hash(self, fields: tuple[str, ...]) -> str:
+        return content_hash(self._hashed(fields))
+
+    def _hashed(self, fields: tuple[str, ...]) -> dict[str, object]:
+        """Return the values of fields, without those that stand for what was done before there was the field."""
         values = self.model_dump(mode="json", include=set(fields))
-        return content_hash(
-            {
-                name: value
-                for name, value in values.items()
-                if name not in _BEFORE_THE_FIELD or value != _BEFORE_THE_FIELD[name]
-            }
-        )
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in _BEFORE_THE_FIELD or value != _BEFORE_THE_FIELD[name]
+        }
 
 
 # Made once: making it takes as long as a hash, and a look at many shards needs two hashes for each.

@@ -8,6 +8,7 @@ carries loss. Where that is too long too, the question loses its beginning and t
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from typing import TYPE_CHECKING, Final
 
 from lorif_assets.data.chat import encode_conversations
@@ -30,7 +31,7 @@ _STAND_IN = "\uf8ff"
 
 
 def encode_later_turns(
-    conversations: Sequence[Conversation], tokenizer: "PreTrainedTokenizerBase", max_length: int
+    conversations: Sequence[Conversation], tokenizer: "PreTrainedTokenizerBase", max_length: int, day: date
 ) -> list[LabelledTokens | UnusableRowError]:
     """Labelled tokens of conversations that are too long, after as many early exchanges as it takes are dropped.
 
@@ -40,25 +41,27 @@ def encode_later_turns(
     Raises:
         CheckpointError: as `chat_template`.
     """
-    later = [later_turns(conversation, tokenizer, max_length) for conversation in conversations]
-    encoded = encode_conversations(later, tokenizer)
+    later = [later_turns(conversation, tokenizer, max_length, day) for conversation in conversations]
+    encoded = encode_conversations(later, tokenizer, day)
     for k, (whole, part, tokens) in enumerate(zip(conversations, later, encoded, strict=True)):
         if isinstance(tokens, LabelledTokens):
             n_dropped = len(whole.messages) - len(part.messages)
             cut = f"{n_dropped} early messages: {at_most(max_length, _RULE)}" if n_dropped else None
-            encoded[k] = _keep_what_stands_before_question(replace(tokens, cut=cut), part, tokenizer, max_length)
+            encoded[k] = _keep_what_stands_before_question(replace(tokens, cut=cut), part, tokenizer, max_length, day)
     return encoded
 
 
-def later_turns(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Conversation:
+def later_turns(
+    conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", max_length: int, day: date
+) -> Conversation:
     """Return a conversation without the fewest early exchanges that make its tokens fit, or with the last one alone.
 
-    It is returned whole where the template refuses a part of it.
+    Templates are told that it is `day`. It is returned whole where the template refuses a part of it.
     """
     messages = conversation.messages
 
     def fits(start: int) -> bool:
-        text = _text(replace(conversation, messages=_from(messages, start)), tokenizer)
+        text = _text(replace(conversation, messages=_from(messages, start)), tokenizer, day)
         return len(_token_ids(text, tokenizer)) <= max_length
 
     starts = exchange_starts(messages)
@@ -95,31 +98,33 @@ def _n_system(messages: Sequence[Message]) -> int:
 
 
 def _keep_what_stands_before_question(
-    tokens: LabelledTokens, conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", max_length: int
+    tokens: LabelledTokens, conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", max_length: int, day: date
 ) -> LabelledTokens:
     """Cut an exchange that is too long behind the system messages and the question's header, unless these are too long."""
     if len(tokens) <= max_length:
         return tokens
-    n_front = _n_before_question(tokens, conversation, tokenizer)
+    n_front = _n_before_question(tokens, conversation, tokenizer, day)
     return truncate(tokens, max_length, _RULE, n_front) if 0 < n_front <= max_length // 2 else tokens
 
 
-def _n_before_question(tokens: LabelledTokens, conversation: Conversation, tokenizer: "PreTrainedTokenizerBase") -> int:
+def _n_before_question(
+    tokens: LabelledTokens, conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", day: date
+) -> int:
     """Tokens before what the first message after the system's says, if it is a user's; 0 where that cannot be told."""
     messages, k = list(conversation.messages), _n_system(conversation.messages)
     if k == len(messages) or messages[k]["role"] != "user" or not isinstance(messages[k].get("content"), str):
         return 0
     messages[k] = {**messages[k], "content": _STAND_IN}
-    text = _text(conversation, tokenizer)
+    text = _text(conversation, tokenizer, day)
     try:
-        other = _text(replace(conversation, messages=messages), tokenizer)
+        other = _text(replace(conversation, messages=messages), tokenizer, day)
     except UnusableRowError:
         return 0
     return n_common(_token_ids(text[: n_common(text, other)], tokenizer), tokens.input_ids.tolist())
 
 
-def _text(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase") -> str:
-    template = replace(chat_template(tokenizer, for_tools=bool(conversation.tools)), tools=conversation.tools)
+def _text(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", day: date) -> str:
+    template = replace(chat_template(tokenizer, day, for_tools=bool(conversation.tools)), tools=conversation.tools)
     return template.text(fitting_arguments(conversation.messages, template)[0])
 
 

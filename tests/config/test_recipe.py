@@ -22,6 +22,9 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "model_dtype": ("bfloat16", "factors"),
     "max_length": (128, "factors"),
     "truncation": ("keep_end", "factors"),
+    "prompt_completion": ("apart", "factors"),
+    "append_eos": (False, "factors"),
+    "template_date": ("2025-01-01", "factors"),
     "curvature": ("svd", "factors"),
     "preset": ("paper", "factors"),
     "query_rank": (8, "scores"),
@@ -83,10 +86,11 @@ def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(fiel
         ({"preset": "paper"}, "01856d882b301bbe080001b3622cbe3d", "9196702b58c42df59c78e665555f61f5"),
     ],
 )
-def test_with_the_length_and_the_cut_of_before_the_hashes_are_those_of_before(
+def test_with_the_length_the_cut_and_the_tokens_of_before_the_hashes_are_those_of_before(
     fields: dict[str, Any], factors: str, scores: str
 ) -> None:
-    before = Recipe(**fields, max_length=512, truncation="completion_first")
+    tokens = {"truncation": "completion_first", "prompt_completion": "apart", "append_eos": False}
+    before = Recipe(**fields, max_length=512, **tokens)
     assert (before.factor_hash, before.score_hash) == (factors, scores)
     assert before.tokens_version == 512
     now = Recipe(**fields, max_length=512)
@@ -150,6 +154,24 @@ def test_one_word_gives_the_published_form_and_fields_that_are_set_stay() -> Non
 )
 def test_layers_share_a_rank_unless_bytes_are_spread(fields: dict[str, Any], rank: int | None) -> None:
     assert Recipe(**fields).uniform_rank == rank
+
+
+def test_tokens_as_they_were_before_there_was_a_choice_have_the_hashes_of_before() -> None:
+    before = Recipe(max_length=512, truncation="completion_first", prompt_completion="apart", append_eos=False)
+    assert before.factor_hash == "1d158c03b6a68a8c7902617615d45463"
+    assert before.score_hash == "b14de2d2f297e0073e20dc8465083260"
+    assert before.tokens_version == before.query_tokens_version == 512
+
+
+def test_whether_eos_is_appended_changes_nothing_about_queries() -> None:
+    one, other = Recipe(append_eos=True), Recipe(append_eos=False)
+    assert one.query_tokens_version == other.query_tokens_version
+    assert one.tokens_version != other.tokens_version
+
+
+@pytest.mark.parametrize(("field", "value"), [("prompt_completion", "apart"), ("template_date", "2025-01-01")])
+def test_other_tokens_of_queries_are_another_version(field: str, value: str) -> None:
+    assert Recipe(**{field: value}).query_tokens_version != Recipe().query_tokens_version
 
 
 def test_stages_never_share_a_hash() -> None:

@@ -1,5 +1,6 @@
 """lorif.toml and the environment: what they set, and what an error says."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ def test_a_file_sets_fields_and_the_rest_keeps_its_defaults(toml: Path) -> None:
     assert settings.recipe.r == 12
     assert settings.recipe.rank == Settings().recipe.rank
     assert [(source.name, source.columns.text) for source in settings.sources] == [("docs", "body")]
+
+
+@pytest.mark.parametrize("written", ["2025-03-01", '"2025-03-01"'])
+def test_a_date_may_be_written_as_one_or_as_text(toml: Path, written: str) -> None:
+    assert loaded(toml, f"[recipe]\ntemplate_date = {written}").recipe.template_date == date(2025, 3, 1)
 
 
 def test_the_environment_overrides_one_field_of_a_section_and_leaves_the_others(

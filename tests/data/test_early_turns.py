@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from lorif_assets.config.recipe import TEMPLATE_DATE
 from lorif_assets.data.conversations import Conversation, Message
 from lorif_assets.data.early_turns import exchange_starts, later_turns
 from lorif_assets.data.labels import NO_LOSS
+from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.data.tokenization import TokenizedExample
 from tests.data.conftest import make_tokenizer
 from tests.data.test_tokenization import only, tokenized
@@ -41,12 +43,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def cut(
     messages: list[Message], by: PreTrainedTokenizerFast, max_length: int, **row: Any
 ) -> tuple[TokenizedExample, str, str]:
-    example = only(
-        tokenized({"messages": messages, **row}, by=by, max_length=max_length, truncation="drop_early_turns")
-    )
+    example = only(tokenized({"messages": messages, **row}, by=by, max_length=max_length, rules=LATER))
     return example, *shown(example, by)
 
 
+LATER = TokenRules(truncation="drop_early_turns")
 CHAT = [SYSTEM, *exchange("hello", "world"), *exchange("how", "quick"), *exchange("fox", "brown")]
 
 
@@ -151,7 +152,7 @@ def test_a_tools_result_never_stays_without_its_call(role: str) -> None:
         *exchange("how", "quick"),
     ]
     for max_length in range(12, length(messages, tokenizer) + 1):
-        later = later_turns(Conversation(messages), tokenizer, max_length).messages
+        later = later_turns(Conversation(messages), tokenizer, max_length, TEMPLATE_DATE).messages
         assert [*later] in ([*messages], [*messages[-2:]])
 
 
@@ -180,5 +181,6 @@ def test_other_rules_cut_a_chat_by_tokens_behind_its_begin_of_text(
     tokenizer: PreTrainedTokenizerFast, truncation: Any
 ) -> None:
     whole = only(tokenized({"messages": CHAT}, by=tokenizer)).input_ids.tolist()
-    ids = only(tokenized({"messages": CHAT}, by=tokenizer, max_length=20, truncation=truncation)).input_ids.tolist()
+    rules = TokenRules(truncation=truncation)
+    ids = only(tokenized({"messages": CHAT}, by=tokenizer, max_length=20, rules=rules)).input_ids.tolist()
     assert ids == (whole[:20] if truncation == "keep_start" else [whole[0], *whole[-19:]])

@@ -11,6 +11,7 @@ from lorif_assets.config.sources import Columns, Source
 from lorif_assets.data.formats.reader import MalformedRow, RawShard
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.preview import Piece, first_queries, first_rows, pieces, preview_rows
+from lorif_assets.data.token_rules import TokenRules
 from tests.data.conftest import make_tokenizer
 
 
@@ -43,7 +44,7 @@ def test_what_is_cut_is_said_with_its_rule() -> None:
         make_tokenizer(),
         3,
         300,
-        truncation="keep_end",
+        rules=TokenRules(truncation="keep_end"),
     )
     assert row.input_ids == (6, 7, 8)
     assert row.cut

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from lorif_assets.config.recipe import TruncationRule
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import normalise
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.labels import NO_LOSS
+from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard, tokenize
 from lorif_assets.errors import CheckpointError, SettingsError
 from tests.data.conftest import make_tokenizer
 
 VOCABULARY = 300
+APART = TokenRules(joint=False)
 CHAT = "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|user|>{% endif %}"
 
 
@@ -30,9 +32,9 @@ def tokenized(
     by: PreTrainedTokenizerFast | None = None,
     max_length: int = 64,
     vocab_size: int = VOCABULARY,
-    truncation: TruncationRule = "keep_start",
+    rules: TokenRules = TokenRules(),  # noqa: B008 - frozen
 ) -> TokenizedShard:
-    return tokenize(table(*rows), by or make_tokenizer(), max_length, vocab_size, truncation=truncation)
+    return tokenize(table(*rows), by or make_tokenizer(), max_length, vocab_size, rules=rules)
 
 
 def only(shard: TokenizedShard) -> TokenizedExample:
@@ -69,17 +71,17 @@ class TestPromptAndCompletion:
         assert example.input_ids.tolist() == prompt + completion
         assert example.labels.tolist() == [NO_LOSS] * len(prompt) + completion
 
-    def test_are_tokenized_apart(self, plain: PreTrainedTokenizerFast) -> None:
+    def test_are_tokenized_apart_where_the_training_did_so(self, plain: PreTrainedTokenizerFast) -> None:
         assert len(plain("hello")["input_ids"]) < len(plain("hel")["input_ids"] + plain("lo")["input_ids"])
-        example = only(tokenized({"prompt": "hel", "completion": "lo"}))
+        example = only(tokenized({"prompt": "hel", "completion": "lo"}, rules=APART))
         assert example.input_ids.tolist() == plain("hel")["input_ids"] + plain("lo")["input_ids"]
 
     @pytest.mark.parametrize(
         ("template", "expected"), [("<s> $A </s>", "<s>hello world"), ("$A </s>", "hello world"), (None, "hello world")]
     )
-    def test_only_special_tokens_in_front_of_a_text_are_added(self, template: str | None, expected: str) -> None:
+    def test_apart_only_special_tokens_in_front_of_a_text_are_added(self, template: str | None, expected: str) -> None:
         tokenizer = make_tokenizer(template)
-        example = only(tokenized({"prompt": "hello", "completion": " world"}, by=tokenizer))
+        example = only(tokenized({"prompt": "hello", "completion": " world"}, by=tokenizer, rules=APART))
         assert tokenizer.decode(example.input_ids) == expected
         assert tokenizer.decode(example.labels[example.labels != NO_LOSS]) == " world"
 
@@ -93,8 +95,8 @@ class TestPromptAndCompletion:
     def test_the_completion_is_kept_first_by_the_rule_of_that_name(
         self, plain: PreTrainedTokenizerFast, prompt: str, completion: str, max_length: int
     ) -> None:
-        row = {"prompt": prompt, "completion": completion}
-        shard = tokenized(row, by=plain, max_length=max_length, truncation="completion_first")
+        rules = replace(APART, truncation="completion_first")
+        shard = tokenized({"prompt": prompt, "completion": completion}, by=plain, max_length=max_length, rules=rules)
         targets = plain(completion)["input_ids"][:max_length]
         for example in shard.examples:
             assert len(example.input_ids) == len(example.labels) <= max_length
