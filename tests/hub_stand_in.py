@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_only_for_tests_of_this_project"
@@ -42,12 +42,15 @@ class Repository:
 
 
 class HubStandIn:
-    """The server; `paths` are those of the requests so far, `authorizations` the tokens that came with them."""
+    """The server; `requests` are those so far."""
 
     def __init__(self) -> None:
         self.models: dict[str, Repository] = {}
         self.datasets: dict[str, Repository] = {}
         self.requests: list[str] = []
+        self.sends_files = Event()
+        """Cleared, downloads wait."""
+        self.sends_files.set()
         stand_in = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,6 +80,7 @@ class HubStandIn:
 
     def close(self) -> None:
         """Answer no longer; the port is closed."""
+        self.sends_files.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -95,7 +99,7 @@ class HubStandIn:
             repository = (self.datasets if prefix else self.models).get(name)
             self._file(handler, repository, unquote(revision), unquote(file), token, has_body)
         else:
-            _send(handler, 404, b"{}")
+            send(handler, 404, b"{}")
 
     def _describe(
         self,
@@ -108,21 +112,21 @@ class HubStandIn:
     ) -> None:
         if repository is None:
             # As the hub does: without a token it does not say what exists.
-            _send(handler, 404 if token else 401, b"{}", {"X-Error-Code": "RepoNotFound"} if token else {})
+            send(handler, 404 if token else 401, b"{}", {"X-Error-Code": "RepoNotFound"} if token else {})
         elif repository.is_gated and token != TOKEN:
-            _send(handler, 403 if token else 401, b"{}", {"X-Error-Code": "GatedRepo"})
+            send(handler, 403 if token else 401, b"{}", {"X-Error-Code": "GatedRepo"})
         elif (sha := repository.at(revision)) is None:
-            _send(handler, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            send(handler, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         elif tree:
             files = repository.commits[sha]
             listing = [
                 {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
                 for path, content in files.items()
             ]
-            _send(handler, 200, json.dumps(listing).encode())
+            send(handler, 200, json.dumps(listing).encode())
         else:
             siblings = [{"rfilename": path} for path in repository.commits[sha]]
-            _send(handler, 200, json.dumps({"id": name, "sha": sha, "siblings": siblings, "tags": []}).encode())
+            send(handler, 200, json.dumps({"id": name, "sha": sha, "siblings": siblings, "tags": []}).encode())
 
     def _file(
         self,
@@ -135,18 +139,20 @@ class HubStandIn:
     ) -> None:
         sha = repository.at(revision) if repository else None
         if repository is None or sha is None:
-            _send(handler, 404, b"", {"X-Error-Code": "RepoNotFound" if repository is None else "RevisionNotFound"})
+            send(handler, 404, b"", {"X-Error-Code": "RepoNotFound" if repository is None else "RevisionNotFound"})
         elif repository.is_gated and token != TOKEN:
-            _send(handler, 403 if token else 401, b"", {"X-Error-Code": "GatedRepo"})
+            send(handler, 403 if token else 401, b"", {"X-Error-Code": "GatedRepo"})
         elif file not in repository.commits[sha]:
-            _send(handler, 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
+            send(handler, 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
         else:
+            if has_body and not file.startswith(("README", ".")):
+                self.sends_files.wait()
             content = repository.commits[sha][file]
             headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
-            _send(handler, 200, content, headers, has_body)
+            send(handler, 200, content, headers, has_body)
 
 
-def _send(
+def send(
     handler: BaseHTTPRequestHandler,
     status: int,
     content: bytes,

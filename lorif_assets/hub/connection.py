@@ -1,11 +1,11 @@
 """How this process reaches the hub: endpoint, cache and offline mode, as the environment says, and what went wrong."""
 
 import os
-import queue
 import re
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from lorif_assets.errors import HubError
@@ -35,7 +35,7 @@ def endpoint() -> str:
 
 def shown_endpoint() -> str:
     """Return the hub's address for messages, without a user's name and password."""
-    return re.sub(r"//[^/@]*@", "//", endpoint())
+    return _without_password(endpoint())
 
 
 def cache() -> str:
@@ -66,7 +66,7 @@ def asked(name: HubName, question: Callable[[], _Answer], *, is_download: bool =
         UnreachableError: there is none in time, or offline mode forbids to ask.
         HubError: the hub refuses it.
     """
-    from httpx2 import HTTPError  # huggingface_hub's
+    from httpx2 import HTTPError, InvalidURL  # huggingface_hub's
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     address = endpoint()
@@ -74,40 +74,50 @@ def asked(name: HubName, question: Callable[[], _Answer], *, is_download: bool =
     if silent_for < _PAUSE_SECONDS:
         raise UnreachableError(f"{shown_endpoint()} did not answer {silent_for:.0f} seconds ago")
     try:
-        return question() if is_download else _in_time(question, PATIENCE_SECONDS)
+        return question() if is_download else _in_time(question)
     except HfHubHTTPError as error:
         raise _refusal(name, error) from error
     except OfflineModeIsEnabled as error:
         raise UnreachableError(OFFLINE) from error
-    except (HTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HTTPError, InvalidURL, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
         if isinstance(cause, HfHubHTTPError):
             raise _refusal(name, cause) from error
         if isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__:
             _silent_since[address] = time.monotonic()
-        raise UnreachableError(
-            f"{shown_endpoint()} cannot be reached ({str(cause) or type(cause).__name__})"
-        ) from error
+        reason = _without_password(str(cause)) or type(cause).__name__
+        raise UnreachableError(f"{shown_endpoint()} cannot be reached ({reason})") from error
+    except OSError as error:
+        raise HubError(f"files of {name} cannot be kept in the cache {cache()}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        # A page of something else, such as a network's log-in.
+        raise UnreachableError(f"{shown_endpoint()} answers, but not as a hub does ({type(error).__name__})") from error
 
 
-def _in_time(question: Callable[[], _Answer], patience: float) -> _Answer:
-    # huggingface_hub sets no limit to what it asks of the API, and a thread that hangs must not keep the process.
-    answers: queue.Queue[tuple[_Answer | None, Exception | None]] = queue.Queue()
+def in_background(question: Callable[[], _Answer]) -> Future[_Answer]:
+    """Start to ask a question in a thread that does not keep the process, and return what will hold the answer."""
+    answer: Future[_Answer] = Future()
 
     def ask() -> None:
         try:
-            answers.put((question(), None))
-        except Exception as error:
-            answers.put((None, error))
+            answer.set_result(question())
+        except BaseException as error:
+            answer.set_exception(error)
 
     threading.Thread(target=ask, name="hub", daemon=True).start()
-    try:
-        answer, error = answers.get(timeout=patience)
-    except queue.Empty:
-        raise TimeoutError(f"no answer in {patience:g} seconds") from None
-    if error is not None:
-        raise error
-    return answer  # type: ignore[return-value]
+    return answer
+
+
+def _in_time(question: Callable[[], _Answer]) -> _Answer:
+    # huggingface_hub sets no limit to what it asks of the API.
+    answer = in_background(question)
+    if not wait([answer], PATIENCE_SECONDS).done:
+        raise TimeoutError(f"no answer in {PATIENCE_SECONDS:g} seconds")
+    return answer.result()
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def _refusal(name: HubName, error: Exception) -> HubError:

@@ -34,6 +34,9 @@ class HubName:
         Raises:
             HubError: the text is no such name.
         """
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
         place = text.removeprefix(PREFIX).removeprefix("models/").strip("/")
         kind: Literal["model", "dataset"] = "dataset" if place.startswith(_DATASETS) else "model"
         place = place.removeprefix(_DATASETS)
@@ -46,6 +49,10 @@ class HubName:
                 "hf://datasets/org/name@revision/path for a data set, where revision (a branch, tag or commit) and path may "
                 "be left out, and a slash in a revision is %2F"
             )
+        try:
+            validate_repo_id(found[0])
+        except HFValidationError as error:
+            raise HubError(f"{text!r} is no name of a repository on the hub: {error}") from error
         revision = revised["revision"].replace("%2F", "/").replace("%2f", "/") if revised else None
         path = ((revised["rest"] or "") if revised else rest).strip("/")
         return cls(kind, found[0], revision, path)

@@ -1,15 +1,11 @@
 """What a repository holds at one commit, and its files in the hub's cache."""
 
-import glob
 import logging
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from lorif_assets.errors import HubError
 from lorif_assets.hub.connection import (
@@ -22,10 +18,10 @@ from lorif_assets.hub.connection import (
     is_offline,
     shown_endpoint,
 )
+from lorif_assets.hub.downloads import download, download_description
 from lorif_assets.hub.names import HubName
 
 _LOG = logging.getLogger(__name__)
-_DESCRIPTION = ("README.md", ".gitattributes")
 # Said once in a process, and again after the hub has answered in the meantime.
 _reported: set[HubName] = set()
 
@@ -79,12 +75,11 @@ class Snapshot:
         except CachedRepoTreeNotFoundError:
             pass
         try:
-            if is_offline():
-                raise UnreachableError(OFFLINE)
-            # It keeps the list in the cache; nothing is downloaded by it but the repository's description.
-            asked(self.name, lambda: self._download(_DESCRIPTION))
+            self._require_hub()
+            asked(self.name, lambda: download_description(self.name, self.commit))
             return listed()
-        except UnreachableError as error:
+        except (UnreachableError, CachedRepoTreeNotFoundError) as error:
+            # Out of reach, huggingface_hub is content with a snapshot of which it has no list.
             held = {
                 path.relative_to(self.folder).as_posix(): path.stat().st_size
                 for path in sorted(self.folder.rglob("*"))
@@ -107,40 +102,26 @@ class Snapshot:
         Raises:
             HubError: they are not in the cache, and cannot be downloaded.
         """
-        missing = [path for path in paths if not (self.folder / path).is_file()]
+        missing = self._missing(paths)
         if not missing:
             return self.folder
         try:
-            if is_offline():
-                raise UnreachableError(OFFLINE)
-            asked(self.name, lambda: self._download(missing, _TerminalBar), is_download=True)
+            self._require_hub()
+            download(self.name, self.commit, missing)
+            if still_missing := self._missing(missing):
+                raise UnreachableError(f"{shown_endpoint()} did not send {still_missing[0]}")
         except UnreachableError as error:
             raise _missing(self.name, str(error), missing) from error
         return self.folder
 
-    def _download(self, paths: Iterable[str], bar: type[tqdm] | None = None) -> None:
-        from huggingface_hub import snapshot_download
+    def _require_hub(self) -> None:
+        if is_offline():
+            raise UnreachableError(OFFLINE)
+        # Where nobody answers, this fails at once, and huggingface_hub's downloads only after many attempts.
+        asked(self.name, lambda: _current_commit(replace(self.name, revision=self.commit)))
 
-        snapshot_download(
-            self.name.repository,
-            repo_type=self.name.kind,
-            revision=self.commit,
-            cache_dir=cache(),
-            endpoint=endpoint(),
-            allow_patterns=[glob.escape(path) for path in paths],
-            tqdm_class=bar or _HiddenBar,
-        )
-
-
-class _HiddenBar(tqdm):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "disable": True})
-
-
-class _TerminalBar(tqdm):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # disable=None: no bar where standard error is no terminal.
-        super().__init__(*args, **{**kwargs, "disable": None, "leave": False})
+    def _missing(self, paths: Iterable[str]) -> list[str]:
+        return [path for path in paths if not (self.folder / path).is_file()]
 
 
 def snapshot_of(name: HubName) -> Snapshot:

@@ -34,6 +34,14 @@ def diagnosis() -> tuple[bool, str]:
     return sound, " ".join(console.file.getvalue().split())
 
 
+def look(project: TinyProject) -> dg.SensorResult | dg.SkipReason:
+    """What the sensor `discovery` answers."""
+    (sensor, *_), _ = automation_definitions(project.settings)
+    answer = sensor(dg.build_sensor_context(instance=project.instance, resources=dagster_resources(project.opened)))
+    assert isinstance(answer, dg.SensorResult | dg.SkipReason)
+    return answer
+
+
 def test_results_of_the_same_bytes_stay_and_a_commit_costs_what_it_changed(moved: TinyProject, hub: HubStandIn) -> None:
     """Under the names that they had as folders, everything is read again, and nothing is computed again."""
     assert moved.update() == {"training_examples": {*SHARDS}, "checkpoints": {*CHECKPOINTS}}
@@ -78,9 +86,19 @@ def test_what_the_hub_does_not_give_is_a_fault_and_a_sensor_waits(moved: TinyPro
     assert not sound
     assert "hf://datasets/org/rows is gated, and cannot be read without a token" in said
     assert "has no model 'org/run' that can be read without a token" in said
-    context = dg.build_sensor_context(instance=moved.instance, resources=dagster_resources(moved.opened))
-    (discovery, *_), _ = automation_definitions(moved.settings)
-    skipped = discovery(context)
+    skipped = look(moved)
     assert isinstance(skipped, dg.SkipReason)
     assert "is gated" in str(skipped.skip_message)
     assert set(moved.table(TRAINING_EXAMPLES)["shard"]) == {*SHARDS}, "what is stored stays"
+
+
+def test_a_sensor_does_not_wait_for_a_long_download(
+    moved: TinyProject, hub: HubStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorif_assets.automation.sensors._DOWNLOAD_SECONDS", 0.2)
+    hub.sends_files.clear()
+    skipped = look(moved)
+    hub.sends_files.set()
+    assert "3 files of hf://datasets/org/rows are being downloaded" in str(getattr(skipped, "skip_message", ""))
+    moved.register_partitions()
+    assert set(moved.instance.get_dynamic_partitions("shards")) == {*SHARDS}

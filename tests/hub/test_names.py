@@ -32,11 +32,17 @@ def test_a_name_has_a_repository_a_revision_and_a_place(text: str, name: HubName
 
 
 @pytest.mark.parametrize(
-    "text", ["hf://gpt2", "hf://datasets/squad", "hf://", "hf://org/name@", "hf://org/name@/a", "hf://spaces/org/name"]
+    "text",
+    ["hf://gpt2", "hf://datasets/squad", "hf://", "hf://org/name@", "hf://org/name@/a", "hf://spaces/org/name"],
 )
 def test_what_is_no_name_is_refused_with_what_was_expected(text: str) -> None:
     with pytest.raises(HubError, match=r"expected hf://org/name@revision for a model, or hf://datasets/org/name"):
         HubName.parse(text)
+
+
+def test_a_repository_that_the_hub_could_not_have_is_refused() -> None:
+    with pytest.raises(HubError, match="'hf://org/a--b' is no name of a repository on the hub"):
+        HubName.parse("hf://org/a--b")
 
 
 def test_only_a_whole_commit_pins_a_name() -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from lorif_assets.errors import HubError
 from lorif_assets.hub import connection
+from lorif_assets.hub.downloads import downloads_within
 from lorif_assets.hub.names import HubName
 from lorif_assets.hub.snapshots import snapshot_of
-from tests.hub_stand_in import TOKEN, HubStandIn
+from tests.hub_stand_in import TOKEN, HubStandIn, send
 
 FILES = {"README.md": b"# A set", "data/train.jsonl": b'{"text": "one"}\n', "data/test.jsonl": b'{"text": "two"}\n'}
 NAME = HubName.parse("hf://datasets/org/name")
@@ -124,6 +125,60 @@ def test_a_password_in_the_endpoint_is_not_shown(hub: HubStandIn, monkeypatch: p
     with pytest.raises(HubError) as refused:
         snapshot_of(NAME)
     assert "secret" not in str(refused.value)
+
+
+def test_a_cache_without_a_list_of_files_is_taken_as_it_is_where_the_hub_is_out_of_reach(hub: HubStandIn) -> None:
+    """As older versions of huggingface_hub left it; a missing file is said and not opened."""
+    pinned = HubName.parse(f"hf://datasets/org/name@{hub.dataset('org/name').commit(FILES)}")
+    folder = snapshot_of(pinned).fetch(["data/train.jsonl"])
+    for listing in folder.parent.parent.glob("trees/*"):
+        listing.unlink()
+    hub.close()
+    snapshot = snapshot_of(pinned)
+    snapshot.fetch(["data/train.jsonl"])
+    with pytest.raises(HubError, match=r"data/test.jsonl of \S+ is not in the cache"):
+        snapshot.fetch(["data/test.jsonl"])
+
+
+def test_a_page_that_is_no_answer_of_a_hub_is_said(hub: HubStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        hub, "answer", lambda handler, has_body: send(handler, 200, b"<html>Log in to the network</html>")
+    )
+    with pytest.raises(HubError, match=r"hf://datasets/org/name, .* answers, but not as a hub does"):
+        snapshot_of(NAME)
+
+
+@pytest.mark.parametrize("address", ["localhost", "http://[", "http://127.0.0.1:port"])
+def test_an_endpoint_that_is_no_address_is_said(hub: HubStandIn, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(HubError, match=r"hf://datasets/org/name, .*HF_ENDPOINT"):
+        snapshot_of(NAME)
+
+
+def test_a_cache_that_cannot_be_written_is_said(
+    hub: HubStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.dataset("org/name").commit(FILES)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "file"))
+    with pytest.raises(HubError, match=r"hf://datasets/org/name cannot be kept in the cache \S+/file"):
+        snapshot_of(NAME).fetch(["data/train.jsonl"])
+
+
+def test_a_look_that_must_not_wait_leaves_a_download_running_and_a_later_one_finds_it_done(hub: HubStandIn) -> None:
+    hub.dataset("org/name").commit(FILES)
+    hub.sends_files.clear()
+    for _ in range(2):
+        with (
+            downloads_within(0.2),
+            pytest.raises(HubError, match="1 files of hf://datasets/org/name are being downloaded"),
+        ):
+            snapshot_of(NAME).fetch(["data/train.jsonl"])
+    hub.sends_files.set()
+    with downloads_within(60):
+        folder = snapshot_of(NAME).fetch(["data/train.jsonl"])
+    assert (folder / "data/train.jsonl").read_bytes() == FILES["data/train.jsonl"]
+    assert hub.downloads().count("data/train.jsonl") == 1
 
 
 @pytest.fixture
