@@ -50,7 +50,7 @@ class Snapshot:
         from huggingface_hub.file_download import repo_folder_name
 
         repository = repo_folder_name(repo_id=self.name.repository, repo_type=self.name.kind)
-        return Path(cache()).expanduser().absolute() / repository / "snapshots" / self.commit
+        return Path(cache(), repository, "snapshots", self.commit)
 
     @cached_property
     def files(self) -> Mapping[str, int]:
