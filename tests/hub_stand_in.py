@@ -23,6 +23,7 @@ class Repository:
     commits: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     is_gated: bool = False
+    """Whether files need a token; as on the hub, what there is is told without one."""
 
     def commit(self, files: Mapping[str, bytes], ref: str = "main") -> str:
         """Add a commit and move a branch or tag to it."""
@@ -113,8 +114,6 @@ class HubStandIn:
         if repository is None:
             # As the hub does: without a token it does not say what exists.
             send(handler, 404 if token else 401, b"{}", {"X-Error-Code": "RepoNotFound"} if token else {})
-        elif repository.is_gated and token != TOKEN:
-            send(handler, 403 if token else 401, b"{}", {"X-Error-Code": "GatedRepo"})
         elif (sha := repository.at(revision)) is None:
             send(handler, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         elif tree:

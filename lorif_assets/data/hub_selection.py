@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
-from lorif_assets.config.sources import Source
+from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.errors import HubError, SourceError
 from lorif_assets.hub.names import HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
@@ -71,7 +71,7 @@ def selected(source: Source, suffixes: Iterable[str]) -> Selection:
                 "`storage_options` do not reach the hub: its token is taken from HF_TOKEN or `hf auth login`, and never stored"
             )
         snapshot = snapshot_of(name)
-        files = sorted(path for path in snapshot.files if _is_visible(path))
+        files = [path for path in snapshot.files if _is_visible(path)]
         data = [path for path in files if path.lower().endswith(tuple(suffixes))]
         found = _Repository(source, snapshot, files, data, _configurations(snapshot))
         selection = found.selection()
@@ -130,7 +130,9 @@ class _Repository:
         if _MAGIC.search(place):
             parts = PurePosixPath(place).parts
             root = "/".join(parts[: next(k for k, part in enumerate(parts) if _MAGIC.search(part))])
-            return self._chosen(root, [path for path in self.data if _matches(path, place)], by_name=False)
+            # As below a local pattern, a format that is set reads files of any name.
+            files = self.data if self.source.format is SourceFormat.AUTO else self.files
+            return self._chosen(root, [path for path in files if _matches(path, place)], by_name=False)
         if place in self.snapshot.files:
             root = "/".join(PurePosixPath(place).parts[:-1])
             return Selection(self.snapshot, root, [place], (), is_file=True)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import TypeVar
 
 from lorif_assets.errors import HubError
@@ -43,7 +44,8 @@ def cache() -> str:
     from huggingface_hub import constants
 
     home = os.environ.get("HF_HOME")
-    return os.environ.get("HF_HUB_CACHE") or (f"{home}/hub" if home else str(constants.HF_HUB_CACHE))
+    folder = os.environ.get("HF_HUB_CACHE") or (f"{home}/hub" if home else str(constants.HF_HUB_CACHE))
+    return str(Path(os.path.expandvars(folder)).expanduser().absolute())
 
 
 def is_offline() -> bool:

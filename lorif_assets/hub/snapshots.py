@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -50,11 +50,11 @@ class Snapshot:
         from huggingface_hub.file_download import repo_folder_name
 
         repository = repo_folder_name(repo_id=self.name.repository, repo_type=self.name.kind)
-        return Path(cache()).expanduser().absolute() / repository / "snapshots" / self.commit
+        return Path(cache(), repository, "snapshots", self.commit)
 
     @cached_property
-    def files(self) -> Mapping[str, int]:
-        """Bytes of each file of the repository, by its path in it.
+    def files(self) -> tuple[str, ...]:
+        """The paths of all files of the repository, sorted.
 
         Offline, where the cache has no list of them, those that it holds.
 
@@ -64,11 +64,11 @@ class Snapshot:
         from huggingface_hub import get_cached_repo_tree
         from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
-        def listed() -> Mapping[str, int]:
+        def listed() -> tuple[str, ...]:
             found = get_cached_repo_tree(
                 self.name.repository, repo_type=self.name.kind, revision=self.commit, cache_dir=cache()
             )
-            return {file.path: file.size for file in found}
+            return tuple(sorted(file.path for file in found))
 
         try:
             return listed()
@@ -80,17 +80,13 @@ class Snapshot:
             return listed()
         except (UnreachableError, CachedRepoTreeNotFoundError) as error:
             # Out of reach, huggingface_hub is content with a snapshot of which it has no list.
-            held = {
-                path.relative_to(self.folder).as_posix(): path.stat().st_size
-                for path in sorted(self.folder.rglob("*"))
-                if path.is_file()
-            }
+            held = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
             if not held:
                 raise _missing(self.name, str(error)) from error
             _LOG.warning(
                 f"{self.name} at {self.commit[:12]}: {error}; the files that {self.folder} holds are taken for all"
             )
-            return held
+            return tuple(held)
 
     def uri(self, path: str) -> str:
         """Return the name of one of its files, with the commit."""
@@ -102,13 +98,13 @@ class Snapshot:
         Raises:
             HubError: they are not in the cache, and cannot be downloaded.
         """
-        missing = self._missing(paths)
+        missing = self._absent(paths)
         if not missing:
             return self.folder
         try:
             self._require_hub()
             download(self.name, self.commit, missing)
-            if still_missing := self._missing(missing):
+            if still_missing := self._absent(missing):
                 raise UnreachableError(f"{shown_endpoint()} did not send {still_missing[0]}")
         except UnreachableError as error:
             raise _missing(self.name, str(error), missing) from error
@@ -120,7 +116,7 @@ class Snapshot:
         # Where nobody answers, this fails at once, and huggingface_hub's downloads only after many attempts.
         asked(self.name, lambda: _current_commit(replace(self.name, revision=self.commit)))
 
-    def _missing(self, paths: Iterable[str]) -> list[str]:
+    def _absent(self, paths: Iterable[str]) -> list[str]:
         return [path for path in paths if not (self.folder / path).is_file()]
 
 

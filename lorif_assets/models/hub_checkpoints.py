@@ -147,7 +147,7 @@ def _in_repository(snapshot: Snapshot) -> list[CheckpointFiles]:
             }
         )
     if not folders:
-        found = sorted(path for path in snapshot.files if not path.startswith("."))
+        found = [path for path in snapshot.files if not path.startswith(".")]
         more = " ..." if found[_NAMES_SHOWN:] else ""
         raise CheckpointError(
             f"{snapshot.uri(snapshot.name.path)} holds no model, and neither do the folders in it: expected config.json and "

@@ -87,6 +87,12 @@ def test_files_are_those_of_the_place_configuration_and_split(
     assert texts(source(place, split=split), tmp_path) == expected
 
 
+def test_a_format_that_is_set_reads_files_of_any_name_below_a_pattern(hub: HubStandIn, tmp_path: Path) -> None:
+    hub.dataset("org/name").commit({"rows/a.dat": jsonl("a"), "rows/b.dat": jsonl("b")})
+    assert texts(source("/rows/*.dat", format="jsonl"), tmp_path) == ["a", "b"]
+    assert texts(source("/rows/b.dat", format="jsonl"), tmp_path) == ["b"]
+
+
 def test_only_the_files_that_are_read_are_downloaded(hub: HubStandIn, tmp_path: Path) -> None:
     hub.dataset("org/name").commit({**SPLIT, "README.md": b"# Rows", "large.bin": b"..."})
     assert len(texts(source(), tmp_path)) == 2

@@ -115,7 +115,7 @@ def test_a_token_of_the_environment_opens_a_gated_repository_and_is_in_no_messag
     assert snapshot_of(name).fetch(["data/train.jsonl"]).is_dir()
     monkeypatch.setenv("HF_TOKEN", f"{TOKEN}_of_another")
     with pytest.raises(HubError, match="with this machine's token") as refused:
-        snapshot_of(name)
+        snapshot_of(name).fetch(["data/test.jsonl"])
     assert TOKEN not in str(refused.value) + caplog.text
 
 

@@ -91,7 +91,8 @@ def _on_hub(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]
             file = snapshot.fetch(selection.paths) / selection.paths[0]
             return _format_of_file(source, file), [SourceFile(snapshot.uri(selection.paths[0]), source.name, file.name)]
         found = [snapshot.folder / path for path in selection.paths]
-        kind, named = _named_files(source, base, root=root, found=found, by_suffix=True)
+        by_suffix = not glob.has_magic(snapshot.name.path)
+        kind, named = _named_files(source, base, root=root, found=found, by_suffix=by_suffix)
         paths = [(root / file.name).relative_to(snapshot.folder).as_posix() for file in named]
         snapshot.fetch(paths)
     return kind, [replace(file, uri=snapshot.uri(path)) for file, path in zip(named, paths, strict=True)]
