@@ -9,6 +9,7 @@ from lorif_assets.assets.graph import ASSETS, assets_in_use
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.data.rejection_reasons import rows_set_aside
+from lorif_assets.freshness.discovery import discover
 from lorif_assets.project import Project
 
 
@@ -20,6 +21,8 @@ def materialize() -> None:
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
         project = Project.open()
         in_use = assets_in_use(project.settings)
+        for note in discover(project).notes:
+            console.print(Text(note, style="yellow"), soft_wrap=True)
         for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
             done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
             console.print(f"{update.asset:<22} {done}")
