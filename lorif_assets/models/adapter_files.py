@@ -12,6 +12,7 @@ from lorif_assets.models.checkpoint_folders import (
     CONFIG,
     model_weights,
     pickled_weights,
+    same_files,
 )
 
 # These change what the layers read, or choose between adapters token by token: no weights are equal to them.
@@ -110,12 +111,25 @@ class AdapterFiles:
         """Return the base model's folder: that of the settings; the adapter's own where it holds one; or the one it names.
 
         Raises:
-            CheckpointError: there is no such folder.
+            CheckpointError: there is no such folder, or the adapter holds another model than the base that it names.
         """
         if self.base_model is not None:
             return base_folder(self.base_model, self.path, None)
-        if (self.path / CONFIG).is_file() and model_weights(self.path):
+        if not ((self.path / CONFIG).is_file() and model_weights(self.path)):
+            return self._named_base()
+        try:
+            named = self._named_base()
+        except CheckpointError:
             return self.path
+        if not same_files(model_weights(self.path), model_weights(named)):
+            raise CheckpointError(
+                f"{self.path} holds an adapter and a whole model, whose weights are not those of the adapter's base model "
+                f"{named}: if they are the merged ones, keep either in a folder of its own; if they are the base's, set "
+                "`checkpoints.base_model` to the folder"
+            )
+        return self.path
+
+    def _named_base(self) -> Path:
         config = self.config
         named = config.get("base_model_name_or_path")
         if not named:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from lorif_assets.errors import CheckpointError
-from lorif_assets.models.adapter_files import AdapterFiles
+from lorif_assets.models.adapter_files import AdapterFiles, base_folder
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
 
 TOKENIZER_FILES = (
@@ -73,11 +73,17 @@ class CheckpointFiles:
 
     @property
     def tokenizer_folder(self) -> Path:
-        """The folder of the tokenizer: its own, that of the directory above, as trainers leave it, or the base model's."""
-        folders = [self.path, self.path.parent]
+        """The folder of the tokenizer: its own, that of the directory above, as trainers leave it, or the base model's.
+
+        Raises:
+            CheckpointError: it has none itself, and its base model cannot be found.
+        """
+        for folder in (self.path, self.path.parent):
+            if has_tokenizer(folder):
+                return folder
         if self.adapter:
-            folders.append(self.base.path)
-        return next((folder for folder in folders if has_tokenizer(folder)), self.path)
+            return self.base.path
+        return base_folder(self.base_model, self.path, None) if self.base_model is not None else self.path
 
     @property
     def tokenizer_files(self) -> list[Path]:
@@ -134,6 +140,11 @@ class CheckpointFiles:
         if self.adapter:
             self.adapter.check()
         self.base.check_model()
+        if self.adapter and "quantization_config" in json.loads((self.base.path / CONFIG).read_text()):
+            raise CheckpointError(
+                f"the base model {self.base.path} of the adapter {self.path} is quantised, and a sum of both would be rounded: "
+                "set `checkpoints.base_model` to the model that it was quantised from"
+            )
         if not has_tokenizer(self.tokenizer_folder):
             raise CheckpointError(
                 f"{self.path} has no tokenizer (tokenizer.json or the like); save it beside the weights: "

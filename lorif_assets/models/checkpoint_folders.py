@@ -70,7 +70,7 @@ def list_folders(root: Path) -> FolderListing:
     last = max(folders, key=lambda folder: (-1 if folder.step is None else folder.step, folder.name))
     if not _is_whole(root):
         notes.append(f"the model in {root} itself is passed over: it has no weights")
-    elif _same_weights(root, last.path):
+    elif same_files(_weights(root), _weights(last.path)):
         notes.append(f"the model in {root} itself is {last.name}: their weights are the same")
     else:
         folders.append(CheckpointFolder(root.name, root, _last_step(root, last), is_last=True))
@@ -91,6 +91,13 @@ def model_weights(folder: Path) -> list[Path]:
     """Return the safetensors files of a whole model, sorted by name; those of an adapter beside it are none of them."""
     has_adapter = (folder / ADAPTER_CONFIG).is_file()
     return sorted(file for file in folder.glob("*.safetensors") if not (has_adapter and file.name == ADAPTER_WEIGHTS))
+
+
+def same_files(files: Sequence[Path], others: Sequence[Path]) -> bool:
+    """Whether files have the same names and bytes, of which of large files a part is compared."""
+    return [file.name for file in files] == [file.name for file in others] and all(
+        _same_bytes(one, two, _state(one), _state(two)) for one, two in zip(files, others, strict=True)
+    )
 
 
 def _holder(folder: Path) -> Path:
@@ -130,13 +137,6 @@ def _last_step(root: Path, last: CheckpointFolder) -> int | None:
     """Return the step of the model that a trainer saved at the end: by its own state, else by that of the last step."""
     own = trainer_step(root)
     return own if own is not None else last.step
-
-
-def _same_weights(folder: Path, other: Path) -> bool:
-    mine, others = _weights(folder), _weights(other)
-    return [file.name for file in mine] == [file.name for file in others] and all(
-        _same_bytes(one, two, _state(one), _state(two)) for one, two in zip(mine, others, strict=True)
-    )
 
 
 def _weights(folder: Path) -> list[Path]:
