@@ -69,11 +69,12 @@ def list_folders(root: Path) -> FolderListing:
         return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes)
     last = max(folders, key=lambda folder: (-1 if folder.step is None else folder.step, folder.name))
     if not _is_whole(root):
-        notes.append(f"the model in {root} itself is passed over: it has no weights")
+        notes.append(f"the model in {root} itself is passed over: it has no *.safetensors weights")
     elif same_files(_weights(root), _weights(last.path)):
         notes.append(f"the model in {root} itself is {last.name}: their weights are the same")
     else:
-        folders.append(CheckpointFolder(root.name, root, _last_step(root, last), is_last=True))
+        step = trainer_step(root)
+        folders.append(CheckpointFolder(root.name, root, last.step if step is None else step, is_last=True))
     return FolderListing(folders, notes)
 
 
@@ -131,12 +132,6 @@ def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:
         f"{epochs[0]} is ordered by its epoch and {steps[0]} by its step: the order of the checkpoints is not that of "
         "training. Give all of them names with steps, such as checkpoint-200"
     ]
-
-
-def _last_step(root: Path, last: CheckpointFolder) -> int | None:
-    """Return the step of the model that a trainer saved at the end: by its own state, else by that of the last step."""
-    own = trainer_step(root)
-    return own if own is not None else last.step
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -97,7 +97,7 @@ def test_a_configuration_without_weights_beside_checkpoints_is_no_checkpoint(run
     shutil.copy(run / "checkpoint-20/config.json", run / "config.json")
     found = look(run)
     assert names(found) == STEPS
-    assert found.notes == [f"the model in {run} itself is passed over: it has no weights"]
+    assert found.notes == [f"the model in {run} itself is passed over: it has no *.safetensors weights"]
 
 
 def test_a_tokenizer_that_was_saved_once_for_all_steps_serves_them(run: Path) -> None:
