@@ -48,14 +48,23 @@ class Project:
 def _checkpoints(settings: Settings) -> Checkpoints:
     chosen = settings.checkpoints
     registry_uri = chosen.registry_uri or settings.tracking_uri
+    # At step 0 an adapter's matrices do nothing, and are stored nowhere.
+    include_base = chosen.include_base and settings.recipe.track == "weights"
     plain_name = chosen.path if chosen.path and is_plain_name(chosen.path) else ""
     if chosen.registered_model is None or registry_uri is None:
-        path = settings.resolve(chosen.path or "checkpoints")
-        return HubCheckpoints(path=path, plain_name=plain_name, trust_remote_code=chosen.trust_remote_code)
+        return HubCheckpoints(
+            path=settings.resolve(chosen.path or "checkpoints"),
+            plain_name=plain_name,
+            trust_remote_code=chosen.trust_remote_code,
+            base_model=settings.base_model,
+            include_base=include_base,
+        )
     return RegisteredCheckpoints(
         path=settings.resolve(chosen.path) if chosen.path else "",
         plain_name=plain_name,
         trust_remote_code=chosen.trust_remote_code,
+        base_model=settings.base_model,
+        include_base=include_base,
         registered_model=chosen.registered_model,
         alias=chosen.alias,
         registry_uri=registry_uri,

@@ -14,6 +14,8 @@ class CheckpointsResource(dg.ConfigurableResource[Checkpoints]):
     path: str = Field(description="A checkpoint directory, a directory of them, or hf://org/name; empty: none.")
     plain_name: str = Field("", description="The path as a name on the hub, where no such directory is.")
     trust_remote_code: bool = Field(False, description="Run Python code that a checkpoint carries.")
+    base_model: str | None = Field(None, description="The model that adapters, or whole models, were trained from.")
+    include_base: bool = Field(True, description="Offer the base model as a checkpoint of its own.")
     registered_model: str | None = Field(None, description="Name of an MLflow registered model.")
     alias: str | None = Field(None, description="Only the version of the registered model that has this alias.")
     registry_uri: str = Field("", description="MLflow's URI, for a registered model.")
@@ -22,17 +24,25 @@ class CheckpointsResource(dg.ConfigurableResource[Checkpoints]):
     @classmethod
     def of(cls, checkpoints: Checkpoints) -> "CheckpointsResource":
         """Return the resource that hands out these checkpoints."""
-        return cls(**vars(checkpoints))
+        return cls(**{name: value for name, value in vars(checkpoints).items() if name in cls.model_fields})
 
     def create_resource(self, context: dg.InitResourceContext) -> Checkpoints:
         """Return the checkpoints; nothing is looked for yet."""
         del context
         if self.registered_model is None:
-            return HubCheckpoints(path=self.path, plain_name=self.plain_name, trust_remote_code=self.trust_remote_code)
+            return HubCheckpoints(
+                path=self.path,
+                plain_name=self.plain_name,
+                trust_remote_code=self.trust_remote_code,
+                base_model=self.base_model,
+                include_base=self.include_base,
+            )
         return RegisteredCheckpoints(
             path=self.path,
             plain_name=self.plain_name,
             trust_remote_code=self.trust_remote_code,
+            base_model=self.base_model,
+            include_base=self.include_base,
             registered_model=self.registered_model,
             alias=self.alias,
             registry_uri=self.registry_uri,

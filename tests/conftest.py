@@ -220,7 +220,7 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProje
     (root / "lorif.toml").write_text(_SETTINGS)
     _write_data(root / "data")
     _write_queries(root / "queries")
-    tokenizer = _tokenizer()
+    tokenizer = tiny_tokenizer()
     for step, name in enumerate(CHECKPOINTS):
         write_checkpoint(root / "checkpoints" / name, tokenizer, seed=step)
     with _instance(root) as instance:
@@ -353,7 +353,8 @@ def _write_queries(folder: Path) -> None:
     (folder / f"{QUERY_SET}.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
-def _tokenizer() -> Any:
+def tiny_tokenizer() -> Any:
+    """A byte-level BPE of 280 tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -409,5 +410,5 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
     """The files of a tiny model with its tokenizer, as `save_pretrained` writes them."""
     folder = tmp_path_factory.mktemp("saved-model")
-    write_checkpoint(folder, _tokenizer(), seed=5)
+    write_checkpoint(folder, tiny_tokenizer(), seed=5)
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}

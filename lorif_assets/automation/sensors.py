@@ -48,7 +48,9 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
             requests = new_partitions(context.instance, discovered)
         except LorifError as error:
             return dg.SkipReason(str(error))
-        return dg.SensorResult(dynamic_partitions_requests=requests) if requests else dg.SkipReason("nothing new")
+        if requests:
+            return dg.SensorResult(dynamic_partitions_requests=requests)
+        return dg.SkipReason("; ".join(("nothing new", *discovered.notes)))
 
     @dg.sensor(
         name="re_attribution_sensor",

@@ -11,6 +11,7 @@ from lorif_assets.hub.snapshots import Snapshot, snapshot_of
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
 _SAFETENSORS = ".safetensors"
+_CACHED_MODEL = "models--"
 # Configurations, tokenizers of every kind, templates and code: all but weights, and small.
 _DESCRIPTION = (".json", ".jinja", ".txt", ".model", ".py")
 
@@ -34,6 +35,24 @@ def fetch(name: str) -> Path:
         return fetch_folder(snapshot, found.path)
     except HubError as error:
         raise CheckpointError(str(error)) from error
+
+
+def described_model(name: str, revision: str | None) -> Path:
+    """Return the folder in the hub's cache that holds a model's configuration and tokenizer; of its weights, those of before.
+
+    Raises:
+        HubError: the name is no repository's, or it cannot be found or asked for and is not in the cache.
+    """
+    return fetch_description(snapshot_of(HubName.parse(f"{PREFIX}{name}" + (f"@{revision}" if revision else ""))))
+
+
+def snapshot_at(folder: Path) -> Snapshot | None:
+    """Return the snapshot of a model's repository that a folder of the hub's cache holds; None for another folder."""
+    repository = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not repository.startswith(_CACHED_MODEL):
+        return None
+    name = repository.removeprefix(_CACHED_MODEL).replace("--", "/", 1)
+    return Snapshot(HubName("model", name, folder.name), folder.name)
 
 
 def fetch_folder(snapshot: Snapshot, folder: str = "") -> Path:

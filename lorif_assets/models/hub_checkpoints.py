@@ -9,14 +9,16 @@ from pathlib import Path, PurePosixPath
 from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
-from lorif_assets.models.checkpoints import PARTITION_NAME, VOCABULARY_FILES, CheckpointFiles, Checkpoints, step_in
+from lorif_assets.models.checkpoint_files import VOCABULARY_FILES, CheckpointFiles
+from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG
+from lorif_assets.models.checkpoints import PARTITION_NAME, Checkpoints, Found
 from lorif_assets.models.hub import fetch_description, fetch_folder, names_in, safetensors_in, weight_names
+from lorif_assets.models.steps import step_of_folder
 
-_CONFIGURATION = "config.json"
 _NAMES_SHOWN = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HubCheckpoint(CheckpointFiles):
     """A model in a folder of a repository at one commit; `path` is where its files are once `check` has fetched them."""
 
@@ -30,18 +32,19 @@ class HubCheckpoint(CheckpointFiles):
         with _as_checkpoint_errors():
             return [self.path / name for name in weight_names(self.snapshot, self.folder)]
 
-    def is_complete(self) -> bool:
-        """Whether no file is missing; a commit is never half written."""
+    def fault(self) -> str | None:
+        """Return which file is missing, or None; a commit is never half written."""
         try:
             self._check_listed()
-        except CheckpointError:
-            return False
-        return True
+            return self.base.fault() if self.adapter else None
+        except CheckpointError as error:
+            return str(error)
 
     def version(self) -> str:
-        """Return what changes when the name stands for another commit, on every machine the same."""
+        """Return what changes when the name stands for another commit, on every machine the same, or of an adapter its base."""
         identity = [self.snapshot.name.repository, self.snapshot.commit, self.folder]
-        return blake2b(repr(identity).encode(), digest_size=16).hexdigest()
+        own = blake2b(repr(identity).encode(), digest_size=16).hexdigest()
+        return blake2b(f"{own}|{self.base.version()}".encode(), digest_size=16).hexdigest() if self.adapter else own
 
     def check(self) -> None:
         """Download the files that are not here yet, and refuse those that cannot be loaded safely.
@@ -63,15 +66,17 @@ class HubCheckpoint(CheckpointFiles):
         self._check_listed()
         with _as_checkpoint_errors():
             fetch_description(self.snapshot, self.folder)
+        if self.adapter:
+            self.base.check_description()
 
     def _check_listed(self) -> None:
         with _as_checkpoint_errors():
             names = names_in(self.snapshot, self.folder)
             safetensors_in(self.snapshot, self.folder)
         place = self.snapshot.uri(self.folder)
-        if _CONFIGURATION not in names:
+        if not {CONFIG, ADAPTER_CONFIG} & {*names}:
             raise CheckpointError(f"{place} has no config.json: expected a model saved by `save_pretrained`")
-        if not {*VOCABULARY_FILES} & {*names}:
+        if ADAPTER_CONFIG not in names and not {*VOCABULARY_FILES} & {*names}:
             raise CheckpointError(f"{place} has no tokenizer (tokenizer.json or the like); push it beside the weights")
 
 
@@ -89,36 +94,27 @@ class HubCheckpoints(Checkpoints):
         """Where checkpoints are looked for, in words."""
         return self._hub_name or self.path
 
-    def find(self) -> list[CheckpointFiles]:
-        """Return the checkpoints in order of step, then name; of the hub, nothing is downloaded but the list of files.
+    def _listed(self) -> Found:
+        """Return the checkpoints; of the hub, nothing is downloaded but the list of files and what adapters say of themselves.
 
-        A repository with a config.json is one checkpoint, named `name@revision`; else each of its folders with a model is one.
+        A repository with a config.json, or an adapter, is one checkpoint, named `name@revision`; else each of its folders
+        with a model is one.
 
         Raises:
             CheckpointError: the path does not exist, or the repository cannot be read or holds no model.
         """
         text = self._hub_name
         if text is None:
-            return super().find()
+            return super()._listed()
         try:
             with _as_checkpoint_errors():
-                return self.in_order(_in_repository(snapshot_of(_model_name(text))))
+                snapshot = snapshot_of(_model_name(text))
+                notes = [snapshot.notice] if snapshot.notice else []
+                return Found(_in_repository(snapshot, self.base_model), notes)
         except CheckpointError as error:
             if self.plain_name:
                 raise CheckpointError(f"there is no folder {self.path}, and on the hub: {error}") from error
             raise
-
-    @property
-    def notice(self) -> str | None:
-        """What is to be known of the repository: that its revision may move, or that the hub was not asked.
-
-        None where its name stands for one commit for ever, and for a folder.
-
-        Raises:
-            CheckpointError: the repository or the revision cannot be found.
-        """
-        with _as_checkpoint_errors():
-            return snapshot_of(_model_name(self._hub_name)).notice if self._hub_name else None
 
     @property
     def _hub_name(self) -> str | None:
@@ -134,9 +130,9 @@ def _model_name(text: str) -> HubName:
     return name
 
 
-def _in_repository(snapshot: Snapshot) -> list[CheckpointFiles]:
+def _in_repository(snapshot: Snapshot, base_model: str | None) -> list[CheckpointFiles]:
     place = PurePosixPath(snapshot.name.path)
-    if _CONFIGURATION in names_in(snapshot, snapshot.name.path):
+    if {CONFIG, ADAPTER_CONFIG} & {*names_in(snapshot, snapshot.name.path)}:
         folders = [place]
     else:
         folders = sorted(
@@ -153,28 +149,33 @@ def _in_repository(snapshot: Snapshot) -> list[CheckpointFiles]:
             f"{snapshot.uri(snapshot.name.path)} holds no model, and neither do the folders in it: expected config.json and "
             f"*.safetensors; the repository has {', '.join(found[:_NAMES_SHOWN]) or 'no file'}{more}"
         )
-    return [_checkpoint(snapshot, "" if folder == PurePosixPath() else folder.as_posix()) for folder in folders]
+    places = ("" if folder == PurePosixPath() else folder.as_posix() for folder in folders)
+    return [_checkpoint(snapshot, place, base_model) for place in places]
 
 
 def _is_of_model(file: str) -> bool:
-    return file == _CONFIGURATION or file.endswith(".safetensors")
+    return file in {CONFIG, ADAPTER_CONFIG} or file.endswith(".safetensors")
 
 
-def _checkpoint(snapshot: Snapshot, folder: str) -> HubCheckpoint:
+def _checkpoint(snapshot: Snapshot, folder: str, base_model: str | None) -> HubCheckpoint:
     name = snapshot.name
     if folder:
-        partition, step = folder.rpartition("/")[2], step_in(folder.rpartition("/")[2])
+        partition = folder.rpartition("/")[2]
+        step = step_of_folder(Path(partition))
     else:
         partition = name.repository.partition("/")[2] + (f"@{name.followed}" if name.revision else "")
         # A commit's digits are no step.
-        step = None if name.is_pinned else step_in(name.revision or "")
+        step = None if name.is_pinned else step_of_folder(Path(name.revision or ""))
     partition = partition.replace("/", "-")
     if not PARTITION_NAME.fullmatch(partition):
         raise CheckpointError(
             f"{snapshot.uri(folder)} would be the checkpoint {partition!r}, a name that no partition can have; names have "
             "letters, digits and . _ - @ : + = only"
         )
-    return HubCheckpoint(partition, snapshot.folder / folder, step, snapshot, folder)
+    if ADAPTER_CONFIG in names_in(snapshot, folder):
+        # It says which base model it is on.
+        fetch_description(snapshot, folder)
+    return HubCheckpoint(partition, snapshot.folder / folder, step, base_model, snapshot=snapshot, folder=folder)
 
 
 @contextmanager

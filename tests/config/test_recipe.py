@@ -27,6 +27,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "template_date": ("2025-01-01", "factors"),
     "curvature": ("svd", "factors"),
     "preset": ("paper", "factors"),
+    "track": ("adapter", "factors"),
     "query_rank": (8, "scores"),
     "top_k": (10, "scores"),
     "added_data": ("merged", "scores"),

@@ -1,5 +1,6 @@
 """Checkpoints on the hub: how they are named, what makes them new, what is downloaded when, and what is refused."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_offline_the_cached_snapshot_is_loaded_or_what_is_missing_is_said(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub.requests.clear()
     checkpoints("org/tiny").get("tiny")
-    assert "offline mode" in str(checkpoints("org/tiny").notice)
+    assert "offline mode" in str(checkpoints("org/tiny").look().notes)
     with pytest.raises(
         CheckpointError, match=r"model.safetensors of hf://org/half is not in the cache .*HF_HUB_OFFLINE"
     ):
@@ -125,10 +126,10 @@ def test_a_revision_that_may_move_is_said_and_a_commit_is_not(
     hub: HubStandIn, saved_model: Mapping[str, bytes]
 ) -> None:
     commit = hub.model("org/tiny").commit(saved_model)
-    assert checkpoints("org/tiny").notice == (
+    assert checkpoints("org/tiny").look().notes == [
         f"follows 'main', which may move; hf://org/tiny@{commit} would stay as it is now"
-    )
-    assert checkpoints(f"hf://org/tiny@{commit}").notice is None
+    ]
+    assert not checkpoints(f"hf://org/tiny@{commit}").look().notes
 
 
 @pytest.mark.parametrize(
@@ -180,3 +181,55 @@ def test_dagster_hands_out_the_same_checkpoints_and_no_token(
     resource = CheckpointsResource.of(checkpoints("org/tiny"))
     assert resource.create_resource(None) == checkpoints("org/tiny")  # type: ignore[arg-type]
     assert TOKEN not in str(resource)
+
+
+# --- adapters ---------------------------------------------------------------------------------------------------------
+
+
+def adapter_files(base: str) -> dict[str, bytes]:
+    """What `save_pretrained` of a PEFT model writes; its weights are never loaded here."""
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base}
+    empty = len(b"{}").to_bytes(8, "little") + b"{}"
+    return {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": empty}
+
+
+def test_an_adapter_on_the_hub_is_a_checkpoint_and_its_base_model_on_the_hub_is_step_0(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    hub.model("org/tiny").commit(saved_model)
+    hub.model("org/tuned").commit(adapter_files("org/tiny"))
+    base, adapter = checkpoints("org/tuned").find()
+    assert (base.name, base.step, adapter.name) == ("base-tiny", 0, "tuned")
+    assert adapter.fault() is None
+    assert not [path for path in hub.downloads() if path.endswith("safetensors")], "a look needs no weights"
+    adapter.check()
+    assert [path for path in hub.downloads() if path.endswith("safetensors")]
+    assert adapter.base.weight_files
+    assert adapter.weights_hash() != base.weights_hash()
+
+
+def test_an_adapter_in_a_folder_takes_its_base_model_from_the_hub(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    hub.model("org/tiny").commit(saved_model)
+    (tmp_path / "run/checkpoint-20").mkdir(parents=True)
+    for name, content in adapter_files("org/tiny").items():
+        (tmp_path / "run/checkpoint-20" / name).write_bytes(content)
+    before = len(hub.downloads())
+    found = Checkpoints(path=str(tmp_path / "run"))
+    base, adapter = found.find()
+    assert (base.name, adapter.step, adapter.fault()) == ("base-tiny", 20, None)
+    assert not [path for path in hub.downloads()[before:] if path.endswith("safetensors")]
+    version = adapter.version()
+    found.get(adapter.name)
+    assert adapter.base.weight_files
+    assert found.get(adapter.name).version() != version, "the base model's files are here now"
+
+
+def test_an_adapter_whose_base_model_is_nowhere_says_where_it_was_looked_for(hub: HubStandIn) -> None:
+    hub.model("org/tuned").commit(adapter_files("org/none"))
+    (adapter,) = checkpoints("org/tuned").find()
+    fault = str(adapter.fault())
+    assert "the base model 'org/none' of the adapter" in fault
+    assert "on the hub" in fault
+    assert "checkpoints.base_model" in fault
