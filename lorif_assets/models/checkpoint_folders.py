@@ -15,6 +15,8 @@ CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# A trainer's own state beside the weights, in pickles too.
+_TRAINER_STATE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args)", re.IGNORECASE)
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
 _BLOCK = 1 << 18
 _BLOCKS = 256
@@ -85,7 +87,8 @@ def holds_model(folder: Path) -> bool:
 
 def pickled_weights(folder: Path) -> list[str]:
     """Return the names of files that are weights in pickles."""
-    return sorted(file.name for pattern in _PICKLED_WEIGHTS for file in folder.glob(pattern))
+    files = (file.name for pattern in _PICKLED_WEIGHTS for file in folder.glob(pattern))
+    return sorted(name for name in files if not _TRAINER_STATE.match(name))
 
 
 def model_weights(folder: Path) -> list[Path]:

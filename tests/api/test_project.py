@@ -27,9 +27,9 @@ def loads(monkeypatch):
     """The checkpoints that were loaded, one after the other."""
     names, load_model = [], Checkpoints.load_model
 
-    def counted(self, files, dtype, devices):
+    def counted(self, files, dtype, devices, track):
         names.append(files.name)
-        return load_model(self, files, dtype, devices)
+        return load_model(self, files, dtype, devices, track)
 
     monkeypatch.setattr(Checkpoints, "load_model", counted)
     return names

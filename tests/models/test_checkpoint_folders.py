@@ -123,6 +123,18 @@ def test_a_checkpoint_that_is_still_being_written_is_listed_with_what_it_lacks(
     assert f"{run / 'checkpoint-40'} has no *.safetensors weights" in (waiting.fault() or "")
 
 
+def test_a_trainers_own_state_is_not_taken_for_weights(run: Path) -> None:
+    (run / "checkpoint-40/model.safetensors").unlink()
+    for step in (40, 80):
+        (run / f"checkpoint-{step}").mkdir(exist_ok=True)
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin"):
+            (run / f"checkpoint-{step}" / name).write_bytes(b"")
+    found = look(run)
+    assert names(found) == STEPS
+    assert "pickle" not in (found.checkpoints[1].fault() or "")
+    assert found.notes == [f"{run / 'checkpoint-80'} is passed over: it has no model"]
+
+
 def test_a_folder_named_after_a_step_without_a_model_is_named(run: Path) -> None:
     (run / "checkpoint-80").mkdir()
     (run / "runs").mkdir()
