@@ -14,6 +14,7 @@ from lorif_assets.data.content import read_content
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.json_values import json_value
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
+from lorif_assets.data.row_ids import text_of_id
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 
@@ -111,11 +112,7 @@ def _default_id(shard: str, row: int) -> str:
 def _example_id(values: Mapping[str, Any], roles: ColumnRoles, default: str) -> str:
     if roles.id is None:
         return default
-    value = values.get(roles.id)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        shown = "empty" if value == "" else "null" if value is None else type(value).__name__
-        raise UnusableRowError(f"id (column '{roles.id}') is {shown}, not text or an integer")
-    return encodable(str(value))
+    return text_of_id(values.get(roles.id), roles.id)
 
 
 def _metadata(values: Mapping[str, Any], roles: ColumnRoles) -> str:
