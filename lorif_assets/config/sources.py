@@ -112,7 +112,8 @@ class Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the source; shard names begin with it."
+        pattern=r"^\w[\w.~-]*$",
+        description="Name of the source, of letters and digits of any script and `._~-`; shard names begin with it.",
     )
     path: str = Field(
         description="A file, a directory, a glob, a Delta table or a saved `datasets` directory. Relative paths start "

@@ -3,7 +3,7 @@
 Parquet and JSON Lines are; JSON and CSV where none of those lie beside them, as for training data.
 """
 
-import re
+from collections import Counter
 from pathlib import Path
 
 from lorif_assets.config.settings import Settings
@@ -11,31 +11,26 @@ from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, readers
 from lorif_assets.data.shards import list_shards
 from lorif_assets.errors import SourceError
+from lorif_assets.lake.partition_names import partition_names
 
 _FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
-_PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def query_files(settings: Settings) -> dict[str, Path]:
     """Return the query sets, by name; in a directory, files whose names begin with `.` or `_` are skipped.
 
     Raises:
-        SourceError: the path does not exist, two files have one name, or a name cannot be a partition's.
+        SourceError: the path does not exist, or two files differ in nothing but their suffix.
     """
     root = Path(settings.resolve(settings.queries.path))
     if not root.exists():
         raise SourceError(f"the query path {root} does not exist; correct `queries.path`")
     files = [root] if root.is_file() else _files_of(root)
-    names = [file.stem for file in files]
-    for name, file in zip(names, files, strict=True):
-        if not _PARTITION_NAME.fullmatch(name):
-            raise SourceError(
-                f"the query file {file} has a name that no partition can have; use letters, digits and . _ - only, a "
-                "letter or digit first"
-            )
-        if names.count(name) > 1:
-            raise SourceError(f"{root} has two query files named {name!r}; a query set is named after its file")
-    return dict(zip(names, files, strict=True))
+    names = partition_names({file: (file.stem, file.suffix) for file in files})
+    repeated = next((name for name, count in Counter(names.values()).items() if count > 1), None)
+    if repeated is not None:
+        raise SourceError(f"{root} has two query files named {repeated!r}; a query set is named after its file")
+    return {names[file]: file for file in files}
 
 
 def _files_of(root: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.lake.partition_names import partition_names
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
 
@@ -30,7 +31,8 @@ TOKENIZER_FILES = (
 _VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
-PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+=-]*")
+NAME_PUNCTUATION = "._@:+=-"
+"""What names of checkpoints hold beside letters and digits."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Checkpoints:
         say that they are hidden or still being written (`.x`, `_x`, `tmp-x`, `x.tmp`).
 
         Raises:
-            CheckpointError: the path does not exist, or a name cannot be a partition's.
+            CheckpointError: the path does not exist.
         """
         root = Path(self.path)
         if not root.is_dir():
@@ -162,14 +164,9 @@ class Checkpoints:
             if (root / "config.json").is_file()
             else [folder for folder in root.iterdir() if folder.is_dir() and not _TEMPORARY.match(folder.name)]
         )
-        candidates = (CheckpointFiles(folder.name, folder, _step(folder.name)) for folder in folders)
+        names = partition_names({folder: (folder.name, "") for folder in folders}, NAME_PUNCTUATION)
+        candidates = (CheckpointFiles(names[folder], folder, _step(folder.name)) for folder in folders)
         found = [checkpoint for checkpoint in candidates if checkpoint.looks_like_checkpoint]
-        for checkpoint in found:
-            if not PARTITION_NAME.fullmatch(checkpoint.name):
-                raise CheckpointError(
-                    f"the checkpoint folder {checkpoint.path} has a name that no partition can have; use letters, digits "
-                    "and . _ - @ : + = only"
-                )
         return self.in_order(found)
 
     @property

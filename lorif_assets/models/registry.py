@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.machine_locks import machine_lock
-from lorif_assets.models.checkpoints import PARTITION_NAME, TOKENIZER_FILES, CheckpointFiles, Checkpoints
+from lorif_assets.models.checkpoints import NAME_PUNCTUATION, TOKENIZER_FILES, CheckpointFiles, Checkpoints
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -118,12 +119,7 @@ class RegisteredCheckpoints(Checkpoints):
     def _checkpoint(self, client: "MlflowClient", version: "ModelVersion") -> RegisteredCheckpoint:
         identity = [version.name, str(version.version), version.source, version.creation_timestamp]
         fingerprint = blake2b(repr(identity).encode(), digest_size=16).hexdigest()
-        name = f"{version.name}:{version.version}"
-        if not PARTITION_NAME.fullmatch(name):
-            raise CheckpointError(
-                f"the registered model {version.name!r} has a name that no partition can have; use letters, digits and "
-                ". _ - @ + = only"
-            )
+        name = partition_name(f"{version.name}:{version.version}", NAME_PUNCTUATION)
         return RegisteredCheckpoint(
             name=name,
             # A model that was deleted and made again counts its versions from 1 again.

@@ -78,11 +78,33 @@ def test_two_files_of_one_name_are_refused(settings: Settings) -> None:
         query_files(settings)
 
 
-@pytest.mark.parametrize("name", ["my questions", "a|b", "été", "it's"])
-def test_a_name_that_no_partition_can_have_is_refused(settings: Settings, name: str) -> None:
-    write(settings, f"{name}.jsonl")
-    with pytest.raises(SourceError, match=r"has a name that no partition can have; use letters, digits"):
-        query_files(settings)
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("my questions", "my_questions"),
+        ("a|b", "a_b"),
+        ("été", "été"),
+        ("質問", "質問"),
+        ("हिन्दी", "हिन्दी"),
+        ("it's", "it_s"),
+        ("-1", "_1"),
+        ("½?", "__"),
+    ],
+)
+def test_a_query_set_keeps_what_of_its_files_name_a_partition_can_have(
+    settings: Settings, file: str, name: str
+) -> None:
+    write(settings, f"{file}.jsonl")
+    assert list(query_files(settings)) == [name]
+    assert read_source(query_source(settings, name), settings.base).rows == ((0, json.loads(ROW)),)
+
+
+def test_files_whose_names_become_one_are_still_query_sets_of_their_own(settings: Settings) -> None:
+    write(settings, "a b.jsonl", "a_b.jsonl", "a_b.JSONL", "a?b.jsonl")
+    found = query_files(settings)
+    assert found["a_b"].name == "a_b.jsonl"
+    assert len(found) == 4
+    assert {query_source(settings, name).path for name in found} == {f"queries/{file.name}" for file in found.values()}
 
 
 def test_asking_for_another_query_set_tells_which_there_are(settings: Settings) -> None:
