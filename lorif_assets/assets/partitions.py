@@ -1,6 +1,11 @@
 """The dynamic partition sets, the two-dimensional partitions made of them, and how assets' partitions depend."""
 
+from collections.abc import Sequence
+
 import dagster as dg
+from sqlalchemy.exc import IntegrityError
+
+_ATTEMPTS = 10
 
 shards = dg.DynamicPartitionsDefinition(name="shards")
 checkpoints = dg.DynamicPartitionsDefinition(name="checkpoints")
@@ -14,6 +19,19 @@ CHECKPOINT, SHARD, LAYER, QUERY_SET, SUBSET = "checkpoint", "shard", "layer", "q
 checkpoint_by_shard = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, SHARD: shards})
 checkpoint_by_layer = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, LAYER: layers})
 checkpoint_by_query_set = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, QUERY_SET: query_sets})
+
+
+def add_partitions(instance: dg.DagsterInstance, definition: str, names: Sequence[str]) -> None:
+    """Add dynamic partitions; those that are there already, or that another process adds at this moment, stay."""
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            instance.add_dynamic_partitions(definition, names)
+        except IntegrityError:
+            # Dagster looks which are there, and then adds the others: another process added one in between.
+            if not attempts_left:
+                raise
+        else:
+            return
 
 
 def same(dimension: str) -> dg.MultiToSingleDimensionPartitionMapping:
