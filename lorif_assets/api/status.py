@@ -19,12 +19,14 @@ class ProjectStatus:
     """The checkpoints that the settings want attributed, and a row for each asset in use, upstream first.
 
     `assets` has the columns asset, missing and stale (numbers of partitions), reason and partition (of the first; null
-    where all is up to date). `rejected` has the assets that have set rows aside, each with how many by kind of reason.
+    where all is up to date). `rejected` has the assets that have set rows aside, each with how many by kind of reason. `faults`
+    says what could not be looked at, and why, by what it is.
     """
 
     active_checkpoints: Sequence[str]
     assets: pl.DataFrame
     rejected: Mapping[str, Mapping[str, int]]
+    faults: Mapping[str, str]
 
 
 def project_status(project: Project) -> ProjectStatus:
@@ -45,4 +47,5 @@ def project_status(project: Project) -> ProjectStatus:
             rejected[asset.name] = counts
         rows.append((asset.name, reasons[MISSING], reasons.total() - reasons[MISSING], reason, first))
     kinds = {"asset": pl.String, "missing": pl.Int64, "stale": pl.Int64, "reason": pl.String, "partition": pl.String}
-    return ProjectStatus(freshness.active_checkpoints, pl.DataFrame(rows, schema=kinds, orient="row"), rejected)
+    assets = pl.DataFrame(rows, schema=kinds, orient="row")
+    return ProjectStatus(freshness.active_checkpoints, assets, rejected, freshness.discovered.faults)

@@ -22,10 +22,10 @@ from dagster._core.definitions.data_version import (
     NULL_EVENT_POINTER,
 )
 
-from lorif_assets.assets.partitions import CHECKPOINT
+from lorif_assets.assets.partitions import CHECKPOINT, add_partitions
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.config.settings import Settings
-from lorif_assets.errors import LorifError
+from lorif_assets.errors import LorifError, TooManyRejectedError
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
@@ -33,6 +33,7 @@ from lorif_assets.progress import Progress
 from lorif_assets.tracking import TrackedRun
 from resources import opened_project
 
+_LISTED_FAILURES = 10
 # MLflow's limit for the value of a tag is not far above.
 _LONGEST_TAG = 4_000
 
@@ -118,7 +119,7 @@ class PartitionRun:
 
     def add_partitions(self, definition: str, names: Sequence[str]) -> None:
         """Add partitions that the run found to Dagster's."""
-        self._context.instance.add_dynamic_partitions(definition, names)
+        add_partitions(self._context.instance, definition, names)
 
     def commit(
         self, partition: str, data_version: str, metadata: Mapping[str, Any]
@@ -144,7 +145,10 @@ class PartitionRun:
 
 @dataclass(frozen=True)
 class Failures:
-    """Parts of a run that failed while the others went on."""
+    """Parts of a run that failed while the others went on.
+
+    Where more rows were set aside than the settings allow, nothing goes on.
+    """
 
     log: logging.Logger
     parts: str
@@ -155,24 +159,33 @@ class Failures:
     _causes: dict[str, Exception] = field(default_factory=dict, init=False)
 
     def add(self, part: str, cause: Exception) -> None:
-        """Log and keep one failure."""
+        """Log and keep one failure.
+
+        Raises:
+            TooManyRejectedError: that is the failure.
+        """
+        if isinstance(cause, TooManyRejectedError):
+            raise cause
         self.log.error(f"{part} failed; going on with {self.remainder}: {cause}", exc_info=cause)
         self._causes[part] = cause
 
-    def cause(self) -> Exception | None:
-        """Return the first cause, or None where nothing failed."""
-        return next(iter(self._causes.values()), None)
-
     def raise_if_any(self) -> None:
-        """Raise the first failure, once the other parts are done.
+        """Raise what failed, once the other parts are done.
 
         Raises:
-            LorifError: something failed; it names the first failure and their number.
+            LorifError: something failed; it names the failures, with their causes. Of a run's only part, the cause itself.
         """
-        for first, cause in self._causes.items():
-            raise LorifError(
-                f"{len(self._causes)} of {self.n_parts} {self.parts} failed, the first {first}: {cause}"
-            ) from cause
+        if not self._causes:
+            return
+        first, cause = next(iter(self._causes.items()))
+        if self.n_parts == 1:
+            raise cause
+        others = "".join(f"\n{part}: {other}" for part, other in list(self._causes.items())[1:_LISTED_FAILURES])
+        more = len(self._causes) - _LISTED_FAILURES
+        raise LorifError(
+            f"{len(self._causes)} of {self.n_parts} {self.parts} failed, the first {first}: {cause}{others}"
+            + (f"\nand {more} more" if more > 0 else "")
+        ) from cause
 
 
 def _dimension_tags(partition: str) -> dict[str, str]:

@@ -49,7 +49,7 @@ def withdrawal() -> None:
 @dg.op
 def bring_everything_up_to_date(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
     """Materialize, one asset after another, what is missing or stale."""
-    for update in bring_up_to_date(context.instance, ASSETS, Project.of(settings)):
+    for update in bring_up_to_date(context.instance, ASSETS, Project.of(settings), context.log.info):
         context.log.info(f"{update.asset}: {len(update.partitions) or 'no'} partitions computed")
 
 

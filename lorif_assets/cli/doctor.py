@@ -3,7 +3,8 @@
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -14,9 +15,11 @@ from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
-from lorif_assets.data.query_files import query_files
-from lorif_assets.data.shards import list_shards, passed_over_notice
-from lorif_assets.errors import LorifError, SettingsError
+from lorif_assets.config.sources import Source
+from lorif_assets.data.formats.reader import ShardSlice
+from lorif_assets.data.query_files import QuerySurvey, survey_queries
+from lorif_assets.data.shards import in_short, list_shards, passed_over_notice, slices_of_source
+from lorif_assets.errors import LorifError, SettingsError, SourceError
 from lorif_assets.evaluation.retraining.training_recipe import imported_trainer, training_recipe
 from lorif_assets.freshness.contents import ExampleReader, content_findings
 from lorif_assets.freshness.discovery import NO_SOURCES
@@ -54,17 +57,16 @@ def diagnose(console: Console) -> bool:
 
     def source_finding(index: int) -> str:
         source = settings.sources[index]
-        shards = list_shards(source, settings.base)
+        shards = slices_of_source(source, settings.base)
         examples[source.name] = sum(shard.rows for shard in shards)
-        notice = passed_over_notice(source, settings.base)
-        found = f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
-        return f"{found}; {notice}" if notice else found
+        return _shards(source, shards, settings.base)
 
     query_sets: list[str] = []
 
     def query_finding() -> str:
-        query_sets.extend(query_files(settings))
-        return ", ".join(query_sets) or "no file yet"
+        found = survey_queries(settings)
+        query_sets.extend(found.files)
+        return _query_sets(found)
 
     readers: list[ExampleReader] = []
 
@@ -105,6 +107,22 @@ def _cost(project: Project, n_examples: int) -> Table:
     skeleton = project.checkpoints.skeleton(checkpoint)
     n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
     return _cost_table(estimate(skeleton, settings.recipe, n_examples, n_shards), checkpoint.name, n_examples)
+
+
+def _shards(source: Source, shards: Sequence[ShardSlice], base: Path) -> str:
+    if faults := [shard.fault for shard in shards if shard.fault]:
+        more = f" ({len(faults) - 1} more files cannot be read)" if faults[1:] else ""
+        raise SourceError(f"{faults[0]}{more}")
+    notice = passed_over_notice(source, base)
+    found = f"{sum(shard.rows for shard in shards):,} rows in {len(shards)} shards, {source.path}"
+    return f"{found}; {notice}" if notice else found
+
+
+def _query_sets(found: QuerySurvey) -> str:
+    names = ", ".join(found.files) or "no file yet"
+    if found.faults:
+        raise SourceError(f"{'; '.join(found.faults.values())}. The others: {names}")
+    return f"{names}; passed over: {in_short(found.passed_over)}" if found.passed_over else names
 
 
 def _lake(project: Project) -> str:

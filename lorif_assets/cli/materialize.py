@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lorif_assets.assets.graph import ASSETS, assets_in_use
-from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.materialization import AssetUpdate, bring_up_to_date
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.project import Project
@@ -20,8 +20,16 @@ def materialize() -> None:
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
         project = Project.open()
         in_use = assets_in_use(project.settings)
-        for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
-            done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
-            console.print(f"{update.asset:<22} {done}")
-            if update.rejected:
-                console.print(Text(f"  {rows_set_aside(update.rejected)}", style="yellow"), soft_wrap=True)
+        for update in bring_up_to_date(instance, ASSETS, project, console.print, selection=in_use):
+            print_update(console, update)
+
+
+def print_update(console: Console, update: AssetUpdate) -> None:
+    """Print what was done for one asset, on a line, and below it what it has set aside."""
+    done = f"{len(update.partitions)} partitions" if update.partitions else ""
+    failed = f"{len(update.failed)} failed" if update.failed else ""
+    waiting = f"{len(update.waiting)} left out, as they are made from what failed" if update.waiting else ""
+    said = ", ".join(part for part in (done, failed, waiting) if part) or "up to date"
+    console.print(Text(f"{update.asset:<22} {said}", style="red" if update.failed else ""), soft_wrap=True)
+    if update.rejected:
+        console.print(Text(f"  {rows_set_aside(update.rejected)}", style="yellow"), soft_wrap=True)

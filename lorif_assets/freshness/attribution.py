@@ -10,9 +10,11 @@ from lorif_assets.attribution.compared_checkpoints import compared_versions, par
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version
+from lorif_assets.config.recipe import content_hash
 from lorif_assets.data.query_files import query_source, source_version
+from lorif_assets.errors import SourceError
 from lorif_assets.freshness.sources import stale_shards
-from lorif_assets.freshness.stale import StalePartitions, stale_partitions
+from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINTS,
@@ -33,10 +35,14 @@ def stale_training_examples(freshness: Freshness) -> StalePartitions:
 def stale_query_examples(freshness: Freshness) -> StalePartitions:
     """Return active query sets whose file was written since it was read."""
     settings = freshness.settings
-    wanted = {name: source_version(query_source(settings, name), settings) for name in freshness.active_query_sets}
-    return stale_partitions(
-        wanted, freshness.stored_values(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed"
-    )
+    wanted, unreadable = {}, {}
+    for name in freshness.active_query_sets:
+        try:
+            wanted[name] = source_version(query_source(settings, name), settings)
+        except SourceError as error:
+            unreadable[name] = Stale(f"it cannot be read: {error}", content_hash([name, str(error)]))
+    stored = freshness.stored_values(QUERY_EXAMPLES, "query_set", "source_version")
+    return {**stale_partitions(wanted, stored, "its file changed"), **unreadable}
 
 
 def stale_checkpoints(freshness: Freshness) -> StalePartitions:

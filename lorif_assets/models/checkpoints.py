@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -31,6 +32,8 @@ TOKENIZER_FILES = (
 _VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
+# Of two files of a checkpoint, longer than one takes.
+_WRITING_SECONDS = 600
 NAME_PUNCTUATION = "._@:+=-"
 """What names of checkpoints hold beside letters and digits."""
 
@@ -86,6 +89,22 @@ class CheckpointFiles:
             return False
         return True
 
+    def fault(self) -> str:
+        """Return why it is not complete."""
+        try:
+            self.check()
+        except (CheckpointError, OSError) as error:
+            return str(error)
+        return f"{self.path} has weights that are cut short, or still being written: copy it again, or remove it"
+
+    def may_be_in_writing(self) -> bool:
+        """Whether a file of it was written so lately that a trainer may still be at it."""
+        try:
+            newest = max((file.stat().st_mtime for file in self.path.iterdir()), default=self.path.stat().st_mtime)
+        except OSError:
+            return False
+        return time.time() - newest < _WRITING_SECONDS
+
     def check(self) -> None:
         """Refuse a folder that cannot be loaded safely.
 
@@ -130,7 +149,10 @@ class CheckpointFiles:
     @property
     def looks_like_checkpoint(self) -> bool:
         """Whether the folder holds a configuration or weights; a trainer's logs, say, do not."""
-        return (self.path / "config.json").is_file() or bool(self.weight_files or self._pickled_weights)
+        try:
+            return (self.path / "config.json").is_file() or bool(self.weight_files or self._pickled_weights)
+        except OSError:  # nobody may look into it
+            return True
 
     @property
     def _pickled_weights(self) -> list[str]:

@@ -7,14 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import polars as pl
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from rich.console import Console
 
 from lorif_assets.cli.main import COMMANDS, main
@@ -23,25 +22,8 @@ from lorif_assets.data.passages import with_passages
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
 from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints
 from lorif_assets.pages.terminal import print_influences
+from tests.cli.conftest import Lorif
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
-
-Lorif = Callable[..., Result]
-
-
-@pytest.fixture
-def lorif(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lorif:
-    """Runs a command in a wide terminal, in an empty directory."""
-    monkeypatch.setenv("COLUMNS", "200")
-    # Set by the command, for Dagster's processes; taken back here.
-    monkeypatch.setenv("LORIF_CONFIG", "")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def config(private_project: TinyProject) -> tuple[str, Path]:
-    return "--config", private_project.root / "lorif.toml"
 
 
 def message(result: Result) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lorif_assets.config.settings import Settings
-from lorif_assets.data.query_files import query_files, query_source, source_version
+from lorif_assets.data.query_files import query_files, query_source, source_version, survey_queries
 from lorif_assets.data.shards import read_source
 from lorif_assets.errors import SourceError
 
@@ -124,3 +124,10 @@ def test_a_query_sets_version_changes_with_its_file_and_not_with_the_projects_pl
     assert source_version(query_source(moved, "a"), moved) == before
     (settings.base / "queries/a.jsonl").write_text(ROW + ROW)
     assert source_version(query_source(settings, "a"), settings) != before
+
+
+def test_what_lies_beside_query_files_and_is_none_is_known(settings: Settings) -> None:
+    write(settings, "a.jsonl", ".a.jsonl.swp", "README.md", "d.csv")
+    (settings.base / "queries/e.jsonl").mkdir()
+    (settings.base / "queries/f.jsonl").symlink_to("gone")
+    assert survey_queries(settings).passed_over == ("README.md", "d.csv", "e.jsonl", "f.jsonl")

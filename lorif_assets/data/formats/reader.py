@@ -41,6 +41,7 @@ class ShardSlice:
     offset: int = 0  # first row in the file
     byte_offset: int = 0  # where that row begins (formats of lines; in the decompressed file)
     bucket: int | None = None  # Delta only
+    fault: str = ""  # why the file cannot be read; the piece then stands for all of it, and has no rows
 
     @property
     def origin(self) -> str:
@@ -120,19 +121,35 @@ class Reader(ABC):
 
 
 class FileReader(Reader):
-    """Reads sources of which each file, or each directory in the place of one, is cut into slices by itself."""
+    """Reads sources of which each file, or each directory in the place of one, is cut into slices by itself.
+
+    A file that cannot be read is one slice without rows, with its fault: the other files go on.
+    """
 
     kind: ClassVar[SourceFormat]
 
     def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
-        """Yield each file's slices; shards are named `<prefix of the file>-<slice>`."""
+        """Yield each file's slices; shards are named `<prefix of the file>-<slice>`.
+
+        Raises:
+            SourceError: two files would share shard names.
+        """
         _refuse_shared_prefixes(source, files)
         for file in files:
             path = base / file.uri
-            state = file_state(self.state_file(path))
-            for k, rows in enumerate(self.cut(path, state, source.rows_per_shard)):
+            state = ""
+            try:
+                state = file_state(self.state_file(path))
+                slices = tuple(self.cut(path, state, source.rows_per_shard))
+            except SourceError as error:
+                version = version_of(f"unreadable-{state}", source)
                 yield ShardSlice(
-                    f"{file.shard_prefix}-{k:05d}",
+                    slice_name(file, 0), source.name, file.uri, self.kind, version, rows=0, fault=str(error)
+                )
+                continue
+            for k, rows in enumerate(slices):
+                yield ShardSlice(
+                    slice_name(file, k),
                     source.name,
                     file.uri,
                     self.kind,
@@ -145,6 +162,8 @@ class FileReader(Reader):
     def read(self, source: Source, piece: ShardSlice, base: Path) -> RawShard:
         """Return the rows of one slice; only they are held in memory."""
         del source
+        if piece.fault:
+            raise SourceError(piece.fault)
         path = base / piece.uri
         if file_state(self.state_file(path)) != state_of(piece.version):
             raise SourceError(f"{path} has changed since its shards were listed. List them again.")
@@ -169,6 +188,11 @@ class FileReader(Reader):
         Raises:
             SourceError: the file cannot be read.
         """
+
+
+def slice_name(file: SourceFile, number: int) -> str:
+    """Return the name of a file's shard."""
+    return f"{file.shard_prefix}-{number:05d}"
 
 
 def shard_of_objects(
