@@ -33,7 +33,7 @@ def checkpoints(run: PartitionRun) -> Materializations:
             failures.add(name, error)
             continue
         yield from run.commit(name, version, metadata)
-    failures.raise_if_any()
+    failures.raise_cause_or_all()
 
 
 def _recorded(run: PartitionRun, name: str) -> tuple[str, dict[str, Any]]:

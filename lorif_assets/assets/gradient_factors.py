@@ -31,7 +31,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejected_share import RejectedShare
-from lorif_assets.data.rejection_reasons import count_reasons, in_words
+from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.freshness.attribution import stale_factors
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
@@ -183,8 +183,8 @@ class _ShardWork:
         part, rejected = self._part(shard), tokenized.rejected
         try:
             if not tokenized.examples:
-                reasons = in_words(count_reasons(rejected["reason"].to_pylist()))
-                raise SourceError(f"no example of the shard {shard!r} can be used with this tokenizer: {reasons}")
+                reasons = first_and_counts(rejected["reason"].to_pylist())
+                raise SourceError(f"no example of the shard {shard!r} can be used with this tokenizer; {reasons}")
             self.share.refuse(part, rejected)
         except SourceError:
             self.share.replace(part, rejected)

@@ -169,17 +169,26 @@ class Failures:
         self.log.error(f"{part} failed; going on with {self.remainder}: {cause}", exc_info=cause)
         self._causes[part] = cause
 
+    def raise_cause_or_all(self) -> None:
+        """Raise the cause itself where the run had one part only, else all failures.
+
+        Raises:
+            LorifError: something failed.
+        """
+        if self.n_parts == 1:
+            for cause in self._causes.values():
+                raise cause
+        self.raise_if_any()
+
     def raise_if_any(self) -> None:
         """Raise what failed, once the other parts are done.
 
         Raises:
-            LorifError: something failed; it names the failures, with their causes. Of a run's only part, the cause itself.
+            LorifError: something failed; it names the failures, with their causes.
         """
         if not self._causes:
             return
         first, cause = next(iter(self._causes.items()))
-        if self.n_parts == 1:
-            raise cause
         others = "".join(f"\n{part}: {other}" for part, other in list(self._causes.items())[1:_LISTED_FAILURES])
         more = len(self._causes) - _LISTED_FAILURES
         raise LorifError(

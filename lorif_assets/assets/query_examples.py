@@ -35,7 +35,7 @@ def query_examples(run: PartitionRun) -> Materializations:
             continue
         metadata = {"source": Path(source.path).name, **example_metadata(queries)}
         yield from run.commit(query_set, queries.shard_hash, metadata)
-    failures.raise_if_any()
+    failures.raise_cause_or_all()
 
 
 def _stored(run: PartitionRun, query_set: str) -> tuple[Source, NormalisedShard]:

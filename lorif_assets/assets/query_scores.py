@@ -19,7 +19,7 @@ from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import LOWEST, QueryScores
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.rejected_share import RejectedShare
-from lorif_assets.data.rejection_reasons import count_reasons, in_words
+from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
 from lorif_assets.freshness.attribution import stale_scores
 from lorif_assets.freshness.view import Freshness
@@ -108,7 +108,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                 )
             # Before another run gets the devices: the memory is not free while a name refers to the model.
             del checkpoint, scoring
-            failures.raise_if_any()
+            failures.raise_cause_or_all()
 
 
 def _averaged_with(freshness: Freshness, checkpoint: str, query_set: str) -> list[str]:
@@ -128,8 +128,8 @@ def _read(scoring: CheckpointScoring, query_set: str, key: str) -> ReadQuerySet:
     )
     share.replace(key, rejected)
     if not queries.tokenized.examples:
-        reasons = in_words(count_reasons(rejected["reason"].to_pylist()))
-        raise SourceError(f"no query of the set {query_set!r} can be used: {reasons}")
+        reasons = first_and_counts(rejected["reason"].to_pylist())
+        raise SourceError(f"no query of the set {query_set!r} can be used; {reasons}")
     share.refuse(key, rejected)
     return queries
 

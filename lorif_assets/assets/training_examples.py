@@ -51,7 +51,7 @@ def training_examples(run: PartitionRun) -> Materializations:
             failures.add(shard, error)
             continue
         yield from run.commit(shard, examples.shard_hash, {"source": pieces[shard].uri, **example_metadata(examples)})
-    failures.raise_if_any()
+    failures.raise_cause_or_all()
 
 
 def _stored(run: PartitionRun, source: Source, piece: ShardSlice, share: RejectedShare) -> NormalisedShard:

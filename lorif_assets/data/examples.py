@@ -14,9 +14,13 @@ from lorif_assets.data.content import read_content
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.json_values import json_value
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
+from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.row_ids import text_of_id
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+
+_FIRST_ROWS = 3
+"""Of a shard without a usable row, whose reasons are told one by one."""
 
 
 @dataclass(frozen=True)
@@ -123,5 +127,9 @@ def _metadata(values: Mapping[str, Any], roles: ColumnRoles) -> str:
 def _nothing_usable(raw: RawShard, rejected: Sequence[Mapping[str, Any]]) -> str:
     if not rejected:
         return f"{raw.origin}: empty, no rows. Write data to it, or take it out of the sources."
-    first = "; ".join(f"row {bad['row']}: {bad['reason']}" for bad in rejected[:3])
-    return f"{raw.origin}: none of {len(rejected)} rows can be used ({first}). Correct the data or the `columns`."
+    first = "; ".join(f"row {bad['row']}: {bad['reason']}" for bad in rejected[:_FIRST_ROWS])
+    reasons = [bad["reason"] for bad in rejected]
+    counted = f"; by reason: {in_words(count_reasons(reasons))}" if len(reasons) > _FIRST_ROWS else ""
+    return (
+        f"{raw.origin}: none of {len(rejected)} rows can be used ({first}{counted}). Correct the data or the `columns`."
+    )

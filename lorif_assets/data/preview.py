@@ -54,7 +54,7 @@ class PreviewedRow:
         return sum(label != NO_LOSS for label in self.labels[1:])
 
     def as_json(self) -> dict[str, Any]:
-        """The row as JSON values, without its number and notices."""
+        """The row as JSON values, without its number."""
         return {
             "example_id": self.example_id,
             "input_ids": list(self.input_ids),
@@ -62,6 +62,7 @@ class PreviewedRow:
             "pieces": [{"text": piece.text, "loss": piece.loss} for piece in self.pieces],
             "cut": self.cut,
             "rejected": self.rejected,
+            "notices": list(self.notices),
         }
 
 
