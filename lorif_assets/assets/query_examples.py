@@ -7,6 +7,7 @@ from lorif_assets.assets.attribution_asset import Materializations, attribution_
 from lorif_assets.assets.example_metadata import example_metadata
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.config.sources import Source
+from lorif_assets.data.earlier_readings import marked
 from lorif_assets.data.examples import NormalisedShard, require_usable, sort_out
 from lorif_assets.data.query_files import query_source, source_version
 from lorif_assets.data.rejected_share import RejectedShare
@@ -56,7 +57,7 @@ def _stored(run: PartitionRun, query_set: str) -> tuple[Source, NormalisedShard]
     constants = {
         "query_set": query_set,
         "query_set_hash": queries.shard_hash,
-        "source_version": source_version(source, run.settings),
+        "source_version": marked(source_version(source, run.settings), queries.examples),
     }
     rows = with_constants(queries.examples, constants)
     rows = rows.rename_columns({"example_id": "query_id"}).select(QUERY_EXAMPLES.columns.names)

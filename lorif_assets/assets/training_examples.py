@@ -8,6 +8,7 @@ from lorif_assets.assets.example_metadata import example_metadata
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.config.sources import Source
 from lorif_assets.data.columns import unread_input_notice
+from lorif_assets.data.earlier_readings import marked
 from lorif_assets.data.examples import NormalisedShard, require_usable, sort_out
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.rejected_share import RejectedShare
@@ -64,7 +65,11 @@ def _stored(run: PartitionRun, source: Source, piece: ShardSlice, share: Rejecte
     share.replace(shard, examples.rejected)
     require_usable(raw, examples)
     share.refuse(shard, examples.rejected)
-    constants = {"shard": shard, "shard_hash": examples.shard_hash, "source_version": piece.version}
+    constants = {
+        "shard": shard,
+        "shard_hash": examples.shard_hash,
+        "source_version": marked(piece.version, examples.examples),
+    }
     run.lake.replace(TRAINING_EXAMPLES, {"shard": shard}, with_constants(examples.examples, constants))
     return examples
 
