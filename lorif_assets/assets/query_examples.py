@@ -51,7 +51,7 @@ def _stored(run: PartitionRun, query_set: str) -> tuple[Source, NormalisedShard]
         {query_set: len(raw.rows) + len(raw.malformed)},
         run.settings.data.max_rejected_share,
     )
-    share.replace(query_set, queries.rejected)
+    share.replace(query_set, queries.rejected, raw.place)
     require_usable(raw, queries)
     share.refuse(query_set, queries.rejected)
     constants = {

@@ -62,7 +62,7 @@ def _stored(run: PartitionRun, source: Source, piece: ShardSlice, share: Rejecte
     if notice := unread_input_notice(source.columns, raw.columns):
         run.log.warning(f"{shard}: {notice}")
     examples = sort_out(raw, source.columns, shard)
-    share.replace(shard, examples.rejected)
+    share.replace(shard, examples.rejected, raw.place)
     require_usable(raw, examples)
     share.refuse(shard, examples.rejected)
     constants = {

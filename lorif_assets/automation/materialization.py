@@ -97,14 +97,15 @@ def _updates(
                 errors.append(str(error))
                 tried.update(stretch)
         failed = tried & asset.stale(Freshness(project, discovered)).keys() if tried else tried
+        waiting = stale.keys() - ready.keys()
         # What is read from outside and fails is left out; what is computed and fails is missing in what is made from it.
-        waits.hold_up(asset, failed if asset.inputs else ())
+        waits.hold_up(asset, failed | waiting if asset.inputs else ())
         yield AssetUpdate(
             asset.name,
             {key: partition for key, partition in ready.items() if key not in failed},
             rejected_counts(project.lake, asset.name, freshness.active_checkpoints),
             sorted(failed),
-            sorted(stale.keys() - ready.keys()),
+            sorted(waiting),
         )
     if errors:
         raise LorifError("\n".join(errors))

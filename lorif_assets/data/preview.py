@@ -36,11 +36,12 @@ class PreviewedRow:
 
     `input_ids` and `labels` are what the model is given (labels not shifted, -100 for no loss); in `pieces`, the first
     token never carries loss, as nothing predicts it. `cut` says what was cut and by which rule, `notices` what of the row
-    the tokens do not hold.
+    the tokens do not hold, `place` where a person finds it.
     """
 
     example_id: str
     row: int
+    place: str = ""
     input_ids: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
     pieces: tuple[Piece, ...] = ()
@@ -57,6 +58,7 @@ class PreviewedRow:
         """The row as JSON values, without its number."""
         return {
             "example_id": self.example_id,
+            "place": self.place,
             "input_ids": list(self.input_ids),
             "labels": list(self.labels),
             "pieces": [{"text": piece.text, "loss": piece.loss} for piece in self.pieces],
@@ -144,13 +146,14 @@ def preview_rows(
     seen = [_seen(example, tokenizer) for example in tokenized.examples]
     for table in (read.rejected, tokenized.rejected):
         seen += [PreviewedRow(bad["example_id"], bad["row"], rejected=bad["reason"]) for bad in table.to_pylist()]
-    return sorted(seen, key=lambda row: row.row)
+    return [replace(row, place=raw.place(row.row)) for row in sorted(seen, key=lambda row: row.row)]
 
 
 def _seen(example: TokenizedExample, tokenizer: "PreTrainedTokenizerBase") -> PreviewedRow:
     return PreviewedRow(
         example.example_id,
         example.row,
+        "",
         tuple(example.input_ids.tolist()),
         tuple(example.labels.tolist()),
         pieces(example.input_ids, example.labels, tokenizer),

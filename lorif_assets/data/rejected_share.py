@@ -1,6 +1,6 @@
 """The share of rows that a stage may set aside before a run stops."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -31,9 +31,12 @@ class RejectedShare:
     """The stage's partitions that make up the whole, and how many rows each has."""
     max_share: float
 
-    def replace(self, part: str, rejected: pa.Table) -> None:
-        """Store the rows (example_id, row, reason, excerpt) that were set aside of one partition, in place of earlier ones."""
-        replace_rejected(self.lake, self.stage, part, rejected)
+    def replace(self, part: str, rejected: pa.Table, place: Callable[[int], str | None] = lambda _row: None) -> None:
+        """Store the rows (example_id, row, reason, excerpt) that were set aside of one partition, in place of earlier ones.
+
+        `place` says where a person finds a row.
+        """
+        replace_rejected(self.lake, self.stage, part, rejected, place)
         self._reasons[part] = rejected["reason"].to_pylist()
 
     def refuse(self, part: str, rejected: pa.Table) -> None:

@@ -138,7 +138,7 @@ def read_shard(source: Source, piece: ShardSlice, base: Path) -> RawShard:
     raw = readers()[piece.kind].read(source, piece, base)
     if raw.rows:
         require_columns(source.columns, raw.columns, raw.origin)
-    return raw
+    return replace(raw, file=piece.uri, first_row=piece.offset if piece.bucket is None else None)
 
 
 def read_source(source: Source, base: Path) -> RawShard:
@@ -162,7 +162,7 @@ def read_source(source: Source, base: Path) -> RawShard:
     origin = f"source '{source.name}' ({source.path})"
     if rows:
         require_columns(source.columns, tuple(columns), origin)
-    return RawShard(origin, tuple(columns), tuple(rows), tuple(malformed), id_column)
+    return RawShard(origin, tuple(columns), tuple(rows), tuple(malformed), id_column, source.path, 0)
 
 
 def changes_since(source: Source, piece: ShardSlice, version: str, base: Path) -> Changes | None:

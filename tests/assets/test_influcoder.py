@@ -9,12 +9,13 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from lorif_assets.api.status import project_status
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.withdrawal import withdraw
 from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from lorif_assets.influcoder.sampling import draw_sample
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,
@@ -155,6 +156,20 @@ def test_an_edited_sampled_text_asks_for_other_targets_and_then_another_encoder_
     assert set(project.stale("influcoder_encoder")) == {FIRST}
     project.run("influcoder_encoder", FIRST)
     assert set(project.stale("influence_embeddings")) == {f"{FIRST}|{shard}" for shard in SHARDS}
+
+
+def test_sampled_texts_that_the_tokenizer_cannot_use_are_counted_by_their_ids(project: TinyProject) -> None:
+    project.edit_shard(0, 1, "file")
+    # A pool of all texts.
+    everything = project.with_settings(influcoder={"pool": 60})
+    everything.run("training_examples", SHARDS[0])
+    everything.run("influence_targets", FIRST)
+    rejected = everything.table(REJECTED, stage="influence_targets", part=FIRST)
+    assert rejected["example_id"].to_list() == ["doc0-1"]
+    assert "no target token" in rejected["reason"][0]
+    figures = everything.figures("influence_targets", FIRST)
+    assert (figures["left_out"], figures["rejected_rows"]) == (1, 1)
+    assert project_status(everything.opened).rejected["influence_targets"] == {rejected["reason"][0]: 1}
 
 
 def test_another_way_of_training_leaves_the_targets(built: TinyProject) -> None:

@@ -371,7 +371,7 @@ def test_preview_of_a_query_set_as_json_is_one_object_a_line(lorif: Lorif, confi
     rows = [json.loads(line) for line in result.output.splitlines()]
     assert [row["example_id"] for row in rows] == ["q0", "q1", "q2"]
     for row in rows:
-        assert set(row) == {"example_id", "input_ids", "labels", "pieces", "cut", "rejected", "notices"}
+        assert set(row) == {"example_id", "place", "input_ids", "labels", "pieces", "cut", "rejected", "notices"}
         assert len(row["input_ids"]) == len(row["labels"])
         assert (row["cut"], row["rejected"]) == (None, None)
     assert rows[1]["pieces"] == [{"text": "its block", "loss": False}, {"text": " ends", "loss": True}]

@@ -60,13 +60,22 @@ class MalformedRow:
 
 @dataclass(frozen=True)
 class RawShard:
-    """Rows as they are in the source, with their position in the shard; malformed ones keep theirs."""
+    """Rows as they are in the source, with their position in the shard; malformed ones keep theirs.
+
+    `file` is what they were read from, and `first_row` the position in it of the shard's first row, where it has one.
+    """
 
     origin: str  # for messages
     columns: tuple[str, ...]
     rows: tuple[tuple[int, Mapping[str, Any]], ...]
     malformed: tuple[MalformedRow, ...] = ()
     id_column: str | None = None  # of ids that the format gives, where the settings name no column
+    file: str = ""
+    first_row: int | None = None
+
+    def place(self, row: int) -> str:
+        """Return where a person finds a row of the shard: the file and, counted from 0, its row there."""
+        return self.file if self.first_row is None else f"{self.file}, row {self.first_row + row}"
 
 
 @dataclass(frozen=True)
