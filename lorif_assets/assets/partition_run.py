@@ -145,10 +145,7 @@ class PartitionRun:
 
 @dataclass(frozen=True)
 class Failures:
-    """Parts of a run that failed while the others went on.
-
-    Where more rows were set aside than the settings allow, nothing goes on.
-    """
+    """Parts of a run that failed while the others went on."""
 
     log: logging.Logger
     parts: str
@@ -159,13 +156,7 @@ class Failures:
     _causes: dict[str, Exception] = field(default_factory=dict, init=False)
 
     def add(self, part: str, cause: Exception) -> None:
-        """Log and keep one failure.
-
-        Raises:
-            TooManyRejectedError: that is the failure.
-        """
-        if isinstance(cause, TooManyRejectedError):
-            raise cause
+        """Log and keep one failure."""
         self.log.error(f"{part} failed; going on with {self.remainder}: {cause}", exc_info=cause)
         self._causes[part] = cause
 
@@ -184,7 +175,8 @@ class Failures:
         """Raise what failed, once the other parts are done.
 
         Raises:
-            LorifError: something failed; it names the failures, with their causes.
+            LorifError: something failed; it names the failures, with their causes. Its own cause is that more rows were set
+                aside than the settings allow, where they were.
         """
         if not self._causes:
             return
@@ -194,7 +186,7 @@ class Failures:
         raise LorifError(
             f"{len(self._causes)} of {self.n_parts} {self.parts} failed, the first {first}: {cause}{others}"
             + (f"\nand {more} more" if more > 0 else "")
-        ) from cause
+        ) from next((one for one in self._causes.values() if isinstance(one, TooManyRejectedError)), cause)
 
 
 def _dimension_tags(partition: str) -> dict[str, str]:

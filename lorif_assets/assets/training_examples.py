@@ -13,7 +13,7 @@ from lorif_assets.data.examples import NormalisedShard, require_usable, sort_out
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.data.shards import Survey, passed_over_notice, read_shard, survey
-from lorif_assets.errors import SourceError
+from lorif_assets.errors import SourceError, TooManyRejectedError
 from lorif_assets.freshness.attribution import stale_training_examples
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.table_writing import with_constants
@@ -48,6 +48,8 @@ def training_examples(run: PartitionRun) -> Materializations:
                 raise SourceError(_gone(shard, found))
             source = sources[pieces[shard].source]
             examples = _stored(run, source, pieces[shard], shares[source.name])
+        except TooManyRejectedError:
+            raise
         except SourceError as error:
             failures.add(shard, error)
             continue

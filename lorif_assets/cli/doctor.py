@@ -147,6 +147,8 @@ def _training_recipe(evaluation: EvaluationSettings) -> str:
 
 def _active(project: Project) -> str:
     freshness = Freshness.of(project)
+    if faults := freshness.discovered.faults:
+        raise LorifError("; ".join(f"{what}: {reason}" for what, reason in faults.items()))
     return f"{', '.join(freshness.active_checkpoints)}; {', '.join(freshness.active_query_sets) or 'no query set'}"
 
 

@@ -187,9 +187,15 @@ def test_materialize_without_any_complete_checkpoint_is_a_message_that_says_what
 
 def test_what_fails_in_a_run_is_a_message(lorif: Lorif, config: tuple[str, Path], private_project: TinyProject) -> None:
     (private_project.root / "data/00001.jsonl").write_text('{"id": "x", "text": ""}')
-    said = message(lorif("materialize", *config))
-    assert f"materializing training_examples for {SHARDS[1]} failed" in said
-    assert "text is empty" in said
+    result = lorif("materialize", *config)
+    # What was done for each asset stands before it.
+    done, error = result.output.split("error: ")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert re.search(r"^training_examples +1 failed$", done, re.MULTILINE)
+    assert re.search(r"^query_scores +up to date$", done, re.MULTILINE)
+    assert error.startswith(f"materializing training_examples for {SHARDS[1]} failed")
+    assert "text is empty" in error
 
 
 # --- attribute -------------------------------------------------------------------------------------------------------

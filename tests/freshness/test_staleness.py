@@ -264,7 +264,11 @@ def test_an_update_goes_on_where_the_one_before_it_failed(private_project: TinyP
     (private_project.root / "data/00001.jsonl").write_text('{"id": "x", "text": ""}')
     with pytest.raises(LorifError):
         private_project.update()
-    (private_project.root / "data/00001.jsonl").write_text(good)
+    # All but the failed shard was done, with what was stored of it.
+    assert stale(private_project) == {"training_examples": {SHARDS[1]}}
+    changed = good.replace("file", "error")
+    assert changed != good
+    (private_project.root / "data/00001.jsonl").write_text(changed)
     updates = private_project.update()
     assert updates["training_examples"] == {SHARDS[1]}
-    assert updates["gradient_factors"] == pairs(CHECKPOINTS, [SHARDS[0]])
+    assert updates["gradient_factors"] == pairs(CHECKPOINTS, [SHARDS[1]])
