@@ -91,8 +91,8 @@ def _updates(
         for stretch in stretches(asset, ready, instance):
             try:
                 _materialize(instance, assets, asset, stretch, project)
-            except TooManyRejectedError:
-                raise
+            except TooManyRejectedError as error:
+                raise TooManyRejectedError("\n".join([*errors, str(error)])) from error
             except LorifError as error:
                 errors.append(str(error))
                 tried.update(stretch)
@@ -145,9 +145,14 @@ def _materialize(
         kind = TooManyRejectedError if TooManyRejectedError.__name__ in _kinds(error) else LorifError
         raise kind(
             f"materializing {asset.name} for {stretch[0]}{'' if is_single else f' to {stretch[-1]}'} failed: "
-            + (cause.message.strip() if cause else "see Dagster's log")
+            + (_message(cause) if cause else "see Dagster's log")
             + f"\n(Dagster run {result.run_id})"
         )
+
+
+def _message(error: SerializableErrorInfo) -> str:
+    """Return what an error says; the class of one that a user can mend says nothing more."""
+    return error.message.strip().removeprefix(f"{LorifError.__module__}.{error.cls_name}: ")
 
 
 def _kinds(error: SerializableErrorInfo | None) -> Iterator[str | None]:

@@ -20,7 +20,7 @@ def materialize() -> None:
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
         project = Project.open()
         in_use = assets_in_use(project.settings)
-        for update in bring_up_to_date(instance, ASSETS, project, console.print, selection=in_use):
+        for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):
             print_update(console, update)
 
 
