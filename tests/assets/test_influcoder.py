@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import polars as pl
 import pytest
 
 from lorif_assets.api.status import project_status
+from lorif_assets.assets import influence_targets
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.withdrawal import withdraw
 from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
-from lorif_assets.influcoder.sampling import draw_sample
+from lorif_assets.influcoder.sampling import SampledText, draw_sample
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import (
     INFLUCODER_AGREEMENT,
@@ -158,18 +160,23 @@ def test_an_edited_sampled_text_asks_for_other_targets_and_then_another_encoder_
     assert set(project.stale("influence_embeddings")) == {f"{FIRST}|{shard}" for shard in SHARDS}
 
 
-def test_sampled_texts_that_the_tokenizer_cannot_use_are_counted_by_their_ids(project: TinyProject) -> None:
-    project.edit_shard(0, 1, "file")
-    # A pool of all texts.
-    everything = project.with_settings(influcoder={"pool": 60})
-    everything.run("training_examples", SHARDS[0])
-    everything.run("influence_targets", FIRST)
-    rejected = everything.table(REJECTED, stage="influence_targets", part=FIRST)
-    assert rejected["example_id"].to_list() == ["doc0-1"]
-    assert "no target token" in rejected["reason"][0]
-    figures = everything.figures("influence_targets", FIRST)
+def test_sampled_texts_that_the_tokenizer_cannot_use_are_counted_by_their_ids(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = influence_targets.draw_sample
+
+    def draw_with_one_word(*arguments: Any) -> list[SampledText]:
+        *others, last = draw(*arguments)
+        return [*others, replace(last, row={**last.row, "text": "a"})]
+
+    monkeypatch.setattr(influence_targets, "draw_sample", draw_with_one_word)
+    project.run("influence_targets", FIRST)
+    (rejected,) = project.table(REJECTED, stage="influence_targets", part=FIRST).iter_rows(named=True)
+    assert rejected["example_id"].startswith("doc")
+    assert "no target token" in rejected["reason"]
+    figures = project.figures("influence_targets", FIRST)
     assert (figures["left_out"], figures["rejected_rows"]) == (1, 1)
-    assert project_status(everything.opened).rejected["influence_targets"] == {rejected["reason"][0]: 1}
+    assert project_status(project.opened).rejected["influence_targets"] == {rejected["reason"]: 1}
 
 
 def test_another_way_of_training_leaves_the_targets(built: TinyProject) -> None:
