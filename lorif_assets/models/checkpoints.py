@@ -100,7 +100,7 @@ class CheckpointFiles:
     def may_be_in_writing(self) -> bool:
         """Whether a file of it was written so lately that a trainer may still be at it."""
         try:
-            newest = max((file.stat().st_mtime for file in self.path.iterdir()), default=self.path.stat().st_mtime)
+            newest = max(path.stat().st_mtime for path in (self.path, *self.path.iterdir()))
         except OSError:
             return False
         return time.time() - newest < _WRITING_SECONDS

@@ -35,8 +35,8 @@ def test_a_second_process_waits_and_computes_nothing_that_the_first_has_done(
 ) -> None:
     private_project.edit_shard(1, 4, "an error closes the file")
     said: Queue[str] = Queue()
-    with ThreadPoolExecutor(1) as second:
-        with sole_process(private_project.lake, said.put), dg.DagsterInstance.ephemeral() as other:
+    with ThreadPoolExecutor(1) as second, dg.DagsterInstance.local_temp(str(tmp_path)) as other:
+        with sole_process(private_project.lake, said.put):
             waiting = second.submit(lambda: list(bring_up_to_date(other, ASSETS, private_project.opened, said.put)))
             message = said.get(timeout=60)
             # What the first does, under the lock.

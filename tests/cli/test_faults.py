@@ -191,7 +191,7 @@ def test_a_checkpoint_that_lacks_something_is_named_once_nobody_can_be_writing_i
     shutil.copytree(private_project.root / "checkpoints" / CHECKPOINTS[1], folder)
     (folder / "tokenizer.json").unlink()
     assert lorif("materialize", *config).exit_code == 0
-    for file in folder.iterdir():
-        os.utime(file, (1, 1))
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1, 1))
     assert "checkpoint step-000300: " in (output := said(lorif("materialize", *config)))
     assert "has no tokenizer" in output
