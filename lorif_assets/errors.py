@@ -15,6 +15,10 @@ class SourceError(LorifError):
     """Training data or a query file is missing, empty, malformed or lacks a column."""
 
 
+class TooManyRejectedError(SourceError):
+    """More rows were set aside than the settings allow: a person decides, and nothing goes on until then."""
+
+
 class CheckpointError(LorifError):
     """A checkpoint cannot be used: missing files, unsafe format, no tokenizer, a vocabulary that does not fit."""
 

@@ -21,6 +21,7 @@ from lorif_assets.config.settings import BatchSettings, explanation
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.passages import passage_text
 from lorif_assets.data.rejected import rejected_table
+from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import SettingsError, SourceError
 from lorif_assets.models.devices import DeviceGroup
@@ -100,7 +101,8 @@ def fit(
     attributed = AttributedModel(record, chosen, model, tokenizer, (), "", group).under(chosen)
     tokenized = attributed.tokenized(shard.examples)
     if not tokenized.examples:
-        raise SourceError(f"no example can be used with this tokenizer; the first: {tokenized.rejected['reason'][0]}")
+        reasons = first_and_counts(tokenized.rejected["reason"].to_pylist())
+        raise SourceError(f"no example can be used with this tokenizer; {reasons}")
     unusable = pl.concat(pl.DataFrame(table) for table in (shard.rejected, tokenized.rejected)).sort("row")
     if chosen.whitens and len(tokenized.examples) == 1 and not unusable.is_empty():
         raise SourceError(

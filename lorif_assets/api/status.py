@@ -19,13 +19,14 @@ class ProjectStatus:
     """The checkpoints that the settings want attributed, and a row for each asset in use, upstream first.
 
     `assets` has the columns asset, missing and stale (numbers of partitions), reason and partition (of the first; null
-    where all is up to date). `rejected` has the assets that have set rows aside, each with how many by kind of reason.
-    `notes` say which checkpoints were passed over, and why.
+    where all is up to date). `rejected` has the assets that have set rows aside, each with how many by kind of reason. `faults`
+    says what could not be looked at, and why, by what it is; `notes` which checkpoints were passed over, and why.
     """
 
     active_checkpoints: Sequence[str]
     assets: pl.DataFrame
     rejected: Mapping[str, Mapping[str, int]]
+    faults: Mapping[str, str]
     notes: Sequence[str] = ()
 
 
@@ -47,5 +48,5 @@ def project_status(project: Project) -> ProjectStatus:
             rejected[asset.name] = counts
         rows.append((asset.name, reasons[MISSING], reasons.total() - reasons[MISSING], reason, first))
     kinds = {"asset": pl.String, "missing": pl.Int64, "stale": pl.Int64, "reason": pl.String, "partition": pl.String}
-    table = pl.DataFrame(rows, schema=kinds, orient="row")
-    return ProjectStatus(freshness.active_checkpoints, table, rejected, freshness.discovered.notes)
+    table, discovered = pl.DataFrame(rows, schema=kinds, orient="row"), freshness.discovered
+    return ProjectStatus(freshness.active_checkpoints, table, rejected, discovered.faults, discovered.notes)

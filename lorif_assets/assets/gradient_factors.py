@@ -31,6 +31,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejected_share import RejectedShare
+from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.data.tokenization import TokenizedShard, n_tokens
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.freshness.attribution import stale_factors
@@ -124,13 +125,12 @@ def _written_shards(
 
 
 def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
-    shards = run.lake.read(TRAINING_EXAMPLES, ["shard"])["shard"]
+    shards = run.lake.read(TRAINING_EXAMPLES, ["shard"])["shard"].value_counts()
     return RejectedShare(
         run.lake,
         "gradient_factors",
         f"the training examples at {checkpoint!r}",
-        shards.len(),
-        {f"{checkpoint}|{shard}" for shard in shards.unique()},
+        {f"{checkpoint}|{shard}": rows for shard, rows in shards.iter_rows()},
         run.settings.data.max_rejected_share,
     )
 
@@ -183,10 +183,8 @@ class _ShardWork:
         part, rejected = self._part(shard), tokenized.rejected
         try:
             if not tokenized.examples:
-                reasons = rejected["reason"].to_pylist()
-                raise SourceError(
-                    f"no example of the shard {shard!r} can be used with this tokenizer; the first: {reasons[0]}"
-                )
+                reasons = first_and_counts(rejected["reason"].to_pylist())
+                raise SourceError(f"no example of the shard {shard!r} can be used with this tokenizer; {reasons}")
             self.share.refuse(part, rejected)
         except SourceError:
             self.share.replace(part, rejected)

@@ -4,11 +4,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pyarrow as pa
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.checkpoints import checkpoints
+from lorif_assets.assets.example_metadata import rejected_metadata
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.preconditioners import PRECONDITIONERS
@@ -16,6 +18,8 @@ from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.versions import target_version
+from lorif_assets.data.rejected import replace_rejected
+from lorif_assets.data.tokenization import TokenizedShard
 from lorif_assets.freshness.influcoder import stale_targets
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Role, SampledText, Split, draw_sample
@@ -26,8 +30,6 @@ from lorif_assets.lake.influcoder_tables import INFLUENCE_TARGETS
 
 if TYPE_CHECKING:
     import torch
-
-    from lorif_assets.data.tokenization import TokenizedExample
 
 
 @attribution_asset(
@@ -61,7 +63,9 @@ def influence_targets(run: PartitionRun) -> Materializations:
             checkpoint = run.stored(name).load(run.checkpoints, group)
             attributed = checkpoint.model
             drawn = draw_sample(lake, chosen, attributed.tokenizer.decode)
-            sampled, examples = _usable(attributed, drawn)
+            sampled, tokenized = _usable(attributed, drawn)
+            replace_rejected(lake, "influence_targets", name, tokenized.rejected)
+            examples = tokenized.examples
             n_anchors = sum(one.role is Role.ANCHOR for one in sampled)
             anchors, pool = examples[:n_anchors], examples[n_anchors:]
             started = time.monotonic()
@@ -110,15 +114,14 @@ def influence_targets(run: PartitionRun) -> Materializations:
                 "teacher": chosen.teacher,
                 "anchors_from": "examples" if "shard" in sampled[0].row else "query sets",
                 "left_out": len(drawn) - len(sampled),
+                **rejected_metadata(tokenized.rejected, tokenized.notices),
                 **figures,
             },
         )
 
 
-def _usable(
-    attributed: AttributedModel, sampled: Sequence[SampledText]
-) -> "tuple[list[SampledText], Sequence[TokenizedExample]]":
-    """Tokenize a sample, and leave out what this tokenizer cannot use."""
+def _usable(attributed: AttributedModel, sampled: Sequence[SampledText]) -> "tuple[list[SampledText], TokenizedShard]":
+    """Tokenize a sample, and leave out what this tokenizer cannot use: listed by the ids and rows of the lake."""
     schema = pa.schema([*_CONTENT, pa.field("example_id", pa.string()), pa.field("row", pa.int64())])
     rows = pa.Table.from_pylist(
         [
@@ -129,9 +132,16 @@ def _usable(
     )
     # Anchors come first, and are queries or training examples.
     n_queries = sum("shard" not in one.row for one in sampled)
-    queries = attributed.tokenized_queries(rows.slice(0, n_queries), "example_id").examples
-    examples = (*queries, *attributed.tokenized(rows.slice(n_queries)).examples)
-    return [sampled[example.row] for example in examples], examples
+    queries = attributed.tokenized_queries(rows.slice(0, n_queries), "example_id")
+    others = attributed.tokenized(rows.slice(n_queries))
+    rejected = pl.concat([pl.DataFrame(queries.rejected), pl.DataFrame(others.rejected)])
+    left_out = [sampled[index] for index in rejected["row"].to_list()]
+    rejected = rejected.with_columns(
+        pl.Series("example_id", [one.example_id for one in left_out], pl.String),
+        pl.Series("row", [one.row["row"] for one in left_out], pl.Int64),
+    )
+    tokenized = TokenizedShard((*queries.examples, *others.examples), rejected.to_arrow())
+    return [sampled[example.row] for example in tokenized.examples], tokenized
 
 
 _CONTENT = [

@@ -101,8 +101,7 @@ def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
         run.lake,
         "kfac_bases",
         f"the training examples at {checkpoint!r}",
-        run.lake.read(TRAINING_EXAMPLES, ["shard"]).height,
-        {checkpoint},
+        {checkpoint: run.lake.read(TRAINING_EXAMPLES, ["shard"]).height},
         run.settings.data.max_rejected_share,
     )
 

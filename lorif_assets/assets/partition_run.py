@@ -24,10 +24,10 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-from lorif_assets.assets.partitions import CHECKPOINT
+from lorif_assets.assets.partitions import CHECKPOINT, add_partitions
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.config.settings import Settings
-from lorif_assets.errors import LorifError
+from lorif_assets.errors import LorifError, TooManyRejectedError
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
@@ -35,6 +35,7 @@ from lorif_assets.progress import Progress
 from lorif_assets.tracking import TrackedRun
 from resources import opened_project
 
+_LISTED_FAILURES = 10
 # MLflow's limit for the value of a tag is not far above.
 _LONGEST_TAG = 4_000
 
@@ -120,7 +121,7 @@ class PartitionRun:
 
     def add_partitions(self, definition: str, names: Sequence[str]) -> None:
         """Add partitions that the run found to Dagster's."""
-        self._context.instance.add_dynamic_partitions(definition, names)
+        add_partitions(self._context.instance, definition, names)
 
     def end(self) -> Iterator[dg.MaterializeResult[Any]]:
         """Yield the output of a run that logged its materializations itself, for the checks that come after it."""
@@ -166,20 +167,33 @@ class Failures:
         self.log.error(f"{part} failed; going on with {self.remainder}: {cause}", exc_info=cause)
         self._causes[part] = cause
 
-    def cause(self) -> Exception | None:
-        """Return the first cause, or None where nothing failed."""
-        return next(iter(self._causes.values()), None)
-
-    def raise_if_any(self) -> None:
-        """Raise the first failure, once the other parts are done.
+    def raise_cause_or_all(self) -> None:
+        """Raise the cause itself where the run had one part only, else all failures.
 
         Raises:
-            LorifError: something failed; it names the first failure and their number.
+            LorifError: something failed.
         """
-        for first, cause in self._causes.items():
-            raise LorifError(
-                f"{len(self._causes)} of {self.n_parts} {self.parts} failed, the first {first}: {cause}"
-            ) from cause
+        if self.n_parts == 1:
+            for cause in self._causes.values():
+                raise cause
+        self.raise_if_any()
+
+    def raise_if_any(self) -> None:
+        """Raise what failed, once the other parts are done.
+
+        Raises:
+            LorifError: something failed; it names the failures, with their causes. Its own cause is that more rows were set
+                aside than the settings allow, where they were.
+        """
+        if not self._causes:
+            return
+        first, cause = next(iter(self._causes.items()))
+        others = "".join(f"\n{part}: {other}" for part, other in list(self._causes.items())[1:_LISTED_FAILURES])
+        more = len(self._causes) - _LISTED_FAILURES
+        raise LorifError(
+            f"{len(self._causes)} of {self.n_parts} {self.parts} failed, the first {first}: {cause}{others}"
+            + (f"\nand {more} more" if more > 0 else "")
+        ) from next((one for one in self._causes.values() if isinstance(one, TooManyRejectedError)), cause)
 
 
 def _dimension_tags(partition: str) -> dict[str, str]:

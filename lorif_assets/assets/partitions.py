@@ -1,8 +1,11 @@
 """The dynamic partition sets, the two-dimensional partitions made of them, and how assets' partitions depend."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
+from sqlalchemy.exc import IntegrityError
+
+_ATTEMPTS = 10
 
 shards = dg.DynamicPartitionsDefinition(name="shards")
 CHECKPOINTS_NAME = "checkpoints"
@@ -32,6 +35,19 @@ def checkpoints_in(tags: Mapping[str, str], instance: dg.DagsterInstance) -> set
     if first not in names or last not in names:
         return None
     return {*names[names.index(first) : names.index(last) + 1]}
+
+
+def add_partitions(instance: dg.DagsterInstance, definition: str, names: Sequence[str]) -> None:
+    """Add dynamic partitions; those that are there already, or that another process adds at this moment, stay."""
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            instance.add_dynamic_partitions(definition, names)
+        except IntegrityError:
+            # Dagster looks which are there, and then adds the others: another process added one in between.
+            if not attempts_left:
+                raise
+        else:
+            return
 
 
 def same(dimension: str) -> dg.MultiToSingleDimensionPartitionMapping:

@@ -19,6 +19,7 @@ from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import LOWEST, QueryScores
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.rejected_share import RejectedShare
+from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
 from lorif_assets.freshness.attribution import stale_scores
 from lorif_assets.freshness.view import Freshness
@@ -108,9 +109,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                 )
             # Before another run gets the devices: the memory is not free while a name refers to the model.
             del checkpoint, scoring
-            if len(query_sets) == 1 and (cause := failures.cause()):
-                raise cause
-            failures.raise_if_any()
+            failures.raise_cause_or_all()
 
 
 def _averaged_with(freshness: Freshness, checkpoint: str, query_set: str) -> list[str]:
@@ -125,15 +124,13 @@ def _read(scoring: CheckpointScoring, query_set: str, key: str) -> ReadQuerySet:
         scoring.checkpoint.stored.lake,
         "query_scores",
         f"the query set {query_set!r}",
-        queries.rows.height,
-        {key},
+        {key: queries.rows.height},
         scoring.settings.data.max_rejected_share,
     )
     share.replace(key, rejected)
     if not queries.tokenized.examples:
-        raise SourceError(
-            f"no query of the set {query_set!r} can be used; the first: {rejected['reason'].to_pylist()[0]}"
-        )
+        reasons = first_and_counts(rejected["reason"].to_pylist())
+        raise SourceError(f"no query of the set {query_set!r} can be used; {reasons}")
     share.refuse(key, rejected)
     return queries
 

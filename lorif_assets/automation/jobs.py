@@ -51,12 +51,12 @@ def withdrawal() -> None:
 def bring_everything_up_to_date(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
     """Materialize, one asset after another, what is missing or stale, and evaluate the checks of what was computed."""
     project, computed = Project.of(settings), []
-    for update in bring_up_to_date(context.instance, ASSETS, project):
+    for update in bring_up_to_date(context.instance, ASSETS, project, context.log.info):
         context.log.info(f"{update.asset}: {len(update.partitions) or 'no'} partitions computed")
         if update.partitions:
             computed.append(update.asset)
     for failure in failed_checks(context.instance, ASSETS, computed, project):
-        context.log.warning(f"check {failure.check} of {failure.asset} failed: {failure.description}")
+        context.log.warning(f"check {failure.check} of {failure.asset} does not pass: {failure.description}")
 
 
 @dg.job

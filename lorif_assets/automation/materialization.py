@@ -1,18 +1,21 @@
 """Bringing everything active up to date, in this process: each asset's stale partitions as one Dagster run per stretch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG
 from lorif_assets.automation.dead_runs import PROCESS_TAG, fail_dead_runs, process_tag
+from lorif_assets.automation.readiness import Waits
 from lorif_assets.automation.registration import register
+from lorif_assets.automation.sole_process import sole_process
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.work import stretches
 from lorif_assets.data.rejected import rejected_counts
-from lorif_assets.errors import CheckpointError, LorifError
+from lorif_assets.errors import CheckpointError, LorifError, TooManyRejectedError
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.stale import StalePartitions
 from lorif_assets.freshness.view import Freshness
@@ -25,49 +28,91 @@ from resources import dagster_resources
 class AssetUpdate:
     """What was done for one asset: its partitions that were computed, each with the reason.
 
-    `rejected` counts the rows that it has set aside, now or before, by kind of reason.
+    `rejected` counts the rows that it has set aside, now or before, by kind of reason. `failed` are the partitions that could
+    not be computed, `waiting` those that were left because they are made from such.
     """
 
     asset: str
     partitions: StalePartitions
     rejected: Mapping[str, int]
+    failed: Collection[str] = ()
+    waiting: Collection[str] = ()
 
 
 def bring_up_to_date(
     instance: dg.DagsterInstance,
     assets: Sequence[AttributionAsset],
     project: Project,
-    announce: Callable[[str, int], None] = lambda _asset, _count: None,
+    announce: Callable[[str], None] = lambda _text: None,
     *,
     selection: Sequence[AttributionAsset] | None = None,
 ) -> Iterator[AssetUpdate]:
     """Materialize, asset by asset in the order of the graph, what is missing or stale, in this process.
 
+    Another process that does the same on the lake is waited for; what it has done is not done again. What fails keeps only
+    what is made from it from being computed: of training data, query files and checkpoints that cannot be read, what was
+    stored before stays in use, and the others go on without the rest.
+
     Args:
         instance: Dagster's instance; its UI shows the runs.
         assets: the graph, upstream first.
         project: what is brought up to date.
-        announce: called with an asset's name and the number of its stale partitions before they run.
+        announce: called with what is waited for, or about to be computed, in words.
         selection: the assets of the graph to bring up to date; default: all.
 
     Raises:
         CheckpointError: there is no checkpoint, or none is complete.
-        LorifError: an asset raised it; what was committed before stays.
+        LorifError: something failed, once all the rest is done; more rows were set aside than the settings allow, at once.
+            What was committed stays.
     """
+    with sole_process(project.lake, announce):
+        yield from _updates(instance, assets, project, announce, assets if selection is None else selection)
+
+
+def _updates(
+    instance: dg.DagsterInstance,
+    assets: Sequence[AttributionAsset],
+    project: Project,
+    announce: Callable[[str], None],
+    selection: Sequence[AttributionAsset],
+) -> Iterator[AssetUpdate]:
     discovered = discover(project)
     if not discovered.checkpoints:
         raise CheckpointError(_missing_checkpoint_reason(project.checkpoints))
     register(instance, discovered)
     fail_dead_runs(instance)
-    for asset in assets if selection is None else selection:
+    errors = [f"{what}: {reason}" for what, reason in discovered.faults.items()]
+    waits = Waits(project.settings)
+    for asset in selection:
         # A new view: it has to include what was computed for the last asset.
         freshness = Freshness(project, discovered)
         stale = asset.stale(freshness)
         stale = {**stale, **unrecorded(instance, freshness, asset, stale)}
-        announce(asset.name, len(stale))
-        for stretch in stretches(asset, stale, instance):
-            _materialize(instance, assets, asset, stretch, project)
-        yield AssetUpdate(asset.name, stale, rejected_counts(project.lake, asset.name, freshness.active_checkpoints))
+        ready = waits.ready(asset, freshness, stale)
+        if ready:
+            announce(f"{asset.name:<22} {len(ready)} partitions to compute")
+        tried: set[str] = set()
+        for stretch in stretches(asset, ready, instance):
+            try:
+                _materialize(instance, assets, asset, stretch, project)
+            except TooManyRejectedError as error:
+                raise TooManyRejectedError("\n".join([*errors, str(error)])) from error
+            except LorifError as error:
+                errors.append(str(error))
+                tried.update(stretch)
+        failed = tried & asset.stale(Freshness(project, discovered)).keys() if tried else tried
+        waiting = stale.keys() - ready.keys()
+        # What is read from outside and fails is left out; what is computed and fails is missing in what is made from it.
+        waits.hold_up(asset, failed | waiting if asset.inputs else ())
+        yield AssetUpdate(
+            asset.name,
+            {key: partition for key, partition in ready.items() if key not in failed},
+            rejected_counts(project.lake, asset.name, freshness.active_checkpoints),
+            sorted(failed),
+            sorted(waiting),
+        )
+    if errors:
+        raise LorifError("\n".join(errors))
 
 
 def _missing_checkpoint_reason(model_checkpoints: Checkpoints) -> str:
@@ -102,8 +147,21 @@ def _materialize(
         failures = [event for event in result.all_events if event.is_step_failure]
         error = failures[0].step_failure_data.error if failures else None
         cause = error.cause or error if error else None
-        raise LorifError(
+        kind = TooManyRejectedError if TooManyRejectedError.__name__ in _kinds(error) else LorifError
+        raise kind(
             f"materializing {asset.name} for {stretch[0]}{'' if is_single else f' to {stretch[-1]}'} failed: "
-            + (cause.message.strip() if cause else "see Dagster's log")
+            + (_message(cause) if cause else "see Dagster's log")
             + f"\n(Dagster run {result.run_id})"
         )
+
+
+def _message(error: SerializableErrorInfo) -> str:
+    """Return what an error says; the class of one that a user can mend says nothing more."""
+    return error.message.strip().removeprefix(f"{LorifError.__module__}.{error.cls_name}: ")
+
+
+def _kinds(error: SerializableErrorInfo | None) -> Iterator[str | None]:
+    """Yield the names of the classes of an error and of its causes."""
+    while error:
+        yield error.cls_name
+        error = error.cause

@@ -27,4 +27,4 @@ def new_partitions(instance: dg.DagsterInstance, discovered: Discovered) -> list
 def register(instance: dg.DagsterInstance, discovered: Discovered) -> None:
     """Add what was discovered as partitions."""
     for request in new_partitions(instance, discovered):
-        instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+        partitions.add_partitions(instance, request.partitions_def_name, list(request.partition_keys))

@@ -1,5 +1,7 @@
 """What happens by itself: new partitions are added, and runs are launched until everything is up to date."""
 
+from functools import partial
+
 import dagster as dg
 
 from lorif_assets.assets.graph import ASSETS
@@ -9,7 +11,7 @@ from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.registration import new_partitions, register
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.withdrawal import removed_shards
-from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, work_to_do
+from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, given_up, work_to_do
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.discovery import discover
@@ -44,13 +46,16 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing."""
         try:
             with downloads_within(_DOWNLOAD_SECONDS):
-                discovered = discover(inspected_project(settings, lake, model_checkpoints))
-            requests = new_partitions(context.instance, discovered)
+                found = discover(inspected_project(settings, lake, model_checkpoints))
+            requests = new_partitions(context.instance, found)
         except LorifError as error:
             return dg.SkipReason(str(error))
+        faults = [f"{what}: {reason}" for what, reason in found.faults.items()]
+        for fault in faults:
+            context.log.warning(fault)
         if requests:
             return dg.SensorResult(dynamic_partitions_requests=requests)
-        return dg.SkipReason("; ".join(("nothing new", *discovered.notes)))
+        return dg.SkipReason("; ".join(["nothing new", *faults, *found.notes]))
 
     @dg.sensor(
         name="re_attribution_sensor",
@@ -73,7 +78,8 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
             if settings.automation.on_removed == "withdraw" and removed_shards(snapshot, freshness.discovered):
                 return dg.SkipReason("shards have to be withdrawn first")
-            ready = dict(ready_partitions(freshness))
+            left = partial(given_up, context.instance, settings.automation)
+            ready = dict(ready_partitions(freshness, given_up=left))
             if not any(ready.values()):
                 # Nothing is out of date; it remains to record what was stored.
                 ready = {asset.name: unrecorded(context.instance, freshness, asset, ()) for asset in ASSETS}

@@ -13,10 +13,14 @@ from lorif_assets.lake.lake import Lake
 
 
 def removed_shards(lake: Lake, discovered: Discovered) -> list[str]:
-    """Return the shards that the lake still holds and no source has any more."""
+    """Return the shards that the lake still holds and no source has any more.
+
+    Where a source or a file of it cannot be read, its shards may still be there: they stay.
+    """
     tables = (TRAINING_EXAMPLES, GRADIENT_FACTORS)
     stored = {shard for schema in tables for shard in file_constants(lake, schema, ["shard"])["shard"]}
-    return sorted(stored - set(discovered.shards))
+    gone = stored - set(discovered.shards)
+    return sorted(shard for shard in gone if not shard.startswith(discovered.unread_prefixes))
 
 
 def withdraw(lake: Lake, instance: dg.DagsterInstance, shards: Sequence[str]) -> None:

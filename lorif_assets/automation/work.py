@@ -76,6 +76,18 @@ def work_to_do(
             yield work
 
 
+def given_up(
+    instance: dg.DagsterInstance, automation: AutomationSettings, asset: AttributionAsset, stale: StalePartitions
+) -> set[str]:
+    """Return the stale partitions of an asset that failed as often as the settings allow, and are tried no more."""
+    return {
+        key
+        for stretch in stretches(asset, stale, instance, limit=MOST_PARTITIONS)
+        if len(_failures(instance, _work(asset.name, stretch, stale), automation)) >= automation.max_attempts
+        for key in stretch
+    }
+
+
 def stretches(
     asset: AttributionAsset, stale: Collection[str], instance: dg.DagsterInstance, *, limit: int = sys.maxsize
 ) -> Iterator[Sequence[str]]:
@@ -109,13 +121,18 @@ def _work(asset: str, stretch: Sequence[str], stale: StalePartitions) -> Work:
 
 
 def _may_try(instance: dg.DagsterInstance, work: Work, automation: AutomationSettings) -> bool:
-    failed = instance.get_run_records(
-        RunsFilter(tags={WORK_TAG: work.version}, statuses=[DagsterRunStatus.FAILURE]), limit=automation.max_attempts
-    )
+    failed = _failures(instance, work, automation)
     if not failed:
         return True
     wait = automation.backoff_seconds * 2 ** (len(failed) - 1)
     return len(failed) < automation.max_attempts and time.time() - (failed[0].end_time or 0) >= wait
+
+
+def _failures(instance: dg.DagsterInstance, work: Work, automation: AutomationSettings) -> Sequence[dg.RunRecord]:
+    """Return the runs of the work that failed, the newest first."""
+    return instance.get_run_records(
+        RunsFilter(tags={WORK_TAG: work.version}, statuses=[DagsterRunStatus.FAILURE]), limit=automation.max_attempts
+    )
 
 
 def _checkpoint(key: str) -> str:

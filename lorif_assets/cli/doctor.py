@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -15,10 +16,12 @@ from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.attribution.model import tracked_layers
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.sources import Source
+from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.hub_selection import hub_notice
-from lorif_assets.data.query_files import query_files
-from lorif_assets.data.shards import list_shards, passed_over_notice
-from lorif_assets.errors import CheckpointError, LorifError, SettingsError
+from lorif_assets.data.query_files import QuerySurvey, survey_queries
+from lorif_assets.data.shards import in_short, list_shards, passed_over_notice, slices_of_source
+from lorif_assets.errors import CheckpointError, LorifError, SettingsError, SourceError
 from lorif_assets.evaluation.retraining.training_recipe import imported_trainer, training_recipe
 from lorif_assets.freshness.contents import ExampleReader, content_findings
 from lorif_assets.freshness.discovery import NO_SOURCES
@@ -56,17 +59,16 @@ def diagnose(console: Console) -> bool:
 
     def source_finding(index: int) -> str:
         source = settings.sources[index]
-        shards = list_shards(source, settings.base)
+        shards = slices_of_source(source, settings.base)
         examples[source.name] = sum(shard.rows for shard in shards)
-        notices = (hub_notice(source), passed_over_notice(source, settings.base))
-        found = f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
-        return "; ".join([found, *filter(None, notices)])
+        return _shards(source, shards, settings.base)
 
     query_sets: list[str] = []
 
     def query_finding() -> str:
-        query_sets.extend(query_files(settings))
-        return ", ".join(query_sets) or "no file yet"
+        found = survey_queries(settings)
+        query_sets.extend(found.files)
+        return _query_sets(found)
 
     readers: list[ExampleReader] = []
 
@@ -111,6 +113,21 @@ def _cost(project: Project, n_examples: int) -> Table:
     return _cost_table(estimate(skeleton, settings.recipe, n_examples, n_shards), checkpoint.name, n_examples)
 
 
+def _shards(source: Source, shards: Sequence[ShardSlice], base: Path) -> str:
+    if faults := [shard.fault for shard in shards if shard.fault]:
+        more = f" ({len(faults) - 1} more files cannot be read)" if faults[1:] else ""
+        raise SourceError(f"{faults[0]}{more}")
+    found = f"{sum(shard.rows for shard in shards):,} rows in {len(shards)} shards, {source.path}"
+    return "; ".join([found, *filter(None, (hub_notice(source), passed_over_notice(source, base)))])
+
+
+def _query_sets(found: QuerySurvey) -> str:
+    names = ", ".join(found.files) or "no file yet"
+    if found.faults:
+        raise SourceError(f"{'; '.join(found.faults.values())}. The others: {names}")
+    return f"{names}; passed over: {in_short(found.passed_over)}" if found.passed_over else names
+
+
 def _lake(project: Project) -> str:
     project.lake.require_writable()
     for schema in TABLES.values():
@@ -133,6 +150,8 @@ def _training_recipe(evaluation: EvaluationSettings) -> str:
 
 def _active(project: Project) -> str:
     freshness = Freshness.of(project)
+    if faults := freshness.discovered.faults:
+        raise LorifError("; ".join(f"{what}: {reason}" for what, reason in faults.items()))
     return f"{', '.join(freshness.active_checkpoints)}; {', '.join(freshness.active_query_sets) or 'no query set'}"
 
 

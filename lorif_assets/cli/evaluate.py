@@ -37,13 +37,13 @@ def run_evaluation(home: Path, console: Console, *, plan: bool) -> None:
     project = Project.open()
     with dg.DagsterInstance.from_config(str(home)) as instance:
         in_use = assets_in_use(project.settings)
-        for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
+        for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):
             if update.partitions:
                 console.print(f"{update.asset:<26} {len(update.partitions)} partitions")
         _show_plan(project, console)
         if plan:
             return
-        for update in bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, selection=EVALUATION):
+        for update in bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, console.out, selection=EVALUATION):
             done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
             console.print(f"{update.asset:<26} {done}")
     _show_figures(project.lake, console)

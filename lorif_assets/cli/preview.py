@@ -58,7 +58,7 @@ def print_preview(console: Console, title: str, previewed: Sequence[PreviewedRow
 def _heading(row: PreviewedRow) -> Text:
     heading = Text("\n").append(row.example_id, style="bold")
     if row.rejected is not None:
-        return heading.append(f"  set aside: {row.rejected}", style="red")
+        return heading.append(f"  set aside: {row.rejected} ({row.place})", style="red")
     heading.append(f"  {len(row.input_ids)} tokens, {row.n_targets} with loss", style="dim")
     for said in ((f"cut: {row.cut}",) if row.cut else ()) + row.notices:
         heading.append(f"\n{said}", style="yellow")

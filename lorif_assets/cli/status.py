@@ -38,6 +38,8 @@ def show_status(console: Console) -> None:
     console.print(table)
     for asset, counts in found.rejected.items():
         console.print(Text(f"{asset}: {rows_set_aside(counts)}", style="yellow"), soft_wrap=True)
+    for what, reason in found.faults.items():
+        console.print(Text(f"{what}: {reason}", style="red"), soft_wrap=True)
     for note in found.notes:
         console.print(Text(note, style="yellow"), soft_wrap=True)
     console.print("An asset is compared with what is stored upstream: start with the first one that is not up to date.")

@@ -4,7 +4,7 @@ from enum import StrEnum
 from string import Formatter
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class SourceFormat(StrEnum):
@@ -45,9 +45,21 @@ class Columns(BaseModel):
         description="Text of the prompt with columns in braces, in place of `prompt`: "
         "'### Instruction:\\n{instruction}\\n\\n### Response:\\n'. Null is an empty text; {{ and }} are braces.",
     )
+    short_prompt_format: str | None = Field(
+        None,
+        exclude_if=lambda text: text is None,
+        description="The same for rows in which every column that it leaves out of those of `prompt_format` is null or empty, "
+        "as Alpaca's `input` is in rows without one.",
+    )
     completion: str | None = Field(None, description="Column with the completion; the loss is on its tokens.")
     messages: str | None = Field(
         None, description="Column with chat messages (role, content), rendered by the tokenizer's chat template."
+    )
+    system: str | None = Field(
+        None,
+        exclude_if=lambda column: column is None,
+        description="Column with the text of a system message that stands before `messages`; beside a column `conversations` "
+        "default: `system`.",
     )
     tools: str | None = Field(
         None,
@@ -64,24 +76,29 @@ class Columns(BaseModel):
     @property
     def prompt_columns(self) -> tuple[str, ...]:
         """Columns that `prompt_format` names."""
-        return tuple(
-            dict.fromkeys(name for _, name, *_ in Formatter().parse(self.prompt_format or "") if name is not None)
-        )
+        return _columns_of(self.prompt_format)
 
-    @field_validator("prompt_format")
+    @property
+    def optional_prompt_columns(self) -> tuple[str, ...]:
+        """Those of them that `short_prompt_format` leaves out; none where there is none."""
+        if self.short_prompt_format is None:
+            return ()
+        return tuple(name for name in self.prompt_columns if name not in _columns_of(self.short_prompt_format))
+
+    @field_validator("prompt_format", "short_prompt_format")
     @classmethod
-    def _plain_columns_in_braces(cls, text: str | None) -> str | None:
+    def _plain_columns_in_braces(cls, text: str | None, info: ValidationInfo) -> str | None:
         try:
             fields = [field for field in Formatter().parse(text or "") if field[1] is not None]
         except ValueError as error:
             raise ValueError(
-                f"`prompt_format` has braces that do not match ({error}); write {{{{ and }}}} for braces"
+                f"`{info.field_name}` has braces that do not match ({error}); write {{{{ and }}}} for braces"
             ) from error
         if text is not None and not fields:
-            raise ValueError("`prompt_format` names no column; write one in braces, such as {instruction}")
+            raise ValueError(f"`{info.field_name}` names no column; write one in braces, such as {{instruction}}")
         for _, name, rules, conversion in fields:
             if not name or rules or conversion or set(name) & set(".["):
-                raise ValueError(f"`prompt_format` has {name!r} in braces; a column's name alone can stand there")
+                raise ValueError(f"`{info.field_name}` has {name!r} in braces; a column's name alone can stand there")
         return text
 
     @model_validator(mode="after")
@@ -99,11 +116,23 @@ class Columns(BaseModel):
             raise ValueError("name `prompt` or `prompt_format`, not both")
         if (self.prompt is None and self.prompt_format is None) != (self.completion is None):
             raise ValueError("`prompt` (or `prompt_format`) and `completion` go together: name both, or neither")
+        if self.short_prompt_format is not None and not set(_columns_of(self.short_prompt_format)) < {
+            *self.prompt_columns
+        }:
+            raise ValueError(
+                "`short_prompt_format` leaves out one column at least of `prompt_format`, and has no other"
+            )
+        if self.system is not None and self.messages is None:
+            raise ValueError("`system` needs `messages`")
         if self.labels is not None and self.input_ids is None:
             raise ValueError("`labels` needs `input_ids`")
         if self.tools is not None and self.messages is None:
             raise ValueError("`tools` needs `messages`")
         return self
+
+
+def _columns_of(prompt_format: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for _, name, *_ in Formatter().parse(prompt_format or "") if name is not None))
 
 
 class Source(BaseModel):
@@ -112,7 +141,8 @@ class Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the source; shard names begin with it."
+        pattern=r"^\w[\w.~-]*$",
+        description="Name of the source, of letters and digits of any script and `._~-`; shard names begin with it.",
     )
     path: str = Field(
         description="A file, a directory, a glob, a Delta table or a saved `datasets` directory. Relative paths start "

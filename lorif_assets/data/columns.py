@@ -25,7 +25,7 @@ _COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
     ContentFormat.INPUT_IDS: ("input_ids",),
 }
 _OPTIONAL_COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
-    ContentFormat.MESSAGES: ("tools",),
+    ContentFormat.MESSAGES: ("system", "tools"),
     ContentFormat.INPUT_IDS: ("labels",),
 }
 # Whether people wanted the answer, in data for preference training. Beside other content the name says nothing.
@@ -43,7 +43,8 @@ _TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 class ColumnRoles:
     """Kind of content and the columns that hold it: `content` maps role (text, prompt, labels ...) to column.
 
-    `preference` is the column of preference data that says whether an answer was wanted.
+    `short_prompt_format` is the prompt's where the columns `optional_prompt_columns` are empty. `preference` is the column of
+    preference data that says whether an answer was wanted.
     """
 
     format: ContentFormat
@@ -52,6 +53,8 @@ class ColumnRoles:
     attention_mask: str | None
     preference: str | None
     prompt_format: str | None
+    short_prompt_format: str | None
+    optional_prompt_columns: tuple[str, ...]
     metadata: tuple[str, ...]
 
 
@@ -60,7 +63,8 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
 
     With no content column named, `text`, `prompt` and `completion`, `messages` or `input_ids` are taken by their names.
     Beside prompt and completion or messages, `label` is taken as preference unless the metadata columns are named.
-    Beside `messages`, a column `tools` is taken as tool definitions. Beside `input_ids`, a column `labels` is taken as
+    Beside messages, a column `tools` is taken as tool definitions, and beside `conversations` a column `system` as the first
+    message. Beside `input_ids`, a column `labels` is taken as
     labels, and the other columns that tokenizers write are not metadata.
 
     Raises:
@@ -73,7 +77,9 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
     if chosen is ContentFormat.MESSAGES and columns.messages is None and "messages" not in column_names:
         content["messages"] = _SHAREGPT
     for role in _OPTIONAL_COLUMNS_OF_FORMAT.get(chosen, ()):
-        if getattr(columns, role) is not None or role in column_names:
+        # Beside messages, which have their own, a column `system` may be anything.
+        is_known = role in column_names and (role != "system" or content["messages"] == _SHAREGPT)
+        if getattr(columns, role) is not None or (is_known and role not in (columns.metadata or ())):
             content[role] = getattr(columns, role) or role
     no_metadata = {*content.values(), *columns.prompt_columns, columns.id}
     attention_mask = None
@@ -85,7 +91,17 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
         if chosen in _FORMATS_OF_PREFERENCES and _PREFERENCE in column_names and _PREFERENCE not in no_metadata:
             preference = _PREFERENCE
         metadata = tuple(name for name in column_names if name not in no_metadata)
-    return ColumnRoles(chosen, content, columns.id, attention_mask, preference, columns.prompt_format, metadata)
+    return ColumnRoles(
+        chosen,
+        content,
+        columns.id,
+        attention_mask,
+        preference,
+        columns.prompt_format,
+        columns.short_prompt_format,
+        columns.optional_prompt_columns,
+        metadata,
+    )
 
 
 def require_columns(columns: Columns, column_names: tuple[str, ...], origin: str) -> None:
@@ -94,8 +110,8 @@ def require_columns(columns: Columns, column_names: tuple[str, ...], origin: str
     Raises:
         SourceError: one is missing.
     """
-    named = [(name, role) for role, name in columns if isinstance(name, str) and role != "prompt_format"]
-    named += [(name, "prompt_format") for name in columns.prompt_columns]
+    named = [(name, role) for role, name in columns if isinstance(name, str) and not role.endswith("prompt_format")]
+    named += [(name, "prompt_format") for name in columns.prompt_columns if name not in columns.optional_prompt_columns]
     named += [(name, "metadata") for name in columns.metadata or ()]
     missing = [f"'{name}' (columns.{role})" for name, role in named if name not in column_names]
     if missing:
@@ -152,11 +168,14 @@ def _format_by_names(column_names: tuple[str, ...], origin: str) -> ContentForma
     if _SHAREGPT in column_names:
         return ContentFormat.MESSAGES
     if set(_ALPACA) <= set(column_names):
-        example = "{instruction}\\n\\n{input}" if _ALPACA_INPUT in column_names else "{instruction}"
+        has_input = _ALPACA_INPUT in column_names
+        example = "{instruction}\\n\\n{input}" if has_input else "{instruction}"
+        short = ", with short_prompt_format for rows whose input is empty" if has_input else ""
         raise SourceError(
             f"{origin}: columns of the Alpaca layout among {there}, of which the model saw a prompt that is not in the data. "
             f'Say which: columns = {{ prompt_format = "### Instruction:\\n{example}\\n\\n### Response:\\n", '
-            'completion = "output" }, in the words of the training.'
+            'completion = "output" }'
+            f"{short}, in the words of the training."
         )
     raise SourceError(
         f"{origin}: no column named text, prompt and completion, messages or input_ids. The columns there are: "

@@ -29,7 +29,7 @@ def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any
         )
     raw = {role: values.get(column) for role, column in roles.content.items()}
     if roles.prompt_format is not None:
-        raw["prompt"] = _formatted(roles.prompt_format, values)
+        raw["prompt"] = _formatted(_prompt_format(roles, values), values)
     if roles.attention_mask is not None:
         raw = _without_padding(raw, values.get(roles.attention_mask) or [])
     return _READERS[roles.format](raw)
@@ -57,6 +57,8 @@ def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise UnusableRowError(f"messages is {_kind(messages)}, not a list of {{role, content}}")
     if not messages:
         raise UnusableRowError("messages is an empty list")
+    if system := raw.get("system"):
+        messages = _with_system(_string("system", system), messages)
     read = [_read_message(k, message) for k, message in enumerate(messages)]
     answers = [message for message in read if message["role"] == "assistant" and spoken(message)]
     if not answers:
@@ -66,6 +68,22 @@ def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
             "every assistant message is marked as carrying no loss (weight 0, train false or the like)"
         )
     return {"messages": Conversation(read, _read_tools(raw.get("tools"))).stored()}
+
+
+def _prompt_format(roles: ColumnRoles, values: Mapping[str, Any]) -> str:
+    optional = [values.get(column) for column in roles.optional_prompt_columns]
+    is_short = roles.short_prompt_format is not None and all(value is None or value == "" for value in optional)
+    return (roles.short_prompt_format if is_short else roles.prompt_format) or ""
+
+
+def _with_system(system: str, messages: list[Any]) -> list[Any]:
+    """Messages behind a system message; where they begin with one of their own, that of the row would be a second one."""
+    first = messages[0]
+    if isinstance(first, Mapping) and first.get("role") == "system":
+        if first.get("content") == system:
+            return messages
+        raise UnusableRowError("two system messages: the row has one, and its conversation begins with another")
+    return [{"role": "system", "content": system}, *messages]
 
 
 def _formatted(prompt_format: str, values: Mapping[str, Any]) -> str:

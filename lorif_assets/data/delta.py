@@ -16,6 +16,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
+from lorif_assets.data.rejected import UnusableRowError
+from lorif_assets.data.row_ids import text_of_id
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.delta_paths import refused_character
 
@@ -72,12 +74,18 @@ class BucketedTable:
                 if self.bucket_of(row_id) == bucket:
                     rows += batch.slice(k, 1).to_pylist()  # `take` does not know the string views that scans give
         # Rows that share an id are ordered by their values: which of them comes first must not depend on the files.
-        return sorted(rows, key=lambda row: (str(row[self.id_column]), repr(row)))
+        return sorted(rows, key=lambda row: (self._text_of(row[self.id_column]), repr(row)))
 
     def bucket_of(self, row_id: object) -> int:
         """Return the bucket of an id, the same in every process and on every machine."""
-        digest = blake2b(str(row_id).encode(), digest_size=8).digest()
+        digest = blake2b(self._text_of(row_id).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.buckets
+
+    def _text_of(self, row_id: object) -> str:
+        try:
+            return text_of_id(row_id, self.id_column)
+        except UnusableRowError:  # its row is set aside wherever it is
+            return str(row_id)
 
     def scan(self, version: str, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield the rows at a version."""

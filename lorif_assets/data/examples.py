@@ -14,8 +14,13 @@ from lorif_assets.data.content import read_content
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.json_values import json_value
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
+from lorif_assets.data.rejection_reasons import count_reasons, in_words
+from lorif_assets.data.row_ids import text_of_id
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+
+_FIRST_ROWS = 3
+"""Of a shard without a usable row, whose reasons are told one by one."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +116,7 @@ def _default_id(shard: str, row: int) -> str:
 def _example_id(values: Mapping[str, Any], roles: ColumnRoles, default: str) -> str:
     if roles.id is None:
         return default
-    value = values.get(roles.id)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        shown = "empty" if value == "" else "null" if value is None else type(value).__name__
-        raise UnusableRowError(f"id (column '{roles.id}') is {shown}, not text or an integer")
-    return encodable(str(value))
+    return text_of_id(values.get(roles.id), roles.id)
 
 
 def _metadata(values: Mapping[str, Any], roles: ColumnRoles) -> str:
@@ -126,5 +127,9 @@ def _metadata(values: Mapping[str, Any], roles: ColumnRoles) -> str:
 def _nothing_usable(raw: RawShard, rejected: Sequence[Mapping[str, Any]]) -> str:
     if not rejected:
         return f"{raw.origin}: empty, no rows. Write data to it, or take it out of the sources."
-    first = "; ".join(f"row {bad['row']}: {bad['reason']}" for bad in rejected[:3])
-    return f"{raw.origin}: none of {len(rejected)} rows can be used ({first}). Correct the data or the `columns`."
+    first = "; ".join(f"row {bad['row']}: {bad['reason']}" for bad in rejected[:_FIRST_ROWS])
+    reasons = [bad["reason"] for bad in rejected]
+    counted = f"; by reason: {in_words(count_reasons(reasons))}" if len(reasons) > _FIRST_ROWS else ""
+    return (
+        f"{raw.origin}: none of {len(rejected)} rows can be used ({first}{counted}). Correct the data or the `columns`."
+    )

@@ -1,6 +1,6 @@
 """What the model sees of a source's rows: their tokens, which of them carry loss, what was cut and what was set aside."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from lorif_assets.config.sources import Columns, Source, SourceFormat
 from lorif_assets.data.examples import sort_out
 from lorif_assets.data.formats.reader import RawShard, ShardSlice
 from lorif_assets.data.labels import NO_LOSS, TokenIds
-from lorif_assets.data.shards import list_shards, read_shard, read_source
+from lorif_assets.data.shards import list_shards, read_shard, read_source, slices_of_source
 from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.data.tokenization import TokenizedExample, tokenize
 
@@ -38,11 +38,12 @@ class PreviewedRow:
 
     `input_ids` and `labels` are what the model is given (labels not shifted, -100 for no loss); in `pieces`, the first
     token never carries loss, as nothing predicts it. `cut` says what was cut and by which rule, `notices` what of the row
-    the tokens do not hold.
+    the tokens do not hold, `place` where a person finds it.
     """
 
     example_id: str
     row: int
+    place: str = ""
     input_ids: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
     pieces: tuple[Piece, ...] = ()
@@ -56,14 +57,16 @@ class PreviewedRow:
         return sum(label != NO_LOSS for label in self.labels[1:])
 
     def as_json(self) -> dict[str, Any]:
-        """The row as JSON values, without its number and notices."""
+        """The row as JSON values, without its number."""
         return {
             "example_id": self.example_id,
+            "place": self.place,
             "input_ids": list(self.input_ids),
             "labels": list(self.labels),
             "pieces": [{"text": piece.text, "loss": piece.loss} for piece in self.pieces],
             "cut": self.cut,
             "rejected": self.rejected,
+            "notices": list(self.notices),
         }
 
 
@@ -71,9 +74,9 @@ def first_rows(source: Source, base: Path, rows: int) -> Iterator[tuple[str, Raw
     """Yield (shard, raw rows) of the first `rows` rows of a source; no more shards are read than that takes.
 
     Raises:
-        SourceError: as `list_shards` and `read_shard`.
+        SourceError: as `slices_of_source` and `read_shard`, or no file can be read.
     """
-    for piece in list_shards(source, base):
+    for piece in _readable(source, base):
         raw = _beginning(read_shard(source, piece, base), rows)
         yield piece.shard, raw
         rows -= len(raw.rows) + len(raw.malformed)
@@ -87,13 +90,24 @@ def sampled_rows(source: Source, base: Path, rows: int) -> Iterator[tuple[ShardS
     Of a Delta table one shard stands for all: rows are dealt to its shards at random, and each reads the whole table.
 
     Raises:
-        SourceError: as `list_shards` and `read_shard`.
+        SourceError: as `slices_of_source` and `read_shard`, or no file can be read.
     """
-    pieces = list_shards(source, base)
+    pieces = _readable(source, base)
     many = 1 if pieces[0].kind == SourceFormat.DELTA else min(_SAMPLED_SHARDS, len(pieces))
     chosen = [pieces[k * (len(pieces) - 1) // max(many - 1, 1)] for k in range(many)]
     for piece in chosen:
         yield piece, _beginning(read_shard(source, piece, base), max(rows // many, 1))
+
+
+def _readable(source: Source, base: Path) -> Sequence[ShardSlice]:
+    """Return the shards of the files that can be read.
+
+    Raises:
+        SourceError: as `slices_of_source`, or no file can be read.
+    """
+    pieces = slices_of_source(source, base)
+    readable = [piece for piece in pieces if not piece.fault]
+    return readable or list_shards(source, base)
 
 
 def first_queries(source: Source, base: Path, rows: int) -> Iterator[tuple[str, RawShard]]:
@@ -135,13 +149,14 @@ def preview_rows(
     seen = [_seen(example, tokenizer) for example in tokenized.examples]
     for table in (read.rejected, tokenized.rejected):
         seen += [PreviewedRow(bad["example_id"], bad["row"], rejected=bad["reason"]) for bad in table.to_pylist()]
-    return sorted(seen, key=lambda row: row.row)
+    return [replace(row, place=raw.place(row.row)) for row in sorted(seen, key=lambda row: row.row)]
 
 
 def _seen(example: TokenizedExample, tokenizer: "PreTrainedTokenizerBase") -> PreviewedRow:
     return PreviewedRow(
         example.example_id,
         example.row,
+        "",
         tuple(example.input_ids.tolist()),
         tuple(example.labels.tolist()),
         pieces(example.input_ids, example.labels, tokenizer),

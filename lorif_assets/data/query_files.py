@@ -3,7 +3,9 @@
 Parquet and JSON Lines are; JSON and CSV where none of those lie beside them, as for training data.
 """
 
-import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from lorif_assets.config.settings import Settings
@@ -11,42 +13,64 @@ from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, readers
 from lorif_assets.data.shards import list_shards
 from lorif_assets.errors import SourceError
+from lorif_assets.lake.partition_names import partition_names
 
 _FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
-_PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def query_files(settings: Settings) -> dict[str, Path]:
-    """Return the query sets, by name; in a directory, files whose names begin with `.` or `_` are skipped.
+@dataclass(frozen=True)
+class QuerySurvey:
+    """Query sets by name; by name, why others are none; and what else lies at the path and is not read."""
+
+    files: Mapping[str, Path]
+    faults: Mapping[str, str]
+    passed_over: tuple[str, ...] = ()
+
+
+def query_files(settings: Settings) -> Mapping[str, Path]:
+    """Return the query sets, by name.
 
     Raises:
-        SourceError: the path does not exist, two files have one name, or a name cannot be a partition's.
+        SourceError: the path does not exist, or two files differ in nothing but their suffix.
+    """
+    found = survey_queries(settings)
+    for fault in found.faults.values():
+        raise SourceError(fault)
+    return found.files
+
+
+def survey_queries(settings: Settings) -> QuerySurvey:
+    """Look at the query path; in a directory, files whose names begin with `.` or `_` are skipped.
+
+    Raises:
+        SourceError: the path does not exist.
     """
     root = Path(settings.resolve(settings.queries.path))
     if not root.exists():
         raise SourceError(f"the query path {root} does not exist; correct `queries.path`")
     files = [root] if root.is_file() else _files_of(root)
-    names = [file.stem for file in files]
-    for name, file in zip(names, files, strict=True):
-        if not _PARTITION_NAME.fullmatch(name):
-            raise SourceError(
-                f"the query file {file} has a name that no partition can have; use letters, digits and . _ - only, a "
-                "letter or digit first"
-            )
-        if names.count(name) > 1:
-            raise SourceError(f"{root} has two query files named {name!r}; a query set is named after its file")
-    return dict(zip(names, files, strict=True))
+    names = partition_names({file: (file.stem, file.suffix) for file in files})
+    counts = Counter(names.values())
+    return QuerySurvey(
+        {name: file for file, name in names.items() if counts[name] == 1},
+        {
+            name: f"{root} has two query files named {name!r}; a query set is named after its file: rename one of them"
+            for name, count in counts.items()
+            if count > 1
+        },
+        () if root.is_file() else tuple(entry.name for entry in _visible(root) if entry not in names),
+    )
 
 
 def _files_of(root: Path) -> list[Path]:
-    formats = {
-        file: format_of_suffix(file)
-        for file in sorted(root.iterdir())
-        if file.is_file() and not file.name.startswith((".", "_"))
-    }
+    formats = {file: format_of_suffix(file) for file in _visible(root) if file.is_file()}
     found = {file: kind for file, kind in formats.items() if kind in _FORMATS}
     firm = [file for file, kind in found.items() if kind and not readers()[kind].is_fallback]
     return firm or list(found)
+
+
+def _visible(root: Path) -> list[Path]:
+    return [entry for entry in sorted(root.iterdir()) if not entry.name.startswith((".", "_"))]
 
 
 def query_source(settings: Settings, query_set: str) -> Source:
@@ -55,7 +79,10 @@ def query_source(settings: Settings, query_set: str) -> Source:
     Raises:
         SourceError: there is no such file.
     """
-    files = query_files(settings)
+    found = survey_queries(settings)
+    if query_set in found.faults:
+        raise SourceError(found.faults[query_set])
+    files = found.files
     if query_set not in files:
         raise SourceError(
             f"there is no query set {query_set!r}: {settings.resolve(settings.queries.path)} has "
@@ -68,5 +95,9 @@ def query_source(settings: Settings, query_set: str) -> Source:
 
 
 def source_version(source: Source, settings: Settings) -> str:
-    """Return what changes when the file of a query set does."""
+    """Return what changes when the file of a query set does.
+
+    Raises:
+        SourceError: the file cannot be read, or has no rows.
+    """
     return " ".join(piece.version for piece in list_shards(source, settings.base))

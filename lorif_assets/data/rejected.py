@@ -1,7 +1,7 @@
 """Rows that cannot be used: set aside with a reason, never dropped silently."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -37,10 +37,16 @@ def rejected_table(rejected: Iterable[RejectedRow]) -> pa.Table:
     return pa.Table.from_pylist([asdict(bad) for bad in sorted(rejected, key=lambda bad: bad.row)], schema=kinds)
 
 
-def replace_rejected(lake: Lake, stage: str, part: str, rejected: pa.Table) -> None:
-    """Replace the rows that a stage set aside for one partition by these (example_id, row, reason, excerpt)."""
+def replace_rejected(
+    lake: Lake, stage: str, part: str, rejected: pa.Table, place: Callable[[int], str | None] = lambda _row: None
+) -> None:
+    """Replace the rows that a stage set aside for one partition by these (example_id, row, reason, excerpt).
+
+    `place` says where a person finds a row.
+    """
     partition = {"stage": stage, "part": part}
-    lake.replace(REJECTED, partition, with_constants(rejected, partition))
+    places = pa.array([place(row) for row in rejected["row"].to_pylist()], pa.string())
+    lake.replace(REJECTED, partition, with_constants(rejected.append_column("place", places), partition))
 
 
 def rejected_counts(

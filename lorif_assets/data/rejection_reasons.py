@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 _SHOWN = 3
 # A file's name is the only one that stands in a reason without quotes.
@@ -29,6 +29,12 @@ def in_words(counts: Mapping[str, int], shown: int = _SHOWN) -> str:
     listed = [f"{reason} ({count:,})" for reason, count in list(counts.items())[:shown]]
     others = sum(list(counts.values())[shown:])
     return "; ".join([*listed, *([f"other reasons ({others:,})"] if others else [])])
+
+
+def first_and_counts(reasons: Sequence[str]) -> str:
+    """Return the first of some rows' reasons and, where there are several, all of them counted."""
+    counted = f"; by reason: {in_words(count_reasons(reasons))}" if len(reasons) > 1 else ""
+    return f"the first: {reasons[0]}{counted}"
 
 
 def rows_set_aside(counts: Mapping[str, int]) -> str:

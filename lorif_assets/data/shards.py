@@ -1,7 +1,7 @@
 """Training data and queries where the user keeps them: which shards a source has, and the raw rows of one."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,61 @@ from lorif_assets.errors import SourceError
 _NAMES_SHOWN = 5
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What sources hold, as far as they can be read.
+
+    `shards` are sorted by name; a file that cannot be read is one of them, with its fault. `faults` says why nothing of a
+    source can be listed, by the source's name.
+    """
+
+    shards: tuple[ShardSlice, ...]
+    faults: Mapping[str, str]
+
+    @property
+    def unread_prefixes(self) -> tuple[str, ...]:
+        """What names of shards begin with that may exist unlisted: their source or file cannot be read."""
+        files = (piece.shard.rpartition("-")[0] for piece in self.shards if piece.fault)
+        return tuple(f"{name}-" for name in (*self.faults, *files))
+
+
+def survey(sources: Iterable[Source], base: Path) -> Survey:
+    """Look at all sources: what cannot be read is told, and the others are listed.
+
+    Raises:
+        SourceError: nothing of any source can be listed.
+    """
+    shards: dict[str, ShardSlice] = {}
+    errors: dict[str, SourceError] = {}
+    for source in sources:
+        try:
+            pieces = {piece.shard: piece for piece in slices_of_source(source, base)}
+            for shard in sorted(pieces.keys() & shards.keys()):
+                _refuse_shared_name(shards[shard], pieces[shard])
+        except SourceError as error:
+            errors[source.name] = error
+        else:
+            shards |= pieces
+    if errors and not shards:
+        raise next(iter(errors.values()))
+    return Survey(tuple(shards[name] for name in sorted(shards)), {name: str(error) for name, error in errors.items()})
+
+
 def list_shards(source: Source, base: Path) -> tuple[ShardSlice, ...]:
-    """Shards of a source that hold rows, sorted by name.
+    """Shards of a source that hold rows, sorted by name; all of it can be read.
+
+    Raises:
+        SourceError: as `slices_of_source`, or a file cannot be read.
+    """
+    pieces = slices_of_source(source, base)
+    for piece in pieces:
+        if piece.fault:
+            raise SourceError(piece.fault)
+    return pieces
+
+
+def slices_of_source(source: Source, base: Path) -> tuple[ShardSlice, ...]:
+    """Shards of a source that hold rows, and files that cannot be read, sorted by name.
 
     One file or `datasets` directory: `<source>-<slice>`. A directory or glob of files: `<source>-<relative path without
     suffix>-<slice>`, so neither a new file nor a file that grows renames a shard. Files that are a row each:
@@ -26,7 +79,7 @@ def list_shards(source: Source, base: Path) -> tuple[ShardSlice, ...]:
     file is read again only when it has changed.
 
     Raises:
-        SourceError: nothing, mixed or unreadable files at the path, no rows, or a Delta source without an id column.
+        SourceError: nothing or mixed files at the path, no rows, or a Delta source without an id column.
     """
     kind, files = locate(source, base)
     shards = sorted(readers()[kind].slices(source, files, base), key=lambda piece: piece.shard)
@@ -44,13 +97,16 @@ def passed_over_notice(source: Source, base: Path) -> str | None:
     names = passed_over(source, base)
     if not names:
         return None
-    listed = ", ".join(names[:_NAMES_SHOWN]) + (
-        f" and {len(names) - _NAMES_SHOWN} more" if names[_NAMES_SHOWN:] else ""
-    )
     return (
-        f"passed over in {source.path}: {listed}. Where that is data, make it a source of its own: a file or a folder is one, "
-        "a linked one too"
+        f"passed over in {source.path}: {in_short(names)}. Where that is data, make it a source of its own: a file or a "
+        "folder is one, a linked one too"
     )
+
+
+def in_short(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def list_all_shards(sources: Iterable[Source], base: Path) -> tuple[ShardSlice, ...]:
@@ -61,13 +117,16 @@ def list_all_shards(sources: Iterable[Source], base: Path) -> tuple[ShardSlice, 
     """
     shards: dict[str, ShardSlice] = {}
     for piece in chain.from_iterable(list_shards(source, base) for source in sources):
-        other = shards.setdefault(piece.shard, piece)
-        if other is not piece:
-            raise SourceError(
-                f"{other.uri} (source '{other.source}') and {piece.uri} (source '{piece.source}') would both be "
-                f"shard '{piece.shard}'. Rename one of the sources."
-            )
+        _refuse_shared_name(shards.setdefault(piece.shard, piece), piece)
     return tuple(shards[name] for name in sorted(shards))
+
+
+def _refuse_shared_name(piece: ShardSlice, other: ShardSlice) -> None:
+    if other is not piece:
+        raise SourceError(
+            f"{piece.uri} (source '{piece.source}') and {other.uri} (source '{other.source}') would both be "
+            f"shard '{piece.shard}'. Rename one of the sources."
+        )
 
 
 def read_shard(source: Source, piece: ShardSlice, base: Path) -> RawShard:
@@ -79,7 +138,7 @@ def read_shard(source: Source, piece: ShardSlice, base: Path) -> RawShard:
     raw = readers()[piece.kind].read(source, piece, base)
     if raw.rows:
         require_columns(source.columns, raw.columns, raw.origin)
-    return raw
+    return replace(raw, file=piece.uri, first_row=piece.offset if piece.bucket is None else None)
 
 
 def read_source(source: Source, base: Path) -> RawShard:
@@ -103,7 +162,7 @@ def read_source(source: Source, base: Path) -> RawShard:
     origin = f"source '{source.name}' ({source.path})"
     if rows:
         require_columns(source.columns, tuple(columns), origin)
-    return RawShard(origin, tuple(columns), tuple(rows), tuple(malformed), id_column)
+    return RawShard(origin, tuple(columns), tuple(rows), tuple(malformed), id_column, source.path, 0)
 
 
 def changes_since(source: Source, piece: ShardSlice, version: str, base: Path) -> Changes | None:

@@ -195,7 +195,7 @@ def _attribute(instance: dg.DagsterInstance, project: Project, console: Console)
 
     console.rule("[bold]3  attribution: Dagster materializes the graph", align="left")
     in_use = assets_in_use(project.settings)
-    for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
+    for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):
         done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
         console.print(f"  {update.asset:<22} {done}")
 

@@ -4,15 +4,18 @@ The stored state decides this, not events: the answer is the same after a missed
 run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lorif_assets.attribution.compared_checkpoints import compared_versions, participants
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version
+from lorif_assets.config.recipe import content_hash
+from lorif_assets.data.earlier_readings import read_otherwise, refused_ids, unmarked
 from lorif_assets.data.query_files import query_source, source_version
+from lorif_assets.errors import SourceError
 from lorif_assets.freshness.sources import stale_shards
-from lorif_assets.freshness.stale import StalePartitions, stale_partitions
+from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINTS,
@@ -26,17 +29,39 @@ from lorif_assets.lake.table_schema import TableSchema
 
 
 def stale_training_examples(freshness: Freshness) -> StalePartitions:
-    """Return shards whose rows in the source changed since they were read."""
-    return stale_shards(freshness.settings, freshness.stored_values(TRAINING_EXAMPLES, "shard", "source_version"))
+    """Return shards whose rows in the source changed since they were read, or were read otherwise by an earlier version."""
+    stored = _source_versions(freshness, TRAINING_EXAMPLES, "shard")
+    return _with_earlier_readings(
+        freshness, TRAINING_EXAMPLES, stored, freshness.discovered.shards, stale_shards(freshness.settings, stored)
+    )
 
 
 def stale_query_examples(freshness: Freshness) -> StalePartitions:
-    """Return active query sets whose file was written since it was read."""
+    """Return active query sets whose file was written since it was read, or was read otherwise by an earlier version."""
     settings = freshness.settings
-    wanted = {name: source_version(query_source(settings, name), settings) for name in freshness.active_query_sets}
-    return stale_partitions(
-        wanted, freshness.stored_values(QUERY_EXAMPLES, "query_set", "source_version"), "its file changed"
-    )
+    wanted, unreadable = {}, {}
+    for name in freshness.active_query_sets:
+        try:
+            wanted[name] = source_version(query_source(settings, name), settings)
+        except SourceError as error:
+            unreadable[name] = Stale(f"it cannot be read: {error}", content_hash([name, str(error)]))
+    stored = _source_versions(freshness, QUERY_EXAMPLES, "query_set")
+    stale = {**stale_partitions(wanted, stored, "its file changed"), **unreadable}
+    return _with_earlier_readings(freshness, QUERY_EXAMPLES, stored, freshness.active_query_sets, stale)
+
+
+def _source_versions(freshness: Freshness, table: TableSchema, key: str) -> Mapping[str, str]:
+    return {part: unmarked(version) for part, version in freshness.stored_values(table, key, "source_version").items()}
+
+
+def _with_earlier_readings(
+    freshness: Freshness, table: TableSchema, stored: Mapping[str, str], parts: Sequence[str], stale: StalePartitions
+) -> StalePartitions:
+    """Return what is stale, and of the parts whose source did not change those that are to be read again all the same."""
+    same = [part for part in parts if part in stored and part not in stale]
+    again = read_otherwise(freshness.lake, table, same) | (refused_ids(freshness.lake, table.name) & {*same})
+    reason = "an earlier version read its rows otherwise"
+    return {**stale, **{part: Stale(reason, f"{stored[part]} read again") for part in same if part in again}}
 
 
 def stale_checkpoints(freshness: Freshness) -> StalePartitions:

@@ -87,6 +87,7 @@ class _Sample:
     n_rows: int = 0
     unreadable: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
+    first_place: str = ""
     n_cut: int = 0
     notices: Counter[str] = field(default_factory=Counter)
     faults: dict[str, None] = field(default_factory=dict)
@@ -97,6 +98,7 @@ class _Sample:
         try:
             read = sort_out(raw, columns, shard)
             self.unreadable += read.rejected["reason"].to_pylist()
+            self._note_place(raw, read.rejected)
             if is_whole:
                 require_usable(raw, read)
             if reader is None or not read.examples.num_rows:
@@ -107,6 +109,7 @@ class _Sample:
             return
         reasons = tokenized.rejected["reason"].to_pylist()
         self.unusable += reasons
+        self._note_place(raw, tokenized.rejected)
         self.n_cut += tokenized.n_truncated
         self.notices += tokenized.notices
         if is_whole and not tokenized.examples:
@@ -114,6 +117,10 @@ class _Sample:
                 f"no example of {raw.origin} can be used with the tokenizer of {reader.checkpoint!r}: "
                 f"{in_words(count_reasons(reasons))}"
             ] = None
+
+    def _note_place(self, raw: RawShard, rejected: pa.Table) -> None:
+        if rejected.num_rows and not self.first_place:
+            self.first_place = raw.place(rejected["row"][0].as_py())
 
 
 def content_findings(
@@ -173,7 +180,8 @@ def _query_findings(project: Project, reader: ExampleReader | None, query_set: s
     yield from _findings(what, command, sample, reader, max_share)
     n_read = sample.n_rows - len(sample.unreadable)
     if len(sample.unusable) > max_share * n_read:
-        yield _too_many(what, f"{len(sample.unusable):,} of {n_read:,} rows", sample.unusable, max_share, command)
+        looked_at = f"{len(sample.unusable):,} of {n_read:,} rows"
+        yield _too_many(what, looked_at, sample.unusable, max_share, command, sample.first_place)
 
 
 def _findings(
@@ -183,13 +191,13 @@ def _findings(
         yield Finding(what, fault, is_fault=True)
     if len(sample.unreadable) > max_share * sample.n_rows:
         looked_at = f"{len(sample.unreadable):,} of {sample.n_rows:,} rows"
-        yield _too_many(what, looked_at, sample.unreadable, max_share, command)
+        yield _too_many(what, looked_at, sample.unreadable, max_share, command, sample.first_place)
     elif sample.unreadable or sample.unusable:
         reasons = sample.unreadable + sample.unusable
         yield Finding(
             what,
             f"{len(reasons):,} of {sample.n_rows:,} rows looked at would be set aside: {in_words(count_reasons(reasons))}. "
-            f"`{command}` shows them",
+            f"The first is {sample.first_place}; `{command}` shows them",
             is_fault=False,
         )
     if reader and sample.n_cut:
@@ -204,10 +212,13 @@ def _findings(
         yield Finding(what, f"{count:,} of {sample.n_rows:,} rows looked at: {notice}", is_fault=False)
 
 
-def _too_many(what: str, looked_at: str, reasons: Iterable[str], max_share: float, command: str) -> Finding:
+def _too_many(
+    what: str, looked_at: str, reasons: Iterable[str], max_share: float, command: str, first_place: str = ""
+) -> Finding:
+    where = f"The first is {first_place}; " if first_place else ""
     return Finding(
         what,
         f"{looked_at} would be set aside, more than the share `data.max_rejected_share` = {max_share:g} allows: "
-        f"{in_words(count_reasons(reasons))}. `{command}` shows them; correct the data, or raise the setting",
+        f"{in_words(count_reasons(reasons))}. {where}`{command}` shows them; correct the data, or raise the setting",
         is_fault=True,
     )

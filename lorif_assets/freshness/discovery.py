@@ -1,10 +1,11 @@
 """What lies outside and could be attributed: shards of the sources, checkpoints and their layers, query sets."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from lorif_assets.data.query_files import query_files
-from lorif_assets.data.shards import list_all_shards
+from lorif_assets.data.query_files import survey_queries
+from lorif_assets.data.shards import survey
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.retraining.subset_names import subsets
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
@@ -17,6 +18,9 @@ NO_SOURCES = "lorif.toml names no [[sources]]: nothing to attribute to. `lorif i
 class Discovered:
     """Names of partitions: shards, checkpoints in the order of their steps, query sets, recorded checkpoints' layers, and
     the random subsets that an evaluation retrains on. `notes` say which checkpoints were passed over, and why.
+
+    `faults` says what could not be looked at, and why, by what it is; everything else goes on. A file of training data that
+    cannot be read is a shard, which fails. `unread_prefixes` is what names of shards begin with that may be there unseen.
     """
 
     shards: tuple[str, ...]
@@ -24,6 +28,8 @@ class Discovered:
     query_sets: tuple[str, ...]
     layers: tuple[str, ...]
     subsets: tuple[str, ...] = ()
+    faults: Mapping[str, str] = field(default_factory=dict)
+    unread_prefixes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -35,18 +41,19 @@ def discover(project: Project) -> Discovered:
 
     Raises:
         SettingsError: there is no source.
-        SourceError, CheckpointError: a path of the settings does not exist or holds nothing usable.
+        SourceError, CheckpointError: a path of the settings does not exist or holds nothing usable, and no other source does.
     """
     settings = project.settings
     if not settings.sources:
         raise SettingsError(NO_SOURCES)
-    shards = tuple(piece.shard for piece in list_all_shards(settings.sources, settings.base))
-    found = project.checkpoints.look()
-    faults = {checkpoint.name: checkpoint.fault() for checkpoint in found.checkpoints}
+    sources, queries = survey(settings.sources, settings.base), survey_queries(settings)
+    looked = project.checkpoints.look()
+    faults = {checkpoint: checkpoint.fault() for checkpoint in looked.checkpoints}
+    in_writing = {checkpoint for checkpoint, fault in faults.items() if fault and checkpoint.may_be_in_writing()}
     return Discovered(
-        shards,
-        tuple(name for name, fault in faults.items() if fault is None),
-        tuple(query_files(settings)),
+        tuple(piece.shard for piece in sources.shards),
+        tuple(checkpoint.name for checkpoint, fault in faults.items() if fault is None),
+        tuple(queries.files),
         tuple(
             dict.fromkeys(
                 layer["layer"]
@@ -55,5 +62,18 @@ def discover(project: Project) -> Discovered:
             )
         ),
         tuple(subsets(settings)),
-        (*found.notes, *(f"the checkpoint {name} is left out: {fault}" for name, fault in faults.items() if fault)),
+        {
+            **{f"source {name}": fault for name, fault in sources.faults.items()},
+            **{f"query set {name}": fault for name, fault in queries.faults.items()},
+            **{
+                f"checkpoint {checkpoint.name}": fault
+                for checkpoint, fault in faults.items()
+                if fault and checkpoint not in in_writing
+            },
+        },
+        sources.unread_prefixes,
+        (
+            *looked.notes,
+            *(f"the checkpoint {one.name} is left out: {faults[one]}" for one in faults if one in in_writing),
+        ),
     )

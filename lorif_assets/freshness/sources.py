@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.formats.reader import ShardSlice
-from lorif_assets.data.shards import changes_since, list_all_shards
+from lorif_assets.data.shards import changes_since, survey
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 
 _REASON = "its source changed"
@@ -22,9 +22,9 @@ def stale_shards(settings: Settings, stored_versions: Mapping[str, str]) -> Stal
         stored_versions: by shard, the version of the source at which it was read.
 
     Raises:
-        SourceError: a source does not exist or cannot be read.
+        SourceError: nothing of any source can be listed.
     """
-    pieces = {piece.shard: piece for piece in list_all_shards(settings.sources, settings.base)}
+    pieces = {piece.shard: piece for piece in survey(settings.sources, settings.base).shards}
     versions = {shard: piece.version for shard, piece in pieces.items()}
     candidates = stale_partitions(versions, stored_versions, _REASON)
     checked = {
@@ -36,6 +36,8 @@ def stale_shards(settings: Settings, stored_versions: Mapping[str, str]) -> Stal
 
 def _checked(settings: Settings, piece: ShardSlice, version: str, stale: Stale) -> Stale | None:
     """Return why a shard with an older version is out of date, or None if its rows are still the same."""
+    if piece.fault:
+        return replace(stale, reason=f"{_REASON}, and cannot be read: {piece.fault}")
     source = next(source for source in settings.sources if source.name == piece.source)
     changes = changes_since(source, piece, version, settings.base)
     if changes is None or piece.bucket is None:

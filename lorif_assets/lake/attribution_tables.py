@@ -60,6 +60,11 @@ REJECTED = table(
     example_id=pa.string(),
     row=pa.int64(),
     reason=(pa.string(), "why it cannot be used"),
+    place=(
+        pa.string(),
+        "the source's file and, counted from 0, the row in it (of a Delta table, the table); null for rows that a tokenizer "
+        "set aside, whose shard `part` names",
+    ),
     excerpt=(pa.string(), "the beginning of the row, for recognising it"),
 )
 

@@ -1,6 +1,7 @@
 """The files of one checkpoint, a whole model or an adapter on a base model: what is refused, and what identifies it."""
 
 import json
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -24,6 +25,10 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+
+
+# Between two files of a checkpoint, longer than a trainer takes.
+_WRITING_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,14 @@ class CheckpointFiles:
             except (SafetensorError, OSError, ValueError):
                 return f"{file} is cut short, or still being written"
         return None
+
+    def may_be_in_writing(self) -> bool:
+        """Whether a file of it was written so lately that a trainer may still be at it."""
+        try:
+            newest = max(path.stat().st_mtime for path in (self.path, *self.path.iterdir()))
+        except OSError:
+            return False
+        return time.time() - newest < _WRITING_SECONDS
 
     def check(self) -> None:
         """Refuse a folder that cannot be loaded safely.

@@ -1,7 +1,6 @@
 """Checkpoints on disk: finding and loading causal language models, adapters on them, and their tokenizers, safely."""
 
 import gc
-import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.lake.partition_names import partition_name, partition_names
 from lorif_assets.models.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
 from lorif_assets.models.adapter_files import base_folder
 from lorif_assets.models.checkpoint_files import CheckpointFiles, has_tokenizer
@@ -21,7 +21,8 @@ from lorif_assets.models.devices import DeviceGroup
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+=-]*")
+NAME_PUNCTUATION = "._@:+=-"
+"""What names of checkpoints hold beside letters and digits."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Checkpoints:
         directory may hold the model that was saved at the end, which is the last one.
 
         Raises:
-            CheckpointError: the path or the base model of the settings does not exist, or a name cannot be a partition's.
+            CheckpointError: the path or the base model of the settings does not exist.
         """
         return self._with_bases(self._listed())
 
@@ -86,20 +87,17 @@ class Checkpoints:
         if not root.is_dir():
             raise CheckpointError(f"the checkpoint directory {root} does not exist; correct `checkpoints.path`")
         listing = list_folders(root)
+        names = partition_names({folder.path: (folder.name, "") for folder in listing.folders}, NAME_PUNCTUATION)
         found = [
-            CheckpointFiles(folder.name, folder.path, folder.step, self.base_model, "end" if folder.is_last else "step")
+            CheckpointFiles(
+                names[folder.path], folder.path, folder.step, self.base_model, "end" if folder.is_last else "step"
+            )
             for folder in listing.folders
         ]
         return Found(found, listing.notes)
 
     def _with_bases(self, listed: Found) -> Found:
         found = listed.checkpoints
-        for checkpoint in found:
-            if not PARTITION_NAME.fullmatch(checkpoint.name):
-                raise CheckpointError(
-                    f"the checkpoint {checkpoint.name!r} in {self.location} has a name that no partition can have; use "
-                    "letters, digits and . _ - @ : + = only"
-                )
         names = {checkpoint.path.resolve(): checkpoint.name for checkpoint in found if not checkpoint.adapter}
         taken = {checkpoint.name for checkpoint in found}
         bases: dict[Path, CheckpointFiles] = {}
@@ -294,7 +292,7 @@ def _base_name(folder: Path, taken: Set[str]) -> str:
     """Return the partition of a base model: `base-` and its folder's name, or that of its repository in the hub's cache."""
     snapshot = folder.parent.name == "snapshots"
     name = folder.parent.parent.name.rpartition("--")[2] if snapshot else folder.name
-    name = re.sub(r"[^A-Za-z0-9._@:+=-]", "-", name)
+    name = partition_name(name, NAME_PUNCTUATION)
     name = name if name.startswith("base") else f"base-{name}"
     if name not in taken:
         return name

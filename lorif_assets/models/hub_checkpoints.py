@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
+from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.checkpoint_files import VOCABULARY_FILES, CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG
-from lorif_assets.models.checkpoints import PARTITION_NAME, Checkpoints, Found
+from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Checkpoints, Found
 from lorif_assets.models.hub import fetch_description, fetch_folder, names_in, safetensors_in, weight_names
 from lorif_assets.models.steps import step_of_folder
 
@@ -166,12 +167,7 @@ def _checkpoint(snapshot: Snapshot, folder: str, base_model: str | None) -> HubC
         partition = name.repository.partition("/")[2] + (f"@{name.followed}" if name.revision else "")
         # A commit's digits are no step.
         step = None if name.is_pinned else step_of_folder(Path(name.revision or ""))
-    partition = partition.replace("/", "-")
-    if not PARTITION_NAME.fullmatch(partition):
-        raise CheckpointError(
-            f"{snapshot.uri(folder)} would be the checkpoint {partition!r}, a name that no partition can have; names have "
-            "letters, digits and . _ - @ : + = only"
-        )
+    partition = partition_name(partition.replace("/", "-"), NAME_PUNCTUATION)
     if ADAPTER_CONFIG in names_in(snapshot, folder):
         # It says which base model it is on.
         fetch_description(snapshot, folder)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.machine_locks import machine_lock
 from lorif_assets.models.artifacts import assembled
 from lorif_assets.models.checkpoint_files import CheckpointFiles
-from lorif_assets.models.checkpoints import Found
+from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
 from lorif_assets.models.hub_checkpoints import HubCheckpoints
 from lorif_assets.models.steps import step_in_text
 
@@ -135,7 +136,7 @@ class RegisteredCheckpoints(HubCheckpoints):
     def _checkpoint(self, client: "MlflowClient", version: "ModelVersion", step: int) -> RegisteredCheckpoint:
         identity = [version.name, str(version.version), version.source, version.creation_timestamp]
         fingerprint = blake2b(repr(identity).encode(), digest_size=16).hexdigest()
-        name = f"{version.name}:{version.version}"
+        name = partition_name(f"{version.name}:{version.version}", NAME_PUNCTUATION)
         return RegisteredCheckpoint(
             name=name,
             # A model that was deleted and made again counts its versions from 1 again.

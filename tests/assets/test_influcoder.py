@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from lorif_assets.api.status import project_status
+from lorif_assets.assets import influence_targets
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.withdrawal import withdraw
 from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
-from lorif_assets.influcoder.sampling import draw_sample
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, TRAINING_EXAMPLES
+from lorif_assets.influcoder.sampling import SampledText, draw_sample
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,
@@ -155,6 +158,25 @@ def test_an_edited_sampled_text_asks_for_other_targets_and_then_another_encoder_
     assert set(project.stale("influcoder_encoder")) == {FIRST}
     project.run("influcoder_encoder", FIRST)
     assert set(project.stale("influence_embeddings")) == {f"{FIRST}|{shard}" for shard in SHARDS}
+
+
+def test_sampled_texts_that_the_tokenizer_cannot_use_are_counted_by_their_ids(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = influence_targets.draw_sample
+
+    def draw_with_one_word(*arguments: Any) -> list[SampledText]:
+        *others, last = draw(*arguments)
+        return [*others, replace(last, row={**last.row, "text": "a"})]
+
+    monkeypatch.setattr(influence_targets, "draw_sample", draw_with_one_word)
+    project.run("influence_targets", FIRST)
+    (rejected,) = project.table(REJECTED, stage="influence_targets", part=FIRST).iter_rows(named=True)
+    assert rejected["example_id"].startswith("doc")
+    assert "no target token" in rejected["reason"]
+    figures = project.figures("influence_targets", FIRST)
+    assert (figures["left_out"], figures["rejected_rows"]) == (1, 1)
+    assert project_status(project.opened).rejected["influence_targets"] == {rejected["reason"]: 1}
 
 
 def test_another_way_of_training_leaves_the_targets(built: TinyProject) -> None:

@@ -7,14 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import polars as pl
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from rich.console import Console
 
 from lorif_assets.cli.main import COMMANDS, main
@@ -24,25 +23,8 @@ from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES,
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.pages.terminal import print_influences
+from tests.cli.conftest import Lorif
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
-
-Lorif = Callable[..., Result]
-
-
-@pytest.fixture
-def lorif(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lorif:
-    """Runs a command in a wide terminal, in an empty directory."""
-    monkeypatch.setenv("COLUMNS", "200")
-    # Set by the command, for Dagster's processes; taken back here.
-    monkeypatch.setenv("LORIF_CONFIG", "")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def config(private_project: TinyProject) -> tuple[str, Path]:
-    return "--config", private_project.root / "lorif.toml"
 
 
 def message(result: Result) -> str:
@@ -204,10 +186,10 @@ def test_materialize_evaluates_the_checks_of_what_it_computed_and_prints_those_t
     result = lorif("materialize", *config)
     assert result.exit_code == 0, result.output
     assert (
-        f"check example_ids_are_unique of training_examples failed: 1 found wrong, the first: {taken}" in result.output
+        f"check example_ids_are_unique of training_examples does not pass: 1 found wrong, the first: {taken}" in result.output
     )
-    assert result.output.count("failed:") == 1
-    assert "failed:" not in lorif("materialize", *config).output
+    assert result.output.count("does not pass:") == 1
+    assert "does not pass:" not in lorif("materialize", *config).output
 
 
 def test_materialize_stops_where_too_many_rows_are_set_aside_with_the_reasons(
@@ -238,9 +220,15 @@ def test_materialize_without_any_complete_checkpoint_is_a_message_that_says_what
 
 def test_what_fails_in_a_run_is_a_message(lorif: Lorif, config: tuple[str, Path], private_project: TinyProject) -> None:
     (private_project.root / "data/00001.jsonl").write_text('{"id": "x", "text": ""}')
-    said = message(lorif("materialize", *config))
-    assert f"materializing training_examples for {SHARDS[1]} failed" in said
-    assert "text is empty" in said
+    result = lorif("materialize", *config)
+    # What was done for each asset stands before it.
+    done, error = result.output.split("error: ")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert re.search(r"^training_examples +1 failed$", done, re.MULTILINE)
+    assert re.search(r"^query_scores +up to date$", done, re.MULTILINE)
+    assert error.startswith(f"materializing training_examples for {SHARDS[1]} failed")
+    assert "text is empty" in error
 
 
 # --- attribute -------------------------------------------------------------------------------------------------------
@@ -422,7 +410,7 @@ def test_preview_of_a_query_set_as_json_is_one_object_a_line(lorif: Lorif, confi
     rows = [json.loads(line) for line in result.output.splitlines()]
     assert [row["example_id"] for row in rows] == ["q0", "q1", "q2"]
     for row in rows:
-        assert set(row) == {"example_id", "input_ids", "labels", "pieces", "cut", "rejected"}
+        assert set(row) == {"example_id", "place", "input_ids", "labels", "pieces", "cut", "rejected", "notices"}
         assert len(row["input_ids"]) == len(row["labels"])
         assert (row["cut"], row["rejected"]) == (None, None)
     assert rows[1]["pieces"] == [{"text": "its block", "loss": False}, {"text": " ends", "loss": True}]

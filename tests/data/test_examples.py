@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
@@ -344,11 +345,11 @@ class TestRowsSetAside:
         assert reason_of({"input_ids": [1, 2, 3], "attention_mask": mask}, good) == reason
 
     @pytest.mark.parametrize(
-        ("value", "shown"), [(None, "null"), ("", "empty"), (1.5, "float"), (True, "bool"), ([1], "list")]
+        ("value", "shown"), [(None, "null"), ("", "empty"), (math.nan, "nan"), (True, "bool"), ([1], "list")]
     )
     def test_an_id_that_names_nothing(self, value: object, shown: str) -> None:
         bad, good = {"key": value, "text": "a"}, {"key": 7, "text": "b"}
-        assert reason_of(bad, good, id="key") == f"id (column 'key') is {shown}, not text or an integer"
+        assert reason_of(bad, good, id="key") == f"id (column 'key') is {shown}, not text or a number"
 
     def test_a_second_row_with_the_same_id_while_the_first_is_kept(self) -> None:
         shard = normalised({"id": 7, "text": "first"}, {"id": "7", "text": "second"}, id="id")

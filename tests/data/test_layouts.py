@@ -84,6 +84,40 @@ def test_the_role_model_stays_beside_an_assistant() -> None:
     assert json.loads(only(shard({"messages": messages}))["messages"])[1]["role"] == "model"
 
 
+class TestSystemColumn:
+    TURNS: ClassVar[list[dict[str, str]]] = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    SYSTEM: ClassVar[dict[str, str]] = {"role": "system", "content": "Be brief."}
+
+    def messages(self, row: Mapping[str, Any], **columns: Any) -> list[dict[str, str]]:
+        read: list[dict[str, str]] = json.loads(only(shard(row, columns=Columns(**columns)))["messages"])
+        return read
+
+    def test_beside_conversations_it_is_the_first_turn(self) -> None:
+        read = self.messages({"conversations": self.TURNS, "system": "Be brief."})
+        assert read == [{**self.SYSTEM}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+    @pytest.mark.parametrize("system", [None, ""])
+    def test_a_row_without_one_has_no_such_turn(self, system: str | None) -> None:
+        assert [turn["role"] for turn in self.messages({"conversations": self.TURNS, "system": system})] == [
+            "user",
+            "assistant",
+        ]
+
+    def test_one_that_the_conversation_repeats_is_there_once_and_another_one_is_refused(self) -> None:
+        turns = [{"from": "system", "value": "Be brief."}, *self.TURNS]
+        assert self.messages({"conversations": turns, "system": "Be brief."})[0] == self.SYSTEM
+        good = {"conversations": self.TURNS, "system": ""}
+        read = shard(good, {"conversations": turns, "system": "Be long."})
+        assert "two system messages" in read.rejected["reason"][0].as_py()
+
+    def test_beside_other_messages_it_is_metadata_unless_the_settings_name_it(self) -> None:
+        row = {"messages": [USER, ANSWER], "system": "Be brief."}
+        assert json.loads(only(shard(row))["metadata"]) == {"system": "Be brief."}
+        assert self.messages(row, messages="messages", system="system")[0] == self.SYSTEM
+        named = only(shard({"conversations": self.TURNS, "system": "x"}, columns=Columns(metadata=("system",))))
+        assert [turn["role"] for turn in json.loads(named["messages"])] == ["user", "assistant"]
+
+
 class TestPromptFormat:
     ALPACA: ClassVar[Mapping[str, Any]] = {"instruction": "Add.", "input": "1 {2}", "output": "3", "source": "x"}
     FORMAT = "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n{{}} ### Response:\n"
@@ -101,6 +135,19 @@ class TestPromptFormat:
         read = shard({**self.ALPACA, "input": None}, {**self.ALPACA, "input": ["x"]}, columns=columns)
         assert read.examples["prompt"].to_pylist() == ["Add.|"]
         assert read.rejected["reason"].to_pylist() == ["column 'input' of prompt_format is list, not text"]
+
+    SHORT = "### Instruction:\n{instruction}\n\n### Response:\n"
+
+    def test_rows_without_an_optional_column_have_a_prompt_of_their_own(self) -> None:
+        columns = Columns(prompt_format=self.FORMAT, short_prompt_format=self.SHORT, completion="output")
+        without = {name: value for name, value in self.ALPACA.items() if name != "input"}
+        rows = [self.ALPACA, {**self.ALPACA, "input": None}, {**self.ALPACA, "input": ""}, without]
+        prompts = shard(*rows, columns=columns).examples["prompt"].to_pylist()
+        assert prompts[0].startswith("### Instruction:\nAdd.\n\n### Input:\n1 {2}")
+        assert prompts[1:] == ["### Instruction:\nAdd.\n\n### Response:\n"] * 3
+        # Nor need any row of a shard have it.
+        require_columns(columns, tuple(without), "a.jsonl")
+        assert shard(without, columns=columns).examples.num_rows == 1
 
     def test_alpaca_is_named_with_the_setting_that_reads_it(self) -> None:
         with pytest.raises(
@@ -129,6 +176,13 @@ class TestPromptFormat:
             ({"prompt_format": "{a.b}", "completion": "c"}, "a column's name alone"),
             ({"prompt_format": "{}", "completion": "c"}, "a column's name alone"),
             ({"prompt_format": "{a}", "completion": "c", "text": "d"}, "one kind of content"),
+            ({"prompt_format": "{a}", "short_prompt_format": "{a}", "completion": "c"}, "leaves out one column"),
+            ({"prompt_format": "{a}{b}", "short_prompt_format": "{c}", "completion": "c"}, "leaves out one column"),
+            ({"short_prompt_format": "{a}", "prompt": "b", "completion": "c"}, "leaves out one column"),
+            (
+                {"prompt_format": "{a}{b}", "short_prompt_format": "a", "completion": "c"},
+                "`short_prompt_format` names no",
+            ),
         ],
     )
     def test_a_format_that_cannot_be_is_refused(self, settings: dict[str, str], reason: str) -> None:

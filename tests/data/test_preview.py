@@ -92,3 +92,17 @@ def test_queries_are_numbered_through_their_file(tmp_path: Path) -> None:
     ((name, shard),) = first_queries(Source(name="q", path="q.jsonl", rows_per_shard=2), tmp_path, 3)
     assert name == "q"
     assert [row for row, _ in shard.rows] == [0, 1, 2]
+
+
+def test_a_row_is_found_again_by_its_file_and_row(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.jsonl").write_text('{"text": "0 1 2"}\n{"text": "1 2 3"}\nbroken\n{"text": ""}')
+    source = Source(name="s", path="data", rows_per_shard=2)
+    tokenizer = make_tokenizer()
+    rows = [
+        row
+        for shard, read in first_rows(source, tmp_path, 10)
+        for row in preview_rows(read, Columns(), shard, tokenizer, 64, 300)
+    ]
+    assert [row.place for row in rows] == [f"data/a.jsonl, row {k}" for k in range(4)]
+    assert [row.as_json()["place"] for row in rows if row.rejected] == ["data/a.jsonl, row 2", "data/a.jsonl, row 3"]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lorif_assets.config.settings import Settings
-from lorif_assets.data.query_files import query_files, query_source, source_version
+from lorif_assets.data.query_files import query_files, query_source, source_version, survey_queries
 from lorif_assets.data.shards import read_source
 from lorif_assets.errors import SourceError
 
@@ -78,11 +78,33 @@ def test_two_files_of_one_name_are_refused(settings: Settings) -> None:
         query_files(settings)
 
 
-@pytest.mark.parametrize("name", ["my questions", "a|b", "été", "it's"])
-def test_a_name_that_no_partition_can_have_is_refused(settings: Settings, name: str) -> None:
-    write(settings, f"{name}.jsonl")
-    with pytest.raises(SourceError, match=r"has a name that no partition can have; use letters, digits"):
-        query_files(settings)
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("my questions", "my_questions"),
+        ("a|b", "a_b"),
+        ("été", "été"),
+        ("質問", "質問"),
+        ("हिन्दी", "हिन्दी"),
+        ("it's", "it_s"),
+        ("-1", "_1"),
+        ("½?", "__"),
+    ],
+)
+def test_a_query_set_keeps_what_of_its_files_name_a_partition_can_have(
+    settings: Settings, file: str, name: str
+) -> None:
+    write(settings, f"{file}.jsonl")
+    assert list(query_files(settings)) == [name]
+    assert read_source(query_source(settings, name), settings.base).rows == ((0, json.loads(ROW)),)
+
+
+def test_files_whose_names_become_one_are_still_query_sets_of_their_own(settings: Settings) -> None:
+    write(settings, "a b.jsonl", "a_b.jsonl", "a_b.JSONL", "a?b.jsonl")
+    found = query_files(settings)
+    assert found["a_b"].name == "a_b.jsonl"
+    assert len(found) == 4
+    assert {query_source(settings, name).path for name in found} == {f"queries/{file.name}" for file in found.values()}
 
 
 def test_asking_for_another_query_set_tells_which_there_are(settings: Settings) -> None:
@@ -102,3 +124,10 @@ def test_a_query_sets_version_changes_with_its_file_and_not_with_the_projects_pl
     assert source_version(query_source(moved, "a"), moved) == before
     (settings.base / "queries/a.jsonl").write_text(ROW + ROW)
     assert source_version(query_source(settings, "a"), settings) != before
+
+
+def test_what_lies_beside_query_files_and_is_none_is_known(settings: Settings) -> None:
+    write(settings, "a.jsonl", ".a.jsonl.swp", "README.md", "d.csv")
+    (settings.base / "queries/e.jsonl").mkdir()
+    (settings.base / "queries/f.jsonl").symlink_to("gone")
+    assert survey_queries(settings).passed_over == ("README.md", "d.csv", "e.jsonl", "f.jsonl")

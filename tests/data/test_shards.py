@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -271,10 +272,49 @@ class TestNames:
         (tmp_path / "data" / "README.md").write_text("about")
         assert names(list_shards(source("data"), tmp_path)) == ["s-a-00000"]
 
-    def test_two_files_with_one_shard_name_are_refused(self, tmp_path: Path) -> None:
-        write_parquet(tmp_path / "data" / "a b.parquet", texts(0, 1))
-        write_parquet(tmp_path / "data" / "a_b.parquet", texts(0, 1))
-        with pytest.raises(SourceError, match=r"a b\.parquet and data/a_b\.parquet would both.*'s-a_b-"):
+    def test_names_keep_the_letters_of_every_script(self, tmp_path: Path) -> None:
+        for name in ("日本", "中国", "हिन्दी", "Ünï", "Текст 1"):
+            write_jsonl(tmp_path / "data" / f"{name}.jsonl", texts(0, 1))
+        assert set(names(list_shards(source("data"), tmp_path))) == {
+            "s-日本-00000",
+            "s-中国-00000",
+            "s-हिन्दी-00000",
+            "s-Ünï-00000",
+            "s-Текст_1-00000",
+        }
+
+    @pytest.mark.parametrize(
+        ("plain", "others"),
+        [
+            ("a_b.jsonl", ["a b.jsonl", "a/b.jsonl", "a?b.jsonl"]),
+            ("é.jsonl", ["e\u0301.jsonl"]),
+            ("a.jsonl", ["a.JSONL", "a.Jsonl"]),
+        ],
+    )
+    def test_files_whose_names_become_one_are_still_shards_of_their_own(
+        self, tmp_path: Path, plain: str, others: list[str]
+    ) -> None:
+        for k, name in enumerate([plain, *others]):
+            write_jsonl(tmp_path / "data" / name, texts(k, 1))
+        read = contents(source("data"), tmp_path)
+        stem = plain.removesuffix(".jsonl")
+        assert read.pop(f"s-{stem}-00000") == texts(0, 1)
+        assert sorted(row["id"] for (row,) in read.values()) == [f"r{k + 1}" for k in range(len(others))]
+        assert all(re.fullmatch(rf"s-{stem}~[0-9a-f]{{8}}-00000", shard) for shard in read)
+
+    def test_names_that_differ_in_case_alone_are_kept(self, tmp_path: Path) -> None:
+        for name in ("Data.jsonl", "data.jsonl", "DATA.jsonl"):
+            write_jsonl(tmp_path / "data" / name, texts(0, 1))
+        assert names(list_shards(source("data"), tmp_path)) == ["s-DATA-00000", "s-Data-00000", "s-data-00000"]
+
+    def test_one_file_has_one_name_however_a_system_writes_its_accents(self, tmp_path: Path) -> None:
+        write_jsonl(tmp_path / "data" / "e\u0301.jsonl", texts(0, 1))
+        assert names(list_shards(source("data"), tmp_path)) == ["s-\u00e9-00000"]
+
+    def test_a_file_and_its_compressed_copy_are_refused(self, tmp_path: Path) -> None:
+        write_jsonl(tmp_path / "data" / "a.jsonl", texts(0, 1))
+        write_jsonl(tmp_path / "data" / "a.jsonl.gz", texts(0, 1))
+        with pytest.raises(SourceError, match=r"a\.jsonl and data/a\.jsonl\.gz would both.*'s-a-"):
             list_shards(source("data"), tmp_path)
 
     def test_two_sources_with_one_shard_name_are_refused(self, tmp_path: Path) -> None:

@@ -95,7 +95,11 @@ def test_a_field_of_the_curvature_leaves_the_factors_as_they_are(tiny_project: T
 FACTOR_FIELDS = {field: value for field, (value, stage) in FIELDS.items() if stage == "factors" and field != "preset"}
 
 
-@pytest.mark.parametrize(("field", "value"), [*(FACTOR_FIELDS | {"curvature": "ekfac"}).items()])
+# Where the project has the value there, the default.
+OTHER_VALUES = {"curvature": "ekfac", "append_eos": True}
+
+
+@pytest.mark.parametrize(("field", "value"), [*(FACTOR_FIELDS | OTHER_VALUES).items()])
 def test_a_field_of_the_factors_shows_first_in_the_recorded_checkpoints(
     tiny_project: TinyProject, field: str, value: Any
 ) -> None:
@@ -264,7 +268,11 @@ def test_an_update_goes_on_where_the_one_before_it_failed(private_project: TinyP
     (private_project.root / "data/00001.jsonl").write_text('{"id": "x", "text": ""}')
     with pytest.raises(LorifError):
         private_project.update()
-    (private_project.root / "data/00001.jsonl").write_text(good)
+    # All but the failed shard was done, with what was stored of it.
+    assert stale(private_project) == {"training_examples": {SHARDS[1]}}
+    changed = good.replace("file", "error")
+    assert changed != good
+    (private_project.root / "data/00001.jsonl").write_text(changed)
     updates = private_project.update()
     assert updates["training_examples"] == {SHARDS[1]}
-    assert updates["gradient_factors"] == pairs(CHECKPOINTS, [SHARDS[0]])
+    assert updates["gradient_factors"] == pairs(CHECKPOINTS, [SHARDS[1]])

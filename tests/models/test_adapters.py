@@ -75,7 +75,7 @@ def test_adapters_come_with_their_base_model_as_step_zero(project: Path) -> None
 def test_the_base_model_is_named_after_its_folder(project: Path) -> None:
     (project / "models/base").rename(project / "models/llama 1b")
     found = checkpoints(project / "run", base_model=str(project / "models/llama 1b"))
-    assert names(found)[0] == ("base-llama-1b", 0)
+    assert names(found)[0] == ("base-llama_1b", 0)
 
 
 def test_the_base_model_can_be_left_out(project: Path) -> None:

@@ -89,11 +89,23 @@ def test_a_directory_that_is_not_there_is_named_with_its_setting(tmp_path: Path)
         checkpoints(tmp_path / "nowhere").find()
 
 
-@pytest.mark.parametrize("name", ["my step", "a|b", "50%", "ä"])
-def test_a_name_that_no_partition_can_have_is_refused(folder: Path, name: str) -> None:
-    folder.rename(folder.parent / name)
-    with pytest.raises(CheckpointError, match="name that no partition can have"):
-        checkpoints(folder.parent).find()
+@pytest.mark.parametrize(
+    ("folder_name", "name"),
+    [("my step 7", "my_step_7"), ("a|b", "a_b"), ("50%", "50_"), ("ä", "ä"), ("模型-3", "模型-3")],
+)
+def test_a_name_keeps_what_a_partition_can_have_of_its_folders(folder: Path, folder_name: str, name: str) -> None:
+    folder.rename(folder.parent / folder_name)
+    (found,) = checkpoints(folder.parent).find()
+    assert (found.name, found.path.name) == (name, folder_name)
+    assert checkpoints(folder.parent).get(name) == found
+
+
+def test_folders_whose_names_become_one_are_still_checkpoints_of_their_own(folder: Path) -> None:
+    shutil.copytree(folder, folder.parent / "step 7")
+    shutil.copytree(folder, folder.parent / "step_7")
+    found = {checkpoint.name: checkpoint.path.name for checkpoint in checkpoints(folder.parent).find()}
+    assert (found["step_7"], found["step-7"]) == ("step_7", "step-7")
+    assert sorted(found.values()) == ["step 7", "step-7", "step_7"]
 
 
 def test_asking_for_a_checkpoint_that_is_gone_tells_which_there_are(folder: Path) -> None:

@@ -138,11 +138,10 @@ def test_a_model_or_alias_that_is_not_there_is_an_error_that_names_the_settings(
             registry.checkpoints(**options).find()
 
 
-def test_a_name_that_no_partition_can_have_is_refused(registry: Registry) -> None:
-    registry.client.create_registered_model(f"{registry.model} |")
-    registry.client.create_model_version(f"{registry.model} |", str(registry.sources / CHECKPOINTS[0]))
-    with pytest.raises(CheckpointError, match="a name that no partition can have"):
-        registry.checkpoints(registered_model=f"{registry.model} |").find()
+def test_a_name_keeps_what_a_partition_can_have_of_it(registry: Registry) -> None:
+    registry.client.create_registered_model(f"{registry.model} |ü")
+    registry.client.create_model_version(f"{registry.model} |ü", str(registry.sources / CHECKPOINTS[0]))
+    assert names(registry.checkpoints(registered_model=f"{registry.model} |ü").find()) == [f"{registry.model}__ü:1"]
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------

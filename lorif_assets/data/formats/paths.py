@@ -14,6 +14,7 @@ from lorif_assets.data.formats.reader import SourceFile
 from lorif_assets.data.hub_selection import hub_errors, selected
 from lorif_assets.errors import SourceError
 from lorif_assets.hub.names import is_hub_name
+from lorif_assets.lake.partition_names import partition_names
 
 
 def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
@@ -181,9 +182,9 @@ def _named_files(
     if not readers()[kind].suffixes or not chosen:
         raise SourceError(f"source '{source.name}': no {kind} files at {source.path}. Found: {_listing(found)}.")
     _refuse_files_of_tables(source, root, chosen)
+    prefixes = partition_names({path: _called(source, path, root, kind) for path in chosen})
     return kind, [
-        SourceFile(_relative(path, base), f"{source.name}-{_key(path, root, kind)}", path.relative_to(root).as_posix())
-        for path in chosen
+        SourceFile(_relative(path, base), prefixes[path], path.relative_to(root).as_posix()) for path in chosen
     ]
 
 
@@ -221,7 +222,7 @@ def _refuse_files_of_tables(source: Source, root: Path, files: Iterable[Path]) -
         )
 
 
-def _key(path: Path, root: Path, kind: SourceFormat) -> str:
-    suffix = readers()[kind].suffix_of(path)
-    name = path.name[: -len(suffix)] if suffix else path.stem
-    return re.sub(r"[^A-Za-z0-9._-]", "_", (path.relative_to(root).parent / name).as_posix())
+def _called(source: Source, path: Path, root: Path, kind: SourceFormat) -> tuple[str, str]:
+    """Return what a file's shards are called after: the source and the path without its suffix, and the suffix."""
+    suffix = path.name[-len(readers()[kind].suffix_of(path)) :] if readers()[kind].suffix_of(path) else path.suffix
+    return f"{source.name}-{path.relative_to(root).as_posix().removesuffix(suffix)}", suffix

@@ -45,6 +45,7 @@ class ShardSlice:
     offset: int = 0  # first row in the file
     byte_offset: int = 0  # where that row begins (formats of lines; in the decompressed file)
     bucket: int | None = None  # Delta only
+    fault: str = ""  # why the file cannot be read; the piece then stands for all of it, and has no rows
 
     @property
     def origin(self) -> str:
@@ -63,13 +64,22 @@ class MalformedRow:
 
 @dataclass(frozen=True)
 class RawShard:
-    """Rows as they are in the source, with their position in the shard; malformed ones keep theirs."""
+    """Rows as they are in the source, with their position in the shard; malformed ones keep theirs.
+
+    `file` is what they were read from, and `first_row` the position in it of the shard's first row, where it has one.
+    """
 
     origin: str  # for messages
     columns: tuple[str, ...]
     rows: tuple[tuple[int, Mapping[str, Any]], ...]
     malformed: tuple[MalformedRow, ...] = ()
     id_column: str | None = None  # of ids that the format gives, where the settings name no column
+    file: str = ""
+    first_row: int | None = None
+
+    def place(self, row: int) -> str:
+        """Return where a person finds a row of the shard: the file and, counted from 0, its row there."""
+        return self.file if self.first_row is None else f"{self.file}, row {self.first_row + row}"
 
 
 @dataclass(frozen=True)
@@ -124,19 +134,35 @@ class Reader(ABC):
 
 
 class FileReader(Reader):
-    """Reads sources of which each file, or each directory in the place of one, is cut into slices by itself."""
+    """Reads sources of which each file, or each directory in the place of one, is cut into slices by itself.
+
+    A file that cannot be read is one slice without rows, with its fault: the other files go on.
+    """
 
     kind: ClassVar[SourceFormat]
 
     def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
-        """Yield each file's slices; shards are named `<prefix of the file>-<slice>`."""
+        """Yield each file's slices; shards are named `<prefix of the file>-<slice>`.
+
+        Raises:
+            SourceError: two files would share shard names.
+        """
         _refuse_shared_prefixes(source, files)
         for file in files:
             path = place_of(file.uri, base)
-            state = state_at(file.uri, self.state_file(path))
-            for k, rows in enumerate(self.cut(path, state, source.rows_per_shard)):
+            state = ""
+            try:
+                state = state_at(file.uri, self.state_file(path))
+                slices = tuple(self.cut(path, state, source.rows_per_shard))
+            except SourceError as error:
+                version = version_of(f"unreadable-{state}", source)
                 yield ShardSlice(
-                    f"{file.shard_prefix}-{k:05d}",
+                    slice_name(file, 0), source.name, file.uri, self.kind, version, rows=0, fault=str(error)
+                )
+                continue
+            for k, rows in enumerate(slices):
+                yield ShardSlice(
+                    slice_name(file, k),
                     source.name,
                     file.uri,
                     self.kind,
@@ -149,6 +175,8 @@ class FileReader(Reader):
     def read(self, source: Source, piece: ShardSlice, base: Path) -> RawShard:
         """Return the rows of one slice; only they are held in memory."""
         del source
+        if piece.fault:
+            raise SourceError(piece.fault)
         path = place_of(piece.uri, base)
         if state_at(piece.uri, self.state_file(path)) != state_of(piece.version):
             raise SourceError(f"{path} has changed since its shards were listed. List them again.")
@@ -173,6 +201,11 @@ class FileReader(Reader):
         Raises:
             SourceError: the file cannot be read.
         """
+
+
+def slice_name(file: SourceFile, number: int) -> str:
+    """Return the name of a file's shard."""
+    return f"{file.shard_prefix}-{number:05d}"
 
 
 def shard_of_objects(

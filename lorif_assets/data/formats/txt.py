@@ -5,6 +5,7 @@ so that the same words are the same example however they were saved. A passage t
 characters, or larger than 16 MiB) is set aside with the reason; no more than one is held in memory while rows are counted.
 """
 
+import os
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -82,8 +83,14 @@ class _Files(Reader):
                 f"files of {piece.uri} have changed since its shards were listed ({len(chosen)} from "
                 f"{chosen[0].name if chosen else 'none'} on). List them again."
             )
-        found = [(f"{source.name}/{file.name}", _whole(place_of(file.uri, base))) for file in chosen]
-        return _shard(piece, [({"id": name}, name, content) for name, content in found], id_column="id")
+        found: list[tuple[dict[str, str], str, bytes | SourceError | None]] = []
+        for file in chosen:
+            name = f"{source.name}/{file.name}"
+            try:
+                found.append(({"id": name}, name, _whole(place_of(file.uri, base))))
+            except SourceError as error:
+                found.append(({"id": name}, name, error))
+        return _shard(piece, found, id_column="id")
 
 
 class _Paragraphs(FileReader):
@@ -155,15 +162,20 @@ def _whole(path: Path) -> bytes | None:
 
 
 def _shard(
-    piece: ShardSlice, passages: Sequence[tuple[dict[str, str], str, bytes | None]], id_column: str | None = None
+    piece: ShardSlice,
+    passages: Sequence[tuple[dict[str, str], str, bytes | SourceError | None]],
+    id_column: str | None = None,
 ) -> RawShard:
-    """Return passages, each given by its other columns, what it is called and its bytes, as rows of a slice."""
+    """Return passages, each given by its other columns, what it is called and its bytes or what kept them from being read,
+    as rows of a slice.
+    """
     rows: list[tuple[int, dict[str, Any]]] = []
     malformed: list[MalformedRow] = []
     for row, (others, name, content) in enumerate(passages):
-        text, reason = _decoded(content)
+        text, reason = ("", str(content)) if isinstance(content, SourceError) else _decoded(content)
         if reason:
-            excerpt = (content or b"")[:_EXCERPT_LENGTH].decode(errors="replace").strip()
+            begin = content[:_EXCERPT_LENGTH] if isinstance(content, bytes) else b""
+            excerpt = begin.decode(errors="replace").strip()
             malformed.append(MalformedRow(row, f"{name}: {reason}", excerpt))
         else:
             rows.append((row, {**others, "text": text}))
@@ -188,7 +200,10 @@ def _decoded(content: bytes | None) -> tuple[str, str]:
 def _state_of_all(files: Iterable[SourceFile], base: Path) -> str:
     digest = blake2b(digest_size=16)
     for file in files:
-        digest.update(f"{file.name}\0{state_at(file.uri, place_of(file.uri, base))}\0".encode(errors="surrogateescape"))
+        # A file's time says nothing of who may read it.
+        path = place_of(file.uri, base)
+        unreadable = "" if not path.exists() or os.access(path, os.R_OK) else " unreadable"
+        digest.update(f"{file.name}\0{state_at(file.uri, path)}{unreadable}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.passages import passage_text
+from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
@@ -94,7 +95,7 @@ def _scorable(lake: Lake, attributed: AttributedModel, query_set: str | None) ->
         raise MismatchError(f"there is no {what} in the lake; materialize it there first")
     tokenized = (attributed.tokenized if query_set is None else attributed.tokenized_queries)(rows.to_arrow())
     if not tokenized.examples:
-        reasons = tokenized.rejected["reason"].to_pylist()
-        raise SourceError(f"no {what} can be used with this tokenizer; the first: {reasons[0]}")
+        reasons = first_and_counts(tokenized.rejected["reason"].to_pylist())
+        raise SourceError(f"no {what} can be used with this tokenizer; {reasons}")
     texts = {row[id_column]: passage_text(row) for row in rows.iter_rows(named=True)}
     return Scorable(tokenized.examples, [texts[example.example_id] for example in tokenized.examples])

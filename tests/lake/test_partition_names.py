@@ -1,0 +1,46 @@
+"""Names of partitions that come from names of files: as tables, Dagster and pages can take them."""
+
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorif_assets.lake.attribution_tables import REJECTED
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.partition_names import partition_name, partition_names
+from lorif_assets.lake.table_writing import with_constants
+
+ODD = ["日本語のとても長い名前" * 12, "a" * 250, "wait... what", "a\\b:c*d", "x\ty\n", "ॐ नमः", "🙂.v1", "\udcff"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_dagster_and_the_lakes_tables_take_a_name(text: str, tmp_path: Path) -> None:
+    name = partition_name(text)
+    shards = dg.DynamicPartitionsDefinition(name="shards")
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", [name])
+        assert shards.get_partition_keys(dynamic_partitions_store=instance) == [name]
+    rows = pa.table({"example_id": ["r"], "row": pa.array([0], pa.int64()), "reason": ["empty"], "excerpt": [""]})
+    partition = {"stage": "gradient_factors", "part": f"step-1|{name}"}
+    lake = Lake(str(tmp_path / "lake"))
+    lake.replace(REJECTED, partition, with_constants(rows, partition))
+    assert lake.read(REJECTED, ["example_id"], part=partition["part"]).height == 1
+    lake.write_file(f"reports/{name}.html", b"page")
+    assert lake.read_file(f"reports/{name}.html") == b"page"
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=12), unique=True))
+def test_no_two_files_have_one_name(texts: list[str]) -> None:
+    names = partition_names({Path(f"{k}.jsonl"): (text, ".jsonl") for k, text in enumerate(texts)})
+    assert len(set(names.values())) == len(texts)
+
+
+def test_what_other_files_there_are_does_not_rename_one_whose_name_needed_no_change() -> None:
+    alone = {Path("a_b.jsonl"): ("a_b", ".jsonl")}
+    assert (
+        partition_names({**alone, Path("a b.jsonl"): ("a b", ".jsonl")})[Path("a_b.jsonl")]
+        == partition_names(alone)[Path("a_b.jsonl")]
+    )
