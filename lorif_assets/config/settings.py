@@ -58,8 +58,8 @@ class CheckpointSettings(_Section):
 
     path: str | None = Field(
         None,
-        description="A checkpoint directory (config.json, *.safetensors, tokenizer), or a directory of them; default: "
-        '"checkpoints", or none where `registered_model` is set.',
+        description="A checkpoint directory (config.json, *.safetensors, tokenizer; or a GGUF file), or a directory of them; "
+        'default: "checkpoints", or none where `registered_model` is set.',
     )
     registered_model: str | None = Field(
         None, description="An MLflow registered model, whose versions are checkpoints named `model:7`."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.gguf import check_gguf, gguf_files, gguf_loading, is_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,17 +44,29 @@ class CheckpointFiles:
 
     @property
     def weight_files(self) -> list[Path]:
-        """The safetensors files, sorted by name."""
-        return sorted(self.path.glob("*.safetensors"))
+        """The safetensors files or, if there are none, the GGUF files; sorted by name."""
+        return sorted(self.path.glob("*.safetensors")) or gguf_files(self.path)
+
+    @property
+    def gguf_file(self) -> Path | None:
+        """The GGUF file that the model is loaded from; None where it is loaded from safetensors."""
+        return next((file for file in self.weight_files if file.suffix == ".gguf"), None)
 
     @property
     def model_files(self) -> list[Path]:
-        """What the model is loaded from: configuration, weights and Python code, if the checkpoint carries any."""
+        """What the model is loaded from: configuration, weights and Python code, if the checkpoint carries any.
+
+        A GGUF file has its configuration in it, and none beside it is read.
+        """
+        if self.gguf_file:
+            return self.weight_files
         return [self.path / "config.json", *self.weight_files, *sorted(self.path.glob("*.py"))]
 
     @property
     def tokenizer_files(self) -> list[Path]:
-        """The tokenizer's files that exist."""
+        """The tokenizer's files that exist; a GGUF file that has no tokenizer beside it brings its own."""
+        if self.gguf_file and not self._has_vocabulary:
+            return [self.gguf_file]
         return [self.path / name for name in TOKENIZER_FILES if (self.path / name).is_file()]
 
     def weights_hash(self) -> str:
@@ -76,6 +89,8 @@ class CheckpointFiles:
 
         try:
             self.check()
+            if self.gguf_file:
+                return is_whole(self.gguf_file)
             for file in self.weight_files:
                 # Opening compares the length of the file with what its header declares.
                 with safe_open(file, framework="np"):
@@ -88,8 +103,12 @@ class CheckpointFiles:
         """Refuse a folder that cannot be loaded safely.
 
         Raises:
-            CheckpointError: no configuration, no safetensors weights, a shard of them missing, or no tokenizer.
+            CheckpointError: no configuration, no safetensors or GGUF weights, a shard of them missing, no tokenizer, or a
+                library is missing that reads them.
         """
+        if self.gguf_file:
+            check_gguf(self.weight_files)
+            return
         if not (self.path / "config.json").is_file():
             raise CheckpointError(
                 f"{self.path} has no config.json: expected a model saved by `save_pretrained`; found {_listing(self.path)}"
@@ -119,7 +138,7 @@ class CheckpointFiles:
                     f"{self.path} lacks {missing[0]}, one of the {len(named)} weight files that its index names: the copy "
                     "is incomplete, or still being written"
                 )
-        if not any((self.path / name).is_file() for name in _VOCABULARY_FILES):
+        if not self._has_vocabulary:
             raise CheckpointError(
                 f"{self.path} has no tokenizer (tokenizer.json or the like); save it beside the weights: "
                 f"`tokenizer.save_pretrained({str(self.path)!r})`"
@@ -129,6 +148,10 @@ class CheckpointFiles:
     def looks_like_checkpoint(self) -> bool:
         """Whether the folder holds a configuration or weights; a trainer's logs, say, do not."""
         return (self.path / "config.json").is_file() or bool(self.weight_files or self._pickled_weights)
+
+    @property
+    def _has_vocabulary(self) -> bool:
+        return any((self.path / name).is_file() for name in _VOCABULARY_FILES)
 
     @property
     def _pickled_weights(self) -> list[str]:
@@ -159,7 +182,7 @@ class Checkpoints:
             raise CheckpointError(f"the checkpoint directory {root} does not exist; correct `checkpoints.path`")
         folders = (
             [root]
-            if (root / "config.json").is_file()
+            if (root / "config.json").is_file() or gguf_files(root)
             else [folder for folder in root.iterdir() if folder.is_dir() and not _TEMPORARY.match(folder.name)]
         )
         candidates = (CheckpointFiles(folder.name, folder, _step(folder.name)) for folder in folders)
@@ -225,6 +248,7 @@ class Checkpoints:
                 local_files_only=True,
                 output_loading_info=True,
                 device_map=spread,
+                **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise CheckpointError(f"transformers cannot load {files.path}: {error}") from error
@@ -245,7 +269,10 @@ class Checkpoints:
 
         try:
             return AutoTokenizer.from_pretrained(
-                files.path, trust_remote_code=self.trust_remote_code, local_files_only=True
+                files.path,
+                trust_remote_code=self.trust_remote_code,
+                local_files_only=True,
+                **({"gguf_file": files.gguf_file.name} if files.gguf_file in files.tokenizer_files else {}),
             )
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"transformers cannot load the tokenizer of {files.path}: {error}") from error
@@ -257,7 +284,10 @@ class Checkpoints:
 
         try:
             config = AutoConfig.from_pretrained(
-                files.path, local_files_only=True, trust_remote_code=self.trust_remote_code
+                files.path,
+                local_files_only=True,
+                trust_remote_code=self.trust_remote_code,
+                **({"gguf_file": files.gguf_file.name} if files.gguf_file else {}),
             )
             config.dtype = config.dtype if dtype == "as_saved" else dtype
             with torch.device("meta"):
