@@ -26,7 +26,7 @@ from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.contraction import cheapest_order, multiplications
@@ -110,11 +110,13 @@ def fitted_bases(
     """Return the model with the ranks of its layers, and the bases that its gradients are whitened in, if any."""
     if attributed.recipe.curvature == "svd":
         return attributed, {}
-    with Progress(LOG, "bases", len(examples), "examples") as progress:
+    with Progress("bases", n_tokens(examples), "tok", LOG) as progress:
         held = covariances(attributed, examples, batch, progress, seed=0)
     damping = attributed.recipe.whitening_damping
     bases = {layer: of_layer.bases(damping) for layer, of_layer in held.items()}
-    ranks = {layer: found.rank for layer, found in layer_ranks(attributed, examples, bases, batch).items()}
+    with Progress("ranks", n_tokens(examples), "tok", LOG) as progress:
+        found = layer_ranks(attributed, examples, bases, batch, progress)
+    ranks = {layer: of_layer.rank for layer, of_layer in found.items()}
     frozen = FrozenBases("benchmark", ranks, {}, damping)
     return replace(attributed, record=replace(attributed.record, frozen_bases=frozen)), bases
 
@@ -162,7 +164,7 @@ def works(
         synchronise(attributed.device)
 
     def whole() -> None:
-        with Progress(LOG, "factors", sum(len(example.input_ids) for example in examples), "tok") as progress:
+        with Progress("factors", n_tokens(examples), "tok", LOG) as progress:
             factor_rows(attributed, examples, bases, batch, progress)
 
     return {
@@ -192,7 +194,7 @@ def gradient_flops(attributed: AttributedModel, tokens: int) -> float:
 def measure(setting: Setting) -> list[dict[str, Any]]:
     """Time every recipe, and return a row for each of its parts."""
     examples, batch = random_examples(setting), BatchSettings(tokens=setting.batch_tokens)
-    tokens = sum(len(example.input_ids) for example in examples)
+    tokens = n_tokens(examples)
     rows = []
     for name, recipe in recipes(setting).items():
         attributed, bases = fitted_bases(random_model(setting, recipe), examples, batch)

@@ -54,7 +54,7 @@ class Lorif(Peer):
     def build(self, examples: "np.ndarray[tuple[int, int], np.dtype[np.int64]]", folder: Path) -> None:
         folder.mkdir(parents=True)
         self._lake, record, recipe = Lake(root=str(folder)), self._attributed.record, self._attributed.recipe
-        with Progress(LOG, "factors", examples.size, "tok") as progress:
+        with Progress("factors", examples.size, "tok", LOG) as progress:
             factors = factor_rows(self._attributed, tokenized(examples), {}, self._batch, progress)
         constants = {
             "checkpoint": record.name,

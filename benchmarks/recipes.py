@@ -76,7 +76,7 @@ def score_group(inputs: MethodInputs, group: Sequence[Changed]) -> list[tuple[Ch
     examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
     log = logging.getLogger(__name__)
     layers = len(inputs.attributed.under(group[0].recipe).record.layer_shapes)
-    with Progress(log, "recipes", len(group) * layers, "layers") as progress:
+    with Progress("recipes", len(group) * layers, "layers", log) as progress:
         found = try_recipes(
             inputs.attributed, [one.recipe for one in group], examples, queries, inputs.settings.batch, progress
         )

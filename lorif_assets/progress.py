@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, a log line now and then in a run."""
+"""Progress of long work: a bar in a terminal, a log line now and then where there is none."""
 
 import logging
 import time
@@ -7,13 +7,22 @@ from typing import Self
 
 from tqdm import tqdm
 
+LINES = logging.getLogger(__name__)
+"""Where the lines go, besides a log of the work's own; silent until someone listens."""
 _LOG_EVERY_SECONDS = 15.0
 
 
 class Progress:
-    """Counts units of work towards a total; used as a context manager."""
+    """Counts units of work towards a total; used as a context manager.
 
-    def __init__(self, log: logging.Logger, label: str, total: int, unit: str) -> None:
+    Args:
+        label: the work, in a few words.
+        total: units of all of it.
+        unit: what is counted.
+        log: the log of the run that the work belongs to, which gets the lines too.
+    """
+
+    def __init__(self, label: str, total: int, unit: str, log: logging.Logger = LINES) -> None:
         self.log, self._label, self._total, self._unit = log, label, total, unit
         # disable=None: no bar where standard error is no terminal.
         self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, disable=None, leave=False)
@@ -41,7 +50,10 @@ class Progress:
         if now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
             left = (self._total - self._done) / max(self.rate, 1e-9)
-            self.log.info(
+            line = (
                 f"{self._label}: {self._done:,} of {self._total:,} {self._unit} "
                 f"({self.rate:,.0f} {self._unit}/s, {left:.0f} s left)"
             )
+            self.log.info(line)
+            if self.log is not LINES:
+                LINES.info(line)

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from lorif_assets.progress import Progress
+from lorif_assets.progress import LINES, Progress
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_a_log_line_every_fifteen_seconds_tells_rate_and_time_left(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    with Progress(logging.getLogger("test"), "step-1 docs-0", 4_000, "tok") as progress:
+    with Progress("step-1 docs-0", 4_000, "tok") as progress:
         for seconds in (5, 14, 16, 20, 32):
             clock[0] = 100.0 + seconds
             progress.advance(500)
@@ -35,13 +35,13 @@ def test_a_log_line_every_fifteen_seconds_tells_rate_and_time_left(
 
 def test_short_work_logs_nothing(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with Progress(logging.getLogger("test"), "short", 10, "tok") as progress:
+    with Progress("short", 10, "tok") as progress:
         progress.advance(10)
     assert lines(caplog) == []
 
 
 def test_the_rate_is_units_per_second_since_the_start(clock: list[float]) -> None:
-    with Progress(logging.getLogger("test"), "work", 10, "tok") as progress:
+    with Progress("work", 10, "tok") as progress:
         assert progress.rate == 0.0
         clock[0] += 4.0
         progress.advance(10)
@@ -49,6 +49,21 @@ def test_the_rate_is_units_per_second_since_the_start(clock: list[float]) -> Non
 
 
 def test_no_bar_is_drawn_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(logging.getLogger("test"), "work", 10, "tok") as progress:
+    with Progress("work", 10, "tok") as progress:
         progress.advance(10)
     assert capsys.readouterr() == ("", "")
+
+
+def test_lines_reach_the_log_of_the_run_and_whoever_listens_each_once(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Progress("work", 10, "tok", logging.getLogger("run")) as progress:
+        clock[0] += 20.0
+        progress.advance(10)
+    assert [record.name for record in caplog.records] == ["run", LINES.name]
+    caplog.clear()
+    with Progress("work", 10, "tok") as progress:
+        clock[0] += 20.0
+        progress.advance(10)
+    assert [record.name for record in caplog.records] == [LINES.name]

@@ -31,6 +31,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejected_share import RejectedShare
+from lorif_assets.data.tokenization import TokenizedShard, n_tokens
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.freshness.attribution import stale_factors
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
@@ -41,7 +42,6 @@ from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
-    from lorif_assets.data.tokenization import TokenizedShard
     from lorif_assets.mathematics.curvature.ekfac import KfacBases
 
 
@@ -197,10 +197,10 @@ class _ShardWork:
 
     def compute(self, shard: _ReadShard) -> _ComputedShard:
         started, examples = time.monotonic(), shard.tokenized.examples
-        tokens = sum(len(example.input_ids) for example in examples)
+        tokens = n_tokens(examples)
         name = self.attributed.record.name
         self.log.info(f"{name}|{shard.shard}: read {len(examples):,} examples of {tokens:,} tokens")
-        with Progress(self.log, f"{name} {shard.shard}", tokens, "tok") as progress:
+        with Progress(f"{name} {shard.shard}", tokens, "tok", self.log) as progress:
             factors = factor_rows(self.attributed, examples, self.bases, self.batch, progress)
         self.batch = self.batch.model_copy(update={"tokens": factors.batch_tokens})
         return _ComputedShard(shard, factors, time.monotonic() - started)
@@ -208,7 +208,7 @@ class _ShardWork:
     def write(self, shard: _ComputedShard) -> tuple[str, dict[str, Any]]:
         """Store a shard, and return its data version and metadata."""
         read, factors, record = shard.source, shard.factors, self.attributed.record
-        tokens = sum(len(example.input_ids) for example in read.tokenized.examples)
+        tokens = n_tokens(read.tokenized.examples)
         rejected = pa.concat_tables([read.tokenized.rejected, rejected_table(factors.not_finite)])
         part = self._part(read.shard)
         self.share.replace(part, rejected)

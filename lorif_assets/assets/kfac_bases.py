@@ -13,7 +13,7 @@ from lorif_assets.assets.example_metadata import rejected_metadata
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.fit_bases import KfacFit, KfacSample, fit_bases, kfac_sample
+from lorif_assets.attribution.fit_bases import KfacFit, KfacSample, fit_bases, fit_tokens, kfac_sample
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.config.recipe import Recipe
@@ -77,18 +77,16 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
 def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str]) -> tuple[KfacSample, KfacFit, str]:
     """Return the sample, a checkpoint's bases, and the fingerprint of the projections that gradients were put through."""
     recipe, name = run.settings.recipe, stored.record.name
-    with (
-        run.lease() as group,
-        run.tracked(name, partitions, recipe.model_dump()) as tracked,
-        run.progress(f"{name} K-FAC bases", recipe.kfac_examples, "examples") as progress,
-    ):
+    with run.lease() as group, run.tracked(name, partitions, recipe.model_dump()) as tracked:
         checkpoint = stored.load(run.checkpoints, group)
         sample = kfac_sample(checkpoint)
         rejected, share = sample.tokenized.rejected, _rejected_share(run, name)
         share.replace(name, rejected)
         sample.refuse_too_few(name)
         share.refuse(name, rejected)
-        fit = fit_bases(checkpoint.model, sample, run.settings.batch, progress)
+        tokens = fit_tokens(sample.tokenized.examples)
+        with run.progress(f"{name} K-FAC bases", tokens, "tok") as progress:
+            fit = fit_bases(checkpoint.model, sample, run.settings.batch, progress)
         if tracked:
             tracked.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
         projection = checkpoint.model.projection

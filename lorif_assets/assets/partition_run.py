@@ -95,7 +95,7 @@ class PartitionRun:
 
     def progress(self, label: str, total: int, unit: str) -> Progress:
         """Report the progress of long work to Dagster's log, which also shows that the run is alive."""
-        return Progress(self.log, label, total, unit)
+        return Progress(label, total, unit, self.log)
 
     def tracked(
         self, checkpoint: str, partitions: Iterable[str], params: Mapping[str, object] | None = None, **tags: str

@@ -1,6 +1,5 @@
 """One question, a completion or a chat, put to a checkpoint that is already attributed."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -135,7 +134,7 @@ def score_completion(model_cache: ModelCache, checkpoint: str, question: Questio
         tokenized = attributed.model.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
-        with Progress(logging.getLogger(__name__), "scoring", stored.factors.n_examples, "examples") as progress:
+        with Progress("scoring", stored.factors.n_examples, "examples") as progress:
             return score_every_example(
                 attributed,
                 earlier_checkpoints,

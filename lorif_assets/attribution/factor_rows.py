@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lorif_assets.attribution.batch_budget import compute_batches
 from lorif_assets.data.rejected import RejectedRow
+from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import LorifError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.settings import BatchSettings
-    from lorif_assets.data.tokenization import TokenizedExample
     from lorif_assets.mathematics.curvature.ekfac import KfacBases
     from lorif_assets.mathematics.gradients.collector import GradientSink
     from lorif_assets.progress import Progress
@@ -78,7 +78,7 @@ def factor_rows(
                     break
                 # Sums of squares are over whole batches, so repeat this one without the examples that are set aside.
                 remaining = [position for position, is_sound in zip(remaining, sound.tolist(), strict=True) if is_sound]
-            progress.advance(sum(len(examples[i].input_ids) for i in positions))
+            progress.advance(n_tokens(examples[i] for i in positions))
 
         batch_tokens = compute_batches(attributed, examples, batch.tokens, compute, progress.log)
     if not bool(finite.any()):

@@ -9,6 +9,7 @@ import polars as pl
 
 from lorif_assets.config.recipe import Recipe, content_hash
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
+from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard, n_tokens
 from lorif_assets.errors import LorifError, MismatchError, SettingsError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from lorif_assets.attribution.checkpoint import AttributedCheckpoint
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.settings import BatchSettings
-    from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
     from lorif_assets.mathematics.gradients.collector import TokenCalls
     from lorif_assets.progress import Progress
@@ -103,7 +103,7 @@ def kfac_sample(checkpoint: "AttributedCheckpoint") -> KfacSample:
 def fit_bases(
     attributed: "AttributedModel", sample: KfacSample, batch: "BatchSettings", progress: "Progress"
 ) -> KfacFit:
-    """Fit the bases of every tracked layer to a sample.
+    """Fit the bases of every tracked layer to a sample; `progress` advances by tokens, `fit_tokens` in all.
 
     Raises:
         LorifError: fewer than two examples of the sample can be used, or activations or gradients are not finite.
@@ -113,10 +113,15 @@ def fit_bases(
     return KfacFit(fit_layers(attributed, examples, batch, progress), len(examples), sample.sample_hash)
 
 
+def fit_tokens(examples: "Sequence[TokenizedExample]") -> int:
+    """Return the tokens that a fit to some examples passes through the model: of all for bases, of a few for ranks."""
+    return n_tokens(examples) + n_tokens(examples[:RANK_EXAMPLES])
+
+
 def fit_layers(
     attributed: "AttributedModel", examples: "Sequence[TokenizedExample]", batch: "BatchSettings", progress: "Progress"
 ) -> dict[str, LayerFit]:
-    """Fit the bases of every tracked layer to some examples.
+    """Fit the bases of every tracked layer to some examples; `progress` advances by tokens, `fit_tokens` in all.
 
     Raises:
         LorifError: there are fewer than two examples, or activations or gradients are not finite.
@@ -140,7 +145,7 @@ def fit_layers(
                 'checkpoint\'s weights finite? With `recipe.model_dtype = "bfloat16"` or "as_saved", try "float32"'
             ) from error
         tokens[layer] = first.tokens + second.tokens
-    ranks = layer_ranks(attributed, examples[:RANK_EXAMPLES], bases, batch)
+    ranks = layer_ranks(attributed, examples[:RANK_EXAMPLES], bases, batch, progress)
     return {
         layer: LayerFit(bases[layer], agreement[layer], tokens[layer], ranks[layer].rank, ranks[layer].kept_energy)
         for layer in bases
@@ -210,7 +215,7 @@ def covariances(
                     sums[layer] = sums[layer].add(x[mask], dy[mask])
 
             collector.observe(tokens, observer, generator)
-            progress.advance(len(positions))
+            progress.advance(n_tokens(examples[position] for position in positions))
     return sums
 
 
@@ -219,6 +224,7 @@ def layer_ranks(
     examples: "Sequence[TokenizedExample]",
     bases: "Mapping[str, KfacBases]",
     batch: "BatchSettings",
+    progress: "Progress",
 ) -> dict[str, LayerRank]:
     """Return each layer's rank: the recipe's, or one that a byte budget allows, with sampled examples as queries.
 
@@ -232,7 +238,7 @@ def layer_ranks(
         largest = {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
     else:
         largest = affordable_ranks(recipe, shapes, budget)
-    values, fisher = _whitened_spectra(attributed, examples, bases, batch, largest)
+    values, fisher = _whitened_spectra(attributed, examples, bases, batch, largest, progress)
     ranks = largest if budget is None else _allocated_ranks(recipe, shapes, bases, values, fisher, budget)
     return {
         layer: LayerRank(rank, kept_energy(bases[layer], fisher[layer], float(values[layer][:rank].sum())))
@@ -298,6 +304,7 @@ def _whitened_spectra(
     bases: "Mapping[str, KfacBases]",
     batch: "BatchSettings",
     largest: Mapping[str, int],
+    progress: "Progress",
 ) -> "tuple[Mapping[str, torch.Tensor], Mapping[str, FisherDiagonal]]":
     """Return the summed squared singular values of whitened gradients, and the sums of squared rotated ones."""
     import torch
@@ -317,4 +324,5 @@ def _whitened_spectra(
     with attributed.collector() as collector:
         for positions in attributed.batches(examples, batch.tokens):
             collector.stream(attributed.batch(examples, positions), sink, batch.gradient_numbers)
+            progress.advance(n_tokens(examples[position] for position in positions))
     return values, fisher

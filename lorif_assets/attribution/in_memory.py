@@ -4,7 +4,6 @@ Gradients, factors, curvature and scores are computed as for the lake. All that 
 stored: its factors as bytes.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
-from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, sample_rows
+from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, fit_tokens, sample_rows
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import precondition
 from lorif_assets.attribution.score_queries import (
@@ -32,15 +31,13 @@ from lorif_assets.attribution.score_queries import (
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.rejected import RejectedRow
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
 from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments, block_scores
 from lorif_assets.progress import Progress
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,7 @@ class InMemoryAttribution:
         bases: dict[str, KfacBases] = {}
         if attributed.recipe.whitens:
             attributed, bases = _whitened(attributed, rows, examples, batch)
-        tokens = sum(len(example.input_ids) for example in examples)
-        with Progress(_LOG, "gradient factors", tokens, "tok") as progress:
+        with Progress("gradient factors", n_tokens(examples), "tok") as progress:
             computed = factor_rows(attributed, examples, bases, batch, progress)
         attribution = cls(
             attributed,
@@ -175,7 +171,7 @@ def _whitened(
     """Fit the bases to a sample, drawn as from a lake, and return them with the model, whose record has their ranks."""
     usable = {example.row: example for example in examples}
     sample = [usable[row] for row in sample_rows(rows, attributed.recipe)["row"] if row in usable]
-    with Progress(_LOG, "K-FAC bases", len(sample), "examples") as progress:
+    with Progress("K-FAC bases", fit_tokens(sample), "tok") as progress:
         layers = fit_layers(attributed, sample, batch, progress)
     fingerprint = KfacFit(layers, len(sample), "").fingerprint
     ranks = {layer: fitted.rank for layer, fitted in layers.items()}

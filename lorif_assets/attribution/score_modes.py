@@ -75,7 +75,7 @@ class SharedScans:
         queries_by_set = {name: queries.tokenized.examples for name, queries in query_sets.items()}
         scans = scan_count(queries_by_set, limit)
         label = f"{stored.record.name} {', '.join(query_sets)}"
-        with Progress(self.log, label, scans * stored.factors.n_examples, "examples") as progress:
+        with Progress(label, scans * stored.factors.n_examples, "examples", self.log) as progress:
             for name, scored in score_query_sets(queries_by_set, limit, lambda queries: self.scan(queries, progress)):
                 if isinstance(scored, UnsoundQueryError):
                     yield name, scored
@@ -108,7 +108,7 @@ class MergedScans:
         checkpoint, top_k = stored.record.name, stored.recipe.top_k
         version = scan_version(stored.recipe, stored.factors, query_set.version)
         last_scan = last_full_scan(stored.lake, checkpoint, name, version, extreme_count(top_k))
-        with Progress(self.log, f"{checkpoint} {name}", stored.factors.n_examples, "examples") as progress:
+        with Progress(f"{checkpoint} {name}", stored.factors.n_examples, "examples", self.log) as progress:
             scored, full = score_merged(
                 self.checkpoint,
                 query_set.tokenized.examples,

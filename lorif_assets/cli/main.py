@@ -1,7 +1,9 @@
 """The command `lorif`: its commands by name, each in a file of its own that is loaded when it is needed."""
 
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
@@ -10,6 +12,7 @@ from rich.markup import escape
 
 from lorif_assets.errors import LorifError
 from lorif_assets.process_environment import set_process_environment
+from lorif_assets.progress import LINES
 
 COMMANDS: Mapping[str, str] = {
     "demo": "Train a small model on Python's documentation and attribute what it says, start to finish.",
@@ -34,7 +37,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         set_process_environment()
         try:
-            return super().invoke(ctx)
+            with _printed_progress():
+                return super().invoke(ctx)
         except LorifError as error:
             Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
             sys.exit(1)
@@ -54,6 +58,18 @@ class _Commands(click.Group):
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+@contextmanager
+def _printed_progress() -> Iterator[None]:
+    """Print how far long work is where standard error is no terminal that shows a bar."""
+    lines = logging.StreamHandler(sys.stderr)
+    LINES.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
+    LINES.addHandler(lines)
+    try:
+        yield
+    finally:
+        LINES.removeHandler(lines)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

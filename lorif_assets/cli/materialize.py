@@ -20,7 +20,12 @@ def materialize() -> None:
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
         project = Project.open()
         in_use = assets_in_use(project.settings)
-        for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
+
+        def announce(asset: str, partitions: int) -> None:
+            if partitions:
+                console.print(f"[dim]{asset:<22} {partitions} partitions to compute[/]", highlight=False)
+
+        for update in bring_up_to_date(instance, ASSETS, project, announce, selection=in_use):
             done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
             console.print(f"{update.asset:<22} {done}")
             if update.rejected:

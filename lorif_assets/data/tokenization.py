@@ -5,7 +5,7 @@ Nothing is added that the tokenizer does not add itself: no end-of-text token af
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,11 @@ class TokenizedExample:
     def n_targets(self) -> int:
         """Tokens that carry loss; the first token of an example is predicted from nothing, so never does."""
         return int((self.labels[1:] != NO_LOSS).sum())
+
+
+def n_tokens(examples: Iterable[TokenizedExample]) -> int:
+    """Return the number of tokens of all examples."""
+    return sum(len(example.input_ids) for example in examples)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Tail-patch on a checkpoint: a step on each retrieved example, and its effect on the queries that retrieved it."""
 
-import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -38,7 +37,7 @@ def tail_patch_changes(
             for name in names:
                 queries_by_example[name].add(query)
     changes: dict[tuple[str, int], float] = {}
-    with Progress(logging.getLogger(__name__), "tail-patch", len(queries_by_example), "examples") as progress:
+    with Progress("tail-patch", len(queries_by_example), "examples") as progress:
         for name, positions in queries_by_example.items():
             chosen = sorted(positions)
             batch = pad_right([examples[name].input_ids], [examples[name].labels]).to(device)

@@ -271,7 +271,7 @@ def test_factors_of_another_projection_are_refused_naming_both(tiny_project: Tin
     checkpoint = stored.load(tiny_project.opened.checkpoints, DeviceGroup.of("cpu"))
     vars(stored)["factors"] = replace(stored.factors, projection="another")
     with (
-        Progress(None, "", 36, "examples") as progress,  # type: ignore[arg-type]
+        Progress("", 36, "examples") as progress,
         pytest.raises(MismatchError, match=f"have the projection another, the queries {checkpoint.model.projection}"),
     ):
         score_queries(

@@ -1,6 +1,5 @@
 """The rows of a shard where memory runs out: smaller batches, the same factors, and every example counted once."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
@@ -63,7 +62,7 @@ def examples() -> list[TokenizedExample]:
 
 
 def factors(attributed: AttributedModel, bases: Mapping[str, KfacBases]) -> ShardFactors:
-    with Progress(logging.getLogger("test"), "factors", sum(LENGTHS), "tok") as progress:
+    with Progress("factors", sum(LENGTHS), "tok") as progress:
         return factor_rows(attributed, examples(), bases, BatchSettings(tokens=1_000), progress)
 
 

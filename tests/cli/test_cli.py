@@ -49,8 +49,8 @@ def message(result: Result) -> str:
     assert result.exit_code == 1, result.output
     assert isinstance(result.exception, SystemExit)
     assert "Traceback" not in result.output
-    assert result.output.startswith("error: ")
-    return " ".join(result.output.split())
+    assert result.stderr.startswith("error: ")
+    return " ".join(result.stderr.split())
 
 
 # --- vacuum ---------------------------------------------------------------------------------------------------------
@@ -175,6 +175,21 @@ def test_materialize_brings_everything_up_to_date_and_says_how_much(
     assert result.output.count("set aside") == 1
     assert Path("dagster_home").is_dir()
     assert set(private_project.table(QUERY_SCORES)["query_set"]) == {QUERY_SET, "more"}
+
+
+def test_materialize_without_a_terminal_prints_how_far_each_long_stage_is(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorif_assets.progress._LOG_EVERY_SECONDS", 0.0)
+    settings = private_project.root / "lorif.toml"
+    settings.write_text(settings.read_text().replace('curvature = "svd"', 'curvature = "ekfac"'))
+    result = lorif("materialize", *config)
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    for stage in ("K-FAC bases", "docs-0", "ekfac_preconditioners"):
+        assert [line for line in lines if stage in line and "/s, " in line and " s left)" in line], (stage, lines)
+    passed, total = re.findall(r"K-FAC bases: ([\d,]+) of ([\d,]+) tok", result.stderr)[-1]
+    assert passed == total
 
 
 def test_materialize_stops_where_too_many_rows_are_set_aside_with_the_reasons(

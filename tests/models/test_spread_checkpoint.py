@@ -1,6 +1,5 @@
 """A checkpoint spread over two devices: every tensor is where it is needed, and the numbers are those of one device."""
 
-import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import replace
@@ -166,7 +165,7 @@ def sketched(attributed: AttributedModel) -> dict[str, torch.Tensor]:
 
 
 def progress() -> Progress:
-    return Progress(logging.getLogger("test"), "examples", len(LENGTHS), "examples")
+    return Progress("examples", len(LENGTHS), "examples")
 
 
 STEPS: list[Step] = [collected, fitted, factorised, patched_losses, represented, sketched]

@@ -1,6 +1,5 @@
 """Methods that hold the dense gradients of a group of layers in memory: the paper's form of LoRIF, and LoGRA."""
 
-import logging
 import time
 
 from lorif_assets.attribution.model import AttributedModel
@@ -32,9 +31,7 @@ def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     recipe, examples = paper_recipe(inputs.settings.recipe), inputs.examples.tokenized
     paper = inputs.attributed.under(recipe)
     _refuse_large(paper, len(examples))
-    with Progress(
-        logging.getLogger(__name__), "the paper's form", len(paper.record.layer_shapes), "layers"
-    ) as progress:
+    with Progress("the paper's form", len(paper.record.layer_shapes), "layers") as progress:
         (outcome,) = try_recipes(
             paper, [recipe], examples, inputs.queries.tokenized, inputs.settings.batch, progress
         ).outcomes
@@ -55,7 +52,7 @@ def logra_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     _refuse_large(attributed, len(examples))
     shapes = attributed.record.layer_shapes
     started = time.monotonic()
-    with Progress(logging.getLogger(__name__), "dense LoGRA", len(shapes), "layers") as progress:
+    with Progress("dense LoGRA", len(shapes), "layers") as progress:
         scores = dense_inverse_scores(
             attributed, examples, inputs.queries.tokenized, LOGRA_DAMPING, inputs.settings.batch, progress
         )

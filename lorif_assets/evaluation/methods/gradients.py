@@ -1,19 +1,18 @@
 """Methods on dense projected gradients, at LoRIF's own projections, in one pass: similarity and a TRAK-style score."""
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.data.tokenization import TokenizedExample
 
 _BF16_BYTES = 2
 _TRAK_FEATURES = 1_024
@@ -75,7 +74,7 @@ def _batches(
 ) -> "Iterator[tuple[list[int], dict[str, torch.Tensor], torch.Tensor]]":
     """Yield positions, gradients [n, D] by layer, and losses, batch by batch."""
     tokens = int(np.sum([len(example.input_ids) for example in examples]))
-    with Progress(logging.getLogger(__name__), label, tokens, "tok") as progress:
+    with Progress(label, tokens, "tok") as progress:
         for positions, batch in inputs.attributed.gradients(examples, inputs.settings.batch.tokens):
             yield positions, {layer: g.flatten(1) for layer, g in batch.gradients.items()}, batch.losses.float().cpu()
-            progress.advance(sum(len(examples[i].input_ids) for i in positions))
+            progress.advance(n_tokens(examples[i] for i in positions))

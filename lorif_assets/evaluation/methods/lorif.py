@@ -1,6 +1,5 @@
 """LoRIF as it is configured: scores from the stored factors and preconditioners."""
 
-import logging
 import time
 
 import numpy as np
@@ -24,7 +23,7 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     *earlier_checkpoints, stored = checkpoints = averaged_attributions(settings, inputs.models, recorded)
     checkpoint = AttributedCheckpoint(stored, attributed)
     started = time.monotonic()
-    with Progress(logging.getLogger(__name__), "lorif", stored.factors.n_examples, "examples") as progress:
+    with Progress("lorif", stored.factors.n_examples, "examples") as progress:
         scored = score_every_example(
             checkpoint,
             earlier_checkpoints,

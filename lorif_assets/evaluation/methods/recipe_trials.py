@@ -1,6 +1,5 @@
 """Trying recipes on a sample of the training examples: scores, bytes and seconds of each, without storing factors."""
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from lorif_assets.attribution.fit_bases import RANK_EXAMPLES, covariances, layer
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
-from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.evaluation.methods.layer_trials import LayerTrials
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
@@ -149,7 +148,7 @@ def _bases(
     if not whitened:
         return {}
     sample = examples[: whitened[0].kfac_examples]
-    with Progress(logging.getLogger(__name__), "K-FAC bases", len(sample), "examples") as progress:
+    with Progress("K-FAC bases", n_tokens(sample), "tok") as progress:
         found = covariances(attributed.under(whitened[0]), sample, batch, progress, seed=0)
     return {layer: sums.bases(whitened[0].whitening_damping) for layer, sums in found.items()}
 
@@ -163,7 +162,9 @@ def _ranks(
 ) -> Mapping[str, int]:
     if not recipe.whitens:
         return {layer: min(recipe.rank, *shape) for layer, shape in attributed.record.layer_shapes.items()}
-    ranks = layer_ranks(attributed.under(recipe), examples[:RANK_EXAMPLES], bases, batch)
+    sample = examples[:RANK_EXAMPLES]
+    with Progress("ranks by layer", n_tokens(sample), "tok") as progress:
+        ranks = layer_ranks(attributed.under(recipe), sample, bases, batch, progress)
     return {layer: found.rank for layer, found in ranks.items()}
 
 

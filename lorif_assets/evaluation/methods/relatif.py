@@ -3,7 +3,6 @@
 Examples with large gradients lead many rankings; RelatIF asks how much an example says about a query for its size.
 """
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,7 @@ def self_influences(inputs: MethodInputs, checkpoint: StoredCheckpoint) -> "Floa
     preconditioners = {layer: checkpoint.preconditioners.load(layer, device) for layer in layers}
     bases = {layer: checkpoint.bases(layer, device) for layer in layers}
     blocks = []
-    with Progress(logging.getLogger(__name__), "self-influence", stored.n_examples, "examples") as progress:
+    with Progress("self-influence", stored.n_examples, "examples") as progress:
         for block in read_ahead(stored.blocks(layers, inputs.settings.batch.scan_rows, device)):
             shares = [self_influence(block[layer], preconditioners[layer], bases[layer]) for layer in layers]
             blocks.append(torch.stack(shares).sum(0).cpu())

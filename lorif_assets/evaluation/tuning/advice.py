@@ -1,6 +1,5 @@
 """`lorif tune`: which recipe gives the best scores within a budget of bytes, tried on a sample of the user's data."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,7 +88,7 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, sample_size: int) 
             break
         label = f"recipes at {recipes[0].projection}"
         total = len(recipes) * len(inputs.attributed.under(recipes[0]).record.layer_shapes)
-        with Progress(logging.getLogger(__name__), label, total, "layers") as progress:
+        with Progress(label, total, "layers") as progress:
             group_outcomes = try_recipes(
                 inputs.attributed, recipes, sample, inputs.queries.tokenized, inputs.settings.batch, progress
             )

@@ -1,6 +1,5 @@
 """The method `ekfac`: scores by kronfluence, an extra."""
 
-import logging
 import sys
 from dataclasses import replace
 
@@ -42,7 +41,7 @@ def own_scores(inputs, settings):
         fisher_damping=0.1,
     )
     examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
-    with Progress(logging.getLogger(__name__), "layers", 1, "layers") as progress:
+    with Progress("layers", 1, "layers") as progress:
         found = try_recipes(inputs.attributed, [recipe], examples, queries, settings.batch, progress)
     return found.outcomes[0].scores.numpy()
 

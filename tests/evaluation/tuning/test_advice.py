@@ -1,5 +1,4 @@
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -138,7 +137,7 @@ def test_any_candidate_can_be_written_over_the_recipe_of_now(tmp_path_factory, b
 def test_recipes_of_other_gradients_are_not_tried_together(tiny_project):
     inputs = inputs_of(tiny_project)
     now = tiny_project.settings.recipe
-    with Progress(logging.getLogger(), "", 1, "") as progress:
+    with Progress("", 1, "") as progress:
         rest = (inputs.examples.tokenized, inputs.queries.tokenized, tiny_project.settings.batch, progress)
         with pytest.raises(MismatchError, match="share layers, projection"):
             try_recipes(inputs.attributed, [now, now.changed(max_width=8)], *rest)
@@ -159,7 +158,7 @@ def test_a_trial_is_labelled_by_the_projection_that_it_had(private_project, few_
 
 def test_a_trial_of_the_recipe_of_now_gives_the_scores_of_the_pipeline(tiny_project):
     inputs = inputs_of(tiny_project)
-    with Progress(logging.getLogger(), "", 1, "") as progress:
+    with Progress("", 1, "") as progress:
         tried = try_recipes(
             inputs.attributed,
             [tiny_project.settings.recipe],
@@ -177,7 +176,7 @@ def test_a_recipe_whose_bytes_do_not_pay_for_every_layer_is_left_out(tiny_projec
     inputs = inputs_of(tiny_project)
     now = tiny_project.settings.recipe
     too_small = now.model_copy(update={"curvature": "ekfac", "factor_dtype": "sign", "bytes_per_example": 5})
-    with Progress(logging.getLogger(), "", 1, "") as progress:
+    with Progress("", 1, "") as progress:
         examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
         found = try_recipes(
             inputs.attributed, [now, too_small], examples, queries, tiny_project.settings.batch, progress
