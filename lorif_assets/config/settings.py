@@ -25,6 +25,7 @@ from lorif_assets.errors import SettingsError
 CONFIG_VARIABLE = "LORIF_CONFIG"
 CONFIG_NAME = "lorif.toml"
 DEMO_DIRECTORY = Path("demo")
+REAL_DEMO_DIRECTORY = Path("demo-real")
 _PREFIX = "LORIF_"
 
 

@@ -130,7 +130,7 @@ def run_demo(
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
         if fresh:
             shutil.rmtree(paths.root, ignore_errors=True)
-            _forget(instance)
+            forget(instance, _SOURCE)
         corpus = with_planted(build_corpus())
         _prepare(paths, corpus, architecture, console)
         if influcoder:
@@ -262,13 +262,13 @@ def _agreement(project: Project, queries: Sequence[Mapping[str, str]], corpus: C
     return table
 
 
-def _forget(instance: dg.DagsterInstance) -> None:
-    """Remove the demo's partitions and history from Dagster, unless one of the user's projects is there too."""
+def forget(instance: dg.DagsterInstance, source: str) -> None:
+    """Remove a demo's partitions and history from Dagster, unless another project is there too, by a source's name."""
     from lorif_assets.assets import partitions
     from lorif_assets.assets.graph import ASSETS
 
     shards = partitions.shards.get_partition_keys(dynamic_partitions_store=instance)
-    if any(not shard.startswith(_SOURCE) for shard in shards):
+    if any(not shard.startswith(source) for shard in shards):
         return
     instance.wipe_assets([asset.key for asset in ASSETS])
     for definition in (partitions.shards, partitions.checkpoints, partitions.layers, partitions.query_sets):
