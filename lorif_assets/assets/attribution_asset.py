@@ -162,12 +162,16 @@ def _run_function(
     if options is None:
 
         def run(context: dg.AssetExecutionContext) -> Materializations:
-            yield from compute(PartitionRun(context))
+            partition_run = PartitionRun(context)
+            yield from compute(partition_run)
+            yield from partition_run.end()
 
         return run
 
     def configured_run(context: dg.AssetExecutionContext, config: options) -> Materializations:  # type: ignore[valid-type]
-        yield from compute(PartitionRun(context), config)
+        partition_run = PartitionRun(context)
+        yield from compute(partition_run, config)
+        yield from partition_run.end()
 
     return configured_run
 

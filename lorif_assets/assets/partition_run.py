@@ -2,7 +2,8 @@
 
 Dagster gives all partitions of a single-run backfill one data version, and records them only when the step ends: a
 killed run would lose what it had finished, and staleness would be wrong. A run of many partitions therefore logs a
-materialization per partition; a run of one partition returns it in the usual way.
+materialization per partition, and ends with an output that records nothing, without which Dagster would skip the asset's
+checks; a run of one partition returns it in the usual way.
 """
 
 import logging
@@ -21,6 +22,7 @@ from dagster._core.definitions.data_version import (
     INPUT_EVENT_POINTER_TAG_PREFIX,
     NULL_EVENT_POINTER,
 )
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 from lorif_assets.assets.partitions import CHECKPOINT
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
@@ -119,6 +121,11 @@ class PartitionRun:
     def add_partitions(self, definition: str, names: Sequence[str]) -> None:
         """Add partitions that the run found to Dagster's."""
         self._context.instance.add_dynamic_partitions(definition, names)
+
+    def end(self) -> Iterator[dg.MaterializeResult[Any]]:
+        """Yield the output of a run that logged its materializations itself, for the checks that come after it."""
+        if self._many:
+            yield dg.MaterializeResult(metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
 
     def commit(
         self, partition: str, data_version: str, metadata: Mapping[str, Any]

@@ -1,9 +1,12 @@
 """The dynamic partition sets, the two-dimensional partitions made of them, and how assets' partitions depend."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 shards = dg.DynamicPartitionsDefinition(name="shards")
-checkpoints = dg.DynamicPartitionsDefinition(name="checkpoints")
+CHECKPOINTS_NAME = "checkpoints"
+checkpoints = dg.DynamicPartitionsDefinition(name=CHECKPOINTS_NAME)
 LAYERS_NAME = "layers"
 layers = dg.DynamicPartitionsDefinition(name=LAYERS_NAME)
 query_sets = dg.DynamicPartitionsDefinition(name="query_sets")
@@ -11,9 +14,24 @@ subsets = dg.DynamicPartitionsDefinition(name="subsets")
 
 CHECKPOINT, SHARD, LAYER, QUERY_SET, SUBSET = "checkpoint", "shard", "layer", "query_set", "subset"
 
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG, RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+"""Dagster's tags of a run that name its partition, or the first and the last of its range."""
+
 checkpoint_by_shard = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, SHARD: shards})
 checkpoint_by_layer = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, LAYER: layers})
 checkpoint_by_query_set = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, QUERY_SET: query_sets})
+
+
+def checkpoints_in(tags: Mapping[str, str], instance: dg.DagsterInstance) -> set[str] | None:
+    """Return the checkpoints of a run's two-dimensional partitions, from its tags; None for a run without partitions."""
+    first, last = (
+        tags.get(tag, tags.get(PARTITION_TAG, "")).partition("|")[0] for tag in (RANGE_START_TAG, RANGE_END_TAG)
+    )
+    names = instance.get_dynamic_partitions(CHECKPOINTS_NAME)
+    if first not in names or last not in names:
+        return None
+    return {*names[names.index(first) : names.index(last) + 1]}
 
 
 def same(dimension: str) -> dg.MultiToSingleDimensionPartitionMapping:

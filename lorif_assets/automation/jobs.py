@@ -4,6 +4,7 @@ import dagster as dg
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.attribution.vacuum import delete, superseded_files
+from lorif_assets.automation.check_runs import failed_checks
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.automation.withdrawal import withdraw
 from lorif_assets.config.settings import Settings
@@ -48,9 +49,14 @@ def withdrawal() -> None:
 
 @dg.op
 def bring_everything_up_to_date(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
-    """Materialize, one asset after another, what is missing or stale."""
-    for update in bring_up_to_date(context.instance, ASSETS, Project.of(settings)):
+    """Materialize, one asset after another, what is missing or stale, and evaluate the checks of what was computed."""
+    project, computed = Project.of(settings), []
+    for update in bring_up_to_date(context.instance, ASSETS, project):
         context.log.info(f"{update.asset}: {len(update.partitions) or 'no'} partitions computed")
+        if update.partitions:
+            computed.append(update.asset)
+    for failure in failed_checks(context.instance, ASSETS, computed, project):
+        context.log.warning(f"check {failure.check} of {failure.asset} failed: {failure.description}")
 
 
 @dg.job

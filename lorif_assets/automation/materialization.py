@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import dagster as dg
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
+from lorif_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG
 from lorif_assets.automation.dead_runs import PROCESS_TAG, fail_dead_runs, process_tag
 from lorif_assets.automation.registration import register
 from lorif_assets.automation.unrecorded import unrecorded
-from lorif_assets.automation.work import RANGE_END_TAG, RANGE_START_TAG, stretches
+from lorif_assets.automation.work import stretches
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.errors import CheckpointError, LorifError
 from lorif_assets.freshness.discovery import discover

@@ -9,13 +9,13 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
+from lorif_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.settings import AutomationSettings
 from lorif_assets.freshness.stale import Stale, StalePartitions
 
 GROUP_TAG = "lorif/group"
 WORK_TAG = "lorif/work"
-RANGE_START_TAG, RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 IN_FLIGHT = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,

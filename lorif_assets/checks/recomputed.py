@@ -1,11 +1,13 @@
 """Checks that load the model and compute a few gradients again: whether factors and scores are what they claim to be."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.partitions import checkpoints_in
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
 from lorif_assets.checks.check_result import check_result
@@ -26,6 +28,8 @@ _WITHIN = 1.05
 _ROUNDING = 0.002
 # Gradients of a model in half precision differ by the batch that they are computed in.
 _HALF_PRECISION_ERROR = 0.05
+_FAILED = "failed_checkpoints"
+_EVALUATED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 _TOP = 10
 _RETRIEVED = 0.9
 
@@ -36,6 +40,7 @@ _RETRIEVED = 0.9
     description="Stored factors of a sample reproduce its gradients, computed again, as well as new factors do.",
 )
 def factors_reproduce_gradients(
+    context: dg.AssetCheckExecutionContext,
     settings: dg.ResourceParam[Settings],
     lake: dg.ResourceParam[Lake],
     model_checkpoints: dg.ResourceParam[Checkpoints],
@@ -44,8 +49,8 @@ def factors_reproduce_gradients(
     """Compare each layer's relative error with that of new factors of the same rank and format."""
     from lorif_assets.attribution.stored_sample import reconstruction_errors, stored_sample
 
-    wrong, skipped, worst, layers = [], [], 0.0, 0
-    for name in _attributed(settings, lake, model_checkpoints):
+    wrong, failed, skipped, worst, layers = [], [], [], 0.0, 0
+    for name in _to_check(context, _attributed(settings, lake, model_checkpoints)):
         try:
             with _loaded(settings, lake, model_checkpoints, devices, name) as checkpoint:
                 sample = stored_sample(checkpoint, shards=_SHARDS, rows=_ROWS)
@@ -58,6 +63,7 @@ def factors_reproduce_gradients(
             layers += 1
             worst = max(worst, found.error - found.expected)
             if found.error > allowed:
+                failed.append(name)
                 wrong.append(f"{name}|{layer}: relative error {found.error:.3f}, of new factors {found.expected:.3f}")
     return check_result(
         f"{layers} layers are within {_WITHIN} of the error of new factors",
@@ -66,6 +72,7 @@ def factors_reproduce_gradients(
         layers=layers,
         largest_excess=worst,
         not_checked="\n".join(skipped),
+        failed_checkpoints="\n".join(dict.fromkeys(failed)),
     )
 
 
@@ -76,6 +83,7 @@ def factors_reproduce_gradients(
     f"{_TOP} leading proponents.",
 )
 def examples_retrieve_themselves(
+    context: dg.AssetCheckExecutionContext,
     settings: dg.ResourceParam[Settings],
     lake: dg.ResourceParam[Lake],
     model_checkpoints: dg.ResourceParam[Checkpoints],
@@ -85,16 +93,18 @@ def examples_retrieve_themselves(
     from lorif_assets.attribution.stored_sample import own_ranks, stored_sample
 
     wrong, skipped, ranks = [], [], {}
-    for name in _attributed(settings, lake, model_checkpoints):
+    for name in _to_check(context, _attributed(settings, lake, model_checkpoints)):
         try:
             with _loaded(settings, lake, model_checkpoints, devices, name) as checkpoint:
                 sample = stored_sample(checkpoint, shards=_SHARDS, rows=_ROWS)
                 ranks[name] = own_ranks(checkpoint, sample, settings.batch)
         except MismatchError as error:
             skipped.append(f"{name}: {error}")
+    failed = []
     rates = {name: sum(rank <= _TOP for rank in found) / len(found) for name, found in ranks.items()}
     for name, rate in rates.items():
         if rate < _RETRIEVED:
+            failed.append(name)
             wrong.append(f"{name}: {rate:.0%} of {len(ranks[name])} examples are among their own {_TOP} leading ones")
     return check_result(
         f"self-retrieval at {', '.join(rates) or 'no checkpoint'}",
@@ -105,7 +115,21 @@ def examples_retrieve_themselves(
         self_retrieval_rate=min(rates.values(), default=1.0),
         examples=sum(map(len, ranks.values())),
         not_checked="\n".join(skipped),
+        failed_checkpoints="\n".join(failed),
     )
+
+
+def _to_check(context: dg.AssetCheckExecutionContext, checkpoints: Collection[str]) -> list[str]:
+    """Return the checkpoints whose sample is computed again: those of the run, and those that failed at the last time.
+
+    A run of the checks alone has no partitions, and looks at all.
+    """
+    in_run = checkpoints_in(context.run.tags, context.instance)
+    (key,) = context.selected_asset_check_keys
+    results = context.instance.event_log_storage.get_asset_check_execution_history(key, limit=1, status=_EVALUATED)
+    last = results[0].event.dagster_event if results and results[0].event else None
+    failed = str(last.asset_check_evaluation_data.metadata[_FAILED].value).splitlines() if last else []
+    return [name for name in checkpoints if in_run is None or name in in_run or name in failed]
 
 
 def _attributed(settings: Settings, lake: Lake, model_checkpoints: Checkpoints) -> list[str]:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lorif_assets.assets.graph import ASSETS, assets_in_use
+from lorif_assets.automation.check_runs import failed_checks
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.data.rejection_reasons import rows_set_aside
@@ -25,8 +26,14 @@ def materialize() -> None:
             if partitions:
                 console.print(f"[dim]{asset:<22} {partitions} partitions to compute[/]", highlight=False)
 
+        computed = []
         for update in bring_up_to_date(instance, ASSETS, project, announce, selection=in_use):
             done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
             console.print(f"{update.asset:<22} {done}")
             if update.rejected:
                 console.print(Text(f"  {rows_set_aside(update.rejected)}", style="yellow"), soft_wrap=True)
+            if update.partitions:
+                computed.append(update.asset)
+        for failure in failed_checks(instance, ASSETS, computed, project):
+            line = f"check {failure.check} of {failure.asset} failed: {failure.description}"
+            console.print(Text(line, style="yellow" if failure.is_warning else "red"), soft_wrap=True)

@@ -8,14 +8,13 @@ import pytest
 from dagster import DagsterRunStatus
 
 from lorif_assets.assets.graph import ASSETS
+from lorif_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG
 from lorif_assets.automation.dead_runs import fail_stalled_runs
 from lorif_assets.automation.jobs import ASSET_JOBS
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.automation.work import (
     GROUP_TAG,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
     Work,
     stretches,
     work_to_do,

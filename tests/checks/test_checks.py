@@ -10,6 +10,9 @@ import pyarrow as pa
 import pytest
 
 from lorif_assets import checks
+from lorif_assets.assets.graph import ASSETS
+from lorif_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG
+from lorif_assets.automation.jobs import ASSET_JOBS
 from lorif_assets.lake.attribution_tables import (
     EKFAC_PRECONDITIONERS,
     GRADIENT_FACTORS,
@@ -19,16 +22,32 @@ from lorif_assets.lake.attribution_tables import (
     TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.table_schema import TableSchema
+from resources import dagster_resources
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject, private_copy
 
 BY_NAME = {check.check_key.name: check for check in checks.CHECKS}
 
 
+RECOMPUTED = {"factors_reproduce_gradients", "examples_retrieve_themselves"}
+
+
 def run(project: TinyProject, name: str) -> dg.AssetCheckResult | Any:
+    """The check's result: called as a function, or in a run of its own where it asks Dagster for its last result."""
     check = BY_NAME[name]
-    opened = project.opened
-    resources = {**vars(opened), "model_checkpoints": opened.checkpoints}
-    return check(**{key: resources[key] for key in check.required_resource_keys if key in resources})
+    if name not in RECOMPUTED:
+        opened = project.opened
+        resources = {**vars(opened), "model_checkpoints": opened.checkpoints}
+        return check(**{key: resources[key] for key in check.required_resource_keys if key in resources})
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [*(asset.definition for asset in ASSETS), check],
+            selection=dg.AssetSelection.checks(check.check_key),
+            instance=instance,
+            resources=dagster_resources(project.opened),
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+    (evaluation,) = result.get_asset_check_evaluations()
+    return evaluation
 
 
 def replace(project: TinyProject, schema: TableSchema, partition: dict[str, str], **columns: pl.Expr) -> None:
@@ -212,3 +231,68 @@ def test_sums_that_hold_other_examples_than_are_stored_fail(private_ekfac: TinyP
     where = {"checkpoint": CHECKPOINTS[0], "layer": layer}
     replace(private_ekfac, EKFAC_PRECONDITIONERS, where, n_examples=pl.lit(35))
     assert "holds 35 of 36 stored examples" in run(private_ekfac, "fisher_is_sound").description
+
+
+# --- in the runs that materialize -------------------------------------------------------------------------------------
+
+
+def evaluated(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
+
+
+def job_run(project: TinyProject, asset: str, *keys: str) -> dg.ExecuteInProcessResult:
+    """A run of the asset's job for one partition, or a range, as the sensor launches it."""
+    definitions = dg.Definitions(
+        assets=[one.definition for one in ASSETS],
+        asset_checks=checks.CHECKS,
+        jobs=[ASSET_JOBS[asset]],
+        resources=dagster_resources(project.opened),
+    )
+    return definitions.resolve_job_def(ASSET_JOBS[asset].name).execute_in_process(
+        instance=project.instance,
+        partition_key=keys[0] if len(keys) == 1 else None,
+        tags={} if len(keys) == 1 else {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[-1]},
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+
+
+@pytest.mark.parametrize("n_shards", [1, 3])
+def test_checks_run_with_every_materialization_of_one_partition_or_of_many(
+    private_project: TinyProject, n_shards: int
+) -> None:
+    keys = [f"{CHECKPOINTS[0]}|{shard}" for shard in SHARDS[:n_shards]]
+    result = job_run(private_project, "gradient_factors", *keys)
+    assert {name: one.passed for name, one in evaluated(result).items()} == {
+        "factor_rows_are_complete": True,
+        "factors_match_their_inputs": True,
+        "losses_are_finite": True,
+        "factors_reproduce_gradients": True,
+    }
+    # The output that the checks wait for records nothing: each partition has the one materialization that it logged.
+    events = result.get_asset_materialization_events()
+    assert sorted(event.partition or "" for event in events) == sorted(keys)
+    assert all(event.materialization.tags for event in events)
+
+
+def test_a_run_computes_samples_of_its_own_checkpoint_again_and_of_those_that_failed_last(
+    private_project: TinyProject,
+) -> None:
+    first, second = CHECKPOINTS
+    layers = list(private_project.table(SVD_PRECONDITIONERS)["layer"].unique())
+    shuffled(private_project, layers)
+
+    def checked(checkpoint: str) -> dg.AssetCheckEvaluation:
+        return evaluated(job_run(private_project, "gradient_factors", f"{checkpoint}|{SHARDS[1]}"))[
+            "factors_reproduce_gradients"
+        ]
+
+    passed = checked(second)
+    assert passed.passed
+    assert passed.metadata["layers"].value == len(layers)
+    found = checked(first)
+    assert not found.passed
+    assert found.metadata["failed_checkpoints"].value == first
+    # The failure stays to be seen until it is mended.
+    again = checked(second)
+    assert not again.passed
+    assert again.metadata["layers"].value == 2 * len(layers)

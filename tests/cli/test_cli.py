@@ -192,6 +192,23 @@ def test_materialize_without_a_terminal_prints_how_far_each_long_stage_is(
     assert passed == total
 
 
+def test_materialize_evaluates_the_checks_of_what_it_computed_and_prints_those_that_failed(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    # The id of a row in another shard.
+    taken = private_project.table(TRAINING_EXAMPLES, shard=SHARDS[0])["example_id"][0]
+    file = private_project.root / "data/00001.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([json.dumps({**json.loads(lines[0]), "id": taken}), *lines[1:]]))
+    result = lorif("materialize", *config)
+    assert result.exit_code == 0, result.output
+    assert (
+        f"check example_ids_are_unique of training_examples failed: 1 found wrong, the first: {taken}" in result.output
+    )
+    assert result.output.count("failed:") == 1
+    assert "failed:" not in lorif("materialize", *config).output
+
+
 def test_materialize_stops_where_too_many_rows_are_set_aside_with_the_reasons(
     lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
 ) -> None:
