@@ -46,12 +46,20 @@ class Project:
 def _checkpoints(settings: Settings) -> Checkpoints:
     chosen = settings.checkpoints
     registry_uri = chosen.registry_uri or settings.tracking_uri
+    # At step 0 an adapter's matrices do nothing, and are stored nowhere.
+    include_base = chosen.include_base and settings.recipe.track == "weights"
     if chosen.registered_model is None or registry_uri is None:
-        path = settings.resolve(chosen.path or "checkpoints")
-        return Checkpoints(path=path, trust_remote_code=chosen.trust_remote_code)
+        return Checkpoints(
+            path=settings.resolve(chosen.path or "checkpoints"),
+            trust_remote_code=chosen.trust_remote_code,
+            base_model=settings.base_model,
+            include_base=include_base,
+        )
     return RegisteredCheckpoints(
         path=settings.resolve(chosen.path) if chosen.path else "",
         trust_remote_code=chosen.trust_remote_code,
+        base_model=settings.base_model,
+        include_base=include_base,
         registered_model=chosen.registered_model,
         alias=chosen.alias,
         registry_uri=registry_uri,

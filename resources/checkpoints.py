@@ -12,6 +12,8 @@ class CheckpointsResource(dg.ConfigurableResource[Checkpoints]):
 
     path: str = Field(description="A checkpoint directory, or a directory of them; empty: none.")
     trust_remote_code: bool = Field(False, description="Run Python code that a checkpoint carries.")
+    base_model: str | None = Field(None, description="The model that adapters, or whole models, were trained from.")
+    include_base: bool = Field(True, description="Offer the base model as a checkpoint of its own.")
     registered_model: str | None = Field(None, description="Name of an MLflow registered model.")
     alias: str | None = Field(None, description="Only the version of the registered model that has this alias.")
     registry_uri: str = Field("", description="MLflow's URI, for a registered model.")
@@ -20,16 +22,23 @@ class CheckpointsResource(dg.ConfigurableResource[Checkpoints]):
     @classmethod
     def of(cls, checkpoints: Checkpoints) -> "CheckpointsResource":
         """Return the resource that hands out these checkpoints."""
-        return cls(**vars(checkpoints))
+        return cls(**{name: value for name, value in vars(checkpoints).items() if name in cls.model_fields})
 
     def create_resource(self, context: dg.InitResourceContext) -> Checkpoints:
         """Return the checkpoints; nothing is looked for yet."""
         del context
         if self.registered_model is None:
-            return Checkpoints(path=self.path, trust_remote_code=self.trust_remote_code)
+            return Checkpoints(
+                path=self.path,
+                trust_remote_code=self.trust_remote_code,
+                base_model=self.base_model,
+                include_base=self.include_base,
+            )
         return RegisteredCheckpoints(
             path=self.path,
             trust_remote_code=self.trust_remote_code,
+            base_model=self.base_model,
+            include_base=self.include_base,
             registered_model=self.registered_model,
             alias=self.alias,
             registry_uri=self.registry_uri,

@@ -217,7 +217,7 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProje
     (root / "lorif.toml").write_text(_SETTINGS)
     _write_data(root / "data")
     _write_queries(root / "queries")
-    tokenizer = _tokenizer()
+    tokenizer = tiny_tokenizer()
     for step, name in enumerate(CHECKPOINTS):
         write_checkpoint(root / "checkpoints" / name, tokenizer, seed=step)
     with _instance(root) as instance:
@@ -350,7 +350,8 @@ def _write_queries(folder: Path) -> None:
     (folder / f"{QUERY_SET}.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
-def _tokenizer() -> Any:
+def tiny_tokenizer() -> Any:
+    """A byte-level BPE of 280 tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -20,11 +20,13 @@ class ProjectStatus:
 
     `assets` has the columns asset, missing and stale (numbers of partitions), reason and partition (of the first; null
     where all is up to date). `rejected` has the assets that have set rows aside, each with how many by kind of reason.
+    `notes` say which checkpoints were passed over, and why.
     """
 
     active_checkpoints: Sequence[str]
     assets: pl.DataFrame
     rejected: Mapping[str, Mapping[str, int]]
+    notes: Sequence[str] = ()
 
 
 def project_status(project: Project) -> ProjectStatus:
@@ -45,4 +47,5 @@ def project_status(project: Project) -> ProjectStatus:
             rejected[asset.name] = counts
         rows.append((asset.name, reasons[MISSING], reasons.total() - reasons[MISSING], reason, first))
     kinds = {"asset": pl.String, "missing": pl.Int64, "stale": pl.Int64, "reason": pl.String, "partition": pl.String}
-    return ProjectStatus(freshness.active_checkpoints, pl.DataFrame(rows, schema=kinds, orient="row"), rejected)
+    table = pl.DataFrame(rows, schema=kinds, orient="row")
+    return ProjectStatus(freshness.active_checkpoints, table, rejected, freshness.discovered.notes)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.attribution.model import tracked_layers
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.freshness.attribution import stale_checkpoints
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
@@ -22,14 +23,12 @@ from lorif_assets.lake.attribution_tables import CHECKPOINTS
 )
 def checkpoints(run: PartitionRun) -> Materializations:
     """A checkpoint of the model in training: what it is, and the layers whose gradients are attributed."""
-    from lorif_assets.mathematics.gradients.layers import select_layers
-
     recipe, projection = run.settings.recipe, run.settings.recipe.projection
     for name in run.partitions:
         files = run.checkpoints.get(name)
         # Before the bytes are read: a write in the meantime changes it.
         files_version = files.version()
-        skeleton = run.checkpoints.skeleton(files)
+        skeleton = run.checkpoints.skeleton(files, track=recipe.track)
         layers: list[dict[str, str | int]] = [
             {
                 "layer": layer.name,
@@ -38,7 +37,7 @@ def checkpoints(run: PartitionRun) -> Materializations:
                 "d1": projection.width(layer.d_in),
                 "d2": projection.width(layer.d_out),
             }
-            for layer in select_layers(skeleton, recipe.include_layers, recipe.exclude_layers)
+            for layer in tracked_layers(skeleton, recipe)
         ]
         row = {
             "checkpoint": name,
@@ -61,6 +60,7 @@ def checkpoints(run: PartitionRun) -> Materializations:
             version,
             {
                 "path": dg.MetadataValue.path(str(files.path)),
+                **({"base_model": dg.MetadataValue.path(str(files.base.path))} if files.adapter else {}),
                 "step": files.step,
                 "model_type": row["model_type"],
                 "parameters": row["n_parameters"],

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.model import CheckpointRecord, tracked_layers
 from lorif_assets.config.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int)
         LayerError: a layer pattern matches nothing, or a layer cannot be tracked.
     """
     from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
-    from lorif_assets.mathematics.gradients.layers import select_layers
 
-    tracked = select_layers(model, recipe.include_layers, recipe.exclude_layers)
+    tracked = tracked_layers(model, recipe)
     shapes = [recipe.projection.shape(layer) for layer in tracked]
     dense = [d1 * d2 for d1, d2 in shapes]
     # A byte budget is spent down to the last component that fits.

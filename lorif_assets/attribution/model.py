@@ -12,15 +12,18 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints, check_vocabulary, vocabulary_size
+from lorif_assets.models.checkpoint_files import CheckpointFiles
+from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary, vocabulary_size
 from lorif_assets.models.devices import DeviceGroup
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
     from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector, TokenBatch
+    from lorif_assets.mathematics.gradients.layers import TrackedLayer
     from lorif_assets.mathematics.gradients.projection import LayerProjection
 
 
@@ -131,15 +134,14 @@ class AttributedModel:
             MismatchError: the files changed since they were recorded.
             CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
         """
-        from lorif_assets.mathematics.gradients.layers import select_layers
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 
         files = model_checkpoints.get(record.name)
         record.refuse_other_files(files)
-        model = model_checkpoints.load_model(files, recipe.model_dtype, devices)
+        model = model_checkpoints.load_model(files, recipe.model_dtype, devices, recipe.track)
         tokenizer = model_checkpoints.load_tokenizer(files)
         check_vocabulary(files, model, tokenizer)
-        layers = select_layers(model, recipe.include_layers, recipe.exclude_layers)
+        layers = tracked_layers(model, recipe)
         return cls(
             record,
             recipe,
@@ -163,10 +165,9 @@ class AttributedModel:
 
     def under(self, recipe: Recipe) -> "AttributedModel":
         """Return the same loaded checkpoint with other layers or projections, for which the lake holds nothing."""
-        from lorif_assets.mathematics.gradients.layers import select_layers
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 
-        layers = select_layers(self.model, recipe.include_layers, recipe.exclude_layers)
+        layers = tracked_layers(self.model, recipe)
         projections = [layer_projection(layer, recipe.projection) for layer in layers]
         return replace(
             self,
@@ -208,6 +209,17 @@ class AttributedModel:
 
         chosen = [examples[i] for i in positions]
         return pad_right([e.input_ids for e in chosen], [e.labels for e in chosen]).to(self.device)
+
+
+def tracked_layers(model: "nn.Module", recipe: Recipe) -> "list[TrackedLayer]":
+    """Return the layers of a model whose gradients a recipe asks for, in the model's order.
+
+    Raises:
+        LayerError: a pattern matches nothing, nothing is left, or a layer has a form that cannot be tracked.
+    """
+    from lorif_assets.mathematics.gradients.layers import select_layers
+
+    return select_layers(model, recipe.include_layers, recipe.exclude_layers, of_adapter=recipe.track == "adapter")
 
 
 def tokenized_for(

@@ -71,13 +71,8 @@ def bring_up_to_date(
 
 
 def _missing_checkpoint_reason(model_checkpoints: Checkpoints) -> str:
-    reasons = []
-    for checkpoint in model_checkpoints.find():
-        try:
-            checkpoint.check()
-            reasons.append(f"{checkpoint.path} has weights that are cut short, or still being written")
-        except CheckpointError as error:
-            reasons.append(str(error))
+    found = model_checkpoints.look()
+    reasons = [*filter(None, (checkpoint.fault() for checkpoint in found.checkpoints)), *found.notes]
     return f"{model_checkpoints.location} has no complete checkpoint" + (f": {reasons[0]}" if reasons else " yet")
 
 

@@ -39,10 +39,13 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing."""
         try:
-            requests = new_partitions(context.instance, discover(inspected_project(settings, lake, model_checkpoints)))
+            discovered = discover(inspected_project(settings, lake, model_checkpoints))
+            requests = new_partitions(context.instance, discovered)
         except LorifError as error:
             return dg.SkipReason(str(error))
-        return dg.SensorResult(dynamic_partitions_requests=requests) if requests else dg.SkipReason("nothing new")
+        if requests:
+            return dg.SensorResult(dynamic_partitions_requests=requests)
+        return dg.SkipReason("; ".join(("nothing new", *discovered.notes)))
 
     @dg.sensor(
         name="re_attribution_sensor",

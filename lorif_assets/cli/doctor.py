@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 from rich.console import Console
@@ -12,18 +12,18 @@ from rich.table import Table
 
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
+from lorif_assets.attribution.model import tracked_layers
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.data.query_files import query_files
 from lorif_assets.data.shards import list_shards, passed_over_notice
-from lorif_assets.errors import LorifError, SettingsError
+from lorif_assets.errors import CheckpointError, LorifError, SettingsError
 from lorif_assets.evaluation.retraining.training_recipe import imported_trainer, training_recipe
 from lorif_assets.freshness.contents import ExampleReader, content_findings
 from lorif_assets.freshness.discovery import NO_SOURCES
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.lake.tables import TABLES
-from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.project import Project
 
 
@@ -81,6 +81,8 @@ def diagnose(console: Console) -> bool:
         row(f"source {source.name}", lambda index=index: source_finding(index))  # type: ignore[misc]
     row("query sets", query_finding)
     row("checkpoints", lambda: _checkpoints(project))
+    for note in _notes(project):
+        table.add_row("[yellow]note[/]", "checkpoints", escape(note))
     row("tokenizer", tokenizer_finding)
     row("layers", lambda: _layers(project))
     row("devices", lambda: ", ".join(str(group) for group in project.devices.groups()))
@@ -102,7 +104,7 @@ def diagnose(console: Console) -> bool:
 
 def _cost(project: Project, n_examples: int) -> Table:
     checkpoint, settings = project.checkpoints.find()[-1], project.settings
-    skeleton = project.checkpoints.skeleton(checkpoint)
+    skeleton = project.checkpoints.skeleton(checkpoint, track=settings.recipe.track)
     n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
     return _cost_table(estimate(skeleton, settings.recipe, n_examples, n_shards), checkpoint.name, n_examples)
 
@@ -140,18 +142,29 @@ def _checkpoints(project: Project) -> str:
     found = project.checkpoints.find()
     if not found:
         raise LorifError(f"{project.checkpoints.location} has no checkpoint yet")
+    # Of what a registry lists as ready, only the newest is downloaded, for its layers.
+    found[-1].check()
     for checkpoint in found:
-        # Of what a registry lists as ready, only the newest is downloaded, for its layers.
-        if checkpoint is found[-1] or not checkpoint.is_complete():
-            checkpoint.check()
-    return f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name
+        if fault := checkpoint.fault():
+            raise CheckpointError(fault)
+    names = f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name
+    bases = dict.fromkeys(str(checkpoint.base.path) for checkpoint in found if checkpoint.adapter)
+    return f"{names}; adapters on {', '.join(bases)}" if bases else names
+
+
+def _notes(project: Project) -> Sequence[str]:
+    try:
+        return project.checkpoints.look().notes
+    except CheckpointError:
+        # The row of the checkpoints says it.
+        return ()
 
 
 def _layers(project: Project) -> str:
     _checkpoints(project)
     recipe, checkpoint = project.settings.recipe, project.checkpoints.find()[-1]
-    skeleton = project.checkpoints.skeleton(checkpoint)
-    tracked = select_layers(skeleton, recipe.include_layers, recipe.exclude_layers)
+    skeleton = project.checkpoints.skeleton(checkpoint, track=recipe.track)
+    tracked = tracked_layers(skeleton, recipe)
     if recipe.whitens:
         shapes = {layer.name: recipe.projection.shape(layer) for layer in tracked}
         if (budget := byte_budget(recipe, shapes)) is not None:

@@ -10,6 +10,7 @@ from lorif_assets.automation.check_runs import failed_checks
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.data.rejection_reasons import rows_set_aside
+from lorif_assets.freshness.discovery import discover
 from lorif_assets.project import Project
 
 
@@ -21,6 +22,8 @@ def materialize() -> None:
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
         project = Project.open()
         in_use = assets_in_use(project.settings)
+        for note in discover(project).notes:
+            console.print(Text(note, style="yellow"), soft_wrap=True)
 
         def announce(asset: str, partitions: int) -> None:
             if partitions:

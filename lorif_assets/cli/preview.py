@@ -16,7 +16,8 @@ from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, first_queries, first_rows, preview_rows
 from lorif_assets.data.query_files import query_files, query_source
 from lorif_assets.errors import CheckpointError, SettingsError
-from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints, vocabulary_size
+from lorif_assets.models.checkpoint_files import CheckpointFiles
+from lorif_assets.models.checkpoints import Checkpoints, vocabulary_size
 from lorif_assets.pages.passages import visible
 from lorif_assets.project import Project
 

@@ -20,7 +20,7 @@ def status() -> None:
 
 def show_status(console: Console) -> None:
     """Print one line per asset: how many partitions are missing or out of date, and why the first of them is; then what
-    each has set aside.
+    each has set aside, and which checkpoints were passed over.
     """
     found = project_status(Project.open())
     table = Table(title=f"active checkpoints: {', '.join(found.active_checkpoints) or 'none'}", title_justify="left")
@@ -38,4 +38,6 @@ def show_status(console: Console) -> None:
     console.print(table)
     for asset, counts in found.rejected.items():
         console.print(Text(f"{asset}: {rows_set_aside(counts)}", style="yellow"), soft_wrap=True)
+    for note in found.notes:
+        console.print(Text(note, style="yellow"), soft_wrap=True)
     console.print("An asset is compared with what is stored upstream: start with the first one that is not up to date.")

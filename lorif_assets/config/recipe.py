@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # What each stage's result depends on under every curvature. A stage's hash covers the stages before it, so a new `r` or
 # damping leaves the factors as they are.
 _GRADIENT_FIELDS = (
+    "track",
     "include_layers",
     "exclude_layers",
     "projection_factor",
@@ -27,6 +28,10 @@ _WHITENING_FIELDS = ("kfac_labels", "kfac_examples", "whitening_damping")
 _SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
 _AVERAGING_FIELDS = ("averaged_checkpoints",)
+
+
+# Sides of at most this width are a LoRA adapter's rank.
+_ADAPTER_RANK = 64
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,11 @@ class Recipe(BaseModel):
         "whitened",
         description='Where fields that are not set take their values from: the defaults below, or "paper", LoRIF as it was '
         'published (`recipe = "paper"` in place of this whole section means the same).',
+    )
+    track: Literal["weights", "adapter"] = Field(
+        "weights",
+        description="What is tracked of a checkpoint that is an adapter: all layers, with the adapter merged into the base "
+        "model's weights; or a LoRA adapter's own matrices A and B, whose sides of its rank are never projected.",
     )
     include_layers: tuple[str, ...] = Field(
         (), description="Shell-style patterns of layers to track; empty: every linear weight of the blocks."
@@ -281,9 +291,10 @@ class Recipe(BaseModel):
         """How the sides of layers are projected."""
         from lorif_assets.mathematics.gradients.projection import Projection
 
+        whole = _ADAPTER_RANK if self.track == "adapter" else 0
         if self.max_width is not None:
-            return Projection(max_width=self.max_width, seed=self.seed)
-        return Projection(factor=self.projection_factor, seed=self.seed)
+            return Projection(max_width=self.max_width, seed=self.seed, whole=whole)
+        return Projection(factor=self.projection_factor, seed=self.seed, whole=whole)
 
     def projected(self, projection: "Projection") -> "Recipe":
         """Return the same recipe with another projection."""
@@ -356,6 +367,8 @@ class Recipe(BaseModel):
     def _used(self, fields: tuple[str, ...]) -> tuple[str, ...]:
         """Return the fields that no other field replaces."""
         unused = {"max_width" if self.max_width is None else "projection_factor"}
+        # Lakes were written before there was a choice.
+        unused |= {"track"} if self.track == "weights" else set()
         unused |= {"rank", "rank_by_layer"} if self.bytes_per_example else {"bytes_per_example"}
         return tuple(name for name in fields if name not in unused)
 

@@ -4,6 +4,7 @@ Every field can be overridden by an environment variable: `LORIF_RECIPE__R=128` 
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -27,6 +28,7 @@ CONFIG_NAME = "lorif.toml"
 DEMO_DIRECTORY = Path("demo")
 REAL_DEMO_DIRECTORY = Path("demo-real")
 _PREFIX = "LORIF_"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class _Section(BaseModel):
@@ -59,8 +61,17 @@ class CheckpointSettings(_Section):
 
     path: str | None = Field(
         None,
-        description="A checkpoint directory (config.json, *.safetensors, tokenizer; or a GGUF file), or a directory of them; "
-        'default: "checkpoints", or none where `registered_model` is set.',
+        description="A checkpoint directory (config.json, *.safetensors, tokenizer; or a GGUF file), an adapter's "
+        "(adapter_config.json), or a directory of them; "
+        ' default: "checkpoints", or none where `registered_model` is set.',
+    )
+    base_model: str | None = Field(
+        None,
+        description="The folder of the model that adapters, or whole models, were trained from, or its name in the local "
+        "Hugging Face cache; default: what each adapter names.",
+    )
+    include_base: bool = Field(
+        True, description="Offer the base model as a checkpoint of its own, step 0 of what was trained from it."
     )
     registered_model: str | None = Field(
         None, description="An MLflow registered model, whose versions are checkpoints named `model:7`."
@@ -248,6 +259,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _a_fresh_adapter_has_no_other_beside_it(self) -> Self:
+        if self.influcoder.enabled and self.influcoder.teacher == "gradient_cosine" and self.recipe.track == "adapter":
+            raise ValueError(
+                '`influcoder.teacher = "gradient_cosine"` puts an adapter of its own on the model, which '
+                '`recipe.track = "adapter"` keeps another one beside: set `influcoder.teacher = "lorif"`'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _averaged_checkpoints_are_kept_up_to_date(self) -> Self:
         if self.recipe.averaged_checkpoints > 1 and self.active.checkpoints == "newest":
             raise ValueError(
@@ -268,6 +288,15 @@ class Settings(BaseSettings):
         """Environment variables win over lorif.toml."""
         del settings_cls, dotenv_settings, file_secret_settings
         return env_settings, init_settings
+
+    @property
+    def base_model(self) -> str | None:
+        """The base model of the settings: an absolute folder, or a name in a hub where there is no such folder."""
+        named = self.checkpoints.base_model
+        if named is None:
+            return None
+        folder = self.resolve(named)
+        return named if _HUB_NAME.fullmatch(named) and not Path(folder).is_dir() else folder
 
     def resolve(self, path: str) -> str:
         """Return a path of the settings as an absolute one; URLs stay as they are."""

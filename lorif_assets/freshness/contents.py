@@ -18,7 +18,8 @@ from lorif_assets.data.preview import first_queries, sampled_rows
 from lorif_assets.data.query_files import query_source
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.errors import LorifError, SourceError
-from lorif_assets.models.checkpoints import CheckpointFiles, check_vocabulary, vocabulary_size
+from lorif_assets.models.checkpoint_files import CheckpointFiles
+from lorif_assets.models.checkpoints import check_vocabulary, vocabulary_size
 from lorif_assets.project import Project
 
 if TYPE_CHECKING:

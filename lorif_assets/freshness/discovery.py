@@ -16,7 +16,7 @@ NO_SOURCES = "lorif.toml names no [[sources]]: nothing to attribute to. `lorif i
 @dataclass(frozen=True)
 class Discovered:
     """Names of partitions: shards, checkpoints in the order of their steps, query sets, recorded checkpoints' layers, and
-    the random subsets that an evaluation retrains on.
+    the random subsets that an evaluation retrains on. `notes` say which checkpoints were passed over, and why.
     """
 
     shards: tuple[str, ...]
@@ -24,6 +24,7 @@ class Discovered:
     query_sets: tuple[str, ...]
     layers: tuple[str, ...]
     subsets: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def discover(project: Project) -> Discovered:
@@ -39,9 +40,11 @@ def discover(project: Project) -> Discovered:
     settings = project.settings
     if not settings.sources:
         raise SettingsError(NO_SOURCES)
+    found = project.checkpoints.look()
+    faults = {checkpoint.name: checkpoint.fault() for checkpoint in found.checkpoints}
     return Discovered(
         tuple(piece.shard for piece in list_all_shards(settings.sources, settings.base)),
-        tuple(checkpoint.name for checkpoint in project.checkpoints.find() if checkpoint.is_complete()),
+        tuple(name for name, fault in faults.items() if fault is None),
         tuple(query_files(settings)),
         tuple(
             dict.fromkeys(
@@ -51,4 +54,5 @@ def discover(project: Project) -> Discovered:
             )
         ),
         tuple(subsets(settings)),
+        (*found.notes, *(f"the checkpoint {name} is left out: {fault}" for name, fault in faults.items() if fault)),
     )

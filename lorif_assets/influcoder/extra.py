@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from lorif_assets.errors import SettingsError
 
 EXTRA = "influcoder"
-_LIBRARIES = ("peft", "sentence_transformers", "sklearn", "scipy")
+_LIBRARIES = ("sentence_transformers", "sklearn", "scipy")
 
 
 def require_influcoder() -> None:

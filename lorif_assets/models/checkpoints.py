@@ -1,199 +1,132 @@
-"""Checkpoints on disk: finding, fingerprinting and loading causal language models and their tokenizers, safely."""
+"""Checkpoints on disk: finding and loading causal language models, adapters on them, and their tokenizers, safely."""
 
 import gc
-import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.models.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
+from lorif_assets.models.adapter_files import base_folder
+from lorif_assets.models.checkpoint_files import CheckpointFiles, gguf_tokenizer, has_tokenizer
+from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, list_folders
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
-from lorif_assets.models.gguf import check_gguf, gguf_files, gguf_loading, is_whole
+from lorif_assets.models.gguf import gguf_loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "chat_template.jinja",
-)
-_VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
-_PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
 PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+=-]*")
 
 
 @dataclass(frozen=True)
-class CheckpointFiles:
-    """One checkpoint directory: its partition name, its folder and the training step in its name."""
+class Found:
+    """The checkpoints that were found, in order of step, then name, and what was passed over or left out, in words."""
 
-    name: str
-    path: Path
-    step: int | None
+    checkpoints: Sequence[CheckpointFiles]
+    notes: Sequence[str]
 
-    @property
-    def weight_files(self) -> list[Path]:
-        """The safetensors files or, if there are none, the GGUF files; sorted by name."""
-        return sorted(self.path.glob("*.safetensors")) or gguf_files(self.path)
 
-    @property
-    def gguf_file(self) -> Path | None:
-        """The GGUF file that the model is loaded from; None where it is loaded from safetensors."""
-        return next((file for file in self.weight_files if file.suffix == ".gguf"), None)
+@dataclass
+class HeldBase:
+    """The base model that was loaded last, on the CPU: the adapters on it share its tensors."""
 
-    @property
-    def model_files(self) -> list[Path]:
-        """What the model is loaded from: configuration, weights and Python code, if the checkpoint carries any.
+    key: tuple[str, str] | None = None
+    model: "PreTrainedModel | None" = None
 
-        A GGUF file has its configuration in it, and none beside it is read.
-        """
-        if self.gguf_file:
-            return self.weight_files
-        return [self.path / "config.json", *self.weight_files, *sorted(self.path.glob("*.py"))]
+    def shared(self, key: tuple[str, str], load: "Callable[[], PreTrainedModel]") -> "PreTrainedModel":
+        """Return the base model of a key, loaded now if another one is held."""
+        if self.model is None or self.key != key:
+            self.release()
+            self.key, self.model = key, load()
+        return self.model
 
-    @property
-    def tokenizer_files(self) -> list[Path]:
-        """The tokenizer's files that exist; a GGUF file that has no tokenizer beside it brings its own."""
-        if self.gguf_file and not self._has_vocabulary:
-            return [self.gguf_file]
-        return [self.path / name for name in TOKENIZER_FILES if (self.path / name).is_file()]
-
-    def weights_hash(self) -> str:
-        """Return the hash of the bytes of configuration, weights and code."""
-        return _hash_files(self.model_files)
-
-    def tokenizer_hash(self) -> str:
-        """Return the hash of the tokenizer's files."""
-        return _hash_files(self.tokenizer_files)
-
-    def version(self) -> str:
-        """Return what changes when a file is written: names, sizes and times, without reading any file."""
-        files = [file for file in (*self.model_files, *self.tokenizer_files) if file.is_file()]
-        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return blake2b(repr(states).encode(), digest_size=16).hexdigest()
-
-    def is_complete(self) -> bool:
-        """Whether no file is missing and every weight file is whole: a trainer may still be writing it."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            self.check()
-            if self.gguf_file:
-                return is_whole(self.gguf_file)
-            for file in self.weight_files:
-                # Opening compares the length of the file with what its header declares.
-                with safe_open(file, framework="np"):
-                    pass
-        except (CheckpointError, SafetensorError, OSError, ValueError):
-            return False
-        return True
-
-    def check(self) -> None:
-        """Refuse a folder that cannot be loaded safely.
-
-        Raises:
-            CheckpointError: no configuration, no safetensors or GGUF weights, a shard of them missing, no tokenizer, or a
-                library is missing that reads them.
-        """
-        if self.gguf_file:
-            check_gguf(self.weight_files)
-            return
-        if not (self.path / "config.json").is_file():
-            raise CheckpointError(
-                f"{self.path} has no config.json: expected a model saved by `save_pretrained`; found {_listing(self.path)}"
-            )
-        if not self.weight_files:
-            pickled = self._pickled_weights
-            raise CheckpointError(
-                f"{self.path} has no *.safetensors weights"
-                + (
-                    f", only {pickled[0]}, which is a pickle and could run code when loaded; "
-                    "load it where you trust it and save it again with `save_pretrained`"
-                    if pickled
-                    else f"; found {_listing(self.path)}"
-                )
-            )
-        index = self.path / "model.safetensors.index.json"
-        if index.is_file():
-            try:
-                named = set(json.loads(index.read_text())["weight_map"].values())
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise CheckpointError(
-                    f"{index} is not an index of weight files: the copy is damaged, or still being written"
-                ) from error
-            missing = sorted(named - {file.name for file in self.weight_files})
-            if missing:
-                raise CheckpointError(
-                    f"{self.path} lacks {missing[0]}, one of the {len(named)} weight files that its index names: the copy "
-                    "is incomplete, or still being written"
-                )
-        if not self._has_vocabulary:
-            raise CheckpointError(
-                f"{self.path} has no tokenizer (tokenizer.json or the like); save it beside the weights: "
-                f"`tokenizer.save_pretrained({str(self.path)!r})`"
-            )
-
-    @property
-    def looks_like_checkpoint(self) -> bool:
-        """Whether the folder holds a configuration or weights; a trainer's logs, say, do not."""
-        return (self.path / "config.json").is_file() or bool(self.weight_files or self._pickled_weights)
-
-    @property
-    def _has_vocabulary(self) -> bool:
-        return any((self.path / name).is_file() for name in _VOCABULARY_FILES)
-
-    @property
-    def _pickled_weights(self) -> list[str]:
-        return sorted(file.name for pattern in _PICKLED_WEIGHTS for file in self.path.glob(pattern))
+    def release(self) -> None:
+        """Leave the memory to other models."""
+        self.key = self.model = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
     """The place where a trainer writes its checkpoints: a checkpoint directory, or a directory of them.
 
-    `trust_remote_code` runs Python code that a checkpoint carries.
+    `trust_remote_code` runs Python code that a checkpoint carries. The base model is that of all adapters, and of all
+    whole models that were trained from it; by default each adapter's own. With `include_base` it is a checkpoint too.
     """
 
     path: str
     trust_remote_code: bool = False
+    base_model: str | None = None
+    include_base: bool = True
+    held: HeldBase = field(default_factory=HeldBase, repr=False, compare=False)
 
-    def find(self) -> list[CheckpointFiles]:
-        """Return the checkpoints in order of step, then name.
+    def find(self) -> Sequence[CheckpointFiles]:
+        """Return the checkpoints in order of step, then name, as `look` finds them."""
+        return self.look().checkpoints
+
+    def look(self) -> Found:
+        """Return the checkpoints in order, each adapter's base model as step 0 before it, and what was passed over.
 
         In a directory of checkpoints, folders without configuration and weights are skipped, and so are those whose names
-        say that they are hidden or still being written (`.x`, `_x`, `tmp-x`, `x.tmp`).
+        say that they are hidden or still being written (`.x`, `_x`, `tmp-x`, `x.tmp`). Beside the checkpoints, a trainer's
+        directory may hold the model that was saved at the end, which is the last one.
 
         Raises:
-            CheckpointError: the path does not exist, or a name cannot be a partition's.
+            CheckpointError: the path or the base model of the settings does not exist, or a name cannot be a partition's.
         """
+        return self._with_bases(self._listed())
+
+    def _listed(self) -> Found:
         root = Path(self.path)
         if not root.is_dir():
             raise CheckpointError(f"the checkpoint directory {root} does not exist; correct `checkpoints.path`")
-        folders = (
-            [root]
-            if (root / "config.json").is_file() or gguf_files(root)
-            else [folder for folder in root.iterdir() if folder.is_dir() and not _TEMPORARY.match(folder.name)]
-        )
-        candidates = (CheckpointFiles(folder.name, folder, _step(folder.name)) for folder in folders)
-        found = [checkpoint for checkpoint in candidates if checkpoint.looks_like_checkpoint]
+        listing = list_folders(root)
+        found = [
+            CheckpointFiles(folder.name, folder.path, folder.step, self.base_model, "end" if folder.is_last else "step")
+            for folder in listing.folders
+        ]
+        return Found(found, listing.notes)
+
+    def _with_bases(self, listed: Found) -> Found:
+        found = listed.checkpoints
         for checkpoint in found:
             if not PARTITION_NAME.fullmatch(checkpoint.name):
                 raise CheckpointError(
                     f"the checkpoint folder {checkpoint.path} has a name that no partition can have; use letters, digits "
                     "and . _ - @ : + = only"
                 )
-        return self.in_order(found)
+        names = {checkpoint.path.resolve(): checkpoint.name for checkpoint in found if not checkpoint.adapter}
+        taken = {checkpoint.name for checkpoint in found}
+        bases: dict[Path, CheckpointFiles] = {}
+        for folder in self._base_folders(found):
+            name = names.get(folder) or _base_name(folder, taken)
+            taken.add(name)
+            bases[folder] = CheckpointFiles(name, folder, 0, place="base")
+        offered = [base for base in bases.values() if self.include_base and has_tokenizer(base.tokenizer_folder)]
+        others = [checkpoint for checkpoint in found if checkpoint.adapter or checkpoint.path.resolve() not in bases]
+        left_out = [
+            f"the base model {base.path} is no checkpoint of its own: it has no tokenizer"
+            for base in bases.values()
+            if self.include_base and base not in offered
+        ]
+        return Found(self.in_order([*offered, *others]), [*listed.notes, *left_out])
+
+    def _base_folders(self, found: Sequence[CheckpointFiles]) -> Sequence[Path]:
+        if self.base_model is not None:
+            return [base_folder(self.base_model, None, None)]
+        folders: dict[Path, None] = {}
+        for checkpoint in found:
+            # An adapter without its base model is not complete, which says why.
+            with suppress(CheckpointError):
+                if checkpoint.adapter:
+                    folders[checkpoint.adapter.base()] = None
+        return list(folders)
 
     @property
     def location(self) -> str:
@@ -202,8 +135,11 @@ class Checkpoints:
 
     @staticmethod
     def in_order(checkpoints: Sequence[CheckpointFiles]) -> list[CheckpointFiles]:
-        """Return checkpoints in order of step, then name; those without a step first."""
-        return sorted(checkpoints, key=lambda c: (-1 if c.step is None else c.step, c.name))
+        """Return checkpoints in order: base models, those without a step, then by step and name; a trainer's last one last."""
+        return sorted(
+            checkpoints,
+            key=lambda c: (c.place != "base", -1 if c.step is None else c.step, c.place == "end", c.name),
+        )
 
     def get(self, name: str) -> CheckpointFiles:
         """Return one checkpoint, checked.
@@ -219,17 +155,48 @@ class Checkpoints:
         found[name].check()
         return found[name]
 
-    def load_model(self, files: CheckpointFiles, dtype: str, devices: DeviceGroup) -> "PreTrainedModel":
+    def load_model(
+        self, files: CheckpointFiles, dtype: str, devices: DeviceGroup, track: Track = "weights"
+    ) -> "PreTrainedModel":
         """Return the causal language model in eval mode, spread over devices where there are several.
+
+        An adapter's base model is kept on the CPU for the adapters that follow; they share its tensors there.
 
         Args:
             files: the checkpoint.
             dtype: a torch floating type's name, or `as_saved`.
             devices: where to put it; it takes and returns tensors on the first.
+            track: whether an adapter is merged into the weights, or stays beside them as modules of its own.
 
         Raises:
-            CheckpointError: transformers cannot load it, weights are missing from its files, or memory does not suffice.
+            CheckpointError: transformers or peft cannot load it, weights are missing from its files, there is no adapter
+                to track, or memory does not suffice.
         """
+        _require(track, files)
+        key = (files.base.version(), dtype)
+        if not files.adapter and self.held.key != key:
+            self.held.release()
+            return self._loaded(files, dtype, devices)
+        base = self.held.shared(key, lambda: self._loaded(files.base, dtype, DeviceGroup.of("cpu")))
+        if not files.adapter:
+            return self._placed(sharing_copy(base), files, dtype, devices)
+        model = adapted_model(base, self.skeleton(files.base, dtype), files.path, track)
+        return self._placed(model, files, dtype, devices)
+
+    def _placed(
+        self, model: "PreTrainedModel", files: CheckpointFiles, dtype: str, devices: DeviceGroup
+    ) -> "PreTrainedModel":
+        """Return a model of the CPU on its devices."""
+        if len(devices) == 1:
+            return model.to(devices.first)
+        from accelerate import dispatch_model
+
+        gc.collect()
+        device_map = spread_over(self.skeleton(files.base, dtype), devices, files.path)
+        return dispatch_model(model, device_map=device_map, skip_keys=model._skip_keys_device_placement)
+
+    def _loaded(self, files: CheckpointFiles, dtype: str, devices: DeviceGroup) -> "PreTrainedModel":
+        """Return a whole model, read from its files."""
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
@@ -240,16 +207,17 @@ class Checkpoints:
             gc.collect()
         spread = spread_over(self.skeleton(files, dtype), devices, files.path) if len(devices) > 1 else None
         try:
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                files.path,
-                dtype="auto" if dtype == "as_saved" else dtype,
-                use_safetensors=True,
-                trust_remote_code=self.trust_remote_code,
-                local_files_only=True,
-                output_loading_info=True,
-                device_map=spread,
-                **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
-            )
+            with _without_adapter(files.path) as folder:
+                model, loading = AutoModelForCausalLM.from_pretrained(
+                    folder,
+                    dtype="auto" if dtype == "as_saved" else dtype,
+                    use_safetensors=True,
+                    trust_remote_code=self.trust_remote_code,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    device_map=spread,
+                    **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
+                )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise CheckpointError(f"transformers cannot load {files.path}: {error}") from error
         if missing := sorted(loading["missing_keys"]):
@@ -269,33 +237,81 @@ class Checkpoints:
 
         try:
             return AutoTokenizer.from_pretrained(
-                files.path,
+                files.tokenizer_folder,
                 trust_remote_code=self.trust_remote_code,
                 local_files_only=True,
-                **({"gguf_file": files.gguf_file.name} if files.gguf_file in files.tokenizer_files else {}),
+                **_named(gguf_tokenizer(files.tokenizer_folder)),
             )
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"transformers cannot load the tokenizer of {files.path}: {error}") from error
 
-    def skeleton(self, files: CheckpointFiles, dtype: str = "as_saved") -> "PreTrainedModel":
-        """Return the model without memory for its weights (meta device): its layers and their shapes."""
+    def skeleton(self, files: CheckpointFiles, dtype: str = "as_saved", track: Track = "weights") -> "PreTrainedModel":
+        """Return the model without memory for its weights (meta device): its layers and their shapes.
+
+        Raises:
+            CheckpointError: transformers does not know it as a causal language model, or an adapter does not fit its base.
+        """
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        _require(track, files)
+        base = files.base
         try:
             config = AutoConfig.from_pretrained(
-                files.path,
+                base.path,
                 local_files_only=True,
                 trust_remote_code=self.trust_remote_code,
-                **({"gguf_file": files.gguf_file.name} if files.gguf_file else {}),
+                **_named(base.gguf_file),
             )
             config.dtype = config.dtype if dtype == "as_saved" else dtype
             with torch.device("meta"):
-                return AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
+                model = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"{files.path} is not a causal language model that transformers knows: {error}"
+                f"{base.path} is not a causal language model that transformers knows: {error}"
             ) from error
+        return adapted_skeleton(model, files.path, track) if files.adapter else model
+
+
+def _named(gguf_file: Path | None) -> dict[str, str]:
+    """Return the argument by which transformers reads a GGUF file of a folder."""
+    return {"gguf_file": gguf_file.name} if gguf_file else {}
+
+
+def _require(track: Track, files: CheckpointFiles) -> None:
+    """Refuse a checkpoint that does not have what is tracked."""
+    if track == "weights":
+        return
+    if files.adapter is None:
+        raise CheckpointError(
+            f'`recipe.track = "adapter"` is for LoRA adapters, but {files.path} is a whole model; set it to "weights", or '
+            "leave the checkpoint out of `active.checkpoints`"
+        )
+    files.adapter.require_matrices()
+
+
+@contextmanager
+def _without_adapter(folder: Path) -> Iterator[Path]:
+    """Yield a model's folder; one that holds an adapter too, which transformers would load with it, as links to the rest."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        yield folder
+        return
+    with TemporaryDirectory() as links:
+        for file in folder.iterdir():
+            if file.name not in {ADAPTER_CONFIG, ADAPTER_WEIGHTS}:
+                Path(links, file.name).symlink_to(file.resolve())
+        yield Path(links)
+
+
+def _base_name(folder: Path, taken: Set[str]) -> str:
+    """Return the partition of a base model: `base-` and its folder's name, or that of its repository in the hub's cache."""
+    snapshot = folder.parent.name == "snapshots"
+    name = folder.parent.parent.name.rpartition("--")[2] if snapshot else folder.name
+    name = re.sub(r"[^A-Za-z0-9._@:+=-]", "-", name)
+    name = name if name.startswith("base") else f"base-{name}"
+    if name not in taken:
+        return name
+    return f"{name}-{blake2b(str(folder).encode(), digest_size=4).hexdigest()}"
 
 
 def vocabulary_size(model: "PreTrainedModel") -> int:
@@ -315,22 +331,3 @@ def check_vocabulary(files: CheckpointFiles, model: "PreTrainedModel", tokenizer
             f"the tokenizer of {files.path} has token ids up to {largest}, but the model embeds only {rows} tokens: it "
             "belongs to another model, or the embeddings were not resized after tokens were added"
         )
-
-
-def _step(name: str) -> int | None:
-    return int(numbers[-1]) if (numbers := re.findall(r"\d+", name)) else None
-
-
-def _hash_files(files: list[Path]) -> str:
-    digest = blake2b(digest_size=16)
-    for file in files:
-        digest.update(f"|{file.name}|{file.stat().st_size}|".encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") if names else "an empty folder"

@@ -7,12 +7,13 @@ from typing import Any
 
 from lorif_assets.errors import CheckpointError
 
+GGUF = ".gguf"
 EXTRA = "gguf"
 
 
 def gguf_files(folder: Path) -> list[Path]:
     """Return the GGUF files of a folder, sorted by name."""
-    return sorted(folder.glob("*.gguf"))
+    return sorted(folder.glob(f"*{GGUF}"))
 
 
 def check_gguf(files: list[Path]) -> None:

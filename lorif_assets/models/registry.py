@@ -3,6 +3,7 @@
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.machine_locks import machine_lock
-from lorif_assets.models.checkpoints import PARTITION_NAME, TOKENIZER_FILES, CheckpointFiles, Checkpoints
+from lorif_assets.models.artifacts import assembled
+from lorif_assets.models.checkpoint_files import CheckpointFiles
+from lorif_assets.models.checkpoints import Checkpoints, Found
+from lorif_assets.models.steps import step_in_text
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -20,7 +24,7 @@ _READY = "READY"
 _STEP = "step"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RegisteredCheckpoint(CheckpointFiles):
     """One version of a registered model; `path` is where its files are once `check` has downloaded them."""
 
@@ -30,13 +34,18 @@ class RegisteredCheckpoint(CheckpointFiles):
     fingerprint: str
     """Hash of what identifies the version: name, number, source, time of creation."""
 
-    def is_complete(self) -> bool:
-        """Whether its files are whole: the registry lists a version as ready only once they are."""
-        return True
+    def fault(self) -> str | None:
+        """Return why its files are not complete, if they are here; the registry lists a version as ready only once they are."""
+        return super().fault() if self.path.is_dir() else None
 
     def version(self) -> str:
-        """Return what changes when the registry holds another version by this name, without downloading anything."""
-        return self.fingerprint
+        """Return what changes when the registry holds another version by this name, without downloading anything.
+
+        Of an adapter that is here, it changes with its base model too.
+        """
+        if not self.adapter:
+            return self.fingerprint
+        return blake2b(f"{self.fingerprint}|{self.base.version()}".encode(), digest_size=16).hexdigest()
 
     def check(self) -> None:
         """Download the files if they are not here yet, and refuse those that cannot be loaded safely.
@@ -60,7 +69,7 @@ class RegisteredCheckpoint(CheckpointFiles):
                 download_artifacts(artifact_uri=self.source, dst_path=str(partial), tracking_uri=self.registry_uri)
             )
             # A reader sees the whole folder or none.
-            _assembled(root, self.name).replace(self.path)
+            assembled(root, self.name, self.base_model, self.path).replace(self.path)
         except (MlflowException, OSError) as error:
             raise CheckpointError(f"{self.name} cannot be downloaded from {self.source}: {error}") from error
         finally:
@@ -85,15 +94,17 @@ class RegisteredCheckpoints(Checkpoints):
         registry = f"the registered model {self.registered_model!r} in {self.registry_uri}"
         return f"{self.path} and {registry}" if self.path else registry
 
-    def find(self) -> list[CheckpointFiles]:
-        """Return the checkpoints in order of step, then name; from the registry, the versions that are ready.
+    def _listed(self) -> Found:
+        """Return the checkpoints of the directory, and from the registry the versions that are ready.
 
         Raises:
             CheckpointError: the registry does not answer or lacks the model or alias, or a path does not exist.
         """
-        return self.in_order([*(super().find() if self.path else []), *self._versions()])
+        here = super()._listed() if self.path else Found((), ())
+        versions, notes = self._versions()
+        return Found([*here.checkpoints, *versions], [*here.notes, *notes])
 
-    def _versions(self) -> list[CheckpointFiles]:
+    def _versions(self) -> tuple[Sequence[CheckpointFiles], Sequence[str]]:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow.exceptions import MlflowException
@@ -108,58 +119,50 @@ class RegisteredCheckpoints(Checkpoints):
                 if self.alias
                 else client.search_model_versions(f"name = '{name}'")
             )
-            return [self._checkpoint(client, version) for version in found if version.status == _READY]
+            ready = [version for version in found if version.status == _READY]
+            steps = [_step(client, version) for version in ready]
+            checkpoints = [
+                self._checkpoint(client, version, step) for version, (step, _) in zip(ready, steps, strict=True)
+            ]
+            return checkpoints, [note for _, note in steps if note]
         except MlflowException as error:
             raise CheckpointError(
                 f"{self.location} cannot be read; correct `checkpoints.registered_model`, `checkpoints.alias` or "
                 f"`checkpoints.registry_uri`: {error}"
             ) from error
 
-    def _checkpoint(self, client: "MlflowClient", version: "ModelVersion") -> RegisteredCheckpoint:
+    def _checkpoint(self, client: "MlflowClient", version: "ModelVersion", step: int) -> RegisteredCheckpoint:
         identity = [version.name, str(version.version), version.source, version.creation_timestamp]
         fingerprint = blake2b(repr(identity).encode(), digest_size=16).hexdigest()
         name = f"{version.name}:{version.version}"
-        if not PARTITION_NAME.fullmatch(name):
-            raise CheckpointError(
-                f"the registered model {version.name!r} has a name that no partition can have; use letters, digits and "
-                ". _ - @ + = only"
-            )
         return RegisteredCheckpoint(
             name=name,
             # A model that was deleted and made again counts its versions from 1 again.
             path=Path(self.cache, f"{name.replace(':', '-')}-{fingerprint[:8]}"),
-            step=_step(client, version),
+            step=step,
+            base_model=self.base_model,
             registry_uri=self.registry_uri,
             source=client.get_model_version_download_uri(version.name, str(version.version)),
             fingerprint=fingerprint,
         )
 
 
-def _step(client: "MlflowClient", version: "ModelVersion") -> int:
-    """Return the training step: the version's tag `step`, else its run's tag or parameter `step`, else its number."""
+def _step(client: "MlflowClient", version: "ModelVersion") -> tuple[int, str | None]:
+    """Return the training step: the version's tag `step`, else its run's tag or parameter `step`, else its number.
+
+    A tag that says no step is told in words beside the number.
+    """
     tags = dict(version.tags or {})
     if _STEP not in tags and version.run_id:
         run = client.get_run(version.run_id).data
         tags = {**run.params, **run.tags}
-    return int(tags[_STEP]) if tags.get(_STEP, "").isdigit() else int(version.version)
-
-
-def _assembled(root: Path, name: str) -> Path:
-    """Return the folder of a downloaded artifact that holds the model, with the tokenizer beside it.
-
-    A plain folder has both; MLflow's transformers flavour keeps the model in `model` and the tokenizer in
-    `components/tokenizer`.
-    """
-    folders = sorted(file.parent for file in root.rglob("config.json"))
-    with_weights = [folder for folder in folders if any(folder.glob("*.safetensors"))] or folders
-    if len(with_weights) != 1:
-        found = ", ".join(str(folder.relative_to(root)) for folder in folders) or "none"
-        raise CheckpointError(
-            f"the artifact of {name} has to hold one folder with config.json and *.safetensors; found {found}. Log the "
-            "folder that `save_pretrained` wrote, or use MLflow's transformers flavour with its weights"
-        )
-    (model,) = with_weights
-    for file in sorted(root.rglob("*")):
-        if file.name in TOKENIZER_FILES and not (model / file.name).exists():
-            shutil.copy(file, model / file.name)
-    return model
+    number = int(version.version)
+    if _STEP not in tags:
+        return number, None
+    step = step_in_text(tags[_STEP])
+    if step is not None:
+        return step, None
+    return number, (
+        f"{version.name}:{version.version} has the tag `step` = {tags[_STEP]!r}, which is no whole number of steps: it is "
+        f"ordered by its version, as step {number}. Correct the tag"
+    )

@@ -9,7 +9,7 @@ import pytest
 from lorif_assets.attribution import stored_factors
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.errors import MismatchError
-from lorif_assets.models.checkpoints import CheckpointFiles
+from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.devices import DeviceGroup
 from tests.conftest import CHECKPOINTS, TinyProject
 

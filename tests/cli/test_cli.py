@@ -21,7 +21,8 @@ from lorif_assets.cli.main import COMMANDS, main
 from lorif_assets.config.settings import load_settings
 from lorif_assets.data.passages import with_passages
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
-from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints
+from lorif_assets.models.checkpoint_files import CheckpointFiles
+from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.pages.terminal import print_influences
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 

@@ -23,6 +23,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "max_length": (128, "factors"),
     "curvature": ("svd", "factors"),
     "preset": ("paper", "factors"),
+    "track": ("adapter", "factors"),
     "query_rank": (8, "scores"),
     "top_k": (10, "scores"),
     "added_data": ("merged", "scores"),

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorif_assets.errors import CheckpointError
-from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints, check_vocabulary, vocabulary_size
+from lorif_assets.models.checkpoint_files import CheckpointFiles
+from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary, vocabulary_size
 from lorif_assets.models.devices import DeviceGroup
 from tests.conftest import CHECKPOINTS, TinyProject
 

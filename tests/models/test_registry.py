@@ -11,7 +11,7 @@ import pytest
 from lorif_assets.config.settings import CheckpointSettings, Settings, load_settings
 from lorif_assets.errors import CheckpointError, SettingsError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES
-from lorif_assets.models.checkpoints import CheckpointFiles
+from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.registry import RegisteredCheckpoints
 from lorif_assets.project import Project

@@ -10,7 +10,8 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.lake.lake import Lake
-from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints, check_vocabulary
+from lorif_assets.models.checkpoint_files import CheckpointFiles
+from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary
 from lorif_assets.models.devices import DeviceGroup
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import pkgutil
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.errors import CheckpointError, LorifError, RetrainingError, SettingsError
-from lorif_assets.models.checkpoints import CheckpointFiles, Checkpoints
+from lorif_assets.models.checkpoint_files import CheckpointFiles
+from lorif_assets.models.checkpoints import Checkpoints
 
 _FINISHED = "retraining.json"
 _LOG_LINES = 20
@@ -52,7 +53,7 @@ def retrained_model(
     """
     marker = folder / _FINISHED
     if marker.is_file() and (kept := json.loads(marker.read_text()))["version"] == version:
-        (checkpoint,) = Checkpoints(path=kept["path"], trust_remote_code=False).find()
+        checkpoint = _written(Path(kept["path"]))[-1]
         return RetrainedModel(checkpoint, kept["seconds"])
     started = time.monotonic()
     checkpoint = retrain(evaluation, examples, seed, folder)
@@ -83,7 +84,7 @@ def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folde
     else:
         _execute(evaluation.command, file, seed, output, folder / "training.log")
     try:
-        written = Checkpoints(path=str(output), trust_remote_code=False).find()
+        written = _written(output)
     except CheckpointError as error:
         raise RetrainingError(f"the training recipe {recipe!r} left no checkpoint: {error}") from error
     found = [checkpoint for checkpoint in written if checkpoint.is_complete()]
@@ -93,6 +94,11 @@ def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folde
             "*.safetensors and a tokenizer there, or in a directory of it"
         )
     return found[-1]
+
+
+def _written(folder: Path) -> Sequence[CheckpointFiles]:
+    """Return the checkpoints that a training recipe wrote; an adapter's base model is none of them."""
+    return Checkpoints(path=str(folder), include_base=False).find()
 
 
 def imported_trainer(trainer: str) -> Callable[[Path, int, Path], object]:

@@ -37,7 +37,14 @@ def is_in_block(name: str) -> bool:
     return any(part.isdecimal() for part in name.split("."))
 
 
-def select_layers(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[TrackedLayer]:
+def is_adapter_matrix(name: str) -> bool:
+    """Whether a module path is that of a matrix A or B of a LoRA adapter, as peft names them."""
+    return not {"lora_A", "lora_B"}.isdisjoint(name.split("."))
+
+
+def select_layers(
+    model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = (), *, of_adapter: bool = False
+) -> list[TrackedLayer]:
     """Return the tracked layers in the model's order.
 
     Args:
@@ -45,6 +52,7 @@ def select_layers(model: nn.Module, include: Sequence[str] = (), exclude: Sequen
         include: shell-style patterns over module paths. Empty: every linear weight of the transformer blocks, hence
             neither embeddings nor the LM head.
         exclude: patterns that take layers out again.
+        of_adapter: choose among the matrices A and B of a LoRA adapter, which are left out otherwise.
 
     Raises:
         LayerError: a pattern matches no linear layer, nothing is left, or a block holds fused experts (one 3-D weight
@@ -53,8 +61,10 @@ def select_layers(model: nn.Module, include: Sequence[str] = (), exclude: Sequen
     linear = {
         name: TrackedLayer(name, *widths)
         for name, module in model.named_modules()
-        if (widths := linear_widths(module)) is not None
+        if (widths := linear_widths(module)) is not None and is_adapter_matrix(name) == of_adapter
     }
+    if not linear and of_adapter:
+        raise LayerError(f"{type(model).__name__} has no LoRA adapter, whose matrices were to be tracked")
     if not linear:
         raise LayerError(f"{type(model).__name__} has no linear layer (nn.Linear or Conv1D), so nothing can be tracked")
     for pattern in (*include, *exclude):
@@ -83,7 +93,7 @@ def select_layers(model: nn.Module, include: Sequence[str] = (), exclude: Sequen
             )
             + f"; linear layers are named like {', '.join(list(linear)[:4])}"
         )
-    if not include:
+    if not include and not of_adapter:
         _refuse_fused_experts(model)
     return chosen
 

@@ -22,7 +22,8 @@ class Projection:
     """How the two sides of every layer are projected: by `factor`, or to at most `max_width` numbers; one of the two is set.
 
     With a factor f, a side of w numbers is projected to max(1, w // f), but with f = 1 not at all. With a largest width m,
-    a wider side is projected to m, and others not at all. Equal projections are equal objects.
+    a wider side is projected to m, and others not at all. Sides of up to `whole` numbers are not projected either. Equal
+    projections are equal objects.
 
     Raises:
         ValueError: both or neither are set, or the one that is set is below 1.
@@ -31,6 +32,7 @@ class Projection:
     factor: int | None = None
     max_width: int | None = None
     seed: int
+    whole: int = 0
 
     def __post_init__(self) -> None:
         if (self.factor is None) == (self.max_width is None):
@@ -53,13 +55,15 @@ class Projection:
 
     def width(self, side: int) -> int:
         """Return the projected width of a side of `side` numbers."""
+        if side <= self.whole:
+            return side
         if self.max_width is not None:
             return min(side, self.max_width)
         return max(1, side // (self.factor or 1))
 
     def is_identity(self, side: int) -> bool:
         """Whether a side of `side` numbers stays as it is. With a factor above 1 none does, not even one of width 1."""
-        return self.factor == 1 if self.max_width is None else side <= self.max_width
+        return side <= self.whole or (self.factor == 1 if self.max_width is None else side <= self.max_width)
 
     def shape(self, layer: TrackedLayer) -> tuple[int, int]:
         """Return the projected widths (d1, d2) of a layer."""

@@ -1,0 +1,233 @@
+"""The files of one checkpoint, a whole model or an adapter on a base model: what is refused, and what identifies it."""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+from lorif_assets.errors import CheckpointError
+from lorif_assets.models.adapter_files import AdapterFiles
+from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
+from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+)
+_VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """One checkpoint: its partition name, the folder of its files and its training step.
+
+    It is a whole model, or an adapter (`adapter_config.json`) on a base model: the one that `base_model` names by folder or
+    hub name, else the one that the adapter names. `place` tells a base model, which is step 0 of what was trained from it,
+    and the model that a trainer saved at the end, which may have the step of the last checkpoint.
+    """
+
+    name: str
+    path: Path
+    step: int | None
+    base_model: str | None = None
+    place: Literal["base", "step", "end"] = "step"
+
+    @property
+    def adapter(self) -> AdapterFiles | None:
+        """The adapter's files, or None where the checkpoint is a whole model."""
+        if self.place == "base" or not (self.path / ADAPTER_CONFIG).is_file():
+            return None
+        return AdapterFiles(self.path, self.base_model)
+
+    @property
+    def base(self) -> "CheckpointFiles":
+        """The base model of an adapter; of a whole model, the checkpoint itself.
+
+        Raises:
+            CheckpointError: it cannot be found.
+        """
+        if not self.adapter:
+            return self
+        folder = self.adapter.base()
+        return CheckpointFiles(folder.name, folder, 0, place="base")
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The safetensors files of a whole model or, if there are none, the GGUF files; sorted by name."""
+        return model_weights(self.path)
+
+    @property
+    def gguf_file(self) -> Path | None:
+        """The GGUF file that a whole model is loaded from; None where it is loaded from safetensors."""
+        return next((file for file in self.weight_files if file.suffix == GGUF), None)
+
+    @property
+    def model_files(self) -> list[Path]:
+        """What the model is loaded from: configuration, weights and Python code, if there is any; of an adapter, its own.
+
+        A GGUF file has its configuration in it, and none beside it is read.
+        """
+        if self.adapter:
+            return self.adapter.files
+        if self.gguf_file:
+            return self.weight_files
+        return [self.path / CONFIG, *self.weight_files, *sorted(self.path.glob("*.py"))]
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The folder of the tokenizer: its own, that of the directory above, as trainers leave it, or the base model's."""
+        folders = [self.path, self.path.parent]
+        if self.adapter:
+            folders.append(self.base.path)
+        return next((folder for folder in folders if has_tokenizer(folder)), self.path)
+
+    @property
+    def tokenizer_files(self) -> list[Path]:
+        """The tokenizer's files that exist; a GGUF file that has no tokenizer beside it brings its own."""
+        if own := gguf_tokenizer(self.tokenizer_folder):
+            return [own]
+        return [self.tokenizer_folder / name for name in TOKENIZER_FILES if (self.tokenizer_folder / name).is_file()]
+
+    def weights_hash(self) -> str:
+        """Return the hash of the bytes of configuration, weights and code; of an adapter, those of its base model included."""
+        own = _hash_files(self.model_files)
+        if not self.adapter:
+            return own
+        return blake2b(f"{own}|{_whole_hash(self.base, self.base.version())}".encode(), digest_size=16).hexdigest()
+
+    def tokenizer_hash(self) -> str:
+        """Return the hash of the tokenizer's files."""
+        return _hash_files(self.tokenizer_files)
+
+    def version(self) -> str:
+        """Return what changes when a file is written: names, sizes and times, without reading any file."""
+        base = self.base.model_files if self.adapter else []
+        files = [file for file in (*self.model_files, *base, *self.tokenizer_files) if file.is_file()]
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return blake2b(repr(states).encode(), digest_size=16).hexdigest()
+
+    def is_complete(self) -> bool:
+        """Whether no file is missing and every weight file is whole: a trainer may still be writing it."""
+        return self.fault() is None
+
+    def fault(self) -> str | None:
+        """Return why the checkpoint is not complete, or None if it is."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            self.check()
+            files = [*self.model_files, *self.base.model_files]
+        except CheckpointError as error:
+            return str(error)
+        for file in files:
+            if file.suffix == GGUF and not is_whole(file):
+                return f"{file} is cut short, or still being written"
+        for file in (file for file in files if file.suffix == ".safetensors"):
+            try:
+                # Opening compares the length of the file with what its header declares.
+                with safe_open(file, framework="np"):
+                    pass
+            except (SafetensorError, OSError, ValueError):
+                return f"{file} is cut short, or still being written"
+        return None
+
+    def check(self) -> None:
+        """Refuse a folder that cannot be loaded safely.
+
+        Raises:
+            CheckpointError: no configuration, no safetensors weights, a shard of them missing, no tokenizer; or of an
+                adapter, no base model, or a kind that cannot be merged.
+        """
+        if self.adapter:
+            self.adapter.check()
+        self.base.check_model()
+        if not has_tokenizer(self.tokenizer_folder):
+            raise CheckpointError(
+                f"{self.path} has no tokenizer (tokenizer.json or the like); save it beside the weights: "
+                f"`tokenizer.save_pretrained({str(self.path)!r})`"
+            )
+
+    def check_model(self) -> None:
+        """Refuse a whole model that cannot be loaded safely, whatever its tokenizer.
+
+        Raises:
+            CheckpointError: no configuration, no safetensors or GGUF weights, a shard of them missing, or the library that
+                reads them.
+        """
+        if self.gguf_file:
+            check_gguf(self.weight_files)
+            return
+        if not (self.path / CONFIG).is_file():
+            raise CheckpointError(
+                f"{self.path} has no config.json: expected a model saved by `save_pretrained`; found {_listing(self.path)}"
+            )
+        if not self.weight_files:
+            pickled = pickled_weights(self.path)
+            raise CheckpointError(
+                f"{self.path} has no *.safetensors weights"
+                + (
+                    f", only {pickled[0]}, which is a pickle and could run code when loaded; "
+                    "load it where you trust it and save it again with `save_pretrained`"
+                    if pickled
+                    else f"; found {_listing(self.path)}"
+                )
+            )
+        index = self.path / "model.safetensors.index.json"
+        if index.is_file():
+            try:
+                named = set(json.loads(index.read_text())["weight_map"].values())
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise CheckpointError(
+                    f"{index} is not an index of weight files: the copy is damaged, or still being written"
+                ) from error
+            missing = sorted(named - {file.name for file in self.weight_files})
+            if missing:
+                raise CheckpointError(
+                    f"{self.path} lacks {missing[0]}, one of the {len(named)} weight files that its index names: the copy "
+                    "is incomplete, or still being written"
+                )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer's vocabulary."""
+    return _has_vocabulary(folder) or gguf_tokenizer(folder) is not None
+
+
+def gguf_tokenizer(folder: Path) -> Path | None:
+    """Return the GGUF file whose tokenizer is a folder's; None where the tokenizer has files of its own, or there is none."""
+    return None if _has_vocabulary(folder) else next(iter(gguf_files(folder)), None)
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _VOCABULARY_FILES)
+
+
+@lru_cache(maxsize=16)
+def _whole_hash(files: CheckpointFiles, version: str) -> str:
+    """Return the hash of a base model's weights, read once for all adapters on it."""
+    del version  # Files that were written since are others.
+    return files.weights_hash()
+
+
+def _hash_files(files: list[Path]) -> str:
+    digest = blake2b(digest_size=16)
+    for file in files:
+        digest.update(f"|{file.name}|{file.stat().st_size}|".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") if names else "an empty folder"

@@ -1,0 +1,169 @@
+"""Which folders below a path are checkpoints: one alone, a directory of them, or what a trainer leaves behind.
+
+A trainer's output directory holds `checkpoint-20`, `checkpoint-40` and, after `save_model`, a model of its own.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from lorif_assets.models.gguf import gguf_files
+from lorif_assets.models.steps import counts_epochs, is_marked, step_of_folder, trainer_step
+
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
+_BLOCK = 1 << 18
+_BLOCKS = 256
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """A checkpoint's folder. `path` is where its files are; `is_last` marks the model that a trainer saved at the end."""
+
+    name: str
+    path: Path
+    step: int | None
+    is_last: bool = False
+
+
+@dataclass(frozen=True)
+class FolderListing:
+    """The checkpoints below a path, and what was passed over there, in words."""
+
+    folders: Sequence[CheckpointFolder]
+    notes: Sequence[str]
+
+
+def list_folders(root: Path) -> FolderListing:
+    """Look for checkpoints in a directory; no weights are read but to compare a trainer's last model with its last step.
+
+    Folders without configuration and weights are skipped, and so are those whose names say that they are hidden or still
+    being written (`.x`, `_x`, `tmp-x`, `x.tmp`).
+    """
+    children = sorted(folder for folder in root.iterdir() if folder.is_dir() and not _TEMPORARY.match(folder.name))
+    is_model = _is_configured(root)
+    folders: list[CheckpointFolder] = []
+    notes: list[str] = []
+    for child in children:
+        path = _holder(child)
+        # Beside a model lie folders of other kinds: an export, an optimizer's state.
+        counts = _is_configured(path) if is_model else holds_model(path)
+        if counts and (not is_model or is_marked(child.name) or _is_whole(path)):
+            folders.append(CheckpointFolder(child.name, path, step_of_folder(child)))
+        elif counts:
+            notes.append(f"{child} is passed over: it is no whole checkpoint, and its name says no step")
+        elif is_marked(child.name) and not is_model:
+            notes.append(f"{child} is passed over: it has no model")
+        if path == child and (inner := [folder.name for folder in _folders(child) if _is_whole(folder)]):
+            notes.append(
+                f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
+            )
+    notes += _mixed_counts(folders)
+    if not is_model:
+        return FolderListing(folders, notes)
+    if not folders:
+        return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes)
+    last = max(folders, key=lambda folder: (-1 if folder.step is None else folder.step, folder.name))
+    if not _is_whole(root):
+        notes.append(f"the model in {root} itself is passed over: it has no weights")
+    elif _same_weights(root, last.path):
+        notes.append(f"the model in {root} itself is {last.name}: their weights are the same")
+    else:
+        folders.append(CheckpointFolder(root.name, root, _last_step(root, last), is_last=True))
+    return FolderListing(folders, notes)
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder holds a configuration or weights; a trainer's logs, say, do not."""
+    return _is_configured(folder) or bool([*folder.glob("*.safetensors"), *pickled_weights(folder)])
+
+
+def pickled_weights(folder: Path) -> list[str]:
+    """Return the names of files that are weights in pickles."""
+    return sorted(file.name for pattern in _PICKLED_WEIGHTS for file in folder.glob(pattern))
+
+
+def model_weights(folder: Path) -> list[Path]:
+    """Return the weight files of a whole model, sorted by name; those of an adapter beside it are none of them.
+
+    They are its safetensors files or, if there are none, its GGUF files.
+    """
+    has_adapter = (folder / ADAPTER_CONFIG).is_file()
+    found = sorted(file for file in folder.glob("*.safetensors") if not (has_adapter and file.name == ADAPTER_WEIGHTS))
+    return found or gguf_files(folder)
+
+
+def _holder(folder: Path) -> Path:
+    """Return the folder itself, or the only one in it that is an adapter: peft makes one for an adapter with a name."""
+    if holds_model(folder):
+        return folder
+    named = [inner for inner in _folders(folder) if (inner / ADAPTER_CONFIG).is_file()]
+    return named[0] if len(named) == 1 else folder
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    return (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and not _TEMPORARY.match(inner.name))
+
+
+def _is_whole(folder: Path) -> bool:
+    if (folder / ADAPTER_CONFIG).is_file():
+        return (folder / ADAPTER_WEIGHTS).is_file()
+    return ((folder / CONFIG).is_file() and bool(model_weights(folder))) or bool(gguf_files(folder))
+
+
+def _is_configured(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() or (folder / ADAPTER_CONFIG).is_file() or bool(gguf_files(folder))
+
+
+def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:
+    epochs = [folder.name for folder in folders if counts_epochs(folder.path)]
+    steps = [folder.name for folder in folders if folder.step is not None and folder.name not in epochs]
+    if not (epochs and steps):
+        return []
+    return [
+        f"{epochs[0]} is ordered by its epoch and {steps[0]} by its step: the order of the checkpoints is not that of "
+        "training. Give all of them names with steps, such as checkpoint-200"
+    ]
+
+
+def _last_step(root: Path, last: CheckpointFolder) -> int | None:
+    """Return the step of the model that a trainer saved at the end: by its own state, else by that of the last step."""
+    own = trainer_step(root)
+    return own if own is not None else last.step
+
+
+def _same_weights(folder: Path, other: Path) -> bool:
+    mine, others = _weights(folder), _weights(other)
+    return [file.name for file in mine] == [file.name for file in others] and all(
+        _same_bytes(one, two, _state(one), _state(two)) for one, two in zip(mine, others, strict=True)
+    )
+
+
+def _weights(folder: Path) -> list[Path]:
+    return [folder / ADAPTER_WEIGHTS] if (folder / ADAPTER_CONFIG).is_file() else model_weights(folder)
+
+
+def _state(file: Path) -> tuple[int, int]:
+    state = file.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+@lru_cache(maxsize=256)
+def _same_bytes(file: Path, other: Path, state: tuple[int, int], other_state: tuple[int, int]) -> bool:
+    """Whether two files are the same, whole up to 64 MiB, else in as many bytes evenly spread: training moves all weights."""
+    size = state[0]
+    if size != other_state[0]:
+        return False
+    starts = range(0, size, max(_BLOCK, -(-size // _BLOCKS)))
+    with file.open("rb") as one, other.open("rb") as two:
+        for start in starts:
+            one.seek(start)
+            two.seek(start)
+            if one.read(_BLOCK) != two.read(_BLOCK):
+                return False
+    return True

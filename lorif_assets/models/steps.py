@@ -1,0 +1,84 @@
+"""Training steps as people write them: in the names of folders, in a trainer's state, in the tags of a registry."""
+
+import json
+import re
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+
+TRAINER_STATE = "trainer_state.json"
+_LARGEST = 2**63 - 1
+_NUMBER = r"\d+(?:\.\d+)?(?:e\+?\d{1,2}(?![a-z0-9]))?(?:[km](?![a-z0-9]))?"
+_MARK = r"(?:steps?|checkpoint|ckpt|iter(?:ation)?s?)"
+_MARKED = re.compile(rf"{_MARK}[-_=:. ]*({_NUMBER})", re.IGNORECASE | re.ASCII)
+_EPOCH = re.compile(r"epochs?[-_=:. ]*\d", re.IGNORECASE | re.ASCII)
+_TAG = re.compile(rf"(?:(?:global[-_ ]?)?{_MARK}[-_=:. ]*)?({_NUMBER})(?: *steps?)?", re.IGNORECASE | re.ASCII)
+_WORD = re.compile(rf"(?<![a-z0-9.])({_NUMBER})(?![a-z0-9])", re.IGNORECASE | re.ASCII)
+_GROUPED = re.compile(r"\d{1,3}(?:[,_]\d{3})+", re.ASCII)
+_UNITS = {"k": 1_000, "m": 1_000_000}
+
+
+def step_in_text(text: str) -> int | None:
+    """Return the step that a text says and nothing else (`2000`, `1e3`, `1000.0`, `1,000`, `step-2000`, `10k`), or None."""
+    text = text.strip()
+    if _GROUPED.fullmatch(text):
+        return int(re.sub(r"[,_]", "", text))
+    found = _TAG.fullmatch(text)
+    return _whole(found[1]) if found else None
+
+
+def step_of_folder(folder: Path) -> int | None:
+    """Return the step of a folder: what its name marks as one, else what the trainer's state says, else its last number.
+
+    Marked are numbers after `step`, `checkpoint`, `ckpt` or `iter`, as in `epoch=2-step=1e3` or `global_step500`.
+    """
+    if (marked := _marked(folder.name)) is not None:
+        return marked
+    if (state := trainer_step(folder)) is not None:
+        return state
+    words = [number for word in _WORD.findall(folder.name) if (number := _whole(word)) is not None]
+    if words:
+        return words[-1]
+    numbers = re.findall(r"[0-9]+", folder.name)
+    return _whole(numbers[-1]) if numbers else None
+
+
+def is_marked(name: str) -> bool:
+    """Whether a folder's name says that it is a training step, as `checkpoint-20` does."""
+    return _marked(name) is not None
+
+
+def counts_epochs(folder: Path) -> bool:
+    """Whether the number that stands for a folder's step counts epochs: `epoch_3`."""
+    return _marked(folder.name) is None and trainer_step(folder) is None and bool(_EPOCH.search(folder.name))
+
+
+def trainer_step(folder: Path) -> int | None:
+    """Return `global_step` of the trainer's state that a folder holds; None if it holds none that can be read."""
+    file = folder / TRAINER_STATE
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    return _global_step(file, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _global_step(file: Path, modified: int, size: int) -> int | None:
+    del modified, size  # A state that was written since is another one.
+    try:
+        step = json.loads(file.read_text())["global_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) and 0 <= step <= _LARGEST else None
+
+
+def _marked(name: str) -> int | None:
+    numbers = [number for found in _MARKED.findall(name) if (number := _whole(found)) is not None]
+    return numbers[-1] if numbers else None
+
+
+def _whole(number: str) -> int | None:
+    unit = _UNITS.get(number[-1].lower(), 1)
+    value = Decimal(number.rstrip("kKmM")) * unit
+    return int(value) if value <= _LARGEST and value == value.to_integral_value() else None
