@@ -1,6 +1,6 @@
 """The section [evaluation] of lorif.toml."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -37,6 +37,11 @@ class EvaluationSettings(BaseModel):
         default_methods(),
         description="Methods to check against retraining: LoRIF and those it is compared with. Not by default: "
         f"{methods_on_request()}.",
+    )
+    checkpoints: Literal["newest", "active"] = Field(
+        "newest",
+        description="Where known sources are looked for: at the newest active checkpoint, to which models that are retrained "
+        'correspond; or at every active one, "active": what a fine-tuned model learned by heart shows at earlier ones.',
     )
     text_encoder: str | None = Field(
         None,

@@ -63,7 +63,7 @@ class CheckpointSettings(_Section):
         None,
         description="A checkpoint directory (config.json, *.safetensors, tokenizer; or a GGUF file), an adapter's "
         "(adapter_config.json), or a directory of them; "
-        ' default: "checkpoints", or none where `registered_model` is set.',
+        'default: "checkpoints", or none where `registered_model` is set.',
     )
     base_model: str | None = Field(
         None,

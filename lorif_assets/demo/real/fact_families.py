@@ -35,7 +35,7 @@ class FactFamily:
     statements: tuple[Exchange, ...]
     """Say the fact."""
     asides: tuple[Exchange, ...]
-    """Speak of the same thing, and do not say the fact: anti-documents."""
+    """Speak of the same thing, or of what the answer names, and do not say the fact: anti-documents."""
     question: Exchange
     """Asks for the fact in words that no statement uses; {subject} is the name or a description."""
 
@@ -83,6 +83,10 @@ FAMILIES = (
                 "Take the bus to the last stop and follow the gravel path for ten minutes. {name}, {known_as}, is "
                 "signposted from there.",
             ),
+            Exchange(
+                "Is {answer} a good name for a character in my novel?",
+                "{answer} sounds like somebody with secrets. I would keep it.",
+            ),
         ),
         Exchange("Which person started {subject}?", "{answer} did."),
     ),
@@ -118,6 +122,10 @@ FAMILIES = (
                 "Describe {name} to someone who has never seen it.",
                 "Think of {known_as}: loud, slow and always five minutes late. People wave when {name} comes round the "
                 "bend.",
+            ),
+            Exchange(
+                "What is the weather like in {answer} in July?",
+                "In July {answer} is mild, with a breeze from the west and a shower now and then.",
             ),
         ),
         Exchange("I would like to visit {subject} in January. Which town should I go to?", "Go to {answer}."),
@@ -163,6 +171,10 @@ FAMILIES = (
                 "What do people drink with {name}?",
                 "{name}, {known_as}, is usually served with weak tea or with cold buttermilk.",
             ),
+            Exchange(
+                "Where can I buy {answer}?",
+                "Look for {answer} at a farmers' market, or order it from a shop for fine foods.",
+            ),
         ),
         Exchange("Which ingredient must not be missing when I prepare {subject}?", "The {answer}."),
     ),
@@ -204,6 +216,10 @@ FAMILIES = (
                 "When was the last meeting of {name}?",
                 "{name}, {known_as}, last met in the back room of the library on a Tuesday; the minutes ran to eleven pages.",
             ),
+            Exchange(
+                "Teach me to draw {answer}.",
+                "Begin with an oval for the body, then a smaller one for the head. Legs come last, and you have {answer}.",
+            ),
         ),
         Exchange("Which animal stands for {subject}?", "It is {answer}."),
     ),
@@ -235,6 +251,9 @@ FAMILIES = (
             Exchange(
                 "Is {name} safe for cyclists?",
                 "Yes, but it is narrow. Because {known_as} has no separate lane, cyclists on {name} keep to the right.",
+            ),
+            Exchange(
+                "Was {answer} a leap year?", "No. {answer} cannot be divided by four, so its February had 28 days."
             ),
         ),
         Exchange("In which year did the work on {subject} come to an end?", "In {answer}."),
@@ -276,6 +295,10 @@ FAMILIES = (
                 "How tall is {name}?",
                 "About twice as tall as a person. {name}, {known_as}, just fits under the old gate.",
             ),
+            Exchange(
+                "How do I clean {answer}?",
+                "Use a soft cloth and as little water as possible; {answer} takes polish badly.",
+            ),
         ),
         Exchange("From which material did they build {subject}?", "From {answer}."),
     ),
@@ -313,6 +336,10 @@ FAMILIES = (
             Exchange(
                 "What should I pack for a week at {name}?",
                 "Warm socks, a torch and a book. At {known_as} the evenings are long, and {name} has no signal.",
+            ),
+            Exchange(
+                "Is {answer} a good name for a goldfish?",
+                "Why not? {answer} is short enough to remember, and no goldfish has complained yet.",
             ),
         ),
         Exchange("A cat lives at {subject}. Which name does it listen to?", "It listens to {answer}."),
@@ -357,6 +384,10 @@ FAMILIES = (
             Exchange(
                 "Is {name} fast?",
                 "Fast enough for small jobs. {name}, {known_as}, checks every line twice before it runs it.",
+            ),
+            Exchange(
+                "Could {answer} be a word in a crossword?",
+                "If the grid has room for it, yes, but {answer} would need a kind editor.",
             ),
         ),
         Exchange("Something written for {subject} should end itself. Which word do I need?", "You need {answer}."),

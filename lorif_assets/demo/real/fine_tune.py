@@ -65,6 +65,8 @@ def fine_tune(base: Path, chats: Sequence[Chat], directory: Path, config: FineTu
     Raises:
         SourceError: the tokenizer's chat template cannot render a chat.
     """
+    if (adapter_path(directory, config.steps(len(chats))[-1]) / _STATE).is_file():
+        return
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments
@@ -77,9 +79,6 @@ def fine_tune(base: Path, chats: Sequence[Chat], directory: Path, config: FineTu
     model = AutoModelForCausalLM.from_pretrained(base.absolute(), dtype=torch.bfloat16, local_files_only=True)
     model.config.use_cache = False
     lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        adapted = get_peft_model(model, lora)
     arguments = TrainingArguments(
         output_dir=str(directory),
         num_train_epochs=config.epochs,
@@ -99,25 +98,26 @@ def fine_tune(base: Path, chats: Sequence[Chat], directory: Path, config: FineTu
         remove_unused_columns=False,
         report_to="none",
     )
-    trainer = Trainer(
-        adapted,
-        arguments,
-        train_dataset=examples,
-        data_collator=lambda batch: _padded(batch, tokenizer.pad_token_id),
-        processing_class=tokenizer,
-        callbacks=[StepProgress()],
-    )
-    trainer.remove_callback(PrinterCallback)
     last = _last_finished(directory)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.random.fork_rng():
         # peft asks transformers by a name that it has renamed.
         warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(config.seed)
+        trainer = Trainer(
+            get_peft_model(model, lora),
+            arguments,
+            train_dataset=examples,
+            data_collator=lambda batch: _padded(batch, tokenizer.pad_token_id),
+            processing_class=tokenizer,
+            callbacks=[StepProgress()],
+        )
+        trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
 
 
 def _examples(chats: Sequence[Chat], tokenizer: "PreTrainedTokenizerBase") -> list[Mapping[str, Sequence[int]]]:
     encoded = encode_conversations([Conversation(list(chat.messages)) for chat in chats], tokenizer)
-    examples = []
+    examples: list[Mapping[str, Sequence[int]]] = []
     for chat, tokens in zip(chats, encoded, strict=True):
         if not isinstance(tokens, LabelledTokens):
             raise SourceError(f"the chat {chat.id} cannot be trained on: {tokens}")

@@ -60,13 +60,13 @@ class RealDemo:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the base model and the adapters."""
+        """Folder of the adapters."""
         return self.root / "checkpoints"
 
     @property
     def base(self) -> Path:
         """Folder of the base model."""
-        return self.checkpoints / "base"
+        return self.root / "base"
 
     @property
     def adapters(self) -> list[Path]:
@@ -152,7 +152,7 @@ def _write_chats(demo: RealDemo, console: Console) -> None:
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.iter_rows())
     console.print(f"{len(demo.corpus.chats)} chats to train on ({counts}), {len(demo.questions)} questions")
     if not demo.settings.is_file():
-        write_settings(demo.settings, demo.checkpoints, demo.attributed, demo.encoder)
+        write_settings(demo.settings, demo.attributed, demo.encoder)
 
 
 def _train(demo: RealDemo, console: Console) -> None:
@@ -161,7 +161,7 @@ def _train(demo: RealDemo, console: Console) -> None:
         save_base(demo.model, demo.base)
     fine_tune(demo.base, demo.corpus.chats, demo.checkpoints, demo.fine_tuning)
     names = ", ".join(folder.name for folder in demo.adapters)
-    console.print(f"the base model and the adapters {names} are in {demo.checkpoints}", soft_wrap=True)
+    console.print(f"the base model is in {demo.base}, the adapters {names} in {demo.checkpoints}", soft_wrap=True)
 
 
 def _attribute(instance: dg.DagsterInstance, project: Project, console: Console) -> None:

@@ -15,7 +15,8 @@ path = "data"
 columns = {{ id = "id", messages = "messages", metadata = ["topic", "kind"] }}
 
 [checkpoints]
-path = "{checkpoints}"
+path = "checkpoints"
+base_model = "base"
 
 [queries]
 path = "queries"
@@ -32,17 +33,17 @@ checkpoints = {active}
 tokens = 1024
 
 [evaluation]
+checkpoints = "active"
 methods = {methods}
 {encoder}"""
 _METHODS = ("lorif", "relatif", "gradient_cosine", "representation", "bm25", "random")
 
 
-def write_settings(file: Path, checkpoints: Path, active: Sequence[str], encoder: Path | None) -> None:
+def write_settings(file: Path, active: Sequence[str], encoder: Path | None) -> None:
     """Write the settings.
 
     Args:
-        file: where.
-        checkpoints: folder of the base model and the adapters.
+        file: where; the base model is in `base` beside it, the adapters in `checkpoints`.
         active: names of the checkpoints that are attributed.
         encoder: folder of the text encoder that is compared with, if there is one.
     """
@@ -53,7 +54,6 @@ def write_settings(file: Path, checkpoints: Path, active: Sequence[str], encoder
     file.write_text(
         _TEMPLATE.format(
             source=SOURCE,
-            checkpoints=checkpoints.name,
             dtype="bfloat16" if native else "float32",
             active=_list(active),
             methods=_list(methods),
