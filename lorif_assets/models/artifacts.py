@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
-from lorif_assets.models.checkpoint_files import TOKENIZER_FILES
+from lorif_assets.models.checkpoint_files import TOKENIZER_FILES, CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_WRAPPED = re.compile(r"\.(?:base_layer|original_module)\.")
 _LOCAL_BASE = re.compile(r"^\s*local_base_model_path:\s*(.+?)\s*$", re.MULTILINE)
 
 
@@ -53,43 +54,60 @@ def assembled(root: Path, name: str, base_model: str | None, home: Path) -> Path
 
 
 def _find_base(root: Path, adapter: Path, home: Path) -> None:
-    """Make sure that an adapter's base model is found from its folder, where the artifact says enough for that."""
+    """Make an adapter name a base model that is found from its new home, where the artifact says enough for that."""
     description = root / "MLmodel"
     local = _LOCAL_BASE.search(description.read_text()) if description.is_file() else None
     config = AdapterFiles(adapter).config
-    for base in (config.get("base_model_name_or_path"), local and local[1].strip("\"'")):
-        if base and _is_found({**config, "base_model_name_or_path": base}, home):
-            (adapter / ADAPTER_CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": base}, indent=2))
-            return
     saved = root / "model"
-    if adapter != saved and (saved / CONFIG).is_file() and model_weights(saved):
-        _copy_base(saved, adapter)
+    for base in (config.get("base_model_name_or_path"), local and local[1].strip("\"'")):
+        if base and _is_found(str(base), config.get("revision"), home):
+            break
+    else:
+        if adapter == saved or not (saved / CONFIG).is_file() or not model_weights(saved):
+            return
+        base = f"../{_separate_base(saved, home.parent)}"
+    (adapter / ADAPTER_CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": base}, indent=2))
 
 
-def _is_found(config: dict[str, object], home: Path) -> bool:
-    revision = config.get("revision")
+def _is_found(base: str, revision: str | None, home: Path) -> bool:
     try:
-        base_folder(str(config["base_model_name_or_path"]), home, str(revision) if revision else None)
+        base_folder(base, home, revision)
     except CheckpointError:
         return False
     return True
 
 
-def _copy_base(saved: Path, adapter: Path) -> None:
-    """Put the base model beside its adapter; MLflow saved it with the adapter's layers inside, which are left out."""
+def _separate_base(saved: Path, cache: Path) -> str:
+    """Put a base model, which MLflow saved with the adapter's layers inside, into the cache once for all of its adapters.
+
+    Returns:
+        Its folder's name there, which tells its weights.
+    """
     from safetensors.torch import load_file, save_file
 
     tensors: dict[str, Tensor] = {}
     for file in model_weights(saved):
         tensors |= load_file(file)
-    prefixes = {name.partition(".base_layer.")[0] for name in tensors if ".base_layer." in name}
+    wrapped = {name[: found.start()] for name in tensors if (found := _WRAPPED.search(name))}
     base = {
-        name.replace(".base_layer.", "."): tensor
+        _WRAPPED.sub(".", name): tensor
         for name, tensor in tensors.items()
-        if ".base_layer." in name or not any(name.startswith(f"{prefix}.") for prefix in prefixes)
+        if _WRAPPED.search(name) or not any(name.startswith(f"{prefix}.") for prefix in wrapped)
     }
-    save_file(base, adapter / "model.safetensors", metadata={"format": "pt"})
-    for file in saved.iterdir():
-        is_index = file.name.endswith(".index.json")
-        if file.suffix in {".json", ".py"} and not is_index and not (adapter / file.name).exists():
-            shutil.copy(file, adapter / file.name)
+    folder = saved.with_name("base")
+    folder.mkdir()
+    save_file(base, folder / "model.safetensors", metadata={"format": "pt"})
+    for file in sorted(saved.iterdir()):
+        if file.suffix in {".json", ".py"} and not file.name.endswith(".index.json"):
+            shutil.copy(file, folder / file.name)
+    for file in sorted(saved.parent.rglob("*")):
+        if file.name in TOKENIZER_FILES and not (folder / file.name).exists():
+            shutil.copy(file, folder / file.name)
+    name = f"base-{CheckpointFiles('base', folder, 0, place='base').weights_hash()[:8]}"
+    try:
+        folder.replace(cache / name)
+    except OSError:
+        # Another version, or another process, put it there.
+        if not (cache / name).is_dir():
+            raise
+    return name

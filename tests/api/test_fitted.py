@@ -18,7 +18,8 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import SettingsError, SourceError, UnsoundQueryError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES
 from lorif_assets.models.devices import DeviceGroup
-from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
+from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, tiny_tokenizer
+from tests.models.tiny_adapters import with_peft, write_adapter, write_base
 
 NEWEST = CHECKPOINTS[-1]
 LAYERS = [f"transformer.h.{n}.{name}" for n in (0, 1) for name in ("attn.c_attn", "mlp.c_fc")]
@@ -267,3 +268,20 @@ def test_it_says_what_it_holds(tiny_project):
         == f"FittedModel(GPT2LMHeadModel, 4 examples, 4 layers, svd, {found.bytes_per_example} bytes per example)"
     )
     assert found.bytes_per_example > 0
+
+
+def test_a_models_adapter_counts_as_merged_or_by_its_own_matrices(tmp_path):
+    tokenizer = tiny_tokenizer()
+    base = write_base(tmp_path / "base", tokenizer)
+    adapter = write_adapter(tmp_path / "adapter", base)
+    rows = ["the with statement opens a file", "a file closes", "its block ends or fails", "an error"]
+    query = {"prompt": "the with statement", "completion": " opens a file"}
+    recipe = {"curvature": "svd", "factor_dtype": "fp32", "r": 2, "projection_factor": 1}
+
+    def scores(model, **fields):
+        (answer,) = lorif_assets.attribute(model, tokenizer, rows, [query], {**recipe, **fields}, top_k="all")
+        return answer.table.sort("example_id")["score"].to_list()
+
+    merged = scores(with_peft(base, adapter).merge_and_unload())
+    assert scores(with_peft(base, adapter)) == pytest.approx(merged, rel=1e-3)
+    assert scores(with_peft(base, adapter), track="adapter") != pytest.approx(merged, rel=1e-2)

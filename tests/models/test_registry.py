@@ -1,7 +1,7 @@
 """Checkpoints from MLflow's model registry: which versions count, how they are named, fetched once and assembled."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.registry import RegisteredCheckpoints
 from lorif_assets.project import Project
-from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
+from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, tiny_tokenizer
+from tests.models.tiny_adapters import lora, with_peft, write_adapter, write_base
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def registry(mlflow_uri: str, tiny_project: TinyProject, tmp_path: Path, request
     return Registry(client, mlflow_uri, model, tmp_path, tiny_project.root / "checkpoints")
 
 
-def names(found: list[CheckpointFiles]) -> list[str]:
+def names(found: Sequence[CheckpointFiles]) -> list[str]:
     return [checkpoint.name for checkpoint in found]
 
 
@@ -92,6 +93,27 @@ def test_the_step_is_told_by_the_version_else_by_its_run_else_it_is_the_number(r
     registry.register(source, tags={"step": "last"})
     found = registry.checkpoints().find()
     assert [(c.name.split(":")[1], c.step) for c in found] == [("4", 4), ("2", 150), ("3", 300), ("1", 400)]
+
+
+@pytest.mark.parametrize(("tag", "step"), [("1e3", 1000), ("1000.0", 1000), ("step-2000", 2000), ("1,500", 1500)])
+def test_a_step_is_read_as_people_write_it(registry: Registry, tag: str, step: int) -> None:
+    source = registry.sources / CHECKPOINTS[0]
+    registry.register(source, tags={"step": tag})
+    registry.register(source, tags={"step": "900"})
+    found = registry.checkpoints().look()
+    assert [(c.name.split(":")[1], c.step) for c in found.checkpoints] == [("2", 900), ("1", step)]
+    assert not found.notes
+
+
+@pytest.mark.parametrize("tag", ["last", "-5", "²", "0.5"])
+def test_a_tag_that_says_no_step_is_said_with_what_stands_in_for_it(registry: Registry, tag: str) -> None:
+    registry.register(registry.sources / CHECKPOINTS[0], tags={"step": tag})
+    found = registry.checkpoints().look()
+    assert [checkpoint.step for checkpoint in found.checkpoints] == [1]
+    assert found.notes == [
+        f"{registry.model}:1 has the tag `step` = {tag!r}, which is no whole number of steps: it is ordered by its version, "
+        "as step 1. Correct the tag"
+    ]
 
 
 def test_with_an_alias_only_the_version_that_has_it_counts(registry: Registry) -> None:
@@ -185,6 +207,110 @@ def test_what_mlflows_transformers_flavour_saves_is_loaded(registry: Registry) -
     loaded = checkpoints.load_model(checkpoints.get(f"{registry.model}:1"), "float32", DeviceGroup.of("cpu"))
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
+
+
+# --- Adapters --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("models") / "llama", tiny_tokenizer())
+
+
+def as_peft_flavour(adapter: Path, into: Path, description: str = "") -> Path:
+    """Sort an adapter and its base's tokenizer into the folders of MLflow's transformers flavour."""
+    shutil.copytree(adapter, into / "peft")
+    tiny_tokenizer().save_pretrained(into / "components/tokenizer")
+    (into / "MLmodel").write_text(f"flavors:\n  transformers:\n    peft_adaptor: peft\n{description}")
+    return into
+
+
+def same_as_merged(registry: Registry, base: Path, adapter: Path) -> RegisteredCheckpoints:
+    import torch
+
+    checkpoints = registry.checkpoints()
+    files = checkpoints.get(f"{registry.model}:1")
+    model = checkpoints.load_model(files, "float32", DeviceGroup.of("cpu"))
+    expected = with_peft(base, adapter).merge_and_unload().state_dict()
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in expected.items())
+    assert len(checkpoints.load_tokenizer(files)) == 280
+    return checkpoints
+
+
+def test_an_adapter_in_the_registry_comes_with_the_base_that_it_names(registry: Registry, base: Path) -> None:
+    adapter = write_adapter(registry.folder / "adapter", base)
+    registry.register(as_peft_flavour(adapter, registry.folder / "artifact"), tags={"step": "40"})
+    checkpoints = registry.checkpoints()
+    # Until it is downloaded, nobody knows that it is an adapter.
+    assert names(checkpoints.find()) == [f"{registry.model}:1"]
+    same_as_merged(registry, base, adapter)
+    assert [(c.name, c.step) for c in checkpoints.find()] == [("base-llama", 0), (f"{registry.model}:1", 40)]
+
+
+def test_a_folder_of_an_adapter_in_the_registry_is_one(registry: Registry, base: Path) -> None:
+    adapter = write_adapter(registry.folder / "adapter", base)
+    registry.register(adapter)
+    same_as_merged(registry, base, adapter)
+
+
+def test_the_base_of_an_adapter_in_the_registry_is_part_of_its_fingerprint(registry: Registry, base: Path) -> None:
+    registry.register(write_adapter(registry.folder / "adapter", base))
+    files = registry.checkpoints().get(f"{registry.model}:1")
+    before = files.version(), files.weights_hash()
+    write_base(base, tiny_tokenizer(), seed=1)
+    assert files.version() != before[0]
+    assert files.weights_hash() != before[1]
+
+
+def test_a_base_that_mlflow_was_told_is_found_where_the_adapters_own_is_gone(registry: Registry, base: Path) -> None:
+    adapter = write_adapter(registry.folder / "adapter", base)
+    artifact = as_peft_flavour(adapter, registry.folder / "artifact", f"    local_base_model_path: {base}\n")
+    config = artifact / "peft/adapter_config.json"
+    config.write_text(config.read_text().replace(str(base), "/training/machine/llama"))
+    registry.register(artifact)
+    same_as_merged(registry, base, adapter)
+
+
+def test_an_adapter_in_the_registry_whose_base_is_gone_is_refused_with_the_setting(
+    registry: Registry, base: Path
+) -> None:
+    adapter = write_adapter(registry.folder / "adapter", base)
+    registry.register(as_peft_flavour(adapter, registry.folder / "artifact"))
+    moved = base.rename(base.with_name("moved"))
+    with pytest.raises(CheckpointError, match=r"Set `checkpoints\.base_model`"):
+        registry.checkpoints().get(f"{registry.model}:1")
+    assert registry.checkpoints(base_model=str(moved)).get(f"{registry.model}:1").base.path == moved
+
+
+@pytest.mark.slow
+def test_what_mlflow_saves_of_a_peft_model_is_loaded_without_the_machine_it_was_trained_on(
+    registry: Registry, base: Path
+) -> None:
+    import mlflow
+
+    for step in (20, 40):
+        adapter = write_adapter(registry.folder / f"adapter-{step}", base, lora(modules_to_save=["lm_head"]), seed=step)
+        saved = registry.folder / f"saved-{step}"
+        mlflow.transformers.save_model(
+            {"model": with_peft(base, adapter), "tokenizer": tiny_tokenizer()},
+            str(saved),
+            task="text-generation",
+            pip_requirements=["torch"],
+        )
+        registry.register(saved, tags={"step": str(step)})
+    kept = shutil.copytree(base, base.with_name("kept"))
+    shutil.rmtree(base)
+    checkpoints = same_as_merged(registry, Path(kept), registry.folder / "adapter-20")
+    checkpoints.get(f"{registry.model}:2")
+    first, *others = checkpoints.find()
+    assert (first.step, first.name.startswith("base-")) == (0, True)
+    assert names(others) == [f"{registry.model}:1", f"{registry.model}:2"]
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    plain = checkpoints.load_model(first, "float32", DeviceGroup.of("cpu")).state_dict()
+    expected = AutoModelForCausalLM.from_pretrained(kept).state_dict()
+    assert all(torch.equal(plain[name], tensor) for name, tensor in expected.items())
 
 
 def without_weights(folder: Path) -> Path:

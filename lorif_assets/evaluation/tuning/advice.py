@@ -79,7 +79,10 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, sample_size: int) 
     sample = [inputs.examples.tokenized[at] for at in positions]
     trials: list[Trial] = []
     head_patterns = patterns_with_head(
-        inputs.attributed.record.layer_shapes, inputs.attributed.head, current.exclude_layers
+        inputs.attributed.record.layer_shapes,
+        # No adapter's matrices are tracked together with a head.
+        None if current.track == "adapter" else inputs.attributed.head,
+        current.exclude_layers,
     )
     groups = list(candidates(current, budget, head_patterns))
     done = 0
