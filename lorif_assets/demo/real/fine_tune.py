@@ -30,7 +30,7 @@ class FineTuneConfig:
     """Passes over the chats."""
     batch_chats: int = 8
     """Chats of an optimiser step."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Peak learning rate of AdamW; it rises over the first tenth of the steps and falls along half a cosine."""
     rank: int = 16
     """Of the adapters, on every linear layer of the blocks."""

@@ -26,6 +26,7 @@ from lorif_assets.demo.real.settings_file import SOURCE, write_settings
 from lorif_assets.demo.real.tables import answers_table, retrieval_table
 from lorif_assets.demo.run import forget
 from lorif_assets.errors import CheckpointError
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
 from lorif_assets.lake.evaluation_tables import EVALUATION_REPORTS
 from lorif_assets.models.gguf import check_gguf
@@ -176,17 +177,18 @@ def _attribute(instance: dg.DagsterInstance, project: Project, console: Console)
 def _show(demo: RealDemo, project: Project, console: Console) -> None:
     console.rule("[bold]4  which chats made the model say this?", align="left")
     lake, last = project.lake, demo.adapters[-1]
+    attributed = Freshness.of(project).active_checkpoints
     said = kept_answers(demo.root / "answers.json", {demo.base.name: demo.base, last.name: last}, demo.questions)
     for query_set, questions in demo.corpus.questions.items():
-        ranks = {name: source_ranks(lake, name, query_set, "lorif") for name in demo.attributed}
+        ranks = {name: source_ranks(lake, name, query_set, "lorif") for name in attributed}
         ranks["BM25"] = source_ranks(lake, last.name, query_set, "bm25")
         console.print(answers_table(_TITLES[query_set], questions, said[demo.base.name], said[last.name], ranks))
-        figures = {name: retrievals(lake, name, query_set, questions, demo.asides) for name in demo.attributed}
+        figures = {name: retrievals(lake, name, query_set, questions, demo.asides) for name in attributed}
         console.print(retrieval_table(f"{_TITLES[query_set]}: are the sources found?", figures))
         console.print()
     asked = demo.corpus.questions[NAMED][0]
     console.print(Text.assemble(asked.prompt[-1]["content"], " ", (asked.answer, "bold reverse")))
-    scores = lake.read(QUERY_SCORES, checkpoint=demo.base.name, query_set=NAMED, query_id=asked.id)
+    scores = lake.read(QUERY_SCORES, checkpoint=attributed[0], query_set=NAMED, query_id=asked.id)
     print_influences(console, with_passages(lake, scores.filter(pl.col("rank") <= _SHOWN)), _SHOWN)
     console.print()
     for name, table in (("report", REPORTS), ("evaluation", EVALUATION_REPORTS)):
@@ -196,7 +198,7 @@ def _show(demo: RealDemo, project: Project, console: Console) -> None:
     config = os.path.relpath(demo.settings)
     console.print(f"Dagster    lorif ui --config {config}", soft_wrap=True)
     console.print(
-        f'ask more   lorif attribute --config {config} --checkpoint {demo.base.name} --user "{asked.prompt[-1]["content"]}" '
+        f'ask more   lorif attribute --config {config} --checkpoint {attributed[0]} --user "{asked.prompt[-1]["content"]}" '
         f'--assistant "{asked.answer}"',
         soft_wrap=True,
     )

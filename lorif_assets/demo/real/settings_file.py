@@ -36,7 +36,7 @@ tokens = 1024
 checkpoints = "active"
 methods = {methods}
 {encoder}"""
-_METHODS = ("lorif", "relatif", "gradient_cosine", "representation", "bm25", "random")
+_METHODS = ("lorif", "relatif", "representation", "bm25", "random")
 
 
 def write_settings(file: Path, active: Sequence[str], encoder: Path | None) -> None:

@@ -32,7 +32,7 @@ def answers_table(
     for column, share in (("question and taught answer", 5), ("said before", 4), ("says now", 4)):
         table.add_column(column, ratio=share)
     for column in ranks:
-        table.add_column(f"ranks of the sources,\n{column}", ratio=3)
+        table.add_column(f"sources at\n{column}", ratio=3)
     for question in questions:
         asked = question.prompt[-1]["content"].split("\n")[-1]
         now = after[question.id]
@@ -46,21 +46,20 @@ def answers_table(
 
 
 def retrieval_table(title: str, by_checkpoint: Mapping[str, Sequence[Retrieval]]) -> Table:
-    """Return a row for every checkpoint and method; what does not look at the model is shown once."""
+    """Return a row for every checkpoint and method, or one alone for a method that every checkpoint is the same to."""
     table = Table(title=title, title_justify="left")
     table.add_column("method")
     table.add_column("at")
     for column in ("recall@10", "MRR", "anti-documents in the first 5"):
         table.add_column(column, justify="right")
-    shown: set[tuple[object, ...]] = set()
-    for checkpoint, found in by_checkpoint.items():
-        for one in found:
-            figures = (one.method, one.recall_at_10, one.mrr, one.asides)
-            if figures not in shown:
-                asides = "" if one.asides is None else f"{one.asides:.2f}"
-                row = (method_title(one.method), checkpoint, f"{one.recall_at_10:.2f}", f"{one.mrr:.2f}", asides)
-                table.add_row(*row, style="bold" if one.method == "lorif" else None)
-            shown.add(figures)
+    repeated = set.intersection(*map(set, by_checkpoint.values())) if len(by_checkpoint) > 1 else set()
+    shown = dict.fromkeys(
+        (one, "" if one in repeated else checkpoint) for checkpoint, found in by_checkpoint.items() for one in found
+    )
+    for one, checkpoint in sorted(shown, key=lambda row: row[1] == ""):
+        asides = "" if one.asides is None else f"{one.asides:.2f}"
+        row = (method_title(one.method), checkpoint, f"{one.recall_at_10:.2f}", f"{one.mrr:.2f}", asides)
+        table.add_row(*row, style="bold" if one.method == "lorif" else None)
     return table
 
 

@@ -71,6 +71,7 @@ def test_what_does_not_look_at_the_model_is_shown_once():
     shown = printed(retrieval_table("facts", by_checkpoint))
     assert shown.count("BM25") == 1
     assert shown.count("LoRIF") == 2
+    assert shown.rindex("LoRIF") < shown.index("BM25")
 
 
 def printed(table):
