@@ -108,20 +108,14 @@ def stale_evaluation_reports(freshness: Freshness) -> StalePartitions:
     return stale_partitions(wanted, stored_page_versions(freshness.lake), "what it shows changed")
 
 
-def _evaluated(freshness: Freshness) -> list[CheckpointRecord]:
+def _evaluated(freshness: Freshness) -> Sequence[CheckpointRecord]:
     """Return the checkpoints at which sources are looked for."""
-    if freshness.settings.evaluation.checkpoints == "newest":
-        return _retrained(freshness)
-    return _recorded(freshness, freshness.active_checkpoints)
+    return _retrained(freshness) if freshness.settings.evaluation.checkpoints == "newest" else freshness.records
 
 
-def _retrained(freshness: Freshness) -> list[CheckpointRecord]:
-    """Return the newest active checkpoint, to which models that are retrained correspond."""
-    return _recorded(freshness, freshness.active_checkpoints[-1:])
-
-
-def _recorded(freshness: Freshness, names: Sequence[str]) -> list[CheckpointRecord]:
-    return [record for name in names if (record := freshness.record(name))]
+def _retrained(freshness: Freshness) -> Sequence[CheckpointRecord]:
+    """Return the newest active checkpoint, to which models that are retrained correspond; none if it is not recorded."""
+    return [record for record in freshness.records if record.name == freshness.active_checkpoints[-1]]
 
 
 def _method_versions(
