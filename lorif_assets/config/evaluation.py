@@ -46,7 +46,7 @@ class EvaluationSettings(BaseModel):
     text_encoder: str | None = Field(
         None,
         description="What the method `embeddings` compares texts by: a folder that sentence-transformers can load, or a "
-        "model on the Hugging Face hub.",
+        "model on the Hugging Face hub. It reads `influcoder.encoder_length` tokens of a text.",
     )
     ground_truth: str | None = Field(
         None,

@@ -24,7 +24,7 @@ def embedding_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     folder = Path(settings.resolve(name))
     encoder = TextEncoder.load(
         folder if folder.is_dir() else name,
-        settings.recipe.max_length,
+        settings.influcoder.encoder_length,
         inputs.attributed.device,
         setting="evaluation.text_encoder",
     )

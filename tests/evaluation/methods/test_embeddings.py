@@ -44,7 +44,7 @@ def inputs_of(project):
 def test_scores_are_cosines_of_the_texts_embeddings(project):
     inputs = inputs_of(project)
     (scored,) = embedding_scores(inputs).values()
-    encoder = TextEncoder.load(project.root / "encoder", 48, torch.device("cpu"))
+    encoder = TextEncoder.load(project.root / "encoder", 512, torch.device("cpu"))
     examples, queries = (encoder.embed(texts, Role.POOL) for texts in (inputs.examples.texts, inputs.queries.texts))
     np.testing.assert_allclose(scored.scores, (queries @ examples.mT).numpy(), rtol=1e-5)
     assert scored.bytes_per_example == 8 * 4
