@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -137,7 +137,8 @@ def run_demo(
             switch_on(paths.settings, [passage.text for passage in corpus.train], paths.checkpoints, console)
         os.environ[CONFIG_VARIABLE] = str(paths.settings)
         project = Project.open(paths.settings)
-        _attribute(instance, project, console)
+        console.rule("[bold]3  attribution: Dagster materializes the graph", align="left")
+        materialize(instance, project, console)
     _show(project, corpus, paths, console)
     if project.settings.influcoder.enabled:
         show_influcoder(project.lake, console)
@@ -188,12 +189,15 @@ def _prepare(paths: DemoPaths, corpus: Corpus, architecture: Architecture, conso
         paths.settings.write_text(_SETTINGS)
 
 
-def _attribute(instance: dg.DagsterInstance, project: Project, console: Console) -> None:
-    from lorif_assets.assets.graph import ASSETS, assets_in_use
+def materialize(
+    instance: dg.DagsterInstance, project: Project, console: Console, evaluations: Collection[str] = ()
+) -> None:
+    """Bring the assets in use up to date, and some of the evaluation's by name, and print what that took."""
+    from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
 
-    console.rule("[bold]3  attribution: Dagster materializes the graph", align="left")
-    in_use = assets_in_use(project.settings)
-    for update in bring_up_to_date(instance, ASSETS, project, selection=in_use):
+    measured = [asset for asset in EVALUATION if asset.name in evaluations]
+    graph = [*ASSETS, *EVALUATION] if measured else ASSETS
+    for update in bring_up_to_date(instance, graph, project, selection=[*assets_in_use(project.settings), *measured]):
         done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
         console.print(f"  {update.asset:<22} {done}")
 

@@ -70,9 +70,11 @@ def fine_tune(base: Path, chats: Sequence[Chat], directory: Path, config: FineTu
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, Trainer, TrainingArguments
+    from transformers.utils import logging
 
     from lorif_assets.demo.real.step_progress import StepProgress
 
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     examples = _examples(chats, tokenizer)
     on_cpu = not torch.cuda.is_available()

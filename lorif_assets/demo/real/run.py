@@ -12,8 +12,6 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
-from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE
 from lorif_assets.data.passages import with_passages
 from lorif_assets.demo.real.answers import kept_answers
@@ -24,7 +22,7 @@ from lorif_assets.demo.real.findings import retrievals, source_ranks
 from lorif_assets.demo.real.fine_tune import FineTuneConfig, adapter_path, fine_tune
 from lorif_assets.demo.real.settings_file import SOURCE, write_settings
 from lorif_assets.demo.real.tables import answers_table, retrieval_table
-from lorif_assets.demo.run import forget
+from lorif_assets.demo.run import forget, materialize
 from lorif_assets.errors import CheckpointError
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
@@ -137,7 +135,8 @@ def run_real_demo(demo: RealDemo, dagster_home: Path, *, fresh: bool = False, co
         _train(demo, console)
         os.environ[CONFIG_VARIABLE] = str(demo.settings)
         project = Project.open(demo.settings)
-        _attribute(instance, project, console)
+        console.rule("[bold]3  attribution: Dagster materializes the graph", align="left")
+        materialize(instance, project, console, _MEASURED)
     _show(demo, project, console)
 
 
@@ -163,15 +162,6 @@ def _train(demo: RealDemo, console: Console) -> None:
     fine_tune(demo.base, demo.corpus.chats, demo.checkpoints, demo.fine_tuning)
     names = ", ".join(folder.name for folder in demo.adapters)
     console.print(f"the base model is in {demo.base}, the adapters {names} in {demo.checkpoints}", soft_wrap=True)
-
-
-def _attribute(instance: dg.DagsterInstance, project: Project, console: Console) -> None:
-    console.rule("[bold]3  attribution: Dagster materializes the graph", align="left")
-    measured = [asset for asset in EVALUATION if asset.name in _MEASURED]
-    selection = [*assets_in_use(project.settings), *measured]
-    for update in bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, selection=selection):
-        done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
-        console.print(f"  {update.asset:<22} {done}")
 
 
 def _show(demo: RealDemo, project: Project, console: Console) -> None:
