@@ -54,7 +54,7 @@ def fine_tune(base: Path, chats: Sequence[Chat], directory: Path, config: FineTu
     """Train adapters, from the last one that is finished in the directory, if there is one.
 
     The chats are tokenized as attribution tokenizes them: the loss is on the assistant's turns. Adapters are trained in
-    FP32, beside the base in BF16; matrix products are in BF16 where the device multiplies it natively.
+    FP32; the base, and matrix products, are in BF16 where the device multiplies it natively.
 
     Args:
         base: folder of the base model, as `save_base` writes it.
@@ -78,7 +78,9 @@ def fine_tune(base: Path, chats: Sequence[Chat], directory: Path, config: FineTu
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     examples = _examples(chats, tokenizer)
     on_cpu = not torch.cuda.is_available()
-    model = AutoModelForCausalLM.from_pretrained(base.absolute(), dtype=torch.bfloat16, local_files_only=True)
+    in_bfloat16 = not on_cpu or has_bfloat16_products()
+    dtype = torch.bfloat16 if in_bfloat16 else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(base.absolute(), dtype=dtype, local_files_only=True)
     model.config.use_cache = False
     lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     arguments = TrainingArguments(
@@ -94,7 +96,7 @@ def fine_tune(base: Path, chats: Sequence[Chat], directory: Path, config: FineTu
         log_level="error",
         disable_tqdm=True,
         seed=config.seed,
-        bf16=not on_cpu or has_bfloat16_products(),
+        bf16=in_bfloat16,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         remove_unused_columns=False,
