@@ -31,7 +31,14 @@ DOCS = Path(__file__).parent
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
 _GROUPS = ("corpus", "checkpoints", "attribution", "influcoder", "evaluation")
-_NAMES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "NoneType": "none"}
+_NAMES = {
+    "str": "text",
+    "int": "whole number",
+    "float": "number",
+    "bool": "true or false",
+    "NoneType": "none",
+    "date": "date",
+}
 
 
 def generated_files() -> Mapping[Path, str]:
@@ -138,7 +145,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    return "" if value is None or value == {} else f"`{json.dumps(value, ensure_ascii=False)}`"
+    return "" if value is None or value == {} else f"`{json.dumps(value, default=str, ensure_ascii=False)}`"
 
 
 # --- Assets and checks -------------------------------------------------------------------------------------------

@@ -19,6 +19,10 @@ class CheckpointError(LorifError):
     """A checkpoint cannot be used: missing files, unsafe format, no tokenizer, a vocabulary that does not fit."""
 
 
+class HubError(LorifError):
+    """A repository of the hub cannot be used: unknown, gated, out of reach, or not in the cache."""
+
+
 class MismatchError(LorifError):
     """Two stored results disagree about what they were computed from (recipe, weights, tokenizer, projection, data)."""
 

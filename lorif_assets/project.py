@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorif_assets.config.settings import Settings, load_settings
+from lorif_assets.hub.names import is_plain_name
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import Devices
+from lorif_assets.models.hub_checkpoints import HubCheckpoints
 from lorif_assets.models.registry import RegisteredCheckpoints
 from lorif_assets.tracking import Tracking
 
@@ -48,15 +50,18 @@ def _checkpoints(settings: Settings) -> Checkpoints:
     registry_uri = chosen.registry_uri or settings.tracking_uri
     # At step 0 an adapter's matrices do nothing, and are stored nowhere.
     include_base = chosen.include_base and settings.recipe.track == "weights"
+    plain_name = chosen.path if chosen.path and is_plain_name(chosen.path) else ""
     if chosen.registered_model is None or registry_uri is None:
-        return Checkpoints(
+        return HubCheckpoints(
             path=settings.resolve(chosen.path or "checkpoints"),
+            plain_name=plain_name,
             trust_remote_code=chosen.trust_remote_code,
             base_model=settings.base_model,
             include_base=include_base,
         )
     return RegisteredCheckpoints(
         path=settings.resolve(chosen.path) if chosen.path else "",
+        plain_name=plain_name,
         trust_remote_code=chosen.trust_remote_code,
         base_model=settings.base_model,
         include_base=include_base,

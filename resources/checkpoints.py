@@ -4,13 +4,15 @@ import dagster as dg
 from pydantic import Field
 
 from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.hub_checkpoints import HubCheckpoints
 from lorif_assets.models.registry import RegisteredCheckpoints
 
 
 class CheckpointsResource(dg.ConfigurableResource[Checkpoints]):
-    """Where checkpoints appear: a directory that a trainer writes to, an MLflow registered model, or both."""
+    """Where checkpoints appear: a directory that a trainer writes to, the hub, an MLflow registered model, or both."""
 
-    path: str = Field(description="A checkpoint directory, or a directory of them; empty: none.")
+    path: str = Field(description="A checkpoint directory, a directory of them, or hf://org/name; empty: none.")
+    plain_name: str = Field("", description="The path as a name on the hub, where no such directory is.")
     trust_remote_code: bool = Field(False, description="Run Python code that a checkpoint carries.")
     base_model: str | None = Field(None, description="The model that adapters, or whole models, were trained from.")
     include_base: bool = Field(True, description="Offer the base model as a checkpoint of its own.")
@@ -28,14 +30,16 @@ class CheckpointsResource(dg.ConfigurableResource[Checkpoints]):
         """Return the checkpoints; nothing is looked for yet."""
         del context
         if self.registered_model is None:
-            return Checkpoints(
+            return HubCheckpoints(
                 path=self.path,
+                plain_name=self.plain_name,
                 trust_remote_code=self.trust_remote_code,
                 base_model=self.base_model,
                 include_base=self.include_base,
             )
         return RegisteredCheckpoints(
             path=self.path,
+            plain_name=self.plain_name,
             trust_remote_code=self.trust_remote_code,
             base_model=self.base_model,
             include_base=self.include_base,

@@ -32,6 +32,7 @@ from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.process_environment import set_process_environment
 from lorif_assets.project import Project
 from resources import dagster_resources
+from tests.hub_stand_in import HubStandIn
 
 set_process_environment()
 
@@ -69,6 +70,8 @@ projection_factor = 2
 r = 8
 top_k = 5
 max_length = 48
+# References in tests take the tokenizer's own ids.
+append_eos = false
 include_layers = ["*.attn.c_attn", "*.mlp.c_fc"]
 
 [active]
@@ -386,3 +389,26 @@ def write_checkpoint(folder: Path, tokenizer: Any, seed: int) -> None:
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]:
+    """An empty hub on this machine, and an empty cache; without a token."""
+    from lorif_assets.hub import connection
+
+    stand_in = HubStandIn()
+    monkeypatch.setenv("HF_ENDPOINT", stand_in.url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(connection, "_silent_since", {})
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    yield stand_in
+    stand_in.close()
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
+    """The files of a tiny model with its tokenizer, as `save_pretrained` writes them."""
+    folder = tmp_path_factory.mktemp("saved-model")
+    write_checkpoint(folder, tiny_tokenizer(), seed=5)
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from lorif_assets.assets.graph import assets_in_use
+from lorif_assets.lake.attribution_tables import CHECKPOINTS as CHECKPOINT_ROWS
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 from lorif_assets.project import Project
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
@@ -20,6 +21,12 @@ from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 ARCHIVE = Path(__file__).with_name("fixtures") / "project_8417265.tar.xz"
 NEWEST = CHECKPOINTS[-1]
 KEY = f"{NEWEST}|{QUERY_SET}"
+AS_IT_WAS = """
+truncation = "completion_first"
+prompt_completion = "apart"
+append_eos = false
+"""
+"""What that version did before there were settings for it."""
 
 
 @pytest.fixture(params=["svd", "ekfac", "paper"])
@@ -27,7 +34,9 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TinyProje
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
     root = tmp_path / "stored_project"
-    opened = Project.open(root / f"{request.param}.toml")
+    file = root / f"{request.param}.toml"
+    file.write_text(file.read_text().replace("[recipe]", f"[recipe]{AS_IT_WAS}"))
+    opened = Project.open(file)
     with dg.DagsterInstance.ephemeral() as instance:
         project = TinyProject(root, opened.settings, opened, instance)
         project.register_partitions()
@@ -42,6 +51,12 @@ def scores(project: TinyProject) -> pl.DataFrame:
 def test_nothing_in_it_is_out_of_date(stored: TinyProject) -> None:
     out_of_date = {asset.name: dict(stored.stale(asset.name)) for asset in assets_in_use(stored.settings)}
     assert {name: partitions for name, partitions in out_of_date.items() if partitions} == {}
+
+
+def test_all_is_out_of_date_where_examples_are_cut_by_another_rule(stored: TinyProject) -> None:
+    cut_otherwise = stored.with_settings(recipe={"truncation": "keep_start"})
+    # What is computed under a checkpoint waits for it.
+    assert set(dict(cut_otherwise.stale("checkpoints"))) == set(stored.table(CHECKPOINT_ROWS)["checkpoint"])
 
 
 def test_scores_computed_now_from_its_factors_and_curvature_are_those_it_holds(stored: TinyProject) -> None:

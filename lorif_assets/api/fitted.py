@@ -194,7 +194,7 @@ class FittedModel:
 
     def _read(self, queries: Rows) -> tuple[dict[int, dict[str, Any]], Sequence[TokenizedExample]]:
         shard = normalised_rows(queries, None, _QUERIES)
-        tokenized = self._held.attributed.tokenized(shard.examples)
+        tokenized = self._held.attributed.tokenized_queries(shard.examples, "example_id")
         for rejected in (shard.rejected, tokenized.rejected):
             if rejected.num_rows:
                 row, reason = rejected["row"][0].as_py(), rejected["reason"][0].as_py()

@@ -235,6 +235,8 @@ class _ShardWork:
             "dagster/row_count": rows.num_rows,
             **rejected_metadata(rejected, read.tokenized.notices),
             "truncated_examples": read.tokenized.n_truncated,
+            "max_length": self.attributed.max_length,
+            "truncation": self.recipe.truncation,
             "tokens": tokens,
             "tokens_per_second": round(tokens / max(shard.seconds, 1e-9), 1),
             "batch_tokens": factors.batch_tokens,

@@ -119,13 +119,19 @@ def _usable(
     attributed: AttributedModel, sampled: Sequence[SampledText]
 ) -> "tuple[list[SampledText], Sequence[TokenizedExample]]":
     """Tokenize a sample, and leave out what this tokenizer cannot use."""
-    rows = [
-        {**{field.name: one.row[field.name] for field in _CONTENT}, "example_id": str(index), "row": index}
-        for index, one in enumerate(sampled)
-    ]
     schema = pa.schema([*_CONTENT, pa.field("example_id", pa.string()), pa.field("row", pa.int64())])
-    tokenized = attributed.tokenized(pa.Table.from_pylist(rows, schema=schema))
-    return [sampled[example.row] for example in tokenized.examples], tokenized.examples
+    rows = pa.Table.from_pylist(
+        [
+            {**{field.name: one.row[field.name] for field in _CONTENT}, "example_id": str(index), "row": index}
+            for index, one in enumerate(sampled)
+        ],
+        schema=schema,
+    )
+    # Anchors come first, and are queries or training examples.
+    n_queries = sum("shard" not in one.row for one in sampled)
+    queries = attributed.tokenized_queries(rows.slice(0, n_queries), "example_id").examples
+    examples = (*queries, *attributed.tokenized(rows.slice(n_queries)).examples)
+    return [sampled[example.row] for example in examples], examples
 
 
 _CONTENT = [

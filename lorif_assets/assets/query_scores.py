@@ -97,6 +97,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                         "dagster/row_count": scored.scores.scores.height,
                         **rejected_metadata(queries.tokenized.rejected, queries.tokenized.notices),
                         "truncated_queries": queries.tokenized.n_truncated,
+                        "max_length": checkpoint.model.max_length,
                         "examples_scanned": scored.scores.examples_scanned,
                         "scan": scored.scores.scan,
                         **({"averaged_with": [one.record.name for one in earlier]} if earlier else {}),

@@ -71,7 +71,7 @@ def recall_curves(run: PartitionRun) -> Materializations:
             model = encoder.load(lake, settings.influcoder, group.first)
             for query_set, key in query_sets.items():
                 queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
-                tokenized = attributed.tokenized(queries.to_arrow(), id_column="query_id").examples
+                tokenized = attributed.tokenized_queries(queries.to_arrow()).examples
                 if not tokenized:
                     raise MismatchError(f"no query of the set {query_set!r} can be used; see `query_examples`")
                 contents = {row["query_id"]: row for row in queries.iter_rows(named=True)}

@@ -1,5 +1,6 @@
 """One question, a completion or a chat, put to a checkpoint that is already attributed."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from lorif_assets.errors import CheckpointError, MismatchError, SettingsError, S
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
 from lorif_assets.project import Project
+
+_log = logging.getLogger(__name__)
 
 TopK = int | Literal["all"]
 """How many proponents and opponents to list: a positive number, or all examples."""
@@ -131,9 +134,11 @@ def score_completion(model_cache: ModelCache, checkpoint: str, question: Questio
     *earlier_checkpoints, stored = averaged_attributions(settings, models, stored)
     row = {"query_id": "query", "row": 0, **question}
     with model_cache.leased(stored) as attributed:
-        tokenized = attributed.model.tokenized(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns), "query_id")
+        tokenized = attributed.model.tokenized_queries(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns))
         if not tokenized.examples:
             raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
+        if cut := tokenized.examples[0].cut:
+            _log.warning("The question is cut: %s", cut)
         with Progress("scoring", stored.factors.n_examples, "examples") as progress:
             return score_every_example(
                 attributed,

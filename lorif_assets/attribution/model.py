@@ -14,6 +14,7 @@ from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary, vocabulary_size
+from lorif_assets.models.context import context_length, tokenizer_length
 from lorif_assets.models.devices import DeviceGroup
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector, TokenBatch
     from lorif_assets.mathematics.gradients.layers import TrackedLayer
     from lorif_assets.mathematics.gradients.projection import LayerProjection
+
+DEFAULT_LENGTH = 2_048
+"""Tokens of an input, at most, where the recipe says nothing and the model reads as many."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,11 @@ class AttributedModel:
         head = self.model.get_output_embeddings()
         return next((name for name, module in self.model.named_modules() if module is head), None) if head else None
 
+    @property
+    def max_length(self) -> int:
+        """Tokens of an input, at most."""
+        return longest_input(self.model, self.tokenizer, self.recipe)
+
     def under(self, recipe: Recipe) -> "AttributedModel":
         """Return the same loaded checkpoint with other layers or projections, for which the lake holds nothing."""
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
@@ -179,9 +188,17 @@ class AttributedModel:
             projection=fingerprint(layers, recipe.projection),
         )
 
-    def tokenized(self, examples: pa.Table, id_column: str = "example_id") -> "TokenizedShard":
-        """Return examples as token ids and labels; those that cannot be used are listed with the reason."""
-        return tokenized_for(self.model, self.tokenizer, self.recipe, examples, id_column)
+    def tokenized(self, examples: pa.Table) -> "TokenizedShard":
+        """Return training examples as token ids and labels; those that cannot be used are listed with the reason."""
+        from lorif_assets.data.token_rules import TokenRules
+        from lorif_assets.data.tokenization import tokenize
+
+        rules = TokenRules.of_examples(self.recipe)
+        return tokenize(examples, self.tokenizer, self.max_length, vocabulary_size(self.model), rules=rules)
+
+    def tokenized_queries(self, queries: pa.Table, id_column: str = "query_id") -> "TokenizedShard":
+        """Return queries as token ids and labels; those that cannot be used are listed with the reason."""
+        return tokenized_queries(self.model, self.tokenizer, self.recipe, queries, id_column)
 
     def gradients(
         self, examples: "Sequence[TokenizedExample]", batch_tokens: int
@@ -222,19 +239,25 @@ def tracked_layers(model: "nn.Module", recipe: Recipe) -> "list[TrackedLayer]":
     return select_layers(model, recipe.include_layers, recipe.exclude_layers, of_adapter=recipe.track == "adapter")
 
 
-def tokenized_for(
+def tokenized_queries(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     recipe: Recipe,
-    examples: pa.Table,
-    id_column: str = "example_id",
+    queries: pa.Table,
+    id_column: str = "query_id",
 ) -> "TokenizedShard":
-    """Return examples as token ids and labels that a model can read; those that cannot be used are listed with the reason."""
+    """Return queries as token ids and labels that a model can read; those that cannot be used are listed with the reason."""
+    from lorif_assets.data.token_rules import TokenRules
     from lorif_assets.data.tokenization import tokenize
 
-    return tokenize(examples, tokenizer, longest_input(model, recipe), vocabulary_size(model), id_column)
+    longest, rules = longest_input(model, tokenizer, recipe), TokenRules.of_queries(recipe)
+    return tokenize(queries, tokenizer, longest, vocabulary_size(model), id_column, rules)
 
 
-def longest_input(model: "PreTrainedModel", recipe: Recipe) -> int:
-    """Return the largest number of tokens of an example: the recipe's, within the model's context."""
-    return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)
+def longest_input(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> int:
+    """Return the largest number of tokens of an input: the recipe's, or 2,048, within the model's context.
+
+    Where the recipe has none, the length that the tokenizer names is a bound too.
+    """
+    wanted = [DEFAULT_LENGTH, tokenizer_length(tokenizer)] if recipe.max_length is None else [recipe.max_length]
+    return min(length for length in (*wanted, context_length(model.config)) if length is not None)

@@ -47,7 +47,7 @@ class CheckpointScoring:
         rows = self.checkpoint.stored.lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
         if rows.is_empty():
             raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-        return ReadQuerySet(rows, self.checkpoint.model.tokenized(rows.to_arrow(), id_column="query_id"))
+        return ReadQuerySet(rows, self.checkpoint.model.tokenized_queries(rows.to_arrow()))
 
     def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
         """Yield the scores of each set as soon as they are computed.

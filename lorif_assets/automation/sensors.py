@@ -14,10 +14,14 @@ from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.view import Freshness
+from lorif_assets.hub.downloads import downloads_within
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.snapshot import LakeSnapshot
 from lorif_assets.models.checkpoints import Checkpoints
 from resources import inspected_project
+
+_DOWNLOAD_SECONDS = 20.0
+"""How long a look waits for data from the hub; Dagster gives up on one after a minute."""
 
 
 def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
@@ -39,7 +43,8 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing."""
         try:
-            discovered = discover(inspected_project(settings, lake, model_checkpoints))
+            with downloads_within(_DOWNLOAD_SECONDS):
+                discovered = discover(inspected_project(settings, lake, model_checkpoints))
             requests = new_partitions(context.instance, discovered)
         except LorifError as error:
             return dg.SkipReason(str(error))
@@ -62,7 +67,8 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         """Launches what is out of date once its inputs are up to date, at most one run per asset and checkpoint."""
         try:
             snapshot = LakeSnapshot.of(lake)
-            freshness = Freshness.of(inspected_project(settings, snapshot, model_checkpoints))
+            with downloads_within(_DOWNLOAD_SECONDS):
+                freshness = Freshness.of(inspected_project(settings, snapshot, model_checkpoints))
             register(context.instance, freshness.discovered)
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
             if settings.automation.on_removed == "withdraw" and removed_shards(snapshot, freshness.discovered):
@@ -99,7 +105,8 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         """Withdraws shards that left their source where the settings say so, and reports them where they do not."""
         try:
-            removed = removed_shards(lake, discover(inspected_project(settings, lake, model_checkpoints)))
+            with downloads_within(_DOWNLOAD_SECONDS):
+                removed = removed_shards(lake, discover(inspected_project(settings, lake, model_checkpoints)))
         except LorifError as error:
             # A source that does not exist at all is a fault, never a withdrawal.
             return dg.SkipReason(str(error))

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.attribution.model import tracked_layers
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.data.hub_selection import hub_notice
 from lorif_assets.data.query_files import query_files
 from lorif_assets.data.shards import list_shards, passed_over_notice
 from lorif_assets.errors import CheckpointError, LorifError, SettingsError
@@ -39,7 +40,8 @@ def diagnose(console: Console) -> bool:
     """Print the diagnosis, and return whether everything that attribution needs was found."""
     project = Project.open()
     settings = project.settings
-    table = Table(show_header=False, box=None, padding=(0, 2))
+    # Names and paths in findings are there to be copied.
+    table = Table(Column(), Column(), Column(overflow="fold"), show_header=False, box=None, padding=(0, 2))
     sound = True
 
     def row(label: str, finding: Callable[[], str]) -> None:
@@ -56,9 +58,9 @@ def diagnose(console: Console) -> bool:
         source = settings.sources[index]
         shards = list_shards(source, settings.base)
         examples[source.name] = sum(shard.rows for shard in shards)
-        notice = passed_over_notice(source, settings.base)
+        notices = (hub_notice(source), passed_over_notice(source, settings.base))
         found = f"{examples[source.name]:,} rows in {len(shards)} shards, {source.path}"
-        return f"{found}; {notice}" if notice else found
+        return "; ".join([found, *filter(None, notices)])
 
     query_sets: list[str] = []
 
@@ -142,8 +144,8 @@ def _checkpoints(project: Project) -> str:
     found = project.checkpoints.find()
     if not found:
         raise LorifError(f"{project.checkpoints.location} has no checkpoint yet")
-    # Of what a registry lists as ready, only the newest is downloaded, for its layers.
-    found[-1].check()
+    # Of what a registry lists as ready, only the newest is downloaded, for its layers; of the hub, no weights.
+    found[-1].check_description()
     for checkpoint in found:
         if fault := checkpoint.fault():
             raise CheckpointError(fault)

@@ -15,6 +15,7 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, first_queries, first_rows, preview_rows
 from lorif_assets.data.query_files import query_files, query_source
+from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.errors import CheckpointError, SettingsError
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints, vocabulary_size
@@ -22,6 +23,7 @@ from lorif_assets.pages.passages import visible
 from lorif_assets.project import Project
 
 _Reader = Callable[[Source, Path, int], Iterator[tuple[str, RawShard]]]
+_Chosen = tuple[Source, _Reader, TokenRules]
 
 
 @click.command()
@@ -75,16 +77,16 @@ def _marked(row: PreviewedRow, *, in_colour: bool) -> Text:
 
 
 def _previews(
-    project: Project, checkpoint: str | None, chosen: Sequence[tuple[Source, _Reader]], rows: int
+    project: Project, checkpoint: str | None, chosen: Sequence[_Chosen], rows: int
 ) -> Iterator[tuple[str, list[PreviewedRow]]]:
     files = _checkpoint(project.checkpoints, checkpoint)
     skeleton = project.checkpoints.skeleton(files)
     tokenizer = project.checkpoints.load_tokenizer(files)
-    longest, vocabulary = longest_input(skeleton, project.settings.recipe), vocabulary_size(skeleton)
-    for source, read in chosen:
+    longest, vocabulary = longest_input(skeleton, tokenizer, project.settings.recipe), vocabulary_size(skeleton)
+    for source, read, rules in chosen:
         previewed: list[PreviewedRow] = []
         for shard, raw in read(source, project.settings.base, rows):
-            previewed += preview_rows(raw, source.columns, shard, tokenizer, longest, vocabulary)
+            previewed += preview_rows(raw, source.columns, shard, tokenizer, longest, vocabulary, rules)
         yield f"{source.name} ({source.path}), by the tokenizer of {files.name}", previewed
 
 
@@ -94,18 +96,19 @@ def _checkpoint(checkpoints: Checkpoints, name: str | None) -> CheckpointFiles:
     found = checkpoints.find()
     if not found:
         raise CheckpointError(f"{checkpoints.location} has no checkpoint yet, whose tokenizer would read the rows")
-    found[-1].check()
+    found[-1].check_description()
     return found[-1]
 
 
-def _chosen(settings: Settings, source: str | None, queries: str | None) -> list[tuple[Source, _Reader]]:
+def _chosen(settings: Settings, source: str | None, queries: str | None) -> list[_Chosen]:
     if source is not None and queries is not None:
         raise SettingsError("--source and --queries exclude each other; name one of them")
+    of_examples, of_queries = TokenRules.of_examples(settings.recipe), TokenRules.of_queries(settings.recipe)
     if queries is not None:
-        return [(query_source(settings, queries), first_queries)]
-    chosen: list[tuple[Source, _Reader]] = [(one, first_rows) for one in settings.sources if source in {None, one.name}]
+        return [(query_source(settings, queries), first_queries, of_queries)]
+    chosen: list[_Chosen] = [(one, first_rows, of_examples) for one in settings.sources if source in {None, one.name}]
     if source is None:
-        return [*chosen, *((query_source(settings, name), first_queries) for name in query_files(settings))]
+        return [*chosen, *((query_source(settings, name), first_queries, of_queries) for name in query_files(settings))]
     if not chosen:
         names = ", ".join(one.name for one in settings.sources) or "none"
         raise SettingsError(f"there is no source {source!r}; the settings have {names}")

@@ -107,7 +107,7 @@ class InflucoderSettings(BaseModel):
     def targets_hash(self, recipe: Recipe) -> str:
         """Hash of what influence targets depend on besides texts and weights."""
         lorif = recipe.preconditioner_hash if self.teacher == "lorif" else None
-        return content_hash([self._fields(_TARGET_FIELDS), recipe.model_dtype, recipe.max_length, lorif])
+        return content_hash([self._fields(_TARGET_FIELDS), recipe.model_dtype, recipe.tokens_version, lorif])
 
     def distillation_hash(self, recipe: Recipe) -> str:
         """Hash of what the trained encoder depends on besides texts and weights."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -11,6 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 if TYPE_CHECKING:
     from lorif_assets.mathematics.gradients.projection import Projection
 
+TruncationRule = Literal["keep_start", "keep_end", "drop_early_turns", "completion_first"]
+"""How an input that is too long is cut (docs/sources.md: inputs that are too long)."""
+
+# What the tokens of queries, and of training examples, depend on besides their content and the tokenizer.
+_QUERY_TOKEN_FIELDS = ("max_length", "truncation", "prompt_completion", "template_date")
+TOKEN_FIELDS = (*_QUERY_TOKEN_FIELDS, "append_eos")
 # What each stage's result depends on under every curvature. A stage's hash covers the stages before it, so a new `r` or
 # damping leaves the factors as they are.
 _GRADIENT_FIELDS = (
@@ -21,13 +28,23 @@ _GRADIENT_FIELDS = (
     "max_width",
     "seed",
     "model_dtype",
-    "max_length",
+    *TOKEN_FIELDS,
 )
 _FACTOR_FIELDS = (*_GRADIENT_FIELDS, "rank", "factor_dtype", "curvature")
 _WHITENING_FIELDS = ("kfac_labels", "kfac_examples", "whitening_damping")
 _SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
 _AVERAGING_FIELDS = ("averaged_checkpoints",)
+# What the date is to chat templates: that which those of Llama 3 write where they are not told one.
+TEMPLATE_DATE = date(2024, 7, 26)
+# Fields that came later, at the value that stands for what was done before: there, hashes are those of before. (Before,
+# templates were told the day of the run.)
+_BEFORE_THE_FIELD: Mapping[str, object] = {
+    "truncation": "completion_first",
+    "prompt_completion": "apart",
+    "append_eos": False,
+    "template_date": TEMPLATE_DATE.isoformat(),
+}
 
 
 # Sides of at most this width are a LoRA adapter's rank.
@@ -143,8 +160,33 @@ class Recipe(BaseModel):
     model_dtype: Literal["float32", "bfloat16", "as_saved"] = Field(
         "float32", description="Floating type of the model's forward and backward passes; projections are always FP32."
     )
-    max_length: int = Field(
-        512, ge=2, description="Tokens of an example, at most; longer ones are cut, the completion kept first."
+    max_length: int | None = Field(
+        None,
+        ge=2,
+        description="Tokens of an example, at most; default: the model's context, up to 2,048. Set what the training used.",
+    )
+    truncation: TruncationRule = Field(
+        "keep_start",
+        description="How longer examples are cut: keep the start, as trainers do; keep the end, behind the special tokens "
+        "in front; drop early exchanges of a chat whole. Or completion_first, which keeps neither special tokens nor the "
+        "question: for lakes computed before there was a choice. Queries are cut by drop_early_turns, unless it is "
+        "completion_first.",
+    )
+    prompt_completion: Literal["joint", "apart"] = Field(
+        "joint",
+        description="How a prompt and its completion become tokens: as one text, as trainers do; or apart and then joined, "
+        "for models that were trained so.",
+    )
+    append_eos: bool = Field(
+        True,
+        description="Whether the tokenizer's EOS follows each text and completion of the training data that does not end in "
+        "it, and carries loss, as trainers do. Chats are left to their template, and token ids and queries as they are. Set "
+        "it to false where the training appended none.",
+    )
+    template_date: date = Field(
+        TEMPLATE_DATE,
+        description="What chat templates that write today's date (`strftime_now`) are told it is, so that tokens do not "
+        "change from day to day. Another date changes the tokens of such templates only, but computes every checkpoint again.",
     )
     curvature: Literal["svd", "ekfac", "kfac"] = Field(
         "ekfac",
@@ -279,6 +321,26 @@ class Recipe(BaseModel):
         return self
 
     @property
+    def query_truncation(self) -> TruncationRule:
+        """How queries are cut: what is asked about keeps its loss, whatever the training did."""
+        return "completion_first" if self.truncation == "completion_first" else "drop_early_turns"
+
+    @property
+    def tokens_version(self) -> object:
+        """What an example's tokens depend on besides its content and the tokenizer, to be hashed."""
+        return self._tokens_version(TOKEN_FIELDS)
+
+    @property
+    def query_tokens_version(self) -> object:
+        """The same for queries."""
+        return self.model_copy(update={"truncation": self.query_truncation})._tokens_version(_QUERY_TOKEN_FIELDS)
+
+    def _tokens_version(self, fields: tuple[str, ...]) -> object:
+        values = self._hashed(fields)
+        # As it was hashed when there was one field alone.
+        return values if len(values) > 1 else self.max_length
+
+    @property
     def basis_width(self) -> int:
         """Columns k of the curvature's basis, before a layer's D bounds it."""
         if self.oversample is not None:
@@ -377,7 +439,16 @@ class Recipe(BaseModel):
         return CURVATURE_FIELDS[self.curvature]
 
     def _hash(self, fields: tuple[str, ...]) -> str:
-        return content_hash(self.model_dump(mode="json", include=set(fields)))
+        return content_hash(self._hashed(fields))
+
+    def _hashed(self, fields: tuple[str, ...]) -> dict[str, object]:
+        """Return the values of fields, without those that stand for what was done before there was the field."""
+        values = self.model_dump(mode="json", include=set(fields))
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in _BEFORE_THE_FIELD or value != _BEFORE_THE_FIELD[name]
+        }
 
 
 # Made once: making it takes as long as a hash, and a look at many shards needs two hashes for each.

@@ -62,13 +62,13 @@ class CheckpointSettings(_Section):
     path: str | None = Field(
         None,
         description="A checkpoint directory (config.json, *.safetensors, tokenizer; or a GGUF file), an adapter's "
-        "(adapter_config.json), or a directory of them; "
-        'default: "checkpoints", or none where `registered_model` is set.',
+        "(adapter_config.json), or a directory of them; or a model on the hub, hf://org/name@revision, or org/name where no "
+        'such directory is; default: "checkpoints", or none where `registered_model` is set.',
     )
     base_model: str | None = Field(
         None,
-        description="The folder of the model that adapters, or whole models, were trained from, or its name in the local "
-        "Hugging Face cache; default: what each adapter names.",
+        description="The folder of the model that adapters, or whole models, were trained from, or its name on the hub, "
+        "org/name; default: what each adapter names.",
     )
     include_base: bool = Field(
         True, description="Offer the base model as a checkpoint of its own, step 0 of what was trained from it."

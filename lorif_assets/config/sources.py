@@ -116,7 +116,14 @@ class Source(BaseModel):
     )
     path: str = Field(
         description="A file, a directory, a glob, a Delta table or a saved `datasets` directory. Relative paths start "
-        "at the folder of lorif.toml."
+        "at the folder of lorif.toml. Or a data set on the hub, hf://datasets/org/name@revision, with a configuration, folder, "
+        "file or glob of it behind another slash."
+    )
+    split: str | None = Field(
+        None,
+        # Sources that name none keep the version that they had before this setting existed.
+        exclude_if=lambda split: split is None,
+        description="The split of a data set on the hub; default: its only one, or `train`.",
     )
     format: SourceFormat = Field(SourceFormat.AUTO, description=f"How to read the path: {', '.join(SourceFormat)}.")
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
@@ -137,6 +144,14 @@ class Source(BaseModel):
         description="Shards of a Delta source: a hash of its id decides each row's shard, so that an edit touches one "
         "shard. Needs `columns.id`.",
     )
+
+    @model_validator(mode="after")
+    def _splits_are_of_the_hub(self) -> Self:
+        if self.split is not None and not self.path.startswith("hf://"):
+            raise ValueError(
+                "`split` is for data sets on the hub (hf://...); elsewhere, name the split's files in `path`"
+            )
+        return self
 
     @property
     def unversioned_fields(self) -> set[str]:

@@ -55,4 +55,4 @@ def _default(field: FieldInfo) -> str:
         return "..."
     if isinstance(value, dict):
         return "{}"
-    return json.dumps(list(value) if isinstance(value, tuple) else value)
+    return json.dumps(list(value) if isinstance(value, tuple) else value, default=str)

@@ -7,11 +7,13 @@ shows nothing; what else a rendering leaves out is noticed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lorif_assets.config.recipe import TEMPLATE_DATE
 from lorif_assets.data.chat_templates import ChatTemplate, Span, chat_template
 from lorif_assets.data.chat_turns import ChatTurns
 from lorif_assets.data.conversations import LOSS_MARKS, Conversation, Message, is_trained
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 NO_TOOLS = "the chat template takes no tool definitions: the model does not see those of the row"
 OTHERS_TRAINED = "a message of another role is marked as trained; the loss is on the assistant's messages alone"
+WRITES_DATE = "the chat template writes today's date, for which recipe.template_date stands"
+DRAWS = "the chat template draws at random: what the model saw may be another draw"
 DROPPED = "the chat template leaves out all that a message of the assistant says; such messages carry no loss"
 
 
@@ -39,15 +43,15 @@ class _Rendering:
 
 
 def encode_conversations(
-    conversations: Sequence[Conversation], tokenizer: "PreTrainedTokenizerBase"
+    conversations: Sequence[Conversation], tokenizer: "PreTrainedTokenizerBase", day: date = TEMPLATE_DATE
 ) -> list[LabelledTokens | UnusableRowError]:
-    """Labelled tokens of each conversation, or why there are none.
+    """Labelled tokens of each conversation, or why there are none; `day` is what the template takes for today.
 
     Raises:
         CheckpointError: as `chat_template`.
     """
     templates = {
-        for_tools: chat_template(tokenizer, for_tools=for_tools)
+        for_tools: chat_template(tokenizer, day, for_tools=for_tools)
         for for_tools in {bool(conversation.tools) for conversation in conversations}
     }
     control_tokens = frozenset(tokenizer.get_added_vocab())
@@ -77,6 +81,10 @@ def _render(
         notices.append(notice)
     if template.tools and not _takes_tools(template, messages, text):
         notices.append(NO_TOOLS)
+    if template.writes_date(messages, text):
+        notices.append(WRITES_DATE)
+    if template.draws:
+        notices.append(DRAWS)
     return _Rendering(text, tuple(spans), tuple(dict.fromkeys(notices)))
 
 

@@ -1,9 +1,12 @@
 """A tokenizer's chat template, rendered: what goes in is plain data, what it raises is why a row is set aside."""
 
+import random
 import re
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -11,6 +14,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from lorif_assets.data.conversations import Message
 from lorif_assets.data.rejected import UnusableRowError
+from lorif_assets.data.template_dates import ASKS, MACRO, date_pieces
 from lorif_assets.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -19,25 +23,42 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 """First character and end of a piece of a text."""
 
+_DRAWS = re.compile(r"\|\s*random\b|\blipsum\b")
 _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A chat template with what it may write beside messages: special tokens and definitions of tools.
+    """A chat template with what it may write beside messages: special tokens, the date and definitions of tools.
 
-    `tokenizer` is the name of the one that it belongs to, for messages.
+    `tokenizer` is the name of the one that it belongs to, for messages. A conversation is rendered alike at all times:
+    today's date and draws at random are always the same.
     """
 
     tokenizer: str
     source: str
     special_tokens: Mapping[str, Any]
+    pieces_of_date: Mapping[str, str]
     tools: Sequence[Mapping[str, Any]] = ()
 
     @property
     def marks_turns(self) -> bool:
         """Whether it says itself what the assistant generates, by `{% generation %}`."""
         return _GENERATION_BLOCK.search(self.source) is not None
+
+    @property
+    def draws(self) -> bool:
+        """Whether it may draw at random."""
+        return _DRAWS.search(self.source) is not None
+
+    def writes_date(self, messages: Sequence[Message], text: str) -> bool:
+        """Whether a conversation's text has, or depends on, what the template takes for today's date."""
+        if ASKS not in self.source:
+            return False
+        try:
+            return replace(self, pieces_of_date=dict.fromkeys(self.pieces_of_date, "")).text(messages) != text
+        except UnusableRowError:
+            return True
 
     def text(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """Return the conversation as text.
@@ -59,13 +80,15 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[Message], **how: bool) -> tuple[str, list[Span]]:
         try:
-            (text,), spans = render_jinja_template(
-                [list(messages)],
-                tools=list(self.tools) or None,
-                chat_template=self.source,
-                **how,
-                **self.special_tokens,
-            )
+            with _same_draws() if self.draws else nullcontext():
+                (text,), spans = render_jinja_template(
+                    [list(messages)],
+                    tools=list(self.tools) or None,
+                    chat_template=(MACRO if ASKS in self.source else "") + self.source,
+                    date_pieces=self.pieces_of_date,
+                    **how,
+                    **self.special_tokens,
+                )
         # A template is a program of the checkpoint's: what it raises depends on the row, and concerns no other row.
         except Exception as error:
             raise UnusableRowError(self._reason(error)) from error
@@ -74,16 +97,30 @@ class ChatTemplate:
     def _reason(self, error: Exception) -> str:
         if type(error) is jinja2.TemplateError:
             return f"the chat template refuses the messages: {error}"
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
-        where = f" at its line {lines[-1]}" if lines else ""
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno or 0 for frame in frames if frame.filename == "<template>"]
+        above = MACRO.count("\n") if ASKS in self.source else 0
+        where = f" at its line {lines[-1] - above}" if lines else ""
         return (
             f"the chat template of tokenizer '{self.tokenizer}' fails on the messages{where}: "
             f"{type(error).__name__}: {error}"
         )
 
 
-def chat_template(tokenizer: "PreTrainedTokenizerBase", *, for_tools: bool = False) -> ChatTemplate:
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    before = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def chat_template(tokenizer: "PreTrainedTokenizerBase", day: date, *, for_tools: bool = False) -> ChatTemplate:
     """Return a tokenizer's chat template: of several, the one named `default`, or `tool_use` for rows with tools.
+
+    `day` is what it takes for today.
 
     Raises:
         CheckpointError: the tokenizer has none, or several and none of these, or is no fast one (which alone knows where
@@ -109,4 +146,4 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase", *, for_tools: bool = Fal
             f"tokenizer '{name}' has no chat template, which chat messages need. Put chat_template.jinja beside its "
             "tokenizer.json, or give the source prompt and completion, text or input_ids instead."
         )
-    return ChatTemplate(name, str(source), tokenizer.special_tokens_map)
+    return ChatTemplate(name, str(source), tokenizer.special_tokens_map, date_pieces(day))

@@ -72,8 +72,8 @@ class ChatTurns:
                 continue
             if self._mark in other:
                 before, after = other[: other.index(self._mark)], other[other.rindex(self._mark) + 1 :]
-                start = _common(self.text, before)
-                behind = _common(self.text[start:][::-1], after[::-1])
+                start = n_common(self.text, before)
+                behind = n_common(self.text[start:][::-1], after[::-1])
                 if self._says(k - 1, before[start:]) or self._says(k + 1, after[: len(after) - behind]):
                     failures.append(UnusableRowError("other messages are then rendered differently too"))
                     continue
@@ -183,6 +183,6 @@ class ChatTurns:
         return "|".join(map(re.escape, longest_first)) or r"(?!)"
 
 
-def _common(one: str, other: str) -> int:
-    """Characters that two texts have in common at their beginnings."""
+def n_common(one: Sequence[object], other: Sequence[object]) -> int:
+    """Return how many characters of two texts, or ids of two lists, are the same at their beginnings."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -13,6 +13,7 @@ from lorif_assets.data.examples import sort_out
 from lorif_assets.data.formats.reader import RawShard, ShardSlice
 from lorif_assets.data.labels import NO_LOSS, TokenIds
 from lorif_assets.data.shards import list_shards, read_shard, read_source
+from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.data.tokenization import TokenizedExample, tokenize
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 _SAMPLED_SHARDS = 16
+_AS_THE_TOKENIZER_DOES = TokenRules()
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def preview_rows(
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     vocab_size: int,
+    rules: TokenRules = _AS_THE_TOKENIZER_DOES,
 ) -> list[PreviewedRow]:
     """Every row of a shard as the model sees it, in the order of the source, by the functions that attribution uses.
 
@@ -128,7 +131,7 @@ def preview_rows(
         CheckpointError: chat messages, but no chat template or no fast tokenizer.
     """
     read = sort_out(raw, columns, shard)
-    tokenized = tokenize(read.examples, tokenizer, max_length, vocab_size)
+    tokenized = tokenize(read.examples, tokenizer, max_length, vocab_size, rules=rules)
     seen = [_seen(example, tokenizer) for example in tokenized.examples]
     for table in (read.rejected, tokenized.rejected):
         seen += [PreviewedRow(bad["example_id"], bad["row"], rejected=bad["reason"]) for bad in table.to_pylist()]

@@ -1,6 +1,6 @@
 """From examples to token ids and labels, by the checkpoint's own tokenizer.
 
-Nothing is added that the tokenizer does not add itself: no end-of-text token after a text or completion.
+Nothing is added that the tokenizer does not add itself, but EOS after texts and completions where the rules ask for it.
 """
 
 import logging
@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from lorif_assets.config.recipe import TruncationRule
 from lorif_assets.data.chat import encode_conversations
 from lorif_assets.data.columns import ContentFormat
+from lorif_assets.data.completions import encode_apart, encode_jointly, lost_completion, token_ids
 from lorif_assets.data.conversations import Conversation
+from lorif_assets.data.early_turns import encode_later_turns
+from lorif_assets.data.end_of_text import with_eos
 from lorif_assets.data.labels import NO_LOSS, LabelledTokens, TokenIds, with_loss_on
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
+from lorif_assets.data.token_rules import TokenRules
+from lorif_assets.data.truncation import count_front_tokens, truncate
 from lorif_assets.errors import SettingsError
 from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
 
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
+
+_AS_THE_TOKENIZER_DOES = TokenRules()
 
 _Row = Mapping[str, Any]
 _Encoded = LabelledTokens | UnusableRowError
@@ -86,14 +94,14 @@ def tokenize(
     max_length: int,
     vocab_size: int,
     id_column: str = "example_id",
+    rules: TokenRules = _AS_THE_TOKENIZER_DOES,
 ) -> TokenizedShard:
     """Token ids and labels of the rows of `training_examples` (or `query_examples`, with `id_column="query_id"`).
 
-    text: the loss is on every token. prompt_completion: prompt, with the special tokens that the tokenizer puts in
-    front, and completion are tokenized apart; the loss is on the completion. messages: see `chat`. input_ids: as given,
-    with labels as given or the loss on every token.
+    text: the loss is on every token. prompt_completion: see `completions`. messages: see `chat`. input_ids: as given,
+    with labels as given or the loss on every token. Where `rules` say so, EOS is appended to texts and completions.
 
-    Longer sequences are truncated to `max_length` tokens as `LabelledTokens.truncate` says: completion first. Rows are
+    Longer sequences are cut to `max_length` tokens by the rule `rules.truncation` (see `truncation`, `early_turns`). Rows are
     set aside that have no token with loss after the first position, or an id that is not below `vocab_size`, the rows
     of the model's embedding.
 
@@ -106,32 +114,56 @@ def tokenize(
     rows = examples.select([id_column, "row", *_CONTENT_COLUMNS]).to_pylist()
     tokenized: list[TokenizedExample] = []
     rejected: list[RejectedRow] = []
-    for row, encoded in zip(rows, _encode(rows, tokenizer), strict=True):
+    encoded_rows = _encode(rows, tokenizer, rules)
+    if rules.truncation == "drop_early_turns":
+        _drop_early_turns(rows, encoded_rows, tokenizer, max_length, rules)
+    leading = _leading_special_ids(tokenizer)
+    for row, encoded in zip(rows, encoded_rows, strict=True):
         example_id, number = row[id_column], row["row"]
         try:
             tokens = _usable(encoded, vocab_size)
-            kept = tokens.truncate(max_length)
+            n_front = count_front_tokens(tokens.input_ids, leading, tokenizer.bos_token_id)
+            kept = truncate(tokens, max_length, rules.truncation, n_front)
             if not kept.n_targets:
-                raise UnusableRowError(_no_target(len(tokens), max_length))
+                raise UnusableRowError(_no_target(len(tokens), max_length, rules.truncation))
         except UnusableRowError as reason:
             shown = {name: row[name] for name in _CONTENT_COLUMNS if name != "format"}
             rejected.append(RejectedRow(example_id, number, str(reason), excerpt(shown)))
         else:
-            cut = tokens.cut(max_length)
-            tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, cut, kept.notices))
+            tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, kept.cut, kept.notices))
     shard = TokenizedShard(tuple(tokenized), rejected_table(rejected))
     for notice, count in shard.notices.items():
         _log.warning("%d of %d rows: %s", count, len(rows), notice)
     return shard
 
 
-def _encode(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:
+def _encode(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase", rules: TokenRules) -> list[_Encoded]:
     encoded: dict[int, _Encoded] = {}
     for kind, encoder in _ENCODERS.items():
         chosen = [k for k, row in enumerate(rows) if row["format"] == kind]
         if chosen:
-            encoded.update(zip(chosen, encoder([rows[k] for k in chosen], tokenizer), strict=True))
+            encoded.update(zip(chosen, encoder([rows[k] for k in chosen], tokenizer, rules), strict=True))
     return [encoded[k] for k in range(len(rows))]
+
+
+def _drop_early_turns(
+    rows: Sequence[_Row],
+    encoded: list[_Encoded],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    rules: TokenRules,
+) -> None:
+    """Replace chats that are too long by their later exchanges."""
+    too_long = [
+        k
+        for k, (row, tokens) in enumerate(zip(rows, encoded, strict=True))
+        if row["format"] == ContentFormat.MESSAGES and isinstance(tokens, LabelledTokens) and len(tokens) > max_length
+    ]
+    conversations = [Conversation.parse(rows[k]["messages"]) for k in too_long]
+    for k, later in zip(
+        too_long, encode_later_turns(conversations, tokenizer, max_length, rules.template_date), strict=True
+    ):
+        encoded[k] = later
 
 
 def _usable(encoded: _Encoded, vocab_size: int) -> LabelledTokens:
@@ -143,38 +175,42 @@ def _usable(encoded: _Encoded, vocab_size: int) -> LabelledTokens:
     return encoded
 
 
-def _no_target(length: int, max_length: int) -> str:
+def _no_target(length: int, max_length: int, rule: TruncationRule) -> str:
     if length > max_length:
-        return f"no target token left in the {max_length} of {length} tokens that are kept"
+        return f"no target token left in the {max_length} of {length} tokens that are kept by the rule {rule}"
     return f"no target token: of {length} tokens, none after the first carries loss"
 
 
-def _encode_texts(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:
-    return [
+def _encode_texts(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase", rules: TokenRules) -> list[_Encoded]:
+    encoded = [
         with_loss_on(ids, np.ones(len(ids), np.bool_))
-        for ids in _token_ids([row["text"] for row in rows], tokenizer, special=True)
+        for ids in token_ids([row["text"] for row in rows], tokenizer, special=True)
     ]
+    return [with_eos(tokens, tokenizer) if rules.append_eos else tokens for tokens in encoded]
 
 
-def _encode_completions(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:
-    leading = _leading_special_ids(tokenizer)
-    prompts = _token_ids([row["prompt"] for row in rows], tokenizer, special=False)
-    completions = _token_ids([row["completion"] for row in rows], tokenizer, special=False)
-    return [
-        LabelledTokens(
-            np.concatenate([leading, prompt, completion]),
-            np.concatenate([np.full(len(leading) + len(prompt), NO_LOSS), completion]),
-        )
-        for prompt, completion in zip(prompts, completions, strict=True)
-    ]
+def _encode_completions(
+    rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase", rules: TokenRules
+) -> list[_Encoded]:
+    encode = encode_jointly if rules.joint else encode_apart
+    prompts, completions = [row["prompt"] for row in rows], [row["completion"] for row in rows]
+    encoded: list[_Encoded] = []
+    for tokens in encode(prompts, completions, tokenizer, _leading_special_ids(tokenizer)):
+        if isinstance(tokens, LabelledTokens):
+            ended = with_eos(tokens, tokenizer) if rules.append_eos else tokens
+            encoded.append(lost_completion(ended) or ended)
+        else:
+            encoded.append(tokens)
+    return encoded
 
 
-def _encode_messages(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:
-    return encode_conversations([Conversation.parse(row["messages"]) for row in rows], tokenizer)
+def _encode_messages(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase", rules: TokenRules) -> list[_Encoded]:
+    conversations = [Conversation.parse(row["messages"]) for row in rows]
+    return encode_conversations(conversations, tokenizer, rules.template_date)
 
 
-def _encode_input_ids(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase") -> list[_Encoded]:
-    del tokenizer  # the ids are used exactly as given
+def _encode_input_ids(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase", rules: TokenRules) -> list[_Encoded]:
+    del tokenizer, rules  # the ids are used exactly as given
     return [
         LabelledTokens(
             np.asarray(row["input_ids"], np.int64),
@@ -184,17 +220,12 @@ def _encode_input_ids(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase"
     ]
 
 
-_ENCODERS: Mapping[str, Callable[[Sequence[_Row], "PreTrainedTokenizerBase"], list[_Encoded]]] = {
+_ENCODERS: Mapping[str, Callable[[Sequence[_Row], "PreTrainedTokenizerBase", TokenRules], list[_Encoded]]] = {
     ContentFormat.TEXT: _encode_texts,
     ContentFormat.PROMPT_COMPLETION: _encode_completions,
     ContentFormat.MESSAGES: _encode_messages,
     ContentFormat.INPUT_IDS: _encode_input_ids,
 }
-
-
-def _token_ids(texts: list[str], tokenizer: "PreTrainedTokenizerBase", *, special: bool) -> list[TokenIds]:
-    encoded = tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
-    return [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]
 
 
 def _leading_special_ids(tokenizer: "PreTrainedTokenizerBase") -> TokenIds:

@@ -57,6 +57,8 @@ bytes_per_example = 1280
 projection_factor = 4
 include_layers = ["*attn*", "*mlp*", "lm_head"]
 kfac_examples = 512
+# The model is trained on passages without EOS.
+append_eos = false
 top_k = 100
 
 [active]

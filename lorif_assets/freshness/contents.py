@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from lorif_assets.attribution.model import longest_input
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import require_usable, sort_out
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import first_queries, sampled_rows
 from lorif_assets.data.query_files import query_source
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
+from lorif_assets.data.token_rules import TokenRules
+from lorif_assets.data.truncation import LENGTH_IN_WORDS
 from lorif_assets.errors import LorifError, SourceError
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import check_vocabulary, vocabulary_size
@@ -48,6 +51,7 @@ class ExampleReader:
     tokenizer: "PreTrainedTokenizerBase"
     max_length: int
     vocabulary: int
+    recipe: Recipe
 
     @classmethod
     def of(cls, project: Project, files: CheckpointFiles) -> "ExampleReader":
@@ -56,22 +60,30 @@ class ExampleReader:
         Raises:
             CheckpointError: it has no tokenizer that can be loaded, or one that does not fit its model.
         """
+        recipe = project.settings.recipe
         skeleton, tokenizer = project.checkpoints.skeleton(files), project.checkpoints.load_tokenizer(files)
         check_vocabulary(files, skeleton, tokenizer)
-        longest = longest_input(skeleton, project.settings.recipe)
-        return cls(files.name, tokenizer, longest, vocabulary_size(skeleton))
+        recipe = project.settings.recipe
+        longest = longest_input(skeleton, tokenizer, recipe)
+        return cls(files.name, tokenizer, longest, vocabulary_size(skeleton), recipe)
 
-    def read(self, examples: pa.Table) -> "TokenizedShard":
-        """Return examples as token ids and labels; those that cannot be are listed with the reason."""
+    def rules(self, *, are_queries: bool) -> TokenRules:
+        """Return how queries or training examples become tokens."""
+        return TokenRules.of_queries(self.recipe) if are_queries else TokenRules.of_examples(self.recipe)
+
+    def read(self, rows: pa.Table, *, are_queries: bool = False) -> "TokenizedShard":
+        """Return examples or queries as token ids and labels; those that cannot be are listed with the reason."""
         from lorif_assets.data.tokenization import tokenize
 
-        return tokenize(examples, self.tokenizer, self.max_length, self.vocabulary)
+        rules = self.rules(are_queries=are_queries)
+        return tokenize(rows, self.tokenizer, self.max_length, self.vocabulary, rules=rules)
 
 
 @dataclass
 class _Sample:
     """What was found in some rows: how many, the reasons of the rejected ones, before and by the tokenizer."""
 
+    are_queries: bool = False
     n_rows: int = 0
     unreadable: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
@@ -89,7 +101,7 @@ class _Sample:
                 require_usable(raw, read)
             if reader is None or not read.examples.num_rows:
                 return
-            tokenized = reader.read(read.examples)
+            tokenized = reader.read(read.examples, are_queries=self.are_queries)
         except LorifError as error:
             self.faults[str(error)] = None
             return
@@ -150,7 +162,7 @@ def _source_findings(project: Project, reader: ExampleReader | None, rows: Mappi
 
 def _query_findings(project: Project, reader: ExampleReader | None, query_set: str) -> Iterator[Finding]:
     settings, max_share = project.settings, project.settings.data.max_rejected_share
-    sample, what, command = _Sample(), f"query set {query_set}", f"lorif preview --queries {query_set}"
+    sample, what, command = _Sample(are_queries=True), f"query set {query_set}", f"lorif preview --queries {query_set}"
     try:
         source = query_source(settings, query_set)
         for _, raw in first_queries(source, settings.base, SAMPLE_ROWS):
@@ -181,10 +193,11 @@ def _findings(
             is_fault=False,
         )
     if reader and sample.n_cut:
+        rule = reader.rules(are_queries=sample.are_queries).truncation
         yield Finding(
             what,
             f"{sample.n_cut:,} of {sample.n_rows:,} rows looked at would be cut to {reader.max_length:,} tokens "
-            f"(recipe.max_length or the model's context). `{command}` shows what is left",
+            f"({LENGTH_IN_WORDS}) by the rule {rule}. `{command}` shows what is left",
             is_fault=False,
         )
     for notice, count in sample.notices.items():

@@ -40,10 +40,11 @@ def discover(project: Project) -> Discovered:
     settings = project.settings
     if not settings.sources:
         raise SettingsError(NO_SOURCES)
+    shards = tuple(piece.shard for piece in list_all_shards(settings.sources, settings.base))
     found = project.checkpoints.look()
     faults = {checkpoint.name: checkpoint.fault() for checkpoint in found.checkpoints}
     return Discovered(
-        tuple(piece.shard for piece in list_all_shards(settings.sources, settings.base)),
+        shards,
         tuple(name for name, fault in faults.items() if fault is None),
         tuple(query_files(settings)),
         tuple(

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorif_assets.errors import CheckpointError
+from lorif_assets.errors import CheckpointError, HubError
+from lorif_assets.hub.names import PREFIX
 from lorif_assets.models.checkpoint_folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     CONFIG,
     model_weights,
     pickled_weights,
+    same_files,
 )
+from lorif_assets.models.hub import described_model
 
 # These change what the layers read, or choose between adapters token by token: no weights are equal to them.
 _NOT_MERGED = frozenset(
@@ -110,12 +113,25 @@ class AdapterFiles:
         """Return the base model's folder: that of the settings; the adapter's own where it holds one; or the one it names.
 
         Raises:
-            CheckpointError: there is no such folder.
+            CheckpointError: there is no such folder, or the adapter holds another model than the base that it names.
         """
         if self.base_model is not None:
             return base_folder(self.base_model, self.path, None)
-        if (self.path / CONFIG).is_file() and model_weights(self.path):
+        if not ((self.path / CONFIG).is_file() and model_weights(self.path)):
+            return self._named_base()
+        try:
+            named = self._named_base()
+        except CheckpointError:
             return self.path
+        if not same_files(model_weights(self.path), model_weights(named)):
+            raise CheckpointError(
+                f"{self.path} holds an adapter and a whole model, whose weights are not those of the adapter's base model "
+                f"{named}: if they are the merged ones, keep either in a folder of its own; if they are the base's, set "
+                "`checkpoints.base_model` to the folder"
+            )
+        return self.path
+
+    def _named_base(self) -> Path:
         config = self.config
         named = config.get("base_model_name_or_path")
         if not named:
@@ -129,7 +145,7 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
     """Return the folder of a base model, as an adapter or the settings name it.
 
     A relative path starts at the adapter's folder or at one above it, which the training was probably started in. Other
-    names are a hub's, of which the local cache is asked.
+    names are a hub's: configuration and tokenizer are downloaded where they are not in the cache, weights when needed.
 
     Raises:
         CheckpointError: there is no such folder.
@@ -139,14 +155,19 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
     # Joined with an absolute path, a start is gone.
     candidates = [start / path for start in starts]
     found = next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
+    obstacle = ""
     if found is None and not path.is_absolute():
-        found = _cached_snapshot(name, revision)
+        try:
+            found = described_model(name.removeprefix(PREFIX), revision)
+        except HubError as error:
+            obstacle = f"; on the hub: {error}"
     if found is None:
         raise CheckpointError(
             f"the base model {name!r}"
             + (f" of the adapter {adapter}" if adapter else " of `checkpoints.base_model`")
             + " was not found: "
             + ("no such folder has a config.json" if path.is_absolute() else _looked_for(adapter))
+            + obstacle
             + ". Set `checkpoints.base_model` to the folder of the model that the adapter was trained on"
         )
     if (found / ADAPTER_CONFIG).is_file() and not model_weights(found):
@@ -159,14 +180,4 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
 
 def _looked_for(adapter: Path | None) -> str:
     start = f"{adapter} and the folders above it" if adapter else "the working directory"
-    return f"there is no such folder below {start}, and no such model in the local Hugging Face cache"
-
-
-def _cached_snapshot(name: str, revision: str | None) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError):
-        return None
+    return f"there is no such folder below {start}"

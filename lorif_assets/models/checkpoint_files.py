@@ -7,10 +7,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
-from lorif_assets.errors import CheckpointError
-from lorif_assets.models.adapter_files import AdapterFiles
+from lorif_assets.errors import CheckpointError, HubError
+from lorif_assets.models.adapter_files import AdapterFiles, base_folder
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
+from lorif_assets.models.hub import fetch_folder, snapshot_at
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -23,7 +24,7 @@ TOKENIZER_FILES = (
     "spiece.model",
     "chat_template.jinja",
 )
-_VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,17 @@ class CheckpointFiles:
 
     @property
     def tokenizer_folder(self) -> Path:
-        """The folder of the tokenizer: its own, that of the directory above, as trainers leave it, or the base model's."""
-        folders = [self.path, self.path.parent]
+        """The folder of the tokenizer: its own, that of the directory above, as trainers leave it, or the base model's.
+
+        Raises:
+            CheckpointError: it has none itself, and its base model cannot be found.
+        """
+        for folder in (self.path, self.path.parent):
+            if has_tokenizer(folder):
+                return folder
         if self.adapter:
-            folders.append(self.base.path)
-        return next((folder for folder in folders if has_tokenizer(folder)), self.path)
+            return self.base.path
+        return base_folder(self.base_model, self.path, None) if self.base_model is not None else self.path
 
     @property
     def tokenizer_files(self) -> list[Path]:
@@ -124,6 +131,11 @@ class CheckpointFiles:
         from safetensors import SafetensorError, safe_open
 
         try:
+            if self.adapter:
+                self.adapter.check()
+            if snapshot_at(self.base.path) and not self.base.weight_files:
+                # They are downloaded when they are needed; a commit is never half written.
+                return None
             self.check()
             files = [*self.model_files, *self.base.model_files]
         except CheckpointError as error:
@@ -149,12 +161,38 @@ class CheckpointFiles:
         """
         if self.adapter:
             self.adapter.check()
+        self.base.fetch_weights()
         self.base.check_model()
+        if self.adapter and "quantization_config" in json.loads((self.base.path / CONFIG).read_text()):
+            raise CheckpointError(
+                f"the base model {self.base.path} of the adapter {self.path} is quantised, and a sum of both would be rounded: "
+                "set `checkpoints.base_model` to the model that it was quantised from"
+            )
         if not has_tokenizer(self.tokenizer_folder):
             raise CheckpointError(
                 f"{self.path} has no tokenizer (tokenizer.json or the like); save it beside the weights: "
                 f"`tokenizer.save_pretrained({str(self.path)!r})`"
             )
+
+    def check_description(self) -> None:
+        """Refuse what `check` refuses, without downloading weights; configuration and tokenizer are at `path` afterwards.
+
+        Raises:
+            CheckpointError: as `check`.
+        """
+        self.check()
+
+    def fetch_weights(self) -> None:
+        """Download the weights of a base model in the hub's cache that holds only its description so far.
+
+        Raises:
+            CheckpointError: the download fails.
+        """
+        if (snapshot := snapshot_at(self.path)) and not self.weight_files:
+            try:
+                fetch_folder(snapshot)
+            except HubError as error:
+                raise CheckpointError(str(error)) from error
 
     def check_model(self) -> None:
         """Refuse a whole model that cannot be loaded safely, whatever its tokenizer.
@@ -208,7 +246,7 @@ def gguf_tokenizer(folder: Path) -> Path | None:
 
 
 def _has_vocabulary(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _VOCABULARY_FILES)
+    return any((folder / name).is_file() for name in VOCABULARY_FILES)
 
 
 @lru_cache(maxsize=16)

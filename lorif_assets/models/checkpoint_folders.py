@@ -16,6 +16,8 @@ CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# A trainer's own state beside the weights, in pickles too.
+_TRAINER_STATE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args)", re.IGNORECASE)
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
 _BLOCK = 1 << 18
 _BLOCKS = 256
@@ -70,11 +72,12 @@ def list_folders(root: Path) -> FolderListing:
         return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes)
     last = max(folders, key=lambda folder: (-1 if folder.step is None else folder.step, folder.name))
     if not _is_whole(root):
-        notes.append(f"the model in {root} itself is passed over: it has no weights")
-    elif _same_weights(root, last.path):
+        notes.append(f"the model in {root} itself is passed over: it has no *.safetensors weights")
+    elif same_files(_weights(root), _weights(last.path)):
         notes.append(f"the model in {root} itself is {last.name}: their weights are the same")
     else:
-        folders.append(CheckpointFolder(root.name, root, _last_step(root, last), is_last=True))
+        step = trainer_step(root)
+        folders.append(CheckpointFolder(root.name, root, last.step if step is None else step, is_last=True))
     return FolderListing(folders, notes)
 
 
@@ -85,7 +88,8 @@ def holds_model(folder: Path) -> bool:
 
 def pickled_weights(folder: Path) -> list[str]:
     """Return the names of files that are weights in pickles."""
-    return sorted(file.name for pattern in _PICKLED_WEIGHTS for file in folder.glob(pattern))
+    files = (file.name for pattern in _PICKLED_WEIGHTS for file in folder.glob(pattern))
+    return sorted(name for name in files if not _TRAINER_STATE.match(name))
 
 
 def model_weights(folder: Path) -> list[Path]:
@@ -96,6 +100,13 @@ def model_weights(folder: Path) -> list[Path]:
     has_adapter = (folder / ADAPTER_CONFIG).is_file()
     found = sorted(file for file in folder.glob("*.safetensors") if not (has_adapter and file.name == ADAPTER_WEIGHTS))
     return found or gguf_files(folder)
+
+
+def same_files(files: Sequence[Path], others: Sequence[Path]) -> bool:
+    """Whether files have the same names and bytes, of which of large files a part is compared."""
+    return [file.name for file in files] == [file.name for file in others] and all(
+        _same_bytes(one, two, _state(one), _state(two)) for one, two in zip(files, others, strict=True)
+    )
 
 
 def _holder(folder: Path) -> Path:
@@ -129,19 +140,6 @@ def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:
         f"{epochs[0]} is ordered by its epoch and {steps[0]} by its step: the order of the checkpoints is not that of "
         "training. Give all of them names with steps, such as checkpoint-200"
     ]
-
-
-def _last_step(root: Path, last: CheckpointFolder) -> int | None:
-    """Return the step of the model that a trainer saved at the end: by its own state, else by that of the last step."""
-    own = trainer_step(root)
-    return own if own is not None else last.step
-
-
-def _same_weights(folder: Path, other: Path) -> bool:
-    mine, others = _weights(folder), _weights(other)
-    return [file.name for file in mine] == [file.name for file in others] and all(
-        _same_bytes(one, two, _state(one), _state(two)) for one, two in zip(mine, others, strict=True)
-    )
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -37,10 +37,10 @@ class Found:
 class HeldBase:
     """The base model that was loaded last, on the CPU: the adapters on it share its tensors."""
 
-    key: tuple[str, str] | None = None
+    key: tuple[str, ...] | None = None
     model: "PreTrainedModel | None" = None
 
-    def shared(self, key: tuple[str, str], load: "Callable[[], PreTrainedModel]") -> "PreTrainedModel":
+    def shared(self, key: tuple[str, ...], load: "Callable[[], PreTrainedModel]") -> "PreTrainedModel":
         """Return the base model of a key, loaded now if another one is held."""
         if self.model is None or self.key != key:
             self.release()
@@ -98,8 +98,8 @@ class Checkpoints:
         for checkpoint in found:
             if not PARTITION_NAME.fullmatch(checkpoint.name):
                 raise CheckpointError(
-                    f"the checkpoint folder {checkpoint.path} has a name that no partition can have; use letters, digits "
-                    "and . _ - @ : + = only"
+                    f"the checkpoint {checkpoint.name!r} in {self.location} has a name that no partition can have; use "
+                    "letters, digits and . _ - @ : + = only"
                 )
         names = {checkpoint.path.resolve(): checkpoint.name for checkpoint in found if not checkpoint.adapter}
         taken = {checkpoint.name for checkpoint in found}
@@ -173,7 +173,7 @@ class Checkpoints:
                 to track, or memory does not suffice.
         """
         _require(track, files)
-        key = (files.base.version(), dtype)
+        key = (str(files.base.path), files.base.version(), dtype)
         if not files.adapter and self.held.key != key:
             self.held.release()
             return self._loaded(files, dtype, devices)

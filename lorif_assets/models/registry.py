@@ -13,7 +13,8 @@ from lorif_assets.errors import CheckpointError
 from lorif_assets.machine_locks import machine_lock
 from lorif_assets.models.artifacts import assembled
 from lorif_assets.models.checkpoint_files import CheckpointFiles
-from lorif_assets.models.checkpoints import Checkpoints, Found
+from lorif_assets.models.checkpoints import Found
+from lorif_assets.models.hub_checkpoints import HubCheckpoints
 from lorif_assets.models.steps import step_in_text
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ class RegisteredCheckpoint(CheckpointFiles):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegisteredCheckpoints(Checkpoints):
-    """The versions of a registered model, named `model:7`, beside the checkpoints of a directory, if there is one.
+class RegisteredCheckpoints(HubCheckpoints):
+    """The versions of a registered model, named `model:7`, beside the checkpoints at a path, if there is one.
 
     With an `alias`, only the version that has it; `cache` is the directory of downloaded versions.
     """
@@ -92,7 +93,7 @@ class RegisteredCheckpoints(Checkpoints):
     def location(self) -> str:
         """Where checkpoints are looked for, in words."""
         registry = f"the registered model {self.registered_model!r} in {self.registry_uri}"
-        return f"{self.path} and {registry}" if self.path else registry
+        return f"{super().location} and {registry}" if self.path else registry
 
     def _listed(self) -> Found:
         """Return the checkpoints of the directory, and from the registry the versions that are ready.

@@ -166,6 +166,15 @@ def test_chats_prompts_and_token_ids_are_read_as_in_a_source(tiny_project):
     assert found.attribute(["a file closes"])[0].table["metadata"][0] == '{"topic": "x"}'
 
 
+def test_eos_follows_the_examples_and_not_the_queries(tiny_project):
+    model, tokenizer = loaded(tiny_project)
+    ids = [tokenizer(text)["input_ids"] for text in TEXTS]
+    ended = [{"input_ids": [*one, tokenizer.eos_token_id]} for one in ids]
+    found, expected = (lorif_assets.fit(model, tokenizer, some, "paper") for some in (TEXTS, ended))
+    assert np.array_equal(found.scores(TEXTS), expected.scores([{"input_ids": one} for one in ids]))
+    assert not np.array_equal(found.scores(TEXTS), found.scores(ended))
+
+
 def test_columns_of_other_names_are_named_as_in_the_settings(tiny_project):
     rows = [{"key": name, "body": text} for name, text in zip("abcd", TEXTS, strict=True)]
     columns = lorif_assets.Columns(id="key", text="body")
@@ -186,10 +195,25 @@ def test_the_model_is_left_as_it_was(tiny_project):
 
 
 def test_examples_that_cannot_be_used_are_set_aside_and_told(tiny_project, caplog):
-    found = lorif_assets.fit(*loaded(tiny_project), [*TEXTS, " ", "x"], "paper")
+    # With EOS behind it, one token has another to predict.
+    recipe = {"preset": "paper", "append_eos": False}
+    found = lorif_assets.fit(*loaded(tiny_project), [*TEXTS, " ", "x"], recipe)
     assert found.rejected.select("example_id", "row").rows() == [("4", 4), ("5", 5)]
     assert len(found.example_ids) == 4
     assert "2 examples are set aside; row 4: text is empty" in caplog.text
+
+
+def test_a_prompt_that_is_too_long_costs_an_example_its_loss_but_never_a_query(tiny_project):
+    model, tokenizer = loaded(tiny_project)
+    pair = {"prompt": "the with statement opens a file and closes it " * 5, "completion": " by an error"}
+    rows = [{"prompt": "a file", "completion": " closes"}, {"prompt": "its block", "completion": " ends"}, pair]
+    recipe = Recipe(max_length=12, curvature="svd", r=1)
+    found = lorif_assets.fit(model, tokenizer, rows, recipe)
+    assert len(found.example_ids) == 2
+    assert "no target token left in the 12 of" in found.rejected["reason"][0]
+    assert np.isfinite(found.scores([pair])).all()
+    of_the_end = lorif_assets.fit(model, tokenizer, rows, recipe.changed(truncation="keep_end"))
+    assert len(of_the_end.example_ids) == 3
 
 
 def test_what_cannot_be_done_says_why(tiny_project):
@@ -203,7 +227,7 @@ def test_what_cannot_be_done_says_why(tiny_project):
     with pytest.raises(SourceError, match="row 1 of the examples is a int"):
         lorif_assets.fit(model, tokenizer, ["a file", 3])
     with pytest.raises(SourceError, match="no example can be used with this tokenizer; the first: no target token"):
-        lorif_assets.fit(model, tokenizer, ["x"])
+        lorif_assets.fit(model, tokenizer, ["x"], {"append_eos": False})
     found = lorif_assets.fit(model, tokenizer, TEXTS, "paper")
     with pytest.raises(SourceError, match="query 1 cannot be scored: no target token"):
         found.attribute(["a file closes", "x"])

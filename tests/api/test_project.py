@@ -27,9 +27,9 @@ def loads(monkeypatch):
     """The checkpoints that were loaded, one after the other."""
     names, load_model = [], Checkpoints.load_model
 
-    def counted(self, files, dtype, devices):
+    def counted(self, files, dtype, devices, track):
         names.append(files.name)
-        return load_model(self, files, dtype, devices)
+        return load_model(self, files, dtype, devices, track)
 
     monkeypatch.setattr(Checkpoints, "load_model", counted)
     return names
@@ -69,6 +69,21 @@ def test_a_chat_is_asked_about_through_the_chat_template(tiny_project, monkeypat
         assert answer.table.equals(whole.table)
         assert (answer.loss, answer.n_target_tokens) == (whole.loss, whole.n_target_tokens)
         assert (answer.prompt, answer.completion) == ("", f"[user] {PROMPT}\n\n[assistant] {COMPLETION}")
+
+
+def test_a_chat_template_that_writes_today_is_told_the_date_of_the_recipe(tiny_project, monkeypatch):
+    load = Checkpoints.load_tokenizer
+
+    def load_with_template(self, files):
+        tokenizer = load(self, files)
+        tokenizer.chat_template = "{{ strftime_now('%d %b %Y ') }}{% for m in messages %}{{ m.content }}{% endfor %}"
+        return tokenizer
+
+    monkeypatch.setattr(Checkpoints, "load_tokenizer", load_with_template)
+    chat = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": COMPLETION}]
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        answer = project.attribute_chat(chat)
+        assert answer.table.equals(project.attribute(f"26 Jul 2024 {PROMPT}", COMPLETION).table)
 
 
 def test_an_answer_has_the_examples_texts_and_metadata(tiny_project):

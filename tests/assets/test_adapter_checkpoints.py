@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from lorif_assets.cli.doctor import diagnose
 from lorif_assets.cli.status import show_status
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS, QUERY_SCORES
+from resources.checkpoints import CheckpointsResource
 from tests.conftest import QUERY_SET, SHARDS, TinyProject, tiny_tokenizer
 from tests.models.tiny_adapters import with_peft, write_adapter, write_base
 
@@ -134,6 +135,14 @@ def test_what_is_tracked_makes_the_factors_stale(adapters: Callable[[str], TinyP
     project = adapters("")
     project.update()
     assert set(project.with_settings(recipe={"track": "adapter"}).stale("checkpoints")) == set(STEPS)
+
+
+def test_dagsters_resource_hands_out_the_checkpoints_of_the_settings(adapters: Callable[[str], TinyProject]) -> None:
+    project = adapters("").with_settings(checkpoints={"base_model": "base", "include_base": False})
+    resource = CheckpointsResource.of(project.opened.checkpoints)
+    handed_out = resource.create_resource(dg.build_init_resource_context())
+    assert handed_out == project.opened.checkpoints
+    assert [checkpoint.name for checkpoint in handed_out.find()] == list(STEPS)
 
 
 def test_doctor_and_status_say_what_was_found_and_what_was_passed_over(

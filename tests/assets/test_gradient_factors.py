@@ -84,6 +84,7 @@ def test_the_metadata_count_rows_tokens_and_bytes(tiny_project: TinyProject) -> 
     targets = rows["n_target_tokens"].sum()
     assert figures["dagster/row_count"] == ROWS_PER_SHARD
     assert (figures["rejected_rows"], figures["truncated_examples"]) == (0, 0)
+    assert (figures["max_length"], figures["truncation"]) == (48, "keep_start")
     assert figures["tokens"] == targets + ROWS_PER_SHARD
     assert figures["bytes_per_example"] == 2 * 2 * (8 + 24 + 8 + 32)
     assert figures["bytes"] == ROWS_PER_SHARD * figures["bytes_per_example"]
@@ -314,8 +315,8 @@ def test_what_the_tokens_do_not_hold_of_their_rows_is_in_the_metadata(
 ) -> None:
     tokenized = AttributedModel.tokenized
 
-    def noticed(attributed: AttributedModel, examples: pa.Table, id_column: str = "example_id") -> TokenizedShard:
-        first, *others = (shard := tokenized(attributed, examples, id_column)).examples
+    def noticed(attributed: AttributedModel, examples: pa.Table) -> TokenizedShard:
+        first, *others = (shard := tokenized(attributed, examples)).examples
         return replace(shard, examples=(replace(first, notices=("no tools",)), *others))
 
     monkeypatch.setattr(AttributedModel, "tokenized", noticed)

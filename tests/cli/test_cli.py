@@ -442,8 +442,30 @@ def test_preview_says_what_is_cut_and_what_is_set_aside(
         json.loads, lorif("preview", "--source", "docs", "--rows", 3, "--json", *config).output.splitlines()
     )
     assert len(first["input_ids"]) == 48
+    assert "by the rule keep_start" in first["cut"]
     assert [row["rejected"].partition(":")[0] for row in others] == ["text is empty", "malformed JSON"]
     assert [row["input_ids"] for row in others] == [[], []]
+
+
+def test_preview_shows_eos_behind_training_texts_and_not_behind_queries(
+    lorif: Lorif, config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORIF_RECIPE__APPEND_EOS", "true")
+    rows = [json.loads(line) for line in lorif("preview", "--rows", 1, "--json", *config).output.splitlines()]
+    text, query = ("".join(piece["text"] for piece in row["pieces"]) for row in rows)
+    assert text.endswith("<eos>")
+    assert rows[0]["pieces"][-1]["loss"]
+    assert query == "the with statement opens a file"
+
+
+def test_preview_tells_a_prompt_that_ends_within_a_token(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    query = {"id": "q", "prompt": "the with statement opens ", "completion": "a file"}
+    (private_project.root / "queries" / f"{QUERY_SET}.jsonl").write_text(json.dumps(query))
+    shown = lorif("preview", "--queries", QUERY_SET, *config).output
+    assert "one token holds the end of the prompt and the beginning of the completion" in shown
+    assert "the with statement opens a[[ file]]" in shown
 
 
 def test_preview_loads_no_weights(lorif: Lorif, config: tuple[str, Path], private_project: TinyProject) -> None:

@@ -198,8 +198,29 @@ def test_rows_that_would_be_cut_or_set_aside_are_counted_and_no_fault(private_pr
     sound, said = diagnosis(private_project.root)
     assert sound
     assert "3 of 38 rows looked at would be cut to 48 tokens" in said
+    assert "by the rule keep_start" in said
     assert "2 of 38 rows looked at would be set aside: malformed JSON" in said
     assert "`lorif preview --source docs` shows" in said
+
+
+def test_queries_are_cut_so_that_what_they_ask_about_is_kept(private_project: TinyProject) -> None:
+    long = "the with statement opens a file and closes it " * 20
+    queries({"id": "q0", "prompt": long, "completion": " ends"})(private_project.root)
+    sound, said = diagnosis(private_project.root)
+    assert sound
+    assert (
+        "1 of 1 rows looked at would be cut to 48 tokens (recipe.max_length or the model's context) by the rule drop_early"
+        in said
+    )
+
+
+def test_without_a_length_the_models_context_is_the_limit(private_project: TinyProject) -> None:
+    long = "the with statement opens a file and closes it " * 20
+    private_project.edit_shard(1, 0, long)
+    setting(private_project.root, "max_length = 48\n", "")
+    _, said = diagnosis(private_project.root)
+    assert "at most 64 tokens of an example" in said
+    assert "1 of 38 rows looked at would be cut to 64 tokens" in said
 
 
 def test_a_look_at_the_contents_loads_no_weights(private_project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,13 @@
 """The recipe's hashes: each field changes the stages that depend on it, and no other."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.recipe import Recipe, TruncationRule, content_hash
 
 # Of every field: a value that is not the default, and the first stage whose result depends on it. A field that is
 # missing here fails the test below: it would change the scores and no hash.
@@ -21,6 +21,10 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "factor_dtype": ("fp32", "factors"),
     "model_dtype": ("bfloat16", "factors"),
     "max_length": (128, "factors"),
+    "truncation": ("keep_end", "factors"),
+    "prompt_completion": ("apart", "factors"),
+    "append_eos": (False, "factors"),
+    "template_date": ("2025-01-01", "factors"),
     "curvature": ("svd", "factors"),
     "preset": ("paper", "factors"),
     "track": ("adapter", "factors"),
@@ -75,6 +79,36 @@ def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(fiel
     assert {name for name in default if default[name] != changed[name]} == CHANGES[stage]
 
 
+@pytest.mark.parametrize(
+    ("fields", "factors", "scores"),
+    [
+        ({}, "1d158c03b6a68a8c7902617615d45463", "b14de2d2f297e0073e20dc8465083260"),
+        ({"curvature": "svd"}, "7c749ea5cd31914746556d1ebe10c656", "647f1945fa5ff0a703f64c6dcd2c7b9c"),
+        ({"preset": "paper"}, "01856d882b301bbe080001b3622cbe3d", "9196702b58c42df59c78e665555f61f5"),
+    ],
+)
+def test_with_the_length_the_cut_and_the_tokens_of_before_the_hashes_are_those_of_before(
+    fields: dict[str, Any], factors: str, scores: str
+) -> None:
+    tokens = {"truncation": "completion_first", "prompt_completion": "apart", "append_eos": False}
+    before = Recipe(**fields, max_length=512, **tokens)
+    assert (before.factor_hash, before.score_hash) == (factors, scores)
+    assert before.tokens_version == 512
+    now = Recipe(**fields, max_length=512)
+    assert (now.factor_hash, now.score_hash) != (factors, scores)
+    assert now.tokens_version != 512
+
+
+def test_queries_keep_what_is_asked_about_whatever_the_training_cut() -> None:
+    found = {rule: Recipe(truncation=rule).query_truncation for rule in get_args(TruncationRule)}
+    assert found == {
+        "keep_start": "drop_early_turns",
+        "keep_end": "drop_early_turns",
+        "drop_early_turns": "drop_early_turns",
+        "completion_first": "completion_first",
+    }
+
+
 def test_with_a_largest_width_the_projection_factor_changes_nothing() -> None:
     assert hashes(Recipe(max_width=64, projection_factor=2)) == hashes(Recipe(max_width=64, projection_factor=4))
 
@@ -121,6 +155,24 @@ def test_one_word_gives_the_published_form_and_fields_that_are_set_stay() -> Non
 )
 def test_layers_share_a_rank_unless_bytes_are_spread(fields: dict[str, Any], rank: int | None) -> None:
     assert Recipe(**fields).uniform_rank == rank
+
+
+def test_tokens_as_they_were_before_there_was_a_choice_have_the_hashes_of_before() -> None:
+    before = Recipe(max_length=512, truncation="completion_first", prompt_completion="apart", append_eos=False)
+    assert before.factor_hash == "1d158c03b6a68a8c7902617615d45463"
+    assert before.score_hash == "b14de2d2f297e0073e20dc8465083260"
+    assert before.tokens_version == before.query_tokens_version == 512
+
+
+def test_whether_eos_is_appended_changes_nothing_about_queries() -> None:
+    one, other = Recipe(append_eos=True), Recipe(append_eos=False)
+    assert one.query_tokens_version == other.query_tokens_version
+    assert one.tokens_version != other.tokens_version
+
+
+@pytest.mark.parametrize(("field", "value"), [("prompt_completion", "apart"), ("template_date", "2025-01-01")])
+def test_other_tokens_of_queries_are_another_version(field: str, value: str) -> None:
+    assert Recipe(**{field: value}).query_tokens_version != Recipe().query_tokens_version
 
 
 def test_stages_never_share_a_hash() -> None:

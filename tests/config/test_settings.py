@@ -1,5 +1,6 @@
 """lorif.toml and the environment: what they set, and what an error says."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ def test_a_file_sets_fields_and_the_rest_keeps_its_defaults(toml: Path) -> None:
     assert settings.recipe.r == 12
     assert settings.recipe.rank == Settings().recipe.rank
     assert [(source.name, source.columns.text) for source in settings.sources] == [("docs", "body")]
+
+
+@pytest.mark.parametrize("written", ["2025-03-01", '"2025-03-01"'])
+def test_a_date_may_be_written_as_one_or_as_text(toml: Path, written: str) -> None:
+    assert loaded(toml, f"[recipe]\ntemplate_date = {written}").recipe.template_date == date(2025, 3, 1)
 
 
 def test_the_environment_overrides_one_field_of_a_section_and_leaves_the_others(
@@ -208,3 +214,24 @@ def test_one_word_for_the_recipe_and_an_environment_variable_go_together(
     monkeypatch.setenv("LORIF_RECIPE__DAMPING", "0.5")
     recipe = loaded(toml, 'recipe = "paper"').recipe
     assert (recipe.preset, recipe.curvature, recipe.damping) == ("paper", "svd", 0.5)
+
+
+def test_a_base_model_is_a_folder_beside_the_file_or_else_a_name_in_a_hub(toml: Path) -> None:
+    def base_model(named: str) -> str | None:
+        toml.write_text(f'[checkpoints]\nbase_model = "{named}"')
+        return load_settings(toml).base_model
+
+    assert base_model("/models/llama") == "/models/llama"
+    assert base_model("llama") == str(toml.parent / "llama")
+    assert base_model("models/llama") == "models/llama"
+    (toml.parent / "models/llama").mkdir(parents=True)
+    assert base_model("models/llama") == str(toml.parent / "models/llama")
+    assert Settings().base_model is None
+
+
+def test_an_adapters_matrices_are_not_tracked_beside_an_adapter_of_influcoders_own(toml: Path) -> None:
+    toml.write_text('[recipe]\ntrack = "adapter"\n[influcoder]\nenabled = true\n')
+    with pytest.raises(SettingsError, match=r'set `influcoder\.teacher = "lorif"`'):
+        load_settings(toml)
+    toml.write_text('[recipe]\ntrack = "adapter"\n[influcoder]\nenabled = true\nteacher = "lorif"\n')
+    assert load_settings(toml).recipe.track == "adapter"

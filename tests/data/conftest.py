@@ -2,14 +2,22 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from lorif_assets.data.labels import LabelledTokens, with_loss_on
 
 LINES = ["hello world", "the quick brown fox", "how are you today", "the answer is the question"]
 SPECIAL_TOKENS = ["<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]
 
 MakeTokenizer = Callable[..., PreTrainedTokenizerFast]
+
+
+def sequence(mask: list[bool]) -> LabelledTokens:
+    """Token ids that are all different, so that a token tells where it was."""
+    return with_loss_on(np.arange(10, 10 + len(mask)), np.array(mask))
 
 
 def make_tokenizer(

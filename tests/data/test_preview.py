@@ -11,6 +11,7 @@ from lorif_assets.config.sources import Columns, Source
 from lorif_assets.data.formats.reader import MalformedRow, RawShard
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.preview import Piece, first_queries, first_rows, pieces, preview_rows
+from lorif_assets.data.token_rules import TokenRules
 from tests.data.conftest import make_tokenizer
 
 
@@ -37,11 +38,18 @@ def test_the_first_token_carries_no_loss_whatever_its_label_is() -> None:
 
 def test_what_is_cut_is_said_with_its_rule() -> None:
     (row,) = preview_rows(
-        raw({"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}), Columns(), "s", make_tokenizer(), 3, 300
+        raw({"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}),
+        Columns(),
+        "s",
+        make_tokenizer(),
+        3,
+        300,
+        rules=TokenRules(truncation="keep_end"),
     )
     assert row.input_ids == (6, 7, 8)
     assert row.cut
     assert row.cut.startswith("1 tokens in front and 0 behind of 4: at most 3 are kept")
+    assert row.cut.endswith("by the rule keep_end")
 
 
 def test_rows_set_aside_stand_in_their_place_with_the_reason_of_either_stage() -> None:

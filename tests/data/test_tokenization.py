@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import normalise
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.labels import NO_LOSS
+from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard, tokenize
 from lorif_assets.errors import CheckpointError, SettingsError
 from tests.data.conftest import make_tokenizer
 
 VOCABULARY = 300
+APART = TokenRules(joint=False)
 CHAT = "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|user|>{% endif %}"
 
 
@@ -25,9 +28,13 @@ def table(*rows: dict[str, Any]) -> pa.Table:
 
 
 def tokenized(
-    *rows: dict[str, Any], by: PreTrainedTokenizerFast | None = None, max_length: int = 64, vocab_size: int = VOCABULARY
+    *rows: dict[str, Any],
+    by: PreTrainedTokenizerFast | None = None,
+    max_length: int = 64,
+    vocab_size: int = VOCABULARY,
+    rules: TokenRules = TokenRules(),  # noqa: B008 - frozen
 ) -> TokenizedShard:
-    return tokenize(table(*rows), by or make_tokenizer(), max_length, vocab_size)
+    return tokenize(table(*rows), by or make_tokenizer(), max_length, vocab_size, rules=rules)
 
 
 def only(shard: TokenizedShard) -> TokenizedExample:
@@ -64,17 +71,17 @@ class TestPromptAndCompletion:
         assert example.input_ids.tolist() == prompt + completion
         assert example.labels.tolist() == [NO_LOSS] * len(prompt) + completion
 
-    def test_are_tokenized_apart(self, plain: PreTrainedTokenizerFast) -> None:
+    def test_are_tokenized_apart_where_the_training_did_so(self, plain: PreTrainedTokenizerFast) -> None:
         assert len(plain("hello")["input_ids"]) < len(plain("hel")["input_ids"] + plain("lo")["input_ids"])
-        example = only(tokenized({"prompt": "hel", "completion": "lo"}))
+        example = only(tokenized({"prompt": "hel", "completion": "lo"}, rules=APART))
         assert example.input_ids.tolist() == plain("hel")["input_ids"] + plain("lo")["input_ids"]
 
     @pytest.mark.parametrize(
         ("template", "expected"), [("<s> $A </s>", "<s>hello world"), ("$A </s>", "hello world"), (None, "hello world")]
     )
-    def test_only_special_tokens_in_front_of_a_text_are_added(self, template: str | None, expected: str) -> None:
+    def test_apart_only_special_tokens_in_front_of_a_text_are_added(self, template: str | None, expected: str) -> None:
         tokenizer = make_tokenizer(template)
-        example = only(tokenized({"prompt": "hello", "completion": " world"}, by=tokenizer))
+        example = only(tokenized({"prompt": "hello", "completion": " world"}, by=tokenizer, rules=APART))
         assert tokenizer.decode(example.input_ids) == expected
         assert tokenizer.decode(example.labels[example.labels != NO_LOSS]) == " world"
 
@@ -85,10 +92,11 @@ class TestPromptAndCompletion:
         assert example.labels[0] == NO_LOSS
 
     @given(st.text(max_size=20), st.text(min_size=1, max_size=20).filter(str.strip), st.integers(2, 24))
-    def test_the_completion_is_kept_first(
+    def test_the_completion_is_kept_first_by_the_rule_of_that_name(
         self, plain: PreTrainedTokenizerFast, prompt: str, completion: str, max_length: int
     ) -> None:
-        shard = tokenized({"prompt": prompt, "completion": completion}, by=plain, max_length=max_length)
+        rules = replace(APART, truncation="completion_first")
+        shard = tokenized({"prompt": prompt, "completion": completion}, by=plain, max_length=max_length, rules=rules)
         targets = plain(completion)["input_ids"][:max_length]
         for example in shard.examples:
             assert len(example.input_ids) == len(example.labels) <= max_length
@@ -158,7 +166,9 @@ class TestRowsSetAside:
     def test_whose_targets_truncation_takes(self) -> None:
         row = {"input_ids": [1, 2, 3, 4], "labels": [1, NO_LOSS, NO_LOSS, 4]}
         shard = tokenized(row, max_length=2)
-        assert shard.rejected["reason"].to_pylist() == ["no target token left in the 2 of 4 tokens that are kept"]
+        assert shard.rejected["reason"].to_pylist() == [
+            "no target token left in the 2 of 4 tokens that are kept by the rule keep_start"
+        ]
         assert only(tokenized(row, max_length=4)).labels.tolist() == row["labels"]
 
     def test_a_text_of_one_token_unless_the_tokenizer_begins_with_another(self) -> None:

@@ -195,6 +195,23 @@ def test_a_base_model_that_is_an_adapter_itself_is_refused(project: Path) -> Non
     assert "is an adapter itself" in refusal(project)
 
 
+def test_a_merged_model_beside_its_adapter_is_not_merged_once_more(project: Path) -> None:
+    step = project / "run/checkpoint-20"
+    with_peft(project / "models/base", step).merge_and_unload().save_pretrained(project / "merged")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(project / "merged" / name, step / name)
+    assert f"whose weights are not those of the adapter's base model {project / 'models/base'}" in refusal(project)
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copy(project / "models/base" / name, step / name)
+    assert checkpoints(project / "run").get("checkpoint-20").base.path == step
+
+
+def test_a_quantised_base_model_is_refused(project: Path) -> None:
+    file = project / "models/base/config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": {"quant_method": "gptq"}}))
+    assert "is quantised, and a sum of both would be rounded: set `checkpoints.base_model`" in refusal(project)
+
+
 def test_a_damaged_base_model_makes_its_adapters_incomplete(project: Path) -> None:
     weights = project / "models/base/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -486,6 +503,15 @@ def test_an_adapters_own_tokenizer_comes_first(project: Path) -> None:
     files = resource.get("checkpoint-20")
     assert files.tokenizer_hash() != before
     assert len(resource.load_tokenizer(files)) == 281
+
+
+def test_whole_models_without_a_tokenizer_have_that_of_the_base_that_the_settings_name(project: Path) -> None:
+    write_base(project / "full/checkpoint-20", tiny_tokenizer())
+    for file in (project / "full/checkpoint-20").glob("tokenizer*"):
+        file.unlink()
+    resource = checkpoints(project / "full", base_model=str(project / "models/base"))
+    assert [checkpoint.is_complete() for checkpoint in resource.find()] == [True, True]
+    assert len(resource.load_tokenizer(resource.get("checkpoint-20"))) == 280
 
 
 def test_a_base_without_a_tokenizer_serves_adapters_that_have_one_and_is_no_checkpoint(project: Path) -> None:

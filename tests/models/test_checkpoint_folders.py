@@ -97,7 +97,7 @@ def test_a_configuration_without_weights_beside_checkpoints_is_no_checkpoint(run
     shutil.copy(run / "checkpoint-20/config.json", run / "config.json")
     found = look(run)
     assert names(found) == STEPS
-    assert found.notes == [f"the model in {run} itself is passed over: it has no weights"]
+    assert found.notes == [f"the model in {run} itself is passed over: it has no *.safetensors weights"]
 
 
 def test_a_tokenizer_that_was_saved_once_for_all_steps_serves_them(run: Path) -> None:
@@ -121,6 +121,18 @@ def test_a_checkpoint_that_is_still_being_written_is_listed_with_what_it_lacks(
     (waiting,) = [checkpoint for checkpoint in look(run).checkpoints if not checkpoint.is_complete()]
     assert waiting.name == "checkpoint-40"
     assert f"{run / 'checkpoint-40'} has no *.safetensors weights" in (waiting.fault() or "")
+
+
+def test_a_trainers_own_state_is_not_taken_for_weights(run: Path) -> None:
+    (run / "checkpoint-40/model.safetensors").unlink()
+    for step in (40, 80):
+        (run / f"checkpoint-{step}").mkdir(exist_ok=True)
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin"):
+            (run / f"checkpoint-{step}" / name).write_bytes(b"")
+    found = look(run)
+    assert names(found) == STEPS
+    assert "pickle" not in (found.checkpoints[1].fault() or "")
+    assert found.notes == [f"{run / 'checkpoint-80'} is passed over: it has no model"]
 
 
 def test_a_folder_named_after_a_step_without_a_model_is_named(run: Path) -> None:

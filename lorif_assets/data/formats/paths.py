@@ -4,13 +4,16 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, known_suffixes, readers
 from lorif_assets.data.formats.contents import advice
 from lorif_assets.data.formats.reader import SourceFile
+from lorif_assets.data.hub_selection import hub_errors, selected
 from lorif_assets.errors import SourceError
+from lorif_assets.hub.names import is_hub_name
 
 
 def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
@@ -24,6 +27,8 @@ def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
         SourceError: nothing is there, formats are mixed, the format set is not the one found, the path is a
             `DatasetDict`, or files are on an object store.
     """
+    if is_hub_name(source.path):
+        return _on_hub(source, base)
     if is_remote(source.path):
         if source.format is SourceFormat.AUTO or not readers()[source.format].is_read_remotely:
             raise SourceError(
@@ -57,6 +62,12 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
     Raises:
         SourceError: as `locate`.
     """
+    if is_hub_name(source.path):
+        _, files = locate(source, base)
+        selection = selected(source, _all_suffixes())
+        read = {file.uri for file in files}
+        covered = () if selection.is_file else (*selection.paths, *selection.others)
+        return tuple(sorted(path for path in covered if selection.snapshot.uri(path) not in read))
     path = base / Path(source.path).expanduser()
     if is_remote(source.path) or path.is_file():
         return ()
@@ -69,6 +80,26 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
         # Python's `**` does not go into them.
         names |= {_shown(found, root) for found in _visible(root, "**/*") if found.is_dir() and found.is_symlink()}
     return tuple(sorted(names - {file.name for file in files}))
+
+
+def _on_hub(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
+    selection = selected(source, _all_suffixes())
+    snapshot = selection.snapshot
+    root = snapshot.folder / selection.root
+    with hub_errors(f"source '{source.name}': "):
+        if selection.is_file:
+            file = snapshot.fetch(selection.paths) / selection.paths[0]
+            return _format_of_file(source, file), [SourceFile(snapshot.uri(selection.paths[0]), source.name, file.name)]
+        found = [snapshot.folder / path for path in selection.paths]
+        by_suffix = not glob.has_magic(snapshot.name.path)
+        kind, named = _named_files(source, base, root=root, found=found, by_suffix=by_suffix)
+        paths = [(root / file.name).relative_to(snapshot.folder).as_posix() for file in named]
+        snapshot.fetch(paths)
+    return kind, [replace(file, uri=snapshot.uri(path)) for file, path in zip(named, paths, strict=True)]
+
+
+def _all_suffixes() -> tuple[str, ...]:
+    return tuple(suffix for reader in readers().values() for suffix in reader.suffixes)
 
 
 def _shown(path: Path, root: Path) -> str:

@@ -10,7 +10,10 @@ from typing import Any, ClassVar
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.delta_changes import Changes
+from lorif_assets.data.hub_selection import hub_errors
 from lorif_assets.errors import SourceError
+from lorif_assets.hub.names import HubName, is_hub_name
+from lorif_assets.hub.snapshots import snapshot_of
 
 _EXCERPT_LENGTH = 200
 
@@ -19,8 +22,9 @@ _EXCERPT_LENGTH = 200
 class SourceFile:
     """One file, Delta table or `datasets` directory of a source.
 
-    `uri` is relative to the base folder where it lies inside it; `shard_prefix` is what its shard names begin with; `name`
-    is its path below the source's folder, or what the file alone is called.
+    `uri` is relative to the base folder where it lies inside it, or names repository, commit and path on the hub;
+    `shard_prefix` is what its shard names begin with; `name` is its path below the source's folder, or what the file alone is
+    called.
     """
 
     uri: str
@@ -128,8 +132,8 @@ class FileReader(Reader):
         """Yield each file's slices; shards are named `<prefix of the file>-<slice>`."""
         _refuse_shared_prefixes(source, files)
         for file in files:
-            path = base / file.uri
-            state = file_state(self.state_file(path))
+            path = place_of(file.uri, base)
+            state = state_at(file.uri, self.state_file(path))
             for k, rows in enumerate(self.cut(path, state, source.rows_per_shard)):
                 yield ShardSlice(
                     f"{file.shard_prefix}-{k:05d}",
@@ -145,8 +149,8 @@ class FileReader(Reader):
     def read(self, source: Source, piece: ShardSlice, base: Path) -> RawShard:
         """Return the rows of one slice; only they are held in memory."""
         del source
-        path = base / piece.uri
-        if file_state(self.state_file(path)) != state_of(piece.version):
+        path = place_of(piece.uri, base)
+        if state_at(piece.uri, self.state_file(path)) != state_of(piece.version):
             raise SourceError(f"{path} has changed since its shards were listed. List them again.")
         return self.rows(path, piece)
 
@@ -198,6 +202,28 @@ def version_of(state: str, source: Source) -> str:
 def state_of(version: str) -> str:
     """Return the state in a piece's version."""
     return version.partition(" ")[0]
+
+
+def place_of(uri: str, base: Path) -> Path:
+    """Return where a file of a source lies on this machine; one on the hub is fetched if it is not here yet.
+
+    Raises:
+        SourceError: it cannot be fetched.
+    """
+    if not is_hub_name(uri):
+        return base / uri
+    with hub_errors():
+        name = HubName.parse(uri)
+        return snapshot_of(name).fetch([name.path]) / name.path
+
+
+def state_at(uri: str, place: Path) -> str:
+    """Return what changes when a file of a source is written; on the hub, that is the commit, on every machine.
+
+    Raises:
+        SourceError: it does not exist.
+    """
+    return str(HubName.parse(uri).revision) if is_hub_name(uri) else file_state(place)
 
 
 def file_state(path: Path) -> str:

@@ -23,8 +23,9 @@ from lorif_assets.data.formats.reader import (
     Reader,
     ShardSlice,
     SourceFile,
-    file_state,
+    place_of,
     slices_of,
+    state_at,
     state_of,
     version_of,
 )
@@ -81,7 +82,7 @@ class _Files(Reader):
                 f"files of {piece.uri} have changed since its shards were listed ({len(chosen)} from "
                 f"{chosen[0].name if chosen else 'none'} on). List them again."
             )
-        found = [(f"{source.name}/{file.name}", _whole(base / file.uri)) for file in chosen]
+        found = [(f"{source.name}/{file.name}", _whole(place_of(file.uri, base))) for file in chosen]
         return _shard(piece, [({"id": name}, name, content) for name, content in found], id_column="id")
 
 
@@ -187,7 +188,7 @@ def _decoded(content: bytes | None) -> tuple[str, str]:
 def _state_of_all(files: Iterable[SourceFile], base: Path) -> str:
     digest = blake2b(digest_size=16)
     for file in files:
-        digest.update(f"{file.name}\0{file_state(base / file.uri)}\0".encode(errors="surrogateescape"))
+        digest.update(f"{file.name}\0{state_at(file.uri, place_of(file.uri, base))}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

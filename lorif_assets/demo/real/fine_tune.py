@@ -26,9 +26,9 @@ _STATE = "trainer_state.json"
 class FineTuneConfig:
     """How the model is fine-tuned; an adapter is kept after every epoch."""
 
-    epochs: int = 4
+    epochs: int = 6
     """Passes over the chats."""
-    batch_chats: int = 8
+    batch_chats: int = 4
     """Chats of an optimiser step."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW; it rises over the first tenth of the steps and falls along half a cosine."""

@@ -3,7 +3,7 @@
 import time
 
 from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.recipe import TOKEN_FIELDS, Recipe
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
@@ -16,8 +16,8 @@ _BF16_BYTES = 2
 
 def paper_recipe(recipe: Recipe) -> Recipe:
     """Return the paper's form (arXiv 2601.21929) at a recipe's projections: rank 1, BF16, truncated, its damping rule."""
-    paper = Recipe(preset="paper", model_dtype=recipe.model_dtype, max_length=recipe.max_length)
-    return paper.projected(recipe.projection)
+    inputs = recipe.model_dump(include={"model_dtype", *TOKEN_FIELDS})
+    return Recipe(preset="paper", **inputs).projected(recipe.projection)
 
 
 def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:

@@ -92,7 +92,7 @@ def _scorable(lake: Lake, attributed: AttributedModel, query_set: str | None) ->
         what = f"query of the set {query_set!r}"
     if rows.is_empty():
         raise MismatchError(f"there is no {what} in the lake; materialize it there first")
-    tokenized = attributed.tokenized(rows.to_arrow(), id_column)
+    tokenized = (attributed.tokenized if query_set is None else attributed.tokenized_queries)(rows.to_arrow())
     if not tokenized.examples:
         reasons = tokenized.rejected["reason"].to_pylist()
         raise SourceError(f"no {what} can be used with this tokenizer; the first: {reasons[0]}")

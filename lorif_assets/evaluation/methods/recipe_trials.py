@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorif_assets.attribution.fit_bases import RANK_EXAMPLES, covariances, layer_ranks
 from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.recipe import TOKEN_FIELDS, Recipe
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import MismatchError, SettingsError
@@ -129,7 +129,7 @@ def _refuse_differing_gradients(model_recipe: Recipe, recipes: Sequence[Recipe])
             "recipes that are tried together share layers, projection, seed, lengths, types and whitening, but those that "
             "were given differ; try each group alone"
         )
-    for name in ("model_dtype", "max_length"):
+    for name in ("model_dtype", *TOKEN_FIELDS):
         found, loaded = getattr(recipes[0], name), getattr(model_recipe, name)
         if found != loaded:
             raise MismatchError(

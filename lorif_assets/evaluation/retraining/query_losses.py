@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lorif_assets.attribution.model import tokenized_for
+from lorif_assets.attribution.model import tokenized_queries
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
@@ -46,7 +46,7 @@ def query_set_losses(
         rows = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
         if rows.is_empty():
             raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-        queries = tokenized_for(model, tokenizer, recipe, rows.to_arrow(), "query_id").examples
+        queries = tokenized_queries(model, tokenizer, recipe, rows.to_arrow()).examples
         frames.append(
             pl.DataFrame(
                 {

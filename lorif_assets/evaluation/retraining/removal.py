@@ -71,7 +71,7 @@ def removal_versions(
     data = ledger_version(dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows()))
     queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
     recipe = settings.recipe
-    constants = [data, training_recipe(settings.evaluation), queries, recipe.model_dtype, recipe.max_length]
+    constants = [data, training_recipe(settings.evaluation), queries, recipe.model_dtype, recipe.query_tokens_version]
     return {
         removal.name: content_hash([*constants, removal.name, method_versions.get(removal.method)])
         for removal in removals

@@ -63,7 +63,8 @@ class SubsetRetraining(SubsetTruth):
         """Return by query set the hash of what its losses under a model depend on."""
         hashes, recipe = self.query_set_hashes(query_sets), self.settings.recipe
         model = self.model_version(subset, seed)
-        return {name: content_hash([model, hashes[name], recipe.model_dtype, recipe.max_length]) for name in query_sets}
+        how = [recipe.model_dtype, recipe.query_tokens_version]
+        return {name: content_hash([model, hashes[name], *how]) for name in query_sets}
 
     def compute(
         self, subset: str, seed: int, query_sets: Sequence[str], models: Checkpoints, devices: DeviceGroup

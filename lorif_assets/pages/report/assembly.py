@@ -61,10 +61,10 @@ def assemble(
         n_parameters=record.n_parameters,
         step=record.step,
         n_examples=int(summaries["n_examples"][0]),
-        # Empty fields (no patterns, no oversampling named) say nothing.
+        # Empty fields (no patterns, no oversampling named) say nothing, but for the length.
         recipe={
-            key.replace("_", " "): value if isinstance(value, str | int | float) else ", ".join(map(str, value))
-            for key, value in recipe
+            key.replace("_", " "): _shown(value)
+            for key, value in (("max_length", "the model's context, up to 2,048"), *recipe)
             if key in recipe.fields_in_use and value not in (None, ())
         },
         layers=_layers(lake, record, recipe),
@@ -103,6 +103,12 @@ def _rejected(lake: Lake, checkpoint: str, query_set: str) -> Iterator[str]:
     ):
         if counts := rejected_counts(lake, stage, [checkpoint], of_set):
             yield f"{what}: {rows_set_aside(counts)}."
+
+
+def _shown(value: object) -> str | int | float:
+    if isinstance(value, str | int | float):
+        return value
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _layers(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> tuple[LayerCurvature, ...]:

@@ -163,3 +163,18 @@ def test_equal_projections_have_equal_fingerprints_and_any_difference_shows():
 
 def test_an_identity_has_one_fingerprint_whatever_the_seed():
     assert fingerprint([LAYER], Projection(factor=1, seed=0)) == fingerprint([LAYER], Projection(factor=1, seed=99))
+
+
+@given(width=st.integers(1, 500), factor=st.integers(1, 40), whole=st.integers(0, 200))
+def test_sides_up_to_a_width_stay_whole_whatever_the_factor(width, factor, whole):
+    projection = Projection(factor=factor, seed=17, whole=whole)
+    without = Projection(factor=factor, seed=17)
+    assert projection.width(width) == (width if width <= whole else without.width(width))
+    assert projection.is_identity(width) == (width <= whole or without.is_identity(width))
+
+
+def test_an_adapters_rank_is_never_projected():
+    matrix = TrackedLayer("layers.0.q_proj.lora_A.default", 512, 16)
+    found = layer_projection(matrix, Recipe(track="adapter", projection_factor=8).projection)
+    assert (found.d1, found.d2, found.p_out) == (64, 16, None)
+    assert Recipe(projection_factor=8).projection.shape(matrix) == (64, 2)

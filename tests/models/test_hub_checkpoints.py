@@ -1,0 +1,235 @@
+"""Checkpoints on the hub: how they are named, what makes them new, what is downloaded when, and what is refused."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lorif_assets.config.settings import CheckpointSettings, Settings
+from lorif_assets.errors import CheckpointError
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.project import Project
+from resources.checkpoints import CheckpointsResource
+from tests.hub_stand_in import TOKEN, HubStandIn
+
+
+def checkpoints(path: str, base: Path = Path("/nowhere")) -> Checkpoints:
+    return Project.of(Settings(checkpoints=CheckpointSettings(path=path), base=base)).checkpoints
+
+
+def names_and_steps(path: str) -> list[tuple[str, int | None]]:
+    return [(checkpoint.name, checkpoint.step) for checkpoint in checkpoints(path).find()]
+
+
+def test_a_repository_is_a_checkpoint_named_after_it_and_its_revision(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    commit = hub.model("org/tiny-70m").commit(saved_model)
+    hub.model("org/tiny-70m").commit(saved_model, "step3000")
+    hub.model("org/tiny-70m").commit(saved_model, "refs/pr/2")
+    assert names_and_steps("hf://org/tiny-70m") == names_and_steps("org/tiny-70m") == [("tiny-70m", None)]
+    assert names_and_steps("org/tiny-70m@step3000") == [("tiny-70m@step3000", 3000)]
+    assert names_and_steps("hf://org/tiny-70m@refs/pr/2") == [("tiny-70m@refs-pr-2", 2)]
+    assert names_and_steps(f"hf://org/tiny-70m@{commit}") == [(f"tiny-70m@{commit[:12]}", None)]
+
+
+def test_folders_of_a_repository_are_checkpoints_in_order_of_step(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    folders = ("checkpoint-20", "checkpoint-3")
+    hub.model("org/run").commit(
+        {f"{folder}/{name}": content for folder in folders for name, content in saved_model.items()}
+        | {"logs/events.out": b""}
+    )
+    assert names_and_steps("hf://org/run") == [("checkpoint-3", 3), ("checkpoint-20", 20)]
+    assert names_and_steps("hf://org/run/checkpoint-20") == [("checkpoint-20", 20)]
+
+
+def test_a_folder_comes_before_a_repository_of_its_name(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "org/tiny"
+    folder.mkdir(parents=True)
+    for name, content in saved_model.items():
+        (folder / name).write_bytes(content)
+    (found,) = checkpoints("org/tiny", tmp_path).find()
+    assert found.path == folder
+    assert not hub.requests
+
+
+def test_weights_are_downloaded_when_the_model_is_loaded_and_not_before(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    hub.model("org/tiny").commit(saved_model)
+    here = checkpoints("hf://org/tiny")
+    (found,) = here.find()
+    assert found.is_complete()
+    found.check_description()
+    here.skeleton(found)
+    here.load_tokenizer(found)
+    assert "model.safetensors" not in hub.downloads()
+    model = here.load_model(here.get("tiny"), "float32", DeviceGroup.of("cpu"))
+    assert model.num_parameters() > 0
+    assert hub.downloads().count("model.safetensors") == 1
+
+
+def test_a_new_commit_is_a_new_version_of_the_checkpoint_and_the_hash_is_of_its_bytes(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = hub.model("org/tiny").commit(saved_model)
+    before, pinned = checkpoints("org/tiny").get("tiny"), checkpoints(f"org/tiny@{first}")
+    hub.model("org/tiny").commit({**saved_model, "README.md": b"# Tiny"})
+    after = checkpoints("org/tiny").get("tiny")
+    assert before.version() != after.version()
+    assert before.weights_hash() == after.weights_hash()
+    assert before.tokenizer_hash() == after.tokenizer_hash()
+    assert pinned.find()[0].version() == before.version()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "of another machine"))
+    assert checkpoints("org/tiny").find()[0].version() == after.version()
+
+
+def test_what_else_the_cache_holds_is_no_part_of_the_checkpoint(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    hub.model("org/tiny").commit({**saved_model, "consolidated.safetensors": b"the same again"})
+    found = checkpoints("org/tiny").get("tiny")
+    before = found.weights_hash()
+    (found.path / "consolidated.safetensors").write_bytes(b"the same again")
+    assert checkpoints("org/tiny").get("tiny").weights_hash() == before
+
+
+def test_offline_the_cached_snapshot_is_loaded_or_what_is_missing_is_said(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.model("org/tiny").commit(saved_model)
+    hub.model("org/half").commit(saved_model)
+    checkpoints("org/tiny").get("tiny")
+    checkpoints("org/half").find()[0].check_description()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub.requests.clear()
+    checkpoints("org/tiny").get("tiny")
+    assert "offline mode" in str(checkpoints("org/tiny").look().notes)
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors of hf://org/half is not in the cache .*HF_HUB_OFFLINE"
+    ):
+        checkpoints("org/half").get("half")
+    with pytest.raises(
+        CheckpointError, match=r"no folder /nowhere/org/none, and on the hub: hf://org/none, revision 'main'"
+    ):
+        checkpoints("org/none").find()
+    assert not hub.requests
+
+
+def test_a_revision_that_may_move_is_said_and_a_commit_is_not(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    commit = hub.model("org/tiny").commit(saved_model)
+    assert checkpoints("org/tiny").look().notes == [
+        f"follows 'main', which may move; hf://org/tiny@{commit} would stay as it is now"
+    ]
+    assert not checkpoints(f"hf://org/tiny@{commit}").look().notes
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("hf://org/none", r"^http\S+ has no model 'org/none' that can be read without a token"),
+        ("org/none", r"^there is no folder /nowhere/org/none, and on the hub: http\S+ has no model 'org/none'"),
+        ("hf://org/tiny@v9", r"'org/tiny' has no revision 'v9'"),
+        ("hf://org/gated", r"hf://org/gated is gated, and cannot be read without a token: ask for access at"),
+        ("hf://datasets/org/tiny", r"is a data set; expected a model"),
+        ("hf://org/empty", r"holds no model, and neither do the folders in it: .* has notes.md"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_said(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], path: str, message: str
+) -> None:
+    hub.model("org/tiny").commit(saved_model)
+    hub.model("org/empty").commit({"notes.md": b""})
+    hub.model("org/gated").commit(saved_model)
+    hub.model("org/gated").is_gated = True
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints(path).find()
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("tokenizer.json", r"hf://org/tiny@\w{40} has no tokenizer"),
+        ("model.safetensors", r"has no \*.safetensors weights; found pytorch_model.bin"),
+    ],
+)
+def test_a_repository_without_what_a_checkpoint_needs_is_no_complete_one(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], missing: str, message: str
+) -> None:
+    rest = {name: content for name, content in saved_model.items() if name != missing}
+    hub.model("org/tiny").commit({**rest, "pytorch_model.bin": b"pickle"})
+    (found,) = checkpoints("org/tiny").find()
+    assert not found.is_complete()
+    with pytest.raises(CheckpointError, match=message):
+        found.check()
+    assert not {"pytorch_model.bin", "model.safetensors"} & {*hub.downloads()}
+
+
+def test_dagster_hands_out_the_same_checkpoints_and_no_token(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.model("org/tiny").commit(saved_model)
+    resource = CheckpointsResource.of(checkpoints("org/tiny"))
+    assert resource.create_resource(None) == checkpoints("org/tiny")  # type: ignore[arg-type]
+    assert TOKEN not in str(resource)
+
+
+# --- adapters ---------------------------------------------------------------------------------------------------------
+
+
+def adapter_files(base: str) -> dict[str, bytes]:
+    """What `save_pretrained` of a PEFT model writes; its weights are never loaded here."""
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base}
+    empty = len(b"{}").to_bytes(8, "little") + b"{}"
+    return {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": empty}
+
+
+def test_an_adapter_on_the_hub_is_a_checkpoint_and_its_base_model_on_the_hub_is_step_0(
+    hub: HubStandIn, saved_model: Mapping[str, bytes]
+) -> None:
+    hub.model("org/tiny").commit(saved_model)
+    hub.model("org/tuned").commit(adapter_files("org/tiny"))
+    base, adapter = checkpoints("org/tuned").find()
+    assert (base.name, base.step, adapter.name) == ("base-tiny", 0, "tuned")
+    assert adapter.fault() is None
+    assert not [path for path in hub.downloads() if path.endswith("safetensors")], "a look needs no weights"
+    adapter.check()
+    assert [path for path in hub.downloads() if path.endswith("safetensors")]
+    assert adapter.base.weight_files
+    assert adapter.weights_hash() != base.weights_hash()
+
+
+def test_an_adapter_in_a_folder_takes_its_base_model_from_the_hub(
+    hub: HubStandIn, saved_model: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    hub.model("org/tiny").commit(saved_model)
+    (tmp_path / "run/checkpoint-20").mkdir(parents=True)
+    for name, content in adapter_files("org/tiny").items():
+        (tmp_path / "run/checkpoint-20" / name).write_bytes(content)
+    before = len(hub.downloads())
+    found = Checkpoints(path=str(tmp_path / "run"))
+    base, adapter = found.find()
+    assert (base.name, adapter.step, adapter.fault()) == ("base-tiny", 20, None)
+    assert not [path for path in hub.downloads()[before:] if path.endswith("safetensors")]
+    version = adapter.version()
+    found.get(adapter.name)
+    assert adapter.base.weight_files
+    assert found.get(adapter.name).version() != version, "the base model's files are here now"
+
+
+def test_an_adapter_whose_base_model_is_nowhere_says_where_it_was_looked_for(hub: HubStandIn) -> None:
+    hub.model("org/tuned").commit(adapter_files("org/none"))
+    (adapter,) = checkpoints("org/tuned").find()
+    fault = str(adapter.fault())
+    assert "the base model 'org/none' of the adapter" in fault
+    assert "on the hub" in fault
+    assert "checkpoints.base_model" in fault
