@@ -15,7 +15,7 @@ from lorif_assets.demo.real.fine_tune import FineTuneConfig, adapter_path, fine_
 from lorif_assets.models.checkpoints import Checkpoints
 
 CHATS = build_chats().chats[:20]
-CONFIG = FineTuneConfig(epochs=2, rank=2, alpha=4)
+CONFIG = FineTuneConfig(epochs=2, batch_chats=8, rank=2, alpha=4)
 
 
 @pytest.fixture(scope="module")

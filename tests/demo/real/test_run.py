@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def demo(gguf_file, tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
-    return RealDemo(root, gguf_file, None, FineTuneConfig(epochs=2, rank=2, alpha=4))
+    return RealDemo(root, gguf_file, None, FineTuneConfig(epochs=2, batch_chats=8, rank=2, alpha=4))
 
 
 def run(demo, home):
