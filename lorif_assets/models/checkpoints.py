@@ -13,10 +13,11 @@ from lorif_assets.errors import CheckpointError
 from lorif_assets.lake.partition_names import partition_name, partition_names
 from lorif_assets.models.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
 from lorif_assets.models.adapter_files import base_folder
-from lorif_assets.models.checkpoint_files import CheckpointFiles, has_tokenizer
+from lorif_assets.models.checkpoint_files import CheckpointFiles, gguf_tokenizer, has_tokenizer
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, list_folders
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.gguf import gguf_loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -213,6 +214,7 @@ class Checkpoints:
                     local_files_only=True,
                     output_loading_info=True,
                     device_map=spread,
+                    **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
                 )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise CheckpointError(f"transformers cannot load {files.path}: {error}") from error
@@ -233,7 +235,10 @@ class Checkpoints:
 
         try:
             return AutoTokenizer.from_pretrained(
-                files.tokenizer_folder, trust_remote_code=self.trust_remote_code, local_files_only=True
+                files.tokenizer_folder,
+                trust_remote_code=self.trust_remote_code,
+                local_files_only=True,
+                **_named(gguf_tokenizer(files.tokenizer_folder)),
             )
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"transformers cannot load the tokenizer of {files.path}: {error}") from error
@@ -251,7 +256,10 @@ class Checkpoints:
         base = files.base
         try:
             config = AutoConfig.from_pretrained(
-                base.path, local_files_only=True, trust_remote_code=self.trust_remote_code
+                base.path,
+                local_files_only=True,
+                trust_remote_code=self.trust_remote_code,
+                **_named(base.gguf_file),
             )
             config.dtype = config.dtype if dtype == "as_saved" else dtype
             with torch.device("meta"):
@@ -261,6 +269,11 @@ class Checkpoints:
                 f"{base.path} is not a causal language model that transformers knows: {error}"
             ) from error
         return adapted_skeleton(model, files.path, track) if files.adapter else model
+
+
+def _named(gguf_file: Path | None) -> dict[str, str]:
+    """Return the argument by which transformers reads a GGUF file of a folder."""
+    return {"gguf_file": gguf_file.name} if gguf_file else {}
 
 
 def _require(track: Track, files: CheckpointFiles) -> None:
