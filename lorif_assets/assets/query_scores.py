@@ -16,14 +16,15 @@ from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.attribution.checkpoint import averaged_attributions
 from lorif_assets.attribution.score_checkpoint import CheckpointScoring
 from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.score_queries import LOWEST, QueryScores
+from lorif_assets.attribution.score_queries import QueryScores
+from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
 from lorif_assets.freshness.attribution import stale_scores
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.cascade import recalled_scores
-from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, RELATIVE_SCORES
 
 _SHOWN_QUERIES, _SHOWN_EXAMPLES = 10, 3
 
@@ -85,6 +86,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                 # The summaries come last: readers take them as the sign that the scores are there.
                 for schema, frame in (
                     (QUERY_SCORES, scored.scores.scores),
+                    (RELATIVE_SCORES, scored.scores.relative),
                     (QUERY_SUMMARIES, scored.scores.summaries),
                 ):
                     lake.replace(schema, partition, frame.with_columns(**_literals(constants)).to_arrow())

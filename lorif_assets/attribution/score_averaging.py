@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
-from lorif_assets.attribution.precondition_queries import preconditioned_queries
+from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
 from lorif_assets.attribution.score_queries import QueryScores, comparable_queries, extreme_count, full_scan, run_scan
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
@@ -22,17 +22,22 @@ from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.lake import FactorFile
 from lorif_assets.lake.read_ahead import read_ahead
-from lorif_assets.mathematics.scores.scoring import Queries, block_scores
+from lorif_assets.mathematics.scores.relative_influence import ScoredBlock
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.progress import Progress
 
 
 @dataclass(frozen=True)
 class ShardScores:
-    """Scores [Q, n] of the n examples of one shard at one checkpoint."""
+    """Rows of a number for each of the n examples of one shard at one checkpoint: scores, and squares of sizes."""
 
     example_ids: Sequence[str]
-    scores: Float[Tensor, "Q n"]
+    rows: Float[Tensor, "R n"]
+
+    @classmethod
+    def of(cls, example_ids: Sequence[str], blocks: Iterable[ScoredBlock]) -> "ShardScores":
+        """Return the scores of each query as a row, and the squares of sizes as the last one."""
+        return cls(example_ids, torch.cat([torch.cat([block.scores, block.squares[None]]) for block in blocks], dim=1))
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class EarlierCheckpoint:
     """An earlier checkpoint whose scores enter the average: its factors, and the queries preconditioned at it."""
 
     factors: StoredFactors
-    queries: Mapping[str, Queries]
+    queries: PreconditionedQueries
 
     def shard_scores(self, shard: str, rows: int, device: torch.device) -> ShardScores:
         """Score one shard, `rows` examples at a time."""
@@ -84,8 +89,7 @@ def prepare_earlier_checkpoints(
                 "which their scores are averaged; materialize `gradient_factors` for both"
             )
         loaded = one.load(model_checkpoints, checkpoint.model.devices)
-        by_layer = preconditioned_queries(loaded, queries, batch).by_layer
-        prepared.append(EarlierCheckpoint(one.factors, by_layer))
+        prepared.append(EarlierCheckpoint(one.factors, preconditioned_queries(loaded, queries, batch)))
         # Before loading the next one: the memory is not freed while a name refers to the model.
         del loaded
     return prepared
@@ -119,10 +123,11 @@ def score_averaged(
     prepared_queries = comparable_queries(checkpoint, queries, batch)
     stored, rows, device = checkpoint.stored.factors, batch.scan_rows, checkpoint.model.device
 
-    def scores(files: Sequence[FactorFile]) -> Iterator[Tensor]:
+    def scores(files: Sequence[FactorFile]) -> Iterator[ScoredBlock]:
         for file in files:
-            own = shard_scores(stored, prepared_queries.by_layer, file, rows, device)
-            yield averaged_scores(own, (one.shard_scores(file.shard, rows, device) for one in earlier_checkpoints))
+            own = shard_scores(stored, prepared_queries, file, rows, device)
+            averaged = averaged_scores(own, (one.shard_scores(file.shard, rows, device) for one in earlier_checkpoints))
+            yield ScoredBlock(averaged[:-1], averaged[-1])
 
     scan = full_scan(stored, len(queries), extreme_count(top_k), reason)
     return run_scan(checkpoint, queries, prepared_queries, scan, scores, top_k=top_k, progress=progress).scores
@@ -130,32 +135,34 @@ def score_averaged(
 
 def shard_scores(
     factors: StoredFactors,
-    queries: Mapping[str, Queries],
+    queries: PreconditionedQueries,
     file: FactorFile,
     rows: int,
     device: torch.device,
 ) -> ShardScores:
     """Score the examples of one file, `rows` at a time."""
-    blocks = factors.blocks(list(queries), rows, device, [file])
+    blocks = factors.blocks(list(queries.by_layer), rows, device, [file])
     ids = [
         name
         for _, part in factors.lake.stream_factors([file], ["example_id"], file.rows)
         for name in part.column("example_id").to_pylist()
     ]
-    return ShardScores(ids, torch.cat([block_scores(queries, block) for block in read_ahead(blocks)], dim=1))
+    return ShardScores.of(
+        ids, (ScoredBlock.of(queries.by_layer, block, queries.norm_weights) for block in read_ahead(blocks))
+    )
 
 
-def averaged_scores(scores: ShardScores, earlier_scores: Iterable[ShardScores]) -> Float[Tensor, "Q n"]:
-    """Return the mean score of each of the newest checkpoint's examples over the checkpoints that have it.
+def averaged_scores(scores: ShardScores, earlier_scores: Iterable[ShardScores]) -> Float[Tensor, "R n"]:
+    """Return the mean of each row, at the newest checkpoint's examples, over the checkpoints that have the example.
 
     An example is missing at a checkpoint where its gradient is not finite.
     """
-    total = scores.scores.clone()
+    total = scores.rows.clone()
     count = total.new_ones(len(scores.example_ids))
     place = {name: at for at, name in enumerate(scores.example_ids)}
     for one in earlier_scores:
         known = [(row, place[name]) for row, name in enumerate(one.example_ids) if name in place]
         rows, columns = torch.tensor(known, dtype=torch.long, device=total.device).view(-1, 2).unbind(1)
-        total.index_add_(1, columns, one.scores[:, rows])
+        total.index_add_(1, columns, one.rows[:, rows])
         count.index_add_(0, columns, count.new_ones(len(known)))
     return total / count

@@ -15,7 +15,7 @@ import numpy as np
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
 from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.score_queries import QueryScores, extreme_pairs, listed_positions, query_summaries
+from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import Settings
 from lorif_assets.influcoder.extra import require_influcoder
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.mathematics.scores.relative_influence import ScoredBlock
 
 MONITORED_ROWS = 256
 """The least number of examples that the monitor scores, in whole row groups; fewer if there are fewer."""
@@ -69,16 +70,18 @@ def exact_scores(
     queries: PreconditionedQueries,
     positions: Sequence[int],
     device: "torch.device",
-) -> "tuple[torch.Tensor, int]":
-    """Return the LoRIF scores [Q, n] of single examples at ascending positions, and the number of bytes read."""
+) -> "tuple[ScoredBlock, int]":
+    """Return the LoRIF scores of single examples at ascending positions, and the number of bytes read."""
     import torch
 
-    from lorif_assets.mathematics.scores.scoring import block_scores
+    from lorif_assets.mathematics.scores.relative_influence import ScoredBlock
 
     selection = factors.rows(list(queries.by_layer), positions, device)
-    return torch.cat(
-        [block_scores(queries.by_layer, block).cpu() for block in selection.blocks], dim=1
-    ), selection.bytes_read
+    scored = [ScoredBlock.of(queries.by_layer, block, queries.norm_weights) for block in selection.blocks]
+    joined = ScoredBlock(
+        torch.cat([block.scores.cpu() for block in scored], dim=1), torch.cat([block.squares.cpu() for block in scored])
+    )
+    return joined, selection.bytes_read
 
 
 def score_proposals(
@@ -95,10 +98,8 @@ def score_proposals(
     Returns:
         The scores, or None if the agreement is below `recipe.recall_agreement`; and what was done.
     """
-    import torch
-
     from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
-    from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
+    from lorif_assets.mathematics.scores.relative_influence import Rankings
 
     recipe, factors, device = checkpoint.stored.recipe, checkpoint.stored.factors, checkpoint.model.device
     started = time.monotonic()
@@ -109,7 +110,7 @@ def score_proposals(
     started = time.monotonic()
     prepared_queries = preconditioned_queries(checkpoint, queries, settings.batch)
     truth, bytes_monitored = exact_scores(factors, prepared_queries, monitored, device)
-    agreement = float(rank_correlations(proposal.extra_cosines.double().numpy(), truth.double().numpy()).mean())
+    agreement = float(rank_correlations(proposal.extra_cosines.double().numpy(), truth.scores.double().numpy()).mean())
     figures = CascadeFigures(
         agreement=agreement,
         monitored=len(monitored),
@@ -122,30 +123,24 @@ def score_proposals(
     )
     if agreement < recipe.recall_agreement:
         return None, figures
-    scores, bytes_read = exact_scores(factors, prepared_queries, positions, device)
+    block, bytes_read = exact_scores(factors, prepared_queries, positions, device)
     # The settings refuse "all" together with recall.
     top_k = len(positions) if recipe.top_k == "all" else recipe.top_k
-    extremes = ScoreExtremes.empty(len(queries), max(top_k, 100)).update(scores, 0)
-    at = torch.tensor(positions)
-    extremes = replace(
-        extremes,
-        highest_positions=at[extremes.highest_positions],
-        lowest_positions=at[extremes.lowest_positions],
-    )
-    moments = ScoreMoments.empty(len(queries)).update(scores)
-    k = min(top_k, len(positions))
-    table = extreme_pairs(
-        [query.example_id for query in queries],
-        extremes,
-        k,
-        factors.example_ids(listed_positions(extremes, k)),
-    )
-    scored = QueryScores(
-        table,
-        query_summaries(queries, prepared_queries.losses, extremes, moments),
-        "the examples that the encoder proposed",
-        len(positions),
-        prepared_queries.relative_error,
+    rankings = Rankings.empty(len(queries), extreme_count(top_k), len(positions)).update(block, 0)
+
+    def example_ids(places: Sequence[int]) -> dict[int, tuple[str, str]]:
+        examples = factors.example_ids([positions[place] for place in places])
+        return {place: examples[positions[place]] for place in places}
+
+    scored = listed_scores(
+        queries,
+        prepared_queries,
+        rankings,
+        [],
+        example_ids,
+        top_k=top_k,
+        scan="the examples that the encoder proposed",
+        examples_scanned=len(positions),
     )
     return scored, replace(
         figures,

@@ -181,20 +181,34 @@ EKFAC_PRECONDITIONERS = table(
 PRECONDITIONER_TABLES = (SVD_PRECONDITIONERS, EKFAC_PRECONDITIONERS)
 """The tables of all curvatures."""
 
+SCORE_COLUMNS: Mapping[str, Column] = {
+    "checkpoint": pa.string(),
+    "query_set": pa.string(),
+    "query_id": pa.string(),
+    "side": (pa.string(), "highest: proponents | lowest: opponents | all: every pair, as `top_k` asks"),
+    "rank": (pa.int32(), "from 1; the most extreme first"),
+    "example_id": pa.string(),
+    "shard": pa.string(),
+    "score": pa.float32(),
+    "recipe_hash": pa.string(),
+    "computed_from": (pa.string(), "hash of weights, query set, ledger and recipe"),
+}
+
 QUERY_SCORES = table(
     "query_scores",
     ("checkpoint", "query_set"),
     "A proponent or opponent of a query: its side, rank and score.",
-    checkpoint=pa.string(),
-    query_set=pa.string(),
-    query_id=pa.string(),
-    side=(pa.string(), "highest: proponents | lowest: opponents | all: every pair, as `top_k` asks"),
-    rank=(pa.int32(), "from 1; the most extreme first"),
-    example_id=pa.string(),
-    shard=pa.string(),
-    score=pa.float32(),
-    recipe_hash=pa.string(),
-    computed_from=(pa.string(), "hash of weights, query set, ledger and recipe"),
+    **SCORE_COLUMNS,
+    relative_score=(pa.float32(), "score over the example's size; null in rows of versions that had none"),
+)
+
+RELATIVE_SCORES = table(
+    "relative_scores",
+    ("checkpoint", "query_set"),
+    "A proponent or opponent of a query by relative influence: its side and rank by `relative_score`, in the columns of "
+    "`query_scores`.",
+    **{**SCORE_COLUMNS, "side": (pa.string(), "highest: proponents | lowest: opponents")},
+    relative_score=(pa.float32(), "score over the example's size; what the rows are ranked by"),
 )
 
 QUERY_SUMMARIES = table(

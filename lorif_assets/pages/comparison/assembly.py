@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint, current_score_versions
 from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint, participants
-from lorif_assets.attribution.score_queries import LOWEST
+from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.passages import passage_metadata, passage_text, passages
