@@ -71,6 +71,8 @@ def influcoder_scores(run: PartitionRun) -> Materializations:
                     query_set=pl.lit(query_set),
                     recipe_hash=pl.lit(settings.influcoder.distillation_hash(settings.recipe)),
                     computed_from=pl.lit(version),
+                    # A cosine is relative to the example's size already.
+                    relative_score=pl.lit(None, pl.Float32),
                 )
                 lake.replace(INFLUCODER_SCORES, {"checkpoint": name, "query_set": query_set}, rows.to_arrow())
                 yield from run.commit(

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
+from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.data.hub_selection import hub_notice
@@ -94,6 +95,9 @@ def diagnose(console: Console) -> bool:
         sound = sound and not finding.is_fault
         verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
         table.add_row(verdict, finding.what, escape(finding.text))
+    for learned in learned_by_heart(project.lake):
+        if learned.is_noteworthy:
+            table.add_row("[yellow]note[/]", "learned by heart", escape(f"{learned.words}; {REMEDY}"))
     if sound:
         row("active", lambda: _active(project))
     console.print(table)

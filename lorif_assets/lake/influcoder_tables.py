@@ -1,8 +1,10 @@
 """The tables of Influcoder: targets, encoders, embeddings, and the scores that its encoder gives."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 
-from lorif_assets.lake.attribution_tables import SCORE_COLUMNS
+from lorif_assets.lake.attribution_tables import QUERY_SCORES
 from lorif_assets.lake.table_schema import table
 
 INFLUENCE_TARGETS = table(
@@ -59,11 +61,10 @@ INFLUENCE_EMBEDDINGS = table(
     computed_from=pa.string(),
 )
 
-INFLUCODER_SCORES = table(
-    "influcoder_scores",
-    ("checkpoint", "query_set"),
-    "A proponent or opponent of a query by the encoder, in the columns of `query_scores`.",
-    **SCORE_COLUMNS,
+INFLUCODER_SCORES = replace(
+    QUERY_SCORES,
+    name="influcoder_scores",
+    row="A proponent or opponent of a query by the encoder, in the columns of `query_scores`; none has a relative score.",
 )
 
 INFLUCODER_AGREEMENT = table(
