@@ -25,6 +25,7 @@ AS_IT_WAS = """
 truncation = "completion_first"
 prompt_completion = "apart"
 append_eos = false
+checkpoint_weights = "equal"
 """
 """What that version did before there were settings for it."""
 

@@ -1,5 +1,6 @@
 """Query scores: which training examples made the model say each query's completion, and which spoke against it."""
 
+import json
 from functools import partial
 
 import dagster as dg
@@ -84,10 +85,11 @@ def query_scores(run: PartitionRun) -> Materializations:
                     "computed_from": scored.version,
                 }
                 # The summaries come last: readers take them as the sign that the scores are there.
+                averaged = json.dumps(scoring.averaged_weights)
                 for schema, frame in (
                     (QUERY_SCORES, scored.scores.scores),
                     (RELATIVE_SCORES, scored.scores.relative),
-                    (QUERY_SUMMARIES, scored.scores.summaries),
+                    (QUERY_SUMMARIES, scored.scores.summaries.with_columns(averaged=pl.lit(averaged))),
                 ):
                     lake.replace(schema, partition, frame.with_columns(**_literals(constants)).to_arrow())
                 if tracked:
@@ -103,6 +105,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                         "examples_scanned": scored.scores.examples_scanned,
                         "scan": scored.scores.scan,
                         **({"averaged_with": [one.record.name for one in earlier]} if earlier else {}),
+                        **({"weights": scoring.averaged_weights} if earlier else {}),
                         **scored.metadata,
                         **figures,
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores.scores)),

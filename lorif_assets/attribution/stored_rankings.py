@@ -14,7 +14,7 @@ RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
 WHEN_WHICH: Mapping[Ranking, str] = {
     "plain": "what moved this output most, as retraining without it would tell",
-    "relative": "what is specific to this output for its size: look here for sources that the model learned by heart",
+    "relative": "what is specific to this output for its size, such as the examples that taught it and were learned by heart",
 }
 """What each ranking is for, in words."""
 

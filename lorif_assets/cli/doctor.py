@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from lorif_assets.attribution.checkpoint_weights import averaging_in_words, checkpoint_weights
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
@@ -95,11 +96,11 @@ def diagnose(console: Console) -> bool:
         sound = sound and not finding.is_fault
         verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
         table.add_row(verdict, finding.what, escape(finding.text))
-    for learned in learned_by_heart(project.lake):
-        if learned.is_noteworthy:
-            table.add_row("[yellow]note[/]", "learned by heart", escape(f"{learned.words}; {REMEDY}"))
+    for text in _learned(project):
+        table.add_row("[yellow]note[/]", "learned by heart", escape(text))
     if sound:
         row("active", lambda: _active(project))
+        row("scores", lambda: _looked_at(project))
     console.print(table)
     if sound:
         console.print(_cost(project, sum(examples.values())))
@@ -136,6 +137,21 @@ def _training_recipe(evaluation: EvaluationSettings) -> str:
 def _active(project: Project) -> str:
     freshness = Freshness.of(project)
     return f"{', '.join(freshness.active_checkpoints)}; {', '.join(freshness.active_query_sets) or 'no query set'}"
+
+
+def _learned(project: Project) -> list[str]:
+    return [f"{one.words}; {REMEDY}" for one in learned_by_heart(project.lake) if one.is_noteworthy]
+
+
+def _looked_at(project: Project) -> str:
+    groups = Freshness.of(project).averaging_groups
+    if not groups:
+        return "no active checkpoint is attributed yet"
+    records = {record.name: record for record in Freshness.of(project).records}
+    *_, group = groups.values()
+    recipe = project.settings.recipe
+    weights = checkpoint_weights(recipe, project.checkpoints, [records[name] for name in group])
+    return averaging_in_words(dict(zip(group, weights, strict=True)), recipe)
 
 
 def _no_sources() -> str:

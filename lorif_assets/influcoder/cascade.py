@@ -7,29 +7,25 @@ trusted, and all examples are scored.
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
-from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
+from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.attribution.score_modes import ReadQuerySet
+from lorif_assets.attribution.score_positions import random_positions, scores_at
 from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
-from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import Settings
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.proposals import proposals
 from lorif_assets.influcoder.sampling import Role
 from lorif_assets.influcoder.stored import StoredEncoder, stored_encoder
 from lorif_assets.influcoder.text_views import anchor_text
-from lorif_assets.lake.factor_row_groups import row_group_starts, scan_bytes
+from lorif_assets.lake.factor_row_groups import scan_bytes
 
 if TYPE_CHECKING:
     import torch
 
     from lorif_assets.data.tokenization import TokenizedExample
-    from lorif_assets.mathematics.scores.relative_influence import ScoredBlock
 
 MONITORED_ROWS = 256
 """The least number of examples that the monitor scores, in whole row groups; fewer if there are fewer."""
@@ -48,40 +44,6 @@ class CascadeFigures:
     seconds_scoring: float
     search: dict[str, Any]
     """How the proposals were searched for."""
-
-
-def monitored_positions(factors: StoredFactors, seed: int) -> list[int]:
-    """Return the positions of random whole row groups that together have `MONITORED_ROWS` examples."""
-    groups, first = [], 0
-    for file in factors.files:
-        starts = row_group_starts(factors.lake, file)
-        groups += [range(first + start, first + end) for start, end in pairwise(starts)]
-        first += file.rows
-    chosen: list[int] = []
-    for index in np.random.default_rng(seed).permutation(len(groups)):
-        if len(chosen) >= MONITORED_ROWS:
-            break
-        chosen += groups[index]
-    return sorted(chosen)
-
-
-def exact_scores(
-    factors: StoredFactors,
-    queries: PreconditionedQueries,
-    positions: Sequence[int],
-    device: "torch.device",
-) -> "tuple[ScoredBlock, int]":
-    """Return the LoRIF scores of single examples at ascending positions, and the number of bytes read."""
-    import torch
-
-    from lorif_assets.mathematics.scores.relative_influence import ScoredBlock
-
-    selection = factors.rows(list(queries.by_layer), positions, device)
-    scored = [ScoredBlock.of(queries.by_layer, block, queries.norm_weights) for block in selection.blocks]
-    joined = ScoredBlock(
-        torch.cat([block.scores.cpu() for block in scored], dim=1), torch.cat([block.squares.cpu() for block in scored])
-    )
-    return joined, selection.bytes_read
 
 
 def score_proposals(
@@ -103,13 +65,13 @@ def score_proposals(
 
     recipe, factors, device = checkpoint.stored.recipe, checkpoint.stored.factors, checkpoint.model.device
     started = time.monotonic()
-    monitored = monitored_positions(factors, recipe.seed)
+    monitored = random_positions(factors, recipe.seed, MONITORED_ROWS)
     proposal = proposals(factors, encoder, embedded_queries, recipe.candidates, monitored, settings.influcoder)
     positions = proposal.positions
     seconds_recall = time.monotonic() - started
     started = time.monotonic()
     prepared_queries = preconditioned_queries(checkpoint, queries, settings.batch)
-    truth, bytes_monitored = exact_scores(factors, prepared_queries, monitored, device)
+    truth, bytes_monitored = scores_at(factors, prepared_queries, monitored, device)
     agreement = float(rank_correlations(proposal.extra_cosines.double().numpy(), truth.scores.double().numpy()).mean())
     figures = CascadeFigures(
         agreement=agreement,
@@ -123,7 +85,7 @@ def score_proposals(
     )
     if agreement < recipe.recall_agreement:
         return None, figures
-    block, bytes_read = exact_scores(factors, prepared_queries, positions, device)
+    block, bytes_read = scores_at(factors, prepared_queries, positions, device)
     # The settings refuse "all" together with recall.
     top_k = len(positions) if recipe.top_k == "all" else recipe.top_k
     rankings = Rankings.empty(len(queries), extreme_count(top_k), len(positions)).update(block, 0)

@@ -233,6 +233,10 @@ QUERY_SUMMARIES = table(
     top_100_share=(pa.float64(), "the same of the 100 highest"),
     recipe_hash=pa.string(),
     computed_from=pa.string(),
+    averaged=(
+        pa.string(),
+        "JSON: {checkpoint: weight} of those whose scores were averaged; null where it was not stored",
+    ),
 )
 
 SCORE_SCANS = table(

@@ -97,18 +97,23 @@ def test_the_two_rankings_differ_where_examples_differ_in_size(every_pair: TinyP
     assert best[0]["example_id"].to_list() != best[1]["example_id"].to_list()
 
 
-@pytest.mark.parametrize("recipe", [{"query_rank": 4}, {"added_data": "merged"}])
+@pytest.mark.parametrize("recipe", [{"query_rank": 64}, {"added_data": "merged"}])
 def test_in_other_ways_to_score_the_ranking_is_the_same(
     private_project: TinyProject, recipe: dict[str, object]
 ) -> None:
     before = relative(private_project)
     changed = private_project.with_settings(recipe=recipe)
     changed.run("query_scores", KEY)
-    assert relative(changed)["example_id"].to_list() == before["example_id"].to_list()
+    found = relative(changed)
+    # Examples of one text are tied, and rounding orders them.
+    assert found["relative_score"].to_list() == pytest.approx(before["relative_score"].to_list(), rel=1e-4)
+    assert found["score"].to_list() == pytest.approx(before["score"].to_list(), rel=1e-4)
 
 
 def test_averaged_scores_are_relative_to_the_averaged_squares_of_sizes(private_project: TinyProject) -> None:
-    averaging = private_project.with_settings(recipe={"averaged_checkpoints": 2, "top_k": "all"})
+    averaging = private_project.with_settings(
+        recipe={"averaged_checkpoints": 2, "checkpoint_weights": "equal", "top_k": "all"}
+    )
     averaging.run("query_scores", KEY)
     own, earlier = sizes(averaging), sizes(averaging, CHECKPOINTS[0])
     rows = plain(averaging)

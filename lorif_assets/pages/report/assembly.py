@@ -1,10 +1,12 @@
 """A report, assembled from the lake's tables."""
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import polars as pl
 
+from lorif_assets.attribution.checkpoint_weights import averaging_in_words
 from lorif_assets.attribution.compared_checkpoints import participants
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
@@ -80,13 +82,17 @@ def assemble(
         if participants(lake, [query_set], recipe)[query_set].neighbours
         else None,
         rejected=tuple(_rejected(lake, record.name, query_set)),
-        notices=tuple(
-            f"{one.words}; {REMEDY}."
-            for one in learned_by_heart(lake)
-            if one.is_noteworthy and one.checkpoint == record.name
-        ),
+        notices=tuple(_notices(lake, record.name, summaries["averaged"][0], recipe)),
         provenance={**provenance, "weights": record.weights_hash, "scores": summaries["computed_from"][0]},
     )
+
+
+def _notices(lake: Lake, checkpoint: str, averaged: str | None, recipe: Recipe) -> Iterator[str]:
+    if averaged is not None:
+        yield f"{averaging_in_words(json.loads(averaged), recipe)}."
+    for one in learned_by_heart(lake):
+        if one.is_noteworthy and one.checkpoint == checkpoint:
+            yield f"{one.words}; {REMEDY}."
 
 
 def _influences(

@@ -1,0 +1,34 @@
+"""The learning rates of a training run, as the Trainer of transformers logs them in `trainer_state.json`."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from lorif_assets.models.checkpoints import CheckpointFiles
+
+_STATE = "trainer_state.json"
+
+
+def logged_learning_rates(files: CheckpointFiles) -> Mapping[int, float]:
+    """Return the learning rate by step, as far as the checkpoint's trainer logged it; empty where it tells none."""
+    file = files.path / _STATE
+    try:
+        state = file.stat()
+    except OSError:
+        return {}
+    return _logged(file, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _logged(file: Path, modified: int, size: int) -> Mapping[int, float]:
+    del modified, size  # A state that was written since is another one.
+    try:
+        logged = json.loads(file.read_text(encoding="utf-8"))["log_history"]
+        return {
+            int(entry["step"]): float(entry["learning_rate"])
+            for entry in logged
+            if "step" in entry and "learning_rate" in entry
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
