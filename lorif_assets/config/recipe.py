@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -239,7 +239,7 @@ class Recipe(BaseModel):
         description="Largest relative change of a query's probe scores, apart from a common factor, that allows merging.",
     )
 
-    averaged_checkpoints: Annotated[int, Field(ge=1)] | Literal["spread"] | tuple[str, ...] = Field(
+    averaged_checkpoints: int | Literal["spread"] | tuple[str, ...] = Field(
         1,
         description="Checkpoints whose scores are averaged: how many, the one in question and the active ones before it; "
         '"spread", the earliest active one (the base model of a fine-tune), one halfway and the one in question; or the names '
@@ -292,9 +292,12 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _averaged_checkpoints_are_named(self) -> Self:
-        if self.averaged_checkpoints == ():
-            raise ValueError('`averaged_checkpoints` is a number, "spread" or a list of names, found an empty list')
+    def _some_checkpoint_is_averaged(self) -> Self:
+        chosen = self.averaged_checkpoints
+        if chosen == () or (isinstance(chosen, int) and chosen < 1):
+            raise ValueError(
+                f'`averaged_checkpoints` is a positive number, "spread" or a list of names, found {chosen!r}'
+            )
         return self
 
     @model_validator(mode="after")
