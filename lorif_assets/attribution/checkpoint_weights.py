@@ -28,7 +28,7 @@ def checkpoint_weights(
     equal = (1.0,) * len(records)
     if recipe.checkpoint_weights == "equal" or len(records) == 1:
         return equal
-    rates = logged_learning_rates(model_checkpoints.get(records[-1].name))
+    rates = logged_learning_rates(model_checkpoints.get(records[-1].name).path)
     steps = [record.step for record in records]
     known = [step for step in steps if step is not None]
     if not rates or len(known) < len(steps):

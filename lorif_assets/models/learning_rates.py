@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from lorif_assets.models.checkpoints import CheckpointFiles
-
 _STATE = "trainer_state.json"
 
 
-def logged_learning_rates(files: CheckpointFiles) -> Mapping[int, float]:
-    """Return the learning rate by step, as far as the checkpoint's trainer logged it; empty where it tells none."""
-    file = files.path / _STATE
+def logged_learning_rates(folder: Path) -> Mapping[int, float]:
+    """Return the learning rate by step, as far as the trainer of a checkpoint's folder logged it; empty where it tells none."""
+    file = folder / _STATE
     try:
         state = file.stat()
     except OSError:

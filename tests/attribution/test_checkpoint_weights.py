@@ -10,7 +10,6 @@ from lorif_assets.attribution.checkpoint_weights import averaging_in_words, chec
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
-from lorif_assets.models.checkpoints import CheckpointFiles
 from lorif_assets.models.learning_rates import logged_learning_rates
 from tests.conftest import CHECKPOINTS, TinyProject
 
@@ -108,16 +107,15 @@ def test_the_newest_checkpoint_s_trainer_tells_the_learning_rates(private_projec
 )
 def test_a_trainer_s_state_that_tells_none_gives_none(private_project: TinyProject, state: str) -> None:
     write_state(private_project, CHECKPOINTS[1], state)
-    folder = private_project.root / "checkpoints" / CHECKPOINTS[1]
-    assert logged_learning_rates(CheckpointFiles(CHECKPOINTS[1], folder, 200)) == {}
+    assert logged_learning_rates(private_project.root / "checkpoints" / CHECKPOINTS[1]) == {}
 
 
 def test_a_state_that_is_written_again_is_read_again(private_project: TinyProject) -> None:
-    files = private_project.opened.checkpoints.get(CHECKPOINTS[1])
+    folder = private_project.root / "checkpoints" / CHECKPOINTS[1]
     write_state(private_project, CHECKPOINTS[1], LOG)
-    assert logged_learning_rates(files) == {50: 3e-4, 180: 1e-4}
+    assert logged_learning_rates(folder) == {50: 3e-4, 180: 1e-4}
     write_state(private_project, CHECKPOINTS[1], {"log_history": [{"step": 7, "learning_rate": 1.0}]})
-    assert logged_learning_rates(files) == {7: 1.0}
+    assert logged_learning_rates(folder) == {7: 1.0}
 
 
 def test_it_is_said_at_which_checkpoints_scores_look_and_why() -> None:
