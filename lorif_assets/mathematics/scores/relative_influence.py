@@ -2,7 +2,8 @@
 
 RelatIF (Barshan et al. 2020, arXiv 2003.11630) divides by the root of an example's influence on itself, g^T H^-1 g. Here its
 place is taken by the norm of the gradient as it is stored, each layer weighted so that the mean over the training examples is
-the same (docs/method.md: relative influence): it costs next to nothing beside a score. Of whitened gradients it is nearly equal.
+the same (docs/method.md: relative influence): it costs next to nothing beside a score, and of whitened gradients it is
+nearly equal.
 """
 
 from collections.abc import Mapping

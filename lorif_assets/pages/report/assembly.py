@@ -90,8 +90,8 @@ def assemble(
 def _notices(lake: Lake, checkpoint: str, averaged: str | None, recipe: Recipe) -> Iterator[str]:
     if averaged is not None:
         yield f"{averaging_in_words(json.loads(averaged), recipe)}."
-    for one in learned_by_heart(lake):
-        if one.is_noteworthy and one.checkpoint == checkpoint:
+    for one in learned_by_heart(lake, checkpoint):
+        if one.is_noteworthy:
             yield f"{one.words}; {REMEDY}."
 
 
