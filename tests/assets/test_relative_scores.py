@@ -1,4 +1,4 @@
-"""The relative ranking through the whole pipeline: against dense FP64 sizes, in every way to score, and beside old scores."""
+"""The relative ranking through the whole pipeline: against sizes in FP64, in every way to score, and beside old scores."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,22 +21,23 @@ KEY = f"{NEWEST}|{QUERY_SET}"
 
 
 def sizes(project: TinyProject, checkpoint: str = NEWEST) -> dict[str, float]:
-    """The squared size of every stored example from dense factors, with the layers' weights by their definition, in FP64."""
+    """The squared size of every stored example from its factors, with the layers' weights by their definition, in FP64."""
     stored = StoredCheckpoint.read(project.lake, checkpoint, project.settings.recipe)
     cpu, total = torch.device("cpu"), torch.zeros(stored.factors.n_examples, dtype=torch.float64)
     for layer in stored.record.layer_shapes:
         ready = stored.preconditioners.load(layer, cpu)
         blocks = [block[layer] for block in stored.factors.blocks([layer], 1_000, cpu)]
-        g = torch.cat([(f.u.double() @ f.v.double().mT).flatten(1) for f in blocks])
+        squares = torch.cat([(f.u.double().square().sum(1) * f.v.double().square().sum(1)).sum(1) for f in blocks])
+        d1, d2 = stored.record.layer_shapes[layer]
         if stored.record.frozen_bases is None:
             w, floor = ready.eigenvalues.double(), ready.damping + ready.tail
-            mean_own = (w / (w + ready.damping)).sum() + (g.shape[1] - len(w)) * ready.tail / floor
+            mean_own = (w / (w + ready.damping)).sum() + (d1 * d2 - len(w)) * ready.tail / floor
             mean_square = torch.tensor(ready.trace, dtype=torch.float64)
         else:
             values = ready.eigenvalues.double()
             mean_own = (values / (values + ready.damping * values.mean())).sum()
             mean_square = (values * ready.bases.scale.double().square()).sum()
-        total += mean_own / mean_square * g.square().sum(1)
+        total += mean_own / mean_square * squares
     ids = stored.factors.example_ids(range(len(total)))
     return {name: float(total[position]) for position, (name, _) in ids.items()}
 
@@ -59,7 +60,7 @@ def relative(project: TinyProject) -> pl.DataFrame:
     return stored_ranking(project.lake, NEWEST, QUERY_SET, "relative").sort("query_id", "side", "rank")
 
 
-def test_every_pair_has_its_score_over_the_dense_size_of_the_example(every_pair: TinyProject) -> None:
+def test_every_pair_has_its_score_over_the_size_of_the_example(every_pair: TinyProject) -> None:
     rows, squares = plain(every_pair), sizes(every_pair)
     expected = [score / squares[name] ** 0.5 for score, name in rows.select("score", "example_id").iter_rows()]
     assert rows["relative_score"].to_list() == pytest.approx(expected, rel=1e-4)

@@ -7,6 +7,7 @@ from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiago
 from lorif_assets.mathematics.curvature.kfac import KfacCurvature
 from lorif_assets.mathematics.curvature.svd import CurvatureState, random_basis
 from lorif_assets.mathematics.curvature.svd_preconditioner import CurvatureForm, DampingRule, Preconditioner
+from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
 from lorif_assets.mathematics.scores.relative_influence import Rankings, ScoredBlock, squared_sizes
 from lorif_assets.mathematics.scores.self_influence import self_influence
@@ -31,6 +32,13 @@ def bases():
 def svd_preconditioner(factors, r, form=CurvatureForm.TAIL_CORRECTED):
     state = CurvatureState.empty(random_basis(D1 * D2, D1 * D2, 0)).add(factors)
     return Preconditioner.from_spectrum(state.spectrum(r), DampingRule.TRACE, 0.5, form)
+
+
+@pytest.mark.parametrize("codec", FactorCodec)
+def test_rounding_of_codes_between_components_is_left_out(gradients, codec):
+    encoded = decode(encode(low_rank_factors(gradients, RANK), codec), codec, D1, D2)
+    expected = (encoded.u.double().square().sum(1) * encoded.v.double().square().sum(1)).sum(1)
+    torch.testing.assert_close(squared_sizes({"a": encoded}, {"a": 1.0}).double(), expected, rtol=1e-5, atol=0.0)
 
 
 def test_a_size_is_the_weighted_norm_of_all_layers_in_fp64(gradients):
