@@ -1,16 +1,18 @@
 """The answer: which training examples made the model say a completion."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from lorif_assets.attribution.score_queries import QueryScores
+from lorif_assets.attribution.stored_rankings import WHEN_WHICH
 from lorif_assets.pages.answer import WITHDRAWN, answer_html, opponents, proponents
 
 _SHOWN = 5
 _LINE_CHARACTERS = 80
 _COLUMNS = ("side", "rank", "score", "shard", "example_id", "text", "metadata")
+_RELATIVE_COLUMNS = ("side", "rank", "relative_score", *_COLUMNS[2:])
 _FIGURES = ("score_mean", "score_std", "top_10_share", "top_100_share")
 
 
@@ -37,12 +39,21 @@ class Attribution:
     table: pl.DataFrame = field(compare=False)
     """One row per listed example: side (highest, lowest; all where every example was asked for), rank from 1, score, shard,
     example_id, text and metadata (JSON); text and metadata are null where the example was withdrawn meanwhile."""
+    relative: pl.DataFrame = field(compare=False)
+    """The same for the ranking by relative influence, the score over the example's size, in a column `relative_score`: what
+    is specific to the completion. Only the two ends of that ranking are listed."""
 
     @classmethod
     def of(
-        cls, scored: QueryScores, query_id: str, table: pl.DataFrame, prompt: str, completion: str, checkpoint: str
+        cls,
+        scored: QueryScores,
+        query_id: str,
+        with_texts: Callable[[pl.DataFrame], pl.DataFrame],
+        prompt: str,
+        completion: str,
+        checkpoint: str,
     ) -> "Attribution":
-        """Return the answer for one of the queries that were scored; `table` has its rows with text and metadata."""
+        """Return the answer for one of the queries that were scored; `with_texts` adds text and metadata to rows."""
         (summary,) = scored.summaries.filter(pl.col("query_id") == query_id).to_dicts()
         return cls(
             prompt=prompt,
@@ -52,7 +63,8 @@ class Attribution:
             n_target_tokens=summary["n_target_tokens"],
             n_examples=summary["n_examples"],
             figures={name: summary[name] for name in _FIGURES},
-            table=table.select(_COLUMNS),
+            table=with_texts(scored.scores.filter(pl.col("query_id") == query_id)).select(_COLUMNS),
+            relative=with_texts(scored.relative.filter(pl.col("query_id") == query_id)).select(_RELATIVE_COLUMNS),
         )
 
     @property
@@ -66,16 +78,30 @@ class Attribution:
         return opponents(self.table)
 
     @property
+    def relative_proponents(self) -> pl.DataFrame:
+        """The listed examples that speak for the completion most for their size, by rank."""
+        return proponents(self.relative)
+
+    @property
+    def relative_opponents(self) -> pl.DataFrame:
+        """The listed examples that speak against it most for their size, by rank."""
+        return opponents(self.relative)
+
+    @property
     def loss_per_token(self) -> float:
         """Mean loss of the completion's tokens, in nats."""
         return self.loss / self.n_target_tokens
 
     def __repr__(self) -> str:
         lines = [f"Attribution of {_line(self.prompt + self.completion)!r}", f"  {self._about}"]
-        for title, rows in (("proponents", self.proponents), ("opponents", self.opponents)):
+        for title, rows, column in (
+            ("proponents", self.proponents, "score"),
+            ("opponents", self.opponents, "score"),
+            ("relative proponents", self.relative_proponents, "relative_score"),
+        ):
             lines.append(f"  {title}:")
             lines += [
-                f"  {row['rank']:>4} {row['score']:>10.3g}  {row['example_id']}  {_line(row['text'] or WITHDRAWN)}"
+                f"  {row['rank']:>4} {row[column]:>10.3g}  {row['example_id']}  {_line(row['text'] or WITHDRAWN)}"
                 for row in rows.head(_SHOWN).iter_rows(named=True)
             ]
         return "\n".join(lines)
@@ -84,6 +110,9 @@ class Attribution:
         sides = {
             "Proponents: training on them lowered the loss of this completion": self.proponents,
             "Opponents: training on them raised it": self.opponents,
+            f"Relative proponents: {WHEN_WHICH['relative']}": self.relative_proponents.with_columns(
+                score="relative_score"
+            ),
         }
         return answer_html(self.prompt, self.completion, self._about, sides, 2 * _SHOWN)
 

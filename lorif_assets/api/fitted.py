@@ -175,12 +175,11 @@ class FittedModel:
         answers = []
         for some in self._at_a_time(tokenized):
             scored = self._held.score(some, top_k)
-            table = scored.scores.join(self._passages, on="example_id", how="left", maintain_order="left")
             for query in some:
-                own, row = table.filter(pl.col("query_id") == query.example_id), rows[query.row]
+                row = rows[query.row]
                 prompt, completion = row["prompt"] or "", row["completion"] or passage_text(row)
                 name = self._held.attributed.record.name
-                answers.append(Attribution.of(scored, query.example_id, own, prompt, completion, name))
+                answers.append(Attribution.of(scored, query.example_id, self._with_passages, prompt, completion, name))
         return answers
 
     def scores(self, queries: Rows) -> Float32[np.ndarray, "Q N"]:
@@ -193,6 +192,9 @@ class FittedModel:
         _, tokenized = self._read(queries)
         found = [self._held.scores(some).numpy() for some in self._at_a_time(tokenized)]
         return np.concatenate(found).astype(np.float32, copy=False)
+
+    def _with_passages(self, scores: pl.DataFrame) -> pl.DataFrame:
+        return scores.join(self._passages, on="example_id", how="left", maintain_order="left")
 
     def _read(self, queries: Rows) -> tuple[dict[int, dict[str, Any]], Sequence[TokenizedExample]]:
         shard = normalised_rows(queries, None, _QUERIES)

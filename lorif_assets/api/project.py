@@ -1,5 +1,6 @@
 """A project opened from Python: questions to its checkpoints, stored scores, and what is out of date."""
 
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from lorif_assets.attribution.ask import (
     attributed_checkpoints,
     score_completion,
 )
+from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking
 from lorif_assets.config.settings import settings_file
 from lorif_assets.data.passages import passage_text, with_passages
 from lorif_assets.data.questions import Question, completion_question, conversation_question
@@ -120,17 +122,29 @@ class OpenProject:
     def _answer(self, question: Question, checkpoint: str | None, top_k: TopK) -> Attribution:
         name = attributed_checkpoint(self._project, checkpoint)
         scored = score_completion(self._model_cache, name, question, top_k)
-        table = with_passages(self._project.lake, scored.scores)
         prompt, completion = question.get("prompt") or "", question.get("completion") or passage_text(question)
-        return Attribution.of(scored, scored.summaries["query_id"][0], table, prompt, completion, name)
+        with_texts = partial(with_passages, self._project.lake)
+        return Attribution.of(scored, scored.summaries["query_id"][0], with_texts, prompt, completion, name)
 
-    def scores(self, checkpoint: str, query_set: str) -> pl.DataFrame:
+    def scores(self, checkpoint: str, query_set: str, *, ranking: Ranking = "plain") -> pl.DataFrame:
         """Return the stored scores of a query set at a checkpoint: query_id, side, rank, score, shard, example_id.
+
+        Args:
+            checkpoint: its name.
+            query_set: its name.
+            ranking: "plain", by score; or "relative", by relative influence, which is then a column `relative_score`.
 
         Raises:
             MismatchError: there are none.
+            SettingsError: there is no such ranking.
         """
-        rows = self._project.lake.read(QUERY_SCORES, checkpoint=checkpoint, query_set=query_set)
+        check_ranking(ranking)
+        rows = stored_ranking(self._project.lake, checkpoint, query_set, ranking)
+        if rows.is_empty() and ranking == "relative" and not self.scores(checkpoint, query_set).is_empty():
+            raise MismatchError(
+                f"the scores of {query_set!r} at {checkpoint!r} were stored before there was a relative ranking; materialize "
+                "`query_scores` for them again"
+            )
         if rows.is_empty():
             stored = self._project.lake.read(QUERY_SCORES, ["checkpoint", "query_set"]).unique().sort(pl.all())
             there = ", ".join(f"{name} {scored}" for name, scored in stored.iter_rows())
@@ -138,7 +152,8 @@ class OpenProject:
                 f"the lake has no scores of the query set {query_set!r} at the checkpoint {checkpoint!r}; it has "
                 f"{there or 'none at all'}. Materialize `query_scores`"
             )
-        columns = ["query_id", "side", "rank", "score", "shard", "example_id"]
+        relative = ["relative_score"] if ranking == "relative" else []
+        columns = ["query_id", "side", "rank", *relative, "score", "shard", "example_id"]
         return rows.select(columns).sort("query_id", "side", "rank")
 
     def status(self) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from lorif_assets.assets.attribution_asset import Input, Materializations, attri
 from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_examples import query_examples
-from lorif_assets.attribution.score_queries import all_pairs, extreme_pairs
+from lorif_assets.attribution.score_rows import all_pairs, extreme_pairs
 from lorif_assets.attribution.versions import encoder_score_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
@@ -71,6 +71,8 @@ def influcoder_scores(run: PartitionRun) -> Materializations:
                     query_set=pl.lit(query_set),
                     recipe_hash=pl.lit(settings.influcoder.distillation_hash(settings.recipe)),
                     computed_from=pl.lit(version),
+                    # A cosine is relative to the example's size already.
+                    relative_score=pl.lit(None, pl.Float32),
                 )
                 lake.replace(INFLUCODER_SCORES, {"checkpoint": name, "query_set": query_set}, rows.to_arrow())
                 yield from run.commit(

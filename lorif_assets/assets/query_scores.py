@@ -1,5 +1,6 @@
 """Query scores: which training examples made the model say each query's completion, and which spoke against it."""
 
+import json
 from functools import partial
 
 import dagster as dg
@@ -16,7 +17,8 @@ from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.attribution.checkpoint import averaged_attributions
 from lorif_assets.attribution.score_checkpoint import CheckpointScoring
 from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.score_queries import LOWEST, QueryScores
+from lorif_assets.attribution.score_queries import QueryScores
+from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.data.rejection_reasons import first_and_counts
@@ -24,7 +26,7 @@ from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
 from lorif_assets.freshness.attribution import stale_scores
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.cascade import recalled_scores
-from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, RELATIVE_SCORES
 
 _SHOWN_QUERIES, _SHOWN_EXAMPLES = 10, 3
 
@@ -84,9 +86,11 @@ def query_scores(run: PartitionRun) -> Materializations:
                     "computed_from": scored.version,
                 }
                 # The summaries come last: readers take them as the sign that the scores are there.
+                averaged = json.dumps(scoring.averaged_weights)
                 for schema, frame in (
                     (QUERY_SCORES, scored.scores.scores),
-                    (QUERY_SUMMARIES, scored.scores.summaries),
+                    (RELATIVE_SCORES, scored.scores.relative),
+                    (QUERY_SUMMARIES, scored.scores.summaries.with_columns(averaged=pl.lit(averaged))),
                 ):
                     lake.replace(schema, partition, frame.with_columns(**_literals(constants)).to_arrow())
                 if tracked:
@@ -102,6 +106,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                         "examples_scanned": scored.scores.examples_scanned,
                         "scan": scored.scores.scan,
                         **({"averaged_with": [one.record.name for one in earlier]} if earlier else {}),
+                        **({"weights": scoring.averaged_weights} if earlier else {}),
                         **scored.metadata,
                         **figures,
                         "top_influences": dg.MetadataValue.md(_top_influences(scored.scores.scores)),

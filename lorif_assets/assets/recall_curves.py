@@ -15,10 +15,10 @@ from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.attribution.checkpoint import current_score_versions
 from lorif_assets.attribution.precondition_queries import preconditioned_queries
+from lorif_assets.attribution.score_positions import scores_at
 from lorif_assets.attribution.versions import recall_curve_version
 from lorif_assets.errors import MismatchError
 from lorif_assets.freshness.influcoder import stale_recall_curves
-from lorif_assets.influcoder.cascade import exact_scores
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.proposals import encoder_similarities, likely_proponents
 from lorif_assets.influcoder.sampling import Role
@@ -88,7 +88,7 @@ def recall_curves(run: PartitionRun) -> Materializations:
                 for candidates in sorted({max(1, round(share * n)) for share in _SHARES}):
                     started = time.monotonic()
                     positions = likely_proponents(similarities, candidates)
-                    _, bytes_read = exact_scores(factors, ready, positions, group.first)
+                    _, bytes_read = scores_at(factors, ready, positions, group.first)
                     seconds = seconds_recall + time.monotonic() - started
                     rows += [
                         {

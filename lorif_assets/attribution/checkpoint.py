@@ -1,10 +1,11 @@
 """One attributed checkpoint: what the lake holds of it, its model, and the checkpoints its scores are averaged with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.checkpoint_weights import checkpoint_weights
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord, checkpoint_record
 from lorif_assets.attribution.stored_curvature import StoredPreconditioners, stored_preconditioners
@@ -12,6 +13,7 @@ from lorif_assets.attribution.stored_factors import StoredFactors, stored_factor
 from lorif_assets.attribution.versions import averaged_version, score_version
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
+from lorif_assets.errors import SettingsError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
@@ -91,22 +93,42 @@ def averaged_checkpoints(
 ) -> list[StoredCheckpoint]:
     """Return the checkpoints whose scores are averaged for one of them, which comes last.
 
-    The others are the active checkpoints before it, in order of step, then name, whose files still exist and that were
-    recorded under the current factor recipe. With itself there are at most `recipe.averaged_checkpoints`.
+    The others are chosen by `recipe.averaged_checkpoints` from the active checkpoints before it, in order of step, then
+    name, whose files still exist and that were recorded under the current factor recipe.
+
+    Raises:
+        SettingsError: the recipe names a checkpoint that is not there, or not active.
     """
-    limit, lake = settings.recipe.averaged_checkpoints, checkpoint.lake
-    if limit == 1:
+    recipe, lake = settings.recipe, checkpoint.lake
+    if not recipe.averages:
         return [checkpoint]
-    recorded = set(lake.read(CHECKPOINTS, ["checkpoint"], recipe_hash=settings.recipe.factor_hash)["checkpoint"])
+    recorded = set(lake.read(CHECKPOINTS, ["checkpoint"], recipe_hash=recipe.factor_hash)["checkpoint"])
     active = settings.active.checkpoints
-    names = [
-        found.name
-        for found in model_checkpoints.find()
-        if found.name in recorded and (active == "all" or found.name in active)
-    ]
+    found = [one.name for one in model_checkpoints.find() if active == "all" or one.name in active]
+    names = [name for name in found if name in recorded]
     name = checkpoint.record.name
     before = names[: names.index(name)] if name in names else []
-    return [*(StoredCheckpoint.read(lake, name, settings.recipe) for name in before[1 - limit :]), checkpoint]
+    if isinstance(recipe.averaged_checkpoints, tuple):
+        unknown = [one for one in recipe.averaged_checkpoints if one not in found]
+        if unknown:
+            raise SettingsError(
+                f"`recipe.averaged_checkpoints` names {unknown[0]!r}, which is no active checkpoint; found "
+                f"{', '.join(found) or 'none'}"
+            )
+    return [
+        *(StoredCheckpoint.read(lake, one, recipe) for one in averaged_before(before, recipe.averaged_checkpoints)),
+        checkpoint,
+    ]
+
+
+def averaged_before(before: Sequence[str], choice: int | str | Sequence[str]) -> Sequence[str]:
+    """Return which of the checkpoints before one, in order, are averaged with it, by `recipe.averaged_checkpoints`."""
+    if isinstance(choice, int):
+        return before[1 - choice :] if choice > 1 else ()
+    if choice == "spread":
+        # With the one in question: both ends of the run, and its middle.
+        return [before[at] for at in sorted({0, (len(before) + 1) // 2}) if at < len(before)]
+    return [name for name in before if name in choice]
 
 
 def averaged_attributions(
@@ -134,6 +156,7 @@ def current_score_versions(
 ) -> dict[str, str]:
     """Return the version that each query set's scores at a checkpoint would have if every example were scored now."""
     records = [one.record for one in averaged_checkpoints(settings, model_checkpoints, checkpoint)]
+    weights = checkpoint_weights(settings.recipe, model_checkpoints, records)
     curvature = curvature_of(settings.recipe)
     bases = {record.name: curvature.basis_versions(checkpoint.lake, record.name) for record in records}
     return {
@@ -141,7 +164,8 @@ def current_score_versions(
             [
                 score_version(settings.recipe, record, shard_hashes, query_set_hash, bases[record.name])
                 for record in records
-            ]
+            ],
+            weights,
         )
         for query_set, query_set_hash in query_set_hashes.items()
     }

@@ -20,14 +20,7 @@ from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, fit_tokens, sample_rows
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import precondition
-from lorif_assets.attribution.score_queries import (
-    QueryScores,
-    all_pairs,
-    extreme_count,
-    extreme_pairs,
-    listed_positions,
-    query_summaries,
-)
+from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.rejected import RejectedRow
@@ -36,7 +29,8 @@ from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPrecond
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
-from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments, block_scores
+from lorif_assets.mathematics.scores.relative_influence import Rankings, ScoredBlock
+from lorif_assets.mathematics.scores.scoring import block_scores
 from lorif_assets.progress import Progress
 
 
@@ -145,21 +139,22 @@ class InMemoryAttribution:
             UnsoundQueryError: a query's loss or gradient is not finite.
         """
         prepared_queries = precondition(self.attributed, queries, self.inverses.__getitem__, self.batch)
-        names, scores_of_blocks = [query.example_id for query in queries], []
-        extremes = ScoreExtremes.empty(len(queries), extreme_count(top_k))
-        moments = ScoreMoments.empty(len(queries))
-        for block in self.blocks(prepared_queries.by_layer):
-            scores = block_scores(prepared_queries.by_layer, block)
-            extremes, moments = extremes.update(scores, moments.count), moments.update(scores)
+        rankings, every = Rankings.empty(len(queries), extreme_count(top_k), len(self.example_ids)), []
+        for factors in self.blocks(prepared_queries.by_layer):
+            block = ScoredBlock.of(prepared_queries.by_layer, factors, prepared_queries.norm_weights)
+            rankings = rankings.update(block, rankings.moments.count)
             if top_k == "all":
-                scores_of_blocks.append(scores.cpu())
-        if top_k == "all":
-            table = all_pairs(names, torch.cat(scores_of_blocks, dim=1), self._named(range(moments.count)))
-        else:
-            k = min(top_k, moments.count)
-            table = extreme_pairs(names, extremes, k, self._named(listed_positions(extremes, k)))
-        summaries = query_summaries(queries, prepared_queries.losses, extremes, moments)
-        return QueryScores(table, summaries, "in memory", moments.count, prepared_queries.relative_error)
+                every.append(block.scores.cpu())
+        return listed_scores(
+            queries,
+            prepared_queries,
+            rankings,
+            every,
+            self._named,
+            top_k=top_k,
+            scan="in memory",
+            examples_scanned=rankings.moments.count,
+        )
 
     def _named(self, positions: Iterable[int]) -> dict[int, tuple[str, str]]:
         return {position: (self.example_ids[position], self.shard) for position in positions}

@@ -24,11 +24,13 @@ InverseOf = Callable[[str], "LayerPreconditioner"]
 class PreconditionedQueries:
     """Each layer's preconditioned queries, whole or at a rank, and each query's loss (summed, nats).
 
+    `norm_weights` has the weight of each layer in the size of an example (docs/method.md: relative influence).
     `relative_error` is ||M - M~||_F / ||M||_F over all queries and layers: what the rank leaves out; 0 if whole.
     """
 
     by_layer: "dict[str, Queries]"
     losses: "torch.Tensor"
+    norm_weights: dict[str, float]
     relative_error: float
 
 
@@ -77,9 +79,12 @@ def _whole_queries(
     for gradients in dense.values():
         sound &= gradients.isfinite().all(dim=1).cpu()
     _refuse_unsound(attributed, queries, sound)
+    norm_weights = {}
     for layer in shapes:
-        dense[layer] = inverse(layer).apply(dense[layer])
-    return PreconditionedQueries({**dense}, losses, 0.0)
+        preconditioner = inverse(layer)
+        dense[layer] = preconditioner.apply(dense[layer])
+        norm_weights[layer] = preconditioner.norm_weight
+    return PreconditionedQueries({**dense}, losses, norm_weights, 0.0)
 
 
 def _queries_at_a_rank(
@@ -119,7 +124,8 @@ def _queries_at_a_rank(
                 collector.stream(attributed.batch(queries, positions), sink, batch.gradient_numbers).float().cpu()
             )
     _refuse_unsound(attributed, queries, sound & losses.isfinite())
-    return PreconditionedQueries({**factors_by_layer}, losses, (lost / total) ** 0.5 if total else 0.0)
+    norm_weights = {layer: preconditioner.norm_weight for layer, preconditioner in inverses.items()}
+    return PreconditionedQueries({**factors_by_layer}, losses, norm_weights, (lost / total) ** 0.5 if total else 0.0)
 
 
 def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExample]", sound: "torch.Tensor") -> None:

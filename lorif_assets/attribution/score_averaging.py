@@ -1,7 +1,8 @@
 """Averaging scores over checkpoints: each example's mean over a checkpoint and some earlier ones.
 
-A training example acts on the weights at the time it is seen, so earlier checkpoints count as much as later ones
-(TracIn, Pruthi et al. 2020, arXiv 2002.08484, sums over checkpoints).
+A training example acts on the weights at the time it is seen, so earlier checkpoints count too, by their learning rates
+(TracIn, Pruthi et al. 2020, arXiv 2002.08484, sums over checkpoints). Gradients shrink as a model learns: divided by their
+spread, the scores of all checkpoints have a say.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
-from lorif_assets.attribution.precondition_queries import preconditioned_queries
+from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
+from lorif_assets.attribution.score_positions import random_positions, scores_at
 from lorif_assets.attribution.score_queries import QueryScores, comparable_queries, extreme_count, full_scan, run_scan
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
@@ -22,29 +24,60 @@ from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.lake import FactorFile
 from lorif_assets.lake.read_ahead import read_ahead
-from lorif_assets.mathematics.scores.scoring import Queries, block_scores
+from lorif_assets.mathematics.scores.relative_influence import ScoredBlock
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.progress import Progress
+
+SPREAD_EXAMPLES = 4_096
+"""Stored examples, in whole row groups, over which the spread of a query's scores is taken."""
 
 
 @dataclass(frozen=True)
 class ShardScores:
-    """Scores [Q, n] of the n examples of one shard at one checkpoint."""
+    """Rows of a number for each of the n examples of one shard at one checkpoint: scores, and squares of sizes."""
 
     example_ids: Sequence[str]
-    scores: Float[Tensor, "Q n"]
+    rows: Float[Tensor, "R n"]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
-class EarlierCheckpoint:
-    """An earlier checkpoint whose scores enter the average: its factors, and the queries preconditioned at it."""
+class AveragedCheckpoint:
+    """A checkpoint whose scores enter the average: its factors, the queries preconditioned at it, and its weight.
+
+    Each query's scores, and the squares of sizes as a last row, are divided by `spreads`.
+    """
 
     factors: StoredFactors
-    queries: Mapping[str, Queries]
+    queries: PreconditionedQueries
+    weight: float
+    spreads: Float[Tensor, " R"] | None
+
+    @classmethod
+    def of(
+        cls, stored: StoredCheckpoint, queries: PreconditionedQueries, weight: float, device: torch.device
+    ) -> "AveragedCheckpoint":
+        """Return a checkpoint that counts as its recipe says; spreads are those over random stored examples."""
+        if stored.recipe.checkpoint_weights == "equal":
+            return cls(stored.factors, queries, weight, None)
+        positions = random_positions(stored.factors, stored.recipe.seed, SPREAD_EXAMPLES)
+        sample, _ = scores_at(stored.factors, queries, positions, device)
+        spreads = torch.cat([sample.scores.double().std(1, correction=0), sample.squares.double().mean()[None]])
+        # A query that scores nothing has no spread.
+        return cls(stored.factors, queries, weight, torch.where(spreads > 0, spreads, 1.0).float().to(device))
 
     def shard_scores(self, shard: str, rows: int, device: torch.device) -> ShardScores:
         """Score one shard, `rows` examples at a time."""
-        return shard_scores(self.factors, self.queries, self._files[shard], rows, device)
+        file, layers = self._files[shard], list(self.queries.by_layer)
+        blocks = read_ahead(self.factors.blocks(layers, rows, device, [file]))
+        scored = (ScoredBlock.of(self.queries.by_layer, block, self.queries.norm_weights) for block in blocks)
+        numbers = torch.cat([torch.cat([block.scores, block.squares[None]]) for block in scored], dim=1)
+        ids = [
+            name
+            for _, part in self.factors.lake.stream_factors([file], ["example_id"], file.rows)
+            for name in part.column("example_id").to_pylist()
+        ]
+        return ShardScores(ids, numbers if self.spreads is None else numbers / self.spreads[:, None], self.weight)
 
     @cached_property
     def _files(self) -> Mapping[str, FactorFile]:
@@ -54,15 +87,17 @@ class EarlierCheckpoint:
 def prepare_earlier_checkpoints(
     checkpoint: AttributedCheckpoint,
     earlier_checkpoints: Sequence[StoredCheckpoint],
+    weights: Sequence[float],
     queries: Sequence[TokenizedExample],
     model_checkpoints: Checkpoints,
     batch: BatchSettings,
-) -> list[EarlierCheckpoint]:
+) -> list[AveragedCheckpoint]:
     """Precondition the queries at earlier checkpoints, one after the other: a second model is in memory meanwhile.
 
     Args:
         checkpoint: the newest one.
         earlier_checkpoints: those whose scores are averaged with its own.
+        weights: of each of them.
         queries: tokenized.
         model_checkpoints: where checkpoints are.
         batch: sizes of batches of queries.
@@ -71,7 +106,7 @@ def prepare_earlier_checkpoints(
         MismatchError: an earlier checkpoint has a different tokenizer, or factors of other data.
     """
     own, prepared = checkpoint.stored, []
-    for one in earlier_checkpoints:
+    for one, weight in zip(earlier_checkpoints, weights, strict=True):
         if one.record.tokenizer_hash != own.record.tokenizer_hash:
             raise MismatchError(
                 f"scores of {own.record.name!r} cannot be averaged with those of {one.record.name!r}: their "
@@ -84,8 +119,8 @@ def prepare_earlier_checkpoints(
                 "which their scores are averaged; materialize `gradient_factors` for both"
             )
         loaded = one.load(model_checkpoints, checkpoint.model.devices)
-        by_layer = preconditioned_queries(loaded, queries, batch).by_layer
-        prepared.append(EarlierCheckpoint(one.factors, by_layer))
+        prepared_queries = preconditioned_queries(loaded, queries, batch)
+        prepared.append(AveragedCheckpoint.of(one, prepared_queries, weight, checkpoint.model.device))
         # Before loading the next one: the memory is not freed while a name refers to the model.
         del loaded
     return prepared
@@ -93,7 +128,8 @@ def prepare_earlier_checkpoints(
 
 def score_averaged(
     checkpoint: AttributedCheckpoint,
-    earlier_checkpoints: Sequence[EarlierCheckpoint],
+    weight: float,
+    earlier_checkpoints: Sequence[AveragedCheckpoint],
     queries: Sequence[TokenizedExample],
     *,
     top_k: int | Literal["all"],
@@ -105,6 +141,7 @@ def score_averaged(
 
     Args:
         checkpoint: the newest one.
+        weight: of it.
         earlier_checkpoints: the others, with the same queries preconditioned at each.
         queries: tokenized.
         top_k: proponents and opponents to return, or every pair.
@@ -117,45 +154,30 @@ def score_averaged(
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
     prepared_queries = comparable_queries(checkpoint, queries, batch)
-    stored, rows, device = checkpoint.stored.factors, batch.scan_rows, checkpoint.model.device
+    rows, device = batch.scan_rows, checkpoint.model.device
+    newest = AveragedCheckpoint.of(checkpoint.stored, prepared_queries, weight, device)
 
-    def scores(files: Sequence[FactorFile]) -> Iterator[Tensor]:
+    def scores(files: Sequence[FactorFile]) -> Iterator[ScoredBlock]:
         for file in files:
-            own = shard_scores(stored, prepared_queries.by_layer, file, rows, device)
-            yield averaged_scores(own, (one.shard_scores(file.shard, rows, device) for one in earlier_checkpoints))
+            own = newest.shard_scores(file.shard, rows, device)
+            averaged = averaged_scores(own, (one.shard_scores(file.shard, rows, device) for one in earlier_checkpoints))
+            yield ScoredBlock(averaged[:-1], averaged[-1])
 
-    scan = full_scan(stored, len(queries), extreme_count(top_k), reason)
+    scan = full_scan(newest.factors, len(queries), extreme_count(top_k), reason)
     return run_scan(checkpoint, queries, prepared_queries, scan, scores, top_k=top_k, progress=progress).scores
 
 
-def shard_scores(
-    factors: StoredFactors,
-    queries: Mapping[str, Queries],
-    file: FactorFile,
-    rows: int,
-    device: torch.device,
-) -> ShardScores:
-    """Score the examples of one file, `rows` at a time."""
-    blocks = factors.blocks(list(queries), rows, device, [file])
-    ids = [
-        name
-        for _, part in factors.lake.stream_factors([file], ["example_id"], file.rows)
-        for name in part.column("example_id").to_pylist()
-    ]
-    return ShardScores(ids, torch.cat([block_scores(queries, block) for block in read_ahead(blocks)], dim=1))
-
-
-def averaged_scores(scores: ShardScores, earlier_scores: Iterable[ShardScores]) -> Float[Tensor, "Q n"]:
-    """Return the mean score of each of the newest checkpoint's examples over the checkpoints that have it.
+def averaged_scores(scores: ShardScores, earlier_scores: Iterable[ShardScores]) -> Float[Tensor, "R n"]:
+    """Return the weighted mean of each row, at the newest checkpoint's examples, over the checkpoints that have the example.
 
     An example is missing at a checkpoint where its gradient is not finite.
     """
-    total = scores.scores.clone()
-    count = total.new_ones(len(scores.example_ids))
+    total = scores.rows * scores.weight
+    weights = total.new_full((len(scores.example_ids),), scores.weight)
     place = {name: at for at, name in enumerate(scores.example_ids)}
     for one in earlier_scores:
         known = [(row, place[name]) for row, name in enumerate(one.example_ids) if name in place]
         rows, columns = torch.tensor(known, dtype=torch.long, device=total.device).view(-1, 2).unbind(1)
-        total.index_add_(1, columns, one.scores[:, rows])
-        count.index_add_(0, columns, count.new_ones(len(known)))
-    return total / count
+        total.index_add_(1, columns, one.rows[:, rows] * one.weight)
+        weights.index_add_(0, columns, weights.new_full((len(known),), one.weight))
+    return total / weights

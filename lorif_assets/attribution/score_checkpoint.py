@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
+from lorif_assets.attribution.checkpoint_weights import checkpoint_weights
 from lorif_assets.attribution.score_modes import (
     MergedScans,
     ReadQuerySet,
@@ -56,6 +58,17 @@ class CheckpointScoring:
         """
         return self._mode().scores(query_sets)
 
+    @cached_property
+    def averaged_weights(self) -> dict[str, float]:
+        """The weight of each checkpoint whose scores are averaged, by name; the one in question comes last."""
+        records = [one.record for one in self._averaged]
+        weights = checkpoint_weights(self.settings.recipe, self.model_checkpoints, records)
+        return {record.name: weight for record, weight in zip(records, weights, strict=True)}
+
+    @property
+    def _averaged(self) -> Sequence[StoredCheckpoint]:
+        return (*self.earlier_checkpoints, self.checkpoint.stored)
+
     def _mode(self) -> ScoreMode:
         recipe = self.settings.recipe
         if recipe.recalls:
@@ -80,9 +93,8 @@ class CheckpointScoring:
             )
 
         def version(query_set_hash: str) -> str:
-            return averaged_version(
-                [one.score_version(query_set_hash) for one in (*self.earlier_checkpoints, self.checkpoint.stored)]
-            )
+            versions = [one.score_version(query_set_hash) for one in self._averaged]
+            return averaged_version(versions, list(self.averaged_weights.values()))
 
         return SharedScans(
             self.log, self.checkpoint, self.settings.batch, 1 + len(self.earlier_checkpoints), scan, version
@@ -120,5 +132,10 @@ def score_every_example(
         return score_queries(checkpoint, queries, top_k=top_k, batch=batch, progress=progress, reason=reason)
     from lorif_assets.attribution.score_averaging import prepare_earlier_checkpoints, score_averaged
 
-    prepared = prepare_earlier_checkpoints(checkpoint, earlier_checkpoints, queries, model_checkpoints, batch)
-    return score_averaged(checkpoint, prepared, queries, top_k=top_k, batch=batch, progress=progress, reason=reason)
+    stored = checkpoint.stored
+    records = [one.record for one in (*earlier_checkpoints, stored)]
+    *weights, own_weight = checkpoint_weights(stored.recipe, model_checkpoints, records)
+    prepared = prepare_earlier_checkpoints(checkpoint, earlier_checkpoints, weights, queries, model_checkpoints, batch)
+    return score_averaged(
+        checkpoint, own_weight, prepared, queries, top_k=top_k, batch=batch, progress=progress, reason=reason
+    )

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.precondition_queries import PreconditionedQueries
 from lorif_assets.attribution.score_queries import (
     QueryScores,
     Scan,
@@ -29,8 +30,9 @@ from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import TableError
 from lorif_assets.lake.attribution_tables import SCORE_SCANS
 from lorif_assets.lake.lake import FactorFile, Lake
+from lorif_assets.mathematics.scores.relative_influence import Rankings, ScoredBlock
 from lorif_assets.mathematics.scores.score_change import scale_and_change
-from lorif_assets.mathematics.scores.scoring import Queries, ScoreExtremes, ScoreMoments, block_scores
+from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 from lorif_assets.progress import Progress
 
 # Examples whose scores show how far the preconditioner moved, and the most shards that they are taken from.
@@ -48,12 +50,11 @@ class ScannedShard:
 
 @dataclass(frozen=True)
 class FullScan:
-    """The result of a scan of all shards; `probe` [Q, p] has the scores of its probe set."""
+    """The result of a scan of all shards; `probe` has the scores of its probe set, and the squares of their sizes."""
 
     shards: Mapping[str, ScannedShard]
-    extremes: ScoreExtremes
-    moments: ScoreMoments
-    probe: torch.Tensor
+    rankings: Rankings
+    probe: ScoredBlock
 
 
 def score_merged(
@@ -82,7 +83,7 @@ def score_merged(
     factors, device = checkpoint.stored.factors, checkpoint.model.device
     scan = chosen_scan(
         last_scan,
-        prepared_queries.by_layer,
+        prepared_queries,
         factors,
         n_queries=len(queries),
         n_extremes=extreme_count(top_k),
@@ -91,17 +92,13 @@ def score_merged(
     )
     blocks = block_scorer(checkpoint, prepared_queries, batch)
     result = run_scan(checkpoint, queries, prepared_queries, scan, blocks, top_k=top_k, progress=progress)
-    full = (
-        full_scan_of(prepared_queries.by_layer, factors, result.extremes, result.moments, device)
-        if scan.is_full
-        else None
-    )
+    full = full_scan_of(prepared_queries, factors, result.rankings, device) if scan.is_full else None
     return result.scores, full
 
 
 def chosen_scan(
     last_scan: FullScan | None,
-    queries: Mapping[str, Queries],
+    queries: PreconditionedQueries,
     factors: StoredFactors,
     *,
     n_queries: int,
@@ -113,7 +110,7 @@ def chosen_scan(
 
     Args:
         last_scan: the last full scan, of the same queries, weights and recipe.
-        queries: per layer vec(H^-1 G_q) [Q, D], with the current preconditioner.
+        queries: with the current preconditioner.
         factors: the factors.
         n_queries: how many there are.
         n_extremes: extremes of each query.
@@ -130,10 +127,12 @@ def chosen_scan(
         )
     added = tuple(file for file in factors.files if file.shard not in last_scan.shards)
     n_added = sum(file.rows for file in added)
-    if n_added > last_scan.moments.count:
+    if n_added > last_scan.rankings.moments.count:
         return full_scan(factors, n_queries, n_extremes, "more was added since the last one than it scanned")
     scanned_files = tuple(files[name] for name in sorted(last_scan.shards))
-    scale, change = scale_and_change(last_scan.probe, probe_scores(queries, factors, scanned_files, device))
+    probe = probe_scores(queries, factors, scanned_files, device)
+    scale, change = scale_and_change(last_scan.probe.scores, probe.scores)
+    square_scale, _ = scale_and_change(last_scan.probe.squares[None], probe.squares[None])
     worst, smallest = float(change.max()), float(scale.min())
     if worst > tolerance or smallest <= 0:
         return full_scan(
@@ -144,40 +143,39 @@ def chosen_scan(
         )
     return Scan(
         added,
-        _moved(last_scan, factors, scale),
-        _scaled_moments(last_scan.moments, scale),
+        _carried_over(last_scan, factors, scale, float(square_scale)),
         f"merged: {n_added:,} examples of {len(added)} shards added since the last full scan; the preconditioner changed no "
         f"query's probe scores by more than {worst:.2%}, allowed are {tolerance:.2%}",
     )
 
 
 def probe_scores(
-    queries: Mapping[str, Queries],
+    queries: PreconditionedQueries,
     factors: StoredFactors,
     files: tuple[FactorFile, ...],
     device: torch.device,
-) -> torch.Tensor:
-    """Return the scores [Q, p] of the first examples of some of these files, evenly spaced among them."""
+) -> ScoredBlock:
+    """Return the scores of the first examples of some of these files, evenly spaced among them."""
     chosen = files[:: max(1, -(-len(files) // _PROBE_SHARDS))]
     rows = -(-PROBE_EXAMPLES // len(chosen))
-    blocks = (next(factors.blocks(list(queries), rows, device, [file])) for file in chosen)
-    return torch.cat([block_scores(queries, block).cpu() for block in blocks], dim=1)
+    layers = list(queries.by_layer)
+    blocks = (next(factors.blocks(layers, rows, device, [file])) for file in chosen)
+    scored = [ScoredBlock.of(queries.by_layer, block, queries.norm_weights) for block in blocks]
+    return ScoredBlock(
+        torch.cat([block.scores.cpu() for block in scored], dim=1), torch.cat([block.squares.cpu() for block in scored])
+    )
 
 
 def full_scan_of(
-    queries: Mapping[str, Queries],
-    factors: StoredFactors,
-    extremes: ScoreExtremes,
-    moments: ScoreMoments,
-    device: torch.device,
+    queries: PreconditionedQueries, factors: StoredFactors, rankings: Rankings, device: torch.device
 ) -> FullScan:
     """Return the result of a scan of all shards, with the scores of its probe."""
     shards = {file.shard: ScannedShard(factors.shard_hashes[file.shard], file.rows) for file in factors.files}
-    return FullScan(shards, extremes, moments, probe_scores(queries, factors, factors.files, device))
+    return FullScan(shards, rankings, probe_scores(queries, factors, factors.files, device))
 
 
-def _moved(last_scan: FullScan, factors: StoredFactors, scale: torch.Tensor) -> ScoreExtremes:
-    """Return the extremes, scaled, at the positions that their examples now have among all shards."""
+def _carried_over(last_scan: FullScan, factors: StoredFactors, scale: torch.Tensor, square_scale: float) -> Rankings:
+    """Return the rankings, scaled, with their examples at the positions that they now have among all shards."""
     names = sorted(last_scan.shards)
     rows = torch.tensor([last_scan.shards[name].rows for name in names])
     ends = rows.cumsum(0)
@@ -187,13 +185,23 @@ def _moved(last_scan: FullScan, factors: StoredFactors, scale: torch.Tensor) -> 
     def moved(positions: torch.Tensor) -> torch.Tensor:
         return positions + shift[torch.searchsorted(ends, positions, right=True)]
 
-    extremes, query_scale = last_scan.extremes, scale.unsqueeze(1)
-    return replace(
-        extremes,
-        highest=(extremes.highest * query_scale).float(),
-        highest_positions=moved(extremes.highest_positions),
-        lowest=(extremes.lowest * query_scale).float(),
-        lowest_positions=moved(extremes.lowest_positions),
+    def scaled(extremes: ScoreExtremes, factor: torch.Tensor) -> ScoreExtremes:
+        return replace(
+            extremes,
+            highest=(extremes.highest * factor).float(),
+            highest_positions=moved(extremes.highest_positions),
+            lowest=(extremes.lowest * factor).float(),
+            lowest_positions=moved(extremes.lowest_positions),
+        )
+
+    rankings, query_scale = last_scan.rankings, scale.unsqueeze(1)
+    squares = torch.full((factors.n_examples,), torch.nan)
+    squares[moved(torch.arange(len(rankings.squares)))] = rankings.squares * square_scale
+    return Rankings(
+        plain=scaled(rankings.plain, query_scale),
+        relative=scaled(rankings.relative, query_scale / square_scale**0.5),
+        moments=_scaled_moments(rankings.moments, scale),
+        squares=squares,
     )
 
 
@@ -226,18 +234,30 @@ def last_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, k:
         t = lake.read_tensors(rows[0]["state_uri"])
     except TableError:
         return None
-    extremes = ScoreExtremes(k, t["highest"], t["highest_positions"], t["lowest"], t["lowest_positions"])
+    if _SQUARES not in t:
+        # An earlier version stored it, without what relative influence needs.
+        return None
+    plain, relative = (ScoreExtremes(k, *(t[f"{ranking}{name}"] for name in _EXTREMES)) for ranking in _RANKINGS)
     count = sum(shard.rows for shard in shards.values())
     moments = ScoreMoments(count, t["total"], t["squares"], t["magnitude"], t["positive"])
-    return FullScan(shards, extremes, moments, t["probe"])
+    return FullScan(
+        shards, Rankings(plain, relative, moments, t[_SQUARES]), ScoredBlock(t["probe"], t["probe_squared_sizes"])
+    )
 
 
 def store_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, scan: FullScan) -> None:
     """Store a full scan in place of the previous one."""
+    rankings = scan.rankings
     tensors = {
-        **{name: getattr(scan.extremes, name).cpu() for name in _EXTREMES},
-        **{name: getattr(scan.moments, name).cpu() for name in ("total", "squares", "magnitude", "positive")},
-        "probe": scan.probe,
+        **{
+            f"{prefix}{name}": getattr(extremes, name).cpu()
+            for prefix, extremes in zip(_RANKINGS, (rankings.plain, rankings.relative), strict=True)
+            for name in _EXTREMES
+        },
+        **{name: getattr(rankings.moments, name).cpu() for name in ("total", "squares", "magnitude", "positive")},
+        _SQUARES: rankings.squares,
+        "probe": scan.probe.scores,
+        "probe_squared_sizes": scan.probe.squares,
     }
     row = {
         "checkpoint": checkpoint,
@@ -255,3 +275,6 @@ def store_full_scan(lake: Lake, checkpoint: str, query_set: str, version: str, s
 
 
 _EXTREMES = ("highest", "highest_positions", "lowest", "lowest_positions")
+# What the names of a ranking's extremes begin with: the plain one's, which came first, with nothing.
+_RANKINGS = ("", "relative_")
+_SQUARES = "squared_sizes"

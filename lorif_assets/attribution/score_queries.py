@@ -1,13 +1,14 @@
 """Scoring queries against a checkpoint's stored factors in one streaming pass, however many queries there are."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
+from lorif_assets.attribution.score_rows import RELATIVE_SCHEMA, all_pairs, listed_positions, plain_rows, relative_rows
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.errors import MismatchError
@@ -19,21 +20,24 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.mathematics.scores.relative_influence import Rankings, ScoredBlock
     from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
 
-HIGHEST, LOWEST, EVERY = "highest", "lowest", "all"
+ExampleIds = Callable[[Sequence[int]], Mapping[int, tuple[str, str]]]
+"""Returns the id and the shard of examples by their position."""
 
-BlockScorer = Callable[[Sequence[FactorFile]], "Iterator[torch.Tensor]"]
-"""Yields the scores [Q, n] of the examples of adjacent files, block by block, in their order."""
+BlockScorer = Callable[[Sequence[FactorFile]], "Iterator[ScoredBlock]"]
+"""Scores the examples of adjacent files, block by block, in their order."""
 
 
 @dataclass(frozen=True)
 class QueryScores:
     """Scores of one query set.
 
-    `scores` has the columns query_id, side, rank, example_id, shard, score; `summaries` one row per query with its
-    loss, and the spread and concentration of its scores over all examples. `scan` says what was scanned, and why.
-    `query_error` is the relative error of the preconditioned queries, 0 if they are kept whole.
+    `scores` has the columns query_id, side, rank, example_id, shard, score, relative_score; `summaries` one row per query
+    with its loss, and the spread and concentration of its scores over all examples. `scan` says what was scanned, and why.
+    `query_error` is the relative error of the preconditioned queries, 0 if they are kept whole. `relative` has the rows
+    that lead by relative influence, in the columns of `scores`; their ranks are those of that ranking.
     """
 
     scores: pl.DataFrame
@@ -41,30 +45,29 @@ class QueryScores:
     scan: str
     examples_scanned: int
     query_error: float
+    relative: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=RELATIVE_SCHEMA))
 
 
 @dataclass(frozen=True)
 class Scan:
-    """Which files to scan and why, and the extremes and moments already known from the others."""
+    """Which files to scan and why, and the rankings already known from the others."""
 
     files: "tuple[FactorFile, ...]"
-    extremes: "ScoreExtremes"
-    moments: "ScoreMoments"
+    rankings: "Rankings"
     reason: str
 
     @property
     def is_full(self) -> bool:
         """Whether nothing was known before it."""
-        return self.moments.count == 0
+        return self.rankings.moments.count == 0
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """The scores of a scan, and the extremes and moments that they were taken from."""
+    """The scores of a scan, and the rankings that they were taken from."""
 
     scores: QueryScores
-    extremes: "ScoreExtremes"
-    moments: "ScoreMoments"
+    rankings: "Rankings"
 
 
 def score_queries(
@@ -116,24 +119,22 @@ def comparable_queries(
 
 def full_scan(factors: StoredFactors, n_queries: int, n_extremes: int, reason: str) -> Scan:
     """Return the scan of every shard that keeps `n_extremes` examples on either side of each query's ranking."""
-    from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
+    from lorif_assets.mathematics.scores.relative_influence import Rankings
 
-    return Scan(
-        factors.files, ScoreExtremes.empty(n_queries, n_extremes), ScoreMoments.empty(n_queries), f"full scan: {reason}"
-    )
+    return Scan(factors.files, Rankings.empty(n_queries, n_extremes, factors.n_examples), f"full scan: {reason}")
 
 
 def block_scorer(
     checkpoint: AttributedCheckpoint, prepared_queries: PreconditionedQueries, batch: BatchSettings
 ) -> BlockScorer:
     """Return a function that scores adjacent files, block by block."""
-    from lorif_assets.mathematics.scores.scoring import block_scores
+    from lorif_assets.mathematics.scores.relative_influence import ScoredBlock
 
     stored, layers = checkpoint.stored.factors, list(checkpoint.stored.record.layer_shapes)
 
-    def scores(files: "Sequence[FactorFile]") -> "Iterator[torch.Tensor]":
+    def scores(files: "Sequence[FactorFile]") -> "Iterator[ScoredBlock]":
         for block in read_ahead(stored.blocks(layers, batch.scan_rows, checkpoint.model.device, files)):
-            yield block_scores(prepared_queries.by_layer, block)
+            yield ScoredBlock.of(prepared_queries.by_layer, block, prepared_queries.norm_weights)
 
     return scores
 
@@ -159,34 +160,74 @@ def run_scan(
         top_k: proponents and opponents to return, or every pair.
         progress: advances with every block.
     """
-    import torch
-
     stored = checkpoint.stored.factors
-    extremes, moments = scan.extremes, scan.moments
-    every: list[torch.Tensor] = []
+    rankings, every = scan.rankings, []
     for first, files in stored.adjacent(scan.files):
         position = first
-        for scores in blocks(files):
-            extremes = extremes.update(scores, position)
-            moments = moments.update(scores)
-            position += scores.shape[1]
+        for block in blocks(files):
+            rankings = rankings.update(block, position)
+            count = block.scores.shape[1]
+            position += count
             if top_k == "all":
-                every.append(scores.cpu())
-            progress.advance(scores.shape[1])
-    names = [query.example_id for query in queries]
-    if top_k == "all":
-        table = all_pairs(names, torch.cat(every, dim=1), stored.example_ids(range(moments.count)))
-    else:
-        k = min(top_k, moments.count)
-        table = extreme_pairs(names, extremes, k, stored.example_ids(listed_positions(extremes, k)))
-    query_scores = QueryScores(
-        table,
-        query_summaries(queries, prepared_queries.losses, extremes, moments),
-        scan.reason,
-        sum(file.rows for file in scan.files),
-        prepared_queries.relative_error,
+                every.append(block.scores.cpu())
+            progress.advance(count)
+    scores = listed_scores(
+        queries,
+        prepared_queries,
+        rankings,
+        every,
+        stored.example_ids,
+        top_k=top_k,
+        scan=scan.reason,
+        examples_scanned=sum(file.rows for file in scan.files),
     )
-    return ScanResult(query_scores, extremes, moments)
+    return ScanResult(scores, rankings)
+
+
+def listed_scores(
+    queries: "Sequence[TokenizedExample]",
+    prepared_queries: PreconditionedQueries,
+    rankings: "Rankings",
+    every: "Sequence[torch.Tensor]",
+    example_ids: ExampleIds,
+    *,
+    top_k: int | Literal["all"],
+    scan: str,
+    examples_scanned: int,
+) -> QueryScores:
+    """Return what is kept of a scan.
+
+    Args:
+        queries: tokenized.
+        prepared_queries: the same queries, preconditioned.
+        rankings: of all examples.
+        every: blocks of the scores of every example, where every pair is wanted.
+        example_ids: of positions that are listed.
+        top_k: proponents and opponents to list, or every pair. Of the relative ranking, both ends alone.
+        scan: what was scanned, and why.
+        examples_scanned: how many examples were.
+    """
+    import torch
+
+    from lorif_assets.mathematics.scores.self_influence import relative_influence
+
+    names, n_examples = [query.example_id for query in queries], rankings.moments.count
+    k = min(extreme_count(top_k) if top_k == "all" else top_k, n_examples)
+    if top_k == "all":
+        examples = example_ids(range(n_examples))
+        scores = torch.cat(list(every), dim=1)
+        rows = all_pairs(names, scores, examples, relative_influence(scores, rankings.squares))
+    else:
+        examples = example_ids([*listed_positions(rankings.plain, k), *listed_positions(rankings.relative, k)])
+        rows = plain_rows(names, rankings, k, examples)
+    return QueryScores(
+        rows,
+        query_summaries(queries, prepared_queries.losses, rankings.plain, rankings.moments),
+        scan,
+        examples_scanned,
+        prepared_queries.relative_error,
+        relative_rows(names, rankings, k, examples),
+    )
 
 
 def extreme_count(top_k: int | Literal["all"]) -> int:
@@ -195,62 +236,6 @@ def extreme_count(top_k: int | Literal["all"]) -> int:
     At least 100, even if fewer are listed: the concentration of influence is that of the 10 and 100 highest.
     """
     return 100 if top_k == "all" else max(top_k, 100)
-
-
-def listed_positions(extremes: "ScoreExtremes", k: int) -> list[int]:
-    """Return the positions of the k highest and k lowest examples of every query."""
-    sides = (extremes.highest_positions, extremes.lowest_positions)
-    return [position for positions in sides for position in positions[:, :k].flatten().tolist()]
-
-
-def extreme_pairs(
-    names: Sequence[str], extremes: "ScoreExtremes", k: int, examples: Mapping[int, tuple[str, str]]
-) -> pl.DataFrame:
-    """Return the k highest and k lowest scores of each query as rows of a score table.
-
-    Args:
-        names: of the queries.
-        extremes: at least k scores of each side.
-        k: how many.
-        examples: id and shard of each listed position.
-    """
-    sides = {
-        HIGHEST: (extremes.highest[:, :k], extremes.highest_positions[:, :k]),
-        LOWEST: (extremes.lowest[:, :k], extremes.lowest_positions[:, :k]),
-    }
-    return pl.DataFrame(
-        [
-            (name, side, rank, *examples[position], score)
-            for side, (scores, positions) in sides.items()
-            for name, row, at in zip(names, scores.tolist(), positions.tolist(), strict=True)
-            for rank, (score, position) in enumerate(zip(row, at, strict=True), start=1)
-        ],
-        schema=_SCORE_SCHEMA,
-        orient="row",
-    )
-
-
-def all_pairs(names: Sequence[str], scores: "torch.Tensor", examples: Mapping[int, tuple[str, str]]) -> pl.DataFrame:
-    """Return every score [Q, N] as a row of a score table, each query's best first."""
-    ids, shards = zip(*(examples[position] for position in range(scores.shape[1])), strict=True)
-    return pl.concat(
-        pl.DataFrame({"example_id": ids, "shard": shards, "score": row.numpy()})
-        .sort("score", descending=True, maintain_order=True)
-        .with_row_index("rank", offset=1)
-        .with_columns(query_id=pl.lit(name), side=pl.lit(EVERY))
-        .select(pl.col(column).cast(kind) for column, kind in _SCORE_SCHEMA.items())
-        for name, row in zip(names, scores, strict=True)
-    )
-
-
-_SCORE_SCHEMA = {
-    "query_id": pl.String,
-    "side": pl.String,
-    "rank": pl.Int32,
-    "example_id": pl.String,
-    "shard": pl.String,
-    "score": pl.Float32,
-}
 
 
 def query_summaries(

@@ -78,7 +78,12 @@ def _of_queries(query_scores: QueryScores, ids: Mapping[str, str]) -> QueryScore
         chosen = frame.filter(pl.col("query_id").is_in(list(ids)))
         return chosen.with_columns(pl.col("query_id").replace_strict(ids, return_dtype=pl.String))
 
-    return replace(query_scores, scores=rows_of(query_scores.scores), summaries=rows_of(query_scores.summaries))
+    return replace(
+        query_scores,
+        scores=rows_of(query_scores.scores),
+        summaries=rows_of(query_scores.summaries),
+        relative=rows_of(query_scores.relative),
+    )
 
 
 def _joined(parts: Sequence[QueryScores]) -> QueryScores:
@@ -87,4 +92,5 @@ def _joined(parts: Sequence[QueryScores]) -> QueryScores:
         scores=pl.concat(part.scores for part in parts),
         summaries=pl.concat(part.summaries for part in parts),
         query_error=max(part.query_error for part in parts),
+        relative=pl.concat(part.relative for part in parts),
     )

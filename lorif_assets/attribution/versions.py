@@ -55,9 +55,12 @@ def score_version(
     return content_hash([*parts, dict(basis_versions)] if basis_versions else parts)
 
 
-def averaged_version(versions: Sequence[str]) -> str:
-    """Return the version of scores averaged over checkpoints, from the version at each; the newest comes last."""
-    return versions[0] if len(versions) == 1 else content_hash(list(versions))
+def averaged_version(versions: Sequence[str], weights: Sequence[float]) -> str:
+    """Return the version of scores averaged over checkpoints, from version and weight of each; the newest comes last."""
+    if len(versions) == 1:
+        return versions[0]
+    # Equal weights are what there was before there was a choice.
+    return content_hash([*versions, list(weights)] if len(set(weights)) > 1 else list(versions))
 
 
 def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:

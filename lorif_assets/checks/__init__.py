@@ -2,7 +2,12 @@
 
 from lorif_assets.checks.curvature import SOUNDNESS_CHECKS, curvature_has_not_drifted, damping_is_safe
 from lorif_assets.checks.data import example_ids_are_unique
-from lorif_assets.checks.factors import factor_rows_are_complete, factors_match_their_inputs, losses_are_finite
+from lorif_assets.checks.factors import (
+    examples_are_not_learned_by_heart,
+    factor_rows_are_complete,
+    factors_match_their_inputs,
+    losses_are_finite,
+)
 from lorif_assets.checks.freshness import attribution_is_fresh
 from lorif_assets.checks.influcoder import held_out_texts_are_apart
 from lorif_assets.checks.kfac_bases import bases_are_settled
@@ -13,6 +18,7 @@ CHECKS = (
     factor_rows_are_complete,
     factors_match_their_inputs,
     losses_are_finite,
+    examples_are_not_learned_by_heart,
     factors_reproduce_gradients,
     *SOUNDNESS_CHECKS,
     damping_is_safe,

@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.attribution.learned_by_heart import NOTEWORTHY_SHARE, REMEDY, learned_by_heart
 from lorif_assets.checks.check_result import check_result
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
@@ -62,6 +63,23 @@ def losses_are_finite(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     odd = rows.filter(~pl.col("loss").is_finite() | (pl.col("loss") < 0) | (pl.col("n_target_tokens") < 1))
     wrong = [f"{row['checkpoint']}|{row['shard']} {row['example_id']}: {row['loss']}" for row in odd.to_dicts()]
     return check_result("all losses are finite", wrong, examples=rows.height)
+
+
+@dg.asset_check(
+    asset=gradient_factors.definition,
+    description=f"At each checkpoint, fewer than {NOTEWORTHY_SHARE:.0%} of the examples are learned by heart: their loss per "
+    "token, and with it their gradient, has not vanished.",
+)
+def examples_are_not_learned_by_heart(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+    """Compare each example's loss with what it was at the earliest checkpoint."""
+    found = learned_by_heart(lake)
+    return check_result(
+        "no checkpoint has learned many examples by heart",
+        [one.words for one in found if one.is_noteworthy],
+        remedy=REMEDY,
+        severity=dg.AssetCheckSeverity.WARN,
+        largest_share=max((one.share for one in found), default=0.0),
+    )
 
 
 def _counts(rows: pl.DataFrame, column: str) -> Mapping[str, int]:

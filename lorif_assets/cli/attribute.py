@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from lorif_assets.api.project import open_project
+from lorif_assets.attribution.stored_rankings import RANKINGS, WHEN_WHICH, Ranking
 from lorif_assets.cli.environment import config_option
 from lorif_assets.errors import SourceError
 from lorif_assets.pages.terminal import print_influences
@@ -26,6 +27,13 @@ from lorif_assets.pages.terminal import print_influences
 )
 @click.option("--checkpoint", help="Default: the newest attributed one.")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Rows to show on each side.")
+@click.option(
+    "--ranking",
+    default="plain",
+    show_default=True,
+    type=click.Choice(RANKINGS),
+    help="; ".join(f"{name}: {words}" for name, words in WHEN_WHICH.items()) + ".",
+)
 @config_option
 def attribute(
     completion: str | None,
@@ -36,6 +44,7 @@ def attribute(
     messages: TextIO | None,
     checkpoint: str | None,
     top: int,
+    ranking: Ranking,
 ) -> None:
     """Show which training examples made the model say a completion."""
     chat = _chat(completion, prompt, assistant, user, system, messages)
@@ -46,7 +55,8 @@ def attribute(
             answer = project.attribute_chat(chat, checkpoint=checkpoint, top_k=top)
     console = Console()
     console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
-    print_influences(console, answer.table, n_rows=top)
+    console.print(f"{ranking}: {WHEN_WHICH[ranking]}")
+    print_influences(console, answer.table if ranking == "plain" else answer.relative, top, ranking)
 
 
 def _chat(

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from lorif_assets.attribution.checkpoint_weights import averaging_in_words, checkpoint_weights
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
+from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.attribution.model import tracked_layers
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
@@ -98,8 +100,11 @@ def diagnose(console: Console) -> bool:
         sound = sound and not finding.is_fault
         verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
         table.add_row(verdict, finding.what, escape(finding.text))
+    for text in _learned(project):
+        table.add_row("[yellow]note[/]", "learned by heart", escape(text))
     if sound:
         row("active", lambda: _active(project))
+        row("scores", lambda: _looked_at(project))
     console.print(table)
     if sound:
         console.print(_cost(project, sum(examples.values())))
@@ -153,6 +158,21 @@ def _active(project: Project) -> str:
     if faults := freshness.discovered.faults:
         raise LorifError("; ".join(f"{what}: {reason}" for what, reason in faults.items()))
     return f"{', '.join(freshness.active_checkpoints)}; {', '.join(freshness.active_query_sets) or 'no query set'}"
+
+
+def _learned(project: Project) -> list[str]:
+    return [f"{one.words}; {REMEDY}" for one in learned_by_heart(project.lake) if one.is_noteworthy]
+
+
+def _looked_at(project: Project) -> str:
+    groups = Freshness.of(project).averaging_groups
+    if not groups:
+        return "no active checkpoint is attributed yet"
+    records = {record.name: record for record in Freshness.of(project).records}
+    *_, group = groups.values()
+    recipe = project.settings.recipe
+    weights = checkpoint_weights(recipe, project.checkpoints, [records[name] for name in group])
+    return averaging_in_words(dict(zip(group, weights, strict=True)), recipe)
 
 
 def _no_sources() -> str:

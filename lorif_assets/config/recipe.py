@@ -34,7 +34,7 @@ _FACTOR_FIELDS = (*_GRADIENT_FIELDS, "rank", "factor_dtype", "curvature")
 _WHITENING_FIELDS = ("kfac_labels", "kfac_examples", "whitening_damping")
 _SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
-_AVERAGING_FIELDS = ("averaged_checkpoints",)
+_AVERAGING_FIELDS = ("averaged_checkpoints", "checkpoint_weights")
 # What the date is to chat templates: that which those of Llama 3 write where they are not told one.
 TEMPLATE_DATE = date(2024, 7, 26)
 # Fields that came later, at the value that stands for what was done before: there, hashes are those of before. (Before,
@@ -44,6 +44,7 @@ _BEFORE_THE_FIELD: Mapping[str, object] = {
     "prompt_completion": "apart",
     "append_eos": False,
     "template_date": TEMPLATE_DATE.isoformat(),
+    "checkpoint_weights": "equal",
 }
 
 
@@ -248,11 +249,16 @@ class Recipe(BaseModel):
         description="Largest relative change of a query's probe scores, apart from a common factor, that allows merging.",
     )
 
-    averaged_checkpoints: int = Field(
+    averaged_checkpoints: int | Literal["spread"] | tuple[str, ...] = Field(
         1,
-        ge=1,
-        description="Checkpoints whose scores are averaged: the one in question and the active ones before it. More than "
-        "one needs `active.checkpoints` other than newest.",
+        description="Checkpoints whose scores are averaged: how many, the one in question and the active ones before it; "
+        '"spread", the earliest active one (the base model of a fine-tune), one halfway and the one in question; or the names '
+        "of those that are averaged with it. More than one needs `active.checkpoints` other than newest.",
+    )
+    checkpoint_weights: Literal["scaled", "equal"] = Field(
+        "scaled",
+        description="How averaged checkpoints count: each one's scores are divided by their spread, and weighted by the "
+        "learning rate where the trainer's state tells it; or the scores as they are, equally.",
     )
     recall: Literal["none", "influcoder"] = Field(
         "none",
@@ -296,10 +302,19 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _averages_are_of_full_scans(self) -> Self:
-        if self.averaged_checkpoints > 1 and (self.recalls or self.added_data == "merged"):
+    def _some_checkpoint_is_averaged(self) -> Self:
+        chosen = self.averaged_checkpoints
+        if chosen == () or (isinstance(chosen, int) and chosen < 1):
             raise ValueError(
-                "`averaged_checkpoints` above 1 scores every example at every checkpoint: leave `recall` at none and "
+                f'`averaged_checkpoints` is a positive number, "spread" or a list of names, found {chosen!r}'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _averages_are_of_full_scans(self) -> Self:
+        if self.averages and (self.recalls or self.added_data == "merged"):
+            raise ValueError(
+                "`averaged_checkpoints` other than 1 scores every example at every checkpoint: leave `recall` at none and "
                 "`added_data` at exact"
             )
         return self
@@ -385,6 +400,11 @@ class Recipe(BaseModel):
         return None if name is None else float(getattr(self, name))
 
     @property
+    def averages(self) -> bool:
+        """Whether scores are averaged over checkpoints."""
+        return self.averaged_checkpoints != 1
+
+    @property
     def recalls(self) -> bool:
         """Whether an encoder proposes the examples that are scored."""
         return self.recall != "none"
@@ -419,7 +439,7 @@ class Recipe(BaseModel):
         """The fields that the scores depend on; the others belong to other curvatures, or are switched off."""
         fields = self._curvature_fields.scores + _SCORE_FIELDS
         recall = _RECALL_FIELDS if self.recalls else ()
-        averaging = _AVERAGING_FIELDS if self.averaged_checkpoints > 1 else ()
+        averaging = _AVERAGING_FIELDS if self.averages else ()
         return self._factor_fields + self._curvature_fields.preconditioners + fields + recall + averaging
 
     @property

@@ -269,9 +269,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _averaged_checkpoints_are_kept_up_to_date(self) -> Self:
-        if self.recipe.averaged_checkpoints > 1 and self.active.checkpoints == "newest":
+        if self.recipe.averages and self.active.checkpoints == "newest":
             raise ValueError(
-                "`recipe.averaged_checkpoints` above 1 needs earlier checkpoints whose factors follow the data: set "
+                "`recipe.averaged_checkpoints` other than 1 needs earlier checkpoints whose factors follow the data: set "
                 '`active.checkpoints` to "all", or to names'
             )
         return self

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorif_assets.attribution.score_queries import HIGHEST
+from lorif_assets.attribution.score_rows import HIGHEST
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE
 from lorif_assets.data.passages import passage_metadata, with_passages

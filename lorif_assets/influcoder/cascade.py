@@ -7,23 +7,20 @@ trusted, and all examples are scored.
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
-from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
+from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.score_queries import QueryScores, extreme_pairs, listed_positions, query_summaries
-from lorif_assets.attribution.stored_factors import StoredFactors
+from lorif_assets.attribution.score_positions import random_positions, scores_at
+from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
 from lorif_assets.config.settings import Settings
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.proposals import proposals
 from lorif_assets.influcoder.sampling import Role
 from lorif_assets.influcoder.stored import StoredEncoder, stored_encoder
 from lorif_assets.influcoder.text_views import anchor_text
-from lorif_assets.lake.factor_row_groups import row_group_starts, scan_bytes
+from lorif_assets.lake.factor_row_groups import scan_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -49,38 +46,6 @@ class CascadeFigures:
     """How the proposals were searched for."""
 
 
-def monitored_positions(factors: StoredFactors, seed: int) -> list[int]:
-    """Return the positions of random whole row groups that together have `MONITORED_ROWS` examples."""
-    groups, first = [], 0
-    for file in factors.files:
-        starts = row_group_starts(factors.lake, file)
-        groups += [range(first + start, first + end) for start, end in pairwise(starts)]
-        first += file.rows
-    chosen: list[int] = []
-    for index in np.random.default_rng(seed).permutation(len(groups)):
-        if len(chosen) >= MONITORED_ROWS:
-            break
-        chosen += groups[index]
-    return sorted(chosen)
-
-
-def exact_scores(
-    factors: StoredFactors,
-    queries: PreconditionedQueries,
-    positions: Sequence[int],
-    device: "torch.device",
-) -> "tuple[torch.Tensor, int]":
-    """Return the LoRIF scores [Q, n] of single examples at ascending positions, and the number of bytes read."""
-    import torch
-
-    from lorif_assets.mathematics.scores.scoring import block_scores
-
-    selection = factors.rows(list(queries.by_layer), positions, device)
-    return torch.cat(
-        [block_scores(queries.by_layer, block).cpu() for block in selection.blocks], dim=1
-    ), selection.bytes_read
-
-
 def score_proposals(
     checkpoint: AttributedCheckpoint,
     queries: "Sequence[TokenizedExample]",
@@ -95,21 +60,19 @@ def score_proposals(
     Returns:
         The scores, or None if the agreement is below `recipe.recall_agreement`; and what was done.
     """
-    import torch
-
     from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
-    from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
+    from lorif_assets.mathematics.scores.relative_influence import Rankings
 
     recipe, factors, device = checkpoint.stored.recipe, checkpoint.stored.factors, checkpoint.model.device
     started = time.monotonic()
-    monitored = monitored_positions(factors, recipe.seed)
+    monitored = random_positions(factors, recipe.seed, MONITORED_ROWS)
     proposal = proposals(factors, encoder, embedded_queries, recipe.candidates, monitored, settings.influcoder)
     positions = proposal.positions
     seconds_recall = time.monotonic() - started
     started = time.monotonic()
     prepared_queries = preconditioned_queries(checkpoint, queries, settings.batch)
-    truth, bytes_monitored = exact_scores(factors, prepared_queries, monitored, device)
-    agreement = float(rank_correlations(proposal.extra_cosines.double().numpy(), truth.double().numpy()).mean())
+    truth, bytes_monitored = scores_at(factors, prepared_queries, monitored, device)
+    agreement = float(rank_correlations(proposal.extra_cosines.double().numpy(), truth.scores.double().numpy()).mean())
     figures = CascadeFigures(
         agreement=agreement,
         monitored=len(monitored),
@@ -122,30 +85,24 @@ def score_proposals(
     )
     if agreement < recipe.recall_agreement:
         return None, figures
-    scores, bytes_read = exact_scores(factors, prepared_queries, positions, device)
+    block, bytes_read = scores_at(factors, prepared_queries, positions, device)
     # The settings refuse "all" together with recall.
     top_k = len(positions) if recipe.top_k == "all" else recipe.top_k
-    extremes = ScoreExtremes.empty(len(queries), max(top_k, 100)).update(scores, 0)
-    at = torch.tensor(positions)
-    extremes = replace(
-        extremes,
-        highest_positions=at[extremes.highest_positions],
-        lowest_positions=at[extremes.lowest_positions],
-    )
-    moments = ScoreMoments.empty(len(queries)).update(scores)
-    k = min(top_k, len(positions))
-    table = extreme_pairs(
-        [query.example_id for query in queries],
-        extremes,
-        k,
-        factors.example_ids(listed_positions(extremes, k)),
-    )
-    scored = QueryScores(
-        table,
-        query_summaries(queries, prepared_queries.losses, extremes, moments),
-        "the examples that the encoder proposed",
-        len(positions),
-        prepared_queries.relative_error,
+    rankings = Rankings.empty(len(queries), extreme_count(top_k), len(positions)).update(block, 0)
+
+    def example_ids(places: Sequence[int]) -> dict[int, tuple[str, str]]:
+        examples = factors.example_ids([positions[place] for place in places])
+        return {place: examples[positions[place]] for place in places}
+
+    scored = listed_scores(
+        queries,
+        prepared_queries,
+        rankings,
+        [],
+        example_ids,
+        top_k=top_k,
+        scan="the examples that the encoder proposed",
+        examples_scanned=len(positions),
     )
     return scored, replace(
         figures,

@@ -5,6 +5,7 @@ by the layer's module path, that holds the bytes of each example's factors in th
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -186,6 +187,8 @@ EKFAC_PRECONDITIONERS = table(
 PRECONDITIONER_TABLES = (SVD_PRECONDITIONERS, EKFAC_PRECONDITIONERS)
 """The tables of all curvatures."""
 
+_SIDE = "highest: proponents | lowest: opponents"
+
 QUERY_SCORES = table(
     "query_scores",
     ("checkpoint", "query_set"),
@@ -193,13 +196,28 @@ QUERY_SCORES = table(
     checkpoint=pa.string(),
     query_set=pa.string(),
     query_id=pa.string(),
-    side=(pa.string(), "highest: proponents | lowest: opponents | all: every pair, as `top_k` asks"),
+    side=(pa.string(), f"{_SIDE} | all: every pair, as `top_k` asks"),
     rank=(pa.int32(), "from 1; the most extreme first"),
     example_id=pa.string(),
     shard=pa.string(),
     score=pa.float32(),
     recipe_hash=pa.string(),
     computed_from=(pa.string(), "hash of weights, query set, ledger and recipe"),
+    relative_score=(
+        pa.float32(),
+        "relative influence: score over the example's size; null where it was stored without",
+    ),
+)
+
+RELATIVE_SCORES = replace(
+    QUERY_SCORES,
+    name="relative_scores",
+    row="A proponent or opponent of a query by relative influence, in the columns of `query_scores`.",
+    meanings={
+        **QUERY_SCORES.meanings,
+        "side": f"{_SIDE}, by relative influence",
+        "rank": "from 1, by relative influence; the most extreme first",
+    },
 )
 
 QUERY_SUMMARIES = table(
@@ -220,6 +238,10 @@ QUERY_SUMMARIES = table(
     top_100_share=(pa.float64(), "the same of the 100 highest"),
     recipe_hash=pa.string(),
     computed_from=pa.string(),
+    averaged=(
+        pa.string(),
+        "JSON: {checkpoint: weight} of those whose scores were averaged; null where it was not stored",
+    ),
 )
 
 SCORE_SCANS = table(
@@ -252,6 +274,7 @@ CHECKPOINT_COMPARISONS = table(
     from_checkpoint=(pa.string(), "the earlier of two compared checkpoints"),
     to_checkpoint=(pa.string(), "the next compared one; columns below are null if it alone was scored for the query"),
     rank_biased_overlap=(pa.float64(), "of the proponents, 0 to 1"),
+    relative_overlap=(pa.float64(), "rank_biased_overlap by relative influence; null where it was stored without"),
     overlap_at_10=(pa.float64(), "share of the ten leading proponents that stayed among them"),
     entered=(pa.string(), "JSON list of example ids, by their new rank"),
     left=(pa.string(), "JSON list of example ids, by their old rank"),

@@ -64,7 +64,7 @@ INFLUENCE_EMBEDDINGS = table(
 INFLUCODER_SCORES = replace(
     QUERY_SCORES,
     name="influcoder_scores",
-    row="A proponent or opponent of a query by the encoder, in the columns of `query_scores`.",
+    row="A proponent or opponent of a query by the encoder, in the columns of `query_scores`; none has a relative score.",
 )
 
 INFLUCODER_AGREEMENT = table(

@@ -17,7 +17,13 @@ from lorif_assets.automation.withdrawal import withdraw
 from lorif_assets.checks import held_out_texts_are_apart
 from lorif_assets.demo.encoder import DemoEncoderConfig, make_encoder
 from lorif_assets.influcoder.sampling import SampledText, draw_sample
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REJECTED, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import (
+    QUERY_EXAMPLES,
+    QUERY_SCORES,
+    REJECTED,
+    RELATIVE_SCORES,
+    TRAINING_EXAMPLES,
+)
 from lorif_assets.lake.influcoder_tables import (
     INFLUCODER_AGREEMENT,
     INFLUCODER_ENCODERS,
@@ -253,15 +259,17 @@ def _recalling(project: TinyProject, **recipe: Any) -> TinyProject:
 
 
 def test_with_every_example_proposed_the_cascade_gives_the_scores_of_a_full_scan(project: TinyProject) -> None:
-    full = project.table(QUERY_SCORES, checkpoint=FIRST, query_set=QUERY_SET)
+    rankings = QUERY_SCORES, RELATIVE_SCORES
+    full = [project.table(table, checkpoint=FIRST, query_set=QUERY_SET) for table in rankings]
     cascade = _recalling(project, candidates=1_000)
     assert set(cascade.stale("query_scores")) == {f"{FIRST}|{QUERY_SET}"}
     cascade.run("query_scores", f"{FIRST}|{QUERY_SET}")
-    found = project.table(QUERY_SCORES, checkpoint=FIRST, query_set=QUERY_SET)
     key = ["query_id", "side", "rank"]
-    left, right = full.sort(key), found.sort(key)
-    assert left["example_id"].to_list() == right["example_id"].to_list()
-    assert left["score"].to_list() == pytest.approx(right["score"].to_list(), rel=1e-4)
+    for table, before in zip(rankings, full, strict=True):
+        left, right = before.sort(key), project.table(table, checkpoint=FIRST, query_set=QUERY_SET).sort(key)
+        assert left["example_id"].to_list() == right["example_id"].to_list()
+        for column in ("score", "relative_score"):
+            assert left[column].to_list() == pytest.approx(right[column].to_list(), rel=1e-4)
     assert not cascade.stale("query_scores")
     figures = project.figures("query_scores", f"{FIRST}|{QUERY_SET}")
     assert figures["recall_fell_back"] is False

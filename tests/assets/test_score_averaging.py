@@ -1,8 +1,10 @@
 """Scores averaged over checkpoints: what they are, and that they follow every checkpoint that takes part."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -16,11 +18,12 @@ from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.questions import completion_question
-from lorif_assets.errors import MismatchError
+from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject, private_copy, write_checkpoint
 
 EARLIER, NEWEST = CHECKPOINTS
+PLAIN_MEAN = {"averaged_checkpoints": 2, "checkpoint_weights": "equal"}
 
 
 def pairs(project: TinyProject, checkpoint: str) -> pl.DataFrame:
@@ -44,7 +47,7 @@ def alone(tiny_project: TinyProject, tmp_path_factory: pytest.TempPathFactory) -
 def together(alone: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
     """The same with the scores of two checkpoints averaged, up to date."""
     with private_copy(alone, tmp_path) as project:
-        averaging = project.with_settings(recipe={"top_k": "all", "averaged_checkpoints": 2})
+        averaging = project.with_settings(recipe={"top_k": "all", **PLAIN_MEAN})
         averaging.update()
         yield averaging
 
@@ -63,7 +66,7 @@ def test_a_query_s_loss_stays_that_of_the_checkpoint_asked_about(alone: TinyProj
 
 
 def test_a_question_at_the_command_line_is_averaged_as_well(alone: TinyProject, together: TinyProject) -> None:
-    project = together.with_settings(recipe={"top_k": 5, "averaged_checkpoints": 2})
+    project = together.with_settings(recipe={"top_k": 5, **PLAIN_MEAN})
     question = completion_question("the with statement", " opens a file")
     scored = [
         score_completion(ModelCache(one.opened), NEWEST, question, 36).scores
@@ -137,3 +140,60 @@ def test_checkpoints_that_take_part_must_follow_the_data() -> None:
 def test_no_averaging_leaves_the_recipe_s_hash_as_it_was() -> None:
     assert "averaged_checkpoints" not in Recipe().fields_in_use
     assert Recipe(averaged_checkpoints=2).score_hash != Recipe().score_hash
+
+
+# --- each divided by its spread ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scaled(alone: TinyProject, tmp_path: Path) -> Iterator[TinyProject]:
+    """The same with each checkpoint's scores divided by their spread, as the default is."""
+    with private_copy(alone, tmp_path) as project:
+        yield project.with_settings(recipe={"top_k": "all", "averaged_checkpoints": "spread"})
+
+
+def expected_mean(alone: TinyProject, weights: tuple[float, float]) -> np.ndarray:
+    """The weighted mean of both checkpoints' scores [Q, N], each query's divided by its standard deviation, in FP64."""
+    total = np.zeros((3, 36))
+    for name, weight in zip(CHECKPOINTS, weights, strict=True):
+        scores = pairs(alone, name)["score"].to_numpy().reshape(3, 36).astype(np.float64)
+        total += weight * scores / scores.std(axis=1, keepdims=True)
+    return total / sum(weights)
+
+
+def averaged(project: TinyProject) -> np.ndarray:
+    return pairs(project, NEWEST)["score"].to_numpy().reshape(3, 36)
+
+
+def test_scaled_scores_are_the_mean_of_scores_over_their_spread(alone: TinyProject, scaled: TinyProject) -> None:
+    scaled.update()
+    assert averaged(scaled) == pytest.approx(expected_mean(alone, (1, 1)), rel=1e-4, abs=1e-5)
+    assert scaled.update() == {}
+
+
+def test_a_trainer_s_learning_rates_weigh_them_and_new_ones_make_them_stale(
+    alone: TinyProject, scaled: TinyProject
+) -> None:
+    scaled.update()
+    state = {"log_history": [{"step": 50, "learning_rate": 3e-4}, {"step": 180, "learning_rate": 1e-4}]}
+    (scaled.root / "checkpoints" / NEWEST / "trainer_state.json").write_text(json.dumps(state))
+    assert scaled.update()["query_scores"] == {f"{NEWEST}|{QUERY_SET}"}
+    assert averaged(scaled) == pytest.approx(expected_mean(alone, (1.5, 0.5)), rel=1e-4, abs=1e-5)
+    summaries = scaled.table(QUERY_SUMMARIES, checkpoint=NEWEST)
+    assert summaries["averaged"].unique().to_list() == [json.dumps({EARLIER: 1.5, NEWEST: 0.5})]
+    page = (Path(scaled.lake.root) / f"reports/{NEWEST}/{QUERY_SET}.html").read_text()
+    assert f"averaged over {EARLIER} (weight 1.50), {NEWEST} (weight 0.50)" in page
+
+
+def test_a_large_gradient_scale_of_one_checkpoint_does_not_drown_the_other() -> None:
+    big = ShardScores(["a", "b"], torch.tensor([[100.0, -100.0]]) / 100, weight=1.0)
+    small = ShardScores(["b", "a"], torch.tensor([[3.0, 1.0]]), weight=3.0)
+    assert averaged_scores(big, [small]).tolist() == [[1.0, 2.0]]
+
+
+def test_a_name_that_is_no_active_checkpoint_is_refused(scaled: TinyProject) -> None:
+    named = scaled.with_settings(recipe={"averaged_checkpoints": ["base"]})
+    with pytest.raises(
+        SettingsError, match="names 'base', which is no active checkpoint; found step-000100, step-000200"
+    ):
+        _ = named.freshness.averaging_groups

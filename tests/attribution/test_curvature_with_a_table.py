@@ -24,6 +24,8 @@ import torch
 
 @dataclass(frozen=True)
 class IdentityPreconditioner:
+    norm_weight = 1.0
+
     def apply(self, gradients):
         return gradients
 

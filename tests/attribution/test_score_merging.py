@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, SCORE_SCANS
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, RELATIVE_SCORES, SCORE_SCANS
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 CHECKPOINT = CHECKPOINTS[0]
@@ -190,3 +190,28 @@ def test_an_edited_shard_that_was_added_later_is_scanned_as_it_is_now(still: Tin
     still.update()
     assert scan(still)[1] == 1
     assert_same(results(still), exact(still), rel=1e-4)
+
+
+def test_the_relative_ranking_is_merged_as_the_plain_one_is(still: TinyProject) -> None:
+    for name in ("00007", "0"):
+        add_shard(still, name)
+        still.update()
+    assert scan(still)[0].startswith("merged: 2 examples of 2 shards")
+    order = ["query_id", "side", "rank"]
+    merged = still.table(RELATIVE_SCORES, **PARTITION).sort(order)
+    still.with_settings(recipe={"added_data": "exact"}).run("query_scores", KEY)
+    expected = still.table(RELATIVE_SCORES, **PARTITION).sort(order)
+    assert merged.select([*order, "example_id", "shard"]).equals(expected.select([*order, "example_id", "shard"]))
+    for column in ("relative_score", "score"):
+        assert merged[column].to_list() == pytest.approx(expected[column].to_list(), rel=1e-4)
+
+
+def test_a_scan_of_a_version_without_relative_influence_is_done_again(still: TinyProject) -> None:
+    row = still.table(SCORE_SCANS, **PARTITION)
+    tensors = still.lake.read_tensors(row["state_uri"][0])
+    before = {name: tensor for name, tensor in tensors.items() if "relative" not in name and "squared" not in name}
+    uri = still.lake.write_tensors(f"scan_states/{CHECKPOINT}", before)
+    still.lake.replace(SCORE_SCANS, PARTITION, row.with_columns(state_uri=pl.lit(uri)).to_arrow())
+    add_shard(still, "00007")
+    still.update()
+    assert scan(still) == ("full scan: there is none of these queries, weights and recipe to add to", 37)

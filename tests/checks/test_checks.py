@@ -266,6 +266,7 @@ def test_checks_run_with_every_materialization_of_one_partition_or_of_many(
         "factor_rows_are_complete": True,
         "factors_match_their_inputs": True,
         "losses_are_finite": True,
+        "examples_are_not_learned_by_heart": True,
         "factors_reproduce_gradients": True,
     }
     # The output that the checks wait for records nothing: each partition has the one materialization that it logged.

@@ -19,7 +19,13 @@ from rich.console import Console
 from lorif_assets.cli.main import COMMANDS, main
 from lorif_assets.config.settings import load_settings
 from lorif_assets.data.passages import with_passages
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import (
+    GRADIENT_FACTORS,
+    QUERY_SCORES,
+    RELATIVE_SCORES,
+    SVD_PRECONDITIONERS,
+    TRAINING_EXAMPLES,
+)
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.pages.terminal import print_influences
@@ -252,6 +258,22 @@ def test_attribute_prints_proponents_and_opponents_of_the_newest_checkpoint(
         assert re.findall(r"doc\d-\d+", printed) == names[:3]
         assert all(texts[name][:60] in printed for name in names[:3])
         assert f"{rows['score'][0]:.3g}" in printed
+
+
+def test_attribute_can_rank_by_relative_influence_and_says_what_that_is_for(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    question = ("--prompt", "the with statement", "--completion", " opens a file", "--top", 3)
+    result = lorif("attribute", *question, "--ranking", "relative", *config)
+    assert result.exit_code == 0, result.output
+    assert "relative: what is specific to this output for its size" in " ".join(result.output.split())
+    proponents, opponents = result.output.split("opponents: ")
+    stored = private_project.table(RELATIVE_SCORES, checkpoint=CHECKPOINTS[1], query_id="q0")
+    for side, printed in (("highest", proponents), ("lowest", opponents)):
+        rows = stored.filter(pl.col("side") == side).sort("rank")
+        assert re.findall(r"doc\d-\d+", printed) == rows["example_id"].to_list()[:3]
+        assert f"{rows['relative_score'][0]:.3g}" in printed
+    assert lorif("attribute", *question, "--ranking", "loud", *config).exit_code == 2
 
 
 def test_attribute_without_a_prompt_takes_the_completion_as_text(lorif: Lorif, config: tuple[str, Path]) -> None:

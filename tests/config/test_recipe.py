@@ -35,6 +35,8 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "recall": ("influcoder", "scores"),
     "averaged_checkpoints": (2, "scores"),
 }
+# Fields of averages over checkpoints: without them they change nothing.
+AVERAGING_FIELDS: dict[str, tuple[Any, str]] = {"checkpoint_weights": ("equal", "scores")}
 # Fields of the cascade: without it they change nothing.
 RECALL_FIELDS: dict[str, tuple[Any, str]] = {"candidates": (10, "scores"), "recall_agreement": (0.5, "scores")}
 # Fields of the curvature `svd`: without it they change nothing.
@@ -74,7 +76,8 @@ def hashes(recipe: Recipe) -> dict[str, str]:
 def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(field: str) -> None:
     base = {"curvature": "svd"} if field in SVD_FIELDS else {}
     base |= {"recall": "influcoder"} if field in RECALL_FIELDS else {}
-    value, stage = {**FIELDS, **SVD_FIELDS, **EKFAC_FIELDS, **RECALL_FIELDS}[field]
+    base |= {"averaged_checkpoints": 2} if field in AVERAGING_FIELDS else {}
+    value, stage = {**FIELDS, **SVD_FIELDS, **EKFAC_FIELDS, **RECALL_FIELDS, **AVERAGING_FIELDS}[field]
     default, changed = hashes(Recipe(**base)), hashes(Recipe(**{**base, field: value}))
     assert {name for name in default if default[name] != changed[name]} == CHANGES[stage]
 

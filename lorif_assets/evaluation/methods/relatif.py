@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_attributions
+from lorif_assets.attribution.checkpoint_weights import checkpoint_weights
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.evaluation.methods.lorif import lorif_scores
 from lorif_assets.lake.read_ahead import read_ahead
@@ -22,7 +23,8 @@ _FP32_BYTES = 4
 def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """Score every pair from the lake; an example that has no factors, or no gradient, scores 0.
 
-    If scores are averaged over checkpoints, so are self-influences.
+    If scores are averaged over checkpoints, so are self-influences, with the same weights; where scores are divided by
+    their spread, self-influences are by their mean.
 
     Raises:
         MismatchError: factors, preconditioners and settings do not match.
@@ -34,16 +36,20 @@ def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     (lorif,) = lorif_scores(inputs).values()
     recorded = StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record)
     checkpoints = averaged_attributions(inputs.settings, inputs.models, recorded)
+    recipe = inputs.settings.recipe
+    weights = checkpoint_weights(recipe, inputs.models, [one.record for one in checkpoints])
+    divides = recipe.checkpoint_weights == "scaled" and len(checkpoints) > 1
     places = {name: at for at, name in enumerate(inputs.examples.ids)}
     total, count = torch.zeros(len(places), dtype=torch.float64), torch.zeros(len(places))
     started = time.monotonic()
-    for checkpoint in checkpoints:
+    for checkpoint, weight in zip(checkpoints, weights, strict=True):
         own = self_influences(inputs, checkpoint)
+        own = own / own.mean().clamp(min=torch.finfo(own.dtype).tiny) if divides else own
         for position, (name, _) in checkpoint.factors.example_ids(range(len(own))).items():
             if name in places:
-                total[places[name]] += own[position]
-                count[places[name]] += 1
-    scores = relative_influence(torch.from_numpy(lorif.scores), total / count.clamp(min=1)).numpy()
+                total[places[name]] += weight * own[position]
+                count[places[name]] += weight
+    scores = relative_influence(torch.from_numpy(lorif.scores), torch.where(count > 0, total / count, 0.0)).numpy()
     seconds = time.monotonic() - started
     return {"relatif": MethodScores(scores, lorif.bytes_per_example + _FP32_BYTES, seconds, lorif.query_seconds)}
 

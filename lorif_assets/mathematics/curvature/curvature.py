@@ -16,6 +16,15 @@ class LayerPreconditioner(Protocol):
         """Return, for vec(G_q) of n projected query gradients, the vectors that score stored factors by a dot product."""
         ...
 
+    @property
+    def norm_weight(self) -> float:
+        """Mean g^T H^-1 g of the training examples over the mean squared norm of their stored gradients; 0 without any.
+
+        Both means follow from the curvature. It turns squared norms into what examples' influence on themselves would be
+        if gradients differed in size alone (docs/method.md: relative influence).
+        """
+        ...
+
 
 class Curvature(Protocol[Part_contra]):
     """A layer's curvature over some examples, as a state to which parts of the data can be added, and removed again.

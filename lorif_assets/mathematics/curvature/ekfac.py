@@ -176,6 +176,16 @@ class KroneckerPreconditioner:
         divisor = ((self.eigenvalues + self.damping * mean) * self.bases.scale.double()).to(gradients)
         return (self.bases.rotate(gradients.unflatten(1, divisor.shape)) / divisor).flatten(1)
 
+    @property
+    def norm_weight(self) -> float:
+        """sum of Lam / (Lam + m mean Lam), over the sum of Lam s^2; 0 without training gradients."""
+        values = self.eigenvalues.double()
+        mean = values.mean()
+        if not bool(mean > 0):
+            return 0.0
+        whitened = (values * self.bases.scale.double().square()).sum()
+        return float((values / (values + self.damping * mean)).sum() / whitened)
+
 
 @dataclass(frozen=True)
 class EkfacCurvature:

@@ -72,6 +72,21 @@ class Preconditioner:
         dimension, r = self.vectors.shape
         return max(self.trace - float(self.eigenvalues.sum()), 0.0) / (dimension - r) if r < dimension else 0.0
 
+    @property
+    def norm_weight(self) -> float:
+        """tr(H H^-1) / tr H, with the inverse in its form and tau for what was cut off of H; 0 without training gradients.
+
+        Raises:
+            ValueError: the damping is not positive.
+        """
+        if self.trace == 0.0:
+            return 0.0
+        self._require_damping()
+        dimension, r = self.vectors.shape
+        w = self.eigenvalues.double()
+        kept = float((w / (w + self.damping)).sum())
+        return (kept + (dimension - r) * self.tail / self._floor) / self.trace
+
     def apply(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
         """Return H^-1 g for n gradients.
 
@@ -85,14 +100,21 @@ class Preconditioner:
         """
         if self.trace == 0.0:
             return torch.zeros_like(gradients)
+        self._require_damping()
+        floor = self._floor
+        w = self.eigenvalues.to(gradients)
+        v = self.vectors.to(gradients)
+        # Both forms are g / floor, corrected along V to g / (w + lam).
+        correction = 1.0 / (w + self.damping) - 1.0 / floor
+        return gradients / floor + product(product(gradients, v) * correction, v.mT)
+
+    @property
+    def _floor(self) -> float:
+        """The damped eigenvalue outside of V."""
+        return self.damping if self.form is CurvatureForm.TRUNCATED else self.damping + self.tail
+
+    def _require_damping(self) -> None:
         if not self.damping > 0.0:
             raise ValueError(
                 f"the damping must be positive, found {self.damping}: without it, the curvature has no inverse"
             )
-        lam = self.damping
-        floor = lam if self.form is CurvatureForm.TRUNCATED else lam + self.tail
-        w = self.eigenvalues.to(gradients)
-        v = self.vectors.to(gradients)
-        # Both forms are g / floor, corrected along V to g / (w + lam).
-        correction = 1.0 / (w + lam) - 1.0 / floor
-        return gradients / floor + product(product(gradients, v) * correction, v.mT)

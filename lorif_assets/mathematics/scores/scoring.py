@@ -110,6 +110,11 @@ class ScoreExtremes:
     lowest: Float[Tensor, "Q h"]
     lowest_positions: Int[Tensor, "Q h"]
 
+    @property
+    def sides(self) -> tuple[tuple[Float[Tensor, "Q h"], Int[Tensor, "Q h"]], ...]:
+        """The highest scores with their positions, then the lowest."""
+        return (self.highest, self.highest_positions), (self.lowest, self.lowest_positions)
+
     @classmethod
     def empty(cls, n_queries: int, k: int) -> "ScoreExtremes":
         """Return the extremes of no scores."""

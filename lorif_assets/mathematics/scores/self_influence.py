@@ -36,4 +36,4 @@ def unwhitened(gradients: Float[Tensor, "n d1 d2"], bases: KfacBases) -> Float[T
 
 def relative_influence(scores: Float[Tensor, "Q N"], self_influences: Float[Tensor, " N"]) -> Float[Tensor, "Q N"]:
     """Return score / sqrt(self-influence): an example's score relative to its own size; 0 where that is 0."""
-    return torch.where(self_influences > 0, scores.double() / self_influences.double().sqrt(), 0.0).float()
+    return scores * torch.where(self_influences > 0, self_influences.rsqrt(), 0.0).to(scores)

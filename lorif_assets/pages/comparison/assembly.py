@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint, current_score_versions
 from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint, participants
-from lorif_assets.attribution.score_queries import LOWEST
+from lorif_assets.attribution.score_rows import LOWEST
+from lorif_assets.attribution.stored_rankings import RANKINGS, stored_ranking
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.passages import passage_metadata, passage_text, passages
@@ -19,7 +20,6 @@ from lorif_assets.influcoder.stored import encoder_weights
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINT_COMPARISONS,
     QUERY_EXAMPLES,
-    QUERY_SCORES,
     QUERY_SUMMARIES,
     TRAINING_EXAMPLES,
 )
@@ -63,6 +63,7 @@ def comparison_rows(content: ComparisonContent, recipe: Recipe) -> pa.Table:
                 "from_checkpoint": pair.older.name,
                 "to_checkpoint": pair.newer.name,
                 "rank_biased_overlap": transition and transition.rank_biased_overlap,
+                "relative_overlap": transition and transition.relative_overlap,
                 "overlap_at_10": transition and transition.overlap_at_10,
                 "entered": transition and _ids(transition.entered),
                 "left": transition and _ids(transition.left),
@@ -83,22 +84,23 @@ def comparison_rows(content: ComparisonContent, recipe: Recipe) -> pa.Table:
 
 def _standings(lake: Lake, checkpoint: ScoredCheckpoint, query_set: str) -> dict[str, Standing]:
     """Return each query's loss and proponents, whether both ends of its ranking are stored or all of it."""
+    plain, relative = (_proponents(stored_ranking(lake, checkpoint.name, query_set, one)) for one in RANKINGS)
     partition = {"checkpoint": checkpoint.name, "query_set": query_set}
-    columns = ["query_id", "side", "rank", "shard", "example_id"]
-    ranked = (
-        lake.read(QUERY_SCORES, columns, **partition)
-        .filter((pl.col("side") != LOWEST) & (pl.col("rank") <= DEPTH))
-        .sort("query_id", "rank")
-    )
+    losses = lake.read(QUERY_SUMMARIES, ["query_id", "loss", "n_target_tokens"], **partition)
+    return {
+        query_id: Standing(loss / n_target_tokens, tuple(plain[query_id]), tuple(relative.get(query_id, ())))
+        for query_id, loss, n_target_tokens in losses.iter_rows()
+        if query_id in plain
+    }
+
+
+def _proponents(scores: pl.DataFrame) -> dict[str, list[Example]]:
+    """Return each query's proponents, the leading one first."""
+    ranked = scores.filter((pl.col("side") != LOWEST) & (pl.col("rank") <= DEPTH)).sort("query_id", "rank")
     proponents: dict[str, list[Example]] = {}
     for query_id, shard, example_id in ranked.select("query_id", "shard", "example_id").iter_rows():
         proponents.setdefault(query_id, []).append((shard, example_id))
-    losses = lake.read(QUERY_SUMMARIES, ["query_id", "loss", "n_target_tokens"], **partition)
-    return {
-        query_id: Standing(loss / n_target_tokens, tuple(proponents[query_id]))
-        for query_id, loss, n_target_tokens in losses.iter_rows()
-        if query_id in proponents
-    }
+    return proponents
 
 
 def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[Standing | None, ...]) -> QueryHistory:

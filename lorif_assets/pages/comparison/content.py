@@ -21,10 +21,14 @@ Example = tuple[str, str]
 
 @dataclass(frozen=True)
 class Standing:
-    """One query at one checkpoint: its loss per token (nats) and at most DEPTH proponents, the leading one first."""
+    """One query at one checkpoint: its loss per token (nats) and at most DEPTH proponents, the leading one first.
+
+    `relative_proponents` are those by relative influence; none where scores were stored without.
+    """
 
     loss_per_token: float
     proponents: tuple[Example, ...]
+    relative_proponents: tuple[Example, ...] = ()
 
     @property
     def leading(self) -> tuple[Example, ...]:
@@ -47,6 +51,12 @@ class Transition:
     def rank_biased_overlap(self) -> float:
         """Of all stored proponents, 0 to 1."""
         return rank_biased_overlap(self.older.proponents, self.newer.proponents)
+
+    @cached_property
+    def relative_overlap(self) -> float | None:
+        """The same of the proponents by relative influence; None where a checkpoint's were not stored."""
+        rankings = self.older.relative_proponents, self.newer.relative_proponents
+        return rank_biased_overlap(*rankings) if all(rankings) else None
 
     @cached_property
     def overlap_at_10(self) -> float:
@@ -150,6 +160,14 @@ class ComparisonContent:
     def mean_overlaps_at_10(self) -> list[float | None]:
         """Mean over the queries for each two neighbouring checkpoints."""
         return [mean(t.overlap_at_10 for t in self.transitions(i)) for i in range(len(self.compared.neighbours))]
+
+    @property
+    def mean_relative_overlaps(self) -> list[float | None]:
+        """Mean over the queries for each two neighbouring checkpoints, of the rankings by relative influence."""
+        return [
+            mean(overlap for t in self.transitions(i) if (overlap := t.relative_overlap) is not None)
+            for i in range(len(self.compared.neighbours))
+        ]
 
     def transitions(self, index: int) -> list[Transition]:
         """Return those of all queries between the checkpoints `index` and `index` + 1."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+from lorif_assets.attribution.stored_rankings import WHEN_WHICH
 from lorif_assets.mathematics.scores.rank_overlap import PERSISTENCE
 from lorif_assets.pages import number_format
 from lorif_assets.pages.comparison.content import LEADING, ComparisonContent
@@ -27,6 +28,7 @@ def render(content: ComparisonContent) -> str:
     return environment.get_template(_TEMPLATE).render(
         content=content,
         leading=LEADING,
+        when_which=WHEN_WHICH,
         persistence=PERSISTENCE,
         seen=1 - PERSISTENCE**content.depth,
         pictures=data_uris(partial(movement_figure, content)) if content.compared.neighbours else {},

@@ -1,19 +1,23 @@
 """A report, assembled from the lake's tables."""
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import polars as pl
 
+from lorif_assets.attribution.checkpoint_weights import averaging_in_words
 from lorif_assets.attribution.compared_checkpoints import participants
 from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, stored_ranking
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.passages import passage_metadata, passage_text, passages
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SUMMARIES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.report.content import Influence, LayerCurvature, QueryInfluences, ReportContent
 from lorif_assets.pages.report.layers import ShownLayers
@@ -38,21 +42,7 @@ def assemble(
             f"the scores of {record.name!r} for {query_set!r} were computed under the recipe {summaries['recipe_hash'][0]}, "
             f"the settings are {recipe.score_hash}; materialize `query_scores` again"
         )
-    shown = shown_scores(lake.read(QUERY_SCORES, **partition))
-    found = passages(lake, shown.select("shard", "example_id").iter_rows())
-    influences: dict[tuple[str, str], list[Influence]] = {}
-    for row in shown.iter_rows(named=True):
-        passage = found.get((row["shard"], row["example_id"]))
-        influences.setdefault((row["query_id"], row["side"]), []).append(
-            Influence(
-                rank=row["shown_rank"],
-                example_id=row["example_id"],
-                shard=row["shard"],
-                score=row["score"],
-                text=passage_text(passage) if passage else "(no longer in the training data)",
-                metadata=passage_metadata(passage) if passage else {},
-            )
-        )
+    influences, relative = (_influences(lake, record.name, query_set, ranking) for ranking in RANKINGS)
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
     return ReportContent(
         checkpoint=record.name,
@@ -82,6 +72,8 @@ def assemble(
                 top_100_share=row["top_100_share"],
                 proponents=tuple(influences.get((row["query_id"], "highest"), ())),
                 opponents=tuple(influences.get((row["query_id"], "lowest"), ())),
+                relative_proponents=tuple(relative.get((row["query_id"], "highest"), ())),
+                relative_opponents=tuple(relative.get((row["query_id"], "lowest"), ())),
             )
             for row in queries.iter_rows(named=True)
         ),
@@ -90,8 +82,39 @@ def assemble(
         if participants(lake, [query_set], recipe)[query_set].neighbours
         else None,
         rejected=tuple(_rejected(lake, record.name, query_set)),
+        notices=tuple(_notices(lake, record.name, summaries["averaged"][0], recipe)),
         provenance={**provenance, "weights": record.weights_hash, "scores": summaries["computed_from"][0]},
     )
+
+
+def _notices(lake: Lake, checkpoint: str, averaged: str | None, recipe: Recipe) -> Iterator[str]:
+    if averaged is not None:
+        yield f"{averaging_in_words(json.loads(averaged), recipe)}."
+    for one in learned_by_heart(lake, checkpoint):
+        if one.is_noteworthy:
+            yield f"{one.words}; {REMEDY}."
+
+
+def _influences(
+    lake: Lake, checkpoint: str, query_set: str, ranking: Ranking
+) -> dict[tuple[str, str], list[Influence]]:
+    """Return the leading examples of a ranking by query and side."""
+    shown = shown_scores(stored_ranking(lake, checkpoint, query_set, ranking))
+    found = passages(lake, shown.select("shard", "example_id").iter_rows())
+    influences: dict[tuple[str, str], list[Influence]] = {}
+    for row in shown.iter_rows(named=True):
+        passage = found.get((row["shard"], row["example_id"]))
+        influences.setdefault((row["query_id"], row["side"]), []).append(
+            Influence(
+                rank=row["shown_rank"],
+                example_id=row["example_id"],
+                shard=row["shard"],
+                score=row["score" if ranking == "plain" else "relative_score"],
+                text=passage_text(passage) if passage else "(no longer in the training data)",
+                metadata=passage_metadata(passage) if passage else {},
+            )
+        )
+    return influences
 
 
 def _rejected(lake: Lake, checkpoint: str, query_set: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Influence:
-    """One training example and its score for one query.
+    """One training example and its score for one query, relative to its size where the list is ranked so.
 
     `rank` counts from 1 within its list; `text` is the passage, or the prompt followed by the completion.
     """
@@ -28,7 +28,7 @@ class QueryInfluences:
 
     `loss` is summed over the completion's `n_target_tokens` tokens, in nats. `n_examples` is the number of training
     examples that were scored, `score_std` the standard deviation of their scores. `top_10_share` and `top_100_share`
-    are fractions (0 to 1) of the sum of all positive scores.
+    are fractions (0 to 1) of the sum of all positive scores. The relative lists are empty where scores were stored without.
     """
 
     query_id: str
@@ -43,6 +43,8 @@ class QueryInfluences:
     top_100_share: float
     proponents: tuple[Influence, ...]
     opponents: tuple[Influence, ...]
+    relative_proponents: tuple[Influence, ...] = ()
+    relative_opponents: tuple[Influence, ...] = ()
 
     @property
     def loss_per_token(self) -> float:
@@ -60,8 +62,17 @@ class QueryInfluences:
     @property
     def largest_magnitude(self) -> float:
         """Largest finite absolute score among the listed examples, 0 if there is none: the scale of the bars."""
-        magnitudes = (abs(influence.score) for influence in self.proponents + self.opponents)
-        return max((magnitude for magnitude in magnitudes if math.isfinite(magnitude)), default=0.0)
+        return _largest_magnitude(self.proponents + self.opponents)
+
+    @property
+    def largest_relative_magnitude(self) -> float:
+        """The same of the relative ranking."""
+        return _largest_magnitude(self.relative_proponents + self.relative_opponents)
+
+
+def _largest_magnitude(influences: tuple[Influence, ...]) -> float:
+    magnitudes = (abs(influence.score) for influence in influences)
+    return max((magnitude for magnitude in magnitudes if math.isfinite(magnitude)), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ class ReportContent:
     `n_examples` counts the training examples of the store; `recipe` and `provenance` are shown as they are given, in
     their order. `rejected` says in a line each what was set aside of the training data and of the queries, and why.
     `comparison` is the address of the page that compares checkpoints, relative to this one, if there are
-    several to compare.
+    several to compare. `notices` says in a line each what to know of the scores before reading them.
     """
 
     checkpoint: str
@@ -137,3 +148,9 @@ class ReportContent:
     provenance: Mapping[str, str]
     comparison: str | None = None
     rejected: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def has_relative(self) -> bool:
+        """Whether the ranking by relative influence is stored."""
+        return any(query.relative_proponents for query in self.queries)

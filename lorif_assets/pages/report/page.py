@@ -5,6 +5,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
+from lorif_assets.attribution.stored_rankings import WHEN_WHICH
 from lorif_assets.pages.environment import page_environment
 from lorif_assets.pages.look import Theme, data_uris
 from lorif_assets.pages.report import plots
@@ -18,6 +19,7 @@ def render(content: ReportContent) -> str:
     environment = page_environment("lorif_assets.pages.report")
     return environment.get_template(_TEMPLATE).render(
         report=content,
+        when_which=WHEN_WHICH,
         whitened=[layer for layer in content.layers if isinstance(layer, WhitenedLayer)],
         spectra=[layer for layer in content.layers if isinstance(layer, LayerSpectrum)],
         pictures=_pictures(content),

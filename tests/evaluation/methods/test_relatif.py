@@ -77,7 +77,7 @@ def test_scores_are_lorifs_over_the_root_of_self_influence(project):
 
 
 def test_where_scores_are_averaged_over_checkpoints_self_influences_are(tiny_project):
-    inputs = inputs_of(tiny_project.with_settings(recipe={"averaged_checkpoints": 2}))
+    inputs = inputs_of(tiny_project.with_settings(recipe={"averaged_checkpoints": 2, "checkpoint_weights": "equal"}))
     (lorif,), (relatif,) = lorif_scores(inputs).values(), relatif_scores(inputs).values()
     owns = [self_influences(inputs, one) for one in averaged_attributions(*context_of(inputs))]
     assert len(owns) == 2

@@ -16,6 +16,7 @@ from lorif_assets.lake.attribution_tables import (
     QUERY_EXAMPLES,
     QUERY_SCORES,
     QUERY_SUMMARIES,
+    RELATIVE_SCORES,
     TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.lake import Lake
@@ -96,8 +97,12 @@ class StoredScores:
         version: str | None = None,
         recipe: Recipe | None = None,
         query_set: str = QUERY_SET,
+        relative: Rankings | None = None,
     ) -> None:
-        """Store scores: `stored` of both ends of each ranking, or all of it; `losses` are per token, of two tokens."""
+        """Store scores: `stored` of both ends of each ranking, or all of it; `losses` are per token, of two tokens.
+
+        `relative` are the proponents by relative influence, where they are stored.
+        """
         constants = {
             "recipe_hash": (recipe or self.recipe).score_hash,
             "computed_from": version or self.current_version(checkpoint),
@@ -123,6 +128,13 @@ class StoredScores:
         ]
         partition = {"checkpoint": checkpoint, "query_set": query_set}
         self.write(QUERY_SCORES, partition, rows)
+        leading = [
+            {"query_id": query, "side": "highest", "rank": rank, "example_id": name, "shard": SHARD, **constants}
+            for query, ranking in (relative or {}).items()
+            for rank, name in enumerate(ranking, start=1)
+        ]
+        if leading:
+            self.write(RELATIVE_SCORES, partition, leading)
         self.write(QUERY_SUMMARIES, partition, summaries)
 
     def current_version(self, checkpoint: str) -> str:

@@ -52,6 +52,20 @@ def test_what_enters_the_top_10_is_told_by_its_new_rank_and_what_leaves_by_its_o
     assert transition.rank_biased_overlap == pytest.approx(rank_biased_overlap(before[:15], after))
 
 
+def test_the_rankings_by_relative_influence_are_compared_where_both_are_stored(store: StoredScores) -> None:
+    before, after = EXAMPLES[:12], EXAMPLES[3:15]
+    store.scores("step-3", {"q0": EXAMPLES}, stored=15, relative={"q0": before})
+    store.scores("step-20", {"q0": EXAMPLES}, stored=15, relative={"q0": after})
+    store.scores("step-100", {"q0": EXAMPLES}, stored=15)
+    first, second = history(store).transitions
+    assert first
+    assert second
+    assert first.relative_overlap == pytest.approx(rank_biased_overlap(before, after))
+    assert second.relative_overlap is None
+    assert rows(store).sort("to_checkpoint")["relative_overlap"].to_list() == [None, first.relative_overlap]
+    assert comparison(store).mean_relative_overlaps == [first.relative_overlap, None]
+
+
 def test_rankings_that_did_not_move_agree_fully_and_nothing_enters_or_leaves(store: StoredScores) -> None:
     store.scores("step-3", {"q0": EXAMPLES}, stored=15)
     store.scores("step-20", {"q0": EXAMPLES}, stored=15)

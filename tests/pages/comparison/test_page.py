@@ -175,3 +175,14 @@ def test_small_lines_of_one_page_share_a_scale(content: Callable[..., Comparison
     heights = [float(line[-1]) - float(line[0]) for line in lines]
     # Losses of 3.25 to 1.5 and of 2 to 1.125, once in the list of queries and once in each query's section.
     assert heights == [24.0, 12.0, 24.0, 12.0]
+
+
+def test_the_overlap_of_the_relative_rankings_is_shown_where_it_is_known(
+    content: Callable[..., ComparisonContent],
+) -> None:
+    assert "Overlap by relative influence" not in render(content())
+    (query,) = content().queries
+    standings = tuple(replace(one, relative_proponents=one.proponents) for one in query.standings if one)
+    page = render(content(queries=(replace(query, standings=standings),)))
+    assert "Overlap by relative influence" in page
+    assert "what is specific to this output for its size" in page
