@@ -34,8 +34,9 @@ from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
-from lorif_assets.mathematics.factors.codec import FactorCodec, decode
+from lorif_assets.mathematics.factors.codec import FactorCodec, decode, scored_form
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
+from lorif_assets.mathematics.factors.packed_signs import LayerFactors
 from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments, block_scores
 from lorif_assets.progress import Progress
 
@@ -97,11 +98,21 @@ class InMemoryAttribution:
 
     def blocks(self, layers: Iterable[str]) -> Iterator[dict[str, GradientFactors]]:
         """Yield the factors of some layers on the device, `batch.scan_rows` examples at a time."""
-        shapes, device = self.attributed.record.layer_shapes, self.attributed.device
-        codec, names = FactorCodec(self.attributed.recipe.factor_dtype), list(layers)
+        shapes, codec = self.attributed.record.layer_shapes, FactorCodec(self.attributed.recipe.factor_dtype)
+        for block in self._stored_blocks(layers):
+            yield {layer: decode(data, codec, *shapes[layer]) for layer, data in block.items()}
+
+    def scan_blocks(self, layers: Iterable[str]) -> Iterator[dict[str, LayerFactors]]:
+        """Yield the same blocks in the form that is scored fastest."""
+        shapes, codec = self.attributed.record.layer_shapes, FactorCodec(self.attributed.recipe.factor_dtype)
+        for block in self._stored_blocks(layers):
+            yield {layer: scored_form(data, codec, *shapes[layer]) for layer, data in block.items()}
+
+    def _stored_blocks(self, layers: Iterable[str]) -> Iterator[dict[str, UInt8[Tensor, "n bytes"]]]:
+        names, device = list(layers), self.attributed.device
         for first in range(0, len(self.example_ids), self.batch.scan_rows):
             at = slice(first, first + self.batch.scan_rows)
-            yield {name: decode(self.factors[name][at].to(device), codec, *shapes[name]) for name in names}
+            yield {name: self.factors[name][at].to(device) for name in names}
 
     def fitted_curvature(self, layer: str, bases: KfacBases | None, sums: FisherDiagonal | None) -> Curvature[Any]:
         """Return a layer's curvature over all examples.
@@ -130,7 +141,10 @@ class InMemoryAttribution:
         """
         prepared_queries = precondition(self.attributed, queries, self.inverses.__getitem__, self.batch)
         return torch.cat(
-            [block_scores(prepared_queries.by_layer, block).cpu() for block in self.blocks(prepared_queries.by_layer)],
+            [
+                block_scores(prepared_queries.by_layer, block).cpu()
+                for block in self.scan_blocks(prepared_queries.by_layer)
+            ],
             dim=1,
         )
 
@@ -148,7 +162,7 @@ class InMemoryAttribution:
         names, scores_of_blocks = [query.example_id for query in queries], []
         extremes = ScoreExtremes.empty(len(queries), extreme_count(top_k))
         moments = ScoreMoments.empty(len(queries))
-        for block in self.blocks(prepared_queries.by_layer):
+        for block in self.scan_blocks(prepared_queries.by_layer):
             scores = block_scores(prepared_queries.by_layer, block)
             extremes, moments = extremes.update(scores, moments.count), moments.update(scores)
             if top_k == "all":

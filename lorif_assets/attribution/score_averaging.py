@@ -136,7 +136,7 @@ def shard_scores(
     device: torch.device,
 ) -> ShardScores:
     """Score the examples of one file, `rows` at a time."""
-    blocks = factors.blocks(list(queries), rows, device, [file])
+    blocks = factors.scan_blocks(list(queries), rows, device, [file])
     ids = [
         name
         for _, part in factors.lake.stream_factors([file], ["example_id"], file.rows)

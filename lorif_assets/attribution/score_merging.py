@@ -160,7 +160,7 @@ def probe_scores(
     """Return the scores [Q, p] of the first examples of some of these files, evenly spaced among them."""
     chosen = files[:: max(1, -(-len(files) // _PROBE_SHARDS))]
     rows = -(-PROBE_EXAMPLES // len(chosen))
-    blocks = (next(factors.blocks(list(queries), rows, device, [file])) for file in chosen)
+    blocks = (next(factors.scan_blocks(list(queries), rows, device, [file])) for file in chosen)
     return torch.cat([block_scores(queries, block).cpu() for block in blocks], dim=1)
 
 

@@ -132,7 +132,7 @@ def block_scorer(
     stored, layers = checkpoint.stored.factors, list(checkpoint.stored.record.layer_shapes)
 
     def scores(files: "Sequence[FactorFile]") -> "Iterator[torch.Tensor]":
-        for block in read_ahead(stored.blocks(layers, batch.scan_rows, checkpoint.model.device, files)):
+        for block in read_ahead(stored.scan_blocks(layers, batch.scan_rows, checkpoint.model.device, files)):
             yield block_scores(prepared_queries.by_layer, block)
 
     return scores

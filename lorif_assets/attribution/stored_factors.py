@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
+    from lorif_assets.mathematics.factors.packed_signs import LayerFactors
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,34 @@ class StoredFactors:
         from lorif_assets.mathematics.factors.codec import FactorCodec, decode
 
         codec = FactorCodec(self.codec)
+        for block in self._stored_blocks(layers, rows, device, files):
+            yield {layer: decode(data, codec, *self.layer_shapes[layer]) for layer, data in block.items()}
+
+    def scan_blocks(
+        self,
+        layers: Sequence[str],
+        rows: int,
+        device: "torch.device",
+        files: Sequence[FactorFile] | None = None,
+    ) -> "Iterator[dict[str, LayerFactors]]":
+        """Yield what `blocks` yields in the form that is scored fastest on the device: on a CPU, signs as they are stored.
+
+        Raises:
+            TableError: a file is gone, or has no values for a layer.
+        """
+        from lorif_assets.mathematics.factors.codec import FactorCodec, scored_form
+
+        codec = FactorCodec(self.codec)
+        for block in self._stored_blocks(layers, rows, device, files):
+            yield {layer: scored_form(data, codec, *self.layer_shapes[layer]) for layer, data in block.items()}
+
+    def _stored_blocks(
+        self, layers: Sequence[str], rows: int, device: "torch.device", files: Sequence[FactorFile] | None
+    ) -> "Iterator[dict[str, torch.Tensor]]":
+        """Yield the factors of some layers as bytes [n, bytes] on a device."""
         for pieces in _gathered(self.lake.stream_factors(self.files if files is None else files, layers, rows), rows):
             joined = pieces[0][1] if len(pieces) == 1 else _joined([batch for _, batch in pieces])
-            block = {}
-            for layer in layers:
-                data = _value_bytes(joined, layer, pieces)
-                block[layer] = decode(_on_device(data, device), codec, *self.layer_shapes[layer])
-            yield block
+            yield {layer: _on_device(_value_bytes(joined, layer, pieces), device) for layer in layers}
 
     def adjacent(self, files: Sequence[FactorFile]) -> "Iterator[tuple[int, tuple[FactorFile, ...]]]":
         """Cut some of the files, in their order, into stretches without a gap, each with its first position."""

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
+from lorif_assets.mathematics.factors.packed_signs import LayerFactors, PackedSigns, SignProducts, unpacked_signs
 from lorif_assets.mathematics.matrix_products import product
 
 # Numbers of one block of products: 64 MiB in FP32.
@@ -22,6 +23,11 @@ _CACHED_NUMBERS = 1 << 20
 # of the layer's larger width, above rank 1 divided by the rank.
 _QUERIES_PER_WIDTH = 2
 _QUERIES_TIMES_RANK = 64
+# The same for packed signs, whose products with the components are cheaper.
+_QUERIES_TIMES_RANK_OF_SIGNS = 192
+# Components whose signs are multiplied at a time: enough to repay the tables that this takes, and no more than a CPU's
+# cache holds the products of.
+_COMPONENTS = 1 << 14
 # Block power iterations that find a query's leading directions: three come within a few per cent of the best rank-k error.
 _QUERY_ITERATIONS = 3
 
@@ -37,7 +43,7 @@ def low_rank_queries(queries: Float[Tensor, "Q d1 d2"], rank: int) -> tuple[Grad
     return factors, lost.clamp(min=0.0)
 
 
-def block_scores(queries: Mapping[str, Queries], factors: Mapping[str, GradientFactors]) -> Float[Tensor, "Q n"]:
+def block_scores(queries: Mapping[str, Queries], factors: Mapping[str, LayerFactors]) -> Float[Tensor, "Q n"]:
     """Return the scores of n examples, summed over layers.
 
     Args:
@@ -57,7 +63,13 @@ def block_scores(queries: Mapping[str, Queries], factors: Mapping[str, GradientF
     return total
 
 
-def _layer_scores(queries: Queries, factors: GradientFactors) -> Float[Tensor, "Q n"]:
+def _layer_scores(queries: Queries, factors: LayerFactors) -> Float[Tensor, "Q n"]:
+    if isinstance(factors, PackedSigns):
+        if isinstance(queries, GradientFactors):
+            return _low_rank_sign_scores(queries, factors)
+        if len(queries) * factors.scales.shape[1] <= _QUERIES_TIMES_RANK_OF_SIGNS:
+            return _sign_scores(queries, factors)
+        factors = factors.factors()
     if isinstance(queries, GradientFactors):
         return _low_rank_scores(queries, factors)
     n, (_, d1, c), d2 = len(queries), factors.u.shape, factors.v.shape[1]
@@ -82,6 +94,34 @@ def _component_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -
         scores.append(products.mul_(narrow.unsqueeze(1)).sum(2))
     n, _, c = factors.u.shape
     return torch.cat(scores, dim=1).view(n, c, len(queries)).sum(1).mT
+
+
+def _sign_scores(queries: Float[Tensor, "Q D"], signs: PackedSigns) -> Float[Tensor, "Q n"]:
+    """Return the sum of scale * p^T M q over the components."""
+    m = queries.unflatten(1, (signs.d1, signs.d2))
+    if signs.d1 < signs.d2:
+        # The more signs are looked up, the fewer numbers are left to multiply with the others.
+        m, signs = m.mT, signs.transposed()
+    scores = [queries.new_empty(len(queries), 0)]
+    for some in signs.split(max(1, _COMPONENTS // signs.scales.shape[1])):
+        products = SignProducts(some.p.flatten(0, 1))
+        others = unpacked_signs(some.q, some.d2).float().mul_(some.scales.unsqueeze(2)).flatten(1)
+        terms = [products.of(of_query).view(others.shape).mul_(others).sum(1) for of_query in m]
+        scores.append(torch.stack(terms) if terms else queries.new_empty(0, len(some)))
+    return torch.cat(scores, dim=1)
+
+
+def _low_rank_sign_scores(queries: GradientFactors, signs: PackedSigns) -> Float[Tensor, "Q n"]:
+    """Return the sum over components a, b of scale_ib (u_qa . p_ib)(v_qa . q_ib)."""
+    n_queries, _, k = queries.u.shape
+    c = signs.scales.shape[1]
+    left, right = (x.movedim(0, 1).flatten(1) for x in (queries.u, queries.v))
+    scores = [queries.u.new_empty(n_queries, 0)]
+    for some in signs.split(max(1, min(_COMPONENTS, _BLOCK_NUMBERS // max(2 * n_queries * k, 1)) // c)):
+        products = SignProducts(some.p.flatten(0, 1)).of(left).mul_(SignProducts(some.q.flatten(0, 1)).of(right))
+        products.mul_(some.scales.reshape(-1, 1))
+        scores.append(products.view(len(some), c, n_queries, k).sum((1, 3)).mT)
+    return torch.cat(scores, dim=1)
 
 
 def _low_rank_scores(queries: GradientFactors, factors: GradientFactors) -> Float[Tensor, "Q n"]:
