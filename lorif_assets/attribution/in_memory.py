@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lorif_assets.attribution.block_rows import block_rows
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, fit_tokens, sample_rows
@@ -97,7 +98,7 @@ class InMemoryAttribution:
         return replace(attribution, inverses=inverses)
 
     def blocks(self, layers: Iterable[str]) -> Iterator[dict[str, GradientFactors]]:
-        """Yield the factors of some layers on the device, `batch.scan_rows` examples at a time."""
+        """Yield the factors of some layers on the device, `batch.scan_rows` examples at a time, or as many as fit."""
         shapes, codec = self.attributed.record.layer_shapes, FactorCodec(self.attributed.recipe.factor_dtype)
         for block in self._stored_blocks(layers):
             yield {layer: decode(data, codec, *shapes[layer]) for layer, data in block.items()}
@@ -110,8 +111,10 @@ class InMemoryAttribution:
 
     def _stored_blocks(self, layers: Iterable[str]) -> Iterator[dict[str, UInt8[Tensor, "n bytes"]]]:
         names, device = list(layers), self.attributed.device
-        for first in range(0, len(self.example_ids), self.batch.scan_rows):
-            at = slice(first, first + self.batch.scan_rows)
+        numbers = self.attributed.record.decoded_numbers(self.attributed.recipe)
+        rows = self.batch.scan_rows or block_rows(sum(numbers[name] for name in names), device)
+        for first in range(0, len(self.example_ids), rows):
+            at = slice(first, first + rows)
             yield {name: self.factors[name][at].to(device) for name in names}
 
     def fitted_curvature(self, layer: str, bases: KfacBases | None, sums: FisherDiagonal | None) -> Curvature[Any]:

@@ -42,7 +42,7 @@ class EarlierCheckpoint:
     factors: StoredFactors
     queries: Mapping[str, Queries]
 
-    def shard_scores(self, shard: str, rows: int, device: torch.device) -> ShardScores:
+    def shard_scores(self, shard: str, rows: int | None, device: torch.device) -> ShardScores:
         """Score one shard, `rows` examples at a time."""
         return shard_scores(self.factors, self.queries, self._files[shard], rows, device)
 
@@ -132,10 +132,10 @@ def shard_scores(
     factors: StoredFactors,
     queries: Mapping[str, Queries],
     file: FactorFile,
-    rows: int,
+    rows: int | None,
     device: torch.device,
 ) -> ShardScores:
-    """Score the examples of one file, `rows` at a time."""
+    """Score the examples of one file, `rows` at a time, or as many as fit."""
     blocks = factors.scan_blocks(list(queries), rows, device, [file])
     ids = [
         name

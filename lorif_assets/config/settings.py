@@ -113,10 +113,11 @@ class BatchSettings(_Section):
     """Memory budgets; they change no result."""
 
     tokens: int = Field(8_192, ge=1, description="Tokens of one batch through the model, padding included.")
-    scan_rows: int = Field(
-        1_024,
+    scan_rows: int | None = Field(
+        None,
         ge=1,
-        description="Examples in a block when factors are streamed; the next block is read in the meantime.",
+        description="Examples in a block when factors are streamed; the next block is read in the meantime. Default: a power "
+        "of two from 256 to 16,384 whose decoded factors take at most a 32nd of the free memory of the device or the machine.",
     )
     gradient_mib: int = Field(
         256,
@@ -128,6 +129,12 @@ class BatchSettings(_Section):
         2_048,
         ge=1,
         description="MiB of preconditioned queries in one scan, across all query sets; more queries take more scans.",
+    )
+    kept_mib: int | None = Field(
+        None,
+        ge=0,
+        description="MiB of stored factors and curvatures that a process which answers questions (`lorif_assets.open`) keeps "
+        "from one to the next; default: half of the memory that is free when the project is opened. 0: none.",
     )
 
     @property

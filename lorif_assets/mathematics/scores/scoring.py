@@ -27,7 +27,7 @@ _QUERIES_TIMES_RANK = 64
 _QUERIES_TIMES_RANK_OF_SIGNS = 192
 # Components whose signs are multiplied at a time: enough to repay the tables that this takes, and no more than a CPU's
 # cache holds the products of.
-_COMPONENTS = 1 << 14
+_COMPONENTS = 1 << 13
 # Block power iterations that find a query's leading directions: three come within a few per cent of the best rank-k error.
 _QUERY_ITERATIONS = 3
 
