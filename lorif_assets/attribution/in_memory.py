@@ -170,6 +170,7 @@ class InMemoryAttribution:
             extremes, moments = extremes.update(scores, moments.count), moments.update(scores)
             if top_k == "all":
                 scores_of_blocks.append(scores.cpu())
+        extremes, moments = extremes.on_cpu(), moments.on_cpu()
         if top_k == "all":
             table = all_pairs(names, torch.cat(scores_of_blocks, dim=1), self._named(range(moments.count)))
         else:

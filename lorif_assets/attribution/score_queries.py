@@ -173,6 +173,7 @@ def run_scan(
             if top_k == "all":
                 every.append(scores.cpu())
             progress.advance(scores.shape[1])
+    extremes, moments = extremes.on_cpu(), moments.on_cpu()
     names = [query.example_id for query in queries]
     if top_k == "all":
         table = all_pairs(names, torch.cat(every, dim=1), stored.example_ids(range(moments.count)))

@@ -186,7 +186,9 @@ class DeviceSettings(_Section):
     """Where the mathematics runs."""
 
     devices: tuple[str, ...] | Literal["auto"] = Field(
-        "auto", description='"auto": every CUDA device, else the CPU; or names such as ["cuda:0", "cuda:1"].'
+        "auto",
+        description='"auto": every CUDA or ROCm device, else the CPU; or names such as ["cuda:0", "cuda:1"], ["rocm:0"] or '
+        '["mps"] (Metal, where what it lacks runs on the CPU).',
     )
     per_checkpoint: int = Field(
         1,

@@ -227,9 +227,7 @@ class Lake:
             with self.files.open_input_file(path) as stream:
                 return bytes(stream.read())
         except FileNotFoundError as error:
-            raise TableError(
-                f"the lake {self.root} has lost the file {path} that a row points to; materialize that row's partition again"
-            ) from error
+            raise self._lost(path) from error
 
     def read_tensors(self, path: str) -> dict[str, "torch.Tensor"]:
         """Return the tensors of a file that `write_tensors` wrote.
@@ -241,15 +239,23 @@ class Lake:
 
     def _loaded(self, path: str) -> "dict[str, torch.Tensor]":
         from safetensors import SafetensorError
-        from safetensors.torch import load
+        from safetensors.torch import load, load_file
 
         try:
-            return load(self.read_file(path))
+            # A local file is mapped into memory, which saves two copies of it.
+            return load_file(Path(self.root, path)) if self.is_local else load(self.read_file(path))
+        except FileNotFoundError as error:
+            raise self._lost(path) from error
         except SafetensorError as error:
             raise TableError(
                 f"the lake {self.root} holds damaged tensors in the file {path} that a row points to; materialize that row's "
                 "partition again"
             ) from error
+
+    def _lost(self, path: str) -> TableError:
+        return TableError(
+            f"the lake {self.root} has lost the file {path} that a row points to; materialize that row's partition again"
+        )
 
     @property
     def is_local(self) -> bool:

@@ -128,9 +128,9 @@ def test_the_model_is_loaded_once_and_again_only_for_another_checkpoint(tiny_pro
 
 def test_a_second_question_reads_no_factors_and_no_curvature_again(stored, monkeypatch):
     reads = []
-    open_factors, read_file = Lake.open_factors, Lake.read_file
+    open_factors, load_tensors = Lake.open_factors, Lake._loaded
     monkeypatch.setattr(Lake, "open_factors", lambda *of: reads.append(of) or open_factors(*of))
-    monkeypatch.setattr(Lake, "read_file", lambda *of: reads.append(of) or read_file(*of))
+    monkeypatch.setattr(Lake, "_loaded", lambda *of: reads.append(of) or load_tensors(*of))
     with lorif_assets.open(stored.root / "lorif.toml") as project:
         first = project.attribute(PROMPT, COMPLETION)
         assert reads

@@ -15,8 +15,9 @@ from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_
 from lorif_assets.mathematics.factors.packed_signs import LayerFactors, PackedSigns, SignProducts, unpacked_signs
 from lorif_assets.mathematics.matrix_products import product
 
-# Numbers of one block of products: 64 MiB in FP32.
+# Numbers of one block of products: 64 MiB in FP32, on an accelerator 256.
 _BLOCK_NUMBERS = 1 << 24
+_ACCELERATOR_NUMBERS = 1 << 26
 # Numbers of products that are summed up while a CPU's cache holds them.
 _CACHED_NUMBERS = 1 << 20
 # The most queries for which products with the components beat rebuilding u v^T (measured on a CPU): at rank 1 as a multiple
@@ -87,7 +88,8 @@ def _component_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -
     if wide.shape[1] < narrow.shape[1]:
         m, wide, narrow = m.mT, narrow, wide
     components, d = narrow.shape
-    step = max(1, _CACHED_NUMBERS // max(components * d, 1))
+    numbers = _CACHED_NUMBERS if narrow.device.type == "cpu" else _ACCELERATOR_NUMBERS
+    step = max(1, numbers // max(components * d, 1))
     scores = []
     for block in m.split(step):
         products = product(wide, block.mT.flatten(0, 1).mT).view(components, block.shape[0], d)
@@ -128,7 +130,8 @@ def _low_rank_scores(queries: GradientFactors, factors: GradientFactors) -> Floa
     """Return sum over components a, b of (u_qa . u_ib)(v_qa . v_ib): c k (d1 + d2) products per pair, never c d1 d2."""
     n_queries, _, k = queries.u.shape
     c = factors.u.shape[2]
-    rows = max(1, _BLOCK_NUMBERS // (2 * n_queries * k * c))
+    numbers = _BLOCK_NUMBERS if factors.u.device.type == "cpu" else _ACCELERATOR_NUMBERS
+    rows = max(1, numbers // (2 * n_queries * k * c))
     left, right = (x.movedim(0, 1).flatten(1) for x in (queries.u, queries.v))
     scores = []
     for u, v in zip(factors.u.split(rows), factors.v.split(rows), strict=True):
@@ -162,6 +165,11 @@ class ScoreExtremes:
         lowest = _leading(self.lowest, self.lowest_positions, scores, first_position, self.k, highest=False)
         return ScoreExtremes(self.k, *highest, *lowest)
 
+    def on_cpu(self) -> "ScoreExtremes":
+        """Return the same, where numpy can read it."""
+        found = (self.highest, self.highest_positions, self.lowest, self.lowest_positions)
+        return ScoreExtremes(self.k, *(one.cpu() for one in found))
+
 
 def _leading(
     leading: Tensor, leading_positions: Tensor, scores: Tensor, first_position: int, k: int, *, highest: bool
@@ -169,8 +177,9 @@ def _leading(
     """Return the k most extreme of the leading scores and some new ones, with their positions."""
     leading, leading_positions = leading.to(scores), leading_positions.to(scores.device)
     columns = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-    if scores.numel() and leading.shape[1] == k > 0:
-        # Most blocks have only a few scores that reach the last leading one: sorting those is enough.
+    if scores.device.type == "cpu" and scores.numel() and leading.shape[1] == k > 0:
+        # Most blocks have only a few scores that reach the last leading one: sorting those is enough. An accelerator sorts
+        # all of them in less time than it takes to ask it how many these are.
         last = leading[:, -1:]
         # NaN compares as neither, and sorts as the highest.
         reaching = int((~(scores < last) if highest else ~(scores > last)).sum(dim=1).amax())
@@ -188,7 +197,10 @@ def _leading(
 
 @dataclass(frozen=True)
 class ScoreMoments:
-    """Running sums of each query's scores, in FP64: what concentration and spread are computed from."""
+    """Running sums of each query's scores, in FP64: what concentration and spread are computed from.
+
+    They are where the scores are, so that no block waits for a copy.
+    """
 
     count: int
     total: Float[Tensor, " Q"]
@@ -204,14 +216,15 @@ class ScoreMoments:
 
     def update(self, scores: Float[Tensor, "Q n"]) -> "ScoreMoments":
         """Return the moments with more scores."""
-        s = scores.double().cpu()
-        return ScoreMoments(
-            self.count + s.shape[1],
-            self.total + s.sum(1),
-            self.squares + s.square().sum(1),
-            self.magnitude + s.abs().sum(1),
-            self.positive + s.clamp(min=0).sum(1),
-        )
+        # Metal has no FP64.
+        s = (scores.cpu() if scores.device.type == "mps" else scores).double()
+        before = (x.to(s.device) for x in (self.total, self.squares, self.magnitude, self.positive))
+        added = (s.sum(1), s.square().sum(1), s.abs().sum(1), s.clamp(min=0).sum(1))
+        return ScoreMoments(self.count + s.shape[1], *(x + more for x, more in zip(before, added, strict=True)))
+
+    def on_cpu(self) -> "ScoreMoments":
+        """Return the same, where numpy can read it."""
+        return ScoreMoments(self.count, *(x.cpu() for x in (self.total, self.squares, self.magnitude, self.positive)))
 
     @property
     def mean(self) -> Float[Tensor, " Q"]:
