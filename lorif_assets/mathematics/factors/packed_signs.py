@@ -79,7 +79,11 @@ class SignProducts:
         self._sums = packed.int() + _BYTES * torch.arange(packed.shape[1], dtype=torch.int32)
 
     def of(self, matrix: Float[Tensor, "d n"]) -> Float[Tensor, "m n"]:
-        """Return the signs' products with a matrix, whose d rows all bytes but the last have eight of."""
+        """Return the signs' products with a matrix; signs that fill up the last byte are left out.
+
+        Raises:
+            ValueError: the matrix has no rows.
+        """
         width = self._sums.shape[1]
         filled = functional.pad(matrix, (0, 0, 0, width * _PER_BYTE - len(matrix))).unflatten(0, (width, _PER_BYTE))
         found = [self._multiplied(columns) for columns in filled.split(_TABLE_COLUMNS, dim=2)]
