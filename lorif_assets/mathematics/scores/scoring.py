@@ -29,6 +29,8 @@ _QUERIES_TIMES_RANK_OF_SIGNS = 192
 # Components whose signs are multiplied at a time: enough to repay the tables that this takes, and no more than a CPU's
 # cache holds the products of.
 _COMPONENTS = 1 << 13
+# Fewer than these do not repay the tables.
+_FEWEST_COMPONENTS = 512
 # Block power iterations that find a query's leading directions: three come within a few per cent of the best rank-k error.
 _QUERY_ITERATIONS = 3
 
@@ -66,10 +68,11 @@ def block_scores(queries: Mapping[str, Queries], factors: Mapping[str, LayerFact
 
 def _layer_scores(queries: Queries, factors: LayerFactors) -> Float[Tensor, "Q n"]:
     if isinstance(factors, PackedSigns):
-        if isinstance(queries, GradientFactors):
-            return _low_rank_sign_scores(queries, factors)
-        if len(queries) * factors.scales.shape[1] <= _QUERIES_TIMES_RANK_OF_SIGNS:
-            return _sign_scores(queries, factors)
+        if factors.scales.numel() >= _FEWEST_COMPONENTS:
+            if isinstance(queries, GradientFactors):
+                return _low_rank_sign_scores(queries, factors)
+            if len(queries) * factors.scales.shape[1] <= _QUERIES_TIMES_RANK_OF_SIGNS:
+                return _sign_scores(queries, factors)
         factors = factors.factors()
     if isinstance(queries, GradientFactors):
         return _low_rank_scores(queries, factors)

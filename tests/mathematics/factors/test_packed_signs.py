@@ -13,6 +13,14 @@ from lorif_assets.mathematics.scores import scoring
 from lorif_assets.mathematics.scores.scoring import block_scores, low_rank_queries
 
 
+@pytest.fixture(autouse=True)
+def _few_examples_are_enough():
+    """A few examples are scored as many are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "_FEWEST_COMPONENTS", 0)
+        yield
+
+
 def stored_signs(n: int, d1: int, d2: int, c: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     u, v = (torch.randn(n, d, min(c, d1, d2), generator=generator) for d in (d1, d2))
@@ -83,6 +91,15 @@ def test_a_score_does_not_depend_on_the_examples_beside_it(monkeypatch):
     monkeypatch.setattr(scoring, "_COMPONENTS", 12)
     parts = block_scores({"layer": queries}, {"layer": scored_form(data, FactorCodec.SIGN, 24, 40)})
     assert torch.equal(whole, parts)
+
+
+@pytest.mark.parametrize("n", [0, 127, 128, 200])
+def test_few_and_many_examples_score_alike(monkeypatch, n):
+    monkeypatch.setattr(scoring, "_FEWEST_COMPONENTS", 512)
+    data, queries = stored_signs(n, 24, 40, 4), torch.randn(3, 24 * 40, generator=torch.Generator().manual_seed(2))
+    found = block_scores({"layer": queries}, {"layer": scored_form(data, FactorCodec.SIGN, 24, 40)})
+    exact = queries.double() @ decode(data, FactorCodec.SIGN, 24, 40).dense().double().mT
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_only_signs_on_a_cpu_stay_packed():
