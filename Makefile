@@ -56,6 +56,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/update_against_rebuild.py
 	$(BIN)/python benchmarks/peak_memory.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/warm_queries.py
 	$(BIN)/python benchmarks/dagster_scale.py
 	$(BIN)/python benchmarks/dagster_ui.py
 	$(BIN)/python benchmarks/plots.py

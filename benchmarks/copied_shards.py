@@ -72,15 +72,17 @@ def write_shards(lake: Lake, record: CheckpointRecord, recipe: Recipe, shards: i
 
 
 def copy_shard(lake: Lake, schema: TableSchema, partition: Mapping[str, str], shards: int, per_commit: int) -> None:
-    """Make a table's only file, of the first shard, the first of so many shards."""
+    """Make a table's newest file, which is all that it has, of the first shard, the first of so many shards."""
     table, first = lake.table(schema), shard_name(0)
     if table is None:
         raise FileNotFoundError(lake.uri(schema))
     root = Path(lake.uri(schema))
     entries = [
-        json.loads(line) for log in (root / "_delta_log").glob("*.json") for line in log.read_text().splitlines()
+        json.loads(line)
+        for log in sorted((root / "_delta_log").glob("*.json"))
+        for line in log.read_text().splitlines()
     ]
-    (added,) = [entry["add"] for entry in entries if "add" in entry]
+    *_, added = [entry["add"] for entry in entries if "add" in entry]
     for start in range(1, shards, per_commit):
         actions = []
         for number in range(start, min(start + per_commit, shards)):

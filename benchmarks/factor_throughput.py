@@ -5,20 +5,32 @@ requiring grad, the logits' gradient by its formula, which autograd takes longer
 model's linear layers multiplied by the library that the project takes, which on AMD processors is another than torch's. Then
 come, each with all before it: `hooks` that project every token, `gradients` G in the cheapest order, which projects less,
 `factorised` ones (whitened before, with EK-FAC), and the `whole` of `factor_rows`, which takes layers of equal shape together,
-encodes, and makes the rows of the table. The model is of GPT-2's shape with random weights, and the examples are random
-tokens. All run in turn; shares are ratios of CPU seconds, which other work on the machine changes little, and ratios of wall
-seconds stand beside them.
+encodes, and makes the rows of the table. The model is of GPT-2's or Llama's shape with random weights, and the examples are
+random tokens. All run in turn; shares are ratios of CPU seconds, which other work on the machine changes little, and ratios of
+wall seconds stand beside them: those are to be read of an accelerator, which works by itself. MFU is 4 FLOP for each token and
+parameter of the linear layers and the head, the bare model's two passes, over `peak_tflops` of the device (0: not told).
+
+    python benchmarks/factor_throughput.py --device cuda:0 --dtype bfloat16 --architecture llama --width 2048 --blocks 24
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from measurements import Seconds, interleaved, markdown_table, report, setting_and_output
+from measurements import (
+    Seconds,
+    interleaved,
+    markdown_table,
+    peak_memory,
+    report,
+    setting_and_output,
+    synchronise,
+    time_by_kind,
+)
 
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import covariances, layer_ranks
@@ -46,6 +58,8 @@ LOG = logging.getLogger("benchmark")
 class Setting:
     """Size of the model and of the data; GPT-2 small is 12 blocks of width 768 with 12 heads and a vocabulary of 50,257."""
 
+    architecture: str = field(default="gpt2", metadata={"choices": ("gpt2", "llama")})
+    dtype: str = field(default="float32", metadata={"choices": ("float32", "bfloat16")})
     blocks: int = 2
     width: int = 256
     heads: int = 4
@@ -59,6 +73,9 @@ class Setting:
     repeats: int = 3
     threads: int = 1
     device: str = "cpu"
+    shortest: float = 0.5
+    peak_tflops: float = 0.0
+    profile: bool = False
 
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
@@ -73,32 +90,47 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
 
 
 def random_examples(setting: Setting) -> list[TokenizedExample]:
-    """Return examples of random tokens, from half of the length to all of it."""
+    """Return examples of random tokens, from the `shortest` share of the length to all of it."""
     rng = np.random.default_rng(0)
-    lengths = rng.integers(setting.tokens // 2, setting.tokens + 1, setting.examples)
+    lengths = rng.integers(int(setting.tokens * setting.shortest), setting.tokens + 1, setting.examples)
     ids = [rng.integers(0, setting.vocabulary, length) for length in lengths]
     return [TokenizedExample(str(row), row, tokens, tokens) for row, tokens in enumerate(ids)]
 
 
 def random_model(setting: Setting, recipe: Recipe) -> AttributedModel:
-    """Return a model of GPT-2's shape with random weights, whose gradients the recipe tells how to keep."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    """Return a model with random weights, whose gradients the recipe tells how to keep."""
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
     torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=setting.blocks,
-        n_embd=setting.width,
-        n_head=setting.heads,
-        vocab_size=setting.vocabulary,
-        bos_token_id=0,
-        eos_token_id=0,
-        n_positions=setting.tokens,
-    )
+    if setting.architecture == "llama":
+        config: GPT2Config | LlamaConfig = LlamaConfig(
+            num_hidden_layers=setting.blocks,
+            hidden_size=setting.width,
+            intermediate_size=8 * setting.width // 3 // 64 * 64 or 64,
+            num_attention_heads=setting.heads,
+            vocab_size=setting.vocabulary,
+            max_position_embeddings=setting.tokens,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    else:
+        config = GPT2Config(
+            n_layer=setting.blocks,
+            n_embd=setting.width,
+            n_head=setting.heads,
+            vocab_size=setting.vocabulary,
+            bos_token_id=0,
+            eos_token_id=0,
+            n_positions=setting.tokens,
+        )
     devices = DeviceGroup.of(setting.device)
-    model = GPT2LMHeadModel(config).to(devices.first)
+    with devices.first:
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, setting.dtype))
     layers = select_layers(model)
     shapes = {layer.name: recipe.projection.shape(layer) for layer in layers}
-    record = CheckpointRecord("random", "weights", "tokenizer", "gpt2", model.num_parameters(), None, shapes)
+    record = CheckpointRecord(
+        "random", "weights", "tokenizer", setting.architecture, model.num_parameters(), None, shapes
+    )
     projections = [layer_projection(layer, recipe.projection) for layer in layers]
     # No text is tokenized, so that the model needs no tokenizer.
     return AttributedModel(record, recipe, model, None, projections, fingerprint(layers, recipe.projection), devices)  # type: ignore[arg-type]
@@ -177,15 +209,20 @@ def works(
     }
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for the device, where it works by itself."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def multiplied_parameters(attributed: AttributedModel) -> int:
+    """Return the parameters of the linear layers and the head."""
+    head: int = attributed.model.get_output_embeddings().weight.numel()
+    return head + sum(p.layer.d_in * p.layer.d_out for p in attributed.projections)
+
+
+def mfu(attributed: AttributedModel, tokens_per_second: float, peak_tflops: float) -> float:
+    """Return the FLOP of the bare model's two passes at a rate, as a share of what the device can do; 0 if that is not told."""
+    return 4 * multiplied_parameters(attributed) * tokens_per_second / (peak_tflops * 1e12) if peak_tflops else 0.0
 
 
 def gradient_flops(attributed: AttributedModel, tokens: int) -> float:
     """Return the multiplications of the gradients, projections included, as a share of the floor's linear layers and head."""
-    bare = attributed.model.lm_head.weight.numel() + sum(p.layer.d_in * p.layer.d_out for p in attributed.projections)
+    bare = multiplied_parameters(attributed)
     gradients = sum(multiplications(p, tokens, cheapest_order(p, tokens)) for p in attributed.projections)
     # Forward and backward are one product each.
     return gradients / (2 * bare * tokens)
@@ -201,7 +238,10 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
         padded = sum(len(at) * len(examples[at[0]].input_ids) for at in attributed.batches(examples, batch.tokens))
         frozen = attributed.record.frozen_bases
         ranks = sorted(frozen.ranks.values()) if frozen else [recipe.rank]
-        taken = interleaved(works(attributed, bases, examples, batch), setting.repeats)
+        timed = works(attributed, bases, examples, batch)
+        taken = interleaved(timed, setting.repeats)
+        if setting.profile:
+            print(time_by_kind(attributed.device, timed[WHOLE]))
         before = Seconds(0.0, 0.0)
         for part, seconds in taken.items():
             rows.append(
@@ -214,6 +254,9 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
                     "share_of_own_floor": taken[OWN_FLOOR].cpu / seconds.cpu,
                     "share_of_floor_wall": taken[FLOOR].wall / seconds.wall,
                     "added_to_floor": (seconds.cpu - before.cpu) / taken[FLOOR].cpu,
+                    "tokens_per_second": tokens / seconds.wall,
+                    "mfu": mfu(attributed, tokens / seconds.wall, setting.peak_tflops),
+                    "peak_device_mib": peak_memory(attributed.device, timed[part]) / 2**20,
                     "wall_seconds": seconds.wall,
                     "cpu_seconds": seconds.cpu,
                     "padding": 1 - tokens / padded,
@@ -235,6 +278,9 @@ COLUMNS = {
     "of the own floor's": "{share_of_own_floor:.2f}",
     "added, in floors": "{added_to_floor:.2f}",
     "flops of gradients, in floors": "{gradient_flops_of_floor:.2f}",
+    "tokens/s": "{tokens_per_second:,.0f}",
+    "MFU": "{mfu:.3f}",
+    "peak, MiB of the device": "{peak_device_mib:,.0f}",
 }
 
 

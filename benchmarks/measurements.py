@@ -53,6 +53,37 @@ def interleaved(
     return {name: Seconds(median(s.wall for s in all_), median(s.cpu for s in all_)) for name, all_ in taken.items()}
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait for a device that works by itself."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory(device: torch.device, work: Callable[[], object]) -> int:
+    """Return the most bytes of a CUDA device that tensors took during some work; elsewhere 0."""
+    if device.type != "cuda":
+        work()
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    return int(torch.cuda.max_memory_allocated(device))
+
+
+def time_by_kind(device: torch.device, work: Callable[[], object], rows: int = 12) -> str:
+    """Return a table of the operations that some work spends most of its time on, by torch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    on_cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    with profile(activities=activities) as found:
+        work()
+        synchronise(device)
+    order = "self_device_time_total" if on_cuda else "self_cpu_time_total"
+    return str(found.key_averages().table(sort_by=order, row_limit=rows, max_name_column_width=40))
+
+
 def _nothing() -> None:
     return None
 
@@ -81,6 +112,7 @@ def machine() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **({"card": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
     }
 
 
@@ -100,7 +132,12 @@ def setting_and_output(setting: type[SettingT], description: str | None, name: s
     """Read a setting (a dataclass whose fields all have defaults) and the path of the JSON results from the command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for field in fields(setting):  # type: ignore[arg-type]
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+        option = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=field.default)
+        else:
+            choices = field.metadata.get("choices")
+            parser.add_argument(option, type=type(field.default), default=field.default, choices=choices)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / f"results/{name}.json")
     options = vars(parser.parse_args())
     output: Path = options.pop("output")

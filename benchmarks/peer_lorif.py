@@ -76,7 +76,7 @@ class Lorif(Peer):
         queries = self.workload.queries
         dense = dense_gradients(self._attributed, queries, self._batch.tokens)
         extremes, every, count = ScoreExtremes.empty(len(queries), 100), [], 0
-        for block in self._stored.blocks(list(dense), self._batch.scan_rows, self._attributed.device):
+        for block in self._stored.scan_blocks(list(dense), self._batch.scan_rows, self._attributed.device):
             scores = block_scores({**dense}, block)
             extremes = extremes.update(scores, count)
             count += scores.shape[1]

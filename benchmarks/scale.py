@@ -57,7 +57,7 @@ def scan(root: str, setting: Setting, shards: int) -> dict[str, Any]:
     stored = replace(found, files=found.files[:shards])
     marks.append(time.process_time())
     extremes, moments, largest = ScoreExtremes.empty(n, KEPT), ScoreMoments.empty(n), 0
-    for block in read_ahead(stored.blocks(list(record.layer_shapes), setting.scan_rows, CPU)):
+    for block in read_ahead(stored.scan_blocks(list(record.layer_shapes), setting.scan_rows, CPU)):
         scores = block_scores(queries, block)
         extremes = extremes.update(scores, moments.count)
         moments = moments.update(scores)

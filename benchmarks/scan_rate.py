@@ -4,21 +4,33 @@ Synthetic factors lie in a lake of their own, written as `gradient_factors` writ
 it: a `raw` read of the files' bytes; `columns`, the read of the layers' columns by Arrow; `decoded`, factors in FP32;
 `scored`, products with the preconditioned queries; and the `whole` scan, which keeps each query's extremes and moments too.
 Shares are ratios of CPU seconds, which other work on the machine changes little; ratios of wall seconds stand beside
-them. `binds` is the part that adds most.
+them. `binds` is the part that adds most. On an accelerator, which works by itself, all shares are of wall seconds.
+
+    python benchmarks/scan_rate.py --device cuda:0 --architecture llama --width 256 --codecs sign --ranks 8 --profile
 
 Bytes on disk are those of the files, table overhead included, over those of the codes alone.
 """
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from copied_shards import random_rows, shard_name
-from measurements import Seconds, interleaved, markdown_table, report, setting_and_output
+from measurements import (
+    Seconds,
+    interleaved,
+    markdown_table,
+    peak_memory,
+    report,
+    setting_and_output,
+    synchronise,
+    time_by_kind,
+)
 
+from lorif_assets.attribution.block_rows import MOST_ROWS
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
 from lorif_assets.config.recipe import Recipe
@@ -26,32 +38,46 @@ from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
-from lorif_assets.mathematics.factors.low_rank import GradientFactors
+from lorif_assets.mathematics.factors.packed_signs import LayerFactors
 from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments, block_scores
 
 CPU = torch.device("cpu")
 KEPT = 100
+CODECS = ("bf16", "int8", "int4", "sign")
 RAW, COLUMNS_READ, DECODED, SCORED, WHOLE = "raw", "columns", "decoded", "scored", "whole"
-CODECS, RANKS, QUERIES = ("bf16", "int8", "int4", "sign"), (1, 8), (1, 10, 100)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Size of the synthetic factors: `blocks` blocks of GPT-2's shape, of which `width` is already projected."""
+    """Size of the synthetic factors: `blocks` blocks of an architecture's shape, of which `width` is already projected.
 
+    `scan_rows` of 0 are as many as the device's free memory has room for; codecs, ranks and queries are lists in one word
+    each.
+    """
+
+    architecture: str = field(default="gpt2", metadata={"choices": ("gpt2", "llama")})
     examples: int = 8_192
     shards: int = 2
     blocks: int = 1
     width: int = 64
+    codecs: str = " ".join(CODECS)
+    ranks: str = "1 8"
+    queries: str = "1 10 100"
     scan_rows: int = 1_024
     repeats: int = 3
     threads: int = 1
+    device: str = "cpu"
+    profile: bool = False
 
     @property
     def layer_shapes(self) -> dict[str, tuple[int, int]]:
         """(d1, d2) of each layer."""
         d = self.width
         shapes = {"attn.c_attn": (d, 3 * d), "attn.c_proj": (d, d), "mlp.c_fc": (d, 4 * d), "mlp.c_proj": (4 * d, d)}
+        if self.architecture == "llama":
+            attention = {f"self_attn.{side}_proj": (d, d) for side in "qkvo"}
+            wide = 8 * d // 3
+            shapes = {**attention, "mlp.gate_proj": (d, wide), "mlp.up_proj": (d, wide), "mlp.down_proj": (wide, d)}
         return {f"h.{block}.{layer}": shape for block in range(self.blocks) for layer, shape in shapes.items()}
 
     @property
@@ -78,7 +104,8 @@ def random_queries(setting: Setting, n_queries: int) -> dict[str, torch.Tensor]:
     """Return preconditioned queries, dense as the recipe keeps them by default."""
     generator = torch.Generator().manual_seed(1)
     shapes = setting.layer_shapes.items()
-    return {layer: torch.randn(n_queries, d1 * d2, generator=generator) for layer, (d1, d2) in shapes}
+    made = {layer: torch.randn(n_queries, d1 * d2, generator=generator) for layer, (d1, d2) in shapes}
+    return {layer: queries.to(setting.device) for layer, queries in made.items()}
 
 
 class Scan:
@@ -87,7 +114,7 @@ class Scan:
     def __init__(self, lake: Lake, stored: StoredFactors, setting: Setting, n_queries: int) -> None:
         self._lake, self._stored, self._setting = lake, stored, setting
         self._queries = random_queries(setting, n_queries)
-        self._n_queries = n_queries
+        self._n_queries, self._device = n_queries, torch.device(setting.device)
         self.files = [Path(lake.uri(GRADIENT_FACTORS), file.path) for file in stored.files]
 
     def raw(self) -> None:
@@ -101,18 +128,20 @@ class Scan:
     def columns(self) -> None:
         """Read the layers' columns."""
         layers = list(self._setting.layer_shapes)
-        for _ in self._lake.stream_factors(self._stored.files, layers, self._setting.scan_rows):
+        for _ in self._lake.stream_factors(self._stored.files, layers, self._setting.scan_rows or MOST_ROWS):
             pass
 
     def decoded(self) -> None:
-        """Decode the factors."""
+        """Bring the factors into the form that is scored, which is decoded but for signs on a CPU."""
         for _ in self._blocks():
             pass
+        synchronise(self._device)
 
     def scored(self) -> None:
         """Score the factors."""
         for block in read_ahead(self._blocks()):
             block_scores(self._queries, block)
+        synchronise(self._device)
 
     def whole(self) -> None:
         """Keep extremes and moments of the scores."""
@@ -121,18 +150,20 @@ class Scan:
             scores = block_scores(self._queries, block)
             extremes = extremes.update(scores, moments.count)
             moments = moments.update(scores)
+        extremes.on_cpu(), moments.on_cpu()
 
-    def _blocks(self) -> Iterator[dict[str, GradientFactors]]:
-        return self._stored.blocks(list(self._setting.layer_shapes), self._setting.scan_rows, CPU)
+    def _blocks(self) -> Iterator[dict[str, LayerFactors]]:
+        return self._stored.scan_blocks(list(self._setting.layer_shapes), self._setting.scan_rows or None, self._device)
 
 
-def binding(taken: dict[str, Seconds]) -> str:
-    """Return which part of a scan takes most CPU seconds."""
+def binding(taken: dict[str, Seconds], *, by_the_clock: bool) -> str:
+    """Return which part of a scan takes most CPU seconds, or most time by the clock."""
+    seconds = {part: of_part.wall if by_the_clock else of_part.cpu for part, of_part in taken.items()}
     parts = {
-        "reading": taken[COLUMNS_READ].cpu,
-        "decoding": taken[DECODED].cpu - taken[COLUMNS_READ].cpu,
-        "products": taken[SCORED].cpu - taken[DECODED].cpu,
-        "extremes": taken[WHOLE].cpu - taken[SCORED].cpu,
+        "reading": seconds[COLUMNS_READ],
+        "decoding": seconds[DECODED] - seconds[COLUMNS_READ],
+        "products": seconds[SCORED] - seconds[DECODED],
+        "extremes": seconds[WHOLE] - seconds[SCORED],
     }
     return max(parts, key=lambda part: parts[part])
 
@@ -144,7 +175,7 @@ def measure_scan(setting: Setting, codec: str, c: int) -> list[dict[str, Any]]:
         stored = written_factors(folder, setting, recipe_of(codec, c), setting.examples)
         codes = sum(factor_bytes(FactorCodec(codec), *shape, c) for shape in setting.layer_shapes.values())
         rows = []
-        for n_queries in QUERIES:
+        for n_queries in map(int, setting.queries.split()):
             scan = Scan(lake, stored, setting, n_queries)
             on_disk = sum(file.stat().st_size for file in scan.files)
             works = {
@@ -155,6 +186,8 @@ def measure_scan(setting: Setting, codec: str, c: int) -> list[dict[str, Any]]:
                 WHOLE: scan.whole,
             }
             taken = interleaved(works, setting.repeats)
+            if setting.profile:
+                print(time_by_kind(torch.device(setting.device), scan.whole))
             rows.append(
                 {
                     "codec": codec,
@@ -167,7 +200,10 @@ def measure_scan(setting: Setting, codec: str, c: int) -> list[dict[str, Any]]:
                     **{f"{part}_wall_us": seconds.wall / stored.n_examples * 1e6 for part, seconds in taken.items()},
                     "share_of_raw": taken[RAW].cpu / taken[WHOLE].cpu,
                     "share_of_raw_wall": taken[RAW].wall / taken[WHOLE].wall,
-                    "binding": binding(taken),
+                    "mb_per_second": codes * stored.n_examples / 1e6 / taken[WHOLE].wall,
+                    "mb_per_cpu_second": codes * stored.n_examples / 1e6 / taken[WHOLE].cpu,
+                    "peak_device_mib": peak_memory(torch.device(setting.device), scan.whole) / 2**20,
+                    "binding": binding(taken, by_the_clock=setting.device != "cpu"),
                 }
             )
         return rows
@@ -183,6 +219,8 @@ COLUMNS = {
     **{f"{part}, us": f"{{{part}_cpu_us:.2f}}" for part in (RAW, COLUMNS_READ, DECODED, SCORED, WHOLE)},
     "of the raw rate": "{share_of_raw:.3f}",
     "by the clock": "{share_of_raw_wall:.3f}",
+    "MB/s of CPU time": "{mb_per_cpu_second:,.0f}",
+    "MB/s": "{mb_per_second:,.0f}",
     "binds": "{binding}",
 }
 
@@ -191,7 +229,8 @@ def main() -> None:
     """Run the benchmark, print the tables, and write JSON."""
     setting, output = setting_and_output(Setting, __doc__, "scan_rate")
     torch.set_num_threads(setting.threads)
-    rates = [row for codec in CODECS for c in RANKS for row in measure_scan(setting, codec, c)]
+    kinds = [(codec, int(c)) for codec in setting.codecs.split() for c in setting.ranks.split()]
+    rates = [row for codec, c in kinds for row in measure_scan(setting, codec, c)]
     report(output, setting, rates, markdown_table(COLUMNS, rates))
 
 

@@ -1,5 +1,6 @@
 """A project opened from Python: questions to its checkpoints, stored scores, and what is out of date."""
 
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -22,6 +23,8 @@ from lorif_assets.data.passages import passage_text, with_passages
 from lorif_assets.data.questions import Question, completion_question, conversation_question
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES
+from lorif_assets.lake.kept_reads import KeptReads
+from lorif_assets.models.free_memory import host_memory
 from lorif_assets.project import Project
 
 
@@ -46,15 +49,18 @@ class OpenProject:
     """A project to ask. It reads the lake and never writes to it.
 
     The checkpoint that was asked last stays loaded until another is asked or `close` is called: use it in a `with` block,
-    or close it. A device is leased only while a question is answered; in between the model lies in the machine's memory,
+    or close it. Its factors and its curvature stay in memory too, up to `batch.kept_mib`, so that later questions read next
+    to nothing. A device is leased only while a question is answered; in between the model lies in the machine's memory,
     so that assets of the project can go on. Each question is answered from the lake of that moment: where data were
     attributed again meanwhile, the answer has them, and a checkpoint whose files were written again is loaded again.
     """
 
     def __init__(self, project: Project) -> None:
         """Take a project; `lorif_assets.open` opens one from its settings."""
-        self._project = project
-        self._model_cache = ModelCache(project)
+        kept_mib = project.settings.batch.kept_mib
+        self._kept = KeptReads(min(kept_mib << 20, host_memory() // 2))
+        self._project = replace(project, lake=replace(project.lake, kept=self._kept))
+        self._model_cache = ModelCache(self._project)
 
     def __enter__(self) -> Self:
         return self
@@ -68,8 +74,9 @@ class OpenProject:
         return f"OpenProject({str(self._project.settings.base)!r})"
 
     def close(self) -> None:
-        """Let go of the loaded checkpoint. The project can be asked again, which loads one."""
+        """Let go of the loaded checkpoint and of what is kept of the lake. The project can be asked again, which loads them."""
         self._model_cache.close()
+        self._kept.clear()
 
     @property
     def checkpoints(self) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def recall_curves(run: PartitionRun) -> Materializations:
                 texts = [anchor_text(contents[query.example_id], attributed.tokenizer.decode) for query in tokenized]
                 ready = preconditioned_queries(checkpoint, tokenized, settings.batch)
                 started = time.monotonic()
-                blocks = factors.blocks(layers, settings.batch.scan_rows, group.first)
+                blocks = factors.scan_blocks(layers, settings.batch.scan_rows, group.first)
                 exact = torch.cat([block_scores(ready.by_layer, block).cpu() for block in read_ahead(blocks)], dim=1)
                 seconds_full_scan = time.monotonic() - started
                 started = time.monotonic()

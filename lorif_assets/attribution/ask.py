@@ -132,6 +132,8 @@ def score_completion(model_cache: ModelCache, checkpoint: str, question: Questio
     settings, models = project.settings, project.checkpoints
     stored = StoredCheckpoint.read(project.lake, checkpoint, settings.recipe)
     *earlier_checkpoints, stored = averaged_attributions(settings, models, stored)
+    if project.lake.kept:
+        project.lake.kept.retain({path for one in (*earlier_checkpoints, stored) for path in one.immutable_files})
     row = {"query_id": "query", "row": 0, **question}
     with model_cache.leased(stored) as attributed:
         tokenized = attributed.model.tokenized_queries(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns))

@@ -60,6 +60,13 @@ class StoredCheckpoint:
         """
         return stored_preconditioners(self.lake, self.record, self.recipe, self.factors)
 
+    @property
+    def immutable_files(self) -> set[str]:
+        """The files of its factors, curvature and bases, none of which is ever written again."""
+        bases = self.record.frozen_bases.uris.values() if self.record.frozen_bases else ()
+        states = (row["state_uri"] for row in self.preconditioners.rows.values())
+        return {*(file.path for file in self.factors.files), *states, *bases}
+
     def bases(self, layer: str, device: "torch.device") -> "KfacBases | None":
         """Return the bases that a layer's gradients are whitened in, or None where they are not."""
         frozen = self.record.frozen_bases

@@ -19,6 +19,8 @@ class CostEstimate:
     gradient_numbers: int
     """Sum over layers of D = d1 d2: the numbers of one example's projected gradient."""
     bytes_per_example: int
+    decoded_numbers: int
+    """Of one example's factors at `recipe.rank`, once they are decoded: what the size of a scan's blocks follows from."""
     factor_bytes: int
     """Of all examples, in the table `gradient_factors`."""
     curvature_bytes: int
@@ -59,6 +61,7 @@ def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int)
         n_layers=len(shapes),
         gradient_numbers=sum(dense),
         bytes_per_example=per_example,
+        decoded_numbers=sum(min(recipe.rank, d1, d2) * (d1 + d2) for d1, d2 in shapes),
         factor_bytes=per_example * n_examples,
         curvature_bytes=curvature.stored_bytes,
         largest_state_bytes=curvature.largest_state_bytes,

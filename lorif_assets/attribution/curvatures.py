@@ -81,7 +81,7 @@ class Svd(LakeCurvature):
         return Ledger.of(factors, {file.shard: file.path for file in factors.files})
 
     def parts(
-        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
+        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int | None, device: "torch.device"
     ) -> "Iterator[GradientFactors]":
         """Yield the factors of files, in blocks."""
         for block in read_ahead(factors.blocks([layer], rows, device, files)):
@@ -212,7 +212,7 @@ class Ekfac(LakeCurvature):
         return Ledger.of(factors, factors.fisher)
 
     def parts(
-        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
+        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int | None, device: "torch.device"
     ) -> "Iterator[FisherDiagonal]":
         """Yield the sums of shards."""
         from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal

@@ -39,13 +39,16 @@ class CurvatureFit:
 
 @dataclass(frozen=True)
 class LayerFitting:
-    """Fits one layer's curvature from blocks of `rows` examples; `bases` are those that its gradients are whitened in."""
+    """Fits one layer's curvature from blocks of `rows` examples, or as many as fit.
+
+    `bases` are those that its gradients are whitened in.
+    """
 
     kind: LakeCurvature
     factors: StoredFactors
     layer: str
     bases: "KfacBases | None"
-    rows: int
+    rows: int | None
     device: "torch.device"
 
     def fit(self, row: Mapping[str, Any] | None) -> CurvatureFit:
@@ -116,7 +119,7 @@ def fit_curvature(
     checkpoint: StoredCheckpoint,
     layer: str,
     *,
-    rows: int,
+    rows: int | None,
     device: "torch.device",
     refine_below: float,
     refine: bool = False,
@@ -126,7 +129,7 @@ def fit_curvature(
     Args:
         checkpoint: with its factors; its recipe names the curvature, its rank, refinements and damping.
         layer: the layer's name.
-        rows: examples of a block.
+        rows: examples of a block; None: as many as fit.
         device: where to compute.
         refine_below: the row asks for a refinement if added data are captured less than this many times as well.
         refine: fit the basis to the current data, in one more pass over all of them.

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lorif_assets.attribution.block_rows import block_rows
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, fit_tokens, sample_rows
@@ -27,8 +28,9 @@ from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
-from lorif_assets.mathematics.factors.codec import FactorCodec, decode
+from lorif_assets.mathematics.factors.codec import FactorCodec, decode, scored_form
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
+from lorif_assets.mathematics.factors.packed_signs import LayerFactors
 from lorif_assets.mathematics.scores.relative_influence import Rankings, ScoredBlock
 from lorif_assets.mathematics.scores.scoring import block_scores
 from lorif_assets.progress import Progress
@@ -90,12 +92,24 @@ class InMemoryAttribution:
         return replace(attribution, inverses=inverses)
 
     def blocks(self, layers: Iterable[str]) -> Iterator[dict[str, GradientFactors]]:
-        """Yield the factors of some layers on the device, `batch.scan_rows` examples at a time."""
-        shapes, device = self.attributed.record.layer_shapes, self.attributed.device
-        codec, names = FactorCodec(self.attributed.recipe.factor_dtype), list(layers)
-        for first in range(0, len(self.example_ids), self.batch.scan_rows):
-            at = slice(first, first + self.batch.scan_rows)
-            yield {name: decode(self.factors[name][at].to(device), codec, *shapes[name]) for name in names}
+        """Yield the factors of some layers on the device, `batch.scan_rows` examples at a time, or as many as fit."""
+        shapes, codec = self.attributed.record.layer_shapes, FactorCodec(self.attributed.recipe.factor_dtype)
+        for block in self._stored_blocks(layers):
+            yield {layer: decode(data, codec, *shapes[layer]) for layer, data in block.items()}
+
+    def scan_blocks(self, layers: Iterable[str]) -> Iterator[dict[str, LayerFactors]]:
+        """Yield the same blocks in the form that is scored fastest."""
+        shapes, codec = self.attributed.record.layer_shapes, FactorCodec(self.attributed.recipe.factor_dtype)
+        for block in self._stored_blocks(layers):
+            yield {layer: scored_form(data, codec, *shapes[layer]) for layer, data in block.items()}
+
+    def _stored_blocks(self, layers: Iterable[str]) -> Iterator[dict[str, UInt8[Tensor, "n bytes"]]]:
+        names, device = list(layers), self.attributed.device
+        numbers = self.attributed.record.decoded_numbers(self.attributed.recipe)
+        rows = self.batch.scan_rows or block_rows(sum(numbers[name] for name in names), device)
+        for first in range(0, len(self.example_ids), rows):
+            at = slice(first, first + rows)
+            yield {name: self.factors[name][at].to(device) for name in names}
 
     def fitted_curvature(self, layer: str, bases: KfacBases | None, sums: FisherDiagonal | None) -> Curvature[Any]:
         """Return a layer's curvature over all examples.
@@ -124,7 +138,10 @@ class InMemoryAttribution:
         """
         prepared_queries = precondition(self.attributed, queries, self.inverses.__getitem__, self.batch)
         return torch.cat(
-            [block_scores(prepared_queries.by_layer, block).cpu() for block in self.blocks(prepared_queries.by_layer)],
+            [
+                block_scores(prepared_queries.by_layer, block).cpu()
+                for block in self.scan_blocks(prepared_queries.by_layer)
+            ],
             dim=1,
         )
 
@@ -140,7 +157,7 @@ class InMemoryAttribution:
         """
         prepared_queries = precondition(self.attributed, queries, self.inverses.__getitem__, self.batch)
         rankings, every = Rankings.empty(len(queries), extreme_count(top_k), len(self.example_ids)), []
-        for factors in self.blocks(prepared_queries.by_layer):
+        for factors in self.scan_blocks(prepared_queries.by_layer):
             block = ScoredBlock.of(prepared_queries.by_layer, factors, prepared_queries.norm_weights)
             rankings = rankings.update(block, rankings.moments.count)
             if top_k == "all":
@@ -148,7 +165,7 @@ class InMemoryAttribution:
         return listed_scores(
             queries,
             prepared_queries,
-            rankings,
+            rankings.on_cpu(),
             every,
             self._named,
             top_k=top_k,

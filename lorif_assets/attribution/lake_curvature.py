@@ -109,9 +109,11 @@ class LakeCurvature(ABC):
 
     @abstractmethod
     def parts(
-        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int, device: "torch.device"
+        self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int | None, device: "torch.device"
     ) -> Iterator[Any]:
-        """Yield the parts of the curvature stored in files of a ledger, `rows` examples at a time if they are factors.
+        """Yield the parts of the curvature stored in files of a ledger: sums, or factors of `rows` examples at a time.
+
+        Without `rows`, as many as fit.
 
         Raises:
             TableError: a file is gone.

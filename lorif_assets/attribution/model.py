@@ -71,6 +71,14 @@ class CheckpointRecord:
                     f"{now} now); materialize `checkpoints` again, then what depends on it"
                 )
 
+    def decoded_numbers(self, recipe: Recipe) -> dict[str, int]:
+        """Return the numbers of one example's factors in each layer under a recipe, once they are decoded."""
+        ranks = self.frozen_bases.ranks if self.frozen_bases else {}
+        return {
+            layer: min(ranks.get(layer, recipe.rank), d1, d2) * (d1 + d2)
+            for layer, (d1, d2) in self.layer_shapes.items()
+        }
+
     def refuse_other_layers(self, layers: Iterable[str]) -> None:
         """Refuse layers that the checkpoint does not have.
 

@@ -66,10 +66,10 @@ class AveragedCheckpoint:
         # A query that scores nothing has no spread.
         return cls(stored.factors, queries, weight, torch.where(spreads > 0, spreads, 1.0).float().to(device))
 
-    def shard_scores(self, shard: str, rows: int, device: torch.device) -> ShardScores:
+    def shard_scores(self, shard: str, rows: int | None, device: torch.device) -> ShardScores:
         """Score one shard, `rows` examples at a time."""
         file, layers = self._files[shard], list(self.queries.by_layer)
-        blocks = read_ahead(self.factors.blocks(layers, rows, device, [file]))
+        blocks = read_ahead(self.factors.scan_blocks(layers, rows, device, [file]))
         scored = (ScoredBlock.of(self.queries.by_layer, block, self.queries.norm_weights) for block in blocks)
         numbers = torch.cat([torch.cat([block.scores, block.squares[None]]) for block in scored], dim=1)
         ids = [

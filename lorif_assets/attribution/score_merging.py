@@ -159,7 +159,7 @@ def probe_scores(
     chosen = files[:: max(1, -(-len(files) // _PROBE_SHARDS))]
     rows = -(-PROBE_EXAMPLES // len(chosen))
     layers = list(queries.by_layer)
-    blocks = (next(factors.blocks(layers, rows, device, [file])) for file in chosen)
+    blocks = (next(factors.scan_blocks(layers, rows, device, [file])) for file in chosen)
     scored = [ScoredBlock.of(queries.by_layer, block, queries.norm_weights) for block in blocks]
     return ScoredBlock(
         torch.cat([block.scores.cpu() for block in scored], dim=1), torch.cat([block.squares.cpu() for block in scored])

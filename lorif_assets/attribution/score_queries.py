@@ -133,7 +133,7 @@ def block_scorer(
     stored, layers = checkpoint.stored.factors, list(checkpoint.stored.record.layer_shapes)
 
     def scores(files: "Sequence[FactorFile]") -> "Iterator[ScoredBlock]":
-        for block in read_ahead(stored.blocks(layers, batch.scan_rows, checkpoint.model.device, files)):
+        for block in read_ahead(stored.scan_blocks(layers, batch.scan_rows, checkpoint.model.device, files)):
             yield ScoredBlock.of(prepared_queries.by_layer, block, prepared_queries.norm_weights)
 
     return scores
@@ -171,6 +171,7 @@ def run_scan(
             if top_k == "all":
                 every.append(block.scores.cpu())
             progress.advance(count)
+    rankings = rankings.on_cpu()
     scores = listed_scores(
         queries,
         prepared_queries,

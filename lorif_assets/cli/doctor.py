@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from lorif_assets.attribution.block_rows import block_rows
 from lorif_assets.attribution.checkpoint_weights import averaging_in_words, checkpoint_weights
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
@@ -115,7 +116,9 @@ def _cost(project: Project, n_examples: int) -> Table:
     checkpoint, settings = project.checkpoints.find()[-1], project.settings
     skeleton = project.checkpoints.skeleton(checkpoint, track=settings.recipe.track)
     n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
-    return _cost_table(estimate(skeleton, settings.recipe, n_examples, n_shards), checkpoint.name, n_examples)
+    cost = estimate(skeleton, settings.recipe, n_examples, n_shards)
+    rows = settings.batch.scan_rows or block_rows(cost.decoded_numbers, project.devices.groups()[0].first)
+    return _cost_table(cost, rows, checkpoint.name, n_examples)
 
 
 def _shards(source: Source, shards: Sequence[ShardSlice], base: Path) -> str:
@@ -213,7 +216,7 @@ def _layers(project: Project) -> str:
     return f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}"
 
 
-def _cost_table(cost: CostEstimate, checkpoint: str, n_examples: int) -> Table:
+def _cost_table(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples: int) -> Table:
     table = Table(title=f"cost of a checkpoint like {checkpoint}, {n_examples:,} examples", title_justify="left")
     table.add_column("what")
     table.add_column("size", justify="right")
@@ -230,6 +233,7 @@ def _cost_table(cost: CostEstimate, checkpoint: str, n_examples: int) -> Table:
     if cost.fisher_bytes:
         table.add_row("sums by shard", _bytes(cost.fisher_bytes), "disk; fewer, larger shards make fewer of them")
     table.add_row("largest curvature fit", _bytes(3 * cost.largest_state_bytes), "memory of the device")
+    table.add_row("block of a scan", f"{scan_rows:,} examples", "batch.scan_rows, else by the device's free memory")
     table.add_row("dense query", _bytes(cost.bytes_per_query), "memory of the device, each query of a set")
     table.add_row("passes over the factors", f"{cost.factor_passes} + 1", "fitting + scoring")
     return table

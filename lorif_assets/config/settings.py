@@ -124,10 +124,11 @@ class BatchSettings(_Section):
     """Memory budgets; they change no result."""
 
     tokens: int = Field(8_192, ge=1, description="Tokens of one batch through the model, padding included.")
-    scan_rows: int = Field(
-        1_024,
+    scan_rows: int | None = Field(
+        None,
         ge=1,
-        description="Examples in a block when factors are streamed; the next block is read in the meantime.",
+        description="Examples in a block when factors are streamed; the next block is read in the meantime. Default: a power "
+        "of two from 16 to 16,384 whose decoded factors take at most a 32nd of the free memory of the device or the machine.",
     )
     gradient_mib: int = Field(
         256,
@@ -139,6 +140,13 @@ class BatchSettings(_Section):
         2_048,
         ge=1,
         description="MiB of preconditioned queries in one scan, across all query sets; more queries take more scans.",
+    )
+    kept_mib: int = Field(
+        1_024,
+        ge=0,
+        description="MiB of stored factors and curvatures that a process which answers questions (`lorif_assets.open`) keeps "
+        "from one to the next, at most half of the memory that is free when the project is opened. It pays where reading is "
+        "slow, as from an object store. 0: none.",
     )
 
     @property
@@ -190,7 +198,9 @@ class DeviceSettings(_Section):
     """Where the mathematics runs."""
 
     devices: tuple[str, ...] | Literal["auto"] = Field(
-        "auto", description='"auto": every CUDA device, else the CPU; or names such as ["cuda:0", "cuda:1"].'
+        "auto",
+        description='"auto": every CUDA or ROCm device, else the CPU; or names such as ["cuda:0", "cuda:1"], ["rocm:0"] or '
+        '["mps"] (Metal, where what it lacks runs on the CPU).',
     )
     per_checkpoint: int = Field(
         1,

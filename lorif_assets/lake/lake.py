@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from lorif_assets.errors import SettingsError, TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.delta_paths import refused_character, scan_table
+from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.table_writing import overwrite
 
@@ -49,6 +50,8 @@ class Lake:
 
     root: str
     storage_options: Mapping[str, str] = field(default_factory=dict)
+    kept: KeptReads | None = field(default=None, compare=False)
+    """What is kept of its files in memory; None: nothing."""
 
     def __post_init__(self) -> None:
         character = refused_character(self.root)
@@ -181,10 +184,15 @@ class Lake:
     ) -> Iterator[tuple[FactorFile, pa.RecordBatch]]:
         """Yield blocks of at most `rows` rows with the given columns only, file after file."""
         for file in files:
-            with self.open_factors(file) as parquet:
-                # For a short file, threads take longer to start than to read.
-                for batch in parquet.iter_batches(rows, columns=list(columns), use_threads=file.rows >= rows):
-                    yield file, batch
+
+            def read(file: FactorFile = file) -> Iterator[pa.RecordBatch]:
+                with self.open_factors(file) as parquet:
+                    # For a short file, threads take longer to start than to read.
+                    yield from parquet.iter_batches(rows, columns=list(columns), use_threads=file.rows >= rows)
+
+            blocks = self.kept.columns(file.path, columns, rows, read) if self.kept else read()
+            for batch in blocks:
+                yield file, batch
 
     def write_tensors(self, folder: str, tensors: Mapping[str, "torch.Tensor"], name: str | None = None) -> str:
         """Write tensors to a safetensors file, with a new name unless one is given; return its path relative to the root."""
@@ -219,9 +227,7 @@ class Lake:
             with self.files.open_input_file(path) as stream:
                 return bytes(stream.read())
         except FileNotFoundError as error:
-            raise TableError(
-                f"the lake {self.root} has lost the file {path} that a row points to; materialize that row's partition again"
-            ) from error
+            raise self._lost(path) from error
 
     def read_tensors(self, path: str) -> dict[str, "torch.Tensor"]:
         """Return the tensors of a file that `write_tensors` wrote.
@@ -229,16 +235,27 @@ class Lake:
         Raises:
             TableError: the file is gone or damaged.
         """
+        return self.kept.tensors(path, lambda: self._loaded(path)) if self.kept else self._loaded(path)
+
+    def _loaded(self, path: str) -> "dict[str, torch.Tensor]":
         from safetensors import SafetensorError
-        from safetensors.torch import load
+        from safetensors.torch import load, load_file
 
         try:
-            return load(self.read_file(path))
+            # A local file is mapped into memory, which saves two copies of it.
+            return load_file(Path(self.root, path)) if self.is_local else load(self.read_file(path))
+        except FileNotFoundError as error:
+            raise self._lost(path) from error
         except SafetensorError as error:
             raise TableError(
                 f"the lake {self.root} holds damaged tensors in the file {path} that a row points to; materialize that row's "
                 "partition again"
             ) from error
+
+    def _lost(self, path: str) -> TableError:
+        return TableError(
+            f"the lake {self.root} has lost the file {path} that a row points to; materialize that row's partition again"
+        )
 
     @property
     def is_local(self) -> bool:

@@ -46,6 +46,12 @@ class DeviceGroup:
         return " + ".join(str(device) for device in self.devices)
 
 
+def _torch_name(name: str) -> str:
+    """Return torch's name of a device: its ROCm build calls AMD's GPUs by CUDA's names."""
+    kind, colon, number = name.partition(":")
+    return f"cuda{colon}{number}" if kind in ("rocm", "hip") else name
+
+
 @dataclass(frozen=True, kw_only=True)
 class Devices:
     """The devices that steps may use, by torch's names; with none, every CUDA device, else the CPU.
@@ -60,12 +66,14 @@ class Devices:
         """Return the names of the devices, in order.
 
         Raises:
-            SettingsError: a name is not a device's, is repeated, or is that of a CUDA device that this machine lacks.
+            SettingsError: a name is not a device's, is repeated, or is that of a CUDA, ROCm or Metal device that this machine
+                lacks.
         """
         import torch
 
         found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        for name in self.names:
+        names = [_torch_name(name) for name in self.names]
+        for name in names:
             try:
                 kind = torch.device(name).type
             except RuntimeError as error:
@@ -76,10 +84,14 @@ class Devices:
                 raise SettingsError(
                     f"`devices.devices` names {name!r}, but this machine has {', '.join(found) or 'no CUDA device'}"
                 )
-        repeated = [name for name, count in Counter(self.names).items() if count > 1]
+            if kind == "mps" and not torch.backends.mps.is_available():
+                raise SettingsError(
+                    f"`devices.devices` names {name!r}, but this machine has no Metal device that torch can use; name another"
+                )
+        repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
             raise SettingsError(f"`devices.devices` names {repeated[0]!r} more than once; name each device once")
-        return list(self.names) or found or ["cpu"]
+        return names or found or ["cpu"]
 
     def groups(self) -> list[DeviceGroup]:
         """Return the devices in groups of `per_checkpoint`, in order; those too few for another group are left out.

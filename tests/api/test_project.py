@@ -10,6 +10,7 @@ import lorif_assets
 from lorif_assets.api.project import OpenProject
 from lorif_assets.errors import CheckpointError, LorifError, MismatchError, SettingsError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
+from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS
 
@@ -123,6 +124,30 @@ def test_the_model_is_loaded_once_and_again_only_for_another_checkpoint(tiny_pro
         assert loads == [NEWEST]
         assert project.attribute(PROMPT, COMPLETION, checkpoint=OLDEST).checkpoint == OLDEST
         assert loads == [NEWEST, OLDEST]
+
+
+def test_a_second_question_reads_no_factors_and_no_curvature_again(stored, monkeypatch):
+    reads = []
+    open_factors, load_tensors = Lake.open_factors, Lake._loaded
+    monkeypatch.setattr(Lake, "open_factors", lambda *of: reads.append(of) or open_factors(*of))
+    monkeypatch.setattr(Lake, "_loaded", lambda *of: reads.append(of) or load_tensors(*of))
+    with lorif_assets.open(stored.root / "lorif.toml") as project:
+        first = project.attribute(PROMPT, COMPLETION)
+        assert reads
+        del reads[:]
+        assert project.attribute(PROMPT, COMPLETION).table.equals(first.table)
+        assert reads == []
+
+
+def test_nothing_is_kept_where_the_settings_say_so(tiny_project, monkeypatch):
+    monkeypatch.setenv("LORIF_BATCH__KEPT_MIB", "0")
+    reads, open_factors = [], Lake.open_factors
+    monkeypatch.setattr(Lake, "open_factors", lambda *of: reads.append(of) or open_factors(*of))
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        project.attribute(PROMPT, COMPLETION)
+        once = len(reads)
+        project.attribute(PROMPT, COMPLETION)
+    assert len(reads) == 2 * once > 0
 
 
 def test_a_closed_project_loads_again_when_it_is_asked(tiny_project, loads):

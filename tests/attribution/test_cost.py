@@ -70,6 +70,7 @@ def test_the_sizes_of_a_recipe_worked_out_by_hand(tiny_project: TinyProject) -> 
         "n_layers": 2,
         "gradient_numbers": 2 * 48,
         "bytes_per_example": 2 * 2 * (4 + 12) * 4,
+        "decoded_numbers": 2 * 2 * (4 + 12),
         "factor_bytes": 1_000 * 2 * 2 * (4 + 12) * 4,
         "curvature_bytes": 2 * 48 * (6 + 6 + 5) * 4,
         "largest_state_bytes": 48 * 6 * 8,

@@ -157,3 +157,20 @@ def test_locks_are_open_to_every_user_of_the_machine(tmp_path: Path) -> None:
         (lock,) = folder.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o777
         assert lock.stat().st_mode & 0o666 == 0o666
+
+
+def test_amds_devices_may_be_called_by_rocms_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert Devices(names=("rocm:0", "hip:1")).available() == ["cuda:0", "cuda:1"]
+    with pytest.raises(SettingsError, match="'cuda:0' more than once"):
+        Devices(names=("rocm:0", "cuda:0")).available()
+    with pytest.raises(SettingsError, match="'cuda:2', but this machine has cuda:0, cuda:1"):
+        Devices(names=("rocm:2",)).available()
+
+
+def test_metal_is_used_where_it_is_named_and_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert Devices(names=("mps",)).available() == ["mps"]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(SettingsError, match="no Metal device"):
+        Devices(names=("mps",)).available()

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorif_assets.mathematics.factors.low_rank import GradientFactors
+from lorif_assets.mathematics.factors.packed_signs import LayerFactors, PackedSigns
 from lorif_assets.mathematics.scores.scoring import Queries, ScoreExtremes, ScoreMoments, block_scores
 from lorif_assets.mathematics.scores.self_influence import relative_influence
 
 
-def squared_sizes(factors: Mapping[str, GradientFactors], weights: Mapping[str, float]) -> Float[Tensor, " n"]:
+def squared_sizes(factors: Mapping[str, LayerFactors], weights: Mapping[str, float]) -> Float[Tensor, " n"]:
     """Return the sum over layers of weight times ||u v^T||_F^2 of n examples, as the sum over components of |u_a|^2 |v_a|^2.
 
     Components are orthogonal before they are encoded. What codes of few bits add between them is their rounding, and to
@@ -28,8 +28,13 @@ def squared_sizes(factors: Mapping[str, GradientFactors], weights: Mapping[str, 
         factors: per layer the factors of the same n examples.
         weights: of the layers, as their preconditioners say (`norm_weight`).
     """
-    terms = [weights[layer] * (f.u.square().sum(1) * f.v.square().sum(1)).sum(1) for layer, f in factors.items()]
-    return torch.stack(terms).sum(0)
+    return torch.stack([weights[layer] * _squared_size(of_layer) for layer, of_layer in factors.items()]).sum(0)
+
+
+def _squared_size(factors: LayerFactors) -> Float[Tensor, " n"]:
+    if isinstance(factors, PackedSigns):
+        return factors.scales.square().sum(1) * (factors.d1 * factors.d2)
+    return (factors.u.square().sum(1) * factors.v.square().sum(1)).sum(1)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class ScoredBlock:
 
     @classmethod
     def of(
-        cls, queries: Mapping[str, Queries], factors: Mapping[str, GradientFactors], weights: Mapping[str, float]
+        cls, queries: Mapping[str, Queries], factors: Mapping[str, LayerFactors], weights: Mapping[str, float]
     ) -> "ScoredBlock":
         """Score examples by their factors."""
         return cls(block_scores(queries, factors), squared_sizes(factors, weights))
@@ -72,10 +77,17 @@ class Rankings:
 
     def update(self, block: ScoredBlock, first_position: int) -> "Rankings":
         """Return them with the examples at positions first_position, first_position + 1, ...; `squares` is filled in place."""
-        self.squares[first_position : first_position + block.scores.shape[1]] = block.squares.float().cpu()
+        # Where the scores are, so that no block waits for a copy.
+        squares = self.squares.to(block.squares.device)
+        squares[first_position : first_position + block.scores.shape[1]] = block.squares.float()
         return replace(
             self,
+            squares=squares,
             plain=self.plain.update(block.scores, first_position),
             relative=self.relative.update(block.relative, first_position),
             moments=self.moments.update(block.scores),
         )
+
+    def on_cpu(self) -> "Rankings":
+        """Return the same, where numpy can read it."""
+        return Rankings(self.plain.on_cpu(), self.relative.on_cpu(), self.moments.on_cpu(), self.squares.cpu())

@@ -12,16 +12,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
+from lorif_assets.mathematics.factors.packed_signs import LayerFactors, PackedSigns, SignProducts, unpacked_signs
 from lorif_assets.mathematics.matrix_products import product
 
-# Numbers of one block of products: 64 MiB in FP32.
+# Numbers of one block of products: 64 MiB in FP32, on an accelerator 256.
 _BLOCK_NUMBERS = 1 << 24
+_ACCELERATOR_NUMBERS = 1 << 26
 # Numbers of products that are summed up while a CPU's cache holds them.
 _CACHED_NUMBERS = 1 << 20
 # The most queries for which products with the components beat rebuilding u v^T (measured on a CPU): at rank 1 as a multiple
 # of the layer's larger width, above rank 1 divided by the rank.
 _QUERIES_PER_WIDTH = 2
 _QUERIES_TIMES_RANK = 64
+# The same for packed signs, whose products with the components are cheaper.
+_QUERIES_TIMES_RANK_OF_SIGNS = 192
+# Components whose signs are multiplied at a time: enough to repay the tables that this takes, and no more than a CPU's
+# cache holds the products of.
+_COMPONENTS = 1 << 13
+# Fewer than these do not repay the tables.
+_FEWEST_COMPONENTS = 512
 # Block power iterations that find a query's leading directions: three come within a few per cent of the best rank-k error.
 _QUERY_ITERATIONS = 3
 
@@ -37,7 +46,7 @@ def low_rank_queries(queries: Float[Tensor, "Q d1 d2"], rank: int) -> tuple[Grad
     return factors, lost.clamp(min=0.0)
 
 
-def block_scores(queries: Mapping[str, Queries], factors: Mapping[str, GradientFactors]) -> Float[Tensor, "Q n"]:
+def block_scores(queries: Mapping[str, Queries], factors: Mapping[str, LayerFactors]) -> Float[Tensor, "Q n"]:
     """Return the scores of n examples, summed over layers.
 
     Args:
@@ -57,7 +66,14 @@ def block_scores(queries: Mapping[str, Queries], factors: Mapping[str, GradientF
     return total
 
 
-def _layer_scores(queries: Queries, factors: GradientFactors) -> Float[Tensor, "Q n"]:
+def _layer_scores(queries: Queries, factors: LayerFactors) -> Float[Tensor, "Q n"]:
+    if isinstance(factors, PackedSigns):
+        if factors.scales.numel() >= _FEWEST_COMPONENTS:
+            if isinstance(queries, GradientFactors):
+                return _low_rank_sign_scores(queries, factors)
+            if len(queries) * factors.scales.shape[1] <= _QUERIES_TIMES_RANK_OF_SIGNS:
+                return _sign_scores(queries, factors)
+        factors = factors.factors()
     if isinstance(queries, GradientFactors):
         return _low_rank_scores(queries, factors)
     n, (_, d1, c), d2 = len(queries), factors.u.shape, factors.v.shape[1]
@@ -75,7 +91,8 @@ def _component_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -
     if wide.shape[1] < narrow.shape[1]:
         m, wide, narrow = m.mT, narrow, wide
     components, d = narrow.shape
-    step = max(1, _CACHED_NUMBERS // max(components * d, 1))
+    numbers = _CACHED_NUMBERS if narrow.device.type == "cpu" else _ACCELERATOR_NUMBERS
+    step = max(1, numbers // max(components * d, 1))
     scores = []
     for block in m.split(step):
         products = product(wide, block.mT.flatten(0, 1).mT).view(components, block.shape[0], d)
@@ -84,11 +101,40 @@ def _component_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -
     return torch.cat(scores, dim=1).view(n, c, len(queries)).sum(1).mT
 
 
+def _sign_scores(queries: Float[Tensor, "Q D"], signs: PackedSigns) -> Float[Tensor, "Q n"]:
+    """Return the sum of scale * p^T M q over the components."""
+    m = queries.unflatten(1, (signs.d1, signs.d2))
+    if signs.d1 < signs.d2:
+        # The more signs are looked up, the fewer numbers are left to multiply with the others.
+        m, signs = m.mT, signs.transposed()
+    scores = [queries.new_empty(len(queries), 0)]
+    for some in signs.split(max(1, _COMPONENTS // signs.scales.shape[1])):
+        products = SignProducts(some.p.flatten(0, 1))
+        others = unpacked_signs(some.q, some.d2).float().mul_(some.scales.unsqueeze(2)).flatten(1)
+        terms = [products.of(of_query).view(others.shape).mul_(others).sum(1) for of_query in m]
+        scores.append(torch.stack(terms) if terms else queries.new_empty(0, len(some)))
+    return torch.cat(scores, dim=1)
+
+
+def _low_rank_sign_scores(queries: GradientFactors, signs: PackedSigns) -> Float[Tensor, "Q n"]:
+    """Return the sum over components a, b of scale_ib (u_qa . p_ib)(v_qa . q_ib)."""
+    n_queries, _, k = queries.u.shape
+    c = signs.scales.shape[1]
+    left, right = (x.movedim(0, 1).flatten(1) for x in (queries.u, queries.v))
+    scores = [queries.u.new_empty(n_queries, 0)]
+    for some in signs.split(max(1, min(_COMPONENTS, _BLOCK_NUMBERS // max(2 * n_queries * k, 1)) // c)):
+        products = SignProducts(some.p.flatten(0, 1)).of(left).mul_(SignProducts(some.q.flatten(0, 1)).of(right))
+        products.mul_(some.scales.reshape(-1, 1))
+        scores.append(products.view(len(some), c, n_queries, k).sum((1, 3)).mT)
+    return torch.cat(scores, dim=1)
+
+
 def _low_rank_scores(queries: GradientFactors, factors: GradientFactors) -> Float[Tensor, "Q n"]:
     """Return sum over components a, b of (u_qa . u_ib)(v_qa . v_ib): c k (d1 + d2) products per pair, never c d1 d2."""
     n_queries, _, k = queries.u.shape
     c = factors.u.shape[2]
-    rows = max(1, _BLOCK_NUMBERS // (2 * n_queries * k * c))
+    numbers = _BLOCK_NUMBERS if factors.u.device.type == "cpu" else _ACCELERATOR_NUMBERS
+    rows = max(1, numbers // (2 * n_queries * k * c))
     left, right = (x.movedim(0, 1).flatten(1) for x in (queries.u, queries.v))
     scores = []
     for u, v in zip(factors.u.split(rows), factors.v.split(rows), strict=True):
@@ -127,6 +173,11 @@ class ScoreExtremes:
         lowest = _leading(self.lowest, self.lowest_positions, scores, first_position, self.k, highest=False)
         return ScoreExtremes(self.k, *highest, *lowest)
 
+    def on_cpu(self) -> "ScoreExtremes":
+        """Return the same, where numpy can read it."""
+        found = (self.highest, self.highest_positions, self.lowest, self.lowest_positions)
+        return ScoreExtremes(self.k, *(one.cpu() for one in found))
+
 
 def _leading(
     leading: Tensor, leading_positions: Tensor, scores: Tensor, first_position: int, k: int, *, highest: bool
@@ -134,8 +185,9 @@ def _leading(
     """Return the k most extreme of the leading scores and some new ones, with their positions."""
     leading, leading_positions = leading.to(scores), leading_positions.to(scores.device)
     columns = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-    if scores.numel() and leading.shape[1] == k > 0:
-        # Most blocks have only a few scores that reach the last leading one: sorting those is enough.
+    if scores.device.type == "cpu" and scores.numel() and leading.shape[1] == k > 0:
+        # Most blocks have only a few scores that reach the last leading one: sorting those is enough. An accelerator sorts
+        # all of them in less time than it takes to ask it how many these are.
         last = leading[:, -1:]
         # NaN compares as neither, and sorts as the highest.
         reaching = int((~(scores < last) if highest else ~(scores > last)).sum(dim=1).amax())
@@ -153,7 +205,10 @@ def _leading(
 
 @dataclass(frozen=True)
 class ScoreMoments:
-    """Running sums of each query's scores, in FP64: what concentration and spread are computed from."""
+    """Running sums of each query's scores, in FP64: what concentration and spread are computed from.
+
+    They are where the scores are, so that no block waits for a copy.
+    """
 
     count: int
     total: Float[Tensor, " Q"]
@@ -169,14 +224,15 @@ class ScoreMoments:
 
     def update(self, scores: Float[Tensor, "Q n"]) -> "ScoreMoments":
         """Return the moments with more scores."""
-        s = scores.double().cpu()
-        return ScoreMoments(
-            self.count + s.shape[1],
-            self.total + s.sum(1),
-            self.squares + s.square().sum(1),
-            self.magnitude + s.abs().sum(1),
-            self.positive + s.clamp(min=0).sum(1),
-        )
+        # Metal has no FP64.
+        s = (scores.cpu() if scores.device.type == "mps" else scores).double()
+        before = (x.to(s.device) for x in (self.total, self.squares, self.magnitude, self.positive))
+        added = (s.sum(1), s.square().sum(1), s.abs().sum(1), s.clamp(min=0).sum(1))
+        return ScoreMoments(self.count + s.shape[1], *(x + more for x, more in zip(before, added, strict=True)))
+
+    def on_cpu(self) -> "ScoreMoments":
+        """Return the same, where numpy can read it."""
+        return ScoreMoments(self.count, *(x.cpu() for x in (self.total, self.squares, self.magnitude, self.positive)))
 
     @property
     def mean(self) -> Float[Tensor, " Q"]:

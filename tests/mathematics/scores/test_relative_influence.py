@@ -7,7 +7,7 @@ from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiago
 from lorif_assets.mathematics.curvature.kfac import KfacCurvature
 from lorif_assets.mathematics.curvature.svd import CurvatureState, random_basis
 from lorif_assets.mathematics.curvature.svd_preconditioner import CurvatureForm, DampingRule, Preconditioner
-from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
+from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode, scored_form
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
 from lorif_assets.mathematics.scores.relative_influence import Rankings, ScoredBlock, squared_sizes
 from lorif_assets.mathematics.scores.self_influence import self_influence
@@ -47,6 +47,19 @@ def test_a_size_is_the_weighted_norm_of_all_layers_in_fp64(gradients):
     dense = {layer: (one.u.double() @ one.v.double().mT).flatten(1) for layer, one in factors.items()}
     expected = sum(weights[layer] * dense[layer].square().sum(1) for layer in factors)
     torch.testing.assert_close(squared_sizes(factors, weights).double(), expected, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("rows", [3, 200])
+def test_signs_as_they_are_stored_give_the_scores_and_sizes_of_decoded_ones(rows):
+    u, v = torch.randn(rows, 12, 4), torch.randn(rows, 20, 4)
+    packed = encode(GradientFactors(u, v), FactorCodec.SIGN)
+    decoded = {"layer": decode(packed, FactorCodec.SIGN, 12, 20)}
+    stored = {"layer": scored_form(packed, FactorCodec.SIGN, 12, 20)}
+    queries, weights = {"layer": torch.randn(2, 240)}, {"layer": 0.3}
+    one, other = (ScoredBlock.of(queries, factors, weights) for factors in (decoded, stored))
+    torch.testing.assert_close(other.squares, one.squares)
+    torch.testing.assert_close(other.scores, one.scores)
+    torch.testing.assert_close(other.relative, one.relative)
 
 
 @pytest.mark.parametrize("form", CurvatureForm)
