@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,7 +133,7 @@ class _EncodedFactors:
         from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
         record, recipe = attributed.record, attributed.recipe
-        self._codec = FactorCodec(recipe.factor_dtype)
+        self._codec, self._rounds = FactorCodec(recipe.factor_dtype), recipe.factor_rounds
         self._bases, self._max_waiting = bases, max_waiting
         self._ranks = (
             record.frozen_bases.ranks if record.frozen_bases else dict.fromkeys(record.layer_shapes, recipe.rank)
@@ -191,9 +192,11 @@ class _EncodedFactors:
         from lorif_assets.mathematics.factors.codec import encode
         from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 
+        rounds = self._rounds
+        factorised = partial(low_rank_factors, rounds=rounds) if rounds else low_rank_factors
         for (_, _, rank), waiting in self._waiting.items():
             gradients_of_shape = [one.gradients for one in waiting]
-            factors = low_rank_factors(
+            factors = factorised(
                 torch.cat(gradients_of_shape) if len(gradients_of_shape) > 1 else gradients_of_shape[0], rank
             )
             encoded = encode(factors, self._codec).split([len(gradients) for gradients in gradients_of_shape])

@@ -312,17 +312,18 @@ def _whitened_spectra(
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
     from lorif_assets.mathematics.curvature.rank_allocation import squared_singular_values
 
-    values = {layer: torch.zeros(k, dtype=torch.float64) for layer, k in largest.items()}
+    device = attributed.device
+    values = {layer: torch.zeros(k, dtype=torch.float64, device=device) for layer, k in largest.items()}
     fisher: dict[str, FisherDiagonal] = {}
 
     def sink(layer: str, _rows: slice, gradients: "torch.Tensor") -> None:
         rotated = bases[layer].rotate(gradients)
         squares = FisherDiagonal.of(rotated)
         fisher[layer] = fisher[layer].merge(squares) if layer in fisher else squares
-        values[layer] += squared_singular_values(rotated * bases[layer].scale, largest[layer]).sum(0).double().cpu()
+        values[layer] += squared_singular_values(rotated * bases[layer].scale, largest[layer]).sum(0).double()
 
     with attributed.collector() as collector:
         for positions in attributed.batches(examples, batch.tokens):
             collector.stream(attributed.batch(examples, positions), sink, batch.gradient_numbers)
             progress.advance(n_tokens(examples[position] for position in positions))
-    return values, fisher
+    return {layer: of_layer.cpu() for layer, of_layer in values.items()}, fisher

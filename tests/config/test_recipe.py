@@ -19,6 +19,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "seed": (1, "factors"),
     "rank": (2, "factors"),
     "factor_dtype": ("fp32", "factors"),
+    "factor_rounds": (4, "factors"),
     "model_dtype": ("bfloat16", "factors"),
     "max_length": (128, "factors"),
     "truncation": ("keep_end", "factors"),

@@ -1,7 +1,8 @@
 """Rank-c factors of projected gradients, G ~ u v^T (docs/method.md: stage 1).
 
-By batched block power iteration; above rank 1 and where the narrower side is small, by the eigenvectors of the smaller
-Gram matrix, which is exact.
+On a CPU by batched block power iteration; above rank 1 and where the narrower side is small, by the eigenvectors of the
+smaller Gram matrix, which is exact. On an accelerator, or where a number of rounds is asked for, by subspace iteration
+without LAPACK.
 """
 
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lorif_assets.mathematics import accelerators
+from lorif_assets.mathematics.factors.jacobi_eigenpairs import jacobi_eigenpairs
+from lorif_assets.mathematics.factors.subspace_iteration import ROUNDS, MatrixBatch, leading_triples
 
 _START_SEED = 20_601
 _BLOCK_NUMBERS = 1 << 24
@@ -27,6 +32,8 @@ class GradientFactors:
 
     u: Float[Tensor, "n d1 c"]
     v: Float[Tensor, "n d2 c"]
+    are_singular: bool = False
+    """Whether u's columns are known to be orthogonal too, largest first."""
 
     def dense(self) -> Float[Tensor, "n D"]:
         """Return vec(u v^T), row-major: [n, d1 d2]."""
@@ -50,13 +57,17 @@ def power_iterations(c: int) -> int:
     return 8 if c == 1 else 16
 
 
-def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int, iterations: int | None = None) -> GradientFactors:
+def low_rank_factors(
+    gradients: Float[Tensor, "n d1 d2"], c: int, iterations: int | None = None, rounds: int | None = None
+) -> GradientFactors:
     """Factorise n gradients at once.
 
     Args:
         gradients: G [n, d1, d2]; factorised in its own precision, FP32 at least.
         c: rank; at c >= min(d1, d2) the product u v^T is G itself, and the factors have min(d1, d2) columns.
-        iterations: of the block power method; without a number, method and iterations follow from the shape.
+        iterations: of the block power method; without a number, method and iterations follow from the shape. On an
+            accelerator, rounds of subspace iteration.
+        rounds: of subspace iteration, on a CPU too.
 
     Returns:
         The factors. A zero gradient gives u = 0 and some orthonormal v.
@@ -69,6 +80,9 @@ def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int, iterations: in
     # Norms square the numbers, so gradients are scaled to size 1 first. A power of two keeps every digit.
     size = torch.exp2(g.abs().amax(dim=(1, 2), keepdim=True).frexp().exponent.clamp(-120, 120))
     g = g / size
+    if rounds is not None or accelerators.is_accelerator(g.device):
+        found = leading_triples(MatrixBatch.of(g), c, rounds or iterations or ROUNDS)
+        return GradientFactors(found.u * size, found.v, are_singular=True)
     if iterations is None and c > 1 and min(d1, d2) <= _GRAM_WIDTH:
         v = _leading_directions(g, c)
     else:
@@ -102,14 +116,17 @@ def singular_factors(factors: GradientFactors) -> GradientFactors:
 
     v must have orthonormal columns, as `low_rank_factors` gives it.
     """
-    if factors.u.shape[2] == 1:
+    if factors.u.shape[2] == 1 or factors.are_singular:
         return factors
     # The rotation that diagonalises u^T u; in FP64, because squaring halves the digits.
     u = factors.u.double()
     size = u.abs().amax(dim=(1, 2), keepdim=True)
     u = u / size.where(size > 0, 1.0)
-    turn = torch.linalg.eigh(u.mT @ u).eigenvectors.flip(2).to(factors.u.dtype)
-    return GradientFactors(factors.u @ turn, factors.v @ turn)
+    gram = u.mT @ u
+    is_accelerated = accelerators.is_accelerator(u.device)
+    turn = jacobi_eigenpairs(gram)[1] if is_accelerated else torch.linalg.eigh(gram).eigenvectors.flip(2)
+    turn = turn.to(factors.u.dtype)
+    return GradientFactors(factors.u @ turn, factors.v @ turn, are_singular=True)
 
 
 def _orthonormal(x: Float[Tensor, "n d c"]) -> Float[Tensor, "n d c"]:
