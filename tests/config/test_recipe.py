@@ -21,6 +21,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "factor_dtype": ("fp32", "factors"),
     "factor_rounds": (4, "factors"),
     "model_dtype": ("bfloat16", "factors"),
+    "tf32": (True, "factors"),
     "max_length": (128, "factors"),
     "truncation": ("keep_end", "factors"),
     "prompt_completion": ("apart", "factors"),

@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
@@ -22,9 +23,9 @@ from torch.utils.hooks import RemovableHandle
 
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
 from lorif_assets.mathematics.gradients.layers import LayerError, linear_widths
-from lorif_assets.mathematics.gradients.projection import LayerProjection
+from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, losses_with_logit_gradients, sampled_labels
-from lorif_assets.mathematics.matrix_products import product, products_of_frozen_layers
+from lorif_assets.mathematics.matrix_products import products_of_frozen_layers, tf32_products
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ class GradientCollector:
         LayerError: a projection names a module that the model does not have, or has in other widths.
     """
 
-    def __init__(self, model: nn.Module, projections: Iterable[LayerProjection]) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, projections: Iterable[LayerProjection], *, tf32: bool = False) -> None:
+        """Move the projections to the layers' devices; `tf32` allows FP32 products in TF32 while the collector is entered."""
+        self._model, self._tf32 = model, tf32
         modules = dict(model.named_modules())
         self._layers: list[tuple[nn.Module, LayerProjection]] = []
         for projection in projections:
@@ -113,6 +115,7 @@ class GradientCollector:
         self._in_training: list[nn.Module] = []
         # Autograd runs a thread per device; observers are called by one at a time.
         self._turn = Lock()
+        self._precision = ExitStack()
 
     def __enter__(self) -> Self:
         # This comes first: it raises on a model without input embeddings, and __exit__ would not be called.
@@ -125,11 +128,13 @@ class GradientCollector:
         self._handles.append(embeddings.register_forward_hook(_require_grad))
         for module, projection in self._layers:
             self._handles.append(module.register_forward_hook(self._forward_hook(projection)))
+        self._precision.enter_context(tf32_products(self._tf32))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._precision.close()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -253,19 +258,18 @@ class GradientCollector:
             order = self._orders.get(name, BY_TOKEN)
             # A layer on another device moves its input there itself, after this hook.
             x = self._per_example(inputs[0].detach(), projection).to(output.device)
-            if order.inputs and projection.p_in is not None:
-                projected_input = product(x.to(_compute_dtype(x)), projection.p_in)
-            else:
-                # The model may later write into its own tensor.
-                projected_input = x.clone()
+            # A copy, as the model may later write into its own tensor.
+            projected_input = (
+                projected(x, projection.p_in) if order.inputs and projection.p_in is not None else x.clone()
+            )
             self._open_calls[name] += 1
 
             def on_output_gradient(dy: Tensor) -> None:
                 dy = self._per_example(dy, projection)
-                dy = dy.to(_compute_dtype(dy))
-                projected_gradient = (
-                    dy if projection.p_out is None or not order.outputs else product(dy, projection.p_out)
-                )
+                if projection.p_out is None or not order.outputs:
+                    projected_gradient = dy.to(_compute_dtype(dy))
+                else:
+                    projected_gradient = projected(dy, projection.p_out)
                 with self._turn:
                     self._calls.setdefault(name, []).append((projected_input, projected_gradient))
                     self._open_calls[name] -= 1

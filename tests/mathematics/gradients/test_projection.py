@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.mathematics.gradients.layers import TrackedLayer
-from lorif_assets.mathematics.gradients.projection import Projection, fingerprint, layer_projection, random_signs
+from lorif_assets.mathematics.gradients.projection import (
+    Projection,
+    fingerprint,
+    layer_projection,
+    projected,
+    random_signs,
+)
 from tests.mathematics.references import signs
 
 LAYER = TrackedLayer("transformer.h.0.attn.c_attn", 12, 36)
@@ -163,3 +169,16 @@ def test_equal_projections_have_equal_fingerprints_and_any_difference_shows():
 
 def test_an_identity_has_one_fingerprint_whatever_the_seed():
     assert fingerprint([LAYER], Projection(factor=1, seed=0)) == fingerprint([LAYER], Projection(factor=1, seed=99))
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_an_accelerator_holds_bare_signs_and_projects_exactly():
+    projection = layer_projection(LAYER, Projection(factor=4, seed=2))
+    moved = projection.to(torch.device("cpu"), torch.float32)
+    assert moved.p_in.dtype == moved.p_out.dtype == torch.bfloat16
+    assert set(moved.p_in.unique().tolist()) == {-1.0, 1.0}
+    again = moved.to(torch.device("cpu"), torch.float32)
+    assert (again.p_in is moved.p_in, again.p_out is moved.p_out) == (True, True)
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(projected(x, moved.p_in), x @ projection.p_in, rtol=1e-6, atol=1e-6)
+    assert projection.to(torch.device("cpu"), torch.float64).p_in.dtype == torch.float64
