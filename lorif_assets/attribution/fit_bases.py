@@ -133,12 +133,12 @@ def fit_layers(
             f"of {attributed.record.name!r}"
         )
     halves = [covariances(attributed, examples[half::2], batch, progress, seed=half) for half in (0, 1)]
-    bases, agreement, tokens = {}, {}, {}
+    recipe, bases, agreement, tokens = attributed.recipe, {}, {}, {}
     for layer in attributed.record.layer_shapes:
         first, second = (half.pop(layer) for half in halves)
         try:
             agreement[layer] = min(first.diagonality(second.bases(1.0)), second.diagonality(first.bases(1.0)))
-            bases[layer] = first.merge(second).bases(attributed.recipe.whitening_damping)
+            bases[layer] = first.merge(second).bases(recipe.whitening_damping, recipe.whitening_rank)
         except ValueError as error:
             raise LorifError(
                 f"the layer {layer!r} of checkpoint {attributed.record.name!r} gives no K-FAC bases: {error}. Are the "

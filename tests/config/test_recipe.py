@@ -54,6 +54,8 @@ EKFAC_FIELDS: dict[str, tuple[Any, str]] = {
     "kfac_examples": (100, "factors"),
     "kfac_labels": ("model", "factors"),
     "whitening_damping": (0.5, "factors"),
+    "whitening_rank": (64, "factors"),
+    "fisher_share": (0.25, "factors"),
     "fisher_damping": (0.5, "preconditioners"),
 }
 CHANGES = {

@@ -101,7 +101,7 @@ class LayerTrials:
                 if known is None:
                     sums = FisherDiagonal.of(rotated)
                     self._sums = self._sums.merge(sums) if self._sums else sums
-                gradients = rotated * self._bases.scale
+                gradients = self._bases.in_factor_axes(rotated * self._bases.scale)
             parts.append(singular_factors(low_rank_factors(gradients, self._largest[way], rounds=rounds)))
         return GradientFactors(torch.cat([part.u for part in parts]), torch.cat([part.v for part in parts]))
 

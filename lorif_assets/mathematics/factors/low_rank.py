@@ -35,6 +35,10 @@ class GradientFactors:
     are_singular: bool = False
     """Whether u's columns are known to be orthogonal too, largest first."""
 
+    def leading(self, rows: slice, rank: int) -> "GradientFactors":
+        """Return the leading components of some rows' factors, which must be singular."""
+        return GradientFactors(self.u[rows, :, :rank], self.v[rows, :, :rank], self.are_singular)
+
     def dense(self) -> Float[Tensor, "n D"]:
         """Return vec(u v^T), row-major: [n, d1 d2]."""
         return torch.einsum("nic,njc->nij", self.u, self.v).flatten(1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lorif_assets.mathematics.factors.jacobi_eigenpairs import jacobi_eigenpairs
 from lorif_assets.mathematics.factors.orthonormal_columns import evened_columns, orthonormal_columns
+from lorif_assets.mathematics.matrix_products import tf32_products
 
 ROUNDS = 6
 """Rounds where none are asked for: of a matrix of independent numbers, the hardest case, the components that are kept have
@@ -79,8 +80,10 @@ def leading_triples(matrices: MatrixBatch, c: int, rounds: int = ROUNDS) -> Sing
         basis = orthonormal_columns(matrices.transposed_times(left), start)
     else:
         basis = start.expand(n, d2, width)
-        for _ in range(rounds - 1):
-            basis = evened_columns(matrices.transposed_times(evened_columns(matrices.times(basis))))
+        # TF32's digits are enough for a subspace that one more round, with all digits, brings to its place.
+        with tf32_products(allowed=True):
+            for _ in range(rounds - 1):
+                basis = evened_columns(matrices.transposed_times(evened_columns(matrices.times(basis))))
         basis = orthonormal_columns(matrices.transposed_times(evened_columns(matrices.times(basis))), start)
     images = matrices.times(basis)
     wide = images.double()

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -71,6 +71,23 @@ TokenCalls = Sequence[tuple[Float[Tensor, "B T d1"], Float[Tensor, "B T d2"]]]
 
 TokenObserver = Callable[[str, TokenCalls], None]
 GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
+
+
+@runtime_checkable
+class TokenSink(Protocol):
+    """A sink of gradients that takes those of some layers as the tokens that they are sums over."""
+
+    def __call__(self, layer: str, rows: slice, gradients: Float[Tensor, "b d1 d2"], /) -> None:
+        """Take gradients, as any sink does."""
+        ...
+
+    def takes_tokens(self, layer: str, tokens: int) -> bool:
+        """Return whether a layer's gradients are not to be formed, for examples of this many tokens, padding included."""
+        ...
+
+    def take_tokens(self, layer: str, calls: TokenCalls) -> None:
+        """Take the projected inputs and output gradients of a whole batch."""
+        ...
 
 
 class GradientCollector:
@@ -159,7 +176,7 @@ class GradientCollector:
         Args:
             batch: the examples.
             sink: takes a layer's name, a slice of the batch and its gradients [b, d1, d2]. A layer's slices come in order;
-                only the sink keeps gradients.
+                only the sink keeps gradients. A `TokenSink` chooses layers whose gradients are not formed.
             max_numbers: numbers of one slice's gradients; an example with more is a slice of its own.
 
         Returns:
@@ -172,9 +189,17 @@ class GradientCollector:
         n, tokens = batch.input_ids.shape
         device = batch.input_ids.device
         projections = {projection.layer.name: projection for _, projection in self._layers}
-        orders = {name: cheapest_order(projection, tokens) for name, projection in projections.items()}
+        token_sink = sink if isinstance(sink, TokenSink) else None
+        unformed = {name for name in projections if token_sink and token_sink.takes_tokens(name, tokens)}
+        orders = {
+            name: BY_TOKEN if name in unformed else cheapest_order(projection, tokens)
+            for name, projection in projections.items()
+        }
 
         def observer(layer: str, calls: TokenCalls) -> None:
+            if token_sink and layer in unformed:
+                token_sink.take_tokens(layer, [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls])
+                return
             projection = projections[layer]
             step = max(1, max_numbers // (projection.d1 * projection.d2))
             for start in range(0, n, step):
