@@ -1,5 +1,6 @@
 """The rows of `gradient_factors`: gradients of a shard's examples, factorised batch by batch."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.settings import BatchSettings
     from lorif_assets.mathematics.curvature.ekfac import KfacBases
-    from lorif_assets.mathematics.factors.low_rank import GradientFactors
+    from lorif_assets.mathematics.factors.low_rank import GradientFactors, ScaledMatrices
     from lorif_assets.mathematics.factors.token_gradients import TokenGradients
-    from lorif_assets.mathematics.gradients.collector import GradientSink, TokenCalls
+    from lorif_assets.mathematics.gradients.collector import GradientSink, TokenBatch, TokenCalls
     from lorif_assets.progress import Progress
 
 
@@ -116,6 +117,21 @@ def factor_rows(
     return ShardFactors(table, not_finite, factors.squares, batch_tokens, factors.squared)
 
 
+def run_batch(
+    attributed: "AttributedModel", batch: "TokenBatch", bases: "Mapping[str, KfacBases]", gradient_numbers: int
+) -> None:
+    """Compute the factors of one batch as `factor_rows` does, and leave them on the device: to count what that takes.
+
+    Of the examples, the first ones are the sample of `recipe.fisher_share`.
+    """
+    n, half = len(batch.input_ids), max(1, gradient_numbers // 2)
+    factors = _EncodedFactors(attributed, n, bases, half)
+    factors.sample_rows(range(math.ceil(attributed.recipe.fisher_share * n)))
+    with attributed.collector() as collector:
+        collector.stream(batch, factors.start_batch(n), half)
+    factors.factorise()
+
+
 @dataclass(frozen=True)
 class _Waiting:
     """Gradients [n, d1, d2] of some rows of a batch in one layer, formed or as their tokens."""
@@ -123,6 +139,16 @@ class _Waiting:
     layer: str
     rows: slice
     gradients: "torch.Tensor | TokenGradients"
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Gradients that are factorised together: of one shape, at one rank, all formed or none."""
+
+    d1: int
+    d2: int
+    rank: int
+    are_formed: bool
 
 
 class _EncodedFactors:
@@ -166,17 +192,21 @@ class _EncodedFactors:
         self._sampled_on_device = torch.empty(0, dtype=torch.int64, device=self._device)
         self._squares_of_batch: dict[str, torch.Tensor] = {}
         self._encoded_of_batch: dict[str, torch.Tensor] = {}
-        self._waiting: dict[tuple[object, ...], list[_Waiting]] = {}
+        self._waiting: dict[_Group, list[_Waiting]] = {}
         self._numbers_waiting = 0
 
     def sample(self, examples: "Sequence[TokenizedExample]") -> None:
         """Choose those of the next batch's examples whose squares are summed, where not all are."""
+        share, seed = self._recipe.fisher_share, self._recipe.seed
+        self.sample_rows([row for row, example in enumerate(examples) if in_fisher_sample(example, share, seed)])
+
+    def sample_rows(self, rows: Sequence[int]) -> None:
+        """Choose rows of the next batch."""
         import torch
 
         if self.squared is None:
             return
-        share, seed = self._recipe.fisher_share, self._recipe.seed
-        self._sampled = [row for row, example in enumerate(examples) if in_fisher_sample(example, share, seed)]
+        self._sampled = list(rows)
         self._sampled_on_device = torch.tensor(self._sampled, dtype=torch.int64).to(self._device, non_blocking=True)
 
     def start_batch(self, n: int) -> "GradientSink":
@@ -206,11 +236,15 @@ class _EncodedFactors:
 
     def take_tokens(self, layer: str, tokens: "TokenGradients") -> None:
         """Whiten a layer's gradients of the batch as tokens, and sum the squares of the sampled examples' formed ones."""
+        import torch
+
         from lorif_assets.mathematics.factors.token_gradients import TokenGradients
 
-        finite = [side.isfinite().all(dim=2).all(dim=1) for side in (tokens.x, tokens.dy)]
-        self.sound &= finite[0] & finite[1]
-        x, dy = (side.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0) for side in (tokens.x, tokens.dy))
+        x, dy = tokens.x, tokens.dy
+        for side in (x, dy):
+            # The largest magnitude, which is not finite if one number is not. What is not finite stays in its example: the
+            # squares, which are sums over examples, are computed again without it.
+            self.sound &= torch.linalg.vector_norm(side, torch.inf, dim=(1, 2)).isfinite()
         if bases := self._bases.get(layer):
             n, (d1, d2) = len(x), self._shapes[layer]
             step = max(1, self._max_waiting // (d1 * d2))
@@ -255,50 +289,49 @@ class _EncodedFactors:
         is_formed = isinstance(gradients, torch.Tensor)
         numbers = gradients.numel() if isinstance(gradients, torch.Tensor) else gradients.numbers
         if self._numbers_waiting + numbers > self._max_waiting:
-            self._factorise()
-        rank = self._ranks[layer]
-        # In rounds, a rank's components are the first of a larger one's: layers of about the same rank share a call.
-        group = (*self._shapes[layer], is_formed, rank if self._rounds is None else (rank - 1).bit_length())
-        self._waiting.setdefault(group, []).append(_Waiting(layer, rows, gradients))
+            self.factorise()
+        # In rounds, a rank's components are the first of a larger one's.
+        rank = self._ranks[layer] if self._rounds is None else 1 << (self._ranks[layer] - 1).bit_length()
+        self._waiting.setdefault(_Group(*self._shapes[layer], rank, is_formed), []).append(
+            _Waiting(layer, rows, gradients)
+        )
         self._numbers_waiting += numbers
 
-    def _factorise(self) -> None:
-        """Factorise the waiting gradients; layers of equal shape and rank share one call."""
-        from lorif_assets.mathematics.factors.codec import encode
+    def factorise(self) -> None:
+        """Factorise the waiting gradients: layers of equal shape and rank in one call, in rounds all of about one rank."""
+        from lorif_assets.mathematics.factors.low_rank import factors_in_rounds, low_rank_factors
 
-        for waiting in self._waiting.values():
-            ranks = [self._ranks[one.layer] for one in waiting]
-            factors = self._factors_of([one.gradients for one in waiting], max(ranks))
-            of_all = encode(factors, self._codec) if len(set(ranks)) == 1 else None
-            end = 0
-            for one, rank in zip(waiting, ranks, strict=True):
-                start, end = end, end + one.rows.stop - one.rows.start
-                of_layer = (
-                    of_all[start:end]
-                    if of_all is not None
-                    else encode(factors.leading(slice(start, end), rank), self._codec)
-                )
-                self._encoded_of_batch[one.layer][one.rows] = of_layer
+        if self._rounds is None:
+            for group, waiting in self._waiting.items():
+                self._encode(waiting, low_rank_factors(_joined(waiting), group.rank))
+        else:
+            for rank in sorted({group.rank for group in self._waiting}):
+                of_rank = [waiting for group, waiting in self._waiting.items() if group.rank == rank]
+                found = factors_in_rounds([_scaled(waiting) for waiting in of_rank], rank, self._rounds)
+                for waiting, factors in zip(of_rank, found, strict=True):
+                    self._encode(waiting, factors)
         self._waiting, self._numbers_waiting = {}, 0
 
-    def _factors_of(self, gradients: "Sequence[torch.Tensor | TokenGradients]", rank: int) -> "GradientFactors":
-        import torch
+    def _encode(self, waiting: "Sequence[_Waiting]", factors: "GradientFactors") -> None:
+        """Encode the factors of layers of one shape at each layer's own rank."""
+        from lorif_assets.mathematics.factors.codec import encode
 
-        from lorif_assets.mathematics.factors.low_rank import low_rank_factors
-        from lorif_assets.mathematics.factors.token_gradients import TokenGradients
-
-        formed = [one for one in gradients if isinstance(one, torch.Tensor)]
-        if not formed:
-            of_tokens = [one for one in gradients if isinstance(one, TokenGradients)]
-            return TokenGradients.joined(of_tokens).factors(rank, self._rounds)
-        joined = torch.cat(formed) if len(formed) > 1 else formed[0]
-        return low_rank_factors(joined, rank, rounds=self._rounds) if self._rounds else low_rank_factors(joined, rank)
+        ranks = [self._ranks[one.layer] for one in waiting]
+        of_all = None
+        if len(set(ranks)) == 1:
+            of_all = encode(factors.leading(slice(None), ranks[0]), self._codec)
+        end = 0
+        for one, rank in zip(waiting, ranks, strict=True):
+            start, end = end, end + one.rows.stop - one.rows.start
+            rows = slice(start, end)
+            of_layer = encode(factors.leading(rows, rank), self._codec) if of_all is None else of_all[rows]
+            self._encoded_of_batch[one.layer][one.rows] = of_layer
 
     def finish_batch(self, positions: Sequence[int], losses: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
         """Put the batch's factors at these positions, and return on the CPU the losses, and which examples are finite."""
         import torch
 
-        self._factorise()
+        self.factorise()
         self.sound &= losses.isfinite()
         # One copy for all layers, so that the device waits for the host only once per batch.
         heads = [
@@ -348,6 +381,23 @@ def in_fisher_sample(example: TokenizedExample, share: float, seed: int) -> bool
     for part in (example.input_ids, example.labels):
         digest.update(np.asarray(part, dtype=np.int64).tobytes())
     return int.from_bytes(digest.digest(), "little") < share * 2**64
+
+
+def _joined(waiting: Sequence[_Waiting]) -> "torch.Tensor":
+    """Return formed gradients of some layers as one batch."""
+    import torch
+
+    formed = [one.gradients for one in waiting if isinstance(one.gradients, torch.Tensor)]
+    return torch.cat(formed) if len(formed) > 1 else formed[0]
+
+
+def _scaled(waiting: Sequence[_Waiting]) -> "ScaledMatrices":
+    """Return gradients of some layers, all formed or none, as what subspace iteration multiplies."""
+    from lorif_assets.mathematics.factors.low_rank import ScaledMatrices
+    from lorif_assets.mathematics.factors.token_gradients import TokenGradients
+
+    of_tokens = [one.gradients for one in waiting if isinstance(one.gradients, TokenGradients)]
+    return TokenGradients.joined(of_tokens).scaled() if of_tokens else ScaledMatrices.of(_joined(waiting))
 
 
 def _binary_column(data: np.ndarray[Any, np.dtype[np.uint8]]) -> pa.LargeBinaryArray:

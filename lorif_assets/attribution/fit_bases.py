@@ -210,9 +210,12 @@ def covariances(
         for positions in attributed.batches(examples, batch.tokens):
             tokens = attributed.batch(examples, positions)
 
-            def observer(layer: str, calls: "TokenCalls", mask: "torch.Tensor" = tokens.attention_mask) -> None:
+            # Looked up once for all layers: a device waits for the host to know their number.
+            places = tokens.attention_mask.flatten().nonzero().squeeze(1)
+
+            def observer(layer: str, calls: "TokenCalls", places: "torch.Tensor" = places) -> None:
                 for x, dy in calls:
-                    sums[layer] = sums[layer].add(x[mask], dy[mask])
+                    sums[layer] = sums[layer].add(x.flatten(0, 1)[places], dy.flatten(0, 1)[places])
 
             collector.observe(tokens, observer, generator)
             progress.advance(n_tokens(examples[position] for position in positions))

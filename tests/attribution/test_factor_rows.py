@@ -18,7 +18,12 @@ from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import LorifError
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, factor_bytes
-from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
+from lorif_assets.mathematics.factors.low_rank import (
+    GradientFactors,
+    ScaledMatrices,
+    factors_in_rounds,
+    low_rank_factors,
+)
 from lorif_assets.mathematics.factors.token_gradients import FactorWork, TokenGradients
 from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
@@ -307,16 +312,17 @@ def test_layers_of_other_ranks_share_a_call_and_keep_their_own_components(
     recipe = attributed.recipe.changed(factor_rounds=8, factor_dtype="sign")
     model = replace(attributed, record=replace(attributed.record, frozen_bases=frozen), recipe=recipe)
     bases = random_bases(attributed, None)
-    sizes: list[int] = []
+    calls: list[list[int]] = []
 
-    def counted(gradients: torch.Tensor, c: int, rounds: int) -> GradientFactors:
-        sizes.append(len(gradients))
-        return low_rank_factors(gradients, c, rounds=rounds)
+    def counted(batches: list[ScaledMatrices], c: int, rounds: int) -> list[GradientFactors]:
+        calls.append([len(batch.sizes) for batch in batches])
+        return factors_in_rounds(batches, c, rounds)
 
-    monkeypatch.setattr("lorif_assets.mathematics.factors.low_rank.low_rank_factors", counted)
+    monkeypatch.setattr("lorif_assets.mathematics.factors.low_rank.factors_in_rounds", counted)
     formed_or_not(monkeypatch, is_cheaper_from_tokens=False)
     found = factors(model, bases)
-    assert max(sizes) >= 2 * len(LENGTHS)
+    # Two blocks of each of four layers, of which none has another's shape.
+    assert calls == [[2 * len(LENGTHS)] * len(set(shapes.values()))]
     for layer, shape in shapes.items():
         lengths = {len(value) for value in found.rows[layer].to_pylist()}
         assert lengths == {factor_bytes(FactorCodec.SIGN, *shape, ranks[layer])}

@@ -97,7 +97,8 @@ def squared_singular_values(gradients: Float[Tensor, "n d1 d2"], k: int) -> Floa
     if accelerators.is_accelerator(gradients.device):
         size = gradients.abs().amax(dim=(1, 2), keepdim=True)
         size = torch.where(size > 0, size, 1.0)
-        return leading_triples(MatrixBatch.of(gradients / size), k).squares * size[:, 0].double().square()
+        (found,) = leading_triples([MatrixBatch.of(gradients / size)], k)
+        return found.squares * size[:, 0].double().square()
     n, d1, d2 = gradients.shape
     m, width = min(k, d1, d2), k + _SKETCH_EXTRA
     if width >= min(d1, d2):

@@ -29,15 +29,17 @@ def jacobi_eigenpairs(a: Float[Tensor, "n w w"]) -> tuple[Float[Tensor, "n w"], 
         a[:, given, given] = -1.0
     width = a.shape[1]
     half, places = width // 2, _places(width, a.device)
+    halves, shifts = _sines(a.device, a.dtype)
     vectors = torch.eye(width, dtype=a.dtype, device=a.device).expand(n, width, width)
     rotations = torch.zeros(n, width * width, dtype=a.dtype, device=a.device)
     for _ in range((_SWEEPS if width <= _NARROW else _SWEEPS_OF_WIDE) * (width - 1)):
         diagonal = a.diagonal(dim1=1, dim2=2)
         off = a[:, :half, half:].diagonal(dim1=1, dim2=2)
         # Where the pair is equal and nothing is off the diagonal, 0 / 0 stands for no rotation.
-        angle = (2 * off / (diagonal[:, :half] - diagonal[:, half:])).atan().nan_to_num(0.0) / 2
-        cos, sin = angle.cos(), angle.sin()
-        rotations.index_copy_(1, places, torch.cat([cos, -sin, sin, cos], dim=1))
+        twice = (2 * off / (diagonal[:, :half] - diagonal[:, half:])).atan().nan_to_num(0.0)
+        # cos, -sin, sin and cos of the angle, all as sines.
+        entries = torch.addcmul(shifts, twice.unsqueeze(1), halves).sin()
+        rotations.index_copy_(1, places, entries.flatten(1))
         turn = rotations.view(n, width, width)
         a, vectors = turn.mT @ a @ turn, vectors @ turn
     values, order = a.diagonal(dim1=1, dim2=2).sort(dim=1, descending=True)
@@ -54,3 +56,11 @@ def _places(width: int, device: torch.device) -> Tensor:
     blocks = [(0, 0), (0, half), (half, 0), (half, half)]
     places = [(i + row) * width + goes_to[i + column] for row, column in blocks for i in range(half)]
     return torch.tensor(places, device=device)
+
+
+@cache
+def _sines(device: torch.device, dtype: torch.dtype) -> tuple[Float[Tensor, "4 1"], Float[Tensor, "4 1"]]:
+    """Return what twice the angle is multiplied by and shifted by, so that the sines are cos, -sin, sin and cos."""
+    quarter = torch.pi / 2
+    halves, shifts = [[0.5], [-0.5], [0.5], [0.5]], [[quarter], [0.0], [0.0], [quarter]]
+    return torch.tensor(halves, device=device, dtype=dtype), torch.tensor(shifts, device=device, dtype=dtype)

@@ -5,7 +5,7 @@ smaller Gram matrix, which is exact. On an accelerator, or where a number of rou
 without LAPACK.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,17 +81,45 @@ def low_rank_factors(
     g = gradients.to(torch.promote_types(gradients.dtype, torch.float32))
     _, d1, d2 = g.shape
     c = min(c, d1, d2)
-    # Norms square the numbers, so gradients are scaled to size 1 first. A power of two keeps every digit.
-    size = torch.exp2(g.abs().amax(dim=(1, 2), keepdim=True).frexp().exponent.clamp(-120, 120))
-    g = g / size
     if rounds is not None or accelerators.is_accelerator(g.device):
-        found = leading_triples(MatrixBatch.of(g), c, rounds or iterations or ROUNDS)
-        return GradientFactors(found.u * size, found.v, are_singular=True)
+        return factors_in_rounds([ScaledMatrices.of(g)], c, rounds or iterations or ROUNDS)[0]
+    # Norms square the numbers, so gradients are scaled to size 1 first.
+    size = power_of_two(g, 120)
+    g = g / size
     if iterations is None and c > 1 and min(d1, d2) <= _GRAM_WIDTH:
         v = _leading_directions(g, c)
     else:
         v = _iterated_directions(g, c, power_iterations(c) if iterations is None else iterations)
     return GradientFactors(u=(g @ v) * size, v=v)
+
+
+@dataclass(frozen=True)
+class ScaledMatrices:
+    """Matrices with entries of about size one, and the sizes [n, 1, 1] by which they were divided."""
+
+    matrices: MatrixBatch
+    sizes: Float[Tensor, "n 1 1"]
+
+    @classmethod
+    def of(cls, gradients: Float[Tensor, "n d1 d2"]) -> "ScaledMatrices":
+        """Return gradients that are formed."""
+        size = power_of_two(gradients, 120)
+        return cls(MatrixBatch.of(gradients / size), size)
+
+
+def factors_in_rounds(batches: Sequence[ScaledMatrices], c: int, rounds: int) -> list[GradientFactors]:
+    """Factorise batches of gradients of several shapes at once, in rounds of subspace iteration, on any device."""
+    triples = leading_triples([batch.matrices for batch in batches], c, rounds)
+    return [
+        GradientFactors(found.u * batch.sizes, found.v, are_singular=True)
+        for batch, found in zip(batches, triples, strict=True)
+    ]
+
+
+def power_of_two(x: Float[Tensor, "n a b"], largest: int) -> Float[Tensor, "n 1 1"]:
+    """Return for each matrix the power of two of its largest magnitude, which divides it without the loss of a digit."""
+    size = torch.linalg.vector_norm(x, torch.inf, dim=(1, 2), keepdim=True)
+    return torch.exp2(size.frexp().exponent.clamp(-largest, largest))
 
 
 def _iterated_directions(g: Float[Tensor, "n d1 d2"], c: int, iterations: int) -> Float[Tensor, "n d2 c"]:

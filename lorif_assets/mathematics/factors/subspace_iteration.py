@@ -3,7 +3,7 @@
 The matrices need not be formed: what is asked of them is their product with a few columns from either side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -62,34 +62,72 @@ def basis_width(c: int, d1: int, d2: int) -> int:
     return narrow if width >= _WHOLE_SHARE * narrow else width
 
 
-def leading_triples(matrices: MatrixBatch, c: int, rounds: int = ROUNDS) -> SingularTriples:
-    """Return the leading min(c, d1, d2) singular triples.
+def leading_triples(batches: Sequence[MatrixBatch], c: int, rounds: int = ROUNDS) -> list[SingularTriples]:
+    """Return the leading min(c, d1, d2) singular triples of batches of matrices, which may differ in shape.
 
     Args:
-        matrices: entries of size one at most; products of numbers that are far from it lose digits.
+        batches: of matrices with entries of size one at most; products of numbers that are far from it lose digits.
         c: components.
         rounds: of iteration, each a product from either side. The start is the same for every matrix.
     """
-    n, d1, d2 = len(matrices.like), matrices.d1, matrices.d2
-    c, width = min(c, d1, d2), basis_width(c, d1, d2)
-    start = _start(d2, width, matrices.like.device, matrices.like.dtype)
-    if width == d2:
-        basis = torch.eye(d2, dtype=start.dtype, device=start.device).expand(n, d2, d2)
-    elif width == d1:
-        left = torch.eye(d1, dtype=start.dtype, device=start.device).expand(n, d1, d1)
-        basis = orthonormal_columns(matrices.transposed_times(left), start)
-    else:
-        basis = start.expand(n, d2, width)
+    by_width: dict[int, list[MatrixBatch]] = {}
+    for batch in batches:
+        by_width.setdefault(basis_width(c, batch.d1, batch.d2), []).append(batch)
+    found = {
+        id(batch): triples
+        for width, of_width in by_width.items()
+        for batch, triples in zip(of_width, _triples(of_width, c, width, rounds), strict=True)
+    }
+    return [found[id(batch)] for batch in batches]
+
+
+def _triples(batches: Sequence[MatrixBatch], c: int, width: int, rounds: int) -> list[SingularTriples]:
+    """Return the triples of batches whose bases have one width: what is done to small matrices is done to all at once."""
+    bases = _bases(batches, width, rounds)
+    images = [batch.times(basis) for batch, basis in zip(batches, bases, strict=True)]
+    grams = [wide.mT @ wide for wide in (image.double() for image in images)]
+    values, vectors = jacobi_eigenpairs(grams[0] if len(grams) == 1 else torch.cat(grams))
+    counts = [len(gram) for gram in grams]
+    triples = []
+    for batch, image, basis, squares, turns in zip(
+        batches, images, bases, values.split(counts), vectors.split(counts), strict=True
+    ):
+        kept = min(c, batch.d1, batch.d2)
+        turn = turns[:, :, :kept].to(image.dtype)
+        triples.append(SingularTriples(image @ turn, basis @ turn, squares[:, :kept].clamp(min=0.0)))
+    return triples
+
+
+def _bases(batches: Sequence[MatrixBatch], width: int, rounds: int) -> list[Float[Tensor, "n d2 w"]]:
+    """Return orthonormal columns [n, d2, w] whose spans hold nearly all of the leading right singular vectors."""
+    starts = [_start(batch.d2, width, batch.like.device, batch.like.dtype) for batch in batches]
+    bases: dict[int, Tensor] = {}
+    iterated, unfinished = [], []
+    for at, (batch, start) in enumerate(zip(batches, starts, strict=True)):
+        if width == batch.d2:
+            bases[at] = torch.eye(width, dtype=start.dtype, device=start.device).expand(len(batch.like), width, width)
+        elif width == batch.d1:
+            left = torch.eye(width, dtype=start.dtype, device=start.device).expand(len(batch.like), width, width)
+            unfinished.append((at, batch.transposed_times(left)))
+        else:
+            iterated.append(at)
+    if iterated:
+        chosen = [batches[at] for at in iterated]
+        found = [starts[at].expand(len(batches[at].like), batches[at].d2, width) for at in iterated]
         # TF32's digits are enough for a subspace that one more round, with all digits, brings to its place.
         with tf32_products(allowed=True):
             for _ in range(rounds - 1):
-                basis = evened_columns(matrices.transposed_times(evened_columns(matrices.times(basis))))
-        basis = orthonormal_columns(matrices.transposed_times(evened_columns(matrices.times(basis))), start)
-    images = matrices.times(basis)
-    wide = images.double()
-    squares, turn = jacobi_eigenpairs(wide.mT @ wide)
-    turn = turn[:, :, :c].to(images.dtype)
-    return SingularTriples(images @ turn, basis @ turn, squares[:, :c].clamp(min=0.0))
+                found = evened_columns(_round(chosen, found))
+        unfinished += zip(iterated, _round(chosen, found), strict=True)
+    if unfinished:
+        finished = orthonormal_columns([x for _, x in unfinished], [starts[at] for at, _ in unfinished])
+        bases |= {at: basis for (at, _), basis in zip(unfinished, finished, strict=True)}
+    return [bases[at] for at in range(len(batches))]
+
+
+def _round(batches: Sequence[MatrixBatch], bases: Sequence[Tensor]) -> list[Float[Tensor, "n d2 w"]]:
+    images = evened_columns([batch.times(basis) for batch, basis in zip(batches, bases, strict=True)])
+    return [batch.transposed_times(image) for batch, image in zip(batches, images, strict=True)]
 
 
 @cache

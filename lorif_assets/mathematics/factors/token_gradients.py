@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lorif_assets.mathematics.factors.low_rank import GradientFactors
-from lorif_assets.mathematics.factors.subspace_iteration import ROUNDS, MatrixBatch, basis_width, leading_triples
+from lorif_assets.mathematics.factors.low_rank import ScaledMatrices, power_of_two
+from lorif_assets.mathematics.factors.subspace_iteration import MatrixBatch, basis_width
 from lorif_assets.mathematics.matrix_products import product
 
 
@@ -50,19 +50,18 @@ class TokenGradients:
         """Return the gradients."""
         return product(self.x.mT, self.dy)
 
-    def factors(self, c: int, rounds: int | None = None) -> GradientFactors:
-        """Return rank-c factors, in rounds of subspace iteration."""
-        # Powers of two keep every digit.
-        sizes = [
-            torch.exp2(side.abs().amax(dim=(1, 2), keepdim=True).frexp().exponent.clamp(-60, 60))
-            for side in (self.x, self.dy)
-        ]
-        x, dy = self.x / sizes[0], self.dy / sizes[1]
+    def scaled(self) -> ScaledMatrices:
+        """Return the gradients as what can be multiplied, unformed: products are scaled, which are small, not the tokens."""
+        x, dy = self.x, self.dy
+        in_size, out_size = power_of_two(x, 60), power_of_two(dy, 60)
         matrices = MatrixBatch(
-            x.shape[2], dy.shape[2], lambda v: x.mT @ (dy @ v), lambda u: dy.mT @ (x @ u), like=x[:, :0]
+            x.shape[2],
+            dy.shape[2],
+            lambda v: (x.mT @ ((dy @ v) / out_size)) / in_size,
+            lambda u: (dy.mT @ ((x @ u) / in_size)) / out_size,
+            like=x[:, :0],
         )
-        found = leading_triples(matrices, c, rounds or ROUNDS)
-        return GradientFactors(found.u * (sizes[0] * sizes[1]), found.v, are_singular=True)
+        return ScaledMatrices(matrices, in_size * out_size)
 
 
 @dataclass(frozen=True)

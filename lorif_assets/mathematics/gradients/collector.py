@@ -37,10 +37,13 @@ class TokenBatch:
     labels: Int[Tensor, "B T"]
 
     def to(self, device: torch.device) -> "TokenBatch":
-        """Return the batch on another device."""
-        return TokenBatch(
-            *(t.to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.labels))
-        )
+        """Return the batch on another device; a GPU fetches it while the host goes on, which needs pinned memory."""
+
+        def moved(side: Tensor) -> Tensor:
+            is_fetched = device.type == "cuda" and side.device.type == "cpu"
+            return (side.pin_memory() if is_fetched else side).to(device, non_blocking=True)
+
+        return TokenBatch(moved(self.input_ids), moved(self.attention_mask), moved(self.labels))
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ class Contraction:
 
 
 BY_TOKEN = Contraction(inputs=True, outputs=True)
-# Three BF16 products at 15 times the rate of FP32.
-_SIGN_COST = 0.2
+# At 15 times the rate of FP32, one BF16 product with a BF16 model's tokens, three with FP32 sums over them.
+_SIGN_COST_OF_TOKENS = 1 / 15
+_SIGN_COST_OF_SUMS = 3 / 15
 _ORDERS = (BY_TOKEN, Contraction(inputs=True, outputs=False), Contraction(inputs=False, outputs=True))
 
 
@@ -35,8 +36,9 @@ def multiplications(projection: LayerProjection, tokens: int, order: Contraction
     rows, columns = d1 if order.inputs else i, d2 if order.outputs else o
     before = (i * d1 if order.inputs else 0) + (o * d2 if order.outputs else 0)
     after = (0 if order.inputs else i * d1 * d2) + (0 if order.outputs else d1 * o * d2)
-    are_signs = projection.p_in is not None and projection.p_in.dtype == torch.bfloat16
-    return (tokens * before + after) * (_SIGN_COST if are_signs else 1) + tokens * rows * columns
+    if projection.p_in is not None and projection.p_in.dtype == torch.bfloat16:
+        return tokens * (before * _SIGN_COST_OF_TOKENS + rows * columns) + after * _SIGN_COST_OF_SUMS
+    return tokens * (before + rows * columns) + after
 
 
 def cheapest_order(projection: LayerProjection, tokens: int) -> Contraction:

@@ -51,7 +51,7 @@ def kept_shares(gradients: Tensor, u: Tensor, c: int) -> Tensor:
 @pytest.mark.parametrize("shape", [(24, 40), (96, 160), (160, 96)])
 def test_nearly_as_much_is_kept_as_can_be(shape, c, spectrum, on_average):
     gradients = with_spectrum(12, *shape, spectrum)
-    found = leading_triples(MatrixBatch.of(gradients), c)
+    (found,) = leading_triples([MatrixBatch.of(gradients)], c)
     kept = kept_shares(gradients, found.u, c)
     assert float(1 - kept.mean()) < on_average
     assert float(1 - kept.min()) < 4 * on_average
@@ -63,7 +63,7 @@ def test_nearly_as_much_is_kept_as_can_be(shape, c, spectrum, on_average):
 @pytest.mark.parametrize(("rounds", "lost"), [(2, 0.13), (4, 0.04), (8, 0.008)])
 def test_every_round_brings_the_hardest_spectrum_nearer(rounds, lost):
     gradients = with_spectrum(12, 96, 288, "independent")
-    found = leading_triples(MatrixBatch.of(gradients), 4, rounds)
+    (found,) = leading_triples([MatrixBatch.of(gradients)], 4, rounds)
     assert lost / 3 < float(1 - kept_shares(gradients, found.u, 4).mean()) < lost
 
 
@@ -97,6 +97,16 @@ def test_factors_in_rounds_are_sound_whatever_the_gradient(d1, d2, rank, c, deca
     size = float(squares.max()) + 1e-12
     assert float((gram - torch.diag_embed(squares)).abs().max()) < 1e-5 * size
     assert bool((squares[:, :-1] >= squares[:, 1:] - 1e-5 * size).all())
+
+
+def test_batches_of_several_shapes_are_factorised_together_as_each_is_alone():
+    shapes = [(40, 60), (60, 40), (9, 80), (80, 9), (5, 5), (96, 96)]
+    batches = [with_spectrum(3, *shape, "slow", seed) for seed, shape in enumerate(shapes)]
+    together = leading_triples([MatrixBatch.of(gradients) for gradients in batches], 4)
+    for gradients, found in zip(batches, together, strict=True):
+        (alone,) = leading_triples([MatrixBatch.of(gradients)], 4)
+        torch.testing.assert_close(found.squares, alone.squares, rtol=1e-5, atol=1e-6)
+        assert relative_error(found.u @ found.v.mT, alone.u @ alone.v.mT) < 1e-3
 
 
 def test_a_gradient_that_is_not_finite_spoils_no_other():
@@ -136,7 +146,7 @@ def test_jacobi_finds_the_eigenpairs_that_lapack_finds(width):
 def test_columns_of_any_rank_become_orthonormal_ones_of_a_span_that_holds_theirs(rank):
     generator = torch.Generator().manual_seed(rank)
     x = torch.randn(3, 30, rank, generator=generator) @ torch.randn(3, rank, 12, generator=generator)
-    found = orthonormal_columns(x, torch.randn(30, 12, generator=generator) / 30**0.5)
+    (found,) = orthonormal_columns([x], [torch.randn(30, 12, generator=generator) / 30**0.5])
     assert_orthonormal(found)
     torch.testing.assert_close(found @ (found.mT @ x), x, rtol=0, atol=1e-4)
 

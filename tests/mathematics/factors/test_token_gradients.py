@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
+from lorif_assets.mathematics.factors.low_rank import GradientFactors, factors_in_rounds, low_rank_factors
 from lorif_assets.mathematics.factors.token_gradients import FactorWork, TokenGradients
 from tests.mathematics.references import relative_error
 
@@ -28,7 +28,7 @@ def test_factors_from_tokens_are_those_of_the_formed_gradient(t, d1, d2, c, scal
     given_tokens = tokens(3, t, d1, d2, seed)
     scaled = TokenGradients(given_tokens.x * scales[0], given_tokens.dy * scales[1])
     gradients = torch.einsum("nti,nto->nio", given_tokens.x, given_tokens.dy)
-    found, expected = scaled.factors(c, rounds=6), low_rank_factors(gradients, c, rounds=6)
+    (found,), expected = factors_in_rounds([scaled.scaled()], c, 6), low_rank_factors(gradients, c, rounds=6)
     assert found.are_singular
     plain = GradientFactors(found.u / (scales[0] * scales[1]), found.v)
     assert relative_error(plain.dense(), expected.dense()) < 1e-5
@@ -43,7 +43,8 @@ def test_the_tokens_of_several_calls_are_summed():
 def test_rows_of_padding_that_are_zero_change_nothing():
     short = tokens(2, 5, 8, 6, dtype=torch.float32)
     padded = TokenGradients(*(torch.nn.functional.pad(side, (0, 0, 0, 7)) for side in (short.x, short.dy)))
-    assert relative_error(padded.factors(3).dense(), short.factors(3).dense()) < 1e-5
+    one, other = factors_in_rounds([padded.scaled(), short.scaled()], 3, 6)
+    assert relative_error(one.dense(), other.dense()) < 1e-5
 
 
 def test_batches_are_joined_and_rows_taken_out():
