@@ -310,7 +310,16 @@ class _EncodedFactors:
                 found = factors_in_rounds([_scaled(waiting) for waiting in of_rank], rank, self._rounds)
                 for waiting, factors in zip(of_rank, found, strict=True):
                     self._encode(waiting, factors)
+                    self._set_aside_overflows(waiting, factors)
         self._waiting, self._numbers_waiting = {}, 0
+
+    def _set_aside_overflows(self, waiting: "Sequence[_Waiting]", factors: "GradientFactors") -> None:
+        """Set aside examples whose gradient is not finite though its tokens are."""
+        largest = factors.u.abs().amax(dim=(1, 2)).isfinite()
+        for one, is_sound in zip(
+            waiting, largest.split([one.rows.stop - one.rows.start for one in waiting]), strict=True
+        ):
+            self.sound[one.rows] &= is_sound
 
     def _encode(self, waiting: "Sequence[_Waiting]", factors: "GradientFactors") -> None:
         """Encode the factors of layers of one shape at each layer's own rank."""

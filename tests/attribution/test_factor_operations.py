@@ -21,7 +21,7 @@ from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import layer_projection
-from lorif_assets.mathematics.operation_counts import H200, OperationCounts
+from lorif_assets.mathematics.operation_counts import H200, OperationCost, OperationCounts
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
 
@@ -50,21 +50,25 @@ def small(kind: type[PreTrainedModel]) -> PreTrainedModel:
         return kind(config)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("fields", RECIPES.values(), ids=RECIPES)
+@cache
+def small_cost(kind: type[PreTrainedModel], recipe: str, examples: int) -> OperationCost:
+    return factor_cost(small(kind), Recipe(**RECIPES[recipe]), examples, LENGTH).whole
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("kind", [GPT2LMHeadModel, LlamaForCausalLM])
-def test_the_operations_do_not_grow_with_the_examples_of_a_batch(kind: type, fields: Mapping[str, Any]) -> None:
-    model, recipe = small(kind), Recipe(**fields)
-    few, many = (factor_cost(model, recipe, examples, LENGTH).whole for examples in (4, 32))
+def test_the_operations_do_not_grow_with_the_examples_of_a_batch(kind: type[PreTrainedModel], recipe: str) -> None:
+    few, many = (small_cost(kind, recipe, examples) for examples in (4, 32))
     assert few.operations == many.operations
     assert many.all_flops > 4 * few.all_flops
 
 
-@pytest.mark.parametrize("fields", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("kind", [GPT2LMHeadModel, LlamaForCausalLM])
 def test_no_operation_goes_through_matrices_one_by_one_or_waits_for_the_host(
-    kind: type, fields: Mapping[str, Any]
+    kind: type[PreTrainedModel], recipe: str
 ) -> None:
-    operations = factor_cost(small(kind), Recipe(**fields), 4, LENGTH).whole.operations
+    operations = small_cost(kind, recipe, 4).operations
     assert not [name for name in operations.keys() - HARMLESS if (LAPACK | WAITING).intersection(name.split("_"))]
     assert operations["bmm"] > 0
 
@@ -217,8 +221,6 @@ def test_without_projection_no_dense_gradient_is_formed_but_the_samples() -> Non
 
 
 def test_what_takes_long_is_what_the_device_does_slowly() -> None:
-    from lorif_assets.mathematics.operation_counts import OperationCost
-
     of_products = OperationCost({"mm": 1}, {"bfloat16": int(790e12)}, 0)
     in_fp32 = OperationCost({"mm": 1}, {"float32": int(790e12)}, 0)
     of_memory = OperationCost({"add": 1}, {}, int(4e12))

@@ -380,6 +380,26 @@ def test_an_example_whose_tokens_are_not_finite_is_set_aside_and_in_no_square(
         torch.testing.assert_close(found.squares[layer], expected.squares[layer], rtol=1e-4, atol=1e-9)
 
 
+def test_an_example_whose_tokens_are_finite_and_whose_gradient_is_not_is_set_aside(
+    attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding = replace(
+        attributed, tokenizer=SimpleNamespace(decode=str), recipe=attributed.recipe.changed(factor_rounds=8)
+    )  # type: ignore[arg-type]
+    formed_or_not(monkeypatch, is_cheaper_from_tokens=True)
+    take = _EncodedFactors.take_tokens
+
+    def overflowing(self: _EncodedFactors, layer: str, tokens: TokenGradients) -> None:
+        for side in (tokens.x, tokens.dy):
+            side[:1] *= 1e25
+        take(self, layer, tokens)
+
+    monkeypatch.setattr(_EncodedFactors, "take_tokens", overflowing)
+    found = factors(decoding, {})
+    assert len(found.not_finite) == 1
+    assert found.rows.num_rows == len(LENGTHS) - 1
+
+
 def test_an_example_that_does_not_fit_alone_is_named_with_what_to_do(
     attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
