@@ -195,6 +195,12 @@ class TinyProject:
         file.write_text("\n".join(lines))
 
 
+@pytest.fixture
+def accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let computations on a CPU take the ways of an accelerator."""
+    monkeypatch.setattr("lorif_assets.mathematics.accelerators.is_accelerator", lambda device: True)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:

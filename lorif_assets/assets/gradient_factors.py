@@ -21,7 +21,7 @@ from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.curvatures import write_shard_squares
+from lorif_assets.attribution.curvatures import write_shard_sums
 from lorif_assets.attribution.factor_rows import ShardFactors, factor_rows
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.shard_pipeline import overlapped
@@ -205,6 +205,8 @@ class _ShardWork:
 
     def write(self, shard: _ComputedShard) -> tuple[str, dict[str, Any]]:
         """Store a shard, and return its data version and metadata."""
+        from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
+
         read, factors, record = shard.source, shard.factors, self.attributed.record
         tokens = n_tokens(read.tokenized.examples)
         rejected = pa.concat_tables([read.tokenized.rejected, rejected_table(factors.not_finite)])
@@ -213,7 +215,8 @@ class _ShardWork:
         self.share.refuse(part, rejected)
         fisher = f"fisher_sums/{record.name}/{uuid.uuid4().hex}" if self.bases else ""
         for layer, squares in factors.squares.items():
-            write_shard_squares(self.lake, fisher, layer, squares)
+            sums = FisherDiagonal(squares, factors.rows.num_rows, factors.squared)
+            write_shard_sums(self.lake, fisher, layer, sums)
         constants = {
             "checkpoint": record.name,
             "shard": read.shard,

@@ -219,8 +219,8 @@ class Ekfac(LakeCurvature):
 
         del rows
         for file in files:
-            squares = factors.lake.read_tensors(f"{file.path}/{layer}.safetensors")["squares"]
-            yield FisherDiagonal(squares.double().to(device), file.rows)
+            tensors = factors.lake.read_tensors(f"{file.path}/{layer}.safetensors")
+            yield FisherDiagonal.from_tensors(tensors, file.rows, device)
 
     def part(self, factors: "GradientFactors", sums: "FisherDiagonal | None") -> "FisherDiagonal":
         """Return the sums.
@@ -248,7 +248,7 @@ class Ekfac(LakeCurvature):
         """Return a layer's curvature from its sums."""
         from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
 
-        sums = FisherDiagonal(tensors["squares"], row["n_examples"])
+        sums = FisherDiagonal.from_tensors(tensors, row["n_examples"], tensors["squares"].device)
         return self._form(self._needed(bases), sums, self.recipe.fisher_damping)
 
     def preconditioner(
@@ -335,6 +335,6 @@ def whitened_in(table: TableSchema) -> bool:
     return any(CURVATURE_FIELDS[name].whitens for name in curvatures_in(table))
 
 
-def write_shard_squares(lake: Lake, folder: str, layer: str, squares: "torch.Tensor") -> None:
-    """Store one layer's sum of R * R [d1, d2] over the examples of one shard."""
-    lake.write_tensors(folder, {"squares": squares.float()}, layer)
+def write_shard_sums(lake: Lake, folder: str, layer: str, sums: "FisherDiagonal") -> None:
+    """Store one layer's sum of R * R [d1, d2] over the examples of one shard, or over a sample of them, in FP32."""
+    lake.write_tensors(folder, {**sums.tensors(), "squares": sums.squares.float()}, layer)

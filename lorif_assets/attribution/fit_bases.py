@@ -133,12 +133,12 @@ def fit_layers(
             f"of {attributed.record.name!r}"
         )
     halves = [covariances(attributed, examples[half::2], batch, progress, seed=half) for half in (0, 1)]
-    bases, agreement, tokens = {}, {}, {}
+    recipe, bases, agreement, tokens = attributed.recipe, {}, {}, {}
     for layer in attributed.record.layer_shapes:
         first, second = (half.pop(layer) for half in halves)
         try:
             agreement[layer] = min(first.diagonality(second.bases(1.0)), second.diagonality(first.bases(1.0)))
-            bases[layer] = first.merge(second).bases(attributed.recipe.whitening_damping)
+            bases[layer] = first.merge(second).bases(recipe.whitening_damping, recipe.whitening_rank)
         except ValueError as error:
             raise LorifError(
                 f"the layer {layer!r} of checkpoint {attributed.record.name!r} gives no K-FAC bases: {error}. Are the "
@@ -210,9 +210,12 @@ def covariances(
         for positions in attributed.batches(examples, batch.tokens):
             tokens = attributed.batch(examples, positions)
 
-            def observer(layer: str, calls: "TokenCalls", mask: "torch.Tensor" = tokens.attention_mask) -> None:
+            # Looked up once for all layers: a device waits for the host to know their number.
+            places = tokens.attention_mask.flatten().nonzero().squeeze(1)
+
+            def observer(layer: str, calls: "TokenCalls", places: "torch.Tensor" = places) -> None:
                 for x, dy in calls:
-                    sums[layer] = sums[layer].add(x[mask], dy[mask])
+                    sums[layer] = sums[layer].add(x.flatten(0, 1)[places], dy.flatten(0, 1)[places])
 
             collector.observe(tokens, observer, generator)
             progress.advance(n_tokens(examples[position] for position in positions))
@@ -312,17 +315,18 @@ def _whitened_spectra(
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
     from lorif_assets.mathematics.curvature.rank_allocation import squared_singular_values
 
-    values = {layer: torch.zeros(k, dtype=torch.float64) for layer, k in largest.items()}
+    device = attributed.device
+    values = {layer: torch.zeros(k, dtype=torch.float64, device=device) for layer, k in largest.items()}
     fisher: dict[str, FisherDiagonal] = {}
 
     def sink(layer: str, _rows: slice, gradients: "torch.Tensor") -> None:
         rotated = bases[layer].rotate(gradients)
         squares = FisherDiagonal.of(rotated)
         fisher[layer] = fisher[layer].merge(squares) if layer in fisher else squares
-        values[layer] += squared_singular_values(rotated * bases[layer].scale, largest[layer]).sum(0).double().cpu()
+        values[layer] += squared_singular_values(rotated * bases[layer].scale, largest[layer]).sum(0).double()
 
     with attributed.collector() as collector:
         for positions in attributed.batches(examples, batch.tokens):
             collector.stream(attributed.batch(examples, positions), sink, batch.gradient_numbers)
             progress.advance(n_tokens(examples[position] for position in positions))
-    return values, fisher
+    return {layer: of_layer.cpu() for layer, of_layer in values.items()}, fisher

@@ -84,7 +84,7 @@ class InMemoryAttribution:
             batch,
         )
         count = len(attribution.example_ids)
-        sums = {layer: FisherDiagonal(squares, count) for layer, squares in computed.squares.items()}
+        sums = {layer: FisherDiagonal(squares, count, computed.squared) for layer, squares in computed.squares.items()}
         inverses = {
             layer: attribution.fitted_curvature(layer, bases.get(layer), sums.get(layer)).preconditioner()
             for layer in attributed.record.layer_shapes
@@ -187,7 +187,8 @@ def _whitened(
         layers = fit_layers(attributed, sample, batch, progress)
     fingerprint = KfacFit(layers, len(sample), "").fingerprint
     ranks = {layer: fitted.rank for layer, fitted in layers.items()}
-    frozen = FrozenBases(fingerprint, ranks, {}, attributed.recipe.whitening_damping)
+    recipe = attributed.recipe
+    frozen = FrozenBases(fingerprint, ranks, {}, recipe.whitening_damping, recipe.whitening_rank)
     record = replace(attributed.record, frozen_bases=frozen)
     return replace(attributed, record=record), {layer: fitted.bases for layer, fitted in layers.items()}
 

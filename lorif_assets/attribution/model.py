@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -217,10 +218,15 @@ class AttributedModel:
                 yield positions, collector.collect(self.batch(examples, positions))
 
     def collector(self) -> "GradientCollector":
-        """Return the collector of the tracked layers' gradients, a context manager."""
+        """Return the collector of the tracked layers' gradients, a context manager that can be entered again and again."""
+        return self._collector
+
+    @cached_property
+    def _collector(self) -> "GradientCollector":
+        """Made once, so that projections are copied to the devices once, whatever the number of shards."""
         from lorif_assets.mathematics.gradients.collector import GradientCollector
 
-        return GradientCollector(self.model, self.projections)
+        return GradientCollector(self.model, self.projections, tf32=self.recipe.tf32)
 
     def batches(self, examples: "Sequence[TokenizedExample]", batch_tokens: int) -> list[list[int]]:
         """Return positions among the examples, batch by batch, the largest batch first."""

@@ -102,10 +102,11 @@ def _queries_at_a_rank(
 
     device, shapes, n = attributed.device, attributed.record.layer_shapes, len(queries)
     inverses = {layer: inverse(layer) for layer in shapes}
-    factors_by_layer = {
-        layer: GradientFactors(*(torch.empty(n, d, min(rank, *shape), device=device) for d in shape))
-        for layer, shape in shapes.items()
-    }
+    factors_by_layer = {}
+    for layer, (d1, d2) in shapes.items():
+        kept = min(rank, d1, d2)
+        u, v = torch.empty(n, d1, kept, device=device), torch.empty(n, d2, kept, device=device)
+        factors_by_layer[layer] = GradientFactors(u, v)
     losses, sound = torch.empty(n), torch.ones(n, dtype=torch.bool)
     total, lost = 0.0, 0.0
     with attributed.collector() as collector:

@@ -27,6 +27,7 @@ class FrozenBases:
     ranks: Mapping[str, int]
     uris: Mapping[str, str]
     damping: float
+    whitening_rank: int | None = None
 
     def load(self, lake: Lake, layer: str, device: "torch.device") -> "KfacBases":
         """Return one layer's bases.
@@ -36,7 +37,7 @@ class FrozenBases:
         """
         from lorif_assets.mathematics.curvature.ekfac import KfacBases
 
-        return KfacBases.from_tensors(lake.read_tensors(self.uris[layer]), self.damping, device)
+        return KfacBases.from_tensors(lake.read_tensors(self.uris[layer]), self.damping, device, self.whitening_rank)
 
 
 def bases_version(recipe: Recipe, weights_hash: str, tokenizer_hash: str) -> str:
@@ -56,4 +57,5 @@ def frozen_bases(lake: Lake, checkpoint: str, recipe: Recipe, version: str) -> F
         dict(zip(rows["layer"], rows["rank"], strict=True)),
         dict(zip(rows["layer"], rows["uri"], strict=True)),
         recipe.whitening_damping,
+        recipe.whitening_rank,
     )

@@ -76,8 +76,9 @@ def reconstruction_errors(
     for layer, shape in record.layer_shapes.items():
         g, stored = gradients.pop(layer), sample.factors[layer]
         if bases := checkpoint.stored.bases(layer, attributed.device):
-            g = bases.rotate(g) * bases.scale
-        recomputed = decode(encode(low_rank_factors(g, stored.u.shape[2]), codec), codec, *shape)
+            g = bases.whitened(g)
+        factors = low_rank_factors(g, stored.u.shape[2], rounds=attributed.recipe.factor_rounds)
+        recomputed = decode(encode(factors, codec), codec, *shape)
         errors[layer] = LayerReconstruction(reconstruction_error(g, stored), reconstruction_error(g, recomputed))
     return errors
 

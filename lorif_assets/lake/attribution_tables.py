@@ -173,7 +173,11 @@ EKFAC_PRECONDITIONERS = table(
     trace=(pa.float64(), "sum of Lam"),
     damping=pa.float64(),
     n_examples=(pa.int64(), "training examples that the state holds"),
-    state_uri=(pa.string(), "safetensors file, relative to the lake root: `squares`, sums of R * R in FP64"),
+    state_uri=(
+        pa.string(),
+        "safetensors file, relative to the lake root: `squares`, sums of R * R in FP64; with `recipe.fisher_share`, `squared`: "
+        "how many examples they are over",
+    ),
     ledger=(pa.string(), "JSON: {shard: {shard_hash, path, rows}} of the data that the sums hold"),
     ledger_hash=pa.string(),
     state_version=(pa.string(), "hash of what the sums depend on besides the data"),

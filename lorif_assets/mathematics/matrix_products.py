@@ -1,13 +1,16 @@
-"""FP32 matrix products on a CPU, by the faster of the two libraries that torch carries.
+"""Matrix products: FP32 ones on a CPU by the faster of the two libraries that torch carries, exact ones with signs.
 
 On x86 torch multiplies FP32 matrices with MKL. On AMD's processors MKL reaches less than half the rate of oneDNN, which
 torch carries too but uses for BF16 only (measured: benchmarks/README.md, "Matrix products"). Both compute in FP32, with
 different orders of summation. Elsewhere, for small or other matrices, and always on a GPU, the products are torch's own.
 `_onednn_multiplies` alone decides which library multiplies.
+
+A GPU multiplies BF16 matrices with FP32 sums at 15 times the rate of FP32 ones. A sign is exact in BF16, and an FP32 number
+is the sum of three BF16 ones, so that its products with signs need nothing slower.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -39,6 +42,32 @@ def add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[T
         rows.add_(product(of_a, b), alpha=sign)
 
 
+def sign_product(x: Float[Tensor, "*batch k"], signs: Float[Tensor, "k n"]) -> Float[Tensor, "*batch n"]:
+    """Return x @ signs with sums in FP32, for signs in BF16.
+
+    Exact products of BF16 numbers; FP32 ones, and whatever else is no wider, are multiplied as sums of three BF16 parts,
+    which hold all their digits, or of two within `tf32_products`, which hold more than TF32 does.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    first, *rest = [rows] if x.dtype == torch.bfloat16 else _bf16_parts(rows.float())
+    total = _bf16_product(first, signs)
+    for part in rest:
+        total += _bf16_product(part, signs)
+    return total.view(*x.shape[:-1], signs.shape[1])
+
+
+@contextmanager
+def tf32_products(allowed: bool) -> Iterator[None]:
+    """Let a GPU multiply FP32 matrices in TF32, with 10 bits after the point in place of 23, where it is allowed."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    if allowed:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
 def products_of_frozen_layers(model: nn.Module) -> AbstractContextManager[object]:
     """Return a context in which a model's linear layers with frozen weights multiply as `product` does, in both passes.
 
@@ -46,6 +75,22 @@ def products_of_frozen_layers(model: nn.Module) -> AbstractContextManager[object
     """
     is_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return _FrozenLayers() if is_on_cpu and _onednn_is_faster() else nullcontext()
+
+
+def _bf16_parts(x: Float[Tensor, "m k"]) -> list[Float[Tensor, "m k"]]:
+    """Return BF16 matrices whose sum is x: three, or two where TF32 would do."""
+    parts = [x.to(torch.bfloat16)]
+    for _ in range(1 if torch.backends.cuda.matmul.fp32_precision == "tf32" else 2):
+        x = x - parts[-1]
+        parts.append(x.to(torch.bfloat16))
+    return parts
+
+
+def _bf16_product(a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
+    # The meta device stands for a GPU wherever costs are counted.
+    if a.device.type == "meta" or (a.device.type == "cuda" and torch.version.hip is None):
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()
 
 
 def _product_of_pairs(a: Float[Tensor, "p m k"], b: Float[Tensor, "p k n"]) -> Float[Tensor, "p m n"]:

@@ -169,7 +169,19 @@ def test_signs_without_projection_rank_nearly_as_whole_gradients_do(project: Tin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [{"kfac_labels": "model"}, {"whitening_damping": 1.0}, {"factor_dtype": "int4"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kfac_labels": "model"},
+        {"whitening_damping": 1.0},
+        {"factor_dtype": "int4"},
+        {"factor_rounds": 4},
+        {"whitening_rank": 4},
+        {"fisher_share": 0.5},
+        {"factor_rounds": 3, "whitening_rank": 4, "fisher_share": 0.5},
+    ],
+    ids=str,
+)
 def test_every_other_choice_gives_much_the_same_scores(project: TinyProject, change: dict[str, Any]) -> None:
     before = all_scores(project)
     assert spearman(all_scores(project.with_settings(recipe=change)), before) > 0.8
@@ -340,12 +352,12 @@ def test_a_budget_below_one_component_per_layer_is_an_error_that_says_what_it_ta
 # --- Sums by shard ---------------------------------------------------------------------------------------------------
 
 
-def rebuilt(project: TinyProject, folder: Path) -> TinyProject:
+def rebuilt(project: TinyProject, folder: Path, **recipe: Any) -> TinyProject:
     """A copy with the same bases, of which factors and what follows are computed from nothing."""
     import shutil
 
     shutil.copytree(project.root, folder, ignore=shutil.ignore_patterns("dagster"))
-    copied = TinyProject.open(folder, dg.DagsterInstance.ephemeral()).with_settings(active=ONE)
+    copied = TinyProject.open(folder, dg.DagsterInstance.ephemeral()).with_settings(active=ONE, recipe=recipe)
     for table in ("gradient_factors", "ekfac_preconditioners", "query_scores", "query_summaries"):
         shutil.rmtree(folder / "lake" / table)
     copied.update()
@@ -374,6 +386,22 @@ def test_edited_new_and_withdrawn_shards_end_where_a_rebuild_does(project: TinyP
     assert np.allclose(eigenvalues(project), eigenvalues(fresh), rtol=1e-5)
     assert fresh.figures("ekfac_preconditioners", BASES[0])["how"].startswith("built")
     assert relative_error(all_scores(project), all_scores(fresh)) < 1e-4
+
+
+def test_sums_over_a_sample_end_where_a_rebuild_does_and_say_how_many_they_are_over(
+    project: TinyProject, tmp_path: Path
+) -> None:
+    sampled = project.with_settings(recipe={"fisher_share": 0.5})
+    sampled.update()
+    sampled.edit_shard(1, 4, "an error closes the file")
+    (project.root / "data/00003.jsonl").write_text('{"id": "new-0", "text": "a file fails by an error"}')
+    sampled.update()
+    assert sampled.figures("ekfac_preconditioners", BASES[0])["how"].startswith("updated")
+    fresh = rebuilt(project, tmp_path / "fresh", fisher_share=0.5)
+    assert np.allclose(eigenvalues(sampled), eigenvalues(fresh), rtol=1e-5)
+    (row, *_) = sampled.table(EKFAC_PRECONDITIONERS, checkpoint=CHECKPOINT).to_dicts()
+    over = int(project.lake.read_tensors(row["state_uri"])["squared"])
+    assert 0 < over < row["n_examples"] == 37
 
 
 def test_sums_are_built_again_where_a_replaced_shards_are_gone(project: TinyProject) -> None:

@@ -9,15 +9,22 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lorif_assets.attribution.factor_rows import ShardFactors, _EncodedFactors, factor_rows
+from lorif_assets.attribution.factor_rows import ShardFactors, _EncodedFactors, factor_rows, in_fisher_sample
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import LorifError
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
-from lorif_assets.mathematics.factors.codec import FactorCodec, decode
-from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
+from lorif_assets.mathematics.factors.codec import FactorCodec, decode, factor_bytes
+from lorif_assets.mathematics.factors.low_rank import (
+    GradientFactors,
+    ScaledMatrices,
+    factors_in_rounds,
+    low_rank_factors,
+)
+from lorif_assets.mathematics.factors.token_gradients import FactorWork, TokenGradients
 from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
@@ -226,6 +233,171 @@ def test_an_example_that_is_not_finite_in_one_layer_is_set_aside_and_spoils_no_o
     for layer, shape in attributed.record.layer_shapes.items():
         alone = products(expected, layer, shape)[kept]
         torch.testing.assert_close(products(found, layer, shape), alone, rtol=1e-4, atol=1e-5)
+
+
+def random_bases(attributed: AttributedModel, whitening_rank: int | None) -> dict[str, KfacBases]:
+    generator = torch.Generator().manual_seed(2)
+
+    def side(d: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.linalg.qr(torch.randn(d, d, generator=generator)).Q, torch.logspace(-2, 0, d)
+
+    sides = {layer: [side(d) for d in shape] for layer, shape in attributed.record.layer_shapes.items()}
+    return {
+        layer: KfacBases(q_in, q_out, a, b, 0.1, whitening_rank) for layer, ((q_in, a), (q_out, b)) in sides.items()
+    }
+
+
+def formed_or_not(monkeypatch: pytest.MonkeyPatch, is_cheaper_from_tokens: bool) -> None:
+    monkeypatch.setattr(FactorWork, "is_cheaper_from_tokens", is_cheaper_from_tokens)
+
+
+@pytest.mark.parametrize("budget", [400, 1 << 20])
+@pytest.mark.parametrize("whitening_rank", [None, 1])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("whitened", [True, False])
+def test_factors_and_squares_are_the_same_whether_gradients_are_formed_or_not(
+    attributed: AttributedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    whitened: bool,
+    share: float,
+    whitening_rank: int | None,
+    budget: int,
+) -> None:
+    in_rounds = replace(attributed, recipe=attributed.recipe.changed(factor_rounds=8, fisher_share=share))
+    bases = random_bases(attributed, whitening_rank) if whitened else {}
+    formed_or_not(monkeypatch, is_cheaper_from_tokens=False)
+    expected = factors(in_rounds, bases)
+    formed_or_not(monkeypatch, is_cheaper_from_tokens=True)
+    monkeypatch.setattr(BatchSettings, "gradient_numbers", budget)
+    found = factors(in_rounds, bases)
+    for layer, shape in attributed.record.layer_shapes.items():
+        torch.testing.assert_close(
+            products(found, layer, shape), products(expected, layer, shape), rtol=1e-4, atol=1e-5
+        )
+    assert found.squared == expected.squared
+    assert (found.squared is None) == (share == 1 or not whitened)
+    assert found.squares.keys() == expected.squares.keys() == bases.keys()
+    for layer in bases:
+        torch.testing.assert_close(found.squares[layer], expected.squares[layer], rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("way", ["rounds", "accelerator"])
+@pytest.mark.parametrize("is_formed", [True, False])
+def test_in_rounds_factors_are_those_that_lapack_finds(
+    attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch, way: str, is_formed: bool
+) -> None:
+    bases = random_bases(attributed, None)
+    expected = factors(attributed, bases)
+    if way == "accelerator":
+        monkeypatch.setattr("lorif_assets.mathematics.accelerators.is_accelerator", lambda device: True)
+        in_rounds = replace(attributed)
+    else:
+        in_rounds = replace(attributed, recipe=attributed.recipe.changed(factor_rounds=8))
+    formed_or_not(monkeypatch, is_cheaper_from_tokens=not is_formed)
+    found = factors(in_rounds, bases)
+    for layer, shape in attributed.record.layer_shapes.items():
+        torch.testing.assert_close(
+            products(found, layer, shape), products(expected, layer, shape), rtol=1e-3, atol=1e-4
+        )
+        torch.testing.assert_close(found.squares[layer], expected.squares[layer], rtol=1e-4, atol=1e-9)
+
+
+def test_layers_of_other_ranks_share_a_call_and_keep_their_own_components(
+    attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = attributed.record.layer_shapes
+    ranks = {layer: 3 + at % 2 for at, layer in enumerate(shapes)}
+    ranks |= dict(zip([name for name in shapes if name.endswith("c_fc")], (3, 4), strict=True))
+    frozen = FrozenBases("fingerprint", ranks, {}, 0.1)
+    recipe = attributed.recipe.changed(factor_rounds=8, factor_dtype="sign")
+    model = replace(attributed, record=replace(attributed.record, frozen_bases=frozen), recipe=recipe)
+    bases = random_bases(attributed, None)
+    calls: list[list[int]] = []
+
+    def counted(batches: list[ScaledMatrices], c: int, rounds: int) -> list[GradientFactors]:
+        calls.append([len(batch.sizes) for batch in batches])
+        return factors_in_rounds(batches, c, rounds)
+
+    monkeypatch.setattr("lorif_assets.mathematics.factors.low_rank.factors_in_rounds", counted)
+    formed_or_not(monkeypatch, is_cheaper_from_tokens=False)
+    found = factors(model, bases)
+    # Two blocks of each of four layers, of which none has another's shape.
+    assert calls == [[2 * len(LENGTHS)] * len(set(shapes.values()))]
+    for layer, shape in shapes.items():
+        lengths = {len(value) for value in found.rows[layer].to_pylist()}
+        assert lengths == {factor_bytes(FactorCodec.SIGN, *shape, ranks[layer])}
+
+
+def test_the_squares_are_those_of_the_examples_that_their_own_tokens_choose(attributed: AttributedModel) -> None:
+    bases = random_bases(attributed, None)
+    recipe = attributed.recipe.changed(fisher_share=0.5)
+    found = factors(replace(attributed, recipe=recipe), bases)
+    chosen = [example for example in examples() if in_fisher_sample(example, 0.5, recipe.seed)]
+    assert 0 < len(chosen) < len(LENGTHS)
+    assert found.squared == len(chosen)
+    alone = [replace(example, row=row) for row, example in enumerate(chosen)]
+    with Progress("factors", sum(LENGTHS), "tok") as progress:
+        expected = factor_rows(attributed, alone, bases, BatchSettings(tokens=1_000), progress)
+    for layer in bases:
+        torch.testing.assert_close(found.squares[layer], expected.squares[layer], rtol=1e-4, atol=1e-9)
+
+
+def test_a_sample_for_squares_has_its_share_of_the_examples_and_grows_with_it() -> None:
+    rng = np.random.default_rng(1)
+    many = [TokenizedExample(f"e{row}", row, ids, ids) for row, ids in enumerate(rng.integers(0, 100, (2_000, 6)))]
+    chosen = {share: {e.row for e in many if in_fisher_sample(e, share, 0)} for share in (0.0625, 0.25, 1.0)}
+    assert chosen[0.0625] < chosen[0.25] < chosen[1.0] == set(range(2_000))
+    assert len(chosen[0.25]) == pytest.approx(500, abs=100)
+    assert {e.row for e in many if in_fisher_sample(e, 0.25, 1)} != chosen[0.25]
+    # Neither an example's name nor its place has a say.
+    assert all(in_fisher_sample(replace(many[row], example_id="other", row=0), 0.25, 0) for row in chosen[0.25])
+
+
+def test_an_example_whose_tokens_are_not_finite_is_set_aside_and_in_no_square(
+    attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding = replace(
+        attributed, tokenizer=SimpleNamespace(decode=str), recipe=attributed.recipe.changed(factor_rounds=8)
+    )  # type: ignore[arg-type]
+    bases, odd, odd_layer = random_bases(attributed, None), 5, list(attributed.record.layer_shapes)[3]
+    formed_or_not(monkeypatch, is_cheaper_from_tokens=True)
+    kept = [example for at, example in enumerate(examples()) if at != odd]
+    with Progress("factors", sum(LENGTHS), "tok") as progress:
+        expected = factor_rows(decoding, kept, bases, BatchSettings(tokens=1_000), progress)
+    take = _EncodedFactors.take_tokens
+
+    def spoilt(self: _EncodedFactors, layer: str, tokens: TokenGradients) -> None:
+        if layer == odd_layer:
+            # Examples come longest first: this one is the fourth of eight, and alone has eight tokens.
+            ends = tokens.dy.abs().sum(2).gt(0).sum(1)
+            tokens.x[ends == LENGTHS[odd] - 1, 0, 0] = float("nan")
+        take(self, layer, tokens)
+
+    monkeypatch.setattr(_EncodedFactors, "take_tokens", spoilt)
+    found = factors(decoding, bases)
+    assert [row.example_id for row in found.not_finite] == [f"e{odd}"]
+    for layer in bases:
+        torch.testing.assert_close(found.squares[layer], expected.squares[layer], rtol=1e-4, atol=1e-9)
+
+
+def test_an_example_whose_tokens_are_finite_and_whose_gradient_is_not_is_set_aside(
+    attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding = replace(
+        attributed, tokenizer=SimpleNamespace(decode=str), recipe=attributed.recipe.changed(factor_rounds=8)
+    )  # type: ignore[arg-type]
+    formed_or_not(monkeypatch, is_cheaper_from_tokens=True)
+    take = _EncodedFactors.take_tokens
+
+    def overflowing(self: _EncodedFactors, layer: str, tokens: TokenGradients) -> None:
+        for side in (tokens.x, tokens.dy):
+            side[:1] *= 1e25
+        take(self, layer, tokens)
+
+    monkeypatch.setattr(_EncodedFactors, "take_tokens", overflowing)
+    found = factors(decoding, {})
+    assert len(found.not_finite) == 1
+    assert found.rows.num_rows == len(LENGTHS) - 1
 
 
 def test_an_example_that_does_not_fit_alone_is_named_with_what_to_do(

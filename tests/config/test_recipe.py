@@ -19,7 +19,9 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "seed": (1, "factors"),
     "rank": (2, "factors"),
     "factor_dtype": ("fp32", "factors"),
+    "factor_rounds": (4, "factors"),
     "model_dtype": ("bfloat16", "factors"),
+    "tf32": (True, "factors"),
     "max_length": (128, "factors"),
     "truncation": ("keep_end", "factors"),
     "prompt_completion": ("apart", "factors"),
@@ -55,6 +57,8 @@ EKFAC_FIELDS: dict[str, tuple[Any, str]] = {
     "kfac_examples": (100, "factors"),
     "kfac_labels": ("model", "factors"),
     "whitening_damping": (0.5, "factors"),
+    "whitening_rank": (64, "factors"),
+    "fisher_share": (0.25, "factors"),
     "fisher_damping": (0.5, "preconditioners"),
 }
 CHANGES = {

@@ -9,7 +9,13 @@ from lorif_assets.mathematics import matrix_products
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
-from lorif_assets.mathematics.matrix_products import add_product, product, products_of_frozen_layers
+from lorif_assets.mathematics.matrix_products import (
+    add_product,
+    product,
+    products_of_frozen_layers,
+    sign_product,
+    tf32_products,
+)
 
 needs_onednn = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
@@ -192,3 +198,29 @@ def test_only_large_products_of_an_amd_processor_are_given_to_onednn(monkeypatch
         product(small, small)
         assert len(calls) == expected
     matrix_products._onednn_is_faster.cache_clear()
+
+
+SIGNS = torch.randn(96, 12, generator=torch.Generator().manual_seed(5)).sign().to(torch.bfloat16)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 1e-6), (torch.float16, 1e-6), (torch.float32, 1e-6)])
+def test_products_with_signs_lose_no_digit_of_the_other_factor(dtype, digits):
+    x = (torch.randn(3, 7, 96, generator=torch.Generator().manual_seed(6)) * 10).to(dtype)
+    expected = x.double() @ SIGNS.double()
+    found = sign_product(x, SIGNS)
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().max()) < digits * float(x.double().abs().sum(2).max())
+
+
+def test_where_tf32_is_allowed_signs_still_meet_more_digits_than_it_has():
+    before = torch.backends.cuda.matmul.fp32_precision
+    x = torch.randn(40, 96, generator=torch.Generator().manual_seed(6))
+    expected = x.double() @ SIGNS.double()
+    with tf32_products(True):
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        found = sign_product(x, SIGNS)
+    assert torch.backends.cuda.matmul.fp32_precision == before
+    error = float((found - expected).norm() / expected.norm())
+    assert 1e-7 < error < 2**-14
+    with tf32_products(False):
+        assert torch.backends.cuda.matmul.fp32_precision == before

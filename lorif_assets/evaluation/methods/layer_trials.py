@@ -39,11 +39,12 @@ class LayerTrials:
             bases: of the layer, fitted with the recipes' whitening damping; needed by recipes that whiten gradients.
         """
         self._examples, self._queries, self._bases = examples, queries, bases
-        # Largest rank with whitening (True), and without.
-        self._largest: dict[bool, int] = {}
+        # Largest rank of recipes that factorise the same matrices in the same way.
+        self._largest: dict[_Factorisation, int] = {}
         for recipe, rank in recipes:
-            self._largest[recipe.whitens] = max(rank, self._largest.get(recipe.whitens, 0))
-        self._factors: dict[bool, GradientFactors] = {}
+            way = _factorisation(recipe)
+            self._largest[way] = max(rank, self._largest.get(way, 0))
+        self._factors: dict[_Factorisation, GradientFactors] = {}
         self._sums: FisherDiagonal | None = None
 
     def scores(self, recipe: Recipe, rank: int) -> Float[Tensor, "Q n"]:
@@ -82,21 +83,32 @@ class LayerTrials:
 
     def _leading(self, recipe: Recipe, rank: int) -> GradientFactors:
         """Return factors of a rank: the leading components of those of the largest rank."""
-        if recipe.whitens not in self._factors:
-            self._factors[recipe.whitens] = self._factorised(recipe.whitens)
-        factors = self._factors[recipe.whitens]
+        way = _factorisation(recipe)
+        if way not in self._factors:
+            self._factors[way] = self._factorised(way)
+        factors = self._factors[way]
         return GradientFactors(factors.u[:, :, :rank].contiguous(), factors.v[:, :, :rank].contiguous())
 
-    def _factorised(self, whitens: bool) -> GradientFactors:
-        parts = []
+    def _factorised(self, way: "_Factorisation") -> GradientFactors:
+        whitens, rounds = way
+        parts, known = [], self._sums
         for block in self._examples.split(_BLOCK):
             gradients = block
             if whitens:
                 if self._bases is None:
                     raise ValueError("a recipe that whitens gradients needs the layer's bases")
                 rotated = self._bases.rotate(block)
-                sums = FisherDiagonal.of(rotated)
-                self._sums = self._sums.merge(sums) if self._sums else sums
-                gradients = rotated * self._bases.scale
-            parts.append(singular_factors(low_rank_factors(gradients, self._largest[whitens])))
+                if known is None:
+                    sums = FisherDiagonal.of(rotated)
+                    self._sums = self._sums.merge(sums) if self._sums else sums
+                gradients = self._bases.in_factor_axes(rotated * self._bases.scale)
+            parts.append(singular_factors(low_rank_factors(gradients, self._largest[way], rounds=rounds)))
         return GradientFactors(torch.cat([part.u for part in parts]), torch.cat([part.v for part in parts]))
+
+
+_Factorisation = tuple[bool, int | None]
+"""Whether gradients are whitened, and the rounds in which they are factorised."""
+
+
+def _factorisation(recipe: Recipe) -> _Factorisation:
+    return recipe.whitens, recipe.factor_rounds

@@ -150,7 +150,8 @@ def _bases(
     sample = examples[: whitened[0].kfac_examples]
     with Progress("K-FAC bases", n_tokens(sample), "tok") as progress:
         found = covariances(attributed.under(whitened[0]), sample, batch, progress, seed=0)
-    return {layer: sums.bases(whitened[0].whitening_damping) for layer, sums in found.items()}
+    damping, rank = whitened[0].whitening_damping, whitened[0].whitening_rank
+    return {layer: sums.bases(damping, rank) for layer, sums in found.items()}
 
 
 def _ranks(

@@ -5,16 +5,22 @@ From the tokens of a sample of examples, x~ = x P_in [d1] and y~ = dy P_out [d2]
     A = mean of x~ x~^T = Q_A diag(a) Q_A^T,   B = mean of y~ y~^T = Q_B diag(b) Q_B^T
     rotated gradient   R = Q_A^T G Q_B
     whitened gradient  R * s,   s = (a + m mean a)^-1/2 outer (b + m mean b)^-1/2
+
+A wide side can be whitened by its leading k eigenvectors, with one number in place of the other eigenvalues, their mean.
+It then keeps the axes of the tokens, W = t I + Q_k (diag(s_k) - t I) Q_k^T, at 2 k products for each of a token's numbers
+in place of d.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lorif_assets.errors import LorifError
 from lorif_assets.mathematics.matrix_products import product
 
 _SHOWN_EIGENVALUES = 256
@@ -42,7 +48,7 @@ class KfacCovariances:
         """Return the covariances of two disjoint sets of data."""
         return KfacCovariances(self.inputs + other.inputs, self.outputs + other.outputs, self.tokens + other.tokens)
 
-    def bases(self, damping: float) -> "KfacBases":
+    def bases(self, damping: float, whitening_rank: int | None = None) -> "KfacBases":
         """Return the eigenbases of the mean covariances, computed in FP64.
 
         Raises:
@@ -50,7 +56,7 @@ class KfacCovariances:
         """
         a, q_in = self._eigenpairs(self.inputs)
         b, q_out = self._eigenpairs(self.outputs)
-        return KfacBases(q_in, q_out, a, b, damping)
+        return KfacBases(q_in, q_out, a, b, damping, whitening_rank)
 
     def diagonality(self, bases: "KfacBases") -> float:
         """Return how well bases fitted to other data diagonalise these covariances, from 0 to 1.
@@ -72,48 +78,124 @@ class KfacCovariances:
 
 
 @dataclass(frozen=True)
+class SideWhitening:
+    """The whitening W [d, d] of one side: by all eigenvectors into their axes, or by the leading ones in the tokens' own.
+
+    `weights` has one number for each eigenvector, smallest eigenvalue first; `leading` is the number of those that count
+    singly, None where all do.
+    """
+
+    q: Float[Tensor, "d d"]
+    weights: Float[Tensor, " d"]
+    leading: int | None
+
+    @classmethod
+    def of(
+        cls, q: Float[Tensor, "d d"], values: Float[Tensor, " d"], damping: float, rank: int | None
+    ) -> "SideWhitening":
+        """Return the whitening of a side of these eigenpairs, by `rank` of them where it is more than twice as wide.
+
+        A side whose covariance is zero is left as it is.
+        """
+        mean = values.mean()
+        leading = None if rank is None or len(values) <= 2 * rank else rank
+        if leading is not None:
+            rest = len(values) - leading
+            values = torch.cat([values[:rest].mean().expand(rest), values[rest:]])
+        return cls(q, torch.where(mean > 0, values + damping * mean, 1.0).rsqrt(), leading)
+
+    @property
+    def columns(self) -> int:
+        """Products for each number of a token."""
+        return len(self.weights) if self.leading is None else 2 * self.leading
+
+    def apply(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Return x W."""
+        if self.leading is None:
+            return product(x, self.q) * self.weights
+        vectors, rest = self.q[:, -self.leading :], self.weights[0]
+        along = product(x, vectors) * (self.weights[-self.leading :] / rest - 1)
+        # One pass over the tokens for the sum, in place of three.
+        added = torch.addmm(x.flatten(0, -2), along.flatten(0, -2), vectors.mT).mul_(rest)
+        return added.view(x.shape)
+
+    def from_eigenbasis(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Return rows that have eigenvectors as axes in the axes that `apply` gives."""
+        return x if self.leading is None else product(x, self.q.mT)
+
+
+@dataclass(frozen=True)
 class KfacBases:
-    """Q_A, Q_B, the eigenvalues a and b, and m: the damping of the K-FAC scale, in multiples of their means."""
+    """Q_A, Q_B, the eigenvalues a and b, and m: the damping of the K-FAC scale, in multiples of their means.
+
+    With `whitening_rank` k, sides wider than 2 k are whitened by their leading k eigenvectors.
+    """
 
     q_in: Float[Tensor, "d1 d1"]
     q_out: Float[Tensor, "d2 d2"]
     a: Float[Tensor, " d1"]
     b: Float[Tensor, " d2"]
     damping: float
+    whitening_rank: int | None = None
+
+    @cached_property
+    def inputs(self) -> SideWhitening:
+        """The whitening of the input side."""
+        return SideWhitening.of(self.q_in, self.a, self.damping, self.whitening_rank)
+
+    @cached_property
+    def outputs(self) -> SideWhitening:
+        """The whitening of the output side."""
+        return SideWhitening.of(self.q_out, self.b, self.damping, self.whitening_rank)
 
     def rotate(self, gradients: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
         """Return R = Q_A^T G Q_B."""
         return product(product(gradients, self.q_out).mT, self.q_in).mT
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all eigenvectors of either side count, so that whitened gradients are R * s."""
+        return self.inputs.leading is None and self.outputs.leading is None
+
+    def whitened(self, gradients: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
+        """Return whitened gradients, W_A^T G W_B."""
+        if self.is_whole:
+            return self.rotate(gradients) * self.scale
+        return self.inputs.apply(self.outputs.apply(gradients).mT).mT
+
+    def in_factor_axes(self, rotated: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
+        """Return matrices whose axes are eigenvectors, as R's are, in the axes of whitened gradients."""
+        return self.inputs.from_eigenbasis(self.outputs.from_eigenbasis(rotated).mT).mT
+
+    @property
     def scale(self) -> Float[Tensor, "d1 d2"]:
-        """The K-FAC scale s; a side whose covariance is zero is left as it is."""
-        sides = []
-        for values in (self.a, self.b):
-            mean = values.mean()
-            sides.append(torch.where(mean > 0, values + self.damping * mean, 1.0).rsqrt())
-        return torch.outer(*sides)
+        """The K-FAC scale s along the eigenvectors; a side whose covariance is zero is left as it is."""
+        return torch.outer(self.inputs.weights, self.outputs.weights)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the stored tensors of the bases, by name."""
         return {"q_in": self.q_in, "q_out": self.q_out, "a": self.a, "b": self.b}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], damping: float, device: torch.device) -> "KfacBases":
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], damping: float, device: torch.device, whitening_rank: int | None = None
+    ) -> "KfacBases":
         """Return the bases from their stored tensors."""
         q_in, q_out, a, b = (tensors[name].to(device) for name in ("q_in", "q_out", "a", "b"))
-        return cls(q_in, q_out, a, b, damping)
+        return cls(q_in, q_out, a, b, damping, whitening_rank)
 
 
 @dataclass(frozen=True)
 class FisherDiagonal:
     """Sum over examples of R * R [d1, d2] in FP64, and their number; EK-FAC's eigenvalues are the mean.
 
-    Disjoint data add; data that were changed or withdrawn are subtracted.
+    Disjoint data add; data that were changed or withdrawn are subtracted. `count` is the number of examples that the sums
+    stand for; where they are over a sample of these alone, `squared` is its size.
     """
 
     squares: Float[Tensor, "d1 d2"]
     count: int
+    squared: int | None = None
 
     @classmethod
     def empty(cls, d1: int, d2: int, device: torch.device) -> "FisherDiagonal":
@@ -125,9 +207,14 @@ class FisherDiagonal:
         """Return the sums of n examples."""
         return cls(rotated.square().sum(dim=0).double(), rotated.shape[0])
 
+    @property
+    def n_squared(self) -> int:
+        """Examples whose squares were summed."""
+        return self.count if self.squared is None else self.squared
+
     def merge(self, other: "FisherDiagonal") -> "FisherDiagonal":
         """Return the sums of two disjoint sets of data."""
-        return FisherDiagonal(self.squares + other.squares, self.count + other.count)
+        return self._changed(self.squares + other.squares, other, 1)
 
     def without(self, other: "FisherDiagonal") -> "FisherDiagonal":
         """Return the sums without data that they hold.
@@ -135,16 +222,31 @@ class FisherDiagonal:
         Raises:
             ValueError: they hold fewer examples.
         """
-        count = self.count - other.count
-        if count < 0:
+        if other.count > self.count or other.n_squared > self.n_squared:
             raise ValueError(f"{other.count} examples cannot be removed from sums of {self.count}")
-        squares = (self.squares - other.squares).clamp_(min=0.0)
-        return FisherDiagonal(squares if count else torch.zeros_like(squares), count)
+        left = self._changed((self.squares - other.squares).clamp_(min=0.0), other, -1)
+        return left if left.n_squared else replace(left, squares=torch.zeros_like(left.squares))
+
+    def _changed(self, squares: Float[Tensor, "d1 d2"], other: "FisherDiagonal", sign: int) -> "FisherDiagonal":
+        are_all = self.squared is None and other.squared is None
+        squared = None if are_all else self.n_squared + sign * other.n_squared
+        return FisherDiagonal(squares, self.count + sign * other.count, squared)
 
     @property
     def eigenvalues(self) -> Float[Tensor, "d1 d2"]:
         """Lam, the mean of R * R."""
-        return self.squares / max(self.count, 1)
+        return self.squares / max(self.n_squared, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the stored tensors of the sums, by name: `squares`, and of sums over a sample `squared`, its size."""
+        sample = {} if self.squared is None else {"squared": torch.tensor(self.squared)}
+        return {"squares": self.squares, **sample}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], count: int, device: torch.device) -> "FisherDiagonal":
+        """Return the sums that stand for `count` examples from their stored tensors."""
+        squared = int(tensors["squared"]) if "squared" in tensors else None
+        return cls(tensors["squares"].double().to(device), count, squared)
 
     def faults(self) -> list[str]:
         """Return in words what sums of squares cannot have."""
@@ -157,7 +259,8 @@ class FisherDiagonal:
 class KroneckerPreconditioner:
     """The damped inverse of eigenvalues Lam [d1, d2] in Kronecker-factored bases, for scores against whitened factors.
 
-    M_q = R_q / (Lam + m mean Lam) / s, so that <M_q, R_i * s> = sum of R_q R_i / (Lam + m mean Lam).
+    M_q = R_q / (Lam + m mean Lam) / s, so that <M_q, R_i * s> = sum of R_q R_i / (Lam + m mean Lam), in the axes of the
+    whitened gradients.
     """
 
     bases: KfacBases
@@ -174,7 +277,8 @@ class KroneckerPreconditioner:
         if not bool(mean > 0):
             return torch.zeros_like(gradients)
         divisor = ((self.eigenvalues + self.damping * mean) * self.bases.scale.double()).to(gradients)
-        return (self.bases.rotate(gradients.unflatten(1, divisor.shape)) / divisor).flatten(1)
+        rotated = self.bases.rotate(gradients.unflatten(1, divisor.shape))
+        return self.bases.in_factor_axes(rotated / divisor).flatten(1)
 
     @property
     def norm_weight(self) -> float:
@@ -211,7 +315,16 @@ class EkfacCurvature:
 
     @property
     def eigenvalues(self) -> Float[Tensor, "d1 d2"]:
-        """Lam, in FP64."""
+        """Lam, in FP64.
+
+        Raises:
+            LorifError: the sums are over a sample that holds none of the examples.
+        """
+        if self.count and not self.sums.n_squared:
+            raise LorifError(
+                f"none of {self.count} examples fell into the sample that the Fisher diagonal is summed over, so there is no "
+                "curvature; raise `recipe.fisher_share`"
+            )
         return self.sums.eigenvalues
 
     def add(self, part: FisherDiagonal) -> Self:
@@ -235,8 +348,8 @@ class EkfacCurvature:
         return KroneckerPreconditioner(self.bases, self.eigenvalues, self.damping)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the sums of R * R in FP64."""
-        return {"squares": self.sums.squares}
+        """Return the sums of R * R in FP64, and the number of examples in them if those are a sample."""
+        return self.sums.tensors()
 
     def figures(self) -> dict[str, Any]:
         """Return the largest eigenvalues, their sum, and the damping."""

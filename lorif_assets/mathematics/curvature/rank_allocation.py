@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lorif_assets.mathematics import accelerators
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
+from lorif_assets.mathematics.factors.subspace_iteration import MatrixBatch, leading_triples
 
 _SKETCH_EXTRA = 8
 _POWER_STEPS = 2
@@ -89,8 +91,14 @@ def kept_energy(bases: KfacBases, fisher: FisherDiagonal, energy: float) -> floa
 def squared_singular_values(gradients: Float[Tensor, "n d1 d2"], k: int) -> Float[Tensor, "n m"]:
     """Return the leading m = min(k, d1, d2) squared singular values of each gradient, largest first.
 
-    By a randomised range finder with two power steps where k is well below the widths, which errs slightly low.
+    By a randomised range finder with two power steps where k is well below the widths, which errs slightly low; on an
+    accelerator by subspace iteration without LAPACK.
     """
+    if accelerators.is_accelerator(gradients.device):
+        size = gradients.abs().amax(dim=(1, 2), keepdim=True)
+        size = torch.where(size > 0, size, 1.0)
+        (found,) = leading_triples([MatrixBatch.of(gradients / size)], k)
+        return found.squares * size[:, 0].double().square()
     n, d1, d2 = gradients.shape
     m, width = min(k, d1, d2), k + _SKETCH_EXTRA
     if width >= min(d1, d2):

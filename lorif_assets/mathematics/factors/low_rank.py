@@ -1,15 +1,20 @@
 """Rank-c factors of projected gradients, G ~ u v^T (docs/method.md: stage 1).
 
-By batched block power iteration; above rank 1 and where the narrower side is small, by the eigenvectors of the smaller
-Gram matrix, which is exact.
+On a CPU by batched block power iteration; above rank 1 and where the narrower side is small, by the eigenvectors of the
+smaller Gram matrix, which is exact. On an accelerator, or where a number of rounds is asked for, by subspace iteration
+without LAPACK.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lorif_assets.mathematics import accelerators
+from lorif_assets.mathematics.factors.jacobi_eigenpairs import jacobi_eigenpairs
+from lorif_assets.mathematics.factors.subspace_iteration import ROUNDS, MatrixBatch, leading_triples
 
 _START_SEED = 20_601
 _BLOCK_NUMBERS = 1 << 26
@@ -27,6 +32,12 @@ class GradientFactors:
 
     u: Float[Tensor, "n d1 c"]
     v: Float[Tensor, "n d2 c"]
+    are_singular: bool = False
+    """Whether u's columns are known to be orthogonal too, largest first."""
+
+    def leading(self, rows: slice, rank: int) -> "GradientFactors":
+        """Return the leading components of some rows' factors, which must be singular."""
+        return GradientFactors(self.u[rows, :, :rank], self.v[rows, :, :rank], self.are_singular)
 
     def dense(self) -> Float[Tensor, "n D"]:
         """Return vec(u v^T), row-major: [n, d1 d2]."""
@@ -50,13 +61,17 @@ def power_iterations(c: int) -> int:
     return 8 if c == 1 else 16
 
 
-def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int, iterations: int | None = None) -> GradientFactors:
+def low_rank_factors(
+    gradients: Float[Tensor, "n d1 d2"], c: int, iterations: int | None = None, rounds: int | None = None
+) -> GradientFactors:
     """Factorise n gradients at once.
 
     Args:
         gradients: G [n, d1, d2]; factorised in its own precision, FP32 at least.
         c: rank; at c >= min(d1, d2) the product u v^T is G itself, and the factors have min(d1, d2) columns.
-        iterations: of the block power method; without a number, method and iterations follow from the shape.
+        iterations: of the block power method; without a number, method and iterations follow from the shape. On an
+            accelerator, rounds of subspace iteration.
+        rounds: of subspace iteration, on a CPU too.
 
     Returns:
         The factors. A zero gradient gives u = 0 and some orthonormal v.
@@ -66,14 +81,45 @@ def low_rank_factors(gradients: Float[Tensor, "n d1 d2"], c: int, iterations: in
     g = gradients.to(torch.promote_types(gradients.dtype, torch.float32))
     _, d1, d2 = g.shape
     c = min(c, d1, d2)
-    # Norms square the numbers, so gradients are scaled to size 1 first. A power of two keeps every digit.
-    size = torch.exp2(g.abs().amax(dim=(1, 2), keepdim=True).frexp().exponent.clamp(-120, 120))
+    if rounds is not None or accelerators.is_accelerator(g.device):
+        return factors_in_rounds([ScaledMatrices.of(g)], c, rounds or iterations or ROUNDS)[0]
+    # Norms square the numbers, so gradients are scaled to size 1 first.
+    size = power_of_two(g, 120)
     g = g / size
     if iterations is None and c > 1 and min(d1, d2) <= _GRAM_WIDTH:
         v = _leading_directions(g, c)
     else:
         v = _iterated_directions(g, c, power_iterations(c) if iterations is None else iterations)
     return GradientFactors(u=(g @ v) * size, v=v)
+
+
+@dataclass(frozen=True)
+class ScaledMatrices:
+    """Matrices with entries of about size one, and the sizes [n, 1, 1] by which they were divided."""
+
+    matrices: MatrixBatch
+    sizes: Float[Tensor, "n 1 1"]
+
+    @classmethod
+    def of(cls, gradients: Float[Tensor, "n d1 d2"]) -> "ScaledMatrices":
+        """Return gradients that are formed."""
+        size = power_of_two(gradients, 120)
+        return cls(MatrixBatch.of(gradients / size), size)
+
+
+def factors_in_rounds(batches: Sequence[ScaledMatrices], c: int, rounds: int) -> list[GradientFactors]:
+    """Factorise batches of gradients of several shapes at once, in rounds of subspace iteration, on any device."""
+    triples = leading_triples([batch.matrices for batch in batches], c, rounds)
+    return [
+        GradientFactors(found.u * batch.sizes, found.v, are_singular=True)
+        for batch, found in zip(batches, triples, strict=True)
+    ]
+
+
+def power_of_two(x: Float[Tensor, "n a b"], largest: int) -> Float[Tensor, "n 1 1"]:
+    """Return for each matrix the power of two of its largest magnitude, which divides it without the loss of a digit."""
+    size = torch.linalg.vector_norm(x, torch.inf, dim=(1, 2), keepdim=True)
+    return torch.exp2(size.frexp().exponent.clamp(-largest, largest))
 
 
 def _iterated_directions(g: Float[Tensor, "n d1 d2"], c: int, iterations: int) -> Float[Tensor, "n d2 c"]:
@@ -102,14 +148,17 @@ def singular_factors(factors: GradientFactors) -> GradientFactors:
 
     v must have orthonormal columns, as `low_rank_factors` gives it.
     """
-    if factors.u.shape[2] == 1:
+    if factors.u.shape[2] == 1 or factors.are_singular:
         return factors
     # The rotation that diagonalises u^T u; in FP64, because squaring halves the digits.
     u = factors.u.double()
     size = u.abs().amax(dim=(1, 2), keepdim=True)
     u = u / size.where(size > 0, 1.0)
-    turn = torch.linalg.eigh(u.mT @ u).eigenvectors.flip(2).to(factors.u.dtype)
-    return GradientFactors(factors.u @ turn, factors.v @ turn)
+    gram = u.mT @ u
+    is_accelerated = accelerators.is_accelerator(u.device)
+    turn = jacobi_eigenpairs(gram)[1] if is_accelerated else torch.linalg.eigh(gram).eigenvectors.flip(2)
+    turn = turn.to(factors.u.dtype)
+    return GradientFactors(factors.u @ turn, factors.v @ turn, are_singular=True)
 
 
 def _orthonormal(x: Float[Tensor, "n d c"]) -> Float[Tensor, "n d c"]:

@@ -9,10 +9,11 @@ import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,9 +23,9 @@ from torch.utils.hooks import RemovableHandle
 
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
 from lorif_assets.mathematics.gradients.layers import LayerError, linear_widths
-from lorif_assets.mathematics.gradients.projection import LayerProjection
+from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, losses_with_logit_gradients, sampled_labels
-from lorif_assets.mathematics.matrix_products import product, products_of_frozen_layers
+from lorif_assets.mathematics.matrix_products import products_of_frozen_layers, tf32_products
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,13 @@ class TokenBatch:
     labels: Int[Tensor, "B T"]
 
     def to(self, device: torch.device) -> "TokenBatch":
-        """Return the batch on another device."""
-        return TokenBatch(
-            *(t.to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.labels))
-        )
+        """Return the batch on another device; a GPU fetches it while the host goes on, which needs pinned memory."""
+
+        def moved(side: Tensor) -> Tensor:
+            is_fetched = device.type == "cuda" and side.device.type == "cpu"
+            return (side.pin_memory() if is_fetched else side).to(device, non_blocking=True)
+
+        return TokenBatch(moved(self.input_ids), moved(self.attention_mask), moved(self.labels))
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,23 @@ TokenObserver = Callable[[str, TokenCalls], None]
 GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
 
 
+@runtime_checkable
+class TokenSink(Protocol):
+    """A sink of gradients that takes those of some layers as the tokens that they are sums over."""
+
+    def __call__(self, layer: str, rows: slice, gradients: Float[Tensor, "b d1 d2"], /) -> None:
+        """Take gradients, as any sink does."""
+        ...
+
+    def takes_tokens(self, layer: str, tokens: int) -> bool:
+        """Return whether a layer's gradients are not to be formed, for examples of this many tokens, padding included."""
+        ...
+
+    def take_tokens(self, layer: str, calls: TokenCalls) -> None:
+        """Take the projected inputs and output gradients of a whole batch."""
+        ...
+
+
 class GradientCollector:
     """Collects the projected gradients of a causal language model's examples, batch by batch.
 
@@ -84,8 +105,9 @@ class GradientCollector:
         LayerError: a projection names a module that the model does not have, or has in other widths.
     """
 
-    def __init__(self, model: nn.Module, projections: Iterable[LayerProjection]) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, projections: Iterable[LayerProjection], *, tf32: bool = False) -> None:
+        """Move the projections to the layers' devices; `tf32` allows FP32 products in TF32 while the collector is entered."""
+        self._model, self._tf32 = model, tf32
         modules = dict(model.named_modules())
         self._layers: list[tuple[nn.Module, LayerProjection]] = []
         for projection in projections:
@@ -113,6 +135,7 @@ class GradientCollector:
         self._in_training: list[nn.Module] = []
         # Autograd runs a thread per device; observers are called by one at a time.
         self._turn = Lock()
+        self._precision = ExitStack()
 
     def __enter__(self) -> Self:
         # This comes first: it raises on a model without input embeddings, and __exit__ would not be called.
@@ -125,11 +148,13 @@ class GradientCollector:
         self._handles.append(embeddings.register_forward_hook(_require_grad))
         for module, projection in self._layers:
             self._handles.append(module.register_forward_hook(self._forward_hook(projection)))
+        self._precision.enter_context(tf32_products(self._tf32))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._precision.close()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -154,7 +179,7 @@ class GradientCollector:
         Args:
             batch: the examples.
             sink: takes a layer's name, a slice of the batch and its gradients [b, d1, d2]. A layer's slices come in order;
-                only the sink keeps gradients.
+                only the sink keeps gradients. A `TokenSink` chooses layers whose gradients are not formed.
             max_numbers: numbers of one slice's gradients; an example with more is a slice of its own.
 
         Returns:
@@ -167,9 +192,17 @@ class GradientCollector:
         n, tokens = batch.input_ids.shape
         device = batch.input_ids.device
         projections = {projection.layer.name: projection for _, projection in self._layers}
-        orders = {name: cheapest_order(projection, tokens) for name, projection in projections.items()}
+        token_sink = sink if isinstance(sink, TokenSink) else None
+        unformed = {name for name in projections if token_sink and token_sink.takes_tokens(name, tokens)}
+        orders = {
+            name: BY_TOKEN if name in unformed else cheapest_order(projection, tokens)
+            for name, projection in projections.items()
+        }
 
         def observer(layer: str, calls: TokenCalls) -> None:
+            if token_sink and layer in unformed:
+                token_sink.take_tokens(layer, [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls])
+                return
             projection = projections[layer]
             step = max(1, max_numbers // (projection.d1 * projection.d2))
             for start in range(0, n, step):
@@ -253,19 +286,18 @@ class GradientCollector:
             order = self._orders.get(name, BY_TOKEN)
             # A layer on another device moves its input there itself, after this hook.
             x = self._per_example(inputs[0].detach(), projection).to(output.device)
-            if order.inputs and projection.p_in is not None:
-                projected_input = product(x.to(_compute_dtype(x)), projection.p_in)
-            else:
-                # The model may later write into its own tensor.
-                projected_input = x.clone()
+            # A copy, as the model may later write into its own tensor.
+            projected_input = (
+                projected(x, projection.p_in) if order.inputs and projection.p_in is not None else x.clone()
+            )
             self._open_calls[name] += 1
 
             def on_output_gradient(dy: Tensor) -> None:
                 dy = self._per_example(dy, projection)
-                dy = dy.to(_compute_dtype(dy))
-                projected_gradient = (
-                    dy if projection.p_out is None or not order.outputs else product(dy, projection.p_out)
-                )
+                if projection.p_out is None or not order.outputs:
+                    projected_gradient = dy.to(_compute_dtype(dy))
+                else:
+                    projected_gradient = projected(dy, projection.p_out)
                 with self._turn:
                     self._calls.setdefault(name, []).append((projected_input, projected_gradient))
                     self._open_calls[name] -= 1

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorif_assets.mathematics.gradients.projection import LayerProjection
+from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
 from lorif_assets.mathematics.matrix_products import product
 
 
@@ -24,15 +24,20 @@ class Contraction:
 
 
 BY_TOKEN = Contraction(inputs=True, outputs=True)
+# At 15 times the rate of FP32, one BF16 product with a BF16 model's tokens, three with FP32 sums over them.
+_SIGN_COST_OF_TOKENS = 1 / 15
+_SIGN_COST_OF_SUMS = 3 / 15
 _ORDERS = (BY_TOKEN, Contraction(inputs=True, outputs=False), Contraction(inputs=False, outputs=True))
 
 
-def multiplications(projection: LayerProjection, tokens: int, order: Contraction) -> int:
-    """Return the multiplications of one example's gradient."""
+def multiplications(projection: LayerProjection, tokens: int, order: Contraction) -> float:
+    """Return the multiplications of one example's gradient, those by bare signs as what they cost beside the others."""
     i, o, d1, d2 = projection.layer.d_in, projection.layer.d_out, projection.d1, projection.d2
     rows, columns = d1 if order.inputs else i, d2 if order.outputs else o
     before = (i * d1 if order.inputs else 0) + (o * d2 if order.outputs else 0)
     after = (0 if order.inputs else i * d1 * d2) + (0 if order.outputs else d1 * o * d2)
+    if projection.p_in is not None and projection.p_in.dtype == torch.bfloat16:
+        return tokens * (before * _SIGN_COST_OF_TOKENS + rows * columns) + after * _SIGN_COST_OF_SUMS
     return tokens * (before + rows * columns) + after
 
 
@@ -66,9 +71,9 @@ def contracted_gradients(
         some = slice(start, min(start + step, rows.stop))
         total = _sums(calls, some)
         if not order.outputs and projection.p_out is not None:
-            total = product(total, projection.p_out)
+            total = projected(total, projection.p_out)
         if not order.inputs and projection.p_in is not None:
-            total = product(total.mT, projection.p_in).mT
+            total = projected(total.mT, projection.p_in).mT
         parts.append(total)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 

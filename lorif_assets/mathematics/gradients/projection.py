@@ -1,7 +1,8 @@
 """Fixed random-sign projections P_in [I, d1] and P_out [O, d2] of each tracked layer (docs/method.md: stage 1).
 
 The signs are the bits of SHAKE-256 over (seed, layer name, side): the same on every device, machine and library
-version. A side that the projection leaves as it is has no matrix (P = identity).
+version. A side that the projection leaves as it is has no matrix (P = identity). An accelerator holds the bare signs in
+BF16 and divides by sqrt(d) after the product.
 """
 
 import hashlib
@@ -12,7 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lorif_assets.mathematics import accelerators
 from lorif_assets.mathematics.gradients.layers import TrackedLayer
+from lorif_assets.mathematics.matrix_products import product, sign_product
 
 _SCHEME = b"lorif-signs-1"
 
@@ -72,7 +75,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class LayerProjection:
-    """The two projections of one layer; None stands for the identity."""
+    """The two projections of one layer; None stands for the identity, a BF16 matrix for its signs alone."""
 
     layer: TrackedLayer
     d1: int
@@ -81,12 +84,22 @@ class LayerProjection:
     p_out: Float[Tensor, "O d2"] | None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "LayerProjection":
-        """Return the same projection on another device, in another floating type."""
+        """Return the same projection on another device, in another floating type; in place of FP32 an accelerator has signs."""
+        has_signs = accelerators.is_accelerator(device) and dtype == torch.float32
 
         def moved(p: Tensor | None) -> Tensor | None:
-            return None if p is None else p.to(device=device, dtype=dtype)
+            if p is None or p.dtype == torch.bfloat16:
+                return p if p is None else p.to(device)
+            return p.sign().to(torch.bfloat16).to(device) if has_signs else p.to(device=device, dtype=dtype)
 
         return LayerProjection(self.layer, self.d1, self.d2, moved(self.p_in), moved(self.p_out))
+
+
+def projected(x: Float[Tensor, "*batch width"], p: Float[Tensor, "width d"]) -> Float[Tensor, "*batch d"]:
+    """Return x P in FP32 at least, for one of the two matrices of a layer's projection, as `LayerProjection.to` gives it."""
+    if p.dtype == torch.bfloat16:
+        return sign_product(x, p).mul_(p.shape[1] ** -0.5)
+    return product(x.to(torch.promote_types(x.dtype, torch.float32)), p)
 
 
 def _sign_bytes(seed: int, layer: str, side: str, count: int) -> bytes:

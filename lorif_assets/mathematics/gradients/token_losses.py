@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from lorif_assets.mathematics import accelerators
+
 IGNORED_LABEL = -100
 
 
@@ -33,7 +35,11 @@ def losses_with_logit_gradients(
     losses = -log_chances.gather(2, at).squeeze(2).masked_fill(ignored, 0.0).sum(dim=1)
     gradient = log_chances.exp_()
     gradient.scatter_add_(2, at, torch.full_like(at, -1.0, dtype=wide))
-    gradient.flatten(0, 1).index_fill_(0, ignored.flatten().nonzero().squeeze(1), 0.0)
+    if accelerators.is_accelerator(logits.device):
+        gradient.masked_fill_(ignored.unsqueeze(2), 0.0)
+    else:
+        # The ignored rows alone are written; an accelerator would wait for their number.
+        gradient.flatten(0, 1).index_fill_(0, ignored.flatten().nonzero().squeeze(1), 0.0)
     return losses, gradient.to(logits.dtype)
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lorif_assets.errors import LorifError
 from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacBases, KfacCovariances
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
@@ -49,7 +50,7 @@ def scores(
     bases: KfacBases, train: Tensor, queries: Tensor, m: float, c: int = 99, codec: FactorCodec = FactorCodec.FP32
 ) -> Tensor:
     rotated = bases.rotate(train)
-    stored = encode(low_rank_factors(rotated * bases.scale, c), codec)
+    stored = encode(low_rank_factors(bases.whitened(train), c), codec)
     ready = EkfacCurvature(bases, FisherDiagonal.of(rotated), m).preconditioner().apply(queries.flatten(1))
     return block_scores({"layer": ready}, {"layer": decode(stored, codec, D1, D2)})
 
@@ -61,6 +62,36 @@ def test_full_rank_scores_are_those_of_a_naive_ekfac_whatever_the_whitening(m, s
     queries = random_data(1)[2]
     expected = naive_ekfac(x, dy, train, queries, m)
     assert relative_error(scores(covariances(x, dy).bases(scale_damping), train, queries, m), expected) < 1e-4
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_full_rank_scores_are_exact_by_however_few_eigenvectors_sides_are_whitened(rank):
+    """With 3, no side of 7 and 5 but the wider one is more than twice as wide; with 1, both are."""
+    x, dy, train = random_data(0)
+    queries = random_data(1)[2]
+    bases = covariances(x, dy).bases(0.1, whitening_rank=rank)
+    assert (bases.inputs.leading, bases.outputs.leading) == (rank, rank if rank < 3 else None)
+    assert relative_error(scores(bases, train, queries, 0.1), naive_ekfac(x, dy, train, queries, 0.1)) < 1e-4
+
+
+@pytest.mark.parametrize("rank", [None, 1, 2, 3])
+def test_gradients_of_whitened_tokens_are_the_whitened_gradients(rank):
+    x, dy, train = random_data(0)
+    bases = covariances(x, dy).bases(0.1, whitening_rank=rank)
+    of_tokens = torch.einsum("nti,nto->nio", bases.inputs.apply(x), bases.outputs.apply(dy))
+    assert relative_error(of_tokens, bases.whitened(train)) < 1e-5
+    assert relative_error(bases.in_factor_axes(bases.rotate(train) * bases.scale), bases.whitened(train)) < 1e-5
+
+
+def test_a_side_whitened_by_its_leading_eigenvectors_has_one_number_for_the_others():
+    x, dy, _ = random_data(0)
+    side = covariances(x, dy).bases(0.1, whitening_rank=2).inputs
+    values = covariances(x, dy).bases(0.1).a
+    rest = (values[:5].mean() + 0.1 * values.mean()).rsqrt()
+    torch.testing.assert_close(side.weights, torch.cat([rest.expand(5), (values[5:] + 0.1 * values.mean()).rsqrt()]))
+    whitening = (side.q * side.weights) @ side.q.mT
+    torch.testing.assert_close(side.apply(torch.eye(D1)), whitening, rtol=1e-4, atol=1e-5)
+    assert side.columns == 4
 
 
 @pytest.mark.parametrize("codec", FactorCodec)
@@ -214,3 +245,38 @@ def test_labels_of_the_model_stand_at_the_target_positions_and_follow_its_distri
     expected = torch.softmax(logits[0, 0], 0)
     torch.testing.assert_close(targets.bincount() / len(targets), expected, rtol=0, atol=0.02)
     assert torch.equal(drawn, sampled_labels(logits, labels, torch.Generator().manual_seed(0)))
+
+
+# --- Sums over a sample -------------------------------------------------------------------------------------------------
+
+
+def sampled_sums(rotated: Tensor, chosen: list[int]) -> FisherDiagonal:
+    return FisherDiagonal(rotated[chosen].square().sum(0).double(), len(rotated), len(chosen))
+
+
+def test_sums_over_a_sample_add_and_subtract_and_their_mean_is_the_samples():
+    _, _, train = random_data(0)
+    first, second = sampled_sums(train[:5], [0, 3]), sampled_sums(train[5:], [1])
+    both = FisherDiagonal.empty(D1, D2, CPU).merge(first).merge(second)
+    assert (both.count, both.squared) == (12, 3)
+    torch.testing.assert_close(both.eigenvalues, train[[0, 3, 6]].double().square().mean(0))
+    left = both.without(second)
+    assert (left.count, left.squared) == (5, 2)
+    torch.testing.assert_close(left.squares, first.squares)
+    assert not sampled_sums(train[:5], []).merge(second).without(second).squares.any()
+    with pytest.raises(ValueError, match="cannot be removed"):
+        first.without(FisherDiagonal(first.squares, 1, 3))
+
+
+def test_sums_over_a_sample_are_what_was_stored_of_them():
+    _, _, train = random_data(0)
+    for sums in (sampled_sums(train, [0, 3]), FisherDiagonal.of(train)):
+        assert FisherDiagonal.from_tensors(sums.tensors(), 12, CPU).squared == sums.squared
+    assert "squared" not in FisherDiagonal.of(train).tensors()
+
+
+def test_a_sample_that_none_of_the_examples_fell_into_is_an_error_that_says_what_to_do():
+    x, dy, train = random_data(0)
+    curvature = EkfacCurvature(covariances(x, dy).bases(0.1), sampled_sums(train, []), 0.1)
+    with pytest.raises(LorifError, match=r"none of 12 examples fell .* raise `recipe.fisher_share`"):
+        curvature.preconditioner()

@@ -415,3 +415,28 @@ def test_a_model_that_writes_into_a_layers_input_after_the_call_changes_no_gradi
             return collector.collect(TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), ids)).gradients["blocks.1"]
 
     assert torch.equal(gradient(overwrites=True), gradient(overwrites=False))
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_an_accelerators_way_gives_the_same_gradients(gpt2, examples, factor, monkeypatch):
+    batch, made = padded_batch(examples, 12, "right"), projections(gpt2, factor)
+    with GradientCollector(gpt2, made) as collector:
+        expected = collector.collect(batch)
+    monkeypatch.setattr("lorif_assets.mathematics.accelerators.is_accelerator", lambda device: True)
+    with GradientCollector(gpt2, made) as collector:
+        found = collector.collect(batch)
+    for name, gradient in expected.gradients.items():
+        assert relative_error(found.gradients[name], gradient) < 1e-5
+
+
+def test_a_collector_can_be_entered_again_and_leaves_no_trace(gpt2, examples):
+    batch = padded_batch(examples, 12, "right")
+    collector = GradientCollector(gpt2, projections(gpt2, 2), tf32=True)
+    before = torch.backends.cuda.matmul.fp32_precision
+    results = []
+    for _ in range(2):
+        with collector:
+            assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+            results.append(collector.collect(batch))
+        assert torch.backends.cuda.matmul.fp32_precision == before
+    assert all(torch.equal(results[0].gradients[name], found) for name, found in results[1].gradients.items())

@@ -58,3 +58,11 @@ def test_the_wide_side_of_a_layer_is_projected_after_the_sum_over_many_tokens():
 
 def test_layers_that_are_not_projected_have_nothing_to_put_off():
     assert cheapest_order(layer_projection(TrackedLayer("layer", 8, 64), Projection(factor=1, seed=3)), 512) == BY_TOKEN
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_where_projecting_is_cheap_every_token_is_projected():
+    narrowing = layer_projection(TrackedLayer("mlp.c_proj", 3072, 768), Projection(factor=8, seed=3))
+    signs = narrowing.to(torch.device("cpu"), torch.float32)
+    assert cheapest_order(narrowing, 512) != BY_TOKEN
+    assert cheapest_order(signs, 512) == BY_TOKEN

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.mathematics.gradients.layers import TrackedLayer
-from lorif_assets.mathematics.gradients.projection import Projection, fingerprint, layer_projection, random_signs
+from lorif_assets.mathematics.gradients.projection import (
+    Projection,
+    fingerprint,
+    layer_projection,
+    projected,
+    random_signs,
+)
 from tests.mathematics.references import signs
 
 LAYER = TrackedLayer("transformer.h.0.attn.c_attn", 12, 36)
@@ -178,3 +184,16 @@ def test_an_adapters_rank_is_never_projected():
     found = layer_projection(matrix, Recipe(track="adapter", projection_factor=8).projection)
     assert (found.d1, found.d2, found.p_out) == (64, 16, None)
     assert Recipe(projection_factor=8).projection.shape(matrix) == (64, 2)
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_an_accelerator_holds_bare_signs_and_projects_exactly():
+    projection = layer_projection(LAYER, Projection(factor=4, seed=2))
+    moved = projection.to(torch.device("cpu"), torch.float32)
+    assert moved.p_in.dtype == moved.p_out.dtype == torch.bfloat16
+    assert set(moved.p_in.unique().tolist()) == {-1.0, 1.0}
+    again = moved.to(torch.device("cpu"), torch.float32)
+    assert (again.p_in is moved.p_in, again.p_out is moved.p_out) == (True, True)
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(projected(x, moved.p_in), x @ projection.p_in, rtol=1e-6, atol=1e-6)
+    assert projection.to(torch.device("cpu"), torch.float64).p_in.dtype == torch.float64

@@ -1,0 +1,92 @@
+"""Orthonormal columns of a batch of tall matrices by products alone, where LAPACK would go through them one by one.
+
+For X [d, w] with the Gram matrix A = X^T X, the columns of X A^(-1/2) are orthonormal and span the same space. A^(-1/2)
+comes from scaled Newton-Schulz iterations, whose scales follow from a lower bound of the singular values (Chen and Chow
+2014, "A stable scaling of Newton-Schulz for improving the sign function computation of a Hermitian matrix"), so that
+nothing is measured on the way. A is computed and iterated in FP64: squaring halves the digits. The small matrices of batches
+of other heights share the iterations, whose number of operations is then one batch's.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Singular values below these shares of the root of their squares' sum are not brought to one.
+_SMALLEST_EVENED = 1e-4
+_SMALLEST_FILLED = 1e-7
+_SMALLEST_ORTHONORMAL = 0.05
+_NEARLY_ONE = 0.999
+# Below the rounding of FP32 beside the columns' size, above the root of FP64's beside its square.
+_FILL = 2.0**-20
+
+
+def evened_columns(batches: Sequence[Float[Tensor, "n d w"]]) -> list[Float[Tensor, "n d w"]]:
+    """Return columns of the same spans, of about one length, and far from parallel but in directions of a small size.
+
+    Enough to go on with: no more is asked of the columns than that products with them keep their digits.
+
+    Args:
+        batches: of matrices of any heights, and of one width.
+    """
+    roots = _inverse_roots([_gram(x.double()) for x in batches], _SMALLEST_EVENED, 0.5)
+    return [x @ root.to(x.dtype) for x, root in zip(batches, roots, strict=True)]
+
+
+def orthonormal_columns(
+    batches: Sequence[Float[Tensor, "n d w"]], fills: Sequence[Float[Tensor, "d w"]]
+) -> list[Float[Tensor, "n d w"]]:
+    """Return orthonormal columns whose spans hold those of the given ones.
+
+    Args:
+        batches: of matrices of any heights and ranks, zero included, and of one width.
+        fills: columns in general position, for the directions that the matrices of each batch lack.
+    """
+    filled = []
+    for x, fill in zip(batches, fills, strict=True):
+        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+        filled.append((x / torch.where(norm > 0, norm, 1.0)).double() + _FILL * fill.double())
+    roots = _inverse_roots([_gram(x) for x in filled], _SMALLEST_FILLED, _NEARLY_ONE)
+    # In FP64 the product too: small directions are multiplied by up to 1e7, and the rounding of the others with them.
+    nearly = [(x @ root).to(given.dtype) for x, root, given in zip(filled, roots, batches, strict=True)]
+    roots = _inverse_roots([_gram(x.double()) for x in nearly], _SMALLEST_ORTHONORMAL, _NEARLY_ONE)
+    return [x @ root.to(x.dtype) for x, root in zip(nearly, roots, strict=True)]
+
+
+def _gram(x: Float[Tensor, "n d w"]) -> Float[Tensor, "n w w"]:
+    return x.mT @ x
+
+
+def _inverse_roots(
+    grams: Sequence[Float[Tensor, "n w w"]], smallest: float, reached: float
+) -> Sequence[Float[Tensor, "n w w"]]:
+    """Return A^(-1/2) where eigenvalues are at least the square of `smallest` times the trace; zero of a zero matrix."""
+    gram = grams[0] if len(grams) == 1 else torch.cat(list(grams))
+    trace = gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    # The trace bounds the largest eigenvalue.
+    trace = torch.where(trace > 0, trace, 1.0)
+    a = gram / trace
+    threehalves = 1.5 * torch.eye(gram.shape[1], dtype=a.dtype, device=a.device)
+    root = (threehalves / 1.5) * trace.rsqrt()
+    # A step multiplies by scale (3 I - scale^2 A) / 2; the scales are kept apart from the matrices, as one number.
+    squared = 1.0
+    for scale in _scales(smallest, reached):
+        squared *= scale**2
+        step = torch.add(threehalves, a, alpha=-0.5 * squared)
+        root, a = root @ step, step @ a @ step
+    roots: Sequence[Tensor] = (root * squared**0.5).split([len(each) for each in grams])
+    return roots
+
+
+@cache
+def _scales(smallest: float, reached: float) -> tuple[float, ...]:
+    """Return the scale of each iteration that brings singular values from `smallest` on to between `reached` and 1."""
+    scales = []
+    while smallest < reached:
+        scale = (3 / (1 + smallest + smallest**2)) ** 0.5
+        scales.append(scale)
+        smallest = scale * smallest * (3 - (scale * smallest) ** 2) / 2
+    # Two plain iterations square what is left of the error twice.
+    return (*scales, 1.0, 1.0) if reached == _NEARLY_ONE else tuple(scales)
