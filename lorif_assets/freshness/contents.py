@@ -47,18 +47,20 @@ class ExampleReader:
     tokenizer: "PreTrainedTokenizerBase"
     max_length: int
     vocabulary: int
+    notice: str | None = None
+    """What a person should know of the tokenizer beside its model."""
 
     @classmethod
     def of(cls, project: Project, files: CheckpointFiles) -> "ExampleReader":
         """Return that of a checkpoint.
 
         Raises:
-            CheckpointError: it has no tokenizer that can be loaded, or one that does not fit its model.
+            CheckpointError: it has no tokenizer that can be loaded.
         """
         skeleton, tokenizer = project.checkpoints.skeleton(files), project.checkpoints.load_tokenizer(files)
-        check_vocabulary(files, skeleton, tokenizer)
+        notice = check_vocabulary(files, skeleton, tokenizer)
         longest = longest_input(skeleton, project.settings.recipe)
-        return cls(files.name, tokenizer, longest, vocabulary_size(skeleton))
+        return cls(files.name, tokenizer, longest, vocabulary_size(skeleton), notice)
 
     def read(self, examples: pa.Table) -> "TokenizedShard":
         """Return examples as token ids and labels; those that cannot be are listed with the reason."""

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from typing import TYPE_CHECKING
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.model_class import language_model_class
+from lorif_assets.models.small_copy import SmallCopy, small_copy
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_LOG = logging.getLogger(__name__)
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -28,6 +33,16 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 _VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+_SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
+_COUNTED_FROM_PADDING = {
+    "camembert",
+    "data2vec-text",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
 _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
 PARTITION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+=-]*")
@@ -58,7 +73,7 @@ class CheckpointFiles:
 
     def weights_hash(self) -> str:
         """Return the hash of the bytes of configuration, weights and code."""
-        return _hash_files(self.model_files)
+        return _hash_files(self.model_files, "own positions" if self._counts_positions_its_own_way else "")
 
     def tokenizer_hash(self) -> str:
         """Return the hash of the tokenizer's files."""
@@ -68,6 +83,8 @@ class CheckpointFiles:
         """Return what changes when a file is written: names, sizes and times, without reading any file."""
         files = [file for file in (*self.model_files, *self.tokenizer_files) if file.is_file()]
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        if self._counts_positions_its_own_way:
+            states.append(("own positions", 0, 0))
         return blake2b(repr(states).encode(), digest_size=16).hexdigest()
 
     def is_complete(self) -> bool:
@@ -124,6 +141,21 @@ class CheckpointFiles:
                 f"{self.path} has no tokenizer (tokenizer.json or the like); save it beside the weights: "
                 f"`tokenizer.save_pretrained({str(self.path)!r})`"
             )
+
+    @property
+    def _counts_positions_its_own_way(self) -> bool:
+        """Whether the model is of a family whose positions were once not its own, so that what was computed is out of date."""
+        try:
+            kind = json.loads((self.path / "config.json").read_text())["model_type"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return kind in _COUNTED_FROM_PADDING
+
+    @property
+    def has_sentencepiece_alone(self) -> bool:
+        """Whether the tokenizer's vocabulary is in a SentencePiece file, and in no other."""
+        there = {name for name in _VOCABULARY_FILES if (self.path / name).is_file()}
+        return bool(there) and there <= _SENTENCEPIECE_FILES
 
     @property
     def looks_like_checkpoint(self) -> bool:
@@ -208,7 +240,6 @@ class Checkpoints:
             CheckpointError: transformers cannot load it, weights are missing from its files, or memory does not suffice.
         """
         from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -217,7 +248,7 @@ class Checkpoints:
             gc.collect()
         spread = spread_over(self.skeleton(files, dtype), devices, files.path) if len(devices) > 1 else None
         try:
-            model, loading = AutoModelForCausalLM.from_pretrained(
+            model, loading = language_model_class(self.config(files)).from_pretrained(
                 files.path,
                 dtype="auto" if dtype == "as_saved" else dtype,
                 use_safetensors=True,
@@ -247,25 +278,43 @@ class Checkpoints:
             return AutoTokenizer.from_pretrained(
                 files.path, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"transformers cannot load the tokenizer of {files.path}: {error}") from error
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            # Without the library, transformers takes the file for another kind and asks for another library.
+            advice = (
+                "; its vocabulary is a SentencePiece file alone, which takes the extra `sentencepiece` to read: "
+                "`pip install 'lorif-assets[sentencepiece]'`"
+                if files.has_sentencepiece_alone
+                else ""
+            )
+            raise CheckpointError(f"transformers cannot load the tokenizer of {files.path}: {error}{advice}") from error
 
     def skeleton(self, files: CheckpointFiles, dtype: str = "as_saved") -> "PreTrainedModel":
         """Return the model without memory for its weights (meta device): its layers and their shapes."""
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
 
         try:
-            config = AutoConfig.from_pretrained(
-                files.path, local_files_only=True, trust_remote_code=self.trust_remote_code
-            )
+            config = self.config(files)
             config.dtype = config.dtype if dtype == "as_saved" else dtype
             with torch.device("meta"):
-                return AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
-        except (OSError, ValueError, KeyError) as error:
+                return language_model_class(config).from_config(config, trust_remote_code=self.trust_remote_code)
+        except (OSError, ValueError, KeyError, ImportError) as error:
             raise CheckpointError(
                 f"{files.path} is not a causal language model that transformers knows: {error}"
             ) from error
+
+    def small_copy(self, files: CheckpointFiles) -> SmallCopy | None:
+        """Return a small model of the architecture of a checkpoint with a skeleton, or None if none is small enough."""
+        return small_copy(self.config(files), trust_remote_code=self.trust_remote_code)
+
+    def config(self, files: CheckpointFiles) -> "PreTrainedConfig":
+        """Return the model's configuration.
+
+        Raises:
+            OSError, ValueError, KeyError: transformers cannot read it.
+        """
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(files.path, local_files_only=True, trust_remote_code=self.trust_remote_code)
 
 
 def vocabulary_size(model: "PreTrainedModel") -> int:
@@ -273,26 +322,31 @@ def vocabulary_size(model: "PreTrainedModel") -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def check_vocabulary(files: CheckpointFiles, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Refuse a tokenizer that can produce ids the model has no embedding for.
+def check_vocabulary(
+    files: CheckpointFiles, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> str | None:
+    """Warn of a tokenizer that can produce ids the model has no embedding for, and return what was said, if anything.
 
-    Raises:
-        CheckpointError: the tokenizer's largest id lies beyond the embeddings.
+    It is no fault in itself: a row with such an id is set aside when it is read, and often there is none.
     """
     largest, rows = max(tokenizer.get_vocab().values(), default=-1), vocabulary_size(model)
-    if largest >= rows:
-        raise CheckpointError(
-            f"the tokenizer of {files.path} has token ids up to {largest}, but the model embeds only {rows} tokens: it "
-            "belongs to another model, or the embeddings were not resized after tokens were added"
-        )
+    if largest < rows:
+        return None
+    notice = (
+        f"the tokenizer of {files.path} has token ids up to {largest}, but the model embeds only {rows} tokens; rows with "
+        "such tokens are set aside. If there are many, the tokenizer belongs to another model, or the embeddings were not "
+        "resized after tokens were added"
+    )
+    _LOG.warning(notice)
+    return notice
 
 
 def _step(name: str) -> int | None:
     return int(numbers[-1]) if (numbers := re.findall(r"\d+", name)) else None
 
 
-def _hash_files(files: list[Path]) -> str:
-    digest = blake2b(digest_size=16)
+def _hash_files(files: list[Path], remark: str = "") -> str:
+    digest = blake2b(remark.encode(), digest_size=16)
     for file in files:
         digest.update(f"|{file.name}|{file.stat().st_size}|".encode())
         with file.open("rb") as stream:
