@@ -129,17 +129,21 @@ class AttributedModel:
 
         Raises:
             MismatchError: the files changed since they were recorded.
-            CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
+            CheckpointError: it cannot be loaded.
+            LayerError: it is no causal language model, or its experts are of an unknown form.
         """
-        from lorif_assets.mathematics.gradients.layers import select_layers
+        from lorif_assets.mathematics.gradients.layers import named_layers
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
+        from lorif_assets.mathematics.gradients.soundness import refuse_unsound
 
         files = model_checkpoints.get(record.name)
         record.refuse_other_files(files)
         model = model_checkpoints.load_model(files, recipe.model_dtype, devices)
         tokenizer = model_checkpoints.load_tokenizer(files)
         check_vocabulary(files, model, tokenizer)
-        layers = select_layers(model, recipe.include_layers, recipe.exclude_layers)
+        refuse_unsound(model)
+        # Those that were recorded, and no others: a later version may choose others by the same patterns.
+        layers = named_layers(model, record.layer_shapes)
         return cls(
             record,
             recipe,
@@ -225,4 +229,9 @@ def tokenized_for(
 
 def longest_input(model: "PreTrainedModel", recipe: Recipe) -> int:
     """Return the largest number of tokens of an example: the recipe's, within the model's context."""
-    return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)
+    context = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        # In the family of RoBERTa, a text's positions begin behind that of padding.
+        if context and name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            context = min(context, module.num_embeddings - module.padding_idx - 1)
+    return min(recipe.max_length, context or recipe.max_length)
