@@ -60,13 +60,14 @@ NOT_TINY = {
 # docs/models.md says why.
 NOT_SUPPORTED = {"cpmant", "deepseek_v4", "jetmoe", "longcat_flash"}
 # Their own forward pass does not compute in FP64.
-NOT_IN_FP64 = {"inkling2_text"}
+NOT_IN_FP64 = {"inkling2_text", "xglm"}
 FAMILIES = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - NOT_TINY - NOT_SUPPORTED - NOT_IN_FP64)
 
 
 def check(family: str, examples) -> None:
+    # On a model of its own: a recurrent one keeps a state that cannot be copied.
+    refuse_unsound(tiny_model(family))
     model = tiny_model(family)
-    refuse_unsound(model)
     layers = select_layers(model)
     projections = [layer_projection(layer, Projection(factor=2, seed=7)) for layer in layers]
     expected, losses = autograd_gradients_and_losses(model, examples, projections)
