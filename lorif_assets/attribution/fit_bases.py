@@ -203,6 +203,7 @@ def covariances(
         layer: KfacCovariances.empty(d1, d2, attributed.device)
         for layer, (d1, d2) in attributed.record.layer_shapes.items()
     }
+    routed = {p.layer.name for p in attributed.projections if p.layer.expert is not None}
     generator = None
     if attributed.recipe.kfac_labels == "model":
         generator = torch.Generator(attributed.device).manual_seed((attributed.recipe.seed + seed) % 2**63)
@@ -211,8 +212,10 @@ def covariances(
             tokens = attributed.batch(examples, positions)
 
             def observer(layer: str, calls: "TokenCalls", mask: "torch.Tensor" = tokens.attention_mask) -> None:
+                # Of an expert the collector shows the tokens that were routed to it, without padding.
                 for x, dy in calls:
-                    sums[layer] = sums[layer].add(x[mask], dy[mask])
+                    rows = (x[0], dy[0]) if layer in routed else (x[mask], dy[mask])
+                    sums[layer] = sums[layer].add(*rows)
 
             collector.observe(tokens, observer, generator)
             progress.advance(n_tokens(examples[position] for position in positions))

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.attribution.model import tracked_layers
+from lorif_assets.attribution.trial import try_architecture
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.sources import Source
@@ -28,6 +29,7 @@ from lorif_assets.freshness.discovery import NO_SOURCES
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.lake.tables import TABLES
+from lorif_assets.mathematics.gradients.layers import coverage
 from lorif_assets.project import Project
 
 
@@ -75,7 +77,8 @@ def diagnose(console: Console) -> bool:
     def tokenizer_finding() -> str:
         _checkpoints(project)
         readers.append(ExampleReader.of(project, project.checkpoints.find()[-1]))
-        return f"{readers[0].vocabulary:,} ids, at most {readers[0].max_length:,} tokens of an example"
+        found = f"{readers[0].vocabulary:,} ids, at most {readers[0].max_length:,} tokens of an example"
+        return f"{found}; {readers[0].notice}" if readers[0].notice else found
 
     row("lake", lambda: _lake(project))
     row("tracking", lambda: settings.tracking_uri or "off")
@@ -190,7 +193,10 @@ def _layers(project: Project) -> str:
         shapes = {layer.name: recipe.projection.shape(layer) for layer in tracked}
         if (budget := byte_budget(recipe, shapes)) is not None:
             affordable_ranks(recipe, shapes, budget)
-    return f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}"
+    small = project.checkpoints.small_copy(checkpoint)
+    is_tried = small is not None and try_architecture(small, tracked)
+    found = f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}; {coverage(skeleton, tracked)}"
+    return found if is_tried else f"{found}; that gradients arrive is not tried here, but when it is loaded"
 
 
 def _cost_table(cost: CostEstimate, checkpoint: str, n_examples: int) -> Table:
