@@ -186,7 +186,8 @@ def test_materialize_evaluates_the_checks_of_what_it_computed_and_prints_those_t
     result = lorif("materialize", *config)
     assert result.exit_code == 0, result.output
     assert (
-        f"check example_ids_are_unique of training_examples does not pass: 1 found wrong, the first: {taken}" in result.output
+        f"check example_ids_are_unique of training_examples does not pass: 1 found wrong, the first: {taken}"
+        in result.output
     )
     assert result.output.count("does not pass:") == 1
     assert "does not pass:" not in lorif("materialize", *config).output
