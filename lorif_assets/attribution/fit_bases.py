@@ -203,6 +203,7 @@ def covariances(
         layer: KfacCovariances.empty(d1, d2, attributed.device)
         for layer, (d1, d2) in attributed.record.layer_shapes.items()
     }
+    routed = {p.layer.name for p in attributed.projections if p.layer.expert is not None}
     generator = None
     if attributed.recipe.kfac_labels == "model":
         generator = torch.Generator(attributed.device).manual_seed((attributed.recipe.seed + seed) % 2**63)
@@ -214,8 +215,10 @@ def covariances(
             places = tokens.attention_mask.flatten().nonzero().squeeze(1)
 
             def observer(layer: str, calls: "TokenCalls", places: "torch.Tensor" = places) -> None:
+                # Of an expert the collector shows the tokens that were routed to it, without padding.
                 for x, dy in calls:
-                    sums[layer] = sums[layer].add(x.flatten(0, 1)[places], dy.flatten(0, 1)[places])
+                    rows = (x[0], dy[0]) if layer in routed else (x.flatten(0, 1)[places], dy.flatten(0, 1)[places])
+                    sums[layer] = sums[layer].add(*rows)
 
             collector.observe(tokens, observer, generator)
             progress.advance(n_tokens(examples[position] for position in positions))

@@ -145,16 +145,21 @@ class AttributedModel:
 
         Raises:
             MismatchError: the files changed since they were recorded.
-            CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
+            CheckpointError: it cannot be loaded.
+            LayerError: it is no causal language model, or its experts are of an unknown form.
         """
+        from lorif_assets.mathematics.gradients.layers import named_layers
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
+        from lorif_assets.mathematics.gradients.soundness import refuse_unsound
 
         files = model_checkpoints.get(record.name)
         record.refuse_other_files(files)
         model = model_checkpoints.load_model(files, recipe.model_dtype, devices, recipe.track)
         tokenizer = model_checkpoints.load_tokenizer(files)
         check_vocabulary(files, model, tokenizer)
-        layers = tracked_layers(model, recipe)
+        refuse_unsound(model)
+        # Those that were recorded, and no others: a later version may choose others by the same patterns.
+        layers = named_layers(model, record.layer_shapes)
         return cls(
             record,
             recipe,

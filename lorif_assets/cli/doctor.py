@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -17,6 +17,7 @@ from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.attribution.model import tracked_layers
+from lorif_assets.attribution.trial import try_architecture
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.sources import Source
@@ -31,6 +32,7 @@ from lorif_assets.freshness.discovery import NO_SOURCES
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.lake.tables import TABLES
+from lorif_assets.mathematics.gradients.layers import coverage
 from lorif_assets.project import Project
 
 
@@ -58,6 +60,10 @@ def diagnose(console: Console) -> bool:
             sound = False
             table.add_row("[red]fault[/]", label, escape(str(error)))
 
+    def notes(label: str, texts: Iterable[str]) -> None:
+        for text in texts:
+            table.add_row("[yellow]note[/]", label, escape(text))
+
     examples: dict[str, int] = defaultdict(int)
 
     def source_finding(index: int) -> str:
@@ -78,7 +84,8 @@ def diagnose(console: Console) -> bool:
     def tokenizer_finding() -> str:
         _checkpoints(project)
         readers.append(ExampleReader.of(project, project.checkpoints.find()[-1]))
-        return f"{readers[0].vocabulary:,} ids, at most {readers[0].max_length:,} tokens of an example"
+        found = f"{readers[0].vocabulary:,} ids, at most {readers[0].max_length:,} tokens of an example"
+        return f"{found}; {readers[0].notice}" if readers[0].notice else found
 
     row("lake", lambda: _lake(project))
     row("tracking", lambda: settings.tracking_uri or "off")
@@ -88,8 +95,7 @@ def diagnose(console: Console) -> bool:
         row(f"source {source.name}", lambda index=index: source_finding(index))  # type: ignore[misc]
     row("query sets", query_finding)
     row("checkpoints", lambda: _checkpoints(project))
-    for note in _notes(project):
-        table.add_row("[yellow]note[/]", "checkpoints", escape(note))
+    notes("checkpoints", _notes(project))
     row("tokenizer", tokenizer_finding)
     row("layers", lambda: _layers(project))
     row("devices", lambda: ", ".join(str(group) for group in project.devices.groups()))
@@ -101,8 +107,7 @@ def diagnose(console: Console) -> bool:
         sound = sound and not finding.is_fault
         verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
         table.add_row(verdict, finding.what, escape(finding.text))
-    for text in _learned(project):
-        table.add_row("[yellow]note[/]", "learned by heart", escape(text))
+    notes("learned by heart", _learned(project))
     if sound:
         row("active", lambda: _active(project))
         row("scores", lambda: _looked_at(project))
@@ -213,7 +218,10 @@ def _layers(project: Project) -> str:
         shapes = {layer.name: recipe.projection.shape(layer) for layer in tracked}
         if (budget := byte_budget(recipe, shapes)) is not None:
             affordable_ranks(recipe, shapes, budget)
-    return f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}"
+    small = project.checkpoints.small_copy(checkpoint)
+    is_tried = small is not None and try_architecture(small, tracked)
+    found = f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}; {coverage(skeleton, tracked)}"
+    return found if is_tried else f"{found}; that gradients arrive is not tried here, but when it is loaded"
 
 
 def _cost_table(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples: int) -> Table:

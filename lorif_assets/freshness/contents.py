@@ -52,20 +52,21 @@ class ExampleReader:
     max_length: int
     vocabulary: int
     recipe: Recipe
+    notice: str | None = None
+    """What a person should know of the tokenizer beside its model."""
 
     @classmethod
     def of(cls, project: Project, files: CheckpointFiles) -> "ExampleReader":
         """Return that of a checkpoint.
 
         Raises:
-            CheckpointError: it has no tokenizer that can be loaded, or one that does not fit its model.
+            CheckpointError: it has no tokenizer that can be loaded.
         """
         recipe = project.settings.recipe
         skeleton, tokenizer = project.checkpoints.skeleton(files), project.checkpoints.load_tokenizer(files)
-        check_vocabulary(files, skeleton, tokenizer)
-        recipe = project.settings.recipe
+        notice = check_vocabulary(files, skeleton, tokenizer)
         longest = longest_input(skeleton, tokenizer, recipe)
-        return cls(files.name, tokenizer, longest, vocabulary_size(skeleton), recipe)
+        return cls(files.name, tokenizer, longest, vocabulary_size(skeleton), recipe, notice)
 
     def rules(self, *, are_queries: bool) -> TokenRules:
         """Return how queries or training examples become tokens."""

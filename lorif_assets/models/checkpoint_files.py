@@ -11,6 +11,7 @@ from typing import Literal
 from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
+from lorif_assets.models.context import COUNTED_FROM_PADDING
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
 from lorif_assets.models.hub import fetch_folder, snapshot_at
 
@@ -26,8 +27,8 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
-
-
+_SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
+_OWN_POSITIONS = "own positions"
 # Between two files of a checkpoint, longer than a trainer takes.
 _WRITING_SECONDS = 600
 
@@ -109,12 +110,29 @@ class CheckpointFiles:
             return [own]
         return [self.tokenizer_folder / name for name in TOKENIZER_FILES if (self.tokenizer_folder / name).is_file()]
 
+    @property
+    def remark(self) -> str:
+        """What hashes say beside the files, so that results of an earlier version are out of date; empty for most models.
+
+        Tokens of some families once had other positions than their own; of an adapter, its base model says it.
+        """
+        try:
+            family = json.loads((self.path / CONFIG).read_text())["model_type"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        return _OWN_POSITIONS if family in COUNTED_FROM_PADDING else ""
+
+    @property
+    def has_sentencepiece_alone(self) -> bool:
+        """Whether the tokenizer's vocabulary is in a SentencePiece file, and in no other."""
+        there = {name for name in VOCABULARY_FILES if (self.tokenizer_folder / name).is_file()}
+        return bool(there) and there <= _SENTENCEPIECE_FILES
+
     def weights_hash(self) -> str:
         """Return the hash of the bytes of configuration, weights and code; of an adapter, those of its base model included."""
         own = _hash_files(self.model_files)
-        if not self.adapter:
-            return own
-        return blake2b(f"{own}|{_whole_hash(self.base, self.base.version())}".encode(), digest_size=16).hexdigest()
+        beside = _whole_hash(self.base, self.base.version()) if self.adapter else self.remark
+        return blake2b(f"{own}|{beside}".encode(), digest_size=16).hexdigest() if beside else own
 
     def tokenizer_hash(self) -> str:
         """Return the hash of the tokenizer's files."""
@@ -125,6 +143,8 @@ class CheckpointFiles:
         base = self.base.model_files if self.adapter else []
         files = [file for file in (*self.model_files, *base, *self.tokenizer_files) if file.is_file()]
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        if remark := self.base.remark:
+            states.append((remark, 0, 0))
         return blake2b(repr(states).encode(), digest_size=16).hexdigest()
 
     def is_complete(self) -> bool:

@@ -1,6 +1,7 @@
 """Checkpoints on disk: finding and loading causal language models, adapters on them, and their tokenizers, safely."""
 
 import gc
+import logging
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,9 +19,13 @@ from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGH
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.gguf import gguf_loading
+from lorif_assets.models.model_class import language_model_class
+from lorif_assets.models.small_copy import SmallCopy, small_copy
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_LOG = logging.getLogger(__name__)
 
 NAME_PUNCTUATION = "._@:+=-"
 """What names of checkpoints hold beside letters and digits."""
@@ -196,7 +201,6 @@ class Checkpoints:
     def _loaded(self, files: CheckpointFiles, dtype: str, devices: DeviceGroup) -> "PreTrainedModel":
         """Return a whole model, read from its files."""
         from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -206,7 +210,7 @@ class Checkpoints:
         spread = spread_over(self.skeleton(files, dtype), devices, files.path) if len(devices) > 1 else None
         try:
             with _without_adapter(files.path) as folder:
-                model, loading = AutoModelForCausalLM.from_pretrained(
+                model, loading = language_model_class(self.config(files)).from_pretrained(
                     folder,
                     dtype="auto" if dtype == "as_saved" else dtype,
                     use_safetensors=True,
@@ -240,8 +244,15 @@ class Checkpoints:
                 local_files_only=True,
                 **_named(gguf_tokenizer(files.tokenizer_folder)),
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"transformers cannot load the tokenizer of {files.path}: {error}") from error
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            # Without the library, transformers takes the file for another kind and asks for another library.
+            advice = (
+                "; its vocabulary is a SentencePiece file alone, which takes the extra `sentencepiece` to read: "
+                "`pip install 'lorif-assets[sentencepiece]'`"
+                if files.has_sentencepiece_alone
+                else ""
+            )
+            raise CheckpointError(f"transformers cannot load the tokenizer of {files.path}: {error}{advice}") from error
 
     def skeleton(self, files: CheckpointFiles, dtype: str = "as_saved", track: Track = "weights") -> "PreTrainedModel":
         """Return the model without memory for its weights (meta device): its layers and their shapes.
@@ -250,25 +261,38 @@ class Checkpoints:
             CheckpointError: transformers does not know it as a causal language model, or an adapter does not fit its base.
         """
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
 
         _require(track, files)
         base = files.base
         try:
-            config = AutoConfig.from_pretrained(
-                base.path,
-                local_files_only=True,
-                trust_remote_code=self.trust_remote_code,
-                **_named(base.gguf_file),
-            )
+            config = self.config(files)
             config.dtype = config.dtype if dtype == "as_saved" else dtype
             with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
-        except (OSError, ValueError, KeyError) as error:
+                model = language_model_class(config).from_config(config, trust_remote_code=self.trust_remote_code)
+        except (OSError, ValueError, KeyError, ImportError) as error:
             raise CheckpointError(
                 f"{base.path} is not a causal language model that transformers knows: {error}"
             ) from error
         return adapted_skeleton(model, files.path, track) if files.adapter else model
+
+    def small_copy(self, files: CheckpointFiles) -> SmallCopy | None:
+        """Return a small model of the architecture of a checkpoint, without its adapter, or None if none is small enough."""
+        return small_copy(self.config(files), trust_remote_code=self.trust_remote_code)
+
+    def config(self, files: CheckpointFiles) -> "PreTrainedConfig":
+        """Return the configuration of a whole model, or of an adapter's base model.
+
+        Raises:
+            OSError, ValueError, KeyError: transformers cannot read it.
+        """
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(
+            files.base.path,
+            local_files_only=True,
+            trust_remote_code=self.trust_remote_code,
+            **_named(files.base.gguf_file),
+        )
 
 
 def _named(gguf_file: Path | None) -> dict[str, str]:
@@ -317,15 +341,20 @@ def vocabulary_size(model: "PreTrainedModel") -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def check_vocabulary(files: CheckpointFiles, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Refuse a tokenizer that can produce ids the model has no embedding for.
+def check_vocabulary(
+    files: CheckpointFiles, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> str | None:
+    """Warn of a tokenizer that can produce ids the model has no embedding for, and return what was said, if anything.
 
-    Raises:
-        CheckpointError: the tokenizer's largest id lies beyond the embeddings.
+    It is no fault in itself: a row with such an id is set aside when it is read, and often there is none.
     """
     largest, rows = max(tokenizer.get_vocab().values(), default=-1), vocabulary_size(model)
-    if largest >= rows:
-        raise CheckpointError(
-            f"the tokenizer of {files.path} has token ids up to {largest}, but the model embeds only {rows} tokens: it "
-            "belongs to another model, or the embeddings were not resized after tokens were added"
-        )
+    if largest < rows:
+        return None
+    notice = (
+        f"the tokenizer of {files.path} has token ids up to {largest}, but the model embeds only {rows} tokens; rows with "
+        "such tokens are set aside. If there are many, the tokenizer belongs to another model, or the embeddings were not "
+        "resized after tokens were added"
+    )
+    _LOG.warning(notice)
+    return notice

@@ -17,6 +17,10 @@ _NAMES = (
     "block_size",
 )
 """What configurations call the context, the most common name first."""
+COUNTED_FROM_PADDING = frozenset(
+    {"camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
+)
+"""Families (`model_type`) whose positions begin behind that of the padding token: they read so many tokens fewer."""
 _FEWEST = 2
 """Less is no length: some configurations say -1 for none."""
 _PLACEHOLDER = 1 << 40
@@ -25,7 +29,10 @@ _PLACEHOLDER = 1 << 40
 
 def context_length(config: "PreTrainedConfig") -> int | None:
     """Return the tokens that a model was made for; None where its configuration names no bound."""
-    return next(_lengths(config), None)
+    length = next(_lengths(config), None)
+    if length is not None and config.model_type in COUNTED_FROM_PADDING:
+        return length - config.pad_token_id - 1
+    return length
 
 
 def tokenizer_length(tokenizer: "PreTrainedTokenizerBase") -> int | None:

@@ -45,9 +45,10 @@ class RegisteredCheckpoint(CheckpointFiles):
 
         Of an adapter that is here, it changes with its base model too.
         """
-        if not self.adapter:
-            return self.fingerprint
-        return blake2b(f"{self.fingerprint}|{self.base.version()}".encode(), digest_size=16).hexdigest()
+        beside = self.base.version() if self.adapter else self.remark
+        return (
+            blake2b(f"{self.fingerprint}|{beside}".encode(), digest_size=16).hexdigest() if beside else self.fingerprint
+        )
 
     def check(self) -> None:
         """Download the files if they are not here yet, and refuse those that cannot be loaded safely.

@@ -1,6 +1,7 @@
 """`lorif doctor`: all that is there, missing or wrong is shown at once."""
 
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, MixtralConfig, RecurrentGemmaConfig
 
 from lorif_assets.cli.doctor import diagnose
 from tests.conftest import CHECKPOINTS, TinyProject
@@ -130,3 +132,56 @@ def test_text_in_brackets_is_shown_and_not_taken_for_markup(diagnosis: Diagnosis
     (private_project.root / "lorif.toml").write_text('[queries]\npath = "[red]q"\n[tracking]\nuri = "none"')
     _, said = diagnosis()
     assert "[red]q" in said
+
+
+# --- Architectures, tried before anything runs ----------------------------------------------------------------------
+
+_SIZES = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def _as_newest_checkpoint(root: Path, config: Any) -> None:
+    """A random model of this kind in place of the newest checkpoint's, its tokenizer kept, with the default layers."""
+    folder = root / "checkpoints" / CHECKPOINTS[-1]
+    config.vocab_size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    settings = root / "lorif.toml"
+    settings.write_text(settings.read_text().replace('include_layers = ["*.attn.c_attn", "*.mlp.c_fc"]\n', ""))
+
+
+def test_an_encoder_is_a_fault(diagnosis: Diagnosis, private_project: TinyProject) -> None:
+    _as_newest_checkpoint(private_project.root, BertConfig(**_SIZES))
+    sound, said = diagnosis()
+    assert not sound
+    assert "BertLMHeadModel is no causal language model" in said
+
+
+def test_a_mixture_of_experts_is_tracked_with_its_share_said(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    _as_newest_checkpoint(private_project.root, MixtralConfig(**_SIZES, num_key_value_heads=2, num_local_experts=4))
+    sound, said = diagnosis()
+    assert sound
+    assert "26 tracked: model.layers.0.self_attn.q_proj to model.layers.1.mlp.experts.3.down_proj" in said
+    assert "99.8% of the blocks' parameters" in " ".join(said.split())
+
+
+def test_what_is_not_linear_is_said_to_be_left_out(diagnosis: Diagnosis, private_project: TinyProject) -> None:
+    sizes = {**_SIZES, "num_key_value_heads": 1, "lru_width": 32, "num_hidden_layers": 3}
+    _as_newest_checkpoint(private_project.root, RecurrentGemmaConfig(**sizes, attention_window_size=16))
+    sound, said = diagnosis()
+    assert sound
+    assert "not linear, hence left out: model.layers.*.temporal_block.rg_lru." in said
+
+
+def test_a_token_beyond_the_embeddings_is_a_remark_as_long_as_no_row_has_it(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    folder = private_project.root / "checkpoints" / CHECKPOINTS[-1]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<image_soft_token>"])
+    tokenizer.save_pretrained(folder)
+    sound, said = diagnosis()
+    assert sound
+    assert "rows with such tokens are set aside" in " ".join(said.split())

@@ -13,6 +13,8 @@ from transformers import (
     MambaConfig,
     MptConfig,
     PreTrainedConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
     XLNetConfig,
 )
 
@@ -34,6 +36,9 @@ from tests.data.conftest import make_tokenizer
         (PreTrainedConfig(n_ctx=512), 512),
         (PreTrainedConfig(seq_length=8192), 8192),
         (BloomConfig(seq_length=2048), 2048),
+        # Positions begin behind that of padding.
+        (RobertaConfig(max_position_embeddings=514), 512),
+        (XLMRobertaConfig(max_position_embeddings=40, pad_token_id=3), 36),
         # No bound: -1, or nothing said.
         (XLNetConfig(), None),
         (MambaConfig(), None),

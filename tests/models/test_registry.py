@@ -357,6 +357,15 @@ def test_a_version_of_a_model_that_was_made_again_is_another_one(registry: Regis
     assert second.weights_hash() != first.weights_hash()
 
 
+def test_a_version_whose_positions_an_earlier_version_counted_otherwise_is_another_one(registry: Registry) -> None:
+    registry.register(registry.copy(CHECKPOINTS[0]))
+    (checkpoint,) = registry.checkpoints().find()
+    checkpoint.check()
+    assert checkpoint.version() == checkpoint.fingerprint
+    (checkpoint.path / "config.json").write_text('{"model_type": "camembert"}')
+    assert checkpoint.version() != checkpoint.fingerprint
+
+
 # --- Settings and the whole ------------------------------------------------------------------------------------------
 
 

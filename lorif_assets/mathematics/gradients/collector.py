@@ -5,11 +5,10 @@ weight is X^T dY; collected is G = (X P_in)^T (dY P_out) [d1, d2]. Only activati
 weight is frozen and the input embeddings are made to require grad.
 """
 
-import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
@@ -22,9 +21,19 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
-from lorif_assets.mathematics.gradients.layers import LayerError, linear_widths
+from lorif_assets.mathematics.gradients.experts import (
+    ExampleRows,
+    FusedWeight,
+    RoutedProduct,
+    Routing,
+    experts_forward,
+    replaced_forward,
+)
+from lorif_assets.mathematics.gradients.frozen_model import frozen
+from lorif_assets.mathematics.gradients.layers import LayerError, Sight, linear_weights
 from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, losses_with_logit_gradients, sampled_labels
+from lorif_assets.mathematics.gradients.weight_uses import WeightUses
 from lorif_assets.mathematics.matrix_products import products_of_frozen_layers, tf32_products
 
 
@@ -70,7 +79,11 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
 
 
 TokenCalls = Sequence[tuple[Float[Tensor, "B T d1"], Float[Tensor, "B T d2"]]]
-"""A layer's inputs and output gradients, one pair per call; a side is projected if that precedes the sum over tokens."""
+"""A layer's inputs and output gradients, one pair per call; a side is projected if that precedes the sum over tokens.
+
+Those of an expert are of the tokens that were routed to it: as many rows of an example as the example with the most has,
+filled with zeros; or for an observer, which sees tokens and not examples, one example of all of them.
+"""
 
 TokenObserver = Callable[[str, TokenCalls], None]
 GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
@@ -108,60 +121,70 @@ class GradientCollector:
     def __init__(self, model: nn.Module, projections: Iterable[LayerProjection], *, tf32: bool = False) -> None:
         """Move the projections to the layers' devices; `tf32` allows FP32 products in TF32 while the collector is entered."""
         self._model, self._tf32 = model, tf32
-        modules = dict(model.named_modules())
-        self._layers: list[tuple[nn.Module, LayerProjection]] = []
+        weights, modules = linear_weights(model), dict(model.named_modules())
+        self._projections: dict[str, LayerProjection] = {}
+        self._types: dict[str, torch.dtype] = {}
+        self._linear: dict[str, nn.Module] = {}
+        self._watched: dict[str, nn.Parameter] = {}
+        self._experts: dict[str, nn.Module] = {}
+        self._n_experts: dict[str, int] = {}
         for projection in projections:
-            module = modules.get(projection.layer.name)
-            if module is None:
-                raise LayerError(f"the model has no layer {projection.layer.name!r}; was it saved from another model?")
-            expected, found = (projection.layer.d_in, projection.layer.d_out), linear_widths(module)
-            if found != expected:
+            name = projection.layer.name
+            weight = weights.get(name)
+            if weight is None and name not in modules:
+                raise LayerError(f"the model has no layer {name!r}; was it saved from another model?")
+            expected = (projection.layer.d_in, projection.layer.d_out)
+            found = (weight.layer.d_in, weight.layer.d_out) if weight else None
+            if weight is None or found != expected:
+                held_by = type(weight.module if weight else modules[name]).__name__
                 raise LayerError(
-                    f"layer {projection.layer.name!r} was expected to have (input, output) widths {expected}, "
-                    f"but is a {type(module).__name__} with {found or 'none'}; was it saved from another model?"
+                    f"layer {name!r} was expected to have (input, output) widths {expected}, "
+                    f"but is a {held_by} with {found or 'none'}; was it saved from another model?"
                 )
-            weight = next(module.parameters())
-            dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-            self._layers.append((module, projection.to(weight.device, dtype)))
-        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-        self._batch_shape = (0, 0)
+            parameter = next(weight.module.parameters())
+            self._types[name] = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+            self._projections[name] = projection.to(parameter.device, self._types[name])
+            if weight.sight is Sight.MODULE:
+                self._linear[name] = weight.module
+            elif weight.sight is Sight.WEIGHT:
+                self._watched[name] = weight.module.get_parameter("weight")
+            else:
+                self._experts[weight.path] = weight.module
+                self._n_experts[name] = weight.n_experts
+        self._mask = torch.empty(0, 0, dtype=torch.bool)
+        self._by_example = True
         self._observer: TokenObserver = _nothing
         self._orders: Mapping[str, Contraction] = {}
         self._seen: set[str] = set()
+        self._routed: set[str] = set()
         self._calls: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._open_calls: Counter[str] = Counter()
         self._handles: list[RemovableHandle] = []
-        self._trainable: list[nn.Parameter] = []
-        self._in_training: list[nn.Module] = []
+        self._contexts = ExitStack()
         # Autograd runs a thread per device; observers are called by one at a time.
         self._turn = Lock()
-        self._precision = ExitStack()
 
     def __enter__(self) -> Self:
         # This comes first: it raises on a model without input embeddings, and __exit__ would not be called.
         embeddings: nn.Module = self._model.get_input_embeddings()  # type: ignore[operator]
-        self._in_training = [module for module in self._model.modules() if module.training]
-        self._model.eval()
-        self._trainable = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        for parameter in self._trainable:
-            parameter.requires_grad_(False)
+        self._contexts.enter_context(frozen(self._model))
         self._handles.append(embeddings.register_forward_hook(_require_grad))
-        for module, projection in self._layers:
-            self._handles.append(module.register_forward_hook(self._forward_hook(projection)))
-        self._precision.enter_context(tf32_products(self._tf32))
+        for name, module in self._linear.items():
+            self._handles.append(module.register_forward_hook(self._forward_hook(name)))
+        for path, module in self._experts.items():
+            self._contexts.enter_context(
+                replaced_forward(module, experts_forward(module, self._on_routed_product(path)))
+            )
+        self._contexts.enter_context(tf32_products(self._tf32))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._precision.close()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        for parameter in self._trainable:
-            parameter.requires_grad_(True)
-        for module in self._in_training:
-            module.training = True
+        self._contexts.close()
 
     def collect(self, batch: TokenBatch) -> BatchGradients:
         """Run one forward and one backward pass over a batch, and return all gradients at once.
@@ -191,26 +214,36 @@ class GradientCollector:
 
         n, tokens = batch.input_ids.shape
         device = batch.input_ids.device
-        projections = {projection.layer.name: projection for _, projection in self._layers}
         token_sink = sink if isinstance(sink, TokenSink) else None
-        unformed = {name for name in projections if token_sink and token_sink.takes_tokens(name, tokens)}
+        # An expert's tokens are its own, of another number in every example.
+        unformed = {
+            name
+            for name in self._projections
+            if token_sink and name not in self._n_experts and token_sink.takes_tokens(name, tokens)
+        }
         orders = {
-            name: BY_TOKEN if name in unformed else cheapest_order(projection, tokens)
-            for name, projection in projections.items()
+            name: BY_TOKEN
+            if name in unformed
+            else cheapest_order(projection, -(-tokens // self._n_experts.get(name, 1)))
+            for name, projection in self._projections.items()
         }
 
         def observer(layer: str, calls: TokenCalls) -> None:
             if token_sink and layer in unformed:
                 token_sink.take_tokens(layer, [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls])
                 return
-            projection = projections[layer]
+            projection = self._projections[layer]
             step = max(1, max_numbers // (projection.d1 * projection.d2))
             for start in range(0, n, step):
                 rows = slice(start, min(start + step, n))
-                found = contracted_gradients(calls, rows, projection, orders[layer], max_numbers)
-                sink(layer, rows, found.to(device))
+                if calls:
+                    found = contracted_gradients(calls, rows, projection, orders[layer], max_numbers).to(device)
+                else:
+                    shape = rows.stop - start, projection.d1, projection.d2
+                    found = torch.zeros(shape, dtype=self._types[layer], device=device)
+                sink(layer, rows, found)
 
-        return self._run(batch, observer, orders)
+        return self._run(_padded_right(batch)[0], observer, orders)
 
     def observe(
         self, batch: TokenBatch, observer: TokenObserver, label_generator: torch.Generator | None = None
@@ -220,7 +253,8 @@ class GradientCollector:
         Args:
             batch: the examples.
             observer: takes a layer's name and, for each of its calls in the forward pass, x P_in [B, T, d1] and
-                dy P_out [B, T, d2]; called once per layer, during the backward pass.
+                dy P_out [B, T, d2], of an expert [1, n, d1] and [1, n, d2] for the n tokens that are no padding and were
+                routed to it; called once per layer, during the backward pass.
             label_generator: draws the labels of the target tokens from the model's own distribution; without one, they are
                 those of the batch.
 
@@ -231,12 +265,17 @@ class GradientCollector:
             LayerError: as `collect`.
         """
         device = batch.input_ids.device
+        padded_right, places = _padded_right(batch)
 
-        def on_one_device(layer: str, calls: TokenCalls) -> None:
+        def as_in_the_batch(layer: str, calls: TokenCalls) -> None:
             # Inputs without a projection still have the model's type.
-            observer(layer, [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls])
+            shown = [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls]
+            if places is not None and self._projections[layer].layer.expert is None:
+                rows = torch.arange(len(places), device=device).unsqueeze(1)
+                shown = [(x[rows, places], dy[rows, places]) for x, dy in shown]
+            observer(layer, shown)
 
-        return self._run(batch, on_one_device, {}, label_generator)
+        return self._run(padded_right, as_in_the_batch, {}, label_generator, by_example=False)
 
     def _run(
         self,
@@ -244,24 +283,24 @@ class GradientCollector:
         observer: TokenObserver,
         orders: Mapping[str, Contraction],
         label_generator: torch.Generator | None = None,
+        *,
+        by_example: bool = True,
     ) -> Float[Tensor, " B"]:
-        """Run both passes; a layer's calls are projected on the sides that its order names, by default on both."""
+        """Run both passes over a batch padded on the right.
+
+        A layer's calls are projected on the sides that its order names, by default on both. The rows of an expert are kept
+        apart by example, or not.
+        """
         self._observer, self._orders = observer, orders
-        self._seen, self._calls, self._open_calls = set(), {}, Counter()
-        self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
-        # With padding on the left, an example's first token follows padding, which predicts nothing.
-        follows_token = functional.pad(batch.attention_mask[:, :-1], (1, 0))
-        labels = batch.labels.masked_fill(~follows_token, IGNORED_LABEL)
-        positions = (batch.attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        self._seen, self._routed, self._calls, self._open_calls = set(), set(), {}, Counter()
+        self._mask, self._by_example = batch.attention_mask, by_example
         with torch.enable_grad():
-            with products_of_frozen_layers(self._model):
+            with products_of_frozen_layers(self._model), self._watching():
+                # The positions are the model's own to count: behind the padding there is nothing.
                 output = self._model(
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask.long(),
-                    use_cache=False,
-                    **({"position_ids": positions} if self._takes_positions else {}),
+                    input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False
                 )
-            labels = labels.to(output.logits.device)
+            labels = batch.labels.to(output.logits.device)
             if label_generator is not None:
                 labels = sampled_labels(output.logits.detach(), labels, label_generator)
             losses, gradient = losses_with_logit_gradients(output.logits.detach(), labels)
@@ -269,7 +308,8 @@ class GradientCollector:
         # A call that the loss does not depend on has no gradient, and keeps its layer's other calls waiting.
         for layer in list(self._calls):
             self._show(layer)
-        missing = [p.layer.name for _, p in self._layers if p.layer.name not in self._seen]
+        self._show_unreached_experts()
+        missing = [name for name in self._projections if name not in self._seen]
         if missing:
             raise LayerError(
                 f"layer {missing[0]!r} got no gradient ({len(missing)} such): the forward pass does not call it, or "
@@ -277,48 +317,95 @@ class GradientCollector:
             )
         return losses.to(batch.input_ids.device)
 
-    def _forward_hook(self, projection: LayerProjection) -> Any:
-        name = projection.layer.name
+    def _watching(self) -> AbstractContextManager[object]:
+        return WeightUses(self._watched, self._on_weight_use) if self._watched else nullcontext()
 
+    def _forward_hook(self, name: str) -> Any:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if not output.requires_grad:
+            self._follow(name, inputs[0], output)
+
+        return hook
+
+    def _on_weight_use(self, name: str, x: Tensor, output: Tensor, is_transposed: bool) -> None:
+        self._follow(name, x.mT if is_transposed else x, output, is_transposed)
+
+    def _follow(self, name: str, x: Tensor, output: Tensor, is_transposed: bool = False) -> None:
+        """Keep a call's input, projected or not, until its output's gradient arrives."""
+        if not output.requires_grad:
+            return
+        # A layer on another device moves its input there itself, after this hook.
+        kept = self._kept_input(name, self._per_example(x.detach(), name).to(output.device))
+        self._open_calls[name] += 1
+
+        def on_output_gradient(dy: Tensor) -> None:
+            dy = self._per_example(dy.mT if is_transposed else dy, name)
+            self._close(name, kept, self._projected_gradient(name, dy))
+
+        output.register_hook(on_output_gradient)
+
+    def _on_routed_product(self, path: str) -> RoutedProduct:
+        def on_product(weight: FusedWeight, routing: Routing, x: Tensor, output: Tensor) -> None:
+            names = [weight.layer_name(path, expert) for expert in range(weight.n_experts)]
+            tracked = [expert for expert, name in enumerate(names) if name in self._projections]
+            if not tracked or not output.requires_grad:
                 return
-            order = self._orders.get(name, BY_TOKEN)
-            # A layer on another device moves its input there itself, after this hook.
-            x = self._per_example(inputs[0].detach(), projection).to(output.device)
-            # A copy, as the model may later write into its own tensor.
-            projected_input = (
-                projected(x, projection.p_in) if order.inputs and projection.p_in is not None else x.clone()
-            )
-            self._open_calls[name] += 1
+            rows = ExampleRows.of(routing, self._mask)
+            inputs = rows.by_expert(x.detach())
+            reached = [expert for expert in tracked if rows.sizes[expert]]
+            self._routed.update(names[expert] for expert in tracked)
+            kept = {expert: self._kept_input(names[expert], inputs[expert]) for expert in reached}
+            self._open_calls.update(names[expert] for expert in reached)
 
             def on_output_gradient(dy: Tensor) -> None:
-                dy = self._per_example(dy, projection)
-                if projection.p_out is None or not order.outputs:
-                    projected_gradient = dy.to(_compute_dtype(dy))
-                else:
-                    projected_gradient = projected(dy, projection.p_out)
-                with self._turn:
-                    self._calls.setdefault(name, []).append((projected_input, projected_gradient))
-                    self._open_calls[name] -= 1
-                    if not self._open_calls[name]:
-                        self._show(name)
+                outputs = rows.by_expert(dy)
+                for expert, of_expert in kept.items():
+                    pair = (of_expert, self._projected_gradient(names[expert], outputs[expert]))
+                    if self._by_example:
+                        pair = (rows.padded(expert, pair[0]), rows.padded(expert, pair[1]))
+                    else:
+                        pair = (pair[0].unsqueeze(0), pair[1].unsqueeze(0))
+                    self._close(names[expert], *pair)
 
             output.register_hook(on_output_gradient)
 
-        return hook
+        return on_product
+
+    def _kept_input(self, name: str, x: Tensor) -> Tensor:
+        projection = self._projections[name]
+        if self._orders.get(name, BY_TOKEN).inputs and projection.p_in is not None:
+            return projected(x, projection.p_in)
+        # The model may later write into its own tensor.
+        return x.clone()
+
+    def _projected_gradient(self, name: str, dy: Tensor) -> Tensor:
+        projection = self._projections[name]
+        if self._orders.get(name, BY_TOKEN).outputs and projection.p_out is not None:
+            return projected(dy, projection.p_out)
+        return dy.to(self._types[name])
+
+    def _close(self, name: str, x: Tensor, dy: Tensor) -> None:
+        with self._turn:
+            self._calls.setdefault(name, []).append((x, dy))
+            self._open_calls[name] -= 1
+            if not self._open_calls[name]:
+                self._show(name)
 
     def _show(self, layer: str) -> None:
         self._seen.add(layer)
         self._observer(layer, self._calls.pop(layer))
 
-    def _per_example(self, x: Tensor, projection: LayerProjection) -> Tensor:
+    def _show_unreached_experts(self) -> None:
+        for layer in self._routed - self._seen:
+            self._seen.add(layer)
+            self._observer(layer, [])
+
+    def _per_example(self, x: Tensor, name: str) -> Tensor:
         """Return x as [B, T, width]; some models flatten batch and tokens before a linear layer, or have heads of 1."""
-        b, t = self._batch_shape
+        b, t = self._mask.shape
         if x.shape[:-1].numel() == b * t and x.shape[0] in (b, b * t):
             return x.reshape(b, t, -1)
         raise LayerError(
-            f"layer {projection.layer.name!r} got a tensor of shape {list(x.shape)} for a batch of {b} examples of {t} "
+            f"layer {name!r} got a tensor of shape {list(x.shape)} for a batch of {b} examples of {t} "
             "tokens: its rows are not the batch's tokens (a routed expert?). Take it out with `recipe.exclude_layers`"
         )
 
@@ -328,8 +415,14 @@ def _nothing(_layer: str, _calls: TokenCalls) -> None:
 
 
 def _require_grad(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    return output.requires_grad_(True)
+    # A copy, as autograd lets no model write into a leaf.
+    return output.requires_grad_(True).clone()
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+def _padded_right(batch: TokenBatch) -> tuple[TokenBatch, Int[Tensor, "B T"] | None]:
+    """Return the batch padded on the right, and each token's place in it; None where it was padded so, or not at all."""
+    order = batch.attention_mask.logical_not().long().argsort(dim=1, stable=True)
+    if bool((order.diff(dim=1) > 0).all()):
+        return batch, None
+    moved = (side.gather(1, order) for side in (batch.input_ids, batch.attention_mask, batch.labels))
+    return TokenBatch(*moved), order.argsort(dim=1)

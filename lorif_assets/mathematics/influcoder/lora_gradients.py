@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
-from lorif_assets.mathematics.gradients.layers import LayerError, TrackedLayer, select_layers
+from lorif_assets.mathematics.gradients.layers import LayerError, Sight, TrackedLayer, linear_weights, select_layers
 from lorif_assets.mathematics.gradients.projection import LayerProjection
 from lorif_assets.mathematics.influcoder.count_sketch import CountSketch
 
@@ -29,8 +29,9 @@ def add_fresh_adapter(model: nn.Module, rank: int, seed: int) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    layers = [layer.name for layer in select_layers(model)]
-    modules = dict(model.named_modules())
+    weights, modules = linear_weights(model), dict(model.named_modules())
+    # Beside experts with fused weights, or routers, an adapter of peft's cannot stand.
+    layers = [layer.name for layer in select_layers(model) if weights[layer.name].sight is Sight.MODULE]
     # `Conv1D` keeps its weight as [input, output].
     transposed = not isinstance(modules[layers[0]], nn.Linear)
     config = LoraConfig(

@@ -90,7 +90,7 @@ def test_a_model_without_linear_layers_is_refused():
         select_layers(nn.Embedding(3, 4))
 
 
-def test_fused_experts_are_refused_by_name_unless_the_layers_are_chosen():
+def test_fused_experts_are_tracked_one_by_one_with_their_router():
     model = MixtralForCausalLM(
         MixtralConfig(
             vocab_size=8,
@@ -104,8 +104,16 @@ def test_fused_experts_are_refused_by_name_unless_the_layers_are_chosen():
             eos_token_id=2,
         )
     )
-    with pytest.raises(LayerError, match=r"model\.layers\.0\.mlp\.experts\.\w+ is a fused expert weight"):
-        select_layers(model)
+    assert names(select_layers(model))[4:] == [
+        f"model.layers.0.mlp.{layer}"
+        for layer in (
+            "gate",
+            "experts.0.gate_up_proj",
+            "experts.1.gate_up_proj",
+            "experts.0.down_proj",
+            "experts.1.down_proj",
+        )
+    ]
     assert len(select_layers(model, include=["*self_attn*"])) == 4
 
 

@@ -1,0 +1,18 @@
+"""A trial of an architecture, on a small copy without the checkpoint's adapter."""
+
+import pytest
+
+from lorif_assets.attribution.trial import try_architecture
+from lorif_assets.mathematics.gradients.layers import LayerError, TrackedLayer, select_layers
+from lorif_assets.models.small_copy import SmallCopy
+from tests.mathematics.gradients.families import tiny_model
+
+
+def test_in_place_of_an_adapters_matrices_the_layers_that_they_stand_beside_are_tried() -> None:
+    # A text alone does not reach the attention to an encoder.
+    small = SmallCopy(tiny_model("bart"), is_whole=True)
+    reached = [TrackedLayer(f"{layer.name}.lora_A.default", layer.d_in, 2) for layer in select_layers(small.model)]
+    assert try_architecture(small, reached)
+    unreached = TrackedLayer("model.decoder.layers.0.encoder_attn.q_proj.lora_A.default", 32, 2)
+    with pytest.raises(LayerError, match=r"encoder_attn\.q_proj' got no gradient"):
+        try_architecture(small, [*reached, unreached])

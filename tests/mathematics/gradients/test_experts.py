@@ -1,0 +1,155 @@
+"""Mixtures of experts with fused weights: tracked expert by expert, router included, whatever multiplies them."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector
+from lorif_assets.mathematics.gradients.experts import ExampleRows, Routing, experts_forward
+from lorif_assets.mathematics.gradients.layers import LayerError, TrackedLayer, coverage, select_layers
+from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
+from tests.mathematics.gradients.families import autograd_gradients_and_losses, tiny_model
+from tests.mathematics.references import padded_batch, relative_error
+
+FAMILIES = ("mixtral", "qwen3_moe", "olmoe", "gpt_oss", "deepseek_v3", "llama4_text", "nemotron_h", "ernie4_5_moe")
+
+
+def projections(model: nn.Module, factor: int = 2, **patterns: tuple[str, ...]) -> list[LayerProjection]:
+    return [layer_projection(layer, Projection(factor=factor, seed=7)) for layer in select_layers(model, **patterns)]
+
+
+def collect(model: nn.Module, examples, side: str = "right", factor: int = 2) -> BatchGradients:
+    with GradientCollector(model, projections(model, factor)) as collector:
+        return collector.collect(padded_batch(examples, 14, side))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_of_experts_and_routers_in_fp64_are_those_of_autograd(family, examples):
+    model = tiny_model(family)
+    expected, losses = autograd_gradients_and_losses(model, examples, projections(model))
+    largest = max(float(gradient.norm()) for gradient in expected.values())
+    for side in ("left", "right"):
+        found = collect(copy.deepcopy(model).double(), examples, side)
+        assert relative_error(found.losses, losses) < 1e-6
+        for name, gradient in expected.items():
+            # Their norms and routers are in FP32 whatever the model's type.
+            assert float((found.gradients[name] - gradient).norm()) < 1e-6 * largest, name
+
+
+# transformers has one way alone to multiply Llama 4's.
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "nemotron_h"])
+def test_gradients_do_not_depend_on_what_multiplies_the_experts_outside(family, examples):
+    model = tiny_model(family)
+    expected = collect(model, examples).gradients
+    for implementation in ("batched_mm", "grouped_mm"):
+        model.set_experts_implementation(implementation)
+        found = collect(model, examples).gradients
+        assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "olmoe", "gpt_oss"])
+def test_nearly_all_parameters_of_a_mixture_of_experts_are_tracked(family):
+    model = tiny_model(family, vocab_size=16, hidden_size=48, num_experts=16, num_local_experts=16)
+    covered = coverage(model, select_layers(model))
+    assert covered.tracked / covered.total > 0.97
+    assert covered.share_of_blocks > 0.97
+    assert not covered.beyond_reach
+
+
+def test_layers_are_named_as_if_each_expert_were_a_module_and_patterns_choose_among_them():
+    model = tiny_model("gpt_oss")
+    assert TrackedLayer("model.layers.3.mlp.experts.2.gate_up_proj", 32, 96, 2) in select_layers(model)
+    assert select_layers(model, include=["*.1.mlp.experts.[02].down_proj", "*.1.mlp.router"]) == [
+        TrackedLayer("model.layers.1.mlp.router", 32, 4),
+        TrackedLayer("model.layers.1.mlp.experts.0.down_proj", 48, 32, 0),
+        TrackedLayer("model.layers.1.mlp.experts.2.down_proj", 48, 32, 2),
+    ]
+    assert not any("experts" in layer.name for layer in select_layers(model, exclude=["*experts*"]))
+
+
+def test_an_expert_that_no_token_of_an_example_or_batch_reaches_has_zero_gradient():
+    model = tiny_model("mixtral")
+    # All tokens go to experts 0 and 1.
+    for layer in model.model.layers:
+        layer.mlp.gate.forward = lambda hidden: (
+            hidden[:, :4] * 0,
+            torch.full((len(hidden), 2), 0.5) + 0 * hidden[:, :2],
+            torch.tensor([[0, 1]]).expand(len(hidden), 2),
+        )
+    found = collect_without_router(model, [([5, 6, 7], [5, 6, 7]), ([8, 9, 5, 6], [8, 9, 5, 6])])
+    reached = {name: bool(gradient.any()) for name, gradient in found.items()}
+    assert reached == {name: ".experts." not in name or name.split(".")[5] in "01" for name in found}
+
+
+def collect_without_router(model: nn.Module, examples) -> dict[str, torch.Tensor]:
+    chosen = projections(model, exclude=("*.gate",))
+    with GradientCollector(model, chosen) as collector:
+        found = collector.collect(padded_batch(examples, 4, "right")).gradients
+    assert sorted(found) == sorted(p.layer.name for p in chosen)
+    return found
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_an_observer_sees_of_an_expert_the_tokens_that_were_routed_to_it_and_no_padding(side, examples):
+    model = tiny_model("mixtral")
+    rows: dict[str, int] = {}
+
+    def observer(layer, calls):
+        for x, dy in calls:
+            assert x.shape[:2] == dy.shape[:2]
+            if ".experts." in layer:
+                rows[layer] = x.shape[1]
+
+    with GradientCollector(model, projections(model)) as collector:
+        collector.observe(padded_batch(examples, 14, side), observer)
+    tokens = sum(len(ids) for ids, _ in examples)
+    for block in range(4):
+        for weight in ("gate_up_proj", "down_proj"):
+            of_layer = [n for name, n in rows.items() if name.startswith(f"model.layers.{block}.") and weight in name]
+            assert sum(of_layer) == 2 * tokens
+
+
+def test_rows_are_put_back_example_by_example_without_padding():
+    routing, order = Routing.of(torch.tensor([[1, 0], [1, 2], [0, 1], [2, 1]]), 4)
+    assert routing.sizes == (2, 4, 2, 0)
+    assert routing.tokens.tolist() == [0, 2, 0, 1, 2, 3, 1, 3]
+    rows = ExampleRows.of(routing, torch.tensor([[True, True], [True, False]]))
+    assert (rows.sizes, rows.longest) == ((2, 3, 1, 0), (1, 2, 1, 0))
+    values = routing.tokens.double().unsqueeze(1) + 10
+    by_expert = rows.by_expert(values)
+    assert [part.flatten().tolist() for part in by_expert] == [[10, 12], [10, 11, 12], [11], []]
+    assert rows.padded(1, by_expert[1]).squeeze(2).tolist() == [[10, 11], [12, 0]]
+    assert rows.padded(2, by_expert[2]).squeeze(2).tolist() == [[11], [0]]
+    assert sorted(order.tolist()) == list(range(8))
+
+
+def test_afterwards_the_experts_multiply_as_before():
+    model = tiny_model("qwen3_moe")
+    with GradientCollector(model, projections(model)) as collector:
+        assert all("forward" in vars(layer.mlp.experts) for layer in model.model.layers)
+        with pytest.raises(IndexError):
+            collector.collect(padded_batch([([5, 100], [5, 6])], 2, "right"))
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_biases_of_experts_are_added_and_not_tracked():
+    model = tiny_model("gpt_oss")
+    experts = model.model.layers[0].mlp.experts
+    nn.init.normal_(experts.gate_up_proj_bias)
+    nn.init.normal_(experts.down_proj_bias)
+    hidden, chosen = torch.randn(5, 32), torch.tensor([[0, 1], [2, 3], [3, 0], [1, 2], [0, 3]])
+    weights = torch.rand(5, 2)
+    found = experts_forward(experts, lambda *_: None)(hidden, chosen, weights)
+    torch.testing.assert_close(found, experts(hidden, chosen, weights))
+    assert not any("bias" in layer.name for layer in select_layers(model))
+
+
+def test_experts_of_an_unknown_form_are_refused_by_name_unless_the_layers_are_chosen():
+    model = tiny_model("jetmoe")
+    with pytest.raises(
+        LayerError, match=r"mlp\.input_linear\.weight is a fused expert weight .* JetMoeParallelExperts"
+    ):
+        select_layers(model)
+    assert len(select_layers(model, include=["*.router.layer"])) == 8
