@@ -92,7 +92,7 @@ def _full_batch(examples: int, tokens: int) -> "TokenBatch":
     from lorif_assets.mathematics.gradients.collector import TokenBatch
 
     ids = torch.zeros(examples, tokens, dtype=torch.int64, device="meta")
-    return TokenBatch(ids, ids.bool(), ids)
+    return TokenBatch(ids, ids.bool(), ids, is_padded_right=True)
 
 
 def _meta_projection(layer: "TrackedLayer", recipe: Recipe) -> "LayerProjection":

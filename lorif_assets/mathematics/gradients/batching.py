@@ -44,4 +44,4 @@ def pad_right(input_ids: Sequence[TokenIds], labels: Sequence[TokenIds]) -> Toke
         return batch
 
     mask = torch.arange(width) < torch.tensor([len(ids) for ids in input_ids]).unsqueeze(1)
-    return TokenBatch(padded(input_ids, 0), mask, padded(labels, IGNORED_LABEL))
+    return TokenBatch(padded(input_ids, 0), mask, padded(labels, IGNORED_LABEL), is_padded_right=True)

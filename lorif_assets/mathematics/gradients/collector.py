@@ -44,6 +44,8 @@ class TokenBatch:
     input_ids: Int[Tensor, "B T"]
     attention_mask: Bool[Tensor, "B T"]
     labels: Int[Tensor, "B T"]
+    is_padded_right: bool = False
+    """Whether that is known; otherwise the host waits for the device to see it."""
 
     def to(self, device: torch.device) -> "TokenBatch":
         """Return the batch on another device; a GPU fetches it while the host goes on, which needs pinned memory."""
@@ -52,7 +54,7 @@ class TokenBatch:
             is_fetched = device.type == "cuda" and side.device.type == "cpu"
             return (side.pin_memory() if is_fetched else side).to(device, non_blocking=True)
 
-        return TokenBatch(moved(self.input_ids), moved(self.attention_mask), moved(self.labels))
+        return TokenBatch(moved(self.input_ids), moved(self.attention_mask), moved(self.labels), self.is_padded_right)
 
 
 @dataclass(frozen=True)
@@ -421,6 +423,8 @@ def _require_grad(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tenso
 
 def _padded_right(batch: TokenBatch) -> tuple[TokenBatch, Int[Tensor, "B T"] | None]:
     """Return the batch padded on the right, and each token's place in it; None where it was padded so, or not at all."""
+    if batch.is_padded_right:
+        return batch, None
     order = batch.attention_mask.logical_not().long().argsort(dim=1, stable=True)
     if bool((order.diff(dim=1) > 0).all()):
         return batch, None

@@ -99,7 +99,7 @@ def projected(x: Float[Tensor, "*batch width"], p: Float[Tensor, "width d"]) -> 
     """Return x P in FP32 at least, for one of the two matrices of a layer's projection, as `LayerProjection.to` gives it."""
     if p.dtype == torch.bfloat16:
         return sign_product(x, p).mul_(p.shape[1] ** -0.5)
-    return product(x.to(torch.promote_types(x.dtype, torch.float32)), p)
+    return product(x.to(torch.promote_types(x.dtype, p.dtype)), p)
 
 
 def _sign_bytes(seed: int, layer: str, side: str, count: int) -> bytes:

@@ -90,7 +90,7 @@ def test_factors_in_rounds_are_sound_whatever_the_gradient(d1, d2, rank, c, deca
     assert not factors.u[1].any()
     u = factors.u / scale
     if rank <= kept:
-        assert relative_error(GradientFactors(u, factors.v).dense(), gradients.flatten(1)) < 1e-5
+        assert relative_error(GradientFactors(u, factors.v).dense(), gradients.flatten(1)) < 1e-4
     # Components are singular vectors, largest first.
     gram = u.mT @ u
     squares = gram.diagonal(dim1=1, dim2=2)
