@@ -8,8 +8,9 @@ weight is frozen and the input embeddings are made to require grad.
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
@@ -21,9 +22,15 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
+from lorif_assets.mathematics.gradients.head import CHUNK_NUMBERS, Head, HeadChunk, decoded, head_chunks, head_of
 from lorif_assets.mathematics.gradients.layers import LayerError, linear_widths
 from lorif_assets.mathematics.gradients.projection import LayerProjection
-from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, losses_with_logit_gradients, sampled_labels
+from lorif_assets.mathematics.gradients.token_losses import (
+    IGNORED_LABEL,
+    losses_of_targets,
+    next_tokens,
+    sampled_targets,
+)
 from lorif_assets.mathematics.matrix_products import product, products_of_frozen_layers
 
 
@@ -56,7 +63,7 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
     A sum, not a mean, makes an example's gradient independent of the other examples in its batch.
     """
     # The labels are shifted, not the logits: slicing those would copy the largest tensor of the pass.
-    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+    targets = next_tokens(labels)
     # In FP32 at least: BF16 has too few digits for a log-sum-exp over a vocabulary.
     scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = functional.cross_entropy(
@@ -70,6 +77,7 @@ TokenCalls = Sequence[tuple[Float[Tensor, "B T d1"], Float[Tensor, "B T d2"]]]
 
 TokenObserver = Callable[[str, TokenCalls], None]
 GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
+_ChunkObserver = Callable[[str, TokenCalls, HeadChunk], None]
 
 
 class GradientCollector:
@@ -78,14 +86,18 @@ class GradientCollector:
     Used as a context manager: inside it the model is in eval mode and frozen; on exit, hooks are removed and the model's
     own flags restored. Results do not depend on batch size, order or padding beyond floating point.
     Projections and products are in FP32 (FP64 for an FP64 model), whatever the model's type. If layers are on several
-    devices, each is projected on its own; results are on the batch's device.
+    devices, each is projected on its own; results are on the batch's device. Logits are made and differentiated a chunk of
+    tokens at a time (`chunk_numbers` logits), and only of tokens that predict a target, where the model can be cut so.
 
     Raises:
         LayerError: a projection names a module that the model does not have, or has in other widths.
     """
 
-    def __init__(self, model: nn.Module, projections: Iterable[LayerProjection]) -> None:
+    def __init__(
+        self, model: nn.Module, projections: Iterable[LayerProjection], chunk_numbers: int = CHUNK_NUMBERS
+    ) -> None:
         self._model = model
+        self._chunk_numbers = chunk_numbers
         modules = dict(model.named_modules())
         self._layers: list[tuple[nn.Module, LayerProjection]] = []
         for projection in projections:
@@ -144,9 +156,11 @@ class GradientCollector:
         Raises:
             LayerError: a tracked layer was not called, or its input is not one row per token of the batch.
         """
-        gradients: dict[str, Tensor] = {}
-        losses = self.stream(batch, lambda layer, _rows, found: gradients.update({layer: found}), sys.maxsize)
-        return BatchGradients(losses, gradients)
+        slices: dict[str, list[Tensor]] = {}
+        losses = self.stream(batch, lambda layer, _, found: slices.setdefault(layer, []).append(found), sys.maxsize)
+        return BatchGradients(
+            losses, {layer: found[0] if len(found) == 1 else torch.cat(found) for layer, found in slices.items()}
+        )
 
     def stream(self, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> Float[Tensor, " B"]:
         """Run one forward and one backward pass, and hand each layer's gradients to the sink as soon as they are known.
@@ -169,15 +183,30 @@ class GradientCollector:
         projections = {projection.layer.name: projection for _, projection in self._layers}
         orders = {name: cheapest_order(projection, tokens) for name, projection in projections.items()}
 
-        def observer(layer: str, calls: TokenCalls) -> None:
+        def gradients_of(layer: str, calls: TokenCalls, count: int) -> Iterator[tuple[slice, Tensor]]:
             projection = projections[layer]
             step = max(1, max_numbers // (projection.d1 * projection.d2))
-            for start in range(0, n, step):
-                rows = slice(start, min(start + step, n))
-                found = contracted_gradients(calls, rows, projection, orders[layer], max_numbers)
-                sink(layer, rows, found.to(device))
+            for start in range(0, count, step):
+                rows = slice(start, min(start + step, count))
+                yield rows, contracted_gradients(calls, rows, projection, orders[layer], max_numbers).to(device)
 
-        return self._run(batch, observer, orders)
+        def observer(layer: str, calls: TokenCalls) -> None:
+            for rows, found in gradients_of(layer, calls, n):
+                sink(layer, rows, found)
+
+        unfinished: dict[str, Tensor] = {}
+
+        def chunk_observer(layer: str, calls: TokenCalls, chunk: HeadChunk) -> None:
+            first = chunk.rows.start
+            for rows, found in gradients_of(layer, calls, chunk.rows.stop - first):
+                # A long example's gradient is the sum of those of its chunks.
+                total = unfinished.pop(layer) + found if layer in unfinished else found
+                if chunk.completes_rows:
+                    sink(layer, slice(first + rows.start, first + rows.stop), total)
+                else:
+                    unfinished[layer] = total
+
+        return self._run(batch, observer, chunk_observer, orders)
 
     def observe(
         self, batch: TokenBatch, observer: TokenObserver, label_generator: torch.Generator | None = None
@@ -198,21 +227,39 @@ class GradientCollector:
             LayerError: as `collect`.
         """
         device = batch.input_ids.device
+        whole: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
         def on_one_device(layer: str, calls: TokenCalls) -> None:
             # Inputs without a projection still have the model's type.
             observer(layer, [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls])
 
-        return self._run(batch, on_one_device, {}, label_generator)
+        def chunk_observer(layer: str, calls: TokenCalls, chunk: HeadChunk) -> None:
+            """Put a head's layer together again from all chunks."""
+            if layer not in whole:
+                whole[layer] = [tuple(side.new_zeros(*batch.labels.shape, side.shape[2]) for side in c) for c in calls]  # type: ignore[misc]
+            for call, of_chunk in zip(whole[layer], calls, strict=True):
+                for side, part in zip(call, of_chunk, strict=True):
+                    chunk.put(side, part)
+            if chunk.completes_rows and chunk.rows.stop == batch.labels.shape[0]:
+                on_one_device(layer, whole.pop(layer))
+
+        return self._run(batch, on_one_device, chunk_observer, {}, label_generator, every_token=True)
 
     def _run(
         self,
         batch: TokenBatch,
         observer: TokenObserver,
+        chunk_observer: _ChunkObserver,
         orders: Mapping[str, Contraction],
         label_generator: torch.Generator | None = None,
+        *,
+        every_token: bool = False,
     ) -> Float[Tensor, " B"]:
-        """Run both passes; a layer's calls are projected on the sides that its order names, by default on both."""
+        """Run both passes; a layer's calls are projected on the sides that its order names, by default on both.
+
+        The chunk observer is shown the tracked layers of a head that runs in chunks, chunk by chunk: of the tokens that
+        predict a target, or of every token.
+        """
         self._observer, self._orders = observer, orders
         self._seen, self._calls, self._open_calls = set(), {}, Counter()
         self._batch_shape = (batch.input_ids.shape[0], batch.input_ids.shape[1])
@@ -220,19 +267,22 @@ class GradientCollector:
         follows_token = functional.pad(batch.attention_mask[:, :-1], (1, 0))
         labels = batch.labels.masked_fill(~follows_token, IGNORED_LABEL)
         positions = (batch.attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        inputs = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask.long(),
+            "use_cache": False,
+            **({"position_ids": positions} if self._takes_positions else {}),
+        }
+        head, targets = head_of(self._model), next_tokens(labels)
         with torch.enable_grad():
-            with products_of_frozen_layers(self._model):
-                output = self._model(
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask.long(),
-                    use_cache=False,
-                    **({"position_ids": positions} if self._takes_positions else {}),
-                )
-            labels = labels.to(output.logits.device)
-            if label_generator is not None:
-                labels = sampled_labels(output.logits.detach(), labels, label_generator)
-            losses, gradient = losses_with_logit_gradients(output.logits.detach(), labels)
-            output.logits.backward(gradient)
+            if head is None:
+                with products_of_frozen_layers(self._model):
+                    logits = self._model(**inputs).logits
+                losses = self._differentiate(logits, targets, label_generator)
+            else:
+                of_head = [p.layer.name for _, p in self._layers if head.holds(p.layer.name)]
+                needed = batch.attention_mask if every_token and of_head else targets != IGNORED_LABEL
+                losses = self._run_in_chunks(head, inputs, targets, needed, chunk_observer, label_generator)
         # A call that the loss does not depend on has no gradient, and keeps its layer's other calls waiting.
         for layer in list(self._calls):
             self._show(layer)
@@ -243,6 +293,45 @@ class GradientCollector:
                 "the loss does not depend on it. Take it out with `recipe.exclude_layers`"
             )
         return losses.to(batch.input_ids.device)
+
+    def _run_in_chunks(
+        self,
+        head: Head,
+        inputs: dict[str, Any],
+        targets: Int[Tensor, "B T"],
+        needed: Bool[Tensor, "B T"],
+        chunk_observer: _ChunkObserver,
+        label_generator: torch.Generator | None,
+    ) -> Float[Tensor, " B"]:
+        """Run both passes, those of the head chunk by chunk between those of the decoder."""
+        with products_of_frozen_layers(self._model):
+            behind = decoded(self._model, head, inputs)
+        known = behind.hidden.detach()
+        gradient = torch.zeros_like(known)
+        losses = known.new_zeros(len(known), dtype=_compute_dtype(known))
+        observer, shape = self._observer, self._batch_shape
+        for chunk in head_chunks(needed.to(known.device), max(1, self._chunk_numbers // head.vocabulary)):
+            self._batch_shape = (chunk.positions.shape[0], chunk.positions.shape[1])
+            self._observer = partial(_shown_with, chunk_observer, chunk)
+            hidden = chunk.of(known).requires_grad_(True)
+            hidden.register_hook(partial(chunk.put, gradient))
+            with products_of_frozen_layers(self._model):
+                logits = behind.logits(hidden)
+            losses[chunk.rows] += self._differentiate(logits, chunk.targets(targets), label_generator).to(losses)
+        self._observer, self._batch_shape = observer, shape
+        behind.hidden.backward(gradient)
+        return losses
+
+    def _differentiate(
+        self, logits: Float[Tensor, "b t V"], targets: Int[Tensor, "b t"], label_generator: torch.Generator | None
+    ) -> Float[Tensor, " b"]:
+        """Run the backward pass from logits, and return the losses."""
+        known, targets = logits.detach(), targets.to(logits.device)
+        if label_generator is not None:
+            targets = sampled_targets(known, targets, label_generator)
+        losses, gradient = losses_of_targets(known, targets)
+        logits.backward(gradient)
+        return losses
 
     def _forward_hook(self, projection: LayerProjection) -> Any:
         name = projection.layer.name
@@ -293,6 +382,10 @@ class GradientCollector:
 
 def _nothing(_layer: str, _calls: TokenCalls) -> None:
     return None
+
+
+def _shown_with(observer: _ChunkObserver, chunk: HeadChunk, layer: str, calls: TokenCalls) -> None:
+    observer(layer, calls, chunk)
 
 
 def _require_grad(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
