@@ -42,12 +42,14 @@ class Decoded:
     head: Head
     output: Any
     hidden: Float[Tensor, "B T H"]
+    device: torch.device
+    """Of the batch, and of logits; a model that is spread over devices has its hidden states on another."""
 
     def logits(self, hidden: Float[Tensor, "b t H"]) -> Float[Tensor, "b t V"]:
         """Return the logits of some hidden states by the model's own code."""
         decoder = self.model.get_submodule(self.head.decoder)
         with _replaced_forward(decoder, lambda *_, **__: _with_hidden(self.output, hidden)):
-            ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+            ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=self.device)
             logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits
 
@@ -106,7 +108,7 @@ def decoded(model: nn.Module, head: Head, inputs: dict[str, Any]) -> Decoded:
     finally:
         hook.remove()
     (output,) = outputs
-    return Decoded(model, head, output, output.last_hidden_state)
+    return Decoded(model, head, output, output.last_hidden_state, inputs["input_ids"].device)
 
 
 def head_chunks(needed: Bool[Tensor, "B T"], max_tokens: int) -> Iterator[HeadChunk]:
@@ -118,7 +120,7 @@ def head_chunks(needed: Bool[Tensor, "B T"], max_tokens: int) -> Iterator[HeadCh
     """
     # Needed tokens come first, in their order.
     positions = needed.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    counts = needed.sum(dim=1).clamp(min=1).tolist()
+    counts = needed.sum(dim=1).clamp(min=1).cpu().tolist()
     for rows in _row_groups(counts, max_tokens):
         longest = max(counts[rows])
         step = longest if rows.stop - rows.start > 1 else max_tokens
