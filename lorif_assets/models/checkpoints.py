@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.quantization import device_map_of, quantization, refuse_unsupported_quantization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -211,11 +212,14 @@ class Checkpoints:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
+        refuse_unsupported_quantization(files.path, devices)
         logging.disable_progress_bar()
         if len(devices) > 1:
             # accelerate leaves reference cycles in the models it spreads: a model that nobody uses still has its memory.
             gc.collect()
         spread = spread_over(self.skeleton(files, dtype), devices, files.path) if len(devices) > 1 else None
+        if spread is None and quantization(files.path):
+            spread = device_map_of(devices)
         try:
             model, loading = AutoModelForCausalLM.from_pretrained(
                 files.path,
@@ -255,6 +259,7 @@ class Checkpoints:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        refuse_unsupported_quantization(files.path)
         try:
             config = AutoConfig.from_pretrained(
                 files.path, local_files_only=True, trust_remote_code=self.trust_remote_code
