@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lorif_assets.attribution.memory import longest_input
+from lorif_assets.attribution.memory_verdict import batch_limit
 from lorif_assets.attribution.stored_bases import FrozenBases, bases_version, frozen_bases
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
@@ -120,6 +122,8 @@ class AttributedModel:
     projections: "Sequence[LayerProjection]"
     projection: str
     devices: DeviceGroup
+    batch_limit: int | None = None
+    """Tokens of the largest batch for which memory suffices; None where a batch of the default size fits."""
 
     @classmethod
     def load(
@@ -128,6 +132,7 @@ class AttributedModel:
         """Load a recorded checkpoint.
 
         Raises:
+            LorifError: the devices' free memory does not hold it with a batch of one example.
             MismatchError: the files changed since they were recorded.
             CheckpointError: it cannot be loaded, or its tokenizer does not fit its embeddings.
         """
@@ -136,6 +141,7 @@ class AttributedModel:
 
         files = model_checkpoints.get(record.name)
         record.refuse_other_files(files)
+        limit = batch_limit(model_checkpoints, files, recipe, devices)
         model = model_checkpoints.load_model(files, recipe.model_dtype, devices)
         tokenizer = model_checkpoints.load_tokenizer(files)
         check_vocabulary(files, model, tokenizer)
@@ -148,6 +154,7 @@ class AttributedModel:
             [layer_projection(layer, recipe.projection) for layer in layers],
             fingerprint(layers, recipe.projection),
             devices,
+            limit,
         )
 
     @property
@@ -197,10 +204,11 @@ class AttributedModel:
         return GradientCollector(self.model, self.projections)
 
     def batches(self, examples: "Sequence[TokenizedExample]", batch_tokens: int) -> list[list[int]]:
-        """Return positions among the examples, batch by batch, the largest batch first."""
+        """Return positions among the examples, batch by batch, the largest batch first; none beyond the memory's limit."""
         from lorif_assets.mathematics.gradients.batching import token_budget_batches
 
-        return token_budget_batches([len(example.input_ids) for example in examples], batch_tokens)
+        tokens = min(batch_tokens, self.batch_limit or batch_tokens)
+        return token_budget_batches([len(example.input_ids) for example in examples], tokens)
 
     def batch(self, examples: "Sequence[TokenizedExample]", positions: Sequence[int]) -> "TokenBatch":
         """Return some of the examples as one padded batch on the device."""
@@ -221,8 +229,3 @@ def tokenized_for(
     from lorif_assets.data.tokenization import tokenize
 
     return tokenize(examples, tokenizer, longest_input(model, recipe), vocabulary_size(model), id_column)
-
-
-def longest_input(model: "PreTrainedModel", recipe: Recipe) -> int:
-    """Return the largest number of tokens of an example: the recipe's, within the model's context."""
-    return min(recipe.max_length, getattr(model.config, "max_position_embeddings", None) or recipe.max_length)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lorif_assets.attribution.model import longest_input
+from lorif_assets.attribution.memory import longest_input
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import require_usable, sort_out
 from lorif_assets.data.formats.reader import RawShard
