@@ -96,7 +96,7 @@ def random_model(setting: Setting, recipe: Recipe) -> AttributedModel:
     )
     devices = DeviceGroup.of(setting.device)
     model = GPT2LMHeadModel(config).to(devices.first)
-    layers = select_layers(model)
+    layers = select_layers(model, recipe.include_layers)
     shapes = {layer.name: recipe.projection.shape(layer) for layer in layers}
     record = CheckpointRecord("random", "weights", "tokenizer", "gpt2", model.num_parameters(), None, shapes)
     projections = [layer_projection(layer, recipe.projection) for layer in layers]

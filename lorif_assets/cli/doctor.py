@@ -13,7 +13,8 @@ from rich.table import Column, Table
 
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
-from lorif_assets.attribution.model import tracked_layers
+from lorif_assets.attribution.memory_verdict import checkpoint_verdict, in_gib
+from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.trial import try_architecture
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
@@ -93,6 +94,7 @@ def diagnose(console: Console) -> bool:
     row("tokenizer", tokenizer_finding)
     row("layers", lambda: _layers(project))
     row("devices", lambda: ", ".join(str(group) for group in project.devices.groups()))
+    row("memory", lambda: _memory(project))
     if settings.influcoder.enabled:
         row("influcoder", _influcoder)
     if settings.evaluation.trainer or settings.evaluation.command:
@@ -197,6 +199,18 @@ def _layers(project: Project) -> str:
     is_tried = small is not None and try_architecture(small, tracked)
     found = f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}; {coverage(skeleton, tracked)}"
     return found if is_tried else f"{found}; that gradients arrive is not tried here, but when it is loaded"
+
+
+def _memory(project: Project) -> str:
+    _checkpoints(project)
+    checkpoint, settings = project.checkpoints.find()[-1], project.settings
+    devices = project.devices.groups()[0]
+    verdict = checkpoint_verdict(project.checkpoints, checkpoint, settings.recipe, settings.batch, devices)
+    verdict.refuse_shortage(checkpoint.name, devices)
+    if verdict.remedies:
+        return f"batches are cut to {verdict.most_tokens:,} tokens, as {verdict.shortage}"
+    parts = ", ".join(f"{what} {in_gib(size)}" for what, size in verdict.parts.items() if size)
+    return f"about {in_gib(verdict.needs.total)} of {in_gib(verdict.memory)} free GiB of {devices}: {parts}"
 
 
 def _cost_table(cost: CostEstimate, checkpoint: str, n_examples: int) -> Table:
