@@ -126,7 +126,7 @@ def random_model(setting: Setting, recipe: Recipe) -> AttributedModel:
     devices = DeviceGroup.of(setting.device)
     with devices.first:
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, setting.dtype))
-    layers = select_layers(model)
+    layers = select_layers(model, recipe.include_layers)
     shapes = {layer.name: recipe.projection.shape(layer) for layer in layers}
     record = CheckpointRecord(
         "random", "weights", "tokenizer", setting.architecture, model.num_parameters(), None, shapes

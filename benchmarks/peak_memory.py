@@ -4,6 +4,9 @@ Each measurement is a process of its own, which makes its inputs, runs the stage
 are loaded, and is then watched every few milliseconds: memory that is no file's (Linux), above what it was before. Beside the
 gradient factors stand the bare model's two passes on the same batches. What a stage must hold besides one batch or block: the
 encoded factors of one shard, the state of one layer, the preconditioned queries.
+
+Then one batch of a model of 135 M parameters with a vocabulary of 49,152, where logits would be the largest tensor: 117 chats
+of 70 tokens. Its bare passes make logits in chunks too. The benchmark fails where factors take more than 1.3 times as much.
 """
 
 import ctypes
@@ -29,8 +32,10 @@ from scan_rate import Setting as ScanSetting
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.fit_curvature import LayerFitting
 from lorif_assets.attribution.stored_factors import stored_factors
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.lake.lake import Lake
+from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 
 _WATCHED_EVERY = 0.002
 
@@ -45,6 +50,8 @@ class Setting:
     queries: int = 100
     times: int = 4
     threads: int = 1
+    head_blocks: int = 30
+    head_examples: int = 117
 
 
 class Watch:
@@ -92,6 +99,27 @@ def factors(setting: Setting, curvature_of: str, part: str, times: int) -> tuple
     attributed, bases = fitted_bases(random_model(size, recipe), examples[: setting.factor_examples], batch)
     works(attributed, bases, examples[:2], batch)[part]()
     return peak(works(attributed, bases, examples, batch)[part])
+
+
+def one_batch(setting: Setting, layers: str) -> tuple[int, int]:
+    """Watch a batch of a model with a large vocabulary: its gradients in some layers, or without any, the bare passes."""
+    torch.set_num_threads(setting.threads)
+    size = FactorSetting(
+        blocks=setting.head_blocks, width=576, heads=9, vocabulary=49_152, tokens=70, examples=setting.head_examples
+    )
+    recipe = Recipe(projection_factor=8, include_layers=tuple(layers.split()) or ("*attn*",))
+    attributed = random_model(size, recipe)
+    ids = torch.randint(0, size.vocabulary, (size.examples, size.tokens), generator=torch.Generator().manual_seed(0))
+    batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), ids)
+    first = TokenBatch(ids[:1], batch.attention_mask[:1], ids[:1])
+    numbers = BatchSettings().gradient_numbers // 2
+    with GradientCollector(attributed.model, attributed.projections if layers else []) as collector:
+        collector.stream(first, _forget, numbers)
+        return peak(lambda: collector.stream(batch, _forget, numbers))
+
+
+def _forget(_layer: str, _rows: slice, _gradients: torch.Tensor) -> None:
+    return None
 
 
 def layer_curvature(setting: Setting, times: int) -> tuple[int, int]:
@@ -145,9 +173,27 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
                     "added_mib": added / 2**20,
                 }
             )
+    for stage, layers in HEAD_STAGES.items():
+        before, added = in_a_process(one_batch, setting, layers)
+        rows.append(
+            {
+                "stage": stage,
+                "examples": setting.head_examples,
+                "before_mib": before / 2**20,
+                "added_mib": added / 2**20,
+            }
+        )
     return rows
 
 
+BLOCKS = "*attn* *mlp*"
+BARE = "vocabulary of 49,152: bare model's passes"
+HEAD_STAGES = {
+    BARE: "",
+    "vocabulary of 49,152: gradients": BLOCKS,
+    "vocabulary of 49,152: gradients, LM head too": f"{BLOCKS} lm_head",
+}
+LARGEST_RATIO = 1.3
 COLUMNS = {
     "stage": "{stage}",
     "examples": "{examples:,}",
@@ -161,6 +207,10 @@ def main() -> None:
     setting, output = setting_and_output(Setting, __doc__, "peak_memory")
     rows = measure(setting)
     report(output, setting, rows, markdown_table(COLUMNS, rows))
+    added = {row["stage"]: row["added_mib"] for row in rows}
+    for stage in HEAD_STAGES:
+        if added[stage] > LARGEST_RATIO * added[BARE]:
+            sys.exit(f"{stage}: {added[stage]:,.0f} MiB, more than {LARGEST_RATIO} times the bare model's")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pyarrow as pa
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.partition_run import Failures, PartitionRun
-from lorif_assets.attribution.model import tracked_layers
+from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_checkpoints

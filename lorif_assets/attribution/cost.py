@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.model import CheckpointRecord, tracked_layers
+from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.config.recipe import Recipe
 
 if TYPE_CHECKING:

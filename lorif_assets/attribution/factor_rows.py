@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from lorif_assets.mathematics.curvature.ekfac import KfacBases
     from lorif_assets.mathematics.factors.low_rank import GradientFactors, ScaledMatrices
     from lorif_assets.mathematics.factors.token_gradients import TokenGradients
-    from lorif_assets.mathematics.gradients.collector import GradientSink, TokenBatch, TokenCalls
+    from lorif_assets.mathematics.gradients.collector import GradientSink, TokenBatch
+    from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
     from lorif_assets.progress import Progress
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.settings import BatchSettings
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
-    from lorif_assets.mathematics.gradients.collector import TokenCalls
+    from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
     from lorif_assets.progress import Progress
 
 RANK_EXAMPLES = 256

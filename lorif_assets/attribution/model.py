@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lorif_assets.attribution.memory_verdict import batch_limit
+from lorif_assets.attribution.recipe_on_model import longest_input, tracked_layers
 from lorif_assets.attribution.stored_bases import FrozenBases, bases_version, frozen_bases
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
@@ -15,21 +17,15 @@ from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary, vocabulary_size
-from lorif_assets.models.context import context_length, tokenizer_length
 from lorif_assets.models.devices import DeviceGroup
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
     from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector, TokenBatch
-    from lorif_assets.mathematics.gradients.layers import TrackedLayer
     from lorif_assets.mathematics.gradients.projection import LayerProjection
-
-DEFAULT_LENGTH = 2_048
-"""Tokens of an input, at most, where the recipe says nothing and the model reads as many."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +132,8 @@ class AttributedModel:
     projections: "Sequence[LayerProjection]"
     projection: str
     devices: DeviceGroup
+    batch_limit: int | None = None
+    """Tokens of the largest batch for which memory suffices; None where a batch of the default size fits."""
 
     @classmethod
     def load(
@@ -145,7 +143,7 @@ class AttributedModel:
 
         Raises:
             MismatchError: the files changed since they were recorded.
-            CheckpointError: it cannot be loaded.
+            CheckpointError: it cannot be loaded, or free memory does not hold it with a batch of one example.
             LayerError: it is no causal language model, or its experts are of an unknown form.
         """
         from lorif_assets.mathematics.gradients.layers import named_layers
@@ -154,6 +152,7 @@ class AttributedModel:
 
         files = model_checkpoints.get(record.name)
         record.refuse_other_files(files)
+        limit = batch_limit(model_checkpoints, files, recipe, devices)
         model = model_checkpoints.load_model(files, recipe.model_dtype, devices, recipe.track)
         tokenizer = model_checkpoints.load_tokenizer(files)
         check_vocabulary(files, model, tokenizer)
@@ -168,6 +167,7 @@ class AttributedModel:
             [layer_projection(layer, recipe.projection) for layer in layers],
             fingerprint(layers, recipe.projection),
             devices,
+            limit,
         )
 
     @property
@@ -234,10 +234,11 @@ class AttributedModel:
         return GradientCollector(self.model, self.projections, tf32=self.recipe.tf32)
 
     def batches(self, examples: "Sequence[TokenizedExample]", batch_tokens: int) -> list[list[int]]:
-        """Return positions among the examples, batch by batch, the largest batch first."""
+        """Return positions among the examples, batch by batch, the largest batch first; none beyond the memory's limit."""
         from lorif_assets.mathematics.gradients.batching import token_budget_batches
 
-        return token_budget_batches([len(example.input_ids) for example in examples], batch_tokens)
+        tokens = min(batch_tokens, self.batch_limit or batch_tokens)
+        return token_budget_batches([len(example.input_ids) for example in examples], tokens)
 
     def batch(self, examples: "Sequence[TokenizedExample]", positions: Sequence[int]) -> "TokenBatch":
         """Return some of the examples as one padded batch on the device."""
@@ -245,17 +246,6 @@ class AttributedModel:
 
         chosen = [examples[i] for i in positions]
         return pad_right([e.input_ids for e in chosen], [e.labels for e in chosen]).to(self.device)
-
-
-def tracked_layers(model: "nn.Module", recipe: Recipe) -> "list[TrackedLayer]":
-    """Return the layers of a model whose gradients a recipe asks for, in the model's order.
-
-    Raises:
-        LayerError: a pattern matches nothing, nothing is left, or a layer has a form that cannot be tracked.
-    """
-    from lorif_assets.mathematics.gradients.layers import select_layers
-
-    return select_layers(model, recipe.include_layers, recipe.exclude_layers, of_adapter=recipe.track == "adapter")
 
 
 def tokenized_queries(
@@ -271,12 +261,3 @@ def tokenized_queries(
 
     longest, rules = longest_input(model, tokenizer, recipe), TokenRules.of_queries(recipe)
     return tokenize(queries, tokenizer, longest, vocabulary_size(model), id_column, rules)
-
-
-def longest_input(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> int:
-    """Return the largest number of tokens of an input: the recipe's, or 2,048, within the model's context.
-
-    Where the recipe has none, the length that the tokenizer names is a bound too.
-    """
-    wanted = [DEFAULT_LENGTH, tokenizer_length(tokenizer)] if recipe.max_length is None else [recipe.max_length]
-    return min(length for length in (*wanted, context_length(model.config)) if length is not None)

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -16,7 +16,8 @@ from lorif_assets.attribution.checkpoint_weights import averaging_in_words, chec
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
-from lorif_assets.attribution.model import tracked_layers
+from lorif_assets.attribution.memory_verdict import checkpoint_verdict, in_gib
+from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.trial import try_architecture
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
@@ -97,12 +98,8 @@ def diagnose(console: Console) -> bool:
     row("checkpoints", lambda: _checkpoints(project))
     notes("checkpoints", _notes(project))
     row("tokenizer", tokenizer_finding)
-    row("layers", lambda: _layers(project))
-    row("devices", lambda: ", ".join(str(group) for group in project.devices.groups()))
-    if settings.influcoder.enabled:
-        row("influcoder", _influcoder)
-    if settings.evaluation.trainer or settings.evaluation.command:
-        row("training recipe", lambda: _training_recipe(settings.evaluation))
+    for label, of_model in _of_models(project).items():
+        row(label, of_model)
     for finding in content_findings(project, next(iter(readers), None), examples, query_sets):
         sound = sound and not finding.is_fault
         verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
@@ -115,6 +112,21 @@ def diagnose(console: Console) -> bool:
     if sound:
         console.print(_cost(project, sum(examples.values())))
     return sound
+
+
+def _of_models(project: Project) -> Mapping[str, Callable[[], str]]:
+    """What is found out of the model and of what else is trained, by label."""
+    evaluation = project.settings.evaluation
+    findings: dict[str, Callable[[], str]] = {
+        "layers": lambda: _layers(project),
+        "devices": lambda: ", ".join(str(group) for group in project.devices.groups()),
+        "memory": lambda: _memory(project),
+    }
+    if project.settings.influcoder.enabled:
+        findings["influcoder"] = _influcoder
+    if evaluation.trainer or evaluation.command:
+        findings["training recipe"] = lambda: _training_recipe(evaluation)
+    return findings
 
 
 def _cost(project: Project, n_examples: int) -> Table:
@@ -222,6 +234,18 @@ def _layers(project: Project) -> str:
     is_tried = small is not None and try_architecture(small, tracked)
     found = f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}; {coverage(skeleton, tracked)}"
     return found if is_tried else f"{found}; that gradients arrive is not tried here, but when it is loaded"
+
+
+def _memory(project: Project) -> str:
+    _checkpoints(project)
+    checkpoint, settings = project.checkpoints.find()[-1], project.settings
+    devices = project.devices.groups()[0]
+    verdict = checkpoint_verdict(project.checkpoints, checkpoint, settings.recipe, settings.batch, devices)
+    verdict.refuse_shortage(checkpoint.name, devices)
+    if verdict.remedies:
+        return f"batches are cut to {verdict.most_tokens:,} tokens, as {verdict.shortage}"
+    parts = ", ".join(f"{what} {in_gib(size)}" for what, size in verdict.parts.items() if size)
+    return f"about {in_gib(verdict.needs.total)} of {in_gib(verdict.memory)} free GiB of {devices}: {parts}"
 
 
 def _cost_table(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples: int) -> Table:

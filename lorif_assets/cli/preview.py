@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from lorif_assets.attribution.model import longest_input
+from lorif_assets.attribution.recipe_on_model import longest_input
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Source

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lorif_assets.attribution.model import longest_input
+from lorif_assets.attribution.recipe_on_model import longest_input
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.examples import require_usable, sort_out

@@ -14,6 +14,7 @@ from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model
 from lorif_assets.models.context import COUNTED_FROM_PADDING
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
 from lorif_assets.models.hub import fetch_folder, snapshot_at
+from lorif_assets.models.quantization import quantization
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -196,7 +197,7 @@ class CheckpointFiles:
             self.adapter.check()
         self.base.fetch_weights()
         self.base.check_model()
-        if self.adapter and "quantization_config" in json.loads((self.base.path / CONFIG).read_text()):
+        if self.adapter and quantization(self.base.path):
             raise CheckpointError(
                 f"the base model {self.base.path} of the adapter {self.path} is quantised, and a sum of both would be rounded: "
                 "set `checkpoints.base_model` to the model that it was quantised from"

@@ -20,6 +20,7 @@ from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.gguf import gguf_loading
 from lorif_assets.models.model_class import language_model_class
+from lorif_assets.models.quantization import device_map_of, quantization, refuse_unsupported_quantization
 from lorif_assets.models.small_copy import SmallCopy, small_copy
 
 if TYPE_CHECKING:
@@ -203,11 +204,14 @@ class Checkpoints:
         from safetensors import SafetensorError
         from transformers.utils import logging
 
+        refuse_unsupported_quantization(files.path, devices)
         logging.disable_progress_bar()
         if len(devices) > 1:
             # accelerate leaves reference cycles in the models it spreads: a model that nobody uses still has its memory.
             gc.collect()
         spread = spread_over(self.skeleton(files, dtype), devices, files.path) if len(devices) > 1 else None
+        if spread is None and quantization(files.path):
+            spread = device_map_of(devices)
         try:
             with _without_adapter(files.path) as folder:
                 model, loading = language_model_class(self.config(files)).from_pretrained(
@@ -264,6 +268,7 @@ class Checkpoints:
 
         _require(track, files)
         base = files.base
+        refuse_unsupported_quantization(base.path)
         try:
             config = self.config(files)
             config.dtype = config.dtype if dtype == "as_saved" else dtype

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
-from lorif_assets.attribution.model import longest_input
+from lorif_assets.attribution.recipe_on_model import longest_input
 from lorif_assets.config.recipe import Recipe
 from tests.data.conftest import make_tokenizer
 

@@ -134,6 +134,24 @@ def test_text_in_brackets_is_shown_and_not_taken_for_markup(diagnosis: Diagnosis
     assert "[red]q" in said
 
 
+def test_the_memory_of_the_first_batch_is_said_by_its_parts(diagnosis: Diagnosis) -> None:
+    _, said = diagnosis()
+    line = next(line for line in said.splitlines() if "free GiB of cpu" in line)
+    assert all(part in said for part in ("weights 0.0", "passes over", "projections"))
+    assert line.split()[0] == "ok"
+
+
+def test_a_checkpoint_that_does_not_fit_is_a_fault_with_what_helps(
+    diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorif_assets.attribution.memory_verdict.free_memory", lambda devices: 100_000)
+    sound, said = diagnosis()
+    assert not sound
+    assert "the checkpoint 'step-000200' does not fit cpu: its gradient factors would take about" in " ".join(
+        said.split()
+    )
+
+
 # --- Architectures, tried before anything runs ----------------------------------------------------------------------
 
 _SIZES = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}

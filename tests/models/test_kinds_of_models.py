@@ -19,7 +19,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from lorif_assets.attribution.model import longest_input
+from lorif_assets.attribution.recipe_on_model import longest_input
 from lorif_assets.attribution.trial import try_architecture
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import CheckpointError

@@ -68,13 +68,13 @@ def example_losses(
     import torch
 
     from lorif_assets.mathematics.gradients.batching import pad_right, token_budget_batches
-    from lorif_assets.mathematics.gradients.collector import token_summed_losses
+    from lorif_assets.mathematics.gradients.head import losses_in_chunks
 
     losses = torch.empty(len(examples))
     with torch.inference_mode():
         for positions in token_budget_batches([len(e.input_ids) for e in examples], batch_tokens):
             batch = pad_right([examples[i].input_ids for i in positions], [examples[i].labels for i in positions])
             batch = batch.to(device)
-            output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False)
-            losses[positions] = token_summed_losses(output.logits, batch.labels).float().cpu()
+            inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long(), "use_cache": False}
+            losses[positions] = losses_in_chunks(model, inputs, batch.labels).float().cpu()
     return losses

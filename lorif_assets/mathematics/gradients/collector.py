@@ -6,11 +6,10 @@ weight is frozen and the input embeddings are made to require grad.
 """
 
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from threading import Lock
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -18,22 +17,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.hooks import RemovableHandle
 
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
-from lorif_assets.mathematics.gradients.experts import (
-    ExampleRows,
-    FusedWeight,
-    RoutedProduct,
-    Routing,
-    experts_forward,
-    replaced_forward,
+from lorif_assets.mathematics.gradients.frozen_model import frozen, require_grad
+from lorif_assets.mathematics.gradients.head import CHUNK_NUMBERS, Head, HeadChunk, decoded, head_chunks, head_of
+from lorif_assets.mathematics.gradients.layer_calls import LayerCalls, TokenCalls, TokenObserver
+from lorif_assets.mathematics.gradients.projection import LayerProjection
+from lorif_assets.mathematics.gradients.token_losses import (
+    IGNORED_LABEL,
+    losses_of_targets,
+    next_tokens,
+    sampled_targets,
 )
-from lorif_assets.mathematics.gradients.frozen_model import frozen
-from lorif_assets.mathematics.gradients.layers import LayerError, Sight, linear_weights
-from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
-from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, losses_with_logit_gradients, sampled_labels
-from lorif_assets.mathematics.gradients.weight_uses import WeightUses
 from lorif_assets.mathematics.matrix_products import products_of_frozen_layers, tf32_products
 
 
@@ -71,7 +66,7 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
     A sum, not a mean, makes an example's gradient independent of the other examples in its batch.
     """
     # The labels are shifted, not the logits: slicing those would copy the largest tensor of the pass.
-    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+    targets = next_tokens(labels)
     # In FP32 at least: BF16 has too few digits for a log-sum-exp over a vocabulary.
     scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = functional.cross_entropy(
@@ -80,15 +75,8 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
     return losses.sum(dim=1)
 
 
-TokenCalls = Sequence[tuple[Float[Tensor, "B T d1"], Float[Tensor, "B T d2"]]]
-"""A layer's inputs and output gradients, one pair per call; a side is projected if that precedes the sum over tokens.
-
-Those of an expert are of the tokens that were routed to it: as many rows of an example as the example with the most has,
-filled with zeros; or for an observer, which sees tokens and not examples, one example of all of them.
-"""
-
-TokenObserver = Callable[[str, TokenCalls], None]
 GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
+_ChunkObserver = Callable[[str, TokenCalls, HeadChunk], None]
 
 
 @runtime_checkable
@@ -114,78 +102,39 @@ class GradientCollector:
     Used as a context manager: inside it the model is in eval mode and frozen; on exit, hooks are removed and the model's
     own flags restored. Results do not depend on batch size, order or padding beyond floating point.
     Projections and products are in FP32 (FP64 for an FP64 model), whatever the model's type. If layers are on several
-    devices, each is projected on its own; results are on the batch's device.
+    devices, each is projected on its own; results are on the batch's device. Logits are made and differentiated a chunk of
+    tokens at a time (`chunk_numbers` logits), and only of tokens that predict a target, where the model can be cut so.
 
     Raises:
         LayerError: a projection names a module that the model does not have, or has in other widths.
     """
 
-    def __init__(self, model: nn.Module, projections: Iterable[LayerProjection], *, tf32: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        projections: Iterable[LayerProjection],
+        chunk_numbers: int = CHUNK_NUMBERS,
+        *,
+        tf32: bool = False,
+    ) -> None:
         """Move the projections to the layers' devices; `tf32` allows FP32 products in TF32 while the collector is entered."""
         self._model, self._tf32 = model, tf32
-        weights, modules = linear_weights(model), dict(model.named_modules())
-        self._projections: dict[str, LayerProjection] = {}
-        self._types: dict[str, torch.dtype] = {}
-        self._linear: dict[str, nn.Module] = {}
-        self._watched: dict[str, nn.Parameter] = {}
-        self._experts: dict[str, nn.Module] = {}
-        self._n_experts: dict[str, int] = {}
-        for projection in projections:
-            name = projection.layer.name
-            weight = weights.get(name)
-            if weight is None and name not in modules:
-                raise LayerError(f"the model has no layer {name!r}; was it saved from another model?")
-            expected = (projection.layer.d_in, projection.layer.d_out)
-            found = (weight.layer.d_in, weight.layer.d_out) if weight else None
-            if weight is None or found != expected:
-                held_by = type(weight.module if weight else modules[name]).__name__
-                raise LayerError(
-                    f"layer {name!r} was expected to have (input, output) widths {expected}, "
-                    f"but is a {held_by} with {found or 'none'}; was it saved from another model?"
-                )
-            parameter = next(weight.module.parameters())
-            self._types[name] = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-            self._projections[name] = projection.to(parameter.device, self._types[name])
-            if weight.sight is Sight.MODULE:
-                self._linear[name] = weight.module
-            elif weight.sight is Sight.WEIGHT:
-                self._watched[name] = weight.module.get_parameter("weight")
-            else:
-                self._experts[weight.path] = weight.module
-                self._n_experts[name] = weight.n_experts
-        self._mask = torch.empty(0, 0, dtype=torch.bool)
-        self._by_example = True
-        self._observer: TokenObserver = _nothing
-        self._orders: Mapping[str, Contraction] = {}
-        self._seen: set[str] = set()
-        self._routed: set[str] = set()
-        self._calls: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self._open_calls: Counter[str] = Counter()
-        self._handles: list[RemovableHandle] = []
+        self._chunk_numbers = chunk_numbers
+        self._calls = LayerCalls(model, projections)
         self._contexts = ExitStack()
-        # Autograd runs a thread per device; observers are called by one at a time.
-        self._turn = Lock()
 
     def __enter__(self) -> Self:
         # This comes first: it raises on a model without input embeddings, and __exit__ would not be called.
         embeddings: nn.Module = self._model.get_input_embeddings()  # type: ignore[operator]
         self._contexts.enter_context(frozen(self._model))
-        self._handles.append(embeddings.register_forward_hook(_require_grad))
-        for name, module in self._linear.items():
-            self._handles.append(module.register_forward_hook(self._forward_hook(name)))
-        for path, module in self._experts.items():
-            self._contexts.enter_context(
-                replaced_forward(module, experts_forward(module, self._on_routed_product(path)))
-            )
+        self._contexts.callback(embeddings.register_forward_hook(require_grad).remove)
+        self._contexts.enter_context(self._calls.followed())
         self._contexts.enter_context(tf32_products(self._tf32))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
         self._contexts.close()
 
     def collect(self, batch: TokenBatch) -> BatchGradients:
@@ -194,9 +143,11 @@ class GradientCollector:
         Raises:
             LayerError: a tracked layer was not called, or its input is not one row per token of the batch.
         """
-        gradients: dict[str, Tensor] = {}
-        losses = self.stream(batch, lambda layer, _rows, found: gradients.update({layer: found}), sys.maxsize)
-        return BatchGradients(losses, gradients)
+        slices: dict[str, list[Tensor]] = {}
+        losses = self.stream(batch, lambda layer, _, found: slices.setdefault(layer, []).append(found), sys.maxsize)
+        return BatchGradients(
+            losses, {layer: found[0] if len(found) == 1 else torch.cat(found) for layer, found in slices.items()}
+        )
 
     def stream(self, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> Float[Tensor, " B"]:
         """Run one forward and one backward pass, and hand each layer's gradients to the sink as soon as they are known.
@@ -216,36 +167,54 @@ class GradientCollector:
 
         n, tokens = batch.input_ids.shape
         device = batch.input_ids.device
-        token_sink = sink if isinstance(sink, TokenSink) else None
-        # An expert's tokens are its own, of another number in every example.
+        projections, n_experts = self._calls.projections, self._calls.n_experts
+        token_sink, head = sink if isinstance(sink, TokenSink) else None, head_of(self._model)
+        # An expert's tokens are its own, of another number in every example; a head's come in chunks.
         unformed = {
             name
-            for name in self._projections
-            if token_sink and name not in self._n_experts and token_sink.takes_tokens(name, tokens)
+            for name in projections
+            if token_sink
+            and name not in n_experts
+            and not (head and head.holds(name))
+            and token_sink.takes_tokens(name, tokens)
         }
         orders = {
-            name: BY_TOKEN
-            if name in unformed
-            else cheapest_order(projection, -(-tokens // self._n_experts.get(name, 1)))
-            for name, projection in self._projections.items()
+            name: BY_TOKEN if name in unformed else cheapest_order(projection, -(-tokens // n_experts.get(name, 1)))
+            for name, projection in projections.items()
         }
+
+        def gradients_of(layer: str, calls: TokenCalls, count: int) -> Iterator[tuple[slice, Tensor]]:
+            projection = projections[layer]
+            step = max(1, max_numbers // (projection.d1 * projection.d2))
+            for start in range(0, count, step):
+                rows = slice(start, min(start + step, count))
+                if calls:
+                    found = contracted_gradients(calls, rows, projection, orders[layer], max_numbers).to(device)
+                else:
+                    shape = rows.stop - start, projection.d1, projection.d2
+                    found = torch.zeros(shape, dtype=self._calls.types[layer], device=device)
+                yield rows, found
 
         def observer(layer: str, calls: TokenCalls) -> None:
             if token_sink and layer in unformed:
                 token_sink.take_tokens(layer, [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls])
                 return
-            projection = self._projections[layer]
-            step = max(1, max_numbers // (projection.d1 * projection.d2))
-            for start in range(0, n, step):
-                rows = slice(start, min(start + step, n))
-                if calls:
-                    found = contracted_gradients(calls, rows, projection, orders[layer], max_numbers).to(device)
-                else:
-                    shape = rows.stop - start, projection.d1, projection.d2
-                    found = torch.zeros(shape, dtype=self._types[layer], device=device)
+            for rows, found in gradients_of(layer, calls, n):
                 sink(layer, rows, found)
 
-        return self._run(_padded_right(batch)[0], observer, orders)
+        unfinished: dict[str, Tensor] = {}
+
+        def chunk_observer(layer: str, calls: TokenCalls, chunk: HeadChunk) -> None:
+            first = chunk.rows.start
+            for rows, found in gradients_of(layer, calls, chunk.rows.stop - first):
+                # A long example's gradient is the sum of those of its chunks.
+                total = unfinished.pop(layer) + found if layer in unfinished else found
+                if chunk.completes_rows:
+                    sink(layer, slice(first + rows.start, first + rows.stop), total)
+                else:
+                    unfinished[layer] = total
+
+        return self._run(_padded_right(batch)[0], observer, chunk_observer, orders)
 
     def observe(
         self, batch: TokenBatch, observer: TokenObserver, label_generator: torch.Generator | None = None
@@ -268,21 +237,33 @@ class GradientCollector:
         """
         device = batch.input_ids.device
         padded_right, places = _padded_right(batch)
+        whole: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
         def as_in_the_batch(layer: str, calls: TokenCalls) -> None:
             # Inputs without a projection still have the model's type.
             shown = [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls]
-            if places is not None and self._projections[layer].layer.expert is None:
+            if places is not None and self._calls.projections[layer].layer.expert is None:
                 rows = torch.arange(len(places), device=device).unsqueeze(1)
                 shown = [(x[rows, places], dy[rows, places]) for x, dy in shown]
             observer(layer, shown)
 
-        return self._run(padded_right, as_in_the_batch, {}, label_generator, by_example=False)
+        def chunk_observer(layer: str, calls: TokenCalls, chunk: HeadChunk) -> None:
+            """Put a head's layer together again from all chunks."""
+            if layer not in whole:
+                whole[layer] = [tuple(side.new_zeros(*batch.labels.shape, side.shape[2]) for side in c) for c in calls]  # type: ignore[misc]
+            for call, of_chunk in zip(whole[layer], calls, strict=True):
+                for side, part in zip(call, of_chunk, strict=True):
+                    chunk.put(side, part)
+            if chunk.completes_rows and chunk.rows.stop == batch.labels.shape[0]:
+                as_in_the_batch(layer, whole.pop(layer))
+
+        return self._run(padded_right, as_in_the_batch, chunk_observer, {}, label_generator, by_example=False)
 
     def _run(
         self,
         batch: TokenBatch,
         observer: TokenObserver,
+        chunk_observer: _ChunkObserver,
         orders: Mapping[str, Contraction],
         label_generator: torch.Generator | None = None,
         *,
@@ -290,135 +271,79 @@ class GradientCollector:
     ) -> Float[Tensor, " B"]:
         """Run both passes over a batch padded on the right.
 
-        A layer's calls are projected on the sides that its order names, by default on both. The rows of an expert are kept
-        apart by example, or not.
+        A layer's calls are projected on the sides that its order names, by default on both. The chunk observer is shown the
+        tracked layers of a head that runs in chunks, chunk by chunk. By example, the rows of an expert are kept apart by
+        example, and a head's are of the tokens that predict a target; else a head's are of every token.
         """
-        self._observer, self._orders = observer, orders
-        self._seen, self._routed, self._calls, self._open_calls = set(), set(), {}, Counter()
-        self._mask, self._by_example = batch.attention_mask, by_example
+        self._calls.start(batch.attention_mask, observer, orders, by_example=by_example)
+        # The positions are the model's own to count: behind the padding there is nothing.
+        inputs = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask.long(),
+            "use_cache": False,
+        }
+        head, targets = head_of(self._model), next_tokens(batch.labels)
         with torch.enable_grad():
-            with products_of_frozen_layers(self._model), self._watching():
-                # The positions are the model's own to count: behind the padding there is nothing.
-                output = self._model(
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), use_cache=False
-                )
-            labels = batch.labels.to(output.logits.device)
-            if label_generator is not None:
-                labels = sampled_labels(output.logits.detach(), labels, label_generator)
-            losses, gradient = losses_with_logit_gradients(output.logits.detach(), labels)
-            output.logits.backward(gradient)
-        # A call that the loss does not depend on has no gradient, and keeps its layer's other calls waiting.
-        for layer in list(self._calls):
-            self._show(layer)
-        self._show_unreached_experts()
-        missing = [name for name in self._projections if name not in self._seen]
-        if missing:
-            raise LayerError(
-                f"layer {missing[0]!r} got no gradient ({len(missing)} such): the forward pass does not call it, or "
-                "the loss does not depend on it. Take it out with `recipe.exclude_layers`"
-            )
+            if head is None:
+                with self._forward_pass():
+                    logits = self._model(**inputs).logits
+                losses = self._differentiate(logits, targets, label_generator)
+            else:
+                is_tracked = any(head.holds(layer) for layer in self._calls.projections)
+                needed = targets != IGNORED_LABEL if by_example or not is_tracked else batch.attention_mask
+                losses = self._run_in_chunks(head, inputs, targets, needed, chunk_observer, label_generator)
+        self._calls.finish()
         return losses.to(batch.input_ids.device)
 
-    def _watching(self) -> AbstractContextManager[object]:
-        return WeightUses(self._watched, self._on_weight_use) if self._watched else nullcontext()
+    def _run_in_chunks(
+        self,
+        head: Head,
+        inputs: dict[str, Any],
+        targets: Int[Tensor, "B T"],
+        needed: Bool[Tensor, "B T"],
+        chunk_observer: _ChunkObserver,
+        label_generator: torch.Generator | None,
+    ) -> Float[Tensor, " B"]:
+        """Run both passes, those of the head chunk by chunk between those of the decoder."""
+        with self._forward_pass():
+            behind = decoded(self._model, head, inputs)
+        known = behind.hidden.detach()
+        gradient = torch.zeros_like(known)
+        of_chunks: list[tuple[slice, Tensor]] = []
+        for chunk in head_chunks(needed.to(known.device), max(1, self._chunk_numbers // head.vocabulary)):
+            with self._calls.of_chunk(chunk.is_token, partial(_shown_with, chunk_observer, chunk)):
+                hidden = chunk.of(known).requires_grad_(True)
+                hidden.register_hook(partial(chunk.put, gradient))
+                with self._forward_pass():
+                    logits = behind.logits(hidden)
+                found = self._differentiate(logits, chunk.targets(targets), label_generator)
+            of_chunks.append((chunk.rows, found))
+        behind.hidden.backward(gradient)
+        # In the type of the logits: some models make them in another than that of their hidden states.
+        losses = of_chunks[0][1].new_zeros(len(known))
+        for rows, found in of_chunks:
+            losses[rows] += found
+        return losses
 
-    def _forward_hook(self, name: str) -> Any:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self._follow(name, inputs[0], output)
+    def _differentiate(
+        self, logits: Float[Tensor, "b t V"], targets: Int[Tensor, "b t"], label_generator: torch.Generator | None
+    ) -> Float[Tensor, " b"]:
+        """Run the backward pass from logits, and return the losses."""
+        known, targets = logits.detach(), targets.to(logits.device)
+        if label_generator is not None:
+            targets = sampled_targets(known, targets, label_generator)
+        losses, gradient = losses_of_targets(known, targets)
+        logits.backward(gradient)
+        return losses
 
-        return hook
-
-    def _on_weight_use(self, name: str, x: Tensor, output: Tensor, is_transposed: bool) -> None:
-        self._follow(name, x.mT if is_transposed else x, output, is_transposed)
-
-    def _follow(self, name: str, x: Tensor, output: Tensor, is_transposed: bool = False) -> None:
-        """Keep a call's input, projected or not, until its output's gradient arrives."""
-        if not output.requires_grad:
-            return
-        # A layer on another device moves its input there itself, after this hook.
-        kept = self._kept_input(name, self._per_example(x.detach(), name).to(output.device))
-        self._open_calls[name] += 1
-
-        def on_output_gradient(dy: Tensor) -> None:
-            dy = self._per_example(dy.mT if is_transposed else dy, name)
-            self._close(name, kept, self._projected_gradient(name, dy))
-
-        output.register_hook(on_output_gradient)
-
-    def _on_routed_product(self, path: str) -> RoutedProduct:
-        def on_product(weight: FusedWeight, routing: Routing, x: Tensor, output: Tensor) -> None:
-            names = [weight.layer_name(path, expert) for expert in range(weight.n_experts)]
-            tracked = [expert for expert, name in enumerate(names) if name in self._projections]
-            if not tracked or not output.requires_grad:
-                return
-            rows = ExampleRows.of(routing, self._mask)
-            inputs = rows.by_expert(x.detach())
-            reached = [expert for expert in tracked if rows.sizes[expert]]
-            self._routed.update(names[expert] for expert in tracked)
-            kept = {expert: self._kept_input(names[expert], inputs[expert]) for expert in reached}
-            self._open_calls.update(names[expert] for expert in reached)
-
-            def on_output_gradient(dy: Tensor) -> None:
-                outputs = rows.by_expert(dy)
-                for expert, of_expert in kept.items():
-                    pair = (of_expert, self._projected_gradient(names[expert], outputs[expert]))
-                    if self._by_example:
-                        pair = (rows.padded(expert, pair[0]), rows.padded(expert, pair[1]))
-                    else:
-                        pair = (pair[0].unsqueeze(0), pair[1].unsqueeze(0))
-                    self._close(names[expert], *pair)
-
-            output.register_hook(on_output_gradient)
-
-        return on_product
-
-    def _kept_input(self, name: str, x: Tensor) -> Tensor:
-        projection = self._projections[name]
-        if self._orders.get(name, BY_TOKEN).inputs and projection.p_in is not None:
-            return projected(x, projection.p_in)
-        # The model may later write into its own tensor.
-        return x.clone()
-
-    def _projected_gradient(self, name: str, dy: Tensor) -> Tensor:
-        projection = self._projections[name]
-        if self._orders.get(name, BY_TOKEN).outputs and projection.p_out is not None:
-            return projected(dy, projection.p_out)
-        return dy.to(self._types[name])
-
-    def _close(self, name: str, x: Tensor, dy: Tensor) -> None:
-        with self._turn:
-            self._calls.setdefault(name, []).append((x, dy))
-            self._open_calls[name] -= 1
-            if not self._open_calls[name]:
-                self._show(name)
-
-    def _show(self, layer: str) -> None:
-        self._seen.add(layer)
-        self._observer(layer, self._calls.pop(layer))
-
-    def _show_unreached_experts(self) -> None:
-        for layer in self._routed - self._seen:
-            self._seen.add(layer)
-            self._observer(layer, [])
-
-    def _per_example(self, x: Tensor, name: str) -> Tensor:
-        """Return x as [B, T, width]; some models flatten batch and tokens before a linear layer, or have heads of 1."""
-        b, t = self._mask.shape
-        if x.shape[:-1].numel() == b * t and x.shape[0] in (b, b * t):
-            return x.reshape(b, t, -1)
-        raise LayerError(
-            f"layer {name!r} got a tensor of shape {list(x.shape)} for a batch of {b} examples of {t} "
-            "tokens: its rows are not the batch's tokens (a routed expert?). Take it out with `recipe.exclude_layers`"
-        )
+    @contextmanager
+    def _forward_pass(self) -> Iterator[None]:
+        with products_of_frozen_layers(self._model), self._calls.in_forward_pass():
+            yield
 
 
-def _nothing(_layer: str, _calls: TokenCalls) -> None:
-    return None
-
-
-def _require_grad(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    # A copy, as autograd lets no model write into a leaf.
-    return output.requires_grad_(True).clone()
+def _shown_with(observer: _ChunkObserver, chunk: HeadChunk, layer: str, calls: TokenCalls) -> None:
+    observer(layer, calls, chunk)
 
 
 def _padded_right(batch: TokenBatch) -> tuple[TokenBatch, Int[Tensor, "B T"] | None]:
@@ -429,4 +354,5 @@ def _padded_right(batch: TokenBatch) -> tuple[TokenBatch, Int[Tensor, "B T"] | N
     if bool((order.diff(dim=1) > 0).all()):
         return batch, None
     moved = (side.gather(1, order) for side in (batch.input_ids, batch.attention_mask, batch.labels))
-    return TokenBatch(*moved), order.argsort(dim=1)
+    ids, mask, labels = moved
+    return TokenBatch(ids, mask, labels, is_padded_right=True), order.argsort(dim=1)

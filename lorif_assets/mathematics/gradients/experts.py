@@ -5,8 +5,7 @@ the experts' forward pass is the one below, the same for every model: rows sorte
 follows the contract of transformers' own interchangeable experts' functions (`_experts_implementation`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from lorif_assets.mathematics.matrix_products import product
 
 DENSE_EXPERTS = "Llama4TextExperts"
 """Experts that each get every token, scaled by its routing weight, which is 0 where the token is not routed there."""
+_ROUTED_TO = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,13 @@ def fused_weights(module: nn.Module) -> tuple[FusedWeight, ...]:
         d_in, d_out = (rows, columns) if is_transposed else (columns, rows)
         found.append(FusedWeight(name, n, d_in, d_out, is_transposed))
     return tuple(found)
+
+
+def experts_per_token(model: Any) -> int | None:
+    """Return to how many experts of a block each token is routed, as the configuration says; None where it does not."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    return next((found for name in _ROUTED_TO if isinstance(found := getattr(text, name, None), int)), None)
 
 
 @dataclass(frozen=True)
@@ -170,22 +177,6 @@ def experts_forward(module: nn.Module, on_product: RoutedProduct) -> Callable[..
         return multiplied(second, routing, up * made.act_fn(gate))
 
     return dense if type(module).__name__ == DENSE_EXPERTS else routed
-
-
-@contextmanager
-def replaced_forward(module: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
-    """Give a module another forward pass, until the context is left."""
-    # accelerate moves inputs to the module's device in a forward pass of its own, and calls this one in it.
-    name = "_old_forward" if hasattr(module, "_old_forward") else "forward"
-    before = module.__dict__.get(name)
-    setattr(module, name, forward)
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(module, name)
-        else:
-            setattr(module, name, before)
 
 
 class _GroupedLinear(torch.autograd.Function):

@@ -1,9 +1,9 @@
-"""A model while its gradients are looked at: in eval mode, with frozen weights."""
+"""A model while its gradients are looked at: in eval mode, with frozen weights, and embeddings that require grad."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -21,3 +21,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
         for module in in_training:
             module.training = True
+
+
+def require_grad(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+    """Let the embeddings' output require grad: a forward hook of theirs."""
+    # A copy, as autograd lets no model write into a leaf.
+    return output.requires_grad_(True).clone()

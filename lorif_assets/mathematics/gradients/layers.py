@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from lorif_assets.errors import LorifError
-from lorif_assets.mathematics.gradients.experts import fused_weights
+from lorif_assets.mathematics.gradients.experts import experts_per_token, fused_weights
 
 _SHOWN = 4
 _MATRICES = frozenset({"lora_A", "lora_B"})
@@ -84,6 +84,15 @@ def linear_weights(model: nn.Module) -> dict[str, LinearWeight]:
                     layer = TrackedLayer(name, fused.d_in, fused.d_out, expert)
                     found[name] = LinearWeight(layer, path, module, Sight.EXPERTS, fused.n_experts)
     return found
+
+
+def shares_of_tokens(model: nn.Module) -> dict[str, float]:
+    """Return which share of the tokens a layer's products have, by the names of all linear weights: of experts, a part."""
+    shares = {}
+    for name, weight in linear_weights(model).items():
+        routed = experts_per_token(model) if weight.sight is Sight.EXPERTS else None
+        shares[name] = 1.0 if routed is None else min(1.0, routed / weight.n_experts)
+    return shares
 
 
 def is_in_block(name: str) -> bool:

@@ -125,6 +125,16 @@ def layer_projection(layer: TrackedLayer, projection: Projection) -> LayerProjec
     return LayerProjection(layer, d1, d2, side("in", layer.d_in, d1), side("out", layer.d_out, d2))
 
 
+def shapes_of_projection(layer: TrackedLayer, projection: Projection) -> LayerProjection:
+    """Return one layer's projection without its numbers: matrices on the meta device."""
+
+    def side(width: int, d: int) -> Tensor | None:
+        return None if projection.is_identity(width) else torch.empty(width, d, device="meta")
+
+    d1, d2 = projection.shape(layer)
+    return LayerProjection(layer, d1, d2, side(layer.d_in, d1), side(layer.d_out, d2))
+
+
 def fingerprint(layers: Iterable[TrackedLayer], projection: Projection) -> str:
     """Return a hash of every projection's shape and signs: equal exactly when two sets of projections are equal."""
     digest = hashlib.blake2b(_SCHEME, digest_size=16)

@@ -14,6 +14,11 @@ from lorif_assets.mathematics import accelerators
 IGNORED_LABEL = -100
 
 
+def next_tokens(labels: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """Return what each token is to predict: the next one's label, and nothing at the end."""
+    return functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+
+
 def losses_with_logit_gradients(
     logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"]
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B T V"]]:
@@ -26,7 +31,14 @@ def losses_with_logit_gradients(
     Returns:
         The losses, and softmax(logits) - onehot(target) at the targets and 0 elsewhere, in the logits' type.
     """
-    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+    return losses_of_targets(logits, next_tokens(labels))
+
+
+def losses_of_targets(
+    logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, "B T V"]]:
+    """Return the same of targets that stand at the tokens that predict them."""
+    targets = targets.to(logits.device)
     ignored = targets == IGNORED_LABEL
     at = targets.masked_fill(ignored, 0).unsqueeze(2)
     # In FP32 at least: BF16 has too few digits for a log-sum-exp over a vocabulary.
@@ -47,7 +59,14 @@ def sampled_labels(
     logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"], generator: torch.Generator
 ) -> Int[Tensor, "B T"]:
     """Return labels drawn from the model's distribution, at the same target positions."""
-    chances = torch.softmax(logits[:, :-1].float(), dim=-1).flatten(0, 1)
-    drawn = torch.multinomial(chances, 1, generator=generator).view(labels[:, 1:].shape)
-    is_target = labels[:, 1:] != IGNORED_LABEL
-    return torch.cat([labels[:, :1], labels[:, 1:].where(~is_target, drawn)], dim=1)
+    drawn = sampled_targets(logits[:, :-1], labels[:, 1:], generator)
+    return torch.cat([labels[:, :1], drawn], dim=1)
+
+
+def sampled_targets(
+    logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], generator: torch.Generator
+) -> Int[Tensor, "B T"]:
+    """Return the same for targets that stand at the tokens that predict them."""
+    chances = torch.softmax(logits.float(), dim=-1).flatten(0, 1)
+    drawn = torch.multinomial(chances, 1, generator=generator).view(targets.shape)
+    return targets.where(targets == IGNORED_LABEL, drawn)

@@ -153,3 +153,27 @@ def test_experts_of_an_unknown_form_are_refused_by_name_unless_the_layers_are_ch
     ):
         select_layers(model)
     assert len(select_layers(model, include=["*.router.layer"])) == 8
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_with_logits_in_chunks_experts_and_head_have_the_gradients_and_tokens_of_all_logits_at_once(side, examples):
+    model = tiny_model("mixtral").double()
+    chosen = projections(model, include=("*.0.mlp.*", "lm_head"))
+    batch = padded_batch(examples, 14, side)
+    found, shown = [], []
+    for chunk_numbers in (1, 1 << 25):
+        calls: dict[str, list[torch.Tensor]] = {}
+        with GradientCollector(model, chosen, chunk_numbers) as collector:
+            found.append(collector.collect(batch))
+            collector.observe(batch, lambda layer, of_layer, calls=calls: calls.update({layer: sum(of_layer, ())}))
+        shown.append(calls)
+    assert relative_error(found[0].losses, found[1].losses) < 1e-12
+    for layer, gradient in found[1].gradients.items():
+        assert relative_error(found[0].gradients[layer], gradient) < 1e-9, layer
+    assert shown[0].keys() == shown[1].keys() == {projection.layer.name for projection in chosen}
+    for layer, sides in shown[1].items():
+        for in_chunks, at_once in zip(shown[0][layer], sides, strict=True):
+            assert torch.allclose(in_chunks, at_once, rtol=1e-9, atol=1e-12), layer
+    # Of the head every token is shown where the batch has it, padding aside.
+    inputs, _ = shown[0]["lm_head"]
+    assert torch.equal(inputs.any(dim=2), batch.attention_mask)
