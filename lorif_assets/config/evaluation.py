@@ -1,10 +1,10 @@
 """The section [evaluation] of lorif.toml."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lorif_assets.config.methods import MethodName, default_methods, methods_on_request
+from lorif_assets.config.methods import MethodName, Need, default_methods, methods_on_request
 
 
 class EvaluationSettings(BaseModel):
@@ -38,6 +38,16 @@ class EvaluationSettings(BaseModel):
         description="Methods to check against retraining: LoRIF and those it is compared with. Not by default: "
         f"{methods_on_request()}.",
     )
+    checkpoints: Literal["newest", "active"] = Field(
+        "newest",
+        description="Where known sources are looked for: at the newest active checkpoint, to which models that are retrained "
+        'correspond; or at every active one, "active": what a fine-tuned model learned by heart shows at earlier ones.',
+    )
+    text_encoder: str | None = Field(
+        None,
+        description="What the method `embeddings` compares texts by: a folder that sentence-transformers can load, or a "
+        "model on the Hugging Face hub. It reads `influcoder.encoder_length` tokens of a text.",
+    )
     ground_truth: str | None = Field(
         None,
         description="A directory with members.parquet (subset, example_id) and losses.parquet (subset, seed, query_set, "
@@ -70,4 +80,13 @@ class EvaluationSettings(BaseModel):
     def _one_way_to_train(self) -> Self:
         if self.trainer and self.command:
             raise ValueError("name a `trainer` or a `command`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_have_an_encoder(self) -> Self:
+        used = [
+            method for method in (*self.methods, *self.removal_methods) if method.definition.needs is Need.TEXT_ENCODER
+        ]
+        if used and self.text_encoder is None:
+            raise ValueError(f"the method `{used[0]}` needs an encoder: set `text_encoder`")
         return self

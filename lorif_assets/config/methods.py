@@ -11,6 +11,7 @@ class Need(Enum):
     NOTHING = auto()
     ATTRIBUTION = auto()  # the stored factors and curvature
     ENCODER = auto()  # Influcoder's encoder, where `influcoder.enabled`
+    TEXT_ENCODER = auto()  # `evaluation.text_encoder`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,15 @@ class MethodName(StrEnum):
         function="relatif:relatif_scores",
         needs=Need.ATTRIBUTION,
         by_default=False,
+    )
+    EMBEDDINGS = Method(
+        name="embeddings",
+        title="embeddings",
+        explanation="cosine of a text encoder as it is, `evaluation.text_encoder`; no model",
+        function="embeddings:embedding_scores",
+        needs=Need.TEXT_ENCODER,
+        by_default=False,
+        extra="influcoder",
     )
 
 

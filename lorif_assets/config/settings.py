@@ -26,6 +26,7 @@ from lorif_assets.errors import SettingsError
 CONFIG_VARIABLE = "LORIF_CONFIG"
 CONFIG_NAME = "lorif.toml"
 DEMO_DIRECTORY = Path("demo")
+REAL_DEMO_DIRECTORY = Path("demo-real")
 _PREFIX = "LORIF_"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -60,9 +61,9 @@ class CheckpointSettings(_Section):
 
     path: str | None = Field(
         None,
-        description="A checkpoint directory (config.json, *.safetensors, tokenizer), an adapter's (adapter_config.json), or a "
-        "directory of them; or a model on the hub, hf://org/name@revision, or org/name where no such directory is; default: "
-        '"checkpoints", or none where `registered_model` is set.',
+        description="A checkpoint directory (config.json, *.safetensors, tokenizer; or a GGUF file), an adapter's "
+        "(adapter_config.json), or a directory of them; or a model on the hub, hf://org/name@revision, or org/name where no "
+        'such directory is; default: "checkpoints", or none where `registered_model` is set.',
     )
     base_model: str | None = Field(
         None,

@@ -10,7 +10,6 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from lorif_assets.data.conversations import Message
 from lorif_assets.data.rejected import UnusableRowError
@@ -79,6 +78,8 @@ class ChatTemplate:
         return self._render(messages, return_assistant_tokens_mask=True)
 
     def _render(self, messages: Sequence[Message], **how: bool) -> tuple[str, list[Span]]:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
         try:
             with _same_draws() if self.draws else nullcontext():
                 (text,), spans = render_jinja_template(

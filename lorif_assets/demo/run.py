@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -132,14 +132,15 @@ def run_demo(
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
         if fresh:
             shutil.rmtree(paths.root, ignore_errors=True)
-            _forget(instance)
+            forget(instance, _SOURCE)
         corpus = with_planted(build_corpus())
         _prepare(paths, corpus, architecture, console)
         if influcoder:
             switch_on(paths.settings, [passage.text for passage in corpus.train], paths.checkpoints, console)
         os.environ[CONFIG_VARIABLE] = str(paths.settings)
         project = Project.open(paths.settings)
-        _attribute(instance, project, console)
+        console.rule("[bold]3  attribution: Dagster materializes the graph", align="left")
+        materialize(instance, project, console)
     _show(project, corpus, paths, console)
     if project.settings.influcoder.enabled:
         show_influcoder(project.lake, console)
@@ -190,12 +191,16 @@ def _prepare(paths: DemoPaths, corpus: Corpus, architecture: Architecture, conso
         paths.settings.write_text(_SETTINGS)
 
 
-def _attribute(instance: dg.DagsterInstance, project: Project, console: Console) -> None:
-    from lorif_assets.assets.graph import ASSETS, assets_in_use
+def materialize(
+    instance: dg.DagsterInstance, project: Project, console: Console, evaluations: Collection[str] = ()
+) -> None:
+    """Bring the assets in use up to date, and some of the evaluation's by name, and print what that took."""
+    from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
 
-    console.rule("[bold]3  attribution: Dagster materializes the graph", align="left")
-    in_use = assets_in_use(project.settings)
-    for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):
+    measured = [asset for asset in EVALUATION if asset.name in evaluations]
+    graph = [*ASSETS, *EVALUATION] if measured else ASSETS
+    selection = [*assets_in_use(project.settings), *measured]
+    for update in bring_up_to_date(instance, graph, project, console.out, selection=selection):
         done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
         console.print(f"  {update.asset:<22} {done}")
 
@@ -264,13 +269,13 @@ def _agreement(project: Project, queries: Sequence[Mapping[str, str]], corpus: C
     return table
 
 
-def _forget(instance: dg.DagsterInstance) -> None:
-    """Remove the demo's partitions and history from Dagster, unless one of the user's projects is there too."""
+def forget(instance: dg.DagsterInstance, source: str) -> None:
+    """Remove a demo's partitions and history from Dagster, unless another project is there too, by a source's name."""
     from lorif_assets.assets import partitions
     from lorif_assets.assets.graph import ASSETS
 
     shards = partitions.shards.get_partition_keys(dynamic_partitions_store=instance)
-    if any(not shard.startswith(_SOURCE) for shard in shards):
+    if any(not shard.startswith(source) for shard in shards):
         return
     instance.wipe_assets([asset.key for asset in ASSETS])
     for definition in (partitions.shards, partitions.checkpoints, partitions.layers, partitions.query_sets):

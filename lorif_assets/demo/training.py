@@ -22,7 +22,8 @@ from lorif_assets.errors import CheckpointError
 Architecture = Literal["gpt2", "llama"]
 
 
-def _has_bfloat16_products() -> bool:
+def has_bfloat16_products() -> bool:
+    """Whether this machine's CPU multiplies matrices in BF16 natively."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -59,7 +60,7 @@ class DemoModelConfig:
     """Norm to which larger gradients are clipped."""
     seed: int = 0
     """Seed of the initial weights and of the order of the batches."""
-    bfloat16: bool = field(default_factory=_has_bfloat16_products)
+    bfloat16: bool = field(default_factory=has_bfloat16_products)
     """Whether products are in BF16 (weights stay in FP32): half the time of a step where the CPU has such instructions."""
 
 

@@ -1,6 +1,6 @@
 """Which partitions of the evaluation are missing or out of date; they are brought up to date on demand only."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.versions import datamodeling_version, source_retrieval_version, tail_patch_version
@@ -36,7 +36,7 @@ def stale_subset_losses(freshness: Freshness) -> StalePartitions:
 def stale_method_scores(freshness: Freshness) -> StalePartitions:
     """Return query sets of which a method's scores are missing or come from other data, weights or recipe."""
     wanted, stored = {}, {}
-    for key, versions in _method_versions(freshness):
+    for key, versions in _method_versions(freshness, _evaluated(freshness)):
         wanted[key] = scores_version(versions)
         found = stored_method_versions(freshness.lake, *key.split("|"))
         if found:
@@ -55,7 +55,7 @@ def stale_datamodeling_scores(freshness: Freshness) -> StalePartitions:
             scores_version(versions),
             ground_truth_version(freshness.lake, query_set, truth_source.expected_versions(query_set)),
         )
-        for key, versions in _method_versions(freshness)
+        for key, versions in _method_versions(freshness, _retrained(freshness))
         if (query_set := key.partition("|")[2])
     }
     return stale_partitions(wanted, stored_figure_versions(freshness.lake, "linear_datamodeling_score"), _REASON)
@@ -65,7 +65,7 @@ def stale_tail_patches(freshness: Freshness) -> StalePartitions:
     """Return query sets whose tail-patch figures come from other scores."""
     wanted = {
         key: tail_patch_version(freshness.settings.evaluation, scores_version(versions))
-        for key, versions in _method_versions(freshness)
+        for key, versions in _method_versions(freshness, _retrained(freshness))
     }
     return stale_partitions(wanted, stored_figure_versions(freshness.lake, "tail_patch"), _REASON)
 
@@ -75,7 +75,7 @@ def stale_source_retrievals(freshness: Freshness) -> StalePartitions:
     evaluation = freshness.settings.evaluation
     wanted = {
         key: source_retrieval_version(evaluation, scores_version(versions))
-        for key, versions in _method_versions(freshness)
+        for key, versions in _method_versions(freshness, _evaluated(freshness))
         if has_known_sources(freshness.lake, evaluation, key.partition("|")[2])
     }
     return stale_partitions(wanted, stored_figure_versions(freshness.lake, "source_retrieval"), _REASON)
@@ -85,7 +85,7 @@ def stale_removal_losses(freshness: Freshness) -> StalePartitions:
     """Return query sets of `evaluation.removal_query_sets` with losses of a retrained model missing or out of date."""
     wanted, stored = {}, {}
     n_examples = freshness.lake.read(TRAINING_EXAMPLES, ["example_id"]).height
-    for key, versions in _method_versions(freshness):
+    for key, versions in _method_versions(freshness, _retrained(freshness)):
         checkpoint, _, query_set = key.partition("|")
         if query_set not in freshness.settings.evaluation.removal_query_sets:
             continue
@@ -99,26 +99,29 @@ def stale_removal_losses(freshness: Freshness) -> StalePartitions:
 
 def stale_evaluation_reports(freshness: Freshness) -> StalePartitions:
     """Return query sets whose page shows other figures, costs, losses or recipes than are stored."""
-    record = _evaluated(freshness)
-    if not record:
-        return {}
     wanted = {
         f"{record.name}|{query_set}": version
+        for record in _evaluated(freshness)
         for query_set in evaluated_query_sets(freshness.settings, freshness.lake)
         if (version := page_version(freshness.lake, record.name, query_set))
     }
     return stale_partitions(wanted, stored_page_versions(freshness.lake), "what it shows changed")
 
 
-def _evaluated(freshness: Freshness) -> CheckpointRecord | None:
-    """Return the newest active checkpoint, to which models retrained from scratch correspond."""
-    newest = freshness.active_checkpoints[-1:]
-    return freshness.record(newest[0]) if newest else None
+def _evaluated(freshness: Freshness) -> Sequence[CheckpointRecord]:
+    """Return the checkpoints at which sources are looked for."""
+    return _retrained(freshness) if freshness.settings.evaluation.checkpoints == "newest" else freshness.records
 
 
-def _method_versions(freshness: Freshness) -> Iterator[tuple[str, Mapping[str, str]]]:
-    record = _evaluated(freshness)
-    if record:
+def _retrained(freshness: Freshness) -> Sequence[CheckpointRecord]:
+    """Return the newest active checkpoint, to which models that are retrained correspond; none if it is not recorded."""
+    return [record for record in freshness.records if record.name == freshness.active_checkpoints[-1]]
+
+
+def _method_versions(
+    freshness: Freshness, records: Sequence[CheckpointRecord]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    for record in records:
         for query_set in evaluated_query_sets(freshness.settings, freshness.lake):
             yield (
                 f"{record.name}|{query_set}",

@@ -33,13 +33,16 @@ class TextEncoder:
     model: SentenceTransformer
 
     @classmethod
-    def load(cls, source: str | Path, length: int, device: torch.device) -> "TextEncoder":
+    def load(
+        cls, source: str | Path, length: int, device: torch.device, setting: str = "influcoder.encoder"
+    ) -> "TextEncoder":
         """Load an encoder from a folder or the hub.
 
         Args:
             source: a folder, else a name on the hub.
             length: tokens that it reads of a text, within the model's own limit.
             device: where to put it.
+            setting: what names it, for messages.
 
         Raises:
             SettingsError: it is neither a folder nor on the hub, or is no text encoder.
@@ -53,7 +56,7 @@ class TextEncoder:
                 )
         except (OSError, ValueError) as error:
             raise SettingsError(
-                f"`influcoder.encoder` names {str(source)!r}, which sentence-transformers cannot load; give a folder with an "
+                f"`{setting}` names {str(source)!r}, which sentence-transformers cannot load; give a folder with an "
                 f"encoder and its tokenizer, or the name of one on the Hugging Face hub: {error}"
             ) from error
         if isinstance(model[0], StaticEmbedding):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lorif_assets.errors import CheckpointError, HubError
-from lorif_assets.hub.names import PREFIX
+from lorif_assets.hub.names import PREFIX, is_hub_name, is_plain_name
 from lorif_assets.models.checkpoint_folders import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -156,7 +156,7 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
     candidates = [start / path for start in starts]
     found = next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
     obstacle = ""
-    if found is None and not path.is_absolute():
+    if found is None and (is_hub_name(name) or is_plain_name(name)):
         try:
             found = described_model(name.removeprefix(PREFIX), revision)
         except HubError as error:

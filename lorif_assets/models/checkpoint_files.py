@@ -12,6 +12,7 @@ from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
 from lorif_assets.models.context import COUNTED_FROM_PADDING
+from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
 from lorif_assets.models.hub import fetch_folder, snapshot_at
 from lorif_assets.models.quantization import quantization
 
@@ -69,14 +70,24 @@ class CheckpointFiles:
 
     @property
     def weight_files(self) -> list[Path]:
-        """The safetensors files of a whole model, sorted by name."""
+        """The safetensors files of a whole model or, if there are none, the GGUF files; sorted by name."""
         return model_weights(self.path)
 
     @property
+    def gguf_file(self) -> Path | None:
+        """The GGUF file that a whole model is loaded from; None where it is loaded from safetensors."""
+        return next((file for file in self.weight_files if file.suffix == GGUF), None)
+
+    @property
     def model_files(self) -> list[Path]:
-        """What the model is loaded from: configuration, weights and Python code, if there is any; of an adapter, its own."""
+        """What the model is loaded from: configuration, weights and Python code, if there is any; of an adapter, its own.
+
+        A GGUF file has its configuration in it, and none beside it is read.
+        """
         if self.adapter:
             return self.adapter.files
+        if self.gguf_file:
+            return self.weight_files
         return [self.path / CONFIG, *self.weight_files, *sorted(self.path.glob("*.py"))]
 
     @property
@@ -95,7 +106,9 @@ class CheckpointFiles:
 
     @property
     def tokenizer_files(self) -> list[Path]:
-        """The tokenizer's files that exist."""
+        """The tokenizer's files that exist; a GGUF file that has no tokenizer beside it brings its own."""
+        if own := gguf_tokenizer(self.tokenizer_folder):
+            return [own]
         return [self.tokenizer_folder / name for name in TOKENIZER_FILES if (self.tokenizer_folder / name).is_file()]
 
     @property
@@ -150,10 +163,13 @@ class CheckpointFiles:
                 # They are downloaded when they are needed; a commit is never half written.
                 return None
             self.check()
-            weights = [file for file in (*self.model_files, *self.base.model_files) if file.suffix == ".safetensors"]
+            files = [*self.model_files, *self.base.model_files]
         except CheckpointError as error:
             return str(error)
-        for file in weights:
+        for file in files:
+            if file.suffix == GGUF and not is_whole(file):
+                return f"{file} is cut short, or still being written"
+        for file in (file for file in files if file.suffix == ".safetensors"):
             try:
                 # Opening compares the length of the file with what its header declares.
                 with safe_open(file, framework="np"):
@@ -216,8 +232,12 @@ class CheckpointFiles:
         """Refuse a whole model that cannot be loaded safely, whatever its tokenizer.
 
         Raises:
-            CheckpointError: no configuration, no safetensors weights, or a shard of them missing.
+            CheckpointError: no configuration, no safetensors or GGUF weights, a shard of them missing, or the library that
+                reads them.
         """
+        if self.gguf_file:
+            check_gguf(self.weight_files)
+            return
         if not (self.path / CONFIG).is_file():
             raise CheckpointError(
                 f"{self.path} has no config.json: expected a model saved by `save_pretrained`; found {_listing(self.path)}"
@@ -251,6 +271,15 @@ class CheckpointFiles:
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer's vocabulary."""
+    return _has_vocabulary(folder) or gguf_tokenizer(folder) is not None
+
+
+def gguf_tokenizer(folder: Path) -> Path | None:
+    """Return the GGUF file whose tokenizer is a folder's; None where the tokenizer has files of its own, or there is none."""
+    return None if _has_vocabulary(folder) else next(iter(gguf_files(folder)), None)
+
+
+def _has_vocabulary(folder: Path) -> bool:
     return any((folder / name).is_file() for name in VOCABULARY_FILES)
 
 

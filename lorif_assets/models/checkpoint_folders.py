@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from lorif_assets.models.gguf import gguf_files
 from lorif_assets.models.steps import counts_epochs, is_marked, step_of_folder, trainer_step
 
 CONFIG = "config.json"
@@ -92,9 +93,13 @@ def pickled_weights(folder: Path) -> list[str]:
 
 
 def model_weights(folder: Path) -> list[Path]:
-    """Return the safetensors files of a whole model, sorted by name; those of an adapter beside it are none of them."""
+    """Return the weight files of a whole model, sorted by name; those of an adapter beside it are none of them.
+
+    They are its safetensors files or, if there are none, its GGUF files.
+    """
     has_adapter = (folder / ADAPTER_CONFIG).is_file()
-    return sorted(file for file in folder.glob("*.safetensors") if not (has_adapter and file.name == ADAPTER_WEIGHTS))
+    found = sorted(file for file in folder.glob("*.safetensors") if not (has_adapter and file.name == ADAPTER_WEIGHTS))
+    return found or gguf_files(folder)
 
 
 def same_files(files: Sequence[Path], others: Sequence[Path]) -> bool:
@@ -119,11 +124,11 @@ def _folders(folder: Path) -> Iterator[Path]:
 def _is_whole(folder: Path) -> bool:
     if (folder / ADAPTER_CONFIG).is_file():
         return (folder / ADAPTER_WEIGHTS).is_file()
-    return (folder / CONFIG).is_file() and bool(model_weights(folder))
+    return ((folder / CONFIG).is_file() and bool(model_weights(folder))) or bool(gguf_files(folder))
 
 
 def _is_configured(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() or (folder / ADAPTER_CONFIG).is_file()
+    return (folder / CONFIG).is_file() or (folder / ADAPTER_CONFIG).is_file() or bool(gguf_files(folder))
 
 
 def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:

@@ -14,10 +14,11 @@ from lorif_assets.errors import CheckpointError
 from lorif_assets.lake.partition_names import partition_name, partition_names
 from lorif_assets.models.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
 from lorif_assets.models.adapter_files import base_folder
-from lorif_assets.models.checkpoint_files import CheckpointFiles, has_tokenizer
+from lorif_assets.models.checkpoint_files import CheckpointFiles, gguf_tokenizer, has_tokenizer
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, list_folders
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.gguf import gguf_loading
 from lorif_assets.models.model_class import language_model_class
 from lorif_assets.models.quantization import device_map_of, quantization, refuse_unsupported_quantization
 from lorif_assets.models.small_copy import SmallCopy, small_copy
@@ -221,6 +222,7 @@ class Checkpoints:
                     local_files_only=True,
                     output_loading_info=True,
                     device_map=spread,
+                    **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
                 )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise CheckpointError(f"transformers cannot load {files.path}: {error}") from error
@@ -241,7 +243,10 @@ class Checkpoints:
 
         try:
             return AutoTokenizer.from_pretrained(
-                files.tokenizer_folder, trust_remote_code=self.trust_remote_code, local_files_only=True
+                files.tokenizer_folder,
+                trust_remote_code=self.trust_remote_code,
+                local_files_only=True,
+                **_named(gguf_tokenizer(files.tokenizer_folder)),
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             # Without the library, transformers takes the file for another kind and asks for another library.
@@ -288,8 +293,16 @@ class Checkpoints:
         from transformers import AutoConfig
 
         return AutoConfig.from_pretrained(
-            files.base.path, local_files_only=True, trust_remote_code=self.trust_remote_code
+            files.base.path,
+            local_files_only=True,
+            trust_remote_code=self.trust_remote_code,
+            **_named(files.base.gguf_file),
         )
+
+
+def _named(gguf_file: Path | None) -> dict[str, str]:
+    """Return the argument by which transformers reads a GGUF file of a folder."""
+    return {"gguf_file": gguf_file.name} if gguf_file else {}
 
 
 def _require(track: Track, files: CheckpointFiles) -> None:

@@ -25,6 +25,7 @@ from lorif_assets.lake.evaluation_tables import (
 )
 from lorif_assets.mathematics.evaluation.subsets import subset_members
 from lorif_assets.models.devices import DeviceGroup
+from tests.conftest import CHECKPOINTS
 from tests.toy_recipe import CALLS
 
 QUERY_SET = "questions"
@@ -302,3 +303,13 @@ def test_a_query_that_was_never_retrained_for_is_named(project):
     evaluate(project, "method_scores")
     with pytest.raises(LorifError, match="0 retrained subsets, of 4 that the settings ask for; at least 3 are needed"):
         evaluate(project, "linear_datamodeling_score")
+
+
+def test_known_sources_are_looked_for_at_every_active_checkpoint_where_that_is_set(project):
+    everywhere = project.with_settings(evaluation={"checkpoints": "active"})
+    both = {f"{name}|{QUERY_SET}" for name in CHECKPOINTS}
+    done = evaluate(everywhere, "method_scores", "tail_patch", "evaluation_report")
+    # What corresponds to retraining is measured at the newest all the same.
+    assert done == {"method_scores": both, "tail_patch": {f"{NEWEST}|{QUERY_SET}"}, "evaluation_report": both}
+    assert evaluate(everywhere, "method_scores", "evaluation_report") == {}
+    assert evaluate(project, "method_scores", "evaluation_report") == {}

@@ -58,7 +58,12 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
     ]
     encoder = encoder_weights(lake, [record]).get(record.name, "")
     of_encoder = [encoder, ledger_version(hashes), queries[0]]
-    sources = {Need.NOTHING: baseline, Need.ATTRIBUTION: [lorif], Need.ENCODER: of_encoder}
+    sources = {
+        Need.NOTHING: baseline,
+        Need.ATTRIBUTION: [lorif],
+        Need.ENCODER: of_encoder,
+        Need.TEXT_ENCODER: [*baseline, settings.evaluation.text_encoder, settings.influcoder.encoder_length],
+    }
     # These two are the sources of other methods' versions, and their own version has no name in it.
     own = {MethodName.LORIF: lorif, MethodName.INFLUCODER: content_hash(of_encoder)}
     return {

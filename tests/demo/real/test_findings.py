@@ -1,0 +1,80 @@
+"""What the demo reads from the evaluation's tables, and how it is printed."""
+
+from io import StringIO
+
+import polars as pl
+import pytest
+from rich.console import Console
+
+from lorif_assets.demo.real.chats import ChatQuestion, exchange
+from lorif_assets.demo.real.findings import Retrieval, retrievals, source_ranks
+from lorif_assets.demo.real.tables import answers_table, retrieval_table
+from lorif_assets.evaluation.figures import MEAN, Figure, store_figures
+from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES
+from lorif_assets.lake.lake import Lake
+
+QUESTION = ChatQuestion("q", exchange("Who built it?", "Ida did."), "Ida", ("told-1", "told-2"))
+SCORES = {"told-1": 3.0, "aside": 2.0, "told-2": 1.0, "else-1": 0.5, "else-2": 0.5, "else-3": -1.0}
+
+
+@pytest.fixture
+def lake(tmp_path):
+    lake = Lake(root=str(tmp_path / "lake"))
+    for method, sign in (("lorif", 1.0), ("bm25", -1.0)):
+        partition = {"checkpoint": "base", "query_set": "facts", "method": method}
+        rows = [
+            {**partition, "query_id": "q", "example_id": name, "score": sign * score, "computed_from": "v"}
+            for name, score in SCORES.items()
+        ]
+        frame = pl.DataFrame(rows, schema_overrides={"score": pl.Float32})
+        lake.replace(EVALUATED_SCORES, partition, frame.to_arrow())
+    figures = [
+        Figure(metric, MEAN, method, value)
+        for metric, method, value in (
+            ("mrr", "lorif", 1.0),
+            ("recall_at_10", "lorif", 0.75),
+            ("mrr", "bm25", 0.25),
+            ("recall_at_10", "bm25", 0.5),
+        )
+    ]
+    store_figures(lake, "base", "facts", "source_retrieval", figures, "v")
+    return lake
+
+
+def test_ranks_count_from_the_highest_score_and_equal_scores_share_one(lake):
+    ranks = source_ranks(lake, "base", "facts", "lorif")
+    assert ranks == {"q": {"told-1": 1, "aside": 2, "told-2": 3, "else-1": 4, "else-2": 4, "else-3": 6}}
+
+
+def test_figures_come_from_the_evaluation_and_asides_are_counted_among_the_first_five(lake):
+    found = retrievals(lake, "base", "facts", [QUESTION], {"q": ["aside", "else-3"]})
+    assert found == [Retrieval("lorif", 0.75, 1.0, 1.0), Retrieval("bm25", 0.5, 0.25, 2.0)]
+
+
+def test_without_asides_there_is_nothing_to_count(lake):
+    assert {one.asides for one in retrievals(lake, "base", "facts", [QUESTION], {"q": []})} == {None}
+
+
+def test_a_question_is_a_row_with_both_answers_and_the_ranks_of_its_sources(lake):
+    ranks = {"at base": source_ranks(lake, "base", "facts", "lorif")}
+    shown = printed(answers_table("facts", [QUESTION], {"q": "A committee."}, {"q": "It was ida."}, ranks))
+    for text in ("Who built it?", "Ida did.", "A committee.", "It was ida.", "1, 3"):
+        assert text in shown
+
+
+def test_what_does_not_look_at_the_model_is_shown_once():
+    lexical = Retrieval("bm25", 0.5, 0.25, None)
+    by_checkpoint = {
+        "base": [Retrieval("lorif", 1.0, 1.0, 0.0), lexical],
+        "last": [Retrieval("lorif", 0.4, 0.5, 0.0), lexical],
+    }
+    shown = printed(retrieval_table("facts", by_checkpoint))
+    assert shown.count("BM25") == 1
+    assert shown.count("LoRIF") == 2
+    assert shown.rindex("LoRIF") < shown.index("BM25")
+
+
+def printed(table):
+    console = Console(file=StringIO(), width=200)
+    console.print(table)
+    return console.file.getvalue()
