@@ -26,6 +26,7 @@ def write(lake: Lake, part: str, reasons: list[str], excerpts: list[str | None])
         "example_id": [f"{part}/{row}" for row in range(n)],
         "row": pa.array(range(n), pa.int64()),
         "reason": reasons,
+        "place": pa.nulls(n, pa.string()),
         "excerpt": pa.array(excerpts, pa.string()),
     }
     lake.replace(REJECTED, {"stage": "s", "part": part}, pa.table(rows))

@@ -16,7 +16,7 @@ from lorif_assets.lake.attribution_tables import QUERY_SCORES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.project import Project
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
-from tests.test_stored_lakes import ARCHIVE
+from tests.test_stored_lakes import ARCHIVE, AS_IT_WAS
 
 NAMES = [
     "a space",
@@ -52,7 +52,8 @@ def test_a_project_is_attributed_from_nothing(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "my #1 präject", filter="data")
     root = tmp_path / "my #1 präject" / "stored_project"
     bad_rows = "\n[data]\nmax_rejected_share = 0.1\n"
-    (root / "again.toml").write_text((root / "svd.toml").read_text().replace("lake-svd", "a new lake") + bad_rows)
+    settings = (root / "svd.toml").read_text().replace("[recipe]", f"[recipe]{AS_IT_WAS}")
+    (root / "again.toml").write_text(settings.replace("lake-svd", "a new lake") + bad_rows)
     opened = Project.open(root / "again.toml")
     with dg.DagsterInstance.ephemeral() as instance:
         project = TinyProject(root, opened.settings, opened, instance)

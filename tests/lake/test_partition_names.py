@@ -23,7 +23,8 @@ def test_dagster_and_the_lakes_tables_take_a_name(text: str, tmp_path: Path) -> 
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", [name])
         assert shards.get_partition_keys(dynamic_partitions_store=instance) == [name]
-    rows = pa.table({"example_id": ["r"], "row": pa.array([0], pa.int64()), "reason": ["empty"], "excerpt": [""]})
+    texts = {"example_id": ["r"], "reason": ["empty"], "place": ["docs.jsonl"], "excerpt": [""]}
+    rows = pa.table({**texts, "row": pa.array([0], pa.int64())})
     partition = {"stage": "gradient_factors", "part": f"step-1|{name}"}
     lake = Lake(str(tmp_path / "lake"))
     lake.replace(REJECTED, partition, with_constants(rows, partition))
