@@ -25,11 +25,6 @@ _TABLE_NUMBERS = 1 << 19
 _TABLE_COLUMNS = 128
 
 
-def packed_width(d: int) -> int:
-    """Return the bytes of d signs."""
-    return -(-d // _PER_BYTE)
-
-
 def unpacked_signs(packed: UInt8[Tensor, "*shape b"], d: int) -> Int8[Tensor, "*shape d"]:
     """Return d signs, +1 or -1, from their bytes; the first lies in a byte's least significant bit."""
     # Whole bytes are looked up, with their eight signs as one integer: 5 to 10 times faster than bit by bit.

@@ -55,18 +55,10 @@ def losses_of_targets(
     return losses, gradient.to(logits.dtype)
 
 
-def sampled_labels(
-    logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"], generator: torch.Generator
-) -> Int[Tensor, "B T"]:
-    """Return labels drawn from the model's distribution, at the same target positions."""
-    drawn = sampled_targets(logits[:, :-1], labels[:, 1:], generator)
-    return torch.cat([labels[:, :1], drawn], dim=1)
-
-
 def sampled_targets(
     logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], generator: torch.Generator
 ) -> Int[Tensor, "B T"]:
-    """Return the same for targets that stand at the tokens that predict them."""
+    """Return targets drawn from the model's distribution, where there are any; they stand at the tokens that predict them."""
     chances = torch.softmax(logits.float(), dim=-1).flatten(0, 1)
     drawn = torch.multinomial(chances, 1, generator=generator).view(targets.shape)
     return targets.where(targets == IGNORED_LABEL, drawn)

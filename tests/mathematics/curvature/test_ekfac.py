@@ -13,7 +13,7 @@ from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.collector import GradientCollector
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
-from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, sampled_labels
+from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, sampled_targets
 from lorif_assets.mathematics.scores.scoring import block_scores
 from tests.mathematics.references import autograd_gradients, padded_batch, relative_error, token_covariances
 
@@ -237,14 +237,14 @@ def test_streamed_gradients_are_the_collected_ones_in_slices_within_the_budget(g
 def test_labels_of_the_model_stand_at_the_target_positions_and_follow_its_distribution():
     logits = torch.full((1, 20_001, 3), 0.0)
     logits[..., 1] = 1.0
-    labels = torch.zeros(1, 20_001, dtype=torch.long)
-    labels[0, 5:9] = IGNORED_LABEL
-    drawn = sampled_labels(logits, labels, torch.Generator().manual_seed(0))
-    assert torch.equal(drawn == IGNORED_LABEL, labels == IGNORED_LABEL)
-    targets = drawn[:, 1:][drawn[:, 1:] != IGNORED_LABEL]
+    given = torch.zeros(1, 20_001, dtype=torch.long)
+    given[0, 5:9] = IGNORED_LABEL
+    drawn = sampled_targets(logits, given, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn == IGNORED_LABEL, given == IGNORED_LABEL)
+    targets = drawn[drawn != IGNORED_LABEL]
     expected = torch.softmax(logits[0, 0], 0)
     torch.testing.assert_close(targets.bincount() / len(targets), expected, rtol=0, atol=0.02)
-    assert torch.equal(drawn, sampled_labels(logits, labels, torch.Generator().manual_seed(0)))
+    assert torch.equal(drawn, sampled_targets(logits, given, torch.Generator().manual_seed(0)))
 
 
 # --- Sums over a sample -------------------------------------------------------------------------------------------------

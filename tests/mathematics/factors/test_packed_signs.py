@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lorif_assets.mathematics.factors import packed_signs
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode, scored_form
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
-from lorif_assets.mathematics.factors.packed_signs import PackedSigns, SignProducts, packed_width, unpacked_signs
+from lorif_assets.mathematics.factors.packed_signs import PackedSigns, SignProducts, unpacked_signs
 from lorif_assets.mathematics.scores import scoring
 from lorif_assets.mathematics.scores.scoring import block_scores, low_rank_queries
 
@@ -31,7 +31,7 @@ def stored_signs(n: int, d1: int, d2: int, c: int, seed: int = 0) -> torch.Tenso
 @given(m=st.integers(0, 9), d=st.integers(1, 40), n=st.integers(0, 9), seed=st.integers(0, 99))
 def test_products_of_packed_signs_are_those_of_the_signs(m, d, n, seed):
     generator = torch.Generator().manual_seed(seed)
-    packed = torch.randint(0, 256, (m, packed_width(d)), dtype=torch.uint8, generator=generator)
+    packed = torch.randint(0, 256, (m, -(-d // 8)), dtype=torch.uint8, generator=generator)
     matrix = torch.randn(d, n, generator=generator)
     expected = unpacked_signs(packed, d).double() @ matrix.double()
     torch.testing.assert_close(SignProducts(packed).of(matrix).double(), expected, rtol=1e-5, atol=1e-5)
