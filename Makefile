@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-real evaluate scenario test test-all bench bench-peers check docs ui mlflow-ui clean
+.PHONY: demo demo-real evaluate scenario test test-all fuzz bench bench-peers check docs ui mlflow-ui clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
@@ -39,6 +39,10 @@ test: $(VENV)/.installed
 ## test-all: every test, with coverage
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+## fuzz: the tests of laws that hold for all inputs, on other and more examples each time
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile=fuzz -m "hypothesis and not slow"
 
 # As commands set them, before torch is imported (lorif_assets/process_environment.py).
 bench bench-peers: export OMP_WAIT_POLICY = PASSIVE

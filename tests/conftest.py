@@ -36,11 +36,12 @@ from tests.hub_stand_in import HubStandIn
 
 set_process_environment()
 
-# How fast a machine is decides no test, and continuous integration draws the same examples every time.
-hypothesis_settings.register_profile(
-    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
-)
-hypothesis_settings.load_profile("untimed")
+# How fast a machine is decides no test, and everybody draws the same examples: what chance finds stops no other change.
+# `make fuzz` draws others (`--hypothesis-profile=fuzz`).
+_UNTIMED = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.register_profile("fixed", _UNTIMED, derandomize=True)
+hypothesis_settings.register_profile("fuzz", _UNTIMED, max_examples=1_000, print_blob=True)
+hypothesis_settings.load_profile("fixed")
 
 CHECKPOINTS = ("step-000100", "step-000200")
 SHARDS = ("docs-00000-00000", "docs-00001-00000", "docs-00002-00000")

@@ -59,4 +59,5 @@ def _is_kept(character: str, punctuation: str) -> bool:
 
 
 def _hash(called: str) -> str:
-    return blake2b(called.encode(errors="surrogateescape"), digest_size=_HASH_BYTES).hexdigest()
+    # Names of files may hold any surrogate: bytes that are no UTF-8 on Linux, half a pair on Windows.
+    return blake2b(called.encode(errors="surrogatepass"), digest_size=_HASH_BYTES).hexdigest()

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lorif_assets.lake.attribution_tables import REJECTED
@@ -34,6 +34,7 @@ def test_dagster_and_the_lakes_tables_take_a_name(text: str, tmp_path: Path) -> 
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=12), unique=True))
+@example([":::", ":\ud800\U00018cd6"])
 def test_no_two_files_have_one_name(texts: list[str]) -> None:
     names = partition_names({Path(f"{k}.jsonl"): (text, ".jsonl") for k, text in enumerate(texts)})
     assert len(set(names.values())) == len(texts)

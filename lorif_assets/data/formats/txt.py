@@ -203,7 +203,7 @@ def _state_of_all(files: Iterable[SourceFile], base: Path) -> str:
         # A file's time says nothing of who may read it.
         path = place_of(file.uri, base)
         unreadable = "" if not path.exists() or os.access(path, os.R_OK) else " unreadable"
-        digest.update(f"{file.name}\0{state_at(file.uri, path)}{unreadable}\0".encode(errors="surrogateescape"))
+        digest.update(f"{file.name}\0{state_at(file.uri, path)}{unreadable}\0".encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
