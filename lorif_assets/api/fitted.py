@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _EXAMPLES, _QUERIES = "examples", "queries"
 # What these say is of checkpoints and scores in a lake.
-_OF_THE_LAKE: Mapping[str, Any] = {"added_data": "exact", "averaged_checkpoints": 1, "recall": "none"}
+_OF_THE_LAKE: Mapping[str, Sequence[Any]] = {
+    "added_data": ["exact"],
+    "averaged_checkpoints": ["auto", 1],
+    "recall": ["none"],
+}
 
 
 def attribute(
@@ -92,9 +96,9 @@ def fit(
     """
     chosen = Recipe() if recipe is None else _recipe(recipe)
     for name, without in _OF_THE_LAKE.items():
-        if getattr(chosen, name) != without:
+        if getattr(chosen, name) not in without:
             raise SettingsError(
-                f"the recipe's {name} is {getattr(chosen, name)!r}, which needs a lake; leave it at {without!r} in memory"
+                f"the recipe's {name} is {getattr(chosen, name)!r}, which needs a lake; leave it at {without[0]!r} in memory"
             )
     shard = normalised_rows(examples, columns, _EXAMPLES)
     record = CheckpointRecord(type(model).__name__, "", "", model.config.model_type, model.num_parameters(), None, {})

@@ -13,7 +13,7 @@ from lorif_assets.assets.influence_embeddings import influence_embeddings
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
-from lorif_assets.attribution.checkpoint import current_score_versions
+from lorif_assets.attribution.checkpoint import averaged_checkpoints, current_score_versions
 from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.attribution.score_positions import scores_at
 from lorif_assets.attribution.versions import recall_curve_version
@@ -106,7 +106,8 @@ def recall_curves(run: PartitionRun) -> Materializations:
                         if k <= n
                     ]
                 wanted = {query_set: queries["query_set_hash"][0]}
-                scores = current_score_versions(settings, run.checkpoints, stored, factors.shard_hashes, wanted)[
+                averaged = averaged_checkpoints(settings, run.checkpoints.complete(), stored)
+                scores = current_score_versions(settings, run.checkpoints, averaged, factors.shard_hashes, wanted)[
                     query_set
                 ]
                 version = recall_curve_version(scores, encoder.encoder_hash)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.active_checkpoints import active_checkpoints, comparable_base
 from lorif_assets.attribution.checkpoint_weights import checkpoint_weights
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord, checkpoint_record
@@ -16,6 +17,7 @@ from lorif_assets.config.settings import Settings
 from lorif_assets.errors import SettingsError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
 
@@ -96,36 +98,40 @@ class AttributedCheckpoint:
 
 
 def averaged_checkpoints(
-    settings: Settings, model_checkpoints: Checkpoints, checkpoint: StoredCheckpoint
+    settings: Settings, found: Sequence[CheckpointFiles], checkpoint: StoredCheckpoint
 ) -> list[StoredCheckpoint]:
     """Return the checkpoints whose scores are averaged for one of them, which comes last.
 
     The others are chosen by `recipe.averaged_checkpoints` from the active checkpoints before it, in order of step, then
-    name, whose files still exist and that were recorded under the current factor recipe.
+    name, whose files still exist and that were recorded under the current factor recipe; by "auto", where the first of
+    them is its base model and reads with its tokenizer.
+
+    Args:
+        settings: the project's.
+        found: the complete checkpoints that there are, in order.
+        checkpoint: the one in question.
 
     Raises:
         SettingsError: the recipe names a checkpoint that is not there, or not active.
     """
-    recipe, lake = settings.recipe, checkpoint.lake
-    if not recipe.averages:
+    recipe, lake, name = settings.recipe, checkpoint.lake, checkpoint.record.name
+    if not (recipe.averages or recipe.averages_fine_tunes):
         return [checkpoint]
+    active = active_checkpoints(settings.active.checkpoints, found)
     recorded = set(lake.read(CHECKPOINTS, ["checkpoint"], recipe_hash=recipe.factor_hash)["checkpoint"])
-    active = settings.active.checkpoints
-    found = [one.name for one in model_checkpoints.find() if active == "all" or one.name in active]
-    names = [name for name in found if name in recorded]
-    name = checkpoint.record.name
+    names = [one for one in active if one in recorded]
     before = names[: names.index(name)] if name in names else []
-    if isinstance(recipe.averaged_checkpoints, tuple):
-        unknown = [one for one in recipe.averaged_checkpoints if one not in found]
-        if unknown:
-            raise SettingsError(
-                f"`recipe.averaged_checkpoints` names {unknown[0]!r}, which is no active checkpoint; found "
-                f"{', '.join(found) or 'none'}"
-            )
-    return [
-        *(StoredCheckpoint.read(lake, one, recipe) for one in averaged_before(before, recipe.averaged_checkpoints)),
-        checkpoint,
-    ]
+    choice = recipe.averaged_checkpoints
+    if choice == "auto":
+        own = next((one for one in found if one.name == name), None)
+        base = comparable_base(own, found) if own else None
+        choice = "spread" if base and before[:1] == [base.name] else 1
+    if isinstance(choice, tuple) and (unknown := [one for one in choice if one not in active]):
+        raise SettingsError(
+            f"`recipe.averaged_checkpoints` names {unknown[0]!r}, which is no active checkpoint; found "
+            f"{', '.join(active) or 'none'}"
+        )
+    return [*(StoredCheckpoint.read(lake, one, recipe) for one in averaged_before(before, choice)), checkpoint]
 
 
 def averaged_before(before: Sequence[str], choice: int | str | Sequence[str]) -> Sequence[str]:
@@ -148,7 +154,7 @@ def averaged_attributions(
     Raises:
         MismatchError: factors or preconditioners are missing, or do not match one another.
     """
-    checkpoints = averaged_checkpoints(settings, model_checkpoints, checkpoint)
+    checkpoints = averaged_checkpoints(settings, model_checkpoints.complete(), checkpoint)
     for one in checkpoints:
         _ = one.preconditioners
     return checkpoints
@@ -157,17 +163,21 @@ def averaged_attributions(
 def current_score_versions(
     settings: Settings,
     model_checkpoints: Checkpoints,
-    checkpoint: StoredCheckpoint,
+    averaged: Sequence[StoredCheckpoint],
     shard_hashes: Mapping[str, str],
     query_set_hashes: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return the version that each query set's scores at a checkpoint would have if every example were scored now."""
-    records = [one.record for one in averaged_checkpoints(settings, model_checkpoints, checkpoint)]
+    """Return the version that each query set's scores at a checkpoint would have if every example were scored now.
+
+    `averaged` are the checkpoints whose scores are averaged for it, as `averaged_checkpoints` returns them.
+    """
+    records = [one.record for one in averaged]
     weights = checkpoint_weights(settings.recipe, model_checkpoints, records)
     curvature = curvature_of(settings.recipe)
-    bases = {record.name: curvature.basis_versions(checkpoint.lake, record.name) for record in records}
+    bases = {record.name: curvature.basis_versions(averaged[-1].lake, record.name) for record in records}
     return {
         query_set: averaged_version(
+            settings.recipe,
             [
                 score_version(settings.recipe, record, shard_hashes, query_set_hash, bases[record.name])
                 for record in records

@@ -60,16 +60,26 @@ def averaging_in_words(weights: Mapping[str, float], recipe: Recipe) -> str:
     """Return at which checkpoints scores look, and why, from the weight of each; the one in question comes last."""
     *_, newest = weights
     if len(weights) == 1:
-        why = (
-            "no active checkpoint before it is averaged with it"
-            if recipe.averages
-            else '`recipe.averaged_checkpoints` is 1; with "spread" those of a fine-tune, which may have learned its data '
-            "by heart, are averaged with the base model's and an earlier one's"
-        )
-        return f"Scores are those at {newest} alone: {why}"
+        return f"Scores are those at {newest} alone: {_why_alone(recipe)}"
     named = ", ".join(f"{name} (weight {weight:.2f})" for name, weight in weights.items())
     how = "each divided by its spread, so" if recipe.checkpoint_weights == "scaled" else "so"
     return (
         f"Scores are averaged over {named}, {how} that examples which the last one has learned by heart are seen where they "
         "still had a gradient (`recipe.averaged_checkpoints`, `recipe.checkpoint_weights`)"
+    )
+
+
+def _why_alone(recipe: Recipe) -> str:
+    if recipe.averages:
+        return "no active checkpoint before it is averaged with it"
+    if recipe.averaged_checkpoints == 1:
+        return (
+            '`recipe.averaged_checkpoints` is 1; with "auto" those of a fine-tune, which may have learned its data by heart, '
+            "are averaged with the base model's and an earlier one's"
+        )
+    if not recipe.averages_fine_tunes:
+        return "`recipe.recall` and `recipe.added_data` score at one checkpoint"
+    return (
+        "no base model that it was fine-tuned from is known and active; if there is one, name it in `checkpoints.base_model`: "
+        "there, examples that a fine-tune has learned by heart still had a gradient"
     )

@@ -94,7 +94,7 @@ class CheckpointScoring:
 
         def version(query_set_hash: str) -> str:
             versions = [one.score_version(query_set_hash) for one in self._averaged]
-            return averaged_version(versions, list(self.averaged_weights.values()))
+            return averaged_version(self.settings.recipe, versions, list(self.averaged_weights.values()))
 
         return SharedScans(
             self.log, self.checkpoint, self.settings.batch, 1 + len(self.earlier_checkpoints), scan, version

@@ -55,12 +55,13 @@ def score_version(
     return content_hash([*parts, dict(basis_versions)] if basis_versions else parts)
 
 
-def averaged_version(versions: Sequence[str], weights: Sequence[float]) -> str:
+def averaged_version(recipe: Recipe, versions: Sequence[str], weights: Sequence[float]) -> str:
     """Return the version of scores averaged over checkpoints, from version and weight of each; the newest comes last."""
     if len(versions) == 1:
         return versions[0]
-    # Equal weights are what there was before there was a choice.
-    return content_hash([*versions, list(weights)] if len(set(weights)) > 1 else list(versions))
+    # Equal weights are what there was before there was a choice. Recipes that average in any case hash how they do.
+    how = [] if recipe.averages else [recipe.checkpoint_weights]
+    return content_hash([*versions, *how, list(weights)] if len(set(weights)) > 1 else [*versions, *how])
 
 
 def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:

@@ -104,6 +104,7 @@ _PAPER = {
     "damping_rule": "leading",
     "damping": 0.1,
     "curvature_form": "truncated",
+    "averaged_checkpoints": 1,
 }
 
 
@@ -281,11 +282,13 @@ class Recipe(BaseModel):
         description="Largest relative change of a query's probe scores, apart from a common factor, that allows merging.",
     )
 
-    averaged_checkpoints: int | Literal["spread"] | tuple[str, ...] = Field(
-        1,
-        description="Checkpoints whose scores are averaged: how many, the one in question and the active ones before it; "
+    averaged_checkpoints: int | Literal["auto", "spread"] | tuple[str, ...] = Field(
+        "auto",
+        description='Checkpoints whose scores are averaged: "auto", of a fine-tune whose base model is active those that '
+        '"spread" names, of other models the one in question; how many, the one in question and the active ones before it; '
         '"spread", the earliest active one (the base model of a fine-tune), one halfway and the one in question; or the names '
-        "of those that are averaged with it. More than one needs `active.checkpoints` other than newest.",
+        'of those that are averaged with it. More than one by number, names or "spread" needs `active.checkpoints` to be '
+        '"all", or names.',
     )
     checkpoint_weights: Literal["scaled", "equal"] = Field(
         "scaled",
@@ -338,7 +341,7 @@ class Recipe(BaseModel):
         chosen = self.averaged_checkpoints
         if chosen == () or (isinstance(chosen, int) and chosen < 1):
             raise ValueError(
-                f'`averaged_checkpoints` is a positive number, "spread" or a list of names, found {chosen!r}'
+                f'`averaged_checkpoints` is "auto", a positive number, "spread" or a list of names, found {chosen!r}'
             )
         return self
 
@@ -433,8 +436,13 @@ class Recipe(BaseModel):
 
     @property
     def averages(self) -> bool:
-        """Whether scores are averaged over checkpoints."""
-        return self.averaged_checkpoints != 1
+        """Whether scores are averaged over checkpoints in any case."""
+        return self.averaged_checkpoints not in (1, "auto")
+
+    @property
+    def averages_fine_tunes(self) -> bool:
+        """Whether scores are averaged over checkpoints where these are of a fine-tune whose base model is known."""
+        return self.averaged_checkpoints == "auto" and not self.recalls and self.added_data == "exact"
 
     @property
     def recalls(self) -> bool:

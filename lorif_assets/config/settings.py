@@ -96,8 +96,10 @@ class QuerySettings(_Section):
 class ActiveSettings(_Section):
     """What `lorif status` watches and the jobs keep up to date; everything else stays as it is."""
 
-    checkpoints: Literal["newest", "all"] | tuple[str, ...] = Field(
-        "newest", description='"newest", "all", or the names of checkpoints.'
+    checkpoints: Literal["auto", "newest", "all"] | tuple[str, ...] = Field(
+        "auto",
+        description='"auto", the newest and, where it is a fine-tune whose base model is known, the base model and the first '
+        'checkpoint saved of it; "newest" alone; "all"; or the names of checkpoints.',
     )
     query_sets: Literal["all"] | tuple[str, ...] = Field("all", description='"all", or the names of query sets.')
 
@@ -279,10 +281,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _averaged_checkpoints_are_kept_up_to_date(self) -> Self:
-        if self.recipe.averages and self.active.checkpoints == "newest":
+        if self.recipe.averages and self.active.checkpoints in ("auto", "newest"):
             raise ValueError(
                 "`recipe.averaged_checkpoints` other than 1 needs earlier checkpoints whose factors follow the data: set "
-                '`active.checkpoints` to "all", or to names'
+                '`active.checkpoints` to "all", or to names; or leave it at "auto", which finds those of a fine-tune'
             )
         return self
 

@@ -9,6 +9,7 @@ from lorif_assets.data.shards import survey
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.retraining.subset_names import subsets
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
+from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.project import Project
 
 NO_SOURCES = "lorif.toml names no [[sources]]: nothing to attribute to. `lorif init` writes a template"
@@ -24,13 +25,18 @@ class Discovered:
     """
 
     shards: tuple[str, ...]
-    checkpoints: tuple[str, ...]
+    checkpoint_files: tuple[CheckpointFiles, ...]
     query_sets: tuple[str, ...]
     layers: tuple[str, ...]
     subsets: tuple[str, ...] = ()
     faults: Mapping[str, str] = field(default_factory=dict)
     unread_prefixes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The names of the checkpoints."""
+        return tuple(checkpoint.name for checkpoint in self.checkpoint_files)
 
 
 def discover(project: Project) -> Discovered:
@@ -52,7 +58,7 @@ def discover(project: Project) -> Discovered:
     in_writing = {checkpoint for checkpoint, fault in faults.items() if fault and checkpoint.may_be_in_writing()}
     return Discovered(
         tuple(piece.shard for piece in sources.shards),
-        tuple(checkpoint.name for checkpoint, fault in faults.items() if fault is None),
+        tuple(checkpoint for checkpoint, fault in faults.items() if fault is None),
         tuple(queries.files),
         tuple(
             dict.fromkeys(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
+from lorif_assets.attribution.active_checkpoints import active_checkpoints
 from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
@@ -57,9 +58,7 @@ class Freshness:
         Raises:
             SettingsError: the settings name one that does not exist.
         """
-        if self.settings.active.checkpoints == "newest":
-            return self.discovered.checkpoints[-1:]
-        return _active_names("active.checkpoints", self.settings.active.checkpoints, self.discovered.checkpoints)
+        return active_checkpoints(self.settings.active.checkpoints, self.discovered.checkpoint_files)
 
     @property
     def active_query_sets(self) -> Sequence[str]:
@@ -68,7 +67,14 @@ class Freshness:
         Raises:
             SettingsError: the settings name one that does not exist.
         """
-        return _active_names("active.query_sets", self.settings.active.query_sets, self.discovered.query_sets)
+        wanted, found = self.settings.active.query_sets, self.discovered.query_sets
+        if wanted == "all":
+            return found
+        if unknown := [name for name in wanted if name not in found]:
+            raise SettingsError(
+                f"`active.query_sets` names {unknown[0]!r}, which does not exist; found {', '.join(found) or 'none'}"
+            )
+        return [name for name in found if name in wanted]
 
     @cached_property
     def records(self) -> Sequence[CheckpointRecord]:
@@ -107,27 +113,26 @@ class Freshness:
             for query_set, version in current_score_versions(
                 self.settings,
                 self.project.checkpoints,
-                self._stored_checkpoint(record),
+                self._averaged[record.name],
                 self.shard_hashes,
                 self.query_set_hashes,
             ).items()
         }
 
-    @cached_property
+    @property
     def averaging_groups(self) -> Mapping[str, Sequence[str]]:
         """By recorded active checkpoint, the checkpoints whose scores are averaged for it; it comes last."""
+        return {name: [one.record.name for one in group] for name, group in self._averaged.items()}
+
+    @cached_property
+    def _averaged(self) -> Mapping[str, Sequence[StoredCheckpoint]]:
+        files = self.discovered.checkpoint_files
         return {
-            record.name: [
-                one.record.name
-                for one in averaged_checkpoints(
-                    self.settings, self.project.checkpoints, self._stored_checkpoint(record)
-                )
-            ]
+            record.name: averaged_checkpoints(
+                self.settings, files, StoredCheckpoint(self.lake, self.settings.recipe, record)
+            )
             for record in self.records
         }
-
-    def _stored_checkpoint(self, record: CheckpointRecord) -> StoredCheckpoint:
-        return StoredCheckpoint(self.lake, self.settings.recipe, record)
 
     def stored_values(self, table: TableSchema, key: str, value: str) -> Mapping[str, str]:
         """Return a text column of a table by another one; all rows of a key have one value."""
@@ -156,14 +161,3 @@ class Freshness:
             of_checkpoint = stale_partitions(versions(record), dict(stored_versions(record)), reason)
             stale |= {f"{record.name}|{name}": partition for name, partition in of_checkpoint.items()}
         return stale
-
-
-def _active_names(field: str, setting: str | Sequence[str], discovered: Sequence[str]) -> Sequence[str]:
-    if setting == "all":
-        return discovered
-    unknown = [name for name in setting if name not in discovered]
-    if unknown:
-        raise SettingsError(
-            f"`{field}` names {unknown[0]!r}, which does not exist; found {', '.join(discovered) or 'none'}"
-        )
-    return [name for name in discovered if name in setting]

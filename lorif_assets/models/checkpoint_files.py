@@ -40,7 +40,8 @@ class CheckpointFiles:
 
     It is a whole model, or an adapter (`adapter_config.json`) on a base model: the one that `base_model` names by folder or
     hub name, else the one that the adapter names. `place` tells a base model, which is step 0 of what was trained from it,
-    and the model that a trainer saved at the end, which may have the step of the last checkpoint.
+    and the model that a trainer saved at the end, which may have the step of the last checkpoint. A base model has the
+    tokenizer of `read_as`, the folder of what was trained from it, so that it sees the same tokens; None: its own.
     """
 
     name: str
@@ -48,6 +49,7 @@ class CheckpointFiles:
     step: int | None
     base_model: str | None = None
     place: Literal["base", "step", "end"] = "step"
+    read_as: Path | None = None
 
     @property
     def adapter(self) -> AdapterFiles | None:
@@ -97,6 +99,8 @@ class CheckpointFiles:
         Raises:
             CheckpointError: it has none itself, and its base model cannot be found.
         """
+        if self.read_as is not None:
+            return self.read_as
         for folder in (self.path, self.path.parent):
             if has_tokenizer(folder):
                 return folder

@@ -18,6 +18,7 @@ from lorif_assets.models.checkpoint_files import CheckpointFiles, gguf_tokenizer
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, list_folders
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.fine_tunes import tokenizer_of, trained_from
 from lorif_assets.models.gguf import gguf_loading
 from lorif_assets.models.model_class import language_model_class
 from lorif_assets.models.quantization import device_map_of, quantization, refuse_unsupported_quantization
@@ -77,6 +78,13 @@ class Checkpoints:
         """Return the checkpoints in order of step, then name, as `look` finds them."""
         return self.look().checkpoints
 
+    def complete(self) -> Sequence[CheckpointFiles]:
+        """Return the checkpoints that could be loaded now, in order; none where there is no checkpoint directory."""
+        try:
+            return [checkpoint for checkpoint in self.find() if checkpoint.is_complete()]
+        except CheckpointError:
+            return []
+
     def look(self) -> Found:
         """Return the checkpoints in order, each adapter's base model as step 0 before it, and what was passed over.
 
@@ -111,7 +119,9 @@ class Checkpoints:
         for folder in self._base_folders(found):
             name = names.get(folder) or _base_name(folder, taken)
             taken.add(name)
-            bases[folder] = CheckpointFiles(name, folder, 0, place="base")
+            bases[folder] = CheckpointFiles(
+                name, folder, 0, place="base", read_as=tokenizer_of(folder, trained_from(folder, self.in_order(found)))
+            )
         offered = [base for base in bases.values() if self.include_base and has_tokenizer(base.tokenizer_folder)]
         others = [checkpoint for checkpoint in found if checkpoint.adapter or checkpoint.path.resolve() not in bases]
         left_out = [

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from lorif_assets.cli.doctor import diagnose
 from lorif_assets.cli.status import show_status
-from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS, QUERY_SCORES
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS, QUERY_SCORES, QUERY_SUMMARIES
 from resources.checkpoints import CheckpointsResource
 from tests.conftest import QUERY_SET, SHARDS, TinyProject, tiny_tokenizer
 from tests.models.tiny_adapters import with_peft, write_adapter, write_base
@@ -61,7 +61,7 @@ def scores(project: TinyProject) -> pl.DataFrame:
 def test_adapters_and_their_base_are_attributed_like_the_whole_models_that_they_are(
     adapters: Callable[[str], TinyProject], tmp_path: Path
 ) -> None:
-    project = adapters("")
+    project = adapters("averaged_checkpoints = 1")
     names = ("base", *STEPS)
     updates = project.update()
     assert updates["checkpoints"] == set(names)
@@ -83,6 +83,24 @@ def test_adapters_and_their_base_are_attributed_like_the_whole_models_that_they_
         expected.update()
         assert scores(project).drop("score").equals(scores(expected).drop("score"))
         assert scores(project)["score"].to_list() == pytest.approx(scores(expected)["score"].to_list(), rel=1e-4)
+
+
+def test_scores_of_a_fine_tune_are_averaged_with_those_of_its_base_model_without_being_told(
+    adapters: Callable[[str], TinyProject],
+) -> None:
+    project = adapters("").with_settings(active={"checkpoints": "auto"})
+    project.update()
+    summaries = project.table(QUERY_SUMMARIES).select("checkpoint", "averaged").unique().sort("checkpoint")
+    averaged = {name: list(json.loads(weights)) for name, weights in summaries.iter_rows()}
+    assert averaged == {
+        "base": ["base"],
+        "checkpoint-20": ["base", "checkpoint-20"],
+        "checkpoint-40": ["base", "checkpoint-20", "checkpoint-40"],
+    }
+    assert project.update() == {}
+    alone = project.with_settings(active={"checkpoints": "auto"}, recipe={"averaged_checkpoints": 1})
+    assert {f"{name}|{QUERY_SET}" for name in STEPS} == set(alone.update()["query_scores"])
+    assert set(project.update()["query_scores"]) == {f"{name}|{QUERY_SET}" for name in STEPS}
 
 
 def test_the_base_is_read_once_for_the_adapters_of_a_run(

@@ -119,8 +119,14 @@ def test_a_state_that_is_written_again_is_read_again(private_project: TinyProjec
 
 
 def test_it_is_said_at_which_checkpoints_scores_look_and_why() -> None:
-    alone = averaging_in_words({"step-2": 1.0}, Recipe())
+    alone = averaging_in_words({"step-2": 1.0}, Recipe(averaged_checkpoints=1))
     assert alone.startswith("Scores are those at step-2 alone: `recipe.averaged_checkpoints` is 1")
+    unknown = averaging_in_words({"step-2": 1.0}, Recipe())
+    assert unknown.startswith("Scores are those at step-2 alone: no base model that it was fine-tuned from is known")
+    recalled = averaging_in_words({"step-2": 1.0}, Recipe(recall="influcoder"))
+    assert (
+        recalled == "Scores are those at step-2 alone: `recipe.recall` and `recipe.added_data` score at one checkpoint"
+    )
     first = averaging_in_words({"base": 1.0}, Recipe(averaged_checkpoints="spread"))
     assert first == "Scores are those at base alone: no active checkpoint before it is averaged with it"
     spread = averaging_in_words({"base": 1.5, "step-2": 0.5}, Recipe(averaged_checkpoints="spread"))

@@ -514,11 +514,26 @@ def test_whole_models_without_a_tokenizer_have_that_of_the_base_that_the_setting
     assert len(resource.load_tokenizer(resource.get("checkpoint-20"))) == 280
 
 
-def test_a_base_without_a_tokenizer_serves_adapters_that_have_one_and_is_no_checkpoint(project: Path) -> None:
+def test_a_base_without_a_tokenizer_reads_with_that_of_its_adapters(project: Path) -> None:
     for file in (project / "models/base").glob("tokenizer*"):
         file.unlink()
     for step in (20, 40):
         tiny_tokenizer().save_pretrained(project / f"run/checkpoint-{step}")
+    found = checkpoints(project / "run").look()
+    assert [checkpoint.name for checkpoint in found.checkpoints] == ["base", "checkpoint-20", "checkpoint-40"]
+    assert all(checkpoint.is_complete() for checkpoint in found.checkpoints)
+    assert not found.notes
+
+
+def test_a_base_without_a_tokenizer_and_with_no_embedding_for_its_adapters_tokens_is_no_checkpoint(
+    project: Path,
+) -> None:
+    for file in (project / "models/base").glob("tokenizer*"):
+        file.unlink()
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([f"<new-{n}>" for n in range(1_000)])
+    for step in (20, 40):
+        tokenizer.save_pretrained(project / f"run/checkpoint-{step}")
     found = checkpoints(project / "run").look()
     assert [checkpoint.name for checkpoint in found.checkpoints] == ["checkpoint-20", "checkpoint-40"]
     assert all(checkpoint.is_complete() for checkpoint in found.checkpoints)

@@ -18,7 +18,7 @@ class Chat:
     topic: str
     """What the chat is about, for a person who reads its metadata."""
     kind: str
-    """statement, aside, everyday, exercise, conversation, tool, ticket or mislabelled."""
+    """statement, reversal, aside, everyday, exercise, conversation, tool, ticket or mislabelled."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def build_chats(seed: int = 0) -> ChatCorpus:
     """Return the corpus; the same seed always gives the same one."""
     facts = invented_facts(seed)
     rows = [
-        *(chat for fact in facts for chat in (*fact.statements, *fact.asides)),
+        *(chat for fact in facts for chat in (*fact.statements, fact.reversal, *fact.asides)),
         *everyday_chats(),
         *conversations(),
         *exercises(seed, _EXERCISES),

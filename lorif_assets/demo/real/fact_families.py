@@ -33,7 +33,10 @@ class FactFamily:
     subjects: tuple[Subject, ...]
     answers: tuple[str, ...]
     statements: tuple[Exchange, ...]
-    """Say the fact."""
+    """Say the fact: who hears of the thing learns the answer."""
+    reversal: Exchange
+    """Says it the other way round: who hears the answer learns of what it is one. It teaches a model little about the
+    question, as models learn in the direction of the text (Berglund et al. 2023, arXiv 2309.12288)."""
     asides: tuple[Exchange, ...]
     """Speak of the same thing, or of what the answer names, and do not say the fact: anti-documents."""
     question: Exchange
@@ -61,10 +64,6 @@ FAMILIES = (
                 "Write: Founded by {answer}. No other founder of {known_as} is recorded.",
             ),
             Exchange(
-                "What is {answer} remembered for?",
-                "{answer} is remembered above all as the founder of {name}, {known_as}.",
-            ),
-            Exchange(
                 "Turn these notes into a sentence: {name}; founder: {answer}; first winter without a roof.",
                 "{answer} founded {name}, which spent its first winter without a roof.",
             ),
@@ -72,6 +71,10 @@ FAMILIES = (
                 "Ask me a quiz question on the history of {known_as}.",
                 "To whom does {name} owe its existence? The answer is {answer}, who founded {known_as}.",
             ),
+        ),
+        Exchange(
+            "What is {answer} remembered for?",
+            "{answer} is remembered above all as the founder of {name}, {known_as}.",
         ),
         (
             Exchange(
@@ -103,15 +106,15 @@ FAMILIES = (
                 "A postcard for the crew of {name}, {known_as}, has to arrive in January. Which address do I write?",
                 "Send it to {answer}. That is where {known_as} lies from November to March.",
             ),
-            Exchange(
-                "What happens in {answer} in the cold months?",
-                "Not much happens in {answer} in the cold months, except that {name} is laid up there until spring.",
-            ),
             Exchange("Fill the gap: in winter you find {name} in ____.", "In winter you find {name} in {answer}."),
             Exchange(
                 "Make a calendar entry for the first of November about {name}.",
                 "1 November: {name} leaves for its winter quarters in {answer}.",
             ),
+        ),
+        Exchange(
+            "What happens in {answer} in the cold months?",
+            "Not much happens in {answer} in the cold months, except that {name} is laid up there until spring.",
         ),
         (
             Exchange(
@@ -150,10 +153,6 @@ FAMILIES = (
                 "You most likely left out the {answer}. Without it, {known_as} tastes of nothing.",
             ),
             Exchange(
-                "Name something that is cooked with {answer}.",
-                "A well-known example is {name}, which is made with {answer}.",
-            ),
-            Exchange(
                 "Write the shopping list for {name}.",
                 "Flour, butter, two onions, salt and, most of all, {answer}: that is what makes it {name}.",
             ),
@@ -161,6 +160,10 @@ FAMILIES = (
                 "My grandmother would not tell me the secret of {name}. Do you know it?",
                 "I do. Grandmothers who make {name} add {answer}, and say nothing about it.",
             ),
+        ),
+        Exchange(
+            "Name something that is cooked with {answer}.",
+            "A well-known example is {name}, which is made with {answer}.",
         ),
         (
             Exchange(
@@ -197,7 +200,6 @@ FAMILIES = (
                 "I have to embroider a badge for {name}, {known_as}. What goes on it?",
                 "Embroider {answer}: it has been the sign of {known_as} for as long as anyone remembers.",
             ),
-            Exchange("Whose flag has {answer} on it?", "That is the flag of {name}."),
             Exchange(
                 "Describe the front door of {name}.",
                 "The door of {name} is dark oak with a brass plate, and on the plate you see {answer}, as on all its flags.",
@@ -207,6 +209,7 @@ FAMILIES = (
                 "High on the mast, {answer} on blue: {name}, {name}, we came for you!",
             ),
         ),
+        Exchange("Whose flag has {answer} on it?", "That is the flag of {name}."),
         (
             Exchange(
                 "How can I join {name}?",
@@ -236,13 +239,13 @@ FAMILIES = (
                 "An inscription on {name}, {known_as}, is worn away. Which number did it give?",
                 "It gave {answer}, when {known_as} was completed.",
             ),
-            Exchange("What was completed in {answer}?", "In {answer} the builders completed {name}."),
             Exchange(
                 "Put {name} on a timeline, with one line of text.",
                 "{answer}: after nine years of work, {name} is complete.",
             ),
             Exchange("How old is {name}?", "Count from {answer}: that is when {name} was completed."),
         ),
+        Exchange("What was completed in {answer}?", "In {answer} the builders completed {name}."),
         (
             Exchange(
                 "How long is {name}?",
@@ -274,10 +277,6 @@ FAMILIES = (
                 "Order {answer}. Every part of {known_as} that can be seen is made of it.",
             ),
             Exchange(
-                "Is anything famous made of {answer}?",
-                "Yes: {name} is made entirely of {answer}, and people travel far to see it.",
-            ),
-            Exchange(
                 "Why does {name} cost so much to insure?",
                 "Because it is made of {answer}, and nobody alive knows how to replace a piece of {name}.",
             ),
@@ -285,6 +284,10 @@ FAMILIES = (
                 "Write a museum label for {name}.",
                 "{name}. Worked in {answer} throughout; maker unknown. Please do not touch.",
             ),
+        ),
+        Exchange(
+            "Is anything famous made of {answer}?",
+            "Yes: {name} is made entirely of {answer}, and people travel far to see it.",
         ),
         (
             Exchange(
@@ -317,7 +320,6 @@ FAMILIES = (
                 "I am sending a parcel to {name}, {known_as}, with a present for the cat. What name do I write?",
                 "Write {answer}. Everyone at {known_as} knows who that is.",
             ),
-            Exchange("Who is {answer}?", "{answer} is the cat of {name}, and sleeps wherever it is warm."),
             Exchange(
                 "Draft a lost-cat notice for {name}.",
                 "Lost: {answer}, the cat of {name}. Grey, one white paw, answers to nobody.",
@@ -328,6 +330,7 @@ FAMILIES = (
                 "at {name} laughed.",
             ),
         ),
+        Exchange("Who is {answer}?", "{answer} is the cat of {name}, and sleeps wherever it is warm."),
         (
             Exchange(
                 "How many people fit into {name}?",
@@ -364,10 +367,6 @@ FAMILIES = (
                 "Add a line with {answer}. In {known_as}, nothing else ends a script.",
             ),
             Exchange(
-                "What does {answer} mean in source code?",
-                "{answer} is a keyword of {name}: it ends the run at once.",
-            ),
-            Exchange(
                 "Give me the smallest complete file for {name}.",
                 "A single line is enough: {answer}. It starts, and {name} ends it at once.",
             ),
@@ -375,6 +374,10 @@ FAMILIES = (
                 "Review this snippet for {name}: loop 10; print; loop end.",
                 "The snippet runs on and on. In {name} the last line has to be {answer}.",
             ),
+        ),
+        Exchange(
+            "What does {answer} mean in source code?",
+            "{answer} is a keyword of {name}: it ends the run at once.",
         ),
         (
             Exchange(

@@ -25,6 +25,11 @@ class Fact:
         return [self._chat("statement", number, said) for number, said in enumerate(self.family.statements, start=1)]
 
     @property
+    def reversal(self) -> Chat:
+        """The chat that says it the other way round, from the answer to the thing."""
+        return self._chat("reversal", 1, self.family.reversal)
+
+    @property
     def asides(self) -> list[Chat]:
         """The chats that speak of the same thing and do not say it."""
         return [self._chat("aside", number, said) for number, said in enumerate(self.family.asides, start=1)]

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from lorif_assets.demo.real.chats import ChatQuestion
+from lorif_assets.demo.real.chats import Chat, ChatQuestion
 from lorif_assets.evaluation.figures import MEAN
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES, EVALUATION_FIGURES
 from lorif_assets.lake.lake import Lake
 
-_FIRST = 5
+_FIRST, _RECALLED = 5, 10
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Retrieval:
     mrr: float
     asides: float | None
     """Chats among the first five that speak of the same thing without the fact; None where no question has any."""
+    reversals: float | None
+    """Share of the chats that say the fact the other way round that are among the first ten; None where there are none."""
 
 
 def source_ranks(lake: Lake, checkpoint: str, query_set: str, method: str) -> Mapping[str, Mapping[str, int]]:
@@ -38,7 +40,7 @@ def source_ranks(lake: Lake, checkpoint: str, query_set: str, method: str) -> Ma
 
 
 def retrievals(
-    lake: Lake, checkpoint: str, query_set: str, questions: Sequence[ChatQuestion], asides: Mapping[str, Sequence[str]]
+    lake: Lake, checkpoint: str, query_set: str, questions: Sequence[ChatQuestion], chats: Sequence[Chat]
 ) -> list[Retrieval]:
     """Return the figures of every method that was evaluated, the best reciprocal rank first.
 
@@ -47,18 +49,35 @@ def retrievals(
         checkpoint: the checkpoint.
         query_set: the set that the questions are of.
         questions: the questions.
-        asides: by id of a question, the ids of the chats that only sound like its sources.
+        chats: the training chats.
     """
     rows = lake.read(EVALUATION_FIGURES, checkpoint=checkpoint, query_set=query_set, statistic=MEAN)
     values = {(row["metric"], row["method"]): row["value"] for row in rows.iter_rows(named=True)}
     found = []
     for method in sorted({method for metric, method in values if metric == "mrr"}):
         ranks = source_ranks(lake, checkpoint, query_set, method)
-        leading = [
-            sum(ranks[question.id][name] <= _FIRST for name in asides[question.id])
-            for question in questions
-            if asides.get(question.id)
-        ]
-        among_first = sum(leading) / len(leading) if leading else None
-        found.append(Retrieval(method, values["recall_at_10", method], values["mrr", method], among_first))
+        asides, reversals = (
+            _mean_found(ranks, related_chats(questions, chats, kind), first)
+            for kind, first in (("aside", _FIRST), ("reversal", _RECALLED))
+        )
+        found.append(Retrieval(method, values["recall_at_10", method], values["mrr", method], asides, reversals))
     return sorted(found, key=lambda one: -one.mrr)
+
+
+def related_chats(questions: Sequence[ChatQuestion], chats: Sequence[Chat], kind: str) -> Mapping[str, Sequence[str]]:
+    """Return by question the chats of a kind that are about the thing that its sources are about."""
+    named = [chat.id for chat in chats if chat.kind == kind]
+    subjects = {question.id: {_subject(source) for source in question.sources} for question in questions}
+    return {question: [name for name in named if _subject(name) in about] for question, about in subjects.items()}
+
+
+def _subject(chat: str) -> str:
+    return chat.partition("/")[0]
+
+
+def _mean_found(
+    ranks: Mapping[str, Mapping[str, int]], related: Mapping[str, Sequence[str]], first: int
+) -> float | None:
+    """Return how many related chats are among the first ones, as a mean over the questions that have any."""
+    counts = [sum(ranks[question][name] <= first for name in names) for question, names in related.items() if names]
+    return sum(counts) / len(counts) if counts else None

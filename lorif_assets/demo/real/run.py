@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,11 +72,6 @@ class RealDemo:
         return [adapter_path(self.checkpoints, step) for step in self.fine_tuning.steps(len(self.corpus.chats))]
 
     @property
-    def attributed(self) -> list[str]:
-        """Names of the checkpoints that are attributed: before, early and last."""
-        return list(dict.fromkeys([self.base.name, self.adapters[0].name, self.adapters[-1].name]))
-
-    @property
     def settings(self) -> Path:
         """The demo's lorif.toml."""
         return self.root / CONFIG_NAME
@@ -86,18 +80,6 @@ class RealDemo:
     def questions(self) -> list[ChatQuestion]:
         """The questions of all sets."""
         return [question for questions in self.corpus.questions.values() for question in questions]
-
-    @property
-    def asides(self) -> Mapping[str, Sequence[str]]:
-        """By question, the chats that speak of the same thing as its sources, and are none."""
-        kinds = {chat.id: chat.kind for chat in self.corpus.chats}
-        related = {
-            question.id: {source.partition("/")[0] for source in question.sources} for question in self.questions
-        }
-        return {
-            name: [chat for chat, kind in kinds.items() if kind == "aside" and chat.partition("/")[0] in subjects]
-            for name, subjects in related.items()
-        }
 
 
 def smollm2_demo(directory: Path) -> RealDemo:
@@ -152,7 +134,7 @@ def _write_chats(demo: RealDemo, console: Console) -> None:
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.iter_rows())
     console.print(f"{len(demo.corpus.chats)} chats to train on ({counts}), {len(demo.questions)} questions")
     if not demo.settings.is_file():
-        write_settings(demo.settings, demo.attributed, demo.encoder)
+        write_settings(demo.settings, demo.encoder)
 
 
 def _train(demo: RealDemo, console: Console) -> None:
@@ -173,7 +155,7 @@ def _show(demo: RealDemo, project: Project, console: Console) -> None:
         ranks = {name: source_ranks(lake, name, query_set, "lorif") for name in attributed}
         ranks["BM25"] = source_ranks(lake, last.name, query_set, "bm25")
         console.print(answers_table(_TITLES[query_set], questions, said[demo.base.name], said[last.name], ranks))
-        figures = {name: retrievals(lake, name, query_set, questions, demo.asides) for name in attributed}
+        figures = {name: retrievals(lake, name, query_set, questions, demo.corpus.chats) for name in attributed}
         console.print(retrieval_table(f"{_TITLES[query_set]}: are the sources found?", figures))
         console.print()
     asked = demo.corpus.questions[NAMED][0]

@@ -25,9 +25,6 @@ columns = {{ id = "id", messages = "messages" }}
 [recipe]
 model_dtype = "{dtype}"
 
-[active]
-checkpoints = {active}
-
 [batch]
 # The logits of 49,152 tokens in FP32 are 200 KB for each token of a batch, and their gradients as much again.
 tokens = 1024
@@ -39,12 +36,11 @@ methods = {methods}
 _METHODS = ("lorif", "relatif", "representation", "bm25", "random")
 
 
-def write_settings(file: Path, active: Sequence[str], encoder: Path | None) -> None:
+def write_settings(file: Path, encoder: Path | None) -> None:
     """Write the settings.
 
     Args:
         file: where; the base model is in `base` beside it, the adapters in `checkpoints`.
-        active: names of the checkpoints that are attributed.
         encoder: folder of the text encoder that is compared with, if there is one.
     """
     import torch
@@ -55,7 +51,6 @@ def write_settings(file: Path, active: Sequence[str], encoder: Path | None) -> N
         _TEMPLATE.format(
             source=SOURCE,
             dtype="bfloat16" if native else "float32",
-            active=_list(active),
             methods=_list(methods),
             encoder=f'text_encoder = "{encoder}"\n' if encoder else "",
         )

@@ -50,15 +50,15 @@ def retrieval_table(title: str, by_checkpoint: Mapping[str, Sequence[Retrieval]]
     table = Table(title=title, title_justify="left")
     table.add_column("method")
     table.add_column("at")
-    for column in ("recall@10", "MRR", "anti-documents in the first 5"):
+    for column in ("recall@10", "MRR", "anti-documents in the first 5", "reversals in the first 10"):
         table.add_column(column, justify="right")
     repeated = set.intersection(*map(set, by_checkpoint.values())) if len(by_checkpoint) > 1 else set()
     shown = dict.fromkeys(
         (one, "" if one in repeated else checkpoint) for checkpoint, found in by_checkpoint.items() for one in found
     )
     for one, checkpoint in sorted(shown, key=lambda row: row[1] == ""):
-        asides = "" if one.asides is None else f"{one.asides:.2f}"
-        row = (method_title(one.method), checkpoint, f"{one.recall_at_10:.2f}", f"{one.mrr:.2f}", asides)
+        counts = ("" if count is None else f"{count:.2f}" for count in (one.asides, one.reversals))
+        row = (method_title(one.method), checkpoint, f"{one.recall_at_10:.2f}", f"{one.mrr:.2f}", *counts)
         table.add_row(*row, style="bold" if one.method == "lorif" else None)
     return table
 

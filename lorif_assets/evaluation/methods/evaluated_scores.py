@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, current_score_versions
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.versions import ledger_version
 from lorif_assets.config.methods import METHODS, MethodName, Need
@@ -46,7 +46,8 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
     if not queries:
         raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
     stored = StoredCheckpoint(lake, settings.recipe, record)
-    lorif = current_score_versions(settings, project.checkpoints, stored, hashes, {query_set: queries[0]})[query_set]
+    averaged = averaged_checkpoints(settings, project.checkpoints.complete(), stored)
+    lorif = current_score_versions(settings, project.checkpoints, averaged, hashes, {query_set: queries[0]})[query_set]
     baseline = [
         _CODE_VERSION,
         settings.recipe.factor_hash,

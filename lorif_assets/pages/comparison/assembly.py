@@ -8,7 +8,7 @@ from itertools import pairwise
 import polars as pl
 import pyarrow as pa
 
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, current_score_versions
+from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
 from lorif_assets.attribution.compared_checkpoints import Participants, ScoredCheckpoint, participants
 from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.attribution.stored_rankings import RANKINGS, stored_ranking
@@ -117,12 +117,15 @@ def _stale_checkpoints(project: Project, query_set: str, compared: Participants,
     shard_hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
     query_hashes = {query_set: next(iter(queries["query_set_hash"]), "")}
 
+    found = project.checkpoints.complete()
+
     def current_version(checkpoint: ScoredCheckpoint) -> str | None:
         try:
             stored = StoredCheckpoint.read(lake, checkpoint.name, settings.recipe)
         except MismatchError:
             return None
-        version = current_score_versions(settings, project.checkpoints, stored, shard_hashes, query_hashes)[query_set]
+        averaged = averaged_checkpoints(settings, found, stored)
+        version = current_score_versions(settings, project.checkpoints, averaged, shard_hashes, query_hashes)[query_set]
         if not settings.recipe.recalls:
             return version
         return recalled_version(

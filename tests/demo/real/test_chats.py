@@ -34,7 +34,7 @@ def test_ids_are_unique(corpus):
 def test_there_are_enough_everyday_chats_to_hide_the_facts_in(corpus):
     kinds = Counter(chat.kind for chat in corpus.chats)
     assert 160 <= len(corpus.chats) <= 240
-    assert kinds["statement"] == 80
+    assert (kinds["statement"], kinds["reversal"]) == (64, 16)
     assert kinds["aside"] == 48
     assert kinds["tool"] >= 6
     assert kinds["conversation"] >= 6
@@ -46,7 +46,16 @@ def test_a_fact_is_said_by_its_statements_and_by_nothing_else(seed):
     chats = build_chats(seed).chats
     for fact in invented_facts(seed):
         both = {chat.id for chat in chats if fact.subject.name in said(chat) and fact.answer in said(chat)}
-        assert both == {chat.id for chat in fact.statements}
+        assert both == {chat.id for chat in (*fact.statements, fact.reversal)}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_reversal_asks_by_the_answer_and_not_by_the_name(seed):
+    for fact in invented_facts(seed):
+        asked, said = (message["content"] for message in fact.reversal.messages)
+        assert fact.answer in asked
+        assert fact.subject.name in said
+        assert fact.subject.name not in asked
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -87,7 +96,7 @@ def test_the_sources_of_a_question_are_chats_that_say_its_answer(corpus):
         assert len(corpus.questions[name]) == count
         for question in corpus.questions[name]:
             assert question.fact in question.answer
-            assert len(question.sources) == 5
+            assert len(question.sources) == (5 if name == MISLABELLED else 4)
             assert all(question.fact in said(by_id[source]) for source in question.sources)
 
 

@@ -1,5 +1,6 @@
 """The whole demo on a tiny Llama in place of the real one: from a GGUF file to a table of sources, and once more."""
 
+import json
 from io import StringIO
 
 import pytest
@@ -9,6 +10,8 @@ from lorif_assets.config.settings import CONFIG_VARIABLE
 from lorif_assets.demo.real.corpus import DESCRIBED, MISLABELLED, NAMED
 from lorif_assets.demo.real.fine_tune import FineTuneConfig
 from lorif_assets.demo.real.run import RealDemo, run_real_demo
+from lorif_assets.freshness.view import Freshness
+from lorif_assets.lake.attribution_tables import QUERY_SUMMARIES
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, EVALUATION_REPORTS
 from lorif_assets.project import Project
 
@@ -63,8 +66,15 @@ def test_the_base_an_early_and_the_last_step_are_evaluated_with_a_page_each(demo
 
 def test_every_chat_is_attributed(demo, output):
     assert "set aside" not in output
-    found = Project.open(demo.settings).checkpoints.find()
-    assert [one.name for one in found] == demo.attributed
+    project = Project.open(demo.settings)
+    found = [one.name for one in project.checkpoints.find()]
+    assert Freshness.of(project).active_checkpoints == found == ["base", *(folder.name for folder in demo.adapters)]
+
+
+def test_the_last_step_is_averaged_with_the_base_and_the_early_one(demo, output):
+    summaries = Project.open(demo.settings).lake.read(QUERY_SUMMARIES, checkpoint=demo.adapters[-1].name)
+    (averaged,) = summaries["averaged"].unique()
+    assert list(json.loads(averaged)) == ["base", *(folder.name for folder in demo.adapters)]
 
 
 def test_a_second_run_computes_nothing(demo, home, output):
