@@ -28,6 +28,8 @@ class Method:
     function: str
     needs: Need = Need.NOTHING
     by_default: bool = True
+    version: int = 1
+    """Raised where its scores are not what they were, so that stored ones are out of date."""
     extra: str | None = None
     """The extra of this project that has the method's library."""
 
@@ -95,7 +97,13 @@ class MethodName(StrEnum):
         explanation="cosine of mean-pooled hidden states",
         function="representations:representation_scores",
     )
-    BM25 = Method(name="bm25", title="BM25", explanation="shared words; no model", function="lexical:bm25_scores")
+    BM25 = Method(
+        name="bm25",
+        title="BM25",
+        explanation="shared words; no model",
+        function="lexical:bm25_scores",
+        version=2,  # as Lucene has it; Okapi's before
+    )
     EKFAC = Method(
         name="ekfac",
         title="EK-FAC",
@@ -121,6 +129,14 @@ class MethodName(StrEnum):
         needs=Need.TEXT_ENCODER,
         by_default=False,
         extra="influcoder",
+    )
+    HYBRID = Method(
+        name="hybrid",
+        title="RelatIF + BM25",
+        explanation="reciprocal ranks by influence and by shared words, added",
+        function="hybrid:hybrid_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
     )
 
 

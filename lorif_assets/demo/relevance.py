@@ -4,9 +4,8 @@ from collections.abc import Collection, Sequence
 from statistics import fmean
 
 import numpy as np
-from rank_bm25 import BM25Okapi
 
-from lorif_assets.evaluation.methods.lexical import words
+from lorif_assets.evaluation.methods.lexical import LexicalIndex
 
 
 def topic_precision(top_topics: Sequence[str], query_topics: Collection[str]) -> float:
@@ -24,9 +23,9 @@ def chance_precision(all_topics: Sequence[str], query_topics: Collection[str]) -
 
 
 def bm25_top(passages: Sequence[str], queries: Sequence[str], k: int) -> list[list[int]]:
-    """Positions of the `k` passages that BM25 (Okapi) ranks highest for each query, best first.
+    """Positions of the `k` passages that BM25 ranks highest for each query, best first.
 
     Words are compared in lower case; of passages that score the same, the earlier one comes first.
     """
-    index = BM25Okapi([words(passage) for passage in passages])
-    return [np.argsort(-index.get_scores(words(query)), kind="stable")[:k].tolist() for query in queries]
+    scores = LexicalIndex(passages).scores(queries)
+    return [np.argsort(-of_query, kind="stable")[:k].tolist() for of_query in scores]

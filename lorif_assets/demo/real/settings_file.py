@@ -33,7 +33,7 @@ tokens = 1024
 checkpoints = "active"
 methods = {methods}
 {encoder}"""
-_METHODS = ("lorif", "relatif", "representation", "bm25", "random")
+_METHODS = ("lorif", "relatif", "hybrid", "representation", "bm25", "random")
 
 
 def write_settings(file: Path, encoder: Path | None) -> None:

@@ -68,10 +68,15 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
     # These two are the sources of other methods' versions, and their own version has no name in it.
     own = {MethodName.LORIF: lorif, MethodName.INFLUCODER: content_hash(of_encoder)}
     return {
-        str(method): own.get(method, content_hash([method, *sources[method.definition.needs]]))
+        str(method): own.get(method, content_hash([method, *_edition(method), *sources[method.definition.needs]]))
         for method in settings.evaluation.methods
         if method.definition.needs is not Need.ENCODER or settings.influcoder.enabled
     }
+
+
+def _edition(method: MethodName) -> Sequence[int]:
+    # Versions of before there was a number stay what they were.
+    return [method.definition.version] if method.definition.version > 1 else []
 
 
 def scores_version(versions: Mapping[str, str]) -> str:

@@ -9,9 +9,12 @@ from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions
+from lorif_assets.evaluation.methods.hybrid import hybrid_scores
 from lorif_assets.evaluation.methods.inputs import MethodInputs
+from lorif_assets.evaluation.methods.lexical import bm25_scores
 from lorif_assets.evaluation.methods.lorif import lorif_scores
 from lorif_assets.evaluation.methods.relatif import relatif_scores, self_influences
+from lorif_assets.mathematics.scores.rank_fusion import reciprocal_rank_fusion
 from lorif_assets.models.devices import DeviceGroup
 
 NEWEST, QUERY_SET = "step-000200", "questions"
@@ -82,6 +85,14 @@ def test_where_scores_are_averaged_over_checkpoints_self_influences_are(tiny_pro
     owns = [self_influences(inputs, one) for one in averaged_attributions(*context_of(inputs))]
     assert len(owns) == 2
     np.testing.assert_allclose(relatif.scores, lorif.scores / np.sqrt(sum(owns) / 2), rtol=1e-5)
+
+
+def test_with_shared_words_it_is_fused_by_ranks(project):
+    inputs = inputs_of(project)
+    (relatif,), (bm25,), (hybrid,) = (of(inputs).values() for of in (relatif_scores, bm25_scores, hybrid_scores))
+    expected = reciprocal_rank_fusion([relatif.scores, bm25.scores])
+    np.testing.assert_allclose(hybrid.scores, expected, rtol=1e-6)
+    assert hybrid.bytes_per_example == relatif.bytes_per_example + bm25.bytes_per_example
 
 
 def context_of(inputs):
