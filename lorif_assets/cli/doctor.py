@@ -5,6 +5,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Column, Table
 from lorif_assets.attribution.block_rows import block_rows
 from lorif_assets.attribution.checkpoint_weights import averaging_in_words, checkpoint_weights
 from lorif_assets.attribution.cost import CostEstimate, estimate
+from lorif_assets.attribution.factor_cost import factor_cost
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.attribution.memory_verdict import checkpoint_verdict, in_gib
@@ -21,6 +23,7 @@ from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.trial import try_architecture
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Source
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.hub_selection import hub_notice
@@ -35,6 +38,12 @@ from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.lake.tables import TABLES
 from lorif_assets.mathematics.gradients.layers import coverage
 from lorif_assets.project import Project
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_COUNTED_TOKENS = 512
+"""Of each example, where operations are counted."""
 
 
 @click.command()
@@ -135,7 +144,29 @@ def _cost(project: Project, n_examples: int) -> Table:
     n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
     cost = estimate(skeleton, settings.recipe, n_examples, n_shards)
     rows = settings.batch.scan_rows or block_rows(cost.decoded_numbers, project.devices.groups()[0].first)
-    return _cost_table(cost, rows, checkpoint.name, n_examples)
+    table = _cost_table(cost, rows, checkpoint.name, n_examples)
+    if settings.recipe.track == "weights":
+        table.add_row(
+            "factors beside the bare passes",
+            _beside_the_floor(skeleton, settings),
+            f"counted for batches of {settings.batch.tokens:,} tokens, not measured",
+        )
+    return table
+
+
+def _beside_the_floor(skeleton: "PreTrainedModel", settings: Settings) -> str:
+    """What the factors of a full batch ask for, as multiples of the model's two passes without them."""
+    from lorif_assets.mathematics.operation_counts import H200
+
+    tokens = min(settings.batch.tokens, _COUNTED_TOKENS)
+    try:
+        cost = factor_cost(skeleton, settings.recipe, settings.batch.tokens // tokens, tokens, settings.batch)
+    except (RuntimeError, ValueError, TypeError) as error:
+        # Some models look at numbers, which the counting has none of.
+        return f"cannot be counted for this model: {str(error).splitlines()[0]}"
+    products = cost.whole.all_flops / cost.floor.all_flops
+    share = cost.share_of_floor(H200)
+    return f"{products:.2f} x products, {cost.whole.bytes / cost.floor.bytes:.2f} x bytes; {share:.0%} of their rate on an H200"
 
 
 def _shards(source: Source, shards: Sequence[ShardSlice], base: Path) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,9 @@ def test_a_sound_project_shows_what_was_found_and_what_it_costs(
     assert "2: step-000100 to step-000200" in said
     assert "4 tracked: transformer.h.0.attn.c_attn to transformer.h.1.mlp.c_fc" in said
     assert "cost of a checkpoint like step-000200, 38 examples" in said
+    assert re.search(
+        r"factors beside the bare passes [^\n]*\d\.\d\d x products, \d+\.\d\d x bytes; \d+% of their rate", said
+    )
     assert "block of a scan" in said
     assert "288 B" in said
     assert "1 + 1" in said
