@@ -102,6 +102,7 @@ def _measured(
     return {
         "per_anchor": found.per_anchor,
         "aggregated": found.aggregated,
+        "ndcg_at_20": found.ndcg_at_20,
         "anchors": len(anchors),
         "pool": len(pool),
         "milliseconds_per_text": 1e3 * seconds / (len(anchors) + len(pool)),
@@ -112,7 +113,7 @@ def _figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for encoder in (SERVED, TRAINED, UNTRAINED):
         of_encoder = [row for row in rows if row["encoder"] == encoder]
-        for measure in ("per_anchor", "aggregated"):
+        for measure in ("per_anchor", "aggregated", "ndcg_at_20"):
             values = [float(row[measure]) for row in of_encoder]
             if values:
                 figures[f"{encoder}_{measure}"] = fmean(values)
@@ -123,11 +124,12 @@ def _figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
-        "| encoder | seed | per anchor | aggregated | training s | ms per text |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| encoder | seed | per anchor | aggregated | NDCG@20 | training s | ms per text |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
         f"| {row['encoder']} | {row['seed']} | {row['per_anchor']:+.3f} | {row['aggregated']:+.3f} | "
+        f"{row['ndcg_at_20']:.3f} | "
         f"{row['training_seconds']:.1f} | {row['milliseconds_per_text']:.2f} |"
         for row in rows
     ]

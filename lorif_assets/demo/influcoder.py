@@ -52,8 +52,19 @@ def switch_on(settings: Path, texts: Sequence[str], checkpoints: Path, console: 
 def show_influcoder(lake: Lake, console: Console) -> None:
     """Print how well encoders agree with held-out influences, and what a cascade would find."""
     console.rule("[bold]5  the same from a text encoder", align="left")
-    agreement = Table(title="Spearman correlation with held-out influences", title_justify="left")
-    for column in ("checkpoint", "encoder", "seeds", "per anchor", "aggregated", "training s", "ms per text"):
+    agreement = Table(
+        title="agreement with held-out influences: Spearman correlations, and NDCG@20", title_justify="left"
+    )
+    for column in (
+        "checkpoint",
+        "encoder",
+        "seeds",
+        "per anchor",
+        "aggregated",
+        "NDCG@20",
+        "training s",
+        "ms per text",
+    ):
         agreement.add_column(column, justify="left" if column in {"checkpoint", "encoder"} else "right")
     measured = (
         lake.read(INFLUCODER_AGREEMENT)
@@ -62,14 +73,15 @@ def show_influcoder(lake: Lake, console: Console) -> None:
             pl.len().alias("seeds"),
             *(
                 pl.col(name).mean()
-                for name in ("per_anchor", "aggregated", "training_seconds", "milliseconds_per_text")
+                for name in ("per_anchor", "aggregated", "ndcg_at_20", "training_seconds", "milliseconds_per_text")
             ),
         )
     )
-    for checkpoint, encoder, seeds, anchor, aggregated, seconds, text in measured.sort(
+    for checkpoint, encoder, seeds, anchor, aggregated, ndcg, seconds, text in measured.sort(
         "checkpoint", "encoder"
     ).iter_rows():
-        figures = (f"{anchor:+.3f}", f"{aggregated:+.3f}", f"{seconds:.0f}", f"{text:.1f}")
+        leading = "" if ndcg is None else f"{ndcg:.3f}"
+        figures = (f"{anchor:+.3f}", f"{aggregated:+.3f}", leading, f"{seconds:.0f}", f"{text:.1f}")
         agreement.add_row(checkpoint, encoder, str(seeds), *figures)
     console.print(agreement)
     recall = Table(title="LoRIF's exact top k among the encoder's proposals", title_justify="left")

@@ -76,6 +76,7 @@ INFLUCODER_AGREEMENT = table(
     seed=(pa.int64(), "of split and training"),
     per_anchor=(pa.float64(), "mean Spearman correlation along the held-out pool"),
     aggregated=(pa.float64(), "Spearman correlation of the held-out pool's means over anchors"),
+    ndcg_at_20=(pa.float64(), "mean NDCG@20 along the held-out pool; null where it was not measured"),
     anchors=(pa.int32(), "held-out anchors"),
     pool=(pa.int32(), "held-out training examples"),
     teacher=pa.string(),

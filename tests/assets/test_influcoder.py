@@ -237,6 +237,7 @@ def test_the_agreement_lists_the_served_encoder_and_for_each_seed_a_trained_and_
         ("untrained", 1),
     ]
     assert rows["per_anchor"].is_between(-1, 1).all()
+    assert rows["ndcg_at_20"].is_between(0, 1).all()
     assert (rows.filter(pl.col("encoder") == "trained")["training_seconds"] > 0).all()
 
 

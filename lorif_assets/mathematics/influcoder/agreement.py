@@ -8,24 +8,29 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from lorif_assets.mathematics.scores.ndcg import ndcg
 from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
+
+_READ = 20
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Spearman correlations between predicted and true influences, from -1 to 1."""
+    """Spearman correlations between predicted and true influences, from -1 to 1, and what their first places hold."""
 
     per_anchor: float
     """Mean over anchors of the correlation along the pool."""
     aggregated: float
     """Correlation of the pool texts' mean over anchors."""
+    ndcg_at_20: float
+    """Mean over anchors of NDCG@20 along the pool, from 0 to 1: the head of a list is what people read."""
 
 
 def agreement(predictions: Float[Tensor, "a p"], truth: Float[Tensor, "a p"]) -> Agreement:
     """Compare two matrices of influences of p pool texts on a anchors. A constant row agrees with nothing: 0."""
     rows = rank_correlations(predictions.double().numpy(), truth.double().numpy())
     columns = rank_correlations(predictions.double().mean(0, True).numpy(), truth.double().mean(0, True).numpy())
-    return Agreement(float(rows.mean()), float(columns[0]))
+    return Agreement(float(rows.mean()), float(columns[0]), float(ndcg(predictions, truth, _READ).mean()))
 
 
 def rank_transformed(scores: Float[Tensor, "a p"]) -> Float[Tensor, "a p"]:
