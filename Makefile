@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-real evaluate scenario test test-all fuzz bench bench-peers check docs ui mlflow-ui clean
+.PHONY: demo demo-real evaluate scenario test test-all fuzz audit bench bench-peers check docs ui mlflow-ui clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
@@ -43,6 +43,17 @@ test-all: $(VENV)/.installed
 ## fuzz: the tests of laws that hold for all inputs, on other and more examples each time
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile=fuzz -m "hypothesis and not slow"
+
+# Tools of their own environment: what they need is no part of what they look at.
+.audit/.installed:
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet cyclonedx-bom pip-audit
+	touch $@
+
+## audit: list what is installed (sbom.json, CycloneDX), and what is known of it to the Python advisory database
+audit: $(VENV)/.installed .audit/.installed
+	.audit/bin/cyclonedx-py environment $(BIN)/python --output-reproducible --of JSON --output-file sbom.json
+	.audit/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" --skip-editable
 
 # As commands set them, before torch is imported (lorif_assets/process_environment.py).
 bench bench-peers: export OMP_WAIT_POLICY = PASSIVE
