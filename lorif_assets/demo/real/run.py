@@ -20,7 +20,7 @@ from lorif_assets.demo.real.corpus import DESCRIBED, MISLABELLED, NAMED, ChatCor
 from lorif_assets.demo.real.findings import retrievals, source_ranks
 from lorif_assets.demo.real.fine_tune import FineTuneConfig, adapter_path, fine_tune
 from lorif_assets.demo.real.settings_file import SOURCE, write_settings
-from lorif_assets.demo.real.tables import answers_table, retrieval_table
+from lorif_assets.demo.real.tables import answers_list, retrieval_table
 from lorif_assets.demo.run import forget, materialize
 from lorif_assets.errors import CheckpointError
 from lorif_assets.freshness.view import Freshness
@@ -153,8 +153,8 @@ def _show(demo: RealDemo, project: Project, console: Console) -> None:
     said = kept_answers(demo.root / "answers.json", {demo.base.name: demo.base, last.name: last}, demo.questions)
     for query_set, questions in demo.corpus.questions.items():
         ranks = {name: source_ranks(lake, name, query_set, "lorif") for name in attributed}
-        ranks["BM25"] = source_ranks(lake, last.name, query_set, "bm25")
-        console.print(answers_table(_TITLES[query_set], questions, said[demo.base.name], said[last.name], ranks))
+        ranks["those of BM25"] = source_ranks(lake, last.name, query_set, "bm25")
+        console.print(answers_list(_TITLES[query_set], questions, said[demo.base.name], said[last.name], ranks))
         figures = {name: retrievals(lake, name, query_set, questions, demo.corpus.chats) for name in attributed}
         console.print(retrieval_table(f"{_TITLES[query_set]}: are the sources found?", figures))
         console.print()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -9,40 +10,49 @@ from lorif_assets.config.methods import method_title
 from lorif_assets.demo.real.chats import ChatQuestion
 from lorif_assets.demo.real.findings import Retrieval
 
-_QUESTION, _ANSWER = 90, 60
+_QUESTION, _ANSWER = 90, 100
 
 
-def answers_table(
+def answers_list(
     title: str,
     questions: Sequence[ChatQuestion],
     before: Mapping[str, str],
     after: Mapping[str, str],
     ranks: Mapping[str, Mapping[str, Mapping[str, int]]],
-) -> Table:
-    """Return a row for every question.
+) -> Group:
+    """Return a few lines for every question, which terminals of any width can show.
 
     Args:
         title: what the questions are.
         questions: the questions, with the answers of the training data.
         before: what the base model says, by question.
         after: what the fine-tuned model says.
-        ranks: by column, question and training chat, the chat's rank.
+        ranks: by what ranks the chats, question and training chat, the chat's rank.
     """
-    table = Table(title=title, title_justify="left", expand=True)
-    for column, share in (("question and taught answer", 5), ("said before", 4), ("says now", 4)):
-        table.add_column(column, ratio=share)
-    for column in ranks:
-        table.add_column(f"sources at\n{column}", ratio=3)
-    for question in questions:
-        asked = question.prompt[-1]["content"].split("\n")[-1]
-        now = after[question.id]
-        table.add_row(
-            Text.assemble(_cut(asked, _QUESTION), "\n", (question.answer, "bold")),
-            Text(_cut(before[question.id], _ANSWER)),
-            Text(_cut(now, _ANSWER), style="green" if question.fact.lower() in now.lower() else "red"),
-            *(_ranks(found[question.id], question.sources) for found in ranks.values()),
-        )
-    return table
+    lines = [Text(title, style="italic"), *(_answer(one, before, after, ranks) for one in questions)]
+    return Group(*lines, Text(f"\nRanks are those of the chats that taught the answer, of {_count(ranks)} chats."))
+
+
+def _answer(
+    question: ChatQuestion,
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    ranks: Mapping[str, Mapping[str, Mapping[str, int]]],
+) -> Text:
+    asked, now = question.prompt[-1]["content"].split("\n")[-1], after[question.id]
+    is_said = question.fact.lower() in now.lower()
+    found = (f"{name} {_ranks(by_question[question.id], question.sources)}" for name, by_question in ranks.items())
+    return Text.assemble(
+        f"\n{_cut(asked, _QUESTION)} ",
+        (question.answer, "bold"),
+        f"\n  before: {_cut(before[question.id], _ANSWER)}\n  now:    ",
+        (_cut(now, _ANSWER), "green" if is_said else "red"),
+        f"\n  ranks at {'; '.join(found)}",
+    )
+
+
+def _count(ranks: Mapping[str, Mapping[str, Mapping[str, int]]]) -> int:
+    return max(len(chats) for by_question in ranks.values() for chats in by_question.values())
 
 
 def retrieval_table(title: str, by_checkpoint: Mapping[str, Sequence[Retrieval]]) -> Table:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lorif_assets.demo.real.chats import Chat, ChatQuestion, exchange
 from lorif_assets.demo.real.findings import Retrieval, related_chats, retrievals, source_ranks
-from lorif_assets.demo.real.tables import answers_table, retrieval_table
+from lorif_assets.demo.real.tables import answers_list, retrieval_table
 from lorif_assets.evaluation.figures import MEAN, Figure, store_figures
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES
 from lorif_assets.lake.lake import Lake
@@ -73,10 +73,16 @@ def test_without_asides_there_is_nothing_to_count(lake):
     assert {one.asides for one in retrievals(lake, "base", "facts", [QUESTION], [])} == {None}
 
 
-def test_a_question_is_a_row_with_both_answers_and_the_ranks_of_its_sources(lake):
-    ranks = {"at base": source_ranks(lake, "base", "facts", "lorif")}
-    shown = printed(answers_table("facts", [QUESTION], {"q": "A committee."}, {"q": "It was ida."}, ranks))
-    for text in ("Who built it?", "Ida did.", "A committee.", "It was ida.", "1, 3"):
+def test_a_question_is_shown_with_both_answers_and_the_ranks_of_its_sources(lake):
+    ranks = {"base": source_ranks(lake, "base", "facts", "lorif")}
+    shown = printed(answers_list("facts", [QUESTION], {"q": "A committee."}, {"q": "It was ida."}, ranks))
+    for text in (
+        "Who built it? Ida did.",
+        "before: A committee.",
+        "now:    It was ida.",
+        "ranks at base 1, 3",
+        "of 6 chats",
+    ):
         assert text in shown
 
 

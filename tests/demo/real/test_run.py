@@ -47,7 +47,7 @@ def test_every_question_is_printed_with_the_ranks_of_its_sources(demo, output):
     assert all(question.answer.rstrip(".") in unwrapped for question in demo.corpus.questions[MISLABELLED])
     for title in ("asked for by name", "by a description in other words", "a wrong label", "anti-documents"):
         assert title in output
-    assert "sources at" in output
+    assert "ranks at base" in output
 
 
 def test_the_base_an_early_and_the_last_step_are_evaluated_with_a_page_each(demo, output):
