@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-real evaluate scenario test test-all fuzz audit bench bench-peers check docs ui mlflow-ui clean
+.PHONY: demo demo-real evaluate scenario test test-all fuzz faults audit bench bench-peers check docs ui mlflow-ui clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
@@ -43,6 +43,10 @@ test-all: $(VENV)/.installed
 ## fuzz: the tests of laws that hold for all inputs, on other and more examples each time
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile=fuzz -m "hypothesis and not slow"
+
+## faults: kill updates and take disk, clock and tracking from them, 500 times, and look at what is stored (hours)
+faults: $(VENV)/.installed
+	$(BIN)/python -m tests.faults.survive
 
 # Tools of their own environment: what they need is no part of what they look at.
 .audit/.installed:

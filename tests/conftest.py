@@ -224,12 +224,7 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProje
 
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("tiny-project")
-    (root / "lorif.toml").write_text(_SETTINGS)
-    _write_data(root / "data")
-    _write_queries(root / "queries")
-    tokenizer = tiny_tokenizer()
-    for step, name in enumerate(CHECKPOINTS):
-        write_checkpoint(root / "checkpoints" / name, tokenizer, seed=step)
+    write_tiny_project(root)
     with _instance(root) as instance:
         project = TinyProject.open(root, instance)
         project.update()
@@ -330,6 +325,16 @@ def _instance(root: Path) -> dg.DagsterInstance:
     return dg.DagsterInstance.local_temp(
         str(home), overrides={"telemetry": {"enabled": False}, "event_log_storage": events}
     )
+
+
+def write_tiny_project(root: Path) -> None:
+    """Write settings, three shards of data, three queries and two checkpoints, as the curvature `svd` takes them."""
+    (root / "lorif.toml").write_text(_SETTINGS)
+    _write_data(root / "data")
+    _write_queries(root / "queries")
+    tokenizer = tiny_tokenizer()
+    for step, name in enumerate(CHECKPOINTS):
+        write_checkpoint(root / "checkpoints" / name, tokenizer, seed=step)
 
 
 def _texts(shard: int) -> list[str]:
