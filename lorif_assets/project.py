@@ -40,7 +40,11 @@ class Project:
             settings,
             Lake(settings.lake_root, settings.lake.storage_options),
             _checkpoints(settings),
-            Devices(names=() if devices.devices == "auto" else devices.devices, per_checkpoint=devices.per_checkpoint),
+            Devices(
+                names=() if devices.devices == "auto" else devices.devices,
+                per_checkpoint=devices.per_checkpoint,
+                project=settings.lake_root,
+            ),
             Tracking(uri=settings.tracking_uri, experiment=settings.tracking.experiment),
         )
 

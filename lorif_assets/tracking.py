@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorif_assets.machine_locks import machine_lock
+from lorif_assets.machine_locks import MachineLock
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -96,7 +96,7 @@ class Tracking:
 
     def _parent(self, client: "MlflowClient", checkpoint: str) -> tuple[str, str]:
         # Two processes that both find no parent would make two.
-        with machine_lock("tracking"):
+        with MachineLock("tracking"):
             experiment = client.get_experiment_by_name(self.experiment)
             experiment_id = (
                 experiment.experiment_id

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.lake.partition_names import partition_name
-from lorif_assets.machine_locks import machine_lock
+from lorif_assets.machine_locks import MachineLock
 from lorif_assets.models.artifacts import assembled
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
@@ -56,7 +56,7 @@ class RegisteredCheckpoint(CheckpointFiles):
         Raises:
             CheckpointError: the download fails, or its files are not a safe checkpoint.
         """
-        with machine_lock(f"download-{self.fingerprint}"):
+        with MachineLock(f"download-{self.fingerprint}"):
             if not self.path.is_dir():
                 self._download()
         super().check()
