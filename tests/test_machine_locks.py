@@ -79,7 +79,7 @@ def test_a_folder_for_temporary_files_that_is_read_only_is_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with pytest.raises(SettingsError, match="cannot be made .*TMPDIR"):
+    with pytest.raises(SettingsError, match=r"cannot be made .*TMPDIR"):
         lock_folder()
 
 

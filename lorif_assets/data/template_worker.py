@@ -39,6 +39,10 @@ class _Worker:
     """The process, started when it is first needed and kept; one conversation at a time."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin as new: two processes that spoke through one connection would get each other's answers."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -49,8 +53,9 @@ class _Worker:
         with self._lock:
             if self._overruns[source] >= MOST_OVERRUNS:
                 raise CheckpointError(
-                    f"the chat template of {owner} went beyond its limits on {MOST_OVERRUNS} conversations ({SECONDS} seconds of the "
-                    f"processor, {MEBIBYTES:,} MiB), and is rendered no more; correct the checkpoint's chat_template.jinja"
+                    f"the chat template of {owner} went beyond its limits on {MOST_OVERRUNS} conversations ({SECONDS} seconds "
+                    f"of the processor, {MEBIBYTES:,} MiB), and is rendered no more; correct the checkpoint's "
+                    "chat_template.jinja"
                 )
             try:
                 connection = self._started()
@@ -71,7 +76,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         limits = (theirs.fileno(), MEBIBYTES, SECONDS, LONGEST_TEXT)
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603
                 # -P: modules beside the program must not stand in for libraries of the same name.
                 [sys.executable, "-P", str(Path(__file__).with_name("template_program.py")), *map(str, limits)],
                 pass_fds=[theirs.fileno()],
@@ -109,15 +114,7 @@ class _Worker:
 
 
 _worker = _Worker()
-
-
-def _forget() -> None:
-    # Two processes that spoke through one connection would get each other's answers.
-    global _worker
-    _worker = _Worker()
-
-
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_worker.forget)
 
 
 def rendered_apart(owner: str, request: Mapping[str, Any]) -> dict[str, Any]:
