@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
+from lorif_assets.data.arrow_values import rows_of, values_of
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.row_ids import text_of_id
 from lorif_assets.errors import SourceError
@@ -70,9 +71,9 @@ class BucketedTable:
         """Return the rows of one bucket, in the order of their ids, which does not depend on the table's files."""
         rows: list[dict[str, Any]] = []
         for batch in self.scan(version, None):
-            for k, row_id in enumerate(batch.column(self.id_column).to_pylist()):
+            for k, row_id in enumerate(values_of(batch.column(self.id_column))):
                 if self.bucket_of(row_id) == bucket:
-                    rows += batch.slice(k, 1).to_pylist()  # `take` does not know the string views that scans give
+                    rows += rows_of(batch.slice(k, 1))  # `take` does not know the string views that scans give
         # Rows that share an id are ordered by their values: which of them comes first must not depend on the files.
         return sorted(rows, key=lambda row: (self._text_of(row[self.id_column]), repr(row)))
 
