@@ -14,6 +14,7 @@ from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS
 from lorif_assets.pages import markdown
 from lorif_assets.pages.comparison.content import ComparisonContent, mean
 
+_TITLE = "loss and overlap along the checkpoints"
 _COLUMNS = ("from", "to", "mean rank-biased overlap", "mean overlap@10", "entered per query", "mean loss per token")
 
 
@@ -74,7 +75,7 @@ def _findings(content: ComparisonContent) -> dict[str, Any]:
     return {
         **({} if overlap is None else {"mean_rank_biased_overlap": overlap}),
         "movement": dg.MetadataValue.md(markdown.table(_COLUMNS, _movement(content), numbers=_COLUMNS[2:])),
-        "along_the_checkpoints": dg.MetadataValue.md(markdown.picture(_picture(content), "loss and overlap along the checkpoints")),
+        "along_the_checkpoints": dg.MetadataValue.md(markdown.picture(_picture(content), _TITLE)),
         **left_out,
         **stale,
     }

@@ -127,9 +127,7 @@ def recall_curves(run: PartitionRun) -> Materializations:
                         "dagster/row_count": table.num_rows,
                         "seconds_full_scan": seconds_full_scan,
                         "seconds_recall": seconds_recall,
-                        "recall": dg.MetadataValue.md(
-                            markdown.table(_COLUMNS, map(_cells, rows), numbers=_COLUMNS)
-                        ),
+                        "recall": dg.MetadataValue.md(markdown.table(_COLUMNS, map(_cells, rows), numbers=_COLUMNS)),
                     },
                 )
             # Before the devices are another's: the memory is not free while a name holds the model.

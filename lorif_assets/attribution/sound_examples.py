@@ -1,6 +1,7 @@
 """Which examples a checkpoint gives no finite loss or gradients for: one of them would spoil every sum over examples."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from lorif_assets.data.rejected import RejectedRow
@@ -35,12 +36,15 @@ def unsound_positions(
     where a sum has shown that there is one.
     """
     batches = attributed.batches(examples, batch.tokens)
-    suspects = [position for positions in batches if not _is_sound(attributed, examples, positions, batch) for position in positions]
+    suspects = chain.from_iterable(one for one in batches if not _is_sound(attributed, examples, one, batch))
     return sorted(position for position in suspects if not _is_sound(attributed, examples, [position], batch))
 
 
 def _is_sound(
-    attributed: "AttributedModel", examples: Sequence[TokenizedExample], positions: Sequence[int], batch: "BatchSettings"
+    attributed: "AttributedModel",
+    examples: Sequence[TokenizedExample],
+    positions: Sequence[int],
+    batch: "BatchSettings",
 ) -> bool:
     """Whether all that is summed of some examples is finite: by themselves, or squared over a batch."""
     import torch
@@ -56,7 +60,9 @@ def _is_sound(
         found.append(gradients.square().sum().isfinite())
 
     recipe, tokens = attributed.recipe, attributed.batch(examples, positions)
-    drawn = torch.Generator(attributed.device).manual_seed(recipe.seed % 2**63) if recipe.kfac_labels == "model" else None
+    drawn = (
+        torch.Generator(attributed.device).manual_seed(recipe.seed % 2**63) if recipe.kfac_labels == "model" else None
+    )
     with attributed.collector() as collector:
         losses = (collector.observe(tokens, observer, drawn), collector.stream(tokens, sink, batch.gradient_numbers))
     return bool(torch.stack([*found, *(of_pass.isfinite().all() for of_pass in losses)]).all())

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import date, time
 from typing import Any
 
-
 DEEPEST = 100
 """Lists and objects in one another. Python follows about 900, fewer the deeper it stands itself."""
 

@@ -32,7 +32,11 @@ FAR_AWAY = pa.array([0, 9 * 10**18, 1], pa.int64()).cast(pa.timestamp("us"))
 ON_MARS = pa.array([0, 1, 2], pa.int64()).cast(pa.timestamp("us", tz="Mars/Olympus"))
 COLUMNS: dict[str, tuple[pa.Array, str, list[int]]] = {
     "bytes that are no text": (NOT_UTF8, "not UTF-8: invalid start byte at byte 0", [1]),
-    "a date after the year 9999": (TOO_LATE, "a date32[day] out of range: dates and times are of the years 1 to 9999", [1]),
+    "a date after the year 9999": (
+        TOO_LATE,
+        "a date32[day] out of range: dates and times are of the years 1 to 9999",
+        [1],
+    ),
     "a time after the year 9999": (FAR_AWAY, "a timestamp[us] out of range", [1]),
     "a time zone nobody knows": (ON_MARS, "the time zone 'Mars/Olympus' is unknown", [0, 1, 2]),
 }
@@ -148,7 +152,9 @@ def test_depth_is_measured_alike_in_text_and_in_values() -> None:
 
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=3))
-NAMES = st.sampled_from(["role", "content", "from", "value", "tool_calls", "function", "name", "arguments", "type", "text", "weight"])  # fmt: skip
+NAMES = st.sampled_from(
+    ["role", "content", "from", "value", "tool_calls", "function", "name", "arguments", "type", "text", "weight"]
+)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3))
 MESSAGES = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["assistant", "user"]), "content": VALUES}, optional={

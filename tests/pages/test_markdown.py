@@ -31,7 +31,9 @@ HOSTILE = [
     "[x]: https://foreign.example\n\n[x]",
     "`", "``", " ` ", "|", "\\", "\\|", "\\\\|", "", " ", "\x00", "\u2028", "\ud800", "a" * 1_000,
 ]  # fmt: skip
-ALPHABET = st.sampled_from([*"`|\\ \n\r\t!()[]<>*_#~&;:/.@-=ab", "![](http://x)", "<img src=x>", "\u2028", "`|`", "\\|"])
+ALPHABET = st.sampled_from(
+    [*"`|\\ \n\r\t!()[]<>*_#~&;:/.@-=ab", "![](http://x)", "<img src=x>", "\u2028", "`|`", "\\|"]
+)
 TEXTS = st.one_of(st.lists(ALPHABET, max_size=30).map("".join), st.text(max_size=60))
 HARMLESS = {
     *("paragraph_open", "paragraph_close", "inline", "bullet_list_open", "bullet_list_close", "list_item_open"),
@@ -71,7 +73,9 @@ def test_a_text_is_one_code_span_that_shows_it(text: str) -> None:
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4))
 def test_no_text_breaks_out_of_a_table(rows: list[tuple[str, str]]) -> None:
-    markdown = table(("id", "text", "score"), [(code(one), code(other), "1") for one, other in rows], numbers=("score",))
+    markdown = table(
+        ("id", "text", "score"), [(code(one), code(other), "1") for one, other in rows], numbers=("score",)
+    )
     assert kinds(markdown) <= {"code_inline", "text", "em_open", "em_close"}
     for of_parser in tokens(markdown):
         assert sum(token.type == "tr_open" for token in of_parser) == len(rows) + 1
