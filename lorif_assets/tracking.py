@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorif_assets.config.secrets import kept_secret, logged_in, secrets_in
+from lorif_assets.errors import SettingsError
 from lorif_assets.machine_locks import MachineLock
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ class Tracking:
         # Two processes that both find no parent would make two.
         with MachineLock("tracking"):
             experiment = client.get_experiment_by_name(self.experiment)
+            if experiment and experiment.lifecycle_stage != "active":
+                raise SettingsError(
+                    f"the MLflow experiment {self.experiment!r} was deleted: restore it (`mlflow experiments restore "
+                    f"--experiment-id {experiment.experiment_id}`), or set `tracking.experiment` to another name"
+                )
             experiment_id = (
                 experiment.experiment_id
                 if experiment

@@ -33,6 +33,6 @@ def check_result(
     return dg.AssetCheckResult(
         passed=not lines,
         severity=severity,
-        description=success if not lines else f"{len(lines)} found wrong, the first: {markdown.code(lines[0])}",
+        description=success if not lines else f"{len(lines)} found wrong, the first: {markdown.inline(lines[0])}",
         metadata=metadata,
     )

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 LONGEST = 300
 """Characters of a piece of data that are shown."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+# Letters, digits and what stands between words; no dot or colon within a word, as addresses have.
+_PLAIN = re.compile(r"(?:[^\W_]|[ ,;'()/%+=-]|[.:](?= |\d|$))+")
 _BEFORE_PIPE = re.compile(r"(\\*)\|")
 
 
@@ -26,6 +28,11 @@ def code(text: str) -> str:
     # A space at both ends is not shown, and keeps backticks of the text from the fence.
     pad = " " if shown[0] == "`" or shown[-1] == "`" else ""
     return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def inline(text: str) -> str:
+    """Return a text within a sentence, which terminals show too: as it is where no sign in it means anything, else as `code`."""
+    return text if len(text) <= LONGEST and _PLAIN.fullmatch(text) else code(text)
 
 
 def bullets(items: Iterable[str]) -> str:

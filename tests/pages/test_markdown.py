@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from lorif_assets.checks.check_result import check_result
-from lorif_assets.pages.markdown import LONGEST, bullets, code, picture, table
+from lorif_assets.pages.markdown import LONGEST, bullets, code, inline, picture, table
 
 ROOT = Path(__file__).parents[2]
 PARSERS = (MarkdownIt("commonmark").enable("table"), MarkdownIt("commonmark", {"html": True}).enable(["table"]))
@@ -98,6 +98,17 @@ def test_what_would_be_an_image_a_link_or_html_is_text(text: str) -> None:
         assert kinds(markdown) <= {"code_inline", "text", "em_open", "em_close"}
     for of_parser in tokens(table(("id", "n"), [(code(text), "1")])):
         assert sum(token.type == "td_open" for token in of_parser) == 2
+
+
+@given(TEXTS)
+def test_in_a_sentence_a_text_is_one_too_unless_no_sign_in_it_means_anything(text: str) -> None:
+    assert kinds(f"One found wrong: {inline(text)}") <= {"text", "code_inline", "em_open", "em_close"}
+    if inline(text) == text:
+        assert not set(text) & set('`*_[]<>!&|\\#~@"\n')
+    for plain in ("doc0-0 occurs in 2 rows", "step 1.5: 3 of 4 layers", "l'été (2026)"):
+        assert inline(plain) == plain
+    for address in ("www.foreign.example", "see http://foreign.example", "a@foreign.example", "ftp:x"):
+        assert inline(address) == code(address)
 
 
 def test_a_bar_in_a_table_is_shown_as_it_is() -> None:
