@@ -66,11 +66,14 @@ class MachineLock:
             filelock.Timeout: another process holds it.
         """
         self._lock.acquire(timeout=timeout)
-        self._holder.write_text(str(os.getpid()))
+        # For messages alone.
+        with suppress(OSError):
+            self._holder.write_text(str(os.getpid()))
 
     def release(self) -> None:
         """Give the lock back."""
-        self._holder.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._holder.unlink()
         self._lock.release()
 
     @property

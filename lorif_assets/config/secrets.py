@@ -73,7 +73,7 @@ def refuse_password(place: str) -> str:
     Raises:
         ValueError: there is one, which would stand in every message about the place.
     """
-    if masked_address(place) != place:
+    if "://" in place and masked_address(place) != place:
         raise ValueError(
             f"{masked_address(place)} has a password or a key in it; give the place alone, and credentials in `storage_options`"
         )

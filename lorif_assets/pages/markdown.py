@@ -31,7 +31,7 @@ def code(text: str) -> str:
 
 
 def inline(text: str) -> str:
-    """Return a text within a sentence, which terminals show too: as it is where no sign in it means anything, else as `code`."""
+    """Return a text within a sentence, which terminals show too: as it is where no sign in it means anything, else as code."""
     return text if len(text) <= LONGEST and _PLAIN.fullmatch(text) else code(text)
 
 
