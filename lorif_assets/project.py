@@ -57,8 +57,8 @@ class Project:
 
 
 def _refuse_two_logins(settings: Settings) -> None:
-    addresses = (settings.tracking_uri, settings.registry_uri if settings.checkpoints.registered_model else None)
-    logins = {login for address in addresses if address and (login := separated_login(address)[1])}
+    addresses = filter(None, (settings.tracking_uri, settings.registry_uri))
+    logins = {login for address in addresses if (login := separated_login(address)[1])}
     if len(logins) > 1:
         raise SettingsError(
             "`tracking.uri` and `checkpoints.registry_uri` have different users or passwords, of which MLflow takes one at a "
@@ -68,8 +68,7 @@ def _refuse_two_logins(settings: Settings) -> None:
 
 def _checkpoints(settings: Settings) -> Checkpoints:
     chosen = settings.checkpoints
-    # Where there is no registered model, its registry may be one whose password is not known here.
-    registry_uri = settings.registry_uri if chosen.registered_model else None
+    registry_uri = settings.registry_uri
     # At step 0 an adapter's matrices do nothing, and are stored nowhere.
     include_base = chosen.include_base and settings.recipe.track == "weights"
     plain_name = chosen.path if chosen.path and is_plain_name(chosen.path) else ""

@@ -188,7 +188,7 @@ def kept_secret(secrets: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = "".join(traceback.format_exception(error))
+        told = "".join(_words(error))
         if not any(secret in told for secret in hidden):
             raise
         words = str(error)
@@ -196,6 +196,13 @@ def kept_secret(secrets: Iterable[str]) -> Iterator[None]:
             words = words.replace(secret, HIDDEN)
         # Without the cause, which would be shown with the error.
         raise MaskedError(words) from None
+
+
+def _words(error: BaseException | None) -> Iterator[str]:
+    """Yield what an error and those behind it say, without the lines of code that a traceback shows."""
+    while error:
+        yield from traceback.format_exception_only(error)
+        error = error.__cause__ or error.__context__
 
 
 def _is_secret(name: str, value: str) -> bool:

@@ -361,7 +361,9 @@ class Settings(BaseSettings):
 
     @property
     def registry_uri(self) -> str | None:
-        """MLflow's URI of the registry in the same way."""
+        """MLflow's URI of the registry in the same way; None where there is no registered model."""
+        if self.checkpoints.registered_model is None:
+            return None
         chosen = self.checkpoints.registry_uri
         return self.tracking_uri if chosen is None else revealed(chosen, "checkpoints.registry_uri")
 

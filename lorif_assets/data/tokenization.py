@@ -38,6 +38,7 @@ _AS_THE_TOKENIZER_DOES = TokenRules()
 
 _Row = Mapping[str, Any]
 _Encoded = LabelledTokens | UnusableRowError
+_Encoder = Callable[[Sequence[_Row], "PreTrainedTokenizerBase", TokenRules], list[_Encoded]]
 _CONTENT_COLUMNS = tuple(name for name in EXAMPLE_CONTENT if name not in ("content_hash", "metadata"))
 
 
@@ -144,8 +145,11 @@ def _encode(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase", rules: T
     for kind, encoder in _ENCODERS.items():
         chosen = [k for k, row in enumerate(rows) if row["format"] == kind]
         if chosen:
-            of_kind = partial(encoder, tokenizer=tokenizer, rules=rules)
-            encoded.update(zip(chosen, encoded_apart(of_kind, [rows[k] for k in chosen]), strict=True))
+
+            def encode(some: Sequence[_Row], encoder: _Encoder = encoder) -> list[_Encoded]:
+                return encoder(some, tokenizer, rules)
+
+            encoded.update(zip(chosen, encoded_apart(encode, [rows[k] for k in chosen]), strict=True))
     return [encoded[k] for k in range(len(rows))]
 
 
@@ -222,7 +226,7 @@ def _encode_input_ids(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase"
     ]
 
 
-_ENCODERS: Mapping[str, Callable[[Sequence[_Row], "PreTrainedTokenizerBase", TokenRules], list[_Encoded]]] = {
+_ENCODERS: Mapping[str, _Encoder] = {
     ContentFormat.TEXT: _encode_texts,
     ContentFormat.PROMPT_COMPLETION: _encode_completions,
     ContentFormat.MESSAGES: _encode_messages,
