@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import dagster as dg
 from graph_picture import graph_picture
@@ -38,6 +38,8 @@ _NAMES = {
     "bool": "true or false",
     "NoneType": "none",
     "date": "date",
+    "FromEnvironment": "`{ env = ... }`",
+    "SecretStr": "text",
 }
 
 
@@ -126,7 +128,9 @@ def _type(field: FieldInfo) -> str:
 
 def _type_names(annotation: Any) -> Iterator[str]:
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is tuple:
+    if origin is Annotated:
+        yield from _type_names(arguments[0])
+    elif origin is tuple:
         yield f"list of {' or '.join(_type_names(arguments[0]))}"
     elif origin is dict:
         yield "table"

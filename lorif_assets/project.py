@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorif_assets.config.secrets import revealed_options, separated_login
 from lorif_assets.config.settings import Settings, load_settings
+from lorif_assets.errors import SettingsError
 from lorif_assets.hub.names import is_plain_name
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
@@ -34,20 +36,39 @@ class Project:
 
     @classmethod
     def of(cls, settings: Settings) -> "Project":
-        """Return the project that settings describe; nothing is read or written yet."""
+        """Return the project that settings describe; nothing is read or written yet.
+
+        Raises:
+            SettingsError: a secret is to come from an environment variable that is not set.
+        """
+        _refuse_two_logins(settings)
         devices = settings.devices
         return cls(
             settings,
-            Lake(settings.lake_root, settings.lake.storage_options),
+            Lake(settings.lake_root, revealed_options(settings.lake.storage_options, "lake.storage_options")),
             _checkpoints(settings),
-            Devices(names=() if devices.devices == "auto" else devices.devices, per_checkpoint=devices.per_checkpoint),
+            Devices(
+                names=() if devices.devices == "auto" else devices.devices,
+                per_checkpoint=devices.per_checkpoint,
+                project=settings.lake_root,
+            ),
             Tracking(uri=settings.tracking_uri, experiment=settings.tracking.experiment),
+        )
+
+
+def _refuse_two_logins(settings: Settings) -> None:
+    addresses = filter(None, (settings.tracking_uri, settings.registry_uri))
+    logins = {login for address in addresses if (login := separated_login(address)[1])}
+    if len(logins) > 1:
+        raise SettingsError(
+            "`tracking.uri` and `checkpoints.registry_uri` have different users or passwords, of which MLflow takes one at a "
+            "time; give both the same"
         )
 
 
 def _checkpoints(settings: Settings) -> Checkpoints:
     chosen = settings.checkpoints
-    registry_uri = chosen.registry_uri or settings.tracking_uri
+    registry_uri = settings.registry_uri
     # At step 0 an adapter's matrices do nothing, and are stored nowhere.
     include_base = chosen.include_base and settings.recipe.track == "weights"
     plain_name = chosen.path if chosen.path and is_plain_name(chosen.path) else ""

@@ -4,11 +4,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorif_assets.machine_locks import machine_lock
+from lorif_assets.config.secrets import kept_secret, logged_in, secrets_in
+from lorif_assets.errors import SettingsError
+from lorif_assets.machine_locks import MachineLock
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -50,7 +52,7 @@ class TrackedRun:
 class Tracking:
     """An MLflow experiment at a tracking URI; without a URI nothing is tracked."""
 
-    uri: str | None = None
+    uri: str | None = field(default=None, repr=False)
     experiment: str = "lorif"
 
     @contextmanager
@@ -72,21 +74,22 @@ class Tracking:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.tracking import MlflowClient
 
-        client = MlflowClient(tracking_uri=self.uri)
-        experiment_id, parent = self._parent(client, checkpoint)
-        child = client.create_run(
-            experiment_id,
-            run_name=asset,
-            tags={_PARENT_TAG: parent, _CHECKPOINT_TAG: checkpoint, "lorif.asset": asset, **tags},
-        )
-        for name, value in params.items():
-            client.log_param(child.info.run_id, name, value)
-        try:
-            yield TrackedRun(client, child.info.run_id)
-        except BaseException:
-            client.set_terminated(child.info.run_id, "FAILED")
-            raise
-        client.set_terminated(child.info.run_id, "FINISHED")
+        with kept_secret(secrets_in(self.uri)):
+            client = MlflowClient(tracking_uri=logged_in(self.uri))
+            experiment_id, parent = self._parent(client, checkpoint)
+            child = client.create_run(
+                experiment_id,
+                run_name=asset,
+                tags={_PARENT_TAG: parent, _CHECKPOINT_TAG: checkpoint, "lorif.asset": asset, **tags},
+            )
+            for name, value in params.items():
+                client.log_param(child.info.run_id, name, value)
+            try:
+                yield TrackedRun(client, child.info.run_id)
+            except BaseException:
+                client.set_terminated(child.info.run_id, "FAILED")
+                raise
+            client.set_terminated(child.info.run_id, "FINISHED")
 
     @property
     def _artifact_location(self) -> str | None:
@@ -96,8 +99,13 @@ class Tracking:
 
     def _parent(self, client: "MlflowClient", checkpoint: str) -> tuple[str, str]:
         # Two processes that both find no parent would make two.
-        with machine_lock("tracking"):
+        with MachineLock("tracking"):
             experiment = client.get_experiment_by_name(self.experiment)
+            if experiment and experiment.lifecycle_stage != "active":
+                raise SettingsError(
+                    f"the MLflow experiment {self.experiment!r} was deleted: restore it (`mlflow experiments restore "
+                    f"--experiment-id {experiment.experiment_id}`), or set `tracking.experiment` to another name"
+                )
             experiment_id = (
                 experiment.experiment_id
                 if experiment

@@ -3,6 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
+from lorif_assets.config.secrets import Hidden, masked_address
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.hub_checkpoints import HubCheckpoints
 from lorif_assets.models.registry import RegisteredCheckpoints
@@ -18,13 +19,17 @@ class CheckpointsResource(dg.ConfigurableResource[Checkpoints]):
     include_base: bool = Field(True, description="Offer the base model as a checkpoint of its own.")
     registered_model: str | None = Field(None, description="Name of an MLflow registered model.")
     alias: str | None = Field(None, description="Only the version of the registered model that has this alias.")
-    registry_uri: str = Field("", description="MLflow's URI, for a registered model.")
+    registry_uri: str = Field("", description="MLflow's URI, for a registered model, as it may be seen.")
     cache: str = Field("", description="Directory that versions of a registered model are downloaded to.")
+    # Dagster shows all that is configured; a dependency is only named.
+    registry: dg.ResourceDependency[Hidden[str]]
 
     @classmethod
     def of(cls, checkpoints: Checkpoints) -> "CheckpointsResource":
         """Return the resource that hands out these checkpoints."""
-        return cls(**{name: value for name, value in vars(checkpoints).items() if name in cls.model_fields})
+        registry_uri = checkpoints.registry_uri if isinstance(checkpoints, RegisteredCheckpoints) else ""
+        fields = {name: value for name, value in vars(checkpoints).items() if name in cls.model_fields}
+        return cls(**{**fields, "registry_uri": masked_address(registry_uri), "registry": Hidden(registry_uri)})
 
     def create_resource(self, context: dg.InitResourceContext) -> Checkpoints:
         """Return the checkpoints; nothing is looked for yet."""
@@ -45,6 +50,6 @@ class CheckpointsResource(dg.ConfigurableResource[Checkpoints]):
             include_base=self.include_base,
             registered_model=self.registered_model,
             alias=self.alias,
-            registry_uri=self.registry_uri,
+            registry_uri=self.registry.value,
             cache=self.cache,
         )

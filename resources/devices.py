@@ -13,13 +13,14 @@ class DevicesResource(dg.ConfigurableResource[Devices]):
         default_factory=list, description="Torch device names; empty: every CUDA device, else CPU."
     )
     per_checkpoint: int = Field(1, ge=1, description="Devices of a group, over which a checkpoint is spread.")
+    project: str = Field("", description="Whose steps wait for one another on the CPU.")
 
     @classmethod
     def of(cls, devices: Devices) -> "DevicesResource":
         """Return the resource that hands out these devices."""
-        return cls(names=list(devices.names), per_checkpoint=devices.per_checkpoint)
+        return cls(names=list(devices.names), per_checkpoint=devices.per_checkpoint, project=devices.project)
 
     def create_resource(self, context: dg.InitResourceContext) -> Devices:
         """Return the devices; none is leased yet."""
         del context
-        return Devices(names=self.names, per_checkpoint=self.per_checkpoint)
+        return Devices(names=self.names, per_checkpoint=self.per_checkpoint, project=self.project)

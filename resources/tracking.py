@@ -3,21 +3,25 @@
 import dagster as dg
 from pydantic import Field
 
+from lorif_assets.config.secrets import Hidden, masked_address
 from lorif_assets.tracking import Tracking
 
 
 class TrackingResource(dg.ConfigurableResource[Tracking]):
     """An MLflow experiment; without a URI nothing is tracked."""
 
-    uri: str | None = Field(None, description="MLflow tracking URI.")
+    uri: str | None = Field(None, description="MLflow tracking URI, as it may be seen.")
     experiment: str = Field("lorif", description="Experiment name.")
+    # Dagster shows all that is configured; a dependency is only named.
+    address: dg.ResourceDependency[Hidden[str | None]]
 
     @classmethod
     def of(cls, tracking: Tracking) -> "TrackingResource":
         """Return the resource that hands out this experiment."""
-        return cls(uri=tracking.uri, experiment=tracking.experiment)
+        shown = None if tracking.uri is None else masked_address(tracking.uri)
+        return cls(uri=shown, experiment=tracking.experiment, address=Hidden(tracking.uri))
 
     def create_resource(self, context: dg.InitResourceContext) -> Tracking:
         """Return the experiment; no server is asked yet."""
         del context
-        return Tracking(uri=self.uri, experiment=self.experiment)
+        return Tracking(uri=self.address.value, experiment=self.experiment)

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.config.secrets import kept_secret
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.stale import StalePartitions
 from lorif_assets.freshness.view import Freshness
@@ -163,14 +164,16 @@ def _run_function(
 
         def run(context: dg.AssetExecutionContext) -> Materializations:
             partition_run = PartitionRun(context)
-            yield from compute(partition_run)
+            with kept_secret(partition_run.settings.secrets):
+                yield from compute(partition_run)
             yield from partition_run.end()
 
         return run
 
     def configured_run(context: dg.AssetExecutionContext, config: options) -> Materializations:  # type: ignore[valid-type]
         partition_run = PartitionRun(context)
-        yield from compute(partition_run, config)
+        with kept_secret(partition_run.settings.secrets):
+            yield from compute(partition_run, config)
         yield from partition_run.end()
 
     return configured_run

@@ -1,6 +1,6 @@
 """Across checkpoints: how the leading training examples and the loss of every query of a set move."""
 
-import base64
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -11,7 +11,11 @@ from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.freshness.attribution import stale_comparisons
 from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS
+from lorif_assets.pages import markdown
 from lorif_assets.pages.comparison.content import ComparisonContent, mean
+
+_TITLE = "loss and overlap along the checkpoints"
+_COLUMNS = ("from", "to", "mean rank-biased overlap", "mean overlap@10", "entered per query", "mean loss per token")
 
 
 @attribution_asset(
@@ -70,37 +74,31 @@ def _findings(content: ComparisonContent) -> dict[str, Any]:
     overlap = mean(value for value in content.mean_rank_biased_overlaps if value is not None)
     return {
         **({} if overlap is None else {"mean_rank_biased_overlap": overlap}),
-        "movement": dg.MetadataValue.md(_movement(content)),
-        "along_the_checkpoints": dg.MetadataValue.md(_inline_picture(content)),
+        "movement": dg.MetadataValue.md(markdown.table(_COLUMNS, _movement(content), numbers=_COLUMNS[2:])),
+        "along_the_checkpoints": dg.MetadataValue.md(markdown.picture(_picture(content), _TITLE)),
         **left_out,
         **stale,
     }
 
 
-def _movement(content: ComparisonContent) -> str:
-    """Return a Markdown table with a line for every two neighbouring checkpoints."""
+def _movement(content: ComparisonContent) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of every two neighbouring checkpoints."""
     losses = content.mean_losses
-    lines = [
-        "| from | to | mean rank-biased overlap | mean overlap@10 | entered per query | mean loss per token |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
     for index, (pair, overlap, share) in enumerate(
         zip(content.compared.neighbours, content.mean_rank_biased_overlaps, content.mean_overlaps_at_10, strict=True)
     ):
         entered = mean(len(transition.entered) for transition in content.transitions(index))
         figures = [_figure(overlap, ".3f"), _figure(share, ".0%"), _figure(entered, ".1f")]
         change = f"{_figure(losses[index], '.4g')} → {_figure(losses[index + 1], '.4g')}"
-        lines.append(f"| `{pair.older.name}` | `{pair.newer.name}` | {' | '.join(figures)} | {change} |")
-    return "\n".join(lines)
+        yield (markdown.code(pair.older.name), markdown.code(pair.newer.name), *figures, change)
 
 
 def _figure(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _inline_picture(content: ComparisonContent) -> str:
+def _picture(content: ComparisonContent) -> bytes:
     from lorif_assets.pages import look as plots
     from lorif_assets.pages.comparison.plots import movement_figure
 
-    png = plots.png(movement_figure(content, plots.LIGHT))
-    return f"![loss and overlap along the checkpoints](data:image/png;base64,{base64.b64encode(png).decode()})"
+    return plots.png(movement_figure(content, plots.LIGHT))

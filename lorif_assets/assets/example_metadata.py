@@ -8,17 +8,18 @@ import pyarrow as pa
 
 from lorif_assets.data.examples import NormalisedShard
 from lorif_assets.data.rejection_reasons import count_reasons
+from lorif_assets.pages import markdown
 
 
 def example_metadata(examples: NormalisedShard) -> dict[str, Any]:
     """Return the metadata of a materialization of training or query examples."""
     first = examples.examples.slice(0, 3).to_pylist()
-    lines = "\n".join(f"* `{row['example_id']}` {_excerpt(row)}" for row in first)
+    lines = (f"{markdown.code(row['example_id'])} {markdown.code(_excerpt(row))}" for row in first)
     return {
         "dagster/row_count": examples.examples.num_rows,
         **rejected_metadata(examples.rejected),
         "bytes": examples.examples.nbytes,
-        "first_rows": dg.MetadataValue.md(lines),
+        "first_rows": dg.MetadataValue.md(markdown.bullets(lines)),
     }
 
 
@@ -33,4 +34,4 @@ def rejected_metadata(rejected: pa.Table, notices: Mapping[str, int] | None = No
 
 def _excerpt(row: dict[str, Any]) -> str:
     content = row["text"] or row["completion"] or row["messages"] or str(row["input_ids"])
-    return " ".join(content[:120].split()).replace("`", "'")
+    return str(content[:120])

@@ -18,11 +18,13 @@ from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Role, Split
 from lorif_assets.influcoder.stored import StoredTargets, stored_encoder, stored_targets
 from lorif_assets.lake.influcoder_tables import INFLUCODER_AGREEMENT
+from lorif_assets.pages import markdown
 
 if TYPE_CHECKING:
     from lorif_assets.influcoder.encoder import TextEncoder
 
 SERVED, TRAINED, UNTRAINED = "served", "trained", "untrained"
+_COLUMNS = ("encoder", "seed", "per anchor", "aggregated", "NDCG@20", "training s", "ms per text")
 
 
 @attribution_asset(
@@ -82,9 +84,8 @@ def influcoder_agreement(run: PartitionRun) -> Materializations:
         }
         table = pa.Table.from_pylist([row | constants for row in rows], schema=INFLUCODER_AGREEMENT.columns)
         lake.replace(INFLUCODER_AGREEMENT, {"checkpoint": name}, table)
-        yield from run.commit(
-            name, version, {"dagster/row_count": len(rows), **figures, "agreement": dg.MetadataValue.md(_table(rows))}
-        )
+        shown = dg.MetadataValue.md(markdown.table(_COLUMNS, map(_cells, rows), numbers=_COLUMNS[1:]))
+        yield from run.commit(name, version, {"dagster/row_count": len(rows), **figures, "agreement": shown})
 
 
 def _measured(
@@ -122,15 +123,12 @@ def _figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return figures
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = [
-        "| encoder | seed | per anchor | aggregated | NDCG@20 | training s | ms per text |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['encoder']} | {row['seed']} | {row['per_anchor']:+.3f} | {row['aggregated']:+.3f} | "
-        f"{row['ndcg_at_20']:.3f} | "
-        f"{row['training_seconds']:.1f} | {row['milliseconds_per_text']:.2f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    agreement = (f"{row['per_anchor']:+.3f}", f"{row['aggregated']:+.3f}", f"{row['ndcg_at_20']:.3f}")
+    return (
+        row["encoder"],
+        str(row["seed"]),
+        *agreement,
+        f"{row['training_seconds']:.1f}",
+        f"{row['milliseconds_per_text']:.2f}",
+    )

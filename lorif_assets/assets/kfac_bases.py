@@ -17,6 +17,7 @@ from lorif_assets.attribution.fit_bases import KfacFit, KfacSample, fit_bases, f
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.freshness.attribution import stale_bases
 from lorif_assets.lake.attribution_tables import KFAC_BASES, TRAINING_EXAMPLES
@@ -65,7 +66,7 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
             sample, fit, projection = _fit(run, stored, layers.values())
             how = {
                 "how": f"fitted to {fit.n_examples} examples",
-                **rejected_metadata(sample.tokenized.rejected, sample.tokenized.notices),
+                **rejected_metadata(_rejected(sample, fit), sample.tokenized.notices),
             }
             _store(run.lake, record, run.settings.recipe, fit, projection)
         rows = {row["layer"]: row for row in run.lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
@@ -87,12 +88,20 @@ def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str])
         tokens = fit_tokens(sample.tokenized.examples)
         with run.progress(f"{name} K-FAC bases", tokens, "tok") as progress:
             fit = fit_bases(checkpoint.model, sample, run.settings.batch, progress)
+        if fit.not_finite:
+            share.replace(name, _rejected(sample, fit))
+            share.refuse(name, _rejected(sample, fit))
         if tracked:
             tracked.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
         projection = checkpoint.model.projection
         # Before another run gets the devices: the memory is not free while a name refers to the model.
         del checkpoint
     return sample, fit, projection
+
+
+def _rejected(sample: KfacSample, fit: KfacFit) -> pa.Table:
+    """Return what is set aside of a sample: as the tokenizer reads it, and as the model computes with it."""
+    return pa.concat_tables([sample.tokenized.rejected, rejected_table(fit.not_finite)])
 
 
 def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:

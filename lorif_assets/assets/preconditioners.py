@@ -1,6 +1,5 @@
 """The assets that keep curvatures' preconditioners, one for each table: a partition per layer, fitted from stored factors."""
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_preconditioners
 from lorif_assets.lake.table_schema import TableSchema
+from lorif_assets.pages import markdown
 from lorif_assets.pages.report.layers import ShownLayers
 
 
@@ -77,7 +77,7 @@ def preconditioner_asset(table: TableSchema) -> AttributionAsset:
                         ),
                         **kind.remarks(row),
                         **metrics,
-                        "spectrum": dg.MetadataValue.md(_inline_picture(spectrum_png([shown]))),
+                        "spectrum": dg.MetadataValue.md(markdown.picture(spectrum_png([shown]), "spectrum")),
                     }
                     yield from run.commit(key, _data_version(row), metadata)
                 if tracked:
@@ -102,11 +102,6 @@ def _data_version(row: Mapping[str, Any]) -> str:
     """Return the row's version; a refined basis, which changes scores, gives another one."""
     version, basis = str(row["version"]), row.get("basis_version")
     return content_hash([version, basis]) if basis else version
-
-
-def _inline_picture(png: bytes) -> str:
-    """Return a picture as Markdown that needs no other file."""
-    return f"![spectrum](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 PRECONDITIONERS = tuple(preconditioner_asset(table) for table in curvature_tables())

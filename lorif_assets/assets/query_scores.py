@@ -27,8 +27,10 @@ from lorif_assets.freshness.attribution import stale_scores
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.cascade import recalled_scores
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, RELATIVE_SCORES
+from lorif_assets.pages import markdown
 
 _SHOWN_QUERIES, _SHOWN_EXAMPLES = 10, 3
+_COLUMNS = ("query", "rank", "example", "score")
 
 
 def _recalls(settings: Settings) -> bool:
@@ -109,7 +111,9 @@ def query_scores(run: PartitionRun) -> Materializations:
                         **({"weights": scoring.averaged_weights} if earlier else {}),
                         **scored.metadata,
                         **figures,
-                        "top_influences": dg.MetadataValue.md(_top_influences(scored.scores.scores)),
+                        "top_influences": dg.MetadataValue.md(
+                            markdown.table(_COLUMNS, _top_influences(scored.scores.scores), numbers=("rank", "score"))
+                        ),
                     },
                 )
             # Before another run gets the devices: the memory is not free while a name refers to the model.
@@ -155,13 +159,11 @@ def _figures(scored: QueryScores) -> dict[str, float]:
     }
 
 
-def _top_influences(scores: pl.DataFrame) -> str:
+def _top_influences(scores: pl.DataFrame) -> list[tuple[str, ...]]:
     best = scores.filter(pl.col("side") != LOWEST).filter(pl.col("rank") <= _SHOWN_EXAMPLES)
     queries = best["query_id"].unique(maintain_order=True).to_list()[:_SHOWN_QUERIES]
-    lines = ["| query | rank | example | score |", "|---|---:|---|---:|"]
-    lines += [
-        f"| `{row['query_id']}` | {row['rank']} | `{row['example_id']}` | {row['score']:.4g} |"
+    return [
+        (markdown.code(row["query_id"]), str(row["rank"]), markdown.code(row["example_id"]), f"{row['score']:.4g}")
         for query in queries
         for row in best.filter(pl.col("query_id") == query).iter_rows(named=True)
     ]
-    return "\n".join(lines)

@@ -28,7 +28,9 @@ from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.lake.factor_row_groups import scan_bytes
 from lorif_assets.lake.influcoder_tables import RECALL_CURVES
 from lorif_assets.lake.read_ahead import read_ahead
+from lorif_assets.pages import markdown
 
+_COLUMNS = ("k", "candidates", "recall", "random", "read", "seconds")
 _LEADING = (10, 100)
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
@@ -126,18 +128,13 @@ def recall_curves(run: PartitionRun) -> Materializations:
                         "dagster/row_count": table.num_rows,
                         "seconds_full_scan": seconds_full_scan,
                         "seconds_recall": seconds_recall,
-                        "recall": dg.MetadataValue.md(_markdown(rows)),
+                        "recall": dg.MetadataValue.md(markdown.table(_COLUMNS, map(_cells, rows), numbers=_COLUMNS)),
                     },
                 )
             # Before the devices are another's: the memory is not free while a name holds the model.
             del checkpoint, attributed, model
 
 
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    lines = ["| k | candidates | recall | random | read | seconds |", "|---:|---:|---:|---:|---:|---:|"]
-    lines += [
-        f"| {row['k']} | {row['candidates']:,} | {row['recall']:.0%} | {row['random_recall']:.0%} | "
-        f"{row['bytes_read'] / row['bytes_full_scan']:.0%} | {row['seconds']:.3f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    shares = (row["recall"], row["random_recall"], row["bytes_read"] / row["bytes_full_scan"])
+    return (str(row["k"]), f"{row['candidates']:,}", *(f"{share:.0%}" for share in shares), f"{row['seconds']:.3f}")

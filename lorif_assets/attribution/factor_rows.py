@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from lorif_assets.attribution.batch_budget import compute_batches
+from lorif_assets.attribution.sound_examples import set_aside
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import LorifError
@@ -106,15 +107,7 @@ def factor_rows(
             **{layer: _binary_column(data[rows].numpy()) for layer, data in factors.encoded.items()},
         }
     )
-    not_finite = [
-        RejectedRow(
-            examples[i].example_id,
-            examples[i].row,
-            "the loss or a gradient is not finite",
-            attributed.tokenizer.decode(examples[i].input_ids[:40]),
-        )
-        for i in (~finite).nonzero().squeeze(1).tolist()
-    ]
+    not_finite = [set_aside(attributed, examples[i]) for i in (~finite).nonzero().squeeze(1).tolist()]
     return ShardFactors(table, not_finite, factors.squares, batch_tokens, factors.squared)
 
 

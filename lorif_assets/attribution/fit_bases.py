@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from lorif_assets.attribution.sound_examples import set_aside, unsound_positions
 from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard, n_tokens
 from lorif_assets.errors import LorifError, MismatchError, SettingsError
@@ -28,6 +30,11 @@ RANK_EXAMPLES = 256
 """Sampled examples that ranks by layer are computed from."""
 _LARGEST_RANK = 128
 _FEWEST_EXAMPLES = 2
+_NAMED = 5
+
+
+class NotFiniteError(LorifError):
+    """Activations or gradients that were summed over examples are not finite."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,13 @@ class LayerFit:
 
 @dataclass(frozen=True)
 class KfacFit:
-    """The fit of all layers, the number of examples that it was made to, and their hash."""
+    """The fit of all layers, the number of examples that it was made to, and the hash of those that were drawn."""
 
     layers: Mapping[str, LayerFit]
     n_examples: int
     sample_hash: str
+    not_finite: Sequence[RejectedRow] = ()
+    """Examples of the sample that were set aside because their loss or a gradient is not finite."""
 
     @property
     def fingerprint(self) -> str:
@@ -106,16 +115,45 @@ def fit_bases(
     """Fit the bases of every tracked layer to a sample; `progress` advances by tokens, `fit_tokens` in all.
 
     Raises:
-        LorifError: fewer than two examples of the sample can be used, or activations or gradients are not finite.
+        LorifError: as `fit_sound_layers`.
         SettingsError: the byte budget does not pay for one component of every layer.
     """
-    examples = sample.tokenized.examples
-    return KfacFit(fit_layers(attributed, examples, batch, progress), len(examples), sample.sample_hash)
+    layers, unsound = fit_sound_layers(attributed, sample.tokenized.examples, batch, progress)
+    n_examples = len(sample.tokenized.examples) - len(unsound)
+    not_finite = [set_aside(attributed, example) for example in unsound]
+    return KfacFit(layers, n_examples, sample.sample_hash, not_finite)
 
 
 def fit_tokens(examples: "Sequence[TokenizedExample]") -> int:
     """Return the tokens that a fit to some examples passes through the model: of all for bases, of a few for ranks."""
     return n_tokens(examples) + n_tokens(examples[:RANK_EXAMPLES])
+
+
+def fit_sound_layers(
+    attributed: "AttributedModel", examples: "Sequence[TokenizedExample]", batch: "BatchSettings", progress: "Progress"
+) -> "tuple[dict[str, LayerFit], list[TokenizedExample]]":
+    """Fit the bases of every tracked layer to the sound ones of some examples; return them, and the examples that are not.
+
+    Those are looked for where a sum over all is not finite, so that a sound sample costs no more.
+
+    Raises:
+        LorifError: fewer than two examples are sound, or they overflow together.
+        SettingsError: the byte budget does not pay for one component of every layer.
+    """
+    try:
+        return fit_layers(attributed, examples, batch, progress), []
+    except NotFiniteError:
+        positions = set(unsound_positions(attributed, examples, batch))
+        if not positions or len(examples) - len(positions) < _FEWEST_EXAMPLES:
+            raise
+    unsound = [example for position, example in enumerate(examples) if position in positions]
+    names = ", ".join(example.example_id for example in unsound[:_NAMED])
+    progress.log.warning(
+        f"{attributed.record.name}: the loss or a gradient of {len(unsound)} sampled examples is not finite ({names}"
+        f"{', ...' if unsound[_NAMED:] else ''}); K-FAC bases are fitted without them"
+    )
+    sound = [example for position, example in enumerate(examples) if position not in positions]
+    return fit_layers(attributed, sound, batch, progress), unsound
 
 
 def fit_layers(
@@ -124,7 +162,8 @@ def fit_layers(
     """Fit the bases of every tracked layer to some examples; `progress` advances by tokens, `fit_tokens` in all.
 
     Raises:
-        LorifError: there are fewer than two examples, or activations or gradients are not finite.
+        NotFiniteError: activations or gradients are not finite.
+        LorifError: there are fewer than two examples.
         SettingsError: the byte budget does not pay for one component of every layer.
     """
     if len(examples) < _FEWEST_EXAMPLES:
@@ -140,16 +179,20 @@ def fit_layers(
             agreement[layer] = min(first.diagonality(second.bases(1.0)), second.diagonality(first.bases(1.0)))
             bases[layer] = first.merge(second).bases(recipe.whitening_damping, recipe.whitening_rank)
         except ValueError as error:
-            raise LorifError(
-                f"the layer {layer!r} of checkpoint {attributed.record.name!r} gives no K-FAC bases: {error}. Are the "
-                'checkpoint\'s weights finite? With `recipe.model_dtype = "bfloat16"` or "as_saved", try "float32"'
-            ) from error
+            raise _not_finite(attributed, layer, str(error)) from error
         tokens[layer] = first.tokens + second.tokens
     ranks = layer_ranks(attributed, examples[:RANK_EXAMPLES], bases, batch, progress)
     return {
         layer: LayerFit(bases[layer], agreement[layer], tokens[layer], ranks[layer].rank, ranks[layer].kept_energy)
         for layer in bases
     }
+
+
+def _not_finite(attributed: "AttributedModel", layer: str, fault: str) -> NotFiniteError:
+    return NotFiniteError(
+        f"the layer {layer!r} of checkpoint {attributed.record.name!r} gives no K-FAC bases: {fault}. Are the "
+        'checkpoint\'s weights finite? With `recipe.model_dtype = "bfloat16"` or "as_saved", try "float32"'
+    )
 
 
 def _sample(lake: Lake, recipe: Recipe) -> pl.DataFrame:
@@ -332,4 +375,8 @@ def _whitened_spectra(
         for positions in attributed.batches(examples, batch.tokens):
             collector.stream(attributed.batch(examples, positions), sink, batch.gradient_numbers)
             progress.advance(n_tokens(examples[position] for position in positions))
-    return {layer: of_layer.cpu() for layer, of_layer in values.items()}, fisher
+    spectra = {layer: of_layer.cpu() for layer, of_layer in values.items()}
+    for layer, spectrum in spectra.items():
+        if not bool(spectrum.isfinite().all()):
+            raise _not_finite(attributed, layer, "the squares of its gradients are not finite")
+    return spectra, fisher

@@ -18,7 +18,7 @@ from torch import Tensor
 from lorif_assets.attribution.block_rows import block_rows
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
-from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, fit_tokens, sample_rows
+from lorif_assets.attribution.fit_bases import KfacFit, fit_sound_layers, fit_tokens, sample_rows
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import precondition
 from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
@@ -184,8 +184,8 @@ def _whitened(
     usable = {example.row: example for example in examples}
     sample = [usable[row] for row in sample_rows(rows, attributed.recipe)["row"] if row in usable]
     with Progress("K-FAC bases", fit_tokens(sample), "tok") as progress:
-        layers = fit_layers(attributed, sample, batch, progress)
-    fingerprint = KfacFit(layers, len(sample), "").fingerprint
+        layers, unsound = fit_sound_layers(attributed, sample, batch, progress)
+    fingerprint = KfacFit(layers, len(sample) - len(unsound), "").fingerprint
     ranks = {layer: fitted.rank for layer, fitted in layers.items()}
     recipe = attributed.recipe
     frozen = FrozenBases(fingerprint, ranks, {}, recipe.whitening_damping, recipe.whitening_rank)

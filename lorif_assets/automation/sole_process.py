@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lorif_assets.lake.lake import Lake
-from lorif_assets.machine_locks import machine_lock
+from lorif_assets.machine_locks import lock_folder
 
 _NAME = ".materializing"
 
@@ -21,7 +21,7 @@ def sole_process(lake: Lake, announce: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other process brings the lake up to date, and keep the others waiting to the end of the block.
 
     The lock of a local lake lies in it, and holds wherever the lake is mounted; that of a lake in an object store holds for
-    a machine. The operating system frees it when a process dies.
+    a user's processes on a machine. The operating system frees it when a process dies.
 
     Args:
         lake: what is brought up to date.
@@ -48,7 +48,8 @@ def sole_process(lake: Lake, announce: Callable[[str], None]) -> Iterator[None]:
 
 def _lock(lake: Lake) -> FileLock:
     if not lake.is_local:
-        return machine_lock(f"materializing-{blake2b(lake.root.encode(), digest_size=8).hexdigest()}")
+        name = f"materializing-{blake2b(lake.root.encode(), digest_size=8).hexdigest()}"
+        return FileLock(lock_folder() / f"{name}.lock", mode=0o600)
     lake.require_writable()
     Path(lake.root).mkdir(parents=True, exist_ok=True)
     return FileLock(Path(lake.root, f"{_NAME}.lock"), mode=0o666)

@@ -5,6 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from lorif_assets.pages import markdown
+
 
 def check_result(
     success: str,
@@ -25,12 +27,12 @@ def check_result(
     lines = list(findings)
     metadata: dict[str, Any] = {**figures, "found_wrong": len(lines)}
     if lines:
-        metadata["first"] = dg.MetadataValue.md("\n".join(f"* `{line}`" for line in lines[:20]))
+        metadata["first"] = dg.MetadataValue.md(markdown.bullets(map(markdown.code, lines[:20])))
     if lines and remedy:
         metadata["remedy"] = remedy
     return dg.AssetCheckResult(
         passed=not lines,
         severity=severity,
-        description=success if not lines else f"{len(lines)} found wrong, the first: {lines[0]}",
+        description=success if not lines else f"{len(lines)} found wrong, the first: {markdown.inline(lines[0])}",
         metadata=metadata,
     )

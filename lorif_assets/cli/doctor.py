@@ -23,6 +23,7 @@ from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.trial import try_architecture
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.secrets import masked_address, secret_advice
 from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Source
 from lorif_assets.data.formats.reader import ShardSlice
@@ -98,7 +99,8 @@ def diagnose(console: Console) -> bool:
         return f"{found}; {readers[0].notice}" if readers[0].notice else found
 
     row("lake", lambda: _lake(project))
-    row("tracking", lambda: settings.tracking_uri or "off")
+    row("tracking", lambda: masked_address(settings.tracking_uri) if settings.tracking_uri else "off")
+    notes("secrets", map(secret_advice, settings.written_secrets))
     if not settings.sources:
         row("sources", _no_sources)
     for index, source in enumerate(settings.sources):

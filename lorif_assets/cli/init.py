@@ -16,4 +16,4 @@ def init(path: Path) -> None:
     if path.exists():
         raise LorifError(f"{path} already exists; remove it first, or give another name")
     path.write_text(settings_template())
-    click.echo(f"wrote {path}: name your sources and checkpoints in it, then run `lorif doctor`")
+    click.echo(f"wrote {click.format_filename(path)}: name your sources and checkpoints in it, then run `lorif doctor`")

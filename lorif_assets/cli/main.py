@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lorif_assets.errors import LorifError
+from lorif_assets.machine_locks import WAITS
 from lorif_assets.process_environment import set_process_environment
 from lorif_assets.progress import LINES
 
@@ -37,7 +38,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         set_process_environment()
         try:
-            with _printed_progress():
+            with _printed_lines():
                 return super().invoke(ctx)
         except LorifError as error:
             Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
@@ -61,15 +62,17 @@ class _Commands(click.Group):
 
 
 @contextmanager
-def _printed_progress() -> Iterator[None]:
-    """Print how far long work is where standard error is no terminal that shows a bar."""
+def _printed_lines() -> Iterator[None]:
+    """Print what a command waits for and, where standard error is no terminal that shows a bar, how far long work is."""
     lines = logging.StreamHandler(sys.stderr)
     LINES.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
-    LINES.addHandler(lines)
+    for log in (LINES, WAITS):
+        log.addHandler(lines)
     try:
         yield
     finally:
-        LINES.removeHandler(lines)
+        for log in (LINES, WAITS):
+            log.removeHandler(lines)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,12 +3,15 @@
 Every field can be overridden by an environment variable: `LORIF_RECIPE__R=128` sets `recipe.r`.
 """
 
+import logging
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,6 +23,17 @@ from pydantic_settings import SettingsError as UnreadableVariable
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.secrets import (
+    Address,
+    StorageOptions,
+    masked_address,
+    refuse_password,
+    revealed,
+    revealed_options,
+    secret_advice,
+    secrets_in,
+    secrets_of,
+)
 from lorif_assets.config.sources import Columns, Source
 from lorif_assets.errors import SettingsError
 
@@ -28,19 +42,27 @@ CONFIG_NAME = "lorif.toml"
 DEMO_DIRECTORY = Path("demo")
 REAL_DEMO_DIRECTORY = Path("demo-real")
 _PREFIX = "LORIF_"
+_LOG = logging.getLogger(__name__)
+_WITHOUT_INPUT = {"missing", "extra_forbidden", "value_error"}
+_MAY_HOLD_SECRETS = {"storage_options", "uri", "registry_uri"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What was given may be a secret in the wrong place.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class LakeSettings(_Section):
     """Where the Delta tables are."""
 
-    root: str = Field("lake", description="A directory, or s3://, gs://, abfss://. Relative to lorif.toml's folder.")
-    storage_options: dict[str, str] = Field(
-        default_factory=dict, description="Credentials and options of the object store, as delta-rs names them."
+    root: Annotated[str, AfterValidator(refuse_password)] = Field(
+        "lake", description="A directory, or s3://, gs://, abfss://. Relative to lorif.toml's folder."
+    )
+    storage_options: StorageOptions = Field(
+        default_factory=dict,
+        description="Credentials and options of the object store, as delta-rs names them; a secret by the name of an "
+        'environment variable: AWS_SECRET_ACCESS_KEY = { env = "MY_KEY" }.',
     )
 
 
@@ -77,7 +99,11 @@ class CheckpointSettings(_Section):
         None, description="An MLflow registered model, whose versions are checkpoints named `model:7`."
     )
     alias: str | None = Field(None, description="Use only the version of the registered model with this alias.")
-    registry_uri: str | None = Field(None, description="MLflow URI of the registry; default: `tracking.uri`.")
+    registry_uri: Address | None = Field(
+        None,
+        description='MLflow URI of the registry; one with a password by the name of an environment variable, { env = "NAME" }; '
+        "default: `tracking.uri`.",
+    )
     cache: str = Field("registered_models", description="Where versions of the registered model are downloaded to.")
     trust_remote_code: bool = Field(
         False, description="Run the Python code that a checkpoint carries. Leave it off for other people's checkpoints."
@@ -190,8 +216,10 @@ class VacuumSettings(_Section):
 class TrackingSettings(_Section):
     """MLflow."""
 
-    uri: str | None = Field(
-        None, description="Tracking URI; default: an SQLite file `mlflow.db` beside lorif.toml. `none` turns it off."
+    uri: Address | None = Field(
+        None,
+        description="Tracking URI; default: an SQLite file `mlflow.db` beside lorif.toml. `none` turns it off. One with a "
+        'password by the name of an environment variable: { env = "NAME" }.',
     )
     experiment: str = Field("lorif", description="Name of the experiment.")
 
@@ -219,6 +247,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,
         nested_model_default_partial_update=True,
     )
 
@@ -250,7 +279,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _registry_is_known(self) -> Self:
-        if self.checkpoints.registered_model and not (self.checkpoints.registry_uri or self.tracking_uri):
+        if self.checkpoints.registered_model and not self.checkpoints.registry_uri and self.tracking.uri == "none":
             raise ValueError(
                 '`checkpoints.registered_model` needs a registry: set `checkpoints.registry_uri`, as `tracking.uri` is "none"'
             )
@@ -321,10 +350,53 @@ class Settings(BaseSettings):
 
     @property
     def tracking_uri(self) -> str | None:
-        """MLflow's tracking URI, or None where tracking is off."""
+        """MLflow's tracking URI, with its password if it has one, or None where tracking is off.
+
+        Raises:
+            SettingsError: it is to come from an environment variable that is not set.
+        """
         if self.tracking.uri == "none":
             return None
-        return self.tracking.uri or f"sqlite:///{self.resolve('mlflow.db')}"
+        if self.tracking.uri is None:
+            return f"sqlite:///{self.resolve('mlflow.db')}"
+        return revealed(self.tracking.uri, "tracking.uri")
+
+    @property
+    def registry_uri(self) -> str | None:
+        """MLflow's URI of the registry in the same way; None where there is no registered model."""
+        if self.checkpoints.registered_model is None:
+            return None
+        chosen = self.checkpoints.registry_uri
+        return self.tracking_uri if chosen is None else revealed(chosen, "checkpoints.registry_uri")
+
+    @property
+    def written_secrets(self) -> tuple[str, ...]:
+        """The names of settings whose secrets are written out in lorif.toml."""
+        found: list[tuple[str, object]] = [
+            (f"{setting}.{name}", value)
+            for setting, options in (
+                ("lake.storage_options", self.lake.storage_options),
+                *((f"sources.{source.name}.storage_options", source.storage_options) for source in self.sources),
+            )
+            for name, value in options.items()
+        ]
+        found += [("tracking.uri", self.tracking.uri), ("checkpoints.registry_uri", self.checkpoints.registry_uri)]
+        return tuple(name for name, value in found if isinstance(value, SecretStr) and not _is_set_by_variable(name))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All that nobody may see.
+
+        Raises:
+            SettingsError: some of it is to come from an environment variable that is not set.
+        """
+        addresses = (address for address in (self.tracking_uri, self.registry_uri) if address)
+        stores = [revealed_options(self.lake.storage_options, "lake.storage_options")]
+        stores += [source.revealed_storage_options for source in self.sources]
+        return (
+            *(secret for address in addresses for secret in secrets_in(address)),
+            *(secret for options in stores for secret in secrets_of(options)),
+        )
 
 
 def settings_file(path: Path | None = None) -> Path:
@@ -361,7 +433,7 @@ def load_settings(path: Path | None = None) -> Settings:
         # One word in place of a section; as a section, environment variables can add to it.
         content["recipe"] = {"preset": content["recipe"]}
     try:
-        return Settings(**{"base": file.parent, **content})
+        settings = Settings(**{"base": file.parent, **content})
     except ValidationError as error:
         raise SettingsError(explanation(error, f"{file} (or a LORIF_ environment variable)")) from error
     except UnreadableVariable as error:
@@ -370,6 +442,15 @@ def load_settings(path: Path | None = None) -> Settings:
             f"{error}. One of the environment variables {names} does not hold JSON, in which lists and tables are written, "
             """for instance LORIF_RECIPE__INCLUDE_LAYERS='["*.attn.*"]'"""
         ) from error
+    for setting in settings.written_secrets:
+        _LOG.warning(secret_advice(setting))
+    return settings
+
+
+def _is_set_by_variable(setting: str) -> bool:
+    section, field = setting.split(".")[:2]
+    names = (f"{_PREFIX}{section}".upper(), f"{_PREFIX}{section}__{field}".upper())
+    return any(name.upper() == names[0] or name.upper().startswith(names[1]) for name in os.environ)
 
 
 def _refuse_unknown_variables() -> None:
@@ -387,7 +468,15 @@ def explanation(error: ValidationError, origin: str) -> str:
     """Return what is wrong with settings, a line for each field; `origin` says where they are from."""
     problems = [
         f"  {'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
-        + ("" if problem["type"] in {"missing", "extra_forbidden", "value_error"} else f" (found {problem['input']!r})")
+        + ("" if problem["type"] in _WITHOUT_INPUT else _found(problem))
         for problem in error.errors()
     ]
     return f"{origin} has {len(problems)} wrong setting(s):\n" + "\n".join(problems)
+
+
+def _found(problem: ErrorDetails) -> str:
+    """What was found in the place of a setting, unless a secret may be in it."""
+    found = problem["input"]
+    if not _MAY_HOLD_SECRETS.isdisjoint(problem["loc"]) or isinstance(found, Mapping):
+        return ""
+    return f" (found {masked_address(repr(found))})"

@@ -2,9 +2,11 @@
 
 from enum import StrEnum
 from string import Formatter
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from lorif_assets.config.secrets import StorageOptions, refuse_password, revealed_options
 
 
 class SourceFormat(StrEnum):
@@ -138,13 +140,13 @@ def _columns_of(prompt_format: str | None) -> tuple[str, ...]:
 class Source(BaseModel):
     """One named source of rows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str = Field(
         pattern=r"^\w[\w.~-]*$",
         description="Name of the source, of letters and digits of any script and `._~-`; shard names begin with it.",
     )
-    path: str = Field(
+    path: Annotated[str, AfterValidator(refuse_password)] = Field(
         description="A file, a directory, a glob, a Delta table or a saved `datasets` directory. Relative paths start "
         "at the folder of lorif.toml. Or a data set on the hub, hf://datasets/org/name@revision, with a configuration, folder, "
         "file or glob of it behind another slash."
@@ -161,9 +163,10 @@ class Source(BaseModel):
         "file",
         description='What makes a row of txt files: "file", a whole file, or "paragraph", the text between blank lines.',
     )
-    storage_options: dict[str, str] = Field(
+    storage_options: StorageOptions = Field(
         default_factory=dict,
-        description="Credentials and options of a Delta source's object store, as delta-rs names them.",
+        description="Credentials and options of a Delta source's object store, as delta-rs names them; a secret by the name of "
+        'an environment variable: AWS_SECRET_ACCESS_KEY = { env = "MY_KEY" }.',
     )
     rows_per_shard: int = Field(
         2_000, ge=1, description="Rows of one file in a shard (files, `datasets`), or whole files in a shard (txt)."
@@ -182,6 +185,15 @@ class Source(BaseModel):
                 "`split` is for data sets on the hub (hf://...); elsewhere, name the split's files in `path`"
             )
         return self
+
+    @property
+    def revealed_storage_options(self) -> dict[str, str]:
+        """The options of the object store with their secrets.
+
+        Raises:
+            SettingsError: as `revealed_options`.
+        """
+        return revealed_options(self.storage_options, f"sources.{self.name}.storage_options")
 
     @property
     def unversioned_fields(self) -> set[str]:

@@ -1,19 +1,15 @@
 """A tokenizer's chat template, rendered: what goes in is plain data, what it raises is why a row is set aside."""
 
-import random
 import re
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
 from lorif_assets.data.conversations import Message
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.template_dates import ASKS, MACRO, date_pieces
+from lorif_assets.data.template_worker import LONGEST_TEXT, MEBIBYTES, TemplateOverrunError, rendered_apart
 from lorif_assets.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -63,7 +59,8 @@ class ChatTemplate:
         """Return the conversation as text.
 
         Raises:
-            UnusableRowError: the template raises, whatever it is.
+            UnusableRowError: the template raises, whatever it is, or goes beyond its limits.
+            CheckpointError: it has gone beyond them on too many conversations.
         """
         return self._render(messages, add_generation_prompt=add_generation_prompt)[0]
 
@@ -71,51 +68,49 @@ class ChatTemplate:
         """Return the conversation as text, and what of it the template marks as generated.
 
         Raises:
-            UnusableRowError: the template raises, whatever it is.
+            UnusableRowError: the template raises, whatever it is, or goes beyond its limits.
+            CheckpointError: it has gone beyond them on too many conversations.
         """
         # Not `apply_chat_template(return_assistant_tokens_mask=True)`: where a turn begins or ends in white space that
         # the tokenizer leaves out of its offsets, that mask loses turns or covers the user's (transformers issue 47325).
         return self._render(messages, return_assistant_tokens_mask=True)
 
     def _render(self, messages: Sequence[Message], **how: bool) -> tuple[str, list[Span]]:
-        from transformers.utils.chat_template_utils import render_jinja_template
-
+        request = {
+            **how,
+            **self.special_tokens,
+            "conversations": [list(messages)],
+            "tools": list(self.tools) or None,
+            "chat_template": self._whole_source,
+            "date_pieces": self.pieces_of_date,
+        }
         try:
-            with _same_draws() if self.draws else nullcontext():
-                (text,), spans = render_jinja_template(
-                    [list(messages)],
-                    tools=list(self.tools) or None,
-                    chat_template=(MACRO if ASKS in self.source else "") + self.source,
-                    date_pieces=self.pieces_of_date,
-                    **how,
-                    **self.special_tokens,
-                )
-        # A template is a program of the checkpoint's: what it raises depends on the row, and concerns no other row.
-        except Exception as error:
-            raise UnusableRowError(self._reason(error)) from error
-        return str(text), list(spans[0]) if spans else []
+            answer = rendered_apart(self._owner, request)
+        except TemplateOverrunError as error:
+            raise UnusableRowError(f"the chat template of {self._owner} {error}") from error
+        if "text" not in answer:
+            raise UnusableRowError(self._reason(answer))
+        return answer["text"], [(start, end) for start, end in answer["spans"]]
 
-    def _reason(self, error: Exception) -> str:
-        if type(error) is jinja2.TemplateError:
-            return f"the chat template refuses the messages: {error}"
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno or 0 for frame in frames if frame.filename == "<template>"]
+    @property
+    def _owner(self) -> str:
+        return f"tokenizer '{self.tokenizer}'"
+
+    @property
+    def _whole_source(self) -> str:
+        return (MACRO if ASKS in self.source else "") + self.source
+
+    def _reason(self, failure: Mapping[str, Any]) -> str:
+        template = f"the chat template of {self._owner}"
+        if characters := failure.get("characters"):
+            return f"{template} writes {characters:,} characters, more than the {LONGEST_TEXT:,} that it may"
+        if failure["refusal"]:
+            return f"the chat template refuses the messages: {failure['reason']}"
+        if failure["error"] == "MemoryError":
+            return f"{template} takes more than {MEBIBYTES:,} MiB of memory"
         above = MACRO.count("\n") if ASKS in self.source else 0
-        where = f" at its line {lines[-1] - above}" if lines else ""
-        return (
-            f"the chat template of tokenizer '{self.tokenizer}' fails on the messages{where}: "
-            f"{type(error).__name__}: {error}"
-        )
-
-
-@contextmanager
-def _same_draws() -> Iterator[None]:
-    before = random.getstate()
-    random.seed(0)
-    try:
-        yield
-    finally:
-        random.setstate(before)
+        where = f" at its line {failure['line'] - above}" if failure["line"] else ""
+        return f"{template} fails on the messages{where}: {failure['error']}: {failure['reason']}"
 
 
 def chat_template(tokenizer: "PreTrainedTokenizerBase", day: date, *, for_tools: bool = False) -> ChatTemplate:

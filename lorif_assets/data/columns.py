@@ -57,6 +57,12 @@ class ColumnRoles:
     optional_prompt_columns: tuple[str, ...]
     metadata: tuple[str, ...]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read, but those of `prompt_format`."""
+        single = (self.id, self.attention_mask, self.preference)
+        return (*self.content.values(), *(name for name in single if name is not None), *self.metadata)
+
 
 def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -> ColumnRoles:
     """Roles of the columns of one shard.

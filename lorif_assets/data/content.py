@@ -31,7 +31,10 @@ def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any
     if roles.prompt_format is not None:
         raw["prompt"] = _formatted(_prompt_format(roles, values), values)
     if roles.attention_mask is not None:
-        raw = _without_padding(raw, values.get(roles.attention_mask) or [])
+        mask = values.get(roles.attention_mask)
+        if not isinstance(mask, list | None):
+            raise UnusableRowError(f"attention_mask is {_kind(mask)}, not a list")
+        raw = _without_padding(raw, mask or [])
     return _READERS[roles.format](raw)
 
 

@@ -6,7 +6,7 @@ rewritten. Reading a bucket scans the table once and keeps the bucket's rows onl
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Self
 
@@ -16,6 +16,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
+from lorif_assets.config.secrets import MaskedError, kept_secret, secrets_of
+from lorif_assets.data.arrow_values import rows_of, values_of
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.row_ids import text_of_id
 from lorif_assets.errors import SourceError
@@ -35,7 +37,7 @@ class BucketedTable:
     uri: str
     id_column: str
     buckets: int
-    storage_options: tuple[tuple[str, str], ...] = ()
+    storage_options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, uri: str, id_column: str, buckets: int, storage_options: Mapping[str, str]) -> Self:
@@ -57,22 +59,22 @@ class BucketedTable:
         Raises:
             SourceError: there is no readable Delta table.
         """
-        with _readable(self.uri):
+        with self._readable():
             table = DeltaTable(self.uri, storage_options=self._options)
             return f"{table.version()}-{table.metadata().id}"
 
     def columns(self, version: str) -> tuple[str, ...]:
         """Return the names of the columns at a version."""
-        with _readable(self.uri):
+        with self._readable():
             return tuple(field.name for field in self.at(version).schema().fields)
 
     def rows(self, version: str, bucket: int) -> list[dict[str, Any]]:
         """Return the rows of one bucket, in the order of their ids, which does not depend on the table's files."""
         rows: list[dict[str, Any]] = []
         for batch in self.scan(version, None):
-            for k, row_id in enumerate(batch.column(self.id_column).to_pylist()):
+            for k, row_id in enumerate(values_of(batch.column(self.id_column))):
                 if self.bucket_of(row_id) == bucket:
-                    rows += batch.slice(k, 1).to_pylist()  # `take` does not know the string views that scans give
+                    rows += rows_of(batch.slice(k, 1))  # `take` does not know the string views that scans give
         # Rows that share an id are ordered by their values: which of them comes first must not depend on the files.
         return sorted(rows, key=lambda row: (self._text_of(row[self.id_column]), repr(row)))
 
@@ -89,7 +91,7 @@ class BucketedTable:
 
     def scan(self, version: str, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield the rows at a version."""
-        with _readable(self.uri):
+        with self._readable():
             yield from pa.RecordBatchReader.from_stream(self.at(version).scan(columns=columns))
 
     def at(self, version: str) -> DeltaTable:
@@ -108,16 +110,17 @@ class BucketedTable:
         """Return the table's files, its log among them."""
         return pafs.PyFileSystem(DeltaStorageHandler(self.uri, self._options))
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            with kept_secret(secrets_of(dict(self.storage_options))):
+                yield
+        except (*ERRORS, MaskedError) as error:
+            raise SourceError(
+                f"{self.uri} cannot be read as a Delta table: {error}. Check the path and, for an object store, the "
+                "credentials."
+            ) from error
+
     @property
     def _options(self) -> dict[str, str] | None:
         return dict(self.storage_options) or None
-
-
-@contextmanager
-def _readable(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except ERRORS as error:
-        raise SourceError(
-            f"{uri} cannot be read as a Delta table: {error}. Check the path and, for an object store, the credentials."
-        ) from error

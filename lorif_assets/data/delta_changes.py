@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from lorif_assets.data.arrow_values import rows_of, values_of
 from lorif_assets.data.delta import ERRORS, BucketedTable
 
 _CHANGE = "_change_type"
@@ -93,7 +94,7 @@ def bucket_sizes(table: BucketedTable, version: str) -> Mapping[int, int]:
             counts = Counter(
                 table.bucket_of(row_id)
                 for batch in table.scan(version, [table.id_column])
-                for row_id in batch.column(table.id_column).to_pylist()
+                for row_id in values_of(batch.column(table.id_column))
             )
         else:
             counts.update(step.row_changes)
@@ -147,7 +148,7 @@ def _changed_rows(table: BucketedTable, version: str, number: int) -> Iterator[t
     """Yield the rows that one commit changed: bucket, values, and 1 for an added row or -1 for a removed one."""
     feed = table.at(version).load_cdf(starting_version=number, ending_version=number)
     for batch in pa.RecordBatchReader.from_stream(feed):
-        for row in batch.to_pylist():
+        for row in rows_of(batch):
             sign = _SIGNS[row[_CHANGE]]
             values = repr(sorted((name, value) for name, value in row.items() if name not in _OF_FEED)).encode()
             yield table.bucket_of(row[table.id_column]), values, sign

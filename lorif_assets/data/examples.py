@@ -1,7 +1,7 @@
 """From a source's raw rows to examples: one form for all sources, bad rows set aside, content hashed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.arrow_values import unreadable
 from lorif_assets.data.columns import ColumnRoles, ContentFormat, column_roles
 from lorif_assets.data.content import read_content
 from lorif_assets.data.formats.reader import RawShard
-from lorif_assets.data.json_values import json_value
+from lorif_assets.data.json_values import NestedTooDeepError, json_value
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.row_ids import text_of_id
@@ -74,16 +75,19 @@ def sort_out(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
     if columns.id is None:
         columns = columns.model_copy(update={"id": raw.id_column})
     roles = column_roles(columns, raw.columns, raw.origin)
+    used = {*roles.columns, *columns.prompt_columns}
     examples: list[dict[str, Any]] = []
     row_of_id: dict[str, int] = {}
     for row, values in raw.rows:
         example_id = _default_id(shard, row)
         try:
+            _refuse_unreadable(values, used)
             example_id = _example_id(values, roles, default=example_id)
             content = read_content(values, roles)
+            metadata = _metadata(values, roles)
             if example_id in row_of_id:
                 raise UnusableRowError(f"duplicate id: row {row_of_id[example_id]} has it already")
-        except UnusableRowError as reason:
+        except (UnusableRowError, NestedTooDeepError) as reason:
             rejected.append(RejectedRow(example_id, row, str(reason), excerpt(values)))
             continue
         # Prompt and completion may be messages.
@@ -97,7 +101,7 @@ def sort_out(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
                 "format": str(kind),
                 **content,
                 "content_hash": content_hash([kind, content]),
-                "metadata": _metadata(values, roles),
+                "metadata": metadata,
             }
         )
     return _shard(examples, rejected)
@@ -117,6 +121,14 @@ def _example_id(values: Mapping[str, Any], roles: ColumnRoles, default: str) -> 
     if roles.id is None:
         return default
     return text_of_id(values.get(roles.id), roles.id)
+
+
+def _refuse_unreadable(values: Mapping[str, Any], used: Collection[str]) -> None:
+    for column, reason in unreadable(values.items()).items():
+        if column in used:
+            raise UnusableRowError(
+                f"column '{column}' cannot be read: {reason}. A column that is not needed can be left out by columns.metadata"
+            )
 
 
 def _metadata(values: Mapping[str, Any], roles: ColumnRoles) -> str:

@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from datetime import date, time
 from typing import Any
 
+DEEPEST = 100
+"""Lists and objects in one another. Python follows about 900, fewer the deeper it stands itself."""
+
 
 class RepeatedKeyError(ValueError):
     """An object has two values for one key; which of them is meant, its text does not say."""
+
+
+class NestedTooDeepError(ValueError):
+    """Lists and objects are nested deeper than programs that walk through them, this one among them, can follow."""
+
+    def __init__(self) -> None:
+        super().__init__(f"lists and objects are nested more than {DEEPEST} deep")
 
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -31,9 +41,36 @@ def parsed_json(text: str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: it is none, or has an object with a repeated key.
+        ValueError: it is none, has an object with a repeated key, or is nested too deep.
     """
-    return json.loads(text, object_pairs_hook=unrepeated)
+    try:
+        value = json.loads(text, object_pairs_hook=unrepeated)
+    except RecursionError as error:
+        raise NestedTooDeepError from error
+    # What is not opened is not nested.
+    if text.count("[") + text.count("{") > DEEPEST:
+        refuse_too_deep(value)
+    return value
+
+
+def refuse_too_deep(value: Any) -> None:
+    """Refuse a value in which lists and objects are nested more than `DEEPEST` times.
+
+    Raises:
+        NestedTooDeepError: it is one.
+    """
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | Mapping)
+            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
+            if isinstance(inner, list | Mapping)
+        ]
+        if not level:
+            return
+    raise NestedTooDeepError
 
 
 def json_value(value: Any) -> Any:
@@ -41,14 +78,23 @@ def json_value(value: Any) -> Any:
 
     Dates and times become ISO 8601 text, NaN and infinities null, bytes a note of their length, anything else unknown
     to JSON its text.
+
+    Raises:
+        NestedTooDeepError: as it says.
     """
+    return _json_value(value, DEEPEST)
+
+
+def _json_value(value: Any, levels: int) -> Any:
+    if not levels and isinstance(value, Mapping | list | tuple):
+        raise NestedTooDeepError
     match value:
         case float() if not math.isfinite(value):
             return None
         case Mapping():
-            return {str(name): json_value(inner) for name, inner in value.items()}
+            return {str(name): _json_value(inner, levels - 1) for name, inner in value.items()}
         case list() | tuple():
-            return [json_value(inner) for inner in value]
+            return [_json_value(inner, levels - 1) for inner in value]
         case bytes():
             return f"<{len(value)} bytes>"
         case date() | time():  # datetime is a date

@@ -6,6 +6,7 @@ from typing import Any
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.columns import ContentFormat, column_roles
 from lorif_assets.data.content import read_content
+from lorif_assets.data.json_values import NestedTooDeepError
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.errors import SourceError
 
@@ -17,11 +18,18 @@ def completion_question(prompt: str, completion: str) -> Question:
     """Return what was said after a prompt; without a prompt, as text.
 
     Raises:
-        SourceError: either is no text.
+        SourceError: either is no text, or text that is not valid Unicode.
     """
     for name, text in (("prompt", prompt), ("completion", completion)):
         if not isinstance(text, str):
             raise SourceError(f"the {name} is a {type(text).__name__}; expected a text")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise SourceError(
+                f"the {name} is not valid Unicode: lone surrogate at character {error.start}; a terminal gives one for a byte "
+                "that is not UTF-8. Write it again in UTF-8"
+            ) from error
     if not prompt:
         return {"format": ContentFormat.TEXT, "text": completion}
     return {"format": ContentFormat.PROMPT_COMPLETION, "prompt": prompt, "completion": completion}
@@ -37,7 +45,7 @@ def conversation_question(conversation: object, origin: str) -> Question:
     roles = column_roles(Columns(messages="messages"), tuple(row), origin)
     try:
         return {"format": roles.format, **read_content(row, roles)}
-    except UnusableRowError as reason:
+    except (UnusableRowError, NestedTooDeepError) as reason:
         raise SourceError(
             f"{origin}: {reason}. Give a list of {{role, content}}, or an object of `messages` and `tools`."
         ) from reason

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lorif_assets.data.json_values import json_value
+from lorif_assets.data.json_values import NestedTooDeepError, json_value
 from lorif_assets.data.rejection_reasons import count_reasons
 from lorif_assets.lake.attribution_tables import REJECTED
 from lorif_assets.lake.lake import Lake
@@ -71,8 +71,15 @@ def rejected_counts(
 
 def excerpt(values: Mapping[str, Any]) -> str:
     """The beginning of a row as JSON, in valid Unicode."""
-    shown = {name: value for name, value in values.items() if value is not None}
-    return encodable(json.dumps(json_value(shown), ensure_ascii=False)[:_EXCERPT_LENGTH])
+    shown = {name: _shown(value) for name, value in values.items() if value is not None}
+    return encodable(json.dumps(shown, ensure_ascii=False)[:_EXCERPT_LENGTH])
+
+
+def _shown(value: Any) -> Any:
+    try:
+        return json_value(value)
+    except NestedTooDeepError as error:
+        return f"<{error}>"
 
 
 def encodable(text: str) -> str:

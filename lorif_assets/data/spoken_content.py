@@ -18,7 +18,8 @@ def spoken(message: Mapping[str, Any]) -> dict[str, list[str]]:
     reasoning = [thinking.strip().removeprefix("<think>")] if closed else []
     reasoning += [_text(message.get(field)) for field in REASONING_FIELDS]
     calls = message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else [])
-    said = {"content": [answer], "reasoning": reasoning, "tool calls": [_name(call) for call in calls]}
+    names = [_name(call) for call in calls] if isinstance(calls, list) else []
+    said = {"content": [answer], "reasoning": reasoning, "tool calls": names}
     filled = {kind: [text for text in texts if text.strip()] for kind, texts in said.items()}
     return {kind: texts for kind, texts in filled.items() if texts}
 

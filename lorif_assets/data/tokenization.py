@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from lorif_assets.data.end_of_text import with_eos
 from lorif_assets.data.labels import NO_LOSS, LabelledTokens, TokenIds, with_loss_on
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
 from lorif_assets.data.token_rules import TokenRules
+from lorif_assets.data.tokenizer_faults import encoded_apart
 from lorif_assets.data.truncation import count_front_tokens, truncate
 from lorif_assets.errors import SettingsError
 from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
@@ -36,6 +38,7 @@ _AS_THE_TOKENIZER_DOES = TokenRules()
 
 _Row = Mapping[str, Any]
 _Encoded = LabelledTokens | UnusableRowError
+_Encoder = Callable[[Sequence[_Row], "PreTrainedTokenizerBase", TokenRules], list[_Encoded]]
 _CONTENT_COLUMNS = tuple(name for name in EXAMPLE_CONTENT if name not in ("content_hash", "metadata"))
 
 
@@ -142,7 +145,11 @@ def _encode(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase", rules: T
     for kind, encoder in _ENCODERS.items():
         chosen = [k for k, row in enumerate(rows) if row["format"] == kind]
         if chosen:
-            encoded.update(zip(chosen, encoder([rows[k] for k in chosen], tokenizer, rules), strict=True))
+
+            def encode(some: Sequence[_Row], encoder: _Encoder = encoder) -> list[_Encoded]:
+                return encoder(some, tokenizer, rules)
+
+            encoded.update(zip(chosen, encoded_apart(encode, [rows[k] for k in chosen]), strict=True))
     return [encoded[k] for k in range(len(rows))]
 
 
@@ -160,9 +167,8 @@ def _drop_early_turns(
         if row["format"] == ContentFormat.MESSAGES and isinstance(tokens, LabelledTokens) and len(tokens) > max_length
     ]
     conversations = [Conversation.parse(rows[k]["messages"]) for k in too_long]
-    for k, later in zip(
-        too_long, encode_later_turns(conversations, tokenizer, max_length, rules.template_date), strict=True
-    ):
+    encode = partial(encode_later_turns, tokenizer=tokenizer, max_length=max_length, day=rules.template_date)
+    for k, later in zip(too_long, encoded_apart(encode, conversations), strict=True):
         encoded[k] = later
 
 
@@ -220,7 +226,7 @@ def _encode_input_ids(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase"
     ]
 
 
-_ENCODERS: Mapping[str, Callable[[Sequence[_Row], "PreTrainedTokenizerBase", TokenRules], list[_Encoded]]] = {
+_ENCODERS: Mapping[str, _Encoder] = {
     ContentFormat.TEXT: _encode_texts,
     ContentFormat.PROMPT_COMPLETION: _encode_completions,
     ContentFormat.MESSAGES: _encode_messages,

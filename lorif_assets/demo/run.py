@@ -16,6 +16,7 @@ from rich.text import Text
 
 from lorif_assets.attribution.score_rows import HIGHEST
 from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.config.secrets import masked_address
 from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE
 from lorif_assets.data.passages import passage_metadata, with_passages
 from lorif_assets.demo.corpus import Corpus, build_corpus, write_passages, write_shards
@@ -226,7 +227,9 @@ def _show(project: Project, corpus: Corpus, paths: DemoPaths, console: Console) 
     reports = lake.read(REPORTS, checkpoint=checkpoint, query_set=QUERY_SET)
     console.print(f"report     {reports['uri'][0]}", soft_wrap=True)
     console.print(f"tables     {lake.root} (Delta Lake)", soft_wrap=True)
-    console.print(f"tracking   mlflow ui --backend-store-uri {project.tracking.uri}", soft_wrap=True)
+    console.print(
+        f"tracking   mlflow ui --backend-store-uri {masked_address(project.tracking.uri or 'none')}", soft_wrap=True
+    )
     console.print(f"Dagster    lorif ui --config {os.path.relpath(paths.settings)}", soft_wrap=True)
     console.print(
         f'ask more   lorif attribute --config {os.path.relpath(paths.settings)} --prompt "A lambda" '

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from lorif_assets.config.secrets import MaskedError, kept_secret, secrets_of
 from lorif_assets.errors import SettingsError, TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.delta_paths import refused_character, scan_table
@@ -49,7 +50,7 @@ class Lake:
     """
 
     root: str
-    storage_options: Mapping[str, str] = field(default_factory=dict)
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
     kept: KeptReads | None = field(default=None, compare=False)
     """What is kept of its files in memory; None: nothing."""
 
@@ -91,10 +92,11 @@ class Lake:
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         try:
-            table = DeltaTable(self.uri(schema), storage_options=dict(self.storage_options) or None)
+            with kept_secret(secrets_of(self.storage_options)):
+                table = DeltaTable(self.uri(schema), storage_options=dict(self.storage_options) or None)
         except TableNotFoundError:
             return None
-        except (DeltaError, OSError) as error:
+        except (DeltaError, OSError, MaskedError) as error:
             raise TableError(
                 f"the table {self.uri(schema)} cannot be read; check `lake.root` and `lake.storage_options`: {error}"
             ) from error

@@ -59,7 +59,7 @@ class AdapterFiles:
         file = self.path / ADAPTER_CONFIG
         try:
             config = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{file} cannot be read: the copy is damaged, or still being written") from error
         if not isinstance(config, dict):
             raise CheckpointError(f"{file} is no adapter's configuration; found {type(config).__name__} in it")

@@ -123,7 +123,7 @@ class CheckpointFiles:
         """
         try:
             family = json.loads((self.path / CONFIG).read_text())["model_type"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return ""
         return _OWN_POSITIONS if family in COUNTED_FROM_PADDING else ""
 
@@ -261,7 +261,7 @@ class CheckpointFiles:
         if index.is_file():
             try:
                 named = set(json.loads(index.read_text())["weight_map"].values())
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise CheckpointError(
                     f"{index} is not an index of weight files: the copy is damaged, or still being written"
                 ) from error

@@ -1,24 +1,23 @@
 """Devices and their leases: a step owns a device while it computes, also across processes of one machine."""
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
 from lorif_assets.errors import SettingsError
-from lorif_assets.machine_locks import machine_lock
+from lorif_assets.machine_locks import NOTICE_SECONDS, WAITS, MachineLock
 
 if TYPE_CHECKING:
     import torch
 
-_LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
-_NOTICE_SECONDS = 10.0
+_NOTICE_SECONDS = NOTICE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ class Devices:
 
     names: Sequence[str] = ()
     per_checkpoint: int = 1
+    project: str = ""
+    """Whose they are: projects wait for each other's accelerators, and not for the CPU, of which there is enough."""
 
     def available(self) -> list[str]:
         """Return the names of the devices, in order.
@@ -117,18 +118,15 @@ class Devices:
     def lease(self) -> Iterator[DeviceGroup]:
         """Wait for a group of devices that are all free, and own it inside the `with` block."""
         groups = self.groups()
-        locks = {
-            device: machine_lock(f"device-{str(device).replace(':', '-')}")
-            for group in groups
-            for device in group.devices
-        }
+        locks = {device: MachineLock(self._lock_name(device)) for group in groups for device in group.devices}
         notice = time.monotonic() + _NOTICE_SECONDS
         while True:
             for group in groups:
                 with ExitStack() as owned:
                     try:
                         for device in group.devices:
-                            owned.enter_context(locks[device].acquire(timeout=_POLL_SECONDS / len(groups)))
+                            locks[device].acquire(_POLL_SECONDS / len(groups))
+                            owned.callback(locks[device].release)
                     except Timeout:
                         continue
                     yield group
@@ -136,5 +134,12 @@ class Devices:
             if time.monotonic() >= notice:
                 # Also a sign of life: a run without one is taken for killed.
                 waited_for = " or ".join(str(group) for group in groups)
-                _LOG.warning(f"waiting for {waited_for}, which other processes own")
+                holders = ", ".join(sorted({lock.holder for lock in locks.values()}))
+                WAITS.warning(f"waiting for {waited_for}, which other processes own ({holders})")
                 notice = time.monotonic() + _NOTICE_SECONDS
+
+    def _lock_name(self, device: "torch.device") -> str:
+        name = f"device-{str(device).replace(':', '-')}"
+        if device.type != "cpu" or not self.project:
+            return name
+        return f"{name}-{blake2b(self.project.encode(), digest_size=8).hexdigest()}"

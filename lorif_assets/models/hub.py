@@ -91,7 +91,7 @@ def weight_names(snapshot: Snapshot, folder: str = "") -> list[str]:
     index = snapshot.folder / folder / WEIGHTS_INDEX
     try:
         return sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is not an index of weight files: fetch {snapshot.name} again") from error
 
 

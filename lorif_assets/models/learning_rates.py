@@ -28,5 +28,5 @@ def _logged(file: Path, modified: int, size: int) -> Mapping[int, float]:
             for entry in logged
             if "step" in entry and "learning_rate" in entry
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return {}

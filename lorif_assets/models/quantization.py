@@ -12,7 +12,7 @@ def quantization(checkpoint: Path) -> dict[str, Any] | None:
     """Return how the weights in a folder are quantised, as transformers notes it, or None where they are not."""
     try:
         config = json.loads((checkpoint / "config.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         # Others say what is wrong with it.
         return None
     found = config.get("quantization_config") if isinstance(config, dict) else None

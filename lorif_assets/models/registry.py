@@ -4,14 +4,15 @@ import os
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorif_assets.config.secrets import MaskedError, kept_secret, logged_in, masked_address, secrets_in
 from lorif_assets.errors import CheckpointError
 from lorif_assets.lake.partition_names import partition_name
-from lorif_assets.machine_locks import machine_lock
+from lorif_assets.machine_locks import MachineLock
 from lorif_assets.models.artifacts import assembled
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
@@ -30,7 +31,7 @@ _STEP = "step"
 class RegisteredCheckpoint(CheckpointFiles):
     """One version of a registered model; `path` is where its files are once `check` has downloaded them."""
 
-    registry_uri: str
+    registry_uri: str = field(repr=False)
     source: str
     """Where MLflow keeps the version's files."""
     fingerprint: str
@@ -56,7 +57,7 @@ class RegisteredCheckpoint(CheckpointFiles):
         Raises:
             CheckpointError: the download fails, or its files are not a safe checkpoint.
         """
-        with machine_lock(f"download-{self.fingerprint}"):
+        with MachineLock(f"download-{self.fingerprint}"):
             if not self.path.is_dir():
                 self._download()
         super().check()
@@ -68,12 +69,12 @@ class RegisteredCheckpoint(CheckpointFiles):
         partial = self.path.with_name(f".{uuid.uuid4().hex}")
         partial.mkdir(parents=True)
         try:
-            root = Path(
-                download_artifacts(artifact_uri=self.source, dst_path=str(partial), tracking_uri=self.registry_uri)
-            )
+            with kept_secret(secrets_in(self.registry_uri)):
+                place = logged_in(self.registry_uri)
+                root = Path(download_artifacts(artifact_uri=self.source, dst_path=str(partial), tracking_uri=place))
             # A reader sees the whole folder or none.
             assembled(root, self.name, self.base_model, self.path).replace(self.path)
-        except (MlflowException, OSError) as error:
+        except (MlflowException, OSError, MaskedError) as error:
             raise CheckpointError(f"{self.name} cannot be downloaded from {self.source}: {error}") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -88,13 +89,13 @@ class RegisteredCheckpoints(HubCheckpoints):
 
     registered_model: str
     alias: str | None = None
-    registry_uri: str
+    registry_uri: str = field(repr=False)
     cache: str
 
     @property
     def location(self) -> str:
         """Where checkpoints are looked for, in words."""
-        registry = f"the registered model {self.registered_model!r} in {self.registry_uri}"
+        registry = f"the registered model {self.registered_model!r} in {masked_address(self.registry_uri)}"
         return f"{super().location} and {registry}" if self.path else registry
 
     def _listed(self) -> Found:
@@ -113,26 +114,27 @@ class RegisteredCheckpoints(HubCheckpoints):
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        client = MlflowClient(tracking_uri=self.registry_uri, registry_uri=self.registry_uri)
         try:
-            client.get_registered_model(self.registered_model)
-            name = self.registered_model.replace("'", "''")
-            found = (
-                [client.get_model_version_by_alias(self.registered_model, self.alias)]
-                if self.alias
-                else client.search_model_versions(f"name = '{name}'")
-            )
-            ready = [version for version in found if version.status == _READY]
-            steps = [_step(client, version) for version in ready]
-            checkpoints = [
-                self._checkpoint(client, version, step) for version, (step, _) in zip(ready, steps, strict=True)
-            ]
-            return checkpoints, [note for _, note in steps if note]
-        except MlflowException as error:
+            with kept_secret(secrets_in(self.registry_uri)):
+                return self._asked(MlflowClient(logged_in(self.registry_uri), logged_in(self.registry_uri)))
+        except (MlflowException, MaskedError) as error:
             raise CheckpointError(
                 f"{self.location} cannot be read; correct `checkpoints.registered_model`, `checkpoints.alias` or "
                 f"`checkpoints.registry_uri`: {error}"
             ) from error
+
+    def _asked(self, client: "MlflowClient") -> tuple[Sequence[CheckpointFiles], Sequence[str]]:
+        client.get_registered_model(self.registered_model)
+        name = self.registered_model.replace("'", "''")
+        found = (
+            [client.get_model_version_by_alias(self.registered_model, self.alias)]
+            if self.alias
+            else client.search_model_versions(f"name = '{name}'")
+        )
+        ready = [version for version in found if version.status == _READY]
+        steps = [_step(client, version) for version in ready]
+        checkpoints = [self._checkpoint(client, version, step) for version, (step, _) in zip(ready, steps, strict=True)]
+        return checkpoints, [note for _, note in steps if note]
 
     def _checkpoint(self, client: "MlflowClient", version: "ModelVersion", step: int) -> RegisteredCheckpoint:
         identity = [version.name, str(version.version), version.source, version.creation_timestamp]

@@ -68,7 +68,7 @@ def _global_step(file: Path, modified: int, size: int) -> int | None:
     del modified, size  # A state that was written since is another one.
     try:
         step = json.loads(file.read_text())["global_step"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if isinstance(step, int) and 0 <= step <= _LARGEST else None
 

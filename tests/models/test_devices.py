@@ -136,7 +136,7 @@ def test_a_process_waits_for_the_device_that_another_owns_and_says_so(
         with Devices(names=["cpu"]).lease() as group:
             acquired = time.time()
         assert group.first.type == "cpu"
-        assert "waiting for cpu, which other processes own" in caplog.text
+        assert f"waiting for cpu, which other processes own (process {other.pid})" in caplog.text
         assert acquired >= events["released_at"].value > started
     finally:
         events["release"].set()
@@ -151,12 +151,25 @@ def test_an_error_gives_the_device_back() -> None:
         assert group.first.type == "cpu"
 
 
-def test_locks_are_open_to_every_user_of_the_machine(tmp_path: Path) -> None:
+def test_locks_are_closed_to_other_users_of_the_machine(tmp_path: Path) -> None:
     with Devices(names=["cpu"]).lease():
         (folder,) = tmp_path.iterdir()
-        (lock,) = folder.iterdir()
-        assert folder.stat().st_mode & 0o777 == 0o777
-        assert lock.stat().st_mode & 0o666 == 0o666
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert all(file.stat().st_mode & 0o022 == 0 for file in folder.iterdir())
+
+
+def test_projects_wait_for_each_others_accelerators_and_not_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 1)
+    monkeypatch.setattr("lorif_assets.models.devices._POLL_SECONDS", 0.1)
+    one, other = (Devices(names=["cpu"], project=project) for project in ("/one/lake", "/other/lake"))
+    with one.lease(), other.lease() as free:
+        assert free.first.type == "cpu"
+    both = [Devices(names=["cuda:0", "meta"], project=project) for project in ("/one/lake", "/other/lake")]
+    with both[0].lease() as first, both[1].lease() as second:
+        assert (first.first.type, second.first.type) == ("cuda", "meta")
+    again = Devices(names=["cpu", "meta"], project="/one/lake")
+    with one.lease(), again.lease() as waited:
+        assert waited.first.type == "meta", "two steps of one project share the CPU's memory"
 
 
 def test_amds_devices_may_be_called_by_rocms_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,8 +40,9 @@ READER = SavedDataset()
 def _count(path: Path) -> int:
     from datasets import Dataset  # slow to import, and few sources need it
 
-    with readable(path, "saved `datasets` directory"):
-        if not json.loads((path / _STATE).read_text()).get("_data_files"):
+    with _loadable(path):
+        state = json.loads((path / _STATE).read_text())
+        if isinstance(state, dict) and state.get("_data_files", ()) in (None, []):
             return 0  # `datasets` saves a dataset without rows, but fails to load it
         return int(Dataset.load_from_disk(str(path)).num_rows)
 
@@ -48,5 +50,17 @@ def _count(path: Path) -> int:
 def _read(path: Path, offset: int, rows: int) -> pa.Table:
     from datasets import Dataset  # slow to import, and few sources need it
 
-    with readable(path, "saved `datasets` directory"):
+    with _loadable(path):
         return Dataset.load_from_disk(str(path)).with_format("arrow")[offset : offset + rows]
+
+
+@contextmanager
+def _loadable(path: Path) -> Iterator[None]:
+    """As `readable`, also where `datasets` trips over the shape of what it reads."""
+    with readable(path, "saved `datasets` directory"):
+        try:
+            yield
+        except (LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"its {_STATE} or dataset_info.json is not what `datasets` writes ({type(error).__name__}: {error})"
+            ) from error

@@ -66,4 +66,4 @@ def _bucketed(source: Source, uri: str, base: Path) -> BucketedTable:
             "decides each row's shard."
         )
     where = uri if is_remote(uri) else str(base / uri)
-    return BucketedTable.of(where, source.columns.id, source.buckets, source.storage_options)
+    return BucketedTable.of(where, source.columns.id, source.buckets, source.revealed_storage_options)

@@ -23,7 +23,7 @@ from lorif_assets.data.formats.reader import (
     shard_of_objects,
     slices_of,
 )
-from lorif_assets.data.json_values import RepeatedKeyError, unrepeated
+from lorif_assets.data.json_values import DEEPEST, NestedTooDeepError, RepeatedKeyError, refuse_too_deep, unrepeated
 from lorif_assets.errors import SourceError
 
 _WINDOW = 1 << 20
@@ -31,7 +31,8 @@ _LONGEST_FIRST_LINE = 16 << 20
 _EXCERPT = 1 << 10
 _SPACE = re.compile(r"[ \t\n\r]*")
 _STRICT = json.JSONDecoder(object_pairs_hook=unrepeated)
-_LENIENT = json.JSONDecoder()
+# A string, or one that does not end here.
+_MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?P<end>")?|[\[\]{}]', re.DOTALL)
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
 
@@ -61,7 +62,7 @@ class Json(FileReader):
         with _array(path, piece.byte_offset) as array:
             for row in range(piece.rows):
                 value = array.value() if array.has_more() else None
-                if isinstance(value, RepeatedKeyError):
+                if isinstance(value, RepeatedKeyError | NestedTooDeepError):
                     malformed.append(MalformedRow(row, str(value), excerpt_of(array.excerpt)))
                 elif isinstance(value, dict):
                     objects.append((row, value))
@@ -115,7 +116,7 @@ class _Array:
         return False
 
     def value(self) -> Any:
-        """Read the element; where it is an object with a repeated key, what is wrong takes its place."""
+        """Read the element; where it has a repeated key, or is nested too deep, what is wrong takes its place."""
         while True:
             try:
                 value, end = self._decoded()
@@ -133,10 +134,14 @@ class _Array:
 
     def _decoded(self) -> tuple[Any, int]:
         try:
-            return _STRICT.raw_decode(self._text, self._at)
+            value, end = _STRICT.raw_decode(self._text, self._at)
+            if self._text.count("[", self._at, end) + self._text.count("{", self._at, end) > DEEPEST:
+                refuse_too_deep(value)
         except RepeatedKeyError as error:
-            _, end = _LENIENT.raw_decode(self._text, self._at)
-            return error, end
+            return error, _end_of_value(self._text, self._at)
+        except (NestedTooDeepError, RecursionError):
+            return NestedTooDeepError(), _end_of_value(self._text, self._at)
+        return value, end
 
     def _begin(self) -> None:
         while not self._text and self._read_on():
@@ -163,6 +168,24 @@ class _Array:
         self._text = self._text[self._at :] + self._decode(more)
         self._at = 0
         return bool(more)
+
+
+def _end_of_value(text: str, start: int) -> int:
+    """Return where a list or object ends, without a call for each that is nested in it.
+
+    Raises:
+        json.JSONDecodeError: it does not end in the text.
+    """
+    depth = 0
+    for mark in _MARK.finditer(text, start):
+        if mark[0][0] == '"':
+            if mark["end"] is None:
+                break
+            continue
+        depth += 1 if mark[0] in "[{" else -1
+        if not depth:
+            return mark.end()
+    raise json.JSONDecodeError("the closing bracket was expected", text, len(text))
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def _parse(line: bytes) -> dict[str, Any] | str:
         return f"malformed JSON: {error.msg} at character {error.pos}"
     except RepeatedKeyError as error:
         return str(error)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return f"malformed JSON: {error}"
     return value if isinstance(value, dict) else f"a JSON object was expected, not {type(value).__name__}"
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorif_assets.config.sources import SourceFormat
+from lorif_assets.data.arrow_values import rows_of
 from lorif_assets.data.columns import refuse_repeated_columns
 from lorif_assets.data.formats.contents import advice, is_parquet
 from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
@@ -38,7 +39,7 @@ READER = Parquet()
 
 def of_table(table: pa.Table, piece: ShardSlice) -> RawShard:
     """Return the rows of a table as those of a slice."""
-    return RawShard(piece.origin, tuple(table.column_names), tuple(enumerate(table.to_pylist())))
+    return RawShard(piece.origin, tuple(table.column_names), tuple(enumerate(rows_of(table))))
 
 
 def refuse_repeated_fields(schema: pa.Schema, origin: str) -> None:

@@ -58,7 +58,12 @@ def losses_of_targets(
 def sampled_targets(
     logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], generator: torch.Generator
 ) -> Int[Tensor, "B T"]:
-    """Return targets drawn from the model's distribution, where there are any; they stand at the tokens that predict them."""
+    """Return targets drawn from the model's distribution, where there are any; they stand at the tokens that predict them.
+
+    Of logits that are not finite any target is drawn: what is computed from them is not finite either, and set aside.
+    """
     chances = torch.softmax(logits.float(), dim=-1).flatten(0, 1)
+    # A draw from NaN raises on a CPU, and ends the process on a GPU.
+    chances = torch.where(chances.isfinite(), chances, 1.0)
     drawn = torch.multinomial(chances, 1, generator=generator).view(targets.shape)
     return targets.where(targets == IGNORED_LABEL, drawn)
