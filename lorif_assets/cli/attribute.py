@@ -1,6 +1,5 @@
 """`lorif attribute`: one question, answered in the terminal."""
 
-import json
 from typing import TextIO
 
 import click
@@ -9,6 +8,7 @@ from rich.console import Console
 from lorif_assets.api.project import open_project
 from lorif_assets.attribution.stored_rankings import RANKINGS, WHEN_WHICH, Ranking
 from lorif_assets.cli.environment import config_option
+from lorif_assets.data.json_values import parsed_json
 from lorif_assets.errors import SourceError
 from lorif_assets.pages.terminal import print_influences
 
@@ -84,6 +84,6 @@ def _chat(
 def _parsed(file: TextIO) -> object:
     try:
         # A file of nothing but null is no chat either.
-        return json.load(file) or []
+        return parsed_json(file.read()) or []
     except ValueError as error:
         raise SourceError(f"{file.name} is no JSON: {error}. Give one chat, a list of {{role, content}}.") from error
