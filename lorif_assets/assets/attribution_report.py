@@ -9,6 +9,7 @@ from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.freshness.attribution import stale_reports
 from lorif_assets.lake.attribution_tables import REPORTS
+from lorif_assets.pages.addresses import report_address, report_file
 
 
 @attribution_asset(
@@ -29,10 +30,10 @@ def attribution_report(run: PartitionRun) -> Materializations:
         for query_set, key in query_sets.items():
             content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance)
             page, version = render(content), content.provenance["scores"]
-            where = run.lake.write_file(f"reports/{name}/{query_set}.html", page.encode())
+            where = run.lake.write_file(report_address(name, query_set), page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:
-                    tracked.text(page, f"{query_set}.html")
+                    tracked.text(page, report_file(query_set))
             partition = {"checkpoint": name, "query_set": query_set}
             row = {**partition, "uri": where, "computed_from": version}
             run.lake.replace(REPORTS, partition, pa.Table.from_pylist([row], schema=REPORTS.columns))

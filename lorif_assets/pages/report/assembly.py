@@ -19,6 +19,7 @@ from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SUMMARIES
 from lorif_assets.lake.lake import Lake
+from lorif_assets.pages.addresses import comparison_link
 from lorif_assets.pages.report.content import Influence, LayerCurvature, QueryInfluences, ReportContent
 from lorif_assets.pages.report.layers import ShownLayers
 
@@ -78,7 +79,7 @@ def assemble(
             for row in queries.iter_rows(named=True)
         ),
         created=datetime.now(UTC),
-        comparison=f"../comparison/{query_set}.html"
+        comparison=comparison_link(query_set)
         if participants(lake, [query_set], recipe)[query_set].neighbours
         else None,
         rejected=tuple(_rejected(lake, record.name, query_set)),
