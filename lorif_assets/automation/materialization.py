@@ -7,7 +7,14 @@ import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
-from lorif_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG
+from lorif_assets.assets.partitions import (
+    CHECKPOINT,
+    QUERY_SET,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    SHARD,
+    dimensions,
+)
 from lorif_assets.automation.dead_runs import PROCESS_TAG, fail_dead_runs, process_tag
 from lorif_assets.automation.readiness import Waits
 from lorif_assets.automation.registration import register
@@ -17,7 +24,7 @@ from lorif_assets.automation.work import stretches
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.errors import CheckpointError, LorifError, TooManyRejectedError
 from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.stale import StalePartitions
+from lorif_assets.freshness.stale import Stale, StalePartitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
@@ -46,6 +53,7 @@ def bring_up_to_date(
     announce: Callable[[str], None] = lambda _text: None,
     *,
     selection: Sequence[AttributionAsset] | None = None,
+    rehash: bool = False,
 ) -> Iterator[AssetUpdate]:
     """Materialize, asset by asset in the order of the graph, what is missing or stale, in this process.
 
@@ -59,6 +67,8 @@ def bring_up_to_date(
         project: what is brought up to date.
         announce: called with what is waited for, or about to be computed, in words.
         selection: the assets of the graph to bring up to date; default: all.
+        rehash: whether everything outside is read again, in case a file was replaced unseen; what its bytes leave as it was is
+            not computed again.
 
     Raises:
         CheckpointError: there is no checkpoint, or none is complete.
@@ -66,7 +76,9 @@ def bring_up_to_date(
             What was committed stays.
     """
     with sole_process(project.lake, announce):
-        yield from _updates(instance, assets, project, announce, assets if selection is None else selection)
+        yield from _updates(
+            instance, assets, project, announce, assets if selection is None else selection, rehash=rehash
+        )
 
 
 def _updates(
@@ -75,6 +87,8 @@ def _updates(
     project: Project,
     announce: Callable[[str], None],
     selection: Sequence[AttributionAsset],
+    *,
+    rehash: bool,
 ) -> Iterator[AssetUpdate]:
     discovered = discover(project)
     if not discovered.checkpoints:
@@ -86,7 +100,7 @@ def _updates(
     for asset in selection:
         # A new view: it has to include what was computed for the last asset.
         freshness = Freshness(project, discovered)
-        stale = asset.stale(freshness)
+        stale = {**(_read_again(asset, freshness) if rehash else {}), **asset.stale(freshness)}
         stale = {**stale, **unrecorded(instance, freshness, asset, stale)}
         ready = waits.ready(asset, freshness, stale)
         if ready:
@@ -113,6 +127,16 @@ def _updates(
         )
     if errors:
         raise LorifError("\n".join(errors))
+
+
+def _read_again(asset: AttributionAsset, freshness: Freshness) -> StalePartitions:
+    """Return all active partitions of an asset that reads what lies outside; none of one that is made from others."""
+    if asset.inputs:
+        return {}
+    discovered = freshness.discovered
+    names = {SHARD: discovered.shards, CHECKPOINT: freshness.active_checkpoints, QUERY_SET: freshness.active_query_sets}
+    (dimension,) = dimensions(asset.partitions)
+    return {name: Stale("read again, as was asked", "read again") for name in names.get(dimension, ())}
 
 
 def _missing_checkpoint_reason(model_checkpoints: Checkpoints) -> str:

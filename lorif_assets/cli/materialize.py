@@ -15,8 +15,13 @@ from lorif_assets.project import Project
 
 
 @click.command()
+@click.option(
+    "--rehash",
+    is_flag=True,
+    help="Read all data, queries and checkpoints again, in case a file was replaced by one of the same size and time.",
+)
 @config_option
-def materialize() -> None:
+def materialize(*, rehash: bool) -> None:
     """Bring everything active up to date, in this process; Dagster's UI shows the runs."""
     console = Console()
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
@@ -28,7 +33,7 @@ def materialize() -> None:
             console.print(Text(note, style="yellow"), soft_wrap=True)
         computed = []
         try:
-            for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):
+            for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use, rehash=rehash):
                 print_update(console, update)
                 if update.partitions:
                     computed.append(update.asset)

@@ -14,7 +14,7 @@ from lorif_assets.config.recipe import content_hash
 from lorif_assets.data.earlier_readings import read_otherwise, refused_ids, unmarked
 from lorif_assets.data.query_files import query_source, source_version
 from lorif_assets.errors import SourceError
-from lorif_assets.freshness.sources import stale_shards
+from lorif_assets.freshness.sources import stale_shards, without_missing_samples
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import (
@@ -46,7 +46,7 @@ def stale_query_examples(freshness: Freshness) -> StalePartitions:
         except SourceError as error:
             unreadable[name] = Stale(f"it cannot be read: {error}", content_hash([name, str(error)]))
     stored = _source_versions(freshness, QUERY_EXAMPLES, "query_set")
-    stale = {**stale_partitions(wanted, stored, "its file changed"), **unreadable}
+    stale = {**stale_partitions(wanted, without_missing_samples(stored, wanted), "its file changed"), **unreadable}
     return _with_earlier_readings(freshness, QUERY_EXAMPLES, stored, freshness.active_query_sets, stale)
 
 
@@ -68,9 +68,8 @@ def stale_checkpoints(freshness: Freshness) -> StalePartitions:
     """Return active checkpoints whose files or tracked layers changed since they were recorded."""
     files = {checkpoint.name: checkpoint for checkpoint in freshness.project.checkpoints.find()}
     wanted = {name: files[name].version() for name in freshness.active_checkpoints}
-    changed = stale_partitions(
-        wanted, freshness.stored_values(CHECKPOINTS, "checkpoint", "files_version"), "its files changed"
-    )
+    stored = freshness.stored_values(CHECKPOINTS, "checkpoint", "files_version")
+    changed = stale_partitions(wanted, without_missing_samples(stored, wanted), "its files changed")
     recipes = dict.fromkeys(wanted, freshness.settings.recipe.factor_hash)
     recorded = freshness.stored_values(CHECKPOINTS, "checkpoint", "recipe_hash")
     return {**stale_partitions(recipes, recorded, "the recipe changed"), **changed}
