@@ -8,6 +8,7 @@ from lorif_assets.assets.attribution_asset import Input, Materializations, Wait,
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.freshness.attribution import stale_reports
+from lorif_assets.freshness.incomplete import look_at_checkpoints, report_version
 from lorif_assets.lake.attribution_tables import REPORTS
 from lorif_assets.pages.addresses import report_address, report_file
 
@@ -25,11 +26,12 @@ def attribution_report(run: PartitionRun) -> Materializations:
     from lorif_assets.pages.report.assembly import assemble
     from lorif_assets.pages.report.page import render
 
+    notices = look_at_checkpoints(run.project).report_notices()
     for name, query_sets in run.by_checkpoint().items():
-        record = run.stored(name).record
+        record, notice = run.stored(name).record, notices.get(name)
         for query_set, key in query_sets.items():
-            content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance)
-            page, version = render(content), content.provenance["scores"]
+            content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance, notice)
+            page, version = render(content), report_version(content.provenance["scores"], notice)
             where = run.lake.write_file(report_address(name, query_set), page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:
@@ -45,5 +47,6 @@ def attribution_report(run: PartitionRun) -> Materializations:
                     "queries": len(content.queries),
                     "examples": content.n_examples,
                     "bytes": len(page.encode()),
+                    **({"notice": notice} if notice else {}),
                 },
             )

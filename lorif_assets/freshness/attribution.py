@@ -4,7 +4,7 @@ The stored state decides this, not events: the answer is the same after a missed
 run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from lorif_assets.attribution.compared_checkpoints import compared_versions, participants
 from lorif_assets.attribution.stored_bases import bases_version
@@ -14,6 +14,7 @@ from lorif_assets.config.recipe import content_hash
 from lorif_assets.data.earlier_readings import read_otherwise, refused_ids, unmarked
 from lorif_assets.data.query_files import query_source, source_version
 from lorif_assets.errors import SourceError
+from lorif_assets.freshness.incomplete import report_version
 from lorif_assets.freshness.sources import stale_shards, without_missing_samples
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
@@ -114,9 +115,25 @@ def stale_scores(freshness: Freshness) -> StalePartitions:
 
 
 def stale_reports(freshness: Freshness) -> StalePartitions:
-    """Return reports that show other scores than those stored."""
+    """Return reports that show other scores than those stored, or say something else of their checkpoint's files.
+
+    Of a checkpoint that lost a file, the stored reports are marked, active or not.
+    """
+    notices = freshness.discovered.looked.report_notices()
     stored = freshness.stored_versions(REPORTS, "checkpoint", "query_set")
-    return stale_partitions(_score_versions(freshness), stored, "the scores changed")
+    scores = {**_marked_scores(freshness, set(notices), stored), **_score_versions(freshness)}
+    wanted = {key: report_version(version, notices.get(key.partition("|")[0])) for key, version in scores.items()}
+    return stale_partitions(wanted, stored, "the scores changed, or what is to be said of the checkpoint")
+
+
+def _marked_scores(freshness: Freshness, checkpoints: Collection[str], reports: Collection[str]) -> Mapping[str, str]:
+    """Return the versions of the stored scores of checkpoints that are not active, and have reports under the recipe."""
+    recipe = freshness.settings.recipe
+    recorded = [name for name in checkpoints if name not in freshness.active_checkpoints and freshness.record(name)]
+    columns = ["checkpoint", "query_set", "computed_from"]
+    rows = freshness.lake.read(QUERY_SUMMARIES, columns, checkpoint=recorded, recipe_hash=recipe.score_hash)
+    keys = {f"{checkpoint}|{query_set}": version for checkpoint, query_set, version in rows.unique().iter_rows()}
+    return {key: version for key, version in keys.items() if key in reports}
 
 
 def stale_comparisons(freshness: Freshness) -> StalePartitions:

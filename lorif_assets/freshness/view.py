@@ -55,20 +55,28 @@ class Freshness:
         """The checkpoints that the settings want attributed.
 
         Raises:
-            SettingsError: the settings name one that does not exist.
+            SettingsError: the settings name one that does not exist, or is not complete.
         """
         if self.settings.active.checkpoints == "newest":
             return self.discovered.checkpoints[-1:]
-        return _active_names("active.checkpoints", self.settings.active.checkpoints, self.discovered.checkpoints)
+        faults = self.discovered.looked.faults
+        return _active_names(
+            "active.checkpoints", self.settings.active.checkpoints, self.discovered.checkpoints, faults
+        )
 
     @property
     def active_query_sets(self) -> Sequence[str]:
         """The query sets that the settings want scored.
 
         Raises:
-            SettingsError: the settings name one that does not exist.
+            SettingsError: the settings name one that does not exist, or cannot be read.
         """
-        return _active_names("active.query_sets", self.settings.active.query_sets, self.discovered.query_sets)
+        faults = {
+            what.removeprefix("query set "): fault
+            for what, fault in self.discovered.faults.items()
+            if what.startswith("query set ")
+        }
+        return _active_names("active.query_sets", self.settings.active.query_sets, self.discovered.query_sets, faults)
 
     @cached_property
     def records(self) -> Sequence[CheckpointRecord]:
@@ -158,12 +166,13 @@ class Freshness:
         return stale
 
 
-def _active_names(field: str, setting: str | Sequence[str], discovered: Sequence[str]) -> Sequence[str]:
+def _active_names(
+    field: str, setting: str | Sequence[str], discovered: Sequence[str], faults: Mapping[str, str]
+) -> Sequence[str]:
     if setting == "all":
         return discovered
-    unknown = [name for name in setting if name not in discovered]
-    if unknown:
-        raise SettingsError(
-            f"`{field}` names {unknown[0]!r}, which does not exist; found {', '.join(discovered) or 'none'}"
-        )
+    for name in setting:
+        if name not in discovered:
+            why = f"cannot be used: {faults[name]}" if name in faults else "does not exist"
+            raise SettingsError(f"`{field}` names {name!r}, which {why}; found {', '.join(discovered) or 'none'}")
     return [name for name in discovered if name in setting]

@@ -255,6 +255,8 @@ class CheckpointFiles:
             raise CheckpointError(
                 f"{self.path} has no config.json: expected a model saved by `save_pretrained`; found {_listing(self.path)}"
             )
+        if not _is_filled(self.path / CONFIG):
+            raise CheckpointError(f"{self.path / CONFIG} is empty: the copy is damaged, or still being written")
         if not self.weight_files:
             pickled = pickled_weights(self.path)
             raise CheckpointError(
@@ -293,7 +295,11 @@ def gguf_tokenizer(folder: Path) -> Path | None:
 
 
 def _has_vocabulary(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in VOCABULARY_FILES)
+    return any(_is_filled(folder / name) for name in VOCABULARY_FILES)
+
+
+def _is_filled(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
 
 
 @lru_cache(maxsize=16)

@@ -27,9 +27,14 @@ _SHOWN = 10
 
 
 def assemble(
-    lake: Lake, record: CheckpointRecord, query_set: str, recipe: Recipe, provenance: Mapping[str, str]
+    lake: Lake,
+    record: CheckpointRecord,
+    query_set: str,
+    recipe: Recipe,
+    provenance: Mapping[str, str],
+    notice: str | None = None,
 ) -> ReportContent:
-    """Return the report's content of one checkpoint and query set.
+    """Return the report's content of one checkpoint and query set; `notice` is what to know of the checkpoint's files.
 
     Raises:
         MismatchError: there are no scores, or they were computed under another recipe.
@@ -83,7 +88,10 @@ def assemble(
         if participants(lake, [query_set], recipe)[query_set].neighbours
         else None,
         rejected=tuple(_rejected(lake, record.name, query_set)),
-        notices=tuple(_notices(lake, record.name, summaries["averaged"][0], recipe)),
+        notices=(
+            *([notice] if notice else ()),
+            *_notices(lake, record.name, summaries["averaged"][0], recipe),
+        ),
         provenance={**provenance, "weights": record.weights_hash, "scores": summaries["computed_from"][0]},
     )
 
