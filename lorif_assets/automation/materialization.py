@@ -15,15 +15,18 @@ from lorif_assets.assets.partitions import (
     SHARD,
     dimensions,
 )
+from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.automation.dead_runs import PROCESS_TAG, fail_dead_runs, process_tag
 from lorif_assets.automation.readiness import Waits
 from lorif_assets.automation.registration import register
 from lorif_assets.automation.sole_process import sole_process
 from lorif_assets.automation.unrecorded import unrecorded
+from lorif_assets.automation.withdrawal import carry_out
 from lorif_assets.automation.work import stretches
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.errors import CheckpointError, LorifError, TooManyRejectedError
 from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.leftovers import leftover_shards
 from lorif_assets.freshness.stale import Stale, StalePartitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.models.checkpoints import Checkpoints
@@ -60,6 +63,8 @@ def bring_up_to_date(
     Another process that does the same on the lake is waited for; what it has done is not done again. What fails keeps only
     what is made from it from being computed: of training data, query files and checkpoints that cannot be read, what was
     stored before stays in use, and the others go on without the rest.
+
+    Once the sources are read, stored shards that no source names any more are withdrawn as `automation.on_removed` says.
 
     Args:
         instance: Dagster's instance; its UI shows the runs.
@@ -116,6 +121,11 @@ def _updates(
                 tried.update(stretch)
         failed = tried & asset.stale(Freshness(project, discovered)).keys() if tried else tried
         waiting = stale.keys() - ready.keys()
+        if asset is training_examples:
+            # Before anything is computed of rows that stand twice.
+            leftovers = leftover_shards(Freshness(project, discovered))
+            for sentence in carry_out(project.lake, instance, leftovers, project.settings.automation.on_removed):
+                announce(sentence)
         # What is read from outside and fails is left out; what is computed and fails is missing in what is made from it.
         waits.hold_up(asset, failed | waiting if asset.inputs else ())
         yield AssetUpdate(

@@ -11,6 +11,8 @@ from lorif_assets.automation.materialization import AssetUpdate, bring_up_to_dat
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.leftovers import Leftovers
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.project import Project
 
 
@@ -38,6 +40,8 @@ def materialize(*, rehash: bool) -> None:
                 if update.partitions:
                     computed.append(update.asset)
         finally:
+            for note in Leftovers.of(Freshness.of(project)).notes(project.settings.automation):
+                console.print(Text(note, style="yellow"), soft_wrap=True)
             for failure in failed_checks(instance, ASSETS, computed, project):
                 line = f"check {failure.check} of {failure.asset} does not pass: {failure.description}"
                 console.print(Text(line, style="yellow" if failure.is_warning else "red"), soft_wrap=True)
