@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _CHECKPOINT_TAG = "lorif.checkpoint"
+_ASSET_TAG = "lorif.asset"
+_DAGSTER_TAG = "dagster.run_id"
 # MLflow's name for the tag that makes a run another's child in its user interface.
 _PARENT_TAG = "mlflow.parentRunId"
 
@@ -46,6 +48,17 @@ class TrackedRun:
     def folder(self, path: Path, name: str) -> None:
         """Log a folder of artifacts, for instance an MLflow model."""
         self.client.log_artifacts(self.run_id, str(path), name)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A child run as MLflow has it: the asset and the Dagster run that it is of, and whether it is over, and well."""
+
+    run_id: str
+    asset: str
+    dagster_run: str
+    is_finished: bool
+    succeeded: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +93,7 @@ class Tracking:
             child = client.create_run(
                 experiment_id,
                 run_name=asset,
-                tags={_PARENT_TAG: parent, _CHECKPOINT_TAG: checkpoint, "lorif.asset": asset, **tags},
+                tags={_PARENT_TAG: parent, _CHECKPOINT_TAG: checkpoint, _ASSET_TAG: asset, **tags},
             )
             for name, value in params.items():
                 client.log_param(child.info.run_id, name, value)
@@ -90,6 +103,38 @@ class Tracking:
                 client.set_terminated(child.info.run_id, "FAILED")
                 raise
             client.set_terminated(child.info.run_id, "FINISHED")
+
+    def runs(self) -> list[StoredRun]:
+        """Return all child runs of materializations, the newest first; none where nothing is tracked, or was yet."""
+        if self.uri is None:
+            return []
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.tracking import MlflowClient
+
+        with kept_secret(secrets_in(self.uri)):
+            return self._stored_runs(MlflowClient(tracking_uri=logged_in(self.uri)))
+
+    def _stored_runs(self, client: "MlflowClient") -> list[StoredRun]:
+        experiment = client.get_experiment_by_name(self.experiment)
+        found: list[StoredRun] = []
+        token = None
+        while experiment is not None:
+            page = client.search_runs([experiment.experiment_id], f"tags.`{_PARENT_TAG}` != ''", page_token=token)
+            found += [
+                StoredRun(
+                    run.info.run_id,
+                    run.data.tags.get(_ASSET_TAG, ""),
+                    run.data.tags[_DAGSTER_TAG],
+                    run.info.status not in {"RUNNING", "SCHEDULED"},
+                    run.info.status == "FINISHED",
+                )
+                for run in page
+                if _DAGSTER_TAG in run.data.tags
+            ]
+            token = page.token
+            if not token:
+                break
+        return found
 
     @property
     def _artifact_location(self) -> str | None:
@@ -114,13 +159,13 @@ class Tracking:
             name = checkpoint.replace("'", "\\'")
             found = client.search_runs(
                 [experiment_id],
-                f"tags.`{_CHECKPOINT_TAG}` = '{name}' and tags.`lorif.asset` = 'checkpoint'",
+                f"tags.`{_CHECKPOINT_TAG}` = '{name}' and tags.`{_ASSET_TAG}` = 'checkpoint'",
                 max_results=1,
             )
             if found:
                 return experiment_id, found[0].info.run_id
             parent = client.create_run(
-                experiment_id, run_name=checkpoint, tags={_CHECKPOINT_TAG: checkpoint, "lorif.asset": "checkpoint"}
+                experiment_id, run_name=checkpoint, tags={_CHECKPOINT_TAG: checkpoint, _ASSET_TAG: "checkpoint"}
             )
             client.set_terminated(parent.info.run_id, "FINISHED")
             return experiment_id, parent.info.run_id

@@ -8,6 +8,7 @@ import polars as pl
 
 from lorif_assets.assets.graph import assets_in_use
 from lorif_assets.data.rejected import rejected_counts
+from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.stale import MISSING
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.snapshot import LakeSnapshot
@@ -20,7 +21,8 @@ class ProjectStatus:
 
     `assets` has the columns asset, missing and stale (numbers of partitions), reason and partition (of the first; null
     where all is up to date). `rejected` has the assets that have set rows aside, each with how many by kind of reason. `faults`
-    says what could not be looked at, and why, by what it is; `notes` which checkpoints were passed over, and why.
+    says what could not be looked at, and why, by what it is; `notes` which checkpoints were passed over, and why, and what is
+    stored that nothing outside names any more.
     """
 
     active_checkpoints: Sequence[str]
@@ -49,4 +51,5 @@ def project_status(project: Project) -> ProjectStatus:
         rows.append((asset.name, reasons[MISSING], reasons.total() - reasons[MISSING], reason, first))
     kinds = {"asset": pl.String, "missing": pl.Int64, "stale": pl.Int64, "reason": pl.String, "partition": pl.String}
     table, discovered = pl.DataFrame(rows, schema=kinds, orient="row"), freshness.discovered
-    return ProjectStatus(freshness.active_checkpoints, table, rejected, discovered.faults, discovered.notes)
+    notes = [*discovered.notes, *Leftovers.of(freshness).notes(project.settings.automation)]
+    return ProjectStatus(freshness.active_checkpoints, table, rejected, discovered.faults, notes)

@@ -8,7 +8,9 @@ from lorif_assets.assets.attribution_asset import Input, Materializations, Wait,
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.freshness.attribution import stale_reports
+from lorif_assets.freshness.incomplete import look_at_checkpoints, report_version
 from lorif_assets.lake.attribution_tables import REPORTS
+from lorif_assets.pages.addresses import report_address, report_file
 
 
 @attribution_asset(
@@ -24,15 +26,16 @@ def attribution_report(run: PartitionRun) -> Materializations:
     from lorif_assets.pages.report.assembly import assemble
     from lorif_assets.pages.report.page import render
 
+    notices = look_at_checkpoints(run.project).report_notices()
     for name, query_sets in run.by_checkpoint().items():
-        record = run.stored(name).record
+        record, notice = run.stored(name).record, notices.get(name)
         for query_set, key in query_sets.items():
-            content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance)
-            page, version = render(content), content.provenance["scores"]
-            where = run.lake.write_file(f"reports/{name}/{query_set}.html", page.encode())
+            content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance, notice)
+            page, version = render(content), report_version(content.provenance["scores"], notice)
+            where = run.lake.write_file(report_address(name, query_set), page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:
-                    tracked.text(page, f"{query_set}.html")
+                    tracked.text(page, report_file(query_set))
             partition = {"checkpoint": name, "query_set": query_set}
             row = {**partition, "uri": where, "computed_from": version}
             run.lake.replace(REPORTS, partition, pa.Table.from_pylist([row], schema=REPORTS.columns))
@@ -44,5 +47,6 @@ def attribution_report(run: PartitionRun) -> Materializations:
                     "queries": len(content.queries),
                     "examples": content.n_examples,
                     "bytes": len(page.encode()),
+                    **({"notice": notice} if notice else {}),
                 },
             )

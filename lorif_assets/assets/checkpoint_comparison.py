@@ -12,6 +12,7 @@ from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.freshness.attribution import stale_comparisons
 from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS
 from lorif_assets.pages import markdown
+from lorif_assets.pages.addresses import comparison_address
 from lorif_assets.pages.comparison.content import ComparisonContent, mean
 
 _TITLE = "loss and overlap along the checkpoints"
@@ -34,7 +35,7 @@ def checkpoint_comparison(run: PartitionRun) -> Materializations:
     lake = run.lake
     for query_set in run.partitions:
         content = assemble(run.project, query_set, run.provenance)
-        where = lake.write_file(f"reports/comparison/{query_set}.html", render(content).encode())
+        where = lake.write_file(comparison_address(query_set), render(content).encode())
         stored = lake.read(CHECKPOINT_COMPARISONS, ["to_checkpoint", "computed_from"], query_set=query_set)
         _track(run, content, set(stored.unique().iter_rows()))
         rows = comparison_rows(content, run.settings.recipe)

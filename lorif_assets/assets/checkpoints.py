@@ -10,7 +10,7 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.attribution.recipe_on_model import tracked_layers
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.attribution.versions import checkpoint_version
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_checkpoints
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
@@ -68,9 +68,7 @@ def _recorded(run: PartitionRun, name: str) -> tuple[str, dict[str, Any]]:
     }
     run.lake.replace(CHECKPOINTS, {"checkpoint": name}, pa.Table.from_pylist([row], schema=CHECKPOINTS.columns))
     run.add_partitions(partitions.LAYERS_NAME, [str(layer["layer"]) for layer in layers])
-    # Downstream, another choice of layers is another checkpoint; another step name is not.
-    version = content_hash([row["weights_hash"], row["tokenizer_hash"], layers])
-    return version, {
+    return checkpoint_version(str(row["weights_hash"]), str(row["tokenizer_hash"]), layers), {
         "path": dg.MetadataValue.path(str(files.path)),
         **({"base_model": dg.MetadataValue.path(str(files.base.path))} if files.adapter else {}),
         "step": files.step,

@@ -12,6 +12,7 @@ from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.tail_patch import tail_patch
 from lorif_assets.freshness.evaluation import stale_evaluation_reports
 from lorif_assets.lake.evaluation_tables import EVALUATION_REPORTS
+from lorif_assets.pages.addresses import evaluation_address, evaluation_file
 
 
 @attribution_asset(
@@ -35,10 +36,10 @@ def evaluation_report(run: PartitionRun) -> Materializations:
         for query_set, key in query_sets.items():
             content = assemble(run.project, record, query_set, run.provenance)
             page = render(content)
-            where = lake.write_file(f"reports/{name}/evaluation-{query_set}.html", page.encode())
+            where = lake.write_file(evaluation_address(name, query_set), page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:
-                    tracked.text(page, f"evaluation-{query_set}.html")
+                    tracked.text(page, evaluation_file(query_set))
             partition = {"checkpoint": name, "query_set": query_set}
             row = {**partition, "uri": where, "computed_from": content.version}
             lake.replace(EVALUATION_REPORTS, partition, pa.Table.from_pylist([row], schema=EVALUATION_REPORTS.columns))

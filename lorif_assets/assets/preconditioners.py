@@ -1,8 +1,5 @@
 """The assets that keep curvatures' preconditioners, one for each table: a partition per layer, fitted from stored factors."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import dagster as dg
 
 from lorif_assets.assets import partitions
@@ -12,7 +9,7 @@ from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.attribution.curvatures import curvature_of, curvature_tables, curvatures_in, whitened_in
 from lorif_assets.attribution.fit_curvature import fit_curvature
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.attribution.versions import refined_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_preconditioners
 from lorif_assets.lake.table_schema import TableSchema
@@ -79,7 +76,7 @@ def preconditioner_asset(table: TableSchema) -> AttributionAsset:
                         **metrics,
                         "spectrum": dg.MetadataValue.md(markdown.picture(spectrum_png([shown]), "spectrum")),
                     }
-                    yield from run.commit(key, _data_version(row), metadata)
+                    yield from run.commit(key, refined_version(str(row["version"]), row.get("basis_version")), metadata)
                 if tracked:
                     tracked.image(spectrum_png(spectra), "spectra.png")
 
@@ -96,12 +93,6 @@ def preconditioner_asset(table: TableSchema) -> AttributionAsset:
         on_device=True,
         kinds={"torch", "deltalake"},
     )(compute)
-
-
-def _data_version(row: Mapping[str, Any]) -> str:
-    """Return the row's version; a refined basis, which changes scores, gives another one."""
-    version, basis = str(row["version"]), row.get("basis_version")
-    return content_hash([version, basis]) if basis else version
 
 
 PRECONDITIONERS = tuple(preconditioner_asset(table) for table in curvature_tables())

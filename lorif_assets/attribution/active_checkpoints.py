@@ -1,6 +1,6 @@
 """Which of the checkpoints that are found the settings want attributed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from lorif_assets.errors import CheckpointError, SettingsError
@@ -8,15 +8,18 @@ from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.fine_tunes import trained_from
 
 
-def active_checkpoints(choice: str | Sequence[str], found: Sequence[CheckpointFiles]) -> list[str]:
+def active_checkpoints(
+    choice: str | Sequence[str], found: Sequence[CheckpointFiles], faults: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the names of the checkpoints that `active.checkpoints` chooses, in order.
 
     Args:
         choice: "auto", "newest", "all", or names.
-        found: the checkpoints that there are, in order of step.
+        found: the complete checkpoints that there are, in order of step.
+        faults: by name, why others cannot be used.
 
     Raises:
-        SettingsError: one that is named does not exist.
+        SettingsError: one that is named does not exist, or cannot be used.
     """
     names = [one.name for one in found]
     if choice == "all":
@@ -25,11 +28,26 @@ def active_checkpoints(choice: str | Sequence[str], found: Sequence[CheckpointFi
         return names[-1:]
     if choice == "auto":
         return [one.name for one in _whole_run(found)]
-    if missing := set(choice) - set(names):
-        raise SettingsError(
-            f"`active.checkpoints` names {sorted(missing)[0]!r}, which does not exist; found {', '.join(names) or 'none'}"
-        )
-    return [name for name in names if name in choice]
+    return chosen_names("active.checkpoints", choice, names, faults or {})
+
+
+def chosen_names(setting: str, chosen: Collection[str], found: Sequence[str], faults: Mapping[str, str]) -> list[str]:
+    """Return those of the names that were found that a setting chooses, in the order in which they were found.
+
+    Args:
+        setting: its name.
+        chosen: the names that it holds.
+        found: the names that there are.
+        faults: by name, why others cannot be used.
+
+    Raises:
+        SettingsError: one that is chosen does not exist, or cannot be used.
+    """
+    for name in chosen:
+        if name not in found:
+            why = f"cannot be used: {faults[name]}" if name in faults else "does not exist"
+            raise SettingsError(f"`{setting}` names {name!r}, which {why}; found {', '.join(found) or 'none'}")
+    return [name for name in found if name in chosen]
 
 
 def comparable_base(checkpoint: CheckpointFiles, found: Sequence[CheckpointFiles]) -> CheckpointFiles | None:

@@ -14,6 +14,7 @@ from lorif_assets.attribution.stored_bases import FrozenBases, bases_version, fr
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
+from lorif_assets.lake.file_samples import is_same_version
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary, vocabulary_size
@@ -43,7 +44,7 @@ class CheckpointRecord:
     frozen_bases: FrozenBases | None = None
     """The bases that gradients are whitened in; None without whitening, and before they are fitted."""
     files_version: str | None = None
-    """The files' names, sizes and times when they were hashed, as a hash; None if that was not recorded."""
+    """The files' names, sizes, times and samples when they were hashed, as hashes; None if that was not recorded."""
 
     @property
     def bases_fingerprint(self) -> str:
@@ -51,12 +52,12 @@ class CheckpointRecord:
         return self.frozen_bases.fingerprint if self.frozen_bases else ""
 
     def refuse_other_files(self, files: CheckpointFiles) -> None:
-        """Refuse files whose bytes are not those recorded; they are not read while their sizes and times are the same.
+        """Refuse files whose bytes are not those recorded; of files with the same sizes and times, samples alone are read.
 
         Raises:
             MismatchError: weights or tokenizer changed.
         """
-        if files.version() == self.files_version:
+        if self.files_version is not None and is_same_version(self.files_version, files.version()):
             return
         for what, then, now in (
             ("weights", self.weights_hash, files.weights_hash()),

@@ -7,6 +7,11 @@ from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.recipe import Recipe, content_hash
 
 
+def checkpoint_version(weights_hash: str, tokenizer_hash: str, layers: Sequence[Mapping[str, str | int]]) -> str:
+    """Return the version of a checkpoint: another choice of layers is another one; another step name is not."""
+    return content_hash([weights_hash, tokenizer_hash, list(layers)])
+
+
 def factor_version(recipe: Recipe, record: CheckpointRecord, shard_hash: str) -> str:
     """Return the version of one shard's gradient factors."""
     return factor_versions(recipe, record, {"": shard_hash})[""]
@@ -37,6 +42,11 @@ def preconditioner_version(recipe: Recipe, record: CheckpointRecord, shard_hashe
             record.bases_fingerprint,
         ]
     )
+
+
+def refined_version(version: str, basis_version: str | None = None) -> str:
+    """Return the version of a stored preconditioner: a refined basis, which changes scores, gives another one."""
+    return content_hash([version, basis_version]) if basis_version else version
 
 
 def score_version(

@@ -30,14 +30,24 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     Returns:
         The ids of the runs.
     """
+    dead = dead_runs(instance)
+    for run in dead:
+        machine, _, process = run.tags[PROCESS_TAG].partition(":")
+        instance.report_run_failed(
+            run, f"its process {process.partition(':')[0]} on {machine} is gone: it was probably killed"
+        )
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return [run.run_id for run in dead]
+
+
+def dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Return unfinished runs whose process on this machine is gone."""
     dead = []
     for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])):
         machine, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
         pid, _, start = process.partition(":")
         if machine == socket.gethostname() and _is_gone(int(pid), float(start) if start else None):
-            instance.report_run_failed(run, f"its process {pid} on {machine} is gone: it was probably killed")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            dead.append(run.run_id)
+            dead.append(run)
     return dead
 
 

@@ -1,15 +1,20 @@
 """The jobs: one for each asset, and those for a person or the clock."""
 
 import dagster as dg
+from pydantic import Field
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.attribution.vacuum import delete, superseded_files
 from lorif_assets.automation.check_runs import failed_checks
 from lorif_assets.automation.materialization import bring_up_to_date
-from lorif_assets.automation.withdrawal import withdraw
+from lorif_assets.automation.withdrawal import cut, withdraw
 from lorif_assets.config.settings import Settings
+from lorif_assets.freshness.leftovers import leftover_shards
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.lake import Lake
+from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
+from resources import inspected_project
 
 # One job per asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process,
 # since every further process would load torch again.
@@ -32,13 +37,28 @@ class WithdrawalConfig(dg.Config):
     """Which shards are withdrawn."""
 
     shards: list[str]
+    """Those that leave the tables whole."""
+    rows_of: list[str] = Field(default_factory=list)
+    """Those that no source names any more, of which the rows leave that stand in other shards too."""
 
 
 @dg.op
-def withdraw_shards(context: dg.OpExecutionContext, config: WithdrawalConfig, lake: dg.ResourceParam[Lake]) -> None:
-    """Take shards that left their source out of the tables."""
+def withdraw_shards(
+    context: dg.OpExecutionContext,
+    config: WithdrawalConfig,
+    settings: dg.ResourceParam[Settings],
+    lake: dg.ResourceParam[Lake],
+    model_checkpoints: dg.ResourceParam[Checkpoints],
+) -> None:
+    """Take shards that left their source, or the rows of them that stand elsewhere, out of the tables."""
+    if config.rows_of:
+        found = leftover_shards(Freshness.of(inspected_project(settings, lake, model_checkpoints)))
+        for leftover in found:
+            if leftover.shard in config.rows_of:
+                cut(lake, context.instance, leftover)
+                context.log.info(f"withdrew {len(leftover.superseded)} rows of {leftover.shard}")
     withdraw(lake, context.instance, config.shards)
-    context.log.info(f"withdrew {', '.join(config.shards)}")
+    context.log.info(f"withdrew {', '.join(config.shards) or 'no whole shard'}")
 
 
 @dg.job

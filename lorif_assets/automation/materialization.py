@@ -7,17 +7,27 @@ import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
-from lorif_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG
+from lorif_assets.assets.partitions import (
+    CHECKPOINT,
+    QUERY_SET,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    SHARD,
+    dimensions,
+)
+from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.automation.dead_runs import PROCESS_TAG, fail_dead_runs, process_tag
 from lorif_assets.automation.readiness import Waits
 from lorif_assets.automation.registration import register
 from lorif_assets.automation.sole_process import sole_process
 from lorif_assets.automation.unrecorded import unrecorded
+from lorif_assets.automation.withdrawal import carry_out
 from lorif_assets.automation.work import stretches
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.errors import CheckpointError, LorifError, TooManyRejectedError
 from lorif_assets.freshness.discovery import discover
-from lorif_assets.freshness.stale import StalePartitions
+from lorif_assets.freshness.leftovers import leftover_shards
+from lorif_assets.freshness.stale import Stale, StalePartitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
@@ -46,6 +56,7 @@ def bring_up_to_date(
     announce: Callable[[str], None] = lambda _text: None,
     *,
     selection: Sequence[AttributionAsset] | None = None,
+    rehash: bool = False,
 ) -> Iterator[AssetUpdate]:
     """Materialize, asset by asset in the order of the graph, what is missing or stale, in this process.
 
@@ -53,12 +64,16 @@ def bring_up_to_date(
     what is made from it from being computed: of training data, query files and checkpoints that cannot be read, what was
     stored before stays in use, and the others go on without the rest.
 
+    Once the sources are read, stored shards that no source names any more are withdrawn as `automation.on_removed` says.
+
     Args:
         instance: Dagster's instance; its UI shows the runs.
         assets: the graph, upstream first.
         project: what is brought up to date.
         announce: called with what is waited for, or about to be computed, in words.
         selection: the assets of the graph to bring up to date; default: all.
+        rehash: whether everything outside is read again, in case a file was replaced unseen; what its bytes leave as it was is
+            not computed again.
 
     Raises:
         CheckpointError: there is no checkpoint, or none is complete.
@@ -66,7 +81,9 @@ def bring_up_to_date(
             What was committed stays.
     """
     with sole_process(project.lake, announce):
-        yield from _updates(instance, assets, project, announce, assets if selection is None else selection)
+        yield from _updates(
+            instance, assets, project, announce, assets if selection is None else selection, rehash=rehash
+        )
 
 
 def _updates(
@@ -75,6 +92,8 @@ def _updates(
     project: Project,
     announce: Callable[[str], None],
     selection: Sequence[AttributionAsset],
+    *,
+    rehash: bool,
 ) -> Iterator[AssetUpdate]:
     discovered = discover(project)
     if not discovered.checkpoints:
@@ -86,7 +105,7 @@ def _updates(
     for asset in selection:
         # A new view: it has to include what was computed for the last asset.
         freshness = Freshness(project, discovered)
-        stale = asset.stale(freshness)
+        stale = {**(_read_again(asset, freshness) if rehash else {}), **asset.stale(freshness)}
         stale = {**stale, **unrecorded(instance, freshness, asset, stale)}
         ready = waits.ready(asset, freshness, stale)
         if ready:
@@ -102,6 +121,11 @@ def _updates(
                 tried.update(stretch)
         failed = tried & asset.stale(Freshness(project, discovered)).keys() if tried else tried
         waiting = stale.keys() - ready.keys()
+        if asset is training_examples:
+            # Before anything is computed of rows that stand twice.
+            leftovers = leftover_shards(Freshness(project, discovered))
+            for sentence in carry_out(project.lake, instance, leftovers, project.settings.automation.on_removed):
+                announce(sentence)
         # What is read from outside and fails is left out; what is computed and fails is missing in what is made from it.
         waits.hold_up(asset, failed | waiting if asset.inputs else ())
         yield AssetUpdate(
@@ -113,6 +137,16 @@ def _updates(
         )
     if errors:
         raise LorifError("\n".join(errors))
+
+
+def _read_again(asset: AttributionAsset, freshness: Freshness) -> StalePartitions:
+    """Return all active partitions of an asset that reads what lies outside; none of one that is made from others."""
+    if asset.inputs:
+        return {}
+    discovered = freshness.discovered
+    names = {SHARD: discovered.shards, CHECKPOINT: freshness.active_checkpoints, QUERY_SET: freshness.active_query_sets}
+    (dimension,) = dimensions(asset.partitions)
+    return {name: Stale("read again, as was asked", "read again") for name in names.get(dimension, ())}
 
 
 def _missing_checkpoint_reason(model_checkpoints: Checkpoints) -> str:

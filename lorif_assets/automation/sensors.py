@@ -6,15 +6,16 @@ import dagster as dg
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.automation.dead_runs import fail_stalled_runs
-from lorif_assets.automation.jobs import ASSET_JOBS, WithdrawalConfig, re_attribution, vacuum, withdrawal
+from lorif_assets.automation.jobs import ASSET_JOBS, re_attribution, vacuum, withdrawal
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.registration import new_partitions, register
 from lorif_assets.automation.unrecorded import unrecorded
-from lorif_assets.automation.withdrawal import removed_shards
 from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, given_up, work_to_do
 from lorif_assets.config.settings import Settings
+from lorif_assets.data.shards import in_short
 from lorif_assets.errors import LorifError
-from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.discovery import Discovered, discover
+from lorif_assets.freshness.leftovers import Fate, Leftovers, leftover_shards, shards_of
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.hub.downloads import downloads_within
 from lorif_assets.lake.lake import Lake
@@ -24,6 +25,9 @@ from resources import inspected_project
 
 _DOWNLOAD_SECONDS = 20.0
 """How long a look waits for data from the hub; Dagster gives up on one after a minute."""
+
+
+_AT_REST = "everything is up to date or running"
 
 
 def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
@@ -50,12 +54,10 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
             requests = new_partitions(context.instance, found)
         except LorifError as error:
             return dg.SkipReason(str(error))
-        faults = [f"{what}: {reason}" for what, reason in found.faults.items()]
-        for fault in faults:
-            context.log.warning(fault)
+        said = _said(context, found)
         if requests:
             return dg.SensorResult(dynamic_partitions_requests=requests)
-        return dg.SkipReason("; ".join(["nothing new", *faults, *found.notes]))
+        return dg.SkipReason("; ".join(["nothing new", *said]))
 
     @dg.sensor(
         name="re_attribution_sensor",
@@ -76,8 +78,10 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
                 freshness = Freshness.of(inspected_project(settings, snapshot, model_checkpoints))
             register(context.instance, freshness.discovered)
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
-            if settings.automation.on_removed == "withdraw" and removed_shards(snapshot, freshness.discovered):
-                return dg.SkipReason("shards have to be withdrawn first")
+            due = shards_of(leftover_shards(freshness), settings.automation.on_removed, Fate.WITHDRAWN, Fate.CUT)
+            if due:
+                names = in_short([leftover.shard for leftover in due])
+                return dg.SkipReason(f"shards have to be withdrawn first, by withdrawal_sensor: {names}")
             left = partial(given_up, context.instance, settings.automation)
             ready = dict(ready_partitions(freshness, given_up=left))
             if not any(ready.values()):
@@ -93,9 +97,10 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
             ]
         except LorifError as error:
             return dg.SkipReason(str(error))
-        return (
-            dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("everything is up to date or running")
-        )
+        said = _said(context, freshness.discovered)
+        if requests:
+            return dg.SensorResult(run_requests=requests)
+        return dg.SkipReason("; ".join(["everything else is up to date or running" if said else _AT_REST, *said]))
 
     @dg.sensor(
         name="withdrawal_sensor",
@@ -109,21 +114,27 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         lake: dg.ResourceParam[Lake],
         model_checkpoints: dg.ResourceParam[Checkpoints],
     ) -> dg.SensorResult | dg.SkipReason:
-        """Withdraws shards that left their source where the settings say so, and reports them where they do not."""
+        """Withdraws what left its source as the settings say, and reports what stays."""
+        on_removed = settings.automation.on_removed
         try:
             with downloads_within(_DOWNLOAD_SECONDS):
-                removed = removed_shards(lake, discover(inspected_project(settings, lake, model_checkpoints)))
+                freshness = Freshness.of(inspected_project(settings, LakeSnapshot.of(lake), model_checkpoints))
+            leftovers = Leftovers.of(freshness)
         except LorifError as error:
             # A source that does not exist at all is a fault, never a withdrawal.
             return dg.SkipReason(str(error))
-        if not removed:
-            return dg.SkipReason("no shard left its source")
-        if settings.automation.on_removed == "keep":
-            return dg.SkipReason(f"left their source and are kept: {', '.join(removed)} (automation.on_removed)")
+        whole, in_part = (
+            [leftover.shard for leftover in shards_of(leftovers.shards, on_removed, fate)]
+            for fate in (Fate.WITHDRAWN, Fate.CUT)
+        )
+        if not whole and not in_part:
+            return dg.SkipReason("; ".join(leftovers.notes(settings.automation)) or "no shard left its source")
         if context.instance.get_runs_count(dg.RunsFilter(job_name=withdrawal.name, statuses=IN_FLIGHT)):
             return dg.SkipReason("a withdrawal is running")
-        config = dg.RunConfig(ops={"withdraw_shards": WithdrawalConfig(shards=removed)})
-        return dg.SensorResult(run_requests=[dg.RunRequest(run_config=config)])
+        config = {"shards": whole, **({"rows_of": in_part} if in_part else {})}
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(run_config={"ops": {"withdraw_shards": {"config": config}}})]
+        )
 
     nightly = dg.ScheduleDefinition(
         name="nightly_re_attribution", job=re_attribution, cron_schedule=automation.schedule
@@ -135,3 +146,11 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,
     )
     return [discovery, re_attribution_sensor, withdrawal_sensor], [nightly, weekly]
+
+
+def _said(context: dg.SensorEvaluationContext, found: Discovered) -> list[str]:
+    """Log what cannot be used or was passed over, which a tick that launches runs shows nowhere else, and return it."""
+    said = [*(f"{what}: {reason}" for what, reason in found.faults.items()), *found.notes]
+    for sentence in said:
+        context.log.warning(sentence)
+    return said

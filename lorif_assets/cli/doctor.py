@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
+from lorif_assets.assets.graph import assets_in_use
 from lorif_assets.attribution.block_rows import block_rows
 from lorif_assets.attribution.checkpoint_weights import averaging_in_words, checkpoint_weights
 from lorif_assets.attribution.cost import CostEstimate, estimate
@@ -21,7 +24,8 @@ from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.attribution.memory_verdict import checkpoint_verdict, in_gib
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.trial import try_architecture
-from lorif_assets.cli.environment import config_option
+from lorif_assets.automation.records import disagreements
+from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.secrets import masked_address, secret_advice
 from lorif_assets.config.settings import Settings
@@ -34,6 +38,8 @@ from lorif_assets.errors import CheckpointError, LorifError, SettingsError, Sour
 from lorif_assets.evaluation.retraining.training_recipe import imported_trainer, training_recipe
 from lorif_assets.freshness.contents import ExampleReader, content_findings
 from lorif_assets.freshness.discovery import NO_SOURCES
+from lorif_assets.freshness.incomplete import look_at_checkpoints
+from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.lake.tables import TABLES
@@ -48,11 +54,26 @@ _COUNTED_TOKENS = 512
 
 
 @click.command()
+@click.option(
+    "--records", is_flag=True, help="Compare what the tables, Dagster and MLflow tell of what was computed, instead."
+)
 @config_option
-def doctor() -> None:
+def doctor(*, records: bool) -> None:
     """Show what is configured, what was found, what is missing, and what attribution will cost."""
-    if not diagnose(Console()):
+    if not (compare_records(Console()) if records else diagnose(Console())):
         sys.exit(1)
+
+
+def compare_records(console: Console) -> bool:
+    """Print where Dagster or MLflow tells otherwise than the tables, and return whether all of them agree."""
+    project = Project.open()
+    with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
+        found = list(disagreements(instance, assets_in_use(project.settings), project))
+    for sentence in found:
+        console.print(Text(sentence, style="red"), soft_wrap=True)
+    if not found:
+        console.print("the tables, Dagster and MLflow agree")
+    return not found
 
 
 def diagnose(console: Console) -> bool:
@@ -108,6 +129,7 @@ def diagnose(console: Console) -> bool:
     row("query sets", query_finding)
     row("checkpoints", lambda: _checkpoints(project))
     notes("checkpoints", _notes(project))
+    notes("stored", _leftovers(project))
     row("tokenizer", tokenizer_finding)
     for label, of_model in _of_models(project).items():
         row(label, of_model)
@@ -236,11 +258,10 @@ def _checkpoints(project: Project) -> str:
     found = project.checkpoints.find()
     if not found:
         raise LorifError(f"{project.checkpoints.location} has no checkpoint yet")
+    if faults := list(filter(None, (checkpoint.fault() for checkpoint in found))):
+        raise CheckpointError("; ".join(faults))
     # Of what a registry lists as ready, only the newest is downloaded, for its layers; of the hub, no weights.
     found[-1].check_description()
-    for checkpoint in found:
-        if fault := checkpoint.fault():
-            raise CheckpointError(fault)
     names = f"{len(found)}: {found[0].name} to {found[-1].name}" if len(found) > 1 else found[0].name
     bases = dict.fromkeys(str(checkpoint.base.path) for checkpoint in found if checkpoint.adapter)
     return f"{names}; adapters on {', '.join(bases)}" if bases else names
@@ -248,9 +269,17 @@ def _checkpoints(project: Project) -> str:
 
 def _notes(project: Project) -> Sequence[str]:
     try:
-        return project.checkpoints.look().notes
+        return list(look_at_checkpoints(project).sentences(active=project.settings.active.checkpoints))
     except CheckpointError:
         # The row of the checkpoints says it.
+        return ()
+
+
+def _leftovers(project: Project) -> Sequence[str]:
+    try:
+        return Leftovers.of(Freshness.of(project)).notes(project.settings.automation)
+    except LorifError:
+        # The rows of the sources and the checkpoints say it.
         return ()
 
 

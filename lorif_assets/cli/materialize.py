@@ -11,12 +11,19 @@ from lorif_assets.automation.materialization import AssetUpdate, bring_up_to_dat
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.freshness.discovery import discover
+from lorif_assets.freshness.leftovers import Leftovers
+from lorif_assets.freshness.view import Freshness
 from lorif_assets.project import Project
 
 
 @click.command()
+@click.option(
+    "--rehash",
+    is_flag=True,
+    help="Read all data, queries and checkpoints again, in case a file was replaced by one of the same size and time.",
+)
 @config_option
-def materialize() -> None:
+def materialize(*, rehash: bool) -> None:
     """Bring everything active up to date, in this process; Dagster's UI shows the runs."""
     console = Console()
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
@@ -28,11 +35,13 @@ def materialize() -> None:
             console.print(Text(note, style="yellow"), soft_wrap=True)
         computed = []
         try:
-            for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):
+            for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use, rehash=rehash):
                 print_update(console, update)
                 if update.partitions:
                     computed.append(update.asset)
         finally:
+            for note in Leftovers.of(Freshness.of(project)).notes(project.settings.automation):
+                console.print(Text(note, style="yellow"), soft_wrap=True)
             for failure in failed_checks(instance, ASSETS, computed, project):
                 line = f"check {failure.check} of {failure.asset} does not pass: {failure.description}"
                 console.print(Text(line, style="yellow" if failure.is_warning else "red"), soft_wrap=True)

@@ -136,8 +136,11 @@ class AutomationSettings(_Section):
     enabled: bool = Field(
         False, description="Whether re-attribution starts switched on; Dagster's UI switches it at any time."
     )
-    on_removed: Literal["keep", "withdraw"] = Field(
-        "keep", description="What becomes of a shard whose rows left its source: kept as it is, or withdrawn."
+    on_removed: Literal["superseded", "withdraw", "keep"] = Field(
+        "superseded",
+        description="What becomes of stored shards that no source names any more, by the sensor and by `lorif materialize`: "
+        '"superseded" withdraws their rows that stand in other shards too, and leaves the others until they are decided about '
+        '(`lorif withdraw`); "withdraw" withdraws all; "keep" none, so that what was renamed or cut anew is scored twice.',
     )
     interval_seconds: int = Field(30, ge=1, description="Time between two checks for what is out of date.")
     max_attempts: int = Field(3, ge=1, description="How often the same work is tried before it is left as failed.")

@@ -1,7 +1,7 @@
 """From a source's raw rows to examples: one form for all sources, bad rows set aside, content hashed."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,9 +108,14 @@ def sort_out(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
 
 
 def _shard(examples: Sequence[Mapping[str, Any]], rejected: Sequence[RejectedRow]) -> NormalisedShard:
-    shard_hash = content_hash([[e["example_id"], e["content_hash"], e["metadata"]] for e in examples])
+    shard_hash = hash_of_rows(examples)
     table = pa.Table.from_pylist([{**e, "shard_hash": shard_hash} for e in examples], TRAINING_EXAMPLES.columns)
     return NormalisedShard(table, rejected_table(rejected), shard_hash)
+
+
+def hash_of_rows(examples: Iterable[Mapping[str, Any]]) -> str:
+    """Return the hash of a shard with these rows of `training_examples`, in their order."""
+    return content_hash([[e["example_id"], e["content_hash"], e["metadata"]] for e in examples])
 
 
 def _default_id(shard: str, row: int) -> str:

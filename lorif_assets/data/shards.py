@@ -1,6 +1,6 @@
 """Training data and queries where the user keeps them: which shards a source has, and the raw rows of one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -10,7 +10,7 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.columns import require_columns
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.data.formats import readers
-from lorif_assets.data.formats.paths import locate, passed_over
+from lorif_assets.data.formats.paths import is_remote, locate, passed_over
 from lorif_assets.data.formats.reader import MalformedRow, RawShard, ShardSlice, state_of, version_of
 from lorif_assets.errors import SourceError
 
@@ -22,11 +22,12 @@ class Survey:
     """What sources hold, as far as they can be read.
 
     `shards` are sorted by name; a file that cannot be read is one of them, with its fault. `faults` says why nothing of a
-    source can be listed, by the source's name.
+    source can be listed, by the source's name. `notes` say what is read twice.
     """
 
     shards: tuple[ShardSlice, ...]
     faults: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def unread_prefixes(self) -> tuple[str, ...]:
@@ -54,7 +55,29 @@ def survey(sources: Iterable[Source], base: Path) -> Survey:
             shards |= pieces
     if errors and not shards:
         raise next(iter(errors.values()))
-    return Survey(tuple(shards[name] for name in sorted(shards)), {name: str(error) for name, error in errors.items()})
+    listed = tuple(shards[name] for name in sorted(shards))
+    return Survey(listed, {name: str(error) for name, error in errors.items()}, tuple(_read_twice(listed, base)))
+
+
+def _read_twice(pieces: Iterable[ShardSlice], base: Path) -> Iterator[str]:
+    """Yield what is read by two sources, or by one under two names, in words: each of its rows is two examples."""
+    readings: dict[Path | str, list[tuple[str, str]]] = {}
+    folders: dict[Path, Path] = {}
+    for source, uri in dict.fromkeys((piece.source, piece.uri) for piece in pieces):
+        readings.setdefault(uri if is_remote(uri) else _real(base / uri, folders), []).append((source, uri))
+    for found in readings.values():
+        if len(found) > 1:
+            names = " and ".join(f"{uri} of source '{source}'" for source, uri in found)
+            yield f"{found[0][1]} is read {len(found)} times, as {names}: its rows are scored as often. Leave one of them out"
+
+
+def _real(file: Path, folders: dict[Path, Path]) -> Path:
+    """Return where a file lies behind links; each folder is looked at once."""
+    if file.is_symlink():
+        return file.resolve()
+    if file.parent not in folders:
+        folders[file.parent] = file.parent.resolve()
+    return folders[file.parent] / file.name
 
 
 def list_shards(source: Source, base: Path) -> tuple[ShardSlice, ...]:

@@ -4,7 +4,7 @@ The stored state decides this, not events: the answer is the same after a missed
 run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from lorif_assets.attribution.compared_checkpoints import compared_versions, participants
 from lorif_assets.attribution.stored_bases import bases_version
@@ -14,7 +14,8 @@ from lorif_assets.config.recipe import content_hash
 from lorif_assets.data.earlier_readings import read_otherwise, refused_ids, unmarked
 from lorif_assets.data.query_files import query_source, source_version
 from lorif_assets.errors import SourceError
-from lorif_assets.freshness.sources import stale_shards
+from lorif_assets.freshness.incomplete import report_version
+from lorif_assets.freshness.sources import stale_shards, without_missing_samples
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import (
@@ -46,7 +47,7 @@ def stale_query_examples(freshness: Freshness) -> StalePartitions:
         except SourceError as error:
             unreadable[name] = Stale(f"it cannot be read: {error}", content_hash([name, str(error)]))
     stored = _source_versions(freshness, QUERY_EXAMPLES, "query_set")
-    stale = {**stale_partitions(wanted, stored, "its file changed"), **unreadable}
+    stale = {**stale_partitions(wanted, without_missing_samples(stored, wanted), "its file changed"), **unreadable}
     return _with_earlier_readings(freshness, QUERY_EXAMPLES, stored, freshness.active_query_sets, stale)
 
 
@@ -68,9 +69,8 @@ def stale_checkpoints(freshness: Freshness) -> StalePartitions:
     """Return active checkpoints whose files or tracked layers changed since they were recorded."""
     files = {checkpoint.name: checkpoint for checkpoint in freshness.project.checkpoints.find()}
     wanted = {name: files[name].version() for name in freshness.active_checkpoints}
-    changed = stale_partitions(
-        wanted, freshness.stored_values(CHECKPOINTS, "checkpoint", "files_version"), "its files changed"
-    )
+    stored = freshness.stored_values(CHECKPOINTS, "checkpoint", "files_version")
+    changed = stale_partitions(wanted, without_missing_samples(stored, wanted), "its files changed")
     recipes = dict.fromkeys(wanted, freshness.settings.recipe.factor_hash)
     recorded = freshness.stored_values(CHECKPOINTS, "checkpoint", "recipe_hash")
     return {**stale_partitions(recipes, recorded, "the recipe changed"), **changed}
@@ -115,9 +115,25 @@ def stale_scores(freshness: Freshness) -> StalePartitions:
 
 
 def stale_reports(freshness: Freshness) -> StalePartitions:
-    """Return reports that show other scores than those stored."""
+    """Return reports that show other scores than those stored, or say something else of their checkpoint's files.
+
+    Of a checkpoint that lost a file, the stored reports are marked, active or not.
+    """
+    notices = freshness.discovered.looked.report_notices()
     stored = freshness.stored_versions(REPORTS, "checkpoint", "query_set")
-    return stale_partitions(_score_versions(freshness), stored, "the scores changed")
+    scores = {**_marked_scores(freshness, set(notices), stored), **_score_versions(freshness)}
+    wanted = {key: report_version(version, notices.get(key.partition("|")[0])) for key, version in scores.items()}
+    return stale_partitions(wanted, stored, "the scores changed, or what is to be said of the checkpoint")
+
+
+def _marked_scores(freshness: Freshness, checkpoints: Collection[str], reports: Collection[str]) -> Mapping[str, str]:
+    """Return the versions of the stored scores of checkpoints that are not active, and have reports under the recipe."""
+    recipe = freshness.settings.recipe
+    recorded = [name for name in checkpoints if name not in freshness.active_checkpoints and freshness.record(name)]
+    columns = ["checkpoint", "query_set", "computed_from"]
+    rows = freshness.lake.read(QUERY_SUMMARIES, columns, checkpoint=recorded, recipe_hash=recipe.score_hash)
+    keys = {f"{checkpoint}|{query_set}": version for checkpoint, query_set, version in rows.unique().iter_rows()}
+    return {key: version for key, version in keys.items() if key in reports}
 
 
 def stale_comparisons(freshness: Freshness) -> StalePartitions:

@@ -8,6 +8,7 @@ from lorif_assets.data.query_files import survey_queries
 from lorif_assets.data.shards import survey
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.retraining.subset_names import subsets
+from lorif_assets.freshness.incomplete import LookedCheckpoints, look_at_checkpoints
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.project import Project
@@ -21,7 +22,8 @@ class Discovered:
     the random subsets that an evaluation retrains on. `notes` say which checkpoints were passed over, and why.
 
     `faults` says what could not be looked at, and why, by what it is; everything else goes on. A file of training data that
-    cannot be read is a shard, which fails. `unread_prefixes` is what names of shards begin with that may be there unseen.
+    cannot be read is a shard, which fails. `unread_prefixes` is what names of shards begin with that may be there unseen,
+    `shard_sources` the source of each shard, `looked` what was found of checkpoints, the incomplete ones included.
     """
 
     shards: tuple[str, ...]
@@ -32,6 +34,8 @@ class Discovered:
     faults: Mapping[str, str] = field(default_factory=dict)
     unread_prefixes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    shard_sources: Mapping[str, str] = field(default_factory=dict)
+    looked: LookedCheckpoints = field(default_factory=lambda: LookedCheckpoints((), {}))
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
@@ -53,12 +57,10 @@ def discover(project: Project) -> Discovered:
     if not settings.sources:
         raise SettingsError(NO_SOURCES)
     sources, queries = survey(settings.sources, settings.base), survey_queries(settings)
-    looked = project.checkpoints.look()
-    faults = {checkpoint: checkpoint.fault() for checkpoint in looked.checkpoints}
-    in_writing = {checkpoint for checkpoint, fault in faults.items() if fault and checkpoint.may_be_in_writing()}
+    looked = look_at_checkpoints(project)
     return Discovered(
         tuple(piece.shard for piece in sources.shards),
-        tuple(checkpoint for checkpoint, fault in faults.items() if fault is None),
+        looked.complete,
         tuple(queries.files),
         tuple(
             dict.fromkeys(
@@ -71,15 +73,13 @@ def discover(project: Project) -> Discovered:
         {
             **{f"source {name}": fault for name, fault in sources.faults.items()},
             **{f"query set {name}": fault for name, fault in queries.faults.items()},
-            **{
-                f"checkpoint {checkpoint.name}": fault
-                for checkpoint, fault in faults.items()
-                if fault and checkpoint not in in_writing
-            },
+            **{f"checkpoint {name}": fault for name, fault in looked.faults.items() if name not in looked.waiting},
         },
         sources.unread_prefixes,
         (
-            *looked.notes,
-            *(f"the checkpoint {one.name} is left out: {faults[one]}" for one in faults if one in in_writing),
+            *looked.sentences(active=settings.active.checkpoints),
+            *sources.notes,
         ),
+        {piece.shard: piece.source for piece in sources.shards},
+        looked,
     )

@@ -7,6 +7,7 @@ from lorif_assets.config.settings import Settings
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.shards import changes_since, survey
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
+from lorif_assets.lake.file_samples import is_same_version
 
 _REASON = "its source changed"
 
@@ -26,12 +27,20 @@ def stale_shards(settings: Settings, stored_versions: Mapping[str, str]) -> Stal
     """
     pieces = {piece.shard: piece for piece in survey(settings.sources, settings.base).shards}
     versions = {shard: piece.version for shard, piece in pieces.items()}
-    candidates = stale_partitions(versions, stored_versions, _REASON)
+    candidates = stale_partitions(versions, without_missing_samples(stored_versions, versions), _REASON)
     checked = {
         shard: _checked(settings, pieces[shard], stored_versions[shard], stale) if shard in stored_versions else stale
         for shard, stale in candidates.items()
     }
     return {shard: stale for shard, stale in checked.items() if stale is not None}
+
+
+def without_missing_samples(stored_versions: Mapping[str, str], versions: Mapping[str, str]) -> dict[str, str]:
+    """Return stored versions of files, as the current ones where they lack nothing but samples, which were not always taken."""
+    return {
+        name: versions[name] if name in versions and is_same_version(stored, versions[name]) else stored
+        for name, stored in stored_versions.items()
+    }
 
 
 def _checked(settings: Settings, piece: ShardSlice, version: str, stale: Stale) -> Stale | None:

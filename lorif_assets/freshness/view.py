@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from lorif_assets.attribution.active_checkpoints import active_checkpoints
+from lorif_assets.attribution.active_checkpoints import active_checkpoints, chosen_names
 from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
-from lorif_assets.errors import MismatchError, SettingsError
+from lorif_assets.errors import MismatchError
 from lorif_assets.freshness.discovery import Discovered, discover
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 from lorif_assets.influcoder.stored import encoder_weights
@@ -56,25 +56,25 @@ class Freshness:
         """The checkpoints that the settings want attributed.
 
         Raises:
-            SettingsError: the settings name one that does not exist.
+            SettingsError: the settings name one that does not exist, or is not complete.
         """
-        return active_checkpoints(self.settings.active.checkpoints, self.discovered.checkpoint_files)
+        looked = self.discovered.looked
+        return active_checkpoints(self.settings.active.checkpoints, self.discovered.checkpoint_files, looked.faults)
 
     @property
     def active_query_sets(self) -> Sequence[str]:
         """The query sets that the settings want scored.
 
         Raises:
-            SettingsError: the settings name one that does not exist.
+            SettingsError: the settings name one that does not exist, or cannot be read.
         """
+        faults = {
+            what.removeprefix("query set "): fault
+            for what, fault in self.discovered.faults.items()
+            if what.startswith("query set ")
+        }
         wanted, found = self.settings.active.query_sets, self.discovered.query_sets
-        if wanted == "all":
-            return found
-        if unknown := [name for name in wanted if name not in found]:
-            raise SettingsError(
-                f"`active.query_sets` names {unknown[0]!r}, which does not exist; found {', '.join(found) or 'none'}"
-            )
-        return [name for name in found if name in wanted]
+        return found if wanted == "all" else chosen_names("active.query_sets", wanted, found, faults)
 
     @cached_property
     def records(self) -> Sequence[CheckpointRecord]:

@@ -40,6 +40,15 @@ TRAINING_EXAMPLES = table(
     source_version=(pa.string(), "of the file it was read from: whether to read it again"),
 )
 
+KEPT_SHARDS = table(
+    "kept_shards",
+    ("shard",),
+    "A decision that a shard stays in the scores although no source names it any more.",
+    shard=pa.string(),
+    shard_hash=(pa.string(), "hash of the shard's examples when it was decided: of others, nothing is decided"),
+    decided=(pa.string(), "when, in ISO 8601"),
+)
+
 QUERY_EXAMPLES = table(
     "query_examples",
     ("query_set",),
@@ -82,7 +91,7 @@ CHECKPOINTS = table(
     n_parameters=(pa.int64(), "number of parameters"),
     layers=(pa.string(), 'JSON: [{"layer", "d_in", "d_out", "d1", "d2"}], of the layers that the recipe tracks'),
     recipe_hash=pa.string(),
-    files_version=(pa.string(), "sizes and times of the files: whether to hash them again"),
+    files_version=(pa.string(), "sizes, times and samples of the files: whether to hash them again"),
 )
 
 GRADIENT_FACTORS = table(

@@ -6,7 +6,7 @@ curvature states are safetensors files beside the tables, never overwritten, fou
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.delta_paths import refused_character, scan_table
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.lake.table_schema import TableSchema
-from lorif_assets.lake.table_writing import overwrite
+from lorif_assets.lake.table_writing import drop, holds_partition, overwrite
 
 if TYPE_CHECKING:
     import torch
@@ -136,6 +136,27 @@ class Lake:
                 break
         table.update_incremental()
         return table.version()
+
+    def remove(self, schema: TableSchema, **values: Collection[str]) -> None:
+        """Remove all partitions whose columns have one of some values, in one commit; without any, there is none.
+
+        Args:
+            schema: the table.
+            values: by partition column, those of the partitions to remove.
+        """
+        from deltalake.exceptions import CommitFailedError
+
+        for attempts_left in reversed(range(_CONFLICT_RETRIES + 1)):
+            table = self.table(schema)
+            if table is None or not holds_partition(table, values):
+                return
+            try:
+                drop(table, values)
+            except CommitFailedError:
+                if not attempts_left:
+                    raise
+            else:
+                return
 
     def read(
         self, schema: TableSchema, columns: Sequence[str] | None = None, **filters: str | Sequence[str]

@@ -1,6 +1,6 @@
 """The lake as it is at one look: each table is opened once."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -38,6 +38,17 @@ class LakeSnapshot(Lake):
         raise TypeError(
             f"a snapshot of the lake is for reading; write the {rows.num_rows} rows of {schema.name} with {dict(partition)} by "
             "the lake itself"
+        )
+
+    def remove(self, schema: TableSchema, **values: Collection[str]) -> None:
+        """Refuse to write: the snapshot would not show it.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            f"a snapshot of the lake is for reading; remove partitions of {schema.name} by {', '.join(values)} "
+            "from the lake itself"
         )
 
     def table(self, schema: TableSchema) -> "DeltaTable | None":

@@ -1,9 +1,10 @@
 """How a partition's rows lie in its file: encodings and row groups that keep tables small and factors quick to read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lorif_assets.lake.table_schema import TableSchema
 
@@ -63,6 +64,22 @@ def overwrite(table: "DeltaTable", schema: TableSchema, partition: Mapping[str, 
         ),
         commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
     )
+
+
+def holds_partition(table: "DeltaTable", values: Mapping[str, Collection[str]]) -> bool:
+    """Whether a table has a file whose partition columns have one of some values each."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    for column, allowed in values.items():
+        actions = actions.filter(pc.is_in(actions[f"partition.{column}"], pa.array(list(allowed), pa.string())))
+    return bool(actions.num_rows)
+
+
+def drop(table: "DeltaTable", values: Mapping[str, Collection[str]]) -> None:
+    """Remove the files whose partition columns have one of some values each, in one commit."""
+    from deltalake import CommitProperties
+
+    terms = (f"{column} IN ({', '.join(map(_literal, sorted(allowed)))})" for column, allowed in values.items())
+    table.delete(" AND ".join(terms), commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES))
 
 
 def _rows_per_group(factors: pa.Table) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from lorif_assets.errors import CheckpointError, HubError
+from lorif_assets.lake.file_samples import sample_of, with_sample
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
 from lorif_assets.models.context import COUNTED_FROM_PADDING
@@ -144,13 +145,25 @@ class CheckpointFiles:
         return _hash_files(self.tokenizer_files)
 
     def version(self) -> str:
-        """Return what changes when a file is written: names, sizes and times, without reading any file."""
-        base = self.base.model_files if self.adapter else []
-        files = [file for file in (*self.model_files, *base, *self.tokenizer_files) if file.is_file()]
-        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        """Return what changes when a file is written: names, sizes and times, and samples of the files."""
+        return with_sample(self.listing_version(), self.content_sample())
+
+    def content_sample(self) -> str:
+        """Return a hash of samples of the files."""
+        samples = [sample_of(file) for file in self._files]
+        return blake2b(" ".join(samples).encode(), digest_size=8).hexdigest()
+
+    def listing_version(self) -> str:
+        """Return what changes with names, sizes and times of the files."""
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self._files]
         if remark := self.base.remark:
             states.append((remark, 0, 0))
         return blake2b(repr(states).encode(), digest_size=16).hexdigest()
+
+    @property
+    def _files(self) -> list[Path]:
+        base = self.base.model_files if self.adapter else []
+        return [file for file in (*self.model_files, *base, *self.tokenizer_files) if file.is_file()]
 
     def is_complete(self) -> bool:
         """Whether no file is missing and every weight file is whole: a trainer may still be writing it."""
@@ -246,6 +259,8 @@ class CheckpointFiles:
             raise CheckpointError(
                 f"{self.path} has no config.json: expected a model saved by `save_pretrained`; found {_listing(self.path)}"
             )
+        if not _is_filled(self.path / CONFIG):
+            raise CheckpointError(f"{self.path / CONFIG} is empty: the copy is damaged, or still being written")
         if not self.weight_files:
             pickled = pickled_weights(self.path)
             raise CheckpointError(
@@ -284,7 +299,11 @@ def gguf_tokenizer(folder: Path) -> Path | None:
 
 
 def _has_vocabulary(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in VOCABULARY_FILES)
+    return any(_is_filled(folder / name) for name in VOCABULARY_FILES)
+
+
+def _is_filled(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
 
 
 @lru_cache(maxsize=16)

@@ -41,11 +41,19 @@ class HubCheckpoint(CheckpointFiles):
         except CheckpointError as error:
             return str(error)
 
-    def version(self) -> str:
+    def content_sample(self) -> str:
+        """Return a hash of samples of an adapter's base model; the commit says what its own files hold."""
+        return self.base.content_sample() if self.adapter else ""
+
+    def listing_version(self) -> str:
         """Return what changes when the name stands for another commit, on every machine the same, or of an adapter its base."""
         identity = [self.snapshot.name.repository, self.snapshot.commit, self.folder]
         own = blake2b(repr(identity).encode(), digest_size=16).hexdigest()
-        return blake2b(f"{own}|{self.base.version()}".encode(), digest_size=16).hexdigest() if self.adapter else own
+        return (
+            blake2b(f"{own}|{self.base.listing_version()}".encode(), digest_size=16).hexdigest()
+            if self.adapter
+            else own
+        )
 
     def check(self) -> None:
         """Download the files that are not here yet, and refuse those that cannot be loaded safely.

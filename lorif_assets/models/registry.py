@@ -41,12 +41,16 @@ class RegisteredCheckpoint(CheckpointFiles):
         """Return why its files are not complete, if they are here; the registry lists a version as ready only once they are."""
         return super().fault() if self.path.is_dir() else None
 
-    def version(self) -> str:
+    def content_sample(self) -> str:
+        """Return a hash of samples of an adapter's base model; the registry says what its own files hold."""
+        return self.base.content_sample() if self.adapter else ""
+
+    def listing_version(self) -> str:
         """Return what changes when the registry holds another version by this name, without downloading anything.
 
         Of an adapter that is here, it changes with its base model too.
         """
-        beside = self.base.version() if self.adapter else self.remark
+        beside = self.base.listing_version() if self.adapter else self.remark
         return (
             blake2b(f"{self.fingerprint}|{beside}".encode(), digest_size=16).hexdigest() if beside else self.fingerprint
         )

@@ -143,6 +143,47 @@ def test_status_where_the_checkpoints_are_gone_is_a_message(
     assert "does not exist; correct `checkpoints.path`" in message(lorif("status", *config))
 
 
+def test_doctor_compares_tables_dagster_and_mlflow_on_request(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    lorif("materialize", *config)
+    result = lorif("doctor", "--records", *config)
+    assert result.exit_code == 1
+    assert "training_examples: Dagster has no record of 3 partition(s)" in result.output
+    assert lorif("materialize", "--rehash", *config).exit_code == 0
+    assert "training_examples" not in lorif("doctor", "--records", *config).output
+    shutil.rmtree(private_project.root / "lake")
+    assert "the lake holds nothing of" in lorif("doctor", "--records", *config).output
+
+
+# --- withdraw --------------------------------------------------------------------------------------------------------
+
+
+def test_withdraw_lists_what_it_would_take_out_and_then_takes_it_out(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    (private_project.root / "data/00001.jsonl").unlink()
+    listed = lorif("withdraw", *config).output
+    assert f"{SHARDS[1]}: 12 rows\nnothing was done; with --yes: 1 shard(s) withdrawn" in listed
+    assert "is no stored shard without a source" in message(lorif("withdraw", SHARDS[0], "--yes", *config))
+    assert lorif("withdraw", SHARDS[1], "--yes", *config).exit_code == 0
+    assert SHARDS[1] not in set(private_project.table(TRAINING_EXAMPLES)["shard"])
+    assert "no stored shard without a source is left to decide about" in lorif("withdraw", *config).output
+
+
+def test_withdraw_can_record_that_a_shard_stays_and_status_and_doctor_show_it(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    (private_project.root / "data/00001.jsonl").unlink()
+    for command in ("status", "doctor"):
+        assert "`lorif withdraw --keep` records that they stay" in " ".join(lorif(command, *config).output.split())
+    assert "1 shard(s) kept" in lorif("withdraw", "--keep", "--yes", *config).output
+    assert SHARDS[1] in set(private_project.table(TRAINING_EXAMPLES)["shard"])
+    for command in ("status", "doctor"):
+        assert "kept, as was decided on" in " ".join(lorif(command, *config).output.split())
+    assert "is left to decide about" in lorif("withdraw", *config).output
+
+
 # --- materialize -----------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from lorif_assets.errors import TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, REJECTED
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
+from lorif_assets.lake.table_writing import drop
 from lorif_assets.lake.tables import TABLES
 
 LAYER, OTHER_LAYER = "transformer.h.0.attn.c_attn", "transformer.h.1.mlp.c_fc"
@@ -178,6 +179,39 @@ def test_refused_rows_do_not_even_make_the_table(lake: Lake) -> None:
     with pytest.raises(TableError):
         lake.replace(REJECTED, {"stage": "s", "part": "a"}, rejected("b", 1))
     assert lake.table(REJECTED) is None
+
+
+def test_many_partitions_are_removed_in_one_commit_and_the_others_stay(lake: Lake) -> None:
+    names = ["a", "b's", "c, d", "été", "e"]
+    for name in names:
+        replace_rejected(lake, name, 2)
+    table = lake.table(REJECTED)
+    assert table is not None
+    before = table.version()
+    lake.remove(REJECTED, stage=["s"], part=names[1:4])
+    table.update_incremental()
+    assert table.version() == before + 1
+    assert counts(lake) == {"a": 2, "e": 2}
+
+
+def test_removing_what_is_not_there_commits_nothing(lake: Lake) -> None:
+    lake.remove(REJECTED, part=["a"])
+    version = replace_rejected(lake, "a", 1)
+    lake.remove(REJECTED, stage=["another"], part=["a"])
+    lake.remove(REJECTED, part=[])
+    table = lake.table(REJECTED)
+    assert table is not None
+    assert table.version() == version
+    assert counts(lake) == {"a": 1}
+
+
+def test_partitions_can_be_removed_while_another_process_writes_others(lake: Lake) -> None:
+    replace_rejected(lake, "a", 1)
+    stale = lake.table(REJECTED)
+    replace_rejected(lake, "b", 1)
+    assert stale is not None
+    drop(stale, {"part": ["a"]})
+    assert counts(lake) == {"b": 1}
 
 
 def test_a_partition_must_name_every_partition_column(lake: Lake) -> None:

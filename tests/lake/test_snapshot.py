@@ -51,3 +51,7 @@ def test_nothing_is_written_through_a_snapshot(lake: Lake) -> None:
     with pytest.raises(TypeError, match=r"write the 1 rows of rejected with .* by the lake itself"):
         store(LakeSnapshot.of(lake), "a")
     assert parts(lake) == set()
+    store(lake, "a")
+    with pytest.raises(TypeError, match="remove partitions of rejected by part from the lake itself"):
+        LakeSnapshot.of(lake).remove(REJECTED, part=["a"])
+    assert parts(lake) == {"a"}

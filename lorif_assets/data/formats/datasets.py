@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from lorif_assets.config.sources import SourceFormat
-from lorif_assets.data.formats.parquet import of_table, readable
+from lorif_assets.data.formats.parquet import of_table, readable, refuse_repeated_fields
 from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
 
 _STATE = "state.json"
@@ -42,8 +42,12 @@ def _count(path: Path) -> int:
 
     with _loadable(path):
         state = json.loads((path / _STATE).read_text())
-        if isinstance(state, dict) and state.get("_data_files", ()) in (None, []):
+        files = state.get("_data_files", []) if isinstance(state, dict) else state["_data_files"]
+        if not files:
             return 0  # `datasets` saves a dataset without rows, but fails to load it
+        for file in files:
+            with pa.memory_map(str(path / file["filename"])) as stored, pa.ipc.open_stream(stored) as stream:
+                refuse_repeated_fields(stream.schema, str(path / file["filename"]))
         return int(Dataset.load_from_disk(str(path)).num_rows)
 
 

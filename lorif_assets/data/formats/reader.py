@@ -14,6 +14,7 @@ from lorif_assets.data.hub_selection import hub_errors
 from lorif_assets.errors import SourceError
 from lorif_assets.hub.names import HubName, is_hub_name
 from lorif_assets.hub.snapshots import snapshot_of
+from lorif_assets.lake.file_samples import sample_of, with_sample
 
 _EXCERPT_LENGTH = 200
 
@@ -260,7 +261,7 @@ def state_at(uri: str, place: Path) -> str:
 
 
 def file_state(path: Path) -> str:
-    """Return what changes when a file is written.
+    """Return what changes when a file is written: size and time, and samples of its content.
 
     Raises:
         SourceError: it does not exist.
@@ -269,7 +270,7 @@ def file_state(path: Path) -> str:
         found = path.stat()
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}. List the source's shards again.") from error
-    return f"{found.st_size}-{found.st_mtime_ns}"
+    return with_sample(f"{found.st_size}-{found.st_mtime_ns}", sample_of(path))
 
 
 def _refuse_shared_prefixes(source: Source, files: Iterable[SourceFile]) -> None:

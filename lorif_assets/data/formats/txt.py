@@ -31,6 +31,7 @@ from lorif_assets.data.formats.reader import (
     version_of,
 )
 from lorif_assets.errors import SourceError
+from lorif_assets.lake.file_samples import MARK, with_sample
 
 _LARGEST_PASSAGE = 16 << 20
 _LONGEST_PIECE = 1 << 20
@@ -198,13 +199,15 @@ def _decoded(content: bytes | None) -> tuple[str, str]:
 
 
 def _state_of_all(files: Iterable[SourceFile], base: Path) -> str:
-    digest = blake2b(digest_size=16)
+    digest, samples = blake2b(digest_size=16), blake2b(digest_size=8)
     for file in files:
         # A file's time says nothing of who may read it.
         path = place_of(file.uri, base)
         unreadable = "" if not path.exists() or os.access(path, os.R_OK) else " unreadable"
-        digest.update(f"{file.name}\0{state_at(file.uri, path)}{unreadable}\0".encode(errors="surrogatepass"))
-    return digest.hexdigest()
+        state, _, sample = state_at(file.uri, path).partition(MARK)
+        digest.update(f"{file.name}\0{state}{unreadable}\0".encode(errors="surrogatepass"))
+        samples.update(f"{sample}\0".encode())
+    return with_sample(digest.hexdigest(), samples.hexdigest())
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -19,6 +19,7 @@ from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SUMMARIES
 from lorif_assets.lake.lake import Lake
+from lorif_assets.pages.addresses import comparison_link
 from lorif_assets.pages.report.content import Influence, LayerCurvature, QueryInfluences, ReportContent
 from lorif_assets.pages.report.layers import ShownLayers
 
@@ -26,9 +27,14 @@ _SHOWN = 10
 
 
 def assemble(
-    lake: Lake, record: CheckpointRecord, query_set: str, recipe: Recipe, provenance: Mapping[str, str]
+    lake: Lake,
+    record: CheckpointRecord,
+    query_set: str,
+    recipe: Recipe,
+    provenance: Mapping[str, str],
+    notice: str | None = None,
 ) -> ReportContent:
-    """Return the report's content of one checkpoint and query set.
+    """Return the report's content of one checkpoint and query set; `notice` is what to know of the checkpoint's files.
 
     Raises:
         MismatchError: there are no scores, or they were computed under another recipe.
@@ -78,11 +84,14 @@ def assemble(
             for row in queries.iter_rows(named=True)
         ),
         created=datetime.now(UTC),
-        comparison=f"../comparison/{query_set}.html"
+        comparison=comparison_link(query_set)
         if participants(lake, [query_set], recipe)[query_set].neighbours
         else None,
         rejected=tuple(_rejected(lake, record.name, query_set)),
-        notices=tuple(_notices(lake, record.name, summaries["averaged"][0], recipe)),
+        notices=(
+            *([notice] if notice else ()),
+            *_notices(lake, record.name, summaries["averaged"][0], recipe),
+        ),
         provenance={**provenance, "weights": record.weights_hash, "scores": summaries["computed_from"][0]},
     )
 
