@@ -29,6 +29,12 @@ def watched(watcher: Watcher) -> Iterator[None]:
         _WATCHER.reset(token)
 
 
+def tell_wait(words: str) -> None:
+    """Tell whoever watches the work what it waits for."""
+    if watcher := _WATCHER.get():
+        watcher(words, 0, 0, "")
+
+
 class Progress:
     """Counts units of work towards a total; used as a context manager.
 

@@ -11,8 +11,9 @@ from lorif_assets.influences.trust import CheckOutcome
 
 
 def latest_results(home: Path) -> list[CheckOutcome]:
-    """Return the newest outcome of each check that ran under a home of Dagster; none where there is no such home."""
-    if not home.is_dir():
+    """Return the newest outcome of each check that ran under a home of Dagster; none where nothing ran there yet."""
+    # Dagster would make its files there.
+    if not home.is_dir() or not any(home.iterdir()):
         return []
     with dg.DagsterInstance.from_config(str(home)) as instance:
         return list(_outcomes(instance))

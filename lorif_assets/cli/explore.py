@@ -1,14 +1,12 @@
 """`lorif explore`: walk through influences in a browser, by a program or with an assistant."""
 
-import os
 import socket
 import webbrowser
 from contextlib import closing
-from pathlib import Path
 
 import click
 
-from lorif_assets.cli.environment import HOME_VARIABLE, config_option
+from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.errors import SettingsError
 
 _HOST = "127.0.0.1"
@@ -24,7 +22,7 @@ def explore(port: int, *, opens: bool, mcp: bool) -> None:
     """Walk through influences: pages, a JSON API, or an assistant's tools."""
     from lorif_assets.explorer.explorer import Explorer
 
-    explorer = Explorer.open(Path(os.environ.get(HOME_VARIABLE) or "dagster_home").absolute())
+    explorer = Explorer.open(dagster_home())
     if mcp:
         from lorif_assets.explorer.mcp_tools import serve
 

@@ -89,7 +89,7 @@ class Answers:
         with self._lock:
             asked = self._asked.get(key)
             if asked is None or asked.progress.stage is Stage.FAILED:
-                asked = self._asked[key] = _Asked(Progressed(Stage.WAITING, "waiting for the questions before"))
+                asked = self._asked[key] = _Asked(Progressed(Stage.WAITING, "waiting until the model is loaded, or for questions before"))
                 self._thread.submit(self._compute, question, asked)
             self._asked.move_to_end(key)
             while len(self._asked) > _KEPT and next(iter(self._asked.values())).finished.is_set():

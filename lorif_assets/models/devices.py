@@ -12,6 +12,7 @@ from filelock import Timeout
 
 from lorif_assets.errors import SettingsError
 from lorif_assets.machine_locks import machine_lock
+from lorif_assets.progress import tell_wait
 
 if TYPE_CHECKING:
     import torch
@@ -136,5 +137,7 @@ class Devices:
             if time.monotonic() >= notice:
                 # Also a sign of life: a run without one is taken for killed.
                 waited_for = " or ".join(str(group) for group in groups)
-                _LOG.warning(f"waiting for {waited_for}, which other processes own")
+                words = f"waiting for {waited_for}, which other processes own"
+                _LOG.warning(words)
+                tell_wait(words)
                 notice = time.monotonic() + _NOTICE_SECONDS
