@@ -11,7 +11,6 @@ from lorif_assets.lake.lake import Lake
 _ORTHONORMAL = 1e-3
 
 
-
 @dg.asset_check(
     asset=kfac_bases.definition,
     description="Bases are orthonormal, and those of each half of the sample fit the other: more data would change little.",

@@ -16,7 +16,9 @@ _PORT = 7411
 @click.command()
 @click.option("--port", default=_PORT, show_default=True, help="Port of the web server, on this machine alone.")
 @click.option("--open/--no-open", "opens", default=True, show_default=True, help="Open a browser.")
-@click.option("--mcp", is_flag=True, help="In place of pages: answer an assistant, by MCP on standard input and output.")
+@click.option(
+    "--mcp", is_flag=True, help="In place of pages: answer an assistant, by MCP on standard input and output."
+)
 @config_option
 def explore(port: int, *, opens: bool, mcp: bool) -> None:
     """Walk through influences: pages, a JSON API, or an assistant's tools."""
@@ -37,7 +39,9 @@ def explore(port: int, *, opens: bool, mcp: bool) -> None:
     click.echo(f"Explore influences at {address} (the API: {address}api/openapi.json). Ctrl-C ends it.")
     if opens:
         webbrowser.open(address)
-    uvicorn.run(application(explorer), host=_HOST, port=port, log_level="warning", access_log=False, server_header=False)
+    uvicorn.run(
+        application(explorer), host=_HOST, port=port, log_level="warning", access_log=False, server_header=False
+    )
 
 
 def _refuse_taken(port: int) -> None:
@@ -47,6 +51,6 @@ def _refuse_taken(port: int) -> None:
             probe.bind((_HOST, port))
         except OSError as error:
             raise SettingsError(
-                f"port {port} of {_HOST} is taken or not allowed ({error.strerror}): end the program that has it, or give another "
-                "`--port`"
+                f"port {port} of {_HOST} is taken or not allowed ({error.strerror}): end the program that has it, or "
+                "give another `--port`"
             ) from error

@@ -10,6 +10,7 @@ from threading import Event, Lock
 
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.project import OpenProject
+from lorif_assets.attribution.ask import TopK
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import LorifError, NotStoredError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, PRECONDITIONER_TABLES
@@ -20,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 _KEPT = 32
 _EVERY_UP_TO = 20_000
 _LEADING = 1_000
+_QUEUED = "waiting until the model is loaded, or for questions before"
 
 
 class Stage(StrEnum):
@@ -89,7 +91,7 @@ class Answers:
         with self._lock:
             asked = self._asked.get(key)
             if asked is None or asked.progress.stage is Stage.FAILED:
-                asked = self._asked[key] = _Asked(Progressed(Stage.WAITING, "waiting until the model is loaded, or for questions before"))
+                asked = self._asked[key] = _Asked(Progressed(Stage.WAITING, _QUEUED))
                 self._thread.submit(self._compute, question, asked)
             self._asked.move_to_end(key)
             while len(self._asked) > _KEPT and next(iter(self._asked.values())).finished.is_set():
@@ -117,7 +119,9 @@ class Answers:
         asked = self._asked.get(self._key(question))
         if asked is None or asked.answer is None:
             stage = asked.progress.stage if asked else Stage.NOT_ASKED
-            raise NotStoredError(f"this question is not answered yet ({stage}): ask it first, and wait until it is ready")
+            raise NotStoredError(
+                f"this question is not answered yet ({stage}): ask it first, and wait until it is ready"
+            )
         return asked.answer
 
     def close(self) -> None:
@@ -159,7 +163,8 @@ class Answers:
 
     def _answer(self, question: Computed) -> Attribution:
         n_examples = self._lake.read(GRADIENT_FACTORS, ["shard"], checkpoint=question.checkpoint).height
-        at, top_k = question.checkpoint, "all" if n_examples <= _EVERY_UP_TO else _LEADING
+        at = question.checkpoint
+        top_k: TopK = "all" if n_examples <= _EVERY_UP_TO else _LEADING
         if question.query_set:
             return self._project.attribute_query(question.query_set, question.query, checkpoint=at, top_k=top_k)
         if question.chat:

@@ -103,7 +103,9 @@ class QueryMovement:
 class Explorer:
     """A project to walk through. It reads and computes; it writes nothing."""
 
-    def __init__(self, name: str, recipe: Recipe, lake: Lake, answers: Answers, dagster_home: Path | None = None) -> None:
+    def __init__(
+        self, name: str, recipe: Recipe, lake: Lake, answers: Answers, dagster_home: Path | None = None
+    ) -> None:
         """Take what questions are answered from.
 
         Args:
@@ -282,7 +284,11 @@ class Explorer:
             stored = scored_query(self.lake, computed.checkpoint, computed.query_set, computed.query)
             query = replace(query, parts=stored.parts, metadata=stored.metadata)
         table = answer.table if question.ranking == "plain" else answer.relative
-        return computed.checkpoint, query, ranked_answer(table, question.ranking, answer.n_examples, dict(answer.figures))
+        return (
+            computed.checkpoint,
+            query,
+            ranked_answer(table, question.ranking, answer.n_examples, dict(answer.figures)),
+        )
 
     def computed(self, question: AskedQuestion) -> Computed:
         """Return what a question asks to be computed.
@@ -308,7 +314,9 @@ class Explorer:
             if one.name == question.checkpoint:
                 return one
         names = ", ".join(one.name for one in checkpoints)
-        raise NotStoredError(f"no scores are stored of a checkpoint {question.checkpoint!r}; there are those of {names}")
+        raise NotStoredError(
+            f"no scores are stored of a checkpoint {question.checkpoint!r}; there are those of {names}"
+        )
 
     def _first(self, checkpoint: str, query_set: str) -> str:
         return scored_queries(self.lake, checkpoint, query_set)[0].query_id
@@ -318,5 +326,5 @@ class Explorer:
 
         try:
             self._checks = latest_results(dagster_home)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             _LOG.warning("What the checks said last cannot be read from %s: %s", dagster_home, error)

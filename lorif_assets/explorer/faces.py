@@ -51,7 +51,8 @@ class Face:
             LorifError: as the explorer.
         """
         answer = self.answer(explorer, read_question(self.question, parameters))
-        return json.loads(TypeAdapter(self.returns).dump_json(answer))
+        adapter: TypeAdapter[Any] = TypeAdapter(self.returns)
+        return json.loads(adapter.dump_json(answer))
 
 
 FACES = (

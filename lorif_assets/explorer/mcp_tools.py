@@ -33,7 +33,9 @@ def require_mcp() -> None:
     try:
         import mcp.server.lowlevel  # noqa: F401
     except ImportError as error:
-        raise LorifError(f"to answer an assistant, the extra is needed: pip install 'lorif-assets[mcp]' ({error})") from error
+        raise LorifError(
+            f"to answer an assistant, the extra is needed: pip install 'lorif-assets[mcp]' ({error})"
+        ) from error
 
 
 def called(explorer: Explorer, face: Face, arguments: Mapping[str, Any]) -> Any:

@@ -98,9 +98,7 @@ def error_page(explorer: Explorer, title: str, message: str, status: int) -> Res
     return HTMLResponse(render("error", {"frame": frame, "to": address, "title": title, "message": message}), status)
 
 
-def _page(
-    explorer: Explorer, path: str, show: Callable[[Explorer, Any, str], str]
-) -> Callable[[Request], Response]:
+def _page(explorer: Explorer, path: str, show: Callable[[Explorer, Any, str], str]) -> Callable[[Request], Response]:
     kind = _KINDS[path]
 
     def page(request: Request) -> Response:
@@ -167,9 +165,7 @@ def _home(explorer: Explorer, question: QuerySetQuestion, path: str) -> str:
 
 def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
     resolved, frame, query = _resolved(explorer, question, path)
-    lists = {
-        side.value: explorer.influences(resolved.model_copy(update={"side": side})).listed for side in Side
-    }
+    lists = {side.value: explorer.influences(resolved.model_copy(update={"side": side})).listed for side in Side}
     columns: dict[str, dict[str, int]] = {}
     for listed in lists.values():
         for column, values in listed.metadata.items():

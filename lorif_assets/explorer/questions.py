@@ -103,7 +103,8 @@ class InfluencesQuestion(RankingQuestion):
     @property
     def filter(self) -> Filter:
         """Which examples are wanted."""
-        return Filter(self.text, dict(one.split("=", 1) for one in self.where))
+        pairs = (one.partition("=") for one in self.where)
+        return Filter(self.text, tuple((column, value) for column, _, value in pairs))
 
 
 class GroupsQuestion(RankingQuestion):

@@ -14,7 +14,8 @@ from lorif_assets.explorer.questions import InfluencesQuestion
 from lorif_assets.pages.report.page import EXPLORED_QUERY
 
 _POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 
 
@@ -28,12 +29,14 @@ def report_routes(explorer: Explorer) -> list[Route]:
         try:
             page = explorer.lake.read_file(f"reports/{folder}/{name}.html").decode()
         except TableError:
-            message = f"there is no report {name!r} of {folder!r}: materialize `attribution_report` for this checkpoint and query set"
+            message = f"there is no report {name!r} of {folder!r}: materialize `attribution_report` for them"
             return error_page(explorer, "Not stored", message, 404)
 
         def link(found: re.Match[str]) -> str:
             question = InfluencesQuestion(checkpoint=folder, query_set=name, query=unquote(found[1]))
-            return f'<a href="{address("/query", question)}">Explore it: filter, group, compare</a>'.replace("&", "&amp;")
+            return f'<a href="{address("/query", question)}">Explore it: filter, group, compare</a>'.replace(
+                "&", "&amp;"
+            )
 
         return HTMLResponse(EXPLORED_QUERY.sub(link, page), headers={"Content-Security-Policy": _POLICY})
 

@@ -1,7 +1,7 @@
 """One side of a query's ranking as a list to read: filtered, near-duplicates folded, a page at a time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -21,16 +21,19 @@ _MOST_VALUES = 50
 
 @dataclass(frozen=True)
 class Filter:
-    """Which examples are wanted: those that say a text, whatever its case, and that have these values of metadata."""
+    """Which examples are wanted: those that say a text, whatever its case, and have each of these values of metadata.
+
+    `metadata` has pairs of a column and a value.
+    """
 
     text: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: tuple[tuple[str, str], ...] = ()
 
     def admits(self, parts: tuple[Part, ...], metadata: Mapping[str, Any]) -> bool:
         """Whether an example is wanted."""
         said = "".join(part.text for part in parts).casefold()
         return self.text.casefold() in said and all(
-            value in values_of(metadata, column) for column, value in self.metadata.items()
+            value in values_of(metadata, column) for column, value in self.metadata
         )
 
     @property
@@ -169,6 +172,8 @@ def _folded(influences: list[Influence]) -> list[Influence]:
     for first, (_, *others) in copies.items():
         one = compared[first]
         kept.append(
-            Influence(one.rank, one.shard, one.example_id, one.value, one.spreads, one.parts, one.metadata, tuple(others))
+            Influence(
+                one.rank, one.shard, one.example_id, one.value, one.spreads, one.parts, one.metadata, tuple(others)
+            )
         )
     return kept + rest

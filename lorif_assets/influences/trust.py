@@ -91,11 +91,15 @@ def _verdict(findings: Sequence[Finding], retraining: Sequence[Finding]) -> tupl
     if found[Standing.BAD]:
         return Standing.BAD, f"No: {found[Standing.BAD][0].words}."
     if found[Standing.CAUTION]:
-        how_many = "one finding" if len(found[Standing.CAUTION]) == 1 else f"{len(found[Standing.CAUTION])} findings"
+        n = len(found[Standing.CAUTION])
+        where = "one finding below says" if n == 1 else f"{n} findings below say"
         held = "retraining agrees with the scores" if measured else "nothing speaks against the scores"
-        return Standing.CAUTION, f"With care: {held}, but {how_many} below say where to be careful."
+        return Standing.CAUTION, f"With care: {held}, but {where} where to be careful."
     if measured:
-        return Standing.GOOD, "Yes, as far as was measured: retraining agrees with the scores, and no check found a fault."
+        return (
+            Standing.GOOD,
+            "Yes, as far as was measured: retraining agrees with the scores, and no check found a fault.",
+        )
     return Standing.UNKNOWN, "Nothing speaks against it, but nobody has held these scores against retraining."
 
 
@@ -105,7 +109,9 @@ def _settings(lake: Lake, recipe: Recipe, checkpoint: str, query_set: str) -> It
     if set(rows["recipe_hash"]) == {recipe.score_hash}:
         yield Finding("settings", Standing.GOOD, "the scores were computed under the recipe that the settings have now")
     else:
-        yield Finding("settings", Standing.BAD, "the scores were computed under another recipe than the settings have now", remedy)
+        yield Finding(
+            "settings", Standing.BAD, "the scores were computed under another recipe than the settings have now", remedy
+        )
     n_examples, n_stored = rows["n_examples"].max(), lake.read(TRAINING_EXAMPLES, ["shard"]).height
     if isinstance(n_examples, int) and n_examples < n_stored:
         words = f"{n_examples:,} of the {n_stored:,} training examples that are stored were scored"
@@ -139,7 +145,7 @@ def _bases(lake: Lake, checkpoint: str) -> Iterator[Finding]:
     if rows.is_empty():
         return
     unsettled = rows.filter(pl.col("half_agreement") < SETTLED_AGREEMENT)
-    median, n_examples = rows["half_agreement"].median(), rows["n_examples"][0]
+    median, n_examples = float(rows.select(pl.median("half_agreement")).item()), rows["n_examples"][0]
     words = (
         f"bases of one half of {n_examples:,} examples fit the other half's by {median:.0%} in the median layer; in "
         f"{unsettled.height} of {rows.height} layers by less than {SETTLED_AGREEMENT:.0%}"
@@ -171,6 +177,4 @@ def _checked(checks: Iterable[CheckOutcome]) -> Iterator[Finding]:
     for one in checks:
         fault = Standing.CAUTION if one.is_warning else Standing.BAD
         when = f"{one.when:%Y-%m-%d %H:%M}"
-        yield Finding(
-            f"check {one.name}", Standing.GOOD if one.passed else fault, f"{one.words} ({when})", one.remedy
-        )
+        yield Finding(f"check {one.name}", Standing.GOOD if one.passed else fault, f"{one.words} ({when})", one.remedy)

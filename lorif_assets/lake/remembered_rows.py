@@ -70,10 +70,10 @@ class RememberingLake(Lake):
         with remembered.lock:
             if key not in remembered.rows:
                 remembered.rows[key] = rows
-                remembered.n_bytes += rows.estimated_size()
+                remembered.n_bytes += int(rows.estimated_size())
             while remembered.n_bytes > self.budget_bytes:
                 _, forgotten = remembered.rows.popitem(last=False)
-                remembered.n_bytes -= forgotten.estimated_size()
+                remembered.n_bytes -= int(forgotten.estimated_size())
         return rows
 
     def _newest(self) -> LakeSnapshot:
