@@ -96,7 +96,7 @@ if (contents) {
 async function api(path, options) {
   const response = await fetch(path, options);
   const found = await response.json();
-  if (found.error) throw new Error(found.error.message);
+  if (!response.ok) throw new Error(found.error.message);
   return found;
 }
 
