@@ -153,14 +153,18 @@ class OpenProject:
     def load(self, checkpoint: str | None = None) -> str:
         """Load a checkpoint ahead of the first question, and return its name; default: the newest that is attributed.
 
+        One that is spread over several devices does not stay loaded between questions, and is left alone.
+
         Raises:
             MismatchError: no checkpoint is attributed.
             CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
         """
         name = attributed_checkpoint(self._project, checkpoint)
-        stored = StoredCheckpoint.read(self._project.lake, name, self._project.settings.recipe)
-        with self._model_cache.leased(stored):
-            return name
+        if self._project.devices.per_checkpoint == 1:
+            stored = StoredCheckpoint.read(self._project.lake, name, self._project.settings.recipe)
+            with self._model_cache.leased(stored):
+                pass
+        return name
 
     def _answer(self, question: Question, checkpoint: str | None, top_k: TopK) -> Attribution:
         name = attributed_checkpoint(self._project, checkpoint)

@@ -2,7 +2,6 @@
 
 import socket
 import webbrowser
-from contextlib import closing
 
 import click
 
@@ -14,7 +13,13 @@ _PORT = 7411
 
 
 @click.command()
-@click.option("--port", default=_PORT, show_default=True, help="Port of the web server, on this machine alone.")
+@click.option(
+    "--port",
+    default=_PORT,
+    show_default=True,
+    type=click.IntRange(0, 65_535),
+    help="Port of the web server, on this machine alone; 0: any that is free.",
+)
 @click.option("--open/--no-open", "opens", default=True, show_default=True, help="Open a browser.")
 @click.option(
     "--mcp", is_flag=True, help="In place of pages: answer an assistant, by MCP on standard input and output."
@@ -34,23 +39,26 @@ def explore(port: int, *, opens: bool, mcp: bool) -> None:
 
     from lorif_assets.explorer.application import application
 
-    _refuse_taken(port)
-    address = f"http://{_HOST}:{port}/"
-    click.echo(f"Explore influences at {address} (the API: {address}api/openapi.json). Ctrl-C ends it.")
-    if opens:
-        webbrowser.open(address)
-    uvicorn.run(
-        application(explorer), host=_HOST, port=port, log_level="warning", access_log=False, server_header=False
-    )
+    with _listening(port) as listener:
+        address = f"http://{_HOST}:{listener.getsockname()[1]}/"
+        click.echo(f"Explore influences at {address} (the API: {address}api/openapi.json). Ctrl-C ends it.")
+        if opens:
+            # What the browser asks before the server has started waits in the socket.
+            webbrowser.open(address)
+        config = uvicorn.Config(application(explorer), log_level="warning", access_log=False, server_header=False)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
-def _refuse_taken(port: int) -> None:
-    with closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise SettingsError(
-                f"port {port} of {_HOST} is taken or not allowed ({error.strerror}): end the program that has it, or "
-                "give another `--port`"
-            ) from error
+def _listening(port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        SettingsError: the port is taken, or not allowed.
+    """
+    try:
+        return socket.create_server((_HOST, port))
+    except OSError as error:
+        raise SettingsError(
+            f"port {port} of {_HOST} is taken or not allowed ({error.strerror}): end the program that has it, or give another "
+            "`--port`"
+        ) from error

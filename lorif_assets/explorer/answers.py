@@ -3,10 +3,12 @@
 import logging
 import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from threading import Event, Lock
+from functools import partial
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
 
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.project import OpenProject
@@ -76,14 +78,15 @@ class Answers:
     def __init__(self, project: OpenProject, lake: Lake) -> None:
         """Take the project to ask; nothing is loaded before `warm` or the first question."""
         self._project, self._lake = project, lake
-        # One at a time: a question has the device and the memory to itself.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        # One question at a time, which has the device and the memory to itself; and none keeps the process from ending.
+        Thread(target=self._run, name="answers", daemon=True).start()
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
         self._lock = Lock()
 
     def warm(self) -> None:
         """Load the newest checkpoint in the background, ahead of the first question."""
-        self._thread.submit(self._load)
+        self._work.put(self._load)
 
     def ask(self, question: Computed) -> Progressed:
         """Have a question computed, unless it was already, and return how far it is. One that failed is tried again."""
@@ -92,7 +95,7 @@ class Answers:
             asked = self._asked.get(key)
             if asked is None or asked.progress.stage is Stage.FAILED:
                 asked = self._asked[key] = _Asked(Progressed(Stage.WAITING, _QUEUED))
-                self._thread.submit(self._compute, question, asked)
+                self._work.put(partial(self._compute, question, asked))
             self._asked.move_to_end(key)
             while len(self._asked) > _KEPT and next(iter(self._asked.values())).finished.is_set():
                 self._asked.popitem(last=False)
@@ -125,8 +128,12 @@ class Answers:
         return asked.answer
 
     def close(self) -> None:
-        """Drop what is still waiting, and let go of the model once the question in work is answered."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Answer what was asked until now, and nothing more."""
+        self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
 
     def _key(self, question: Computed) -> str:
         tables = [self._lake.table(schema) for schema in (GRADIENT_FACTORS, *PRECONDITIONER_TABLES)]

@@ -30,12 +30,21 @@ from lorif_assets.influences.ranked import Side
 from lorif_assets.influences.trust import Trust
 from lorif_assets.pages.explorer.page import render
 
+
+class ExamplePage(ExampleQuestion):
+    """A training example, and the query from whose list it was opened, for the way back."""
+
+    from_checkpoint: str | None = None
+    from_set: str | None = None
+    from_query: str | None = None
+
+
 _KINDS: Mapping[str, type[Question]] = {
     "/": QuerySetQuestion,
     "/query": InfluencesQuestion,
     "/groups": GroupsQuestion,
     "/movement": MovementQuestion,
-    "/example": ExampleQuestion,
+    "/example": ExamplePage,
     "/trust": TrustQuestion,
     "/ask": AskedQuestion,
     "/api/influences": InfluencesQuestion,
@@ -58,6 +67,16 @@ class Frame:
     query: str | None = None
     trust: Trust | None = None
     kept: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_of_one_example(self) -> bool:
+        """Whether the page is the same at every checkpoint and for every query set."""
+        return self.path == "/example"
+
+    @property
+    def origin(self) -> Mapping[str, str | None]:
+        """This page's place, as a page of an example that is opened from it keeps it."""
+        return {"from_checkpoint": self.checkpoint, "from_set": self.query_set, "from_query": self.query}
 
     @property
     def at(self) -> QuerySetQuestion:
@@ -223,9 +242,11 @@ def _movement(explorer: Explorer, question: MovementQuestion, path: str) -> str:
     )
 
 
-def _example(explorer: Explorer, question: ExampleQuestion, path: str) -> str:
+def _example(explorer: Explorer, question: ExamplePage, path: str) -> str:
     found = explorer.example(question)
-    return render("example", {"frame": _frame(explorer, question, path), "to": address, "example": found})
+    origin = QuerySetQuestion(checkpoint=question.from_checkpoint, query_set=question.from_set)
+    frame = _frame(explorer, origin, path, question.from_query)
+    return render("example", {"frame": frame, "to": address, "example": found})
 
 
 def _trust(explorer: Explorer, question: TrustQuestion, path: str) -> str:

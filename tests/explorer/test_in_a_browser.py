@@ -80,6 +80,9 @@ def test_a_query_is_opened_from_the_first_page_and_walked_through(opened):
     assert page.inner_text("h2#moved") == "Queries that it moves"
     page.locator("table.moved [data-open]").first.click()
     page.wait_for_url("**/query?**")
+    page.locator("[data-open]:has-text('plain')").first.click()
+    page.click("text=Back to the query")
+    page.wait_for_url("**/query?**")
 
 
 def test_a_choice_applies_at_once_and_is_in_the_address(opened):
