@@ -2,20 +2,21 @@
 
 import socket
 import webbrowser
+from contextlib import suppress
 
 import click
 
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.errors import SettingsError
+from lorif_assets.pages.explorer.page import PORT
 
 _HOST = "127.0.0.1"
-_PORT = 7411
 
 
 @click.command()
 @click.option(
     "--port",
-    default=_PORT,
+    default=PORT,
     show_default=True,
     type=click.IntRange(0, 65_535),
     help="Port of the web server, on this machine alone; 0: any that is free.",
@@ -46,7 +47,9 @@ def explore(port: int, *, opens: bool, mcp: bool) -> None:
             # What the browser asks before the server has started waits in the socket.
             webbrowser.open(address)
         config = uvicorn.Config(application(explorer), log_level="warning", access_log=False, server_header=False)
-        uvicorn.Server(config).run(sockets=[listener])
+        # Ctrl-C is how it is meant to end.
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listening(port: int) -> socket.socket:

@@ -227,6 +227,7 @@ def _show(project: Project, corpus: Corpus, paths: DemoPaths, console: Console) 
     console.print(f"report     {reports['uri'][0]}", soft_wrap=True)
     console.print(f"tables     {lake.root} (Delta Lake)", soft_wrap=True)
     console.print(f"tracking   mlflow ui --backend-store-uri {project.tracking.uri}", soft_wrap=True)
+    console.print(f"explore    lorif explore --config {os.path.relpath(paths.settings)}", soft_wrap=True)
     console.print(f"Dagster    lorif ui --config {os.path.relpath(paths.settings)}", soft_wrap=True)
     console.print(
         f'ask more   lorif attribute --config {os.path.relpath(paths.settings)} --prompt "A lambda" '

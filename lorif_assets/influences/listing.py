@@ -10,7 +10,7 @@ from lorif_assets.data.passages import Part, passage_metadata, passage_parts, pa
 from lorif_assets.errors import SettingsError
 from lorif_assets.influences.duplicates import first_of_its_kind
 from lorif_assets.influences.metadata_values import counted_values, values_of
-from lorif_assets.influences.ranked import Ranked, Side
+from lorif_assets.influences.ranked import Bin, Ranked, Side
 from lorif_assets.lake.lake import Lake
 
 MOST_READ = 20_000
@@ -76,7 +76,8 @@ class InfluenceList:
 
     `n_listed` examples are on this side; `n_admitted` of them pass the filter, as `n_rows` rows once near-duplicates are
     folded, of which `rows` are those from `offset` on. `largest` is the largest magnitude of either side. `metadata` has the
-    values that this side's examples have in each column, with how many have them.
+    values that this side's examples have in each column, with how many have them; `distribution` is that of the values of all
+    examples, where all are ranked.
     """
 
     rows: tuple[Influence, ...]
@@ -87,6 +88,7 @@ class InfluenceList:
     n_examples: int
     is_complete: bool
     largest: float
+    distribution: tuple[Bin, ...]
     metadata: Mapping[str, tuple[tuple[str, int], ...]]
 
     @property
@@ -138,6 +140,7 @@ def influence_list(
         n_examples=ranked.n_examples,
         is_complete=ranked.is_complete,
         largest=ranked.largest,
+        distribution=ranked.distribution,
         metadata={column: tuple(found[:_MOST_VALUES]) for column, found in values.items()},
     )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from lorif_assets.attribution.score_rows import EVERY, HIGHEST, LOWEST
@@ -15,6 +16,7 @@ from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES
 from lorif_assets.lake.lake import Lake
 
+_BINS = 40
 _COLUMNS = ["side", "rank", "shard", "example_id", "score"]
 
 
@@ -23,6 +25,15 @@ class Side(StrEnum):
 
     PROPONENTS = "proponents"
     OPPONENTS = "opponents"
+
+
+@dataclass(frozen=True)
+class Bin:
+    """How many examples have a value from `low` to `high`."""
+
+    low: float
+    high: float
+    n_examples: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +62,18 @@ class Ranked:
         speaking = every.filter(pl.col("value") > 0 if is_proponent else pl.col("value") < 0)
         ordered = speaking.sort("value", descending=is_proponent, maintain_order=True)
         return ordered.with_columns(rank=pl.int_range(1, pl.len() + 1))
+
+    @property
+    def distribution(self) -> tuple["Bin", ...]:
+        """How many examples have which values, in bins of equal width from the lowest to the highest; none of a part."""
+        values = self.rows["value"].filter(self.rows["value"].is_finite())
+        if not self.is_complete or self.rows["side"].n_unique() > 1 or values.n_unique() < 2:
+            return ()
+        counts, edges = np.histogram(values.to_numpy(), bins=_BINS)
+        return tuple(
+            Bin(float(low), float(high), int(count))
+            for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+        )
 
     @property
     def largest(self) -> float:

@@ -125,6 +125,11 @@ def test_only_rankings_that_are_stored_are_offered(client):
     assert 'value="relative"' not in client.get("/query?method=bm25").text
 
 
+def test_a_histogram_is_drawn_where_all_examples_are_ranked(client):
+    assert shown(client, "/query?method=bm25").tags >= {"svg", "rect"}
+    assert "svg" not in shown(client, "/query").tags
+
+
 def test_near_duplicates_are_folded_and_can_be_opened(client):
     text = client.get("/query").text
     assert "1 near-duplicate below" in text

@@ -116,6 +116,15 @@ def test_an_example_that_was_withdrawn_keeps_its_place_without_a_text(tmp_path):
     assert (rows[0].example_id, rows[0].parts, rows[0].copies) == ("fox", (), ())
 
 
+def test_the_spread_of_values_is_shown_where_all_examples_are_ranked(listed):
+    bins = listed(method="bm25").distribution
+    assert (bins[0].low, bins[-1].high) == (-4.0, 6.0)
+    assert sum(one.n_examples for one in bins) == 6
+    assert bins[-1].n_examples == 1
+    # The two stored ends are listed apart.
+    assert listed().distribution == ()
+
+
 def test_a_filter_that_would_read_too_much_is_refused_and_the_plain_list_is_not(listed, monkeypatch):
     monkeypatch.setattr(listing, "MOST_READ", 2)
     with pytest.raises(SettingsError, match="a filter reads at most 2 texts, and 3 examples are listed"):

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from urllib.parse import quote
 
 from jinja2 import Environment
 
 from lorif_assets.attribution.stored_rankings import WHEN_WHICH
 from lorif_assets.pages.environment import page_environment
+
+PORT = 7411
+"""Where `lorif explore` listens on 127.0.0.1, unless it is told otherwise."""
 
 STATIC: Mapping[str, tuple[str, str]] = {
     "page.css": ("lorif_assets.pages", "text/css"),
@@ -15,6 +19,11 @@ STATIC: Mapping[str, tuple[str, str]] = {
     "explorer.js": ("lorif_assets.pages.explorer", "text/javascript"),
 }
 """The files beside the pages: the package that each is in, and its type."""
+
+
+def report_address(checkpoint: str, query_set: str) -> str:
+    """Return where a browser finds a report while `lorif explore` runs at its usual port."""
+    return f"http://127.0.0.1:{PORT}/reports/{quote(checkpoint, safe='')}/{quote(query_set, safe='')}.html"
 
 
 def render(name: str, content: Mapping[str, object]) -> str:
