@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lorif_assets.errors import LorifError, NotStoredError
-from lorif_assets.explorer.mcp_tools import TOOLS, called
+from lorif_assets.explorer.mcp_tools import TOOLS, called, require_mcp
 from tests.stored_influences import LATE
 
 
@@ -28,6 +28,12 @@ def test_what_went_wrong_is_an_error_that_says_so(explorer, project):
         called(explorer, TOOLS["influences"], {"completion": "x"})
     with pytest.raises(NotStoredError, match="no scores are stored of a checkpoint 'x'"):
         called(explorer, TOOLS["trust"], {"checkpoint": "x"})
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mcp.server.lowlevel", None)
+    with pytest.raises(LorifError, match=r"pip install 'lorif-assets\[mcp\]'"):
+        require_mcp()
 
 
 @pytest.mark.slow

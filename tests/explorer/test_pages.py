@@ -125,6 +125,17 @@ def test_only_rankings_that_are_stored_are_offered(client):
     assert 'value="relative"' not in client.get("/query?method=bm25").text
 
 
+def test_every_example_is_offered_only_where_not_all_were_scored(client):
+    client.post("/api/ask", json={"query": "q/1", "every": True})
+    ready(client, {"query": "q/1", "every": "true"})
+    for path in ("/query", "/groups"):
+        assert "score every example" in client.get(path).text
+        for ranking in ("plain", "relative"):
+            computed = client.get(path, params={"query": "q/1", "every": "true", "ranking": ranking})
+            assert "score every example" not in computed.text
+            assert "Over checkpoints" in computed.text
+
+
 def test_a_histogram_is_drawn_where_all_examples_are_ranked(client):
     assert shown(client, "/query?method=bm25").tags >= {"svg", "rect"}
     assert "svg" not in shown(client, "/query").tags
