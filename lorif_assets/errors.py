@@ -35,6 +35,10 @@ class TableError(LorifError):
     """A table of the lake is absent, has an unexpected schema or was changed by a writer that is not this project."""
 
 
+class NotStoredError(LorifError):
+    """What is asked for by name is not in the lake; the message says what is."""
+
+
 class RetrainingError(LorifError):
     """The training recipe of the settings failed, or left no usable checkpoint."""
 

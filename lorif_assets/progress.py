@@ -2,6 +2,9 @@
 
 import logging
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +13,26 @@ from tqdm import tqdm
 LINES = logging.getLogger(__name__)
 """Where the lines go, besides a log of the work's own; silent until someone listens."""
 _LOG_EVERY_SECONDS = 15.0
+
+Watcher = Callable[[str, int, int, str], None]
+"""Told how far work is: its label, units done, units of all of it, and what is counted."""
+_WATCHER: ContextVar[Watcher | None] = ContextVar("progress_watcher", default=None)
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Tell a watcher of all work that begins in the `with` block, at its beginning and at each step."""
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
+def tell_wait(words: str) -> None:
+    """Tell whoever watches the work what it waits for."""
+    if watcher := _WATCHER.get():
+        watcher(words, 0, 0, "")
 
 
 class Progress:
@@ -28,6 +51,9 @@ class Progress:
         self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, disable=None, leave=False)
         self._done = 0
         self._started = self._logged = time.monotonic()
+        # Steps may be counted in other threads, which have no watcher of their own.
+        self._watcher = _WATCHER.get()
+        self._tell()
 
     def __enter__(self) -> Self:
         return self
@@ -46,6 +72,7 @@ class Progress:
         """Count finished units."""
         self._done += units
         self._bar.update(units)
+        self._tell()
         now = time.monotonic()
         if now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
@@ -57,3 +84,7 @@ class Progress:
             self.log.info(line)
             if self.log is not LINES:
                 LINES.info(line)
+
+    def _tell(self) -> None:
+        if self._watcher:
+            self._watcher(self._label, self._done, self._total, self._unit)

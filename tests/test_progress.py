@@ -1,10 +1,11 @@
 """Progress of long work: how fast it goes, and a log line now and then."""
 
 import logging
+from threading import Thread
 
 import pytest
 
-from lorif_assets.progress import LINES, Progress
+from lorif_assets.progress import LINES, Progress, tell_wait, watched
 
 
 @pytest.fixture
@@ -67,3 +68,22 @@ def test_lines_reach_the_log_of_the_run_and_whoever_listens_each_once(
         clock[0] += 20.0
         progress.advance(10)
     assert [record.name for record in caplog.records] == [LINES.name]
+
+
+def test_a_watcher_is_told_of_work_that_begins_while_it_watches():
+    told = []
+    with watched(lambda *state: told.append(state)), Progress("scanning", 3, "rows") as progress:
+        tell_wait("waiting for cpu")
+        progress.advance(2)
+        # Also from another thread, as steps of a pipeline are counted.
+        thread = Thread(target=progress.advance, args=(1,))
+        thread.start()
+        thread.join()
+    with Progress("unwatched", 1, "rows") as progress:
+        progress.advance(1)
+    assert told == [
+        ("scanning", 0, 3, "rows"),
+        ("waiting for cpu", 0, 0, ""),
+        ("scanning", 2, 3, "rows"),
+        ("scanning", 3, 3, "rows"),
+    ]

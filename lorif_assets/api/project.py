@@ -17,12 +17,13 @@ from lorif_assets.attribution.ask import (
     attributed_checkpoints,
     score_completion,
 )
+from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking
 from lorif_assets.config.settings import settings_file
 from lorif_assets.data.passages import passage_text, with_passages
 from lorif_assets.data.questions import Question, completion_question, conversation_question
-from lorif_assets.errors import MismatchError, SettingsError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES
+from lorif_assets.errors import MismatchError, NotStoredError, SettingsError
+from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SCORES
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.models.free_memory import host_memory
 from lorif_assets.project import Project
@@ -125,6 +126,45 @@ class OpenProject:
             SettingsError: `top_k` is neither a positive number nor "all".
         """
         return self._answer(conversation_question(chat, "the chat"), checkpoint, top_k)
+
+    def attribute_query(
+        self, query_set: str, query_id: str, *, checkpoint: str | None = None, top_k: TopK = 10
+    ) -> Attribution:
+        """Score every training example of the lake for a stored query: to list more of them than its scores were stored of.
+
+        Args:
+            query_set: its name.
+            query_id: of the query.
+            checkpoint: its name; default: the newest that is attributed.
+            top_k: proponents and opponents to list, or "all" for every example.
+
+        Raises:
+            NotStoredError: there is no such query.
+            MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
+            CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
+            SettingsError: `top_k` is neither a positive number nor "all".
+        """
+        rows = self._project.lake.read(QUERY_EXAMPLES, list(EXAMPLE_CONTENT), query_set=query_set, query_id=query_id)
+        if rows.is_empty():
+            raise NotStoredError(f"the lake has no query {query_id!r} in the query set {query_set!r}; see `queries`")
+        (row,) = rows.head(1).to_dicts()
+        return self._answer({name: value for name, value in row.items() if value is not None}, checkpoint, top_k)
+
+    def load(self, checkpoint: str | None = None) -> str:
+        """Load a checkpoint ahead of the first question, and return its name; default: the newest that is attributed.
+
+        One that is spread over several devices does not stay loaded between questions, and is left alone.
+
+        Raises:
+            MismatchError: no checkpoint is attributed.
+            CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
+        """
+        name = attributed_checkpoint(self._project, checkpoint)
+        if self._project.devices.per_checkpoint == 1:
+            stored = StoredCheckpoint.read(self._project.lake, name, self._project.settings.recipe)
+            with self._model_cache.leased(stored):
+                pass
+        return name
 
     def _answer(self, question: Question, checkpoint: str | None, top_k: TopK) -> Attribution:
         name = attributed_checkpoint(self._project, checkpoint)

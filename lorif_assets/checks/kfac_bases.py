@@ -4,11 +4,11 @@ import dagster as dg
 
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.checks.check_result import check_result
+from lorif_assets.influences.trust import SETTLED_AGREEMENT
 from lorif_assets.lake.attribution_tables import KFAC_BASES
 from lorif_assets.lake.lake import Lake
 
 _ORTHONORMAL = 1e-3
-_SETTLED = 0.9
 
 
 @dg.asset_check(
@@ -28,7 +28,7 @@ def bases_are_settled(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
             deviation = float((q.mT @ q - torch.eye(len(q))).abs().max())
             if not deviation <= _ORTHONORMAL:
                 wrong.append(f"{name}: {side} differs from an orthonormal basis by {deviation:.2g}")
-        if row["half_agreement"] < _SETTLED:
+        if row["half_agreement"] < SETTLED_AGREEMENT:
             wrong.append(
                 f"{name}: bases of one half of {row['n_examples']} examples diagonalise "
                 f"{row['half_agreement']:.0%} of the other half's covariance"

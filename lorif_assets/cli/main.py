@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "status": "Show which partitions are up to date, missing or out of date, and why.",
     "materialize": "Bring everything active up to date, in this process; Dagster's UI shows the runs.",
     "attribute": "Show which training examples made the model say a completion.",
+    "explore": "Walk through influences: pages, a JSON API, or an assistant's tools.",
     "ui": "Open Dagster's UI on this project.",
     "evaluate": "Check the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted.",
     "tune": "Try recipes on a sample of the data, and show what quality costs how many bytes.",

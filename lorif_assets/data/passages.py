@@ -2,15 +2,25 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from lorif_assets.data.conversations import Conversation
+from lorif_assets.data.conversations import Conversation, is_trained
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
 _SHOWN_IDS = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a passage: who says it, in a chat, and whether its tokens carry loss."""
+
+    text: str
+    carries_loss: bool
+    role: str | None = None
 
 
 def passages(lake: Lake, examples: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -49,6 +59,28 @@ def passage_text(row: Mapping[str, Any]) -> str:
             return (
                 f"{len(ids)} token ids: {' '.join(map(str, ids[:_SHOWN_IDS]))}{' ...' if len(ids) > _SHOWN_IDS else ''}"
             )
+
+
+def passage_parts(row: Mapping[str, Any]) -> tuple[Part, ...]:
+    """Return the readable content of an example row of any format, piece by piece.
+
+    Token ids are one piece that carries loss, also where only some are labelled.
+    """
+    match row["format"]:
+        case "prompt_completion":
+            prompt, completion = Part(row["prompt"], carries_loss=False), Part(row["completion"], carries_loss=True)
+            return (prompt, completion) if prompt.text else (completion,)
+        case "messages":
+            return tuple(
+                Part(
+                    str(turn["content"]),
+                    carries_loss=turn["role"] == "assistant" and is_trained(turn),
+                    role=turn["role"],
+                )
+                for turn in Conversation.parse(row["messages"]).messages
+            )
+        case _:
+            return (Part(passage_text(row), carries_loss=True),)
 
 
 def passage_metadata(row: Mapping[str, Any]) -> dict[str, Any]:

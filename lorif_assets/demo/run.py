@@ -230,6 +230,7 @@ def _show(project: Project, corpus: Corpus, paths: DemoPaths, console: Console) 
     console.print(
         f"tracking   mlflow ui --backend-store-uri {masked_address(project.tracking.uri or 'none')}", soft_wrap=True
     )
+    console.print(f"explore    lorif explore --config {os.path.relpath(paths.settings)}", soft_wrap=True)
     console.print(f"Dagster    lorif ui --config {os.path.relpath(paths.settings)}", soft_wrap=True)
     console.print(
         f'ask more   lorif attribute --config {os.path.relpath(paths.settings)} --prompt "A lambda" '

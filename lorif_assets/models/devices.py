@@ -12,6 +12,7 @@ from filelock import Timeout
 
 from lorif_assets.errors import SettingsError
 from lorif_assets.machine_locks import NOTICE_SECONDS, WAITS, MachineLock
+from lorif_assets.progress import tell_wait
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +136,9 @@ class Devices:
                 # Also a sign of life: a run without one is taken for killed.
                 waited_for = " or ".join(str(group) for group in groups)
                 holders = ", ".join(sorted({lock.holder for lock in locks.values()}))
-                WAITS.warning(f"waiting for {waited_for}, which other processes own ({holders})")
+                words = f"waiting for {waited_for}, which other processes own ({holders})"
+                WAITS.warning(words)
+                tell_wait(words)
                 notice = time.monotonic() + _NOTICE_SECONDS
 
     def _lock_name(self, device: "torch.device") -> str:

@@ -8,7 +8,14 @@ import pytest
 
 import lorif_assets
 from lorif_assets.api.project import OpenProject
-from lorif_assets.errors import CheckpointError, LorifError, MismatchError, SettingsError, SourceError
+from lorif_assets.errors import (
+    CheckpointError,
+    LorifError,
+    MismatchError,
+    NotStoredError,
+    SettingsError,
+    SourceError,
+)
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, SVD_PRECONDITIONERS, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
@@ -281,3 +288,20 @@ def test_what_cannot_be_asked_says_why(tiny_project, private_project, tmp_path):
     assert empty.checkpoints == ()
     with pytest.raises(LorifError, match="no checkpoint is attributed yet"):
         empty.attribute(PROMPT, COMPLETION)
+
+
+def test_a_stored_query_is_asked_about_again_to_list_every_example(tiny_project):
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        answer = project.attribute_query(QUERY_SET, "q0", top_k="all")
+        assert answer.table.height == 36
+        assert answer.table.equals(project.attribute(answer.prompt, answer.completion, top_k="all").table)
+        with pytest.raises(NotStoredError, match="no query 'x' in the query set 'questions'"):
+            project.attribute_query(QUERY_SET, "x")
+
+
+def test_a_checkpoint_is_loaded_ahead_of_the_first_question(tiny_project, loads):
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        assert project.load() == NEWEST
+        assert loads == [NEWEST]
+        project.attribute(PROMPT, COMPLETION)
+    assert loads == [NEWEST]

@@ -77,3 +77,5 @@ def test_the_reports_of_a_checkpoint_are_made_in_one_run(private_project: TinyPr
     pages = [Path(private_project.figures("attribution_report", key)["report"]) for key in keys]
     assert len(set(pages)) == 2
     assert all(page.is_file() for page in pages)
+    link = private_project.figures("attribution_report", keys[0])["by_lorif_explore"]
+    assert link == f"http://127.0.0.1:7411/reports/{CHECKPOINTS[0]}/{QUERY_SET}.html"

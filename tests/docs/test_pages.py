@@ -53,6 +53,7 @@ def test_the_table_of_what_to_touch_names_paths_in_every_row() -> None:
         "a page",
         "an asset",
         "a check",
+        "a question to the explorer",
         "a command",
         "a setting",
     }

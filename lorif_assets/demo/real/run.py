@@ -168,6 +168,7 @@ def _show(demo: RealDemo, project: Project, console: Console) -> None:
         console.print(f"{name:<10} {found['uri'][0]}", soft_wrap=True)
     console.print(f"tables     {lake.root} (Delta Lake)", soft_wrap=True)
     config = os.path.relpath(demo.settings)
+    console.print(f"explore    lorif explore --config {config}", soft_wrap=True)
     console.print(f"Dagster    lorif ui --config {config}", soft_wrap=True)
     console.print(
         f'ask more   lorif attribute --config {config} --checkpoint {attributed[0]} --user "{asked.prompt[-1]["content"]}" '

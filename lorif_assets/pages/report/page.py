@@ -1,5 +1,6 @@
 """The attribution report as one self-contained HTML page."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -11,6 +12,8 @@ from lorif_assets.pages.look import Theme, data_uris
 from lorif_assets.pages.report import plots
 from lorif_assets.pages.report.content import LayerSpectrum, ReportContent, WhitenedLayer
 
+EXPLORED_QUERY = re.compile(r"<!--explore (\S+)-->")
+"""Where a report leaves room, in each query, for a link into the explorer: the query's id, percent-encoded."""
 _TEMPLATE = "report.html.jinja"
 
 

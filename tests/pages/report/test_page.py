@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from lorif_assets.pages.report.content import LayerCurvature, ReportContent
-from lorif_assets.pages.report.page import render
+from lorif_assets.pages.report.page import EXPLORED_QUERY, render
 from tests.pages.report.conftest import HOSTILE, influence, layer, query, whitened
 
 Make = Callable[..., ReportContent]
@@ -196,3 +196,9 @@ def test_rows_that_were_set_aside_are_a_line_of_text(report: Make) -> None:
     page = render(report(rejected=("Training data: 3 rows set aside: text is <empty> (3).",)))
     assert '<p class="rejected">Training data: 3 rows set aside: text is &lt;empty&gt; (3).</p>' in page
     assert 'class="rejected"' not in render(report())
+
+
+def test_each_query_leaves_room_for_a_link_into_the_explorer_whatever_its_id(report: Make) -> None:
+    page = render(report(queries=(query("a/1 --> <b>"), query("second"))))
+    assert EXPLORED_QUERY.findall(page) == ["a/1%20--%3E%20%3Cb%3E", "second"]
+    assert "explore" not in parsed(page).text

@@ -1,0 +1,330 @@
+"""The explorer itself: each question, answered from the tables or by the warm model. Pages, JSON and MCP are its faces."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Thread
+from typing import Self
+
+from lorif_assets.api.project import OpenProject
+from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, stored_ranking
+from lorif_assets.config.methods import MethodName, method_title
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.data.passages import Part
+from lorif_assets.errors import NotStoredError
+from lorif_assets.explorer.answers import Answers, Computed, Progressed
+from lorif_assets.explorer.questions import (
+    AskedQuestion,
+    CheckpointQuestion,
+    ExampleQuestion,
+    GroupsQuestion,
+    InfluencesQuestion,
+    MovementQuestion,
+    OverviewQuestion,
+    QueriesQuestion,
+    QuerySetQuestion,
+    RankingQuestion,
+    TrustQuestion,
+)
+from lorif_assets.influences.catalogue import (
+    ScoredCheckpoint,
+    ScoredQuery,
+    scored_checkpoints,
+    scored_methods,
+    scored_queries,
+    scored_query,
+)
+from lorif_assets.influences.example import Example, example
+from lorif_assets.influences.groups import Grouping, grouped
+from lorif_assets.influences.listing import InfluenceList, influence_list
+from lorif_assets.influences.movement import Movement, movement
+from lorif_assets.influences.ranked import Ranked, ranked_answer, ranked_query
+from lorif_assets.influences.trust import CheckOutcome, Trust, trust
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.remembered_rows import RememberingLake
+from lorif_assets.project import Project
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredMethod:
+    """A method whose scores are stored, by the name that questions give it and the one that pages give it."""
+
+    name: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What can be looked at: checkpoints with scores and their query sets, in order of step."""
+
+    project: str
+    checkpoints: tuple[ScoredCheckpoint, ...]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries of a set at a checkpoint."""
+
+    checkpoint: str
+    query_set: str
+    queries: tuple[ScoredQuery, ...]
+
+
+@dataclass(frozen=True)
+class Influences:
+    """A query at a checkpoint, and a page of one side of its ranking."""
+
+    checkpoint: str
+    query: ScoredQuery
+    listed: InfluenceList
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A query at a checkpoint, and its influence by metadata."""
+
+    checkpoint: str
+    query: ScoredQuery
+    grouping: Grouping
+
+
+@dataclass(frozen=True)
+class QueryMovement:
+    """A query, and how its leading examples moved over the checkpoints."""
+
+    query_set: str
+    query_id: str
+    movement: Movement
+
+
+class Explorer:
+    """A project to walk through. It reads and computes; it writes nothing."""
+
+    def __init__(
+        self, name: str, recipe: Recipe, lake: Lake, answers: Answers, dagster_home: Path | None = None
+    ) -> None:
+        """Take what questions are answered from.
+
+        Args:
+            name: of the project, to show.
+            recipe: of its settings.
+            lake: its tables.
+            answers: what has to be computed.
+            dagster_home: where checks keep what they said.
+        """
+        self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
+        self._checks: Sequence[CheckOutcome] = ()
+        if dagster_home is not None:
+            # Dagster takes seconds to load, and nobody should wait for it.
+            Thread(target=self._read_checks, args=(dagster_home,), daemon=True).start()
+
+    @classmethod
+    def open(cls, dagster_home: Path | None = None, config: Path | None = None) -> Self:
+        """Open the project of the settings.
+
+        Raises:
+            SettingsError: a setting is wrong.
+        """
+        project = Project.open(config)
+        lake = RememberingLake.of(project.lake)
+        base = project.settings.base
+        return cls(base.name, project.settings.recipe, lake, Answers(OpenProject(project), lake), dagster_home)
+
+    def overview(self, question: OverviewQuestion | None = None) -> Overview:
+        """Tell which checkpoints have scores, and of which query sets."""
+        del question
+        return Overview(self.name, tuple(scored_checkpoints(self.lake)))
+
+    def queries(self, question: QueriesQuestion) -> Queries:
+        """List the queries of a set, with the loss and the spread of scores of each.
+
+        Raises:
+            NotStoredError: there is no such checkpoint or query set.
+        """
+        checkpoint, query_set = self.place(question)
+        wanted = question.text.casefold()
+        found = scored_queries(self.lake, checkpoint, query_set)
+        return Queries(
+            checkpoint,
+            query_set,
+            tuple(one for one in found if wanted in one.text.casefold() or wanted in one.query_id.casefold()),
+        )
+
+    def influences(self, question: InfluencesQuestion) -> Influences:
+        """List training examples that made a completion more likely (proponents) or less (opponents), a page at a time.
+
+        Raises:
+            NotStoredError: there is no such checkpoint, query set, query or ranking; or it was not computed.
+            SettingsError: a filter would read too much.
+        """
+        checkpoint, query, ranked = self.ranked(question)
+        listed = influence_list(
+            self.lake,
+            ranked,
+            question.side,
+            question.filter,
+            question.offset,
+            question.limit,
+            fold=question.fold,
+        )
+        return Influences(checkpoint, query, listed)
+
+    def groups(self, question: GroupsQuestion) -> Groups:
+        """Sum a query's influence by the values of a metadata column: which source or topic taught it.
+
+        Raises:
+            NotStoredError: there is no such checkpoint, query or column; or it was not computed.
+        """
+        checkpoint, query, ranked = self.ranked(question)
+        return Groups(checkpoint, query, grouped(self.lake, ranked, question.column))
+
+    def movement(self, question: MovementQuestion) -> QueryMovement:
+        """Tell how the leading examples of a stored query moved from checkpoint to checkpoint.
+
+        Raises:
+            NotStoredError: there is no such query.
+        """
+        checkpoint, query_set = self.place(question)
+        query_id = question.query or self._first(checkpoint, query_set)
+        found = movement(self.lake, query_set, query_id, question.ranking, question.side, question.leading)
+        return QueryMovement(query_set, query_id, found)
+
+    def example(self, question: ExampleQuestion) -> Example:
+        """Show a training example whole: its text and metadata, its loss at each checkpoint, the stored queries it moves.
+
+        Raises:
+            NotStoredError: it is not in the training data.
+        """
+        return example(self.lake, question.shard, question.example, question.limit, question.checkpoint)
+
+    def trust(self, question: TrustQuestion) -> Trust:
+        """Tell whether the scores of a query set at a checkpoint can be trusted, and why.
+
+        Raises:
+            NotStoredError: there are no such scores.
+        """
+        checkpoint, query_set = self.place(question)
+        return trust(self.lake, self.recipe, checkpoint, query_set, self._checks)
+
+    def ask(self, question: AskedQuestion) -> Progressed:
+        """Have a question computed by the warm model, unless it was already, and tell how far it is.
+
+        Raises:
+            NotStoredError: there is no such checkpoint or stored query; or the question is no completion and not `every`.
+        """
+        return self.answers.ask(self.computed(question))
+
+    def progress(self, question: AskedQuestion) -> Progressed:
+        """Tell how far a question is that was asked.
+
+        Raises:
+            NotStoredError: as `ask`.
+        """
+        return self.answers.progress(self.computed(question))
+
+    def methods(self, checkpoint: str, query_set: str) -> list[StoredMethod]:
+        """Return the methods that have scores of a query set."""
+        return [StoredMethod(name, method_title(name)) for name in scored_methods(self.lake, checkpoint, query_set)]
+
+    def rankings(self, question: RankingQuestion) -> list[Ranking]:
+        """Return the rankings that there are of a question: those that are stored, or both where it was just computed."""
+        if question.method != MethodName.LORIF:
+            return ["plain"]
+        if question.is_computed:
+            return list(RANKINGS)
+        checkpoint, query_set = self.place(question)
+        return [name for name in RANKINGS if not stored_ranking(self.lake, checkpoint, query_set, name).is_empty()]
+
+    def place(self, question: QuerySetQuestion) -> tuple[str, str]:
+        """Return the checkpoint and the query set that a question is about.
+
+        Raises:
+            NotStoredError: there are no scores of them.
+        """
+        checkpoints = scored_checkpoints(self.lake)
+        at = self._checkpoint(question, checkpoints)
+        if question.query_set is not None and question.query_set not in at.query_sets:
+            raise NotStoredError(
+                f"the checkpoint {at.name!r} has no scores of a query set {question.query_set!r}; it has those of "
+                f"{', '.join(at.query_sets)}"
+            )
+        return at.name, question.query_set or at.query_sets[0]
+
+    def ranked(self, question: RankingQuestion) -> tuple[str, ScoredQuery, Ranked]:
+        """Return the checkpoint, the query and the ranking that a question is about.
+
+        Raises:
+            NotStoredError: one of them is not there, or was not computed.
+        """
+        if not question.is_computed:
+            checkpoint, query_set = self.place(question)
+            query = scored_query(self.lake, checkpoint, query_set, question.query or self._first(checkpoint, query_set))
+            return checkpoint, query, ranked_query(self.lake, checkpoint, query, question.ranking, question.method)
+        if question.method != MethodName.LORIF:
+            raise NotStoredError(f"a question of your own is answered by LoRIF alone, not by {question.method!r}")
+        computed = self.computed(question)
+        answer = self.answers.answer(computed)
+        said = Part(answer.prompt, carries_loss=False), Part(answer.completion, carries_loss=True)
+        query = ScoredQuery(
+            query_set=computed.query_set,
+            query_id=computed.query,
+            parts=said if answer.prompt else said[1:],
+            metadata={},
+            loss=answer.loss,
+            n_target_tokens=answer.n_target_tokens,
+            n_examples=answer.n_examples,
+            score_std=answer.figures["score_std"],
+            top_10_share=answer.figures["top_10_share"],
+            top_100_share=answer.figures["top_100_share"],
+        )
+        if computed.query_set:
+            stored = scored_query(self.lake, computed.checkpoint, computed.query_set, computed.query)
+            query = replace(query, parts=stored.parts, metadata=stored.metadata)
+        table = answer.table if question.ranking == "plain" else answer.relative
+        return (
+            computed.checkpoint,
+            query,
+            ranked_answer(table, question.ranking, answer.n_examples, dict(answer.figures)),
+        )
+
+    def computed(self, question: AskedQuestion) -> Computed:
+        """Return what a question asks to be computed.
+
+        Raises:
+            NotStoredError: there is no such checkpoint or stored query, or nothing to compute.
+        """
+        if question.completion:
+            at = self._checkpoint(question, scored_checkpoints(self.lake))
+            return Computed(at.name, question.prompt, question.completion, question.chat)
+        if not question.every:
+            raise NotStoredError("nothing is to be computed: give a `completion`, or a stored query and `every`")
+        checkpoint, query_set = self.place(question)
+        query = scored_query(self.lake, checkpoint, query_set, question.query or self._first(checkpoint, query_set))
+        return Computed(checkpoint, query_set=query_set, query=query.query_id)
+
+    def _checkpoint(self, question: CheckpointQuestion, checkpoints: Sequence[ScoredCheckpoint]) -> ScoredCheckpoint:
+        if not checkpoints:
+            raise NotStoredError("the lake has no scores yet; run `lorif materialize`, or materialize in Dagster's UI")
+        if question.checkpoint is None:
+            return checkpoints[-1]
+        for one in checkpoints:
+            if one.name == question.checkpoint:
+                return one
+        names = ", ".join(one.name for one in checkpoints)
+        raise NotStoredError(
+            f"no scores are stored of a checkpoint {question.checkpoint!r}; there are those of {names}"
+        )
+
+    def _first(self, checkpoint: str, query_set: str) -> str:
+        return scored_queries(self.lake, checkpoint, query_set)[0].query_id
+
+    def _read_checks(self, dagster_home: Path) -> None:
+        from lorif_assets.checks.latest_results import latest_results
+
+        try:
+            self._checks = latest_results(dagster_home)
+        except Exception as error:
+            _LOG.warning("What the checks said last cannot be read from %s: %s", dagster_home, error)

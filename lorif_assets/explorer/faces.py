@@ -1,0 +1,85 @@
+"""The questions by name: what the JSON API has as paths and an assistant as tools."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import getdoc
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from lorif_assets.errors import SettingsError
+from lorif_assets.explorer.answers import Progressed
+from lorif_assets.explorer.explorer import Explorer, Groups, Influences, Overview, Queries, QueryMovement
+from lorif_assets.explorer.questions import (
+    AskedQuestion,
+    ExampleQuestion,
+    GroupsQuestion,
+    InfluencesQuestion,
+    MovementQuestion,
+    OverviewQuestion,
+    QueriesQuestion,
+    Question,
+    TrustQuestion,
+)
+from lorif_assets.influences.example import Example
+from lorif_assets.influences.trust import Trust
+
+_Q = TypeVar("_Q", bound=Question)
+
+
+@dataclass(frozen=True)
+class Face:
+    """A question: its name, its parameters, how the explorer answers it, and with what. `computes`: it starts work."""
+
+    name: str
+    question: type[Question]
+    answer: Callable[[Explorer, Any], object]
+    returns: type
+    computes: bool = False
+
+    @property
+    def summary(self) -> str:
+        """What it tells, in a sentence."""
+        return (getdoc(self.answer) or "").partition("\n")[0]
+
+    def asked(self, explorer: Explorer, parameters: Mapping[str, Any]) -> object:
+        """Return the answer as plain JSON values; numbers that are not finite are null.
+
+        Raises:
+            SettingsError: a parameter is wrong; the message says which, and what it can be.
+            LorifError: as the explorer.
+        """
+        answer = self.answer(explorer, read_question(self.question, parameters))
+        adapter: TypeAdapter[Any] = TypeAdapter(self.returns)
+        return json.loads(adapter.dump_json(answer))
+
+
+FACES = (
+    Face("overview", OverviewQuestion, Explorer.overview, Overview),
+    Face("queries", QueriesQuestion, Explorer.queries, Queries),
+    Face("influences", InfluencesQuestion, Explorer.influences, Influences),
+    Face("groups", GroupsQuestion, Explorer.groups, Groups),
+    Face("movement", MovementQuestion, Explorer.movement, QueryMovement),
+    Face("example", ExampleQuestion, Explorer.example, Example),
+    Face("trust", TrustQuestion, Explorer.trust, Trust),
+    Face("ask", AskedQuestion, Explorer.ask, Progressed, computes=True),
+    Face("progress", AskedQuestion, Explorer.progress, Progressed),
+)
+
+
+def read_question(kind: type[_Q], parameters: Mapping[str, Any]) -> _Q:
+    """Return a question from its parameters, as an address, JSON or an assistant gives them.
+
+    Raises:
+        SettingsError: one is unknown or wrong; the message says which, and what it can be.
+    """
+    try:
+        return kind.model_validate(parameters)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'parameters'}: {one['msg']}"
+            + ("" if one["type"] in {"missing", "value_error"} else f" (found {one['input']!r})")
+            for one in error.errors()
+        )
+        raise SettingsError(f"{wrong}. Parameters: {', '.join(kind.model_fields) or 'none'}") from error

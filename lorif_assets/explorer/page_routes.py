@@ -1,0 +1,283 @@
+"""The explorer's pages: each address is a question, and all of what is shown is in the address."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from lorif_assets.errors import LorifError, NotStoredError
+from lorif_assets.explorer.answers import Stage
+from lorif_assets.explorer.explorer import Explorer
+from lorif_assets.explorer.faces import read_question
+from lorif_assets.explorer.json_api import parameters, status_of
+from lorif_assets.explorer.questions import (
+    AskedQuestion,
+    ExampleQuestion,
+    GroupsQuestion,
+    InfluencesQuestion,
+    MovementQuestion,
+    QuerySetQuestion,
+    Question,
+    RankingQuestion,
+    TrustQuestion,
+)
+from lorif_assets.influences.catalogue import ScoredCheckpoint, ScoredQuery, scored_queries
+from lorif_assets.influences.ranked import Side
+from lorif_assets.influences.trust import Trust
+from lorif_assets.pages.explorer.page import render
+
+
+class ExamplePage(ExampleQuestion):
+    """A training example, and the query from whose list it was opened, for the way back."""
+
+    from_checkpoint: str | None = None
+    from_set: str | None = None
+    from_query: str | None = None
+
+
+_KINDS: Mapping[str, type[Question]] = {
+    "/": QuerySetQuestion,
+    "/query": InfluencesQuestion,
+    "/groups": GroupsQuestion,
+    "/movement": MovementQuestion,
+    "/example": ExamplePage,
+    "/trust": TrustQuestion,
+    "/ask": AskedQuestion,
+    "/api/influences": InfluencesQuestion,
+    "/api/influences.csv": InfluencesQuestion,
+}
+_FILTERS = {"ranking", "method", "text", "where", "fold", "offset", "column", "side"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is around the content of a page: where one is, and where one can go."""
+
+    project: str
+    path: str
+    checkpoint: str = ""
+    query_set: str = ""
+    checkpoints: tuple[ScoredCheckpoint, ...] = ()
+    query_sets: tuple[str, ...] = ()
+    queries: tuple[ScoredQuery, ...] = ()
+    query: str | None = None
+    trust: Trust | None = None
+    kept: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_of_one_example(self) -> bool:
+        """Whether the page is the same at every checkpoint and for every query set."""
+        return self.path == "/example"
+
+    @property
+    def origin(self) -> Mapping[str, str | None]:
+        """This page's place, as a page of an example that is opened from it keeps it."""
+        return {"from_checkpoint": self.checkpoint, "from_set": self.query_set, "from_query": self.query}
+
+    @property
+    def at(self) -> QuerySetQuestion:
+        """The checkpoint and the query set as a question, for addresses."""
+        return QuerySetQuestion(checkpoint=self.checkpoint or None, query_set=self.query_set or None)
+
+
+def page_routes(explorer: Explorer) -> list[Route]:
+    """Return the routes of all pages."""
+    shown: Mapping[str, Callable[[Explorer, Any, str], str]] = {
+        "/": _home,
+        "/query": _query,
+        "/groups": _groups,
+        "/movement": _movement,
+        "/example": _example,
+        "/trust": _trust,
+        "/ask": _ask,
+    }
+    return [Route(path, _page(explorer, path, show)) for path, show in shown.items()]
+
+
+def address(path: str, question: Question | None = None, **changes: Any) -> str:
+    """Return the address of a question at a path, some of its parameters changed.
+
+    Defaults are left out, and so is what the page at the path does not know.
+    """
+    known = _KINDS[path].model_fields
+    own = question.model_dump(mode="json", exclude_defaults=True) if question else {}
+    said = {name: value for name, value in (own | changes).items() if name in known and value not in (None, "", [], ())}
+    plain = {name: str(value).lower() if isinstance(value, bool) else value for name, value in said.items()}
+    query = urlencode({name: value for name, value in plain.items() if value != known[name].default}, doseq=True)
+    return f"{path}?{query}" if query else path
+
+
+def error_page(explorer: Explorer, title: str, message: str, status: int) -> Response:
+    """Return a page that says what went wrong and what to do."""
+    frame = Frame(explorer.name, "/")
+    return HTMLResponse(render("error", {"frame": frame, "to": address, "title": title, "message": message}), status)
+
+
+def _page(explorer: Explorer, path: str, show: Callable[[Explorer, Any, str], str]) -> Callable[[Request], Response]:
+    kind = _KINDS[path]
+
+    def page(request: Request) -> Response:
+        try:
+            given = parameters(kind, request.query_params)
+            # A form writes each line break as two characters, which are other tokens.
+            given |= {name: given[name].replace("\r\n", "\n") for name in ("prompt", "completion") if name in given}
+            question = read_question(kind, given)
+            if isinstance(question, RankingQuestion) and _has_to_be_asked(explorer, question):
+                return HTMLResponse(_asking(explorer, question, path, request.url.path + _query_string(request)))
+            return HTMLResponse(show(explorer, question, path))
+        except NotStoredError as error:
+            return error_page(explorer, "Not stored", str(error), 404)
+        except LorifError as error:
+            return error_page(explorer, "This cannot be shown", str(error), status_of(error))
+
+    return page
+
+
+def _query_string(request: Request) -> str:
+    return f"?{request.url.query}" if request.url.query else ""
+
+
+def _has_to_be_asked(explorer: Explorer, question: AskedQuestion) -> bool:
+    return question.is_computed and explorer.progress(question).stage is not Stage.READY
+
+
+def _frame(explorer: Explorer, question: Question, path: str, query: str | None = None) -> Frame:
+    overview = explorer.overview()
+    at = QuerySetQuestion(
+        checkpoint=getattr(question, "checkpoint", None), query_set=getattr(question, "query_set", None)
+    )
+    checkpoint, query_set = explorer.place(at)
+    (sets,) = (one.query_sets for one in overview.checkpoints if one.name == checkpoint)
+    return Frame(
+        project=explorer.name,
+        path=path,
+        checkpoint=checkpoint,
+        query_set=query_set,
+        checkpoints=overview.checkpoints,
+        query_sets=sets,
+        queries=tuple(scored_queries(explorer.lake, checkpoint, query_set)),
+        query=query,
+        trust=explorer.trust(TrustQuestion(checkpoint=checkpoint, query_set=query_set)),
+        kept=_hidden(question, leaving_out={"checkpoint", "query_set", "offset"}),
+    )
+
+
+def _hidden(question: Question, leaving_out: set[str]) -> tuple[tuple[str, str], ...]:
+    """A question's parameters as hidden fields of a form that has others."""
+    own = question.model_dump(mode="json", exclude_defaults=True, exclude=leaving_out)
+    return tuple(
+        (name, str(one).lower() if isinstance(one, bool) else str(one))
+        for name, value in own.items()
+        for one in (value if isinstance(value, list) else [value])
+        if one is not None
+    )
+
+
+def _home(explorer: Explorer, question: QuerySetQuestion, path: str) -> str:
+    frame = _frame(explorer, question, path)
+    return render("home", {"frame": frame, "to": address, "asked": AskedQuestion()})
+
+
+def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
+    resolved, frame, query = _resolved(explorer, question, path)
+    lists = {side.value: explorer.influences(resolved.model_copy(update={"side": side})).listed for side in Side}
+    columns: dict[str, dict[str, int]] = {}
+    for listed in lists.values():
+        for column, values in listed.metadata.items():
+            counts = columns.setdefault(column, {})
+            for value, n in values:
+                counts[value] = counts.get(value, 0) + n
+    return render(
+        "query",
+        {
+            "frame": frame,
+            "to": address,
+            "question": resolved,
+            "query": query,
+            "rankings": explorer.rankings(resolved),
+            "methods": [] if question.is_computed else explorer.methods(frame.checkpoint, frame.query_set),
+            "columns": {column: list(counts.items()) for column, counts in columns.items() if len(counts) > 1},
+            "kept": _hidden(resolved, leaving_out=_FILTERS),
+            **lists,
+        },
+    )
+
+
+def _groups(explorer: Explorer, question: GroupsQuestion, path: str) -> str:
+    resolved, frame, query = _resolved(explorer, question, path)
+    return render(
+        "groups",
+        {
+            "frame": frame,
+            "to": address,
+            "question": resolved,
+            "query": query,
+            "grouping": explorer.groups(resolved).grouping,
+            "kept": _hidden(resolved, leaving_out={"column"}),
+        },
+    )
+
+
+def _movement(explorer: Explorer, question: MovementQuestion, path: str) -> str:
+    stored = RankingQuestion(checkpoint=question.checkpoint, query_set=question.query_set, query=question.query)
+    asked, frame, query = _resolved(explorer, stored, path)
+    resolved = question.model_copy(update={name: getattr(asked, name) for name in ("checkpoint", "query_set", "query")})
+    return render(
+        "movement",
+        {
+            "frame": frame,
+            "to": address,
+            "question": resolved,
+            "query": query,
+            "movement": explorer.movement(resolved).movement,
+            "kept": _hidden(resolved, leaving_out=_FILTERS),
+        },
+    )
+
+
+def _example(explorer: Explorer, question: ExamplePage, path: str) -> str:
+    found = explorer.example(question)
+    origin = QuerySetQuestion(checkpoint=question.from_checkpoint, query_set=question.from_set)
+    frame = _frame(explorer, origin, path, question.from_query)
+    return render("example", {"frame": frame, "to": address, "example": found})
+
+
+def _trust(explorer: Explorer, question: TrustQuestion, path: str) -> str:
+    frame = _frame(explorer, question, path)
+    return render("trust", {"frame": frame, "to": address, "trust": frame.trust})
+
+
+def _ask(explorer: Explorer, question: AskedQuestion, path: str) -> str:
+    if not question.is_computed:
+        frame = _frame(explorer, question, path)
+        return render("ask", {"frame": frame, "to": address, "asked": question, "question": None, "then": ""})
+    return _asking(explorer, question, path, address("/query", question))
+
+
+def _asking(explorer: Explorer, question: AskedQuestion, path: str, then: str) -> str:
+    """The page that has a question computed, shows how far it is, and goes on to an address."""
+    asked = AskedQuestion(**{name: getattr(question, name) for name in AskedQuestion.model_fields})
+    return render(
+        "ask",
+        {
+            "frame": _frame(explorer, question, path, question.query),
+            "to": address,
+            "asked": asked,
+            "question": asked.model_dump_json(exclude_defaults=True),
+            "then": then,
+        },
+    )
+
+
+def _resolved(explorer: Explorer, question: Any, path: str) -> tuple[Any, Frame, ScoredQuery]:
+    """A question with the names that its defaults stand for, so that its address stays true when a newer checkpoint comes."""
+    checkpoint, query, _ = explorer.ranked(question)
+    frame = _frame(explorer, question.model_copy(update={"checkpoint": checkpoint}), path, query.query_id or None)
+    names = {"checkpoint": checkpoint}
+    if query.query_id:
+        names |= {"query_set": query.query_set, "query": query.query_id}
+    return question.model_copy(update=names), frame, query

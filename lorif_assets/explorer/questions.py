@@ -1,0 +1,134 @@
+"""The questions that can be put to the explorer, in an address, as JSON or by an assistant: each a model of its parameters."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lorif_assets.attribution.stored_rankings import WHEN_WHICH, Ranking
+from lorif_assets.config.methods import MethodName
+from lorif_assets.influences.listing import Filter
+from lorif_assets.influences.ranked import Side
+
+_MOST_ROWS = 200
+
+
+class Question(BaseModel):
+    """Parameters of a question; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OverviewQuestion(Question):
+    """What can be looked at."""
+
+
+class CheckpointQuestion(Question):
+    """Something at a checkpoint."""
+
+    checkpoint: str | None = Field(None, description="A checkpoint that has scores; default: the newest.")
+
+
+class QuerySetQuestion(CheckpointQuestion):
+    """Something of a query set at a checkpoint."""
+
+    query_set: str | None = Field(None, description="A query set that is scored there; default: the first.")
+
+
+class QueriesQuestion(QuerySetQuestion):
+    """The queries of a set."""
+
+    text: str = Field("", description="Only queries that say this, whatever its case.")
+
+
+class AskedQuestion(QuerySetQuestion):
+    """A query: a stored one, or a completion that is asked about at once."""
+
+    query: str | None = Field(None, description="Id of a stored query; default: the first of the set.")
+    prompt: str = Field("", description="In place of a stored query: what the model was asked; it carries no loss.")
+    completion: str = Field("", description="In place of a stored query: what the model said.")
+    chat: bool = Field(
+        False, description="Whether prompt and completion are what user and assistant say, through the chat template."
+    )
+    every: bool = Field(
+        False, description="Score every example of a stored query again, to list more than its stored scores."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_query(self) -> Self:
+        if self.completion and self.query:
+            raise ValueError("`query` names a stored query, `completion` is one of your own: give one of the two")
+        if self.prompt and not self.completion:
+            raise ValueError("`prompt` goes with `completion`, what the model said after it")
+        return self
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether it has to be computed, as no table holds it."""
+        return bool(self.completion) or self.every
+
+
+class RankingQuestion(AskedQuestion):
+    """A ranking of a query's training examples."""
+
+    ranking: Ranking = Field("plain", description="; ".join(f"{name}: {words}" for name, words in WHEN_WHICH.items()))
+    method: str = Field(MethodName.LORIF.value, description="LoRIF, or a method whose scores an evaluation kept.")
+
+
+class InfluencesQuestion(RankingQuestion):
+    """A page of one side of a ranking."""
+
+    side: Side = Field(Side.PROPONENTS, description="Those that made the completion more likely, or less.")
+    text: str = Field("", description="Only examples that say this, whatever its case.")
+    where: tuple[str, ...] = Field((), description="Only examples with this metadata, each as column=value.")
+    fold: bool = Field(True, description="Fold examples that nearly repeat one above into its row.")
+    offset: int = Field(0, ge=0, description="Rows before the page.")
+    limit: int = Field(10, ge=1, le=_MOST_ROWS, description="Rows of the page.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_filters(cls, values: Any) -> Any:
+        # A form sends a choice that was not made as an empty one.
+        if isinstance(values, Mapping) and isinstance(values.get("where"), list | tuple):
+            return {**values, "where": tuple(one for one in values["where"] if one)}
+        return values
+
+    @model_validator(mode="after")
+    def _filters_have_values(self) -> Self:
+        for one in self.where:
+            if "=" not in one:
+                raise ValueError(f"`where` is column=value, found {one!r}")
+        return self
+
+    @property
+    def filter(self) -> Filter:
+        """Which examples are wanted."""
+        pairs = (one.partition("=") for one in self.where)
+        return Filter(self.text, tuple((column, value) for column, _, value in pairs))
+
+
+class GroupsQuestion(RankingQuestion):
+    """A query's influence, summed by metadata."""
+
+    column: str | None = Field(None, description="Metadata column to group by; default: the first.")
+
+
+class MovementQuestion(QuerySetQuestion):
+    """How a query's leading examples moved over the checkpoints."""
+
+    query: str | None = Field(None, description="Id of a stored query; default: the first of the set.")
+    ranking: Ranking = Field("plain", description="By score, or by relative influence.")
+    side: Side = Field(Side.PROPONENTS, description="Which end of the ranking.")
+    leading: int = Field(10, ge=1, le=50, description="Examples that lead at a checkpoint.")
+
+
+class ExampleQuestion(CheckpointQuestion):
+    """A training example."""
+
+    shard: str = Field(description="The shard that it is in.")
+    example: str = Field(description="Its id.")
+    limit: int = Field(50, ge=1, le=_MOST_ROWS, description="Queries that it moves, to list.")
+
+
+class TrustQuestion(QuerySetQuestion):
+    """Whether scores can be trusted."""

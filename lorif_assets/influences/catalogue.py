@@ -1,0 +1,125 @@
+"""What can be looked at: checkpoints with scores, query sets, their queries."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from lorif_assets.config.methods import METHODS, MethodName
+from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text
+from lorif_assets.errors import NotStoredError
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, QUERY_EXAMPLES, QUERY_SUMMARIES
+from lorif_assets.lake.evaluation_tables import METHOD_COSTS
+from lorif_assets.lake.lake import Lake
+
+_SUMMARY = ["query_id", "loss", "n_target_tokens", "n_examples", "score_std", "top_10_share", "top_100_share"]
+
+
+@dataclass(frozen=True)
+class ScoredCheckpoint:
+    """A checkpoint that has scores, and the query sets that it has them for."""
+
+    name: str
+    step: int | None
+    query_sets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ScoredQuery:
+    """A query as it is stored, with its loss (nats, summed) and how its scores are spread at a checkpoint.
+
+    `score_std` is the standard deviation of all its scores; the shares (0 to 1) are those of the sum of its positive scores
+    that the 10 and 100 highest hold.
+    """
+
+    query_set: str
+    query_id: str
+    parts: tuple[Part, ...]
+    metadata: Mapping[str, Any]
+    loss: float
+    n_target_tokens: int
+    n_examples: int
+    score_std: float
+    top_10_share: float
+    top_100_share: float
+
+    @property
+    def loss_per_token(self) -> float:
+        """Mean loss of the tokens that carry loss, in nats."""
+        return self.loss / max(self.n_target_tokens, 1)
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(part.text for part in self.parts)
+
+
+def scored_checkpoints(lake: Lake) -> list[ScoredCheckpoint]:
+    """Return the checkpoints that have scores, in order of step, then name."""
+    steps: dict[str, int | None] = dict(lake.read(CHECKPOINTS, ["checkpoint", "step"]).iter_rows())
+    scored: dict[str, list[str]] = {}
+    for checkpoint, query_set in lake.read(QUERY_SUMMARIES, ["checkpoint", "query_set"]).unique().sort(pl.all()).rows():
+        scored.setdefault(checkpoint, []).append(query_set)
+    found = [ScoredCheckpoint(name, steps.get(name), tuple(sets)) for name, sets in scored.items()]
+    return sorted(found, key=lambda one: (-1 if one.step is None else one.step, one.name))
+
+
+def scored_queries(lake: Lake, checkpoint: str, query_set: str) -> list[ScoredQuery]:
+    """Return the queries of a set that are scored at a checkpoint, in the order of their file.
+
+    Raises:
+        NotStoredError: there are none.
+    """
+    summaries = lake.read(QUERY_SUMMARIES, _SUMMARY, checkpoint=checkpoint, query_set=query_set)
+    if summaries.is_empty():
+        there = ", ".join(
+            f"{one.name} has scores of {' and '.join(map(repr, one.query_sets))}" for one in scored_checkpoints(lake)
+        )
+        raise NotStoredError(
+            f"the lake has no scores of the query set {query_set!r} at the checkpoint {checkpoint!r}; "
+            f"{there or 'it has none'}. Name one of these, or materialize `query_scores`"
+        )
+    rows = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
+    return [
+        ScoredQuery(
+            query_set=query_set,
+            query_id=row["query_id"],
+            parts=passage_parts(row),
+            metadata=passage_metadata(row),
+            **{name: row[name] for name in _SUMMARY[1:]},
+        )
+        for row in rows.iter_rows(named=True)
+    ]
+
+
+def scored_query(lake: Lake, checkpoint: str, query_set: str, query_id: str) -> ScoredQuery:
+    """Return one query of a set.
+
+    Raises:
+        NotStoredError: it is not there, or not scored.
+    """
+    queries = scored_queries(lake, checkpoint, query_set)
+    for query in queries:
+        if query.query_id == query_id:
+            return query
+    first = ", ".join(repr(query.query_id) for query in queries[:5])
+    raise NotStoredError(
+        f"the query set {query_set!r} has no query {query_id!r} at {checkpoint!r}: its {len(queries)} begin with {first}"
+    )
+
+
+def query_texts(lake: Lake, query_set: str) -> dict[str, str]:
+    """Return what the queries of a set say, by id."""
+    rows = lake.read(QUERY_EXAMPLES, query_set=query_set)
+    return {row["query_id"]: passage_text(row) for row in rows.iter_rows(named=True)}
+
+
+def scored_methods(lake: Lake, checkpoint: str, query_set: str) -> list[str]:
+    """Return the methods that scores are stored of: LoRIF first, then those that an evaluation kept."""
+    kept = set(lake.read(METHOD_COSTS, ["method"], checkpoint=checkpoint, query_set=query_set)["method"])
+    order = list(METHODS)
+    others = sorted(
+        kept - {MethodName.LORIF.value}, key=lambda name: (order.index(name) if name in order else len(order), name)
+    )
+    return [MethodName.LORIF.value, *others]

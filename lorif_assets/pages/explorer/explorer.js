@@ -1,0 +1,135 @@
+// What the pages do beyond links and forms: keys, choices that apply at once, finding a query, and waiting for an answer.
+// Text from data is only ever set as text.
+"use strict";
+
+const POLL_MILLISECONDS = 250;
+
+function rows() {
+  return [...document.querySelectorAll("[data-row]")];
+}
+
+function moveRow(step) {
+  const all = rows();
+  if (!all.length) return;
+  const at = all.indexOf(document.activeElement?.closest("[data-row]"));
+  const next = all[Math.min(Math.max(at + step, 0), all.length - 1)];
+  (next.hasAttribute("tabindex") ? next : next.querySelector("[data-open]")).focus();
+}
+
+function moveQuery(step) {
+  const links = [...document.querySelectorAll(".contents a")];
+  const at = links.findIndex((link) => link.hasAttribute("aria-current"));
+  const next = links[at < 0 ? 0 : at + step];
+  if (next) next.click();
+}
+
+function showKeys() {
+  document.getElementById("keys").showModal();
+}
+
+const KEYS = {
+  j: () => moveRow(1),
+  k: () => moveRow(-1),
+  n: () => moveQuery(1),
+  p: () => moveQuery(-1),
+  "/": () => (document.querySelector("[data-search]") ?? document.querySelector("[data-find]"))?.focus(),
+  "?": showKeys,
+  Enter: () => document.activeElement?.closest("[data-row]")?.querySelector("[data-open]")?.click(),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  const target = event.target;
+  if (event.key === "Escape") target.blur();
+  if (target.closest("input, textarea, select, dialog")) return;
+  if (event.key === "Enter" && target.closest("a, button, summary")) return;
+  const act = KEYS[event.key] ?? (/^[a-z]$/.test(event.key) ? linked(event.key) : null);
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+function linked(key) {
+  const link = document.querySelector(`[data-key="${key}"]`);
+  return link ? () => link.click() : null;
+}
+
+for (const form of document.querySelectorAll("[data-submit-on-change]")) {
+  form.addEventListener("change", (event) => {
+    // Another query set has other queries, and only some methods have two rankings.
+    const dropped = event.target.dataset.drops;
+    if (dropped) for (const gone of form.querySelectorAll(`[name="${dropped}"]`)) gone.disabled = true;
+    form.requestSubmit();
+  });
+  // Addresses stay short: what says nothing is not sent.
+  form.addEventListener("formdata", (event) => {
+    for (const [name, value] of [...event.formData.entries()]) if (value === "" && name !== "where") event.formData.delete(name);
+    const chosen = event.formData.getAll("where").filter((value) => value !== "");
+    event.formData.delete("where");
+    for (const value of chosen) event.formData.append("where", value);
+    const fold = event.formData.getAll("fold");
+    if (fold.includes("true")) event.formData.delete("fold");
+  });
+}
+
+for (const find of document.querySelectorAll("[data-find]")) {
+  find.addEventListener("input", () => {
+    const wanted = find.value.toLowerCase();
+    for (const entry of find.closest(".contents").querySelectorAll("li")) {
+      entry.hidden = !entry.textContent.toLowerCase().includes(wanted);
+    }
+  });
+}
+
+for (const button of document.querySelectorAll("[data-help]")) {
+  button.hidden = false;
+  button.addEventListener("click", showKeys);
+}
+
+const contents = document.querySelector(".contents");
+if (contents) {
+  if (matchMedia("(max-width: 56rem)").matches) contents.open = false;
+  const current = contents.querySelector("[aria-current]");
+  if (current) contents.scrollTop = current.offsetTop - contents.clientHeight / 2;
+}
+
+async function api(path, options) {
+  const response = await fetch(path, options);
+  const found = await response.json();
+  if (!response.ok) throw new Error(found.error.message);
+  return found;
+}
+
+async function wait(section) {
+  const question = JSON.parse(section.dataset.ask);
+  const doing = section.querySelector("[data-doing]");
+  const bar = section.querySelector("[data-bar]");
+  try {
+    let state = await api("/api/ask", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(question),
+    });
+    while (state.stage === "waiting" || state.stage === "computing") {
+      const counted = state.total ? `: ${state.done.toLocaleString()} of ${state.total.toLocaleString()} ${state.unit}` : "";
+      doing.textContent = `${state.doing}${counted} (${state.seconds.toFixed(1)} s)`;
+      if (state.total) {
+        bar.max = state.total;
+        bar.value = state.done;
+      } else {
+        bar.removeAttribute("value");
+      }
+      await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
+      state = await api(`/api/progress?${new URLSearchParams(question)}`);
+    }
+    if (state.stage !== "ready") throw new Error(state.error ?? "the question was dropped; ask it again");
+    if (section.dataset.then === location.pathname + location.search) location.reload();
+    else location.replace(section.dataset.then);
+  } catch (error) {
+    doing.textContent = error.message;
+    doing.className = "message lowers";
+    bar.remove();
+  }
+}
+
+for (const section of document.querySelectorAll("[data-ask]")) wait(section);

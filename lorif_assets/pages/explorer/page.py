@@ -1,0 +1,47 @@
+"""The explorer's pages, from what the explorer answered; and the style and script that they share."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from urllib.parse import quote
+
+from jinja2 import Environment
+
+from lorif_assets.attribution.stored_rankings import WHEN_WHICH
+from lorif_assets.pages.environment import page_environment
+
+PORT = 7411
+"""Where `lorif explore` listens on 127.0.0.1, unless it is told otherwise."""
+
+STATIC: Mapping[str, tuple[str, str]] = {
+    "page.css": ("lorif_assets.pages", "text/css"),
+    "explorer.css": ("lorif_assets.pages.explorer", "text/css"),
+    "explorer.js": ("lorif_assets.pages.explorer", "text/javascript"),
+}
+"""The files beside the pages: the package that each is in, and its type."""
+
+
+def report_address(checkpoint: str, query_set: str) -> str:
+    """Return where a browser finds a report while `lorif explore` runs at its usual port."""
+    return f"http://127.0.0.1:{PORT}/reports/{quote(checkpoint, safe='')}/{quote(query_set, safe='')}.html"
+
+
+def render(name: str, content: Mapping[str, object]) -> str:
+    """Return a page: everything that comes from data is escaped, and nothing is loaded but the files of `STATIC`.
+
+    Args:
+        name: of the page's template.
+        content: its variables.
+    """
+    return _environment().get_template(f"{name}.html.jinja").render(when_which=WHEN_WHICH, **content)
+
+
+def static_file(name: str) -> bytes:
+    """Return a file of `STATIC`."""
+    package, _ = STATIC[name]
+    return files(package).joinpath(name).read_bytes()
+
+
+@cache
+def _environment() -> Environment:
+    return page_environment("lorif_assets.pages.explorer")

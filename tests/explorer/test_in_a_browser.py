@@ -1,0 +1,234 @@
+"""The explorer in a headless Chromium, with clicks and keys."""
+
+import shutil
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+
+from lorif_assets.explorer.application import application
+from tests.stored_influences import EARLY, HOSTILE
+
+pytestmark = pytest.mark.slow
+
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("this machine has no Chromium")
+    with playwright.sync_playwright() as running:
+        # Without its sandbox, which a container may not allow: it sees this test's pages alone.
+        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def address(explorer):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(application(explorer), host="127.0.0.1", port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def opened(chromium, address):
+    """Opens a page; at the end, no script has failed and nothing was refused by the browser or the server."""
+    contexts, faults = [], []
+
+    def open_at(path, **look):
+        context = chromium.new_context(base_url=address, **look)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+        page.on(
+            "request", lambda asked: faults.append(asked.url) if not asked.url.startswith((address, "data:")) else None
+        )
+        page.goto(path)
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def first_example(page):
+    return page.locator(".influences >> nth=0").locator("[data-open]").first.inner_text()
+
+
+def test_a_query_is_opened_from_the_first_page_and_walked_through(opened):
+    page = opened("/")
+    page.click("main a:has-text('A fox.')")
+    assert first_example(page) == "fox"
+    page.locator("[data-open]:has-text('fox')").first.click()
+    assert page.inner_text("h2#moved") == "Queries that it moves"
+    page.locator("table.moved [data-open]").first.click()
+    page.wait_for_url("**/query?**")
+    page.locator("[data-open]:has-text('plain')").first.click()
+    page.click("text=Back to the query")
+    page.wait_for_url("**/query?**")
+
+
+def test_a_choice_applies_at_once_and_is_in_the_address(opened):
+    page = opened("/query")
+    page.select_option("select[name=ranking]", "relative")
+    page.wait_for_url("**ranking=relative**")
+    assert first_example(page) == "fox/again"
+    page.select_option("form.filters select[name=where] >> nth=0", index=1)
+    page.wait_for_url("**where=**")
+    page.uncheck("input[type=checkbox][name=fold]")
+    page.wait_for_url("**fold=false**")
+    # The address alone shows the same.
+    again = opened(page.url)
+    assert again.inner_text("main") == page.inner_text("main")
+    page.go_back()
+    assert "fold" not in page.url
+
+
+def test_another_method_and_another_checkpoint_are_chosen(opened):
+    page = opened("/query?ranking=relative")
+    page.select_option("select[name=method]", "bm25")
+    page.wait_for_url("**method=bm25**")
+    assert first_example(page) == "plain"
+    page.select_option("select[name=checkpoint]", EARLY)
+    page.wait_for_url(f"**checkpoint={EARLY}**")
+    assert first_example(page) == "fox"
+
+
+def test_texts_are_searched(opened):
+    page = opened("/query?fold=false")
+    page.press("body", "/")
+    page.keyboard.type("UNTIL MORNING.")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**text=**")
+    assert first_example(page) == "fox/again"
+
+
+def test_groups_lead_to_their_examples(opened):
+    page = opened("/query")
+    page.click("nav.tabs >> text=Groups")
+    page.select_option("select[name=column]", "topic")
+    page.wait_for_url("**column=topic**")
+    page.click("table.groups >> text=animals")
+    page.wait_for_url("**where=topic%3Danimals**")
+    assert first_example(page) == "fox"
+
+
+def test_ranks_over_checkpoints_and_the_verdict_are_shown(opened):
+    page = opened("/query")
+    page.click("nav.tabs >> text=Over checkpoints")
+    assert page.locator("table.movement .leads").count() > 1
+    page.click("text=Can this be trusted?")
+    assert "nobody has held these scores against retraining" in page.inner_text(".verdict")
+
+
+def test_keys_walk_through_rows_queries_and_views(opened):
+    page = opened("/query?fold=false")
+    for key, expected in (("j", "fox"), ("j", "fox/again"), ("k", "fox")):
+        page.keyboard.press(key)
+        focused = page.locator("[data-row]:focus [data-open]").inner_text()
+        assert focused == expected
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/example?**")
+    page.go_back()
+    page.keyboard.press("n")
+    page.wait_for_url("**query=%3Cscript**")
+    page.keyboard.press("g")
+    page.wait_for_url("**/groups?**")
+    page.keyboard.press("?")
+    assert page.locator("dialog[open]").count() == 1
+    page.keyboard.press("Escape")
+    page.keyboard.press("h")
+    page.wait_for_url("**/")
+
+
+def test_a_letter_typed_into_a_field_is_a_letter(opened):
+    page = opened("/")
+    page.fill("textarea[name=prompt]", "")
+    page.type("textarea[name=prompt]", "jkngh?")
+    assert page.input_value("textarea[name=prompt]") == "jkngh?"
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_a_completion_is_asked_about_with_its_line_breaks_and_spaces(opened, project):
+    project.goes_on.clear()
+    page = opened("/")
+    page.fill("textarea[name=prompt]", "one\ntwo")
+    page.fill("textarea[name=completion]", " three")
+    page.click("text=Which examples made it say this?")
+    page.wait_for_selector("text=scoring: 2 of 6 examples")
+    project.goes_on.set()
+    page.wait_for_url("**/query?**")
+    assert first_example(page) == "asked"
+    assert page.inner_text(".exchange .no-loss") == "one\ntwo"
+    assert [asked[:2] for asked in project.asked] == [("one\ntwo", " three")]
+
+
+def test_every_example_of_a_stored_query_is_scored_where_it_is_asked_for(opened, project):
+    page = opened("/groups?column=topic")
+    page.click("text=score every example")
+    page.wait_for_selector("text=Summed over all 6 examples")
+    assert [asked[1] for asked in project.asked] == ["q/1"]
+
+
+def test_a_question_that_fails_says_why(opened, project):
+    project.fails = True
+    page = opened("/ask?completion=x")
+    page.wait_for_selector("text=the checkpoint's files are gone; bring them back")
+
+
+def test_hostile_texts_stay_texts(opened, project):
+    for path in (
+        "/",
+        "/query?where=topic%3Danimals",
+        "/groups",
+        "/movement",
+        "/trust",
+        "/example?shard=docs&example=hostile",
+    ):
+        page = opened(path)
+        assert page.title() != "owned"
+        assert page.locator("main img, main script").count() == 0
+    page = opened("/")
+    page.fill("textarea[name=completion]", HOSTILE)
+    page.click("text=Which examples made it say this?")
+    page.wait_for_url("**/query?**")
+    assert page.title() != "owned"
+    assert page.inner_text(".exchange .said") == HOSTILE
+    assert project.asked[0][1] == HOSTILE
+    page.click("a.ask")
+    assert page.locator("textarea").count() == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(opened, scheme):
+    page = opened("/", viewport=PHONE, color_scheme=scheme)
+    papers = set()
+    for path in ("/", "/query", "/groups", "/movement", "/trust", "/ask", "/example?shard=docs&example=fox"):
+        page.goto(path)
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, path
+        papers.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert papers == {"rgb(246, 247, 249)" if scheme == "light" else "rgb(19, 22, 27)"}
+
+
+def test_the_table_of_contents_finds_a_query(opened):
+    page = opened("/query")
+    page.fill("[data-find]", "jumps")
+    assert page.locator(".contents li:visible").count() == 1

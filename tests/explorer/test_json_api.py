@@ -1,0 +1,169 @@
+"""The JSON API."""
+
+import io
+import time
+
+import polars as pl
+import pytest
+
+from lorif_assets.explorer.faces import FACES
+from tests.stored_influences import EARLY, HOSTILE, LATE, QUERIES, SET, SHARD
+
+
+def ready(client, question):
+    for _ in range(600):
+        state = client.get("/api/progress", params=question).json()
+        if state["stage"] in ("ready", "failed"):
+            return state
+        time.sleep(0.05)
+    raise AssertionError(state)
+
+
+def names(response):
+    return [row["example_id"] for row in response.json()["listed"]["rows"]]
+
+
+def test_the_overview_has_checkpoints_and_query_sets(client):
+    found = client.get("/api/overview").json()
+    assert found["project"] == "my project"
+    assert [one["name"] for one in found["checkpoints"]] == [EARLY, LATE]
+
+
+def test_without_parameters_the_newest_checkpoint_and_the_first_query_are_meant(client):
+    found = client.get("/api/influences").json()
+    assert (found["checkpoint"], found["query"]["query_set"], found["query"]["query_id"]) == (LATE, SET, "q/1")
+
+
+def test_lists_are_filtered_ranked_and_paged_by_parameters(client):
+    at = {"checkpoint": LATE, "query_set": SET, "query": "q/1"}
+    assert names(client.get("/api/influences", params=at | {"fold": "false"})) == ["fox", "fox/again"]
+    assert names(client.get("/api/influences", params=at)) == ["fox"]
+    assert names(client.get("/api/influences", params=at | {"side": "opponents", "where": "topic=sums"})) == ["asked"]
+    assert names(client.get("/api/influences", params=at | {"ranking": "relative", "limit": 1})) == ["fox/again"]
+    assert names(client.get("/api/influences", params=at | {"method": "bm25", "text": "nothing"})) == ["plain"]
+    several = at | {"fold": "false", "where": ["tags=fox", "tags=dog"]}
+    # Of two values for one column both have to be there.
+    assert names(client.get("/api/influences", params=several)) == ["fox"]
+
+
+def test_groups_movement_example_and_trust_are_answered(client):
+    assert client.get("/api/groups", params={"column": "topic"}).json()["grouping"]["column"] == "topic"
+    assert len(client.get("/api/movement").json()["movement"]["checkpoints"]) == 2
+    example = client.get("/api/example", params={"shard": SHARD, "example": "hostile"}).json()
+    assert example["parts"][0]["text"] == HOSTILE
+    assert client.get("/api/trust").json()["standing"] == "unknown"
+    assert len(client.get("/api/queries", params={"text": "JUMPS"}).json()["queries"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "message"),
+    [
+        ("/api/influences?checkpoint=x", 404, "no scores are stored of a checkpoint 'x'; there are those of step-100"),
+        ("/api/influences?query_set=x", 404, "has no scores of a query set 'x'; it has those of odd & ends"),
+        ("/api/influences?query=x", 404, "has no query 'x'"),
+        ("/api/influences?limit=0", 400, "limit: Input should be greater than or equal to 1 (found '0')"),
+        ("/api/influences?side=middle", 400, "side: Input should be 'proponents' or 'opponents' (found 'middle')"),
+        (
+            "/api/influences?colour=red",
+            400,
+            "colour: Extra inputs are not permitted (found 'red'). Parameters: checkpoint",
+        ),
+        ("/api/influences?where=topic", 400, "`where` is column=value, found 'topic'"),
+        ("/api/influences?completion=a&query=b", 400, "give one of the two"),
+        ("/api/influences?prompt=a", 400, "`prompt` goes with `completion`"),
+        ("/api/influences?completion=a", 404, "this question is not answered yet (not asked)"),
+        ("/api/influences?completion=a&method=bm25", 404, "answered by LoRIF alone"),
+        ("/api/progress", 404, "nothing is to be computed"),
+        ("/api/example?shard=docs", 400, "example: Field required"),
+        ("/api/influences.docx", 404, "exported as csv or parquet"),
+        ("/api/nothing", 404, "Not Found"),
+    ],
+)
+def test_errors_are_json_that_says_what_to_do(client, address, status, message):
+    response = client.get(address)
+    assert response.status_code == status
+    assert message in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b'"x"', b""])
+def test_a_body_that_is_no_object_is_refused(client, body):
+    response = client.post("/api/ask", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    assert "JSON" in response.json()["error"]["message"]
+
+
+def test_a_completion_is_asked_about_watched_and_listed(client, project):
+    question = {"prompt": "a\nb", "completion": " c"}
+    project.goes_on.clear()
+    assert client.post("/api/ask", json=question).json()["stage"] in ("waiting", "computing")
+    for _ in range(200):
+        state = client.get("/api/progress", params=question).json()
+        if state["done"]:
+            break
+        time.sleep(0.02)
+    assert (state["stage"], state["doing"], state["done"], state["total"], state["unit"]) == (
+        "computing",
+        "scoring",
+        2,
+        6,
+        "examples",
+    )
+    project.goes_on.set()
+    assert ready(client, question)["stage"] == "ready"
+    found = client.get("/api/influences", params=question)
+    assert names(found) == ["asked", "chat", "fox"]
+    assert [part["text"] for part in found.json()["query"]["parts"]] == ["a\nb", " c"]
+    assert names(client.get("/api/influences", params=question | {"side": "opponents"})) == ["plain", "hostile"]
+    assert client.get("/api/groups", params=question).json()["grouping"]["is_complete"]
+    # Asked again, nothing is computed again.
+    assert client.post("/api/ask", json=question).json()["stage"] == "ready"
+    assert project.asked == [("a\nb", " c", LATE, "all")]
+
+
+def test_a_chat_and_all_examples_of_a_stored_query_are_asked_about(client, project):
+    for question in ({"prompt": "hi", "completion": "ho", "chat": True}, {"query": "q/1", "every": True}):
+        client.post("/api/ask", json=question)
+        assert ready(client, question)["stage"] == "ready"
+    assert [asked[1] for asked in project.asked] == ["chat: ['user', 'assistant']", "q/1"]
+    found = client.get("/api/influences", params={"query": "q/1", "every": "true"}).json()
+    # It is shown as the stored query that it is.
+    assert found["query"]["parts"][0]["text"] == QUERIES["q/1"][0]
+    assert found["listed"]["is_complete"]
+
+
+def test_a_question_that_failed_says_why_and_is_tried_again(client, project):
+    project.fails = True
+    question = {"completion": "x"}
+    client.post("/api/ask", json=question)
+    assert ready(client, question)["error"] == "the checkpoint's files are gone; bring them back"
+    project.fails = False
+    client.post("/api/ask", json=question)
+    assert ready(client, question)["stage"] == "ready"
+
+
+def test_a_list_is_a_file_with_all_its_rows(client):
+    whole = client.get("/api/influences.csv?fold=false&limit=1&side=opponents")
+    assert whole.headers["content-disposition"] == 'attachment; filename="influences.csv"'
+    table = pl.read_csv(io.BytesIO(whole.content))
+    assert table["example_id"].to_list() == ["plain", "asked"]
+    parquet = pl.read_parquet(io.BytesIO(client.get("/api/influences.parquet").content))
+    assert parquet["copies"].to_list() == [1]
+
+
+def test_the_schema_describes_every_question_and_what_it_answers(client):
+    schema = client.get("/api/openapi.json").json()
+    assert set(schema["paths"]) == {f"/api/{face.name}" for face in FACES}
+    influences = schema["paths"]["/api/influences"]["get"]
+    assert {one["name"] for one in influences["parameters"]} >= {"checkpoint", "query", "side", "where", "completion"}
+    assert all(one["description"] for one in influences["parameters"])
+
+    def references(node):
+        if isinstance(node, dict):
+            yield from ([node["$ref"]] if "$ref" in node else [])
+            node = list(node.values())
+        if isinstance(node, list):
+            for one in node:
+                yield from references(one)
+
+    known = {f"#/components/schemas/{name}" for name in schema["components"]["schemas"]}
+    assert set(references(schema)) <= known

@@ -1,0 +1,185 @@
+"""The explorer's pages, without a browser."""
+
+import re
+from html.parser import HTMLParser
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.explorer.test_json_api import ready
+from tests.stored_influences import EARLY, HOSTILE, LATE, SET, SHARD
+
+PATHS = ["/", "/query", "/groups", "/groups?column=topic", "/movement", "/trust", "/ask", "/query?method=bm25"]
+EXAMPLE = {"shard": SHARD, "example": "hostile"}
+_VOID = {"meta", "link", "input", "br", "img", "hr"}
+_OWN = {"html", "head", "body", "script", "details", "dialog", "progress", "select", "table", "bdi", "mark", "main"}
+
+
+class Page(HTMLParser):
+    """Links, and a check that every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.open, self.scripts, self.tags = [], [], [], set()
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.add(tag)
+        assert not any(name.startswith("on") for name in given), given
+        if tag == "a":
+            self.links.append(given["href"])
+        if tag == "script":
+            self.scripts.append(given.get("src"))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def shown(client, path, **params):
+    response = client.get(path, params=params or None)
+    assert response.status_code == 200, response.text
+    return Page(response.text)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_link_of_every_page_leads_somewhere(client, path):
+    for link in shown(client, path).links:
+        if link.startswith("/") and not link.startswith("/reports/"):
+            assert client.get(link).status_code == 200, link
+
+
+def test_no_text_from_data_becomes_markup_on_any_page(client):
+    pages = [shown(client, path) for path in PATHS]
+    pages += [shown(client, "/example", **EXAMPLE), shown(client, "/query", query=HOSTILE, text=HOSTILE)]
+    pages += [
+        shown(client, "/query", where=f"topic={HOSTILE}"),
+        shown(client, "/ask", completion=HOSTILE, prompt=HOSTILE),
+    ]
+    for page in pages:
+        assert page.scripts == ["/static/explorer.js"]
+        assert "img" not in page.tags
+    refused = client.get("/query", params={"query": HOSTILE + "x"})
+    assert refused.status_code == 404
+    assert Page(refused.text).scripts == ["/static/explorer.js"]
+    assert "script&gt;" in refused.text
+
+
+def test_nothing_is_loaded_from_elsewhere(client):
+    for path in PATHS:
+        text = client.get(path).text
+        assert not re.search(r"""(src|href|action)\s*=\s*["']?(https?:|//|file:)""", text)
+    for name in ("page.css", "explorer.css", "explorer.js"):
+        response = client.get(f"/static/{name}")
+        assert response.status_code == 200
+        assert not re.search(r"https?://|url\(", response.text)
+    assert client.get("/static/page.py").status_code == 404
+
+
+def test_an_address_says_all_of_what_is_shown_even_when_a_newer_checkpoint_comes(client):
+    links = shown(client, "/query", fold="false", limit=1).links
+    (following,) = {link for link in links if "offset=1" in link}
+    told = parse_qs(urlsplit(following).query)
+    assert told == {
+        "checkpoint": [LATE],
+        "query_set": [SET],
+        "query": ["q/1"],
+        "fold": ["false"],
+        "limit": ["1"],
+        "offset": ["1"],
+    }
+
+
+def test_another_checkpoint_shows_the_same_query_and_keeps_the_filters(client):
+    text = client.get("/query", params={"checkpoint": EARLY, "ranking": "relative", "text": "nothing"}).text
+    assert '<input type="hidden" name="ranking" value="relative">' in text
+    assert f'<option value="{EARLY}" selected>' in text
+    assert "nothing in particular" in text
+
+
+def test_the_line_breaks_of_a_form_are_those_of_the_text(client, project):
+    # Browsers send two characters for each.
+    client.post("/api/ask", json={"prompt": "a\nb", "completion": "\n c"})
+    ready(client, {"prompt": "a\nb", "completion": "\n c"})
+    page = client.get("/query", params={"prompt": "a\r\nb", "completion": "\r\n c"})
+    assert "data-ask" not in page.text
+    assert len(project.asked) == 1
+
+
+def test_a_question_that_was_not_computed_is_shown_as_asking_and_goes_on_where_it_was(client):
+    for path, then in (("/ask", "/query?"), ("/groups", "/groups?"), ("/query", "/query?")):
+        text = client.get(path, params={"completion": " c"}).text
+        assert re.search(rf'data-ask="[^"]*completion[^"]*" data-then="{re.escape(then)}', text)
+
+
+def test_a_text_area_keeps_a_leading_line_break_and_spaces(client):
+    text = client.get("/ask", params={"completion": "\n  x"}).text
+    assert re.search(r'<textarea name="completion"[^>]*>\n\n  x</textarea>', text)
+
+
+def test_only_rankings_that_are_stored_are_offered(client):
+    assert 'value="relative"' in client.get("/query").text
+    assert 'value="relative"' not in client.get("/query?method=bm25").text
+
+
+def test_every_example_is_offered_only_where_not_all_were_scored(client):
+    client.post("/api/ask", json={"query": "q/1", "every": True})
+    ready(client, {"query": "q/1", "every": "true"})
+    for path in ("/query", "/groups"):
+        assert "score every example" in client.get(path).text
+        for ranking in ("plain", "relative"):
+            computed = client.get(path, params={"query": "q/1", "every": "true", "ranking": ranking})
+            assert "score every example" not in computed.text
+            assert "Over checkpoints" in computed.text
+
+
+def test_a_histogram_is_drawn_where_all_examples_are_ranked(client):
+    assert shown(client, "/query?method=bm25").tags >= {"svg", "rect"}
+    assert "svg" not in shown(client, "/query").tags
+
+
+def test_near_duplicates_are_folded_and_can_be_opened(client):
+    text = client.get("/query").text
+    assert "1 near-duplicate below" in text
+    assert "example=fox%2Fagain" in text
+
+
+def test_prompt_and_completion_of_a_training_example_are_told_apart(client):
+    text = client.get("/query").text
+    assert re.search(r'class="text example no-loss"[^>]*>\s*<span class="said">Two and two\?', text)
+    assert re.search(r'class="text example"[^>]*>\s*<span class="said"> Four\.', text)
+
+
+def test_an_empty_lake_says_what_to_do(tmp_path, project):
+    from starlette.testclient import TestClient
+
+    from lorif_assets.config.recipe import Recipe
+    from lorif_assets.explorer.answers import Answers
+    from lorif_assets.explorer.application import application
+    from lorif_assets.explorer.explorer import Explorer
+    from lorif_assets.lake.remembered_rows import RememberingLake
+
+    lake = RememberingLake(str(tmp_path))
+    app = application(Explorer("empty", Recipe(), lake, Answers(project, lake)))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        response = client.get("/")
+    assert response.status_code == 404
+    assert "lorif materialize" in response.text
+
+
+def test_a_stored_report_is_served_with_links_into_the_explorer(client, stored):
+    page = f"<p>report</p><!--explore {HOSTILE_ID}--><p>&lt;!--explore x--&gt;</p>"
+    stored.write_file(f"reports/{LATE}/{SET}.html", page.encode())
+    response = client.get(f"/reports/{LATE}/{SET}.html")
+    (link,) = Page(response.text).links
+    assert client.get(link).status_code == 200
+    assert "script-src" not in response.headers["content-security-policy"]
+    assert client.get(f"/reports/{LATE}/other.html").status_code == 404
+    for outside in ("/reports/../x.html", "/reports/%2e%2e/x.html", "/reports/..%2f..%2fetc/x.html"):
+        assert client.get(outside).status_code == 404
+
+
+HOSTILE_ID = "q%2F1"

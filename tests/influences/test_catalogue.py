@@ -1,0 +1,40 @@
+"""What can be looked at."""
+
+import pytest
+
+from lorif_assets.data.passages import Part
+from lorif_assets.errors import NotStoredError
+from lorif_assets.influences.catalogue import scored_checkpoints, scored_methods, scored_queries, scored_query
+from lorif_assets.lake.lake import Lake
+from tests.stored_influences import EARLY, LATE, QUERIES, SET
+
+
+def test_checkpoints_with_scores_come_in_order_of_step(lake):
+    assert [(one.name, one.step, one.query_sets) for one in scored_checkpoints(lake)] == [
+        (EARLY, 100, (SET,)),
+        (LATE, 200, (SET,)),
+    ]
+
+
+def test_a_lake_without_scores_has_nothing_to_look_at(tmp_path):
+    assert scored_checkpoints(Lake(str(tmp_path))) == []
+
+
+def test_queries_come_in_the_order_of_their_file_and_tell_prompt_from_completion(lake):
+    queries = scored_queries(lake, LATE, SET)
+    assert [query.query_id for query in queries] == list(QUERIES)
+    assert queries[0].parts == (Part("What jumps?", carries_loss=False), Part(" A fox.", carries_loss=True))
+    assert queries[0].loss_per_token == 2.0
+    assert queries[0].metadata == {"kind": "test"}
+
+
+def test_what_is_not_stored_is_refused_with_what_is(lake):
+    with pytest.raises(NotStoredError, match=f"'step-100' has scores of|{EARLY} has scores of '{SET}'"):
+        scored_queries(lake, "step-7", SET)
+    with pytest.raises(NotStoredError, match="has no query 'q9' at 'step-200': its 2 begin with 'q/1'"):
+        scored_query(lake, LATE, SET, "q9")
+
+
+def test_methods_are_lorif_and_those_that_an_evaluation_kept(lake):
+    assert scored_methods(lake, LATE, SET) == ["lorif", "bm25"]
+    assert scored_methods(lake, LATE, "another") == ["lorif"]
