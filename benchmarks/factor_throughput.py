@@ -83,7 +83,7 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     shared = Recipe(projection_factor=setting.projection_factor, max_length=setting.tokens)
     paper = {"curvature": "svd", "rank": 1, "factor_dtype": "bf16"}
     named = {
-        "svd, bf16, c = 1": shared.model_copy(update=paper),
+        "svd, bf16, c = 1": shared.changed(**paper),
         "ekfac, sign": shared.model_copy(update={"bytes_per_example": setting.bytes_per_example}),
     }
     return {name: recipe for name, recipe in named.items() if recipe.curvature in setting.curvatures.split()}

@@ -134,6 +134,8 @@ def _type_names(annotation: Any) -> Iterator[str]:
         yield f"list of {' or '.join(_type_names(arguments[0]))}"
     elif origin is dict:
         yield "table"
+    elif origin is Annotated:
+        yield from _type_names(arguments[0])
     elif hasattr(annotation, "__members__"):
         yield from (f'`"{member.value}"`' for member in annotation)
     elif origin is not None and all(isinstance(argument, str) for argument in arguments):

@@ -9,6 +9,7 @@ import pyarrow as pa
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.partition_run import Failures, PartitionRun
+from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.versions import checkpoint_version
 from lorif_assets.errors import LorifError
@@ -39,11 +40,13 @@ def checkpoints(run: PartitionRun) -> Materializations:
 
 def _recorded(run: PartitionRun, name: str) -> tuple[str, dict[str, Any]]:
     """Record a checkpoint, and return its data version and metadata."""
-    recipe, projection = run.settings.recipe, run.settings.recipe.projection
+    recipe = run.settings.recipe
     files = run.checkpoints.get(name)
     # Before the bytes are read: a write in the meantime changes it.
     files_version = files.version()
     skeleton = run.checkpoints.skeleton(files, track=recipe.track)
+    tracked = tracked_layers(skeleton, recipe)
+    projection = fitted_recipe(recipe, tracked).projection
     layers: list[dict[str, str | int]] = [
         {
             "layer": layer.name,
@@ -52,7 +55,7 @@ def _recorded(run: PartitionRun, name: str) -> tuple[str, dict[str, Any]]:
             "d1": projection.width(layer.d_in),
             "d2": projection.width(layer.d_out),
         }
-        for layer in tracked_layers(skeleton, recipe)
+        for layer in tracked
     ]
     row = {
         "checkpoint": name,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.fitted_recipe import LARGEST_RANK, fitted_recipe, level_rank
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.config.recipe import Recipe
@@ -21,7 +22,7 @@ class CostEstimate:
     """Sum over layers of D = d1 d2: the numbers of one example's projected gradient."""
     bytes_per_example: int
     decoded_numbers: int
-    """Of one example's factors at `recipe.rank`, once they are decoded: what the size of a scan's blocks follows from."""
+    """Of one example's factors, once they are decoded, with bytes spread evenly: the size of a scan's blocks follows."""
     factor_bytes: int
     """Of all examples, in the table `gradient_factors`."""
     curvature_bytes: int
@@ -51,18 +52,20 @@ def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int)
     from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
     tracked = tracked_layers(model, recipe)
-    shapes = [recipe.projection.shape(layer) for layer in tracked]
+    recipe = fitted_recipe(recipe, tracked)
+    codec, shapes = FactorCodec(recipe.factor_dtype), [recipe.projection.shape(layer) for layer in tracked]
     dense = [d1 * d2 for d1, d2 in shapes]
-    # A byte budget is spent down to the last component that fits.
-    per_example = recipe.bytes_per_example or sum(
-        factor_bytes(FactorCodec(recipe.factor_dtype), d1, d2, recipe.rank) for d1, d2 in shapes
-    )
+    budget, rank = recipe.byte_budget, level_rank(recipe, tracked)
+    per_example = sum(factor_bytes(codec, d1, d2, LARGEST_RANK if budget else rank) for d1, d2 in shapes)
+    if budget:
+        # Spent down to the last component that fits, or to the layers' full ranks.
+        per_example = min(budget, per_example)
     curvature = curvature_of(recipe).cost(shapes)
     return CostEstimate(
         n_layers=len(shapes),
         gradient_numbers=sum(dense),
         bytes_per_example=per_example,
-        decoded_numbers=sum(min(recipe.rank, d1, d2) * (d1 + d2) for d1, d2 in shapes),
+        decoded_numbers=sum(min(rank, d1, d2) * (d1 + d2) for d1, d2 in shapes),
         factor_bytes=per_example * n_examples,
         curvature_bytes=curvature.stored_bytes,
         largest_state_bytes=curvature.largest_state_bytes,

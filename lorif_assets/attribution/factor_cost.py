@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.factor_rows import run_batch
+from lorif_assets.attribution.fitted_recipe import fitted_recipe, level_rank
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
@@ -37,7 +38,9 @@ class FactorCost:
 def factor_cost(
     model: "PreTrainedModel", recipe: Recipe, examples: int, tokens: int, batch: BatchSettings | None = None
 ) -> FactorCost:
-    """Count one batch on an accelerator, with every layer at the recipe's rank; attention is counted as two products.
+    """Count one batch on an accelerator, with every layer at the recipe's rank, or at one that its bytes allow.
+
+    Attention is counted as two products.
 
     Args:
         model: its weights may be on the meta device; their types count, their numbers do not.
@@ -54,12 +57,13 @@ def factor_cost(
 
     shapes_only = _without_numbers(model)
     layers = select_layers(shapes_only, recipe.include_layers, recipe.exclude_layers)
-    inputs = _full_batch(examples, tokens)
+    recipe, inputs = fitted_recipe(recipe, layers), _full_batch(examples, tokens)
     # The collector without layers is the floor: frozen weights, gradients of activations alone.
     with OperationCounts() as bare, GradientCollector(shapes_only, []) as collector:
         collector.collect(inputs)
     shapes = {layer.name: recipe.projection.shape(layer) for layer in layers}
-    ranks = {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
+    rank = level_rank(recipe, layers)
+    ranks = {layer: min(rank, *shape) for layer, shape in shapes.items()}
     record = CheckpointRecord("", "", "", "", 0, None, shapes, FrozenBases("", ranks, {}, recipe.whitening_damping))
     projections = [_meta_projection(layer, recipe) for layer in layers]
     device = torch.device("meta")

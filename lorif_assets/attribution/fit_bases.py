@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from lorif_assets.attribution.fitted_recipe import LARGEST_RANK, below_full
 from lorif_assets.attribution.sound_examples import set_aside, unsound_positions
+from lorif_assets.config.presets import AUTO
 from lorif_assets.config.recipe import Recipe, content_hash
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 RANK_EXAMPLES = 256
 """Sampled examples that ranks by layer are computed from."""
-_LARGEST_RANK = 128
 _FEWEST_EXAMPLES = 2
 _NAMED = 5
 
@@ -281,12 +282,14 @@ def layer_ranks(
     """
     from lorif_assets.mathematics.curvature.rank_allocation import kept_energy
 
-    recipe, shapes = attributed.recipe, attributed.record.layer_shapes
+    recipe, shapes = attributed.fitted_recipe, attributed.record.layer_shapes
     budget = byte_budget(recipe, shapes)
     if budget is None:
         largest = {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
     else:
         largest = affordable_ranks(recipe, shapes, budget)
+        if attributed.recipe.bytes_per_example == AUTO:
+            largest = {layer: min(rank, below_full(shapes[layer])) for layer, rank in largest.items()}
     values, fisher = _whitened_spectra(attributed, examples, bases, batch, largest, progress)
     ranks = largest if budget is None else _allocated_ranks(recipe, shapes, bases, values, fisher, budget)
     return {
@@ -297,10 +300,10 @@ def layer_ranks(
 
 def byte_budget(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> int | None:
     """Return the bytes of an example's factors to spread over the layers, or None if all have the recipe's rank."""
-    if recipe.uniform_rank is None and recipe.bytes_per_example is None:
+    if recipe.uniform_rank is None and recipe.byte_budget is None:
         sizes = _component_bytes(recipe, shapes)
         return sum(size * min(recipe.rank, *shapes[layer]) for layer, size in sizes.items())
-    return recipe.bytes_per_example
+    return recipe.byte_budget
 
 
 def affordable_ranks(recipe: Recipe, shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
@@ -317,7 +320,7 @@ def affordable_ranks(recipe: Recipe, shapes: Mapping[str, tuple[int, int]], budg
             f"{len(sizes)} layers takes {sum(sizes.values())} bytes; raise it, choose a smaller `recipe.factor_dtype`, or "
             "take layers out with `recipe.exclude_layers`"
         )
-    return {layer: min(*shape, _LARGEST_RANK, 1 + spare // sizes[layer]) for layer, shape in shapes.items()}
+    return {layer: min(*shape, LARGEST_RANK, 1 + spare // sizes[layer]) for layer, shape in shapes.items()}
 
 
 def _allocated_ranks(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
@@ -109,6 +110,7 @@ def memory_needs(
     from lorif_assets.mathematics.gradients.layers import shares_of_tokens
 
     layers, shares = tracked_layers(model, recipe), shares_of_tokens(model)
+    recipe = fitted_recipe(recipe, layers)
     shapes = [recipe.projection.shape(layer) for layer in layers]
     size = number_bytes(model)
     vocabulary = model.get_input_embeddings().weight.shape[0]

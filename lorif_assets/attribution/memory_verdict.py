@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.memory import MemoryNeeds, memory_needs, number_bytes
-from lorif_assets.attribution.recipe_on_model import longest_input
+from lorif_assets.attribution.recipe_on_model import longest_input, tracked_layers
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.errors import CheckpointError
@@ -161,6 +162,7 @@ def _remedies(
     if tokens := needs.most_tokens(memory):
         yield f"set `batch.tokens = {tokens}`"
     found = {}
+    recipe = fitted_recipe(recipe, tracked_layers(model, recipe))
     for names, changed in _smaller(recipe, needs, is_wide=number_bytes(model) > _BF16).items():
         in_type, length = _in_type_of(model, changed), min(needs.longest, changed.max_length or needs.longest)
         # Nearly in proportion to both, and followed once is enough.
@@ -180,8 +182,9 @@ def _smaller(recipe: Recipe, needs: MemoryNeeds, is_wide: bool) -> dict[str, Rec
     changes: dict[str, dict[str, object]] = {}
     if is_wide:
         changes['`recipe.model_dtype = "bfloat16"`'] = {"model_dtype": "bfloat16"}
-    if recipe.max_width:
-        changes[f"`recipe.max_width = {max(1, recipe.max_width // 4)}`"] = {"max_width": max(1, recipe.max_width // 4)}
+    if isinstance(recipe.max_width, int):
+        width = max(1, recipe.max_width // 4)
+        changes[f"`recipe.max_width = {width}`"] = {"max_width": width}
     else:
         factor = 4 * recipe.projection_factor
         changes[f"`recipe.projection_factor = {factor}`"] = {"projection_factor": factor}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.memory_verdict import batch_limit
 from lorif_assets.attribution.recipe_on_model import longest_input, tracked_layers
 from lorif_assets.attribution.stored_bases import FrozenBases, bases_version, frozen_bases
@@ -160,16 +161,22 @@ class AttributedModel:
         refuse_unsound(model)
         # Those that were recorded, and no others: a later version may choose others by the same patterns.
         layers = named_layers(model, record.layer_shapes)
+        projection = fitted_recipe(recipe, layers).projection
         return cls(
             record,
             recipe,
             model,
             tokenizer,
-            [layer_projection(layer, recipe.projection) for layer in layers],
-            fingerprint(layers, recipe.projection),
+            [layer_projection(layer, projection) for layer in layers],
+            fingerprint(layers, projection),
             devices,
             limit,
         )
+
+    @cached_property
+    def fitted_recipe(self) -> Recipe:
+        """The recipe with numbers in place of what it leaves to the model."""
+        return fitted_recipe(self.recipe, [projection.layer for projection in self.projections])
 
     @property
     def device(self) -> "torch.device":
@@ -192,7 +199,8 @@ class AttributedModel:
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 
         layers = tracked_layers(self.model, recipe)
-        projections = [layer_projection(layer, recipe.projection) for layer in layers]
+        projection = fitted_recipe(recipe, layers).projection
+        projections = [layer_projection(layer, projection) for layer in layers]
         return replace(
             self,
             record=replace(
@@ -200,7 +208,7 @@ class AttributedModel:
             ),
             recipe=recipe,
             projections=projections,
-            projection=fingerprint(layers, recipe.projection),
+            projection=fingerprint(layers, projection),
         )
 
     def tokenized(self, examples: pa.Table) -> "TokenizedShard":

@@ -20,13 +20,16 @@ from lorif_assets.attribution.checkpoint_weights import averaging_in_words, chec
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.factor_cost import factor_cost
 from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
+from lorif_assets.attribution.fitted_recipe import fitted_recipe, level_rank
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.attribution.memory_verdict import checkpoint_verdict, in_gib
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.trial import try_architecture
+from lorif_assets.attribution.wasted_bytes import wasted_bytes
 from lorif_assets.automation.records import disagreements
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.secrets import masked_address, secret_advice
 from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Source
@@ -43,7 +46,7 @@ from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.lake.tables import TABLES
-from lorif_assets.mathematics.gradients.layers import coverage
+from lorif_assets.mathematics.gradients.layers import TrackedLayer, coverage
 from lorif_assets.project import Project
 
 if TYPE_CHECKING:
@@ -137,6 +140,7 @@ def diagnose(console: Console) -> bool:
         sound = sound and not finding.is_fault
         verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
         table.add_row(verdict, finding.what, escape(finding.text))
+    notes("recipe", _wasted(project))
     notes("learned by heart", _learned(project))
     if sound:
         row("active", lambda: _active(project))
@@ -152,6 +156,7 @@ def _of_models(project: Project) -> Mapping[str, Callable[[], str]]:
     evaluation = project.settings.evaluation
     findings: dict[str, Callable[[], str]] = {
         "layers": lambda: _layers(project),
+        "recipe": lambda: _recipe(project),
         "devices": lambda: ", ".join(str(group) for group in project.devices.groups()),
         "memory": lambda: _memory(project),
     }
@@ -288,14 +293,44 @@ def _layers(project: Project) -> str:
     recipe, checkpoint = project.settings.recipe, project.checkpoints.find()[-1]
     skeleton = project.checkpoints.skeleton(checkpoint, track=recipe.track)
     tracked = tracked_layers(skeleton, recipe)
-    if recipe.whitens:
-        shapes = {layer.name: recipe.projection.shape(layer) for layer in tracked}
-        if (budget := byte_budget(recipe, shapes)) is not None:
-            affordable_ranks(recipe, shapes, budget)
     small = project.checkpoints.small_copy(checkpoint)
     is_tried = small is not None and try_architecture(small, tracked)
     found = f"{len(tracked)} tracked: {tracked[0].name} to {tracked[-1].name}; {coverage(skeleton, tracked)}"
     return found if is_tried else f"{found}; that gradients arrive is not tried here, but when it is loaded"
+
+
+def _fitted(project: Project) -> tuple[Recipe, list[TrackedLayer]]:
+    """Return the recipe on the newest checkpoint, and the layers that it tracks there."""
+    recipe, checkpoint = project.settings.recipe, project.checkpoints.find()[-1]
+    tracked = tracked_layers(project.checkpoints.skeleton(checkpoint, track=recipe.track), recipe)
+    return fitted_recipe(recipe, tracked), tracked
+
+
+def _recipe(project: Project) -> str:
+    _checkpoints(project)
+    recipe, tracked = _fitted(project)
+    shapes = {layer.name: recipe.projection.shape(layer) for layer in tracked}
+    if recipe.whitens and (budget := byte_budget(recipe, shapes)) is not None:
+        affordable_ranks(recipe, shapes, budget)
+    widths = sorted({width for shape in shapes.values() for width in shape})
+    sides = f"sides of {widths[0]:,} to {widths[-1]:,} numbers" if widths[1:] else f"sides of {widths[0]:,} numbers"
+    projected = sum(shape != (layer.d_in, layer.d_out) for layer, shape in zip(tracked, shapes.values(), strict=True))
+    where = f"{projected} of {len(tracked)} layers projected" if projected else "no layer projected"
+    ranks = (
+        f"about {level_rank(recipe, tracked)} components of a layer"
+        if recipe.uniform_rank is None
+        else f"rank {recipe.rank}"
+    )
+    how = "fitted to the model" if project.settings.recipe.is_left_to_the_model else "as set"
+    return f"{how}: {sides}, {where}, {ranks} in {recipe.factor_dtype}"
+
+
+def _wasted(project: Project) -> list[str]:
+    try:
+        return wasted_bytes(*_fitted(project))
+    except (LorifError, IndexError):
+        # The rows of checkpoints and layers say it.
+        return []
 
 
 def _memory(project: Project) -> str:
@@ -316,9 +351,9 @@ def _cost_table(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples:
     table.add_column("size", justify="right")
     table.add_column("where")
     table.add_row("tracked layers", f"{cost.n_layers:,}", "recipe.include_layers, recipe.exclude_layers")
-    table.add_row("projected gradient", f"{cost.gradient_numbers:,} numbers", "recipe.projection_factor or max_width")
+    table.add_row("projected gradient", f"{cost.gradient_numbers:,} numbers", "recipe.max_width or projection_factor")
     table.add_row(
-        "stored per example", _bytes(cost.bytes_per_example), "recipe.rank or bytes_per_example, recipe.factor_dtype"
+        "stored per example", _bytes(cost.bytes_per_example), "recipe.bytes_per_example or rank, recipe.factor_dtype"
     )
     table.add_row("gradient_factors", _bytes(cost.factor_bytes), "disk")
     table.add_row(

@@ -1,6 +1,6 @@
 """`lorif tune`: the advisor in a terminal, and the chosen recipe in lorif.toml."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -23,6 +23,7 @@ _MEASURES = {
     "lds": "LDS against the models that were retrained on subsets",
     "tail_patch": "tail-patch: nats per token that a step on each of the first proponents adds",
 }
+_IN_PLACE_OF = {"max_width": "projection_factor", "bytes_per_example": "rank"}
 
 
 @click.command()
@@ -89,7 +90,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
         console.print(f"Not every candidate was tried in {minutes:g} minutes; --minutes gives more time.")
     if write and advice.best_position:
         file = settings_file()
-        write_recipe(file, settings.recipe, advice.trials[advice.best_position].outcome.recipe)
+        write_recipe(file, inputs.attributed.fitted_recipe, advice.trials[advice.best_position].outcome.recipe)
         console.print(f"wrote it to {file}")
 
 
@@ -100,7 +101,11 @@ def write_recipe(file: Path, current_recipe: Recipe, new_recipe: Recipe) -> None
         preset = document.pop("recipe")
         document["recipe"] = tomlkit.table().add("preset", preset)
     section = document.setdefault("recipe", tomlkit.table())
-    for name, value in _values(new_recipe, differing_fields([current_recipe, new_recipe])):
+    names = differing_fields([current_recipe, new_recipe])
+    new_values = new_recipe.model_dump()
+    # Without them, a field that is taken out would be left to the model.
+    names += [other for name, other in _IN_PLACE_OF.items() if name in names and new_values[name] is None]
+    for name, value in _values(new_recipe, dict.fromkeys(names)):
         if value is None:
             section.pop(name, None)
         else:
@@ -113,6 +118,6 @@ def _shown(recipe: Recipe, fields: Sequence[str]) -> list[tuple[str, object]]:
     return _values(recipe, [name for name in fields if name in recipe.fields_in_use])
 
 
-def _values(recipe: Recipe, fields: Sequence[str]) -> list[tuple[str, object]]:
+def _values(recipe: Recipe, fields: Iterable[str]) -> list[tuple[str, object]]:
     found = recipe.model_dump(mode="json")
     return [(name, found[name]) for name in fields]

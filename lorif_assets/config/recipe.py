@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lorif_assets.config.presets import AUTO, with_preset
 
 if TYPE_CHECKING:
     from lorif_assets.mathematics.gradients.projection import Projection
@@ -53,6 +55,9 @@ _BEFORE_THE_FIELD: Mapping[str, object] = {
 }
 
 
+# What `AUTO` comes to on a model: another rule, another number, so that nothing is taken for the work of the new one.
+_AUTO_RULE = 1
+_LEFT_TO_THE_MODEL = ("max_width", "bytes_per_example")
 # Sides of at most this width are a LoRA adapter's rank.
 _ADAPTER_RANK = 64
 
@@ -94,20 +99,6 @@ CURVATURE_FIELDS: Mapping[str, CurvatureFields] = {
 }
 
 
-# The published form (arXiv 2601.21929): rank-one BF16 factors, a truncated SVD, damping by its leading eigenvalues.
-_PAPER = {
-    "curvature": "svd",
-    "rank": 1,
-    "factor_dtype": "bf16",
-    "r": 256,
-    "refinements": 1,
-    "damping_rule": "leading",
-    "damping": 0.1,
-    "curvature_form": "truncated",
-    "averaged_checkpoints": 1,
-}
-
-
 class Recipe(BaseModel):
     """How influence is computed. The defaults are safe; every field changes the scores.
 
@@ -116,10 +107,11 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: Literal["whitened", "paper"] = Field(
-        "whitened",
-        description='Where fields that are not set take their values from: the defaults below, or "paper", LoRIF as it was '
-        'published (`recipe = "paper"` in place of this whole section means the same).',
+    preset: Literal["auto", "whitened", "paper"] = Field(
+        AUTO,
+        description='Where fields that are not set take their values from: "auto", the defaults below, which fit widths and '
+        'ranks to the model; "whitened", the default of before, with every side divided by 8 and a rank of 16; or "paper", '
+        'LoRIF as it was published (`recipe = "paper"` in place of this whole section means the same).',
     )
     track: Literal["weights", "adapter"] = Field(
         "weights",
@@ -133,31 +125,33 @@ class Recipe(BaseModel):
     projection_factor: int = Field(
         8,
         ge=1,
-        description="f: a layer's widths are divided by it. Smaller: better scores, more bytes. 1: no projection.",
+        description="In place of `max_width`: f, by which a layer's widths are divided. Smaller: better scores, more bytes. "
+        "1: no projection.",
     )
-    max_width: int | None = Field(
-        None,
-        ge=1,
-        description="In place of `projection_factor`: sides of layers that are wider than this are projected to this width, "
-        "the others not at all. Narrow layers stay whole, and memory is bounded for every model.",
+    max_width: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        AUTO,
+        description="Sides of layers that are wider than this are projected to this width, the others not at all. Narrow "
+        'layers stay whole, and memory is bounded for every model. "auto": the largest of 64, 128, 256 and 512 at which the bytes of '
+        "an example pay for several components of every layer; never below 64. `projection_factor` takes its place where it "
+        "is set.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(
         16,
         ge=1,
         le=256,
-        description="c: rank of each example's gradient factors in one layer. 16 components of signs take the bytes of one "
-        "in BF16.",
+        description="In place of `bytes_per_example`: c, the rank of each example's gradient factors in one layer. 16 "
+        "components of signs take the bytes of one in BF16.",
     )
     rank_by_layer: bool = Field(
         True,
-        description="ekfac, kfac: spend the bytes that this rank takes across all layers where components are worth most.",
+        description="ekfac, kfac: spend the bytes that `rank` takes across all layers where components are worth most.",
     )
-    bytes_per_example: int | None = Field(
-        None,
-        ge=1,
-        description="In place of `rank`: bytes of an example's factors across all layers, spent where components are worth "
-        "most. Needs a curvature with bases: ekfac or kfac.",
+    bytes_per_example: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        AUTO,
+        description="Bytes of an example's factors across all layers, spent where components are worth most. Needs a curvature "
+        'with bases: ekfac or kfac. "auto": a thousandth of the bytes of the tracked parameters in BF16, for at most 16 '
+        "components of every layer, but at least 1,600. `rank` takes its place where it is set.",
     )
     factor_dtype: Literal["bf16", "fp32", "int8", "int4", "sign"] = Field(
         "sign",
@@ -316,8 +310,10 @@ class Recipe(BaseModel):
     def _preset_fills_fields_that_are_not_set(cls, fields: object) -> object:
         if isinstance(fields, str):
             fields = {"preset": fields}
-        if isinstance(fields, Mapping) and fields.get("preset") == "paper":
-            return {**_PAPER, **fields}
+        if isinstance(fields, Mapping):
+            return with_preset(
+                fields, [name for name, of_curvature in CURVATURE_FIELDS.items() if of_curvature.whitens]
+            )
         return fields
 
     @model_validator(mode="after")
@@ -362,11 +358,20 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _byte_budgets_need_bases(self) -> Self:
-        if self.bytes_per_example is not None and not self.whitens:
-            whitening = [f'`curvature = "{name}"`' for name, fields in CURVATURE_FIELDS.items() if fields.whitens]
+        if self.whitens:
+            return self
+        whitening = " or ".join(
+            f'`curvature = "{name}"`' for name, fields in CURVATURE_FIELDS.items() if fields.whitens
+        )
+        if self.bytes_per_example is not None:
             raise ValueError(
-                f"`bytes_per_example` needs {' or '.join(whitening)}, whose bases show what a component is worth; with "
+                f"`bytes_per_example` needs {whitening}, whose bases show what a component is worth; with "
                 f'"{self.curvature}" set `rank`'
+            )
+        if self.max_width == AUTO:
+            raise ValueError(
+                f'`max_width = "auto"` follows from the bytes of an example, which need {whitening}; with "{self.curvature}" '
+                "set a number, or `projection_factor`"
             )
         return self
 
@@ -400,9 +405,15 @@ class Recipe(BaseModel):
 
     @property
     def projection(self) -> "Projection":
-        """How the sides of layers are projected."""
+        """How the sides of layers are projected.
+
+        Raises:
+            ValueError: that is left to the model (`attribution.fitted_recipe` has the numbers).
+        """
         from lorif_assets.mathematics.gradients.projection import Projection
 
+        if self.max_width == AUTO:
+            raise ValueError('with `max_width = "auto"` the projection depends on the model')
         whole = _ADAPTER_RANK if self.track == "adapter" else 0
         if self.max_width is not None:
             return Projection(max_width=self.max_width, seed=self.seed, whole=whole)
@@ -414,12 +425,28 @@ class Recipe(BaseModel):
         return self.changed(projection_factor=factor, max_width=projection.max_width, seed=projection.seed)
 
     def changed(self, **fields: object) -> "Recipe":
-        """Return the same recipe with other values of some fields.
+        """Return the same recipe with other values of some fields, as if they were set beside those that are.
 
         Raises:
             pydantic.ValidationError: the fields contradict one another.
         """
-        return Recipe.model_validate({**self.model_dump(), **fields})
+        return Recipe.model_validate({**self.model_dump(exclude_unset=True), **fields})
+
+    @property
+    def is_left_to_the_model(self) -> bool:
+        """Whether widths or bytes follow from the model's layers."""
+        return AUTO in (self.max_width, self.bytes_per_example)
+
+    @property
+    def byte_budget(self) -> int | None:
+        """Bytes of an example's factors across all layers; None where they follow from a rank.
+
+        Raises:
+            ValueError: that is left to the model (`attribution.fitted_recipe` has the number).
+        """
+        if self.bytes_per_example == AUTO:
+            raise ValueError('with `bytes_per_example = "auto"` the bytes depend on the model')
+        return self.bytes_per_example
 
     @property
     def uniform_rank(self) -> int | None:
@@ -504,6 +531,8 @@ class Recipe(BaseModel):
     def _hashed(self, fields: tuple[str, ...]) -> dict[str, object]:
         """Return the values of fields, without those that stand for what was done before there was the field."""
         values = self.model_dump(mode="json", include=set(fields))
+        left = [name for name in _LEFT_TO_THE_MODEL if values.get(name) == AUTO]
+        values |= dict.fromkeys(left, f"{AUTO} {_AUTO_RULE}")
         return {
             name: value
             for name, value in values.items()

@@ -318,6 +318,22 @@ def test_ranks_spend_the_byte_budget_and_factors_have_them(project: TinyProject,
     assert [record.data["rank"] for record in shown.records] == rows["rank"].to_list()
 
 
+def test_left_to_the_model_no_layer_has_its_full_rank_and_the_bytes_are_those_of_the_fitted_recipe(
+    project: TinyProject,
+) -> None:
+    fitting = project.with_settings(recipe={"max_width": "auto", "bytes_per_example": "auto", "factor_dtype": "sign"})
+    fitting.update()
+    rows = fitting.table(KFAC_BASES, checkpoint=CHECKPOINT)
+    # Narrow sides stay whole: 16 numbers wide, of 16 x 48 and 16 x 64.
+    assert {(row["d1"], row["d2"]) for row in rows.iter_rows(named=True)} == {(16, 48), (16, 64)}
+    assert rows["rank"].max() < 16
+    assert rows["bytes_per_example"].sum() == 15 * 2 * (12 + 14)
+    again = fitting.with_settings(recipe={"top_k": 4})
+    assert not again.stale("kfac_bases")
+    assert not again.stale("gradient_factors")
+    assert project.with_settings(recipe={"max_width": 64, "bytes_per_example": 780}).stale("checkpoints")
+
+
 def test_the_share_of_energy_kept_grows_with_the_rank_to_all_of_it(project: TinyProject) -> None:
     kept = []
     for rank in (1, 3, 16):

@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from lorif_assets.attribution.factor_cost import FactorCost, factor_cost
 from lorif_assets.attribution.factor_rows import _EncodedFactors, factor_rows
+from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings
@@ -77,14 +78,15 @@ def on_meta(fields: Mapping[str, Any]) -> AttributedModel:
     model, recipe = small(GPT2LMHeadModel), Recipe(**fields, rank_by_layer=False)
     model.config._attn_implementation = "eager"
     layers = select_layers(model)
-    shapes = {layer.name: recipe.projection.shape(layer) for layer in layers}
+    projection = fitted_recipe(recipe, layers).projection
+    shapes = {layer.name: projection.shape(layer) for layer in layers}
     return AttributedModel(
         CheckpointRecord("meta", "weights", "tokenizer", "gpt2", 0, None, shapes),
         recipe,
         model,
         None,
         # On the host, as they are made.
-        [layer_projection(layer, recipe.projection) for layer in layers],
+        [layer_projection(layer, projection) for layer in layers],
         "projection",
         DeviceGroup((META,)),
     )

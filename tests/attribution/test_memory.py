@@ -198,7 +198,7 @@ def test_settings_that_help_are_named_each_enough_by_itself() -> None:
 def test_settings_that_help_only_together_are_named_together() -> None:
     verdict = memory_verdict(skeleton(SEVEN_B), Recipe(), BatchSettings(), 512, 18 * GIB)
     (remedy,) = verdict.remedies
-    assert 'set `recipe.model_dtype = "bfloat16"` and `recipe.projection_factor = 32` and' in remedy
+    assert 'set `recipe.model_dtype = "bfloat16"` and `recipe.max_width = 128` and' in remedy
 
 
 def test_what_fits_needs_no_remedy() -> None:

@@ -52,6 +52,34 @@ def test_a_sound_project_shows_what_was_found_and_what_it_costs(
     assert "1 + 1" in said
 
 
+def _fitting(root: Path) -> None:
+    """Leave widths and ranks of the project to the model."""
+    file = root / "lorif.toml"
+    by_hand = 'curvature = "svd"\nfactor_dtype = "bf16"\nrank = 1\nprojection_factor = 2\n'
+    assert by_hand in file.read_text()
+    file.write_text(file.read_text().replace(by_hand, ""))
+
+
+def test_what_is_left_to_the_model_is_shown_as_numbers(diagnosis: Diagnosis, private_project: TinyProject) -> None:
+    _fitting(private_project.root)
+    sound, said = diagnosis()
+    assert sound
+    assert (
+        "fitted to the model: sides of 16 to 64 numbers, no layer projected, about 15 components of a layer in sign"
+        in said
+    )
+    # 15 of 16 components of 16 x 48 and 16 x 64: 4 + 2 + 6 and 4 + 2 + 8 bytes each.
+    assert f"{15 * 2 * (12 + 14)} B" in said
+    assert "fewer than 64 numbers" not in said
+
+
+def test_what_a_recipe_by_hand_wastes_is_noted(diagnosis: Diagnosis, private_project: TinyProject) -> None:
+    sound, said = diagnosis()
+    assert sound
+    assert "as set: sides of 8 to 32 numbers, 4 of 4 layers projected, rank 1 in bf16" in said
+    assert "at f = 2 sides are projected to fewer than 64 numbers (16 to 8)" in " ".join(said.split())
+
+
 def test_what_lies_beside_the_data_and_is_not_read_is_listed(
     diagnosis: Diagnosis, private_project: TinyProject
 ) -> None:

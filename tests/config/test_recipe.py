@@ -89,7 +89,7 @@ def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(fiel
 @pytest.mark.parametrize(
     ("fields", "factors", "scores"),
     [
-        ({}, "1d158c03b6a68a8c7902617615d45463", "b14de2d2f297e0073e20dc8465083260"),
+        ({"preset": "whitened"}, "1d158c03b6a68a8c7902617615d45463", "b14de2d2f297e0073e20dc8465083260"),
         ({"curvature": "svd"}, "7c749ea5cd31914746556d1ebe10c656", "647f1945fa5ff0a703f64c6dcd2c7b9c"),
         ({"preset": "paper"}, "01856d882b301bbe080001b3622cbe3d", "9196702b58c42df59c78e665555f61f5"),
     ],
@@ -165,7 +165,8 @@ def test_layers_share_a_rank_unless_bytes_are_spread(fields: dict[str, Any], ran
 
 
 def test_tokens_as_they_were_before_there_was_a_choice_have_the_hashes_of_before() -> None:
-    before = Recipe(max_length=512, truncation="completion_first", prompt_completion="apart", append_eos=False)
+    tokens = {"truncation": "completion_first", "prompt_completion": "apart", "append_eos": False}
+    before = Recipe(preset="whitened", max_length=512, **tokens)
     assert before.factor_hash == "1d158c03b6a68a8c7902617615d45463"
     assert before.score_hash == "b14de2d2f297e0073e20dc8465083260"
     assert before.tokens_version == before.query_tokens_version == 512
@@ -180,6 +181,79 @@ def test_whether_eos_is_appended_changes_nothing_about_queries() -> None:
 @pytest.mark.parametrize(("field", "value"), [("prompt_completion", "apart"), ("template_date", "2025-01-01")])
 def test_other_tokens_of_queries_are_another_version(field: str, value: str) -> None:
     assert Recipe(**{field: value}).query_tokens_version != Recipe().query_tokens_version
+
+
+# --- What is left to the model ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "width", "size"),
+    [
+        ({}, "auto", "auto"),
+        ({"preset": "auto"}, "auto", "auto"),
+        ({"seed": 3, "factor_dtype": "int4", "curvature": "kfac"}, "auto", "auto"),
+        ({"projection_factor": 4}, None, "auto"),
+        ({"max_width": 100}, 100, "auto"),
+        ({"rank": 4}, "auto", None),
+        ({"rank_by_layer": False}, "auto", None),
+        ({"bytes_per_example": 900}, "auto", 900),
+        ({"projection_factor": 1, "rank": 4}, None, None),
+        ({"max_width": "auto", "projection_factor": 4}, "auto", "auto"),
+        ({"curvature": "svd"}, None, None),
+        ({"preset": "whitened"}, None, None),
+        ({"preset": "paper"}, None, None),
+        ({"preset": "paper", "curvature": "ekfac"}, None, None),
+    ],
+)
+def test_widths_and_bytes_are_left_to_the_model_where_nothing_is_chosen_by_hand(
+    fields: dict[str, Any], width: object, size: object
+) -> None:
+    recipe = Recipe(**fields)
+    assert (recipe.max_width, recipe.bytes_per_example) == (width, size)
+    assert recipe.is_left_to_the_model == ("auto" in (width, size))
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+    assert Recipe.model_validate_json(recipe.model_dump_json()).score_hash == recipe.score_hash
+
+
+def test_one_word_names_each_preset() -> None:
+    assert Recipe.model_validate("auto") == Recipe()
+    assert Recipe.model_validate("whitened") == Recipe(projection_factor=8, rank=16).model_copy(
+        update={"preset": "whitened"}
+    )
+
+
+def test_what_is_left_to_the_model_is_a_recipe_of_its_own() -> None:
+    left, by_hand = Recipe(), Recipe(preset="whitened")
+    assert hashes(left) != hashes(by_hand)
+    assert hashes(left) != hashes(Recipe(max_width=128, bytes_per_example=1_600))
+    # Neither the factor nor the rank is looked at.
+    assert hashes(left) == hashes(left.model_copy(update={"projection_factor": 2, "rank": 3, "rank_by_layer": False}))
+
+
+def test_a_field_that_is_changed_takes_the_place_of_what_was_left_to_the_model() -> None:
+    assert Recipe(seed=3).changed(projection_factor=4) == Recipe(seed=3, projection_factor=4)
+    assert Recipe(seed=3).changed(rank=4) == Recipe(seed=3, rank=4)
+    assert Recipe(seed=3).changed(curvature="svd") == Recipe(seed=3, curvature="svd")
+
+
+@pytest.mark.parametrize("field", ["max_width", "bytes_per_example"])
+def test_without_bases_nothing_can_be_left_to_the_model(field: str) -> None:
+    with pytest.raises(ValueError, match=rf'`{field}.* needs? `curvature = "ekfac"` or `curvature = "kfac"`'):
+        Recipe(curvature="svd", **{field: "auto"})
+
+
+def test_what_is_left_to_the_model_has_no_number_without_one() -> None:
+    with pytest.raises(ValueError, match="the projection depends on the model"):
+        _ = Recipe().projection
+    with pytest.raises(ValueError, match="the bytes depend on the model"):
+        _ = Recipe().byte_budget
+
+
+@pytest.mark.parametrize("field", ["max_width", "bytes_per_example"])
+@pytest.mark.parametrize("value", [0, -1, "some", 1.5])
+def test_a_width_or_a_budget_is_a_positive_number_or_auto(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        Recipe.model_validate({field: value})
 
 
 def test_stages_never_share_a_hash() -> None:

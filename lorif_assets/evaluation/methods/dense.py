@@ -28,7 +28,7 @@ def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """
     from lorif_assets.evaluation.methods.recipe_trials import try_recipes
 
-    recipe, examples = paper_recipe(inputs.settings.recipe), inputs.examples.tokenized
+    recipe, examples = paper_recipe(inputs.attributed.fitted_recipe), inputs.examples.tokenized
     paper = inputs.attributed.under(recipe)
     _refuse_large(paper, len(examples))
     with Progress("the paper's form", len(paper.record.layer_shapes), "layers") as progress:
@@ -65,6 +65,6 @@ def _refuse_large(attributed: AttributedModel, n_examples: int) -> None:
     if largest > _MOST_LAYER_BYTES:
         raise SettingsError(
             f"the dense gradients of one layer of {n_examples:,} examples take {largest / 2**30:.0f} GiB, more than "
-            f"{_MOST_LAYER_BYTES / 2**30:.0f}; raise `recipe.projection_factor` or lower "
-            "`recipe.max_width`, or take lorif_paper and dense_logra out of `evaluation.methods`"
+            f"{_MOST_LAYER_BYTES / 2**30:.0f}; lower `recipe.max_width` or raise "
+            "`recipe.projection_factor`, or take lorif_paper and dense_logra out of `evaluation.methods`"
         )

@@ -73,7 +73,7 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, sample_size: int) 
     Raises:
         MismatchError: no recipe fits the budget.
     """
-    started, current = time.monotonic(), inputs.settings.recipe
+    started, current = time.monotonic(), inputs.attributed.fitted_recipe
     step = max(1, -(-len(inputs.examples.tokenized) // sample_size))
     positions = range(0, len(inputs.examples.tokenized), step)
     sample = [inputs.examples.tokenized[at] for at in positions]

@@ -25,6 +25,7 @@ from lorif_assets.progress import Progress
 
 NEWEST, QUERY_SET = "step-000200", "questions"
 NOW = Recipe(curvature="svd", factor_dtype="bf16", projection_factor=2, rank=1)
+BY_HAND = Recipe(preset="whitened")
 PROJECTION = {"projection_factor", "max_width", "include_layers", "seed", "max_length"}
 
 
@@ -55,7 +56,7 @@ def test_the_recipe_of_now_is_tried_first_and_only_once():
 
 
 def test_every_curvature_is_tried_at_a_projection_and_where_layers_are_whole_only_those_that_can_be():
-    tried = {group[0].projection: {recipe.curvature for recipe in group} for group in candidates(Recipe(), 1_000)}
+    tried = {group[0].projection: {recipe.curvature for recipe in group} for group in candidates(BY_HAND, 1_000)}
     assert tried.pop(Projection(factor=1, seed=0)) == {name for name, kind in CURVATURES.items() if kind.trials.wide}
     assert all(names == set(CURVATURES) for names in tried.values())
 
@@ -229,6 +230,20 @@ def test_the_chosen_recipe_is_written_without_touching_the_rest_of_the_file(tmp_
     assert load_settings(file).lake.root == "here"
     write_recipe(file, chosen, NOW)
     assert load_settings(file).recipe == NOW
+
+
+@pytest.mark.parametrize(
+    "by_hand",
+    [Recipe(preset="whitened"), Recipe(projection_factor=8, bytes_per_example=900), Recipe(max_width=64, rank=16)],
+)
+def test_what_is_chosen_by_hand_at_values_of_fields_that_are_not_set_is_written_out(tmp_path, by_hand):
+    """Not setting them would leave them to the model."""
+    file = tmp_path / "lorif.toml"
+    file.write_text("[recipe]\nseed = 0\n")
+    left = load_settings(file).recipe
+    chosen = by_hand.model_copy(update={"preset": "auto"})
+    write_recipe(file, left, chosen)
+    assert load_settings(file).recipe == chosen
 
 
 def test_a_recipe_in_one_word_becomes_a_block_when_a_better_one_is_written(tmp_path):
