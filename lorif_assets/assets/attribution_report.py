@@ -7,6 +7,8 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.assets.token_scores import token_scores
+from lorif_assets.attribution.versions import report_version
 from lorif_assets.freshness.attribution import stale_reports
 from lorif_assets.lake.attribution_tables import REPORTS
 
@@ -15,7 +17,10 @@ from lorif_assets.lake.attribution_tables import REPORTS
     group="attribution",
     table=REPORTS,
     partitions=partitions.checkpoint_by_query_set,
-    inputs=[Input(query_scores, wait=Wait.FOR_IT_ALONE)],
+    inputs=[
+        Input(query_scores, wait=Wait.FOR_IT_ALONE),
+        Input(token_scores, wait=Wait.FOR_IT_ALONE, is_used=lambda settings: settings.token_scores.enabled),
+    ],
     find_stale=stale_reports,
     kinds={"html"},
 )
@@ -28,7 +33,7 @@ def attribution_report(run: PartitionRun) -> Materializations:
         record = run.stored(name).record
         for query_set, key in query_sets.items():
             content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance)
-            page, version = render(content), content.provenance["scores"]
+            page, version = render(content), report_version(run.settings, content.provenance["scores"])
             where = run.lake.write_file(f"reports/{name}/{query_set}.html", page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:

@@ -22,6 +22,7 @@ from lorif_assets.assets.removal_losses import removal_losses
 from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.tail_patch import tail_patch
+from lorif_assets.assets.token_scores import token_scores
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.config.settings import Settings
 
@@ -39,6 +40,7 @@ GRAPH = (
     influcoder_agreement,
     recall_curves,
     query_scores,
+    token_scores,
     attribution_report,
     checkpoint_comparison,
     method_scores,

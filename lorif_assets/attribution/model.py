@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
     from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector, TokenBatch
+    from lorif_assets.mathematics.gradients.loss_slopes import DirectionalPasses
     from lorif_assets.mathematics.gradients.projection import LayerProjection
 
 
@@ -232,6 +233,13 @@ class AttributedModel:
         from lorif_assets.mathematics.gradients.collector import GradientCollector
 
         return GradientCollector(self.model, self.projections, tf32=self.recipe.tf32)
+
+    @cached_property
+    def directional_passes(self) -> "DirectionalPasses":
+        """The passes that give the slopes of single tokens' losses along directions of the tracked layers."""
+        from lorif_assets.mathematics.gradients.loss_slopes import DirectionalPasses
+
+        return DirectionalPasses(self.model, self.projections)
 
     def batches(self, examples: "Sequence[TokenizedExample]", batch_tokens: int) -> list[list[int]]:
         """Return positions among the examples, batch by batch, the largest batch first; none beyond the memory's limit."""

@@ -42,11 +42,7 @@ def preconditioned_queries(
     Raises:
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-
-    def inverse(layer: str) -> "LayerPreconditioner":
-        return checkpoint.stored.preconditioners.load(layer, checkpoint.model.device)
-
-    return precondition(checkpoint.model, queries, inverse, batch)
+    return precondition(checkpoint.model, queries, checkpoint.inverse_of, batch)
 
 
 def precondition(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.settings import Settings
 
 
 def factor_version(recipe: Recipe, record: CheckpointRecord, shard_hash: str) -> str:
@@ -61,6 +62,11 @@ def averaged_version(versions: Sequence[str], weights: Sequence[float]) -> str:
         return versions[0]
     # Equal weights are what there was before there was a choice.
     return content_hash([*versions, list(weights)] if len(set(weights)) > 1 else list(versions))
+
+
+def report_version(settings: Settings, scores: str) -> str:
+    """Return the version of the report of scores of a version, which also shows their tokens' where these are kept."""
+    return settings.token_scores.version(scores) if settings.token_scores.enabled else scores
 
 
 def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:

@@ -21,6 +21,7 @@ from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sources import Columns, Source
+from lorif_assets.config.token_scores import TokenScoreSettings
 from lorif_assets.errors import SettingsError
 
 CONFIG_VARIABLE = "LORIF_CONFIG"
@@ -235,6 +236,7 @@ class Settings(BaseSettings):
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
+    token_scores: TokenScoreSettings = Field(default_factory=TokenScoreSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from lorif_assets.attribution.compared_checkpoints import compared_versions, participants
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.attribution.stored_factors import stored_factor_versions
-from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version
+from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version, report_version
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.data.earlier_readings import read_otherwise, refused_ids, unmarked
 from lorif_assets.data.query_files import query_source, source_version
@@ -23,6 +23,7 @@ from lorif_assets.lake.attribution_tables import (
     QUERY_EXAMPLES,
     QUERY_SUMMARIES,
     REPORTS,
+    TOKEN_SCORES,
     TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.table_schema import TableSchema
@@ -114,10 +115,19 @@ def stale_scores(freshness: Freshness) -> StalePartitions:
     return stale_partitions(_score_versions(freshness), stored, "the factors, queries or recipe changed")
 
 
+def stale_token_scores(freshness: Freshness) -> StalePartitions:
+    """Return query sets of active checkpoints whose scores by token belong to other scores, or to more or fewer of them."""
+    stored = freshness.stored_versions(TOKEN_SCORES, "checkpoint", "query_set")
+    version = freshness.settings.token_scores.version
+    wanted = {key: version(scores) for key, scores in _score_versions(freshness).items()}
+    return stale_partitions(wanted, stored, "the scores changed")
+
+
 def stale_reports(freshness: Freshness) -> StalePartitions:
     """Return reports that show other scores than those stored."""
-    stored = freshness.stored_versions(REPORTS, "checkpoint", "query_set")
-    return stale_partitions(_score_versions(freshness), stored, "the scores changed")
+    stored, settings = freshness.stored_versions(REPORTS, "checkpoint", "query_set"), freshness.settings
+    wanted = {key: report_version(settings, scores) for key, scores in _score_versions(freshness).items()}
+    return stale_partitions(wanted, stored, "the scores changed")
 
 
 def stale_comparisons(freshness: Freshness) -> StalePartitions:

@@ -224,6 +224,30 @@ RELATIVE_SCORES = replace(
     },
 )
 
+TOKEN_SCORES = table(
+    "token_scores",
+    ("checkpoint", "query_set"),
+    "A token of an example or of a query, and its share of the pair's score; kept where `token_scores.enabled` is set.",
+    checkpoint=pa.string(),
+    query_set=pa.string(),
+    query_id=pa.string(),
+    shard=pa.string(),
+    example_id=pa.string(),
+    side=(pa.string(), "example | query: whose token it is"),
+    position=(pa.int32(), "of the token among those that the model saw, from 0"),
+    token_id=pa.int32(),
+    token=(pa.string(), "what it says; empty where a later token completes the character"),
+    score=(
+        pa.float32(),
+        "its share of `exact_score`, which the shares of either side sum to; null where the token carries no loss",
+    ),
+    exact_score=(pa.float32(), "the pair's score from uncompressed gradients"),
+    stored_score=(pa.float32(), "the pair's score in `query_scores`"),
+    recipe_hash=pa.string(),
+    computed_from=(pa.string(), "hash of `scores_from` and `token_scores.top_k`"),
+    scores_from=(pa.string(), "`computed_from` of the scores that the pairs lead"),
+)
+
 QUERY_SUMMARIES = table(
     "query_summaries",
     ("checkpoint", "query_set"),

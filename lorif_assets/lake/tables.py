@@ -15,6 +15,7 @@ from lorif_assets.lake.attribution_tables import (
     RELATIVE_SCORES,
     REPORTS,
     SCORE_SCANS,
+    TOKEN_SCORES,
     TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.evaluation_tables import (
@@ -51,6 +52,7 @@ TABLES: Mapping[str, TableSchema] = {
         RELATIVE_SCORES,
         QUERY_SUMMARIES,
         SCORE_SCANS,
+        TOKEN_SCORES,
         REPORTS,
         CHECKPOINT_COMPARISONS,
         SUBSETS,

@@ -28,7 +28,7 @@ from lorif_assets.mathematics.gradients.tracked_products import TrackedProducts,
 from lorif_assets.mathematics.matrix_products import product
 
 Directions = Mapping[str, Float[Tensor, "B d1 d2"]]
-"""By layer, in its projected axes, where each example's weights are moved to."""
+"""By layer, in its projected axes, where each example's weights are moved to; [1, d1, d2] moves those of all alike."""
 
 
 @dataclass(frozen=True)
@@ -168,19 +168,20 @@ class DirectionalPasses:
         whole = p_out.to(dtype) * p_out.shape[1] ** -0.5 if p_out.dtype == torch.bfloat16 else p_out
         return product(direction.to(whole), whole.mT)
 
-    def _tangent(self, layer: str, x: Float[Tensor, "b t I"], half: Float[Tensor, "b d1 O"]) -> Float[Tensor, "b t O"]:
+    def _tangent(self, layer: str, x: Float[Tensor, "b t I"], half: Float[Tensor, "B d1 O"]) -> Float[Tensor, "b t O"]:
         projection = self._products.projections[layer]
         narrow = x.to(half.device, half.dtype)
         if projection.p_in is not None:
             narrow = projected(narrow, projection.p_in)
-        return torch.bmm(narrow.to(half.dtype), half)
+        of_examples = half if len(half) == 1 else half[self._examples]
+        return torch.matmul(narrow.to(half.dtype), of_examples)
 
     def _add_tangent(self, layer: str, x: Tensor, output: Tensor, is_transposed: bool) -> Tensor | None:
         if layer not in self._moving:
             return None
         rows = forward_ad.unpack_dual(x).primal
         rows = rows_by_example(rows.mT if is_transposed else rows, *self._mask.shape, layer)
-        added = self._tangent(layer, rows, self._halves[layer][self._examples]).to(output)
+        added = self._tangent(layer, rows, self._halves[layer]).to(output)
         shaped = added.reshape(output.mT.shape).mT if is_transposed else added.reshape(output.shape)
         return output + forward_ad.make_dual(torch.zeros_like(shaped), shaped)
 
@@ -197,7 +198,7 @@ class DirectionalPasses:
         for expert, inputs in enumerate(rows.by_expert(forward_ad.unpack_dual(x).primal)):
             if names[expert] in self._moving and len(inputs):
                 padded = rows.padded(expert, inputs)
-                tangent = self._tangent(names[expert], padded, self._halves[names[expert]][self._examples])
+                tangent = self._tangent(names[expert], padded, self._halves[names[expert]])
                 added[places[expert]] = rows.unpadded(expert, tangent).to(added)
         return output + forward_ad.make_dual(torch.zeros_like(added), added)
 

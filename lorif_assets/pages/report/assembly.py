@@ -11,16 +11,23 @@ from lorif_assets.attribution.compared_checkpoints import participants
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, stored_ranking
+from lorif_assets.attribution.stored_rankings import (
+    RANKINGS,
+    Ranking,
+    leading_rows,
+    stored_ranking,
+    stored_score_version,
+)
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.passages import passage_metadata, passage_text, passages
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SUMMARIES
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SUMMARIES, TOKEN_SCORES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.report.content import Influence, LayerCurvature, QueryInfluences, ReportContent
 from lorif_assets.pages.report.layers import ShownLayers
+from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
 _SHOWN = 10
 
@@ -42,7 +49,8 @@ def assemble(
             f"the scores of {record.name!r} for {query_set!r} were computed under the recipe {summaries['recipe_hash'][0]}, "
             f"the settings are {recipe.score_hash}; materialize `query_scores` again"
         )
-    influences, relative = (_influences(lake, record.name, query_set, ranking) for ranking in RANKINGS)
+    tokens = _tokens(lake, record.name, query_set)
+    influences, relative = (_influences(lake, record.name, query_set, ranking, tokens) for ranking in RANKINGS)
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
     return ReportContent(
         checkpoint=record.name,
@@ -96,7 +104,11 @@ def _notices(lake: Lake, checkpoint: str, averaged: str | None, recipe: Recipe) 
 
 
 def _influences(
-    lake: Lake, checkpoint: str, query_set: str, ranking: Ranking
+    lake: Lake,
+    checkpoint: str,
+    query_set: str,
+    ranking: Ranking,
+    tokens: Mapping[tuple[str, str, str], PairTokens],
 ) -> dict[tuple[str, str], list[Influence]]:
     """Return the leading examples of a ranking by query and side."""
     shown = shown_scores(stored_ranking(lake, checkpoint, query_set, ranking))
@@ -112,9 +124,20 @@ def _influences(
                 score=row["score" if ranking == "plain" else "relative_score"],
                 text=passage_text(passage) if passage else "(no longer in the training data)",
                 metadata=passage_metadata(passage) if passage else {},
+                tokens=tokens.get((row["query_id"], row["shard"], row["example_id"])) if ranking == "plain" else None,
             )
         )
     return influences
+
+
+def _tokens(lake: Lake, checkpoint: str, query_set: str) -> dict[tuple[str, str, str], PairTokens]:
+    """Return what is stored of pairs' tokens, by query, shard and example; none that belong to other scores."""
+    scores = stored_score_version(lake, checkpoint, query_set)
+    rows = lake.read(TOKEN_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
+    return {
+        (str(query_id), str(shard), str(example_id)): pair_tokens(of_pair)
+        for (query_id, shard, example_id), of_pair in rows.group_by("query_id", "shard", "example_id")
+    }
 
 
 def _rejected(lake: Lake, checkpoint: str, query_set: str) -> Iterator[str]:
@@ -142,18 +165,5 @@ def _layers(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> tuple[Layer
 
 
 def shown_scores(scores: pl.DataFrame) -> pl.DataFrame:
-    """Return each query's leading rows of both sides; where every pair is stored, the two ends of the ranking."""
-    ranked = scores.filter(pl.col("side") != "all").with_columns(shown_rank=pl.col("rank"))
-    pairs = scores.filter(pl.col("side") == "all")
-    ends = [
-        pairs.with_columns(side=pl.lit("highest"), shown_rank=pl.col("rank")),
-        pairs.with_columns(
-            side=pl.lit("lowest"),
-            shown_rank=(pl.col("rank").max().over("query_id") - pl.col("rank") + 1).cast(pl.Int32),
-        ),
-    ]
-    return (
-        pl.concat([ranked, *(end.select(ranked.columns) for end in ends)])
-        .filter(pl.col("shown_rank") <= _SHOWN)
-        .sort("query_id", "side", "shown_rank")
-    )
+    """Return each query's rows that the page shows, of both sides."""
+    return leading_rows(scores, _SHOWN)

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lorif_assets.pages.token_colours import PairTokens
+
 
 @dataclass(frozen=True)
 class Influence:
     """One training example and its score for one query, relative to its size where the list is ranked so.
 
-    `rank` counts from 1 within its list; `text` is the passage, or the prompt followed by the completion.
+    `rank` counts from 1 within its list; `text` is the passage, or the prompt followed by the completion. `tokens` are those
+    of both sides where their shares of the score are stored.
     """
 
     rank: int
@@ -20,6 +23,7 @@ class Influence:
     score: float
     text: str
     metadata: Mapping[str, Any]
+    tokens: PairTokens | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,12 @@ class ReportContent:
     comparison: str | None = None
     rejected: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether shares of single tokens are stored."""
+        listed = (one for query in self.queries for one in (*query.proponents, *query.opponents))
+        return any(one.tokens for one in listed)
 
     @property
     def has_relative(self) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from lorif_assets.pages.report.content import LayerCurvature, ReportContent
 from lorif_assets.pages.report.page import render
+from lorif_assets.pages.token_colours import PairTokens, ScoredToken
 from tests.pages.report.conftest import HOSTILE, influence, layer, query, whitened
 
 Make = Callable[..., ReportContent]
@@ -196,3 +197,19 @@ def test_rows_that_were_set_aside_are_a_line_of_text(report: Make) -> None:
     page = render(report(rejected=("Training data: 3 rows set aside: text is <empty> (3).",)))
     assert '<p class="rejected">Training data: 3 rows set aside: text is &lt;empty&gt; (3).</p>' in page
     assert 'class="rejected"' not in render(report())
+
+
+def test_tokens_of_both_sides_are_coloured_by_their_share_and_believed_no_more_than_other_text(report: Make) -> None:
+    tokens = PairTokens(
+        (ScoredToken("Passage ", None), ScoredToken(HOSTILE, 0.5), ScoredToken(" 1", -0.4)),
+        (ScoredToken(" calls", 0.1),),
+        exact_score=0.1,
+        stored_score=0.125,
+    )
+    told = query("told", proponents=(influence(1, 0.125, tokens=tokens),))
+    page = render(report(queries=(told,)))
+    assert HOSTILE not in page
+    assert '<span class="unscored">Passage </span><span class="r5" title="+0.500">' in page
+    assert '<span class="l4" title="−0.400"> 1</span>' in page
+    assert "sums to +0.100, the score from uncompressed gradients; the stored one is +0.125" in parsed(page).text
+    assert "Which tokens" not in parsed(render(report())).text
