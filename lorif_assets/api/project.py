@@ -91,7 +91,7 @@ class OpenProject:
         return rows.select("query_set", "query_id", texts, "metadata")
 
     def attribute(
-        self, prompt: str, completion: str, *, checkpoint: str | None = None, top_k: TopK = 10
+        self, prompt: str, completion: str, *, checkpoint: str | None = None, top_k: TopK = 10, tokens: int = 0
     ) -> Attribution:
         """Score every training example of the lake for one completion.
 
@@ -100,16 +100,19 @@ class OpenProject:
             completion: what it said.
             checkpoint: its name; default: the newest that is attributed.
             top_k: proponents and opponents to list, or "all" for every example.
+            tokens: proponents and opponents whose tokens are scored too, which takes passes of the model over each.
 
         Raises:
             SourceError: prompt or completion is no text, or the completion has no token that carries loss.
             MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
             CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
-            SettingsError: `top_k` is neither a positive number nor "all".
+            SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
         """
-        return self._answer(completion_question(prompt, completion), checkpoint, top_k)
+        return self._answer(completion_question(prompt, completion), checkpoint, top_k, tokens)
 
-    def attribute_chat(self, chat: object, *, checkpoint: str | None = None, top_k: TopK = 10) -> Attribution:
+    def attribute_chat(
+        self, chat: object, *, checkpoint: str | None = None, top_k: TopK = 10, tokens: int = 0
+    ) -> Attribution:
         """Score every training example of the lake for what the assistant says in a chat, through the chat template.
 
         Args:
@@ -117,18 +120,19 @@ class OpenProject:
                 messages, but those with `weight` 0.
             checkpoint: its name; default: the newest that is attributed.
             top_k: proponents and opponents to list, or "all" for every example.
+            tokens: proponents and opponents whose tokens are scored too, which takes passes of the model over each.
 
         Raises:
             SourceError: it is no chat, or has no token that carries loss.
             MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
             CheckpointError: the checkpoint is not there, not attributed, cannot be loaded or has no chat template.
-            SettingsError: `top_k` is neither a positive number nor "all".
+            SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
         """
-        return self._answer(conversation_question(chat, "the chat"), checkpoint, top_k)
+        return self._answer(conversation_question(chat, "the chat"), checkpoint, top_k, tokens)
 
-    def _answer(self, question: Question, checkpoint: str | None, top_k: TopK) -> Attribution:
+    def _answer(self, question: Question, checkpoint: str | None, top_k: TopK, tokens: int) -> Attribution:
         name = attributed_checkpoint(self._project, checkpoint)
-        scored = score_completion(self._model_cache, name, question, top_k)
+        scored = score_completion(self._model_cache, name, question, top_k, tokens)
         prompt, completion = question.get("prompt") or "", question.get("completion") or passage_text(question)
         with_texts = partial(with_passages, self._project.lake)
         return Attribution.of(scored, scored.summaries["query_id"][0], with_texts, prompt, completion, name)

@@ -69,9 +69,7 @@ def _token_scores(run: PartitionRun, checkpoint: AttributedCheckpoint, query_set
     queries = ReadQuerySet.of(checkpoint, query_set).tokenized.examples
     examples = listed_examples(run.lake, checkpoint.model, listed.select("shard", "example_id").iter_rows())
     with run.progress(f"{name} {query_set}", listed.height, "pairs") as progress:
-        rows = token_rows(
-            checkpoint.model, checkpoint.inverse_of, queries, listed, examples, settings.batch, progress
-        )
+        rows = token_rows(checkpoint.model, checkpoint.inverse_of, queries, listed, examples, settings.batch, progress)
     return scores, rows
 
 

@@ -83,7 +83,8 @@ def _shares(
     tokens, n = attributed.batch(examples, positions), len(positions)
     with attributed.collector() as collector:
         gradients = collector.collect(tokens).gradients
-    scores = sum((gradients[layer].double() * of_layer).sum((1, 2)) for layer, of_layer in direction.items())
+    products = [(gradients[layer].double() * of_layer).sum((1, 2)) for layer, of_layer in direction.items()]
+    scores = torch.stack(products).sum(0)
     of_examples = attributed.directional_passes.slopes(tokens, direction).slopes.cpu()
     backwards = {
         layer: inverses[layer].inverse(of_layer.flatten(1)).view(of_layer.shape)

@@ -10,7 +10,7 @@ from lorif_assets.api.project import open_project
 from lorif_assets.attribution.stored_rankings import RANKINGS, WHEN_WHICH, Ranking
 from lorif_assets.cli.environment import config_option
 from lorif_assets.errors import SourceError
-from lorif_assets.pages.terminal import print_influences
+from lorif_assets.pages.terminal import print_influences, print_tokens
 
 
 @click.command()
@@ -28,6 +28,11 @@ from lorif_assets.pages.terminal import print_influences
 @click.option("--checkpoint", help="Default: the newest attributed one.")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Rows to show on each side.")
 @click.option(
+    "--tokens",
+    is_flag=True,
+    help="Colour each token of the shown examples, and of the completion, by its share of the score from whole gradients.",
+)
+@click.option(
     "--ranking",
     default="plain",
     show_default=True,
@@ -44,19 +49,27 @@ def attribute(
     messages: TextIO | None,
     checkpoint: str | None,
     top: int,
+    tokens: bool,
     ranking: Ranking,
 ) -> None:
     """Show which training examples made the model say a completion."""
     chat = _chat(completion, prompt, assistant, user, system, messages)
+    if tokens and ranking != "plain":
+        raise click.UsageError("--tokens shares out scores: take it without --ranking, or with --ranking plain.")
+    pairs = top if tokens else 0
     with open_project() as project:
         if chat is None:
-            answer = project.attribute(prompt, completion or "", checkpoint=checkpoint, top_k=top)
+            answer = project.attribute(prompt, completion or "", checkpoint=checkpoint, top_k=top, tokens=pairs)
         else:
-            answer = project.attribute_chat(chat, checkpoint=checkpoint, top_k=top)
+            answer = project.attribute_chat(chat, checkpoint=checkpoint, top_k=top, tokens=pairs)
     console = Console()
     console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
     console.print(f"{ranking}: {WHEN_WHICH[ranking]}")
-    print_influences(console, answer.table if ranking == "plain" else answer.relative, top, ranking)
+    table = answer.table if ranking == "plain" else answer.relative
+    if tokens:
+        print_tokens(console, table, answer.tokens, top)
+    else:
+        print_influences(console, table, top, ranking)
 
 
 def _chat(

@@ -281,3 +281,27 @@ def test_what_cannot_be_asked_says_why(tiny_project, private_project, tmp_path):
     assert empty.checkpoints == ()
     with pytest.raises(LorifError, match="no checkpoint is attributed yet"):
         empty.attribute(PROMPT, COMPLETION)
+
+
+def test_tokens_of_leading_pairs_are_scored_where_they_are_asked_for(stored):
+    with lorif_assets.open(stored.root / "lorif.toml") as project:
+        without = project.attribute(PROMPT, COMPLETION, top_k=4)
+        answer = project.attribute(PROMPT, COMPLETION, top_k=4, tokens=2)
+    assert without.tokens.is_empty()
+    assert answer.table.equals(without.table)
+    leading = answer.table.filter(pl.col("rank") <= 2)
+    pairs = answer.tokens.select("shard", "example_id", stored_score="stored_score").unique().sort("example_id")
+    assert pairs.equals(leading.select("shard", "example_id", stored_score="score").unique().sort("example_id"))
+    sums = answer.tokens.group_by("example_id", "side").agg(pl.col("score").sum(), pl.col("exact_score").first())
+    assert sums["score"].to_list() == pytest.approx(sums["exact_score"].to_list(), rel=1e-3, abs=1e-4)
+    of_query = answer.tokens.filter(pl.col("side") == "query").sort("example_id", "position")
+    assert "".join(of_query.head(of_query["position"].max() + 1)["token"]) == PROMPT + COMPLETION
+
+
+@pytest.mark.parametrize("tokens", [-1, True, 1.5, "all"])
+def test_what_is_no_number_of_pairs_is_refused(tiny_project, tokens):
+    with (
+        lorif_assets.open(tiny_project.root / "lorif.toml") as project,
+        pytest.raises(SettingsError, match="`tokens` is a whole number"),
+    ):
+        project.attribute(PROMPT, COMPLETION, tokens=tokens)

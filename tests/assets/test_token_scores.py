@@ -16,7 +16,9 @@ PAIR = ["query_id", "shard", "example_id"]
 
 @pytest.fixture
 def project(private_project: TinyProject) -> TinyProject:
-    return private_project.with_settings(token_scores={"enabled": True, "top_k": 2}, active={"checkpoints": (CHECKPOINT,)})
+    return private_project.with_settings(
+        token_scores={"enabled": True, "top_k": 2}, active={"checkpoints": (CHECKPOINT,)}
+    )
 
 
 def test_they_are_not_kept_unless_asked_for(tiny_project: TinyProject) -> None:

@@ -176,7 +176,7 @@ class LayerCalls:
             self._show(layer)
 
     def _per_example(self, x: Tensor, name: str) -> Tensor:
-        return rows_by_example(x, *self._mask.shape, name)
+        return rows_by_example(x, self._mask, name)
 
 
 def _nothing(_layer: str, _calls: TokenCalls) -> None:

@@ -180,10 +180,10 @@ class DirectionalPasses:
         if layer not in self._moving:
             return None
         rows = forward_ad.unpack_dual(x).primal
-        rows = rows_by_example(rows.mT if is_transposed else rows, *self._mask.shape, layer)
+        rows = rows_by_example(rows.mT if is_transposed else rows, self._mask, layer)
         added = self._tangent(layer, rows, self._halves[layer]).to(output)
         shaped = added.reshape(output.mT.shape).mT if is_transposed else added.reshape(output.shape)
-        return output + forward_ad.make_dual(torch.zeros_like(shaped), shaped)
+        return _with_tangent(output, shaped)
 
     def _add_routed_tangents(
         self, path: str, weight: FusedWeight, routing: Routing, x: Tensor, output: Tensor
@@ -200,12 +200,16 @@ class DirectionalPasses:
                 padded = rows.padded(expert, inputs)
                 tangent = self._tangent(names[expert], padded, self._halves[names[expert]])
                 added[places[expert]] = rows.unpadded(expert, tangent).to(added)
-        return output + forward_ad.make_dual(torch.zeros_like(added), added)
+        return _with_tangent(output, added)
+
+
+def _with_tangent(output: Tensor, added: Tensor) -> Tensor:
+    """Return the output with a tangent added to its own, if it has one."""
+    moved: Tensor = output + forward_ad.make_dual(torch.zeros_like(added), added)
+    return moved
 
 
 def _parts(logits: Float[Tensor, "b t V"]) -> tuple[Tensor, Tensor]:
     """Return logits, and their derivatives: zeros where no tracked layer is before them."""
     primal, tangent = forward_ad.unpack_dual(logits)
     return primal, torch.zeros_like(primal) if tangent is None else tangent
-
-

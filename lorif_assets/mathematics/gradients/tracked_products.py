@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lorif_assets.mathematics.gradients.experts import FusedWeight, Routing, experts_forward
@@ -79,12 +80,15 @@ class TrackedProducts:
         return WeightUses(self._watched, on_product) if self._watched else nullcontext()
 
 
-def rows_by_example(x: Tensor, n_examples: int, n_tokens: int, layer: str) -> Tensor:
-    """Return a layer's rows as [B, T, width]; some models flatten batch and tokens before a linear layer, or have heads of 1.
+def rows_by_example(x: Tensor, mask: Bool[Tensor, "B T"], layer: str) -> Float[Tensor, "B T width"]:
+    """Return a layer's rows by example of the batch with this mask.
+
+    Some models flatten batch and tokens before a linear layer, or have heads of 1.
 
     Raises:
         LayerError: the rows are not the batch's tokens.
     """
+    n_examples, n_tokens = mask.shape
     if x.shape[:-1].numel() == n_examples * n_tokens and x.shape[0] in (n_examples, n_examples * n_tokens):
         return x.reshape(n_examples, n_tokens, -1)
     raise LayerError(

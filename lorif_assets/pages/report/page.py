@@ -9,8 +9,8 @@ from lorif_assets.attribution.stored_rankings import WHEN_WHICH
 from lorif_assets.pages.environment import page_environment
 from lorif_assets.pages.look import Theme, data_uris
 from lorif_assets.pages.report import plots
-from lorif_assets.pages.token_colours import n_left_out, token_runs
 from lorif_assets.pages.report.content import LayerSpectrum, ReportContent, WhitenedLayer
+from lorif_assets.pages.token_colours import n_left_out, token_runs
 
 _TEMPLATE = "report.html.jinja"
 

@@ -10,7 +10,7 @@ from lorif_assets.mathematics.gradients.layers import LayerError, select_layers
 from lorif_assets.mathematics.gradients.loss_slopes import DirectionalPasses
 from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL
-from tests.mathematics.gradients.families import tiny_model, weight_of
+from tests.mathematics.gradients.families import tiny_model
 from tests.mathematics.references import dense_projection, padded_batch
 
 FAMILIES = ("gpt2", "qwen3", "roberta", "ctrl", "mamba", "mixtral", "gpt_oss", "opt")
@@ -19,9 +19,7 @@ STEP = 1e-6
 
 def random_directions(projections, n, seed=3):
     generator = torch.Generator().manual_seed(seed)
-    return {
-        p.layer.name: torch.randn(n, p.d1, p.d2, generator=generator, dtype=torch.float64) for p in projections
-    }
+    return {p.layer.name: torch.randn(n, p.d1, p.d2, generator=generator, dtype=torch.float64) for p in projections}
 
 
 def losses_of_tokens(model, ids, labels):
@@ -54,7 +52,9 @@ def test_each_token_s_slope_is_the_central_difference_of_its_loss(gpt2, examples
     model = copy.deepcopy(gpt2).double().eval()
     # A tied head would move with the embeddings.
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-    projections = [layer_projection(layer, Projection(factor=factor, seed=7)) for layer in select_layers(model, include)]
+    projections = [
+        layer_projection(layer, Projection(factor=factor, seed=7)) for layer in select_layers(model, include)
+    ]
     directions = random_directions(projections, len(examples))
     found = DirectionalPasses(model, projections).slopes(padded_batch(examples, 14, "right"), directions)
     for row, (ids, labels) in enumerate(examples):
