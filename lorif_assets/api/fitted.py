@@ -20,6 +20,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings, explanation
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.passages import passage_text
+from lorif_assets.data.query_objectives import NO_SCALARS
 from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.data.tokenization import TokenizedExample
@@ -208,7 +209,7 @@ class FittedModel:
         return scores.join(self._passages, on="example_id", how="left", maintain_order="left")
 
     def _read(self, queries: Rows) -> tuple[dict[int, dict[str, Any]], Sequence[TokenizedExample]]:
-        shard = normalised_rows(queries, None, _QUERIES)
+        shard = normalised_rows(queries, None, _QUERIES, NO_SCALARS)
         tokenized = self._held.attributed.tokenized_queries(shard.examples, "example_id")
         for rejected in (shard.rejected, tokenized.rejected):
             if rejected.num_rows:

@@ -1,11 +1,12 @@
 """A project opened from Python: questions to its checkpoints, stored scores, and what is out of date."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 
@@ -20,7 +21,8 @@ from lorif_assets.attribution.ask import (
 from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking
 from lorif_assets.config.settings import settings_file
 from lorif_assets.data.passages import passage_text, with_passages
-from lorif_assets.data.questions import Question, completion_question, conversation_question
+from lorif_assets.data.query_objectives import ScalarRules
+from lorif_assets.data.questions import Question, completion_question, conversation_question, row_question
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES
 from lorif_assets.lake.kept_reads import KeptReads
@@ -129,6 +131,29 @@ class OpenProject:
             SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
         """
         return self._answer(conversation_question(chat, "the chat"), checkpoint, top_k, tokens)
+
+    def attribute_query(
+        self, query: Mapping[str, Any], *, checkpoint: str | None = None, top_k: TopK = 10, tokens: int = 0
+    ) -> Attribution:
+        """Score every training example of the lake for a query as a line of a query file has it.
+
+        Args:
+            query: a text, prompt and completion, or messages, and one of the fields that say what is asked about: `span`,
+                `against`, `weighted` or `scalar` (docs/sources.md: queries).
+            checkpoint: its name; default: the newest that is attributed.
+            top_k: proponents and opponents to list, or "all" for every example.
+            tokens: proponents and opponents whose tokens are scored too, which takes passes of the model over each.
+
+        Raises:
+            SourceError: it cannot be used, or has no token that carries loss.
+            MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
+            CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
+            SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
+            UnsoundQueryError: a scalar fails.
+        """
+        settings = self._project.settings
+        question = row_question(query, ScalarRules(settings.queries.allow_scalars, settings.base))
+        return self._answer(question, checkpoint, top_k, tokens)
 
     def _answer(self, question: Question, checkpoint: str | None, top_k: TopK, tokens: int) -> Attribution:
         name = attributed_checkpoint(self._project, checkpoint)

@@ -263,9 +263,19 @@ def tokenized_queries(
     queries: pa.Table,
     id_column: str = "query_id",
 ) -> "TokenizedShard":
-    """Return queries as token ids and labels that a model can read; those that cannot be used are listed with the reason."""
+    """Return queries as token ids and labels that a model can read; those that cannot be used are listed with the reason.
+
+    Raises:
+        MismatchError: the code of a scalar changed since its query was read.
+        SourceError: it cannot be imported.
+    """
+    from lorif_assets.data.query_terms import tokenized_with_objectives
     from lorif_assets.data.token_rules import TokenRules
     from lorif_assets.data.tokenization import tokenize
 
     longest, rules = longest_input(model, tokenizer, recipe), TokenRules.of_queries(recipe)
-    return tokenize(queries, tokenizer, longest, vocabulary_size(model), id_column, rules)
+
+    def by_content(rows: pa.Table) -> "TokenizedShard":
+        return tokenize(rows, tokenizer, longest, vocabulary_size(model), id_column, rules)
+
+    return tokenized_with_objectives(queries, id_column, tokenizer, by_content)

@@ -1,6 +1,6 @@
 """Rows of `token_scores`: what each token of listed pairs of query and example says, and its share of the pair's score."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -8,7 +8,7 @@ import polars as pl
 from lorif_assets.attribution.listed_examples import ListedExamples
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import InverseOf
-from lorif_assets.attribution.token_shares import TokenShares, token_shares
+from lorif_assets.attribution.token_shares import token_shares
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.token_texts import token_texts
@@ -26,6 +26,7 @@ TOKEN_ROWS = {
     "shard": pl.String,
     "example_id": pl.String,
     "side": pl.String,
+    "term": pl.Int32,
     "position": pl.Int32,
     "token_id": pl.Int32,
     "token": pl.String,
@@ -44,7 +45,7 @@ def token_rows(
     batch: BatchSettings,
     progress: Progress,
 ) -> pl.DataFrame:
-    """Return the rows of all listed pairs, in the columns of `TOKEN_ROWS`: every token of the example, then of the query.
+    """Return the rows of listed pairs, in the columns of `TOKEN_ROWS`: every token of the example and of the query's terms.
 
     Args:
         attributed: the model.
@@ -67,7 +68,7 @@ def token_rows(
         pairs = [pair for pair in stored if pair in examples]
         if not pairs:
             continue
-        said = token_texts(query.input_ids, attributed.tokenizer)
+        said = [(term.tokens, token_texts(term.tokens.input_ids, attributed.tokenizer)) for term in query.terms]
         found = token_shares(attributed, inverse, query, [examples[pair] for pair in pairs], batch)
         for position, shares in found:
             pair = pairs[position]
@@ -78,34 +79,30 @@ def token_rows(
                 "exact_score": shares.score,
                 "stored_score": stored[pair],
             }
-            frames += _pair(shares, (examples[pair], texts[pair]), (query, said), constants)
+            frames.append(_side(EXAMPLE, 0, (examples[pair], texts[pair]), shares.of_example, constants))
+            frames += [
+                _side(QUERY, number, term, of_term, constants)
+                for number, (term, of_term) in enumerate(zip(said, shares.of_query, strict=False))
+            ]
             progress.advance(1)
     return pl.concat(frames)
 
 
-def _pair(
-    shares: TokenShares,
-    example: "tuple[TokenizedExample, Sequence[str]]",
-    query: "tuple[TokenizedExample, Sequence[str]]",
-    constants: Mapping[str, str | float],
-) -> Iterator[pl.DataFrame]:
-    for side, (tokens, texts), scores in ((EXAMPLE, example, shares.of_example), (QUERY, query, shares.of_query)):
-        yield _side(side, tokens, texts, scores, constants)
-
-
 def _side(
     side: str,
-    tokens: "TokenizedExample",
-    texts: Sequence[str],
+    term: int,
+    said: "tuple[TokenizedExample, Sequence[str]]",
     scores: "Float[Tensor, ' T']",
     constants: Mapping[str, str | float],
 ) -> pl.DataFrame:
+    tokens, texts = said
     # The first token is predicted from nothing.
     carries = [place > 0 and label != NO_LOSS for place, label in enumerate(tokens.labels.tolist())]
     of_targets = [score if has_loss else None for score, has_loss in zip(scores.tolist(), carries, strict=True)]
     frame = pl.DataFrame(
         {
             "side": [side] * len(texts),
+            "term": [term] * len(texts),
             "position": range(len(texts)),
             "token_id": tokens.input_ids.tolist(),
             "token": texts,

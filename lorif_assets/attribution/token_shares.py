@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import InverseOf
+from lorif_assets.attribution.query_gradients import stream_query_gradients
 from lorif_assets.config.settings import BatchSettings
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.data.tokenization import Term, TokenizedExample
     from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
 
 
@@ -30,7 +31,8 @@ class TokenShares:
     score: float
     """Of uncompressed gradients."""
     of_example: "Float[Tensor, ' T']"
-    of_query: "Float[Tensor, ' S']"
+    of_query: "tuple[Float[Tensor, ' S'], ...]"
+    """By term of what the query asks about; none of a scalar, which is no sum over tokens."""
 
 
 def token_shares(
@@ -57,10 +59,14 @@ def token_shares(
     """
     shapes = attributed.record.layer_shapes
     inverses = {layer: inverse(layer) for layer in shapes}
-    ((_, found),) = attributed.gradients([query], batch.tokens)
+    direction: dict[str, Tensor] = {}
+
+    def sink(layer: str, _places: list[int], gradients: "Tensor") -> None:
+        direction[layer] = direction[layer] + gradients if layer in direction else gradients
+
+    stream_query_gradients(attributed, [query], sink, batch)
     direction = {
-        layer: inverses[layer].inverse(found.gradients[layer].flatten(1)).view(1, *shape)
-        for layer, shape in shapes.items()
+        layer: inverses[layer].inverse(direction[layer].flatten(1)).view(1, *shape) for layer, shape in shapes.items()
     }
     at_once = max(1, batch.gradient_numbers // sum(d1 * d2 for d1, d2 in shapes.values()))
     for of_batch in attributed.batches(examples, batch.tokens):
@@ -90,10 +96,22 @@ def _shares(
         layer: inverses[layer].inverse(of_layer.flatten(1)).view(of_layer.shape)
         for layer, of_layer in gradients.items()
     }
-    of_query = torch.empty(n, len(query.input_ids), dtype=of_examples.dtype)
-    for rows in attributed.batches([query] * n, max_tokens):
-        some = {layer: of_layer[rows] for layer, of_layer in backwards.items()}
-        of_query[rows] = attributed.directional_passes.slopes(attributed.batch([query] * n, rows), some).slopes.cpu()
+    of_terms = [] if query.scalar else [_of_term(attributed, term, backwards, n, max_tokens) for term in query.terms]
     for row, position in enumerate(positions):
         length = len(examples[position].input_ids)
-        yield position, TokenShares(float(scores[row]), of_examples[row, :length], of_query[row])
+        of_query = tuple(of_term[row] for of_term in of_terms)
+        yield position, TokenShares(float(scores[row]), of_examples[row, :length], of_query)
+
+
+def _of_term(
+    attributed: AttributedModel, term: "Term", directions: "Mapping[str, Tensor]", n: int, max_tokens: int
+) -> "Float[Tensor, 'n S']":
+    """Return the shares of a term's tokens along the directions of n examples."""
+    import torch
+
+    copies, found = [term.tokens] * n, torch.empty(n, len(term.tokens.input_ids))
+    for rows in attributed.batches(copies, max_tokens):
+        some = {layer: of_layer[rows] for layer, of_layer in directions.items()}
+        slopes = attributed.directional_passes.slopes(attributed.batch(copies, rows), some).slopes
+        found[rows] = term.weight * slopes.float().cpu()
+    return found

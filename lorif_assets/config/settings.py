@@ -92,6 +92,11 @@ class QuerySettings(_Section):
         "queries", description="A query file (Parquet, JSONL, JSON or CSV), or a directory of such files."
     )
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
+    allow_scalars: bool = Field(
+        False,
+        description="Whether a query file may name Python code that is run, in its field `scalar`. Leave it off for other "
+        "people's files.",
+    )
 
 
 class ActiveSettings(_Section):

@@ -50,6 +50,10 @@ QUERY_EXAMPLES = table(
     **_CONTENT,
     query_set_hash=pa.string(),
     source_version=(pa.string(), "of the file it was read from: whether to read it again"),
+    objective=(
+        pa.string(),
+        "JSON: what is asked about by `span`, `against`, `weighted` or `scalar`; null: the loss of what the query says",
+    ),
 )
 
 REJECTED = table(
@@ -234,6 +238,7 @@ TOKEN_SCORES = table(
     shard=pa.string(),
     example_id=pa.string(),
     side=(pa.string(), "example | query: whose token it is"),
+    term=(pa.int32(), "which term of what the query asks about, from 0; of a query without `objective`, 0"),
     position=(pa.int32(), "of the token among those that the model saw, from 0"),
     token_id=pa.int32(),
     token=(pa.string(), "what it says; empty where a later token completes the character"),

@@ -35,19 +35,21 @@ class PairTokens:
     """The tokens of a pair of query and example, each with its share of the score of uncompressed gradients."""
 
     example: tuple[ScoredToken, ...]
-    query: tuple[ScoredToken, ...]
+    query: tuple[tuple[ScoredToken, ...], ...]
+    """Term by term of what the query asks about."""
     exact_score: float
     stored_score: float
 
 
 def pair_tokens(rows: pl.DataFrame) -> PairTokens:
     """Return the tokens of one pair from its rows of `token_scores`."""
-    sides = {
-        str(side): tuple(ScoredToken(text, score) for text, score in of_side.select("token", "score").iter_rows())
-        for (side,), of_side in rows.sort("position").group_by("side", maintain_order=True)
+    sides: dict[tuple[str, int], tuple[ScoredToken, ...]] = {
+        (str(side), int(str(term))): tuple(ScoredToken(*row) for row in of_term.select("token", "score").iter_rows())
+        for (side, term), of_term in rows.sort("term", "position").group_by("side", "term", maintain_order=True)
     }
     exact, stored = rows.select("exact_score", "stored_score").row(0)
-    return PairTokens(sides[EXAMPLE], sides[QUERY], exact, stored)
+    terms = tuple(tokens for (side, _), tokens in sides.items() if side == QUERY)
+    return PairTokens(sides[EXAMPLE, 0], terms, exact, stored)
 
 
 def token_runs(tokens: Sequence[ScoredToken], most: int = MOST_TOKENS) -> list[TokenRun]:

@@ -46,8 +46,9 @@ def test_both_sides_sum_to_the_product_of_the_preconditioned_query_and_the_whole
         of_pair = shares[position]
         assert of_pair.score == pytest.approx(float(expected[position]), rel=1e-4, abs=1e-5 * scale)
         assert len(of_pair.of_example) == len(example.input_ids)
-        assert len(of_pair.of_query) == len(query.input_ids)
-        for side in (of_pair.of_example, of_pair.of_query):
+        (of_query,) = of_pair.of_query
+        assert len(of_query) == len(query.input_ids)
+        for side in (of_pair.of_example, of_query):
             assert float(side.double().sum()) == pytest.approx(of_pair.score, rel=1e-4, abs=1e-5 * scale)
 
 
@@ -55,7 +56,8 @@ def test_only_tokens_that_carry_loss_have_a_share(checkpoint: AttributedCheckpoi
     query = ReadQuerySet.of(checkpoint, QUERY_SET).tokenized.examples[0]
     (example,) = listed_examples(checkpoint.stored.lake, checkpoint.model, LISTED[:1]).values()
     ((_, shares),) = token_shares(checkpoint.model, checkpoint.inverse_of, query, [example], BatchSettings())
-    assert shares.of_query[torch.tensor(query.labels == -100)].abs().sum() == 0
-    assert shares.of_query[torch.tensor(query.labels != -100)].abs().min() > 0
+    (of_query,) = shares.of_query
+    assert of_query[torch.tensor(query.labels == -100)].abs().sum() == 0
+    assert of_query[torch.tensor(query.labels != -100)].abs().min() > 0
     assert shares.of_example[0] == 0
     assert shares.of_example[1:].abs().min() > 0

@@ -75,6 +75,9 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
     return losses.sum(dim=1)
 
 
+OutputScalar = Callable[[Any, TokenBatch], Float[Tensor, " B"]]
+"""A number for each example from the model's output, with its hidden states, and the batch."""
+
 GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
 _ChunkObserver = Callable[[str, TokenCalls, HeadChunk], None]
 
@@ -149,7 +152,9 @@ class GradientCollector:
             losses, {layer: found[0] if len(found) == 1 else torch.cat(found) for layer, found in slices.items()}
         )
 
-    def stream(self, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> Float[Tensor, " B"]:
+    def stream(
+        self, batch: TokenBatch, sink: GradientSink, max_numbers: int, scalar: OutputScalar | None = None
+    ) -> Float[Tensor, " B"]:
         """Run one forward and one backward pass, and hand each layer's gradients to the sink as soon as they are known.
 
         Args:
@@ -157,12 +162,14 @@ class GradientCollector:
             sink: takes a layer's name, a slice of the batch and its gradients [b, d1, d2]. A layer's slices come in order;
                 only the sink keeps gradients. A `TokenSink` chooses layers whose gradients are not formed.
             max_numbers: numbers of one slice's gradients; an example with more is a slice of its own.
+            scalar: what is differentiated in place of the losses. Layers that it does not depend on have zeros.
 
         Returns:
-            The losses.
+            The losses, or the scalar's values.
 
         Raises:
             LayerError: as `collect`.
+            ValueError: the scalar gives no number for each example, or none that depends on the tracked layers' outputs.
         """
 
         n, tokens = batch.input_ids.shape
@@ -214,7 +221,10 @@ class GradientCollector:
                 else:
                     unfinished[layer] = total
 
-        return self._run(_padded_right(batch)[0], observer, chunk_observer, orders)
+        padded_right = _padded_right(batch)[0]
+        if scalar is not None:
+            return self._run_scalar(padded_right, scalar, observer, orders)
+        return self._run(padded_right, observer, chunk_observer, orders)
 
     def observe(
         self, batch: TokenBatch, observer: TokenObserver, label_generator: torch.Generator | None = None
@@ -294,6 +304,34 @@ class GradientCollector:
                 losses = self._run_in_chunks(head, inputs, targets, needed, chunk_observer, label_generator)
         self._calls.finish()
         return losses.to(batch.input_ids.device)
+
+    def _run_scalar(
+        self,
+        batch: TokenBatch,
+        scalar: OutputScalar,
+        observer: TokenObserver,
+        orders: Mapping[str, Contraction],
+    ) -> Float[Tensor, " B"]:
+        """Run both passes of a scalar of the model's output, over a batch padded on the right."""
+        self._calls.start(batch.attention_mask, observer, orders, by_example=True)
+        with torch.enable_grad():
+            with self._forward_pass():
+                output = self._model(
+                    input_ids=batch.input_ids,
+                    attention_mask=batch.attention_mask.long(),
+                    use_cache=False,
+                    output_hidden_states=True,
+                )
+            values = scalar(output, batch)
+            n = len(batch.input_ids)
+            if not isinstance(values, Tensor) or values.shape != (n,) or not values.requires_grad:
+                found = f"a tensor {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+                raise ValueError(
+                    f"expected a tensor [{n}] that depends on the model's output, a number for each example; found {found}"
+                )
+            values.sum().backward()
+        self._calls.finish(are_all_reached=False)
+        return values.detach().to(batch.input_ids.device)
 
     def _run_in_chunks(
         self,

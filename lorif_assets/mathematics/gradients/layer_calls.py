@@ -88,8 +88,8 @@ class LayerCalls:
         finally:
             self._mask, self._observer = before
 
-    def finish(self) -> None:
-        """Show what is left to show after both passes.
+    def finish(self, *, are_all_reached: bool = True) -> None:
+        """Show what is left to show after both passes; layers without a gradient too, where not all need be reached.
 
         Raises:
             LayerError: a layer was not called, or the loss does not depend on it.
@@ -100,7 +100,10 @@ class LayerCalls:
             self._seen.add(layer)
             self._observer(layer, [])
         missing = [name for name in self.projections if name not in self._seen]
-        if missing:
+        if not are_all_reached:
+            for layer in missing:
+                self._observer(layer, [])
+        elif missing:
             raise LayerError(
                 f"layer {missing[0]!r} got no gradient ({len(missing)} such): the forward pass does not call it, or "
                 "the loss does not depend on it. Take it out with `recipe.exclude_layers`"

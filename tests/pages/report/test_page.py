@@ -202,7 +202,7 @@ def test_rows_that_were_set_aside_are_a_line_of_text(report: Make) -> None:
 def test_tokens_of_both_sides_are_coloured_by_their_share_and_believed_no_more_than_other_text(report: Make) -> None:
     tokens = PairTokens(
         (ScoredToken("Passage ", None), ScoredToken(HOSTILE, 0.5), ScoredToken(" 1", -0.4)),
-        (ScoredToken(" calls", 0.1),),
+        ((ScoredToken(" calls", 0.1),),),
         exact_score=0.1,
         stored_score=0.125,
     )
