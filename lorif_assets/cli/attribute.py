@@ -1,7 +1,7 @@
 """`lorif attribute`: one question, answered in the terminal."""
 
 import json
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -16,6 +16,8 @@ from lorif_assets.pages.terminal import print_influences, print_tokens
 @click.command()
 @click.option("--completion", help="What the model said.")
 @click.option("--prompt", default="", help="What it was asked; carries no loss.")
+@click.option("--span", help="A part of the completion, by its text: only its tokens are asked about.")
+@click.option("--against", help="Another completion: what is asked about is the difference of the two losses.")
 @click.option("--assistant", help="In place of --completion: what it said in a chat, through its chat template.")
 @click.option("--user", help="What it was asked in the chat.")
 @click.option("--system", help="What it was instructed in the chat.")
@@ -43,6 +45,8 @@ from lorif_assets.pages.terminal import print_influences, print_tokens
 def attribute(
     completion: str | None,
     prompt: str,
+    span: str | None,
+    against: str | None,
     assistant: str | None,
     user: str | None,
     system: str | None,
@@ -56,12 +60,19 @@ def attribute(
     chat = _chat(completion, prompt, assistant, user, system, messages)
     if tokens and ranking != "plain":
         raise click.UsageError("--tokens shares out scores: take it without --ranking, or with --ranking plain.")
+    asked = {name: text for name, text in (("span", span), ("against", against)) if text is not None}
+    if asked and chat is not None:
+        raise click.UsageError("--span and --against go with --completion.")
     pairs = top if tokens else 0
+    options: dict[str, Any] = {"checkpoint": checkpoint, "top_k": top, "tokens": pairs}
     with open_project() as project:
-        if chat is None:
-            answer = project.attribute(prompt, completion or "", checkpoint=checkpoint, top_k=top, tokens=pairs)
+        if chat is not None:
+            answer = project.attribute_chat(chat, **options)
+        elif asked:
+            said = {"prompt": prompt, "completion": completion} if prompt else {"text": completion}
+            answer = project.attribute_query({**said, **asked}, **options)
         else:
-            answer = project.attribute_chat(chat, checkpoint=checkpoint, top_k=top, tokens=pairs)
+            answer = project.attribute(prompt, completion or "", **options)
     console = Console()
     console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
     console.print(f"{ranking}: {WHEN_WHICH[ranking]}")

@@ -260,7 +260,11 @@ QUERY_SUMMARIES = table(
     checkpoint=pa.string(),
     query_set=pa.string(),
     query_id=pa.string(),
-    loss=pa.float32(),
+    loss=(
+        pa.float32(),
+        "summed over the target tokens, nats; of a query with `objective`, its value: a difference or a weighted sum of "
+        "losses, or the scalar",
+    ),
     n_target_tokens=pa.int32(),
     n_examples=pa.int64(),
     score_mean=(pa.float64(), "over the scored examples"),

@@ -305,3 +305,19 @@ def test_what_is_no_number_of_pairs_is_refused(tiny_project, tokens):
         pytest.raises(SettingsError, match="`tokens` is a whole number"),
     ):
         project.attribute(PROMPT, COMPLETION, tokens=tokens)
+
+
+def test_a_query_in_the_form_of_a_query_file_s_line_is_answered(tiny_project):
+    row = {"id": "q", "prompt": PROMPT, "completion": COMPLETION}
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        plain = project.attribute(PROMPT, COMPLETION)
+        same = project.attribute_query(row)
+        contrast = project.attribute_query({**row, "against": " fails by an error"}, tokens=1)
+        other = project.attribute(PROMPT, " fails by an error")
+        with pytest.raises(SourceError, match=r"the query cannot be used: .* are both set"):
+            project.attribute_query({**row, "against": " x", "span": "opens"})
+        with pytest.raises(SourceError, match=r"set queries\.allow_scalars"):
+            project.attribute_query({**row, "scalar": "os:getcwd"})
+    assert same.table.equals(plain.table)
+    assert contrast.loss == pytest.approx(plain.loss - other.loss, rel=1e-4)
+    assert contrast.tokens.filter(pl.col("side") == "query")["term"].unique().sort().to_list() == [0, 1]

@@ -289,6 +289,17 @@ def test_attribute_can_show_what_each_token_contributed(lorif: Lorif, config: tu
     assert "--tokens shares out scores" in refused.stderr
 
 
+def test_attribute_can_ask_about_a_span_or_a_contrast(lorif: Lorif, config: tuple[str, Path]) -> None:
+    question = ("attribute", "--prompt", "the with statement", "--completion", " opens a file", "--top", 1)
+    whole, span, contrast = (
+        lorif(*question, *more, *config) for more in ((), ("--span", "opens"), ("--against", " ends"))
+    )
+    losses = [re.search(r"loss (\S+) nats", result.output) for result in (whole, span, contrast)]
+    assert len({found[1] for found in losses if found}) == 3
+    assert "occurs 0 times" in message(lorif(*question, "--span", "closes", *config))
+    assert lorif("attribute", "--assistant", "a file", "--span", "a", *config).exit_code == 2
+
+
 def test_attribute_without_a_prompt_takes_the_completion_as_text(lorif: Lorif, config: tuple[str, Path]) -> None:
     result = lorif("attribute", "--completion", "a file fails", "--checkpoint", CHECKPOINTS[0], *config)
     assert result.exit_code == 0, result.output

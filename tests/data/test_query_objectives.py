@@ -14,7 +14,9 @@ from lorif_assets.data.query_objectives import NO_SCALARS, ScalarRules
 PLAIN = {"prompt": "The capital of France is", "completion": " Paris, of course"}
 
 
-def read(*rows: dict[str, Any], rules: ScalarRules | None = NO_SCALARS, columns: Columns | None = None) -> NormalisedShard:
+def read(
+    *rows: dict[str, Any], rules: ScalarRules | None = NO_SCALARS, columns: Columns | None = None
+) -> NormalisedShard:
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     return sort_out(RawShard("queries", names, tuple(enumerate(rows))), columns or Columns(), "queries", rules)
 

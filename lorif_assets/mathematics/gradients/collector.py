@@ -75,6 +75,11 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
     return losses.sum(dim=1)
 
 
+LogitGradients = Callable[
+    [Float[Tensor, "b t V"], Int[Tensor, "b t"]], tuple[Float[Tensor, " b"], Float[Tensor, "b t V"]]
+]
+"""What a backward pass begins with: from logits and targets at the tokens that predict them, values and their gradients."""
+
 OutputScalar = Callable[[Any, TokenBatch], Float[Tensor, " B"]]
 """A number for each example from the model's output, with its hidden states, and the batch."""
 
@@ -153,7 +158,12 @@ class GradientCollector:
         )
 
     def stream(
-        self, batch: TokenBatch, sink: GradientSink, max_numbers: int, scalar: OutputScalar | None = None
+        self,
+        batch: TokenBatch,
+        sink: GradientSink,
+        max_numbers: int,
+        scalar: OutputScalar | None = None,
+        logit_gradients: LogitGradients = losses_of_targets,
     ) -> Float[Tensor, " B"]:
         """Run one forward and one backward pass, and hand each layer's gradients to the sink as soon as they are known.
 
@@ -163,6 +173,7 @@ class GradientCollector:
                 only the sink keeps gradients. A `TokenSink` chooses layers whose gradients are not formed.
             max_numbers: numbers of one slice's gradients; an example with more is a slice of its own.
             scalar: what is differentiated in place of the losses. Layers that it does not depend on have zeros.
+            logit_gradients: what the backward pass begins with, without a scalar: called chunk by chunk of the logits.
 
         Returns:
             The losses, or the scalar's values.
@@ -224,7 +235,7 @@ class GradientCollector:
         padded_right = _padded_right(batch)[0]
         if scalar is not None:
             return self._run_scalar(padded_right, scalar, observer, orders)
-        return self._run(padded_right, observer, chunk_observer, orders)
+        return self._run(padded_right, observer, chunk_observer, orders, logit_gradients)
 
     def observe(
         self, batch: TokenBatch, observer: TokenObserver, label_generator: torch.Generator | None = None
@@ -267,7 +278,12 @@ class GradientCollector:
             if chunk.completes_rows and chunk.rows.stop == batch.labels.shape[0]:
                 as_in_the_batch(layer, whole.pop(layer))
 
-        return self._run(padded_right, as_in_the_batch, chunk_observer, {}, label_generator, by_example=False)
+        def of_drawn(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+            if label_generator is not None:
+                targets = sampled_targets(logits, targets, label_generator)
+            return losses_of_targets(logits, targets)
+
+        return self._run(padded_right, as_in_the_batch, chunk_observer, {}, of_drawn, by_example=False)
 
     def _run(
         self,
@@ -275,7 +291,7 @@ class GradientCollector:
         observer: TokenObserver,
         chunk_observer: _ChunkObserver,
         orders: Mapping[str, Contraction],
-        label_generator: torch.Generator | None = None,
+        logit_gradients: LogitGradients = losses_of_targets,
         *,
         by_example: bool = True,
     ) -> Float[Tensor, " B"]:
@@ -297,11 +313,11 @@ class GradientCollector:
             if head is None:
                 with self._forward_pass():
                     logits = self._model(**inputs).logits
-                losses = self._differentiate(logits, targets, label_generator)
+                losses = _differentiate(logits, targets, logit_gradients)
             else:
                 is_tracked = any(head.holds(layer) for layer in self._calls.projections)
                 needed = targets != IGNORED_LABEL if by_example or not is_tracked else batch.attention_mask
-                losses = self._run_in_chunks(head, inputs, targets, needed, chunk_observer, label_generator)
+                losses = self._run_in_chunks(head, inputs, targets, needed, chunk_observer, logit_gradients)
         self._calls.finish()
         return losses.to(batch.input_ids.device)
 
@@ -340,7 +356,7 @@ class GradientCollector:
         targets: Int[Tensor, "B T"],
         needed: Bool[Tensor, "B T"],
         chunk_observer: _ChunkObserver,
-        label_generator: torch.Generator | None,
+        logit_gradients: LogitGradients,
     ) -> Float[Tensor, " B"]:
         """Run both passes, those of the head chunk by chunk between those of the decoder."""
         with self._forward_pass():
@@ -354,7 +370,7 @@ class GradientCollector:
                 hidden.register_hook(partial(chunk.put, gradient))
                 with self._forward_pass():
                     logits = behind.logits(hidden)
-                found = self._differentiate(logits, chunk.targets(targets), label_generator)
+                found = _differentiate(logits, chunk.targets(targets), logit_gradients)
             of_chunks.append((chunk.rows, found))
         behind.hidden.backward(gradient)
         # In the type of the logits: some models make them in another than that of their hidden states.
@@ -363,21 +379,19 @@ class GradientCollector:
             losses[rows] += found
         return losses
 
-    def _differentiate(
-        self, logits: Float[Tensor, "b t V"], targets: Int[Tensor, "b t"], label_generator: torch.Generator | None
-    ) -> Float[Tensor, " b"]:
-        """Run the backward pass from logits, and return the losses."""
-        known, targets = logits.detach(), targets.to(logits.device)
-        if label_generator is not None:
-            targets = sampled_targets(known, targets, label_generator)
-        losses, gradient = losses_of_targets(known, targets)
-        logits.backward(gradient)
-        return losses
-
     @contextmanager
     def _forward_pass(self) -> Iterator[None]:
         with products_of_frozen_layers(self._model), self._calls.in_forward_pass():
             yield
+
+
+def _differentiate(
+    logits: Float[Tensor, "b t V"], targets: Int[Tensor, "b t"], logit_gradients: LogitGradients
+) -> Float[Tensor, " b"]:
+    """Run the backward pass from logits, and return the losses."""
+    losses, gradient = logit_gradients(logits.detach(), targets.to(logits.device))
+    logits.backward(gradient)  # type: ignore[no-untyped-call]
+    return losses
 
 
 def _shown_with(observer: _ChunkObserver, chunk: HeadChunk, layer: str, calls: TokenCalls) -> None:

@@ -72,6 +72,7 @@ def assemble(
                 prompt=row["prompt"],
                 completion=row["completion"] or passage_text(row),
                 metadata=passage_metadata(row),
+                asked=json.loads(row["objective"] or "{}"),
                 loss=row["loss"],
                 n_target_tokens=row["n_target_tokens"],
                 n_examples=row["n_examples"],

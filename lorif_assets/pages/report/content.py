@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -30,9 +30,10 @@ class Influence:
 class QueryInfluences:
     """One query, its loss, and the training examples with the highest and lowest scores.
 
-    `loss` is summed over the completion's `n_target_tokens` tokens, in nats. `n_examples` is the number of training
-    examples that were scored, `score_std` the standard deviation of their scores. `top_10_share` and `top_100_share`
-    are fractions (0 to 1) of the sum of all positive scores. The relative lists are empty where scores were stored without.
+    `loss` is summed over the completion's `n_target_tokens` tokens, in nats, or the value of what else it asks about.
+    `n_examples` is the number of training examples that were scored, `score_std` the standard deviation of their scores.
+    `top_10_share` and `top_100_share` are fractions (0 to 1) of the sum of all positive scores. The relative lists are empty
+    where scores were stored without.
     """
 
     query_id: str
@@ -47,8 +48,15 @@ class QueryInfluences:
     top_100_share: float
     proponents: tuple[Influence, ...]
     opponents: tuple[Influence, ...]
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """What it asks about, where that is not the completion's loss, by the field of the query file."""
     relative_proponents: tuple[Influence, ...] = ()
     relative_opponents: tuple[Influence, ...] = ()
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it asks about the loss of its completion, or of a span of it."""
+        return not self.asked or "span" in self.asked
 
     @property
     def loss_per_token(self) -> float:
