@@ -18,13 +18,13 @@ from lorif_assets.attribution.ask import (
     attributed_checkpoints,
     score_completion,
 )
-from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking
+from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking, stored_score_version
 from lorif_assets.config.settings import settings_file
 from lorif_assets.data.passages import passage_text, with_passages
 from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.questions import Question, completion_question, conversation_question, row_question
 from lorif_assets.errors import MismatchError, SettingsError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES
+from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_EXAMPLES, QUERY_SCORES
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.models.free_memory import host_memory
 from lorif_assets.project import Project
@@ -190,6 +190,30 @@ class OpenProject:
             )
         relative = ["relative_score"] if ranking == "relative" else []
         columns = ["query_id", "side", "rank", *relative, "score", "shard", "example_id"]
+        return rows.select(columns).sort("query_id", "side", "rank")
+
+    def exact_scores(self, checkpoint: str, query_set: str) -> pl.DataFrame:
+        """Return the leading examples of a query set at a checkpoint as whole gradients rank them.
+
+        Args:
+            checkpoint: its name.
+            query_set: its name.
+
+        Returns:
+            query_id, side, rank, score, stored_rank, stored_score, shard, example_id, by rank.
+
+        Raises:
+            MismatchError: there are none that belong to the stored scores.
+        """
+        lake, partition = self._project.lake, {"checkpoint": checkpoint, "query_set": query_set}
+        scores = stored_score_version(lake, checkpoint, query_set)
+        rows = lake.read(EXACT_SCORES, **partition).filter(pl.col("scores_from") == scores)
+        if rows.is_empty():
+            raise MismatchError(
+                f"the lake has no exact scores of {query_set!r} at {checkpoint!r} that belong to the scores it has; set "
+                "`exact_scores.enabled`, and materialize `exact_scores`"
+            )
+        columns = ["query_id", "side", "rank", "score", "stored_rank", "stored_score", "shard", "example_id"]
         return rows.select(columns).sort("query_id", "side", "rank")
 
     def status(self) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from lorif_assets.assets.attribution_report import attribution_report
 from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.evaluation_report import evaluation_report
+from lorif_assets.assets.exact_scores import exact_scores
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.influcoder_agreement import influcoder_agreement
 from lorif_assets.assets.influcoder_encoder import influcoder_encoder
@@ -41,6 +42,7 @@ GRAPH = (
     recall_curves,
     query_scores,
     token_scores,
+    exact_scores,
     attribution_report,
     checkpoint_comparison,
     method_scores,

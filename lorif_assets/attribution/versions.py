@@ -65,8 +65,9 @@ def averaged_version(versions: Sequence[str], weights: Sequence[float]) -> str:
 
 
 def report_version(settings: Settings, scores: str) -> str:
-    """Return the version of the report of scores of a version, which also shows their tokens' where these are kept."""
-    return settings.token_scores.version(scores) if settings.token_scores.enabled else scores
+    """Return the version of the report of scores of a version: it also shows their tokens' and exact ones, where kept."""
+    kept = [section for section in (settings.token_scores, settings.exact_scores) if section.enabled]
+    return content_hash([section.version(scores) for section in kept]) if kept else scores
 
 
 def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:

@@ -21,6 +21,7 @@ from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.trial import try_architecture
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.sources import Source
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.hub_selection import hub_notice
@@ -135,7 +136,15 @@ def _cost(project: Project, n_examples: int) -> Table:
     n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
     cost = estimate(skeleton, settings.recipe, n_examples, n_shards)
     rows = settings.batch.scan_rows or block_rows(cost.decoded_numbers, project.devices.groups()[0].first)
-    return _cost_table(cost, rows, checkpoint.name, n_examples)
+    table = _cost_table(cost, rows, checkpoint.name, n_examples)
+    if settings.exact_scores.enabled:
+        table.add_row("exact re-ranking", _bytes(cost.whole_inverse_bytes), _exact_passes(settings.exact_scores))
+    return table
+
+
+def _exact_passes(exact: ExactScoreSettings) -> str:
+    solved = f", {2 * exact.cg_rounds} over {exact.cg_examples:,} for each query" if exact.query_solver == "cg" else ""
+    return f"memory of the device; 2 passes over {exact.examples:,} examples{solved}, 1 over those listed"
 
 
 def _shards(source: Source, shards: Sequence[ShardSlice], base: Path) -> str:

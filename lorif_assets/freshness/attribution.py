@@ -19,6 +19,7 @@ from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partition
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINTS,
+    EXACT_SCORES,
     KFAC_BASES,
     QUERY_EXAMPLES,
     QUERY_SUMMARIES,
@@ -113,6 +114,14 @@ def stale_scores(freshness: Freshness) -> StalePartitions:
     """Return query sets of active checkpoints whose scores come from other factors, curvature, queries or recipe."""
     stored = freshness.stored_versions(QUERY_SUMMARIES, "checkpoint", "query_set")
     return stale_partitions(_score_versions(freshness), stored, "the factors, queries or recipe changed")
+
+
+def stale_exact_scores(freshness: Freshness) -> StalePartitions:
+    """Return query sets of active checkpoints whose exact scores belong to other scores, or to other settings."""
+    stored = freshness.stored_versions(EXACT_SCORES, "checkpoint", "query_set")
+    version = freshness.settings.exact_scores.version
+    wanted = {key: version(scores) for key, scores in _score_versions(freshness).items()}
+    return stale_partitions(wanted, stored, "the scores, or the settings of exact scores, changed")
 
 
 def stale_token_scores(freshness: Freshness) -> StalePartitions:

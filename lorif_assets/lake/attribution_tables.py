@@ -228,6 +228,26 @@ RELATIVE_SCORES = replace(
     },
 )
 
+EXACT_SCORES = table(
+    "exact_scores",
+    ("checkpoint", "query_set"),
+    "A leading example of a query, ranked again by its whole gradient; kept where `exact_scores.enabled` is set.",
+    checkpoint=pa.string(),
+    query_set=pa.string(),
+    query_id=pa.string(),
+    side=(pa.string(), _SIDE),
+    rank=(pa.int32(), "from 1, by `score`, among the examples of this side that were scored again"),
+    example_id=pa.string(),
+    shard=pa.string(),
+    score=(pa.float32(), "from the whole gradients of query and example, neither projected nor compressed"),
+    stored_rank=(pa.int32(), "of the same side in `query_scores`"),
+    stored_score=(pa.float32(), "in `query_scores`"),
+    query_solver=(pa.string(), "ekfac | cg: what multiplied the query's gradient"),
+    recipe_hash=pa.string(),
+    computed_from=(pa.string(), "hash of `scores_from` and the settings in `exact_scores`"),
+    scores_from=(pa.string(), "`computed_from` of the scores that are ranked again"),
+)
+
 TOKEN_SCORES = table(
     "token_scores",
     ("checkpoint", "query_set"),

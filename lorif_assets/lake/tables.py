@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINT_COMPARISONS,
     CHECKPOINTS,
+    EXACT_SCORES,
     GRADIENT_FACTORS,
     KFAC_BASES,
     PRECONDITIONER_TABLES,
@@ -53,6 +54,7 @@ TABLES: Mapping[str, TableSchema] = {
         QUERY_SUMMARIES,
         SCORE_SCANS,
         TOKEN_SCORES,
+        EXACT_SCORES,
         REPORTS,
         CHECKPOINT_COMPARISONS,
         SUBSETS,

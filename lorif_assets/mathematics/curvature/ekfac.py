@@ -268,6 +268,11 @@ class KroneckerPreconditioner:
     damping: float
     """m, in multiples of the mean eigenvalue."""
 
+    @property
+    def absolute_damping(self) -> float:
+        """What is added to every eigenvalue."""
+        return self.damping * float(self.eigenvalues.mean())
+
     def apply(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
         """Return vec(M_q) of n gradients vec(G_q).
 

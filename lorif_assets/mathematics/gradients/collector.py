@@ -390,7 +390,7 @@ def _differentiate(
 ) -> Float[Tensor, " b"]:
     """Run the backward pass from logits, and return the losses."""
     losses, gradient = logit_gradients(logits.detach(), targets.to(logits.device))
-    logits.backward(gradient)  # type: ignore[no-untyped-call]
+    logits.backward(gradient)
     return losses
 
 

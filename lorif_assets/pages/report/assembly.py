@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import polars as pl
@@ -23,13 +24,21 @@ from lorif_assets.data.passages import passage_metadata, passage_text, passages
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SUMMARIES, TOKEN_SCORES
+from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_EXAMPLES, QUERY_SUMMARIES, TOKEN_SCORES
 from lorif_assets.lake.lake import Lake
-from lorif_assets.pages.report.content import Influence, LayerCurvature, QueryInfluences, ReportContent
+from lorif_assets.pages.report.content import ExactRank, Influence, LayerCurvature, QueryInfluences, ReportContent
 from lorif_assets.pages.report.layers import ShownLayers
 from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
 _SHOWN = 10
+
+
+@dataclass(frozen=True)
+class _Details:
+    """What is stored beside scores: of pairs, their tokens; and of examples on a side, their exact ranks."""
+
+    tokens: Mapping[tuple[str, str, str], PairTokens] = field(default_factory=dict)
+    exact: Mapping[tuple[str, str, str, str], ExactRank] = field(default_factory=dict)
 
 
 def assemble(
@@ -49,8 +58,11 @@ def assemble(
             f"the scores of {record.name!r} for {query_set!r} were computed under the recipe {summaries['recipe_hash'][0]}, "
             f"the settings are {recipe.score_hash}; materialize `query_scores` again"
         )
-    tokens = _tokens(lake, record.name, query_set)
-    influences, relative = (_influences(lake, record.name, query_set, ranking, tokens) for ranking in RANKINGS)
+    details = _Details(_tokens(lake, record.name, query_set), _exact(lake, record.name, query_set))
+    influences, relative = (
+        _influences(lake, record.name, query_set, ranking, details if ranking == "plain" else _Details())
+        for ranking in RANKINGS
+    )
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
     return ReportContent(
         checkpoint=record.name,
@@ -109,7 +121,7 @@ def _influences(
     checkpoint: str,
     query_set: str,
     ranking: Ranking,
-    tokens: Mapping[tuple[str, str, str], PairTokens],
+    details: _Details,
 ) -> dict[tuple[str, str], list[Influence]]:
     """Return the leading examples of a ranking by query and side."""
     shown = shown_scores(stored_ranking(lake, checkpoint, query_set, ranking))
@@ -125,10 +137,22 @@ def _influences(
                 score=row["score" if ranking == "plain" else "relative_score"],
                 text=passage_text(passage) if passage else "(no longer in the training data)",
                 metadata=passage_metadata(passage) if passage else {},
-                tokens=tokens.get((row["query_id"], row["shard"], row["example_id"])) if ranking == "plain" else None,
+                tokens=details.tokens.get((row["query_id"], row["shard"], row["example_id"])),
+                exact=details.exact.get((row["query_id"], row["side"], row["shard"], row["example_id"])),
             )
         )
     return influences
+
+
+def _exact(lake: Lake, checkpoint: str, query_set: str) -> dict[tuple[str, str, str, str], ExactRank]:
+    """Return the exact ranks of examples by query, side, shard and example; none that belong to other scores."""
+    scores = stored_score_version(lake, checkpoint, query_set)
+    rows = lake.read(EXACT_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
+    key = ("query_id", "side", "shard", "example_id")
+    return {
+        (query_id, side, shard, example_id): ExactRank(rank, score)
+        for query_id, side, shard, example_id, rank, score in rows.select(*key, "rank", "score").iter_rows()
+    }
 
 
 def _tokens(lake: Lake, checkpoint: str, query_set: str) -> dict[tuple[str, str, str], PairTokens]:

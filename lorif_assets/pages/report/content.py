@@ -10,11 +10,19 @@ from lorif_assets.pages.token_colours import PairTokens
 
 
 @dataclass(frozen=True)
+class ExactRank:
+    """The rank of an example among those of its side that were ranked again by whole gradients, and its score by them."""
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True)
 class Influence:
     """One training example and its score for one query, relative to its size where the list is ranked so.
 
     `rank` counts from 1 within its list; `text` is the passage, or the prompt followed by the completion. `tokens` are those
-    of both sides where their shares of the score are stored.
+    of both sides where their shares of the score are stored, `exact` its rank by whole gradients where that is.
     """
 
     rank: int
@@ -24,6 +32,7 @@ class Influence:
     text: str
     metadata: Mapping[str, Any]
     tokens: PairTokens | None = None
+    exact: ExactRank | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +170,11 @@ class ReportContent:
     comparison: str | None = None
     rejected: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+
+    @property
+    def has_exact(self) -> bool:
+        """Whether leading examples were ranked again by whole gradients."""
+        return any(one.exact for query in self.queries for one in (*query.proponents, *query.opponents))
 
     @property
     def has_tokens(self) -> bool:
