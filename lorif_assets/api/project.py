@@ -200,7 +200,8 @@ class OpenProject:
             query_set: its name.
 
         Returns:
-            query_id, side, rank, score, stored_rank, stored_score, shard, example_id, by rank.
+            query_id, side, rank, score, relative_score, self_influence, stored_rank, stored_score, shard and example_id, by
+            rank.
 
         Raises:
             MismatchError: there are none that belong to the stored scores.
@@ -213,8 +214,17 @@ class OpenProject:
                 f"the lake has no exact scores of {query_set!r} at {checkpoint!r} that belong to the scores it has; set "
                 "`exact_scores.enabled`, and materialize `exact_scores`"
             )
-        columns = ["query_id", "side", "rank", "score", "stored_rank", "stored_score", "shard", "example_id"]
-        return rows.select(columns).sort("query_id", "side", "rank")
+        columns = [
+            "query_id",
+            "side",
+            "rank",
+            "score",
+            "relative_score",
+            "self_influence",
+            "stored_rank",
+            "stored_score",
+        ]
+        return rows.select(*columns, "shard", "example_id").sort("query_id", "side", "rank")
 
     def status(self) -> pl.DataFrame:
         """Return what is missing or out of date, a row for each asset in use, upstream first, as `lorif status` shows it.

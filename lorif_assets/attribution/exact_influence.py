@@ -1,6 +1,7 @@
 """Scores of some examples from whole gradients: neither projected nor compressed (docs/method.md: exact re-ranking)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 _HELD_LOGITS = 1 << 27
 
 
+@dataclass(frozen=True)
+class ExactScores:
+    """Scores of queries and examples from whole gradients, and each example's influence on itself, g^T H^-1 g, by EK-FAC."""
+
+    scores: "Float[Tensor, 'Q n']"
+    self_influences: "Float[Tensor, ' n']"
+
+
 def exact_scores(
     whole: WholeGradients,
     inverses: "Mapping[str, KroneckerPreconditioner]",
@@ -32,8 +41,8 @@ def exact_scores(
     settings: ExactScoreSettings,
     batch: BatchSettings,
     progress: Progress,
-) -> "Float[Tensor, 'Q n']":
-    """Return the scores of all pairs of some queries and examples, in FP64 on the CPU.
+) -> ExactScores:
+    """Return the scores of all pairs of some queries and examples, and the examples' own, in FP64 on the CPU.
 
     Args:
         whole: gives whole gradients.
@@ -54,15 +63,19 @@ def exact_scores(
     solutions = [_solution(whole, inverses, query, settings, batch, progress) for query in queries]
     directions = {layer: torch.stack([one[layer].flatten() for one in solutions]) for layer in inverses}
     scores = torch.zeros(len(queries), len(examples), dtype=torch.float64)
+    own = torch.zeros(len(examples), dtype=torch.float64)
     with attributed.collector() as collector:
         for positions in attributed.batches(examples, batch.tokens):
 
             def sink(layer: str, rows: slice, found: "Tensor", at: Sequence[int] = positions) -> None:
-                scores[:, list(at[rows])] += (directions[layer] @ found.flatten(1).mT).double().cpu()
+                gradients, places = found.flatten(1), list(at[rows])
+                scores[:, places] += (directions[layer] @ gradients.mT).double().cpu()
+                own[places] += torch.linalg.vecdot(inverses[layer].inverse(gradients), gradients).double().cpu()
 
             collector.stream(attributed.batch(examples, positions), sink, batch.gradient_numbers)
             progress.advance(n_tokens(examples[position] for position in positions))
-    return scores
+    # Only rounding makes it negative.
+    return ExactScores(scores, own.clamp_(min=0.0))
 
 
 def solver_tokens(whole: WholeGradients, n_queries: int, settings: ExactScoreSettings) -> int:

@@ -16,13 +16,17 @@ from lorif_assets.data.tokenization import n_tokens
 from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
     from lorif_assets.data.tokenization import TokenizedExample
     from lorif_assets.mathematics.curvature.ekfac import KroneckerPreconditioner
 
 _Pair = tuple[str, str]
+_FOUND = {
+    "query_id": pl.String,
+    "shard": pl.String,
+    "example_id": pl.String,
+    "exact": pl.Float64,
+    "self_influence": pl.Float64,
+}
 
 
 @dataclass(frozen=True)
@@ -103,19 +107,19 @@ class ExactPlan:
         )
 
     def rows(self, progress: Progress) -> pl.DataFrame:
-        """Rank again, and return query_id, side, rank, example_id, shard, score, stored_rank and stored_score.
+        """Rank again, and return query_id, side, rank, example_id, shard, score, and what else the table has of it.
 
         `progress` advances by tokens, of `tokens` in all.
         """
         inverses = self.whole.inverses(self.batch, progress)
         found = pl.concat(
             [
-                pl.DataFrame(
-                    schema={"query_id": pl.String, "shard": pl.String, "example_id": pl.String, "exact": pl.Float64}
-                ),
+                pl.DataFrame(schema=_FOUND),
                 *self._scored(inverses, progress),
             ]
         )
+        own = pl.col("self_influence")
+        relative = pl.when(own > 0).then(pl.col("exact") / own.sqrt()).otherwise(0.0)
         by_side = pl.when(pl.col("side") == "lowest").then(pl.col("exact")).otherwise(-pl.col("exact"))
         return (
             self.listed.join(found, on=["query_id", "shard", "example_id"], how="inner", maintain_order="left")
@@ -129,23 +133,26 @@ class ExactPlan:
                 pl.col("exact").cast(pl.Float32).alias("score"),
                 pl.col("shown_rank").cast(pl.Int32).alias("stored_rank"),
                 pl.col("score").alias("stored_score"),
+                pl.col("self_influence").cast(pl.Float32),
+                relative.cast(pl.Float32).alias("relative_score"),
             )
             .sort("query_id", "side", "rank")
         )
 
     def _scored(self, inverses: "Mapping[str, KroneckerPreconditioner]", progress: Progress) -> Iterator[pl.DataFrame]:
         for group in self.groups:
-            scores = exact_scores(
+            found = exact_scores(
                 self.whole, inverses, group.queries, self._of(group), self.settings, self.batch, progress
             )
-            for query, row in zip(group.queries, scores, strict=True):
-                yield self._of_query(query.example_id, group.pairs, row)
-
-    def _of_query(self, query_id: str, pairs: Sequence[_Pair], scores: "Float[Tensor, ' n']") -> pl.DataFrame:
-        shards, ids = [shard for shard, _ in pairs], [name for _, name in pairs]
-        columns = {"query_id": [query_id] * len(pairs), "shard": shards, "example_id": ids, "exact": scores.tolist()}
-        strings = dict.fromkeys(("query_id", "shard", "example_id"), pl.String)
-        return pl.DataFrame(columns, schema={**strings, "exact": pl.Float64})
+            for query, row in zip(group.queries, found.scores, strict=True):
+                columns = {
+                    "query_id": [query.example_id] * len(group.pairs),
+                    "shard": [shard for shard, _ in group.pairs],
+                    "example_id": [name for _, name in group.pairs],
+                    "exact": row.tolist(),
+                    "self_influence": found.self_influences.tolist(),
+                }
+                yield pl.DataFrame(columns, schema=_FOUND)
 
     def _of(self, group: QueryGroup) -> "list[TokenizedExample]":
         return [self.examples[pair] for pair in group.pairs]

@@ -1,6 +1,7 @@
 """Influences as tables in a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorif_assets.attribution.stored_rankings import Ranking
+from lorif_assets.data.near_duplicates import near_duplicates
 from lorif_assets.data.passages import passage_metadata
 from lorif_assets.pages.answer import WITHDRAWN, opponents, proponents
 from lorif_assets.pages.passages import visible
@@ -36,16 +38,25 @@ def print_influences(console: Console, table: pl.DataFrame, n_rows: int, ranking
         printed.add_column("score", justify="right", width=9)
         printed.add_column("example", width=28, overflow="fold")
         printed.add_column("text", ratio=1)
-        for row in rows.head(n_rows).iter_rows(named=True):
+        listed = rows.head(n_rows).to_dicts()
+        for first, *others in near_duplicates([row["text"] or f"{WITHDRAWN} {row['rank']}" for row in listed]):
+            row = listed[first]
             about = ", ".join(str(value) for value in passage_metadata(row).values())
             text = WITHDRAWN if row["text"] is None else " ".join(row["text"].split())
             printed.add_row(
                 str(row["rank"]),
                 f"{row[column]:.3g}",
                 Text(f"{row['example_id']}\n{about}" if about else row["example_id"]),
-                Text(text[:_MOST_CHARACTERS] + (" ..." if len(text) > _MOST_CHARACTERS else "")),
+                Text(text[:_MOST_CHARACTERS] + (" ..." if len(text) > _MOST_CHARACTERS else ""))
+                + Text(_near([listed[at] for at in others]), "dim"),
             )
         console.print(printed)
+
+
+def _near(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return in words which rows are folded under one that ranks higher."""
+    said = ", ".join(f"{row['rank']} {row['example_id']}" for row in rows)
+    return f"\nnear-duplicates at rank {said}" if rows else ""
 
 
 def print_tokens(console: Console, table: pl.DataFrame, tokens: pl.DataFrame, n_rows: int) -> None:

@@ -55,7 +55,7 @@ def test_scores_are_those_of_whole_gradients_with_ekfac_s_inverse_written_out(pr
     texts, n = data["text"].to_list(), data.height
     train = gradients_by_autograd(project, texts, [""] * n)
     (query,) = gradients_by_autograd(project, [" opens a file"], ["the with statement"])
-    expected = np.zeros(n)
+    expected, own = np.zeros(n), np.zeros(n)
     for layer in LAYERS:
         g = torch.stack([one[layer] for one in train])
         a, b = covariances(project, texts, layer)
@@ -63,11 +63,16 @@ def test_scores_are_those_of_whole_gradients_with_ekfac_s_inverse_written_out(pr
         rotated, of_query = q_in.T @ g @ q_out, q_in.T @ query[layer] @ q_out
         lam = rotated.square().mean(0)
         expected += (rotated * (of_query / (lam + 0.1 * lam.mean()))).sum((1, 2)).numpy()
+        own += (rotated.square() / (lam + 0.1 * lam.mean())).sum((1, 2)).numpy()
     by_id = dict(zip(data["example_id"], expected, strict=True))
     of_first = rows.filter(pl.col("query_id") == "q0")
     wanted = [by_id[name] for name in of_first["example_id"]]
     scale = float(np.abs(wanted).max())
     assert of_first["score"].to_list() == pytest.approx(wanted, rel=2e-3, abs=1e-3 * scale)
+    by_id = dict(zip(data["example_id"], own, strict=True))
+    of_examples = np.array([by_id[name] for name in of_first["example_id"]])
+    np.testing.assert_allclose(of_first["self_influence"], of_examples, rtol=2e-3)
+    np.testing.assert_allclose(of_first["relative_score"], of_first["score"] / np.sqrt(of_examples), rtol=2e-3)
 
 
 def covariances(project: TinyProject, texts: list[str], layer: str) -> tuple[torch.Tensor, torch.Tensor]:

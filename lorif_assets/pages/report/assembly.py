@@ -1,7 +1,7 @@
 """A report, assembled from the lake's tables."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -20,17 +20,28 @@ from lorif_assets.attribution.stored_rankings import (
     stored_score_version,
 )
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.data.near_duplicates import near_duplicates
 from lorif_assets.data.passages import passage_metadata, passage_text, passages
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_EXAMPLES, QUERY_SUMMARIES, TOKEN_SCORES
 from lorif_assets.lake.lake import Lake
-from lorif_assets.pages.report.content import ExactRank, Influence, LayerCurvature, QueryInfluences, ReportContent
+from lorif_assets.pages.answer import WITHDRAWN
+from lorif_assets.pages.report.content import (
+    ExactRank,
+    Influence,
+    LayerCurvature,
+    NearDuplicate,
+    QueryInfluences,
+    ReportContent,
+)
 from lorif_assets.pages.report.layers import ShownLayers
 from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
 _SHOWN = 10
+_LOOKED_AT = 3 * _SHOWN
+"""Ranks of a list in which near-duplicates are folded."""
 
 
 @dataclass(frozen=True)
@@ -124,24 +135,38 @@ def _influences(
     details: _Details,
 ) -> dict[tuple[str, str], list[Influence]]:
     """Return the leading examples of a ranking by query and side."""
-    shown = shown_scores(stored_ranking(lake, checkpoint, query_set, ranking))
+    shown = leading_rows(stored_ranking(lake, checkpoint, query_set, ranking), _LOOKED_AT)
     found = passages(lake, shown.select("shard", "example_id").iter_rows())
     influences: dict[tuple[str, str], list[Influence]] = {}
-    for row in shown.iter_rows(named=True):
-        passage = found.get((row["shard"], row["example_id"]))
-        influences.setdefault((row["query_id"], row["side"]), []).append(
+    for (query_id, side), of_side in shown.group_by("query_id", "side", maintain_order=True):
+        rows = of_side.to_dicts()
+        listed = [found.get((row["shard"], row["example_id"])) for row in rows]
+        texts = [passage_text(passage) if passage else WITHDRAWN for passage in listed]
+        column = "score" if ranking == "plain" else "relative_score"
+        influences[str(query_id), str(side)] = [
             Influence(
                 rank=row["shown_rank"],
                 example_id=row["example_id"],
                 shard=row["shard"],
-                score=row["score" if ranking == "plain" else "relative_score"],
-                text=passage_text(passage) if passage else "(no longer in the training data)",
-                metadata=passage_metadata(passage) if passage else {},
+                score=row[column],
+                text=texts[first],
+                metadata=passage_metadata(passage) if (passage := listed[first]) else {},
                 tokens=details.tokens.get((row["query_id"], row["shard"], row["example_id"])),
                 exact=details.exact.get((row["query_id"], row["side"], row["shard"], row["example_id"])),
+                duplicates=tuple(
+                    NearDuplicate(rows[at]["shown_rank"], rows[at]["example_id"], rows[at][column]) for at in others
+                ),
             )
-        )
+            for first, *others in _folded(texts)
+            if (row := rows[first])
+        ]
     return influences
+
+
+def _folded(texts: Sequence[str]) -> list[list[int]]:
+    """Return what is shown of a list: its first groups of near-duplicates; an example that was withdrawn is its own."""
+    groups = near_duplicates([f"{text} {at}" if text == WITHDRAWN else text for at, text in enumerate(texts)])
+    return groups[:_SHOWN]
 
 
 def _exact(lake: Lake, checkpoint: str, query_set: str) -> dict[tuple[str, str, str, str], ExactRank]:

@@ -18,11 +18,21 @@ class ExactRank:
 
 
 @dataclass(frozen=True)
+class NearDuplicate:
+    """An example that says nearly the same as one that ranks higher."""
+
+    rank: int
+    example_id: str
+    score: float
+
+
+@dataclass(frozen=True)
 class Influence:
     """One training example and its score for one query, relative to its size where the list is ranked so.
 
     `rank` counts from 1 within its list; `text` is the passage, or the prompt followed by the completion. `tokens` are those
-    of both sides where their shares of the score are stored, `exact` its rank by whole gradients where that is.
+    of both sides where their shares of the score are stored, `exact` its rank by whole gradients where that is, `duplicates`
+    the near-duplicates that rank below it in the list, and are folded into it.
     """
 
     rank: int
@@ -33,6 +43,7 @@ class Influence:
     metadata: Mapping[str, Any]
     tokens: PairTokens | None = None
     exact: ExactRank | None = None
+    duplicates: tuple[NearDuplicate, ...] = ()
 
 
 @dataclass(frozen=True)
