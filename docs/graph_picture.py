@@ -19,15 +19,21 @@ _PLACES = {
     "kfac_bases": (1.45, 2.0),
     "gradient_factors": (0.5, 3.0),
     "query_scores": (0.65, 5.0),
-    "token_scores": (0.1, 6.0),
-    "exact_scores": (1.1, 6.0),
-    "checkpoint_comparison": (2.1, 6.0),
-    "attribution_report": (0.6, 7.0),
+    "token_scores": (0.0, 6.0),
+    "exact_scores": (1.0, 6.0),
+    "group_scores": (2.0, 6.0),
+    "checkpoint_comparison": (2.45, 7.0),
+    "attribution_report": (1.0, 7.0),
 }
 # The assets of curvatures stand side by side.
 _CURVATURE_ROW, _CURVATURE_COLUMN = 4.0, 1.45
-_NOTES = {"svd_preconditioners": "paper", "token_scores": "if asked for", "exact_scores": "if asked for"}
-_OFF = {"token_scores", "exact_scores"}
+_NOTES = {
+    "svd_preconditioners": "paper",
+    "token_scores": "if asked for",
+    "exact_scores": "if asked for",
+    "group_scores": "if asked for",
+}
+_OFF = {"token_scores", "exact_scores", "group_scores"}
 _STYLE = """
 text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #1f2430; text-anchor: middle }
 .small { font: 11.5px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #5a6270 }

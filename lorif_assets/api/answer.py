@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from lorif_assets.attribution.group_sums import group_sums
 from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.attribution.stored_rankings import WHEN_WHICH
 from lorif_assets.attribution.token_rows import TOKEN_ROWS
@@ -73,6 +74,21 @@ class Attribution:
             relative=with_texts(scored.relative.filter(pl.col("query_id") == query_id)).select(_RELATIVE_COLUMNS),
             tokens=scored.tokens.filter(pl.col("query_id") == query_id).select(_TOKEN_COLUMNS),
         )
+
+    def by(self, column: str) -> pl.DataFrame:
+        """Return the influence of the listed examples summed by a column of their metadata.
+
+        Ask with `top_k="all"` for sums over all training examples.
+
+        Args:
+            column: its name.
+
+        Returns:
+            value, n_examples, score_sum, score_mean, its standard_error, and low and high, a 95 % interval of the sum by
+            the standard error; the largest sum first.
+        """
+        rows = self.table.select("score", "metadata", query_id=pl.lit(""))
+        return group_sums(rows, column).drop("query_id", "column")
 
     @property
     def proponents(self) -> pl.DataFrame:

@@ -6,6 +6,7 @@ import pyarrow as pa
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.exact_scores import exact_scores
+from lorif_assets.assets.group_scores import group_scores
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.token_scores import token_scores
@@ -21,6 +22,7 @@ from lorif_assets.lake.attribution_tables import REPORTS
     inputs=[
         Input(query_scores, wait=Wait.FOR_IT_ALONE),
         Input(exact_scores, wait=Wait.FOR_IT_ALONE, is_used=lambda settings: settings.exact_scores.enabled),
+        Input(group_scores, wait=Wait.FOR_IT_ALONE, is_used=lambda settings: settings.groups.enabled),
         Input(token_scores, wait=Wait.FOR_IT_ALONE, is_used=lambda settings: settings.token_scores.enabled),
     ],
     find_stale=stale_reports,

@@ -7,6 +7,7 @@ from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.evaluation_report import evaluation_report
 from lorif_assets.assets.exact_scores import exact_scores
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.group_scores import group_scores
 from lorif_assets.assets.influcoder_agreement import influcoder_agreement
 from lorif_assets.assets.influcoder_encoder import influcoder_encoder
 from lorif_assets.assets.influcoder_scores import influcoder_scores
@@ -43,6 +44,7 @@ GRAPH = (
     query_scores,
     token_scores,
     exact_scores,
+    group_scores,
     attribution_report,
     checkpoint_comparison,
     method_scores,

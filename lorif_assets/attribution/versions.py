@@ -65,8 +65,8 @@ def averaged_version(versions: Sequence[str], weights: Sequence[float]) -> str:
 
 
 def report_version(settings: Settings, scores: str) -> str:
-    """Return the version of the report of scores of a version: it also shows their tokens' and exact ones, where kept."""
-    kept = [section for section in (settings.token_scores, settings.exact_scores) if section.enabled]
+    """Return the version of the report of scores of a version: it also shows what is kept beside them."""
+    kept = [one for one in (settings.token_scores, settings.exact_scores, settings.groups) if one.enabled]
     return content_hash([section.version(scores) for section in kept]) if kept else scores
 
 

@@ -19,6 +19,7 @@ from pydantic_settings import SettingsError as UnreadableVariable
 
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.exact_scores import ExactScoreSettings
+from lorif_assets.config.groups import GroupSettings
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sources import Columns, Source
@@ -243,6 +244,7 @@ class Settings(BaseSettings):
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
     exact_scores: ExactScoreSettings = Field(default_factory=ExactScoreSettings)
+    groups: GroupSettings = Field(default_factory=GroupSettings)
     token_scores: TokenScoreSettings = Field(default_factory=TokenScoreSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
 

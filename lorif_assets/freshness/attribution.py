@@ -20,6 +20,7 @@ from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINTS,
     EXACT_SCORES,
+    GROUP_SCORES,
     KFAC_BASES,
     QUERY_EXAMPLES,
     QUERY_SUMMARIES,
@@ -122,6 +123,14 @@ def stale_exact_scores(freshness: Freshness) -> StalePartitions:
     version = freshness.settings.exact_scores.version
     wanted = {key: version(scores) for key, scores in _score_versions(freshness).items()}
     return stale_partitions(wanted, stored, "the scores, or the settings of exact scores, changed")
+
+
+def stale_group_scores(freshness: Freshness) -> StalePartitions:
+    """Return query sets of active checkpoints whose sums by group belong to other scores, or to other columns."""
+    stored = freshness.stored_versions(GROUP_SCORES, "checkpoint", "query_set")
+    version = freshness.settings.groups.version
+    wanted = {key: version(scores) for key, scores in _score_versions(freshness).items()}
+    return stale_partitions(wanted, stored, "the scores or the columns changed")
 
 
 def stale_token_scores(freshness: Freshness) -> StalePartitions:

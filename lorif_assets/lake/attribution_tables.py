@@ -250,6 +250,30 @@ EXACT_SCORES = table(
     scores_from=(pa.string(), "`computed_from` of the scores that are ranked again"),
 )
 
+GROUP_SCORES = table(
+    "group_scores",
+    ("checkpoint", "query_set"),
+    "A query's influence summed over the training examples that share a value of their metadata; kept where `groups.columns` "
+    "is set.",
+    checkpoint=pa.string(),
+    query_set=pa.string(),
+    query_id=pa.string(),
+    column=(pa.string(), "of the training data's metadata"),
+    value=(pa.string(), "of the column; (none) where an example has none"),
+    n_examples=(pa.int64(), "training examples that have the value"),
+    score_sum=(pa.float64(), "of the scores of all these"),
+    score_mean=(pa.float64(), "of the same"),
+    standard_error=(
+        pa.float64(),
+        "of `score_sum`: the root of `n_examples` times the standard deviation within the group; null for one example",
+    ),
+    low=(pa.float64(), "`score_sum` less 1.96 standard errors"),
+    high=(pa.float64(), "`score_sum` and 1.96 standard errors"),
+    recipe_hash=pa.string(),
+    computed_from=(pa.string(), "hash of `scores_from` and the columns"),
+    scores_from=(pa.string(), "`computed_from` of the scores in `query_scores`"),
+)
+
 TOKEN_SCORES = table(
     "token_scores",
     ("checkpoint", "query_set"),

@@ -321,3 +321,12 @@ def test_a_query_in_the_form_of_a_query_file_s_line_is_answered(tiny_project):
     assert same.table.equals(plain.table)
     assert contrast.loss == pytest.approx(plain.loss - other.loss, rel=1e-4)
     assert contrast.tokens.filter(pl.col("side") == "query")["term"].unique().sort().to_list() == [0, 1]
+
+
+def test_influence_is_summed_by_a_column_of_the_metadata(tiny_project):
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        answer = project.attribute(PROMPT, COMPLETION, top_k="all")
+    by_topic = answer.by("topic")
+    assert by_topic["n_examples"].to_list() == [18, 18]
+    assert by_topic["score_sum"].sum() == pytest.approx(float(answer.table["score"].sum()), rel=1e-4, abs=1e-4)
+    assert (by_topic["low"] < by_topic["score_sum"]).all()

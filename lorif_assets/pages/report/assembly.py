@@ -1,6 +1,7 @@
 """A report, assembled from the lake's tables."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,11 +26,18 @@ from lorif_assets.data.passages import passage_metadata, passage_text, passages
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_EXAMPLES, QUERY_SUMMARIES, TOKEN_SCORES
+from lorif_assets.lake.attribution_tables import (
+    EXACT_SCORES,
+    GROUP_SCORES,
+    QUERY_EXAMPLES,
+    QUERY_SUMMARIES,
+    TOKEN_SCORES,
+)
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.answer import WITHDRAWN
 from lorif_assets.pages.report.content import (
     ExactRank,
+    GroupInfluence,
     Influence,
     LayerCurvature,
     NearDuplicate,
@@ -40,6 +48,7 @@ from lorif_assets.pages.report.layers import ShownLayers
 from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
 _SHOWN = 10
+_SHOWN_GROUPS = 8
 _LOOKED_AT = 3 * _SHOWN
 """Ranks of a list in which near-duplicates are folded."""
 
@@ -74,6 +83,7 @@ def assemble(
         _influences(lake, record.name, query_set, ranking, details if ranking == "plain" else _Details())
         for ranking in RANKINGS
     )
+    groups = _groups(lake, record.name, query_set)
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
     return ReportContent(
         checkpoint=record.name,
@@ -96,6 +106,7 @@ def assemble(
                 completion=row["completion"] or passage_text(row),
                 metadata=passage_metadata(row),
                 asked=json.loads(row["objective"] or "{}"),
+                groups=groups.get(row["query_id"], {}),
                 loss=row["loss"],
                 n_target_tokens=row["n_target_tokens"],
                 n_examples=row["n_examples"],
@@ -178,6 +189,18 @@ def _exact(lake: Lake, checkpoint: str, query_set: str) -> dict[tuple[str, str, 
         (query_id, side, shard, example_id): ExactRank(rank, score)
         for query_id, side, shard, example_id, rank, score in rows.select(*key, "rank", "score").iter_rows()
     }
+
+
+def _groups(lake: Lake, checkpoint: str, query_set: str) -> dict[str, dict[str, tuple[GroupInfluence, ...]]]:
+    """Return by query and column the groups with the largest sums by magnitude; none that belong to other scores."""
+    scores = stored_score_version(lake, checkpoint, query_set)
+    rows = lake.read(GROUP_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
+    groups: dict[str, dict[str, tuple[GroupInfluence, ...]]] = {}
+    for (query_id, column), of_column in rows.group_by("query_id", "column", maintain_order=True):
+        largest = of_column.top_k(_SHOWN_GROUPS, by=pl.col("score_sum").abs()).sort("score_sum", descending=True)
+        shown = largest.select("value", "n_examples", "score_sum", pl.col("low", "high").fill_null(math.nan))
+        groups.setdefault(str(query_id), {})[str(column)] = tuple(GroupInfluence(*row) for row in shown.iter_rows())
+    return groups
 
 
 def _tokens(lake: Lake, checkpoint: str, query_set: str) -> dict[tuple[str, str, str], PairTokens]:

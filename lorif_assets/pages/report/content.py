@@ -47,6 +47,20 @@ class Influence:
 
 
 @dataclass(frozen=True)
+class GroupInfluence:
+    """The influence of all training examples that share a value of their metadata, with a 95 % interval.
+
+    The interval is by the standard error of the sum; NaN for a single example.
+    """
+
+    value: str
+    n_examples: int
+    score_sum: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class QueryInfluences:
     """One query, its loss, and the training examples with the highest and lowest scores.
 
@@ -70,6 +84,8 @@ class QueryInfluences:
     opponents: tuple[Influence, ...]
     asked: Mapping[str, Any] = field(default_factory=dict)
     """What it asks about, where that is not the completion's loss, by the field of the query file."""
+    groups: Mapping[str, tuple[GroupInfluence, ...]] = field(default_factory=dict)
+    """By column of the metadata, the groups with the largest sums by magnitude, the highest first."""
     relative_proponents: tuple[Influence, ...] = ()
     relative_opponents: tuple[Influence, ...] = ()
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lorif_assets.pages.report.content import LayerCurvature, ReportContent
+from lorif_assets.pages.report.content import LayerCurvature, NearDuplicate, ReportContent
 from lorif_assets.pages.report.page import render
 from lorif_assets.pages.token_colours import PairTokens, ScoredToken
 from tests.pages.report.conftest import HOSTILE, influence, layer, query, whitened
@@ -213,3 +213,11 @@ def test_tokens_of_both_sides_are_coloured_by_their_share_and_believed_no_more_t
     assert '<span class="l4" title="−0.400"> 1</span>' in page
     assert "sums to +0.100, the score from uncompressed gradients; the stored one is +0.125" in parsed(page).text
     assert "Which tokens" not in parsed(render(report())).text
+
+
+def test_near_duplicates_are_folded_into_the_one_that_ranks_highest(report: Make) -> None:
+    folded = influence(1, 1.0, duplicates=(NearDuplicate(2, HOSTILE, 0.9), NearDuplicate(4, "docs/004", 0.5)))
+    page = render(report(queries=(query("told", proponents=(folded, influence(3, 0.6))),)))
+    assert HOSTILE not in page
+    assert "2 near-duplicates" in parsed(page).text
+    assert "docs/004" in parsed(page).text
