@@ -19,12 +19,21 @@ _PLACES = {
     "kfac_bases": (1.45, 2.0),
     "gradient_factors": (0.5, 3.0),
     "query_scores": (0.65, 5.0),
-    "attribution_report": (0.15, 6.0),
-    "checkpoint_comparison": (1.15, 6.0),
+    "token_scores": (0.0, 6.0),
+    "exact_scores": (1.0, 6.0),
+    "group_scores": (2.0, 6.0),
+    "checkpoint_comparison": (2.45, 7.0),
+    "attribution_report": (1.0, 7.0),
 }
 # The assets of curvatures stand side by side.
 _CURVATURE_ROW, _CURVATURE_COLUMN = 4.0, 1.45
-_NOTES = {"svd_preconditioners": "paper"}
+_NOTES = {
+    "svd_preconditioners": "paper",
+    "token_scores": "if asked for",
+    "exact_scores": "if asked for",
+    "group_scores": "if asked for",
+}
+_OFF = {"token_scores", "exact_scores", "group_scores"}
 _STYLE = """
 text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #1f2430; text-anchor: middle }
 .small { font: 11.5px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #5a6270 }
@@ -50,8 +59,8 @@ def graph_picture(parents: Mapping[str, tuple[str, list[str]]], preconditioners:
         odd = sorted(parents.keys() ^ places.keys())
         raise ValueError(f"docs/graph_picture.py has another set of assets than the project, for instance {odd[0]}")
     width = round(max(column for column, _ in places.values()) * _COLUMN + _WIDTH + 2 * _MARGIN)
-    unused = {*preconditioners} - {in_use}
-    height = round(6 * _ROW + _HEIGHT + 2 * _MARGIN)
+    unused = ({*preconditioners} - {in_use}) | _OFF
+    height = round(max(row for _, row in places.values()) * _ROW + _HEIGHT + 2 * _MARGIN)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
         "<title>From training data, checkpoints and queries to scores and reports</title>",

@@ -5,14 +5,17 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from lorif_assets.attribution.group_sums import group_sums
 from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.attribution.stored_rankings import WHEN_WHICH
+from lorif_assets.attribution.token_rows import TOKEN_ROWS
 from lorif_assets.pages.answer import WITHDRAWN, answer_html, opponents, proponents
 
 _SHOWN = 5
 _LINE_CHARACTERS = 80
 _COLUMNS = ("side", "rank", "score", "shard", "example_id", "text", "metadata")
 _RELATIVE_COLUMNS = ("side", "rank", "relative_score", *_COLUMNS[2:])
+_TOKEN_COLUMNS = tuple(name for name in TOKEN_ROWS if name != "query_id")
 _FIGURES = ("score_mean", "score_std", "top_10_share", "top_100_share")
 
 
@@ -42,6 +45,10 @@ class Attribution:
     relative: pl.DataFrame = field(compare=False)
     """The same for the ranking by relative influence, the score over the example's size, in a column `relative_score`: what
     is specific to the completion. Only the two ends of that ranking are listed."""
+    tokens: pl.DataFrame = field(compare=False)
+    """What single tokens contributed, where it was asked for: a row for every token of a listed example (side "example") and,
+    beside each, of what was asked about ("query"), with shard, example_id, position, token_id, token and score, its share of
+    `exact_score`, which either side sums to: the score from uncompressed gradients. `stored_score` is that in `table`."""
 
     @classmethod
     def of(
@@ -65,7 +72,23 @@ class Attribution:
             figures={name: summary[name] for name in _FIGURES},
             table=with_texts(scored.scores.filter(pl.col("query_id") == query_id)).select(_COLUMNS),
             relative=with_texts(scored.relative.filter(pl.col("query_id") == query_id)).select(_RELATIVE_COLUMNS),
+            tokens=scored.tokens.filter(pl.col("query_id") == query_id).select(_TOKEN_COLUMNS),
         )
+
+    def by(self, column: str) -> pl.DataFrame:
+        """Return the influence of the listed examples summed by a column of their metadata.
+
+        Ask with `top_k="all"` for sums over all training examples.
+
+        Args:
+            column: its name.
+
+        Returns:
+            value, n_examples, score_sum, score_mean, its standard_error, and low and high, a 95 % interval of the sum by
+            the standard error; the largest sum first.
+        """
+        rows = self.table.select("score", "metadata", query_id=pl.lit(""))
+        return group_sums(rows, column).drop("query_id", "column")
 
     @property
     def proponents(self) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.rows import Rows, normalised_rows
-from lorif_assets.attribution.ask import TopK, check_top_k
+from lorif_assets.attribution.ask import TopK, check_tokens, check_top_k
 from lorif_assets.attribution.in_memory import InMemoryAttribution
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.score_query_sets import queries_per_scan
@@ -20,6 +20,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import BatchSettings, explanation
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.passages import passage_text
+from lorif_assets.data.query_objectives import NO_SCALARS
 from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.data.tokenization import TokenizedExample
@@ -48,6 +49,7 @@ def attribute(
     recipe: Recipe | Mapping[str, Any] | str | None = None,
     *,
     top_k: TopK = 10,
+    tokens: int = 0,
     columns: Columns | None = None,
     batch: BatchSettings | None = None,
 ) -> list[Attribution]:
@@ -64,6 +66,7 @@ def attribute(
         recipe: how influence is computed, or its fields, or "paper"; default: that of lorif.toml. Its `top_k` and
             `model_dtype` have no part in it.
         top_k: proponents and opponents to list of each query, or "all" for every example.
+        tokens: proponents and opponents of each query whose tokens are scored too, which takes passes of the model over each.
         columns: which columns of the examples hold what; default: by their names.
         batch: budgets of memory.
 
@@ -72,13 +75,15 @@ def attribute(
 
     Raises:
         SourceError: no example, or a query, cannot be used.
-        SettingsError: a field of the recipe or `top_k` is wrong, the recipe asks for what only a lake has, or its budget is
-            too small.
+        SettingsError: a field of the recipe, `top_k` or `tokens` is wrong, the recipe asks for what only a lake has, or its
+            budget is too small.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
     # Before the examples take their time.
     check_top_k(top_k)
-    return fit(model, tokenizer, examples, recipe, columns=columns, batch=batch).attribute(queries, top_k=top_k)
+    check_tokens(tokens)
+    fitted = fit(model, tokenizer, examples, recipe, columns=columns, batch=batch)
+    return fitted.attribute(queries, top_k=top_k, tokens=tokens)
 
 
 def fit(
@@ -120,7 +125,7 @@ def fit(
     if not rejected.is_empty():
         _LOG.warning(f"{len(rejected)} examples are set aside; {_first(rejected)}")
     texts = pl.Series("text", [passage_text(row) for row in rows.iter_rows(named=True)], pl.String)
-    return FittedModel(held, rows.select("example_id", texts, "metadata"), rejected)
+    return FittedModel(held, rows, rows.select("example_id", texts, "metadata"), rejected)
 
 
 def _recipe(recipe: Recipe | Mapping[str, Any] | str) -> Recipe:
@@ -143,6 +148,7 @@ class FittedModel:
     """
 
     _held: InMemoryAttribution
+    _rows: pl.DataFrame
     _passages: pl.DataFrame
     rejected: pl.DataFrame
     """Examples that were set aside: example_id, row, reason and excerpt."""
@@ -164,23 +170,27 @@ class FittedModel:
         """Bytes that are held of each example."""
         return sum(factors.shape[1] for factors in self._held.factors.values())
 
-    def attribute(self, queries: Rows, *, top_k: TopK = 10) -> list[Attribution]:
+    def attribute(self, queries: Rows, *, top_k: TopK = 10, tokens: int = 0) -> list[Attribution]:
         """Score every example for each query.
 
         Args:
             queries: texts, mappings or a table, as the examples were.
             top_k: proponents and opponents to list of each, or "all" for every example.
+            tokens: proponents and opponents of each whose tokens are scored too.
 
         Raises:
             SourceError: a query cannot be used.
-            SettingsError: `top_k` is neither a positive number nor "all".
+            SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
             UnsoundQueryError: a query's loss or gradient is not finite.
         """
         check_top_k(top_k)
+        check_tokens(tokens)
         rows, tokenized = self._read(queries)
         answers = []
         for some in self._at_a_time(tokenized):
             scored = self._held.score(some, top_k)
+            if tokens:
+                scored = replace(scored, tokens=self._held.token_rows(scored, some, self._rows, tokens))
             for query in some:
                 row = rows[query.row]
                 prompt, completion = row["prompt"] or "", row["completion"] or passage_text(row)
@@ -203,7 +213,7 @@ class FittedModel:
         return scores.join(self._passages, on="example_id", how="left", maintain_order="left")
 
     def _read(self, queries: Rows) -> tuple[dict[int, dict[str, Any]], Sequence[TokenizedExample]]:
-        shard = normalised_rows(queries, None, _QUERIES)
+        shard = normalised_rows(queries, None, _QUERIES, NO_SCALARS)
         tokenized = self._held.attributed.tokenized_queries(shard.examples, "example_id")
         for rejected in (shard.rejected, tokenized.rejected):
             if rejected.num_rows:

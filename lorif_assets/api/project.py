@@ -1,11 +1,12 @@
 """A project opened from Python: questions to its checkpoints, stored scores, and what is out of date."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 
@@ -18,12 +19,13 @@ from lorif_assets.attribution.ask import (
     score_completion,
 )
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking
+from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking, stored_score_version
 from lorif_assets.config.settings import settings_file
 from lorif_assets.data.passages import passage_text, with_passages
-from lorif_assets.data.questions import Question, completion_question, conversation_question
+from lorif_assets.data.query_objectives import ScalarRules
+from lorif_assets.data.questions import Question, completion_question, conversation_question, row_question
 from lorif_assets.errors import MismatchError, NotStoredError, SettingsError
-from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SCORES
+from lorif_assets.lake.attribution_tables import EXACT_SCORES, EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SCORES
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.models.free_memory import host_memory
 from lorif_assets.project import Project
@@ -92,7 +94,7 @@ class OpenProject:
         return rows.select("query_set", "query_id", texts, "metadata")
 
     def attribute(
-        self, prompt: str, completion: str, *, checkpoint: str | None = None, top_k: TopK = 10
+        self, prompt: str, completion: str, *, checkpoint: str | None = None, top_k: TopK = 10, tokens: int = 0
     ) -> Attribution:
         """Score every training example of the lake for one completion.
 
@@ -101,16 +103,19 @@ class OpenProject:
             completion: what it said.
             checkpoint: its name; default: the newest that is attributed.
             top_k: proponents and opponents to list, or "all" for every example.
+            tokens: proponents and opponents whose tokens are scored too, which takes passes of the model over each.
 
         Raises:
             SourceError: prompt or completion is no text, or the completion has no token that carries loss.
             MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
             CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
-            SettingsError: `top_k` is neither a positive number nor "all".
+            SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
         """
-        return self._answer(completion_question(prompt, completion), checkpoint, top_k)
+        return self._answer(completion_question(prompt, completion), checkpoint, top_k, tokens)
 
-    def attribute_chat(self, chat: object, *, checkpoint: str | None = None, top_k: TopK = 10) -> Attribution:
+    def attribute_chat(
+        self, chat: object, *, checkpoint: str | None = None, top_k: TopK = 10, tokens: int = 0
+    ) -> Attribution:
         """Score every training example of the lake for what the assistant says in a chat, through the chat template.
 
         Args:
@@ -118,17 +123,41 @@ class OpenProject:
                 messages, but those with `weight` 0.
             checkpoint: its name; default: the newest that is attributed.
             top_k: proponents and opponents to list, or "all" for every example.
+            tokens: proponents and opponents whose tokens are scored too, which takes passes of the model over each.
 
         Raises:
             SourceError: it is no chat, or has no token that carries loss.
             MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
             CheckpointError: the checkpoint is not there, not attributed, cannot be loaded or has no chat template.
-            SettingsError: `top_k` is neither a positive number nor "all".
+            SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
         """
-        return self._answer(conversation_question(chat, "the chat"), checkpoint, top_k)
+        return self._answer(conversation_question(chat, "the chat"), checkpoint, top_k, tokens)
 
     def attribute_query(
-        self, query_set: str, query_id: str, *, checkpoint: str | None = None, top_k: TopK = 10
+        self, query: Mapping[str, Any], *, checkpoint: str | None = None, top_k: TopK = 10, tokens: int = 0
+    ) -> Attribution:
+        """Score every training example of the lake for a query as a line of a query file has it.
+
+        Args:
+            query: a text, prompt and completion, or messages, and one of the fields that say what is asked about: `span`,
+                `against`, `weighted` or `scalar` (docs/sources.md: queries).
+            checkpoint: its name; default: the newest that is attributed.
+            top_k: proponents and opponents to list, or "all" for every example.
+            tokens: proponents and opponents whose tokens are scored too, which takes passes of the model over each.
+
+        Raises:
+            SourceError: it cannot be used, or has no token that carries loss.
+            MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
+            CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
+            SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
+            UnsoundQueryError: a scalar fails.
+        """
+        settings = self._project.settings
+        question = row_question(query, ScalarRules(settings.queries.allow_scalars, settings.base))
+        return self._answer(question, checkpoint, top_k, tokens)
+
+    def attribute_stored_query(
+        self, query_set: str, query_id: str, *, checkpoint: str | None = None, top_k: TopK = 10, tokens: int = 0
     ) -> Attribution:
         """Score every training example of the lake for a stored query: to list more of them than its scores were stored of.
 
@@ -137,6 +166,7 @@ class OpenProject:
             query_id: of the query.
             checkpoint: its name; default: the newest that is attributed.
             top_k: proponents and opponents to list, or "all" for every example.
+            tokens: proponents and opponents whose tokens are scored too, which takes passes of the model over each.
 
         Raises:
             NotStoredError: there is no such query.
@@ -144,11 +174,15 @@ class OpenProject:
             CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
             SettingsError: `top_k` is neither a positive number nor "all".
         """
-        rows = self._project.lake.read(QUERY_EXAMPLES, list(EXAMPLE_CONTENT), query_set=query_set, query_id=query_id)
+        rows = self._project.lake.read(
+            QUERY_EXAMPLES, [*EXAMPLE_CONTENT, "objective"], query_set=query_set, query_id=query_id
+        )
         if rows.is_empty():
             raise NotStoredError(f"the lake has no query {query_id!r} in the query set {query_set!r}; see `queries`")
         (row,) = rows.head(1).to_dicts()
-        return self._answer({name: value for name, value in row.items() if value is not None}, checkpoint, top_k)
+        return self._answer(
+            {name: value for name, value in row.items() if value is not None}, checkpoint, top_k, tokens
+        )
 
     def load(self, checkpoint: str | None = None) -> str:
         """Load a checkpoint ahead of the first question, and return its name; default: the newest that is attributed.
@@ -166,9 +200,9 @@ class OpenProject:
                 pass
         return name
 
-    def _answer(self, question: Question, checkpoint: str | None, top_k: TopK) -> Attribution:
+    def _answer(self, question: Question, checkpoint: str | None, top_k: TopK, tokens: int) -> Attribution:
         name = attributed_checkpoint(self._project, checkpoint)
-        scored = score_completion(self._model_cache, name, question, top_k)
+        scored = score_completion(self._model_cache, name, question, top_k, tokens)
         prompt, completion = question.get("prompt") or "", question.get("completion") or passage_text(question)
         with_texts = partial(with_passages, self._project.lake)
         return Attribution.of(scored, scored.summaries["query_id"][0], with_texts, prompt, completion, name)
@@ -202,6 +236,40 @@ class OpenProject:
         relative = ["relative_score"] if ranking == "relative" else []
         columns = ["query_id", "side", "rank", *relative, "score", "shard", "example_id"]
         return rows.select(columns).sort("query_id", "side", "rank")
+
+    def exact_scores(self, checkpoint: str, query_set: str) -> pl.DataFrame:
+        """Return the leading examples of a query set at a checkpoint as whole gradients rank them.
+
+        Args:
+            checkpoint: its name.
+            query_set: its name.
+
+        Returns:
+            query_id, side, rank, score, relative_score, self_influence, stored_rank, stored_score, shard and example_id, by
+            rank.
+
+        Raises:
+            MismatchError: there are none that belong to the stored scores.
+        """
+        lake, partition = self._project.lake, {"checkpoint": checkpoint, "query_set": query_set}
+        scores = stored_score_version(lake, checkpoint, query_set)
+        rows = lake.read(EXACT_SCORES, **partition).filter(pl.col("scores_from") == scores)
+        if rows.is_empty():
+            raise MismatchError(
+                f"the lake has no exact scores of {query_set!r} at {checkpoint!r} that belong to the scores it has; set "
+                "`exact_scores.enabled`, and materialize `exact_scores`"
+            )
+        columns = [
+            "query_id",
+            "side",
+            "rank",
+            "score",
+            "relative_score",
+            "self_influence",
+            "stored_rank",
+            "stored_score",
+        ]
+        return rows.select(*columns, "shard", "example_id").sort("query_id", "side", "rank")
 
     def status(self) -> pl.DataFrame:
         """Return what is missing or out of date, a row for each asset in use, upstream first, as `lorif status` shows it.

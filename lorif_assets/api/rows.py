@@ -11,6 +11,7 @@ from lorif_assets.config.sources import Columns
 from lorif_assets.data.columns import refuse_repeated_columns
 from lorif_assets.data.examples import NormalisedShard, normalise
 from lorif_assets.data.formats.reader import RawShard
+from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.errors import SourceError
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ pandas, or a `datasets.Dataset`."""
 _ID = "id"
 
 
-def normalised_rows(rows: Rows, columns: Columns | None, name: str) -> NormalisedShard:
+def normalised_rows(
+    rows: Rows, columns: Columns | None, name: str, scalar_rules: ScalarRules | None = None
+) -> NormalisedShard:
     """Return rows checked, with ids and content hashes, as those of a source are; those that cannot be used are set aside.
 
     A row's id is that of the column that `columns` names, or else of `id`; where there is none, its number, from 0.
@@ -32,6 +35,7 @@ def normalised_rows(rows: Rows, columns: Columns | None, name: str) -> Normalise
         rows: as a caller has them.
         columns: which columns hold what; default: by their names.
         name: of the whole, for ids and messages.
+        scalar_rules: of queries, which may say what they ask about.
 
     Raises:
         SourceError: they are in no form of `Rows`, there are none, none can be used, or what they hold cannot be told.
@@ -46,7 +50,7 @@ def normalised_rows(rows: Rows, columns: Columns | None, name: str) -> Normalise
         if _ID not in found:
             found = (*found, _ID)
             listed = [{**row, _ID: str(number)} for number, row in enumerate(listed)]
-    return normalise(RawShard(f"the {name}", found, tuple(enumerate(listed))), roles, name)
+    return normalise(RawShard(f"the {name}", found, tuple(enumerate(listed))), roles, name, scalar_rules)
 
 
 def _each(rows: object, name: str) -> Iterable[Any]:

@@ -5,10 +5,14 @@ import pyarrow as pa
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
+from lorif_assets.assets.exact_scores import exact_scores
+from lorif_assets.assets.group_scores import group_scores
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.assets.token_scores import token_scores
+from lorif_assets.attribution.versions import report_version
 from lorif_assets.freshness.attribution import stale_reports
-from lorif_assets.freshness.incomplete import look_at_checkpoints, report_version
+from lorif_assets.freshness.incomplete import look_at_checkpoints, marked_version
 from lorif_assets.lake.attribution_tables import REPORTS
 from lorif_assets.pages.addresses import report_file
 
@@ -17,7 +21,12 @@ from lorif_assets.pages.addresses import report_file
     group="attribution",
     table=REPORTS,
     partitions=partitions.checkpoint_by_query_set,
-    inputs=[Input(query_scores, wait=Wait.FOR_IT_ALONE)],
+    inputs=[
+        Input(query_scores, wait=Wait.FOR_IT_ALONE),
+        Input(exact_scores, wait=Wait.FOR_IT_ALONE, is_used=lambda settings: settings.exact_scores.enabled),
+        Input(group_scores, wait=Wait.FOR_IT_ALONE, is_used=lambda settings: settings.groups.enabled),
+        Input(token_scores, wait=Wait.FOR_IT_ALONE, is_used=lambda settings: settings.token_scores.enabled),
+    ],
     find_stale=stale_reports,
     kinds={"html"},
 )
@@ -32,7 +41,8 @@ def attribution_report(run: PartitionRun) -> Materializations:
         record, notice = run.stored(name).record, notices.get(name)
         for query_set, key in query_sets.items():
             content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance, notice)
-            page, version = render(content), report_version(content.provenance["scores"], notice)
+            version = marked_version(report_version(run.settings, content.provenance["scores"]), notice)
+            page = render(content)
             where = run.lake.write_file(report_address(name, query_set), page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:

@@ -5,7 +5,9 @@ from lorif_assets.assets.attribution_report import attribution_report
 from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.checkpoints import checkpoints
 from lorif_assets.assets.evaluation_report import evaluation_report
+from lorif_assets.assets.exact_scores import exact_scores
 from lorif_assets.assets.gradient_factors import gradient_factors
+from lorif_assets.assets.group_scores import group_scores
 from lorif_assets.assets.influcoder_agreement import influcoder_agreement
 from lorif_assets.assets.influcoder_encoder import influcoder_encoder
 from lorif_assets.assets.influcoder_scores import influcoder_scores
@@ -22,6 +24,7 @@ from lorif_assets.assets.removal_losses import removal_losses
 from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.tail_patch import tail_patch
+from lorif_assets.assets.token_scores import token_scores
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.config.settings import Settings
 
@@ -39,6 +42,9 @@ GRAPH = (
     influcoder_agreement,
     recall_curves,
     query_scores,
+    token_scores,
+    exact_scores,
+    group_scores,
     attribution_report,
     checkpoint_comparison,
     method_scores,

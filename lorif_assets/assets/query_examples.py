@@ -10,6 +10,7 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.earlier_readings import marked
 from lorif_assets.data.examples import NormalisedShard, require_usable, sort_out
 from lorif_assets.data.query_files import query_source, source_version
+from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.data.shards import read_source
 from lorif_assets.errors import LorifError
@@ -43,7 +44,8 @@ def _stored(run: PartitionRun, query_set: str) -> tuple[Source, NormalisedShard]
     """Read and store a query set, and the rows of it that are set aside."""
     source = query_source(run.settings, query_set)
     raw = read_source(source, run.settings.base)
-    queries = sort_out(raw, source.columns, query_set)
+    scalar_rules = ScalarRules(run.settings.queries.allow_scalars, run.settings.base)
+    queries = sort_out(raw, source.columns, query_set, scalar_rules)
     share = RejectedShare(
         run.lake,
         "query_examples",

@@ -11,9 +11,12 @@ import pyarrow as pa
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.curvatures import curvature_of
+from lorif_assets.attribution.listed_examples import listed_examples
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.attribution.score_queries import QueryScores
+from lorif_assets.attribution.stored_rankings import leading_rows
+from lorif_assets.attribution.token_rows import token_rows
 from lorif_assets.data.questions import Question
 from lorif_assets.errors import CheckpointError, MismatchError, SettingsError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
@@ -119,15 +122,35 @@ class ModelCache:
         self._model = self._version = None
 
 
-def score_completion(model_cache: ModelCache, checkpoint: str, question: Question, top_k: TopK) -> QueryScores:
-    """Score every stored training example for one question, and return the `top_k` highest and lowest.
+def check_tokens(tokens: object) -> None:
+    """Refuse what is no number of pairs whose tokens are scored.
 
     Raises:
-        SettingsError: `top_k` is neither a positive number nor "all".
+        SettingsError: it is no whole number from 0.
+    """
+    if isinstance(tokens, bool) or not isinstance(tokens, Integral) or int(tokens) < 0:
+        raise SettingsError(f"`tokens` is a whole number of proponents and opponents, 0 for none; found {tokens!r}")
+
+
+def score_completion(
+    model_cache: ModelCache, checkpoint: str, question: Question, top_k: TopK, tokens: int = 0
+) -> QueryScores:
+    """Score every stored training example for one question, and return the `top_k` highest and lowest.
+
+    Args:
+        model_cache: of the project.
+        checkpoint: its name.
+        question: what is asked about.
+        top_k: proponents and opponents to list.
+        tokens: proponents and opponents whose tokens' shares are computed too.
+
+    Raises:
+        SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
         SourceError: the completion has no token that carries loss.
         MismatchError: factors, preconditioners and settings do not match.
     """
     check_top_k(top_k)
+    check_tokens(tokens)
     project = model_cache.project
     settings, models = project.settings, project.checkpoints
     stored = StoredCheckpoint.read(project.lake, checkpoint, settings.recipe)
@@ -142,7 +165,7 @@ def score_completion(model_cache: ModelCache, checkpoint: str, question: Questio
         if cut := tokenized.examples[0].cut:
             _log.warning("The question is cut: %s", cut)
         with Progress("scoring", stored.factors.n_examples, "examples") as progress:
-            return score_every_example(
+            scored = score_every_example(
                 attributed,
                 earlier_checkpoints,
                 tokenized.examples,
@@ -152,3 +175,18 @@ def score_completion(model_cache: ModelCache, checkpoint: str, question: Questio
                 progress=progress,
                 reason="a question is answered from all examples",
             )
+        if not tokens:
+            return scored
+        listed = leading_rows(scored.scores, tokens)
+        examples = listed_examples(project.lake, attributed.model, listed.select("shard", "example_id").iter_rows())
+        with Progress("tokens", listed.height, "pairs") as progress:
+            shares = token_rows(
+                attributed.model,
+                attributed.inverse_of,
+                tokenized.examples,
+                listed,
+                examples,
+                settings.batch,
+                progress,
+            )
+        return replace(scored, tokens=shares)

@@ -24,6 +24,7 @@ from lorif_assets.models.devices import DeviceGroup
 if TYPE_CHECKING:
     import torch
 
+    from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
     from lorif_assets.mathematics.curvature.ekfac import KfacBases
 
 
@@ -95,6 +96,10 @@ class AttributedCheckpoint:
 
     stored: StoredCheckpoint
     model: AttributedModel
+
+    def inverse_of(self, layer: str) -> "LayerPreconditioner":
+        """Return a layer's stored inverse curvature, on the model's device."""
+        return self.stored.preconditioners.load(layer, self.model.device)
 
 
 def averaged_checkpoints(

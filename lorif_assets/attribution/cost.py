@@ -7,6 +7,7 @@ from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.fitted_recipe import LARGEST_RANK, fitted_recipe, level_rank
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.recipe_on_model import tracked_layers
+from lorif_assets.attribution.whole_gradients import inverse_bytes
 from lorif_assets.config.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class CostEstimate:
     """How many times fitting reads the factors; scoring reads them once more."""
     fisher_bytes: int
     """Of the sums of squared gradients that are stored beside each shard's factors; 0 without whitening."""
+    whole_inverse_bytes: int
+    """Of EK-FAC's inverse of whole gradients in memory, which `exact_scores` takes."""
 
 
 def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int) -> CostEstimate:
@@ -72,6 +75,7 @@ def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int)
         bytes_per_query=sum(dense) * 4,
         factor_passes=curvature.factor_passes,
         fisher_bytes=n_shards * curvature.bytes_per_shard,
+        whole_inverse_bytes=inverse_bytes([(layer.d_in, layer.d_out) for layer in tracked]),
     )
 
 

@@ -19,10 +19,13 @@ from lorif_assets.attribution.block_rows import block_rows
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import KfacFit, fit_sound_layers, fit_tokens, sample_rows
+from lorif_assets.attribution.listed_examples import tokenized_by_shard
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import precondition
 from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
 from lorif_assets.attribution.stored_bases import FrozenBases
+from lorif_assets.attribution.stored_rankings import leading_rows
+from lorif_assets.attribution.token_rows import token_rows
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
@@ -172,6 +175,26 @@ class InMemoryAttribution:
             scan="in memory",
             examples_scanned=rankings.moments.count,
         )
+
+    def token_rows(
+        self, scored: QueryScores, queries: Sequence[TokenizedExample], rows: pl.DataFrame, tokens: int
+    ) -> pl.DataFrame:
+        """Return what each token of leading pairs contributed.
+
+        Args:
+            scored: for the queries.
+            queries: tokenized.
+            rows: of the examples, as `fit` was given them.
+            tokens: proponents and opponents of each query whose tokens are scored.
+        """
+        listed = leading_rows(scored.scores, tokens)
+        examples = tokenized_by_shard(
+            self.attributed, rows.join(listed.unique("example_id"), on=["shard", "example_id"], how="semi")
+        )
+        with Progress("tokens", listed.height, "pairs") as progress:
+            return token_rows(
+                self.attributed, self.inverses.__getitem__, queries, listed, examples, self.batch, progress
+            )
 
     def _named(self, positions: Iterable[int]) -> dict[int, tuple[str, str]]:
         return {position: (self.example_ids[position], self.shard) for position in positions}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
     from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector, TokenBatch
+    from lorif_assets.mathematics.gradients.loss_slopes import DirectionalPasses
     from lorif_assets.mathematics.gradients.projection import LayerProjection
 
 
@@ -242,6 +243,13 @@ class AttributedModel:
 
         return GradientCollector(self.model, self.projections, tf32=self.recipe.tf32)
 
+    @cached_property
+    def directional_passes(self) -> "DirectionalPasses":
+        """The passes that give the slopes of single tokens' losses along directions of the tracked layers."""
+        from lorif_assets.mathematics.gradients.loss_slopes import DirectionalPasses
+
+        return DirectionalPasses(self.model, self.projections)
+
     def batches(self, examples: "Sequence[TokenizedExample]", batch_tokens: int) -> list[list[int]]:
         """Return positions among the examples, batch by batch, the largest batch first; none beyond the memory's limit."""
         from lorif_assets.mathematics.gradients.batching import token_budget_batches
@@ -264,9 +272,19 @@ def tokenized_queries(
     queries: pa.Table,
     id_column: str = "query_id",
 ) -> "TokenizedShard":
-    """Return queries as token ids and labels that a model can read; those that cannot be used are listed with the reason."""
+    """Return queries as token ids and labels that a model can read; those that cannot be used are listed with the reason.
+
+    Raises:
+        MismatchError: the code of a scalar changed since its query was read.
+        SourceError: it cannot be imported.
+    """
+    from lorif_assets.data.query_terms import tokenized_with_objectives
     from lorif_assets.data.token_rules import TokenRules
     from lorif_assets.data.tokenization import tokenize
 
     longest, rules = longest_input(model, tokenizer, recipe), TokenRules.of_queries(recipe)
-    return tokenize(queries, tokenizer, longest, vocabulary_size(model), id_column, rules)
+
+    def by_content(rows: pa.Table) -> "TokenizedShard":
+        return tokenize(rows, tokenizer, longest, vocabulary_size(model), id_column, rules)
+
+    return tokenized_with_objectives(queries, id_column, tokenizer, by_content)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.query_gradients import stream_query_gradients
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.errors import UnsoundQueryError
 
@@ -42,11 +43,7 @@ def preconditioned_queries(
     Raises:
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-
-    def inverse(layer: str) -> "LayerPreconditioner":
-        return checkpoint.stored.preconditioners.load(layer, checkpoint.model.device)
-
-    return precondition(checkpoint.model, queries, inverse, batch)
+    return precondition(checkpoint.model, queries, checkpoint.inverse_of, batch)
 
 
 def precondition(
@@ -70,11 +67,11 @@ def _whole_queries(
 
     shapes = attributed.record.layer_shapes
     dense = {layer: torch.empty(len(queries), d1 * d2, device=attributed.device) for layer, (d1, d2) in shapes.items()}
-    losses = torch.empty(len(queries))
-    for positions, found in attributed.gradients(queries, batch.tokens):
-        for layer, gradients in found.gradients.items():
-            dense[layer][positions] = gradients.flatten(1).to(dense[layer])
-        losses[positions] = found.losses.float().cpu()
+
+    def sink(layer: str, places: list[int], gradients: torch.Tensor) -> None:
+        dense[layer][places] = gradients.flatten(1).to(dense[layer])
+
+    losses = stream_query_gradients(attributed, queries, sink, batch)
     sound = losses.isfinite()
     for gradients in dense.values():
         sound &= gradients.isfinite().all(dim=1).cpu()
@@ -107,23 +104,18 @@ def _queries_at_a_rank(
         kept = min(rank, d1, d2)
         u, v = torch.empty(n, d1, kept, device=device), torch.empty(n, d2, kept, device=device)
         factors_by_layer[layer] = GradientFactors(u, v)
-    losses, sound = torch.empty(n), torch.ones(n, dtype=torch.bool)
+    sound = torch.ones(n, dtype=torch.bool)
     total, lost = 0.0, 0.0
-    with attributed.collector() as collector:
-        for positions in attributed.batches(queries, batch.tokens):
 
-            def sink(layer: str, rows: slice, gradients: torch.Tensor, at: Sequence[int] = positions) -> None:
-                nonlocal total, lost
-                places = list(at[rows])
-                sound[places] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
-                preconditioned = inverses[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
-                factors, errors = low_rank_queries(preconditioned, rank)
-                factors_by_layer[layer].u[places], factors_by_layer[layer].v[places] = factors.u, factors.v
-                total, lost = total + float(preconditioned.double().square().sum()), lost + float(errors.sum())
+    def sink(layer: str, places: list[int], gradients: torch.Tensor) -> None:
+        nonlocal total, lost
+        sound[places] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
+        preconditioned = inverses[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
+        factors, errors = low_rank_queries(preconditioned, rank)
+        factors_by_layer[layer].u[places], factors_by_layer[layer].v[places] = factors.u, factors.v
+        total, lost = total + float(preconditioned.double().square().sum()), lost + float(errors.sum())
 
-            losses[positions] = (
-                collector.stream(attributed.batch(queries, positions), sink, batch.gradient_numbers).float().cpu()
-            )
+    losses = stream_query_gradients(attributed, queries, sink, batch)
     _refuse_unsound(attributed, queries, sound & losses.isfinite())
     norm_weights = {layer: preconditioner.norm_weight for layer, preconditioner in inverses.items()}
     return PreconditionedQueries({**factors_by_layer}, losses, norm_weights, (lost / total) ** 0.5 if total else 0.0)

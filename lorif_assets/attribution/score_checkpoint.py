@@ -20,8 +20,6 @@ from lorif_assets.attribution.score_modes import (
 from lorif_assets.attribution.score_queries import QueryScores, score_queries
 from lorif_assets.attribution.versions import averaged_version
 from lorif_assets.config.settings import BatchSettings, Settings
-from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.progress import Progress
 
@@ -46,10 +44,7 @@ class CheckpointScoring:
         Raises:
             MismatchError: it is not in `query_examples`.
         """
-        rows = self.checkpoint.stored.lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
-        if rows.is_empty():
-            raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-        return ReadQuerySet(rows, self.checkpoint.model.tokenized_queries(rows.to_arrow()))
+        return ReadQuerySet.of(self.checkpoint, query_set)
 
     def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
         """Yield the scores of each set as soon as they are computed.

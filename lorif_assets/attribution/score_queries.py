@@ -10,6 +10,7 @@ from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
 from lorif_assets.attribution.score_rows import RELATIVE_SCHEMA, all_pairs, listed_positions, plain_rows, relative_rows
 from lorif_assets.attribution.stored_factors import StoredFactors
+from lorif_assets.attribution.token_rows import TOKEN_ROWS
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.lake import FactorFile
@@ -37,7 +38,8 @@ class QueryScores:
     `scores` has the columns query_id, side, rank, example_id, shard, score, relative_score; `summaries` one row per query
     with its loss, and the spread and concentration of its scores over all examples. `scan` says what was scanned, and why.
     `query_error` is the relative error of the preconditioned queries, 0 if they are kept whole. `relative` has the rows
-    that lead by relative influence, in the columns of `scores`; their ranks are those of that ranking.
+    that lead by relative influence, in the columns of `scores`; their ranks are those of that ranking. `tokens` has the
+    shares of single tokens in leading scores, in the columns of `TOKEN_ROWS`, where they were asked for.
     """
 
     scores: pl.DataFrame
@@ -46,6 +48,7 @@ class QueryScores:
     examples_scanned: int
     query_error: float
     relative: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=RELATIVE_SCHEMA))
+    tokens: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TOKEN_ROWS))
 
 
 @dataclass(frozen=True)

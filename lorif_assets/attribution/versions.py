@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.settings import Settings
 
 
 def checkpoint_version(weights_hash: str, tokenizer_hash: str, layers: Sequence[Mapping[str, str | int]]) -> str:
@@ -72,6 +73,12 @@ def averaged_version(recipe: Recipe, versions: Sequence[str], weights: Sequence[
     # Equal weights are what there was before there was a choice. Recipes that average in any case hash how they do.
     how = [] if recipe.averages else [recipe.checkpoint_weights]
     return content_hash([*versions, *how, list(weights)] if len(set(weights)) > 1 else [*versions, *how])
+
+
+def report_version(settings: Settings, scores: str) -> str:
+    """Return the version of the report of scores of a version: it also shows what is kept beside them."""
+    kept = [one for one in (settings.token_scores, settings.exact_scores, settings.groups) if one.enabled]
+    return content_hash([section.version(scores) for section in kept]) if kept else scores
 
 
 def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:

@@ -1,6 +1,6 @@
 """`lorif attribute`: one question, answered in the terminal."""
 
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -10,12 +10,14 @@ from lorif_assets.attribution.stored_rankings import RANKINGS, WHEN_WHICH, Ranki
 from lorif_assets.cli.environment import config_option
 from lorif_assets.data.json_values import parsed_json
 from lorif_assets.errors import SourceError
-from lorif_assets.pages.terminal import print_influences
+from lorif_assets.pages.terminal import print_influences, print_tokens
 
 
 @click.command()
 @click.option("--completion", help="What the model said.")
 @click.option("--prompt", default="", help="What it was asked; carries no loss.")
+@click.option("--span", help="A part of the completion, by its text: only its tokens are asked about.")
+@click.option("--against", help="Another completion: what is asked about is the difference of the two losses.")
 @click.option("--assistant", help="In place of --completion: what it said in a chat, through its chat template.")
 @click.option("--user", help="What it was asked in the chat.")
 @click.option("--system", help="What it was instructed in the chat.")
@@ -28,6 +30,11 @@ from lorif_assets.pages.terminal import print_influences
 @click.option("--checkpoint", help="Default: the newest attributed one.")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Rows to show on each side.")
 @click.option(
+    "--tokens",
+    is_flag=True,
+    help="Colour each token of the shown examples, and of the completion, by its share of the score from whole gradients.",
+)
+@click.option(
     "--ranking",
     default="plain",
     show_default=True,
@@ -38,25 +45,42 @@ from lorif_assets.pages.terminal import print_influences
 def attribute(
     completion: str | None,
     prompt: str,
+    span: str | None,
+    against: str | None,
     assistant: str | None,
     user: str | None,
     system: str | None,
     messages: TextIO | None,
     checkpoint: str | None,
     top: int,
+    tokens: bool,
     ranking: Ranking,
 ) -> None:
     """Show which training examples made the model say a completion."""
     chat = _chat(completion, prompt, assistant, user, system, messages)
+    if tokens and ranking != "plain":
+        raise click.UsageError("--tokens shares out scores: take it without --ranking, or with --ranking plain.")
+    asked = {name: text for name, text in (("span", span), ("against", against)) if text is not None}
+    if asked and chat is not None:
+        raise click.UsageError("--span and --against go with --completion.")
+    pairs = top if tokens else 0
+    options: dict[str, Any] = {"checkpoint": checkpoint, "top_k": top, "tokens": pairs}
     with open_project() as project:
-        if chat is None:
-            answer = project.attribute(prompt, completion or "", checkpoint=checkpoint, top_k=top)
+        if chat is not None:
+            answer = project.attribute_chat(chat, **options)
+        elif asked:
+            said = {"prompt": prompt, "completion": completion} if prompt else {"text": completion}
+            answer = project.attribute_query({**said, **asked}, **options)
         else:
-            answer = project.attribute_chat(chat, checkpoint=checkpoint, top_k=top)
+            answer = project.attribute(prompt, completion or "", **options)
     console = Console()
     console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
     console.print(f"{ranking}: {WHEN_WHICH[ranking]}")
-    print_influences(console, answer.table if ranking == "plain" else answer.relative, top, ranking)
+    table = answer.table if ranking == "plain" else answer.relative
+    if tokens:
+        print_tokens(console, table, answer.tokens, top)
+    else:
+        print_influences(console, table, top, ranking)
 
 
 def _chat(

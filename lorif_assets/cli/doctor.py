@@ -29,6 +29,7 @@ from lorif_assets.attribution.wasted_bytes import wasted_bytes
 from lorif_assets.automation.records import disagreements
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.secrets import masked_address, secret_advice
 from lorif_assets.config.settings import Settings
@@ -180,6 +181,8 @@ def _cost(project: Project, n_examples: int) -> Table:
             _beside_the_floor(skeleton, settings),
             f"counted for batches of {settings.batch.tokens:,} tokens, not measured",
         )
+    if settings.exact_scores.enabled:
+        table.add_row("exact re-ranking", _bytes(cost.whole_inverse_bytes), _exact_passes(settings.exact_scores))
     return table
 
 
@@ -196,6 +199,11 @@ def _beside_the_floor(skeleton: "PreTrainedModel", settings: Settings) -> str:
     products = cost.whole.all_flops / cost.floor.all_flops
     share = cost.share_of_floor(H200)
     return f"{products:.2f} x products, {cost.whole.bytes / cost.floor.bytes:.2f} x bytes; {share:.0%} of their rate on an H200"
+
+
+def _exact_passes(exact: ExactScoreSettings) -> str:
+    solved = f", {2 * exact.cg_rounds} over {exact.cg_examples:,} for each query" if exact.query_solver == "cg" else ""
+    return f"memory of the device; 2 passes over {exact.examples:,} examples{solved}, 1 over those listed"
 
 
 def _shards(source: Source, shards: Sequence[ShardSlice], base: Path) -> str:

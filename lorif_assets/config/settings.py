@@ -21,6 +21,8 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.exact_scores import ExactScoreSettings
+from lorif_assets.config.groups import GroupSettings
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.secrets import (
@@ -35,6 +37,7 @@ from lorif_assets.config.secrets import (
     secrets_of,
 )
 from lorif_assets.config.sources import Columns, Source
+from lorif_assets.config.token_scores import TokenScoreSettings
 from lorif_assets.errors import SettingsError
 
 CONFIG_VARIABLE = "LORIF_CONFIG"
@@ -117,6 +120,11 @@ class QuerySettings(_Section):
         "queries", description="A query file (Parquet, JSONL, JSON or CSV), or a directory of such files."
     )
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
+    allow_scalars: bool = Field(
+        False,
+        description="Whether a query file may name Python code that is run, in its field `scalar`. Leave it off for other "
+        "people's files.",
+    )
 
 
 class ActiveSettings(_Section):
@@ -269,6 +277,9 @@ class Settings(BaseSettings):
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
+    exact_scores: ExactScoreSettings = Field(default_factory=ExactScoreSettings)
+    groups: GroupSettings = Field(default_factory=GroupSettings)
+    token_scores: TokenScoreSettings = Field(default_factory=TokenScoreSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
 
     @model_validator(mode="after")

@@ -14,11 +14,18 @@ from lorif_assets.data.columns import ColumnRoles, ContentFormat, column_roles
 from lorif_assets.data.content import read_content
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.json_values import NestedTooDeepError, json_value
+from lorif_assets.data.query_objectives import (
+    WEIGHTED,
+    ScalarRules,
+    objective_fields,
+    read_objective,
+    with_first_member,
+)
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.row_ids import text_of_id
 from lorif_assets.errors import SourceError
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 
 _FIRST_ROWS = 3
 """Of a shard without a usable row, whose reasons are told one by one."""
@@ -37,18 +44,19 @@ class NormalisedShard:
     shard_hash: str
 
 
-def normalise(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
+def normalise(raw: RawShard, columns: Columns, shard: str, scalar_rules: ScalarRules | None = None) -> NormalisedShard:
     """Examples of one shard, in the order of its rows.
 
     An example's id is its id column as text, else what its format gives as one, else `<shard>/<row>`. Its content hash
     covers the content alone; the shard's hash covers ids, contents and metadata of the accepted rows, in order. Rows are
     set aside when their content is null, empty, of the wrong type or without loss, and when their id is null or was used
-    by an earlier row.
+    by an earlier row. Rows of a query set, for which there are `scalar_rules`, may also say what they ask about; examples
+    then have a column `objective`, which the content's hash covers where it is not null.
 
     Raises:
         SourceError: the content columns cannot be told, or no row can be used.
     """
-    sorted_out = sort_out(raw, columns, shard)
+    sorted_out = sort_out(raw, columns, shard, scalar_rules)
     require_usable(raw, sorted_out)
     return sorted_out
 
@@ -63,19 +71,27 @@ def require_usable(raw: RawShard, sorted_out: NormalisedShard) -> None:
         raise SourceError(_nothing_usable(raw, sorted_out.rejected.to_pylist()))
 
 
-def sort_out(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
+def sort_out(raw: RawShard, columns: Columns, shard: str, scalar_rules: ScalarRules | None = None) -> NormalisedShard:
     """The same where it may be that no row can be used.
 
     Raises:
         SourceError: the content columns cannot be told.
     """
     rejected = [RejectedRow(_default_id(shard, m.row), m.row, m.reason, m.excerpt) for m in raw.malformed]
+    schema = TRAINING_EXAMPLES.columns
+    if scalar_rules is not None:
+        schema = schema.append(QUERY_EXAMPLES.columns.field("objective"))
     if not raw.rows:
-        return _shard([], rejected)
+        return _shard([], rejected, schema)
     if columns.id is None:
         columns = columns.model_copy(update={"id": raw.id_column})
-    roles = column_roles(columns, raw.columns, raw.origin)
-    used = {*roles.columns, *columns.prompt_columns}
+    fields = objective_fields(raw.columns, columns.metadata) if scalar_rules is not None else ()
+    names = tuple(name for name in raw.columns if name not in fields)
+    if WEIGHTED in fields and not {"text", "messages", "input_ids", "prompt", "completion"} & {*names}:
+        # A weighted set has prompts and completions of its own.
+        names = (*names, "prompt", "completion")
+    roles = column_roles(columns, names, raw.origin)
+    used = {*roles.columns, *columns.prompt_columns, *fields}
     examples: list[dict[str, Any]] = []
     row_of_id: dict[str, int] = {}
     for row, values in raw.rows:
@@ -83,15 +99,17 @@ def sort_out(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
         try:
             _refuse_unreadable(values, used)
             example_id = _example_id(values, roles, default=example_id)
-            content = read_content(values, roles)
+            said = with_first_member(values) if WEIGHTED in fields else values
+            content = read_content(said, roles)
             metadata = _metadata(values, roles)
             if example_id in row_of_id:
                 raise UnusableRowError(f"duplicate id: row {row_of_id[example_id]} has it already")
+            # Prompt and completion may be messages.
+            kind = ContentFormat.MESSAGES if "messages" in content else roles.format
+            asked = read_objective(values, fields, kind, content, scalar_rules) if scalar_rules is not None else None
         except (UnusableRowError, NestedTooDeepError) as reason:
             rejected.append(RejectedRow(example_id, row, str(reason), excerpt(values)))
             continue
-        # Prompt and completion may be messages.
-        kind = ContentFormat.MESSAGES if "messages" in content else roles.format
         row_of_id[example_id] = row
         examples.append(
             {
@@ -100,16 +118,19 @@ def sort_out(raw: RawShard, columns: Columns, shard: str) -> NormalisedShard:
                 "row": row,
                 "format": str(kind),
                 **content,
-                "content_hash": content_hash([kind, content]),
+                "content_hash": content_hash([kind, content] if asked is None else [kind, content, asked]),
                 "metadata": metadata,
+                **({} if asked is None else {"objective": asked}),
             }
         )
-    return _shard(examples, rejected)
+    return _shard(examples, rejected, schema)
 
 
-def _shard(examples: Sequence[Mapping[str, Any]], rejected: Sequence[RejectedRow]) -> NormalisedShard:
+def _shard(
+    examples: Sequence[Mapping[str, Any]], rejected: Sequence[RejectedRow], schema: pa.Schema
+) -> NormalisedShard:
     shard_hash = hash_of_rows(examples)
-    table = pa.Table.from_pylist([{**e, "shard_hash": shard_hash} for e in examples], TRAINING_EXAMPLES.columns)
+    table = pa.Table.from_pylist([{**e, "shard_hash": shard_hash} for e in examples], schema)
     return NormalisedShard(table, rejected_table(rejected), shard_hash)
 
 

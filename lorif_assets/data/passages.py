@@ -23,12 +23,21 @@ class Part:
     role: str | None = None
 
 
-def passages(lake: Lake, examples: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+def passage_rows(lake: Lake, examples: Iterable[tuple[str, str]]) -> pl.DataFrame:
     """Return the rows of training examples by (shard, example_id); those that were withdrawn are left out."""
-    wanted = set(examples)
+    wanted = pl.DataFrame(sorted(set(examples)), schema={"shard": pl.String, "example_id": pl.String}, orient="row")
     rows = lake.read(
-        TRAINING_EXAMPLES, shard=sorted({shard for shard, _ in wanted}), example_id=sorted({name for _, name in wanted})
+        TRAINING_EXAMPLES,
+        shard=wanted["shard"].unique(maintain_order=True).to_list(),
+        example_id=wanted["example_id"].unique(maintain_order=True).to_list(),
     )
+    # Two shards may have the same ids.
+    return rows.join(wanted, on=["shard", "example_id"], how="semi")
+
+
+def passages(lake: Lake, examples: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the same rows by (shard, example_id)."""
+    rows = passage_rows(lake, examples)
     return {(row["shard"], row["example_id"]): row for row in rows.iter_rows(named=True)}
 
 

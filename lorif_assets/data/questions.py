@@ -6,9 +6,15 @@ from typing import Any
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.columns import ContentFormat, column_roles
 from lorif_assets.data.content import read_content
+from lorif_assets.data.examples import sort_out
+from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.json_values import NestedTooDeepError
+from lorif_assets.data.query_objectives import OBJECTIVES, ScalarRules
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.errors import SourceError
+from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
+
+_CONTENT = ("text", "prompt", "completion", "messages", "conversations", "system", "tools", "input_ids", "labels")
 
 Question = Mapping[str, Any]
 """Columns of `query_examples` that hold content: format, and text, prompt and completion, or messages."""
@@ -33,6 +39,21 @@ def completion_question(prompt: str, completion: str) -> Question:
     if not prompt:
         return {"format": ContentFormat.TEXT, "text": completion}
     return {"format": ContentFormat.PROMPT_COMPLETION, "prompt": prompt, "completion": completion}
+
+
+def row_question(row: Mapping[str, Any], scalar_rules: ScalarRules) -> Question:
+    """Return what a line of a query file would ask: content, and what is asked about it by `span`, `against` and the like.
+
+    Raises:
+        SourceError: it cannot be used.
+    """
+    raw = RawShard("the query", tuple(row), ((0, row),))
+    columns = Columns(metadata=tuple(name for name in row if name not in OBJECTIVES and name not in _CONTENT))
+    read = sort_out(raw, columns, "query", scalar_rules)
+    if read.rejected.num_rows:
+        raise SourceError(f"the query cannot be used: {read.rejected['reason'][0].as_py()}")
+    (found,) = read.examples.to_pylist()
+    return {name: found[name] for name in (*EXAMPLE_CONTENT, "objective")}
 
 
 def conversation_question(conversation: object, origin: str) -> Question:

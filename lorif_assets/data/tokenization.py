@@ -32,6 +32,8 @@ from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from lorif_assets.data.scalars import Scalar
+
 _log = logging.getLogger(__name__)
 
 _AS_THE_TOKENIZER_DOES = TokenRules()
@@ -43,11 +45,31 @@ _CONTENT_COLUMNS = tuple(name for name in EXAMPLE_CONTENT if name not in ("conte
 
 
 @dataclass(frozen=True, eq=False)
+class Term:
+    """A part of what a query asks about: a weight times the loss of some tokens."""
+
+    weight: float
+    tokens: "TokenizedExample"
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What a query asks about where that is not its own loss: a weighted sum of losses, or a scalar of the model's output.
+
+    `kind` is the field of the query file that says it. A scalar is of its only term's tokens.
+    """
+
+    kind: str
+    terms: tuple[Term, ...]
+    scalar: "Scalar | None" = None
+
+
+@dataclass(frozen=True, eq=False)
 class TokenizedExample:
     """Token ids and labels [T] of one example; labels are not shifted, -100 carries no loss.
 
     `cut` says what was cut of an example that is too long, and by which rule; `notices` what the tokens do not hold of
-    the row, or hold otherwise than the row does.
+    the row, or hold otherwise than the row does. `objective` is what a query asks about, where it is not this loss.
     """
 
     example_id: str
@@ -56,6 +78,17 @@ class TokenizedExample:
     labels: TokenIds
     cut: str | None = None
     notices: tuple[str, ...] = ()
+    objective: Objective | None = None
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What the query asks about, term by term."""
+        return self.objective.terms if self.objective else (Term(1.0, self),)
+
+    @property
+    def scalar(self) -> "Scalar | None":
+        """The scalar that the query asks about, where it is no loss."""
+        return self.objective.scalar if self.objective else None
 
     @property
     def truncated(self) -> bool:
@@ -64,8 +97,8 @@ class TokenizedExample:
 
     @property
     def n_targets(self) -> int:
-        """Tokens that carry loss; the first token of an example is predicted from nothing, so never does."""
-        return int((self.labels[1:] != NO_LOSS).sum())
+        """Tokens that carry loss, of all terms; the first token of an example is predicted from nothing, so never does."""
+        return sum(int((term.tokens.labels[1:] != NO_LOSS).sum()) for term in self.terms)
 
 
 def n_tokens(examples: Iterable[TokenizedExample]) -> int:

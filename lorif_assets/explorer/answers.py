@@ -173,7 +173,7 @@ class Answers:
         at = question.checkpoint
         top_k: TopK = "all" if n_examples <= _EVERY_UP_TO else _LEADING
         if question.query_set:
-            return self._project.attribute_query(question.query_set, question.query, checkpoint=at, top_k=top_k)
+            return self._project.attribute_stored_query(question.query_set, question.query, checkpoint=at, top_k=top_k)
         if question.chat:
             turns = {"user": question.prompt, "assistant": question.completion}
             chat = [{"role": role, "content": content} for role, content in turns.items() if content]

@@ -9,21 +9,24 @@ from collections.abc import Collection, Mapping, Sequence
 from lorif_assets.attribution.compared_checkpoints import compared_versions, participants
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.attribution.stored_factors import stored_factor_versions
-from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version
+from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version, report_version
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.data.earlier_readings import read_otherwise, refused_ids, unmarked
 from lorif_assets.data.query_files import query_source, source_version
 from lorif_assets.errors import SourceError
-from lorif_assets.freshness.incomplete import report_version
+from lorif_assets.freshness.incomplete import marked_version
 from lorif_assets.freshness.sources import stale_shards, without_missing_samples
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINTS,
+    EXACT_SCORES,
+    GROUP_SCORES,
     KFAC_BASES,
     QUERY_EXAMPLES,
     QUERY_SUMMARIES,
     REPORTS,
+    TOKEN_SCORES,
     TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.table_schema import TableSchema
@@ -114,15 +117,42 @@ def stale_scores(freshness: Freshness) -> StalePartitions:
     return stale_partitions(_score_versions(freshness), stored, "the factors, queries or recipe changed")
 
 
+def stale_exact_scores(freshness: Freshness) -> StalePartitions:
+    """Return query sets of active checkpoints whose exact scores belong to other scores, or to other settings."""
+    stored = freshness.stored_versions(EXACT_SCORES, "checkpoint", "query_set")
+    version = freshness.settings.exact_scores.version
+    wanted = {key: version(scores) for key, scores in _score_versions(freshness).items()}
+    return stale_partitions(wanted, stored, "the scores, or the settings of exact scores, changed")
+
+
+def stale_group_scores(freshness: Freshness) -> StalePartitions:
+    """Return query sets of active checkpoints whose sums by group belong to other scores, or to other columns."""
+    stored = freshness.stored_versions(GROUP_SCORES, "checkpoint", "query_set")
+    version = freshness.settings.groups.version
+    wanted = {key: version(scores) for key, scores in _score_versions(freshness).items()}
+    return stale_partitions(wanted, stored, "the scores or the columns changed")
+
+
+def stale_token_scores(freshness: Freshness) -> StalePartitions:
+    """Return query sets of active checkpoints whose scores by token belong to other scores, or to more or fewer of them."""
+    stored = freshness.stored_versions(TOKEN_SCORES, "checkpoint", "query_set")
+    version = freshness.settings.token_scores.version
+    wanted = {key: version(scores) for key, scores in _score_versions(freshness).items()}
+    return stale_partitions(wanted, stored, "the scores changed")
+
+
 def stale_reports(freshness: Freshness) -> StalePartitions:
     """Return reports that show other scores than those stored, or say something else of their checkpoint's files.
 
     Of a checkpoint that lost a file, the stored reports are marked, active or not.
     """
     notices = freshness.discovered.looked.report_notices()
-    stored = freshness.stored_versions(REPORTS, "checkpoint", "query_set")
+    stored, settings = freshness.stored_versions(REPORTS, "checkpoint", "query_set"), freshness.settings
     scores = {**_marked_scores(freshness, set(notices), stored), **_score_versions(freshness)}
-    wanted = {key: report_version(version, notices.get(key.partition("|")[0])) for key, version in scores.items()}
+    wanted = {
+        key: marked_version(report_version(settings, version), notices.get(key.partition("|")[0]))
+        for key, version in scores.items()
+    }
     return stale_partitions(wanted, stored, "the scores changed, or what is to be said of the checkpoint")
 
 

@@ -17,6 +17,7 @@ from lorif_assets.data.examples import require_usable, sort_out
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import first_queries, sampled_rows
 from lorif_assets.data.query_files import query_source
+from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.data.truncation import LENGTH_IN_WORDS
@@ -74,17 +75,25 @@ class ExampleReader:
 
     def read(self, rows: pa.Table, *, are_queries: bool = False) -> "TokenizedShard":
         """Return examples or queries as token ids and labels; those that cannot be are listed with the reason."""
+        from lorif_assets.data.query_terms import tokenized_with_objectives
         from lorif_assets.data.tokenization import tokenize
 
         rules = self.rules(are_queries=are_queries)
-        return tokenize(rows, self.tokenizer, self.max_length, self.vocabulary, rules=rules)
+
+        def by_content(some: pa.Table) -> "TokenizedShard":
+            return tokenize(some, self.tokenizer, self.max_length, self.vocabulary, rules=rules)
+
+        if not are_queries:
+            return by_content(rows)
+        return tokenized_with_objectives(rows, "example_id", self.tokenizer, by_content)
 
 
 @dataclass
 class _Sample:
     """What was found in some rows: how many, the reasons of the rejected ones, before and by the tokenizer."""
 
-    are_queries: bool = False
+    scalar_rules: ScalarRules | None = None
+    """Of queries; None: they are training examples."""
     n_rows: int = 0
     unreadable: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
@@ -97,14 +106,14 @@ class _Sample:
         """Read the rows of a shard, of which these are all or the first."""
         self.n_rows += len(raw.rows) + len(raw.malformed)
         try:
-            read = sort_out(raw, columns, shard)
+            read = sort_out(raw, columns, shard, self.scalar_rules)
             self.unreadable += read.rejected["reason"].to_pylist()
             self._note_place(raw, read.rejected)
             if is_whole:
                 require_usable(raw, read)
             if reader is None or not read.examples.num_rows:
                 return
-            tokenized = reader.read(read.examples, are_queries=self.are_queries)
+            tokenized = reader.read(read.examples, are_queries=self.scalar_rules is not None)
         except LorifError as error:
             self.faults[str(error)] = None
             return
@@ -170,7 +179,8 @@ def _source_findings(project: Project, reader: ExampleReader | None, rows: Mappi
 
 def _query_findings(project: Project, reader: ExampleReader | None, query_set: str) -> Iterator[Finding]:
     settings, max_share = project.settings, project.settings.data.max_rejected_share
-    sample, what, command = _Sample(are_queries=True), f"query set {query_set}", f"lorif preview --queries {query_set}"
+    rules = ScalarRules(settings.queries.allow_scalars, settings.base)
+    sample, what, command = _Sample(rules), f"query set {query_set}", f"lorif preview --queries {query_set}"
     try:
         source = query_source(settings, query_set)
         for _, raw in first_queries(source, settings.base, SAMPLE_ROWS):
@@ -202,7 +212,7 @@ def _findings(
             is_fault=False,
         )
     if reader and sample.n_cut:
-        rule = reader.rules(are_queries=sample.are_queries).truncation
+        rule = reader.rules(are_queries=sample.scalar_rules is not None).truncation
         yield Finding(
             what,
             f"{sample.n_cut:,} of {sample.n_rows:,} rows looked at would be cut to {reader.max_length:,} tokens "

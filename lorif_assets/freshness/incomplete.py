@@ -89,6 +89,6 @@ def look_at_checkpoints(project: Project) -> LookedCheckpoints:
     )
 
 
-def report_version(scores: str, notice: str | None) -> str:
-    """Return the version of a report, from that of its scores and from what it says of its checkpoint's files."""
-    return scores if notice is None else content_hash([scores, notice])
+def marked_version(report: str, notice: str | None) -> str:
+    """Return the version of a report, from that of what it shows and from what it says of its checkpoint's files."""
+    return report if notice is None else content_hash([report, notice])

@@ -59,6 +59,10 @@ QUERY_EXAMPLES = table(
     **_CONTENT,
     query_set_hash=pa.string(),
     source_version=(pa.string(), "of the file it was read from: whether to read it again"),
+    objective=(
+        pa.string(),
+        "JSON: what is asked about by `span`, `against`, `weighted` or `scalar`; null: the loss of what the query says",
+    ),
 )
 
 REJECTED = table(
@@ -233,6 +237,77 @@ RELATIVE_SCORES = replace(
     },
 )
 
+EXACT_SCORES = table(
+    "exact_scores",
+    ("checkpoint", "query_set"),
+    "A leading example of a query, ranked again by its whole gradient; kept where `exact_scores.enabled` is set.",
+    checkpoint=pa.string(),
+    query_set=pa.string(),
+    query_id=pa.string(),
+    side=(pa.string(), _SIDE),
+    rank=(pa.int32(), "from 1, by `score`, among the examples of this side that were scored again"),
+    example_id=pa.string(),
+    shard=pa.string(),
+    score=(pa.float32(), "from the whole gradients of query and example, neither projected nor compressed"),
+    stored_rank=(pa.int32(), "of the same side in `query_scores`"),
+    stored_score=(pa.float32(), "in `query_scores`"),
+    self_influence=(pa.float32(), "of the example on itself, g^T H^-1 g of its whole gradient by EK-FAC"),
+    relative_score=(pa.float32(), "RelatIF: `score` over the root of `self_influence`; 0 without a gradient"),
+    query_solver=(pa.string(), "ekfac | cg: what multiplied the query's gradient"),
+    recipe_hash=pa.string(),
+    computed_from=(pa.string(), "hash of `scores_from` and the settings in `exact_scores`"),
+    scores_from=(pa.string(), "`computed_from` of the scores that are ranked again"),
+)
+
+GROUP_SCORES = table(
+    "group_scores",
+    ("checkpoint", "query_set"),
+    "A query's influence summed over the training examples that share a value of their metadata; kept where `groups.columns` "
+    "is set.",
+    checkpoint=pa.string(),
+    query_set=pa.string(),
+    query_id=pa.string(),
+    column=(pa.string(), "of the training data's metadata"),
+    value=(pa.string(), "of the column; (none) where an example has none"),
+    n_examples=(pa.int64(), "training examples that have the value"),
+    score_sum=(pa.float64(), "of the scores of all these"),
+    score_mean=(pa.float64(), "of the same"),
+    standard_error=(
+        pa.float64(),
+        "of `score_sum`: the root of `n_examples` times the standard deviation within the group; null for one example",
+    ),
+    low=(pa.float64(), "`score_sum` less 1.96 standard errors"),
+    high=(pa.float64(), "`score_sum` and 1.96 standard errors"),
+    recipe_hash=pa.string(),
+    computed_from=(pa.string(), "hash of `scores_from` and the columns"),
+    scores_from=(pa.string(), "`computed_from` of the scores in `query_scores`"),
+)
+
+TOKEN_SCORES = table(
+    "token_scores",
+    ("checkpoint", "query_set"),
+    "A token of an example or of a query, and its share of the pair's score; kept where `token_scores.enabled` is set.",
+    checkpoint=pa.string(),
+    query_set=pa.string(),
+    query_id=pa.string(),
+    shard=pa.string(),
+    example_id=pa.string(),
+    side=(pa.string(), "example | query: whose token it is"),
+    term=(pa.int32(), "which term of what the query asks about, from 0; of a query without `objective`, 0"),
+    position=(pa.int32(), "of the token among those that the model saw, from 0"),
+    token_id=pa.int32(),
+    token=(pa.string(), "what it says; empty where a later token completes the character"),
+    score=(
+        pa.float32(),
+        "its share of `exact_score`, which the shares of either side sum to; null where the token carries no loss",
+    ),
+    exact_score=(pa.float32(), "the pair's score from uncompressed gradients"),
+    stored_score=(pa.float32(), "the pair's score in `query_scores`"),
+    recipe_hash=pa.string(),
+    computed_from=(pa.string(), "hash of `scores_from` and `token_scores.top_k`"),
+    scores_from=(pa.string(), "`computed_from` of the scores that the pairs lead"),
+)
+
 QUERY_SUMMARIES = table(
     "query_summaries",
     ("checkpoint", "query_set"),
@@ -240,7 +315,11 @@ QUERY_SUMMARIES = table(
     checkpoint=pa.string(),
     query_set=pa.string(),
     query_id=pa.string(),
-    loss=pa.float32(),
+    loss=(
+        pa.float32(),
+        "summed over the target tokens, nats; of a query with `objective`, its value: a difference or a weighted sum of "
+        "losses, or the scalar",
+    ),
     n_target_tokens=pa.int32(),
     n_examples=pa.int64(),
     score_mean=(pa.float64(), "over the scored examples"),

@@ -20,6 +20,7 @@ _MEANINGS: Mapping[str, str] = {
     "row": "position in the file or shard that it was read from, rejected rows counted",
     "d1": "projected width of the layer's input",
     "d2": "projected width of the layer's output",
+    "token_id": "id of the token",
     "uri": "where it is",
     "n_examples": "number of training examples",
     "score": "influence of the example on the query; larger: the example speaks more for the completion",

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINT_COMPARISONS,
     CHECKPOINTS,
+    EXACT_SCORES,
     GRADIENT_FACTORS,
+    GROUP_SCORES,
     KEPT_SHARDS,
     KFAC_BASES,
     PRECONDITIONER_TABLES,
@@ -16,6 +18,7 @@ from lorif_assets.lake.attribution_tables import (
     RELATIVE_SCORES,
     REPORTS,
     SCORE_SCANS,
+    TOKEN_SCORES,
     TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.evaluation_tables import (
@@ -53,6 +56,9 @@ TABLES: Mapping[str, TableSchema] = {
         RELATIVE_SCORES,
         QUERY_SUMMARIES,
         SCORE_SCANS,
+        TOKEN_SCORES,
+        EXACT_SCORES,
+        GROUP_SCORES,
         REPORTS,
         CHECKPOINT_COMPARISONS,
         SUBSETS,

@@ -309,3 +309,18 @@ def test_a_models_adapter_counts_as_merged_or_by_its_own_matrices(tmp_path):
     merged = scores(with_peft(base, adapter).merge_and_unload())
     assert scores(with_peft(base, adapter)) == pytest.approx(merged, rel=1e-3)
     assert scores(with_peft(base, adapter), track="adapter") != pytest.approx(merged, rel=1e-2)
+
+
+def test_in_memory_tokens_have_the_shares_that_the_lake_gives(tiny_project):
+    project = tiny_project
+    model, tokenizer = loaded(project)
+    recipe = project.settings.recipe
+    fitted_model = lorif_assets.fit(model, tokenizer, source_rows(project, 0, 1, 2), recipe)
+    (question, *_) = queries(project)
+    (answer,) = fitted_model.attribute([question], top_k=3, tokens=1)
+    with lorif_assets.open(project.root / "lorif.toml") as opened:
+        stored = opened.attribute(question["prompt"], question["completion"], top_k=3, tokens=1)
+    by = ["example_id", "side", "position"]
+    found, expected = (one.tokens.sort(by).select(*by, "token", "score") for one in (answer, stored))
+    assert found.drop("score").equals(expected.drop("score"))
+    np.testing.assert_allclose(found["score"].fill_null(0), expected["score"].fill_null(0), rtol=1e-3, atol=1e-4)

@@ -292,11 +292,11 @@ def test_what_cannot_be_asked_says_why(tiny_project, private_project, tmp_path):
 
 def test_a_stored_query_is_asked_about_again_to_list_every_example(tiny_project):
     with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
-        answer = project.attribute_query(QUERY_SET, "q0", top_k="all")
+        answer = project.attribute_stored_query(QUERY_SET, "q0", top_k="all")
         assert answer.table.height == 36
         assert answer.table.equals(project.attribute(answer.prompt, answer.completion, top_k="all").table)
         with pytest.raises(NotStoredError, match="no query 'x' in the query set 'questions'"):
-            project.attribute_query(QUERY_SET, "x")
+            project.attribute_stored_query(QUERY_SET, "x")
 
 
 def test_a_checkpoint_is_loaded_ahead_of_the_first_question(tiny_project, loads):
@@ -305,3 +305,52 @@ def test_a_checkpoint_is_loaded_ahead_of_the_first_question(tiny_project, loads)
         assert loads == [NEWEST]
         project.attribute(PROMPT, COMPLETION)
     assert loads == [NEWEST]
+
+
+def test_tokens_of_leading_pairs_are_scored_where_they_are_asked_for(stored):
+    with lorif_assets.open(stored.root / "lorif.toml") as project:
+        without = project.attribute(PROMPT, COMPLETION, top_k=4)
+        answer = project.attribute(PROMPT, COMPLETION, top_k=4, tokens=2)
+    assert without.tokens.is_empty()
+    assert answer.table.equals(without.table)
+    leading = answer.table.filter(pl.col("rank") <= 2)
+    pairs = answer.tokens.select("shard", "example_id", stored_score="stored_score").unique().sort("example_id")
+    assert pairs.equals(leading.select("shard", "example_id", stored_score="score").unique().sort("example_id"))
+    sums = answer.tokens.group_by("example_id", "side").agg(pl.col("score").sum(), pl.col("exact_score").first())
+    assert sums["score"].to_list() == pytest.approx(sums["exact_score"].to_list(), rel=1e-3, abs=1e-4)
+    of_query = answer.tokens.filter(pl.col("side") == "query").sort("example_id", "position")
+    assert "".join(of_query.head(of_query["position"].max() + 1)["token"]) == PROMPT + COMPLETION
+
+
+@pytest.mark.parametrize("tokens", [-1, True, 1.5, "all"])
+def test_what_is_no_number_of_pairs_is_refused(tiny_project, tokens):
+    with (
+        lorif_assets.open(tiny_project.root / "lorif.toml") as project,
+        pytest.raises(SettingsError, match="`tokens` is a whole number"),
+    ):
+        project.attribute(PROMPT, COMPLETION, tokens=tokens)
+
+
+def test_a_query_in_the_form_of_a_query_file_s_line_is_answered(tiny_project):
+    row = {"id": "q", "prompt": PROMPT, "completion": COMPLETION}
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        plain = project.attribute(PROMPT, COMPLETION)
+        same = project.attribute_query(row)
+        contrast = project.attribute_query({**row, "against": " fails by an error"}, tokens=1)
+        other = project.attribute(PROMPT, " fails by an error")
+        with pytest.raises(SourceError, match=r"the query cannot be used: .* are both set"):
+            project.attribute_query({**row, "against": " x", "span": "opens"})
+        with pytest.raises(SourceError, match=r"set queries\.allow_scalars"):
+            project.attribute_query({**row, "scalar": "os:getcwd"})
+    assert same.table.equals(plain.table)
+    assert contrast.loss == pytest.approx(plain.loss - other.loss, rel=1e-4)
+    assert contrast.tokens.filter(pl.col("side") == "query")["term"].unique().sort().to_list() == [0, 1]
+
+
+def test_influence_is_summed_by_a_column_of_the_metadata(tiny_project):
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        answer = project.attribute(PROMPT, COMPLETION, top_k="all")
+    by_topic = answer.by("topic")
+    assert by_topic["n_examples"].to_list() == [18, 18]
+    assert by_topic["score_sum"].sum() == pytest.approx(float(answer.table["score"].sum()), rel=1e-4, abs=1e-4)
+    assert (by_topic["low"] < by_topic["score_sum"]).all()

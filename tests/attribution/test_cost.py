@@ -77,6 +77,8 @@ def test_the_sizes_of_a_recipe_worked_out_by_hand(tiny_project: TinyProject) -> 
         "bytes_per_query": 2 * 48 * 4,
         "factor_passes": 1,
         "fisher_bytes": 0,
+        # Nothing is projected: both bases, and the eigenvalues in FP64.
+        "whole_inverse_bytes": 2 * (4 * (16 * 16 + 48 * 48) + 8 * 16 * 48),
     }
 
 

@@ -29,6 +29,8 @@ class IdentityPreconditioner:
     def apply(self, gradients):
         return gradients
 
+    inverse = apply
+
 
 @dataclass(frozen=True)
 class IdentityCurvature:

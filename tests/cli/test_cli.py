@@ -317,6 +317,30 @@ def test_attribute_can_rank_by_relative_influence_and_says_what_that_is_for(
     assert lorif("attribute", *question, "--ranking", "loud", *config).exit_code == 2
 
 
+def test_attribute_can_show_what_each_token_contributed(lorif: Lorif, config: tuple[str, Path]) -> None:
+    question = ("attribute", "--prompt", "the with statement", "--completion", " opens a file", "--top", 2)
+    result = lorif(*question, "--tokens", *config)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert said.count("(from uncompressed gradients") == 4
+    assert said.count("query: the with statement opens a file") == 4
+    assert said.count("most: ") == 8
+    refused = lorif(*question, "--tokens", "--ranking", "relative", *config)
+    assert refused.exit_code == 2
+    assert "--tokens shares out scores" in refused.stderr
+
+
+def test_attribute_can_ask_about_a_span_or_a_contrast(lorif: Lorif, config: tuple[str, Path]) -> None:
+    question = ("attribute", "--prompt", "the with statement", "--completion", " opens a file", "--top", 1)
+    whole, span, contrast = (
+        lorif(*question, *more, *config) for more in ((), ("--span", "opens"), ("--against", " ends"))
+    )
+    losses = [re.search(r"loss (\S+) nats", result.output) for result in (whole, span, contrast)]
+    assert len({found[1] for found in losses if found}) == 3
+    assert "occurs 0 times" in message(lorif(*question, "--span", "closes", *config))
+    assert lorif("attribute", "--assistant", "a file", "--span", "a", *config).exit_code == 2
+
+
 def test_attribute_without_a_prompt_takes_the_completion_as_text(lorif: Lorif, config: tuple[str, Path]) -> None:
     result = lorif("attribute", "--completion", "a file fails", "--checkpoint", CHECKPOINTS[0], *config)
     assert result.exit_code == 0, result.output

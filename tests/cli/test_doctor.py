@@ -235,3 +235,15 @@ def test_a_token_beyond_the_embeddings_is_a_remark_as_long_as_no_row_has_it(
     sound, said = diagnosis()
     assert sound
     assert "rows with such tokens are set aside" in " ".join(said.split())
+
+
+def test_what_exact_re_ranking_takes_is_said_where_it_is_asked_for(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    assert "exact re-ranking" not in diagnosis()[1]
+    config = private_project.root / "lorif.toml"
+    config.write_text(config.read_text() + '\n[exact_scores]\nenabled = true\nquery_solver = "cg"\n')
+    sound, said = diagnosis()
+    assert sound
+    assert "exact re-ranking" in said
+    assert "2 passes over 1,024 examples, 4 over 256 for each query, 1 over those listed" in said

@@ -55,7 +55,7 @@ class StandInProject:
     def attribute_chat(self, chat, *, checkpoint, top_k):
         return self.attribute("", f"chat: {[turn['role'] for turn in chat]}", checkpoint=checkpoint, top_k=top_k)
 
-    def attribute_query(self, query_set, query_id, *, checkpoint, top_k):
+    def attribute_stored_query(self, query_set, query_id, *, checkpoint, top_k):
         return self.attribute(query_set, query_id, checkpoint=checkpoint, top_k=top_k)
 
 

@@ -97,5 +97,12 @@ def _scorable(lake: Lake, attributed: AttributedModel, query_set: str | None) ->
     if not tokenized.examples:
         reasons = first_and_counts(tokenized.rejected["reason"].to_pylist())
         raise SourceError(f"no {what} can be used with this tokenizer; {reasons}")
+    # Retraining is measured by losses: contrasts, weighted sets and scalars are left out.
+    examples = [example for example in tokenized.examples if example.objective is None]
+    if not examples:
+        raise SourceError(
+            f"every {what} asks about a contrast, a weighted set or a scalar, which are not held against retraining; take the "
+            "set out of `evaluation`, or add queries that ask about a completion"
+        )
     texts = {row[id_column]: passage_text(row) for row in rows.iter_rows(named=True)}
-    return Scorable(tokenized.examples, [texts[example.example_id] for example in tokenized.examples])
+    return Scorable(examples, [texts[example.example_id] for example in examples])

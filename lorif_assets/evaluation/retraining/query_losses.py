@@ -33,7 +33,8 @@ def query_set_losses(
 ) -> pl.DataFrame:
     """Return each query's loss (query_set, query_id, loss summed over target tokens in nats, n_target_tokens).
 
-    Queries that the tokenizer cannot use are left out, as they are from the scores.
+    Queries that the tokenizer cannot use are left out, as they are from the scores, and those that ask about a contrast, a
+    weighted set or a scalar.
 
     Raises:
         MismatchError: a query set is not in the lake.
@@ -46,7 +47,8 @@ def query_set_losses(
         rows = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
         if rows.is_empty():
             raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-        queries = tokenized_queries(model, tokenizer, recipe, rows.to_arrow()).examples
+        tokenized = tokenized_queries(model, tokenizer, recipe, rows.to_arrow()).examples
+        queries = [query for query in tokenized if query.objective is None]
         frames.append(
             pl.DataFrame(
                 {

@@ -16,6 +16,10 @@ class LayerPreconditioner(Protocol):
         """Return, for vec(G_q) of n projected query gradients, the vectors that score stored factors by a dot product."""
         ...
 
+    def inverse(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+        """Return H^-1 g for vec(G) of n projected gradients, in their own axes: what scores gradients by a dot product."""
+        ...
+
     @property
     def norm_weight(self) -> float:
         """Mean g^T H^-1 g of the training examples over the mean squared norm of their stored gradients; 0 without any.

@@ -268,17 +268,35 @@ class KroneckerPreconditioner:
     damping: float
     """m, in multiples of the mean eigenvalue."""
 
+    @property
+    def absolute_damping(self) -> float:
+        """What is added to every eigenvalue."""
+        return self.damping * float(self.eigenvalues.mean())
+
     def apply(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
         """Return vec(M_q) of n gradients vec(G_q).
 
         A layer in which no training example has a gradient gives zeros: it says nothing about any example.
         """
+        scaled = self._divided(gradients, self.bases.scale)
+        return torch.zeros_like(gradients) if scaled is None else self.bases.in_factor_axes(scaled).flatten(1)
+
+    def inverse(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+        """Return Q_A (R / (Lam + m mean Lam)) Q_B^T of n gradients vec(G); zeros, as above."""
+        divided = self._divided(gradients, None)
+        if divided is None:
+            return torch.zeros_like(gradients)
+        outputs = product(divided, self.bases.q_out.mT)
+        return product(outputs.mT, self.bases.q_in.mT).mT.flatten(1)
+
+    def _divided(self, gradients: Float[Tensor, "n D"], scale: Tensor | None) -> Float[Tensor, "n d1 d2"] | None:
+        """Return R / (Lam + m mean Lam), and by a scale; None where no training example has a gradient."""
         mean = self.eigenvalues.mean()
         if not bool(mean > 0):
-            return torch.zeros_like(gradients)
-        divisor = ((self.eigenvalues + self.damping * mean) * self.bases.scale.double()).to(gradients)
-        rotated = self.bases.rotate(gradients.unflatten(1, divisor.shape))
-        return self.bases.in_factor_axes(rotated / divisor).flatten(1)
+            return None
+        damped = self.eigenvalues + self.damping * mean
+        divisor = (damped if scale is None else damped * scale.double()).to(gradients)
+        return self.bases.rotate(gradients.unflatten(1, divisor.shape)) / divisor
 
     @property
     def norm_weight(self) -> float:

@@ -108,6 +108,10 @@ class Preconditioner:
         correction = 1.0 / (w + self.damping) - 1.0 / floor
         return gradients / floor + product(product(gradients, v) * correction, v.mT)
 
+    def inverse(self, gradients: Float[Tensor, "n D"]) -> Float[Tensor, "n D"]:
+        """Return the same: stored factors are in the axes of gradients."""
+        return self.apply(gradients)
+
     @property
     def _floor(self) -> float:
         """The damped eigenvalue outside of V."""

@@ -75,6 +75,14 @@ def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T
     return losses.sum(dim=1)
 
 
+LogitGradients = Callable[
+    [Float[Tensor, "b t V"], Int[Tensor, "b t"]], tuple[Float[Tensor, " b"], Float[Tensor, "b t V"]]
+]
+"""What a backward pass begins with: from logits and targets at the tokens that predict them, values and their gradients."""
+
+OutputScalar = Callable[[Any, TokenBatch], Float[Tensor, " B"]]
+"""A number for each example from the model's output, with its hidden states, and the batch."""
+
 GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
 _ChunkObserver = Callable[[str, TokenCalls, HeadChunk], None]
 
@@ -149,7 +157,14 @@ class GradientCollector:
             losses, {layer: found[0] if len(found) == 1 else torch.cat(found) for layer, found in slices.items()}
         )
 
-    def stream(self, batch: TokenBatch, sink: GradientSink, max_numbers: int) -> Float[Tensor, " B"]:
+    def stream(
+        self,
+        batch: TokenBatch,
+        sink: GradientSink,
+        max_numbers: int,
+        scalar: OutputScalar | None = None,
+        logit_gradients: LogitGradients = losses_of_targets,
+    ) -> Float[Tensor, " B"]:
         """Run one forward and one backward pass, and hand each layer's gradients to the sink as soon as they are known.
 
         Args:
@@ -157,12 +172,15 @@ class GradientCollector:
             sink: takes a layer's name, a slice of the batch and its gradients [b, d1, d2]. A layer's slices come in order;
                 only the sink keeps gradients. A `TokenSink` chooses layers whose gradients are not formed.
             max_numbers: numbers of one slice's gradients; an example with more is a slice of its own.
+            scalar: what is differentiated in place of the losses. Layers that it does not depend on have zeros.
+            logit_gradients: what the backward pass begins with, without a scalar: called chunk by chunk of the logits.
 
         Returns:
-            The losses.
+            The losses, or the scalar's values.
 
         Raises:
             LayerError: as `collect`.
+            ValueError: the scalar gives no number for each example, or none that depends on the tracked layers' outputs.
         """
 
         n, tokens = batch.input_ids.shape
@@ -214,7 +232,10 @@ class GradientCollector:
                 else:
                     unfinished[layer] = total
 
-        return self._run(_padded_right(batch)[0], observer, chunk_observer, orders)
+        padded_right = _padded_right(batch)[0]
+        if scalar is not None:
+            return self._run_scalar(padded_right, scalar, observer, orders)
+        return self._run(padded_right, observer, chunk_observer, orders, logit_gradients)
 
     def observe(
         self, batch: TokenBatch, observer: TokenObserver, label_generator: torch.Generator | None = None
@@ -257,7 +278,12 @@ class GradientCollector:
             if chunk.completes_rows and chunk.rows.stop == batch.labels.shape[0]:
                 as_in_the_batch(layer, whole.pop(layer))
 
-        return self._run(padded_right, as_in_the_batch, chunk_observer, {}, label_generator, by_example=False)
+        def of_drawn(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+            if label_generator is not None:
+                targets = sampled_targets(logits, targets, label_generator)
+            return losses_of_targets(logits, targets)
+
+        return self._run(padded_right, as_in_the_batch, chunk_observer, {}, of_drawn, by_example=False)
 
     def _run(
         self,
@@ -265,7 +291,7 @@ class GradientCollector:
         observer: TokenObserver,
         chunk_observer: _ChunkObserver,
         orders: Mapping[str, Contraction],
-        label_generator: torch.Generator | None = None,
+        logit_gradients: LogitGradients = losses_of_targets,
         *,
         by_example: bool = True,
     ) -> Float[Tensor, " B"]:
@@ -287,13 +313,41 @@ class GradientCollector:
             if head is None:
                 with self._forward_pass():
                     logits = self._model(**inputs).logits
-                losses = self._differentiate(logits, targets, label_generator)
+                losses = _differentiate(logits, targets, logit_gradients)
             else:
                 is_tracked = any(head.holds(layer) for layer in self._calls.projections)
                 needed = targets != IGNORED_LABEL if by_example or not is_tracked else batch.attention_mask
-                losses = self._run_in_chunks(head, inputs, targets, needed, chunk_observer, label_generator)
+                losses = self._run_in_chunks(head, inputs, targets, needed, chunk_observer, logit_gradients)
         self._calls.finish()
         return losses.to(batch.input_ids.device)
+
+    def _run_scalar(
+        self,
+        batch: TokenBatch,
+        scalar: OutputScalar,
+        observer: TokenObserver,
+        orders: Mapping[str, Contraction],
+    ) -> Float[Tensor, " B"]:
+        """Run both passes of a scalar of the model's output, over a batch padded on the right."""
+        self._calls.start(batch.attention_mask, observer, orders, by_example=True)
+        with torch.enable_grad():
+            with self._forward_pass():
+                output = self._model(
+                    input_ids=batch.input_ids,
+                    attention_mask=batch.attention_mask.long(),
+                    use_cache=False,
+                    output_hidden_states=True,
+                )
+            values = scalar(output, batch)
+            n = len(batch.input_ids)
+            if not isinstance(values, Tensor) or values.shape != (n,) or not values.requires_grad:
+                found = f"a tensor {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+                raise ValueError(
+                    f"expected a tensor [{n}] that depends on the model's output, a number for each example; found {found}"
+                )
+            values.sum().backward()
+        self._calls.finish(are_all_reached=False)
+        return values.detach().to(batch.input_ids.device)
 
     def _run_in_chunks(
         self,
@@ -302,7 +356,7 @@ class GradientCollector:
         targets: Int[Tensor, "B T"],
         needed: Bool[Tensor, "B T"],
         chunk_observer: _ChunkObserver,
-        label_generator: torch.Generator | None,
+        logit_gradients: LogitGradients,
     ) -> Float[Tensor, " B"]:
         """Run both passes, those of the head chunk by chunk between those of the decoder."""
         with self._forward_pass():
@@ -316,7 +370,7 @@ class GradientCollector:
                 hidden.register_hook(partial(chunk.put, gradient))
                 with self._forward_pass():
                     logits = behind.logits(hidden)
-                found = self._differentiate(logits, chunk.targets(targets), label_generator)
+                found = _differentiate(logits, chunk.targets(targets), logit_gradients)
             of_chunks.append((chunk.rows, found))
         behind.hidden.backward(gradient)
         # In the type of the logits: some models make them in another than that of their hidden states.
@@ -325,21 +379,19 @@ class GradientCollector:
             losses[rows] += found
         return losses
 
-    def _differentiate(
-        self, logits: Float[Tensor, "b t V"], targets: Int[Tensor, "b t"], label_generator: torch.Generator | None
-    ) -> Float[Tensor, " b"]:
-        """Run the backward pass from logits, and return the losses."""
-        known, targets = logits.detach(), targets.to(logits.device)
-        if label_generator is not None:
-            targets = sampled_targets(known, targets, label_generator)
-        losses, gradient = losses_of_targets(known, targets)
-        logits.backward(gradient)
-        return losses
-
     @contextmanager
     def _forward_pass(self) -> Iterator[None]:
         with products_of_frozen_layers(self._model), self._calls.in_forward_pass():
             yield
+
+
+def _differentiate(
+    logits: Float[Tensor, "b t V"], targets: Int[Tensor, "b t"], logit_gradients: LogitGradients
+) -> Float[Tensor, " b"]:
+    """Run the backward pass from logits, and return the losses."""
+    losses, gradient = logit_gradients(logits.detach(), targets.to(logits.device))
+    logits.backward(gradient)
+    return losses
 
 
 def _shown_with(observer: _ChunkObserver, chunk: HeadChunk, layer: str, calls: TokenCalls) -> None:

@@ -133,9 +133,18 @@ class ExampleRows:
         filled.index_copy_(0, self.examples[chosen] * longest + self.slots[chosen], rows)
         return filled.view(self.n_examples, longest, -1)
 
+    def unpadded(self, expert: int, filled: Float[Tensor, "B L w"]) -> Float[Tensor, "n w"]:
+        """Return the rows that `padded` was given."""
+        start = sum(self.sizes[:expert])
+        chosen = slice(start, start + self.sizes[expert])
+        return filled[self.examples[chosen], self.slots[chosen]]
 
-RoutedProduct = Callable[[FusedWeight, Routing, Float[Tensor, "S I"], Float[Tensor, "S O"]], None]
-"""Is shown each product of a forward pass of experts: the weight, the routing, inputs and outputs without bias."""
+
+RoutedProduct = Callable[[FusedWeight, Routing, Float[Tensor, "S I"], Float[Tensor, "S O"]], Tensor | None]
+"""Is shown each product of a forward pass of experts: the weight, the routing, inputs and outputs without bias.
+
+Outputs that it returns take the place of those.
+"""
 
 
 def experts_forward(module: nn.Module, on_product: RoutedProduct) -> Callable[..., Tensor]:
@@ -150,8 +159,8 @@ def experts_forward(module: nn.Module, on_product: RoutedProduct) -> Callable[..
 
     def multiplied(weight: FusedWeight, routing: Routing, x: Tensor) -> Tensor:
         y: Tensor = _GroupedLinear.apply(x, getattr(module, weight.name), routing.sizes, weight.is_transposed)
-        on_product(weight, routing, x, y)
-        return y
+        other = on_product(weight, routing, x, y)
+        return y if other is None else other
 
     def routed(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         routing, order = Routing.of(top_k_index, first.n_experts)
@@ -187,8 +196,14 @@ class _GroupedLinear(torch.autograd.Function):
         ctx: Any, x: Float[Tensor, "S I"], weight: Float[Tensor, "E a b"], sizes: tuple[int, ...], is_transposed: bool
     ) -> Float[Tensor, "S O"]:
         ctx.save_for_backward(weight)
+        ctx.save_for_forward(weight)
         ctx.sizes, ctx.is_transposed = sizes, is_transposed
         return _grouped(x, weight if is_transposed else weight.mT, sizes)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return _grouped(tangents[0], weight if ctx.is_transposed else weight.mT, ctx.sizes)
 
     @staticmethod
     @once_differentiable

@@ -2,20 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction
-from lorif_assets.mathematics.gradients.experts import ExampleRows, FusedWeight, RoutedProduct, Routing, experts_forward
-from lorif_assets.mathematics.gradients.layers import LayerError, Sight, linear_weights
+from lorif_assets.mathematics.gradients.experts import ExampleRows, FusedWeight, Routing
+from lorif_assets.mathematics.gradients.layers import LayerError
 from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
-from lorif_assets.mathematics.gradients.replaced_forward import replaced_forward
-from lorif_assets.mathematics.gradients.weight_uses import WeightUses
+from lorif_assets.mathematics.gradients.tracked_products import TrackedProducts, rows_by_example
 
 TokenCalls = Sequence[tuple[Float[Tensor, "B T d1"], Float[Tensor, "B T d2"]]]
 """A layer's inputs and output gradients, one pair per call; a side is projected if that precedes the sum over tokens.
@@ -37,37 +35,9 @@ class LayerCalls:
     """
 
     def __init__(self, model: nn.Module, projections: Iterable[LayerProjection]) -> None:
-        weights, modules = linear_weights(model), dict(model.named_modules())
-        self.projections: dict[str, LayerProjection] = {}
-        self.types: dict[str, torch.dtype] = {}
-        self.n_experts: dict[str, int] = {}
-        """Of layers that are experts, between how many the tokens are shared out."""
-        self._linear: dict[str, nn.Module] = {}
-        self._watched: dict[str, nn.Parameter] = {}
-        self._experts: dict[str, nn.Module] = {}
-        for projection in projections:
-            name = projection.layer.name
-            weight = weights.get(name)
-            if weight is None and name not in modules:
-                raise LayerError(f"the model has no layer {name!r}; was it saved from another model?")
-            expected = (projection.layer.d_in, projection.layer.d_out)
-            found = (weight.layer.d_in, weight.layer.d_out) if weight else None
-            if weight is None or found != expected:
-                held_by = type(weight.module if weight else modules[name]).__name__
-                raise LayerError(
-                    f"layer {name!r} was expected to have (input, output) widths {expected}, "
-                    f"but is a {held_by} with {found or 'none'}; was it saved from another model?"
-                )
-            parameter = next(weight.module.parameters())
-            self.types[name] = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-            self.projections[name] = projection.to(parameter.device, self.types[name])
-            if weight.sight is Sight.MODULE:
-                self._linear[name] = weight.module
-            elif weight.sight is Sight.WEIGHT:
-                self._watched[name] = weight.module.get_parameter("weight")
-            else:
-                self._experts[weight.path] = weight.module
-                self.n_experts[name] = weight.n_experts
+        self._products = TrackedProducts(model, projections)
+        self.projections, self.types = self._products.projections, self._products.types
+        self.n_experts = self._products.n_experts
         self._mask = torch.empty(0, 0, dtype=torch.bool)
         self._by_example = True
         self._observer: TokenObserver = _nothing
@@ -79,20 +49,13 @@ class LayerCalls:
         # Autograd runs a thread per device; observers are called by one at a time.
         self._turn = Lock()
 
-    @contextmanager
-    def followed(self) -> Iterator[None]:
+    def followed(self) -> AbstractContextManager[None]:
         """Follow the layers' calls in the model's forward passes, until the context is left."""
-        with ExitStack() as stack:
-            for name, module in self._linear.items():
-                stack.callback(module.register_forward_hook(self._forward_hook(name)).remove)
-            for path, module in self._experts.items():
-                forward = experts_forward(module, self._on_routed_product(path))
-                stack.enter_context(replaced_forward(module, forward))
-            yield
+        return self._products.followed(self._follow, self._on_routed_product)
 
     def in_forward_pass(self) -> AbstractContextManager[object]:
         """Return the context of a forward pass: in it, weights are watched that are used outside of their modules."""
-        return WeightUses(self._watched, self._on_weight_use) if self._watched else nullcontext()
+        return self._products.in_forward_pass(self._follow)
 
     def start(
         self,
@@ -125,8 +88,8 @@ class LayerCalls:
         finally:
             self._mask, self._observer = before
 
-    def finish(self) -> None:
-        """Show what is left to show after both passes.
+    def finish(self, *, are_all_reached: bool = True) -> None:
+        """Show what is left to show after both passes; layers without a gradient too, where not all need be reached.
 
         Raises:
             LayerError: a layer was not called, or the loss does not depend on it.
@@ -137,25 +100,20 @@ class LayerCalls:
             self._seen.add(layer)
             self._observer(layer, [])
         missing = [name for name in self.projections if name not in self._seen]
-        if missing:
+        if not are_all_reached:
+            for layer in missing:
+                self._observer(layer, [])
+        elif missing:
             raise LayerError(
                 f"layer {missing[0]!r} got no gradient ({len(missing)} such): the forward pass does not call it, or "
                 "the loss does not depend on it. Take it out with `recipe.exclude_layers`"
             )
 
-    def _forward_hook(self, name: str) -> Any:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self._follow(name, inputs[0], output)
-
-        return hook
-
-    def _on_weight_use(self, name: str, x: Tensor, output: Tensor, is_transposed: bool) -> None:
-        self._follow(name, x.mT if is_transposed else x, output, is_transposed)
-
-    def _follow(self, name: str, x: Tensor, output: Tensor, is_transposed: bool = False) -> None:
+    def _follow(self, name: str, x: Tensor, output: Tensor, is_transposed: bool) -> None:
         """Keep a call's input, projected or not, until its output's gradient arrives."""
         if not output.requires_grad:
             return
+        x = x.mT if is_transposed else x
         # A layer on another device moves its input there itself, after this hook.
         kept = self._kept_input(name, self._per_example(x.detach(), name).to(output.device))
         self._open_calls[name] += 1
@@ -166,32 +124,29 @@ class LayerCalls:
 
         output.register_hook(on_output_gradient)
 
-    def _on_routed_product(self, path: str) -> RoutedProduct:
-        def on_product(weight: FusedWeight, routing: Routing, x: Tensor, output: Tensor) -> None:
-            names = [weight.layer_name(path, expert) for expert in range(weight.n_experts)]
-            tracked = [expert for expert, name in enumerate(names) if name in self.projections]
-            if not tracked or not output.requires_grad:
-                return
-            rows = ExampleRows.of(routing, self._mask)
-            inputs = rows.by_expert(x.detach())
-            reached = [expert for expert in tracked if rows.sizes[expert]]
-            self._routed.update(names[expert] for expert in tracked)
-            kept = {expert: self._kept_input(names[expert], inputs[expert]) for expert in reached}
-            self._open_calls.update(names[expert] for expert in reached)
+    def _on_routed_product(self, path: str, weight: FusedWeight, routing: Routing, x: Tensor, output: Tensor) -> None:
+        names = [weight.layer_name(path, expert) for expert in range(weight.n_experts)]
+        tracked = [expert for expert, name in enumerate(names) if name in self.projections]
+        if not tracked or not output.requires_grad:
+            return
+        rows = ExampleRows.of(routing, self._mask)
+        inputs = rows.by_expert(x.detach())
+        reached = [expert for expert in tracked if rows.sizes[expert]]
+        self._routed.update(names[expert] for expert in tracked)
+        kept = {expert: self._kept_input(names[expert], inputs[expert]) for expert in reached}
+        self._open_calls.update(names[expert] for expert in reached)
 
-            def on_output_gradient(dy: Tensor) -> None:
-                outputs = rows.by_expert(dy)
-                for expert, of_expert in kept.items():
-                    pair = (of_expert, self._projected_gradient(names[expert], outputs[expert]))
-                    if self._by_example:
-                        pair = (rows.padded(expert, pair[0]), rows.padded(expert, pair[1]))
-                    else:
-                        pair = (pair[0].unsqueeze(0), pair[1].unsqueeze(0))
-                    self._close(names[expert], *pair)
+        def on_output_gradient(dy: Tensor) -> None:
+            outputs = rows.by_expert(dy)
+            for expert, of_expert in kept.items():
+                pair = (of_expert, self._projected_gradient(names[expert], outputs[expert]))
+                if self._by_example:
+                    pair = (rows.padded(expert, pair[0]), rows.padded(expert, pair[1]))
+                else:
+                    pair = (pair[0].unsqueeze(0), pair[1].unsqueeze(0))
+                self._close(names[expert], *pair)
 
-            output.register_hook(on_output_gradient)
-
-        return on_product
+        output.register_hook(on_output_gradient)
 
     def _kept_input(self, name: str, x: Tensor) -> Tensor:
         projection = self.projections[name]
@@ -224,14 +179,7 @@ class LayerCalls:
             self._show(layer)
 
     def _per_example(self, x: Tensor, name: str) -> Tensor:
-        """Return x as [B, T, width]; some models flatten batch and tokens before a linear layer, or have heads of 1."""
-        b, t = self._mask.shape
-        if x.shape[:-1].numel() == b * t and x.shape[0] in (b, b * t):
-            return x.reshape(b, t, -1)
-        raise LayerError(
-            f"layer {name!r} got a tensor of shape {list(x.shape)} for a batch of {b} examples of {t} "
-            "tokens: its rows are not the batch's tokens (a routed expert?). Take it out with `recipe.exclude_layers`"
-        )
+        return rows_by_example(x, self._mask, name)
 
 
 def _nothing(_layer: str, _calls: TokenCalls) -> None:

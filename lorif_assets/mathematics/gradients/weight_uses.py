@@ -11,8 +11,11 @@ from torch.overrides import TorchFunctionMode
 _CASTS = frozenset({Tensor.to, Tensor.type, Tensor.float, Tensor.double, Tensor.bfloat16, Tensor.half})
 _PRODUCTS = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__})
 
-WeightUse = Callable[[str, Tensor, Tensor, bool], None]
-"""Is shown a product: the layer's name, inputs [*, I], outputs [*, O], and whether these two are transposed."""
+WeightUse = Callable[[str, Tensor, Tensor, bool], Tensor | None]
+"""Is shown a product: the layer's name, inputs [*, I], outputs [*, O], and whether these two are transposed.
+
+Outputs that it returns take the place of those.
+"""
 
 
 class WeightUses(TorchFunctionMode):
@@ -42,10 +45,14 @@ class WeightUses(TorchFunctionMode):
             x = args[0] if args else (kwargs or {})["input"]
             weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
             if layer := self._layers.get(id(weight)):
-                self._on_use(layer, x, result, False)
+                return self._shown(layer, x, result, False)
         elif func in _PRODUCTS and (layer := self._layers.get(id(args[0]))):
-            self._on_use(layer, args[1], result, True)
+            return self._shown(layer, args[1], result, True)
         elif func in _CASTS and (layer := self._layers.get(id(args[0]))) and result is not args[0]:
             self._layers[id(result)] = layer
             self._cast.append(result)
         return result
+
+    def _shown(self, layer: str, x: Tensor, result: Tensor, is_transposed: bool) -> Tensor:
+        other = self._on_use(layer, x, result, is_transposed)
+        return result if other is None else other

@@ -1,7 +1,9 @@
 """A report, assembled from the lake's tables."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import polars as pl
@@ -11,19 +13,53 @@ from lorif_assets.attribution.compared_checkpoints import participants
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, stored_ranking
+from lorif_assets.attribution.stored_rankings import (
+    RANKINGS,
+    Ranking,
+    leading_rows,
+    stored_ranking,
+    stored_score_version,
+)
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.data.near_duplicates import near_duplicates
 from lorif_assets.data.passages import passage_metadata, passage_text, passages
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SUMMARIES
+from lorif_assets.lake.attribution_tables import (
+    EXACT_SCORES,
+    GROUP_SCORES,
+    QUERY_EXAMPLES,
+    QUERY_SUMMARIES,
+    TOKEN_SCORES,
+)
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.addresses import comparison_link
-from lorif_assets.pages.report.content import Influence, LayerCurvature, QueryInfluences, ReportContent
+from lorif_assets.pages.answer import WITHDRAWN
+from lorif_assets.pages.report.content import (
+    ExactRank,
+    GroupInfluence,
+    Influence,
+    LayerCurvature,
+    NearDuplicate,
+    QueryInfluences,
+    ReportContent,
+)
 from lorif_assets.pages.report.layers import ShownLayers
+from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
 _SHOWN = 10
+_SHOWN_GROUPS = 8
+_LOOKED_AT = 3 * _SHOWN
+"""Ranks of a list in which near-duplicates are folded."""
+
+
+@dataclass(frozen=True)
+class _Details:
+    """What is stored beside scores: of pairs, their tokens; and of examples on a side, their exact ranks."""
+
+    tokens: Mapping[tuple[str, str, str], PairTokens] = field(default_factory=dict)
+    exact: Mapping[tuple[str, str, str, str], ExactRank] = field(default_factory=dict)
 
 
 def assemble(
@@ -48,7 +84,12 @@ def assemble(
             f"the scores of {record.name!r} for {query_set!r} were computed under the recipe {summaries['recipe_hash'][0]}, "
             f"the settings are {recipe.score_hash}; materialize `query_scores` again"
         )
-    influences, relative = (_influences(lake, record.name, query_set, ranking) for ranking in RANKINGS)
+    details = _Details(_tokens(lake, record.name, query_set), _exact(lake, record.name, query_set))
+    influences, relative = (
+        _influences(lake, record.name, query_set, ranking, details if ranking == "plain" else _Details())
+        for ranking in RANKINGS
+    )
+    groups = _groups(lake, record.name, query_set)
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
     return ReportContent(
         checkpoint=record.name,
@@ -70,6 +111,8 @@ def assemble(
                 prompt=row["prompt"],
                 completion=row["completion"] or passage_text(row),
                 metadata=passage_metadata(row),
+                asked=json.loads(row["objective"] or "{}"),
+                groups=groups.get(row["query_id"], {}),
                 loss=row["loss"],
                 n_target_tokens=row["n_target_tokens"],
                 n_examples=row["n_examples"],
@@ -105,25 +148,78 @@ def _notices(lake: Lake, checkpoint: str, averaged: str | None, recipe: Recipe) 
 
 
 def _influences(
-    lake: Lake, checkpoint: str, query_set: str, ranking: Ranking
+    lake: Lake,
+    checkpoint: str,
+    query_set: str,
+    ranking: Ranking,
+    details: _Details,
 ) -> dict[tuple[str, str], list[Influence]]:
     """Return the leading examples of a ranking by query and side."""
-    shown = shown_scores(stored_ranking(lake, checkpoint, query_set, ranking))
+    shown = leading_rows(stored_ranking(lake, checkpoint, query_set, ranking), _LOOKED_AT)
     found = passages(lake, shown.select("shard", "example_id").iter_rows())
     influences: dict[tuple[str, str], list[Influence]] = {}
-    for row in shown.iter_rows(named=True):
-        passage = found.get((row["shard"], row["example_id"]))
-        influences.setdefault((row["query_id"], row["side"]), []).append(
+    for (query_id, side), of_side in shown.group_by("query_id", "side", maintain_order=True):
+        rows = of_side.to_dicts()
+        listed = [found.get((row["shard"], row["example_id"])) for row in rows]
+        texts = [passage_text(passage) if passage else WITHDRAWN for passage in listed]
+        column = "score" if ranking == "plain" else "relative_score"
+        influences[str(query_id), str(side)] = [
             Influence(
                 rank=row["shown_rank"],
                 example_id=row["example_id"],
                 shard=row["shard"],
-                score=row["score" if ranking == "plain" else "relative_score"],
-                text=passage_text(passage) if passage else "(no longer in the training data)",
-                metadata=passage_metadata(passage) if passage else {},
+                score=row[column],
+                text=texts[first],
+                metadata=passage_metadata(passage) if (passage := listed[first]) else {},
+                tokens=details.tokens.get((row["query_id"], row["shard"], row["example_id"])),
+                exact=details.exact.get((row["query_id"], row["side"], row["shard"], row["example_id"])),
+                duplicates=tuple(
+                    NearDuplicate(rows[at]["shown_rank"], rows[at]["example_id"], rows[at][column]) for at in others
+                ),
             )
-        )
+            for first, *others in _folded(texts)
+            if (row := rows[first])
+        ]
     return influences
+
+
+def _folded(texts: Sequence[str]) -> list[list[int]]:
+    """Return what is shown of a list: its first groups of near-duplicates; an example that was withdrawn is its own."""
+    groups = near_duplicates([f"{text} {at}" if text == WITHDRAWN else text for at, text in enumerate(texts)])
+    return groups[:_SHOWN]
+
+
+def _exact(lake: Lake, checkpoint: str, query_set: str) -> dict[tuple[str, str, str, str], ExactRank]:
+    """Return the exact ranks of examples by query, side, shard and example; none that belong to other scores."""
+    scores = stored_score_version(lake, checkpoint, query_set)
+    rows = lake.read(EXACT_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
+    key = ("query_id", "side", "shard", "example_id")
+    return {
+        (query_id, side, shard, example_id): ExactRank(rank, score)
+        for query_id, side, shard, example_id, rank, score in rows.select(*key, "rank", "score").iter_rows()
+    }
+
+
+def _groups(lake: Lake, checkpoint: str, query_set: str) -> dict[str, dict[str, tuple[GroupInfluence, ...]]]:
+    """Return by query and column the groups with the largest sums by magnitude; none that belong to other scores."""
+    scores = stored_score_version(lake, checkpoint, query_set)
+    rows = lake.read(GROUP_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
+    groups: dict[str, dict[str, tuple[GroupInfluence, ...]]] = {}
+    for (query_id, column), of_column in rows.group_by("query_id", "column", maintain_order=True):
+        largest = of_column.top_k(_SHOWN_GROUPS, by=pl.col("score_sum").abs()).sort("score_sum", descending=True)
+        shown = largest.select("value", "n_examples", "score_sum", pl.col("low", "high").fill_null(math.nan))
+        groups.setdefault(str(query_id), {})[str(column)] = tuple(GroupInfluence(*row) for row in shown.iter_rows())
+    return groups
+
+
+def _tokens(lake: Lake, checkpoint: str, query_set: str) -> dict[tuple[str, str, str], PairTokens]:
+    """Return what is stored of pairs' tokens, by query, shard and example; none that belong to other scores."""
+    scores = stored_score_version(lake, checkpoint, query_set)
+    rows = lake.read(TOKEN_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
+    return {
+        (str(query_id), str(shard), str(example_id)): pair_tokens(of_pair)
+        for (query_id, shard, example_id), of_pair in rows.group_by("query_id", "shard", "example_id")
+    }
 
 
 def _rejected(lake: Lake, checkpoint: str, query_set: str) -> Iterator[str]:
@@ -151,18 +247,5 @@ def _layers(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> tuple[Layer
 
 
 def shown_scores(scores: pl.DataFrame) -> pl.DataFrame:
-    """Return each query's leading rows of both sides; where every pair is stored, the two ends of the ranking."""
-    ranked = scores.filter(pl.col("side") != "all").with_columns(shown_rank=pl.col("rank"))
-    pairs = scores.filter(pl.col("side") == "all")
-    ends = [
-        pairs.with_columns(side=pl.lit("highest"), shown_rank=pl.col("rank")),
-        pairs.with_columns(
-            side=pl.lit("lowest"),
-            shown_rank=(pl.col("rank").max().over("query_id") - pl.col("rank") + 1).cast(pl.Int32),
-        ),
-    ]
-    return (
-        pl.concat([ranked, *(end.select(ranked.columns) for end in ends)])
-        .filter(pl.col("shown_rank") <= _SHOWN)
-        .sort("query_id", "side", "shown_rank")
-    )
+    """Return each query's rows that the page shows, of both sides."""
+    return leading_rows(scores, _SHOWN)

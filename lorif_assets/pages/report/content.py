@@ -2,16 +2,37 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from lorif_assets.pages.token_colours import PairTokens
+
+
+@dataclass(frozen=True)
+class ExactRank:
+    """The rank of an example among those of its side that were ranked again by whole gradients, and its score by them."""
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """An example that says nearly the same as one that ranks higher."""
+
+    rank: int
+    example_id: str
+    score: float
 
 
 @dataclass(frozen=True)
 class Influence:
     """One training example and its score for one query, relative to its size where the list is ranked so.
 
-    `rank` counts from 1 within its list; `text` is the passage, or the prompt followed by the completion.
+    `rank` counts from 1 within its list; `text` is the passage, or the prompt followed by the completion. `tokens` are those
+    of both sides where their shares of the score are stored, `exact` its rank by whole gradients where that is, `duplicates`
+    the near-duplicates that rank below it in the list, and are folded into it.
     """
 
     rank: int
@@ -20,15 +41,33 @@ class Influence:
     score: float
     text: str
     metadata: Mapping[str, Any]
+    tokens: PairTokens | None = None
+    exact: ExactRank | None = None
+    duplicates: tuple[NearDuplicate, ...] = ()
+
+
+@dataclass(frozen=True)
+class GroupInfluence:
+    """The influence of all training examples that share a value of their metadata, with a 95 % interval.
+
+    The interval is by the standard error of the sum; NaN for a single example.
+    """
+
+    value: str
+    n_examples: int
+    score_sum: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class QueryInfluences:
     """One query, its loss, and the training examples with the highest and lowest scores.
 
-    `loss` is summed over the completion's `n_target_tokens` tokens, in nats. `n_examples` is the number of training
-    examples that were scored, `score_std` the standard deviation of their scores. `top_10_share` and `top_100_share`
-    are fractions (0 to 1) of the sum of all positive scores. The relative lists are empty where scores were stored without.
+    `loss` is summed over the completion's `n_target_tokens` tokens, in nats, or the value of what else it asks about.
+    `n_examples` is the number of training examples that were scored, `score_std` the standard deviation of their scores.
+    `top_10_share` and `top_100_share` are fractions (0 to 1) of the sum of all positive scores. The relative lists are empty
+    where scores were stored without.
     """
 
     query_id: str
@@ -43,8 +82,17 @@ class QueryInfluences:
     top_100_share: float
     proponents: tuple[Influence, ...]
     opponents: tuple[Influence, ...]
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """What it asks about, where that is not the completion's loss, by the field of the query file."""
+    groups: Mapping[str, tuple[GroupInfluence, ...]] = field(default_factory=dict)
+    """By column of the metadata, the groups with the largest sums by magnitude, the highest first."""
     relative_proponents: tuple[Influence, ...] = ()
     relative_opponents: tuple[Influence, ...] = ()
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it asks about the loss of its completion, or of a span of it."""
+        return not self.asked or "span" in self.asked
 
     @property
     def loss_per_token(self) -> float:
@@ -149,6 +197,17 @@ class ReportContent:
     comparison: str | None = None
     rejected: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+
+    @property
+    def has_exact(self) -> bool:
+        """Whether leading examples were ranked again by whole gradients."""
+        return any(one.exact for query in self.queries for one in (*query.proponents, *query.opponents))
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether shares of single tokens are stored."""
+        listed = (one for query in self.queries for one in (*query.proponents, *query.opponents))
+        return any(one.tokens for one in listed)
 
     @property
     def has_relative(self) -> bool:

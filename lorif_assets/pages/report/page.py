@@ -11,6 +11,7 @@ from lorif_assets.pages.environment import page_environment
 from lorif_assets.pages.look import Theme, data_uris
 from lorif_assets.pages.report import plots
 from lorif_assets.pages.report.content import LayerSpectrum, ReportContent, WhitenedLayer
+from lorif_assets.pages.token_colours import n_left_out, token_runs
 
 EXPLORED_QUERY = re.compile(r"<!--explore (\S+)-->")
 """Where a report leaves room, in each query, for a link into the explorer: the query's id, percent-encoded."""
@@ -26,6 +27,8 @@ def render(content: ReportContent) -> str:
         whitened=[layer for layer in content.layers if isinstance(layer, WhitenedLayer)],
         spectra=[layer for layer in content.layers if isinstance(layer, LayerSpectrum)],
         pictures=_pictures(content),
+        runs=token_runs,
+        n_left_out=n_left_out,
     )
 
 

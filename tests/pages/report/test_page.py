@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lorif_assets.pages.report.content import LayerCurvature, ReportContent
+from lorif_assets.pages.report.content import LayerCurvature, NearDuplicate, ReportContent
 from lorif_assets.pages.report.page import EXPLORED_QUERY, render
+from lorif_assets.pages.token_colours import PairTokens, ScoredToken
 from tests.pages.report.conftest import HOSTILE, influence, layer, query, whitened
 
 Make = Callable[..., ReportContent]
@@ -202,3 +203,27 @@ def test_each_query_leaves_room_for_a_link_into_the_explorer_whatever_its_id(rep
     page = render(report(queries=(query("a/1 --> <b>"), query("second"))))
     assert EXPLORED_QUERY.findall(page) == ["a/1%20--%3E%20%3Cb%3E", "second"]
     assert "explore" not in parsed(page).text
+
+
+def test_tokens_of_both_sides_are_coloured_by_their_share_and_believed_no_more_than_other_text(report: Make) -> None:
+    tokens = PairTokens(
+        (ScoredToken("Passage ", None), ScoredToken(HOSTILE, 0.5), ScoredToken(" 1", -0.4)),
+        ((ScoredToken(" calls", 0.1),),),
+        exact_score=0.1,
+        stored_score=0.125,
+    )
+    told = query("told", proponents=(influence(1, 0.125, tokens=tokens),))
+    page = render(report(queries=(told,)))
+    assert HOSTILE not in page
+    assert '<span class="unscored">Passage </span><span class="r5" title="+0.500">' in page
+    assert '<span class="l4" title="−0.400"> 1</span>' in page
+    assert "sums to +0.100, the score from uncompressed gradients; the stored one is +0.125" in parsed(page).text
+    assert "Which tokens" not in parsed(render(report())).text
+
+
+def test_near_duplicates_are_folded_into_the_one_that_ranks_highest(report: Make) -> None:
+    folded = influence(1, 1.0, duplicates=(NearDuplicate(2, HOSTILE, 0.9), NearDuplicate(4, "docs/004", 0.5)))
+    page = render(report(queries=(query("told", proponents=(folded, influence(3, 0.6))),)))
+    assert HOSTILE not in page
+    assert "2 near-duplicates" in parsed(page).text
+    assert "docs/004" in parsed(page).text

@@ -1,0 +1,93 @@
+"""Exact scores: the leading examples of each query ranked again by whole gradients."""
+
+import polars as pl
+
+from lorif_assets.assets import partitions
+from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
+from lorif_assets.assets.partition_run import Failures, PartitionRun
+from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.listed_examples import listed_examples
+from lorif_assets.attribution.rank_again import ExactPlan
+from lorif_assets.attribution.score_modes import ReadQuerySet
+from lorif_assets.attribution.stored_rankings import leading_rows, stored_ranking, stored_score_version
+from lorif_assets.attribution.whole_gradients import WholeGradients
+from lorif_assets.config.settings import Settings
+from lorif_assets.errors import LorifError
+from lorif_assets.freshness.attribution import stale_exact_scores
+from lorif_assets.lake.attribution_tables import EXACT_SCORES
+
+
+def _enabled(settings: Settings) -> bool:
+    return settings.exact_scores.enabled
+
+
+@attribution_asset(
+    group="attribution",
+    table=EXACT_SCORES,
+    partitions=partitions.checkpoint_by_query_set,
+    inputs=[Input(query_scores)],
+    find_stale=stale_exact_scores,
+    is_used=_enabled,
+    on_device=True,
+    kinds={"torch", "deltalake"},
+)
+def exact_scores(run: PartitionRun) -> Materializations:
+    """The leading examples of each query ranked again by whole gradients: neither projected nor compressed.
+
+    Off by default (`exact_scores.enabled`). The log says before it begins which passes it takes, and about how long.
+    """
+    settings = run.settings.exact_scores
+    for name, query_sets in run.by_checkpoint().items():
+        stored = run.stored(name)
+        _ = stored.preconditioners
+        with run.lease() as group, run.tracked(name, query_sets.values(), settings.model_dump()):
+            checkpoint = stored.load(run.checkpoints, group)
+            whole = WholeGradients.of(checkpoint, settings)
+            failures = Failures(run.log, "query sets", len(query_sets), "the other query sets")
+            for query_set, key in query_sets.items():
+                try:
+                    scores = stored_score_version(run.lake, name, query_set)
+                    plan = _plan(run, checkpoint, whole, query_set)
+                    seconds = plan.estimated_seconds()
+                    run.log.info(f"{name} {query_set}: {plan}; about {seconds:,.0f} s")
+                    with run.progress(f"{name} {query_set}", plan.tokens, "tok") as progress:
+                        frame = plan.rows(progress)
+                except LorifError as error:
+                    failures.add(key, error)
+                    continue
+                partition = {"checkpoint": name, "query_set": query_set}
+                version = settings.version(scores)
+                constants = {
+                    **partition,
+                    "query_solver": settings.query_solver,
+                    "recipe_hash": run.settings.recipe.score_hash,
+                    "computed_from": version,
+                    "scores_from": scores,
+                }
+                rows = frame.with_columns(**{column: pl.lit(value) for column, value in constants.items()})
+                run.lake.replace(EXACT_SCORES, partition, rows.select(EXACT_SCORES.columns.names).to_arrow())
+                estimate = {"what_it_took": str(plan), "seconds_estimated": round(seconds, 1)}
+                yield from run.commit(key, version, {**_figures(frame), **estimate})
+            # Before another run gets the devices: the memory is not free while a name refers to the model.
+            del checkpoint, whole
+            failures.raise_cause_or_all()
+
+
+def _plan(run: PartitionRun, checkpoint: AttributedCheckpoint, whole: WholeGradients, query_set: str) -> ExactPlan:
+    settings = run.settings
+    listed = leading_rows(
+        stored_ranking(run.lake, checkpoint.stored.record.name, query_set, "plain"), settings.exact_scores.first
+    )
+    queries = ReadQuerySet.of(checkpoint, query_set).tokenized.examples
+    examples = listed_examples(run.lake, checkpoint.model, listed.select("shard", "example_id").iter_rows())
+    return ExactPlan.of(whole, queries, listed, examples, settings.exact_scores, settings.batch)
+
+
+def _figures(rows: pl.DataFrame) -> dict[str, float]:
+    correlation = rows.group_by("query_id", "side").agg(pl.corr("rank", "stored_rank", method="spearman"))
+    found = correlation["rank"].drop_nulls().drop_nans()
+    return {
+        "dagster/row_count": rows.height,
+        "rank_correlation_with_stored": float(found.mean() or 0.0) if len(found) else 0.0,  # type: ignore[arg-type]
+    }

@@ -1,0 +1,166 @@
+"""What a query asks about, where that is not the loss of one completion: a span of it, a contrast, a weighted set, a scalar.
+
+Each is one field of a query file. It is stored with the query as JSON in its canonical form, and its hash covers it.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorif_assets.data.columns import ContentFormat
+from lorif_assets.data.json_values import json_value, parsed_json
+from lorif_assets.data.rejected import UnusableRowError
+from lorif_assets.data.scalars import scalar_source
+
+SPAN, AGAINST, WEIGHTED, SCALAR = "span", "against", "weighted", "scalar"
+OBJECTIVES = (SPAN, AGAINST, WEIGHTED, SCALAR)
+_MEMBER_FIELDS = ("prompt", "completion", "weight")
+
+
+@dataclass(frozen=True)
+class ScalarRules:
+    """Whether queries may name Python code, and the folder that files of it are relative to."""
+
+    allowed: bool
+    base: Path
+
+
+NO_SCALARS = ScalarRules(allowed=False, base=Path())
+
+
+def objective_fields(column_names: Sequence[str], metadata: Sequence[str] | None) -> tuple[str, ...]:
+    """Return which columns of a query file say what is asked about; one that the settings name as metadata is that."""
+    return tuple(name for name in OBJECTIVES if name in column_names and name not in (metadata or ()))
+
+
+def with_first_member(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row with a weighted set, its first prompt and completion in the place of the row's own.
+
+    Raises:
+        UnusableRowError: the set cannot be read, or the row has a prompt or completion of its own.
+    """
+    if values.get(WEIGHTED) is None:
+        return values
+    if any(values.get(name) is not None for name in ("prompt", "completion")):
+        raise UnusableRowError(
+            f"beside '{WEIGHTED}', the row has a prompt or completion of its own; put it into the set"
+        )
+    first = _members(values[WEIGHTED])[0]
+    return {**values, "prompt": first["prompt"], "completion": first["completion"]}
+
+
+def read_objective(
+    values: Mapping[str, Any],
+    fields: Sequence[str],
+    kind: ContentFormat,
+    content: Mapping[str, Any],
+    scalar_rules: ScalarRules,
+) -> str | None:
+    """Return what a query asks about as JSON, or None where it is the loss of what it says.
+
+    Args:
+        values: of the row.
+        fields: columns that say it.
+        kind: of the row's content.
+        content: of the row, in canonical form.
+        scalar_rules: about Python code.
+
+    Raises:
+        UnusableRowError: a value cannot be used, or two fields have one.
+    """
+    given = [name for name in fields if values.get(name) is not None and values[name] != ""]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise UnusableRowError(f"{' and '.join(map(repr, given))} are both set; a query has one of them")
+    (name,) = given
+    value = values[name]
+    if name == SPAN:
+        read: Any = _span(value, content)
+    elif name == AGAINST:
+        read = _against(value, kind, content)
+    elif name == WEIGHTED:
+        read = _members(value)
+    else:
+        read = _scalar(value, scalar_rules)
+    return json.dumps({name: read}, ensure_ascii=False, sort_keys=True)
+
+
+def _span(value: Any, content: Mapping[str, Any]) -> str | list[int]:
+    """Return a span as text or as the first character of the completion and the one behind the last."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _parsed(SPAN, value)
+    said = content.get("completion") or content.get("text")
+    if isinstance(value, str):
+        if said is not None and said.count(value) != 1:
+            times = said.count(value)
+            raise UnusableRowError(
+                f"the span {value!r} occurs {times} times in what the query says; a text occurs once, else give [start, end] "
+                "in characters"
+            )
+        return value
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(type(end) is int for end in value):
+        raise UnusableRowError(
+            f"the span is {json.dumps(json_value(value))}, neither a text nor [start, end] in characters"
+        )
+    start, end = value
+    if said is None:
+        raise UnusableRowError("a span in characters needs a completion or a text; name the span of a chat by its text")
+    if not 0 <= start < end <= len(said):
+        raise UnusableRowError(
+            f"the span [{start}, {end}] is not within the {len(said)} characters of what the query says"
+        )
+    return [start, end]
+
+
+def _against(value: Any, kind: ContentFormat, content: Mapping[str, Any]) -> str:
+    if kind not in (ContentFormat.PROMPT_COMPLETION, ContentFormat.TEXT):
+        raise UnusableRowError(f"'{AGAINST}' is for completions and texts, not for {kind}")
+    if not isinstance(value, str) or not value.strip():
+        raise UnusableRowError(f"'{AGAINST}' is {json.dumps(json_value(value))}, not the text of another completion")
+    if value == (content.get("completion") or content.get("text")):
+        raise UnusableRowError(f"'{AGAINST}' is the completion itself, so that the contrast is nothing")
+    return value
+
+
+def _members(value: Any) -> list[dict[str, Any]]:
+    """Return a weighted set in canonical form: prompt, completion and weight of each member."""
+    members = _parsed(WEIGHTED, value) if isinstance(value, str) else json_value(value)
+    if not isinstance(members, list) or not members:
+        raise UnusableRowError(f"'{WEIGHTED}' is no list of {{prompt, completion, weight}} with one member at least")
+    read = []
+    for place, member in enumerate(members):
+        if not isinstance(member, dict) or set(member) - set(_MEMBER_FIELDS):
+            raise UnusableRowError(f"member {place} of '{WEIGHTED}' is not {{prompt, completion, weight}}")
+        weight = 1.0 if member.get("weight") is None else member["weight"]
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or not weight:
+            raise UnusableRowError(
+                f"the weight of member {place} of '{WEIGHTED}' is {weight!r}, not a number other than 0"
+            )
+        prompt, completion = member.get("prompt") or "", member.get("completion")
+        if not isinstance(prompt, str) or not isinstance(completion, str) or not completion.strip():
+            raise UnusableRowError(f"member {place} of '{WEIGHTED}' lacks a completion, or its prompt is no text")
+        read.append({"prompt": prompt, "completion": completion, "weight": float(weight)})
+    return read
+
+
+def _scalar(value: Any, rules: ScalarRules) -> dict[str, str]:
+    if not isinstance(value, str):
+        raise UnusableRowError(
+            f"'{SCALAR}' is {json.dumps(json_value(value))}, not 'module:function' or 'file.py:function'"
+        )
+    if not rules.allowed:
+        raise UnusableRowError(
+            f"'{SCALAR}' names Python code, {value!r}, which is not run: set queries.allow_scalars for files that you trust"
+        )
+    return scalar_source(value, rules.base)
+
+
+def _parsed(name: str, text: str) -> Any:
+    try:
+        return parsed_json(text)
+    except ValueError as error:
+        raise UnusableRowError(f"'{name}' is text, but no JSON: {error}") from error

@@ -1,0 +1,215 @@
+"""How fast the loss of each target token rises as the tracked weights move along a direction: forward-mode derivatives.
+
+The derivative of a sum of losses along a direction M is <M, gradient>, so the slopes of an example's target tokens along a
+preconditioned query are the token's shares of the pair's influence, and sum to it. One forward pass gives them all: each
+product x W of a tracked layer carries the tangent x (P_in M P_out^T) beside what its input brings along. No gradient of a
+single token is formed (docs/method.md: scores by token).
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lorif_assets.mathematics.gradients.collector import TokenBatch
+from lorif_assets.mathematics.gradients.experts import ExampleRows, FusedWeight, Routing
+from lorif_assets.mathematics.gradients.frozen_model import frozen
+from lorif_assets.mathematics.gradients.head import CHUNK_NUMBERS, Head, HeadChunk, decoded, head_chunks, head_of
+from lorif_assets.mathematics.gradients.layers import LayerError
+from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
+from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, next_tokens
+from lorif_assets.mathematics.gradients.tracked_products import TrackedProducts, rows_by_example
+from lorif_assets.mathematics.matrix_products import product
+
+Directions = Mapping[str, Float[Tensor, "B d1 d2"]]
+"""By layer, in its projected axes, where each example's weights are moved to; [1, d1, d2] moves those of all alike."""
+
+
+@dataclass(frozen=True)
+class LossSlopes:
+    """The loss of each target token of a batch (nats), and its slope along the example's direction, in FP32 at least.
+
+    Both stand at the token itself, and are 0 at tokens without loss.
+    """
+
+    losses: Float[Tensor, "B T"]
+    slopes: Float[Tensor, "B T"]
+
+
+@dataclass(frozen=True)
+class LogitTangents:
+    """Logits of some tokens of a batch, and their derivatives along the examples' directions."""
+
+    chunk: HeadChunk
+    logits: Float[Tensor, "b t V"]
+    tangents: Float[Tensor, "b t V"]
+
+
+class DirectionalPasses:
+    """Forward passes of a causal language model with derivatives along directions of its tracked layers.
+
+    The model's weights stay as they are. Attention is computed by the plain formula, the only one with such derivatives.
+
+    Args:
+        model: in any mode; it is in eval mode, and frozen, during a pass.
+        projections: of the tracked layers; directions are given in their axes.
+        chunk_numbers: logits that are held at a time, where the model can be cut in front of its head.
+
+    Raises:
+        LayerError: a projection names a layer that the model does not have, or has in other widths.
+    """
+
+    def __init__(
+        self, model: nn.Module, projections: Iterable[LayerProjection], chunk_numbers: int = CHUNK_NUMBERS
+    ) -> None:
+        self._model, self._chunk_numbers = model, chunk_numbers
+        self._products = TrackedProducts(model, projections)
+        self._halves: dict[str, Tensor] = {}
+        self._mask = torch.empty(0, 0, dtype=torch.bool)
+        self._examples = slice(0, 0)
+        self._moving: Collection[str] = ()
+
+    def slopes(self, batch: TokenBatch, directions: Directions) -> LossSlopes:
+        """Return the loss of each target token, and its slope along its example's direction.
+
+        Args:
+            batch: the examples, padded on the right.
+            directions: of every tracked layer, for each example.
+
+        Raises:
+            LayerError: an operation of the model has no forward-mode derivative.
+        """
+        targets = next_tokens(batch.labels)
+        wide = torch.promote_types(next(self._model.parameters()).dtype, torch.float32)
+        losses, slopes = (torch.zeros(targets.shape, dtype=wide, device=targets.device) for _ in range(2))
+        for found in self.logit_tangents(batch, directions):
+            of_chunk = found.chunk.targets(targets).to(found.logits.device)
+            ignored = of_chunk == IGNORED_LABEL
+            at = of_chunk.masked_fill(ignored, 0).unsqueeze(2)
+            log_chances = torch.log_softmax(found.logits, dim=2, dtype=wide)
+            tangents = found.tangents.to(wide)
+            expected = torch.einsum("btv,btv->bt", log_chances.exp(), tangents)
+            # Of the token that is predicted, not of the one that predicts it.
+            found.chunk.put(losses, -log_chances.gather(2, at).squeeze(2).masked_fill(ignored, 0.0))
+            found.chunk.put(slopes, (expected - tangents.gather(2, at).squeeze(2)).masked_fill(ignored, 0.0))
+        return LossSlopes(*(torch.cat([side[:, -1:], side[:, :-1]], dim=1) for side in (losses, slopes)))
+
+    def logit_tangents(self, batch: TokenBatch, directions: Directions) -> Iterator[LogitTangents]:
+        """Yield the logits of the tokens that predict a target and their derivatives, chunk by chunk.
+
+        Raises:
+            LayerError: an operation of the model has no forward-mode derivative.
+        """
+        self._halves = {layer: self._half(layer, direction) for layer, direction in directions.items()}
+        inputs = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask.long(),
+            "use_cache": False,
+        }
+        needed = next_tokens(batch.labels) != IGNORED_LABEL
+        # Found out before products are followed, by a trial run.
+        head = head_of(self._model)
+        try:
+            with (
+                frozen(self._model),
+                torch.no_grad(),
+                sdpa_kernel(SDPBackend.MATH),
+                forward_ad.dual_level(),
+                self._products.followed(self._add_tangent, self._add_routed_tangents),
+            ):
+                yield from self._passes(head, inputs, batch.attention_mask, needed)
+        except (NotImplementedError, RuntimeError) as error:
+            if "forward AD" not in str(error) and "jvp" not in str(error):
+                raise
+            raise LayerError(
+                f"{type(self._model).__name__} cannot be differentiated forwards, which scores by token take: {error}"
+            ) from error
+        finally:
+            self._halves = {}
+
+    def _passes(
+        self, head: Head | None, inputs: dict[str, Any], mask: Bool[Tensor, "B T"], needed: Bool[Tensor, "B T"]
+    ) -> Iterator[LogitTangents]:
+        everyone = slice(0, len(mask))
+        if head is None:
+            with self._of(everyone, mask, self._halves):
+                logits = self._model(**inputs).logits
+            positions = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+            yield LogitTangents(HeadChunk(everyone, positions, needed, completes_rows=True), *_parts(logits))
+            return
+        # The head runs on a single token meanwhile, whose logits nobody looks at.
+        with self._of(everyone, mask, {layer for layer in self._halves if not head.holds(layer)}):
+            behind = decoded(self._model, head, inputs)
+        for chunk in head_chunks(needed.to(behind.hidden.device), max(1, self._chunk_numbers // head.vocabulary)):
+            with self._of(chunk.rows, chunk.is_token, self._halves):
+                logits = behind.logits(chunk.of(behind.hidden))
+            yield LogitTangents(chunk, *_parts(logits))
+
+    @contextmanager
+    def _of(self, examples: slice, mask: Bool[Tensor, "b t"], layers: Collection[str]) -> Iterator[None]:
+        """Let products be those of some examples' tokens in some layers, until the context is left."""
+        self._examples, self._mask, self._moving = examples, mask, layers
+        with self._products.in_forward_pass(self._add_tangent):
+            yield
+
+    def _half(self, layer: str, direction: Float[Tensor, "B d1 d2"]) -> Float[Tensor, "B d1 O"]:
+        """Return M P_out^T."""
+        projection, dtype = self._products.projections[layer], self._products.types[layer]
+        p_out = projection.p_out
+        if p_out is None:
+            return direction.to(dtype)
+        # An accelerator keeps the bare signs.
+        whole = p_out.to(dtype) * p_out.shape[1] ** -0.5 if p_out.dtype == torch.bfloat16 else p_out
+        return product(direction.to(whole), whole.mT)
+
+    def _tangent(self, layer: str, x: Float[Tensor, "b t I"], half: Float[Tensor, "B d1 O"]) -> Float[Tensor, "b t O"]:
+        projection = self._products.projections[layer]
+        narrow = x.to(half.device, half.dtype)
+        if projection.p_in is not None:
+            narrow = projected(narrow, projection.p_in)
+        of_examples = half if len(half) == 1 else half[self._examples]
+        return torch.matmul(narrow.to(half.dtype), of_examples)
+
+    def _add_tangent(self, layer: str, x: Tensor, output: Tensor, is_transposed: bool) -> Tensor | None:
+        if layer not in self._moving:
+            return None
+        rows = forward_ad.unpack_dual(x).primal
+        rows = rows_by_example(rows.mT if is_transposed else rows, self._mask, layer)
+        added = self._tangent(layer, rows, self._halves[layer]).to(output)
+        shaped = added.reshape(output.mT.shape).mT if is_transposed else added.reshape(output.shape)
+        return _with_tangent(output, shaped)
+
+    def _add_routed_tangents(
+        self, path: str, weight: FusedWeight, routing: Routing, x: Tensor, output: Tensor
+    ) -> Tensor | None:
+        names = [weight.layer_name(path, expert) for expert in range(weight.n_experts)]
+        if not any(name in self._moving for name in names):
+            return None
+        rows = ExampleRows.of(routing, self._mask)
+        added = torch.zeros_like(forward_ad.unpack_dual(output).primal)
+        kept = torch.arange(len(added), device=added.device) if rows.kept is None else rows.kept
+        places = torch.split(kept, list(rows.sizes))
+        for expert, inputs in enumerate(rows.by_expert(forward_ad.unpack_dual(x).primal)):
+            if names[expert] in self._moving and len(inputs):
+                padded = rows.padded(expert, inputs)
+                tangent = self._tangent(names[expert], padded, self._halves[names[expert]])
+                added[places[expert]] = rows.unpadded(expert, tangent).to(added)
+        return _with_tangent(output, added)
+
+
+def _with_tangent(output: Tensor, added: Tensor) -> Tensor:
+    """Return the output with a tangent added to its own, if it has one."""
+    moved: Tensor = output + forward_ad.make_dual(torch.zeros_like(added), added)
+    return moved
+
+
+def _parts(logits: Float[Tensor, "b t V"]) -> tuple[Tensor, Tensor]:
+    """Return logits, and their derivatives: zeros where no tracked layer is before them."""
+    primal, tangent = forward_ad.unpack_dual(logits)
+    return primal, torch.zeros_like(primal) if tangent is None else tangent

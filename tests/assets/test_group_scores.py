@@ -1,0 +1,34 @@
+"""group_scores: influence summed over all examples that share a value, kept only where columns are named."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from lorif_assets.lake.attribution_tables import GROUP_SCORES, QUERY_SUMMARIES, REPORTS
+from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
+
+CHECKPOINT = CHECKPOINTS[-1]
+KEY = f"{CHECKPOINT}|{QUERY_SET}"
+PARTITION = {"checkpoint": CHECKPOINT, "query_set": QUERY_SET}
+
+
+def test_they_are_not_kept_unless_asked_for(tiny_project: TinyProject) -> None:
+    assert not tiny_project.stale("group_scores")
+
+
+def test_sums_are_over_all_examples_and_shown_in_the_report(private_project: TinyProject) -> None:
+    project = private_project.with_settings(groups={"columns": ("topic",)}, active={"checkpoints": (CHECKPOINT,)})
+    assert set(project.stale("group_scores")) == {KEY}
+    project.update()
+    assert not project.stale("group_scores")
+    rows = project.table(GROUP_SCORES, **PARTITION)
+    of_query = rows.group_by("query_id").agg(pl.col("n_examples").sum(), pl.col("score_sum").sum()).sort("query_id")
+    summaries = project.table(QUERY_SUMMARIES, **PARTITION).sort("query_id")
+    assert of_query["n_examples"].to_list() == [36, 36, 36]
+    totals = (summaries["score_mean"] * summaries["n_examples"]).to_list()
+    assert of_query["score_sum"].to_list() == pytest.approx(totals, rel=1e-3, abs=1e-3)
+    assert set(rows["value"]) == {"with", "files"}
+    (where,) = project.table(REPORTS, **PARTITION)["uri"]
+    assert Path(where).read_text().count('<details class="groups">') == 3
+    assert set(project.with_settings(groups={"columns": ("other",)}).stale("group_scores")) == {KEY}
