@@ -27,13 +27,9 @@ _PLACES = {
 }
 # The assets of curvatures stand side by side.
 _CURVATURE_ROW, _CURVATURE_COLUMN = 4.0, 1.45
-_NOTES = {
-    "svd_preconditioners": "paper",
-    "token_scores": "if asked for",
-    "exact_scores": "if asked for",
-    "group_scores": "if asked for",
-}
-_OFF = {"token_scores", "exact_scores", "group_scores"}
+# Kept only where the settings ask for them; dashed, as what is not in use.
+_OFF = ("token_scores", "exact_scores", "group_scores")
+_NOTES = {"svd_preconditioners": "paper", **dict.fromkeys(_OFF, "if asked for")}
 _STYLE = """
 text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #1f2430; text-anchor: middle }
 .small { font: 11.5px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #5a6270 }
@@ -59,7 +55,7 @@ def graph_picture(parents: Mapping[str, tuple[str, list[str]]], preconditioners:
         odd = sorted(parents.keys() ^ places.keys())
         raise ValueError(f"docs/graph_picture.py has another set of assets than the project, for instance {odd[0]}")
     width = round(max(column for column, _ in places.values()) * _COLUMN + _WIDTH + 2 * _MARGIN)
-    unused = ({*preconditioners} - {in_use}) | _OFF
+    unused = ({*preconditioners} - {in_use}) | {*_OFF}
     height = round(max(row for _, row in places.values()) * _ROW + _HEIGHT + 2 * _MARGIN)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',

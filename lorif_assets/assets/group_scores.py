@@ -37,7 +37,7 @@ def _enabled(settings: Settings) -> bool:
 def group_scores(run: PartitionRun) -> Materializations:
     """Each query's influence summed over all training examples that share a value of a column, with its standard error.
 
-    Off unless `groups.columns` names columns: it scans all examples once more, as the scores of only the leading ones are stored.
+    Off unless `groups.columns` names columns: it scans all examples once more, as only leading scores are stored.
     """
     settings = run.settings
     for name, query_sets in run.by_checkpoint().items():

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from lorif_assets.data.tokenization import Term, TokenizedExample
     from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
 
+    _Term = tuple[Term, Float[Tensor, "1 S H"] | None]
+    """A term of a query, and the gradient of its loss by its last hidden states, where the model can be cut there."""
+
 
 @dataclass(frozen=True)
 class TokenShares:
@@ -59,26 +62,40 @@ def token_shares(
     """
     shapes = attributed.record.layer_shapes
     inverses = {layer: inverse(layer) for layer in shapes}
-    direction: dict[str, Tensor] = {}
-
-    def sink(layer: str, _places: list[int], gradients: "Tensor") -> None:
-        direction[layer] = direction[layer] + gradients if layer in direction else gradients
-
-    stream_query_gradients(attributed, [query], sink, batch)
+    gradient, terms = _gradient_and_terms(attributed, query, batch)
     direction = {
-        layer: inverses[layer].inverse(direction[layer].flatten(1)).view(1, *shape) for layer, shape in shapes.items()
+        layer: inverses[layer].inverse(gradient[layer].flatten(1)).view(1, *shape) for layer, shape in shapes.items()
     }
     at_once = max(1, batch.gradient_numbers // sum(d1 * d2 for d1, d2 in shapes.values()))
     for of_batch in attributed.batches(examples, batch.tokens):
         for first in range(0, len(of_batch), at_once):
             positions = of_batch[first : first + at_once]
-            yield from _shares(attributed, inverses, query, direction, examples, positions, batch.tokens)
+            yield from _shares(attributed, inverses, terms, direction, examples, positions, batch.tokens)
+
+
+def _gradient_and_terms(
+    attributed: AttributedModel, query: "TokenizedExample", batch: BatchSettings
+) -> "tuple[dict[str, Float[Tensor, '1 d1 d2']], list[_Term]]":
+    """Return the gradient of what a query asks about, and its terms; a scalar has none that is a sum over tokens."""
+    gradient: dict[str, Tensor] = {}
+    if query.scalar is not None:
+        stream_query_gradients(attributed, [query], lambda layer, _, found: gradient.update({layer: found}), batch)
+        return gradient, []
+    terms: list[_Term] = []
+    with attributed.collector() as collector:
+        for term in query.terms:
+            found = collector.collect(attributed.batch([term.tokens], [0]))
+            for layer, of_term in found.gradients.items():
+                added = term.weight * of_term
+                gradient[layer] = gradient[layer] + added if layer in gradient else added
+            terms.append((term, found.hidden))
+    return gradient, terms
 
 
 def _shares(
     attributed: AttributedModel,
     inverses: "Mapping[str, LayerPreconditioner]",
-    query: "TokenizedExample",
+    terms: "Sequence[_Term]",
     direction: "Mapping[str, Tensor]",
     examples: "Sequence[TokenizedExample]",
     positions: Sequence[int],
@@ -88,15 +105,16 @@ def _shares(
 
     tokens, n = attributed.batch(examples, positions), len(positions)
     with attributed.collector() as collector:
-        gradients = collector.collect(tokens).gradients
+        found = collector.collect(tokens)
+    gradients = found.gradients
     products = [(gradients[layer].double() * of_layer).sum((1, 2)) for layer, of_layer in direction.items()]
     scores = torch.stack(products).sum(0)
-    of_examples = attributed.directional_passes.slopes(tokens, direction).slopes.cpu()
+    of_examples = attributed.directional_passes.slopes(tokens, direction, found.hidden).float().cpu()
     backwards = {
         layer: inverses[layer].inverse(of_layer.flatten(1)).view(of_layer.shape)
         for layer, of_layer in gradients.items()
     }
-    of_terms = [] if query.scalar else [_of_term(attributed, term, backwards, n, max_tokens) for term in query.terms]
+    of_terms = [_of_term(attributed, *term, backwards, n, max_tokens) for term in terms]
     for row, position in enumerate(positions):
         length = len(examples[position].input_ids)
         of_query = tuple(of_term[row] for of_term in of_terms)
@@ -104,7 +122,12 @@ def _shares(
 
 
 def _of_term(
-    attributed: AttributedModel, term: "Term", directions: "Mapping[str, Tensor]", n: int, max_tokens: int
+    attributed: AttributedModel,
+    term: "Term",
+    hidden: "Float[Tensor, '1 S H'] | None",
+    directions: "Mapping[str, Tensor]",
+    n: int,
+    max_tokens: int,
 ) -> "Float[Tensor, 'n S']":
     """Return the shares of a term's tokens along the directions of n examples."""
     import torch
@@ -112,6 +135,7 @@ def _of_term(
     copies, found = [term.tokens] * n, torch.empty(n, len(term.tokens.input_ids))
     for rows in attributed.batches(copies, max_tokens):
         some = {layer: of_layer[rows] for layer, of_layer in directions.items()}
-        slopes = attributed.directional_passes.slopes(attributed.batch(copies, rows), some).slopes
+        of_copies = None if hidden is None else hidden.expand(len(rows), -1, -1)
+        slopes = attributed.directional_passes.slopes(attributed.batch(copies, rows), some, of_copies)
         found[rows] = term.weight * slopes.float().cpu()
     return found

@@ -12,8 +12,8 @@ class GroupSettings(BaseModel):
 
     columns: tuple[str, ...] = Field(
         (),
-        description="Columns of the training data's metadata (a source, a topic, a tag) by whose values influence is summed, in a "
-        "scan of its own over all examples; empty: none, and no such scan.",
+        description="Columns of the training data's metadata (a source, a topic, a tag) by whose values influence is summed, "
+        "in a scan of its own over all examples; empty: none, and no such scan.",
     )
 
     @property

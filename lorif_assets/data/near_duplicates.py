@@ -18,7 +18,7 @@ def near_duplicates(texts: Sequence[str]) -> list[list[int]]:
 
     index = MinHashLSH(threshold=THRESHOLD, num_perm=_PERMUTATIONS)
     groups: dict[int, list[int]] = {}
-    hashes = {}
+    hashes: dict[int, MinHash] = {}
     for place, text in enumerate(texts):
         hashed = MinHash(num_perm=_PERMUTATIONS, seed=1)
         hashed.update_batch([shingle.encode("utf-8", "replace") for shingle in shingles(text)])

@@ -122,7 +122,13 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
+        ctx.save_for_forward(weight)
         return onednn_linear(x, weight, bias)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return onednn_linear(tangents[0], weight, None)
 
     @staticmethod
     @once_differentiable

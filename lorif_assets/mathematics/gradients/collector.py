@@ -54,10 +54,15 @@ class TokenBatch:
 
 @dataclass(frozen=True)
 class BatchGradients:
-    """Losses [B] (summed over target tokens, nats) and, per layer name, projected gradients G [B, d1, d2]."""
+    """Losses [B] (summed over target tokens, nats) and, per layer name, projected gradients G [B, d1, d2].
+
+    `hidden` has the gradients of the losses by the last hidden states, padded on the right, where the model can be cut in
+    front of its head.
+    """
 
     losses: Float[Tensor, " B"]
     gradients: dict[str, Float[Tensor, "B d1 d2"]]
+    hidden: Float[Tensor, "B T H"] | None = None
 
 
 def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"]) -> Float[Tensor, " B"]:
@@ -130,6 +135,7 @@ class GradientCollector:
         self._chunk_numbers = chunk_numbers
         self._calls = LayerCalls(model, projections)
         self._contexts = ExitStack()
+        self._hidden: Tensor | None = None
 
     def __enter__(self) -> Self:
         # This comes first: it raises on a model without input embeddings, and __exit__ would not be called.
@@ -153,9 +159,9 @@ class GradientCollector:
         """
         slices: dict[str, list[Tensor]] = {}
         losses = self.stream(batch, lambda layer, _, found: slices.setdefault(layer, []).append(found), sys.maxsize)
-        return BatchGradients(
-            losses, {layer: found[0] if len(found) == 1 else torch.cat(found) for layer, found in slices.items()}
-        )
+        hidden, self._hidden = self._hidden, None
+        gradients = {layer: found[0] if len(found) == 1 else torch.cat(found) for layer, found in slices.items()}
+        return BatchGradients(losses, gradients, hidden)
 
     def stream(
         self,
@@ -373,6 +379,7 @@ class GradientCollector:
                 found = _differentiate(logits, chunk.targets(targets), logit_gradients)
             of_chunks.append((chunk.rows, found))
         behind.hidden.backward(gradient)
+        self._hidden = gradient
         # In the type of the logits: some models make them in another than that of their hidden states.
         losses = of_chunks[0][1].new_zeros(len(known))
         for rows, found in of_chunks:

@@ -25,21 +25,10 @@ from lorif_assets.mathematics.gradients.layers import LayerError
 from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, next_tokens
 from lorif_assets.mathematics.gradients.tracked_products import TrackedProducts, rows_by_example
-from lorif_assets.mathematics.matrix_products import product
+from lorif_assets.mathematics.matrix_products import product, products_of_frozen_layers
 
 Directions = Mapping[str, Float[Tensor, "B d1 d2"]]
 """By layer, in its projected axes, where each example's weights are moved to; [1, d1, d2] moves those of all alike."""
-
-
-@dataclass(frozen=True)
-class LossSlopes:
-    """The loss of each target token of a batch (nats), and its slope along the example's direction, in FP32 at least.
-
-    Both stand at the token itself, and are 0 at tokens without loss.
-    """
-
-    losses: Float[Tensor, "B T"]
-    slopes: Float[Tensor, "B T"]
 
 
 @dataclass(frozen=True)
@@ -75,30 +64,51 @@ class DirectionalPasses:
         self._examples = slice(0, 0)
         self._moving: Collection[str] = ()
 
-    def slopes(self, batch: TokenBatch, directions: Directions) -> LossSlopes:
-        """Return the loss of each target token, and its slope along its example's direction.
+    def slopes(
+        self, batch: TokenBatch, directions: Directions, hidden_gradients: Float[Tensor, "B T H"] | None = None
+    ) -> Float[Tensor, "B T"]:
+        """Return the slope of each target token's loss along its example's direction, in FP32 at least.
+
+        It stands at the token itself, and is 0 at tokens without loss.
 
         Args:
             batch: the examples, padded on the right.
             directions: of every tracked layer, for each example.
+            hidden_gradients: of the batch's losses by the last hidden states, as a collector gives them: a token's loss
+                depends on its own hidden state alone, so that these spare the pass through an untracked head.
 
         Raises:
             LayerError: an operation of the model has no forward-mode derivative.
         """
+        head = head_of(self._model)
+        if hidden_gradients is not None and head is not None and not any(map(head.holds, directions)):
+            slopes = self._slopes_behind_decoder(head, batch, directions, hidden_gradients)
+        else:
+            slopes = self._slopes_of_logits(batch, directions)
+        # Of the token that is predicted, not of the one that predicts it.
+        return torch.cat([slopes[:, -1:], slopes[:, :-1]], dim=1)
+
+    def _slopes_of_logits(self, batch: TokenBatch, directions: Directions) -> Float[Tensor, "B T"]:
         targets = next_tokens(batch.labels)
         wide = torch.promote_types(next(self._model.parameters()).dtype, torch.float32)
-        losses, slopes = (torch.zeros(targets.shape, dtype=wide, device=targets.device) for _ in range(2))
+        slopes = torch.zeros(targets.shape, dtype=wide, device=targets.device)
         for found in self.logit_tangents(batch, directions):
             of_chunk = found.chunk.targets(targets).to(found.logits.device)
             ignored = of_chunk == IGNORED_LABEL
             at = of_chunk.masked_fill(ignored, 0).unsqueeze(2)
-            log_chances = torch.log_softmax(found.logits, dim=2, dtype=wide)
-            tangents = found.tangents.to(wide)
-            expected = torch.einsum("btv,btv->bt", log_chances.exp(), tangents)
-            # Of the token that is predicted, not of the one that predicts it.
-            found.chunk.put(losses, -log_chances.gather(2, at).squeeze(2).masked_fill(ignored, 0.0))
+            chances, tangents = torch.softmax(found.logits, dim=2, dtype=wide), found.tangents.to(wide)
+            expected = torch.einsum("btv,btv->bt", chances, tangents)
             found.chunk.put(slopes, (expected - tangents.gather(2, at).squeeze(2)).masked_fill(ignored, 0.0))
-        return LossSlopes(*(torch.cat([side[:, -1:], side[:, :-1]], dim=1) for side in (losses, slopes)))
+        return slopes
+
+    def _slopes_behind_decoder(
+        self, head: Head, batch: TokenBatch, directions: Directions, hidden_gradients: Float[Tensor, "B T H"]
+    ) -> Float[Tensor, "B T"]:
+        with self._along(directions), self._of(slice(0, len(batch.input_ids)), batch.attention_mask, self._halves):
+            _, tangents = _parts(decoded(self._model, head, _inputs(batch)).hidden)
+        wide = torch.promote_types(tangents.dtype, torch.float32)
+        slopes = torch.einsum("bth,bth->bt", tangents.to(wide), hidden_gradients.to(tangents.device, wide))
+        return slopes.to(batch.input_ids.device)
 
     def logit_tangents(self, batch: TokenBatch, directions: Directions) -> Iterator[LogitTangents]:
         """Yield the logits of the tokens that predict a target and their derivatives, chunk by chunk.
@@ -106,15 +116,16 @@ class DirectionalPasses:
         Raises:
             LayerError: an operation of the model has no forward-mode derivative.
         """
-        self._halves = {layer: self._half(layer, direction) for layer, direction in directions.items()}
-        inputs = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask.long(),
-            "use_cache": False,
-        }
         needed = next_tokens(batch.labels) != IGNORED_LABEL
         # Found out before products are followed, by a trial run.
         head = head_of(self._model)
+        with self._along(directions):
+            yield from self._passes(head, _inputs(batch), batch.attention_mask, needed)
+
+    @contextmanager
+    def _along(self, directions: Directions) -> Iterator[None]:
+        """Let the model's passes carry derivatives along directions, until the context is left."""
+        self._halves = {layer: self._half(layer, direction) for layer, direction in directions.items()}
         try:
             with (
                 frozen(self._model),
@@ -123,7 +134,7 @@ class DirectionalPasses:
                 forward_ad.dual_level(),
                 self._products.followed(self._add_tangent, self._add_routed_tangents),
             ):
-                yield from self._passes(head, inputs, batch.attention_mask, needed)
+                yield
         except (NotImplementedError, RuntimeError) as error:
             if "forward AD" not in str(error) and "jvp" not in str(error):
                 raise
@@ -155,7 +166,7 @@ class DirectionalPasses:
     def _of(self, examples: slice, mask: Bool[Tensor, "b t"], layers: Collection[str]) -> Iterator[None]:
         """Let products be those of some examples' tokens in some layers, until the context is left."""
         self._examples, self._mask, self._moving = examples, mask, layers
-        with self._products.in_forward_pass(self._add_tangent):
+        with products_of_frozen_layers(self._model), self._products.in_forward_pass(self._add_tangent):
             yield
 
     def _half(self, layer: str, direction: Float[Tensor, "B d1 d2"]) -> Float[Tensor, "B d1 O"]:
@@ -173,8 +184,8 @@ class DirectionalPasses:
         narrow = x.to(half.device, half.dtype)
         if projection.p_in is not None:
             narrow = projected(narrow, projection.p_in)
-        of_examples = half if len(half) == 1 else half[self._examples]
-        return torch.matmul(narrow.to(half.dtype), of_examples)
+        narrow = narrow.to(half.dtype)
+        return product(narrow, half[0]) if len(half) == 1 else product(narrow, half[self._examples])
 
     def _add_tangent(self, layer: str, x: Tensor, output: Tensor, is_transposed: bool) -> Tensor | None:
         if layer not in self._moving:
@@ -209,7 +220,11 @@ def _with_tangent(output: Tensor, added: Tensor) -> Tensor:
     return moved
 
 
-def _parts(logits: Float[Tensor, "b t V"]) -> tuple[Tensor, Tensor]:
-    """Return logits, and their derivatives: zeros where no tracked layer is before them."""
-    primal, tangent = forward_ad.unpack_dual(logits)
+def _inputs(batch: TokenBatch) -> dict[str, Any]:
+    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long(), "use_cache": False}
+
+
+def _parts(values: Float[Tensor, "b t w"]) -> tuple[Tensor, Tensor]:
+    """Return numbers and their derivatives: zeros where no tracked layer is before them."""
+    primal, tangent = forward_ad.unpack_dual(values)
     return primal, torch.zeros_like(primal) if tangent is None else tangent
