@@ -5,9 +5,8 @@ from pathlib import Path
 
 import click
 
-from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE
-
-HOME_VARIABLE = "DAGSTER_HOME"
+from lorif_assets.automation.dagster_home import dagster_home as home_of_project
+from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE, settings_file
 
 
 def _use(context: click.Context, parameter: click.Parameter, config: Path | None) -> None:
@@ -27,9 +26,9 @@ config_option = click.option(
 
 
 def dagster_home() -> Path:
-    """Return Dagster's home: $DAGSTER_HOME, else ./dagster_home, created if it does not exist."""
-    home = Path(os.environ.get(HOME_VARIABLE) or "dagster_home").absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    # The project's dagster.yaml sets this too; a home of the user's own may have none.
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
-    return home
+    """Return Dagster's home of the project that commands use, made if it is not there.
+
+    Raises:
+        SettingsError: the settings file that is named does not exist.
+    """
+    return home_of_project(settings_file())
