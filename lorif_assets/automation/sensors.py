@@ -33,6 +33,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
 
     @dg.sensor(
         name="discovery",
+        description="Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing.",
         minimum_interval_seconds=automation.interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         asset_selection="*",
@@ -43,7 +44,6 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         lake: dg.ResourceParam[Lake],
         model_checkpoints: dg.ResourceParam[Checkpoints],
     ) -> dg.SensorResult | dg.SkipReason:
-        """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing."""
         try:
             with downloads_within(_DOWNLOAD_SECONDS):
                 found = discover(inspected_project(settings, lake, model_checkpoints))
@@ -59,9 +59,10 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
 
     @dg.sensor(
         name="re_attribution_sensor",
+        description="Launches what is out of date once its inputs are up to date, at most one run per asset and checkpoint.",
         minimum_interval_seconds=automation.interval_seconds,
         default_status=status,
-        jobs=list(ASSET_JOBS.values()),
+        jobs=[ASSET_JOBS[asset.name] for asset in ASSETS],
     )
     def re_attribution_sensor(
         context: dg.SensorEvaluationContext,
@@ -69,7 +70,6 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         lake: dg.ResourceParam[Lake],
         model_checkpoints: dg.ResourceParam[Checkpoints],
     ) -> dg.SensorResult | dg.SkipReason:
-        """Launches what is out of date once its inputs are up to date, at most one run per asset and checkpoint."""
         try:
             snapshot = LakeSnapshot.of(lake)
             with downloads_within(_DOWNLOAD_SECONDS):
@@ -99,6 +99,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
 
     @dg.sensor(
         name="withdrawal_sensor",
+        description="Withdraws shards that left their source where the settings say so, and reports them where they do not.",
         minimum_interval_seconds=automation.interval_seconds,
         default_status=status,
         job=withdrawal,
@@ -109,7 +110,6 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         lake: dg.ResourceParam[Lake],
         model_checkpoints: dg.ResourceParam[Checkpoints],
     ) -> dg.SensorResult | dg.SkipReason:
-        """Withdraws shards that left their source where the settings say so, and reports them where they do not."""
         try:
             with downloads_within(_DOWNLOAD_SECONDS):
                 removed = removed_shards(lake, discover(inspected_project(settings, lake, model_checkpoints)))
@@ -126,10 +126,14 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         return dg.SensorResult(run_requests=[dg.RunRequest(run_config=config)])
 
     nightly = dg.ScheduleDefinition(
-        name="nightly_re_attribution", job=re_attribution, cron_schedule=automation.schedule
+        name="nightly_re_attribution",
+        description="Brings everything active up to date at the time of `automation.schedule`, in place of the sensor.",
+        job=re_attribution,
+        cron_schedule=automation.schedule,
     )
     weekly = dg.ScheduleDefinition(
         name="weekly_vacuum",
+        description="Deletes superseded files at the time of `vacuum.schedule`, once they are older than is kept.",
         job=vacuum,
         cron_schedule=settings.vacuum.schedule,
         default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,

@@ -6,7 +6,12 @@ from functools import cached_property
 from typing import Self
 
 from lorif_assets.attribution.active_checkpoints import active_checkpoints
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
+from lorif_assets.attribution.checkpoint import (
+    StoredCheckpoint,
+    averaged_checkpoints,
+    averaged_names,
+    current_score_versions,
+)
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError, SettingsError
@@ -21,6 +26,18 @@ from lorif_assets.project import Project
 
 
 @dataclass(frozen=True)
+class Asked:
+    """The checkpoints and query sets that a person asks for, in place of the active ones; none of a kind: the active ones."""
+
+    checkpoints: Sequence[str] = ()
+    query_sets: Sequence[str] = ()
+
+
+ACTIVE = Asked()
+"""Nobody asks for anything: what the settings say is active."""
+
+
+@dataclass(frozen=True)
 class Freshness:
     """What decides which partitions of assets are stale; each part is read once, when it is first needed.
 
@@ -30,16 +47,17 @@ class Freshness:
 
     project: Project
     discovered: Discovered
+    asked: Asked = ACTIVE
 
     @classmethod
-    def of(cls, project: Project) -> Self:
+    def of(cls, project: Project, asked: Asked = ACTIVE) -> Self:
         """Return a project's freshness, after a look at what lies outside.
 
         Raises:
             SettingsError: there is no source.
             SourceError, CheckpointError: a path of the settings does not exist or holds nothing usable.
         """
-        return cls(project, discover(project))
+        return cls(project, discover(project), asked)
 
     @property
     def settings(self) -> Settings:
@@ -53,21 +71,33 @@ class Freshness:
 
     @property
     def active_checkpoints(self) -> Sequence[str]:
-        """The checkpoints that the settings want attributed.
+        """The checkpoints that the settings want attributed; or those asked for, and those that they are averaged with.
 
         Raises:
-            SettingsError: the settings name one that does not exist.
+            SettingsError: the settings name one that does not exist, or one is asked for that does not.
         """
-        return active_checkpoints(self.settings.active.checkpoints, self.discovered.checkpoint_files)
+        if not self.asked.checkpoints:
+            return active_checkpoints(self.settings.active.checkpoints, self.discovered.checkpoint_files)
+        found = self.discovered.checkpoints
+        if unknown := [name for name in self.asked.checkpoints if name not in found]:
+            raise SettingsError(f"there is no checkpoint {unknown[0]!r}; found {', '.join(found) or 'none'}")
+        wanted = {*self.asked.checkpoints}
+        for name in self.asked.checkpoints:
+            wanted.update(averaged_names(self.settings, self.discovered.checkpoint_files, name, found))
+        return [name for name in found if name in wanted]
 
     @property
     def active_query_sets(self) -> Sequence[str]:
-        """The query sets that the settings want scored.
+        """The query sets that the settings want scored, or those asked for.
 
         Raises:
-            SettingsError: the settings name one that does not exist.
+            SettingsError: the settings name one that does not exist, or one is asked for that does not.
         """
         wanted, found = self.settings.active.query_sets, self.discovered.query_sets
+        if self.asked.query_sets:
+            if unknown := [name for name in self.asked.query_sets if name not in found]:
+                raise SettingsError(f"there is no query set {unknown[0]!r}; found {', '.join(found) or 'none'}")
+            return [name for name in found if name in self.asked.query_sets]
         if wanted == "all":
             return found
         if unknown := [name for name in wanted if name not in found]:
