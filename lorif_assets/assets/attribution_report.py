@@ -7,6 +7,7 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
+from lorif_assets.attribution.stored_reports import report_path
 from lorif_assets.freshness.attribution import stale_reports
 from lorif_assets.lake.attribution_tables import REPORTS
 
@@ -29,7 +30,7 @@ def attribution_report(run: PartitionRun) -> Materializations:
         for query_set, key in query_sets.items():
             content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance)
             page, version = render(content), content.provenance["scores"]
-            where = run.lake.write_file(f"reports/{name}/{query_set}.html", page.encode())
+            where = run.lake.write_file(report_path(name, query_set), page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:
                     tracked.text(page, f"{query_set}.html")
