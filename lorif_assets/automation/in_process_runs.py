@@ -5,11 +5,15 @@ from collections.abc import Collection, Mapping, Sequence
 import dagster as dg
 from dagster import DagsterEventType
 from dagster._core.events import RunFailureReason
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.automation.dead_runs import PROCESS_TAG, process_tag
 from lorif_assets.project import Project
 from resources import dagster_resources
+
+# By it, Dagster's UI finds a job's runs: the repository of `dg.Definitions`, in the location that its module names.
+_CODE_LOCATION = {REPOSITORY_LABEL_TAG: "__repository__@lorif_assets.definitions"}
 
 
 def execute_run(
@@ -47,7 +51,7 @@ def execute_run(
     result = definitions.resolve_job_def(job).execute_in_process(
         instance=instance,
         partition_key=partition,
-        tags={PROCESS_TAG: process_tag(), **(tags or {})},
+        tags={PROCESS_TAG: process_tag(), **_CODE_LOCATION, **(tags or {})},
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )

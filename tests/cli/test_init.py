@@ -86,31 +86,55 @@ def test_init_in_a_folder_that_is_not_there_is_a_message(lorif: Lorif) -> None:
     assert "gone does not exist; make the folder first" in result.stderr
 
 
+_JOBS = (
+    "{ repositoriesOrError { ... on RepositoryConnection { nodes { pipelines { name runs(limit: 1) { status } } } } } }"
+)
+
+
 @pytest.mark.slow
-def test_dagster_dev_works_in_the_folder_and_keeps_its_history_there(lorif: Lorif) -> None:
-    assert lorif("init").exit_code == 0
+def test_dagster_dev_works_in_the_folder_and_shows_what_commands_did_there(
+    lorif: Lorif, private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORIF_DATA__MAX_REJECTED_SHARE", "0.1")
+    root = private_project.root
+    (root / CONFIG_NAME).rename(root / "before.toml")
+    assert lorif("init", root).exit_code == 0
+    (root / "before.toml").rename(root / CONFIG_NAME)
+    private_project.edit_shard(0, 0, "an error closes the file")
+    assert lorif("materialize", "--asset", "training_examples", "--config", root / CONFIG_NAME).exit_code == 0
+    jobs = _jobs_in_the_ui(root)
+    assert jobs["materialize_training_examples"] == [{"status": "SUCCESS"}]
+    assert jobs["materialize_query_scores"] == []
+
+
+def _jobs_in_the_ui(root: Path) -> dict[str, object]:
+    """Every job and its newest run, as Dagster's UI gets them from `dagster dev` in a folder."""
     port = free_port()
     program = Path(sys.executable).with_name("dagster")
     environment = {name: value for name, value in os.environ.items() if name not in {"DAGSTER_HOME", "LORIF_CONFIG"}}
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    with Path("log").open("wb") as log:
-        server = subprocess.Popen([program, "dev", "--port", str(port)], env=environment, stdout=log, stderr=log)
-    try:
-        query = {"query": "{ assetNodes { assetKey { path } } }"}
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/graphql", json.dumps(query).encode(), {"Content-Type": "application/json"}
+    log = root / "dev.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [program, "dev", "--port", str(port)], cwd=root, env=environment, stdout=output, stderr=output
         )
-        nodes: list[object] = []
-        deadline = time.monotonic() + 180
-        while not nodes and time.monotonic() < deadline and server.poll() is None:
+    try:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/graphql",
+            json.dumps({"query": _JOBS}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and server.poll() is None:
             time.sleep(1)
             try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    nodes = json.loads(answer.read())["data"]["assetNodes"]
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    found = json.loads(answer.read())["data"]["repositoriesOrError"].get("nodes")
             except OSError:
                 continue
-        assert {"assetKey": {"path": ["query_scores"]}} in nodes, Path("log").read_text()
+            if found:
+                return {job["name"]: job["runs"] for job in found[0]["pipelines"]}
     finally:
         server.terminate()
         server.wait(60)
-    assert any(Path("dagster_home").rglob("*.db"))
+    pytest.fail(log.read_text())
