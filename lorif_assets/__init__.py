@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lorif_assets.api.fitted import FittedModel, attribute, fit
     from lorif_assets.api.project import OpenProject
     from lorif_assets.api.project import open_project as open  # noqa: A004
+    from lorif_assets.api.trainer_callback import TrainerCallback
     from lorif_assets.config.recipe import Recipe
     from lorif_assets.config.settings import BatchSettings
     from lorif_assets.config.sources import Columns
@@ -29,6 +30,7 @@ __all__ = [
     "LorifError",
     "OpenProject",
     "Recipe",
+    "TrainerCallback",
     "attribute",
     "fit",
     "open",
@@ -42,6 +44,7 @@ _PLACES = {
     "LorifError": "errors:LorifError",
     "OpenProject": "api.project:OpenProject",
     "Recipe": "config.recipe:Recipe",
+    "TrainerCallback": "api.trainer_callback:TrainerCallback",
     "attribute": "api.fitted:attribute",
     "fit": "api.fitted:fit",
     "open": "api.project:open_project",

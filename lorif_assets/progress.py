@@ -76,11 +76,8 @@ class Progress:
         now = time.monotonic()
         if now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
-            left = (self._total - self._done) / max(self.rate, 1e-9)
-            line = (
-                f"{self._label}: {self._done:,} of {self._total:,} {self._unit} "
-                f"({self.rate:,.0f} {self._unit}/s, {left:.0f} s left)"
-            )
+            left = duration((self._total - self._done) / max(self.rate, 1e-9))
+            line = f"{self._label}: {self._done:,} of {self._total:,} {self._unit} ({self._pace()}, {left} left)"
             self.log.info(line)
             if self.log is not LINES:
                 LINES.info(line)
@@ -88,3 +85,37 @@ class Progress:
     def _tell(self) -> None:
         if self._watcher:
             self._watcher(self._label, self._done, self._total, self._unit)
+
+    def _pace(self) -> str:
+        if self.rate < 1:
+            return f"{60 * self.rate:.2g} {self._unit}/min"
+        return f"{self.rate:,.0f} {self._unit}/s"
+
+
+_PARTITIONS: ContextVar[Progress | None] = ContextVar("partitions", default=None)
+
+
+@contextmanager
+def partition_progress(label: str, total: int) -> Iterator[None]:
+    """Show inside the block how many of `total` partitions are done, each counted by `count_partition`."""
+    with Progress(label, total, "partitions") as progress:
+        token = _PARTITIONS.set(progress)
+        try:
+            yield
+        finally:
+            _PARTITIONS.reset(token)
+
+
+def count_partition() -> None:
+    """Count a partition that is done, where somebody shows how many are."""
+    if progress := _PARTITIONS.get():
+        progress.advance(1)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: seconds up to two minutes, minutes up to two hours, then hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7_200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3_600:.1f} h"

@@ -275,7 +275,7 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -286,7 +286,7 @@ def object_store() -> Iterator[Lake]:
     """A lake in an S3 look-alike, a process of its own: delta-rs holds Python's lock while it waits for an answer."""
     boto3 = pytest.importorskip("boto3", reason="needs moto[server]")
     pytest.importorskip("moto.server", reason="needs moto[server]")
-    url = f"http://127.0.0.1:{_free_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     start = f"from moto.server import main; main(['-p', '{url.rpartition(':')[2]}'])"
     server = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     options = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}

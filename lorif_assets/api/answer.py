@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
 from lorif_assets.attribution.group_sums import group_sums
 from lorif_assets.attribution.score_queries import QueryScores
-from lorif_assets.attribution.stored_rankings import WHEN_WHICH
+from lorif_assets.attribution.stored_rankings import WHEN_WHICH, Ranking
 from lorif_assets.attribution.token_rows import TOKEN_ROWS
+from lorif_assets.data.passages import passage_metadata
 from lorif_assets.pages.answer import WITHDRAWN, answer_html, opponents, proponents
 
 _SHOWN = 5
@@ -114,6 +116,38 @@ class Attribution:
     def loss_per_token(self) -> float:
         """Mean loss of the completion's tokens, in nats."""
         return self.loss / self.n_target_tokens
+
+    def rows(self, n_rows: int, ranking: Ranking = "plain") -> pl.DataFrame:
+        """The first proponents, then the first opponents, of a ranking, with their sides named so.
+
+        Args:
+            n_rows: of each side.
+            ranking: "plain", by score; or "relative", by relative influence.
+        """
+        table = self.table if ranking == "plain" else self.relative
+        sides = {"proponent": proponents(table), "opponent": opponents(table)}
+        return pl.concat(rows.head(n_rows).with_columns(side=pl.lit(side)) for side, rows in sides.items())
+
+    def as_json(self, n_rows: int, ranking: Ranking = "plain") -> dict[str, Any]:
+        """The answer as JSON values, with the first rows of each side of a ranking; metadata as objects."""
+        rows = self.rows(n_rows, ranking)
+        return {
+            "checkpoint": self.checkpoint,
+            "prompt": self.prompt,
+            "completion": self.completion,
+            "loss": self.loss,
+            "n_target_tokens": self.n_target_tokens,
+            "n_examples": self.n_examples,
+            **self.figures,
+            "ranking": ranking,
+            **{
+                f"{side}s": [
+                    {**row, "metadata": passage_metadata(row)}
+                    for row in rows.filter(pl.col("side") == side).drop("side").iter_rows(named=True)
+                ]
+                for side in ("proponent", "opponent")
+            },
+        }
 
     def __repr__(self) -> str:
         lines = [f"Attribution of {_line(self.prompt + self.completion)!r}", f"  {self._about}"]

@@ -11,20 +11,24 @@ from typing import Any, Self
 import polars as pl
 
 from lorif_assets.api.answer import Attribution
+from lorif_assets.api.rows import Rows, normalised_rows
 from lorif_assets.attribution.ask import (
     ModelCache,
     TopK,
     attributed_checkpoint,
     attributed_checkpoints,
     score_completion,
+    score_questions,
 )
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking, stored_score_version
 from lorif_assets.config.settings import settings_file
+from lorif_assets.config.sources import Columns
 from lorif_assets.data.passages import passage_text, with_passages
 from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.questions import Question, completion_question, conversation_question, row_question
-from lorif_assets.errors import MismatchError, NotStoredError, SettingsError
+from lorif_assets.errors import MismatchError, NotStoredError, SettingsError, SourceError
 from lorif_assets.lake.attribution_tables import EXACT_SCORES, EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SCORES
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.models.free_memory import host_memory
@@ -85,6 +89,11 @@ class OpenProject:
     def checkpoints(self) -> tuple[str, ...]:
         """The checkpoints that can be asked: those that are attributed, in order of step, then name."""
         return tuple(attributed_checkpoints(self._project))
+
+    @property
+    def query_columns(self) -> Columns:
+        """Which columns of query files hold what, as the settings say."""
+        return self._project.settings.queries.columns
 
     @property
     def queries(self) -> pl.DataFrame:
@@ -200,12 +209,59 @@ class OpenProject:
                 pass
         return name
 
+    def attribute_queries(
+        self,
+        queries: Rows,
+        *,
+        columns: Columns | None = None,
+        checkpoint: str | None = None,
+        top_k: TopK = 10,
+        tokens: int = 0,
+    ) -> Mapping[str, Attribution]:
+        """Score every training example of the lake for several questions, in as few scans as memory allows.
+
+        Args:
+            queries: texts; mappings with text, prompt and completion, messages or input_ids; or a table of such rows.
+            columns: which of their columns hold what; default: by their names, ids in `id`.
+            checkpoint: its name; default: the newest that is attributed.
+            top_k: proponents and opponents to list of each, or "all" for every example.
+            tokens: proponents and opponents of each whose tokens are scored too.
+
+        Returns:
+            An answer by each question's id, in their order; where there is none, the id is the row's number from 0.
+
+        Raises:
+            SourceError: a question cannot be used, or two have one id.
+            MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
+            CheckpointError: the checkpoint is not there, not attributed, cannot be loaded or has no chat template.
+            SettingsError: `top_k` is neither a positive number nor "all".
+        """
+        name = attributed_checkpoint(self._project, checkpoint)
+        settings = self._project.settings
+        rules = ScalarRules(settings.queries.allow_scalars, settings.base)
+        read = normalised_rows(queries, columns, "queries", rules)
+        if read.rejected.num_rows:
+            row, reason = (read.rejected[column][0].as_py() for column in ("row", "reason"))
+            raise SourceError(f"query {row} cannot be scored: {reason}")
+        rows = {row["example_id"]: row for row in read.examples.to_pylist()}
+        if len(rows) < read.examples.num_rows:
+            raise SourceError("two of the queries have the same id; give each one of its own")
+        asked = read.examples.rename_columns({"example_id": "query_id"})
+        answers = {}
+        for scored in score_questions(self._model_cache, name, asked, top_k, tokens):
+            for query_id in scored.summaries["query_id"]:
+                answers[query_id] = self._attribution(scored, query_id, rows[query_id], name)
+        return {query_id: answers[query_id] for query_id in rows}
+
     def _answer(self, question: Question, checkpoint: str | None, top_k: TopK, tokens: int) -> Attribution:
         name = attributed_checkpoint(self._project, checkpoint)
         scored = score_completion(self._model_cache, name, question, top_k, tokens)
+        return self._attribution(scored, scored.summaries["query_id"][0], question, name)
+
+    def _attribution(self, scored: QueryScores, query_id: str, question: Question, name: str) -> Attribution:
         prompt, completion = question.get("prompt") or "", question.get("completion") or passage_text(question)
         with_texts = partial(with_passages, self._project.lake)
-        return Attribution.of(scored, scored.summaries["query_id"][0], with_texts, prompt, completion, name)
+        return Attribution.of(scored, query_id, with_texts, prompt, completion, name)
 
     def scores(self, checkpoint: str, query_set: str, *, ranking: Ranking = "plain") -> pl.DataFrame:
         """Return the stored scores of a query set at a checkpoint: query_id, side, rank, score, shard, example_id.

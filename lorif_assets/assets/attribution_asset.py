@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from lorif_assets.assets.backfills import assets_asked_for, up_to_date
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.config.secrets import kept_secret
 from lorif_assets.config.settings import Settings
@@ -17,6 +18,11 @@ from lorif_assets.lake.table_schema import TableSchema
 from resources import RESOURCES
 
 OWNERS = ["team:attribution"]
+ON_DEMAND_TAG = "lorif/on_demand"
+_ON_DEMAND = (
+    'Nothing starts it by itself, "Materialize all" neither: select it without what it is made from, or take its own job '
+    "or `lorif evaluate`."
+)
 
 Materializations = Iterator[dg.MaterializeResult[Any]]
 
@@ -57,10 +63,9 @@ class Input:
 
 
 @dataclass(frozen=True, eq=False)
-class AttributionAsset:
-    """An asset of the graph: its definition, and what Dagster has no words for."""
+class Declaration:
+    """What an asset of the graph declares that Dagster has no words for."""
 
-    definition: dg.AssetsDefinition
     table: TableSchema
     inputs: tuple[Input, ...]
     find_stale: Callable[[Freshness], StalePartitions]
@@ -70,6 +75,24 @@ class AttributionAsset:
     """Whether it is brought up to date only on request, and never by itself."""
     companions: Callable[[Freshness, str], Iterable[str]]
     """The partitions of this asset from whose inputs a partition is computed, itself included."""
+
+    def is_left_out(self, settings: Settings) -> bool:
+        """Whether a run leaves it out that was asked for what it is made from as well ("Materialize all")."""
+        return self.on_demand or not self.is_used(settings)
+
+    def ordinary_upstream(self, settings: Settings) -> Iterator[dg.AssetKey]:
+        """Yield the keys of the assets that it is made from, near and far, and that no run leaves out."""
+        for one in self.inputs:
+            if not one.asset.is_left_out(settings):
+                yield one.asset.key
+            yield from one.asset.ordinary_upstream(settings)
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionAsset(Declaration):
+    """An asset of the graph: its declaration, and its definition for Dagster."""
+
+    definition: dg.AssetsDefinition
 
     @property
     def key(self) -> dg.AssetKey:
@@ -132,9 +155,12 @@ def attribution_asset(
     asset_inputs = tuple(item if isinstance(item, Input) else Input(item) for item in inputs)
 
     def declare(compute: Callable[..., Materializations]) -> AttributionAsset:
+        declaration = Declaration(table, asset_inputs, find_stale, is_used, on_demand, companions)
+        explained = inspect.cleandoc(description or compute.__doc__ or "")
         definition = dg.asset(
             name=name or compute.__name__,
-            description=inspect.cleandoc(description or compute.__doc__ or ""),
+            description=f"{explained}\n\n{_ON_DEMAND}" if on_demand else explained,
+            tags={ON_DEMAND_TAG: "true"} if on_demand else None,
             group_name=group,
             partitions_def=partitions,
             deps=[
@@ -151,32 +177,49 @@ def attribution_asset(
             kinds=kinds,
             metadata=_table_metadata(table),
             required_resource_keys=RESOURCES,
-        )(_run_function(compute, options))
-        return AttributionAsset(definition, table, asset_inputs, find_stale, is_used, on_demand, companions)
+        )(_run_function(declaration, compute, options))
+        return AttributionAsset(**vars(declaration), definition=definition)
 
     return declare
 
 
 def _run_function(
-    compute: Callable[..., Materializations], options: type[dg.Config] | None
+    declaration: Declaration, compute: Callable[..., Materializations], options: type[dg.Config] | None
 ) -> Callable[..., Materializations]:
     if options is None:
 
         def run(context: dg.AssetExecutionContext) -> Materializations:
-            partition_run = PartitionRun(context)
-            with kept_secret(partition_run.settings.secrets):
-                yield from compute(partition_run)
-            yield from partition_run.end()
+            yield from _run(declaration, compute, context)
 
         return run
 
     def configured_run(context: dg.AssetExecutionContext, config: options) -> Materializations:  # type: ignore[valid-type]
-        partition_run = PartitionRun(context)
-        with kept_secret(partition_run.settings.secrets):
-            yield from compute(partition_run, config)
-        yield from partition_run.end()
+        yield from _run(declaration, compute, context, config)
 
     return configured_run
+
+
+def _run(
+    declaration: Declaration,
+    compute: Callable[..., Materializations],
+    context: dg.AssetExecutionContext,
+    *config: dg.Config,
+) -> Materializations:
+    """Compute the partitions of a run: of a backfill those that are out of date, and none that nobody can have meant."""
+    run = PartitionRun(context)
+    asked = assets_asked_for(context)
+    if declaration.is_left_out(run.settings) and not asked.isdisjoint(declaration.ordinary_upstream(run.settings)):
+        run.log.warning(f"left out, as it was asked for together with what it is made from. {_ON_DEMAND}")
+    else:
+        has_options = any(given != type(given)() for given in config)
+        recorded = {} if has_options else up_to_date(context, run.project, declaration.table, declaration.find_stale)
+        for key, event in recorded.items():
+            yield from run.commit_again(key, event)
+        run.partitions = [key for key in run.partitions if key not in recorded]
+        if run.partitions:
+            with kept_secret(run.settings.secrets):
+                yield from compute(run, *config)
+    yield from run.end()
 
 
 def _table_metadata(schema: TableSchema) -> Mapping[str, Any]:
@@ -184,10 +227,12 @@ def _table_metadata(schema: TableSchema) -> Mapping[str, Any]:
         dg.TableColumn(
             field.name,
             str(field.type),
-            description="partition column" if field.name in schema.partition_by else None,
+            description=schema.meanings[field.name]
+            + (" (partition column)" if field.name in schema.partition_by else ""),
         )
         for field in schema.columns
     ]
     if schema.open_columns is not None:
-        columns.append(dg.TableColumn("<layer>", str(schema.open_columns), description="one column per tracked layer"))
+        meaning = "one column per tracked layer: the bytes of the example's factors in it"
+        columns.append(dg.TableColumn("<layer>", str(schema.open_columns), description=meaning))
     return {"dagster/table_name": schema.name, "dagster/column_schema": dg.TableSchema(columns=columns)}

@@ -31,7 +31,7 @@ from lorif_assets.errors import LorifError, TooManyRejectedError
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
-from lorif_assets.progress import Progress
+from lorif_assets.progress import Progress, count_partition
 from lorif_assets.tracking import TrackedRun
 from resources import opened_project
 
@@ -128,10 +128,17 @@ class PartitionRun:
         if self._many:
             yield dg.MaterializeResult(metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True})
 
+    def commit_again(self, partition: str, event: dg.AssetMaterialization) -> Iterator[dg.MaterializeResult[Any]]:
+        """Record a partition that is as it was when it was recorded last, so that Dagster goes on with what is made from it."""
+        self.log.info(f"{partition} is up to date: nothing is computed")
+        version = (event.tags or {}).get(DATA_VERSION_TAG, "")
+        yield from self.commit(partition, version, {**event.metadata, "up to date": "nothing was computed"})
+
     def commit(
         self, partition: str, data_version: str, metadata: Mapping[str, Any]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Record one partition: yields its result where it is the run's only one, else logs its event."""
+        count_partition()
         if not self._many:
             yield dg.MaterializeResult(data_version=dg.DataVersion(data_version), metadata=metadata)
             return

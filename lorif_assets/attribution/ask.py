@@ -1,7 +1,7 @@
 """One question, a completion or a chat, put to a checkpoint that is already attributed."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -15,9 +15,11 @@ from lorif_assets.attribution.listed_examples import listed_examples
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.attribution.score_queries import QueryScores
+from lorif_assets.attribution.score_query_sets import queries_per_scan
 from lorif_assets.attribution.stored_rankings import leading_rows
 from lorif_assets.attribution.token_rows import token_rows
 from lorif_assets.data.questions import Question
+from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import CheckpointError, MismatchError, SettingsError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
@@ -149,6 +151,37 @@ def score_completion(
         SourceError: the completion has no token that carries loss.
         MismatchError: factors, preconditioners and settings do not match.
     """
+    row = {"query_id": "query", "row": 0, **question}
+    queries = pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns)
+    (scored,) = score_questions(
+        model_cache, checkpoint, queries, top_k, tokens, called=lambda _query_id: "the completion"
+    )
+    return scored
+
+
+def score_questions(
+    model_cache: ModelCache,
+    checkpoint: str,
+    queries: pa.Table,
+    top_k: TopK,
+    tokens: int = 0,
+    called: Callable[[str], str] = lambda query_id: f"the query {query_id!r}",
+) -> Iterator[QueryScores]:
+    """Score every stored training example for some questions, and yield the `top_k` highest and lowest, scan by scan.
+
+    Args:
+        model_cache: of the project.
+        checkpoint: name of an attributed checkpoint.
+        queries: columns query_id, row and content, of `query_examples`.
+        top_k: proponents and opponents of each, or "all".
+        tokens: proponents and opponents of each whose tokens' shares are computed too.
+        called: what a question is called in messages, by its id.
+
+    Raises:
+        SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
+        SourceError: a question has no token that carries loss.
+        MismatchError: factors, preconditioners and settings do not match.
+    """
     check_top_k(top_k)
     check_tokens(tokens)
     project = model_cache.project
@@ -157,36 +190,42 @@ def score_completion(
     *earlier_checkpoints, stored = averaged_attributions(settings, models, stored)
     if project.lake.kept:
         project.lake.kept.retain({path for one in (*earlier_checkpoints, stored) for path in one.immutable_files})
-    row = {"query_id": "query", "row": 0, **question}
     with model_cache.leased(stored) as attributed:
-        tokenized = attributed.model.tokenized_queries(pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns))
-        if not tokenized.examples:
-            raise SourceError(f"the completion cannot be scored: {tokenized.rejected['reason'][0].as_py()}")
-        if cut := tokenized.examples[0].cut:
-            _log.warning("The question is cut: %s", cut)
-        with Progress("scoring", stored.factors.n_examples, "examples") as progress:
-            scored = score_every_example(
-                attributed,
-                earlier_checkpoints,
-                tokenized.examples,
-                models,
-                top_k=top_k,
-                batch=settings.batch,
-                progress=progress,
-                reason="a question is answered from all examples",
-            )
-        if not tokens:
-            return scored
-        listed = leading_rows(scored.scores, tokens)
-        examples = listed_examples(project.lake, attributed.model, listed.select("shard", "example_id").iter_rows())
-        with Progress("tokens", listed.height, "pairs") as progress:
-            shares = token_rows(
-                attributed.model,
-                attributed.inverse_of,
-                tokenized.examples,
-                listed,
-                examples,
-                settings.batch,
-                progress,
-            )
-        return replace(scored, tokens=shares)
+        tokenized = attributed.model.tokenized_queries(queries)
+        if tokenized.rejected.num_rows:
+            query_id, reason = (tokenized.rejected[name][0].as_py() for name in ("example_id", "reason"))
+            raise SourceError(f"{called(query_id)} cannot be scored: {reason}")
+        for query in tokenized.examples:
+            if query.cut:
+                _log.warning("%s is cut: %s", called(query.example_id).capitalize(), query.cut)
+        limit = queries_per_scan(stored.record, settings.recipe, settings.batch, 1 + len(earlier_checkpoints))
+        groups = [tokenized.examples[at : at + limit] for at in range(0, len(tokenized.examples), limit)]
+        with Progress("scoring", len(groups) * stored.factors.n_examples, "examples") as progress:
+            for group in groups:
+                scored = score_every_example(
+                    attributed,
+                    earlier_checkpoints,
+                    group,
+                    models,
+                    top_k=top_k,
+                    batch=settings.batch,
+                    progress=progress,
+                    reason="a question is answered from all examples",
+                )
+                yield _with_tokens(scored, attributed, group, project, tokens) if tokens else scored
+
+
+def _with_tokens(
+    scored: QueryScores,
+    attributed: AttributedCheckpoint,
+    queries: Sequence[TokenizedExample],
+    project: Project,
+    tokens: int,
+) -> QueryScores:
+    listed = leading_rows(scored.scores, tokens)
+    examples = listed_examples(project.lake, attributed.model, listed.select("shard", "example_id").iter_rows())
+    with Progress("tokens", listed.height, "pairs") as progress:
+        shares = token_rows(
+            attributed.model, attributed.inverse_of, queries, listed, examples, project.settings.batch, progress
+        )
+    return replace(scored, tokens=shares)

@@ -1,6 +1,6 @@
 """One attributed checkpoint: what the lake holds of it, its model, and the checkpoints its scores are averaged with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -122,8 +122,26 @@ def averaged_checkpoints(
     recipe, lake, name = settings.recipe, checkpoint.lake, checkpoint.record.name
     if not (recipe.averages or recipe.averages_fine_tunes):
         return [checkpoint]
-    active = active_checkpoints(settings.active.checkpoints, found)
     recorded = set(lake.read(CHECKPOINTS, ["checkpoint"], recipe_hash=recipe.factor_hash)["checkpoint"])
+    others = averaged_names(settings, found, name, recorded)
+    return [*(StoredCheckpoint.read(lake, one, recipe) for one in others), checkpoint]
+
+
+def averaged_names(
+    settings: Settings, found: Sequence[CheckpointFiles], name: str, recorded: Collection[str]
+) -> Sequence[str]:
+    """Return the checkpoints whose scores are averaged with those of one of them; arguments and errors as above.
+
+    Args:
+        settings: the project's.
+        found: the complete checkpoints that there are, in order.
+        name: of the one in question.
+        recorded: the names of those that are recorded, or will be.
+    """
+    recipe = settings.recipe
+    if not (recipe.averages or recipe.averages_fine_tunes):
+        return ()
+    active = active_checkpoints(settings.active.checkpoints, found)
     names = [one for one in active if one in recorded]
     before = names[: names.index(name)] if name in names else []
     choice = recipe.averaged_checkpoints
@@ -136,7 +154,7 @@ def averaged_checkpoints(
             f"`recipe.averaged_checkpoints` names {unknown[0]!r}, which is no active checkpoint; found "
             f"{', '.join(active) or 'none'}"
         )
-    return [*(StoredCheckpoint.read(lake, one, recipe) for one in averaged_before(before, choice)), checkpoint]
+    return averaged_before(before, choice)
 
 
 def averaged_before(before: Sequence[str], choice: int | str | Sequence[str]) -> Sequence[str]:

@@ -1,15 +1,18 @@
 """Running the checks of some assets in this process, and what they found wrong."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
-from lorif_assets.automation.dead_runs import PROCESS_TAG, process_tag
+from lorif_assets.automation.in_process_runs import execute_run
 from lorif_assets.checks import CHECKS
 from lorif_assets.project import Project
-from resources import dagster_resources
+
+CHECKS_JOB = "attribution_checks"
+"""The job of all checks, and what runs of some of them are called too."""
+ASSETS_TAG = "lorif/assets"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class FailedCheck:
 
 
 def failed_checks(
-    instance: dg.DagsterInstance, assets: Collection[AttributionAsset], names: Collection[str], project: Project
+    instance: dg.DagsterInstance, assets: Sequence[AttributionAsset], names: Collection[str], project: Project
 ) -> list[FailedCheck]:
     """Evaluate the checks of some assets on what is stored, as one Dagster run, and return those that did not pass.
 
@@ -36,14 +39,14 @@ def failed_checks(
     checks = {check.check_key: check for check in CHECKS if check.check_key.asset_key.to_user_string() in names}
     if not checks:
         return []
-    result = dg.materialize(
-        [*(asset.definition for asset in assets), *checks.values()],
-        selection=dg.AssetSelection.checks(*checks),
-        instance=instance,
-        tags={PROCESS_TAG: process_tag()},
-        resources=dagster_resources(project),
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        raise_on_error=False,
+    result = execute_run(
+        instance,
+        assets,
+        project,
+        CHECKS_JOB,
+        dg.AssetSelection.checks(*checks),
+        checks=checks.values(),
+        tags={ASSETS_TAG: ", ".join(sorted({key.asset_key.to_user_string() for key in checks}))},
     )
     evaluations = {evaluation.asset_check_key: evaluation for evaluation in result.get_asset_check_evaluations()}
     failures = []

@@ -3,10 +3,11 @@
 import dagster as dg
 from pydantic import Field
 
-from lorif_assets.assets.graph import ASSETS
+from lorif_assets.assets.graph import ASSETS, GRAPH
 from lorif_assets.attribution.vacuum import delete, superseded_files
-from lorif_assets.automation.check_runs import failed_checks
+from lorif_assets.automation.check_runs import CHECKS_JOB, failed_checks
 from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.run_tags import job_name
 from lorif_assets.automation.withdrawal import cut, withdraw
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.leftovers import leftover_shards
@@ -20,14 +21,18 @@ from resources import inspected_project
 # since every further process would load torch again.
 ASSET_JOBS = {
     asset.name: dg.define_asset_job(
-        f"materialize_{asset.name}", selection=[asset.definition], executor_def=dg.in_process_executor
+        job_name(asset),
+        selection=[asset.definition],
+        executor_def=dg.in_process_executor,
+        description=f"Materializes `{asset.name}` alone."
+        + (" Part of the evaluation, which nothing starts by itself." if asset.on_demand else ""),
     )
-    for asset in ASSETS
+    for asset in GRAPH
 }
 
 
 attribution_checks = dg.define_asset_job(
-    "attribution_checks",
+    CHECKS_JOB,
     selection=dg.AssetSelection.all_asset_checks(),
     description="Runs every asset check on what is stored.",
 )

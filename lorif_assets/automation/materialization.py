@@ -10,15 +10,16 @@ from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.assets.partitions import (
     CHECKPOINT,
     QUERY_SET,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
     SHARD,
     dimensions,
 )
 from lorif_assets.assets.training_examples import training_examples
-from lorif_assets.automation.dead_runs import PROCESS_TAG, fail_dead_runs, process_tag
+from lorif_assets.automation.dead_runs import fail_dead_runs
+from lorif_assets.automation.in_process_runs import execute_run
+from lorif_assets.automation.pools import pool_holders
 from lorif_assets.automation.readiness import Waits
 from lorif_assets.automation.registration import register
+from lorif_assets.automation.run_tags import job_name, run_tags
 from lorif_assets.automation.sole_process import sole_process
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.withdrawal import carry_out
@@ -28,10 +29,10 @@ from lorif_assets.errors import CheckpointError, LorifError, TooManyRejectedErro
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.leftovers import leftover_shards
 from lorif_assets.freshness.stale import Stale, StalePartitions
-from lorif_assets.freshness.view import Freshness
+from lorif_assets.freshness.view import ACTIVE, Asked, Freshness
 from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.progress import partition_progress
 from lorif_assets.project import Project
-from resources import dagster_resources
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def bring_up_to_date(
     announce: Callable[[str], None] = lambda _text: None,
     *,
     selection: Sequence[AttributionAsset] | None = None,
+    asked: Asked = ACTIVE,
     rehash: bool = False,
 ) -> Iterator[AssetUpdate]:
     """Materialize, asset by asset in the order of the graph, what is missing or stale, in this process.
@@ -72,6 +74,7 @@ def bring_up_to_date(
         project: what is brought up to date.
         announce: called with what is waited for, or about to be computed, in words.
         selection: the assets of the graph to bring up to date; default: all.
+        asked: the checkpoints and query sets that are, in place of the active ones.
         rehash: whether everything outside is read again, in case a file was replaced unseen; what its bytes leave as it was is
             not computed again.
 
@@ -79,10 +82,12 @@ def bring_up_to_date(
         CheckpointError: there is no checkpoint, or none is complete.
         LorifError: something failed, once all the rest is done; more rows were set aside than the settings allow, at once.
             What was committed stays.
+        SettingsError: a checkpoint or query set that is asked for is not there.
+        KeyboardInterrupt: the person who waits interrupts it. What was committed stays.
     """
     with sole_process(project.lake, announce):
         yield from _updates(
-            instance, assets, project, announce, assets if selection is None else selection, rehash=rehash
+            instance, assets, project, announce, assets if selection is None else selection, asked, rehash=rehash
         )
 
 
@@ -92,6 +97,7 @@ def _updates(
     project: Project,
     announce: Callable[[str], None],
     selection: Sequence[AttributionAsset],
+    asked: Asked,
     *,
     rehash: bool,
 ) -> Iterator[AssetUpdate]:
@@ -104,26 +110,29 @@ def _updates(
     waits = Waits(project.settings)
     for asset in selection:
         # A new view: it has to include what was computed for the last asset.
-        freshness = Freshness(project, discovered)
+        freshness = Freshness(project, discovered, asked)
         stale = {**(_read_again(asset, freshness) if rehash else {}), **asset.stale(freshness)}
         stale = {**stale, **unrecorded(instance, freshness, asset, stale)}
         ready = waits.ready(asset, freshness, stale)
         if ready:
             announce(f"{asset.name:<22} {len(ready)} partitions to compute")
         tried: set[str] = set()
-        for stretch in stretches(asset, ready, instance):
-            try:
-                _materialize(instance, assets, asset, stretch, project)
-            except TooManyRejectedError as error:
-                raise TooManyRejectedError("\n".join([*errors, str(error)])) from error
-            except LorifError as error:
-                errors.append(str(error))
-                tried.update(stretch)
-        failed = tried & asset.stale(Freshness(project, discovered)).keys() if tried else tried
+        with partition_progress(asset.name, len(ready)):
+            for stretch in stretches(asset, ready, instance):
+                if holders := pool_holders(instance, asset):
+                    announce(f"waiting for a place in Dagster's pool {asset.definition.op.pool}, which {holders} holds")
+                try:
+                    _materialize(instance, assets, asset, stretch, project)
+                except TooManyRejectedError as error:
+                    raise TooManyRejectedError("\n".join([*errors, str(error)])) from error
+                except LorifError as error:
+                    errors.append(str(error))
+                    tried.update(stretch)
+        failed = tried & asset.stale(Freshness(project, discovered, asked)).keys() if tried else tried
         waiting = stale.keys() - ready.keys()
         if asset is training_examples:
             # Before anything is computed of rows that stand twice.
-            leftovers = leftover_shards(Freshness(project, discovered))
+            leftovers = leftover_shards(Freshness(project, discovered, asked))
             for sentence in carry_out(project.lake, instance, leftovers, project.settings.automation.on_removed):
                 announce(sentence)
         # What is read from outside and fails is left out; what is computed and fails is missing in what is made from it.
@@ -163,19 +172,14 @@ def _materialize(
     project: Project,
 ) -> None:
     is_single = len(stretch) == 1
-    result = dg.materialize(
-        [asset.definition for asset in assets],
-        selection=[asset.definition],
-        instance=instance,
-        partition_key=stretch[0] if is_single else None,
-        tags={
-            PROCESS_TAG: process_tag(),
-            **({} if is_single else {RANGE_START_TAG: stretch[0], RANGE_END_TAG: stretch[-1]}),
-        },
-        resources=dagster_resources(project),
-        # What fails is raised below; Dagster keeps the traceback.
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        raise_on_error=False,
+    result = execute_run(
+        instance,
+        assets,
+        project,
+        job_name(asset),
+        dg.AssetSelection.assets(asset.definition),
+        partition=stretch[0] if is_single else None,
+        tags=run_tags(stretch),
     )
     if not result.success:
         failures = [event for event in result.all_events if event.is_step_failure]

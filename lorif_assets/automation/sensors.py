@@ -37,6 +37,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
 
     @dg.sensor(
         name="discovery",
+        description="Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing.",
         minimum_interval_seconds=automation.interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         asset_selection="*",
@@ -47,7 +48,6 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         lake: dg.ResourceParam[Lake],
         model_checkpoints: dg.ResourceParam[Checkpoints],
     ) -> dg.SensorResult | dg.SkipReason:
-        """Adds the shards, checkpoints and query sets that lorif.toml points at as partitions; computes nothing."""
         try:
             with downloads_within(_DOWNLOAD_SECONDS):
                 found = discover(inspected_project(settings, lake, model_checkpoints))
@@ -61,9 +61,10 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
 
     @dg.sensor(
         name="re_attribution_sensor",
+        description="Launches what is out of date once its inputs are up to date, at most one run per asset and checkpoint.",
         minimum_interval_seconds=automation.interval_seconds,
         default_status=status,
-        jobs=list(ASSET_JOBS.values()),
+        jobs=[ASSET_JOBS[asset.name] for asset in ASSETS],
     )
     def re_attribution_sensor(
         context: dg.SensorEvaluationContext,
@@ -71,7 +72,6 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         lake: dg.ResourceParam[Lake],
         model_checkpoints: dg.ResourceParam[Checkpoints],
     ) -> dg.SensorResult | dg.SkipReason:
-        """Launches what is out of date once its inputs are up to date, at most one run per asset and checkpoint."""
         try:
             snapshot = LakeSnapshot.of(lake)
             with downloads_within(_DOWNLOAD_SECONDS):
@@ -104,6 +104,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
 
     @dg.sensor(
         name="withdrawal_sensor",
+        description="Withdraws shards that left their source where the settings say so, and reports them where they do not.",
         minimum_interval_seconds=automation.interval_seconds,
         default_status=status,
         job=withdrawal,
@@ -114,7 +115,6 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         lake: dg.ResourceParam[Lake],
         model_checkpoints: dg.ResourceParam[Checkpoints],
     ) -> dg.SensorResult | dg.SkipReason:
-        """Withdraws what left its source as the settings say, and reports what stays."""
         on_removed = settings.automation.on_removed
         try:
             with downloads_within(_DOWNLOAD_SECONDS):
@@ -137,10 +137,14 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         )
 
     nightly = dg.ScheduleDefinition(
-        name="nightly_re_attribution", job=re_attribution, cron_schedule=automation.schedule
+        name="nightly_re_attribution",
+        description="Brings everything active up to date at the time of `automation.schedule`, in place of the sensor.",
+        job=re_attribution,
+        cron_schedule=automation.schedule,
     )
     weekly = dg.ScheduleDefinition(
         name="weekly_vacuum",
+        description="Deletes superseded files at the time of `vacuum.schedule`, once they are older than is kept.",
         job=vacuum,
         cron_schedule=settings.vacuum.schedule,
         default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,

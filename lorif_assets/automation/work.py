@@ -9,7 +9,7 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
-from lorif_assets.assets.partitions import RANGE_END_TAG, RANGE_START_TAG
+from lorif_assets.automation.run_tags import run_tags
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.settings import AutomationSettings
 from lorif_assets.freshness.stale import Stale, StalePartitions
@@ -43,12 +43,7 @@ class Work:
     @property
     def tags(self) -> dict[str, str]:
         """The run's tags."""
-        span = (
-            {}
-            if len(self.partitions) == 1
-            else {RANGE_START_TAG: self.partitions[0], RANGE_END_TAG: self.partitions[-1]}
-        )
-        return {GROUP_TAG: self.group, WORK_TAG: self.version, **span}
+        return {GROUP_TAG: self.group, WORK_TAG: self.version, **run_tags(self.partitions)}
 
 
 def work_to_do(

@@ -1,14 +1,21 @@
 """`lorif attribute`: one question, answered in the terminal."""
 
-from typing import Any, TextIO
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TextIO
 
 import click
+import polars as pl
 from rich.console import Console
+from rich.text import Text
 
+from lorif_assets.api.answer import Attribution
 from lorif_assets.api.project import open_project
 from lorif_assets.attribution.stored_rankings import RANKINGS, WHEN_WHICH, Ranking
 from lorif_assets.cli.environment import config_option
 from lorif_assets.data.json_values import parsed_json
+from lorif_assets.data.query_files import read_queries
 from lorif_assets.errors import SourceError
 from lorif_assets.pages.terminal import print_influences, print_tokens
 
@@ -27,6 +34,11 @@ from lorif_assets.pages.terminal import print_influences, print_tokens
     help="In place of all these: a JSON file of a chat, a list of {role, content} or an object of messages and tools. The "
     "loss is on the assistant's messages, but those of weight 0.",
 )
+@click.option(
+    "--queries",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="In place of all these: a file of questions (Parquet, JSONL, JSON or CSV), as query sets are.",
+)
 @click.option("--checkpoint", help="Default: the newest attributed one.")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Rows to show on each side.")
 @click.option(
@@ -41,6 +53,8 @@ from lorif_assets.pages.terminal import print_influences, print_tokens
     type=click.Choice(RANKINGS),
     help="; ".join(f"{name}: {words}" for name, words in WHEN_WHICH.items()) + ".",
 )
+@click.option("--json", "form", flag_value="json", help="Print each answer as a JSON object on a line of its own.")
+@click.option("--csv", "form", flag_value="csv", help="Print a table of all answers as CSV.")
 @config_option
 def attribute(
     completion: str | None,
@@ -51,12 +65,18 @@ def attribute(
     user: str | None,
     system: str | None,
     messages: TextIO | None,
+    queries: Path | None,
     checkpoint: str | None,
     top: int,
     tokens: bool,
     ranking: Ranking,
+    form: Literal["json", "csv"] | None,
 ) -> None:
     """Show which training examples made the model say a completion."""
+    if sum(said is not None for said in (completion, assistant, messages, queries)) != 1:
+        raise click.UsageError(
+            "Name what was said: one of --completion, --assistant and --messages, or a file of --queries."
+        )
     chat = _chat(completion, prompt, assistant, user, system, messages)
     if tokens and ranking != "plain":
         raise click.UsageError("--tokens shares out scores: take it without --ranking, or with --ranking plain.")
@@ -66,21 +86,43 @@ def attribute(
     pairs = top if tokens else 0
     options: dict[str, Any] = {"checkpoint": checkpoint, "top_k": top, "tokens": pairs}
     with open_project() as project:
-        if chat is not None:
-            answer = project.attribute_chat(chat, **options)
+        if queries is not None:
+            columns = project.query_columns
+            rows = read_queries(queries, columns)
+            answers = project.attribute_queries(rows, columns=columns, **options)
+        elif chat is not None:
+            answers = {"query": project.attribute_chat(chat, **options)}
         elif asked:
             said = {"prompt": prompt, "completion": completion} if prompt else {"text": completion}
-            answer = project.attribute_query({**said, **asked}, **options)
+            answers = {"query": project.attribute_query({**said, **asked}, **options)}
         else:
-            answer = project.attribute(prompt, completion or "", **options)
-    console = Console()
-    console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
-    console.print(f"{ranking}: {WHEN_WHICH[ranking]}")
-    table = answer.table if ranking == "plain" else answer.relative
-    if tokens:
-        print_tokens(console, table, answer.tokens, top)
+            answers = {"query": project.attribute(prompt, completion or "", **options)}
+    if form == "json":
+        for query_id, answer in answers.items():
+            click.echo(json.dumps({"query_id": query_id, **answer.as_json(top, ranking)}, ensure_ascii=False))
+    elif form == "csv":
+        tables = [answer.rows(top, ranking).insert_column(0, _named(query_id)) for query_id, answer in answers.items()]
+        click.echo(pl.concat(tables).write_csv(), nl=False)
     else:
-        print_influences(console, table, top, ranking)
+        _print(answers, top, ranking, tokens=tokens)
+
+
+def _named(query_id: str) -> pl.Expr:
+    return pl.lit(query_id).alias("query_id")
+
+
+def _print(answers: Mapping[str, Attribution], top: int, ranking: Ranking, *, tokens: bool) -> None:
+    console = Console()
+    for query_id, answer in answers.items():
+        if len(answers) > 1:
+            console.print(Text.assemble(f"\n{query_id}  {answer.prompt}", (answer.completion, "bold reverse")))
+        console.print(f"[bold]{answer.checkpoint}[/], loss {answer.loss:.2f} nats, {answer.n_examples:,} examples")
+        console.print(f"{ranking}: {WHEN_WHICH[ranking]}")
+        table = answer.table if ranking == "plain" else answer.relative
+        if tokens:
+            print_tokens(console, table, answer.tokens, top)
+        else:
+            print_influences(console, table, top, ranking)
 
 
 def _chat(
@@ -92,8 +134,6 @@ def _chat(
     messages: TextIO | None,
 ) -> object:
     """The chat that is asked about; None where it is a completion."""
-    if sum(said is not None for said in (completion, assistant, messages)) != 1:
-        raise click.UsageError("Name what was said: one of --completion, --assistant and --messages.")
     if prompt and completion is None:
         raise click.UsageError("--prompt goes with --completion; in a chat, the question is --user.")
     if assistant is None and (user is not None or system is not None):

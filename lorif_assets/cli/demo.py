@@ -6,8 +6,8 @@ from typing import Literal
 import click
 from rich.console import Console
 
-from lorif_assets.cli.environment import dagster_home
-from lorif_assets.config.settings import DEMO_DIRECTORY, REAL_DEMO_DIRECTORY
+from lorif_assets.automation.dagster_home import dagster_home
+from lorif_assets.config.settings import CONFIG_NAME, DEMO_DIRECTORY, REAL_DEMO_DIRECTORY
 from lorif_assets.demo.run import run_demo
 
 
@@ -35,16 +35,17 @@ def demo(
 ) -> None:
     """Train a small model on Python's documentation and attribute what it says, start to finish."""
     console = Console()
+    folder = directory or (REAL_DEMO_DIRECTORY if real else DEMO_DIRECTORY)
     if real:
         if architecture or influcoder:
             raise click.UsageError("--architecture and --influcoder are for the small model, not for --real.")
         from lorif_assets.demo.real.run import run_real_demo, smollm2_demo
 
-        run_real_demo(smollm2_demo(directory or REAL_DEMO_DIRECTORY), dagster_home(), fresh=fresh, console=console)
+        run_real_demo(smollm2_demo(folder), dagster_home(folder / CONFIG_NAME), fresh=fresh, console=console)
         return
     run_demo(
-        directory or DEMO_DIRECTORY,
-        dagster_home(),
+        folder,
+        dagster_home(folder / CONFIG_NAME),
         fresh=fresh,
         architecture=architecture or "gpt2",
         influcoder=influcoder,

@@ -17,12 +17,13 @@ from lorif_assets.progress import LINES
 
 COMMANDS: Mapping[str, str] = {
     "demo": "Train a small model on Python's documentation and attribute what it says, start to finish.",
-    "init": "Write a settings file in which every field is explained.",
+    "init": "Write a settings file for what lies in a folder, and what makes the folder a Dagster project.",
     "doctor": "Show what is configured, what was found, what is missing, and what attribution will cost.",
     "preview": "Show the tokens that the model gets of each example: which carry loss, what was cut, what was set aside.",
     "status": "Show which partitions are up to date, missing or out of date, and why.",
     "materialize": "Bring everything active up to date, in this process; Dagster's UI shows the runs.",
     "attribute": "Show which training examples made the model say a completion.",
+    "report": "Open the newest report, and print where it is.",
     "explore": "Walk through influences: pages, a JSON API, or an assistant's tools.",
     "ui": "Open Dagster's UI on this project.",
     "evaluate": "Check the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted.",
@@ -32,6 +33,8 @@ COMMANDS: Mapping[str, str] = {
     "scenario": "Change data and checkpoints under a running daemon, and show that attributions stay up to date.",
 }
 """What `lorif --help` says of each command; loading all commands for it would take seconds."""
+_RESUMED = {"demo", "materialize", "evaluate"}
+_INTERRUPTED = 130
 
 
 class _Commands(click.Group):
@@ -45,6 +48,11 @@ class _Commands(click.Group):
         except LorifError as error:
             Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
             sys.exit(1)
+        except KeyboardInterrupt:
+            command = ctx.invoked_subcommand
+            resumed = f": what was finished is stored, and `lorif {command}` goes on from there"
+            click.echo(f"interrupted{resumed if command in _RESUMED else ''}", err=True)
+            sys.exit(_INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx

@@ -1,50 +1,92 @@
 """`lorif materialize`: everything active, brought up to date in this process."""
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
 import click
 import dagster as dg
 from rich.console import Console
 from rich.text import Text
 
-from lorif_assets.assets.graph import ASSETS, assets_in_use
+from lorif_assets.assets.graph import GRAPH
 from lorif_assets.automation.check_runs import failed_checks
 from lorif_assets.automation.materialization import AssetUpdate, bring_up_to_date
+from lorif_assets.automation.selection import Outlook, outlook, selected_assets
 from lorif_assets.cli.environment import config_option, dagster_home
-from lorif_assets.data.rejection_reasons import rows_set_aside
-from lorif_assets.freshness.discovery import discover
+from lorif_assets.data.rejection_reasons import in_words, rows_set_aside
+from lorif_assets.errors import LorifError
 from lorif_assets.freshness.leftovers import Leftovers
-from lorif_assets.freshness.view import Freshness
+from lorif_assets.freshness.view import Asked, Freshness
 from lorif_assets.project import Project
 
 
 @click.command()
 @click.option(
+    "--asset", "names", multiple=True, help="Only this asset and what it is made from; give it again for more of them."
+)
+@click.option("--checkpoint", "checkpoints", multiple=True, help="Only this checkpoint, active or not.")
+@click.option("--query-set", "query_sets", multiple=True, help="Only this query set, active or not.")
+@click.option(
     "--rehash",
     is_flag=True,
     help="Read all data, queries and checkpoints again, in case a file was replaced by one of the same size and time.",
 )
+@click.option("--dry-run", is_flag=True, help="Show what would be computed, and why; compute nothing.")
 @config_option
-def materialize(*, rehash: bool) -> None:
+def materialize(
+    names: tuple[str, ...], checkpoints: tuple[str, ...], query_sets: tuple[str, ...], *, rehash: bool, dry_run: bool
+) -> None:
     """Bring everything active up to date, in this process; Dagster's UI shows the runs."""
-    console = Console()
+    console, project, asked = Console(), Project.open(), Asked(checkpoints, query_sets)
+    selection = selected_assets(project.settings, names)
+    freshness = Freshness.of(project, asked)
+    found = freshness.discovered
+    # Where none is complete, the error says why.
+    for note in found.notes if found.checkpoints else ():
+        console.print(Text(note, style="yellow"), soft_wrap=True)
+    if checkpoints and (others := [name for name in freshness.active_checkpoints if name not in checkpoints]):
+        console.print(f"with {', '.join(others)}, whose scores theirs are averaged with", soft_wrap=True)
+    if dry_run:
+        for what, reason in found.faults.items():
+            console.print(Text(f"{what}: {reason}", style="red"), soft_wrap=True)
+        print_outlook(console, outlook(freshness, selection))
+        return
+    computed = []
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
-        project = Project.open()
-        in_use = assets_in_use(project.settings)
-        found = discover(project)
-        # Where none is complete, the error says why.
-        for note in found.notes if found.checkpoints else ():
-            console.print(Text(note, style="yellow"), soft_wrap=True)
-        computed = []
         try:
-            for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use, rehash=rehash):
+            for update in bring_up_to_date(
+                instance, GRAPH, project, console.out, selection=selection, asked=asked, rehash=rehash
+            ):
                 print_update(console, update)
                 if update.partitions:
                     computed.append(update.asset)
-        finally:
-            for note in Leftovers.of(Freshness.of(project)).notes(project.settings.automation):
-                console.print(Text(note, style="yellow"), soft_wrap=True)
-            for failure in failed_checks(instance, ASSETS, computed, project):
-                line = f"check {failure.check} of {failure.asset} does not pass: {failure.description}"
-                console.print(Text(line, style="yellow" if failure.is_warning else "red"), soft_wrap=True)
+        except LorifError:
+            print_what_to_look_at(console, instance, project, computed)
+            raise
+        print_what_to_look_at(console, instance, project, computed)
+
+
+def print_what_to_look_at(
+    console: Console, instance: dg.DagsterInstance, project: Project, computed: Sequence[str]
+) -> None:
+    """Print what stands in the lake and no source names, and which checks of assets, run now, do not pass."""
+    for note in Leftovers.of(Freshness.of(project)).notes(project.settings.automation):
+        console.print(Text(note, style="yellow"), soft_wrap=True)
+    for failure in failed_checks(instance, GRAPH, computed, project):
+        line = f"check {failure.check} of {failure.asset} does not pass: {failure.description}"
+        console.print(Text(line, style="yellow" if failure.is_warning else "red"), soft_wrap=True)
+
+
+def print_outlook(console: Console, outlooks: Iterable[Outlook]) -> None:
+    """Print what would be computed of each asset, on a line."""
+    for one in outlooks:
+        said = []
+        if one.partitions:
+            reasons = Counter(partition.reason for partition in one.partitions.values())
+            said.append(f"{len(one.partitions)} partitions: {in_words(reasons)}; {', '.join([*one.partitions][:3])}")
+        if one.may_follow:
+            said.append("what follows from those above")
+        console.print(Text(f"{one.asset:<22} {', and '.join(said) or 'up to date'}"), soft_wrap=True)
 
 
 def print_update(console: Console, update: AssetUpdate) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from lorif_assets.cli.environment import HOME_VARIABLE, config_option, dagster_home
+from lorif_assets.automation.dagster_home import HOME_VARIABLE
+from lorif_assets.cli.environment import config_option, dagster_home
+from lorif_assets.config.settings import CONFIG_VARIABLE, settings_file
 
 
 @click.command()
@@ -14,6 +16,13 @@ from lorif_assets.cli.environment import HOME_VARIABLE, config_option, dagster_h
 @config_option
 def ui(port: int) -> None:
     """Open Dagster's UI on this project."""
-    os.environ[HOME_VARIABLE] = str(dagster_home())
+    home, settings = dagster_home(), settings_file()
+    os.environ[HOME_VARIABLE] = str(home)
+    if settings.is_file():
+        os.environ[CONFIG_VARIABLE] = str(settings)
     program = Path(sys.executable).with_name("dagster")
-    os.execv(program, [str(program), "dev", "-m", "lorif_assets.definitions", "--port", str(port)])  # noqa: S606
+    # Dagster reads a file `.env` of the folder that it starts in, which may name another home.
+    os.chdir(home)
+    folder = str(settings.parent)
+    arguments = ["dev", "-m", "lorif_assets.definitions", "--working-directory", folder, "--port", str(port)]
+    os.execv(program, [str(program), *arguments])  # noqa: S606

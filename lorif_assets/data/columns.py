@@ -35,6 +35,13 @@ _FORMATS_OF_PREFERENCES = (ContentFormat.PROMPT_COMPLETION, ContentFormat.MESSAG
 _SHAREGPT = "conversations"
 _ALPACA = ("instruction", "output")
 _ALPACA_INPUT = "input"
+# What columns are called that hold an id or content, where they have none of the names above.
+_USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
+    "id": ("id", "uuid", "example_id", "doc_id", "_id"),
+    "text": ("text", "body", "content", "document", "passage", "article", "code"),
+    "prompt": ("prompt", "question", "instruction", "input", "query"),
+    "completion": ("completion", "answer", "output", "response", "target", "reply"),
+}
 # What tokenizers write beside `input_ids`.
 _TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 
@@ -108,6 +115,29 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
         columns.optional_prompt_columns,
         metadata,
     )
+
+
+def guessed_columns(column_names: tuple[str, ...]) -> Columns | None:
+    """Return which columns seem to hold ids and content, by what they are usually called; None where nothing says so.
+
+    What is told by its name alone is not named: `column_roles` takes it. The prompt of Alpaca's layout is in no column.
+    """
+    found = {role: next((name for name in names if name in column_names), None) for role, names in _USUAL_NAMES.items()}
+    identified = Columns(id=found["id"])
+    try:
+        column_roles(identified, column_names, "")
+    except SourceError:
+        is_alpaca = set(_ALPACA) <= set(column_names)
+    else:
+        return identified
+    of_several = [kind for kind, roles in _COLUMNS_OF_FORMAT.items() if set(roles) <= set(column_names)]
+    if ContentFormat.MESSAGES in of_several:
+        return identified.model_copy(update={"messages": "messages"})
+    if found["prompt"] and found["completion"] and not is_alpaca:
+        return identified.model_copy(update={"prompt": found["prompt"], "completion": found["completion"]})
+    if found["text"]:
+        return identified.model_copy(update={"text": found["text"]})
+    return None
 
 
 def require_columns(columns: Columns, column_names: tuple[str, ...], origin: str) -> None:

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lorif_assets.config.settings import Settings
-from lorif_assets.config.sources import Source, SourceFormat
+from lorif_assets.config.sources import Columns, Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, readers
-from lorif_assets.data.shards import list_shards
+from lorif_assets.data.shards import list_shards, read_source
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.partition_names import partition_names
 
@@ -92,6 +93,19 @@ def query_source(settings: Settings, query_set: str) -> Source:
     # Relative where it can be: the path is part of the source's version, and a project may be moved.
     path = file.relative_to(settings.base) if file.is_relative_to(settings.base) else file
     return Source(name=query_set, path=str(path), columns=settings.queries.columns)
+
+
+def read_queries(file: Path, columns: Columns) -> list[Mapping[str, Any]]:
+    """Return the rows of a query file that need not be one of the project's.
+
+    Raises:
+        SourceError: it is not there or unreadable, a column that is named is missing, or a row is malformed.
+    """
+    source = Source(name="queries", path=file.name, columns=columns)
+    raw = read_source(source, file.absolute().parent)
+    for row in raw.malformed:
+        raise SourceError(f"{raw.place(row.row)} cannot be scored: {row.reason}")
+    return [values for _, values in raw.rows]
 
 
 def source_version(source: Source, settings: Settings) -> str:

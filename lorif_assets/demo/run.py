@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorif_assets.attribution.score_rows import HIGHEST
+from lorif_assets.automation.dagster_home import make_home
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.secrets import masked_address
 from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE
@@ -36,7 +37,7 @@ _TOP = 10
 _SHOWN = 3
 """Passages of each side that are printed of a query."""
 _SETTINGS = f"""\
-# The demo's settings. `lorif init` writes a file in which every field is explained.
+# The demo's settings. `lorif init --all` writes a file in which every field is explained.
 
 [[sources]]
 name = "{_SOURCE}"
@@ -130,9 +131,11 @@ def run_demo(
         LorifError: a step raised it.
     """
     paths = DemoPaths(directory.absolute())
+    if fresh:
+        shutil.rmtree(paths.root, ignore_errors=True)
+    make_home(dagster_home)
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
         if fresh:
-            shutil.rmtree(paths.root, ignore_errors=True)
             forget(instance, _SOURCE)
         corpus = with_planted(build_corpus())
         _prepare(paths, corpus, architecture, console)

@@ -6,10 +6,15 @@ from functools import cached_property
 from typing import Self
 
 from lorif_assets.attribution.active_checkpoints import active_checkpoints, chosen_names
-from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
+from lorif_assets.attribution.checkpoint import (
+    StoredCheckpoint,
+    averaged_checkpoints,
+    averaged_names,
+    current_score_versions,
+)
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
-from lorif_assets.errors import MismatchError
+from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.freshness.discovery import Discovered, discover
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 from lorif_assets.influcoder.stored import encoder_weights
@@ -18,6 +23,18 @@ from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.project import Project
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The checkpoints and query sets that a person asks for, in place of the active ones; none of a kind: the active ones."""
+
+    checkpoints: Sequence[str] = ()
+    query_sets: Sequence[str] = ()
+
+
+ACTIVE = Asked()
+"""Nobody asks for anything: what the settings say is active."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +47,17 @@ class Freshness:
 
     project: Project
     discovered: Discovered
+    asked: Asked = ACTIVE
 
     @classmethod
-    def of(cls, project: Project) -> Self:
+    def of(cls, project: Project, asked: Asked = ACTIVE) -> Self:
         """Return a project's freshness, after a look at what lies outside.
 
         Raises:
             SettingsError: there is no source.
             SourceError, CheckpointError: a path of the settings does not exist or holds nothing usable.
         """
-        return cls(project, discover(project))
+        return cls(project, discover(project), asked)
 
     @property
     def settings(self) -> Settings:
@@ -53,20 +71,31 @@ class Freshness:
 
     @property
     def active_checkpoints(self) -> Sequence[str]:
-        """The checkpoints that the settings want attributed.
+        """The checkpoints that the settings want attributed; or those asked for, and those that they are averaged with.
 
         Raises:
-            SettingsError: the settings name one that does not exist, or is not complete.
+            SettingsError: the settings name one that does not exist, or one is asked for that does not, or it is not complete.
         """
-        looked = self.discovered.looked
-        return active_checkpoints(self.settings.active.checkpoints, self.discovered.checkpoint_files, looked.faults)
+        faults = self.discovered.looked.faults
+        if not self.asked.checkpoints:
+            return active_checkpoints(self.settings.active.checkpoints, self.discovered.checkpoint_files, faults)
+        found = self.discovered.checkpoints
+        for name in self.asked.checkpoints:
+            if name in faults:
+                raise SettingsError(f"the checkpoint {name!r} cannot be used: {faults[name]}")
+            if name not in found:
+                raise SettingsError(f"there is no checkpoint {name!r}; found {', '.join(found) or 'none'}")
+        wanted = {*self.asked.checkpoints}
+        for name in self.asked.checkpoints:
+            wanted.update(averaged_names(self.settings, self.discovered.checkpoint_files, name, found))
+        return [name for name in found if name in wanted]
 
     @property
     def active_query_sets(self) -> Sequence[str]:
-        """The query sets that the settings want scored.
+        """The query sets that the settings want scored, or those asked for.
 
         Raises:
-            SettingsError: the settings name one that does not exist, or cannot be read.
+            SettingsError: the settings name one that does not exist, or cannot be read, or one is asked for that does not.
         """
         faults = {
             what.removeprefix("query set "): fault
@@ -74,6 +103,10 @@ class Freshness:
             if what.startswith("query set ")
         }
         wanted, found = self.settings.active.query_sets, self.discovered.query_sets
+        if self.asked.query_sets:
+            if unknown := [name for name in self.asked.query_sets if name not in found]:
+                raise SettingsError(f"there is no query set {unknown[0]!r}; found {', '.join(found) or 'none'}")
+            return [name for name in found if name in self.asked.query_sets]
         return found if wanted == "all" else chosen_names("active.query_sets", wanted, found, faults)
 
     @cached_property

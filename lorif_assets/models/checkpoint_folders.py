@@ -55,13 +55,13 @@ def list_folders(root: Path) -> FolderListing:
         path = _holder(child)
         # Beside a model lie folders of other kinds: an export, an optimizer's state.
         counts = _is_configured(path) if is_model else holds_model(path)
-        if counts and (not is_model or is_marked(child.name) or _is_whole(path)):
+        if counts and (not is_model or is_marked(child.name) or is_whole(path)):
             folders.append(CheckpointFolder(child.name, path, step_of_folder(child)))
         elif counts:
             notes.append(f"{child} is passed over: it is no whole checkpoint, and its name says no step")
         elif is_marked(child.name) and not is_model:
             notes.append(f"{child} is passed over: it has no model")
-        if path == child and (inner := [folder.name for folder in _folders(child) if _is_whole(folder)]):
+        if path == child and (inner := [folder.name for folder in _folders(child) if is_whole(folder)]):
             notes.append(
                 f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
             )
@@ -71,7 +71,7 @@ def list_folders(root: Path) -> FolderListing:
     if not folders:
         return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes)
     last = max(folders, key=lambda folder: (-1 if folder.step is None else folder.step, folder.name))
-    if not _is_whole(root):
+    if not is_whole(root):
         notes.append(f"the model in {root} itself is passed over: it has no *.safetensors weights")
     elif same_files(_weights(root), _weights(last.path)):
         notes.append(f"the model in {root} itself is {last.name}: their weights are the same")
@@ -84,6 +84,13 @@ def list_folders(root: Path) -> FolderListing:
 def holds_model(folder: Path) -> bool:
     """Whether a folder holds a configuration or weights; a trainer's logs, say, do not."""
     return _is_configured(folder) or bool([*folder.glob("*.safetensors"), *pickled_weights(folder)])
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds a configuration and the weights that belong to it: a model's, or an adapter's."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        return (folder / ADAPTER_WEIGHTS).is_file()
+    return ((folder / CONFIG).is_file() and bool(model_weights(folder))) or bool(gguf_files(folder))
 
 
 def pickled_weights(folder: Path) -> list[str]:
@@ -119,12 +126,6 @@ def _holder(folder: Path) -> Path:
 
 def _folders(folder: Path) -> Iterator[Path]:
     return (inner for inner in sorted(folder.iterdir()) if inner.is_dir() and not _TEMPORARY.match(inner.name))
-
-
-def _is_whole(folder: Path) -> bool:
-    if (folder / ADAPTER_CONFIG).is_file():
-        return (folder / ADAPTER_WEIGHTS).is_file()
-    return ((folder / CONFIG).is_file() and bool(model_weights(folder))) or bool(gguf_files(folder))
 
 
 def _is_configured(folder: Path) -> bool:

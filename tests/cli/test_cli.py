@@ -17,7 +17,6 @@ from click.testing import Result
 from rich.console import Console
 
 from lorif_assets.cli.main import COMMANDS, main
-from lorif_assets.config.settings import load_settings
 from lorif_assets.data.passages import with_passages
 from lorif_assets.lake.attribution_tables import (
     GRADIENT_FACTORS,
@@ -59,11 +58,6 @@ def test_vacuum_lists_what_it_would_delete_and_then_deletes_it(
 
 
 # --- init ------------------------------------------------------------------------------------------------------------
-
-
-def test_init_writes_settings_that_load(lorif: Lorif) -> None:
-    assert lorif("init").exit_code == 0
-    assert [source.name for source in load_settings(Path("lorif.toml")).sources] == ["docs"]
 
 
 def test_init_does_not_overwrite(lorif: Lorif) -> None:
@@ -203,7 +197,8 @@ def test_materialize_brings_everything_up_to_date_and_says_how_much(
         re.MULTILINE,
     )
     assert result.output.count("set aside") == 1
-    assert Path("dagster_home").is_dir()
+    assert (private_project.root / "dagster_home/dagster.yaml").is_file()
+    assert not Path("dagster_home").exists()
     assert set(private_project.table(QUERY_SCORES)["query_set"]) == {QUERY_SET, "more"}
 
 
@@ -593,19 +588,28 @@ def test_a_command_that_is_not_there_is_a_message(lorif: Lorif) -> None:
 
 
 def test_ui_starts_dagster_on_the_project(
-    lorif: Lorif, config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import os
 
     started: list[tuple[str, list[str], str, str]] = []
+    root = private_project.root
 
     def execute(program: str, arguments: list[str]) -> None:
         started.append((program, arguments, os.environ["DAGSTER_HOME"], os.environ["LORIF_CONFIG"]))
 
     monkeypatch.setattr(os, "execv", execute)
+    here = Path.cwd()
+    lorif("ui", "--port", 4000, *config)
+    # A file `.env` of the folder that Dagster starts in would go first.
+    assert Path.cwd() == root / "dagster_home"
+    os.chdir(here)
     monkeypatch.setenv("DAGSTER_HOME", "home")
     lorif("ui", "--port", 4000, *config)
-    ((program, arguments, home, settings),) = started
-    assert Path(program).name == "dagster"
-    assert arguments[1:] == ["dev", "-m", "lorif_assets.definitions", "--port", "4000"]
-    assert (home, settings) == (str(Path("home").absolute()), str(config[1]))
+    for program, arguments, home, settings in started:
+        assert Path(program).name == "dagster"
+        assert arguments[1:3] == ["dev", "-m"]
+        assert arguments[3:] == ["lorif_assets.definitions", "--working-directory", str(root), "--port", "4000"]
+        assert settings == str(config[1])
+        assert Path(home, "dagster.yaml").is_file()
+    assert [home for _, _, home, _ in started] == [str(root / "dagster_home"), str(here / "home")]

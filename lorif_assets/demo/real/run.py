@@ -11,6 +11,7 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
+from lorif_assets.automation.dagster_home import make_home
 from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE
 from lorif_assets.data.passages import with_passages
 from lorif_assets.demo.real.answers import kept_answers
@@ -109,9 +110,11 @@ def run_real_demo(demo: RealDemo, dagster_home: Path, *, fresh: bool = False, co
     Raises:
         LorifError: a step raised it.
     """
+    if fresh:
+        shutil.rmtree(demo.root, ignore_errors=True)
+    make_home(dagster_home)
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
         if fresh:
-            shutil.rmtree(demo.root, ignore_errors=True)
             forget(instance, SOURCE)
         _write_chats(demo, console)
         _train(demo, console)

@@ -7,7 +7,7 @@ from lorif_assets.demo.training import has_bfloat16_products
 
 SOURCE = "chats"
 _TEMPLATE = """\
-# The demo's settings. `lorif init` writes a file in which every field is explained.
+# The demo's settings. `lorif init --all` writes a file in which every field is explained.
 
 [[sources]]
 name = "{source}"

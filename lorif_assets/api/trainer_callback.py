@@ -1,0 +1,174 @@
+"""A callback of transformers' Trainer: checkpoints are registered as they are saved, and attributed in another process."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+import transformers
+
+from lorif_assets.automation.dagster_home import dagster_home
+from lorif_assets.config.settings import settings_file
+from lorif_assets.errors import SettingsError
+from lorif_assets.project import Project
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+_LOG = logging.getLogger(__name__)
+_NICENESS = 10
+# Of a process that trains; another one would take itself for a part of the training.
+_OF_TRAINING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class TrainerCallback(transformers.TrainerCallback):
+    """Makes each checkpoint that a Trainer saves known to a project, and has it attributed while training goes on.
+
+    A checkpoint is made a partition in Dagster, whose sensors, where they run, attribute it elsewhere. With `query_sets`,
+    `lorif materialize` does so in a process of its own, one at a time and at low priority: it needs memory, and takes the
+    devices of the project's settings unless `devices` names others than those that the model is trained on. What an end of
+    the training cuts short is finished by the next `lorif materialize`.
+
+    What goes wrong after the training has begun is logged, and never stops it.
+    """
+
+    def __init__(
+        self,
+        settings: str | PathLike[str] | None = None,
+        *,
+        query_sets: Sequence[str] | Literal["all"] = (),
+        devices: Sequence[str] = (),
+        wait: bool = False,
+    ) -> None:
+        """Open the project.
+
+        Args:
+            settings: its settings file, or the folder of its lorif.toml; default: as `lorif_assets.open`.
+            query_sets: what is attributed of each checkpoint, or "all"; without any, checkpoints are registered alone.
+            devices: where, in place of `devices.devices` of the settings.
+            wait: whether the end of training waits until all saved checkpoints are attributed.
+
+        Raises:
+            SettingsError: the file is not there, or a setting is wrong.
+        """
+        self._settings = settings_file(Path(settings) if settings is not None else None)
+        if not self._settings.is_file():
+            raise SettingsError(
+                f"there is no settings file {self._settings}; write one (`lorif init`), or give its path"
+            )
+        self._project = Project.open(self._settings)
+        self._query_sets, self._devices, self._wait = query_sets, devices, wait
+        self._pending: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log_file(self) -> Path:
+        """What the processes that attribute print."""
+        return dagster_home(self._settings) / "trainer_callback.log"
+
+    def on_train_begin(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **others: object
+    ) -> None:
+        """Refuse a Trainer whose checkpoints the project would not find.
+
+        Raises:
+            SettingsError: `checkpoints.path` is not the folder that the Trainer saves to.
+        """
+        del state, control, others
+        chosen = self._project.settings.checkpoints.path or "checkpoints"
+        watched, written = Path(self._project.settings.resolve(chosen)), Path(str(args.output_dir)).resolve()
+        if watched != written:
+            raise SettingsError(
+                f"the Trainer saves to {written}, but `checkpoints.path` in {self._settings} is {watched}: set it to "
+                f"{str(written)!r}, or the Trainer's `output_dir` to it"
+            )
+        if self._query_sets and args.save_total_limit:
+            _LOG.warning(
+                "`save_total_limit` = %s removes checkpoints that may not be attributed yet", args.save_total_limit
+            )
+
+    def on_save(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **others: object
+    ) -> None:
+        """Register what was saved, and have it attributed once nothing else is."""
+        del control, others
+        if not state.is_world_process_zero:
+            return
+        folder = Path(str(args.output_dir), f"{transformers.trainer_utils.PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+        try:
+            self._register(folder.resolve())
+        # The training is worth more than what is told of it.
+        except Exception:
+            _LOG.exception("the checkpoint in %s could not be registered", folder)
+
+    def on_train_end(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **others: object
+    ) -> None:
+        """Have what is left attributed too, and wait for it where that is wanted."""
+        del args, control, others
+        if not state.is_world_process_zero or not self._query_sets:
+            return
+        if self._pending:
+            # It waits by itself for the one that runs.
+            self._start()
+        if self._process and self._process.poll() is None:
+            if not self._wait:
+                _LOG.info("checkpoints are being attributed; see %s", self.log_file)
+                return
+            self._process.wait()
+        self._tell_failure()
+
+    def _register(self, folder: Path) -> None:
+        import dagster as dg
+
+        from lorif_assets.assets.partitions import CHECKPOINTS_NAME, add_partitions
+
+        found = self._project.checkpoints.look().checkpoints
+        saved = next((one for one in found if one.path.resolve() == folder), None)
+        fault = saved.fault() if saved else "it has no configuration and weights"
+        if saved is None or fault:
+            _LOG.warning("the checkpoint in %s cannot be attributed: %s", folder, fault)
+            return
+        names = [one.name for one in found if one.is_complete()]
+        with dg.DagsterInstance.from_config(str(dagster_home(self._settings))) as instance:
+            add_partitions(instance, CHECKPOINTS_NAME, names)
+        if self._query_sets:
+            self._pending.append(saved.name)
+            if self._process is None or self._process.poll() is not None:
+                self._tell_failure()
+                self._start()
+
+    def _start(self) -> None:
+        asked = [] if self._query_sets == "all" else self._query_sets
+        command = [sys.executable, "-m", "lorif_assets", "materialize", "--config", str(self._settings)]
+        command += [part for name in self._pending for part in ("--checkpoint", name)]
+        command += [part for name in asked for part in ("--query-set", name)]
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                command, stdout=log, stderr=subprocess.STDOUT, env=self._environment(), start_new_session=True
+            )
+        self._pending = []
+        try:
+            psutil.Process(self._process.pid).nice(_NICENESS)
+        except psutil.Error:
+            _LOG.debug("the process that attributes has no low priority", exc_info=True)
+
+    def _environment(self) -> Mapping[str, str]:
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in _OF_TRAINING and not name.startswith("ACCELERATE_")
+        }
+        return {**kept, "LORIF_DEVICES__DEVICES": json.dumps(list(self._devices))} if self._devices else kept
+
+    def _tell_failure(self) -> None:
+        if self._process and self._process.poll():
+            _LOG.warning(
+                "attributing checkpoints failed (exit code %s); see %s", self._process.returncode, self.log_file
+            )

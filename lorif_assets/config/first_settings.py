@@ -1,0 +1,108 @@
+"""A first lorif.toml: some 25 lines that say what there is to say about a project."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lorif_assets.config.sources import Columns, Source
+
+
+@dataclass(frozen=True)
+class FoundSource:
+    """Training data that was found: a source, the names of its columns, and whether `source.columns` is all there is to say."""
+
+    source: Source
+    columns: Sequence[str]
+    is_readable: bool
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a folder holds that settings can point at; paths are relative to it.
+
+    `checkpoints` is a checkpoint or a folder of them, `n_checkpoints` how many it holds, `base_model` a single model beside
+    it. `queries` is a query file or a folder of them, with the columns of the first. `held_out` is data that its name sets
+    apart from training data.
+    """
+
+    sources: Sequence[FoundSource] = ()
+    held_out: Sequence[str] = ()
+    checkpoints: str | None = None
+    n_checkpoints: int = 0
+    base_model: str | None = None
+    queries: str | None = None
+    query_columns: Columns | None = None
+
+
+def first_settings(found: Surroundings) -> str:
+    """Return a lorif.toml for what was found, with examples in the place of what was not."""
+    return "\n".join(
+        [
+            "# lorif.toml: what to attribute, and where. Relative paths start at the folder of this file.",
+            "# `lorif init --all` writes every field, explained; `lorif doctor` says what was found and what it will cost.",
+            '# The recipe of the paper as published; without this line, the default one: recipe = "paper"',
+            "",
+            *_sources(found),
+            *_checkpoints(found),
+            "",
+            *_queries(found),
+            "",
+            '# What is kept up to date: "auto" (the newest checkpoint; of a fine-tune, its base model and first one too),',
+            '# "newest", "all", or names.',
+            "[active]",
+            'checkpoints = "auto"',
+            "",
+            "# Whether Dagster brings it up to date by itself when data, checkpoints or queries change.",
+            "[automation]",
+            "enabled = false",
+            "",
+        ]
+    )
+
+
+def _sources(found: Surroundings) -> Iterator[str]:
+    yield "# Training data as the model saw them: Parquet, JSONL, JSON, CSV, text files, a Delta table, hf://org/name."
+    if found.held_out:
+        yield f"# Left out, as held out by its name: {', '.join(found.held_out)}."
+    if not found.sources:
+        yield from ("# None was found; repeat the block for more sources.", "[[sources]]")
+        yield from ('name = "docs"', 'path = "data"', '# columns = { id = "id", text = "body" }', "")
+    for one in found.sources:
+        yield from ("[[sources]]", f"name = {_text(one.source.name)}", f"path = {_text(one.source.path)}")
+        if not one.is_readable:
+            yield f"# Say which of the columns hold the content; there are {', '.join(one.columns) or 'none'}."
+        named = _columns(one.source.columns)
+        yield f"columns = {named}" if named else '# columns = { id = "id", text = "body" }'
+        yield ""
+
+
+def _checkpoints(found: Surroundings) -> Iterator[str]:
+    yield "# A checkpoint, or a folder of them as trainers and PEFT write it; or hf://org/name@revision."
+    number = f"; there are {found.n_checkpoints}" if found.n_checkpoints > 1 else ""
+    yield (
+        f"# A new one in the folder is taken up once it is whole{number}." if found.checkpoints else "# None was found."
+    )
+    yield "[checkpoints]"
+    yield f"path = {_text(found.checkpoints or 'checkpoints')}"
+    if found.base_model:
+        yield f"# If they were trained from it: base_model = {_text(found.base_model)}"
+
+
+def _queries(found: Surroundings) -> Iterator[str]:
+    yield "# What the model said and you ask about: each file is a query set, of columns such as id, prompt and completion."
+    if not found.queries:
+        yield '# None was found; queries/first.jsonl may begin: {"id": "1", "prompt": "The capital is", "completion": " Rome"}'
+    yield "[queries]"
+    yield f"path = {_text(found.queries or 'queries')}"
+    if named := _columns(found.query_columns or Columns()):
+        yield f"columns = {named}"
+
+
+def _columns(columns: Columns) -> str:
+    named = columns.model_dump(exclude_none=True)
+    return f"{{ {', '.join(f'{role} = {_text(name)}' for role, name in named.items())} }}" if named else ""
+
+
+def _text(text: str) -> str:
+    # TOML's basic strings are JSON's, but for one character.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,191 @@
+"""What a folder holds that a first lorif.toml can point at: checkpoints, training data with their columns, queries."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from lorif_assets.config.first_settings import FoundSource, Surroundings
+from lorif_assets.config.sources import Columns, Source, SourceFormat
+from lorif_assets.data.columns import guessed_columns
+from lorif_assets.data.delta import BucketedTable
+from lorif_assets.data.formats import format_of_suffix, readers
+from lorif_assets.data.preview import first_rows
+from lorif_assets.errors import LorifError
+from lorif_assets.models.checkpoint_folders import is_whole, list_folders
+
+_DEPTH = 3
+_MOST_FOLDERS = 2_000
+_MOST_SOURCES = 8
+# What this project, MLflow, Python and trainers write is no data.
+_OTHER_FOLDERS = re.compile(
+    r"[._]|(lake|dagster_home|mlruns|mlartifacts|registered_models|node_modules|venv|env|logs|wandb|tests?)$"
+)
+_QUERIES = {"query", "queries", "question", "questions", "probe", "probes", "prompts"}
+_HELD_OUT = {"test", "valid", "validation", "val", "dev", "eval", "evaluation", "heldout", "holdout"}
+_QUERY_FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
+
+
+@dataclass(frozen=True)
+class _Data:
+    """A file, table or folder of files that may hold training data or queries; `sample` is the file to look into."""
+
+    path: Path
+    sample: Path
+    words: frozenset[str]
+    """Of its name, and of the names of the folders that it lies in."""
+
+    @classmethod
+    def of(cls, base: Path, path: Path, sample: Path) -> Self:
+        """Return what lies at a path below the base folder."""
+        return cls(path, sample, frozenset(re.split(r"[^a-z]+", _relative(base, path).lower())))
+
+
+def look_around(folder: Path) -> Surroundings:
+    """Look for what a folder and its subfolders hold, three levels down; files are told by their names and first rows."""
+    folders = [one for _, one in zip(range(_MOST_FOLDERS), _below(folder, _DEPTH), strict=False)]
+    checkpoints = _checkpoints(folder, folders)
+    found = list(_data(folder, [one for one in folders if not is_whole(one)]))
+    queries = _queries(found)
+    held_out = [one for one in found if one is not queries and one.words & _HELD_OUT]
+    kept = [one for one in found if one is not queries and one not in held_out] or held_out
+    path, number, base = checkpoints
+    return Surroundings(
+        sources=list(_sources(folder, kept[:_MOST_SOURCES])),
+        held_out=[_relative(folder, one.path) for one in held_out if one not in kept],
+        checkpoints=path,
+        n_checkpoints=number,
+        base_model=base,
+        queries=_query_path(folder, queries),
+        query_columns=guessed_columns(_column_names(folder, queries.sample)) if queries else None,
+    )
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    yield folder
+    if depth:
+        for child in _children(folder):
+            if child.is_dir() and not _OTHER_FOLDERS.match(child.name):
+                yield from _below(child, depth - 1)
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(child for child in folder.iterdir() if _can_be_named(child.name))
+    except OSError:
+        return []
+
+
+def _can_be_named(name: str) -> bool:
+    # A name that is no text cannot stand in a settings file, and `~` begins somebody's home there.
+    if name.startswith("~"):
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _checkpoints(base: Path, folders: Sequence[Path]) -> tuple[str | None, int, str | None]:
+    """Return the folder with the most checkpoints, how many, and a single model that lies elsewhere."""
+    groups: dict[Path, int] = {}
+    for folder in folders:
+        models = [one.path for one in list_folders(folder).folders if is_whole(one.path)]
+        if models == [folder] or len(models) > 1:
+            groups[folder] = len(models)
+    if not groups:
+        return None, 0, None
+    chosen = max(groups, key=lambda folder: (groups[folder], folder.stat().st_mtime))
+    single = [one for one, number in groups.items() if number == 1 and not one.is_relative_to(chosen)]
+    return (
+        _relative(base, chosen),
+        groups[chosen],
+        _relative(base, single[0]) if len(single) == 1 and chosen != base else None,
+    )
+
+
+def _data(base: Path, folders: Iterable[Path]) -> Iterator[_Data]:
+    """Yield tables, folders of files of one kind, and single files."""
+    taken: list[Path] = []
+    for folder in folders:
+        if any(folder.is_relative_to(one) for one in taken):
+            continue
+        if any(reader.is_at(folder) for reader in readers().values()):
+            taken.append(folder)
+            yield _Data.of(base, folder, folder)
+            continue
+        files = _data_files(folder, is_base=folder == base)
+        if len(files) > 1 and folder != base and len({_kind(base, file) for file in (files[0], files[-1])}) == 1:
+            taken.append(folder)
+            yield _Data.of(base, folder, files[0])
+        else:
+            yield from (_Data.of(base, file, file) for file in files)
+
+
+def _data_files(folder: Path, *, is_base: bool) -> list[Path]:
+    formats = {file: format_of_suffix(file) for file in _children(folder) if file.is_file()}
+    firm = [file for file, kind in formats.items() if kind and not readers()[kind].is_fallback]
+    if firm or is_base:
+        # Beside code lie notes and settings in text and JSON files.
+        return firm
+    return [file for file, kind in formats.items() if kind]
+
+
+def _kind(base: Path, file: Path) -> tuple[SourceFormat | None, frozenset[str]]:
+    return format_of_suffix(file), frozenset(_column_names(base, file))
+
+
+def _queries(found: Sequence[_Data]) -> _Data | None:
+    """Return what its name says to be queries, unless there is nothing else that could be training data."""
+    named = [one for one in found if one.words & _QUERIES and (format_of_suffix(one.sample) in _QUERY_FORMATS)]
+    return named[0] if named and len(found) > len(named) else None
+
+
+def _query_path(base: Path, found: _Data | None) -> str | None:
+    """Return the folder of the queries, where it is one of queries alone, or else their file."""
+    if found is None:
+        return "queries" if (base / "queries").is_dir() else None
+    parent = found.path.parent
+    is_of_queries = parent != base and parent.name.lower() in _QUERIES
+    return _relative(base, parent if is_of_queries else found.path)
+
+
+def _sources(base: Path, found: Sequence[_Data]) -> Iterator[FoundSource]:
+    names: set[str] = set()
+    for one in found:
+        columns = _column_names(base, one.sample)
+        guess = guessed_columns(columns)
+        if guess and guess.id is None and _is_delta(one.sample):
+            # Ids deal a table's rows to shards.
+            guess = None
+        source = Source(name=_name(one.path, names), path=_relative(base, one.path), columns=guess or Columns())
+        yield FoundSource(source, columns, is_readable=guess is not None)
+
+
+def _column_names(base: Path, path: Path) -> tuple[str, ...]:
+    try:
+        if _is_delta(path):
+            table = BucketedTable.of(str(path), "", 1, {})
+            return table.columns(table.version())
+        for _, raw in first_rows(Source(name="found", path=_relative(base, path)), base, 1):
+            return raw.columns
+    except LorifError:
+        pass
+    return ()
+
+
+def _is_delta(path: Path) -> bool:
+    return readers()[SourceFormat.DELTA].is_at(path)
+
+
+def _name(path: Path, taken: set[str]) -> str:
+    stem = re.sub(r"[^\w.~-]", "-", path.name.partition(".")[0]).lstrip(".~-") or "data"
+    name = next(one for one in (stem, *(f"{stem}-{number}" for number in range(2, 100))) if one not in taken)
+    taken.add(name)
+    return name
+
+
+def _relative(base: Path, path: Path) -> str:
+    return path.relative_to(base).as_posix()

@@ -1,0 +1,137 @@
+"""A Trainer's checkpoints: made known to the project as they are saved, and attributed by a process of its own."""
+
+import json
+import logging
+import re
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+
+import lorif_assets
+from lorif_assets.errors import SettingsError
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
+from lorif_assets.project import Project
+from tests.conftest import tiny_tokenizer
+
+_SETTINGS = """
+[[sources]]
+name = "docs"
+path = "data.jsonl"
+
+[checkpoints]
+path = "out"
+
+[recipe]
+bytes_per_example = 300
+max_length = 16
+kfac_examples = 4
+
+[tracking]
+uri = "none"
+"""
+_TEXTS = ["the with statement opens a file", "its block ends or fails", "an error closes the file", "a block ends"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project whose checkpoints are still to be trained."""
+    (tmp_path / "lorif.toml").write_text(_SETTINGS)
+    (tmp_path / "data.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in _TEXTS))
+    for name in ("first", "second"):
+        (tmp_path / f"queries/{name}.jsonl").parent.mkdir(exist_ok=True)
+        (tmp_path / f"queries/{name}.jsonl").write_text('{"id": "q", "prompt": "a block", "completion": " ends"}')
+    return tmp_path
+
+
+def trainer(
+    root: Path, callback: lorif_assets.TrainerCallback, out: str = "out", *, saves_tokenizer: bool = True
+) -> Trainer:
+    """A Trainer that saves two checkpoints of a model of one layer."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=16, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0
+    )
+    rows = [{"input_ids": ids[:5], "labels": ids[:5]} for ids in tokenizer(_TEXTS)["input_ids"]]
+    arguments = TrainingArguments(
+        output_dir=str(root / out),
+        max_steps=2,
+        save_steps=1,
+        per_device_train_batch_size=1,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    given = {"processing_class": tokenizer} if saves_tokenizer else {}
+    return Trainer(GPT2LMHeadModel(config), arguments, train_dataset=rows, callbacks=[callback], **given)
+
+
+def registered(root: Path) -> set[str]:
+    with dg.DagsterInstance.from_config(str(root / "dagster_home")) as instance:
+        return {*instance.get_dynamic_partitions("checkpoints")}
+
+
+def test_checkpoints_are_registered_as_they_are_saved_and_attributed_when_the_training_ends(root: Path) -> None:
+    callback = lorif_assets.TrainerCallback(root, query_sets=["first"], wait=True)
+    trainer(root, callback).train()
+    assert registered(root) == {"checkpoint-1", "checkpoint-2"}
+    log = callback.log_file.read_text()
+    lake = Project.open(root / "lorif.toml").lake
+    scored = lake.read(QUERY_SCORES).select("checkpoint", "query_set").unique()
+    assert {*scored.iter_rows()} == {("checkpoint-1", "first"), ("checkpoint-2", "first")}, log
+    assert set(lake.read(REPORTS)["query_set"]) == {"first"}
+    assert re.search(r"^attribution_report +1 partitions$", log, re.MULTILINE)
+
+
+def test_without_query_sets_checkpoints_are_registered_alone(root: Path) -> None:
+    callback = lorif_assets.TrainerCallback(root / "lorif.toml")
+    trainer(root, callback).train()
+    assert registered(root) == {"checkpoint-1", "checkpoint-2"}
+    assert not callback.log_file.exists()
+    assert not (root / "lake").exists()
+
+
+def test_a_trainer_that_saves_elsewhere_is_refused_before_it_trains(root: Path) -> None:
+    with pytest.raises(SettingsError, match=r"saves to .*elsewhere, but `checkpoints.path` in .* is .*out: set it to"):
+        trainer(root, lorif_assets.TrainerCallback(root), out="elsewhere").train()
+    assert not (root / "elsewhere/checkpoint-1").exists()
+
+
+def test_a_checkpoint_that_cannot_be_attributed_is_told_and_the_training_goes_on(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = trainer(root, lorif_assets.TrainerCallback(root, query_sets="all"), saves_tokenizer=False)
+    with caplog.at_level(logging.WARNING):
+        trained.train()
+    assert "checkpoint-2 cannot be attributed:" in caplog.text
+    assert "tokenizer" in caplog.text
+    assert (root / "out/checkpoint-2/model.safetensors").is_file()
+
+
+def test_a_failure_to_register_is_logged_and_the_training_goes_on(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    callback = lorif_assets.TrainerCallback(root)
+    monkeypatch.setattr(lorif_assets.TrainerCallback, "_register", fail)
+    trainer(root, callback).train()
+    assert "could not be registered" in caplog.text
+    assert (root / "out/checkpoint-2/model.safetensors").is_file()
+
+
+def test_the_process_that_attributes_takes_no_part_in_the_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "ACCELERATE_USE_FSDP"):
+        monkeypatch.setenv(name, "1")
+    environment = lorif_assets.TrainerCallback(root, devices=["cpu"])._environment()
+    assert not {"RANK", "WORLD_SIZE", "ACCELERATE_USE_FSDP"} & environment.keys()
+    assert environment["LORIF_DEVICES__DEVICES"] == '["cpu"]'
+
+
+def test_a_settings_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no settings file"):
+        lorif_assets.TrainerCallback(tmp_path)

@@ -1,0 +1,145 @@
+"""What `lorif init` finds in a folder: checkpoints, adapters, data files with their columns, a file of queries."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from lorif_assets.config.first_settings import first_settings
+from lorif_assets.config.settings import load_settings
+from lorif_assets.freshness.surroundings import look_around
+
+
+def rows(file: Path, *columns: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(dict.fromkeys(columns, "words")) + "\n")
+
+
+def model(folder: Path, *, adapter: bool = False) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ("adapter_config.json" if adapter else "config.json")).write_text("{}")
+    (folder / ("adapter_model.safetensors" if adapter else "model.safetensors")).write_bytes(folder.name.encode())
+
+
+def test_nothing_is_found_in_an_empty_folder(tmp_path: Path) -> None:
+    found = look_around(tmp_path)
+    assert (found.sources, found.checkpoints, found.queries) == ([], None, None)
+
+
+def test_the_folder_with_the_most_checkpoints_is_taken_and_a_single_model_beside_it_may_be_the_base(
+    tmp_path: Path,
+) -> None:
+    model(tmp_path / "base")
+    for step in (10, 20, 30):
+        model(tmp_path / f"runs/7/checkpoint-{step}", adapter=True)
+    found = look_around(tmp_path)
+    assert (found.checkpoints, found.n_checkpoints, found.base_model) == ("runs/7", 3, "base")
+
+
+def test_a_trainers_folder_with_a_last_model_is_one_folder_of_checkpoints(tmp_path: Path) -> None:
+    model(tmp_path / "out")
+    for step in (10, 20):
+        model(tmp_path / f"out/checkpoint-{step}")
+    found = look_around(tmp_path)
+    assert (found.checkpoints, found.n_checkpoints, found.base_model) == ("out", 3, None)
+
+
+def test_checkpoints_in_the_folder_itself_are_at_its_path(tmp_path: Path) -> None:
+    for step in (10, 20):
+        model(tmp_path / f"checkpoint-{step}")
+    assert look_around(tmp_path).checkpoints == "."
+
+
+def test_a_single_model_is_pointed_at_itself(tmp_path: Path) -> None:
+    model(tmp_path / "model")
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/config.json").write_text("{}")
+    assert look_around(tmp_path).checkpoints == "model"
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (("id", "text"), {"id": "id"}),
+        (("uuid", "messages", "split"), {"id": "uuid"}),
+        (("question", "answer"), {"prompt": "question", "completion": "answer"}),
+        (("id", "body", "title"), {"id": "id", "text": "body"}),
+        (("text", "messages"), {"messages": "messages"}),
+    ],
+)
+def test_columns_are_told_by_what_they_are_usually_called(
+    tmp_path: Path, columns: tuple[str, ...], expected: Mapping[str, str]
+) -> None:
+    rows(tmp_path / "train.jsonl", *columns)
+    (source,) = look_around(tmp_path).sources
+    assert source.is_readable
+    assert source.source.columns.model_dump(exclude_none=True) == expected
+
+
+@pytest.mark.parametrize("columns", [("a", "b"), ("instruction", "input", "output")])
+def test_columns_that_nothing_is_known_of_are_listed_for_a_person_to_choose_from(
+    tmp_path: Path, columns: tuple[str, ...]
+) -> None:
+    rows(tmp_path / "train.jsonl", *columns)
+    (source,) = look_around(tmp_path).sources
+    assert not source.is_readable
+    assert f"hold the content; there are {', '.join(columns)}." in first_settings(look_around(tmp_path))
+
+
+def test_files_of_one_kind_in_a_folder_are_one_source_and_others_one_each(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        rows(tmp_path / f"corpus/{name}.jsonl", "text")
+    rows(tmp_path / "mixed/chats.jsonl", "messages")
+    rows(tmp_path / "mixed/pages.jsonl", "text")
+    pl.DataFrame({"text": ["words"]}).write_parquet(tmp_path / "more.parquet")
+    found = {one.source.name: one.source.path for one in look_around(tmp_path).sources}
+    assert found == {
+        "corpus": "corpus",
+        "chats": "mixed/chats.jsonl",
+        "pages": "mixed/pages.jsonl",
+        "more": "more.parquet",
+    }
+
+
+def test_queries_are_told_by_their_name_and_held_out_data_are_no_training_data(tmp_path: Path) -> None:
+    for name in ("train", "test", "my-questions"):
+        rows(tmp_path / f"{name}.jsonl", "question", "answer")
+    found = look_around(tmp_path)
+    assert [one.source.path for one in found.sources] == ["train.jsonl"]
+    assert (found.queries, list(found.held_out)) == ("my-questions.jsonl", ["test.jsonl"])
+    (tmp_path / "lorif.toml").write_text(first_settings(found))
+    settings = load_settings(tmp_path / "lorif.toml")
+    assert (settings.queries.columns.prompt, settings.queries.columns.completion) == ("question", "answer")
+
+
+def test_data_that_could_be_queries_but_are_all_there_is_are_training_data(tmp_path: Path) -> None:
+    rows(tmp_path / "questions.jsonl", "prompt", "completion")
+    found = look_around(tmp_path)
+    assert [one.source.path for one in found.sources] == ["questions.jsonl"]
+    assert found.queries is None
+
+
+def test_a_delta_table_is_one_source(tmp_path: Path) -> None:
+    pl.DataFrame({"id": ["1"], "text": ["words"]}).write_delta(tmp_path / "table")
+    (source,) = look_around(tmp_path).sources
+    assert (source.source.path, source.source.columns.id) == ("table", "id")
+
+
+def test_what_the_project_and_its_tools_write_is_no_data(tmp_path: Path) -> None:
+    for folder in ("lake/query_scores", "mlruns/1", ".cache", "dagster_home"):
+        rows(tmp_path / folder / "rows.jsonl", "text")
+    (tmp_path / "requirements.txt").write_text("torch")
+    (tmp_path / "package.json").write_text("{}")
+    assert look_around(tmp_path).sources == []
+
+
+def test_odd_names_make_a_file_that_loads(tmp_path: Path) -> None:
+    rows(tmp_path / 'a "b" \\ c/1.jsonl', "text")
+    rows(tmp_path / 'a "b" \\ c/2.jsonl', "text")
+    rows(tmp_path / "ü?.jsonl", "text")
+    rows(tmp_path / "~home.jsonl", "text")
+    (tmp_path / "lorif.toml").write_text(first_settings(look_around(tmp_path)))
+    paths = [source.path for source in load_settings(tmp_path / "lorif.toml").sources]
+    assert paths == ["ü?.jsonl", 'a "b" \\ c']
