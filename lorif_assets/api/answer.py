@@ -11,7 +11,8 @@ from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.attribution.stored_rankings import WHEN_WHICH, Ranking
 from lorif_assets.attribution.token_rows import TOKEN_ROWS
 from lorif_assets.data.passages import passage_metadata
-from lorif_assets.pages.answer import WITHDRAWN, answer_html, opponents, proponents
+from lorif_assets.pages.answer import answer_html, opponents, proponents
+from lorif_assets.pages.passages import WITHDRAWN
 
 _SHOWN = 5
 _LINE_CHARACTERS = 80

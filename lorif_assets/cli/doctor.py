@@ -40,7 +40,7 @@ from lorif_assets.data.query_files import QuerySurvey, survey_queries
 from lorif_assets.data.shards import in_short, list_shards, passed_over_notice, slices_of_source
 from lorif_assets.errors import CheckpointError, LorifError, SettingsError, SourceError
 from lorif_assets.evaluation.retraining.training_recipe import imported_trainer, training_recipe
-from lorif_assets.freshness.contents import ExampleReader, content_findings
+from lorif_assets.freshness.contents import ExampleReader, Finding, content_findings
 from lorif_assets.freshness.discovery import NO_SOURCES
 from lorif_assets.freshness.incomplete import look_at_checkpoints
 from lorif_assets.freshness.leftovers import Leftovers
@@ -137,10 +137,8 @@ def diagnose(console: Console) -> bool:
     row("tokenizer", tokenizer_finding)
     for label, of_model in _of_models(project).items():
         row(label, of_model)
-    for finding in content_findings(project, next(iter(readers), None), examples, query_sets):
-        sound = sound and not finding.is_fault
-        verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
-        table.add_row(verdict, finding.what, escape(finding.text))
+    contents = content_findings(project, next(iter(readers), None), examples, query_sets)
+    sound = _shown_as_sound(table, contents) and sound
     notes("recipe", _wasted(project))
     notes("learned by heart", _learned(project))
     if sound:
@@ -150,6 +148,16 @@ def diagnose(console: Console) -> bool:
     if sound:
         console.print(_cost(project, sum(examples.values())))
     return sound
+
+
+def _shown_as_sound(table: Table, findings: Iterable[Finding]) -> bool:
+    """Show what was found of contents, and return whether none of it is a fault."""
+    faults = 0
+    for finding in findings:
+        faults += finding.is_fault
+        verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
+        table.add_row(verdict, finding.what, escape(finding.text))
+    return faults == 0
 
 
 def _of_models(project: Project) -> Mapping[str, Callable[[], str]]:

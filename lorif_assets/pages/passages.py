@@ -8,6 +8,8 @@ from typing import Any
 
 from lorif_assets.pages.number_format import NOT_FINITE
 
+WITHDRAWN = "(no longer in the training data)"
+"""What stands for the text of an example that was scored, and withdrawn since."""
 SHOWN_LINES = 8
 LINE_COLUMNS = 80
 MOST_CHARACTERS = 4_000

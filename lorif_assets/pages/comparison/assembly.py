@@ -25,6 +25,7 @@ from lorif_assets.lake.attribution_tables import (
 )
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.comparison.content import DEPTH, ComparisonContent, Example, Passage, QueryHistory, Standing
+from lorif_assets.pages.passages import WITHDRAWN
 from lorif_assets.project import Project
 
 
@@ -147,7 +148,7 @@ def _moved_passages(lake: Lake, histories: tuple[QueryHistory, ...]) -> dict[Exa
     return {
         example: Passage(passage_text(row), passage_metadata(row))
         if (row := found.get(example))
-        else Passage("(no longer in the training data)", {})
+        else Passage(WITHDRAWN, {})
         for example in moved
     }
 

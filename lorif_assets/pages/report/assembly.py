@@ -35,7 +35,7 @@ from lorif_assets.lake.attribution_tables import (
 )
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.addresses import comparison_link
-from lorif_assets.pages.answer import WITHDRAWN
+from lorif_assets.pages.passages import WITHDRAWN
 from lorif_assets.pages.report.content import (
     ExactRank,
     GroupInfluence,
