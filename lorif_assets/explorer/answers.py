@@ -16,7 +16,7 @@ from lorif_assets.attribution.ask import TopK
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import LorifError, NotStoredError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, PRECONDITIONER_TABLES
-from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.progress import watched
 
 _LOG = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Answers:
     All examples are listed of up to 20,000, else the 1,000 highest and lowest.
     """
 
-    def __init__(self, project: OpenProject, lake: Lake) -> None:
+    def __init__(self, project: OpenProject, lake: RememberingLake) -> None:
         """Take the project to ask; nothing is loaded before `warm` or the first question."""
         self._project, self._lake = project, lake
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -136,8 +136,8 @@ class Answers:
             work()
 
     def _key(self, question: Computed) -> str:
-        tables = [self._lake.table(schema) for schema in (GRADIENT_FACTORS, *PRECONDITIONER_TABLES)]
-        return content_hash([vars(question), [table and table.version() for table in tables]])
+        versions = [self._lake.version(schema) for schema in (GRADIENT_FACTORS, *PRECONDITIONER_TABLES)]
+        return content_hash([vars(question), versions])
 
     def _progress(self, asked: _Asked) -> Progressed:
         now = asked.progress

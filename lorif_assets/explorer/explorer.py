@@ -27,6 +27,7 @@ from lorif_assets.explorer.questions import (
     RankingQuestion,
     TrustQuestion,
 )
+from lorif_assets.explorer.verdicts import Verdicts
 from lorif_assets.influences.catalogue import (
     ScoredCheckpoint,
     ScoredQuery,
@@ -40,8 +41,7 @@ from lorif_assets.influences.groups import Grouping, grouped
 from lorif_assets.influences.listing import InfluenceList, influence_list
 from lorif_assets.influences.movement import Movement, movement
 from lorif_assets.influences.ranked import Ranked, ranked_answer, ranked_query
-from lorif_assets.influences.trust import CheckOutcome, Trust, trust
-from lorif_assets.lake.lake import Lake
+from lorif_assets.influences.trust import CheckOutcome, Trust
 from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.project import Project
 
@@ -104,7 +104,7 @@ class Explorer:
     """A project to walk through. It reads and computes; it writes nothing."""
 
     def __init__(
-        self, name: str, recipe: Recipe, lake: Lake, answers: Answers, dagster_home: Path | None = None
+        self, name: str, recipe: Recipe, lake: RememberingLake, answers: Answers, dagster_home: Path | None = None
     ) -> None:
         """Take what questions are answered from.
 
@@ -117,6 +117,7 @@ class Explorer:
         """
         self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
         self._checks: Sequence[CheckOutcome] = ()
+        self._verdicts = Verdicts(lake, recipe)
         if dagster_home is not None:
             # Dagster takes seconds to load, and nobody should wait for it.
             Thread(target=self._read_checks, args=(dagster_home,), daemon=True).start()
@@ -207,7 +208,16 @@ class Explorer:
             NotStoredError: there are no such scores.
         """
         checkpoint, query_set = self.place(question)
-        return trust(self.lake, self.recipe, checkpoint, query_set, self._checks)
+        return self._verdicts.verdict(checkpoint, query_set, self._checks)
+
+    def trust_at_once(self, question: TrustQuestion) -> Trust | None:
+        """Return what `trust` does, or None where that takes longer than a page should; it is then found for the next page.
+
+        Raises:
+            NotStoredError: there are no such scores.
+        """
+        checkpoint, query_set = self.place(question)
+        return self._verdicts.verdict_at_once(checkpoint, query_set, self._checks)
 
     def ask(self, question: AskedQuestion) -> Progressed:
         """Have a question computed by the warm model, unless it was already, and tell how far it is.

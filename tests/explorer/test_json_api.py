@@ -2,12 +2,20 @@
 
 import io
 import time
+from threading import Event
 
 import polars as pl
 import pytest
 
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.explorer import verdicts
+from lorif_assets.explorer.answers import Answers
+from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.faces import FACES
-from tests.stored_influences import EARLY, HOSTILE, LATE, QUERIES, SET, SHARD
+from lorif_assets.explorer.questions import TrustQuestion
+from lorif_assets.influences.trust import Standing, trust
+from lorif_assets.lake.remembered_rows import RememberingLake
+from tests.stored_influences import EARLY, HOSTILE, LATE, QUERIES, SET, SHARD, measured, stored_influences
 
 
 def ready(client, question):
@@ -53,6 +61,28 @@ def test_groups_movement_example_and_trust_are_answered(client):
     assert example["parts"][0]["text"] == HOSTILE
     assert client.get("/api/trust").json()["standing"] == "unknown"
     assert len(client.get("/api/queries", params={"text": "JUMPS"}).json()["queries"]) == 1
+
+
+def test_a_verdict_is_found_once_and_again_when_what_it_rests_on_changes(tmp_path, project, monkeypatch):
+    found = []
+    monkeypatch.setattr(verdicts, "trust", lambda *asked: found.append(asked) or trust(*asked))
+    lake = RememberingLake(stored_influences(tmp_path).root, look_every=0.0)
+    explorer = Explorer("a", Recipe(), lake, Answers(project, lake))
+    for _ in range(2):
+        assert explorer.trust(TrustQuestion()).standing is Standing.UNKNOWN
+    assert explorer.trust_at_once(TrustQuestion()).standing is Standing.UNKNOWN
+    assert len(found) == 1
+    measured(lake, LATE, "lds", 0.4, 0.3, 0.5)
+    assert explorer.trust(TrustQuestion()).standing is Standing.GOOD
+
+
+def test_a_verdict_that_takes_long_keeps_no_page_waiting(client, monkeypatch):
+    goes_on = Event()
+    monkeypatch.setattr(verdicts, "trust", lambda *asked: goes_on.wait(30) and trust(*asked))
+    assert "looking" in client.get("/query").text
+    goes_on.set()
+    assert "nobody has held" in client.get("/trust").text
+    assert "looking" not in client.get("/query").text
 
 
 @pytest.mark.parametrize(
