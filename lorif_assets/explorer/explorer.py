@@ -309,6 +309,9 @@ class Explorer:
         if question.completion:
             at = self._checkpoint(question, scored_checkpoints(self.lake))
             return Computed(at.name, question.prompt, question.completion, question.chat)
+        if question.asked is not None:
+            asked = self.answers.question(question.asked)
+            return replace(asked, checkpoint=question.checkpoint or asked.checkpoint)
         if not question.every:
             raise NotStoredError("nothing is to be computed: give a `completion`, or a stored query and `every`")
         checkpoint, query_set = self.place(question)

@@ -99,7 +99,7 @@ def test_a_verdict_that_takes_long_keeps_no_page_waiting(client, monkeypatch):
             "colour: Extra inputs are not permitted (found 'red'). Parameters: checkpoint",
         ),
         ("/api/influences?where=topic", 400, "`where` is column=value, found 'topic'"),
-        ("/api/influences?completion=a&query=b", 400, "give one of the two"),
+        ("/api/influences?completion=a&query=b", 400, "give one"),
         ("/api/influences?prompt=a", 400, "`prompt` goes with `completion`"),
         ("/api/influences?completion=a", 404, "this question is not answered yet (not asked)"),
         ("/api/influences?completion=a&method=bm25", 404, "answered by LoRIF alone"),
@@ -148,6 +148,16 @@ def test_a_completion_is_asked_about_watched_and_listed(client, project):
     # Asked again, nothing is computed again.
     assert client.post("/api/ask", json=question).json()["stage"] == "ready"
     assert project.asked == [("a\nb", " c", LATE, "all")]
+
+
+def test_a_key_stands_for_a_question_while_the_explorer_runs(client):
+    asked = client.post("/api/ask", json={"prompt": "a" * 200_000, "completion": " c"}).json()
+    question = {"asked": asked["key"]}
+    assert ready(client, question)["stage"] == "ready"
+    assert names(client.get("/api/influences", params=question)) == ["asked", "chat", "fox"]
+    unknown = client.get("/api/influences?asked=x")
+    assert unknown.status_code == 404
+    assert "ask it again" in unknown.json()["error"]["message"]
 
 
 def test_a_chat_and_all_examples_of_a_stored_query_are_asked_about(client, project):
