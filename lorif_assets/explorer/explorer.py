@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Self
 
-from lorif_assets.api.project import OpenProject
+from lorif_assets.api.project import open_project
 from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, stored_ranking
 from lorif_assets.config.methods import MethodName, method_title
 from lorif_assets.config.recipe import Recipe
@@ -43,7 +43,6 @@ from lorif_assets.influences.movement import Movement, movement
 from lorif_assets.influences.ranked import Ranked, ranked_answer, ranked_query
 from lorif_assets.influences.trust import CheckOutcome, Trust
 from lorif_assets.lake.remembered_rows import RememberingLake
-from lorif_assets.project import Project
 
 _LOG = logging.getLogger(__name__)
 
@@ -118,21 +117,24 @@ class Explorer:
         self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
         self._checks: Sequence[CheckOutcome] = ()
         self._verdicts = Verdicts(lake, recipe)
-        if dagster_home is not None:
-            # Dagster takes seconds to load, and nobody should wait for it.
-            Thread(target=self._read_checks, args=(dagster_home,), daemon=True).start()
+        self._dagster_home = dagster_home
 
     @classmethod
     def open(cls, dagster_home: Path | None = None, config: Path | None = None) -> Self:
         """Open the project of the settings.
 
         Raises:
-            SettingsError: a setting is wrong.
+            SettingsError: there is no settings file, or a setting is wrong.
         """
-        project = Project.open(config)
-        lake = RememberingLake.of(project.lake)
-        base = project.settings.base
-        return cls(base.name, project.settings.recipe, lake, Answers(OpenProject(project), lake), dagster_home)
+        opened = open_project(config)
+        settings, lake = opened.project.settings, RememberingLake.of(opened.project.lake)
+        return cls(settings.base.name, settings.recipe, lake, Answers(opened, lake), dagster_home)
+
+    def warm(self) -> None:
+        """Load the newest checkpoint, and what the checks said last, in the background."""
+        self.answers.warm()
+        if self._dagster_home is not None:
+            Thread(target=self._read_checks, args=(self._dagster_home,), daemon=True).start()
 
     def overview(self, question: OverviewQuestion | None = None) -> Overview:
         """Tell which checkpoints have scores, and of which query sets."""

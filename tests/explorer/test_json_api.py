@@ -76,6 +76,16 @@ def test_a_verdict_is_found_once_and_again_when_what_it_rests_on_changes(tmp_pat
     assert explorer.trust(TrustQuestion()).standing is Standing.GOOD
 
 
+def test_soon_after_the_start_the_model_is_loaded_and_the_checks_are_read(explorer, project, monkeypatch, tmp_path):
+    loaded, read = Event(), Event()
+    monkeypatch.setattr(project, "load", loaded.set, raising=False)
+    monkeypatch.setattr("lorif_assets.checks.latest_results.latest_results", lambda home: read.set() or [])
+    monkeypatch.setattr(explorer, "_dagster_home", tmp_path)
+    explorer.warm()
+    assert loaded.wait(60)
+    assert read.wait(60)
+
+
 def test_a_verdict_that_takes_long_keeps_no_page_waiting(client, monkeypatch):
     goes_on = Event()
     monkeypatch.setattr(verdicts, "trust", lambda *asked: goes_on.wait(30) and trust(*asked))
