@@ -86,6 +86,11 @@ class OpenProject:
         self._kept.clear()
 
     @property
+    def project(self) -> Project:
+        """What was opened: its settings, lake and checkpoints."""
+        return self._project
+
+    @property
     def checkpoints(self) -> tuple[str, ...]:
         """The checkpoints that can be asked: those that are attributed, in order of step, then name."""
         return tuple(attributed_checkpoints(self._project))

@@ -3,6 +3,7 @@
 import socket
 import webbrowser
 from contextlib import suppress
+from threading import Thread
 
 import click
 
@@ -45,7 +46,7 @@ def explore(port: int, *, opens: bool, mcp: bool) -> None:
         click.echo(f"Explore influences at {address} (the API: {address}api/openapi.json). Ctrl-C ends it.")
         if opens:
             # What the browser asks before the server has started waits in the socket.
-            webbrowser.open(address)
+            Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         config = uvicorn.Config(application(explorer), log_level="warning", access_log=False, server_header=False)
         # Ctrl-C is how it is meant to end.
         with suppress(KeyboardInterrupt):

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from queue import SimpleQueue
@@ -16,7 +16,7 @@ from lorif_assets.attribution.ask import TopK
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import LorifError, NotStoredError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, PRECONDITIONER_TABLES
-from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.progress import watched
 
 _LOG = logging.getLogger(__name__)
@@ -50,7 +50,10 @@ class Computed:
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far a question is; `done` of `total` `unit`s of the work that `doing` says, and seconds since it was asked."""
+    """How far a question is; `done` of `total` `unit`s of the work that `doing` says, and seconds since it was asked.
+
+    `key` stands for the question while the explorer runs; empty where it was not asked.
+    """
 
     stage: Stage
     doing: str = ""
@@ -59,10 +62,12 @@ class Progressed:
     unit: str = ""
     seconds: float = 0.0
     error: str | None = None
+    key: str = ""
 
 
 @dataclass(eq=False)
 class _Asked:
+    question: Computed
     progress: Progressed
     asked: float = field(default_factory=time.monotonic)
     answer: Attribution | None = None
@@ -75,7 +80,7 @@ class Answers:
     All examples are listed of up to 20,000, else the 1,000 highest and lowest.
     """
 
-    def __init__(self, project: OpenProject, lake: Lake) -> None:
+    def __init__(self, project: OpenProject, lake: RememberingLake) -> None:
         """Take the project to ask; nothing is loaded before `warm` or the first question."""
         self._project, self._lake = project, lake
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -94,17 +99,32 @@ class Answers:
         with self._lock:
             asked = self._asked.get(key)
             if asked is None or asked.progress.stage is Stage.FAILED:
-                asked = self._asked[key] = _Asked(Progressed(Stage.WAITING, _QUEUED))
+                asked = self._asked[key] = _Asked(question, Progressed(Stage.WAITING, _QUEUED))
                 self._work.put(partial(self._compute, question, asked))
             self._asked.move_to_end(key)
             while len(self._asked) > _KEPT and next(iter(self._asked.values())).finished.is_set():
                 self._asked.popitem(last=False)
-        return self._progress(asked)
+        return _progress(key, asked)
 
     def progress(self, question: Computed) -> Progressed:
         """Return how far a question is."""
-        asked = self._asked.get(self._key(question))
-        return self._progress(asked) if asked else Progressed(Stage.NOT_ASKED)
+        key = self._key(question)
+        asked = self._asked.get(key)
+        return _progress(key, asked) if asked else Progressed(Stage.NOT_ASKED)
+
+    def question(self, key: str) -> Computed:
+        """Return the question that a key stands for.
+
+        Raises:
+            NotStoredError: it was not asked since the explorer was started, or long ago.
+        """
+        asked = self._asked.get(key)
+        if asked is None:
+            raise NotStoredError(
+                f"no question with the key {key!r} is known: only the last {_KEPT} are, and none from before the explorer was "
+                "started; ask it again"
+            )
+        return asked.question
 
     def wait(self, question: Computed, seconds: float) -> Progressed:
         """Wait until a question that was asked is finished, at most this long."""
@@ -136,14 +156,8 @@ class Answers:
             work()
 
     def _key(self, question: Computed) -> str:
-        tables = [self._lake.table(schema) for schema in (GRADIENT_FACTORS, *PRECONDITIONER_TABLES)]
-        return content_hash([vars(question), [table and table.version() for table in tables]])
-
-    def _progress(self, asked: _Asked) -> Progressed:
-        now = asked.progress
-        return Progressed(
-            now.stage, now.doing, now.done, now.total, now.unit, time.monotonic() - asked.asked, now.error
-        )
+        versions = [self._lake.version(schema) for schema in (GRADIENT_FACTORS, *PRECONDITIONER_TABLES)]
+        return content_hash([vars(question), versions])
 
     def _load(self) -> None:
         try:
@@ -179,3 +193,7 @@ class Answers:
             chat = [{"role": role, "content": content} for role, content in turns.items() if content]
             return self._project.attribute_chat(chat, checkpoint=at, top_k=top_k)
         return self._project.attribute(question.prompt, question.completion, checkpoint=at, top_k=top_k)
+
+
+def _progress(key: str, asked: _Asked) -> Progressed:
+    return replace(asked.progress, seconds=time.monotonic() - asked.asked, key=key)

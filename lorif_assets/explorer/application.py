@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import Timer
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,15 +18,21 @@ from lorif_assets.explorer.page_routes import error_page, page_routes
 from lorif_assets.explorer.report_routes import report_routes
 from lorif_assets.pages.explorer.page import STATIC, static_file
 
+_WARM_AFTER_SECONDS = 2.0
+
 
 def application(explorer: Explorer) -> ASGIApp:
-    """Return the application of an explorer; it loads the newest checkpoint in the background when it starts."""
+    """Return the application of an explorer; soon after its start it loads the newest checkpoint in the background."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         del app
-        explorer.answers.warm()
+        # The first page comes first: loading slows it down, and nobody asks a question of their own before they see one.
+        warming = Timer(_WARM_AFTER_SECONDS, explorer.warm)
+        warming.daemon = True
+        warming.start()
         yield
+        warming.cancel()
         explorer.answers.close()
 
     def failed(request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Self
 
-from lorif_assets.api.project import OpenProject
+from lorif_assets.api.project import open_project
 from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, stored_ranking
 from lorif_assets.config.methods import MethodName, method_title
 from lorif_assets.config.recipe import Recipe
@@ -27,6 +27,7 @@ from lorif_assets.explorer.questions import (
     RankingQuestion,
     TrustQuestion,
 )
+from lorif_assets.explorer.verdicts import Verdicts
 from lorif_assets.influences.catalogue import (
     ScoredCheckpoint,
     ScoredQuery,
@@ -40,10 +41,8 @@ from lorif_assets.influences.groups import Grouping, grouped
 from lorif_assets.influences.listing import InfluenceList, influence_list
 from lorif_assets.influences.movement import Movement, movement
 from lorif_assets.influences.ranked import Ranked, ranked_answer, ranked_query
-from lorif_assets.influences.trust import CheckOutcome, Trust, trust
-from lorif_assets.lake.lake import Lake
+from lorif_assets.influences.trust import CheckOutcome, Trust
 from lorif_assets.lake.remembered_rows import RememberingLake
-from lorif_assets.project import Project
 
 _LOG = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ class Explorer:
     """A project to walk through. It reads and computes; it writes nothing."""
 
     def __init__(
-        self, name: str, recipe: Recipe, lake: Lake, answers: Answers, dagster_home: Path | None = None
+        self, name: str, recipe: Recipe, lake: RememberingLake, answers: Answers, dagster_home: Path | None = None
     ) -> None:
         """Take what questions are answered from.
 
@@ -117,21 +116,25 @@ class Explorer:
         """
         self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
         self._checks: Sequence[CheckOutcome] = ()
-        if dagster_home is not None:
-            # Dagster takes seconds to load, and nobody should wait for it.
-            Thread(target=self._read_checks, args=(dagster_home,), daemon=True).start()
+        self._verdicts = Verdicts(lake, recipe)
+        self._dagster_home = dagster_home
 
     @classmethod
     def open(cls, dagster_home: Path | None = None, config: Path | None = None) -> Self:
         """Open the project of the settings.
 
         Raises:
-            SettingsError: a setting is wrong.
+            SettingsError: there is no settings file, or a setting is wrong.
         """
-        project = Project.open(config)
-        lake = RememberingLake.of(project.lake)
-        base = project.settings.base
-        return cls(base.name, project.settings.recipe, lake, Answers(OpenProject(project), lake), dagster_home)
+        opened = open_project(config)
+        settings, lake = opened.project.settings, RememberingLake.of(opened.project.lake)
+        return cls(settings.base.name, settings.recipe, lake, Answers(opened, lake), dagster_home)
+
+    def warm(self) -> None:
+        """Load the newest checkpoint, and what the checks said last, in the background."""
+        self.answers.warm()
+        if self._dagster_home is not None:
+            Thread(target=self._read_checks, args=(self._dagster_home,), daemon=True).start()
 
     def overview(self, question: OverviewQuestion | None = None) -> Overview:
         """Tell which checkpoints have scores, and of which query sets."""
@@ -207,7 +210,16 @@ class Explorer:
             NotStoredError: there are no such scores.
         """
         checkpoint, query_set = self.place(question)
-        return trust(self.lake, self.recipe, checkpoint, query_set, self._checks)
+        return self._verdicts.verdict(checkpoint, query_set, self._checks)
+
+    def trust_at_once(self, question: TrustQuestion) -> Trust | None:
+        """Return what `trust` does, or None where that takes longer than a page should; it is then found for the next page.
+
+        Raises:
+            NotStoredError: there are no such scores.
+        """
+        checkpoint, query_set = self.place(question)
+        return self._verdicts.verdict_at_once(checkpoint, query_set, self._checks)
 
     def ask(self, question: AskedQuestion) -> Progressed:
         """Have a question computed by the warm model, unless it was already, and tell how far it is.
@@ -299,6 +311,9 @@ class Explorer:
         if question.completion:
             at = self._checkpoint(question, scored_checkpoints(self.lake))
             return Computed(at.name, question.prompt, question.completion, question.chat)
+        if question.asked is not None:
+            asked = self.answers.question(question.asked)
+            return replace(asked, checkpoint=question.checkpoint or asked.checkpoint)
         if not question.every:
             raise NotStoredError("nothing is to be computed: give a `completion`, or a stored query and `every`")
         checkpoint, query_set = self.place(question)

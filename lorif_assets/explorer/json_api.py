@@ -1,6 +1,6 @@
 """The JSON API: a path for each question, its schema, and lists as files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -75,7 +75,7 @@ async def _body(request: Request) -> Mapping[str, Any]:
     return given
 
 
-def _export(explorer: Explorer) -> Any:
+def _export(explorer: Explorer) -> Callable[[Request], Response]:
     def export(request: Request) -> Response:
         try:
             question = read_question(InfluencesQuestion, parameters(InfluencesQuestion, request.query_params))

@@ -99,7 +99,7 @@ def serve(explorer: Explorer) -> None:
         async with stdio_server() as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())
 
-    explorer.answers.warm()
+    explorer.warm()
     try:
         anyio.run(run)
     finally:

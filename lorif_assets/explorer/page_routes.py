@@ -161,7 +161,7 @@ def _frame(explorer: Explorer, question: Question, path: str, query: str | None 
         query_sets=sets,
         queries=tuple(scored_queries(explorer.lake, checkpoint, query_set)),
         query=query,
-        trust=explorer.trust(TrustQuestion(checkpoint=checkpoint, query_set=query_set)),
+        trust=explorer.trust_at_once(TrustQuestion(checkpoint=checkpoint, query_set=query_set)),
         kept=_hidden(question, leaving_out={"checkpoint", "query_set", "offset"}),
     )
 
@@ -248,7 +248,7 @@ def _example(explorer: Explorer, question: ExamplePage, path: str) -> str:
 
 def _trust(explorer: Explorer, question: TrustQuestion, path: str) -> str:
     frame = _frame(explorer, question, path)
-    return render("trust", {"frame": frame, "to": address, "trust": frame.trust})
+    return render("trust", {"frame": frame, "to": address, "trust": explorer.trust(question)})
 
 
 def _ask(explorer: Explorer, question: AskedQuestion, path: str) -> str:

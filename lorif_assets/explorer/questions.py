@@ -54,10 +54,18 @@ class AskedQuestion(QuerySetQuestion):
         False, description="Score every example of a stored query again, to list more than its stored scores."
     )
 
+    asked: str | None = Field(
+        None,
+        description="In place of a completion that is too long for an address: the key that `ask` returned for it, which is "
+        "known while the explorer runs.",
+    )
+
     @model_validator(mode="after")
     def _is_one_query(self) -> Self:
-        if self.completion and self.query:
-            raise ValueError("`query` names a stored query, `completion` is one of your own: give one of the two")
+        if sum(map(bool, (self.completion, self.query, self.asked))) > 1:
+            raise ValueError(
+                "`query` names a stored query, `completion` is one of your own, `asked` one that was asked before: give one"
+            )
         if self.prompt and not self.completion:
             raise ValueError("`prompt` goes with `completion`, what the model said after it")
         return self
@@ -65,7 +73,7 @@ class AskedQuestion(QuerySetQuestion):
     @property
     def is_computed(self) -> bool:
         """Whether it has to be computed, as no table holds it."""
-        return bool(self.completion) or self.every
+        return bool(self.completion) or self.asked is not None or self.every
 
 
 class RankingQuestion(AskedQuestion):

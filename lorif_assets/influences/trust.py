@@ -1,6 +1,6 @@
 """Can these scores be trusted? What the lake and the checks say about it, finding by finding, and a verdict."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -96,10 +96,8 @@ def _verdict(findings: Sequence[Finding], retraining: Sequence[Finding]) -> tupl
         held = "retraining agrees with the scores" if measured else "nothing speaks against the scores"
         return Standing.CAUTION, f"With care: {held}, but {where} where to be careful."
     if measured:
-        return (
-            Standing.GOOD,
-            "Yes, as far as was measured: retraining agrees with the scores, and no check found a fault.",
-        )
+        checked = ", and no check found a fault" if any(one.what.startswith("check ") for one in findings) else ""
+        return Standing.GOOD, f"Yes, as far as was measured: retraining agrees with the scores{checked}."
     return Standing.UNKNOWN, "Nothing speaks against it, but nobody has held these scores against retraining."
 
 
@@ -173,7 +171,10 @@ def _set_aside(lake: Lake, checkpoint: str, query_set: str) -> Iterator[Finding]
             yield Finding(what, Standing.CAUTION, rows_set_aside(counts), "`lorif preview` shows such rows")
 
 
-def _checked(checks: Iterable[CheckOutcome]) -> Iterator[Finding]:
+def _checked(checks: Sequence[CheckOutcome]) -> Iterator[Finding]:
+    if not checks:
+        remedy = "run the checks in Dagster's UI; `lorif materialize` runs those of what it computes"
+        yield Finding("checks", Standing.UNKNOWN, "no outcome of a check is known", remedy)
     for one in checks:
         fault = Standing.CAUTION if one.is_warning else Standing.BAD
         when = f"{one.when:%Y-%m-%d %H:%M}"

@@ -56,11 +56,10 @@ class RememberingLake(Lake):
             TableError: the table cannot be read.
         """
         snapshot = self._newest()
-        table = snapshot.table(schema)
         wanted = tuple(
             sorted((name, value if isinstance(value, str) else tuple(value)) for name, value in filters.items())
         )
-        key = (schema.name, None if table is None else table.version(), columns and tuple(columns), wanted)
+        key = (schema.name, _version(snapshot, schema), columns and tuple(columns), wanted)
         remembered = self._remembered
         with remembered.lock:
             if key in remembered.rows:
@@ -76,9 +75,22 @@ class RememberingLake(Lake):
                 remembered.n_bytes -= int(forgotten.estimated_size())
         return rows
 
+    def version(self, schema: TableSchema) -> int | None:
+        """Return the version of a table at the last look; None where it does not exist.
+
+        Raises:
+            TableError: the table cannot be read.
+        """
+        return _version(self._newest(), schema)
+
     def _newest(self) -> LakeSnapshot:
         remembered = self._remembered
         with remembered.lock:
             if time.monotonic() - remembered.looked >= self.look_every:
                 remembered.snapshot, remembered.looked = LakeSnapshot.of(self), time.monotonic()
             return remembered.snapshot
+
+
+def _version(snapshot: LakeSnapshot, schema: TableSchema) -> int | None:
+    table = snapshot.table(schema)
+    return None if table is None else table.version()

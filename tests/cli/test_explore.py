@@ -37,3 +37,11 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(tiny_project, monkeypatch
         result = CliRunner().invoke(main, ["explore", "--no-open", "--port", str(port), "--config", config])
     assert result.exit_code == 1
     assert f"port {port} of 127.0.0.1 is taken" in " ".join(result.output.split())
+
+
+def test_without_a_settings_file_there_is_nothing_to_explore(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LORIF_CONFIG", raising=False)
+    result = CliRunner().invoke(main, ["explore", "--no-open"])
+    assert result.exit_code == 1
+    assert "there is no settings file" in " ".join(result.output.split())

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 
 from lorif_assets.explorer.application import application
-from tests.stored_influences import EARLY, HOSTILE
+from tests.stored_influences import EARLY, HOSTILE, LATE
 
 pytestmark = pytest.mark.slow
 
@@ -178,6 +178,22 @@ def test_a_completion_is_asked_about_with_its_line_breaks_and_spaces(opened, pro
     assert first_example(page) == "asked"
     assert page.inner_text(".exchange .no-loss") == "one\ntwo"
     assert [asked[:2] for asked in project.asked] == [("one\ntwo", " three")]
+
+
+def test_a_prompt_that_is_too_long_for_an_address_is_asked_about_too(opened, project):
+    prompt = "many words\nand " + "more words " * 6_000
+    page = opened("/")
+    page.fill("textarea[name=prompt]", prompt)
+    page.fill("textarea[name=completion]", " three")
+    page.click("text=Which examples made it say this?")
+    page.wait_for_url("**/query?**asked=**")
+    assert project.asked[0][:2] == (prompt, " three")
+    page.click("nav.tabs >> text=Groups")
+    page.wait_for_selector("text=Summed over all 6 examples")
+    page.select_option("select[name=checkpoint]", EARLY)
+    page.wait_for_url(f"**checkpoint={EARLY}**")
+    page.wait_for_selector("table.groups")
+    assert [asked[2] for asked in project.asked] == [LATE, EARLY]
 
 
 def test_every_example_of_a_stored_query_is_scored_where_it_is_asked_for(opened, project):

@@ -2,12 +2,20 @@
 
 import io
 import time
+from threading import Event
 
 import polars as pl
 import pytest
 
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.explorer import verdicts
+from lorif_assets.explorer.answers import Answers
+from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.faces import FACES
-from tests.stored_influences import EARLY, HOSTILE, LATE, QUERIES, SET, SHARD
+from lorif_assets.explorer.questions import TrustQuestion
+from lorif_assets.influences.trust import Standing, trust
+from lorif_assets.lake.remembered_rows import RememberingLake
+from tests.stored_influences import EARLY, HOSTILE, LATE, QUERIES, SET, SHARD, measured, stored_influences
 
 
 def ready(client, question):
@@ -55,6 +63,38 @@ def test_groups_movement_example_and_trust_are_answered(client):
     assert len(client.get("/api/queries", params={"text": "JUMPS"}).json()["queries"]) == 1
 
 
+def test_a_verdict_is_found_once_and_again_when_what_it_rests_on_changes(tmp_path, project, monkeypatch):
+    found = []
+    monkeypatch.setattr(verdicts, "trust", lambda *asked: found.append(asked) or trust(*asked))
+    lake = RememberingLake(stored_influences(tmp_path).root, look_every=0.0)
+    explorer = Explorer("a", Recipe(), lake, Answers(project, lake))
+    for _ in range(2):
+        assert explorer.trust(TrustQuestion()).standing is Standing.UNKNOWN
+    assert explorer.trust_at_once(TrustQuestion()).standing is Standing.UNKNOWN
+    assert len(found) == 1
+    measured(lake, LATE, "lds", 0.4, 0.3, 0.5)
+    assert explorer.trust(TrustQuestion()).standing is Standing.GOOD
+
+
+def test_soon_after_the_start_the_model_is_loaded_and_the_checks_are_read(explorer, project, monkeypatch, tmp_path):
+    loaded, read = Event(), Event()
+    monkeypatch.setattr(project, "load", loaded.set, raising=False)
+    monkeypatch.setattr("lorif_assets.checks.latest_results.latest_results", lambda home: read.set() or [])
+    monkeypatch.setattr(explorer, "_dagster_home", tmp_path)
+    explorer.warm()
+    assert loaded.wait(60)
+    assert read.wait(60)
+
+
+def test_a_verdict_that_takes_long_keeps_no_page_waiting(client, monkeypatch):
+    goes_on = Event()
+    monkeypatch.setattr(verdicts, "trust", lambda *asked: goes_on.wait(30) and trust(*asked))
+    assert "looking" in client.get("/query").text
+    goes_on.set()
+    assert "nobody has held" in client.get("/trust").text
+    assert "looking" not in client.get("/query").text
+
+
 @pytest.mark.parametrize(
     ("address", "status", "message"),
     [
@@ -69,7 +109,7 @@ def test_groups_movement_example_and_trust_are_answered(client):
             "colour: Extra inputs are not permitted (found 'red'). Parameters: checkpoint",
         ),
         ("/api/influences?where=topic", 400, "`where` is column=value, found 'topic'"),
-        ("/api/influences?completion=a&query=b", 400, "give one of the two"),
+        ("/api/influences?completion=a&query=b", 400, "give one"),
         ("/api/influences?prompt=a", 400, "`prompt` goes with `completion`"),
         ("/api/influences?completion=a", 404, "this question is not answered yet (not asked)"),
         ("/api/influences?completion=a&method=bm25", 404, "answered by LoRIF alone"),
@@ -118,6 +158,16 @@ def test_a_completion_is_asked_about_watched_and_listed(client, project):
     # Asked again, nothing is computed again.
     assert client.post("/api/ask", json=question).json()["stage"] == "ready"
     assert project.asked == [("a\nb", " c", LATE, "all")]
+
+
+def test_a_key_stands_for_a_question_while_the_explorer_runs(client):
+    asked = client.post("/api/ask", json={"prompt": "a" * 200_000, "completion": " c"}).json()
+    question = {"asked": asked["key"]}
+    assert ready(client, question)["stage"] == "ready"
+    assert names(client.get("/api/influences", params=question)) == ["asked", "chat", "fox"]
+    unknown = client.get("/api/influences?asked=x")
+    assert unknown.status_code == 404
+    assert "ask it again" in unknown.json()["error"]["message"]
 
 
 def test_a_chat_and_all_examples_of_a_stored_query_are_asked_about(client, project):

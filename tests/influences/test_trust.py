@@ -38,6 +38,14 @@ def test_scores_that_predict_retraining_are_trusted(lake):
     assert any("0.41, 95 % interval 0.32 to 0.47" in finding.words for finding in found.findings)
 
 
+def test_without_outcomes_of_checks_the_verdict_does_not_speak_of_them(lake):
+    measured(lake, LATE, "lds", 0.41, 0.32, 0.47)
+    found = verdict(lake)
+    assert found.verdict == "Yes, as far as was measured: retraining agrees with the scores."
+    assert "no outcome of a check is known" in [finding.words for finding in found.findings]
+    assert "no check found a fault" in verdict(lake, [check(passed=True)]).verdict
+
+
 def test_scores_that_predict_nothing_are_not(lake):
     measured(lake, LATE, "lds", 0.02, -0.05, 0.09)
     assert verdict(lake).standing is Standing.BAD
