@@ -45,3 +45,6 @@ class UnsoundQueryError(LorifError):
     def __init__(self, message: str, query_ids: Collection[str]) -> None:
         super().__init__(message)
         self.query_ids = frozenset(query_ids)
+
+    def __reduce__(self) -> "tuple[type[UnsoundQueryError], tuple[str, Collection[str]]]":
+        return type(self), (str(self), self.query_ids)

@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
+from lorif_assets.config.compute import ComputeSettings
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
@@ -234,6 +235,7 @@ class Settings(BaseSettings):
     vacuum: VacuumSettings = Field(default_factory=VacuumSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
+    compute: ComputeSettings = Field(default_factory=ComputeSettings)
     influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
     base: Path = Field(default_factory=Path.cwd, exclude=True, description="The folder that relative paths start at.")
 
