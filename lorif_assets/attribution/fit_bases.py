@@ -17,7 +17,7 @@ from lorif_assets.lake.lake import Lake
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+    from lorif_assets.attribution.checkpoint import LoadedCheckpoint
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.settings import BatchSettings
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
@@ -90,7 +90,7 @@ class KfacSample:
             )
 
 
-def kfac_sample(checkpoint: "AttributedCheckpoint") -> KfacSample:
+def kfac_sample(checkpoint: "LoadedCheckpoint") -> KfacSample:
     """Draw a sample of the training examples in the lake.
 
     Raises:
@@ -98,19 +98,6 @@ def kfac_sample(checkpoint: "AttributedCheckpoint") -> KfacSample:
     """
     sample = _sample(checkpoint.stored.lake, checkpoint.model.recipe)
     return KfacSample(checkpoint.model.tokenized(sample.to_arrow()), content_hash(sample["content_hash"].to_list()))
-
-
-def fit_bases(
-    attributed: "AttributedModel", sample: KfacSample, batch: "BatchSettings", progress: "Progress"
-) -> KfacFit:
-    """Fit the bases of every tracked layer to a sample; `progress` advances by tokens, `fit_tokens` in all.
-
-    Raises:
-        LorifError: fewer than two examples of the sample can be used, or activations or gradients are not finite.
-        SettingsError: the byte budget does not pay for one component of every layer.
-    """
-    examples = sample.tokenized.examples
-    return KfacFit(fit_layers(attributed, examples, batch, progress), len(examples), sample.sample_hash)
 
 
 def fit_tokens(examples: "Sequence[TokenizedExample]") -> int:
@@ -133,9 +120,25 @@ def fit_layers(
             f"of {attributed.record.name!r}"
         )
     halves = [covariances(attributed, examples[half::2], batch, progress, seed=half) for half in (0, 1)]
+    return layer_fits(attributed, examples, halves, batch, progress)
+
+
+def layer_fits(
+    attributed: "AttributedModel",
+    examples: "Sequence[TokenizedExample]",
+    halves: "Sequence[dict[str, KfacCovariances]]",
+    batch: "BatchSettings",
+    progress: "Progress",
+) -> dict[str, LayerFit]:
+    """Return the fit of each layer to the covariances of two halves of some examples, which are used up.
+
+    Raises:
+        LorifError: activations or gradients are not finite.
+        SettingsError: the byte budget does not pay for one component of every layer.
+    """
     recipe, bases, agreement, tokens = attributed.recipe, {}, {}, {}
     for layer in attributed.record.layer_shapes:
-        first, second = (half.pop(layer) for half in halves)
+        first, second = (half.pop(layer).to(attributed.device) for half in halves)
         try:
             agreement[layer] = min(first.diagonality(second.bases(1.0)), second.diagonality(first.bases(1.0)))
             bases[layer] = first.merge(second).bases(recipe.whitening_damping, recipe.whitening_rank)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
+import pyarrow as pa
+
+from lorif_assets.attribution.checkpoint import LoadedCheckpoint, QueriedCheckpoint, StoredCheckpoint
 from lorif_assets.attribution.checkpoint_weights import checkpoint_weights
 from lorif_assets.attribution.score_modes import (
     MergedScans,
@@ -26,7 +28,7 @@ from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
-    from lorif_assets.data.tokenization import TokenizedExample
+    from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class CheckpointScoring:
     log: logging.Logger
     settings: Settings
     model_checkpoints: Checkpoints
-    checkpoint: AttributedCheckpoint
+    checkpoint: QueriedCheckpoint
     earlier_checkpoints: Sequence[StoredCheckpoint]
     recall: Recall
 
@@ -49,7 +51,7 @@ class CheckpointScoring:
         rows = self.checkpoint.stored.lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
         if rows.is_empty():
             raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-        return ReadQuerySet(rows, self.checkpoint.model.tokenized_queries(rows.to_arrow()))
+        return ReadQuerySet(rows, self.checkpoint.with_model(tokenized_queries, rows.to_arrow()))
 
     def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
         """Yield the scores of each set as soon as they are computed.
@@ -101,8 +103,18 @@ class CheckpointScoring:
         )
 
 
+def tokenized_queries(checkpoint: LoadedCheckpoint, rows: pa.Table) -> "TokenizedShard":
+    """Return queries as token ids and labels; those that cannot be used are listed with the reason."""
+    return checkpoint.model.tokenized_queries(rows)
+
+
+def longest_query(checkpoint: LoadedCheckpoint) -> int:
+    """Return how many tokens of a query are read at most."""
+    return checkpoint.model.max_length
+
+
 def score_every_example(
-    checkpoint: AttributedCheckpoint,
+    checkpoint: QueriedCheckpoint,
     earlier_checkpoints: Sequence[StoredCheckpoint],
     queries: "Sequence[TokenizedExample]",
     model_checkpoints: Checkpoints,
@@ -115,7 +127,7 @@ def score_every_example(
     """Score every stored example for every query: by the checkpoint alone, or averaged with earlier ones.
 
     Args:
-        checkpoint: with its model loaded.
+        checkpoint: to which they are put.
         earlier_checkpoints: checkpoints whose scores are averaged with its own, if any.
         queries: tokenized.
         model_checkpoints: where the earlier ones' models are.
@@ -130,12 +142,18 @@ def score_every_example(
     """
     if not earlier_checkpoints:
         return score_queries(checkpoint, queries, top_k=top_k, batch=batch, progress=progress, reason=reason)
-    from lorif_assets.attribution.score_averaging import prepare_earlier_checkpoints, score_averaged
+    from lorif_assets.attribution.score_averaging import (
+        AveragedCheckpoint,
+        prepare_earlier_checkpoints,
+        score_averaged,
+    )
 
     stored = checkpoint.stored
     records = [one.record for one in (*earlier_checkpoints, stored)]
     *weights, own_weight = checkpoint_weights(stored.recipe, model_checkpoints, records)
-    prepared = prepare_earlier_checkpoints(checkpoint, earlier_checkpoints, weights, queries, model_checkpoints, batch)
+    prepared: list[AveragedCheckpoint] = checkpoint.with_model(
+        prepare_earlier_checkpoints, earlier_checkpoints, weights, queries, model_checkpoints, batch
+    )
     return score_averaged(
         checkpoint, own_weight, prepared, queries, top_k=top_k, batch=batch, progress=progress, reason=reason
     )

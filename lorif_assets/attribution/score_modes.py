@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.checkpoint import LoadedCheckpoint, QueriedCheckpoint
 from lorif_assets.attribution.score_queries import QueryScores, extreme_count
 from lorif_assets.attribution.score_query_sets import queries_per_scan, scan_count, score_query_sets
 from lorif_assets.attribution.versions import recalled_version
@@ -62,7 +62,7 @@ class SharedScans:
     """
 
     log: logging.Logger
-    checkpoint: AttributedCheckpoint
+    checkpoint: QueriedCheckpoint
     batch: BatchSettings
     n_checkpoints: int
     scan: "Callable[[Sequence[TokenizedExample], Progress], QueryScores]"
@@ -89,7 +89,7 @@ class MergedScans:
     """Shards added since a set's last full scan are merged into it if the preconditioner moved little."""
 
     log: logging.Logger
-    checkpoint: AttributedCheckpoint
+    checkpoint: QueriedCheckpoint
     batch: BatchSettings
 
     def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
@@ -147,7 +147,7 @@ class Recalled(Protocol):
         ...
 
 
-Recall = Callable[[AttributedCheckpoint, ReadQuerySet], Recalled]
+Recall = Callable[[LoadedCheckpoint, ReadQuerySet], Recalled]
 """Scores what an encoder proposes for a query set."""
 
 
@@ -156,7 +156,7 @@ class RecalledScores:
     """Only what an encoder proposes is scored; if it cannot be trusted, `fallback` scores every example."""
 
     log: logging.Logger
-    checkpoint: AttributedCheckpoint
+    checkpoint: QueriedCheckpoint
     recall: Recall
     search_hash: str
     fallback: ScoreMode
@@ -167,7 +167,7 @@ class RecalledScores:
 
     def _scored(self, name: str, query_set: ReadQuerySet) -> ScoredQuerySet:
         stored = self.checkpoint.stored
-        recalled = self.recall(self.checkpoint, query_set)
+        recalled: Recalled = self.checkpoint.with_model(self.recall, query_set)
         version = recalled_version(stored.score_version(query_set.version), recalled.encoder_hash, self.search_hash)
         if recalled.scores:
             rate = {"examples_per_second": round(recalled.rate, 1)}

@@ -79,7 +79,6 @@ class RayResources:
             "memory": None if self.memory_gib is None else int(self.memory_gib * _GIB),
             "resources": dict(self.custom) or None,
             "max_restarts": 0,
-            "concurrency_groups": {"report": 1},
             "scheduling_strategy": "SPREAD",
         }
 

@@ -159,7 +159,7 @@ class RayWorkers(Generic[State]):
         while len(self._members) < min(self.resources.workers, shards):
             self._started += 1
             devices = math.ceil(self.resources.gpus)
-            actor = ray.remote(RayWorker).options(**self.resources.options).remote(self.opening, devices)
+            actor = ray.remote(concurrency_groups={"report": 1})(RayWorker).options(**self.resources.options).remote(self.opening, devices)
             self._members.append(_Member(self._started, actor, actor.place.remote()))
 
     def _hand_out(self, work: Any, shards: Sequence[Any], waiting: "deque[int]") -> None:
@@ -189,7 +189,7 @@ class RayWorkers(Generic[State]):
                     raise LorifError(f"{member} cannot be started: {error}") from error
                 yield member, Reply(error=RuntimeError(str(error)))
             except ray.exceptions.RayError as error:
-                yield member, _Loss(str(error).strip().partition("\n")[0])
+                yield member, _Loss(str(error).strip().partition("\n")[0].rstrip("."))
             else:
                 if member.place is None:
                     member.place, self._failed_starts = found, 0
@@ -204,7 +204,7 @@ class RayWorkers(Generic[State]):
             error = _located(reply.error, shard, member)
             if reply.traceback:
                 error.add_note(f"In {member}:\n{reply.traceback}")
-            if not isinstance(error, LorifError | RuntimeError):
+            if not reply.is_open or not isinstance(error, LorifError | RuntimeError):
                 raise error
             return _failure(error)
         outcome: Future[Committed] = Future()

@@ -44,6 +44,8 @@ class Reply:
     value: Any = None
     error: Exception | None = None
     traceback: str = ""
+    is_open: bool = True
+    """Whether the worker's state could be opened; what keeps one worker's from it keeps those of all."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class RayWorker:
             chosen, state = self._work[1], self._state
             return Reply(chosen.store(state, chosen.compute(state, chosen.read(state, shard))))
         except Exception as error:
-            return Reply(error=_portable(error), traceback=traceback.format_exc())
+            return Reply(None, _portable(error), traceback.format_exc(), self._state is not None)
         finally:
             self._meter.busy_seconds, self._meter.started = self._meter.seconds, None
 

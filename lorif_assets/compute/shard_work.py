@@ -133,7 +133,9 @@ class _Call:
     function: Callable[..., Any]
 
     def __str__(self) -> str:
-        return getattr(self.function, "__name__", str(self.function)).replace("_", " ").strip()
+        # Of a function with arguments its own name: they may hold credentials.
+        named = getattr(self.function, "func", self.function)
+        return str(named.__name__).replace("_", " ").strip()
 
 
 def _called(state: Any, call: _Call, *arguments: Any) -> Any:
