@@ -178,6 +178,8 @@ def _unpacked(packed: Any) -> "torch.Tensor":
     import torch
 
     data, dtype, shape = packed
+    if not data.size:
+        return torch.empty(shape, dtype=dtype)
     # A copy: what lies in the object store cannot be written to.
     return torch.from_numpy(data.copy()).view(dtype).reshape(shape)
 

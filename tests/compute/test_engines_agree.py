@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.compute.local import LocalEngine
 from lorif_assets.errors import LorifError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, QUERY_SUMMARIES
@@ -93,15 +95,18 @@ def test_every_way_to_score_gives_the_same_scores(
 def test_methods_of_the_evaluation_are_run_by_workers(
     engine: PickledEngine, tiny_project: TinyProject, tmp_path: Path
 ) -> None:
-    key = f"{CHECKPOINTS[0]}|{QUERY_SET}"
+    key = f"{CHECKPOINTS[1]}|{QUERY_SET}"
     methods = ["lorif", "gradient_dot", "bm25", "random"]
     tables = []
     for name in ("local", "ray"):
         (tmp_path / name).mkdir()
         with private_copy(tiny_project, tmp_path / name) as copied:
             project = copied.with_settings(evaluation={"methods": methods}, compute={"engine": name})
-            project.run("method_scores", key)
-            tables.append(project.table(EVALUATED_SCORES).sort("method", "query_id", "example_id"))
+            (scores,) = (asset for asset in EVALUATION if asset.name == "method_scores")
+            graph = [*ASSETS, *EVALUATION]
+            (update,) = bring_up_to_date(project.instance, graph, project.opened, selection=[scores])
+            assert key in update.partitions
+            tables.append(project.table(EVALUATED_SCORES, checkpoint=CHECKPOINTS[1]).sort("method", "query_id", "example_id"))
     here, there = tables
     assert set(here["method"]) == set(methods)
     assert here.drop("score").equals(there.drop("score"))

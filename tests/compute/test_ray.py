@@ -104,7 +104,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_shard_done_again(
     settings: ComputeSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with RayEngine(settings, 1).workers(Opened(tmp_path), LOG) as workers:
-        found = outcomes(workers, ["a:1", "once:2", "b:3", "c:4"])
+        found = outcomes(workers, ["once:2", "a:1", "b:3", "c:4"])
     assert {shard: float(stored["numbers"]) for shard, stored in found.items()} == {
         "a:1": 2.0,
         "once:2": 4.0,
@@ -121,7 +121,7 @@ def test_a_shard_that_kills_every_worker_is_left_as_failed_and_the_others_are_do
 ) -> None:
     patient = settings.model_copy(update={"attempts": 2})
     with RayEngine(patient, 1).workers(Opened(tmp_path), LOG) as workers:
-        found = outcomes(workers, ["a:1", "deadly:2", "b:3"])
+        found = outcomes(workers, ["deadly:2", "a:1", "b:3"])
     assert float(found["b:3"]["numbers"]) == 6.0
     assert isinstance(found["deadly:2"], LorifError)
     assert re.match(r"deadly:2: 2 workers that had it in hand were lost.*`compute\.attempts`", str(found["deadly:2"]))
