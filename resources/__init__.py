@@ -1,4 +1,4 @@
-"""What Dagster hands to assets, checks and sensors by name: faces of a project's lake, checkpoints, devices, tracking, engine."""
+"""What Dagster hands to assets, checks and sensors by name: faces of the parts of a project."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -15,7 +15,9 @@ class ComputeResource(dg.ConfigurableResource[ComputeSettings]):
     address: str = Field("auto", description="The Ray cluster.")
     workers: int | None = Field(None, description="Workers at most; default: as many as the cluster holds.")
     cpus: float = Field(1, description="CPUs of a worker.")
-    gpus: float | None = Field(None, description="GPUs of a worker; default: devices of a checkpoint, if there are any.")
+    gpus: float | None = Field(
+        None, description="GPUs of a worker; default: devices of a checkpoint, if there are any."
+    )
     memory_gib: float | None = Field(None, description="GiB of memory that a worker needs.")
     custom_resources: dict[str, float] = Field(
         default_factory=dict, description="Ray's custom resources that a worker takes."

@@ -159,7 +159,8 @@ class RayWorkers(Generic[State]):
         while len(self._members) < min(self.resources.workers, shards):
             self._started += 1
             devices = math.ceil(self.resources.gpus)
-            actor = ray.remote(concurrency_groups={"report": 1})(RayWorker).options(**self.resources.options).remote(self.opening, devices)
+            kind = ray.remote(concurrency_groups={"report": 1})(RayWorker)
+            actor = kind.options(**self.resources.options).remote(self.opening, devices)
             self._members.append(_Member(self._started, actor, actor.place.remote()))
 
     def _hand_out(self, work: Any, shards: Sequence[Any], waiting: "deque[int]") -> None:

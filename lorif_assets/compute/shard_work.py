@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
 
 State = TypeVar("State")
-StateOf_contra = TypeVar("StateOf_contra", contravariant=True)
+State_co = TypeVar("State_co", covariant=True)
+State_contra = TypeVar("State_contra", contravariant=True)
 Committed = TypeVar("Committed")
 Shard = TypeVar("Shard")
 
@@ -36,45 +37,45 @@ Opening = Callable[[Worker], State]
 """Opens a worker's state. It is called once per worker, in the process that works."""
 
 
-class ShardWork(Protocol[StateOf_contra]):
+class ShardWork(Protocol[State_contra]):
     """What is done for each shard, in three steps, so that a shard can be read or stored while another is computed."""
 
-    def read(self, state: StateOf_contra, shard: Any) -> Any:
+    def read(self, state: State_contra, shard: Any) -> Any:
         """Return what `compute` takes: no device is used for it."""
         ...
 
-    def compute(self, state: StateOf_contra, read: Any) -> Any:
+    def compute(self, state: State_contra, read: Any) -> Any:
         """Return what `store` takes."""
         ...
 
-    def store(self, state: StateOf_contra, computed: Any) -> Any:
+    def store(self, state: State_contra, computed: Any) -> Any:
         """Write the files that no row points to yet, and return what is to be committed: small, or arrays on the CPU."""
         ...
 
 
 @dataclass(frozen=True)
-class Step(Generic[State]):
+class Step:
     """Work of one step: a function of the worker's state, the shard, and arguments that are the same for all shards."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
 
-    def read(self, state: State, shard: Any) -> Any:
+    def read(self, state: Any, shard: Any) -> Any:
         """Return the shard."""
         del state
         return shard
 
-    def compute(self, state: State, read: Any) -> Any:
+    def compute(self, state: Any, read: Any) -> Any:
         """Call the function."""
         return self.function(state, read, *self.arguments)
 
-    def store(self, state: State, computed: Any) -> Any:
+    def store(self, state: Any, computed: Any) -> Any:
         """Return what the function returned."""
         del state
         return computed
 
 
-class Workers(Protocol[State]):
+class Workers(Protocol[State_co]):
     """Workers that hold a state each, from their first shard on until they are closed."""
 
     @property
@@ -83,7 +84,7 @@ class Workers(Protocol[State]):
         ...
 
     def map_shards(
-        self, work: ShardWork[State], shards: Sequence[Shard], commit: Callable[[Any], Committed]
+        self, work: ShardWork[State_co], shards: Sequence[Shard], commit: Callable[[Any], Committed]
     ) -> "Iterator[tuple[Shard, Future[Committed]]]":
         """Do the work for each shard, commit what it returns, and yield the shards as they are committed.
 

@@ -39,5 +39,7 @@ class ComputeSettings(BaseModel):
         default_factory=dict, description="Ray's custom resources that a worker takes, such as {a100 = 1}."
     )
     attempts: int = Field(
-        3, ge=1, description="How many workers may be lost with the same shard in hand before the shard is left as failed."
+        3,
+        ge=1,
+        description="How many workers may be lost with the same shard in hand before the shard is left as failed.",
     )

@@ -106,7 +106,9 @@ def test_methods_of_the_evaluation_are_run_by_workers(
             graph = [*ASSETS, *EVALUATION]
             (update,) = bring_up_to_date(project.instance, graph, project.opened, selection=[scores])
             assert key in update.partitions
-            tables.append(project.table(EVALUATED_SCORES, checkpoint=CHECKPOINTS[1]).sort("method", "query_id", "example_id"))
+            tables.append(
+                project.table(EVALUATED_SCORES, checkpoint=CHECKPOINTS[1]).sort("method", "query_id", "example_id")
+            )
     here, there = tables
     assert set(here["method"]) == set(methods)
     assert here.drop("score").equals(there.drop("score"))

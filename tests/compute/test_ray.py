@@ -138,7 +138,9 @@ def test_a_state_that_cannot_be_opened_ends_the_run(settings: ComputeSettings, t
 def test_what_no_node_can_hold_is_refused(settings: ComputeSettings, tmp_path: Path) -> None:
     asking = settings.model_copy(update={"gpus": 1.0, "workers": None})
     with (
-        pytest.raises(SettingsError, match=r"no node .* with 1 CPUs, 1 GPUs: the cluster has 3 nodes with 2 CPUs, 0 GPUs"),
+        pytest.raises(
+            SettingsError, match=r"no node .* with 1 CPUs, 1 GPUs: the cluster has 3 nodes with 2 CPUs, 0 GPUs"
+        ),
         RayEngine(asking, 1).workers(Opened(tmp_path), LOG),
     ):
         pass
@@ -216,4 +218,3 @@ def test_fifty_kills_repeat_at_most_the_shard_that_each_lost_worker_had_in_hand(
     begun = len(list(tmp_path.glob("begun-*")))
     assert begun - len(shards) <= sum(killer.killed.values()) + killer.killed["raylet"]
     LOG.warning(f"{killer.killed}, {begun - len(shards)} of {len(shards)} shards begun again")
-

@@ -175,7 +175,7 @@ class ScoreExtremes:
 
     def joined(self, later: "ScoreExtremes", first_position: int) -> "ScoreExtremes":
         """Return the extremes of both, where the others' positions are counted from `first_position` on."""
-        sides = []
+        sides: list[Tensor] = []
         for (own, own_positions), (other, other_positions), highest in zip(
             self.sides, later.sides, (True, False), strict=True
         ):
