@@ -29,6 +29,11 @@ class LocalEngine:
             finally:
                 workers.close()
 
+    def found(self) -> str:
+        """Return which group of devices is leased, in words."""
+        groups = self.devices.groups()
+        return f"local, on {' or '.join(str(group) for group in groups)}"
+
 
 @dataclass
 class LocalWorkers(Generic[State]):

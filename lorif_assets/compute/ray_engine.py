@@ -54,6 +54,16 @@ class RayEngine:
         finally:
             workers.close()
 
+    def found(self) -> str:
+        """Return how many workers the cluster holds, in words.
+
+        Raises:
+            SettingsError: there is no such cluster, Ray is not installed, or no node can hold a worker.
+        """
+        connect(self.settings)
+        resources = RayResources.of(self.settings, self.devices_per_worker)
+        return f"Ray, up to {resources.workers} workers with {resources} each; {resources.found()}"
+
 
 @dataclass(eq=False)
 class _Member:

@@ -106,6 +106,14 @@ class Engine(Protocol):
         """Yield workers that open their state by `opening`; they and their states end with the `with` block."""
         ...
 
+    def found(self) -> str:
+        """Return what it finds to compute with, in words.
+
+        Raises:
+            SettingsError: it finds nothing.
+        """
+        ...
+
 
 def results(workers: Workers[State], work: ShardWork[State], shards: Sequence[Shard]) -> Iterator[Any]:
     """Yield what the work returns for each shard, in the order of the shards, as soon as those before it are there.

@@ -50,6 +50,8 @@ def cluster() -> Iterator[Any]:
         patch.setenv("OMP_NUM_THREADS", "1")
         started = Cluster(
             initialize_head=True,
+            # Its hooks are signal handlers, which only the main thread may set, and nodes are added from another.
+            shutdown_at_exit=False,
             head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": _HEALTH},
         )
         for _ in range(2):
@@ -156,7 +158,11 @@ def ray_workers() -> list[psutil.Process]:
 
 
 def raylets(cluster: Any) -> list[Any]:
-    return [node for node in cluster.worker_nodes if node.any_processes_alive()]
+    """The nodes that can be lost: not that which this process is connected through."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    return [node for node in cluster.worker_nodes if node.any_processes_alive() and node.node_id != own]
 
 
 class Killer(threading.Thread):
@@ -175,9 +181,10 @@ class Killer(threading.Thread):
             if self.random.random() < 0.2:
                 node = self.random.choice(raylets(self.cluster))
                 node.kill_raylet()
-                self.cluster.worker_nodes.discard(node)
                 self.killed["raylet"] += 1
-                self.cluster.add_node(num_cpus=1, wait=False)
+                self.cluster.worker_nodes.discard(node)
+                node.kill_all_processes(check_alive=False, allow_graceful=False)
+                self.cluster.add_node(num_cpus=1)
             elif found := ray_workers():
                 os.kill(self.random.choice(found).pid, signal.SIGKILL)
                 self.killed["worker"] += 1
