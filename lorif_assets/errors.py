@@ -27,6 +27,10 @@ class HubError(LorifError):
     """A repository of the hub cannot be used: unknown, gated, out of reach, or not in the cache."""
 
 
+class StoreError(LorifError):
+    """An object store cannot be reached, refuses, or has no such file."""
+
+
 class MismatchError(LorifError):
     """Two stored results disagree about what they were computed from (recipe, weights, tokenizer, projection, data)."""
 
