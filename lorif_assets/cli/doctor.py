@@ -36,7 +36,6 @@ from lorif_assets.lake.tables import TABLES
 from lorif_assets.mathematics.gradients.layers import coverage
 from lorif_assets.project import Project
 
-
 _OPERATIONS_PER_HOUR = 100e12 * 3_600
 
 
@@ -272,7 +271,9 @@ def _cost_table(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples:
     table.add_row("block of a scan", f"{scan_rows:,} examples", "batch.scan_rows, else by the device's free memory")
     table.add_row("dense query", _bytes(cost.bytes_per_query), "memory of the device, each query of a set")
     table.add_row("passes over the factors", f"{cost.factor_passes} + 1", "fitting + scoring")
-    table.add_row("files and commits", f"{cost.objects:,} and {cost.commits:,}", "lake; fewer, larger shards take fewer")
+    table.add_row(
+        "files and commits", f"{cost.objects:,} and {cost.commits:,}", "lake; fewer, larger shards take fewer"
+    )
     operations = cost.operations(n_examples * max_length)
     table.add_row(
         "passes of the model",

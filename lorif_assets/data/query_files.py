@@ -13,8 +13,8 @@ from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, readers
 from lorif_assets.data.shards import list_shards
 from lorif_assets.errors import SourceError, StoreError
-from lorif_assets.stores.object_store import ObjectStore, copy_of, is_store_url
 from lorif_assets.lake.partition_names import partition_names
+from lorif_assets.stores.object_store import ObjectStore, copy_of, is_store_url
 
 _FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
 

@@ -110,13 +110,16 @@ class ObjectStoreCheckpoints(Checkpoints):
     def _named(self, folders: Sequence[str]) -> Sequence[str]:
         return [name for name in folders if not name.rpartition("/")[2].startswith((".", "_", "tmp"))]
 
-    def _checkpoint(
-        self, store: ObjectStore, folder: str, files: Sequence[StoredFile]
-    ) -> ObjectStoreCheckpoint:
+    def _checkpoint(self, store: ObjectStore, folder: str, files: Sequence[StoredFile]) -> ObjectStoreCheckpoint:
         own = ObjectStore(f"{store.url}/{folder}" if folder else store.url, store.options)
         named = PurePosixPath(own.url.partition("://")[2]).name
         checkpoint = ObjectStoreCheckpoint(
-            partition_name(named, NAME_PUNCTUATION), own.folder, step_of_folder(Path(named)), self.base_model, store=own, files=tuple(files)
+            partition_name(named, NAME_PUNCTUATION),
+            own.folder,
+            step_of_folder(Path(named)),
+            self.base_model,
+            store=own,
+            files=tuple(files),
         )
         if any(file.name == ADAPTER_CONFIG for file in files):
             # It says which base model it is on.

@@ -23,6 +23,8 @@ class Handler(BaseHTTPRequestHandler):
         if number % 7 == 0:
             time.sleep(0.3)
         headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
+        # Without one, urllib says that a body is a form.
+        headers.setdefault("Content-Type", "application/octet-stream")
         request = urllib.request.Request(TARGET + self.path, body, headers, method=self.command)
         try:
             with urllib.request.urlopen(request) as found:

@@ -44,9 +44,7 @@ def bucket(object_store: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def upload(bucket: Any, folder: Path, prefix: str) -> None:
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        bucket.put_object(
-            Bucket="lake", Key=f"{prefix}/{file.relative_to(folder).as_posix()}", Body=file.read_bytes()
-        )
+        bucket.put_object(Bucket="lake", Key=f"{prefix}/{file.relative_to(folder).as_posix()}", Body=file.read_bytes())
 
 
 def source(path: str) -> Source:
@@ -65,7 +63,10 @@ def test_files_in_a_store_make_the_shards_that_local_ones_make(
         assert [piece.shard for piece in there] == [piece.shard for piece in here]
         assert {piece.uri for piece in there} == {f"s3://lake/corpus/{k:05d}.jsonl" for k in range(3)}
         for one, other in zip(here, there, strict=True):
-            assert read_shard(source("data"), one, tiny_project.root).rows == read_shard(source(path), other, tmp_path).rows
+            assert (
+                read_shard(source("data"), one, tiny_project.root).rows
+                == read_shard(source(path), other, tmp_path).rows
+            )
     assert not [*(tmp_path / "cache").rglob("model.bin")], "what is no data is not copied"
     (alone,) = list_shards(source("s3://lake/corpus/00001.jsonl"), tmp_path)
     assert (alone.shard, alone.rows) == ("docs-00000", 12)
@@ -174,9 +175,7 @@ def flaky_store(object_store: Lake) -> Iterator[Lake]:
                 break
         time.sleep(0.1)
     try:
-        yield Lake(
-            object_store.root, {**object_store.storage_options, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-        )
+        yield Lake(object_store.root, {**object_store.storage_options, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"})
     finally:
         proxy.terminate()
         proxy.wait(10)

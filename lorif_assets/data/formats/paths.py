@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -119,13 +120,18 @@ def _in_store(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile
             return _format_of_file(source, file), [SourceFile(store.url, source.name, file.name)]
         if any(PurePosixPath(file.name).parts[0] == _DELTA_LOG for file in found):
             raise SourceError(f"source '{source.name}': {source.path} is a Delta table. Set format = \"delta\".")
-        suffixes = _all_suffixes()
-        wanted = [file for file in found if source.path != store.url or file.name.lower().endswith(suffixes)]
+        by_suffix = not glob.has_magic(source.path)
+        # A superset of what the pattern means: here a star also stands for folders.
+        names = pattern.relative_to(root).as_posix().replace("**/", "*")
+        wanted = [
+            file
+            for file in found
+            if (file.name.lower().endswith(_all_suffixes()) if by_suffix else fnmatchcase(file.name, names))
+        ]
         folder = store.copies(wanted)
         store.forget(found)
     except StoreError as error:
         raise SourceError(f"source '{source.name}': {error}") from error
-    by_suffix = not glob.has_magic(source.path)
     here = _visible_files(folder, "**/*" if by_suffix else pattern.relative_to(root).as_posix())
     kind, named = _named_files(source, base, root=folder, found=here, by_suffix=by_suffix)
     return kind, [replace(file, uri=f"{store.url}/{file.name}") for file in named]
