@@ -121,7 +121,7 @@ def _of_models(project: Project) -> Mapping[str, Callable[[], str]]:
     evaluation = project.settings.evaluation
     findings: dict[str, Callable[[], str]] = {
         "layers": lambda: _layers(project),
-        "engine": lambda: project.engine.found(),
+        "engine": project.engine.found,
         "devices": lambda: ", ".join(str(group) for group in project.devices.groups()),
         "memory": lambda: _memory(project),
     }
@@ -278,7 +278,7 @@ def _cost_table(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples:
     table.add_row(
         "passes of the model",
         f"{operations / 1e15:,.3g} PFLOP at most",
-        f"{operations / _OPERATIONS_PER_HOUR:,.3g} hours of a device that attains 100 TFLOP/s; examples of {max_length:,} tokens",
+        f"{operations / _OPERATIONS_PER_HOUR:,.3g} hours at 100 TFLOP/s, of examples of {max_length:,} tokens",
     )
     return table
 

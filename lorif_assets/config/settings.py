@@ -63,8 +63,8 @@ class CheckpointSettings(_Section):
     path: str | None = Field(
         None,
         description="A checkpoint directory (config.json, *.safetensors, tokenizer; or a GGUF file), an adapter's "
-        "(adapter_config.json), or a directory of them, also in an object store (s3://, gs://, az://, abfss://) whose credentials "
-        "are in the environment; or a model on the hub, hf://org/name@revision, or org/name where no "
+        "(adapter_config.json), or a directory of them, also in an object store (s3://, gs://, az://, abfss://) whose "
+        "credentials are in the environment; or a model on the hub, hf://org/name@revision, or org/name where no "
         'such directory is; default: "checkpoints", or none where `registered_model` is set.',
     )
     base_model: str | None = Field(

@@ -146,8 +146,8 @@ class Source(BaseModel):
     )
     path: str = Field(
         description="A file, a directory, a glob, a Delta table or a saved `datasets` directory. Relative paths start "
-        "at the folder of lorif.toml. Files, directories, globs and Delta tables may be in an object store (s3://, gs://, az://, "
-        "abfss://). Or a data set on the hub, hf://datasets/org/name@revision, with a configuration, folder, "
+        "at the folder of lorif.toml. Files, directories, globs and Delta tables may be in an object store (s3://, gs://, "
+        "az://, abfss://). Or a data set on the hub, hf://datasets/org/name@revision, with a configuration, folder, "
         "file or glob of it behind another slash."
     )
     split: str | None = Field(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lorif_assets.errors import CheckpointError, StoreError
 from lorif_assets.lake.partition_names import partition_name
@@ -100,31 +100,31 @@ class ObjectStoreCheckpoints(Checkpoints):
             folders = _by_folder(store.files())
         # What lies in the folder itself is a checkpoint only if it is one alone.
         chosen = [""] if _is_model(folders.get("", ())) else [name for name in folders if _is_model(folders[name])]
+        chosen = [name for name in chosen if not name.startswith((".", "_", "tmp"))]
         if not chosen:
             raise CheckpointError(
                 f"{self.path} holds no model, and neither do the folders in it: expected config.json and *{_WEIGHTS}; correct "
                 "`checkpoints.path`"
             )
-        return Found([self._checkpoint(store, name, folders[name]) for name in self._named(chosen)], ())
+        return Found([_checkpoint(store, name, folders[name], self.base_model) for name in chosen], ())
 
-    def _named(self, folders: Sequence[str]) -> Sequence[str]:
-        return [name for name in folders if not name.rpartition("/")[2].startswith((".", "_", "tmp"))]
 
-    def _checkpoint(self, store: ObjectStore, folder: str, files: Sequence[StoredFile]) -> ObjectStoreCheckpoint:
-        own = ObjectStore(f"{store.url}/{folder}" if folder else store.url, store.options)
-        named = PurePosixPath(own.url.partition("://")[2]).name
-        checkpoint = ObjectStoreCheckpoint(
-            partition_name(named, NAME_PUNCTUATION),
-            own.folder,
-            step_of_folder(Path(named)),
-            self.base_model,
-            store=own,
-            files=tuple(files),
-        )
-        if any(file.name == ADAPTER_CONFIG for file in files):
-            # It says which base model it is on.
-            checkpoint.store.copies(file for file in files if file.name == ADAPTER_CONFIG)
-        return checkpoint
+def _checkpoint(
+    store: ObjectStore, folder: str, files: Sequence[StoredFile], base_model: str | None
+) -> ObjectStoreCheckpoint:
+    own = ObjectStore(f"{store.url}/{folder}" if folder else store.url, store.options)
+    path = own.folder
+    with _as_checkpoint_errors():
+        # An adapter says which base model it is on.
+        own.copies(file for file in files if file.name == ADAPTER_CONFIG)
+    return ObjectStoreCheckpoint(
+        partition_name(path.name, NAME_PUNCTUATION),
+        path,
+        step_of_folder(path),
+        base_model,
+        store=own,
+        files=tuple(files),
+    )
 
 
 def _by_folder(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:

@@ -14,7 +14,7 @@ _numbers = count()
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def _forward(self) -> None:
+    def forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
         number = next(_numbers)
         if number % 3 == 2:
@@ -46,10 +46,10 @@ class Handler(BaseHTTPRequestHandler):
         if not is_head:
             self.wfile.write(body)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward
-
     def log_message(self, *_: object) -> None:
         pass
 
 
+for method in ("GET", "PUT", "POST", "DELETE", "HEAD"):
+    setattr(Handler, f"do_{method}", Handler.forward)
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()

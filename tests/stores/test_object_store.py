@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def bucket(object_store: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def bucket(object_store: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of the store, whose address and credentials are in the environment, and an empty cache."""
     import boto3
 
@@ -39,7 +39,7 @@ def bucket(object_store: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(stores, "_TRUSTED_SECONDS", 0.0)
-    yield boto3.client("s3", endpoint_url=object_store.storage_options["AWS_ENDPOINT_URL"], region_name="us-east-1")
+    return boto3.client("s3", endpoint_url=object_store.storage_options["AWS_ENDPOINT_URL"], region_name="us-east-1")
 
 
 def upload(bucket: Any, folder: Path, prefix: str) -> None:

@@ -37,9 +37,9 @@ def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
     if is_hub_name(source.path):
         return _on_hub(source, base)
     if is_remote(source.path):
-        if source.format is SourceFormat.AUTO or not readers()[source.format].is_read_remotely:
-            return _in_store(source, base)
-        return source.format, [SourceFile(source.path, source.name, source.path)]
+        is_table = source.format is not SourceFormat.AUTO and readers()[source.format].is_read_remotely
+        whole = [SourceFile(source.path, source.name, source.path)]
+        return (source.format, whole) if is_table else _in_store(source, base)
 
     path = base / Path(source.path).expanduser()
     if path.is_file():

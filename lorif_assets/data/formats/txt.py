@@ -64,7 +64,7 @@ class _Files(Reader):
 
     def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
         for k, piece in enumerate(slices_of(len(files), source.rows_per_shard)):
-            state = _state_of_all(files[piece.offset : piece.offset + piece.rows], base)
+            state = _state_of_all(files[piece.offset : piece.offset + piece.rows], base, source.storage_options)
             yield ShardSlice(
                 f"{source.name}-{k:05d}",
                 source.name,
