@@ -53,17 +53,15 @@ def test_charts_and_instances_name_secrets_and_hold_none() -> None:
 
 def test_the_run_launcher_takes_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     launcher = pytest.importorskip("dagster_ray", reason="needs dagster-ray").RayRunLauncher
-    from dagster import DagsterInstance
-    from dagster._config import process_config
-    from dagster._config.config_schema import resolve_to_config_type
+    from dagster._core.launcher import RunLauncher
+    from dagster._serdes import ConfigurableClassData
 
     monkeypatch.setenv("RAY_DASHBOARD_ADDRESS", "http://127.0.0.1:8265")
-    config = parsed("dagster.yaml")["run_launcher"]["config"]
-    found = process_config(resolve_to_config_type(launcher.config_type()), config)
-    assert found.success, found.errors
-    made = launcher.from_config_value(None, found.value)
+    written = parsed("dagster.yaml")["run_launcher"]
+    named = ConfigurableClassData(written["module"], written["class"], yaml.safe_dump(written["config"]))
+    made = named.rehydrate(as_type=RunLauncher)
+    assert isinstance(made, launcher)
     assert made.address == "http://127.0.0.1:8265"
-    assert DagsterInstance
 
 
 def test_the_code_location_of_ray_jobs_loads(monkeypatch: pytest.MonkeyPatch) -> None:
