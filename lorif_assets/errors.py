@@ -27,6 +27,10 @@ class HubError(LorifError):
     """A repository of the hub cannot be used: unknown, gated, out of reach, or not in the cache."""
 
 
+class StoreError(LorifError):
+    """An object store cannot be reached, refuses, or has no such file."""
+
+
 class MismatchError(LorifError):
     """Two stored results disagree about what they were computed from (recipe, weights, tokenizer, projection, data)."""
 
@@ -49,3 +53,6 @@ class UnsoundQueryError(LorifError):
     def __init__(self, message: str, query_ids: Collection[str]) -> None:
         super().__init__(message)
         self.query_ids = frozenset(query_ids)
+
+    def __reduce__(self) -> "tuple[type[UnsoundQueryError], tuple[str, Collection[str]]]":
+        return type(self), (str(self), self.query_ids)

@@ -1,8 +1,10 @@
-"""One project, opened from lorif.toml: its settings, lake, checkpoints, devices and tracking."""
+"""One project, opened from lorif.toml: its settings, lake, checkpoints, devices, tracking and engine."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lorif_assets.config.compute import ComputeSettings
 from lorif_assets.config.secrets import revealed_options, separated_login
 from lorif_assets.config.settings import Settings, load_settings
 from lorif_assets.errors import SettingsError
@@ -14,6 +16,9 @@ from lorif_assets.models.hub_checkpoints import HubCheckpoints
 from lorif_assets.models.registry import RegisteredCheckpoints
 from lorif_assets.tracking import Tracking
 
+if TYPE_CHECKING:
+    from lorif_assets.compute.shard_work import Engine
+
 
 @dataclass(frozen=True)
 class Project:
@@ -24,6 +29,7 @@ class Project:
     checkpoints: Checkpoints
     devices: Devices
     tracking: Tracking
+    compute: ComputeSettings
 
     @classmethod
     def open(cls, path: Path | None = None) -> "Project":
@@ -53,7 +59,19 @@ class Project:
                 project=settings.lake_root,
             ),
             Tracking(uri=settings.tracking_uri, experiment=settings.tracking.experiment),
+            settings.compute,
         )
+
+    @property
+    def engine(self) -> "Engine":
+        """What shards are computed by."""
+        if self.compute.engine == "ray":
+            from lorif_assets.compute.ray_engine import RayEngine
+
+            return RayEngine(self.compute, self.devices.per_checkpoint)
+        from lorif_assets.compute.local import LocalEngine
+
+        return LocalEngine(self.devices)
 
 
 def _refuse_two_logins(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""What Dagster hands to assets, checks and sensors by name: faces of a project's lake, checkpoints, devices, tracking."""
+"""What Dagster hands to assets, checks and sensors by name: faces of the parts of a project."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,6 +9,7 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
 from resources.checkpoints import CheckpointsResource
+from resources.compute import ComputeResource
 from resources.devices import DevicesResource
 from resources.lake import LakeResource
 from resources.tracking import TrackingResource
@@ -19,6 +20,7 @@ _FACES: Mapping[str, Callable[[Project], Any]] = {
     "model_checkpoints": lambda project: CheckpointsResource.of(project.checkpoints),
     "devices": lambda project: DevicesResource.of(project.devices),
     "tracking": lambda project: TrackingResource.of(project.tracking),
+    "compute": lambda project: ComputeResource.of(project.compute),
 }
 RESOURCES = frozenset(_FACES)
 """The names that assets ask for."""
@@ -42,4 +44,5 @@ def opened_project(resources: Any) -> Project:
         checkpoints=resources.model_checkpoints,
         devices=resources.devices,
         tracking=resources.tracking,
+        compute=resources.compute,
     )

@@ -1,17 +1,10 @@
 """Gradient factors: one forward and backward pass per example, kept as rank-c factors of its projected gradients."""
 
-import logging
-import time
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import dagster as dg
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, Wait, attribution_asset
@@ -20,30 +13,17 @@ from lorif_assets.assets.example_metadata import rejected_metadata
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.training_examples import training_examples
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.curvatures import write_shard_sums
-from lorif_assets.attribution.factor_rows import ShardFactors, factor_rows
-from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.shard_pipeline import overlapped
+from lorif_assets.attribution.build_factors import BuiltShard, FactorBuilding, commit_factors, factor_part
+from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
 from lorif_assets.attribution.stored_factors import stored_factor_versions
-from lorif_assets.attribution.versions import factor_version, factor_versions
-from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
-from lorif_assets.data.rejected import rejected_table
+from lorif_assets.attribution.versions import factor_versions
 from lorif_assets.data.rejected_share import RejectedShare
-from lorif_assets.data.rejection_reasons import first_and_counts
-from lorif_assets.data.tokenization import TokenizedShard, n_tokens
-from lorif_assets.errors import LorifError, MismatchError, SourceError
+from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.freshness.attribution import stale_factors
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
 from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
-from lorif_assets.lake.table_writing import with_constants
-from lorif_assets.models.devices import DeviceGroup
-from lorif_assets.progress import Progress
-
-if TYPE_CHECKING:
-    from lorif_assets.mathematics.curvature.ekfac import KfacBases
 
 
 class FactorConfig(dg.Config):
@@ -71,8 +51,8 @@ class FactorConfig(dg.Config):
 def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materializations:
     """Rank-c factors of every example's gradient in every tracked layer; with EK-FAC, of the whitened gradient.
 
-    A run of many shards loads each checkpoint once, reads the next shard and writes the last while one is computed,
-    commits each as it is written, and skips those that are up to date: a killed run goes on where it stopped.
+    A run of many shards loads each checkpoint once per worker, commits each shard as it is computed, and skips those that
+    are up to date: a killed run goes on where it stopped.
     """
     recipe = run.settings.recipe
     for name, shards in run.by_checkpoint().items():
@@ -92,36 +72,35 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
             continue
         # One bad shard must not keep the others from being computed.
         failures = Failures(run.log, "shards", len(to_do), "the next shard")
+        share = _rejected_share(run, name)
         with (
-            run.lease() as group,
+            run.workers(CheckpointOpening(stored, run.checkpoints, run.settings.batch)) as workers,
             run.tracked(name, [shards[shard] for shard in to_do], recipe.model_dump()) as tracked,
         ):
-            for index, (shard, written) in enumerate(_written_shards(run, stored, to_do, group)):
+            built = workers.map_shards(FactorBuilding(share), to_do, partial(commit_factors, stored, share))
+            for index, (shard, outcome) in enumerate(built):
                 try:
-                    version, metadata = written.result()
+                    committed = outcome.result()
                 except (LorifError, RuntimeError) as error:
                     failures.add(shards[shard], error)
                     continue
+                metadata = _metadata(record, committed)
                 if tracked:
                     figures = {key: value for key, value in metadata.items() if type(value) in {int, float}}
                     tracked.metrics(figures, index)
-                yield from run.commit(shards[shard], version, metadata)
+                yield from run.commit(shards[shard], committed.version, metadata)
             failures.raise_if_any()
 
 
-def _written_shards(
-    run: PartitionRun, stored: StoredCheckpoint, shards: Sequence[str], devices: DeviceGroup
-) -> Iterator[tuple[str, Future[tuple[str, dict[str, Any]]]]]:
-    """Compute and store shards, and yield each with its data version and metadata, or with its error.
-
-    The checkpoint stays loaded only while this runs: its memory is free before another run gets the devices.
-    """
-    attributed = stored.load(run.checkpoints, devices).model
-    loaded = {layer: stored.bases(layer, devices.first) for layer in stored.record.layer_shapes}
-    bases = {layer: found for layer, found in loaded.items() if found}
-    share = _rejected_share(run, stored.record.name)
-    work = _ShardWork(run.log, run.settings.recipe, run.lake, attributed, bases, share, run.settings.batch)
-    yield from overlapped(shards, work.read, work.compute, work.write)
+def _metadata(record: CheckpointRecord, built: BuiltShard) -> dict[str, Any]:
+    return {
+        "dagster/row_count": built.rows.num_rows,
+        **rejected_metadata(built.rejected, built.notices),
+        **built.figures,
+        "layers": dg.MetadataValue.table(
+            [dg.TableRecord({"layer": name, "d1": d1, "d2": d2}) for name, (d1, d2) in record.layer_shapes.items()]
+        ),
+    }
 
 
 def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
@@ -130,7 +109,7 @@ def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
         run.lake,
         "gradient_factors",
         f"the training examples at {checkpoint!r}",
-        {f"{checkpoint}|{shard}": rows for shard, rows in shards.iter_rows()},
+        {factor_part(checkpoint, shard): rows for shard, rows in shards.iter_rows()},
         run.settings.data.max_rejected_share,
     )
 
@@ -141,116 +120,3 @@ def _shard_hashes(lake: Lake, shards: Iterable[str]) -> dict[str, str]:
         if shard not in stored:
             raise MismatchError(f"the shard {shard!r} is not in `training_examples`; materialize it there first")
     return {shard: stored[shard] for shard in shards}
-
-
-@dataclass(frozen=True)
-class _ReadShard:
-    shard: str
-    shard_hash: str
-    tokenized: "TokenizedShard"
-
-
-@dataclass(frozen=True)
-class _ComputedShard:
-    source: _ReadShard
-    factors: ShardFactors
-    seconds: float
-
-
-@dataclass
-class _ShardWork:
-    """What is done for each shard of one checkpoint."""
-
-    log: logging.Logger
-    recipe: Recipe
-    lake: Lake
-    attributed: AttributedModel
-    bases: "Mapping[str, KfacBases]"
-    share: RejectedShare
-    batch: BatchSettings
-    """Budgets of the next shard: what did not fit in one would not fit in the next."""
-
-    def read(self, shard: str) -> _ReadShard:
-        examples = self.lake.read(TRAINING_EXAMPLES, shard=shard).sort("row")
-        if examples.is_empty():
-            raise MismatchError(f"the shard {shard!r} has left `training_examples` since the run began")
-        tokenized = self.attributed.tokenized(examples.to_arrow())
-        self._require_usable(shard, tokenized)
-        return _ReadShard(shard, str(examples["shard_hash"][0]), tokenized)
-
-    def _require_usable(self, shard: str, tokenized: "TokenizedShard") -> None:
-        """Refuse a shard before its gradients are computed; its rows that are set aside are stored then."""
-        part, rejected = self._part(shard), tokenized.rejected
-        try:
-            if not tokenized.examples:
-                reasons = first_and_counts(rejected["reason"].to_pylist())
-                raise SourceError(f"no example of the shard {shard!r} can be used with this tokenizer; {reasons}")
-            self.share.refuse(part, rejected)
-        except SourceError:
-            self.share.replace(part, rejected)
-            raise
-
-    def _part(self, shard: str) -> str:
-        return f"{self.attributed.record.name}|{shard}"
-
-    def compute(self, shard: _ReadShard) -> _ComputedShard:
-        started, examples = time.monotonic(), shard.tokenized.examples
-        tokens = n_tokens(examples)
-        name = self.attributed.record.name
-        self.log.info(f"{name}|{shard.shard}: read {len(examples):,} examples of {tokens:,} tokens")
-        with Progress(f"{name} {shard.shard}", tokens, "tok", self.log) as progress:
-            factors = factor_rows(self.attributed, examples, self.bases, self.batch, progress)
-        self.batch = self.batch.model_copy(update={"tokens": factors.batch_tokens})
-        return _ComputedShard(shard, factors, time.monotonic() - started)
-
-    def write(self, shard: _ComputedShard) -> tuple[str, dict[str, Any]]:
-        """Store a shard, and return its data version and metadata."""
-        from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
-
-        read, factors, record = shard.source, shard.factors, self.attributed.record
-        tokens = n_tokens(read.tokenized.examples)
-        rejected = pa.concat_tables([read.tokenized.rejected, rejected_table(factors.not_finite)])
-        part = self._part(read.shard)
-        self.share.replace(part, rejected)
-        self.share.refuse(part, rejected)
-        fisher = f"fisher_sums/{record.name}/{uuid.uuid4().hex}" if self.bases else ""
-        for layer, squares in factors.squares.items():
-            sums = FisherDiagonal(squares, factors.rows.num_rows, factors.squared)
-            write_shard_sums(self.lake, fisher, layer, sums)
-        constants = {
-            "checkpoint": record.name,
-            "shard": read.shard,
-            "recipe_hash": self.recipe.factor_hash,
-            "weights_hash": record.weights_hash,
-            "tokenizer_hash": record.tokenizer_hash,
-            "projection": self.attributed.projection,
-            "shard_hash": read.shard_hash,
-            "factor_codec": self.recipe.factor_dtype,
-            "bases": record.bases_fingerprint,
-            "fisher": fisher,
-        }
-        rows = with_constants(factors.rows, constants)
-        self.lake.replace(GRADIENT_FACTORS, {"checkpoint": record.name, "shard": read.shard}, rows)
-        factor_bytes = sum(pc.sum(pc.binary_length(rows[layer])).as_py() for layer in record.layer_shapes)
-        metadata = {
-            "dagster/row_count": rows.num_rows,
-            **rejected_metadata(rejected, read.tokenized.notices),
-            "truncated_examples": read.tokenized.n_truncated,
-            "max_length": self.attributed.max_length,
-            "truncation": self.recipe.truncation,
-            "tokens": tokens,
-            "tokens_per_second": round(tokens / max(shard.seconds, 1e-9), 1),
-            "batch_tokens": factors.batch_tokens,
-            "seconds": round(shard.seconds, 3),
-            "bytes": factor_bytes,
-            "bytes_per_example": round(factor_bytes / rows.num_rows, 1),
-            "mean_loss_per_token": float(
-                np.sum(rows["loss"].to_numpy()) / max(np.sum(rows["n_target_tokens"].to_numpy()), 1)
-            ),
-            "device": str(self.attributed.devices),
-            "projection": self.attributed.projection,
-            "layers": dg.MetadataValue.table(
-                [dg.TableRecord({"layer": name, "d1": d1, "d2": d2}) for name, (d1, d2) in record.layer_shapes.items()]
-            ),
-        }
-        return factor_version(self.recipe, record, read.shard_hash), metadata

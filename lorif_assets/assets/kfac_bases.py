@@ -13,15 +13,13 @@ from lorif_assets.assets.example_metadata import rejected_metadata
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.fit_bases import KfacFit, KfacSample, fit_bases, fit_tokens, kfac_sample
-from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.attribution.stored_bases import bases_version
-from lorif_assets.config.recipe import Recipe
+from lorif_assets.attribution.fit_bases import KfacSample
+from lorif_assets.attribution.fit_stored_bases import FittedBases, fit_to_sample, read_sample
+from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
 from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.freshness.attribution import stale_bases
 from lorif_assets.lake.attribution_tables import KFAC_BASES, TRAINING_EXAMPLES
-from lorif_assets.lake.lake import Lake
 
 _SHOWN = ("rank", "bytes_per_example", "kept_energy", "half_agreement", "n_examples", "n_tokens", "d1", "d2", "labels")
 
@@ -63,45 +61,43 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
         record.refuse_other_layers(layers)
         how: dict[str, Any] = {"how": "left as they are"}
         if config.recompute or record.frozen_bases is None:
-            sample, fit, projection = _fit(run, stored, layers.values())
+            sample, fitted = _fit(run, stored, layers.values())
             how = {
-                "how": f"fitted to {fit.n_examples} examples",
-                **rejected_metadata(_rejected(sample, fit), sample.tokenized.notices),
+                "how": f"fitted to {fitted.n_examples} examples",
+                **rejected_metadata(_rejected(sample, fitted), sample.tokenized.notices),
             }
-            _store(run.lake, record, run.settings.recipe, fit, projection)
-        rows = {row["layer"]: row for row in run.lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
+            # All layers in one commit: bases of two fits are never mixed.
+            rows = pa.Table.from_pylist([dict(row) for row in fitted.rows], schema=KFAC_BASES.columns)
+            run.lake.replace(KFAC_BASES, {"checkpoint": name}, rows)
+        stored_rows = {row["layer"]: row for row in run.lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
         for layer, key in layers.items():
-            metadata = {**how, **{name: value for name in _SHOWN if (value := rows[layer][name]) is not None}}
-            yield from run.commit(key, rows[layer]["fingerprint"], {**metadata, "ranks": _ranks(rows)})
+            row = stored_rows[layer]
+            metadata = {**how, **{name: value for name in _SHOWN if (value := row[name]) is not None}}
+            yield from run.commit(key, row["fingerprint"], {**metadata, "ranks": _ranks(stored_rows)})
 
 
-def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str]) -> tuple[KfacSample, KfacFit, str]:
-    """Return the sample, a checkpoint's bases, and the fingerprint of the projections that gradients were put through."""
+def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str]) -> tuple[KfacSample, FittedBases]:
+    """Return the sample and a checkpoint's bases."""
     recipe, name = run.settings.recipe, stored.record.name
-    with run.lease() as group, run.tracked(name, partitions, recipe.model_dump()) as tracked:
-        checkpoint = stored.load(run.checkpoints, group)
-        sample = kfac_sample(checkpoint)
+    opening = CheckpointOpening(stored, run.checkpoints, run.settings.batch)
+    with run.workers(opening) as workers, run.tracked(name, partitions, recipe.model_dump()) as tracked:
+        sample = read_sample(workers)
         rejected, share = sample.tokenized.rejected, _rejected_share(run, name)
         share.replace(name, rejected)
         sample.refuse_too_few(name)
         share.refuse(name, rejected)
-        tokens = fit_tokens(sample.tokenized.examples)
-        with run.progress(f"{name} K-FAC bases", tokens, "tok") as progress:
-            fit = fit_bases(checkpoint.model, sample, run.settings.batch, progress)
-        if fit.not_finite:
-            share.replace(name, _rejected(sample, fit))
-            share.refuse(name, _rejected(sample, fit))
+        fitted = fit_to_sample(workers, sample)
+        if fitted.not_finite:
+            share.replace(name, _rejected(sample, fitted))
+            share.refuse(name, _rejected(sample, fitted))
         if tracked:
-            tracked.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
-        projection = checkpoint.model.projection
-        # Before another run gets the devices: the memory is not free while a name refers to the model.
-        del checkpoint
-    return sample, fit, projection
+            tracked.metrics({"half_agreement": fitted.half_agreement})
+    return sample, fitted
 
 
-def _rejected(sample: KfacSample, fit: KfacFit) -> pa.Table:
+def _rejected(sample: KfacSample, fitted: FittedBases) -> pa.Table:
     """Return what is set aside of a sample: as the tokenizer reads it, and as the model computes with it."""
-    return pa.concat_tables([sample.tokenized.rejected, rejected_table(fit.not_finite)])
+    return pa.concat_tables([sample.tokenized.rejected, rejected_table(fitted.not_finite)])
 
 
 def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
@@ -113,37 +109,6 @@ def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
         {checkpoint: run.lake.read(TRAINING_EXAMPLES, ["shard"]).height},
         run.settings.data.max_rejected_share,
     )
-
-
-def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, projection: str) -> None:
-    from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
-
-    codec = FactorCodec(recipe.factor_dtype)
-    rows = [
-        {
-            "checkpoint": record.name,
-            "layer": name,
-            "d1": d1,
-            "d2": d2,
-            "rank": fit.layers[name].rank,
-            "bytes_per_example": factor_bytes(codec, d1, d2, fit.layers[name].rank),
-            "kept_energy": fit.layers[name].kept_energy,
-            "n_examples": fit.n_examples,
-            "n_tokens": fit.layers[name].n_tokens,
-            "labels": recipe.kfac_labels,
-            "half_agreement": fit.layers[name].half_agreement,
-            "uri": lake.write_tensors(f"kfac_bases_tensors/{record.name}", fit.layers[name].bases.tensors()),
-            "fingerprint": fit.fingerprint,
-            "sample_hash": fit.sample_hash,
-            "version": bases_version(recipe, record.weights_hash, record.tokenizer_hash),
-            "recipe_hash": recipe.factor_hash,
-            "weights_hash": record.weights_hash,
-            "projection": projection,
-        }
-        for name, (d1, d2) in record.layer_shapes.items()
-    ]
-    # All layers in one commit: bases of two fits are never mixed.
-    lake.replace(KFAC_BASES, {"checkpoint": record.name}, pa.Table.from_pylist(rows, schema=KFAC_BASES.columns))
 
 
 def _ranks(rows: dict[str, dict[str, Any]]) -> dg.TableMetadataValue:

@@ -8,13 +8,15 @@ from lorif_assets.assets.attribution_asset import Materializations, attribution_
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.compute.shard_work import result
 from lorif_assets.evaluation.methods.evaluated_scores import (
+    MethodsOpening,
+    ScoredIds,
     method_versions,
     score_methods,
     scores_version,
     stored_method_versions,
 )
-from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.freshness.evaluation import stale_method_scores
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES
 from lorif_assets.lake.lake import Lake
@@ -48,17 +50,15 @@ def method_scores(run: PartitionRun) -> Materializations:
 
 def _scored(run: PartitionRun, stored: StoredCheckpoint, missing: Versions) -> dict[str, Any]:
     """Compute and store what is missing, and return what it cost."""
-    with run.lease() as group:
-        attributed = stored.load(run.checkpoints, group).model
-        incomplete = [query_set for query_set, methods in missing.items() if methods]
-        inputs = MethodInputs.load(run.project, attributed, incomplete)
-        figures: dict[str, Any] = {"queries": len(inputs.queries.ids), "examples": len(inputs.examples.ids)}
-        for method, scores in score_methods(inputs, missing):
-            run.log.info(f"{stored.record.name}: {method} scored in {scores.query_seconds:.1f} s")
+    checkpoint = stored.record.name
+    incomplete = [query_set for query_set, methods in missing.items() if methods]
+    with run.workers(MethodsOpening(run.project, stored, incomplete)) as workers:
+        ids: ScoredIds = result(workers, ScoredIds.of)
+        figures: dict[str, Any] = {"queries": ids.n_queries, "examples": len(ids.examples)}
+        for method, scores in score_methods(run.lake, checkpoint, workers, ids, missing):
+            run.log.info(f"{checkpoint}: {method} scored in {scores.query_seconds:.1f} s")
             figures[f"{method}_query_seconds"] = round(scores.query_seconds, 3)
             figures[f"{method}_bytes_per_example"] = round(scores.bytes_per_example, 1)
-        # Before another run gets the devices: the memory is not free while a name refers to the model.
-        del attributed, inputs
     return figures
 
 

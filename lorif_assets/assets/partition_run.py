@@ -8,7 +8,7 @@ checks; a run of one partition returns it in the usual way.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,10 @@ from dagster._core.definitions.data_version import (
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 from lorif_assets.assets.partitions import CHECKPOINT, add_partitions
-from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.checkpoint import QueriedCheckpoint, StoredCheckpoint
+from lorif_assets.attribution.distributed_checkpoint import DistributedCheckpoint
+from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
+from lorif_assets.compute.shard_work import Opening, State, Workers
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError, TooManyRejectedError
 from lorif_assets.lake.lake import Lake
@@ -95,6 +98,27 @@ class PartitionRun:
     def lease(self) -> AbstractContextManager[DeviceGroup]:
         """Wait for a group of devices, and hold it to the end of the block."""
         return self.project.devices.lease()
+
+    def workers(self, opening: Opening[State]) -> AbstractContextManager[Workers[State]]:
+        """Have workers to the end of the block, on this machine's devices or in a cluster, as the settings say."""
+        return self.project.engine.workers(opening, self.log)
+
+    @contextmanager
+    def queried(self, stored: StoredCheckpoint) -> Iterator[QueriedCheckpoint]:
+        """Have a checkpoint to put queries to: loaded on leased devices, or open on the workers of a cluster.
+
+        Raises:
+            MismatchError: the files changed since they were recorded.
+            CheckpointError: it cannot be loaded.
+        """
+        if self.project.compute.engine == "local":
+            with self.lease() as group:
+                # No name here refers to the model: whoever asks for it may free its memory.
+                yield stored.load(self.checkpoints, group)
+        else:
+            opening = CheckpointOpening(stored, self.checkpoints, self.settings.batch, loads=False)
+            with self.workers(opening) as workers:
+                yield DistributedCheckpoint(stored, workers)
 
     def progress(self, label: str, total: int, unit: str) -> Progress:
         """Report the progress of long work to Dagster's log, which also shows that the run is alive."""

@@ -1,5 +1,7 @@
 """The assets that keep curvatures' preconditioners, one for each table: a partition per layer, fitted from stored factors."""
 
+from functools import partial
+
 import dagster as dg
 
 from lorif_assets.assets import partitions
@@ -8,8 +10,10 @@ from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.assets.kfac_bases import kfac_bases
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.attribution.curvatures import curvature_of, curvature_tables, curvatures_in, whitened_in
-from lorif_assets.attribution.fit_curvature import fit_curvature
+from lorif_assets.attribution.fit_curvature import commit_layer, fitted_layer
+from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
 from lorif_assets.attribution.versions import refined_version
+from lorif_assets.compute.shard_work import Step
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_preconditioners
 from lorif_assets.lake.table_schema import TableSchema
@@ -42,24 +46,21 @@ def preconditioner_asset(table: TableSchema) -> AttributionAsset:
         for checkpoint, layers in run.by_checkpoint().items():
             stored = run.stored(checkpoint)
             stored.record.refuse_other_layers(layers)
-            kind, factors, spectra = curvature_of(settings.recipe), stored.factors, []
+            kind, factors, spectra = curvature_of(settings.recipe), stored.factors, {}
             shown_layers = ShownLayers.of(run.lake, checkpoint, settings.recipe)
+            opening = CheckpointOpening(stored, run.checkpoints, settings.batch, loads=False)
+            work = Step(fitted_layer, (settings.curvature.refine_below, any(one.refine for one in options)))
             with (
-                run.lease() as group,
+                run.workers(opening) as workers,
                 run.tracked(checkpoint, layers.values(), settings.recipe.model_dump()) as tracked,
                 run.progress(f"{checkpoint} {table.name}", len(layers), "layers") as progress,
             ):
-                for index, (layer, key) in enumerate(layers.items()):
-                    fit, row = fit_curvature(
-                        stored,
-                        layer,
-                        rows=settings.batch.scan_rows,
-                        device=group.first,
-                        refine_below=settings.curvature.refine_below,
-                        refine=any(one.refine for one in options),
-                    )
+                fits = workers.map_shards(work, list(layers), partial(commit_layer, stored))
+                for index, (layer, outcome) in enumerate(fits):
+                    fit = outcome.result()
+                    row = fit.row
                     shown, metrics = shown_layers.shown(row), kind.metrics(row)
-                    spectra.append(shown)
+                    spectra[layer] = shown
                     progress.advance(1)
                     if tracked:
                         tracked.metrics(metrics, index)
@@ -76,9 +77,11 @@ def preconditioner_asset(table: TableSchema) -> AttributionAsset:
                         **metrics,
                         "spectrum": dg.MetadataValue.md(markdown.picture(spectrum_png([shown]), "spectrum")),
                     }
-                    yield from run.commit(key, refined_version(str(row["version"]), row.get("basis_version")), metadata)
+                    yield from run.commit(
+                        layers[layer], refined_version(str(row["version"]), row.get("basis_version")), metadata
+                    )
                 if tracked:
-                    tracked.image(spectrum_png(spectra), "spectra.png")
+                    tracked.image(spectrum_png([spectra[layer] for layer in layers]), "spectra.png")
 
     return attribution_asset(
         name=table.name,

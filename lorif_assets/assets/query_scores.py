@@ -15,7 +15,7 @@ from lorif_assets.assets.partition_run import Failures, PartitionRun
 from lorif_assets.assets.preconditioners import PRECONDITIONERS
 from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.attribution.checkpoint import averaged_attributions
-from lorif_assets.attribution.score_checkpoint import CheckpointScoring
+from lorif_assets.attribution.score_checkpoint import CheckpointScoring, longest_query
 from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.attribution.score_rows import LOWEST
@@ -64,8 +64,11 @@ def query_scores(run: PartitionRun) -> Materializations:
     settings, lake = run.settings, run.lake
     for name, query_sets in run.by_checkpoint().items():
         *earlier, stored = averaged_attributions(settings, run.checkpoints, run.stored(name))
-        with run.lease() as group, run.tracked(name, query_sets.values(), settings.recipe.model_dump()) as tracked:
-            checkpoint = stored.load(run.checkpoints, group)
+        with (
+            run.queried(stored) as checkpoint,
+            run.tracked(name, query_sets.values(), settings.recipe.model_dump()) as tracked,
+        ):
+            max_length = checkpoint.with_model(longest_query)
             recall = partial(recalled_scores, settings)
             scoring = CheckpointScoring(run.log, settings, run.checkpoints, checkpoint, earlier, recall)
             # One bad query set must not keep the others from being scored.
@@ -104,7 +107,7 @@ def query_scores(run: PartitionRun) -> Materializations:
                         "dagster/row_count": scored.scores.scores.height,
                         **rejected_metadata(queries.tokenized.rejected, queries.tokenized.notices),
                         "truncated_queries": queries.tokenized.n_truncated,
-                        "max_length": checkpoint.model.max_length,
+                        "max_length": max_length,
                         "examples_scanned": scored.scores.examples_scanned,
                         "scan": scored.scores.scan,
                         **({"averaged_with": [one.record.name for one in earlier]} if earlier else {}),

@@ -1,9 +1,9 @@
 """One attributed checkpoint: what the lake holds of it, its model, and the checkpoints its scores are averaged with."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lorif_assets.attribution.active_checkpoints import active_checkpoints, comparable_base
 from lorif_assets.attribution.checkpoint_weights import checkpoint_weights
@@ -20,6 +20,7 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -90,12 +91,81 @@ class StoredCheckpoint:
         return AttributedCheckpoint(self, AttributedModel.load(self.record, self.recipe, model_checkpoints, devices))
 
 
+class QueriedCheckpoint(Protocol):
+    """A checkpoint to which queries are put: its model and its factors may be used in this process, or by workers."""
+
+    @property
+    def stored(self) -> StoredCheckpoint:
+        """What the lake holds of it."""
+        ...
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts a scan of its factors is best cut."""
+        ...
+
+    def with_model(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function of a `LoadedCheckpoint` and of these arguments returns."""
+        ...
+
+    def scanned(self, scan: Callable[..., Any], parts: Sequence[Any], progress: Progress) -> Iterator[Any]:
+        """Yield what a function of a part, a device and a progress returns for each part, in their order.
+
+        Args:
+            scan: the function.
+            parts: each with the number of its examples, `n_examples`.
+            progress: advances by examples.
+        """
+        ...
+
+
+class LoadedCheckpoint(Protocol):
+    """A checkpoint whose model is in this process."""
+
+    @property
+    def stored(self) -> StoredCheckpoint:
+        """What the lake holds of it."""
+        ...
+
+    @property
+    def model(self) -> AttributedModel:
+        """Its model."""
+        ...
+
+    @property
+    def device(self) -> "torch.device":
+        """Where gradients and scores are computed."""
+        ...
+
+    def inverse_of(self, layer: str) -> "LayerPreconditioner":
+        """Return a layer's stored inverse curvature, on the model's device."""
+        ...
+
+
 @dataclass(frozen=True)
 class AttributedCheckpoint:
     """A checkpoint with its model loaded, which computes the gradients that are compared with what is stored."""
 
     stored: StoredCheckpoint
     model: AttributedModel
+
+    @property
+    def device(self) -> "torch.device":
+        """Where gradients and scores are computed."""
+        return self.model.device
+
+    @property
+    def parts(self) -> int:
+        """One: a scan is not cut."""
+        return 1
+
+    def with_model(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function of this checkpoint returns."""
+        return function(self, *arguments)
+
+    def scanned(self, scan: Callable[..., Any], parts: Sequence[Any], progress: Progress) -> Iterator[Any]:
+        """Scan the parts, one after the other."""
+        return (scan(part, self.device, progress) for part in parts)
 
     def inverse_of(self, layer: str) -> "LayerPreconditioner":
         """Return a layer's stored inverse curvature, on the model's device."""

@@ -38,6 +38,32 @@ class CostEstimate:
     """Of the sums of squared gradients that are stored beside each shard's factors; 0 without whitening."""
     whole_inverse_bytes: int
     """Of EK-FAC's inverse of whole gradients in memory, which `exact_scores` takes."""
+    n_shards: int
+    n_parameters: int
+    """Of the model."""
+    whitens: bool
+    """Whether gradients are whitened, which takes bases, and sums for each shard and layer."""
+
+    @property
+    def objects(self) -> int:
+        """Files that the lake gets: one for each shard's factors and each layer's state, with whitening also its bases.
+
+        The sums are one more for each shard and layer.
+        """
+        whitening = self.n_layers * (1 + self.n_shards) if self.whitens else 0
+        return self.n_shards + self.n_layers + whitening
+
+    @property
+    def commits(self) -> int:
+        """Commits to Delta tables: one for each shard and each layer, with whitening one more for all bases."""
+        return self.n_shards + self.n_layers + int(self.whitens)
+
+    def operations(self, tokens: int) -> int:
+        """Return the operations of the model's two passes over tokens: 2 per parameter and token, forward and backward.
+
+        Attention, which grows with the length of examples, and the factors themselves are not counted.
+        """
+        return 4 * self.n_parameters * tokens
 
 
 def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int) -> CostEstimate:
@@ -76,6 +102,9 @@ def estimate(model: "nn.Module", recipe: Recipe, n_examples: int, n_shards: int)
         factor_passes=curvature.factor_passes,
         fisher_bytes=n_shards * curvature.bytes_per_shard,
         whole_inverse_bytes=inverse_bytes([(layer.d_in, layer.d_out) for layer in tracked]),
+        n_shards=n_shards,
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        whitens=recipe.whitens,
     )
 
 

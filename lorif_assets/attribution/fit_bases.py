@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lorif_assets.attribution.fitted_recipe import LARGEST_RANK, below_full
-from lorif_assets.attribution.sound_examples import set_aside, unsound_positions
+from lorif_assets.attribution.sound_examples import unsound_positions
 from lorif_assets.config.presets import AUTO
 from lorif_assets.config.recipe import Recipe, content_hash
 from lorif_assets.data.rejected import RejectedRow
@@ -19,9 +19,11 @@ from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
 if TYPE_CHECKING:
+    import logging
+
     import torch
 
-    from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+    from lorif_assets.attribution.checkpoint import LoadedCheckpoint
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.settings import BatchSettings
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 RANK_EXAMPLES = 256
 """Sampled examples that ranks by layer are computed from."""
-_FEWEST_EXAMPLES = 2
+FEWEST_EXAMPLES = 2
 _NAMED = 5
 
 
@@ -92,7 +94,7 @@ class KfacSample:
             LorifError: with the reasons.
         """
         usable, rejected = len(self.tokenized.examples), self.tokenized.rejected["reason"].to_pylist()
-        if usable < _FEWEST_EXAMPLES:
+        if usable < FEWEST_EXAMPLES:
             why = f": {in_words(count_reasons(rejected))}. The table `rejected` lists those" if rejected else ""
             raise LorifError(
                 f"K-FAC bases need at least two examples, but only {usable} of {usable + len(rejected)} sampled examples can "
@@ -100,7 +102,7 @@ class KfacSample:
             )
 
 
-def kfac_sample(checkpoint: "AttributedCheckpoint") -> KfacSample:
+def kfac_sample(checkpoint: "LoadedCheckpoint") -> KfacSample:
     """Draw a sample of the training examples in the lake.
 
     Raises:
@@ -108,21 +110,6 @@ def kfac_sample(checkpoint: "AttributedCheckpoint") -> KfacSample:
     """
     sample = _sample(checkpoint.stored.lake, checkpoint.model.recipe)
     return KfacSample(checkpoint.model.tokenized(sample.to_arrow()), content_hash(sample["content_hash"].to_list()))
-
-
-def fit_bases(
-    attributed: "AttributedModel", sample: KfacSample, batch: "BatchSettings", progress: "Progress"
-) -> KfacFit:
-    """Fit the bases of every tracked layer to a sample; `progress` advances by tokens, `fit_tokens` in all.
-
-    Raises:
-        LorifError: as `fit_sound_layers`.
-        SettingsError: the byte budget does not pay for one component of every layer.
-    """
-    layers, unsound = fit_sound_layers(attributed, sample.tokenized.examples, batch, progress)
-    n_examples = len(sample.tokenized.examples) - len(unsound)
-    not_finite = [set_aside(attributed, example) for example in unsound]
-    return KfacFit(layers, n_examples, sample.sample_hash, not_finite)
 
 
 def fit_tokens(examples: "Sequence[TokenizedExample]") -> int:
@@ -144,17 +131,25 @@ def fit_sound_layers(
     try:
         return fit_layers(attributed, examples, batch, progress), []
     except NotFiniteError:
-        positions = set(unsound_positions(attributed, examples, batch))
-        if not positions or len(examples) - len(positions) < _FEWEST_EXAMPLES:
+        sound, unsound = without_unsound(attributed, examples, batch, progress.log)
+        if not unsound or len(sound) < FEWEST_EXAMPLES:
             raise
-    unsound = [example for position, example in enumerate(examples) if position in positions]
-    names = ", ".join(example.example_id for example in unsound[:_NAMED])
-    progress.log.warning(
-        f"{attributed.record.name}: the loss or a gradient of {len(unsound)} sampled examples is not finite ({names}"
-        f"{', ...' if unsound[_NAMED:] else ''}); K-FAC bases are fitted without them"
-    )
-    sound = [example for position, example in enumerate(examples) if position not in positions]
     return fit_layers(attributed, sound, batch, progress), unsound
+
+
+def without_unsound(
+    attributed: "AttributedModel", examples: "Sequence[TokenizedExample]", batch: "BatchSettings", log: "logging.Logger"
+) -> "tuple[list[TokenizedExample], list[TokenizedExample]]":
+    """Return the examples whose loss and gradients are finite, and the others, which are named in the log."""
+    positions = set(unsound_positions(attributed, examples, batch))
+    unsound = [example for position, example in enumerate(examples) if position in positions]
+    if unsound:
+        names = ", ".join(example.example_id for example in unsound[:_NAMED])
+        log.warning(
+            f"{attributed.record.name}: the loss or a gradient of {len(unsound)} sampled examples is not finite ({names}"
+            f"{', ...' if unsound[_NAMED:] else ''}); K-FAC bases are fitted without them"
+        )
+    return [example for position, example in enumerate(examples) if position not in positions], unsound
 
 
 def fit_layers(
@@ -167,15 +162,31 @@ def fit_layers(
         LorifError: there are fewer than two examples.
         SettingsError: the byte budget does not pay for one component of every layer.
     """
-    if len(examples) < _FEWEST_EXAMPLES:
+    if len(examples) < FEWEST_EXAMPLES:
         raise LorifError(
             f"K-FAC bases need at least two examples, but only {len(examples)} of the sample can be used with the tokenizer "
             f"of {attributed.record.name!r}"
         )
     halves = [covariances(attributed, examples[half::2], batch, progress, seed=half) for half in (0, 1)]
+    return layer_fits(attributed, examples, halves, batch, progress)
+
+
+def layer_fits(
+    attributed: "AttributedModel",
+    examples: "Sequence[TokenizedExample]",
+    halves: "Sequence[dict[str, KfacCovariances]]",
+    batch: "BatchSettings",
+    progress: "Progress",
+) -> dict[str, LayerFit]:
+    """Return the fit of each layer to the covariances of two halves of some examples, which are used up.
+
+    Raises:
+        NotFiniteError: activations or gradients are not finite.
+        SettingsError: the byte budget does not pay for one component of every layer.
+    """
     recipe, bases, agreement, tokens = attributed.recipe, {}, {}, {}
     for layer in attributed.record.layer_shapes:
-        first, second = (half.pop(layer) for half in halves)
+        first, second = (half.pop(layer).to(attributed.device) for half in halves)
         try:
             agreement[layer] = min(first.diagonality(second.bases(1.0)), second.diagonality(first.bases(1.0)))
             bases[layer] = first.merge(second).bases(recipe.whitening_damping, recipe.whitening_rank)

@@ -10,6 +10,7 @@ from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.lake_curvature import LakeCurvature
 from lorif_assets.attribution.ledger import Ledger
+from lorif_assets.attribution.opened_checkpoint import OpenedCheckpoint
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.attribution.versions import preconditioner_version
 from lorif_assets.config.recipe import content_hash
@@ -126,6 +127,24 @@ def fit_curvature(
 ) -> tuple[CurvatureFit, dict[str, Any]]:
     """Bring a layer's curvature up to date, store it, and return it with its new row of the curvature's table.
 
+    The arguments are those of `fitted_row`.
+    """
+    fit, row = fitted_row(checkpoint, layer, rows=rows, device=device, refine_below=refine_below, refine=refine)
+    commit_row(checkpoint, row)
+    return fit, row
+
+
+def fitted_row(
+    checkpoint: StoredCheckpoint,
+    layer: str,
+    *,
+    rows: int | None,
+    device: "torch.device",
+    refine_below: float,
+    refine: bool,
+) -> tuple[CurvatureFit, dict[str, Any]]:
+    """Bring a layer's curvature up to date, write its tensors, and return it with the row that will point to them.
+
     Args:
         checkpoint: with its factors; its recipe names the curvature, its rank, refinements and damping.
         layer: the layer's name.
@@ -160,10 +179,34 @@ def fit_curvature(
         "weights_hash": record.weights_hash,
         "projection": stored.projection,
     }
-    # The row comes last: readers find the tensors through it.
-    lake.replace(
-        kind.table,
-        {"checkpoint": record.name, "layer": layer},
-        pa.Table.from_pylist([row], schema=kind.table.columns),
-    )
     return fit, row
+
+
+def commit_row(checkpoint: StoredCheckpoint, row: Mapping[str, Any]) -> None:
+    """Store a layer's row. It comes last: readers find the tensors through it."""
+    table = curvature_of(checkpoint.recipe).table
+    partition = {"checkpoint": row["checkpoint"], "layer": row["layer"]}
+    checkpoint.lake.replace(table, partition, pa.Table.from_pylist([dict(row)], schema=table.columns))
+
+
+@dataclass(frozen=True)
+class FittedLayer:
+    """A layer's row, whose tensors are written, how it was computed, and what was read for it."""
+
+    row: Mapping[str, Any]
+    history: str
+    rows_read: int
+    shards_read: int
+
+
+def fitted_layer(state: OpenedCheckpoint, layer: str, refine_below: float, refine: bool) -> FittedLayer:
+    """Bring a layer's curvature up to date on a worker, as `fitted_row` does."""
+    rows, device = state.batch.scan_rows, state.device
+    fit, row = fitted_row(state.stored, layer, rows=rows, device=device, refine_below=refine_below, refine=refine)
+    return FittedLayer(row, fit.history, fit.rows_read, fit.shards_read)
+
+
+def commit_layer(checkpoint: StoredCheckpoint, fitted: FittedLayer) -> FittedLayer:
+    """Store a fitted layer's row, and return the layer."""
+    commit_row(checkpoint, fitted.row)
+    return fitted

@@ -1,10 +1,10 @@
 """Preconditioning queries: their gradients, and each layer's inverse curvature applied to them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.checkpoint import LoadedCheckpoint
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.query_gradients import stream_query_gradients
 from lorif_assets.config.settings import BatchSettings
@@ -34,9 +34,13 @@ class PreconditionedQueries:
     norm_weights: dict[str, float]
     relative_error: float
 
+    def to(self, device: "torch.device") -> "PreconditionedQueries":
+        """Return the queries on a device; losses stay on the CPU."""
+        return replace(self, by_layer={layer: queries.to(device) for layer, queries in self.by_layer.items()})
+
 
 def preconditioned_queries(
-    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
+    checkpoint: LoadedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
 ) -> PreconditionedQueries:
     """Compute the queries' gradients and apply each layer's stored inverse curvature to them.
 

@@ -6,7 +6,7 @@ spread, the scores of all checkpoints have a say.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
+from lorif_assets.attribution.checkpoint import LoadedCheckpoint, QueriedCheckpoint, StoredCheckpoint
 from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
 from lorif_assets.attribution.score_positions import random_positions, scores_at
 from lorif_assets.attribution.score_queries import QueryScores, comparable_queries, extreme_count, full_scan, run_scan
@@ -79,13 +79,35 @@ class AveragedCheckpoint:
         ]
         return ShardScores(ids, numbers if self.spreads is None else numbers / self.spreads[:, None], self.weight)
 
+    def to(self, device: torch.device) -> "AveragedCheckpoint":
+        """Return the same with queries and spreads on a device."""
+        spreads = None if self.spreads is None else self.spreads.to(device)
+        return replace(self, queries=self.queries.to(device), spreads=spreads)
+
     @cached_property
     def _files(self) -> Mapping[str, FactorFile]:
         return {file.shard: file for file in self.factors.files}
 
 
+@dataclass(frozen=True)
+class AveragedScorer:
+    """Scores examples by the mean over checkpoints, shard by shard, `rows` of them at a time, or as many as fit."""
+
+    newest: AveragedCheckpoint
+    earlier: Sequence[AveragedCheckpoint]
+    rows: int | None
+
+    def blocks(self, files: Sequence[FactorFile], device: torch.device) -> Iterator[ScoredBlock]:
+        """Score the examples of adjacent files, file by file, in their order."""
+        newest, earlier = self.newest.to(device), [one.to(device) for one in self.earlier]
+        for file in files:
+            own = newest.shard_scores(file.shard, self.rows, device)
+            averaged = averaged_scores(own, (one.shard_scores(file.shard, self.rows, device) for one in earlier))
+            yield ScoredBlock(averaged[:-1], averaged[-1])
+
+
 def prepare_earlier_checkpoints(
-    checkpoint: AttributedCheckpoint,
+    checkpoint: LoadedCheckpoint,
     earlier_checkpoints: Sequence[StoredCheckpoint],
     weights: Sequence[float],
     queries: Sequence[TokenizedExample],
@@ -120,14 +142,14 @@ def prepare_earlier_checkpoints(
             )
         loaded = one.load(model_checkpoints, checkpoint.model.devices)
         prepared_queries = preconditioned_queries(loaded, queries, batch)
-        prepared.append(AveragedCheckpoint.of(one, prepared_queries, weight, checkpoint.model.device))
+        prepared.append(AveragedCheckpoint.of(one, prepared_queries, weight, checkpoint.device))
         # Before loading the next one: the memory is not freed while a name refers to the model.
         del loaded
     return prepared
 
 
 def score_averaged(
-    checkpoint: AttributedCheckpoint,
+    checkpoint: QueriedCheckpoint,
     weight: float,
     earlier_checkpoints: Sequence[AveragedCheckpoint],
     queries: Sequence[TokenizedExample],
@@ -153,18 +175,17 @@ def score_averaged(
         MismatchError: the factors have another projection than the queries.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-    prepared_queries = comparable_queries(checkpoint, queries, batch)
-    rows, device = batch.scan_rows, checkpoint.model.device
-    newest = AveragedCheckpoint.of(checkpoint.stored, prepared_queries, weight, device)
-
-    def scores(files: Sequence[FactorFile]) -> Iterator[ScoredBlock]:
-        for file in files:
-            own = newest.shard_scores(file.shard, rows, device)
-            averaged = averaged_scores(own, (one.shard_scores(file.shard, rows, device) for one in earlier_checkpoints))
-            yield ScoredBlock(averaged[:-1], averaged[-1])
-
+    newest: AveragedCheckpoint = checkpoint.with_model(_newest, weight, queries, batch)
     scan = full_scan(newest.factors, len(queries), extreme_count(top_k), reason)
-    return run_scan(checkpoint, queries, prepared_queries, scan, scores, top_k=top_k, progress=progress).scores
+    scorer = AveragedScorer(newest, earlier_checkpoints, batch.scan_rows)
+    return run_scan(checkpoint, queries, newest.queries, scan, scorer, top_k=top_k, progress=progress).scores
+
+
+def _newest(
+    checkpoint: LoadedCheckpoint, weight: float, queries: Sequence[TokenizedExample], batch: BatchSettings
+) -> AveragedCheckpoint:
+    prepared_queries = comparable_queries(checkpoint, queries, batch)
+    return AveragedCheckpoint.of(checkpoint.stored, prepared_queries, weight, checkpoint.device)
 
 
 def averaged_scores(scores: ShardScores, earlier_scores: Iterable[ShardScores]) -> Float[Tensor, "R n"]:

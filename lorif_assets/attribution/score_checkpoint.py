@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
+from lorif_assets.attribution.checkpoint import LoadedCheckpoint, QueriedCheckpoint, StoredCheckpoint
 from lorif_assets.attribution.checkpoint_weights import checkpoint_weights
 from lorif_assets.attribution.score_modes import (
     MergedScans,
@@ -34,7 +34,7 @@ class CheckpointScoring:
     log: logging.Logger
     settings: Settings
     model_checkpoints: Checkpoints
-    checkpoint: AttributedCheckpoint
+    checkpoint: QueriedCheckpoint
     earlier_checkpoints: Sequence[StoredCheckpoint]
     recall: Recall
 
@@ -96,8 +96,13 @@ class CheckpointScoring:
         )
 
 
+def longest_query(checkpoint: LoadedCheckpoint) -> int:
+    """Return how many tokens of a query are read at most."""
+    return checkpoint.model.max_length
+
+
 def score_every_example(
-    checkpoint: AttributedCheckpoint,
+    checkpoint: QueriedCheckpoint,
     earlier_checkpoints: Sequence[StoredCheckpoint],
     queries: "Sequence[TokenizedExample]",
     model_checkpoints: Checkpoints,
@@ -110,7 +115,7 @@ def score_every_example(
     """Score every stored example for every query: by the checkpoint alone, or averaged with earlier ones.
 
     Args:
-        checkpoint: with its model loaded.
+        checkpoint: to which they are put.
         earlier_checkpoints: checkpoints whose scores are averaged with its own, if any.
         queries: tokenized.
         model_checkpoints: where the earlier ones' models are.
@@ -125,12 +130,18 @@ def score_every_example(
     """
     if not earlier_checkpoints:
         return score_queries(checkpoint, queries, top_k=top_k, batch=batch, progress=progress, reason=reason)
-    from lorif_assets.attribution.score_averaging import prepare_earlier_checkpoints, score_averaged
+    from lorif_assets.attribution.score_averaging import (
+        AveragedCheckpoint,
+        prepare_earlier_checkpoints,
+        score_averaged,
+    )
 
     stored = checkpoint.stored
     records = [one.record for one in (*earlier_checkpoints, stored)]
     *weights, own_weight = checkpoint_weights(stored.recipe, model_checkpoints, records)
-    prepared = prepare_earlier_checkpoints(checkpoint, earlier_checkpoints, weights, queries, model_checkpoints, batch)
+    prepared: list[AveragedCheckpoint] = checkpoint.with_model(
+        prepare_earlier_checkpoints, earlier_checkpoints, weights, queries, model_checkpoints, batch
+    )
     return score_averaged(
         checkpoint, own_weight, prepared, queries, top_k=top_k, batch=batch, progress=progress, reason=reason
     )

@@ -12,12 +12,12 @@ from typing import Literal
 import pyarrow as pa
 import torch
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.checkpoint import LoadedCheckpoint, QueriedCheckpoint
 from lorif_assets.attribution.precondition_queries import PreconditionedQueries
+from lorif_assets.attribution.scan_parts import Scan
 from lorif_assets.attribution.score_queries import (
+    PlainScorer,
     QueryScores,
-    Scan,
-    block_scorer,
     comparable_queries,
     extreme_count,
     full_scan,
@@ -58,7 +58,7 @@ class FullScan:
 
 
 def score_merged(
-    checkpoint: AttributedCheckpoint,
+    checkpoint: QueriedCheckpoint,
     queries: Sequence[TokenizedExample],
     last_scan: FullScan | None,
     *,
@@ -69,7 +69,7 @@ def score_merged(
     """Score the examples of shards added since the last full scan and merge them in, or score all examples.
 
     Args:
-        checkpoint: with its model loaded.
+        checkpoint: to which they are put.
         queries: tokenized.
         last_scan: the last full scan of the same queries, weights and recipe.
         top_k: proponents and opponents to return.
@@ -79,21 +79,39 @@ def score_merged(
     Returns:
         The scores; and, if all examples were scored, the scan that later shards can be merged into.
     """
-    prepared_queries = comparable_queries(checkpoint, queries, batch)
-    factors, device = checkpoint.stored.factors, checkpoint.model.device
-    scan = chosen_scan(
+    prepared_queries: PreconditionedQueries = checkpoint.with_model(comparable_queries, queries, batch)
+    factors = checkpoint.stored.factors
+    scan: Scan = checkpoint.with_model(_chosen, last_scan, prepared_queries, len(queries), extreme_count(top_k))
+    scorer = PlainScorer(factors, prepared_queries, batch.scan_rows)
+    result = run_scan(checkpoint, queries, prepared_queries, scan, scorer, top_k=top_k, progress=progress)
+    full = checkpoint.with_model(_full_scan_of, prepared_queries, result.rankings) if scan.is_full else None
+    return result.scores, full
+
+
+def _chosen(
+    checkpoint: LoadedCheckpoint,
+    last_scan: FullScan | None,
+    prepared_queries: PreconditionedQueries,
+    n_queries: int,
+    n_extremes: int,
+) -> Scan:
+    stored, device = checkpoint.stored, checkpoint.device
+    return chosen_scan(
         last_scan,
-        prepared_queries,
-        factors,
-        n_queries=len(queries),
-        n_extremes=extreme_count(top_k),
-        tolerance=checkpoint.stored.recipe.merge_tolerance,
+        prepared_queries.to(device),
+        stored.factors,
+        n_queries=n_queries,
+        n_extremes=n_extremes,
+        tolerance=stored.recipe.merge_tolerance,
         device=device,
     )
-    blocks = block_scorer(checkpoint, prepared_queries, batch)
-    result = run_scan(checkpoint, queries, prepared_queries, scan, blocks, top_k=top_k, progress=progress)
-    full = full_scan_of(prepared_queries, factors, result.rankings, device) if scan.is_full else None
-    return result.scores, full
+
+
+def _full_scan_of(
+    checkpoint: LoadedCheckpoint, prepared_queries: PreconditionedQueries, rankings: Rankings
+) -> FullScan:
+    device = checkpoint.device
+    return full_scan_of(prepared_queries.to(device), checkpoint.stored.factors, rankings, device)
 
 
 def chosen_scan(

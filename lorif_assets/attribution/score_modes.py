@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.checkpoint import LoadedCheckpoint, QueriedCheckpoint
 from lorif_assets.attribution.score_queries import QueryScores, extreme_count
 from lorif_assets.attribution.score_query_sets import queries_per_scan, scan_count, score_query_sets
 from lorif_assets.attribution.versions import recalled_version
@@ -17,7 +17,14 @@ from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
+
+
+def tokenized_queries(checkpoint: LoadedCheckpoint, rows: "pa.Table") -> "TokenizedShard":
+    """Return queries as token ids and labels; those that cannot be used are listed with the reason."""
+    return checkpoint.model.tokenized_queries(rows)
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class ReadQuerySet:
     tokenized: "TokenizedShard"
 
     @classmethod
-    def of(cls, checkpoint: AttributedCheckpoint, query_set: str) -> "ReadQuerySet":
+    def of(cls, checkpoint: QueriedCheckpoint, query_set: str) -> "ReadQuerySet":
         """Read and tokenise a query set.
 
         Raises:
@@ -37,7 +44,7 @@ class ReadQuerySet:
         rows = checkpoint.stored.lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
         if rows.is_empty():
             raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-        return cls(rows, checkpoint.model.tokenized_queries(rows.to_arrow()))
+        return cls(rows, checkpoint.with_model(tokenized_queries, rows.to_arrow()))
 
     @property
     def version(self) -> str:
@@ -75,7 +82,7 @@ class SharedScans:
     """
 
     log: logging.Logger
-    checkpoint: AttributedCheckpoint
+    checkpoint: QueriedCheckpoint
     batch: BatchSettings
     n_checkpoints: int
     scan: "Callable[[Sequence[TokenizedExample], Progress], QueryScores]"
@@ -102,7 +109,7 @@ class MergedScans:
     """Shards added since a set's last full scan are merged into it if the preconditioner moved little."""
 
     log: logging.Logger
-    checkpoint: AttributedCheckpoint
+    checkpoint: QueriedCheckpoint
     batch: BatchSettings
 
     def scores(self, query_sets: Mapping[str, ReadQuerySet]) -> ScoredQuerySets:
@@ -160,7 +167,7 @@ class Recalled(Protocol):
         ...
 
 
-Recall = Callable[[AttributedCheckpoint, ReadQuerySet], Recalled]
+Recall = Callable[[LoadedCheckpoint, ReadQuerySet], Recalled]
 """Scores what an encoder proposes for a query set."""
 
 
@@ -169,7 +176,7 @@ class RecalledScores:
     """Only what an encoder proposes is scored; if it cannot be trusted, `fallback` scores every example."""
 
     log: logging.Logger
-    checkpoint: AttributedCheckpoint
+    checkpoint: QueriedCheckpoint
     recall: Recall
     search_hash: str
     fallback: ScoreMode
@@ -180,7 +187,7 @@ class RecalledScores:
 
     def _scored(self, name: str, query_set: ReadQuerySet) -> ScoredQuerySet:
         stored = self.checkpoint.stored
-        recalled = self.recall(self.checkpoint, query_set)
+        recalled: Recalled = self.checkpoint.with_model(self.recall, query_set)
         version = recalled_version(stored.score_version(query_set.version), recalled.encoder_hash, self.search_hash)
         if recalled.scores:
             rate = {"examples_per_second": round(recalled.rate, 1)}

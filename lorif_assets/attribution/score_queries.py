@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.checkpoint import LoadedCheckpoint, QueriedCheckpoint
 from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
+from lorif_assets.attribution.scan_parts import BlockScorer, Scan, ranked_part, scan_parts
 from lorif_assets.attribution.score_rows import RELATIVE_SCHEMA, all_pairs, listed_positions, plain_rows, relative_rows
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.attribution.token_rows import TOKEN_ROWS
@@ -27,8 +29,22 @@ if TYPE_CHECKING:
 ExampleIds = Callable[[Sequence[int]], Mapping[int, tuple[str, str]]]
 """Returns the id and the shard of examples by their position."""
 
-BlockScorer = Callable[[Sequence[FactorFile]], "Iterator[ScoredBlock]"]
-"""Scores the examples of adjacent files, block by block, in their order."""
+
+@dataclass(frozen=True)
+class PlainScorer:
+    """Scores examples by the factors of one checkpoint, `rows` of them at a time, or as many as fit."""
+
+    factors: StoredFactors
+    queries: PreconditionedQueries
+    rows: int | None
+
+    def blocks(self, files: Sequence[FactorFile], device: "torch.device") -> "Iterator[ScoredBlock]":
+        """Score the examples of adjacent files, block by block, in their order."""
+        from lorif_assets.mathematics.scores.relative_influence import ScoredBlock
+
+        queries = self.queries.to(device)
+        for block in read_ahead(self.factors.scan_blocks(list(queries.by_layer), self.rows, device, files)):
+            yield ScoredBlock.of(queries.by_layer, block, queries.norm_weights)
 
 
 @dataclass(frozen=True)
@@ -52,20 +68,6 @@ class QueryScores:
 
 
 @dataclass(frozen=True)
-class Scan:
-    """Which files to scan and why, and the rankings already known from the others."""
-
-    files: "tuple[FactorFile, ...]"
-    rankings: "Rankings"
-    reason: str
-
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing was known before it."""
-        return self.rankings.moments.count == 0
-
-
-@dataclass(frozen=True)
 class ScanResult:
     """The scores of a scan, and the rankings that they were taken from."""
 
@@ -74,7 +76,7 @@ class ScanResult:
 
 
 def score_queries(
-    checkpoint: AttributedCheckpoint,
+    checkpoint: QueriedCheckpoint,
     queries: "Sequence[TokenizedExample]",
     *,
     top_k: int | Literal["all"],
@@ -85,7 +87,7 @@ def score_queries(
     """Score every stored example for every query.
 
     Args:
-        checkpoint: with its model loaded.
+        checkpoint: to which they are put.
         queries: tokenized.
         top_k: proponents and opponents to return, or every pair.
         batch: sizes of batches of queries and of blocks of factors.
@@ -96,14 +98,15 @@ def score_queries(
         MismatchError: the factors have another projection than the queries.
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
-    prepared_queries = comparable_queries(checkpoint, queries, batch)
-    scan = full_scan(checkpoint.stored.factors, len(queries), extreme_count(top_k), reason)
-    blocks = block_scorer(checkpoint, prepared_queries, batch)
-    return run_scan(checkpoint, queries, prepared_queries, scan, blocks, top_k=top_k, progress=progress).scores
+    prepared_queries: PreconditionedQueries = checkpoint.with_model(comparable_queries, queries, batch)
+    factors = checkpoint.stored.factors
+    scan = full_scan(factors, len(queries), extreme_count(top_k), reason)
+    scorer = PlainScorer(factors, prepared_queries, batch.scan_rows)
+    return run_scan(checkpoint, queries, prepared_queries, scan, scorer, top_k=top_k, progress=progress).scores
 
 
 def comparable_queries(
-    checkpoint: AttributedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
+    checkpoint: LoadedCheckpoint, queries: "Sequence[TokenizedExample]", batch: BatchSettings
 ) -> PreconditionedQueries:
     """Return preconditioned queries that can be compared with the stored factors.
 
@@ -127,27 +130,12 @@ def full_scan(factors: StoredFactors, n_queries: int, n_extremes: int, reason: s
     return Scan(factors.files, Rankings.empty(n_queries, n_extremes, factors.n_examples), f"full scan: {reason}")
 
 
-def block_scorer(
-    checkpoint: AttributedCheckpoint, prepared_queries: PreconditionedQueries, batch: BatchSettings
-) -> BlockScorer:
-    """Return a function that scores adjacent files, block by block."""
-    from lorif_assets.mathematics.scores.relative_influence import ScoredBlock
-
-    stored, layers = checkpoint.stored.factors, list(checkpoint.stored.record.layer_shapes)
-
-    def scores(files: "Sequence[FactorFile]") -> "Iterator[ScoredBlock]":
-        for block in read_ahead(stored.scan_blocks(layers, batch.scan_rows, checkpoint.model.device, files)):
-            yield ScoredBlock.of(prepared_queries.by_layer, block, prepared_queries.norm_weights)
-
-    return scores
-
-
 def run_scan(
-    checkpoint: AttributedCheckpoint,
+    checkpoint: QueriedCheckpoint,
     queries: "Sequence[TokenizedExample]",
     prepared_queries: PreconditionedQueries,
     scan: Scan,
-    blocks: BlockScorer,
+    scorer: BlockScorer,
     *,
     top_k: int | Literal["all"],
     progress: Progress,
@@ -159,21 +147,16 @@ def run_scan(
         queries: tokenized.
         prepared_queries: the same queries, preconditioned.
         scan: which files to scan, and what is known of the others.
-        blocks: scores adjacent files.
+        scorer: of the examples.
         top_k: proponents and opponents to return, or every pair.
         progress: advances with every block.
     """
-    stored = checkpoint.stored.factors
-    rankings, every = scan.rankings, []
-    for first, files in stored.adjacent(scan.files):
-        position = first
-        for block in blocks(files):
-            rankings = rankings.update(block, position)
-            count = block.scores.shape[1]
-            position += count
-            if top_k == "all":
-                every.append(block.scores.cpu())
-            progress.advance(count)
+    stored, rankings, every = checkpoint.stored.factors, scan.rankings, []
+    parts = scan_parts(stored, scan, len(queries), checkpoint.parts)
+    ranking = partial(ranked_part, scorer=scorer, keeps_all=top_k == "all")
+    for part, found in zip(parts, checkpoint.scanned(ranking, parts, progress), strict=True):
+        rankings = found.rankings if part.goes_on else rankings.joined(found.rankings, part.first)
+        every += found.scores
     rankings = rankings.on_cpu()
     scores = listed_scores(
         queries,

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 _COUNTED_TOKENS = 512
 """Of each example, where operations are counted."""
+_OPERATIONS_PER_HOUR = 100e12 * 3_600
 
 
 @click.command()
@@ -146,7 +147,7 @@ def diagnose(console: Console) -> bool:
         row("scores", lambda: _looked_at(project))
     console.print(table)
     if sound:
-        console.print(_cost(project, sum(examples.values())))
+        console.print(_cost(project, sum(examples.values()), readers[0].max_length))
     return sound
 
 
@@ -166,6 +167,7 @@ def _of_models(project: Project) -> Mapping[str, Callable[[], str]]:
     findings: dict[str, Callable[[], str]] = {
         "layers": lambda: _layers(project),
         "recipe": lambda: _recipe(project),
+        "engine": project.engine.found,
         "devices": lambda: ", ".join(str(group) for group in project.devices.groups()),
         "memory": lambda: _memory(project),
     }
@@ -176,13 +178,13 @@ def _of_models(project: Project) -> Mapping[str, Callable[[], str]]:
     return findings
 
 
-def _cost(project: Project, n_examples: int) -> Table:
+def _cost(project: Project, n_examples: int, max_length: int) -> Table:
     checkpoint, settings = project.checkpoints.find()[-1], project.settings
     skeleton = project.checkpoints.skeleton(checkpoint, track=settings.recipe.track)
     n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
     cost = estimate(skeleton, settings.recipe, n_examples, n_shards)
     rows = settings.batch.scan_rows or block_rows(cost.decoded_numbers, project.devices.groups()[0].first)
-    table = _cost_table(cost, rows, checkpoint.name, n_examples)
+    table = _cost_table(cost, rows, checkpoint.name, n_examples, max_length)
     if settings.recipe.track == "weights":
         table.add_row(
             "factors beside the bare passes",
@@ -361,7 +363,7 @@ def _memory(project: Project) -> str:
     return f"about {in_gib(verdict.needs.total)} of {in_gib(verdict.memory)} free GiB of {devices}: {parts}"
 
 
-def _cost_table(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples: int) -> Table:
+def _cost_table(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples: int, max_length: int) -> Table:
     table = Table(title=f"cost of a checkpoint like {checkpoint}, {n_examples:,} examples", title_justify="left")
     table.add_column("what")
     table.add_column("size", justify="right")
@@ -381,6 +383,15 @@ def _cost_table(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples:
     table.add_row("block of a scan", f"{scan_rows:,} examples", "batch.scan_rows, else by the device's free memory")
     table.add_row("dense query", _bytes(cost.bytes_per_query), "memory of the device, each query of a set")
     table.add_row("passes over the factors", f"{cost.factor_passes} + 1", "fitting + scoring")
+    table.add_row(
+        "files and commits", f"{cost.objects:,} and {cost.commits:,}", "lake; fewer, larger shards take fewer"
+    )
+    operations = cost.operations(n_examples * max_length)
+    table.add_row(
+        "passes of the model",
+        f"{operations / 1e15:,.3g} PFLOP at most",
+        f"{operations / _OPERATIONS_PER_HOUR:,.3g} hours at 100 TFLOP/s, of examples of {max_length:,} tokens",
+    )
     return table
 
 

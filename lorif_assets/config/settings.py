@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
+from lorif_assets.config.compute import ComputeSettings
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.groups import GroupSettings
@@ -87,7 +88,8 @@ class CheckpointSettings(_Section):
     path: str | None = Field(
         None,
         description="A checkpoint directory (config.json, *.safetensors, tokenizer; or a GGUF file), an adapter's "
-        "(adapter_config.json), or a directory of them; or a model on the hub, hf://org/name@revision, or org/name where no "
+        "(adapter_config.json), or a directory of them, also in an object store (s3://, gs://, az://, abfss://) whose "
+        "credentials are in the environment; or a model on the hub, hf://org/name@revision, or org/name where no "
         'such directory is; default: "checkpoints", or none where `registered_model` is set.',
     )
     base_model: str | None = Field(
@@ -117,7 +119,8 @@ class QuerySettings(_Section):
     """Where query sets are: each file is one."""
 
     path: str = Field(
-        "queries", description="A query file (Parquet, JSONL, JSON or CSV), or a directory of such files."
+        "queries",
+        description="A query file (Parquet, JSONL, JSON or CSV), or a directory of such files; also in an object store.",
     )
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
     allow_scalars: bool = Field(
@@ -276,6 +279,7 @@ class Settings(BaseSettings):
     vacuum: VacuumSettings = Field(default_factory=VacuumSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
+    compute: ComputeSettings = Field(default_factory=ComputeSettings)
     influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
     exact_scores: ExactScoreSettings = Field(default_factory=ExactScoreSettings)
     groups: GroupSettings = Field(default_factory=GroupSettings)

@@ -148,7 +148,8 @@ class Source(BaseModel):
     )
     path: Annotated[str, AfterValidator(refuse_password)] = Field(
         description="A file, a directory, a glob, a Delta table or a saved `datasets` directory. Relative paths start "
-        "at the folder of lorif.toml. Or a data set on the hub, hf://datasets/org/name@revision, with a configuration, folder, "
+        "at the folder of lorif.toml. Files, directories, globs and Delta tables may be in an object store (s3://, gs://, "
+        "az://, abfss://). Or a data set on the hub, hf://datasets/org/name@revision, with a configuration, folder, "
         "file or glob of it behind another slash."
     )
     split: str | None = Field(
@@ -165,8 +166,8 @@ class Source(BaseModel):
     )
     storage_options: StorageOptions = Field(
         default_factory=dict,
-        description="Credentials and options of a Delta source's object store, as delta-rs names them; a secret by the name of "
-        'an environment variable: AWS_SECRET_ACCESS_KEY = { env = "MY_KEY" }.',
+        description="Credentials and options of the source's object store, as delta-rs names them; default: the environment's. "
+        'A secret by the name of an environment variable: AWS_SECRET_ACCESS_KEY = { env = "MY_KEY" }.',
     )
     rows_per_shard: int = Field(
         2_000, ge=1, description="Rows of one file in a shard (files, `datasets`), or whole files in a shard (txt)."

@@ -13,8 +13,9 @@ from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Columns, Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, readers
 from lorif_assets.data.shards import list_shards, read_source
-from lorif_assets.errors import SourceError
+from lorif_assets.errors import SourceError, StoreError
 from lorif_assets.lake.partition_names import partition_names
+from lorif_assets.stores.object_store import ObjectStore, copy_of, is_store_url
 
 _FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
 
@@ -46,7 +47,7 @@ def survey_queries(settings: Settings) -> QuerySurvey:
     Raises:
         SourceError: the path does not exist.
     """
-    root = Path(settings.resolve(settings.queries.path))
+    root = _query_root(settings)
     if not root.exists():
         raise SourceError(f"the query path {root} does not exist; correct `queries.path`")
     files = [root] if root.is_file() else _files_of(root)
@@ -61,6 +62,23 @@ def survey_queries(settings: Settings) -> QuerySurvey:
         },
         () if root.is_file() else tuple(entry.name for entry in _visible(root) if entry not in names),
     )
+
+
+def _query_root(settings: Settings) -> Path:
+    """Return where query files lie on this machine; those in an object store are copied first."""
+    path = settings.resolve(settings.queries.path)
+    if not is_store_url(path):
+        return Path(path)
+    store = ObjectStore.at(path)
+    try:
+        found = store.files()
+        if not found:
+            return copy_of(path)
+        folder = store.copies(file for file in found if "/" not in file.name)
+        store.forget(found)
+    except StoreError as error:
+        raise SourceError(f"the query path cannot be read: {error}") from error
+    return folder
 
 
 def _files_of(root: Path) -> list[Path]:
@@ -92,6 +110,15 @@ def query_source(settings: Settings, query_set: str) -> Source:
     file = files[query_set]
     # Relative where it can be: the path is part of the source's version, and a project may be moved.
     path = file.relative_to(settings.base) if file.is_relative_to(settings.base) else file
+    root = settings.resolve(settings.queries.path)
+    if is_store_url(root):
+        # Where the copy lies differs from machine to machine.
+        copied = ObjectStore.at(root).folder
+        return Source(
+            name=query_set,
+            path=root if file == copied else f"{root.rstrip('/')}/{file.relative_to(copied).as_posix()}",
+            columns=settings.queries.columns,
+        )
     return Source(name=query_set, path=str(path), columns=settings.queries.columns)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lorif_assets.attribution.checkpoint import AttributedCheckpoint
+from lorif_assets.attribution.checkpoint import LoadedCheckpoint
 from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_positions import random_positions, scores_at
@@ -47,7 +47,7 @@ class CascadeFigures:
 
 
 def score_proposals(
-    checkpoint: AttributedCheckpoint,
+    checkpoint: LoadedCheckpoint,
     queries: "Sequence[TokenizedExample]",
     embedded_queries: "torch.Tensor",
     encoder: StoredEncoder,
@@ -63,7 +63,7 @@ def score_proposals(
     from lorif_assets.mathematics.scores.rank_correlation import rank_correlations
     from lorif_assets.mathematics.scores.relative_influence import Rankings
 
-    recipe, factors, device = checkpoint.stored.recipe, checkpoint.stored.factors, checkpoint.model.device
+    recipe, factors, device = checkpoint.stored.recipe, checkpoint.stored.factors, checkpoint.device
     started = time.monotonic()
     monitored = random_positions(factors, recipe.seed, MONITORED_ROWS)
     proposal = proposals(factors, encoder, embedded_queries, recipe.candidates, monitored, settings.influcoder)
@@ -147,7 +147,7 @@ class Recalled:
         }
 
 
-def recalled_scores(settings: Settings, checkpoint: AttributedCheckpoint, query_set: ReadQuerySet) -> Recalled:
+def recalled_scores(settings: Settings, checkpoint: LoadedCheckpoint, query_set: ReadQuerySet) -> Recalled:
     """Let the checkpoint's encoder propose examples for a query set, and score them.
 
     Args:

@@ -59,6 +59,10 @@ class HeldBase:
         """Leave the memory to other models."""
         self.key = self.model = None
 
+    def __reduce__(self) -> "tuple[type[HeldBase], tuple[()]]":
+        # Each process loads its own.
+        return type(self), ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:

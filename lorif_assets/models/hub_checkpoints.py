@@ -12,9 +12,10 @@ from lorif_assets.hub.snapshots import Snapshot, snapshot_of
 from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.checkpoint_files import VOCABULARY_FILES, CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG
-from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Checkpoints, Found
+from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
 from lorif_assets.models.hub import fetch_description, fetch_folder, names_in, safetensors_in, weight_names
 from lorif_assets.models.steps import step_of_folder
+from lorif_assets.models.store_checkpoints import ObjectStoreCheckpoints
 
 _NAMES_SHOWN = 5
 
@@ -90,8 +91,8 @@ class HubCheckpoint(CheckpointFiles):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubCheckpoints(Checkpoints):
-    """Checkpoints at a path: a folder, or the name of a repository on the hub (`hf://org/name@revision/folder`).
+class HubCheckpoints(ObjectStoreCheckpoints):
+    """Checkpoints at a path: a folder, a URL of an object store, or the name of a repository on the hub (`hf://org/name@revision/folder`).
 
     `plain_name` is the path as `org/name`, a repository where no such folder is; empty if it has another form.
     """

@@ -154,7 +154,7 @@ def test_a_run_that_dies_keeps_the_shards_it_finished_and_the_next_one_goes_on(
         return factor_rows(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("lorif_assets.assets.gradient_factors.factor_rows", dies_at_the_second)
+        patch.setattr("lorif_assets.attribution.build_factors.factor_rows", dies_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             project.run("gradient_factors", *KEYS)
     killed = files(project.lake)

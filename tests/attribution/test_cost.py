@@ -1,11 +1,13 @@
 """What `lorif doctor` says attribution will cost is what it does cost."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
 from lorif_assets.attribution.cost import CostEstimate, estimate
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.attribution_tables import (
     EKFAC_PRECONDITIONERS,
@@ -79,7 +81,27 @@ def test_the_sizes_of_a_recipe_worked_out_by_hand(tiny_project: TinyProject) -> 
         "fisher_bytes": 0,
         # Nothing is projected: both bases, and the eigenvalues in FP64.
         "whole_inverse_bytes": 2 * (4 * (16 * 16 + 48 * 48) + 8 * 16 * 48),
+        "n_shards": 3,
+        "n_parameters": 280 * 16 + 64 * 16 + 2 * (32 + 816 + 272 + 32 + 1_088 + 1_040) + 32,
+        "whitens": False,
     }
+    # Six numbers for each parameter and token would count the gradients of weights, which nothing asks for.
+    assert cost.operations(1_000) == 4 * cost.n_parameters * 1_000
+
+
+@pytest.mark.parametrize("name", ["tiny_project", "ekfac_project"])
+def test_estimated_files_and_commits_are_those_made(name: str, request: pytest.FixtureRequest) -> None:
+    project: TinyProject = request.getfixturevalue(name)
+    recipe, root = project.settings.recipe, Path(project.lake.root)
+    cost = estimated(project, recipe)
+    tables = [GRADIENT_FACTORS, *([KFAC_BASES] if recipe.whitens else []), curvature_of(recipe).table]
+    written = [*root.glob("gradient_factors/**/*.parquet")]
+    for folder in ("curvature_states", "kfac_bases_tensors", "fisher_sums"):
+        written += root.glob(f"{folder}/**/*.safetensors")
+    assert len(written) == len(CHECKPOINTS) * cost.objects
+    made = [table.version() for schema in tables if (table := project.lake.table(schema))]
+    # Making a table is its version 0.
+    assert sum(made) == len(CHECKPOINTS) * cost.commits
 
 
 def test_ranks_beyond_a_layer_cost_no_more_than_the_layer(tiny_project: TinyProject) -> None:

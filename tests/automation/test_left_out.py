@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
-from lorif_assets.assets import gradient_factors
 from lorif_assets.assets.graph import ASSETS
+from lorif_assets.attribution import build_factors
 from lorif_assets.automation.materialization import AssetUpdate, bring_up_to_date
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.sensors import automation_definitions
@@ -125,14 +125,14 @@ def test_what_is_made_from_a_shard_whose_factors_fail_waits_and_the_rest_is_done
 ) -> None:
     private_project.edit_shard(1, 4, "an error closes the file")
     (private_project.root / "queries/more.jsonl").write_text('{"id": "q", "prompt": "a", "completion": " file"}')
-    compute = gradient_factors.factor_rows
+    compute = build_factors.factor_rows
 
     def fail_at_one(attributed: object, *rest: object) -> object:
         if attributed.record.name == CHECKPOINTS[0]:  # type: ignore[attr-defined]
             raise RuntimeError("out of memory, on purpose")
         return compute(attributed, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(gradient_factors, "factor_rows", fail_at_one)
+    monkeypatch.setattr(build_factors, "factor_rows", fail_at_one)
     updates: dict[str, AssetUpdate] = {}
     with pytest.raises(LorifError) as caught:
         updates.update(

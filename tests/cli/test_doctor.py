@@ -50,6 +50,8 @@ def test_a_sound_project_shows_what_was_found_and_what_it_costs(
     assert "block of a scan" in said
     assert "288 B" in said
     assert "1 + 1" in said
+    assert "local, on cpu" in said
+    assert "7 and 7" in said, "files and commits: three shards and four layers"
 
 
 def _fitting(root: Path) -> None:

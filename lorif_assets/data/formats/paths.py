@@ -5,16 +5,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, known_suffixes, readers
 from lorif_assets.data.formats.contents import advice
 from lorif_assets.data.formats.reader import SourceFile
 from lorif_assets.data.hub_selection import hub_errors, selected
-from lorif_assets.errors import SourceError
+from lorif_assets.errors import SourceError, StoreError
 from lorif_assets.hub.names import is_hub_name
 from lorif_assets.lake.partition_names import partition_names
+from lorif_assets.stores.object_store import ObjectStore, copy_of, is_store_url
+
+_DELTA_LOG = "_delta_log"
+_AnyPath = TypeVar("_AnyPath", Path, PurePosixPath)
 
 
 def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
@@ -26,17 +32,14 @@ def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
 
     Raises:
         SourceError: nothing is there, formats are mixed, the format set is not the one found, the path is a
-            `DatasetDict`, or files are on an object store.
+            `DatasetDict`, or an object store refuses.
     """
     if is_hub_name(source.path):
         return _on_hub(source, base)
     if is_remote(source.path):
-        if source.format is SourceFormat.AUTO or not readers()[source.format].is_read_remotely:
-            raise SourceError(
-                f"source '{source.name}': {source.path} is not a local path, and only Delta tables are read from "
-                'object stores. Set format = "delta" if it is one, or copy the files to a local folder.'
-            )
-        return source.format, [SourceFile(source.path, source.name, source.path)]
+        is_table = source.format is not SourceFormat.AUTO and readers()[source.format].is_read_remotely
+        whole = [SourceFile(source.path, source.name, source.path)]
+        return (source.format, whole) if is_table else _in_store(source, base)
 
     path = base / Path(source.path).expanduser()
     if path.is_file():
@@ -97,6 +100,43 @@ def _on_hub(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]
         paths = [(root / file.name).relative_to(snapshot.folder).as_posix() for file in named]
         snapshot.fetch(paths)
     return kind, [replace(file, uri=snapshot.uri(path)) for file, path in zip(named, paths, strict=True)]
+
+
+def _in_store(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
+    """Locate a source of files in an object store, by copies of those that it may be made of."""
+    if not is_store_url(source.path):
+        raise SourceError(
+            f"source '{source.name}': {source.path} is not a local path, nor in an object store that is read (s3://, gs://, "
+            "az://, abfss://). Copy the files to a local folder."
+        )
+    pattern = PurePosixPath(source.path.partition("://")[2])
+    root = _fixed_part(pattern) if glob.has_magic(source.path) else pattern
+    store = ObjectStore.at(
+        source.path[: source.path.index("://") + 3] + root.as_posix(), source.revealed_storage_options
+    )
+    try:
+        found = store.files()
+        if not found and not glob.has_magic(source.path):
+            # The URL is that of one file.
+            file = copy_of(store.url, source.revealed_storage_options)
+            return _format_of_file(source, file), [SourceFile(store.url, source.name, file.name)]
+        if any(PurePosixPath(file.name).parts[0] == _DELTA_LOG for file in found):
+            raise SourceError(f"source '{source.name}': {source.path} is a Delta table. Set format = \"delta\".")
+        by_suffix = not glob.has_magic(source.path)
+        # A superset of what the pattern means: here a star also stands for folders.
+        names = pattern.relative_to(root).as_posix().replace("**/", "*")
+        wanted = [
+            file
+            for file in found
+            if (file.name.lower().endswith(_all_suffixes()) if by_suffix else fnmatchcase(file.name, names))
+        ]
+        folder = store.copies(wanted)
+        store.forget(found)
+    except StoreError as error:
+        raise SourceError(f"source '{source.name}': {error}") from error
+    here = _visible_files(folder, "**/*" if by_suffix else pattern.relative_to(root).as_posix())
+    kind, named = _named_files(source, base, root=folder, found=here, by_suffix=by_suffix)
+    return kind, [replace(file, uri=f"{store.url}/{file.name}") for file in named]
 
 
 def _all_suffixes() -> tuple[str, ...]:
@@ -164,10 +204,10 @@ def _visible(directory: Path, pattern: str) -> Iterator[Path]:
             yield path
 
 
-def _fixed_part(pattern: Path) -> Path:
+def _fixed_part(pattern: _AnyPath) -> _AnyPath:
     parts = list(pattern.parts)
     first_magic = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:first_magic])
+    return type(pattern)(*parts[:first_magic])
 
 
 def _named_files(
@@ -214,7 +254,7 @@ def _listing(found: Iterable[Path]) -> str:
 def _refuse_files_of_tables(source: Source, root: Path, files: Iterable[Path]) -> None:
     # A Delta table's Parquet files hold rows that its log has since removed.
     folders = {folder for path in files for folder in path.parents if folder.is_relative_to(root)}
-    tables = sorted(folder for folder in folders if (folder / "_delta_log").is_dir())
+    tables = sorted(folder for folder in folders if (folder / _DELTA_LOG).is_dir())
     if tables:
         raise SourceError(
             f"source '{source.name}': {tables[0]} is a Delta table, whose files are not read one by one. Make it a "

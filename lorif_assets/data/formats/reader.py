@@ -11,10 +11,11 @@ from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.data.hub_selection import hub_errors
-from lorif_assets.errors import SourceError
+from lorif_assets.errors import SourceError, StoreError
 from lorif_assets.hub.names import HubName, is_hub_name
 from lorif_assets.hub.snapshots import snapshot_of
 from lorif_assets.lake.file_samples import sample_of, with_sample
+from lorif_assets.stores.object_store import copy_of, is_store_url
 
 _EXCERPT_LENGTH = 200
 
@@ -150,7 +151,7 @@ class FileReader(Reader):
         """
         _refuse_shared_prefixes(source, files)
         for file in files:
-            path = place_of(file.uri, base)
+            path = place_of(file.uri, base, source.revealed_storage_options)
             state = ""
             try:
                 state = state_at(file.uri, self.state_file(path))
@@ -175,10 +176,9 @@ class FileReader(Reader):
 
     def read(self, source: Source, piece: ShardSlice, base: Path) -> RawShard:
         """Return the rows of one slice; only they are held in memory."""
-        del source
         if piece.fault:
             raise SourceError(piece.fault)
-        path = place_of(piece.uri, base)
+        path = place_of(piece.uri, base, source.revealed_storage_options)
         if state_at(piece.uri, self.state_file(path)) != state_of(piece.version):
             raise SourceError(f"{path} has changed since its shards were listed. List them again.")
         return self.rows(path, piece)
@@ -238,12 +238,17 @@ def state_of(version: str) -> str:
     return version.partition(" ")[0]
 
 
-def place_of(uri: str, base: Path) -> Path:
-    """Return where a file of a source lies on this machine; one on the hub is fetched if it is not here yet.
+def place_of(uri: str, base: Path, storage_options: Mapping[str, str]) -> Path:
+    """Return where a file of a source lies on this machine; one on the hub or in a store is fetched if it is not here yet.
 
     Raises:
         SourceError: it cannot be fetched.
     """
+    if is_store_url(uri):
+        try:
+            return copy_of(uri, storage_options)
+        except StoreError as error:
+            raise SourceError(str(error)) from error
     if not is_hub_name(uri):
         return base / uri
     with hub_errors():

@@ -65,7 +65,9 @@ class _Files(Reader):
 
     def slices(self, source: Source, files: Sequence[SourceFile], base: Path) -> Iterator[ShardSlice]:
         for k, piece in enumerate(slices_of(len(files), source.rows_per_shard)):
-            state = _state_of_all(files[piece.offset : piece.offset + piece.rows], base)
+            state = _state_of_all(
+                files[piece.offset : piece.offset + piece.rows], base, source.revealed_storage_options
+            )
             yield ShardSlice(
                 f"{source.name}-{k:05d}",
                 source.name,
@@ -79,7 +81,7 @@ class _Files(Reader):
     def read(self, source: Source, piece: ShardSlice, base: Path) -> RawShard:
         _, files = locate(source, base)
         chosen = files[piece.offset : piece.offset + piece.rows]
-        if _state_of_all(chosen, base) != state_of(piece.version):
+        if _state_of_all(chosen, base, source.revealed_storage_options) != state_of(piece.version):
             raise SourceError(
                 f"files of {piece.uri} have changed since its shards were listed ({len(chosen)} from "
                 f"{chosen[0].name if chosen else 'none'} on). List them again."
@@ -88,7 +90,7 @@ class _Files(Reader):
         for file in chosen:
             name = f"{source.name}/{file.name}"
             try:
-                found.append(({"id": name}, name, _whole(place_of(file.uri, base))))
+                found.append(({"id": name}, name, _whole(place_of(file.uri, base, source.revealed_storage_options))))
             except SourceError as error:
                 found.append(({"id": name}, name, error))
         return _shard(piece, found, id_column="id")
@@ -198,11 +200,11 @@ def _decoded(content: bytes | None) -> tuple[str, str]:
     return text.replace("\r\n", "\n").strip("\n"), ""
 
 
-def _state_of_all(files: Iterable[SourceFile], base: Path) -> str:
+def _state_of_all(files: Iterable[SourceFile], base: Path, storage_options: Mapping[str, str]) -> str:
     digest, samples = blake2b(digest_size=16), blake2b(digest_size=8)
     for file in files:
         # A file's time says nothing of who may read it.
-        path = place_of(file.uri, base)
+        path = place_of(file.uri, base, storage_options)
         unreadable = "" if not path.exists() or os.access(path, os.R_OK) else " unreadable"
         state, _, sample = state_at(file.uri, path).partition(MARK)
         digest.update(f"{file.name}\0{state}{unreadable}\0".encode(errors="surrogatepass"))

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_checkpoints, current_score_versions
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.versions import ledger_version
+from lorif_assets.compute.shard_work import Step, Worker, Workers
 from lorif_assets.config.methods import METHODS, MethodName, Need
 from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import MismatchError
@@ -90,24 +91,77 @@ def stored_method_versions(lake: Lake, checkpoint: str, query_set: str) -> Mappi
     return dict(rows.iter_rows())
 
 
+@dataclass(frozen=True)
+class MethodsOpening:
+    """Loads a checkpoint and what methods score on a worker; picklable."""
+
+    project: Project
+    stored: StoredCheckpoint
+    query_sets: Sequence[str]
+
+    def __call__(self, worker: Worker) -> MethodInputs:
+        """Return the inputs of methods.
+
+        Raises:
+            MismatchError: the checkpoint's files changed, or a query set or the training examples are not in the lake.
+            SourceError: no query of a set, or no example, can be used with the checkpoint's tokenizer.
+        """
+        attributed = self.stored.load(self.project.checkpoints, worker.devices).model
+        return MethodInputs.load(self.project, attributed, self.query_sets)
+
+
+@dataclass(frozen=True)
+class ScoredIds:
+    """The ids of queries, by set, and of examples, in the order of the methods' matrices."""
+
+    queries: Mapping[str, Sequence[str]]
+    examples: Sequence[str]
+
+    @classmethod
+    def of(cls, inputs: MethodInputs) -> "ScoredIds":
+        """Return those of the inputs."""
+        return cls({name: queries.ids for name, queries in inputs.query_sets.items()}, inputs.examples.ids)
+
+    @property
+    def n_queries(self) -> int:
+        """Queries of all sets."""
+        return sum(map(len, self.queries.values()))
+
+
 def score_methods(
-    inputs: MethodInputs, versions: Mapping[str, Mapping[str, str]]
+    lake: Lake,
+    checkpoint: str,
+    workers: Workers[MethodInputs],
+    ids: ScoredIds,
+    versions: Mapping[str, Mapping[str, str]],
 ) -> Iterator[tuple[str, MethodScores]]:
     """Run methods for all query sets of the inputs at once, and store each one's scores as soon as they are computed.
 
     Args:
-        inputs: of the methods.
+        lake: where they are stored.
+        checkpoint: its name.
+        workers: with the inputs of the methods.
+        ids: of the inputs.
         versions: by query set and method, the version of the scores to compute.
 
     Yields:
         Each method and what it computed.
     """
     names = dict.fromkeys(method for methods in versions.values() for method in methods)
-    for function in dict.fromkeys(METHODS[method].function for method in names):
-        for method, scores in scoring_function(function)(inputs).items():
-            if method in names:
-                _store(inputs, method, scores, versions)
-                yield method, scores
+
+    def store(computed: Mapping[str, MethodScores]) -> dict[str, MethodScores]:
+        wanted = {method: scores for method, scores in computed.items() if method in names}
+        for method, scores in wanted.items():
+            _store(lake, checkpoint, ids, method, scores, versions)
+        return wanted
+
+    functions = list(dict.fromkeys(METHODS[method].function for method in names))
+    for _, stored in workers.map_shards(Step(_scores_of), functions, store):
+        yield from stored.result().items()
+
+
+def _scores_of(inputs: MethodInputs, function: str) -> Mapping[str, MethodScores]:
+    return scoring_function(function)(inputs)
 
 
 def scoring_function(name: str) -> Callable[[MethodInputs], Mapping[str, MethodScores]]:
@@ -149,21 +203,28 @@ def read_evaluated_scores(lake: Lake, checkpoint: str, query_set: str, versions:
     return EvaluatedScores(query_ids, example_ids, by_method, scores_version(versions))
 
 
-def _store(inputs: MethodInputs, method: str, scores: MethodScores, versions: Mapping[str, Mapping[str, str]]) -> None:
-    first, n_examples = 0, len(inputs.examples.ids)
-    for query_set, queries in inputs.query_sets.items():
-        rows = scores.scores[first : first + len(queries.ids)]
-        first += len(queries.ids)
+def _store(
+    lake: Lake,
+    checkpoint: str,
+    ids: ScoredIds,
+    method: str,
+    scores: MethodScores,
+    versions: Mapping[str, Mapping[str, str]],
+) -> None:
+    first, n_examples = 0, len(ids.examples)
+    for query_set, queries in ids.queries.items():
+        rows = scores.scores[first : first + len(queries)]
+        first += len(queries)
         if method not in versions[query_set]:
             continue
-        partition = {"checkpoint": inputs.attributed.record.name, "query_set": query_set, "method": method}
+        partition = {"checkpoint": checkpoint, "query_set": query_set, "method": method}
         constants = {**partition, "computed_from": versions[query_set][method]}
         literals = {name: pl.lit(value) for name, value in constants.items()}
-        names = pl.Series(queries.ids, dtype=pl.String), pl.Series(inputs.examples.ids, dtype=pl.String)
+        names = pl.Series(queries, dtype=pl.String), pl.Series(ids.examples, dtype=pl.String)
         pairs = pl.DataFrame(
             {
-                "query_id": names[0].gather(np.repeat(np.arange(len(queries.ids)), n_examples)),
-                "example_id": names[1].gather(np.tile(np.arange(n_examples), len(queries.ids))),
+                "query_id": names[0].gather(np.repeat(np.arange(len(queries)), n_examples)),
+                "example_id": names[1].gather(np.tile(np.arange(n_examples), len(queries))),
                 "score": rows.ravel(),
             }
         )
@@ -171,12 +232,12 @@ def _store(inputs: MethodInputs, method: str, scores: MethodScores, versions: Ma
             {
                 "bytes_per_example": [float(scores.bytes_per_example)],
                 "setup_seconds": [scores.setup_seconds],
-                "query_seconds": [scores.query_seconds * len(queries.ids) / len(inputs.queries.ids)],
+                "query_seconds": [scores.query_seconds * len(queries) / ids.n_queries],
                 "n_examples": [n_examples],
-                "n_queries": [len(queries.ids)],
+                "n_queries": [len(queries)],
             },
             schema_overrides={"setup_seconds": pl.Float64},
         )
-        inputs.lake.replace(EVALUATED_SCORES, partition, pairs.with_columns(**literals).to_arrow())
+        lake.replace(EVALUATED_SCORES, partition, pairs.with_columns(**literals).to_arrow())
         # The costs come last: to readers they are the sign that the scores are stored.
-        inputs.lake.replace(METHOD_COSTS, partition, costs.with_columns(**literals).to_arrow())
+        lake.replace(METHOD_COSTS, partition, costs.with_columns(**literals).to_arrow())

@@ -39,6 +39,10 @@ class KfacCovariances:
         """Return the covariances of no data."""
         return cls(torch.zeros(d1, d1, device=device), torch.zeros(d2, d2, device=device), 0)
 
+    def to(self, device: torch.device) -> "KfacCovariances":
+        """Return the covariances on a device."""
+        return replace(self, inputs=self.inputs.to(device), outputs=self.outputs.to(device))
+
     def add(self, x: Float[Tensor, "n d1"], dy: Float[Tensor, "n d2"]) -> "KfacCovariances":
         """Return the covariances with n more tokens, which include no padding."""
         inputs, outputs = self.inputs + product(x.mT, x), self.outputs + product(dy.mT, dy)

@@ -39,6 +39,10 @@ class GradientFactors:
         """Return the leading components of some rows' factors, which must be singular."""
         return GradientFactors(self.u[rows, :, :rank], self.v[rows, :, :rank], self.are_singular)
 
+    def to(self, device: torch.device) -> "GradientFactors":
+        """Return the factors on a device."""
+        return GradientFactors(self.u.to(device), self.v.to(device), self.are_singular)
+
     def dense(self) -> Float[Tensor, "n D"]:
         """Return vec(u v^T), row-major: [n, d1 d2]."""
         return torch.einsum("nic,njc->nij", self.u, self.v).flatten(1)

@@ -88,6 +88,20 @@ class Rankings:
             moments=self.moments.update(block.scores),
         )
 
+    def joined(self, later: "Rankings", first_position: int) -> "Rankings":
+        """Return them with those of other examples, whose positions are counted from `first_position` on.
+
+        `squares` is filled in place.
+        """
+        squares = self.squares.to(later.squares.device)
+        squares[first_position : first_position + len(later.squares)] = later.squares
+        return Rankings(
+            plain=self.plain.joined(later.plain, first_position),
+            relative=self.relative.joined(later.relative, first_position),
+            moments=self.moments.joined(later.moments),
+            squares=squares,
+        )
+
     def on_cpu(self) -> "Rankings":
         """Return the same, where numpy can read it."""
         return Rankings(self.plain.on_cpu(), self.relative.on_cpu(), self.moments.on_cpu(), self.squares.cpu())

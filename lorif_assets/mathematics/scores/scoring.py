@@ -173,6 +173,17 @@ class ScoreExtremes:
         lowest = _leading(self.lowest, self.lowest_positions, scores, first_position, self.k, highest=False)
         return ScoreExtremes(self.k, *highest, *lowest)
 
+    def joined(self, later: "ScoreExtremes", first_position: int) -> "ScoreExtremes":
+        """Return the extremes of both, where the others' positions are counted from `first_position` on."""
+        sides: list[Tensor] = []
+        for (own, own_positions), (other, other_positions), highest in zip(
+            self.sides, later.sides, (True, False), strict=True
+        ):
+            scores = torch.cat([own.to(other), other], dim=1)
+            positions = torch.cat([own_positions.to(other.device), other_positions + first_position], dim=1)
+            sides += _most_extreme(scores, positions, self.k, highest=highest)
+        return ScoreExtremes(self.k, *sides)
+
     def on_cpu(self) -> "ScoreExtremes":
         """Return the same, where numpy can read it."""
         found = (self.highest, self.highest_positions, self.lowest, self.lowest_positions)
@@ -197,6 +208,11 @@ def _leading(
         torch.cat([leading, scores], dim=1),
         torch.cat([leading_positions, columns + first_position], dim=1),
     )
+    return _most_extreme(scores, positions, k, highest=highest)
+
+
+def _most_extreme(scores: Tensor, positions: Tensor, k: int, *, highest: bool) -> tuple[Tensor, Tensor]:
+    """Return the k most extreme scores with their positions; of equal ones the earlier."""
     by_position = positions.argsort(dim=1)
     order = scores.gather(1, by_position).sort(dim=1, descending=highest, stable=True).indices[:, :k]
     order = by_position.gather(1, order)
@@ -226,13 +242,22 @@ class ScoreMoments:
         """Return the moments with more scores."""
         # Metal has no FP64.
         s = (scores.cpu() if scores.device.type == "mps" else scores).double()
-        before = (x.to(s.device) for x in (self.total, self.squares, self.magnitude, self.positive))
+        before = (x.to(s.device) for x in self._sums)
         added = (s.sum(1), s.square().sum(1), s.abs().sum(1), s.clamp(min=0).sum(1))
         return ScoreMoments(self.count + s.shape[1], *(x + more for x, more in zip(before, added, strict=True)))
 
+    def joined(self, other: "ScoreMoments") -> "ScoreMoments":
+        """Return the moments of both."""
+        pairs = zip(self._sums, other._sums, strict=True)
+        return ScoreMoments(self.count + other.count, *(own.to(more.device) + more for own, more in pairs))
+
+    @property
+    def _sums(self) -> tuple[Tensor, ...]:
+        return self.total, self.squares, self.magnitude, self.positive
+
     def on_cpu(self) -> "ScoreMoments":
         """Return the same, where numpy can read it."""
-        return ScoreMoments(self.count, *(x.cpu() for x in (self.total, self.squares, self.magnitude, self.positive)))
+        return ScoreMoments(self.count, *(x.cpu() for x in self._sums))
 
     @property
     def mean(self) -> Float[Tensor, " Q"]:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from lorif_assets.attribution.shard_pipeline import overlapped
+from lorif_assets.compute.shard_pipeline import overlapped
 from lorif_assets.errors import LorifError, TableError
 
 SHARDS = ("a", "b", "c")

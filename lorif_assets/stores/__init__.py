@@ -1,0 +1,1 @@
+"""Files in object stores, read through copies on this machine."""

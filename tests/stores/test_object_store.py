@@ -1,0 +1,230 @@
+"""Training data, queries, checkpoints and the lake in an object store, whose refusals and delays do no harm."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from lorif_assets.config.settings import load_settings
+from lorif_assets.config.sources import Source
+from lorif_assets.data.shards import list_shards, read_shard
+from lorif_assets.errors import CheckpointError, LorifError, SourceError
+from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.project import Project
+from lorif_assets.stores import object_store as stores
+from lorif_assets.stores.object_store import ObjectStore
+from tests.conftest import CHECKPOINTS, TinyProject, private_copy
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def bucket(object_store: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of the store, whose address and credentials are in the environment, and an empty cache."""
+    import boto3
+
+    for name, value in object_store.storage_options.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(stores, "_TRUSTED_SECONDS", 0.0)
+    return boto3.client("s3", endpoint_url=object_store.storage_options["AWS_ENDPOINT_URL"], region_name="us-east-1")
+
+
+def upload(bucket: Any, folder: Path, prefix: str) -> None:
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        bucket.put_object(Bucket="lake", Key=f"{prefix}/{file.relative_to(folder).as_posix()}", Body=file.read_bytes())
+
+
+def source(path: str) -> Source:
+    return Source(name="docs", path=path, columns={"id": "id", "text": "text"})
+
+
+@pytest.mark.slow
+def test_files_in_a_store_make_the_shards_that_local_ones_make(
+    bucket: Any, tiny_project: TinyProject, tmp_path: Path
+) -> None:
+    upload(bucket, tiny_project.root / "data", "corpus")
+    bucket.put_object(Bucket="lake", Key="corpus/model.bin", Body=b"not data")
+    here = list_shards(source("data"), tiny_project.root)
+    for path in ("s3://lake/corpus", "s3://lake/corpus/*.jsonl"):
+        there = list_shards(source(path), tmp_path)
+        assert [piece.shard for piece in there] == [piece.shard for piece in here]
+        assert {piece.uri for piece in there} == {f"s3://lake/corpus/{k:05d}.jsonl" for k in range(3)}
+        for one, other in zip(here, there, strict=True):
+            assert (
+                read_shard(source("data"), one, tiny_project.root).rows
+                == read_shard(source(path), other, tmp_path).rows
+            )
+    assert not [*(tmp_path / "cache").rglob("model.bin")], "what is no data is not copied"
+    (alone,) = list_shards(source("s3://lake/corpus/00001.jsonl"), tmp_path)
+    assert (alone.shard, alone.rows) == ("docs-00000", 12)
+
+
+@pytest.mark.slow
+def test_what_is_written_or_removed_in_a_store_is_seen(bucket: Any, tmp_path: Path) -> None:
+    def put(name: str, *texts: str) -> None:
+        lines = "\n".join(json.dumps({"id": text, "text": text}) for text in texts)
+        bucket.put_object(Bucket="lake", Key=f"corpus/{name}.jsonl", Body=lines.encode())
+
+    put("a", "one", "two")
+    put("b", "three")
+    first = {piece.shard: piece for piece in list_shards(source("s3://lake/corpus"), tmp_path)}
+    put("a", "one", "two", "more")
+    bucket.delete_object(Bucket="lake", Key="corpus/b.jsonl")
+    (piece,) = list_shards(source("s3://lake/corpus"), tmp_path)
+    assert piece.version != first[piece.shard].version
+    assert len(read_shard(source("s3://lake/corpus"), piece, tmp_path).rows) == 3
+    with pytest.raises(SourceError, match="has changed since its shards were listed"):
+        read_shard(source("s3://lake/corpus"), first[piece.shard], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("s3://lake/nothing.jsonl", "there is no file s3://lake/nothing.jsonl"),
+        ("s3://no-such-bucket/corpus", "s3://no-such-bucket/corpus cannot be listed: .*404"),
+        ("s3://lake/table", 'is a Delta table. Set format = "delta"'),
+        ("ftp://lake/corpus", "nor in an object store that is read"),
+    ],
+)
+def test_what_cannot_be_read_from_a_store_is_said_without_its_credentials(
+    bucket: Any, tmp_path: Path, path: str, reason: str
+) -> None:
+    bucket.put_object(Bucket="lake", Key="table/_delta_log/0.json", Body=b"{}")
+    options = {"AWS_SECRET_ACCESS_KEY": "TOP-SECRET", "AWS_ACCESS_KEY_ID": "OUR-KEY"}
+    with pytest.raises(SourceError, match=reason) as raised:
+        list_shards(source(path).model_copy(update={"storage_options": options}), tmp_path)
+    assert "SECRET" not in str(raised.value)
+    assert "OUR-KEY" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_a_project_whose_checkpoints_data_queries_and_lake_are_in_a_store(
+    bucket: Any, tiny_project: TinyProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("data", "queries", "checkpoints"):
+        upload(bucket, tiny_project.root / name, f"in/{name}")
+    bucket.put_object(Bucket="lake", Key="in/checkpoints/step-000200/optimizer.bin", Body=b"pickle")
+    with private_copy(tiny_project, tmp_path) as copied:
+        for name in ("data", "queries", "checkpoints", "lake"):
+            shutil.rmtree(copied.root / name)
+        text = (copied.root / "lorif.toml").read_text().replace('path = "data"', 'path = "s3://lake/in/data"')
+        text = text.replace("[queries]", '[queries]\npath = "s3://lake/in/queries"')
+        text += '\n[checkpoints]\npath = "s3://lake/in/checkpoints"\n[lake]\nroot = "s3://lake/out"\n'
+        (copied.root / "lorif.toml").write_text(text)
+        project = TinyProject.open(copied.root, copied.instance)
+        project.register_partitions()
+        project.update()
+        assert not project.update()
+        assert [one.name for one in project.opened.checkpoints.find()] == list(CHECKPOINTS)
+        columns = ["checkpoint", "query_id", "side", "rank"]
+        there, here = (one.table(QUERY_SCORES).sort(columns) for one in (project, tiny_project))
+        assert there.select(*columns, "example_id").equals(here.select(*columns, "example_id"))
+        assert there["score"].to_list() == pytest.approx(here["score"].to_list(), rel=1e-4)
+        assert project.table(REPORTS)["uri"].str.starts_with("s3://lake/out/").all()
+        assert not [*(tmp_path / "cache").rglob("optimizer.bin")], "pickles are not copied"
+        # A trainer writes weights again under the same name.
+        (step,) = [one for one in project.opened.checkpoints.find() if one.name == CHECKPOINTS[1]]
+        before = step.version()
+        weights = (tiny_project.root / "checkpoints" / CHECKPOINTS[0] / "model.safetensors").read_bytes()
+        time.sleep(1.1)
+        bucket.put_object(Bucket="lake", Key=f"in/checkpoints/{CHECKPOINTS[1]}/model.safetensors", Body=weights)
+        (step,) = [one for one in project.opened.checkpoints.find() if one.name == CHECKPOINTS[1]]
+        assert step.version() != before
+        model = project.opened.checkpoints.load_model(
+            project.opened.checkpoints.get(CHECKPOINTS[1]), "float32", DeviceGroup.of("cpu")
+        )
+        assert model is not None
+        bucket.delete_object(Bucket="lake", Key=f"in/checkpoints/{CHECKPOINTS[1]}/model.safetensors")
+        (step,) = [one for one in project.opened.checkpoints.find() if one.name == CHECKPOINTS[1]]
+        assert "has no *.safetensors weights" in str(step.fault())
+
+
+@pytest.mark.slow
+def test_a_place_without_a_model_is_said(bucket: Any, tmp_path: Path) -> None:
+    bucket.put_object(Bucket="lake", Key="empty/readme.txt", Body=b"nothing")
+    (tmp_path / "lorif.toml").write_text('[checkpoints]\npath = "s3://lake/empty"\n')
+    with pytest.raises(CheckpointError, match=r"s3://lake/empty holds no model"):
+        Project.of(load_settings(tmp_path / "lorif.toml")).checkpoints.find()
+
+
+@pytest.fixture
+def flaky_store(object_store: Lake) -> Iterator[Lake]:
+    """The same store behind a proxy that refuses every third request."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    target = object_store.storage_options["AWS_ENDPOINT_URL"]
+    proxy = subprocess.Popen([sys.executable, str(Path(__file__).with_name("flaky_proxy.py")), str(port), target])
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    try:
+        yield Lake(object_store.root, {**object_store.storage_options, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"})
+    finally:
+        proxy.terminate()
+        proxy.wait(10)
+
+
+def report(name: str, number: int) -> pa.Table:
+    values = {field.name: "x" for field in REPORTS.columns if pa.types.is_string(field.type)}
+    row = {**values, "checkpoint": name, "query_set": f"q{number}"}
+    return pa.Table.from_pylist([row], schema=REPORTS.columns)
+
+
+@pytest.mark.slow
+def test_a_store_that_refuses_every_third_request_loses_nothing(flaky_store: Lake, object_store: Lake) -> None:
+    import torch
+
+    for number in range(5):
+        flaky_store.replace(REPORTS, {"checkpoint": "a", "query_set": f"q{number}"}, report("a", number))
+    path = flaky_store.write_tensors("states", {"x": torch.arange(5)})
+    flaky_store.write_file("reports/a.html", b"page")
+    assert flaky_store.read(REPORTS).height == object_store.read(REPORTS).height == 5
+    assert object_store.read_tensors(path)["x"].tolist() == flaky_store.read_tensors(path)["x"].tolist()
+    assert object_store.read_file("reports/a.html") == b"page"
+
+
+COMMITS = """
+import json, sys
+from lorif_assets.lake.attribution_tables import REPORTS
+from lorif_assets.lake.lake import Lake
+from tests.stores.test_object_store import report
+lake = Lake("s3://lake/shared", json.loads(sys.argv[1]))
+for number in range(8):
+    lake.replace(REPORTS, {"checkpoint": sys.argv[2], "query_set": f"q{number}"}, report(sys.argv[2], number))
+"""
+
+
+@pytest.mark.slow
+def test_commits_of_several_processes_are_conditional_and_none_is_lost(object_store: Lake) -> None:
+    shared = Lake("s3://lake/shared", object_store.storage_options)
+    options = json.dumps(dict(object_store.storage_options))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", COMMITS, options, name], env=environment) for name in ("a", "b", "c")
+    ]
+    assert [writer.wait(240) for writer in writers] == [0, 0, 0]
+    stored = shared.read(REPORTS)
+    assert stored.group_by("checkpoint").len().sort("checkpoint").rows() == [("a", 8), ("b", 8), ("c", 8)]
+    assert stored.filter(pl.struct("checkpoint", "query_set").is_duplicated()).is_empty()
+
+
+def test_an_address_of_no_store_is_refused() -> None:
+    with pytest.raises(LorifError, match="ftp://x/y is no address of an object store"):
+        _ = ObjectStore.at("ftp://x/y").folder
