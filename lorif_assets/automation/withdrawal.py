@@ -29,9 +29,13 @@ def carry_out(
     lake: Lake, instance: dg.DagsterInstance, shards: Collection[LeftoverShard], on_removed: str
 ) -> list[str]:
     """Do what a value of `automation.on_removed` says of leftover shards, and return what was done, in words."""
-    withdrawn = [one.shard for one in shards_of(shards, on_removed, Fate.WITHDRAWN)]
-    withdraw(lake, instance, withdrawn)
-    done = [f"{shard} is withdrawn: no source names it any more" for shard in withdrawn]
+    withdrawn = shards_of(shards, on_removed, Fate.WITHDRAWN)
+    withdraw(lake, instance, [one.shard for one in withdrawn])
+    done = [
+        f"{one.shard} is withdrawn: no source names it any more, and of its {one.n_rows:,} rows {len(one.superseded):,} "
+        "stand in other shards"
+        for one in withdrawn
+    ]
     for one in shards_of(shards, on_removed, Fate.CUT):
         cut(lake, instance, one)
         done.append(

@@ -10,7 +10,7 @@ from lorif_assets.automation.withdrawal import keep
 from lorif_assets.automation.withdrawal import withdraw as take_out
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.errors import SettingsError
-from lorif_assets.freshness.leftovers import LeftoverShard, leftover_shards
+from lorif_assets.freshness.leftovers import Leftovers, LeftoverShard
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.project import Project
 
@@ -25,7 +25,8 @@ def withdraw(*, shards: tuple[str, ...], is_kept: bool, is_confirmed: bool) -> N
     """Take stored shards that no source names any more out of the scores, or record that they stay."""
     project = Project.open()
     with sole_process(project.lake, click.echo):
-        chosen = _chosen(leftover_shards(Freshness.of(project)), shards)
+        found = Leftovers.of(Freshness.of(project))
+        chosen = _chosen(found.shards, shards)
         for leftover in chosen:
             click.echo(_line(leftover))
         if not chosen:
@@ -34,6 +35,8 @@ def withdraw(*, shards: tuple[str, ...], is_kept: bool, is_confirmed: bool) -> N
         # Of a shard without rows an interrupted withdrawal left its factors: there is nothing to keep.
         names = [leftover.shard for leftover in chosen if leftover.n_rows or not is_kept]
         what = f"{len(names)} shard(s) {'kept' if is_kept else 'withdrawn'}"
+        if found.n_unread:
+            click.echo(f"{found.n_unread:,} shard(s) of the sources are to be read first: they may have these rows")
         if not is_confirmed:
             click.echo(f"nothing was done; with --yes: {what}")
             return

@@ -69,11 +69,15 @@ class LeftoverShard:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What the lake holds and nothing outside names, each sorted by name."""
+    """What the lake holds and nothing outside names, each sorted by name.
+
+    `n_unread` counts the shards of the sources that are to be read first: they may have the rows of leftover ones.
+    """
 
     shards: tuple[LeftoverShard, ...]
     query_sets: tuple[str, ...]
     checkpoints: tuple[str, ...]
+    n_unread: int = 0
 
     @classmethod
     def of(cls, freshness: Freshness) -> "Leftovers":
@@ -83,16 +87,18 @@ class Leftovers:
             SourceError: no source can be looked at.
             TableError: a table cannot be read.
         """
+        shards = leftover_shards(freshness)
         return cls(
-            leftover_shards(freshness),
+            shards,
             _unnamed(freshness, QUERY_EXAMPLES, "query_set", freshness.discovered.query_sets),
             _unnamed(freshness, CHECKPOINTS, "checkpoint", freshness.discovered.looked.names),
+            len(stale_training_examples(freshness)) if shards else 0,
         )
 
     def notes(self, automation: AutomationSettings) -> list[str]:
         """Return what a person should know of them, in sentences."""
         by_fate = {fate: shards_of(self.shards, automation.on_removed, fate) for fate in Fate}
-        notes = [_sentence(fate, shards) for fate, shards in by_fate.items() if shards]
+        notes = [_sentence(fate, shards, self.n_unread) for fate, shards in by_fate.items() if shards]
         if self.query_sets:
             notes.append(
                 f"{_counted(self.query_sets, 'stored query set')} without a file now: {in_short(self.query_sets)}; the scores "
@@ -224,7 +230,7 @@ def _counted(names: Collection[object], what: str) -> str:
     return f"1 {what} is" if len(names) == 1 else f"{len(names)} {what}s are"
 
 
-def _sentence(fate: Fate, shards: Sequence[LeftoverShard]) -> str:
+def _sentence(fate: Fate, shards: Sequence[LeftoverShard], n_unread: int) -> str:
     n_rows, n_twice = sum(one.n_rows for one in shards), sum(len(one.superseded) for one in shards)
     begin = f"{_counted(shards, 'stored shard')} named by no source any more: {in_short([one.shard for one in shards])}"
     twice = f"; of {n_rows:,} rows {n_twice:,} stand in other shards too and are scored twice" if n_twice else ""
@@ -238,6 +244,11 @@ def _sentence(fate: Fate, shards: Sequence[LeftoverShard]) -> str:
             return f"{begin}; kept, as was decided on {in_short(days)}, and {n_rows:,} rows scored{twice}"
         case Fate.KEPT_BY_SETTINGS:
             return f"{begin}; {fate.value}, and {n_rows:,} rows scored{twice}"
+        case Fate.UNDECIDED if n_unread:
+            return (
+                f"{begin}; {n_rows:,} rows are still scored. {n_unread:,} shard(s) of the sources are to be read first, which "
+                "may have them: `lorif materialize`"
+            )
         case Fate.UNDECIDED:
             return (
                 f"{begin}; {n_rows:,} rows that stand nowhere else are still scored. `lorif withdraw` takes them out, "

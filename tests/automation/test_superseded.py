@@ -83,6 +83,8 @@ def test_a_source_that_is_renamed_or_cut_otherwise_is_scored_once(
 def test_nothing_is_superseded_before_its_successor_is_stored(private_project: TinyProject) -> None:
     renamed = with_source(private_project, name="texts")
     assert {one.fate("superseded") for one in leftover_shards(renamed.freshness)} == {Fate.UNDECIDED}
+    (note,) = project_status(renamed.opened).notes
+    assert "36 rows are still scored. 3 shard(s) of the sources are to be read first, which may have them" in note
     renamed.register_partitions()
     renamed.run("training_examples", "texts-00000-00000")
     fates = {one.shard: one.fate("superseded") for one in leftover_shards(renamed.freshness)}
