@@ -1,6 +1,7 @@
 """K-FAC bases: what gradients are whitened in before they are factorised, where the curvature asks for that."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,12 @@ from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.fit_bases import KfacFit, KfacSample, fit_bases, fit_tokens, kfac_sample
+from lorif_assets.attribution.measured_width import (
+    WidthTrial,
+    at_measured_width,
+    expected_agreement,
+    measured_tokens,
+)
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.config.recipe import Recipe
@@ -22,7 +29,18 @@ from lorif_assets.freshness.attribution import stale_bases
 from lorif_assets.lake.attribution_tables import KFAC_BASES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
-_SHOWN = ("rank", "bytes_per_example", "kept_energy", "half_agreement", "n_examples", "n_tokens", "d1", "d2", "labels")
+_SHOWN = (
+    "rank",
+    "bytes_per_example",
+    "kept_energy",
+    "expected_agreement",
+    "half_agreement",
+    "n_examples",
+    "n_tokens",
+    "d1",
+    "d2",
+    "labels",
+)
 
 
 class BasesConfig(dg.Config):
@@ -62,20 +80,32 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
         record.refuse_other_layers(layers)
         how: dict[str, Any] = {"how": "left as they are"}
         if config.recompute or record.frozen_bases is None:
-            sample, fit, projection = _fit(run, stored, layers.values())
+            sample, fit, widths = _fit(run, stored, layers.values())
             how = {
                 "how": f"fitted to {fit.n_examples} examples",
+                **({"widths": _widths(widths.trials)} if widths.trials else {}),
                 **rejected_metadata(sample.tokenized.rejected, sample.tokenized.notices),
             }
-            _store(run.lake, record, run.settings.recipe, fit, projection)
+            _store(run.lake, record, run.settings.recipe, fit, widths)
         rows = {row["layer"]: row for row in run.lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
         for layer, key in layers.items():
             metadata = {**how, **{name: value for name in _SHOWN if (value := rows[layer][name]) is not None}}
             yield from run.commit(key, rows[layer]["fingerprint"], {**metadata, "ranks": _ranks(rows)})
 
 
-def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str]) -> tuple[KfacSample, KfacFit, str]:
-    """Return the sample, a checkpoint's bases, and the fingerprint of the projections that gradients were put through."""
+@dataclass(frozen=True)
+class _Widths:
+    """The projections that bases were fitted at: their fingerprint, the layers' shapes, and how the width was found."""
+
+    projection: str
+    shapes: Mapping[str, tuple[int, int]]
+    max_width: int | None
+    trials: Sequence[WidthTrial]
+    expected_agreement: float | None
+
+
+def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str]) -> tuple[KfacSample, KfacFit, _Widths]:
+    """Return the sample, a checkpoint's bases, and the widths that they are of."""
     recipe, name = run.settings.recipe, stored.record.name
     with run.lease() as group, run.tracked(name, partitions, recipe.model_dump()) as tracked:
         checkpoint = stored.load(run.checkpoints, group)
@@ -84,15 +114,18 @@ def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str])
         share.replace(name, rejected)
         sample.refuse_too_few(name)
         share.refuse(name, rejected)
-        tokens = fit_tokens(sample.tokenized.examples)
-        with run.progress(f"{name} K-FAC bases", tokens, "tok") as progress:
-            fit = fit_bases(checkpoint.model, sample, run.settings.batch, progress)
+        model, examples, batch = checkpoint.model, sample.tokenized.examples, run.settings.batch
+        with run.progress(f"{name} widths", measured_tokens(model, examples), "tok") as progress:
+            model, trials = at_measured_width(model, examples, batch, progress)
+        with run.progress(f"{name} K-FAC bases", fit_tokens(examples), "tok") as progress:
+            fit = fit_bases(model, sample, batch, progress)
         if tracked:
             tracked.metrics({"half_agreement": min(layer.half_agreement for layer in fit.layers.values())})
-        projection = checkpoint.model.projection
+        agreement = expected_agreement(model, trials)
+        widths = _Widths(model.projection, model.record.layer_shapes, model.max_width, trials, agreement)
         # Before another run gets the devices: the memory is not free while a name refers to the model.
-        del checkpoint
-    return sample, fit, projection
+        del checkpoint, model
+    return sample, fit, widths
 
 
 def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
@@ -106,7 +139,7 @@ def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
     )
 
 
-def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, projection: str) -> None:
+def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, widths: _Widths) -> None:
     from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
     codec = FactorCodec(recipe.factor_dtype)
@@ -119,6 +152,8 @@ def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, p
             "rank": fit.layers[name].rank,
             "bytes_per_example": factor_bytes(codec, d1, d2, fit.layers[name].rank),
             "kept_energy": fit.layers[name].kept_energy,
+            "max_width": widths.max_width,
+            "expected_agreement": widths.expected_agreement,
             "n_examples": fit.n_examples,
             "n_tokens": fit.layers[name].n_tokens,
             "labels": recipe.kfac_labels,
@@ -129,12 +164,27 @@ def _store(lake: Lake, record: CheckpointRecord, recipe: Recipe, fit: KfacFit, p
             "version": bases_version(recipe, record.weights_hash, record.tokenizer_hash),
             "recipe_hash": recipe.factor_hash,
             "weights_hash": record.weights_hash,
-            "projection": projection,
+            "projection": widths.projection,
         }
-        for name, (d1, d2) in record.layer_shapes.items()
+        for name, (d1, d2) in widths.shapes.items()
     ]
     # All layers in one commit: bases of two fits are never mixed.
     lake.replace(KFAC_BASES, {"checkpoint": record.name}, pa.Table.from_pylist(rows, schema=KFAC_BASES.columns))
+
+
+def _widths(trials: Sequence[WidthTrial]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "largest width": trial.max_width,
+                    "bytes per example": trial.bytes_per_example,
+                    "agreement with exact EK-FAC": round(trial.agreement, 3),
+                }
+            )
+            for trial in trials
+        ]
+    )
 
 
 def _ranks(rows: dict[str, dict[str, Any]]) -> dg.TableMetadataValue:
