@@ -1,6 +1,6 @@
 """K-FAC bases: what gradients are whitened in before they are factorised, where the curvature asks for that."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dagster as dg
@@ -15,13 +15,25 @@ from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.fit_bases import KfacSample
 from lorif_assets.attribution.fit_stored_bases import FittedBases, fit_to_sample, read_sample
+from lorif_assets.attribution.measured_width import WidthTrial
 from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
 from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.freshness.attribution import stale_bases
 from lorif_assets.lake.attribution_tables import KFAC_BASES, TRAINING_EXAMPLES
 
-_SHOWN = ("rank", "bytes_per_example", "kept_energy", "half_agreement", "n_examples", "n_tokens", "d1", "d2", "labels")
+_SHOWN = (
+    "rank",
+    "bytes_per_example",
+    "kept_energy",
+    "expected_agreement",
+    "half_agreement",
+    "n_examples",
+    "n_tokens",
+    "d1",
+    "d2",
+    "labels",
+)
 
 
 class BasesConfig(dg.Config):
@@ -64,6 +76,7 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
             sample, fitted = _fit(run, stored, layers.values())
             how = {
                 "how": f"fitted to {fitted.n_examples} examples",
+                **({"widths": _widths(fitted.widths.trials)} if fitted.widths.trials else {}),
                 **rejected_metadata(_rejected(sample, fitted), sample.tokenized.notices),
             }
             # All layers in one commit: bases of two fits are never mixed.
@@ -108,6 +121,21 @@ def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
         f"the training examples at {checkpoint!r}",
         {checkpoint: run.lake.read(TRAINING_EXAMPLES, ["shard"]).height},
         run.settings.data.max_rejected_share,
+    )
+
+
+def _widths(trials: Sequence[WidthTrial]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "largest width": trial.max_width,
+                    "bytes per example": trial.bytes_per_example,
+                    "agreement with exact EK-FAC": round(trial.agreement, 3),
+                }
+            )
+            for trial in trials
+        ]
     )
 
 

@@ -293,20 +293,29 @@ def layer_ranks(
     """
     from lorif_assets.mathematics.curvature.rank_allocation import kept_energy
 
-    recipe, shapes = attributed.fitted_recipe, attributed.record.layer_shapes
-    budget = byte_budget(recipe, shapes)
-    if budget is None:
-        largest = {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
-    else:
-        largest = affordable_ranks(recipe, shapes, budget)
-        if attributed.recipe.bytes_per_example == AUTO:
-            largest = {layer: min(rank, below_full(shapes[layer])) for layer, rank in largest.items()}
+    largest = largest_ranks(attributed)
     values, fisher = _whitened_spectra(attributed, examples, bases, batch, largest, progress)
-    ranks = largest if budget is None else _allocated_ranks(recipe, shapes, bases, values, fisher, budget)
+    ranks = allocated_ranks(attributed, bases, values, fisher)
     return {
         layer: LayerRank(rank, kept_energy(bases[layer], fisher[layer], float(values[layer][:rank].sum())))
         for layer, rank in ranks.items()
     }
+
+
+def largest_ranks(attributed: "AttributedModel") -> dict[str, int]:
+    """Return the rank that each layer has, or with a byte budget could have at most.
+
+    Raises:
+        SettingsError: the budget does not pay for one component of every layer.
+    """
+    recipe, shapes = attributed.fitted_recipe, attributed.record.layer_shapes
+    budget = byte_budget(recipe, shapes)
+    if budget is None:
+        return {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
+    largest = affordable_ranks(recipe, shapes, budget)
+    if attributed.recipe.bytes_per_example != AUTO:
+        return largest
+    return {layer: min(rank, below_full(shapes[layer])) for layer, rank in largest.items()}
 
 
 def byte_budget(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> int | None:
@@ -334,16 +343,26 @@ def affordable_ranks(recipe: Recipe, shapes: Mapping[str, tuple[int, int]], budg
     return {layer: min(*shape, LARGEST_RANK, 1 + spare // sizes[layer]) for layer, shape in shapes.items()}
 
 
-def _allocated_ranks(
-    recipe: Recipe,
-    shapes: Mapping[str, tuple[int, int]],
+def allocated_ranks(
+    attributed: "AttributedModel",
     bases: "Mapping[str, KfacBases]",
     values: "Mapping[str, torch.Tensor]",
     fisher: "Mapping[str, FisherDiagonal]",
-    budget: int,
 ) -> dict[str, int]:
+    """Return each layer's rank as far as the byte budget goes; without a budget, the recipe's.
+
+    Args:
+        attributed: the model under a recipe.
+        bases: by layer.
+        values: squared singular values of the whitened gradients of a sample, summed over its examples, largest first.
+        fisher: sums of squared rotated gradients of the same sample.
+    """
     from lorif_assets.mathematics.curvature.rank_allocation import LayerDemand, allocate_ranks, query_energy
 
+    recipe, shapes = attributed.fitted_recipe, attributed.record.layer_shapes
+    budget = byte_budget(recipe, shapes)
+    if budget is None:
+        return largest_ranks(attributed)
     sizes = _component_bytes(recipe, shapes)
     demands = {
         layer: LayerDemand(

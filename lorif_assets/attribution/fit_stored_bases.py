@@ -15,6 +15,8 @@ from lorif_assets.attribution.fit_bases import (
     layer_fits,
     without_unsound,
 )
+from lorif_assets.attribution.measured_width import WidthTrial, at_measured_width, expected_agreement, measured_tokens
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.opened_checkpoint import OpenedCheckpoint
 from lorif_assets.attribution.sound_examples import set_aside
 from lorif_assets.attribution.stored_bases import bases_version
@@ -40,12 +42,22 @@ HALVES = (SampleHalf(0), SampleHalf(1))
 
 
 @dataclass(frozen=True)
+class MeasuredWidths:
+    """The largest width that was measured best, what was tried, and how well it agrees; None and nothing: not measured."""
+
+    max_width: int | None
+    trials: Sequence[WidthTrial]
+    expected_agreement: float | None
+
+
+@dataclass(frozen=True)
 class FittedBases:
     """Rows of `kfac_bases` whose tensors are written, and how well the halves of the sample agree on the worst layer."""
 
     rows: Sequence[Mapping[str, Any]]
     n_examples: int
     half_agreement: float
+    widths: MeasuredWidths
     not_finite: Sequence[RejectedRow] = ()
     """Examples of the sample that were set aside because their loss or a gradient is not finite."""
 
@@ -101,17 +113,37 @@ def _fit(
     workers: Workers[OpenedCheckpoint], sample_hash: str, examples: Sequence[TokenizedExample], *, may_fail: bool
 ) -> FittedBases | str:
     """Return the bases of some examples; or, where it may fail, the words of what is not finite."""
-    halves = list(results(workers, Step(_sums_over, (examples,)), HALVES))
-    fitted: FittedBases | str = result(workers, _fitted, sample_hash, examples, halves, may_fail)
+    widths: MeasuredWidths | str = result(workers, _measured, examples, may_fail)
+    if isinstance(widths, str):
+        return widths
+    halves = list(results(workers, Step(_sums_over, (examples, widths)), HALVES))
+    fitted: FittedBases | str = result(workers, _fitted, sample_hash, examples, widths, halves, may_fail)
     return fitted
 
 
+def _measured(state: OpenedCheckpoint, examples: Sequence[TokenizedExample], may_fail: bool) -> MeasuredWidths | str:
+    tokens = measured_tokens(state.model, examples)
+    with state.worker.progress(f"{state.stored.record.name} widths", tokens, "tok") as progress:
+        try:
+            model, trials = at_measured_width(state.model, examples, state.batch, progress)
+        except NotFiniteError as error:
+            if not may_fail:
+                raise
+            # As words: another machine's errors are wrapped in its name.
+            return str(error)
+    return MeasuredWidths(model.max_width, trials, expected_agreement(model, trials))
+
+
+def _model(state: OpenedCheckpoint, widths: MeasuredWidths) -> AttributedModel:
+    return state.model if widths.max_width is None else state.model.at_width(widths.max_width)
+
+
 def _sums_over(
-    state: OpenedCheckpoint, half: SampleHalf, examples: Sequence[TokenizedExample]
+    state: OpenedCheckpoint, half: SampleHalf, examples: Sequence[TokenizedExample], widths: MeasuredWidths
 ) -> "dict[str, KfacCovariances]":
     chosen = examples[half.number :: len(HALVES)]
     with state.worker.progress(f"{state.stored.record.name} {half}", n_tokens(chosen), "tok") as progress:
-        return covariances(state.model, chosen, state.batch, progress, seed=half.number)
+        return covariances(_model(state, widths), chosen, state.batch, progress, seed=half.number)
 
 
 def _sound(
@@ -127,24 +159,27 @@ def _fitted(
     state: OpenedCheckpoint,
     sample_hash: str,
     examples: Sequence[TokenizedExample],
+    widths: MeasuredWidths,
     halves: "Sequence[dict[str, KfacCovariances]]",
     may_fail: bool,
 ) -> FittedBases | str:
-    name, tokens = state.stored.record.name, n_tokens(examples[:RANK_EXAMPLES])
+    model, name = _model(state, widths), state.stored.record.name
+    tokens = n_tokens(examples[:RANK_EXAMPLES])
     with state.worker.progress(f"{name} K-FAC bases", tokens, "tok") as progress:
         try:
-            layers = layer_fits(state.model, examples, halves, state.batch, progress)
+            layers = layer_fits(model, examples, halves, state.batch, progress)
         except NotFiniteError as error:
             if not may_fail:
                 raise
-            # As words: another machine's errors are wrapped in its name.
             return str(error)
     fit = KfacFit(layers, len(examples), sample_hash)
     agreement = min(layer.half_agreement for layer in fit.layers.values())
-    return FittedBases(_written(state, fit), fit.n_examples, agreement)
+    return FittedBases(_written(state, model, fit, widths), fit.n_examples, agreement, widths)
 
 
-def _written(state: OpenedCheckpoint, fit: KfacFit) -> list[dict[str, Any]]:
+def _written(
+    state: OpenedCheckpoint, model: AttributedModel, fit: KfacFit, widths: MeasuredWidths
+) -> list[dict[str, Any]]:
     from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
     stored = state.stored
@@ -159,6 +194,8 @@ def _written(state: OpenedCheckpoint, fit: KfacFit) -> list[dict[str, Any]]:
             "rank": fit.layers[name].rank,
             "bytes_per_example": factor_bytes(codec, d1, d2, fit.layers[name].rank),
             "kept_energy": fit.layers[name].kept_energy,
+            "max_width": widths.max_width,
+            "expected_agreement": widths.expected_agreement,
             "n_examples": fit.n_examples,
             "n_tokens": fit.layers[name].n_tokens,
             "labels": recipe.kfac_labels,
@@ -169,7 +206,7 @@ def _written(state: OpenedCheckpoint, fit: KfacFit) -> list[dict[str, Any]]:
             "version": bases_version(recipe, record.weights_hash, record.tokenizer_hash),
             "recipe_hash": recipe.factor_hash,
             "weights_hash": record.weights_hash,
-            "projection": state.model.projection,
+            "projection": model.projection,
         }
-        for name, (d1, d2) in record.layer_shapes.items()
+        for name, (d1, d2) in model.record.layer_shapes.items()
     ]

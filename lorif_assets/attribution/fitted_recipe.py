@@ -20,6 +20,7 @@ NARROWEST_WIDTH = 64
 """A projected side below this costs more than any rank gives back."""
 _LEAST_COMPONENTS = {NARROWEST_WIDTH: 1, 128: 2, 256: 8, 512: 8}
 """Widths, and the components of every layer that the bytes of an example must pay for at each."""
+WIDTHS = tuple(_LEAST_COMPONENTS)
 _MOST_COMPONENTS = 16
 """Components of every layer that bytes are spent on by themselves: twice as many raise LDS from 0.64 to 0.66."""
 _MOST_NUMBERS = 1 << 22
@@ -91,7 +92,7 @@ def _width(recipe: Recipe, layers: "Sequence[TrackedLayer]", budget: int) -> int
         pays = _LEAST_COMPONENTS[width] * component_bytes(narrowed, layers) <= budget
         return pays and _numbers(narrowed.projection, layers) <= most
 
-    return max(filter(is_within, _LEAST_COMPONENTS), default=NARROWEST_WIDTH)
+    return max(filter(is_within, WIDTHS), default=NARROWEST_WIDTH)
 
 
 def _numbers(projection: "Projection", layers: "Iterable[TrackedLayer]") -> int:

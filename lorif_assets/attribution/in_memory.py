@@ -18,8 +18,16 @@ from torch import Tensor
 from lorif_assets.attribution.block_rows import block_rows
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
-from lorif_assets.attribution.fit_bases import KfacFit, fit_sound_layers, fit_tokens, sample_rows
+from lorif_assets.attribution.fit_bases import (
+    KfacFit,
+    NotFiniteError,
+    fit_sound_layers,
+    fit_tokens,
+    sample_rows,
+    without_unsound,
+)
 from lorif_assets.attribution.listed_examples import tokenized_by_shard
+from lorif_assets.attribution.measured_width import at_measured_width, measured_tokens
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import precondition
 from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
@@ -206,6 +214,12 @@ def _whitened(
     """Fit the bases to a sample, drawn as from a lake, and return them with the model, whose record has their ranks."""
     usable = {example.row: example for example in examples}
     sample = [usable[row] for row in sample_rows(rows, attributed.recipe)["row"] if row in usable]
+    with Progress("widths", measured_tokens(attributed, sample), "tok") as progress:
+        try:
+            attributed, _ = at_measured_width(attributed, sample, batch, progress)
+        except NotFiniteError:
+            sound, _ = without_unsound(attributed, sample, batch, progress.log)
+            attributed, _ = at_measured_width(attributed, sound, batch, progress)
     with Progress("K-FAC bases", fit_tokens(sample), "tok") as progress:
         layers, unsound = fit_sound_layers(attributed, sample, batch, progress)
     fingerprint = KfacFit(layers, len(sample) - len(unsound), "").fingerprint

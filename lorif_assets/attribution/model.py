@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard
     from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector, TokenBatch
+    from lorif_assets.mathematics.gradients.layers import TrackedLayer
     from lorif_assets.mathematics.gradients.loss_slopes import DirectionalPasses
     from lorif_assets.mathematics.gradients.projection import LayerProjection
 
@@ -110,7 +111,11 @@ def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord
             f"the checkpoint {name!r} was recorded under the factor recipe {row['recipe_hash']}, but the settings are now "
             f"{recipe.factor_hash}; materialize `checkpoints` again, then what depends on it"
         )
-    version = bases_version(recipe, row["weights_hash"], row["tokenizer_hash"])
+    bases = frozen_bases(lake, name, recipe, bases_version(recipe, row["weights_hash"], row["tokenizer_hash"]))
+    shapes = {layer["layer"]: (layer["d1"], layer["d2"]) for layer in json.loads(row["layers"])}
+    if bases:
+        # In place of those planned: the widths that were measured best.
+        shapes = {layer: bases.shapes[layer] for layer in shapes}
     return CheckpointRecord(
         name=name,
         weights_hash=row["weights_hash"],
@@ -118,8 +123,8 @@ def checkpoint_record(lake: Lake, name: str, recipe: Recipe) -> CheckpointRecord
         model_type=row["model_type"],
         n_parameters=row["n_parameters"],
         step=row["step"],
-        layer_shapes={layer["layer"]: (layer["d1"], layer["d2"]) for layer in json.loads(row["layers"])},
-        frozen_bases=frozen_bases(lake, name, recipe, version),
+        layer_shapes=shapes,
+        frozen_bases=bases,
         files_version=row["files_version"],
     )
 
@@ -137,6 +142,8 @@ class AttributedModel:
     devices: DeviceGroup
     batch_limit: int | None = None
     """Tokens of the largest batch for which memory suffices; None where a batch of the default size fits."""
+    max_width: int | None = None
+    """The largest width, where it was measured; None where recipe and shapes decide it."""
 
     @classmethod
     def load(
@@ -162,7 +169,8 @@ class AttributedModel:
         refuse_unsound(model)
         # Those that were recorded, and no others: a later version may choose others by the same patterns.
         layers = named_layers(model, record.layer_shapes)
-        projection = fitted_recipe(recipe, layers).projection
+        width = record.frozen_bases.max_width if record.frozen_bases else None
+        projection = _at_width(recipe, layers, width).projection
         return cls(
             record,
             recipe,
@@ -172,12 +180,13 @@ class AttributedModel:
             fingerprint(layers, projection),
             devices,
             limit,
+            width,
         )
 
     @cached_property
     def fitted_recipe(self) -> Recipe:
         """The recipe with numbers in place of what it leaves to the model."""
-        return fitted_recipe(self.recipe, [projection.layer for projection in self.projections])
+        return _at_width(self.recipe, [projection.layer for projection in self.projections], self.max_width)
 
     @property
     def device(self) -> "torch.device":
@@ -197,10 +206,16 @@ class AttributedModel:
 
     def under(self, recipe: Recipe) -> "AttributedModel":
         """Return the same loaded checkpoint with other layers or projections, for which the lake holds nothing."""
+        return self._projected(recipe, tracked_layers(self.model, recipe), None)
+
+    def at_width(self, width: int) -> "AttributedModel":
+        """Return the same loaded checkpoint with a largest width, in place of the one that its shapes decide."""
+        return self._projected(self.recipe, [projection.layer for projection in self.projections], width)
+
+    def _projected(self, recipe: Recipe, layers: "Sequence[TrackedLayer]", width: int | None) -> "AttributedModel":
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 
-        layers = tracked_layers(self.model, recipe)
-        projection = fitted_recipe(recipe, layers).projection
+        projection = _at_width(recipe, layers, width).projection
         projections = [layer_projection(layer, projection) for layer in layers]
         return replace(
             self,
@@ -210,6 +225,7 @@ class AttributedModel:
             recipe=recipe,
             projections=projections,
             projection=fingerprint(layers, projection),
+            max_width=width,
         )
 
     def tokenized(self, examples: pa.Table) -> "TokenizedShard":
@@ -263,6 +279,11 @@ class AttributedModel:
 
         chosen = [examples[i] for i in positions]
         return pad_right([e.input_ids for e in chosen], [e.labels for e in chosen]).to(self.device)
+
+
+def _at_width(recipe: Recipe, layers: "Sequence[TrackedLayer]", width: int | None) -> Recipe:
+    """Return a recipe with numbers in place of what it leaves to the model, and a width that was measured if there is one."""
+    return fitted_recipe(recipe if width is None else recipe.changed(max_width=width), layers)
 
 
 def tokenized_queries(

@@ -6,7 +6,7 @@ Factors carry the fingerprint of the bases that they are written in, so that a n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lorif_assets.config.recipe import Recipe, content_hash
@@ -28,6 +28,10 @@ class FrozenBases:
     uris: Mapping[str, str]
     damping: float
     whitening_rank: int | None = None
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """(d1, d2) of each layer."""
+    max_width: int | None = None
+    """The largest width, where it was measured; None where recipe and shapes decide it."""
 
     def load(self, lake: Lake, layer: str, device: "torch.device") -> "KfacBases":
         """Return one layer's bases.
@@ -49,7 +53,8 @@ def frozen_bases(lake: Lake, checkpoint: str, recipe: Recipe, version: str) -> F
     """Return a checkpoint's bases of a version, or None if there are none or the recipe's curvature needs none."""
     if not recipe.whitens:
         return None
-    rows = lake.read(KFAC_BASES, ["layer", "rank", "uri", "fingerprint", "version"], checkpoint=checkpoint)
+    columns = ["layer", "d1", "d2", "rank", "uri", "fingerprint", "version", "max_width"]
+    rows = lake.read(KFAC_BASES, columns, checkpoint=checkpoint)
     if rows.is_empty() or set(rows["version"]) != {version}:
         return None
     return FrozenBases(
@@ -58,4 +63,6 @@ def frozen_bases(lake: Lake, checkpoint: str, recipe: Recipe, version: str) -> F
         dict(zip(rows["layer"], rows["uri"], strict=True)),
         recipe.whitening_damping,
         recipe.whitening_rank,
+        {layer: (d1, d2) for layer, d1, d2 in rows.select("layer", "d1", "d2").iter_rows()},
+        rows["max_width"][0],
     )

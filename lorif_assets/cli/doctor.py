@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ from lorif_assets.freshness.incomplete import look_at_checkpoints
 from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.extra import require_influcoder
+from lorif_assets.lake.attribution_tables import KFAC_BASES
 from lorif_assets.lake.tables import TABLES
 from lorif_assets.mathematics.gradients.layers import TrackedLayer, coverage
 from lorif_assets.project import Project
@@ -340,7 +341,24 @@ def _recipe(project: Project) -> str:
         else f"rank {recipe.rank}"
     )
     how = "fitted to the model" if project.settings.recipe.is_left_to_the_model else "as set"
-    return f"{how}: {sides}, {where}, {ranks} in {recipe.factor_dtype}"
+    found = f"{how}: {sides}, {where}, {ranks} in {recipe.factor_dtype}"
+    return "; ".join([found, *_fitted_bases(project)])
+
+
+def _fitted_bases(project: Project) -> Iterator[str]:
+    """Yield what became of the recipe at the newest checkpoint that has bases of it."""
+    columns = ["checkpoint", "d1", "d2", "rank", "bytes_per_example", "expected_agreement", "recipe_hash"]
+    names, recipe = [checkpoint.name for checkpoint in project.checkpoints.find()], project.settings.recipe
+    found = project.lake.read(KFAC_BASES, columns, checkpoint=names).filter(recipe_hash=recipe.factor_hash)
+    name = next((name for name in reversed(names) if name in set(found["checkpoint"])), None)
+    if name is None or not recipe.whitens:
+        return
+    rows = found.filter(checkpoint=name).to_dicts()
+    widest, size = max(max(row["d1"], row["d2"]) for row in rows), sum(row["bytes_per_example"] for row in rows)
+    ranks = [row["rank"] for row in rows]
+    yield f"at {name} sides of up to {widest:,} numbers, ranks of {min(ranks)} to {max(ranks)}, {size:,} bytes"
+    if (agreement := rows[0]["expected_agreement"]) is not None:
+        yield f"expected agreement with exact EK-FAC {agreement:.2f}"
 
 
 def _wasted(project: Project) -> list[str]:

@@ -132,8 +132,8 @@ class Recipe(BaseModel):
         AUTO,
         description="Sides of layers that are wider than this are projected to this width, the others not at all. Narrow "
         'layers stay whole, and memory is bounded for every model. "auto": the largest of 64, 128, 256 and 512 at which the '
-        "bytes of an example pay for several components of every layer; never below 64. `projection_factor` takes its place where it "
-        "is set.",
+        "bytes of an example pay for several components of every layer, or for a small model the one that agrees best with "
+        "exact EK-FAC on a sample; never below 64. `projection_factor` takes its place where it is set.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(

@@ -134,6 +134,11 @@ KFAC_BASES = table(
     n_examples=(pa.int64(), "of the sample that the bases were fitted to"),
     n_tokens=(pa.int64(), "of that sample"),
     labels=(pa.string(), "data | model"),
+    max_width=(pa.int32(), "largest width, where it was measured; null where recipe and shapes decide it"),
+    expected_agreement=(
+        pa.float64(),
+        "Pearson correlation of scores at these widths and bytes with exact EK-FAC, on a sample; null where not measured",
+    ),
     half_agreement=(pa.float64(), "how well bases of one half of the sample diagonalise the other half's, 0 to 1"),
     uri=(pa.string(), "safetensors file, relative to the lake root: q_in, q_out, a, b"),
     fingerprint=(pa.string(), "hash of the bases and ranks of all layers of the checkpoint"),

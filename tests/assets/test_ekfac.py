@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
+from lorif_assets.attribution.measured_width import WidthTrial
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.withdrawal import removed_shards, withdraw
 from lorif_assets.errors import LorifError, MismatchError, SourceError
@@ -332,6 +333,33 @@ def test_left_to_the_model_no_layer_has_its_full_rank_and_the_bytes_are_those_of
     assert not again.stale("kfac_bases")
     assert not again.stale("gradient_factors")
     assert project.with_settings(recipe={"max_width": 64, "bytes_per_example": 780}).stale("checkpoints")
+
+
+def test_a_width_that_was_measured_is_frozen_with_the_bases_and_all_that_follows_has_it(
+    project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = (WidthTrial(8, 100, 0.75), WidthTrial(512, 100, 0.5))
+    monkeypatch.setattr(
+        "lorif_assets.assets.kfac_bases.at_measured_width", lambda model, *_: (model.at_width(8), trials)
+    )
+    measured = project.with_settings(recipe={"max_width": "auto", "bytes_per_example": 200, "factor_dtype": "sign"})
+    measured.update()
+    rows = measured.table(KFAC_BASES, checkpoint=CHECKPOINT)
+    assert {(row["d1"], row["d2"], row["max_width"]) for row in rows.iter_rows(named=True)} == {(8, 8, 8)}
+    assert set(rows["expected_agreement"]) == {0.75}
+    figures = measured.figures("gradient_factors", f"{CHECKPOINT}|{SHARDS[0]}")
+    assert figures["bytes_per_example"] == rows["bytes_per_example"].sum() == rows["rank"].sum() * (4 + 1 + 1)
+    shown = measured.recorded("kfac_bases", BASES[0]).metadata["widths"]
+    assert isinstance(shown, dg.TableMetadataValue)
+    assert [record.data["largest width"] for record in shown.records] == [8, 512]
+    # Scores are those of a recipe with that width by hand, and nothing is out of date.
+    assert not measured.update()
+    scores = measured.table(QUERY_SCORES, checkpoint=CHECKPOINT, query_set=QUERY_SET)
+    by_hand = project.with_settings(recipe={"max_width": 8, "bytes_per_example": 200, "factor_dtype": "sign"})
+    by_hand.update()
+    expected = by_hand.table(QUERY_SCORES, checkpoint=CHECKPOINT, query_set=QUERY_SET)
+    keys = ["query_id", "side", "rank"]
+    assert scores.sort(keys)["score"].to_list() == pytest.approx(expected.sort(keys)["score"].to_list(), rel=1e-5)
 
 
 def test_the_share_of_energy_kept_grows_with_the_rank_to_all_of_it(project: TinyProject) -> None:

@@ -73,6 +73,18 @@ def test_what_is_left_to_the_model_is_shown_as_numbers(diagnosis: Diagnosis, pri
     # 15 of 16 components of 16 x 48 and 16 x 64: 4 + 2 + 6 and 4 + 2 + 8 bytes each.
     assert f"{15 * 2 * (12 + 14)} B" in said
     assert "fewer than 64 numbers" not in said
+    assert "expected agreement" not in said
+
+
+def test_what_became_of_it_is_shown_once_there_are_bases(diagnosis: Diagnosis, private_project: TinyProject) -> None:
+    _fitting(private_project.root)
+    fitting = TinyProject.open(private_project.root, private_project.instance)
+    fitting.run("checkpoints", CHECKPOINTS[-1])
+    fitting.run("kfac_bases", f"{CHECKPOINTS[-1]}|transformer.h.0.attn.c_attn")
+    said = " ".join(diagnosis()[1].split())
+    size = f"{15 * 2 * (12 + 14)} bytes"
+    assert f"at {CHECKPOINTS[-1]} sides of up to 64 numbers, ranks of 15 to 15, {size}" in said
+    assert "expected agreement with exact EK-FAC 0." in said
 
 
 def test_what_a_recipe_by_hand_wastes_is_noted(diagnosis: Diagnosis, private_project: TinyProject) -> None:
