@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from lorif_assets.data.conversations import Conversation, is_trained
+from lorif_assets.data.conversations import Conversation, Message, is_trained
+from lorif_assets.data.spoken_content import spoken
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
@@ -82,7 +83,7 @@ def passage_parts(row: Mapping[str, Any]) -> tuple[Part, ...]:
         case "messages":
             return tuple(
                 Part(
-                    str(turn["content"]),
+                    _said(turn),
                     carries_loss=turn["role"] == "assistant" and is_trained(turn),
                     role=turn["role"],
                 )
@@ -90,6 +91,14 @@ def passage_parts(row: Mapping[str, Any]) -> tuple[Part, ...]:
             )
         case _:
             return (Part(passage_text(row), carries_loss=True),)
+
+
+def _said(message: Message) -> str:
+    """A message's content and, as JSON, the tools that it calls."""
+    content = message.get("content")
+    text = content if isinstance(content, str) else "".join(spoken({"content": content}).get("content", []))
+    calls = message.get("tool_calls") or message.get("function_call")
+    return "\n".join(filter(None, (text, json.dumps(calls, ensure_ascii=False) if calls else "")))
 
 
 def passage_metadata(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,15 +72,15 @@ def scored_queries(lake: Lake, checkpoint: str, query_set: str) -> list[ScoredQu
         NotStoredError: there are none.
     """
     summaries = lake.read(QUERY_SUMMARIES, _SUMMARY, checkpoint=checkpoint, query_set=query_set)
-    if summaries.is_empty():
+    rows = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
+    if rows.is_empty():
         there = ", ".join(
             f"{one.name} has scores of {' and '.join(map(repr, one.query_sets))}" for one in scored_checkpoints(lake)
         )
         raise NotStoredError(
-            f"the lake has no scores of the query set {query_set!r} at the checkpoint {checkpoint!r}; "
+            f"the lake has no scores of queries of the set {query_set!r} at the checkpoint {checkpoint!r}; "
             f"{there or 'it has none'}. Name one of these, or materialize `query_scores`"
         )
-    rows = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row").join(summaries, on="query_id", how="inner")
     return [
         ScoredQuery(
             query_set=query_set,

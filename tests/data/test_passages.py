@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lorif_assets.data.passages import passage_metadata, passage_text, passages
+from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text, passages
 from tests.conftest import SHARDS, TinyProject
 
 
@@ -57,3 +57,27 @@ def test_every_format_has_a_readable_text(row: dict[str, Any], text: str) -> Non
 def test_missing_metadata_are_none_at_all() -> None:
     assert passage_metadata({"metadata": None}) == {}
     assert passage_metadata({"metadata": '{"topic": "with"}'}) == {"topic": "with"}
+
+
+def test_the_parts_of_a_chat_tell_who_says_them_and_what_carries_loss() -> None:
+    call = {"function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": " brief."}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "assistant", "content": "Not counted.", "weight": 0},
+        {"role": "assistant", "content": "So."},
+    ]
+    parts = passage_parts({"format": "messages", "messages": json.dumps(messages)})
+    assert parts == (
+        Part("Be brief.", carries_loss=False, role="system"),
+        Part(json.dumps([call]), carries_loss=True, role="assistant"),
+        Part("Not counted.", carries_loss=False, role="assistant"),
+        Part("So.", carries_loss=True, role="assistant"),
+    )
+
+
+def test_a_prompt_carries_no_loss_and_what_has_none_is_one_part() -> None:
+    asked = {"format": "prompt_completion", "prompt": "Why?", "completion": " So."}
+    assert passage_parts(asked) == (Part("Why?", carries_loss=False), Part(" So.", carries_loss=True))
+    assert passage_parts({**asked, "prompt": ""}) == (Part(" So.", carries_loss=True),)
+    assert passage_parts({"format": "input_ids", "input_ids": [5, 6]}) == (Part("2 token ids: 5 6", carries_loss=True),)

@@ -5,8 +5,9 @@ import pytest
 from lorif_assets.data.passages import Part
 from lorif_assets.errors import NotStoredError
 from lorif_assets.influences.catalogue import scored_checkpoints, scored_methods, scored_queries, scored_query
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.lake.lake import Lake
-from tests.stored_influences import EARLY, LATE, QUERIES, SET
+from tests.stored_influences import EARLY, LATE, QUERIES, SET, stored_influences
 
 
 def test_checkpoints_with_scores_come_in_order_of_step(lake):
@@ -29,10 +30,17 @@ def test_queries_come_in_the_order_of_their_file_and_tell_prompt_from_completion
 
 
 def test_what_is_not_stored_is_refused_with_what_is(lake):
-    with pytest.raises(NotStoredError, match=f"'step-100' has scores of|{EARLY} has scores of '{SET}'"):
+    with pytest.raises(NotStoredError, match=f"{EARLY} has scores of '{SET}'"):
         scored_queries(lake, "step-7", SET)
     with pytest.raises(NotStoredError, match="has no query 'q9' at 'step-200': its 2 begin with 'q/1'"):
         scored_query(lake, LATE, SET, "q9")
+
+
+def test_a_query_set_whose_queries_were_withdrawn_is_refused(tmp_path):
+    lake = stored_influences(tmp_path)
+    lake.replace(QUERY_EXAMPLES, {"query_set": SET}, QUERY_EXAMPLES.columns.empty_table())
+    with pytest.raises(NotStoredError, match="no scores of queries of the set"):
+        scored_queries(lake, LATE, SET)
 
 
 def test_methods_are_lorif_and_those_that_an_evaluation_kept(lake):

@@ -2,7 +2,7 @@
 // Text from data is only ever set as text.
 "use strict";
 
-const POLL_MILLISECONDS = 250;
+const POLL_MILLISECONDS = 80;
 
 function rows() {
   return [...document.querySelectorAll("[data-row]")];
