@@ -75,7 +75,7 @@ def _whole_queries(
     def sink(layer: str, places: list[int], gradients: torch.Tensor) -> None:
         dense[layer][places] = gradients.flatten(1).to(dense[layer])
 
-    losses = stream_query_gradients(attributed, queries, sink, batch)
+    losses = stream_query_gradients(attributed, queries, sink, batch, by_layer=False)
     sound = losses.isfinite()
     for gradients in dense.values():
         sound &= gradients.isfinite().all(dim=1).cpu()

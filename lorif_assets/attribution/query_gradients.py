@@ -21,7 +21,12 @@ QuerySink = Callable[[str, list[int], "Float[Tensor, 'b d1 d2']"], None]
 
 
 def stream_query_gradients(
-    attributed: AttributedModel, queries: "Sequence[TokenizedExample]", sink: QuerySink, batch: BatchSettings
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    sink: QuerySink,
+    batch: BatchSettings,
+    *,
+    by_layer: bool = True,
 ) -> "Float[torch.Tensor, ' Q']":
     """Hand each layer's gradients of the queries to a sink, and return what is differentiated, on the CPU.
 
@@ -33,6 +38,7 @@ def stream_query_gradients(
         queries: tokenized.
         sink: gets each query once for every layer. The gradients of one query with several terms are held of all layers.
         batch: budgets of memory.
+        by_layer: whether dense gradients are held of one layer at a time, or of all layers of a batch.
 
     Raises:
         UnsoundQueryError: a scalar fails, or gives no number for each example that depends on the model's output.
@@ -49,6 +55,12 @@ def stream_query_gradients(
                 sink(layer, places[rows], found)
 
             tokens = attributed.batch(queries, places)
+            if not by_layer:
+                found_at_once = collector.collect(tokens)
+                values[places] = found_at_once.losses.float().cpu()
+                for layer, gradients in found_at_once.gradients.items():
+                    sink(layer, places, gradients)
+                continue
             values[places] = collector.stream(tokens, in_place, batch.gradient_numbers).float().cpu()
         for place, query in enumerate(queries):
             if query.objective is not None:

@@ -79,5 +79,8 @@ def test_assets_that_use_the_model_share_the_gpu_pool() -> None:
         "svd_preconditioners",
         "ekfac_preconditioners",
         "query_scores",
+        "token_scores",
+        "exact_scores",
+        "group_scores",
         *INFLUCODER,
     }

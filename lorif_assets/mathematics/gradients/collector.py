@@ -169,7 +169,7 @@ class GradientCollector:
         sink: GradientSink,
         max_numbers: int,
         scalar: OutputScalar | None = None,
-        logit_gradients: LogitGradients = losses_of_targets,
+        logit_gradients: LogitGradients | None = None,
     ) -> Float[Tensor, " B"]:
         """Run one forward and one backward pass, and hand each layer's gradients to the sink as soon as they are known.
 
@@ -297,7 +297,7 @@ class GradientCollector:
         observer: TokenObserver,
         chunk_observer: _ChunkObserver,
         orders: Mapping[str, Contraction],
-        logit_gradients: LogitGradients = losses_of_targets,
+        logit_gradients: LogitGradients | None = None,
         *,
         by_example: bool = True,
     ) -> Float[Tensor, " B"]:
@@ -362,7 +362,7 @@ class GradientCollector:
         targets: Int[Tensor, "B T"],
         needed: Bool[Tensor, "B T"],
         chunk_observer: _ChunkObserver,
-        logit_gradients: LogitGradients,
+        logit_gradients: LogitGradients | None,
     ) -> Float[Tensor, " B"]:
         """Run both passes, those of the head chunk by chunk between those of the decoder."""
         with self._forward_pass():
@@ -393,10 +393,10 @@ class GradientCollector:
 
 
 def _differentiate(
-    logits: Float[Tensor, "b t V"], targets: Int[Tensor, "b t"], logit_gradients: LogitGradients
+    logits: Float[Tensor, "b t V"], targets: Int[Tensor, "b t"], logit_gradients: LogitGradients | None
 ) -> Float[Tensor, " b"]:
     """Run the backward pass from logits, and return the losses."""
-    losses, gradient = logit_gradients(logits.detach(), targets.to(logits.device))
+    losses, gradient = (logit_gradients or losses_of_targets)(logits.detach(), targets.to(logits.device))
     logits.backward(gradient)
     return losses
 
