@@ -9,7 +9,8 @@ from lorif_assets.attribution.group_sums import group_sums
 from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.attribution.stored_rankings import WHEN_WHICH
 from lorif_assets.attribution.token_rows import TOKEN_ROWS
-from lorif_assets.pages.answer import WITHDRAWN, answer_html, opponents, proponents
+from lorif_assets.pages.answer import answer_html, opponents, proponents
+from lorif_assets.pages.passages import WITHDRAWN
 
 _SHOWN = 5
 _LINE_CHARACTERS = 80

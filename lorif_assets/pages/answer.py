@@ -6,8 +6,8 @@ import polars as pl
 
 from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.pages.environment import page_environment
+from lorif_assets.pages.passages import WITHDRAWN
 
-WITHDRAWN = "(no longer in the training data)"
 _TEMPLATE = "answer.html.jinja"
 
 

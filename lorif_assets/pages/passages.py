@@ -8,6 +8,7 @@ from typing import Any
 
 from lorif_assets.pages.number_format import NOT_FINITE
 
+WITHDRAWN = "(no longer in the training data)"
 SHOWN_LINES = 8
 LINE_COLUMNS = 80
 MOST_CHARACTERS = 4_000

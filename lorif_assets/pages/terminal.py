@@ -13,8 +13,8 @@ from rich.text import Text
 from lorif_assets.attribution.stored_rankings import Ranking
 from lorif_assets.data.near_duplicates import near_duplicates
 from lorif_assets.data.passages import passage_metadata
-from lorif_assets.pages.answer import WITHDRAWN, opponents, proponents
-from lorif_assets.pages.passages import visible
+from lorif_assets.pages.answer import opponents, proponents
+from lorif_assets.pages.passages import WITHDRAWN, visible
 from lorif_assets.pages.token_colours import LEVELS, ScoredToken, n_left_out, pair_tokens, token_runs
 
 _MOST_CHARACTERS = 220

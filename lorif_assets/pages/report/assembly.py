@@ -34,7 +34,7 @@ from lorif_assets.lake.attribution_tables import (
     TOKEN_SCORES,
 )
 from lorif_assets.lake.lake import Lake
-from lorif_assets.pages.answer import WITHDRAWN
+from lorif_assets.pages.passages import WITHDRAWN
 from lorif_assets.pages.report.content import (
     ExactRank,
     GroupInfluence,
