@@ -1,6 +1,6 @@
 """Running the checks of some assets in this process, and what they found wrong."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -26,7 +26,7 @@ class FailedCheck:
 
 
 def failed_checks(
-    instance: dg.DagsterInstance, assets: Collection[AttributionAsset], names: Collection[str], project: Project
+    instance: dg.DagsterInstance, assets: Sequence[AttributionAsset], names: Collection[str], project: Project
 ) -> list[FailedCheck]:
     """Evaluate the checks of some assets on what is stored, as one Dagster run, and return those that did not pass.
 
