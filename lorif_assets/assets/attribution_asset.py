@@ -23,6 +23,7 @@ _ON_DEMAND = (
     'Nothing starts it by itself, "Materialize all" neither: select it without what it is made from, or take its own job '
     "or `lorif evaluate`."
 )
+_NOT_USED = "These settings have no use for it: change them, or select it without what it is made from."
 
 Materializations = Iterator[dg.MaterializeResult[Any]]
 
@@ -209,7 +210,8 @@ def _run(
     run = PartitionRun(context)
     asked = assets_asked_for(context)
     if declaration.is_left_out(run.settings) and not asked.isdisjoint(declaration.ordinary_upstream(run.settings)):
-        run.log.warning(f"left out, as it was asked for together with what it is made from. {_ON_DEMAND}")
+        reason = _ON_DEMAND if declaration.on_demand else _NOT_USED
+        run.log.warning(f"left out, as it was asked for together with what it is made from. {reason}")
     else:
         has_options = any(given != type(given)() for given in config)
         recorded = {} if has_options else up_to_date(context, run.project, declaration.table, declaration.find_stale)

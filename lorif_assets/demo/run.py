@@ -132,7 +132,7 @@ def run_demo(
     """
     paths = DemoPaths(directory.absolute())
     if fresh:
-        shutil.rmtree(paths.root, ignore_errors=True)
+        clear(paths.root, kept=dagster_home)
     make_home(dagster_home)
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
         if fresh:
@@ -274,6 +274,16 @@ def _agreement(project: Project, queries: Sequence[Mapping[str, str]], corpus: C
     chance = [chance_precision(list(topics.values()), on_topic) for on_topic in wanted]
     table.add_row("chance", f"{fmean(chance):.1%}")
     return table
+
+
+def clear(folder: Path, kept: Path) -> None:
+    """Remove what is in a demo's folder but Dagster's home, which a UI that is open may read: `forget` empties that."""
+    for child in folder.iterdir() if folder.is_dir() else ():
+        if child.is_dir() and not child.is_symlink():
+            if child.resolve() != kept.resolve():
+                shutil.rmtree(child, ignore_errors=True)
+        else:
+            child.unlink()
 
 
 def forget(instance: dg.DagsterInstance, source: str) -> None:

@@ -1,7 +1,6 @@
 """The demo on a real language model, from the package index to a table of sources; every step goes on where it stopped."""
 
 import os
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from lorif_assets.demo.real.findings import retrievals, source_ranks
 from lorif_assets.demo.real.fine_tune import FineTuneConfig, adapter_path, fine_tune
 from lorif_assets.demo.real.settings_file import SOURCE, write_settings
 from lorif_assets.demo.real.tables import answers_list, retrieval_table
-from lorif_assets.demo.run import forget, materialize
+from lorif_assets.demo.run import clear, forget, materialize
 from lorif_assets.errors import CheckpointError
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
@@ -111,7 +110,7 @@ def run_real_demo(demo: RealDemo, dagster_home: Path, *, fresh: bool = False, co
         LorifError: a step raised it.
     """
     if fresh:
-        shutil.rmtree(demo.root, ignore_errors=True)
+        clear(demo.root, kept=dagster_home)
     make_home(dagster_home)
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
         if fresh:
