@@ -35,6 +35,10 @@ class TableError(LorifError):
     """A table of the lake is absent, has an unexpected schema or was changed by a writer that is not this project."""
 
 
+class DamagedLakeError(TableError):
+    """A file of the lake is not what was written, cannot be read, or is gone."""
+
+
 class RetrainingError(LorifError):
     """The training recipe of the settings failed, or left no usable checkpoint."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.assets.partitions import dimensions
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.stale import StalePartitions
 from lorif_assets.freshness.view import Freshness
@@ -90,7 +91,9 @@ class AttributionAsset:
 
     def stale(self, freshness: Freshness) -> StalePartitions:
         """Return the partitions that are missing or out of date, with the reason; none if the asset is not used."""
-        return self.find_stale(freshness) if self.is_used(freshness.settings) else {}
+        if not self.is_used(freshness.settings):
+            return {}
+        return freshness.explained(self.name, dimensions(self.partitions), self.find_stale(freshness))
 
 
 def attribution_asset(
@@ -163,6 +166,7 @@ def _run_function(
 
         def run(context: dg.AssetExecutionContext) -> Materializations:
             partition_run = PartitionRun(context)
+            partition_run.discard_damaged()
             yield from compute(partition_run)
             yield from partition_run.end()
 
@@ -170,6 +174,7 @@ def _run_function(
 
     def configured_run(context: dg.AssetExecutionContext, config: options) -> Materializations:  # type: ignore[valid-type]
         partition_run = PartitionRun(context)
+        partition_run.discard_damaged()
         yield from compute(partition_run, config)
         yield from partition_run.end()
 

@@ -29,12 +29,12 @@ def attribution_report(run: PartitionRun) -> Materializations:
         for query_set, key in query_sets.items():
             content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance)
             page, version = render(content), content.provenance["scores"]
-            where = run.lake.write_file(f"reports/{name}/{query_set}.html", page.encode())
+            where, line = run.lake.write_page(f"reports/{name}/{query_set}.html", page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:
                     tracked.text(page, f"{query_set}.html")
             partition = {"checkpoint": name, "query_set": query_set}
-            row = {**partition, "uri": where, "computed_from": version}
+            row = {**partition, "uri": where, "computed_from": version, "page": line}
             run.lake.replace(REPORTS, partition, pa.Table.from_pylist([row], schema=REPORTS.columns))
             yield from run.commit(
                 key,

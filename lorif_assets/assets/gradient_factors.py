@@ -2,7 +2,6 @@
 
 import logging
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -213,10 +212,9 @@ class _ShardWork:
         part = self._part(read.shard)
         self.share.replace(part, rejected)
         self.share.refuse(part, rejected)
-        fisher = f"fisher_sums/{record.name}/{uuid.uuid4().hex}" if self.bases else ""
-        for layer, squares in factors.squares.items():
-            sums = FisherDiagonal(squares, factors.rows.num_rows, factors.squared)
-            write_shard_sums(self.lake, fisher, layer, sums)
+        n_rows = factors.rows.num_rows
+        sums = {layer: FisherDiagonal(squares, n_rows, factors.squared) for layer, squares in factors.squares.items()}
+        fisher = write_shard_sums(self.lake, record.name, sums) if self.bases else ""
         constants = {
             "checkpoint": record.name,
             "shard": read.shard,

@@ -24,11 +24,13 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-from lorif_assets.assets.partitions import CHECKPOINT, add_partitions
+from lorif_assets.assets.partitions import CHECKPOINT, add_partitions, dimensions
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError, TooManyRejectedError
+from lorif_assets.lake.damage import notes
 from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.tables import TABLES
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
@@ -91,6 +93,21 @@ class PartitionRun:
             MismatchError: it is not recorded, or was recorded under other settings.
         """
         return StoredCheckpoint.read(self.lake, checkpoint, self.settings.recipe)
+
+    def discard_damaged(self) -> None:
+        """Take what is damaged of the run's partitions out of the tables, so that it is computed as if it were missing."""
+        asset, definition = self._context.asset_key.to_user_string(), self._context.assets_def.partitions_def
+        damage = [one for one in notes(self.lake.stored) if one.asset == asset and one.partition]
+        if not damage or definition is None:
+            return
+        names = dimensions(definition)
+        for key in self.partitions:
+            partition = dict(zip(names, key.split("|"), strict=True))
+            for one in damage:
+                if one.covers(asset, partition):
+                    self.log.warning(f"{key} is computed again: {one.place} is damaged: {one.file} {one.what}")
+                    schema = TABLES[one.table]
+                    self.lake.replace(schema, one.partition, schema.columns.empty_table())
 
     def lease(self) -> AbstractContextManager[DeviceGroup]:
         """Wait for a group of devices, and hold it to the end of the block."""
