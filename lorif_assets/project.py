@@ -41,7 +41,11 @@ class Project:
             Lake(settings.lake_root, settings.lake.storage_options),
             _checkpoints(settings),
             Devices(names=() if devices.devices == "auto" else devices.devices, per_checkpoint=devices.per_checkpoint),
-            Tracking(uri=settings.tracking_uri, experiment=settings.tracking.experiment),
+            Tracking(
+                uri=settings.tracking_uri,
+                experiment=settings.tracking.experiment,
+                queue=settings.resolve("tracking_queue"),
+            ),
         )
 
 

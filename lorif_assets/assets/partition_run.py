@@ -95,7 +95,10 @@ class PartitionRun:
         return StoredCheckpoint.read(self.lake, checkpoint, self.settings.recipe)
 
     def discard_damaged(self) -> None:
-        """Take what is damaged of the run's partitions out of the tables, so that it is computed as if it were missing."""
+        """Take what is damaged of the run's partitions out of the tables, so that it is computed as if it were missing.
+
+        The damaged files go too: nothing can use them, and the next verification would name them again.
+        """
         asset, definition = self._context.asset_key.to_user_string(), self._context.assets_def.partitions_def
         damage = [one for one in notes(self.lake.stored) if one.asset == asset and one.partition]
         if not damage or definition is None:
@@ -108,6 +111,7 @@ class PartitionRun:
                     self.log.warning(f"{key} is computed again: {one.place} is damaged: {one.file} {one.what}")
                     schema = TABLES[one.table]
                     self.lake.replace(schema, one.partition, schema.columns.empty_table())
+                    self.lake.stored.delete(one.file)
 
     def lease(self) -> AbstractContextManager[DeviceGroup]:
         """Wait for a group of devices, and hold it to the end of the block."""
@@ -134,7 +138,7 @@ class PartitionRun:
             **{f"lorif.{name}": value for name, value in tags.items()},
         }
         asset = self._context.asset_key.to_user_string()
-        return self.project.tracking.materialization(checkpoint, asset, identity, params or {})
+        return self.project.tracking.materialization(checkpoint, asset, identity, params or {}, self.log)
 
     def add_partitions(self, definition: str, names: Sequence[str]) -> None:
         """Add partitions that the run found to Dagster's."""

@@ -6,7 +6,7 @@ The hash is XXH3, 128 bits of whole files and 64 bits of parts, which takes a fe
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -19,7 +19,7 @@ import xxhash
 _Content = bytes | memoryview
 _NAMED: Final = re.compile(r"-([0-9a-f]{32})(\.[a-z0-9]+)?$")
 _SEAL_BYTES: Final = 16
-# Reading more columns than this share of a file, its whole is hashed in one stretch.
+# Of more columns than this share of a file, a row group is hashed in one stretch.
 _WIDE: Final = 0.5
 
 
@@ -50,18 +50,23 @@ def sealed_parts(content: bytes) -> tuple[bytes, str]:
     return content[:-_SEAL_BYTES], content[-_SEAL_BYTES:].hex()
 
 
+_Numbers = np.ndarray[tuple[int], np.dtype[np.uint64]]
+
+
 @dataclass(frozen=True)
 class ParquetChecksums:
-    """Checksums of a Parquet file: of the whole, of its footer, and of each row group's part of each column.
+    """Checksums of a Parquet file: of the whole, of its footer, of each row group, and of a row group's part of each column.
 
     `bounds` are the first bytes of the parts in the order of the file, [groups * columns + 1], the last where the footer
-    begins; `parts` their checksums, [groups * columns]. Without `columns` there are only those of whole and footer.
+    begins; `parts` their checksums, [groups * columns], and `groups` those of the row groups, [groups]. Without `columns`
+    there are only those of whole and footer.
     """
 
     whole: str
     footer: str
-    bounds: "np.ndarray[tuple[int], np.dtype[np.uint64]]"
-    parts: "np.ndarray[tuple[int], np.dtype[np.uint64]]"
+    bounds: _Numbers
+    parts: _Numbers
+    groups: _Numbers
     columns: tuple[str, ...]
 
     @classmethod
@@ -77,24 +82,33 @@ class ParquetChecksums:
         end = max((start + chunk.total_compressed_size for start, chunk in zip(starts, chunks, strict=True)), default=4)
         if not by_part:
             chunks, starts = [], []
-        bounds = np.asarray([*starts, end], np.uint64)
-        parts = np.asarray([xxhash.xxh3_64_intdigest(view[a:b]) for a, b in _pairs(bounds)], np.uint64)
         columns = tuple(chunk.path_in_schema for chunk in chunks[: metadata.num_columns])
-        return cls(checksum(view), checksum(view[end:]), bounds, parts, columns)
+        bounds = [*starts, end]
+        return cls(
+            checksum(view),
+            checksum(view[end:]),
+            np.asarray(bounds, np.uint64),
+            _sums(view, bounds),
+            _sums(view, bounds[:: len(columns)] if columns else []),
+            columns,
+        )
 
     def to_bytes(self) -> bytes:
         """Return them as the content of a file."""
         header = {"whole": self.whole, "footer": self.footer, "columns": self.columns}
-        return b"\n".join([json.dumps(header).encode(), self.bounds.tobytes() + self.parts.tobytes()])
+        return b"\n".join(
+            [json.dumps(header).encode(), b"".join(one.tobytes() for one in (self.bounds, self.parts, self.groups))]
+        )
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "ParquetChecksums":
         """Return what `to_bytes` was given."""
         header, _, numbers = content.partition(b"\n")
         named = json.loads(header)
-        values = np.frombuffer(numbers, np.uint64)
-        n = len(values) // 2
-        return cls(named["whole"], named["footer"], values[: n + 1], values[n + 1 :], tuple(named["columns"]))
+        values, per_group = np.frombuffer(numbers, np.uint64), len(named["columns"])
+        n = (len(values) - 1) // (2 * per_group + 1) * per_group
+        bounds, parts, groups = np.split(values, [n + 1, 2 * n + 1])
+        return cls(named["whole"], named["footer"], bounds, parts, groups, tuple(named["columns"]))
 
     def fit(self, content: _Content) -> bool:
         """Whether a file's whole content is that of then."""
@@ -104,20 +118,25 @@ class ParquetChecksums:
         """Whether what follows the columns of a file, which says where they are, is that of then."""
         return checksum(view[int(self.bounds[-1]) :]) == self.footer
 
-    def fit_columns(self, view: memoryview, columns: Collection[str], groups: Sequence[int] | None = None) -> bool:
-        """Whether some columns of a file, in all row groups or some, are those of then; the fewest bytes are looked at."""
-        wanted = [at for at, name in enumerate(self.columns) if name in columns]
-        if not self.columns or (groups is None and len(wanted) > _WIDE * len(self.columns)):
+    def fit_columns(self, view: memoryview, columns: Collection[str], group: int) -> bool:
+        """Whether some columns of a row group are those of then.
+
+        Of few columns, nothing else is looked at; of many, the whole group in one stretch. Without checksums of parts, the
+        whole file.
+        """
+        if not self.columns:
             return self.fit(view)
-        n = len(self.columns)
-        chosen = range(len(self.parts) // n) if groups is None else groups
-        bounds, parts = self.bounds, self.parts
+        first = group * len(self.columns)
+        wanted = [first + at for at, name in enumerate(self.columns) if name in columns]
+        if len(wanted) > _WIDE * len(self.columns):
+            stretch = view[int(self.bounds[first]) : int(self.bounds[first + len(self.columns)])]
+            return xxhash.xxh3_64_intdigest(stretch) == int(self.groups[group])
         return all(
-            xxhash.xxh3_64_intdigest(view[int(bounds[at]) : int(bounds[at + 1])]) == int(parts[at])
-            for at in (group * n + column for group in chosen for column in wanted)
+            xxhash.xxh3_64_intdigest(view[int(self.bounds[at]) : int(self.bounds[at + 1])]) == int(self.parts[at])
+            for at in wanted
         )
 
 
-def _pairs(bounds: "np.ndarray[tuple[int], np.dtype[np.uint64]]") -> Iterator[tuple[int, int]]:
-    numbers = bounds.tolist()
-    yield from pairwise(numbers)
+def _sums(view: memoryview, bounds: Sequence[int]) -> _Numbers:
+    """Return the checksums of the stretches between bounds."""
+    return np.asarray([xxhash.xxh3_64_intdigest(view[start:end]) for start, end in pairwise(bounds)], np.uint64)

@@ -92,6 +92,12 @@ class Damage:
         return self.covers(maker(schema.name, partition), partition)
 
 
+def unreadable(error: Exception) -> str:
+    """Return what is wrong with a file that a library cannot read: of what the library says, the first line."""
+    lines = str(error).strip().splitlines()
+    return f"{UNREADABLE} ({lines[0].strip()})" if lines else UNREADABLE
+
+
 def log_damage(table: str, path: str, what: str, root: str) -> Damage:
     """Return the damage of a log of which there is no copy: all that the table holds depends on it."""
     folder = f"{root.rstrip('/')}/{table}"

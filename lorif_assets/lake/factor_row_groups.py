@@ -60,9 +60,7 @@ def row_group_starts(lake: Lake, file: FactorFile) -> list[int]:
 
 
 def _row_counts(parquet: OpenFactors) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    return np.asarray(
-        [parquet.metadata.row_group(g).num_rows for g in range(parquet.metadata.num_row_groups)], dtype=np.int64
-    )
+    return np.asarray(parquet.group_rows, dtype=np.int64)
 
 
 def _bytes(parquet: OpenFactors, groups: Sequence[int], columns: Sequence[str]) -> int:

@@ -33,6 +33,7 @@ from lorif_assets.lake.damage import (
     log_damage,
     note,
     notes,
+    unreadable,
 )
 from lorif_assets.lake.delta_paths import data_files, partition_of, refused_character, scan_table
 from lorif_assets.lake.format_version import mark_format, stored_format
@@ -142,7 +143,7 @@ class Lake:
             return None
         except (DeltaError, OSError, ValueError, UnreadableError) as error:
             if self.is_local and not isinstance(error, OSError):
-                damage = log_damage(schema.name, f"{schema.name}/{LOG}", f"{UNREADABLE} ({error})", self.root)
+                damage = log_damage(schema.name, f"{schema.name}/{LOG}", unreadable(error), self.root)
                 raise damage.error(self.root) from error
             raise TableError(
                 f"the table {self.uri(schema)} cannot be read; check `lake.root` and `lake.storage_options`: {error}"
@@ -229,7 +230,7 @@ class Lake:
         except (pl.exceptions.PolarsError, pa.ArrowException, OSError, UnreadableError) as error:
             for path, partition in files.items():
                 if not self.stored.reads_as_parquet(path):
-                    raise self._data_damage(schema, path, partition, f"{UNREADABLE} ({error})") from error
+                    raise self._data_damage(schema, path, partition, unreadable(error)) from error
             raise
 
     def factor_files(self, checkpoint: str) -> list[FactorFile]:
@@ -328,7 +329,7 @@ class Lake:
         except FileNotFoundError as error:
             raise self._file_damage(path, LOST) from error
         except (SafetensorError, ValueError, RuntimeError) as error:
-            raise self._file_damage(path, f"{UNREADABLE} ({error})") from error
+            raise self._file_damage(path, unreadable(error)) from error
 
     def _require_sound(self, path: str) -> None:
         """Compare a file that a row points to with the checksum of its name, or of its folder's list; older ones have none.

@@ -1,6 +1,7 @@
 """One shard's factors, opened: what is read of them is compared with its checksums first."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import accumulate
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 
 from lorif_assets.errors import DamagedLakeError
 from lorif_assets.lake.checksums import ParquetChecksums
-from lorif_assets.lake.damage import OTHER_CONTENT, UNREADABLE
+from lorif_assets.lake.damage import OTHER_CONTENT, unreadable
 
 
 class OpenFactors:
@@ -38,7 +39,7 @@ class OpenFactors:
         try:
             self._parquet = parquet()
         except (pa.ArrowException, OSError) as error:
-            raise damage(f"{UNREADABLE} ({error})") from error
+            raise damage(unreadable(error)) from error
 
     def __enter__(self) -> Self:
         return self
@@ -53,24 +54,42 @@ class OpenFactors:
         """The footer."""
         return self._parquet.metadata
 
+    @property
+    def group_rows(self) -> list[int]:
+        """The rows of each row group."""
+        return [self.metadata.row_group(group).num_rows for group in range(self.metadata.num_row_groups)]
+
     def batches(self, rows: int, columns: Sequence[str], *, use_threads: bool) -> Iterator[pa.RecordBatch]:
         """Yield some columns in blocks of at most `rows` rows."""
-        self._require_sound(columns, None)
-        try:
-            yield from self._parquet.iter_batches(rows, columns=list(columns), use_threads=use_threads)
-        except (pa.ArrowException, OSError) as error:
-            raise self._damage(f"{UNREADABLE} ({error})") from error
+        # A row group is compared just before its first row is decoded, which then finds it in the processor's cache.
+        groups = iter(enumerate(accumulate(self.group_rows, initial=0)))
+        group, first_row = next(groups)
+        wanted, n = frozenset(columns), self.metadata.num_rows
+        blocks = self._parquet.iter_batches(rows, columns=list(columns), use_threads=use_threads)
+        for end in range(rows, n + rows, rows):
+            while first_row < min(end, n):
+                self._require_sound(wanted, group)
+                group, first_row = next(groups)
+            try:
+                block = next(blocks, None)
+            except (pa.ArrowException, OSError) as error:
+                raise self._damage(unreadable(error)) from error
+            if block is None:
+                raise self._damage(f"ends before its {n} rows")
+            yield block
 
     def row_groups(self, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """Return some columns of some row groups."""
-        self._require_sound(columns, groups)
+        wanted = frozenset(columns)
+        for group in groups:
+            self._require_sound(wanted, group)
         try:
             return self._parquet.read_row_groups(list(groups), columns=list(columns))
         except (pa.ArrowException, OSError) as error:
-            raise self._damage(f"{UNREADABLE} ({error})") from error
+            raise self._damage(unreadable(error)) from error
 
-    def _require_sound(self, columns: Sequence[str], groups: Sequence[int] | None) -> None:
+    def _require_sound(self, columns: Collection[str], group: int) -> None:
         if self._view is None or self._checksums is None:
             return
-        if not self._checksums.fit_columns(self._view, frozenset(columns), groups):
+        if not self._checksums.fit_columns(self._view, columns, group):
             raise self._damage(OTHER_CONTENT)
