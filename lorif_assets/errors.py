@@ -43,6 +43,10 @@ class NotStoredError(LorifError):
     """What is asked for by name is not in the lake; the message says what is."""
 
 
+class DamagedLakeError(TableError):
+    """A file of the lake is not what was written, cannot be read, or is gone."""
+
+
 class RetrainingError(LorifError):
     """The training recipe of the settings failed, or left no usable checkpoint."""
 

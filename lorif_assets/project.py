@@ -58,7 +58,11 @@ class Project:
                 per_checkpoint=devices.per_checkpoint,
                 project=settings.lake_root,
             ),
-            Tracking(uri=settings.tracking_uri, experiment=settings.tracking.experiment),
+            Tracking(
+                uri=settings.tracking_uri,
+                experiment=settings.tracking.experiment,
+                queue=settings.resolve("tracking_queue"),
+            ),
             settings.compute,
         )
 

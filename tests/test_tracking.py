@@ -1,12 +1,18 @@
 """MLflow: one parent run per checkpoint, a child per materialization, figures and artifacts where they belong."""
 
+import os
+import shutil
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from lorif_assets.api.status import project_status
 from lorif_assets.tracking import Tracking
+from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -108,3 +114,133 @@ def test_a_materialization_that_raises_ends_as_failed(
         raise error
     (child,) = children(runs(client, tracking))
     assert child.info.status == "FAILED"
+
+
+# --- Where MLflow cannot be reached ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    monkeypatch.setattr("lorif_assets.tracking._PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("lorif_assets.tracking._silent_since", {})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def tracked(tracking: Tracking, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "weights").write_bytes(b"12")
+    with tracking.materialization("step-1", "gradient_factors", {"dagster.run_id": "abc"}, {"r": 8}) as run:
+        assert run is not None
+        run.metrics({"loss": 2}, step=3)
+        run.text("<html>", "report.html")
+        run.image(b"\x89PNG", "spectra.png")
+        run.folder(folder, "encoder")
+
+
+def test_a_server_that_is_away_keeps_nothing_from_being_computed_and_is_caught_up_later(
+    silent_uri: str, tracking: Tracking, client: "MlflowClient", tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = replace(tracking, uri=silent_uri, queue=str(tmp_path / "queue"))
+    tracked(away, tmp_path / "model")
+    assert away.waiting == 1
+    assert "MLflow at 127.0.0.1 cannot be reached" in caplog.text
+    assert "attribution goes on, and what is to be tracked of gradient_factors is kept in" in caplog.text
+    shutil.rmtree(tmp_path / "model")
+
+    back = replace(tracking, queue=away.queue)
+    with back.materialization("step-1", "query_scores", {}, {}):
+        pass
+    assert "MLflow has now what was kept of 1 run while it could not be reached" in caplog.text
+    assert back.waiting == 0
+    late, _ = children(runs(client, tracking))
+    assert (late.info.run_name, late.info.status) == ("gradient_factors", "FINISHED")
+    assert late.data.params == {"r": "8"}
+    (metric,) = client.get_metric_history(late.info.run_id, "loss")
+    assert (metric.step, metric.value) == (3, 2.0)
+    assert late.info.start_time <= metric.timestamp <= late.info.end_time
+    found = {artifact.path for artifact in client.list_artifacts(late.info.run_id)}
+    assert found == {"encoder", "report.html", "spectra.png"}
+    assert [artifact.path for artifact in client.list_artifacts(late.info.run_id, "encoder")] == ["encoder/weights"]
+
+
+def test_what_fails_while_a_server_is_away_is_failed_when_it_is_caught_up(
+    silent_uri: str, tracking: Tracking, client: "MlflowClient", tmp_path: Path
+) -> None:
+    away = replace(tracking, uri=silent_uri, queue=str(tmp_path / "queue"))
+    with pytest.raises(ValueError, match="no"), away.materialization("step-1", "gradient_factors", {}, {}):
+        raise ValueError("no")
+    with replace(away, uri=tracking.uri).materialization("step-1", "query_scores", {}, {}):
+        pass
+    assert {run.info.run_name: run.info.status for run in children(runs(client, tracking))} == {
+        "gradient_factors": "FAILED",
+        "query_scores": "FINISHED",
+    }
+
+
+def test_a_server_that_goes_away_in_between_is_told_the_rest_of_the_same_run_later(
+    tracking: Tracking, client: "MlflowClient", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("gone")
+
+    kept = replace(tracking, queue=str(tmp_path / "queue"))
+    with kept.materialization("step-1", "gradient_factors", {}, {}) as run:
+        assert run is not None
+        run.metrics({"loss": 2})
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "log_metric", refuse)
+            run.metrics({"loss": 1}, step=1)
+        run.metrics({"loss": 0}, step=2)
+    assert kept.waiting == 1
+    with kept.materialization("step-1", "query_scores", {}, {}):
+        pass
+    assert [m.value for m in client.get_metric_history(run.run_id, "loss")] == [2.0, 1.0, 0.0]
+    assert {child.info.status for child in children(runs(client, tracking))} == {"FINISHED"}
+
+
+def test_a_run_that_is_refused_by_a_server_that_answers_is_put_aside_and_holds_nothing_up(
+    tracking: Tracking, client: "MlflowClient", tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = replace(tracking, queue=str(tmp_path / "queue"))
+    with kept.materialization("step-1", "gradient_factors", {}, {}) as run:
+        assert run is not None
+        run.metrics({"a name that MLflow does not take: ?": 1})
+    with kept.materialization("step-1", "query_scores", {}, {}):
+        pass
+    assert "MLflow refuses a run that was kept, which is put aside in" in caplog.text
+    assert kept.waiting == 0
+    assert children(runs(client, tracking))[-1].info.status == "FINISHED"
+
+
+def test_waits_are_short_unless_they_are_set_from_outside(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR")
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(names[0], "77")
+    with tracking.materialization("step-1", "query_scores", {}, {}):
+        assert [os.environ[name] for name in names] == ["77", "1", "1"]
+
+
+def test_where_nothing_can_be_kept_what_is_lost_is_said(
+    silent_uri: str, tracking: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a file").write_bytes(b"")
+    tracked(replace(tracking, uri=silent_uri, queue=str(tmp_path / "a file/queue")), tmp_path / "model")
+    assert "what is to be tracked of gradient_factors cannot be kept, and is lost" in caplog.text
+
+
+def test_attribution_goes_on_while_the_server_of_the_settings_is_away(
+    silent_uri: str, private_project: TinyProject
+) -> None:
+    project = private_project.with_settings(tracking={"uri": silent_uri})
+    result = project.run("query_scores", f"{CHECKPOINTS[0]}|{QUERY_SET}")
+    assert result.success
+    assert project.opened.tracking.waiting == 1
+    assert project_status(project.opened).notes == (
+        f"1 runs wait in {project.root}/tracking_queue until MLflow can be reached",
+    )

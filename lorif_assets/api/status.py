@@ -21,8 +21,8 @@ class ProjectStatus:
 
     `assets` has the columns asset, missing and stale (numbers of partitions), reason and partition (of the first; null
     where all is up to date). `rejected` has the assets that have set rows aside, each with how many by kind of reason. `faults`
-    says what could not be looked at, and why, by what it is; `notes` which checkpoints were passed over, and why, and what is
-    stored that nothing outside names any more.
+    says what could not be looked at, and why, by what it is; `notes` which checkpoints were passed over, and why, what is
+    stored that nothing outside names any more, and what waits for MLflow.
     """
 
     active_checkpoints: Sequence[str]
@@ -51,5 +51,7 @@ def project_status(project: Project) -> ProjectStatus:
         rows.append((asset.name, reasons[MISSING], reasons.total() - reasons[MISSING], reason, first))
     kinds = {"asset": pl.String, "missing": pl.Int64, "stale": pl.Int64, "reason": pl.String, "partition": pl.String}
     table, discovered = pl.DataFrame(rows, schema=kinds, orient="row"), freshness.discovered
-    notes = [*discovered.notes, *Leftovers.of(freshness).notes(project.settings.automation)]
+    waiting = project.tracking.waiting
+    kept = [f"{waiting} runs wait in {project.tracking.queue} until MLflow can be reached"] if waiting else []
+    notes = [*discovered.notes, *Leftovers.of(freshness).notes(project.settings.automation), *kept]
     return ProjectStatus(freshness.active_checkpoints, table, rejected, discovered.faults, notes)

@@ -10,6 +10,7 @@ import dagster as dg
 
 from lorif_assets.assets.backfills import assets_asked_for, up_to_date
 from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.assets.partitions import dimensions
 from lorif_assets.config.secrets import kept_secret
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.stale import StalePartitions
@@ -115,7 +116,9 @@ class AttributionAsset(Declaration):
 
     def stale(self, freshness: Freshness) -> StalePartitions:
         """Return the partitions that are missing or out of date, with the reason; none if the asset is not used."""
-        return self.find_stale(freshness) if self.is_used(freshness.settings) else {}
+        if not self.is_used(freshness.settings):
+            return {}
+        return freshness.explained(self.name, dimensions(self.partitions), self.find_stale(freshness))
 
 
 def attribution_asset(
@@ -208,6 +211,7 @@ def _run(
 ) -> Materializations:
     """Compute the partitions of a run: of a backfill those that are out of date, and none that nobody can have meant."""
     run = PartitionRun(context)
+    run.discard_damaged()
     asked = assets_asked_for(context)
     if declaration.is_left_out(run.settings) and not asked.isdisjoint(declaration.ordinary_upstream(run.settings)):
         reason = _ON_DEMAND if declaration.on_demand else _NOT_USED

@@ -43,12 +43,12 @@ def attribution_report(run: PartitionRun) -> Materializations:
             content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance, notice)
             version = marked_version(report_version(run.settings, content.provenance["scores"]), notice)
             page = render(content)
-            where = run.lake.write_file(report_address(name, query_set), page.encode())
+            where, line = run.lake.write_page(report_address(name, query_set), page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:
                     tracked.text(page, report_file(query_set))
             partition = {"checkpoint": name, "query_set": query_set}
-            row = {**partition, "uri": where, "computed_from": version}
+            row = {**partition, "uri": where, "computed_from": version, "page": line}
             run.lake.replace(REPORTS, partition, pa.Table.from_pylist([row], schema=REPORTS.columns))
             yield from run.commit(
                 key,

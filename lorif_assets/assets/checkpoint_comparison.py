@@ -35,10 +35,10 @@ def checkpoint_comparison(run: PartitionRun) -> Materializations:
     lake = run.lake
     for query_set in run.partitions:
         content = assemble(run.project, query_set, run.provenance)
-        where = lake.write_file(comparison_address(query_set), render(content).encode())
+        where, page = lake.write_page(comparison_address(query_set), render(content).encode())
         stored = lake.read(CHECKPOINT_COMPARISONS, ["to_checkpoint", "computed_from"], query_set=query_set)
         _track(run, content, set(stored.unique().iter_rows()))
-        rows = comparison_rows(content, run.settings.recipe)
+        rows = comparison_rows(content, run.settings.recipe, page)
         lake.replace(CHECKPOINT_COMPARISONS, {"query_set": query_set}, rows)
         yield from run.commit(
             query_set,

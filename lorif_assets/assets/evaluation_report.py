@@ -36,12 +36,12 @@ def evaluation_report(run: PartitionRun) -> Materializations:
         for query_set, key in query_sets.items():
             content = assemble(run.project, record, query_set, run.provenance)
             page = render(content)
-            where = lake.write_file(evaluation_address(name, query_set), page.encode())
+            where, line = lake.write_page(evaluation_address(name, query_set), page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:
                     tracked.text(page, evaluation_file(query_set))
             partition = {"checkpoint": name, "query_set": query_set}
-            row = {**partition, "uri": where, "computed_from": content.version}
+            row = {**partition, "uri": where, "computed_from": content.version, "page": line}
             lake.replace(EVALUATION_REPORTS, partition, pa.Table.from_pylist([row], schema=EVALUATION_REPORTS.columns))
             yield from run.commit(
                 key,

@@ -59,8 +59,7 @@ def influcoder_encoder(run: PartitionRun) -> Materializations:
             if tracked:
                 _track(tracked, encoder, losses)
         weights = encoder.content_hash()
-        uri = f"encoders/{name}/{weights}.zip"
-        lake.write_file(uri, encoder.archive())
+        uri = lake.write_named_file(f"encoders/{name}/{weights}", ".zip", encoder.archive())
         final_loss = fmean(step.total for step in losses[-(len(losses) // chosen.epochs) :])
         row = {
             "checkpoint": name,

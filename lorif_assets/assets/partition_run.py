@@ -24,14 +24,16 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-from lorif_assets.assets.partitions import CHECKPOINT, add_partitions
+from lorif_assets.assets.partitions import CHECKPOINT, add_partitions, dimensions
 from lorif_assets.attribution.checkpoint import QueriedCheckpoint, StoredCheckpoint
 from lorif_assets.attribution.distributed_checkpoint import DistributedCheckpoint
 from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
 from lorif_assets.compute.shard_work import Opening, State, Workers
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError, TooManyRejectedError
+from lorif_assets.lake.damage import notes
 from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.tables import TABLES
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress, count_partition
@@ -95,6 +97,25 @@ class PartitionRun:
         """
         return StoredCheckpoint.read(self.lake, checkpoint, self.settings.recipe)
 
+    def discard_damaged(self) -> None:
+        """Take what is damaged of the run's partitions out of the tables, so that it is computed as if it were missing.
+
+        The damaged files go too: nothing can use them, and the next verification would name them again.
+        """
+        asset, definition = self._context.asset_key.to_user_string(), self._context.assets_def.partitions_def
+        damage = [one for one in notes(self.lake.stored) if one.asset == asset and one.partition]
+        if not damage or definition is None:
+            return
+        names = dimensions(definition)
+        for key in self.partitions:
+            partition = dict(zip(names, key.split("|"), strict=True))
+            for one in damage:
+                if one.covers(asset, partition):
+                    self.log.warning(f"{key} is computed again: {one.place} is damaged: {one.file} {one.what}")
+                    schema = TABLES[one.table]
+                    self.lake.replace(schema, one.partition, schema.columns.empty_table())
+                    self.lake.stored.delete(one.file)
+
     def lease(self) -> AbstractContextManager[DeviceGroup]:
         """Wait for a group of devices, and hold it to the end of the block."""
         return self.project.devices.lease()
@@ -141,7 +162,7 @@ class PartitionRun:
             **{f"lorif.{name}": value for name, value in tags.items()},
         }
         asset = self._context.asset_key.to_user_string()
-        return self.project.tracking.materialization(checkpoint, asset, identity, params or {})
+        return self.project.tracking.materialization(checkpoint, asset, identity, params or {}, self.log)
 
     def add_partitions(self, definition: str, names: Sequence[str]) -> None:
         """Add partitions that the run found to Dagster's."""

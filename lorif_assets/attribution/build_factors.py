@@ -1,7 +1,6 @@
 """Building a shard's gradient factors on a worker; the rows are committed by the process that handed the shard out."""
 
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -164,11 +163,9 @@ def _written_sums(stored: StoredCheckpoint, factors: ShardFactors) -> str:
 
     if not stored.record.frozen_bases:
         return ""
-    folder = f"fisher_sums/{stored.record.name}/{uuid.uuid4().hex}"
-    for layer, squares in factors.squares.items():
-        sums = FisherDiagonal(squares, factors.rows.num_rows, factors.squared)
-        write_shard_sums(stored.lake, folder, layer, sums)
-    return folder
+    n_rows = factors.rows.num_rows
+    sums = {layer: FisherDiagonal(squares, n_rows, factors.squared) for layer, squares in factors.squares.items()}
+    return write_shard_sums(stored.lake, stored.record.name, sums)
 
 
 def _figures(model: AttributedModel, computed: ComputedShard, rows: pa.Table) -> dict[str, Any]:

@@ -335,6 +335,13 @@ def whitened_in(table: TableSchema) -> bool:
     return any(CURVATURE_FIELDS[name].whitens for name in curvatures_in(table))
 
 
-def write_shard_sums(lake: Lake, folder: str, layer: str, sums: "FisherDiagonal") -> None:
-    """Store one layer's sum of R * R [d1, d2] over the examples of one shard, or over a sample of them, in FP32."""
-    lake.write_tensors(folder, {**sums.tensors(), "squares": sums.squares.float()}, layer)
+def write_shard_sums(lake: Lake, checkpoint: str, sums: "Mapping[str, FisherDiagonal]") -> str:
+    """Store each layer's sum of R * R [d1, d2] over the examples of one shard, or over a sample of them, in FP32.
+
+    Returns the folder of the files, relative to the lake's root.
+    """
+
+    def tensors(layer: str) -> "dict[str, torch.Tensor]":
+        return {**sums[layer].tensors(), "squares": sums[layer].squares.float()}
+
+    return lake.write_tensor_folder(f"fisher_sums/{checkpoint}", list(sums), tensors)

@@ -16,6 +16,9 @@ from lorif_assets.attribution.ledger import Ledger
 from lorif_assets.errors import TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, KFAC_BASES, SCORE_SCANS
 from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.named_checksums import CHECKSUM_LIST
+from lorif_assets.lake.seals import FOLDER as SEALS
+from lorif_assets.lake.seals import seal_path, sealed_path
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.tables import TABLES
 
@@ -48,7 +51,9 @@ def superseded_files(lake: Lake, retention_hours: int) -> list[SupersededFile]:
         info
         for folder in _TENSORS
         for info in lake.files.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
-        if info.path.endswith(".safetensors") and info.mtime is not None and info.mtime.timestamp() < before
+        if info.path.endswith((".safetensors", CHECKSUM_LIST))
+        and info.mtime is not None
+        and info.mtime.timestamp() < before
     ]
     old = {schema.name: _unreferenced(lake, schema, retention_hours) for schema in TABLES.values()}
     pointers = {pointer for pointers in _TENSORS.values() for pointer in pointers}
@@ -60,11 +65,12 @@ def superseded_files(lake: Lake, retention_hours: int) -> list[SupersededFile]:
     return [
         *(SupersededFile(info.path, info.size) for info in states if not _points_to(in_use, info.path)),
         *_sized(lake, paths),
+        *_seals_without_a_file(lake, before),
     ]
 
 
 def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
-    """Delete files; a file that is already gone is no error.
+    """Delete files, each with its checksums; a file that is already gone is no error.
 
     Raises:
         TableError: some could not be deleted; all others were.
@@ -73,6 +79,7 @@ def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
     for file in files:
         try:
             lake.files.delete_file(file.path)
+            lake.stored.delete(seal_path(file.path))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -83,6 +90,16 @@ def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
             f"{len(failed)} of {len(files)} superseded files of the lake {lake.root} cannot be deleted, the first {path}: "
             f"{cause}. Nothing needs them; correct their permissions and vacuum again"
         ) from cause
+
+
+def _seals_without_a_file(lake: Lake, before: float) -> Iterator[SupersededFile]:
+    """Yield old checksums of data files, and copies of log files, that are gone: Delta Lake tidies its log by itself."""
+    seals = lake.files.get_file_info(pafs.FileSelector(SEALS, allow_not_found=True, recursive=True))
+    present = {path for path, _ in lake.stored.sizes()}
+    for info in seals:
+        is_old = info.mtime is not None and info.mtime.timestamp() < before
+        if info.type is pafs.FileType.File and is_old and sealed_path(info.path) not in present:
+            yield SupersededFile(info.path, info.size)
 
 
 def _ledger_paths(lake: Lake) -> Iterator[str]:

@@ -140,7 +140,7 @@ def _updates(
         yield AssetUpdate(
             asset.name,
             {key: partition for key, partition in ready.items() if key not in failed},
-            rejected_counts(project.lake, asset.name, freshness.active_checkpoints),
+            rejected_counts(project.lake.without_damaged(), asset.name, freshness.active_checkpoints),
             sorted(failed),
             sorted(waiting),
         )

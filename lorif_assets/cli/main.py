@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "Check the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted.",
     "tune": "Try recipes on a sample of the data, and show what quality costs how many bytes.",
     "withdraw": "Take stored shards that no source names any more out of the scores, or record that they stay.",
+    "verify": "Read all of the lake, and name what is damaged and what makes it again; ends with 1 where something is.",
     "vacuum": "Delete files of the lake that nothing points to any more and that are older than `vacuum.retention_hours`.",
     "scenario": "Change data and checkpoints under a running daemon, and show that attributions stay up to date.",
 }

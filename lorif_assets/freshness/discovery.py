@@ -65,7 +65,7 @@ def discover(project: Project) -> Discovered:
         tuple(
             dict.fromkeys(
                 layer["layer"]
-                for layers in project.lake.read(CHECKPOINTS, ["layers"])["layers"]
+                for layers in project.lake.without_damaged().read(CHECKPOINTS, ["layers"])["layers"]
                 for layer in json.loads(layers)
             )
         ),

@@ -1,7 +1,7 @@
 """A project as it is at one look: what is active, what is recorded, and the versions that stored partitions have."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -64,10 +64,27 @@ class Freshness:
         """The project's settings."""
         return self.project.settings
 
-    @property
+    @cached_property
     def lake(self) -> Lake:
-        """The project's lake."""
-        return self.project.lake
+        """The project's lake, in which damaged partitions are missing."""
+        return self.project.lake.without_damaged()
+
+    def explained(self, asset: str, dimensions: Sequence[str], stale: StalePartitions) -> StalePartitions:
+        """Return stale partitions of an asset with the damage as the reason of those that are missing for it.
+
+        Args:
+            asset: name of the asset.
+            dimensions: of its partitions' keys.
+            stale: its partitions that are missing or out of date.
+        """
+        damage = [one for one in self.lake.hidden if one.asset == asset]
+        if not damage:
+            return stale
+        return {
+            key: replace(partition, reason=f"damaged: the file {found[0].file} {found[0].what}") if found else partition
+            for key, partition in stale.items()
+            for found in [[one for one in damage if one.covers(asset, _named(dimensions, key))]]
+        }
 
     @property
     def active_checkpoints(self) -> Sequence[str]:
@@ -194,3 +211,7 @@ class Freshness:
             of_checkpoint = stale_partitions(versions(record), dict(stored_versions(record)), reason)
             stale |= {f"{record.name}|{name}": partition for name, partition in of_checkpoint.items()}
         return stale
+
+
+def _named(dimensions: Sequence[str], key: str) -> Mapping[str, str]:
+    return dict(zip(dimensions, key.split("|"), strict=True))

@@ -10,6 +10,7 @@ import pyarrow.fs as pafs
 
 from lorif_assets.attribution.versions import embedding_index_version
 from lorif_assets.config.influcoder import InflucoderSettings
+from lorif_assets.errors import TableError
 from lorif_assets.influcoder.extra import require_faiss
 from lorif_assets.influcoder.stored import StoredEncoder, in_order_of, shard_embeddings
 from lorif_assets.lake.influcoder_tables import INFLUENCE_EMBEDDINGS
@@ -128,18 +129,23 @@ def _stored_index(
     from lorif_assets.influcoder.approximate_index import ApproximateIndex
 
     folder = f"{_FOLDER}/{encoder.checkpoint}"
-    path = f"{folder}/{embedding_index_version(encoder.encoder_hash, shard_hashes, seed)}.faiss"
+    stem = f"{folder}/{embedding_index_version(encoder.encoder_hash, shard_hashes, seed)}"
     files = lake.files
     paths = [info.path for info in files.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
-    if path in paths:
-        return ApproximateIndex.from_bytes(lake.read_file(path)), False
+    for path in paths:
+        if path.startswith(stem):
+            try:
+                return ApproximateIndex.from_bytes(lake.read_file(path)), False
+            except TableError:
+                # No row points to it: it is made again as if there were none.
+                continue
     index = ApproximateIndex.build(
         lambda: (shard.embeddings for shard in shard_embeddings(lake, encoder, shard_hashes)),
         embedded_examples(lake, encoder, shard_hashes),
         seed,
     )
-    lake.write_file(path, index.to_bytes())
-    for old_path in paths:
+    new_path = lake.write_named_file(stem, ".faiss", index.to_bytes())
+    for old_path in {*paths} - {new_path}:
         files.delete_file(old_path)
     return index, True
 

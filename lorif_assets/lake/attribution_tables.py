@@ -360,6 +360,10 @@ REPORTS = table(
     query_set=pa.string(),
     uri=pa.string(),
     computed_from=(pa.string(), "that of the scores it shows"),
+    page=(
+        pa.string(),
+        "checksum of the page and its path in the lake, as `xxhsum -H2` prints them; null where stored without",
+    ),
 )
 
 CHECKPOINT_COMPARISONS = table(
@@ -379,4 +383,8 @@ CHECKPOINT_COMPARISONS = table(
     loss_per_token_to=(pa.float64(), "never null"),
     recipe_hash=pa.string(),
     computed_from=(pa.string(), "hash of both checkpoints' scores"),
+    page=(
+        pa.string(),
+        "checksum of the page and its path in the lake, as `xxhsum -H2` prints them; null where stored without",
+    ),
 )

@@ -1,8 +1,14 @@
-"""Which local paths a Delta table can have, and how polars reads one whose address is percent-encoded."""
+"""Paths of Delta tables and of their data files: which a local table can have, and how they are encoded."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lorif_assets.lake.table_schema import TableSchema
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -26,3 +32,31 @@ def scan_table(table: "DeltaTable") -> pl.LazyFrame:
     """
     encoded = table.table_uri.startswith("file://") and "%" in table.table_uri
     return pl.scan_delta(table, use_pyarrow=encoded)
+
+
+def data_files(
+    table: "DeltaTable", schema: TableSchema, filters: Mapping[str, str | Sequence[str]]
+) -> dict[str, dict[str, str]]:
+    """Return the partitions of a table's data files by their paths relative to the lake's root.
+
+    Args:
+        table: opened.
+        schema: of the table.
+        filters: values that columns have to have; those that are no partition columns are passed over.
+    """
+    actions = pa.table(table.get_add_actions(flatten=True))
+    names = {f"partition.{name}": name for name in schema.partition_by}
+    for column, name in names.items():
+        if name in filters:
+            wanted = filters[name]
+            values = pa.array([wanted] if isinstance(wanted, str) else list(wanted), pa.string())
+            actions = actions.filter(pc.is_in(actions[column].cast(pa.string()), value_set=values))
+    rows = actions.select(["path", *names]).to_pylist()
+    return {f"{schema.name}/{unquote(row['path'])}": {name: row[at] for at, name in names.items()} for row in rows}
+
+
+def partition_of(path: str) -> dict[str, str]:
+    """Return the partition that the path of a data file in a table's log names."""
+    pairs = (folder.partition("=") for folder in path.split("/")[:-1])
+    # The folder's name is encoded, and its path in the log once more.
+    return {name: unquote(unquote(value)) for name, _, value in pairs}

@@ -125,4 +125,8 @@ EVALUATION_REPORTS = table(
     query_set=pa.string(),
     uri=pa.string(),
     computed_from=(pa.string(), "hash of all that the page shows"),
+    page=(
+        pa.string(),
+        "checksum of the page and its path in the lake, as `xxhsum -H2` prints them; null where stored without",
+    ),
 )

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lorif_assets.lake.lake import FactorFile, Lake
+from lorif_assets.lake.open_factors import OpenFactors
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def read_rows(lake: Lake, file: FactorFile, columns: Sequence[str], rows: Sequen
         starts_read = np.cumsum(counts[groups]) - counts[groups]
         shift = np.zeros(len(counts), dtype=np.int64)
         shift[groups] = starts_read - (ends - counts)[groups]
-        table = parquet.read_row_groups(groups.tolist(), columns=list(columns))
+        table = parquet.row_groups(groups.tolist(), columns)
         chosen = table.take(pa.array(np.asarray(rows) + shift[group_of_row])).combine_chunks()
         return FactorRows(chosen.to_batches()[0], _bytes(parquet, groups.tolist(), columns))
 
@@ -49,7 +49,7 @@ def scan_bytes(lake: Lake, files: Sequence[FactorFile], columns: Sequence[str]) 
     total = 0
     for file in files:
         with lake.open_factors(file) as parquet:
-            total += _bytes(parquet, range(parquet.num_row_groups), columns)
+            total += _bytes(parquet, range(parquet.metadata.num_row_groups), columns)
     return total
 
 
@@ -59,11 +59,11 @@ def row_group_starts(lake: Lake, file: FactorFile) -> list[int]:
         return [0, *np.cumsum(_row_counts(parquet)).tolist()]
 
 
-def _row_counts(parquet: pq.ParquetFile) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    return np.asarray([parquet.metadata.row_group(g).num_rows for g in range(parquet.num_row_groups)], dtype=np.int64)
+def _row_counts(parquet: OpenFactors) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    return np.asarray(parquet.group_rows, dtype=np.int64)
 
 
-def _bytes(parquet: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str]) -> int:
+def _bytes(parquet: OpenFactors, groups: Sequence[int], columns: Sequence[str]) -> int:
     wanted = set(columns)
     first = parquet.metadata.row_group(0)
     indices = [i for i in range(first.num_columns) if first.column(i).path_in_schema in wanted]

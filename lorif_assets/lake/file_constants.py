@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 import pyarrow as pa
 
+from lorif_assets.lake.damage import hidden_rows
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 
@@ -31,6 +32,9 @@ def file_constants(lake: Lake, schema: TableSchema, columns: Sequence[str], **pa
     actions = actions.rename({f"partition.{name}": name for name in schema.partition_by})
     for name, value in partition.items():
         actions = actions.filter(pl.col(name) == value)
+    hidden = hidden_rows(lake.hidden, schema, actions.select(schema.partition_by).iter_rows(named=True))
+    if hidden is not None:
+        actions = actions.filter(~hidden)
     stored = [name for name in columns if name not in schema.partition_by]
     if actions.is_empty() or any(f"min.{name}" not in actions.columns for name in stored):
         return lake.read(schema, columns, **partition).unique()

@@ -4,12 +4,14 @@ Tables that fit in memory are read whole; gradient factors are streamed file by 
 curvature states are safetensors files beside the tables, never overwritten, found through the row that points to them.
 """
 
+import json
 import os
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
@@ -18,12 +20,41 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from lorif_assets.config.secrets import MaskedError, kept_secret, secrets_of
-from lorif_assets.errors import SettingsError, TableError
+from lorif_assets.errors import DamagedLakeError, SettingsError, TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
-from lorif_assets.lake.delta_paths import refused_character, scan_table
+from lorif_assets.lake.checksums import ParquetChecksums, checksum
+from lorif_assets.lake.damage import (
+    LOST,
+    NO_CHECKSUMS,
+    OTHER_CONTENT,
+    UNREADABLE,
+    Damage,
+    forget,
+    hidden_rows,
+    log_damage,
+    note,
+    notes,
+    unreadable,
+)
+from lorif_assets.lake.delta_paths import data_files, partition_of, refused_character, scan_table
+from lorif_assets.lake.format_version import mark_format, stored_format
 from lorif_assets.lake.kept_reads import KeptReads
+from lorif_assets.lake.named_checksums import CHECKSUM_LIST, look_at_named_file, page_line
+from lorif_assets.lake.open_factors import OpenFactors
+from lorif_assets.lake.seals import (
+    LOG,
+    State,
+    damaged_data_files,
+    damaged_log_files,
+    data_file_checksums,
+    remove_seals,
+    seal_commit,
+)
+from lorif_assets.lake.stored_files import StoredFiles
 from lorif_assets.lake.table_schema import TableSchema
-from lorif_assets.lake.table_writing import drop, holds_partition, overwrite
+from lorif_assets.lake.table_writing import conformed, drop, holds_partition, overwrite
+from lorif_assets.lake.tables import FILE_COLUMNS, TABLES
+from lorif_assets.lake.unreadable import UnreadableError, panics_as_errors
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +84,8 @@ class Lake:
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
     kept: KeptReads | None = field(default=None, compare=False)
     """What is kept of its files in memory; None: nothing."""
+    hidden: tuple[Damage, ...] = field(default=(), compare=False)
+    """Damage whose partitions are read as if they were not there, to find what is to be made again."""
 
     def __post_init__(self) -> None:
         character = refused_character(self.root)
@@ -81,22 +114,38 @@ class Lake:
         """Return where a table is, for any Delta reader."""
         return f"{self.root.rstrip('/')}/{schema.name}"
 
+    def without_damaged(self) -> Self:
+        """Return the lake with the partitions missing that were found damaged and not made again since."""
+        found = notes(self.stored)
+        return replace(self, hidden=tuple(found)) if found else self
+
     def table(self, schema: TableSchema) -> "DeltaTable | None":
         """Return the table at its newest version, or None before its first row.
 
         Raises:
-            TableError: it cannot be read, or another writer left deletion vectors in it, which the streaming readers do
-                not apply.
+            TableError: it cannot be read, another writer left deletion vectors in it, which the streaming readers do not
+                apply, or a newer version of the project wrote the lake.
+            DamagedLakeError: its log is not what was written, and there is no copy of it.
         """
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
+        stored_format(self.stored)
+        damaged = damaged_log_files(self.stored, schema.name) if self.is_local else []
+        if damaged:
+            raise log_damage(schema.name, damaged[0], OTHER_CONTENT, self.root).error(self.root)
         try:
-            with kept_secret(secrets_of(self.storage_options)):
+            with kept_secret(secrets_of(self.storage_options)), panics_as_errors():
                 table = DeltaTable(self.uri(schema), storage_options=dict(self.storage_options) or None)
-        except TableNotFoundError:
+        except TableNotFoundError as error:
+            log = f"{schema.name}/{LOG}"
+            if self.is_local and any(path.endswith(".json") for path, _ in self.stored.sizes(log)):
+                raise log_damage(schema.name, log, UNREADABLE, self.root).error(self.root) from error
             return None
-        except (DeltaError, OSError, MaskedError) as error:
+        except (DeltaError, OSError, ValueError, UnreadableError, MaskedError) as error:
+            if self.is_local and not isinstance(error, OSError | MaskedError):
+                damage = log_damage(schema.name, f"{schema.name}/{LOG}", unreadable(error), self.root)
+                raise damage.error(self.root) from error
             raise TableError(
                 f"the table {self.uri(schema)} cannot be read; check `lake.root` and `lake.storage_options`: {error}"
             ) from error
@@ -123,6 +172,7 @@ class Lake:
         from deltalake.exceptions import CommitFailedError
 
         data = conformed(schema, partition, rows)
+        mark_format(self.stored)
         for attempts_left in reversed(range(_CONFLICT_RETRIES + 1)):
             table = self._created(schema, data)
             try:
@@ -134,6 +184,8 @@ class Lake:
                     raise
             else:
                 break
+        self._seal(table, schema)
+        forget(self.stored, schema.name, partition)
         table.update_incremental()
         return table.version()
 
@@ -156,7 +208,15 @@ class Lake:
                 if not attempts_left:
                     raise
             else:
+                self._seal(table, schema)
+                self._forget(schema, values)
                 return
+
+    def _forget(self, schema: TableSchema, values: Mapping[str, Collection[str]]) -> None:
+        for damage in notes(self.stored):
+            removed = (damage.partition.get(column) in allowed for column, allowed in values.items())
+            if damage.table == schema.name and all(removed):
+                forget(self.stored, schema.name, damage.partition)
 
     def read(
         self, schema: TableSchema, columns: Sequence[str] | None = None, **filters: str | Sequence[str]
@@ -176,16 +236,32 @@ class Lake:
         for column, value in filters.items():
             values = [value] if isinstance(value, str) else list(value)
             scan = scan.filter(pl.col(column).is_in(values))
+        files = data_files(table, schema, filters)
+        hidden = hidden_rows(self.hidden, schema, files.values())
+        if hidden is not None:
+            scan = scan.filter(~hidden)
+            files = {path: one for path, one in files.items() if not any(d.hides(schema, one) for d in self.hidden)}
         # A table that an earlier version of the project wrote lacks the columns that came later.
         present = scan.collect_schema().names()
         scan = scan.with_columns(pl.lit(None).alias(name) for name in schema.columns.names if name not in present)
+        if self.is_local:
+            for path in damaged_data_files(self.stored, iter(files)):
+                raise self._data_damage(schema, path, files[path], OTHER_CONTENT)
         try:
-            return scan.select(columns or schema.columns.names).collect()
+            with panics_as_errors():
+                return scan.select(columns or schema.columns.names).collect()
         except FileNotFoundError as error:
-            raise TableError(
+            path = next((path for path in files if not self.stored.has(path)), "")
+            damage = self._noted(Damage(path, LOST, schema.name, files.get(path, {})))
+            raise DamagedLakeError(
                 f"the table {self.uri(schema)} has lost a data file; restore it, or delete the table and materialize "
-                f"it again: {error}"
+                f"it again: {damage}"
             ) from error
+        except (pl.exceptions.PolarsError, pa.ArrowException, OSError, UnreadableError) as error:
+            for path, partition in files.items():
+                if not self.stored.reads_as_parquet(path):
+                    raise self._data_damage(schema, path, partition, unreadable(error)) from error
+            raise
 
     def factor_files(self, checkpoint: str) -> list[FactorFile]:
         """Return the files of a checkpoint's gradient factors, in the order of their shards."""
@@ -211,52 +287,64 @@ class Lake:
             def read(file: FactorFile = file) -> Iterator[pa.RecordBatch]:
                 with self.open_factors(file) as parquet:
                     # For a short file, threads take longer to start than to read.
-                    yield from parquet.iter_batches(rows, columns=list(columns), use_threads=file.rows >= rows)
+                    yield from parquet.batches(rows, columns, use_threads=file.rows >= rows)
 
             blocks = self.kept.columns(file.path, columns, rows, read) if self.kept else read()
             for batch in blocks:
                 yield file, batch
 
-    def write_tensors(self, folder: str, tensors: Mapping[str, "torch.Tensor"], name: str | None = None) -> str:
-        """Write tensors to a safetensors file, with a new name unless one is given; return its path relative to the root."""
-        from safetensors.torch import save
+    def write_tensors(self, folder: str, tensors: Mapping[str, "torch.Tensor"]) -> str:
+        """Write tensors to a safetensors file of a new name, with its checksum; return its path relative to the root."""
+        return self.write_named_file(f"{folder}/{uuid.uuid4().hex}", ".safetensors", _tensor_bytes(tensors))
 
-        path = f"{folder}/{name or uuid.uuid4().hex}.safetensors"
-        self.write_file(path, save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
+    def write_tensor_folder(
+        self, folder: str, names: Sequence[str], tensors: "Callable[[str], Mapping[str, torch.Tensor]]"
+    ) -> str:
+        """Write a safetensors file for each name to a folder of a new name, and return its path relative to the root.
+
+        The folder's name has the checksum of the list of the files' checksums. It is known before the first is written, so
+        that `tensors` is called twice for each name, and no two files are in memory at once.
+        """
+        sums = {name: checksum(_tensor_bytes(tensors(name))) for name in names}
+        listed = json.dumps(sums).encode()
+        path = f"{folder}/{uuid.uuid4().hex}-{checksum(listed)}"
+        for name in names:
+            self.stored.write(f"{path}/{name}.safetensors", _tensor_bytes(tensors(name)))
+        self.stored.write(f"{path}/{CHECKSUM_LIST}", listed)
         return path
 
     def write_file(self, path: str, content: bytes) -> str:
         """Write a file, for instance a report, replacing one of the same name, and return where it is."""
-        if self.is_local:
-            file = Path(self.root, path)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_name(f".{uuid.uuid4().hex}")
-            partial.write_bytes(content)
-            partial.replace(file)
-        else:
-            # delta-rs's streams take `bytes` only, which pyarrow hands on when it flushes a buffer, not when it writes
-            # past one: all of the content has to fit in it.
-            with self.files.open_output_stream(path, compression=None, buffer_size=len(content) + 1) as stream:
-                stream.write(content)
-        return f"{self.root.rstrip('/')}/{path}"
+        self.stored.write(path, content)
+        return self.stored.where(path)
+
+    def write_page(self, path: str, content: bytes) -> tuple[str, str]:
+        """Write a page; return where it is, and what the column `page` of its row says."""
+        return self.write_file(path, content), page_line(path, content)
+
+    def write_named_file(self, stem: str, suffix: str, content: bytes) -> str:
+        """Write a file with its checksum in its name; return its path relative to the root."""
+        path = f"{stem}-{checksum(content)}{suffix}"
+        self.stored.write(path, content)
+        return path
 
     def read_file(self, path: str) -> bytes:
         """Return the content of a file that `write_file` wrote.
 
         Raises:
-            TableError: the file is gone.
+            DamagedLakeError: the file is gone, or not what its name says.
         """
         try:
-            with self.files.open_input_file(path) as stream:
-                return bytes(stream.read())
+            self._require_sound(path)
+            return self.stored.read(path)
         except FileNotFoundError as error:
-            raise self._lost(path) from error
+            raise self._file_damage(path, LOST) from error
 
     def read_tensors(self, path: str) -> dict[str, "torch.Tensor"]:
-        """Return the tensors of a file that `write_tensors` wrote.
+        """Return the tensors of a file that `write_tensors` or `write_tensor_folder` wrote.
 
         Raises:
-            TableError: the file is gone or damaged.
+            DamagedLakeError: the file is gone, or not what was written.
         """
         return self.kept.tensors(path, lambda: self._loaded(path)) if self.kept else self._loaded(path)
 
@@ -265,34 +353,68 @@ class Lake:
         from safetensors.torch import load, load_file
 
         try:
+            self._require_sound(path)
             # A local file is mapped into memory, which saves two copies of it.
-            return load_file(Path(self.root, path)) if self.is_local else load(self.read_file(path))
+            return load_file(Path(self.root, path)) if self.is_local else load(self.stored.read(path))
         except FileNotFoundError as error:
-            raise self._lost(path) from error
-        except SafetensorError as error:
-            raise TableError(
-                f"the lake {self.root} holds damaged tensors in the file {path} that a row points to; materialize that row's "
-                "partition again"
-            ) from error
+            raise self._file_damage(path, LOST) from error
+        except (SafetensorError, ValueError, RuntimeError) as error:
+            raise self._file_damage(path, unreadable(error)) from error
 
-    def _lost(self, path: str) -> TableError:
-        return TableError(
-            f"the lake {self.root} has lost the file {path} that a row points to; materialize that row's partition again"
+    def _require_sound(self, path: str) -> None:
+        """Compare a file that a row points to with the checksum of its name, or of its folder's list; older ones have none.
+
+        Raises:
+            DamagedLakeError: they differ.
+            FileNotFoundError: it is gone, or the list.
+        """
+        if look_at_named_file(self.stored, path) is State.DAMAGED:
+            raise self._file_damage(path, OTHER_CONTENT)
+
+    def _file_damage(self, path: str, what: str) -> DamagedLakeError:
+        """Return the error for a file that a row points to, and leave a note of it."""
+        for table, column in FILE_COLUMNS.items():
+            schema = TABLES[table]
+            rows = self.read(schema, [*schema.partition_by, column]).unique()
+            for row in rows.iter_rows(named=True):
+                if row[column] and (path == row[column] or path.startswith(f"{row[column]}/")):
+                    partition = {name: row[name] for name in schema.partition_by}
+                    return self._noted(Damage(path, what, table, partition)).error(self.root)
+        if what == LOST:
+            return DamagedLakeError(
+                f"the lake {self.root} has lost the file {path} that a row points to; materialize that row's partition again"
+            )
+        return DamagedLakeError(
+            f"the lake {self.root} holds damaged tensors in the file {path} that a row points to; materialize that row's "
+            "partition again"
         )
+
+    def _data_damage(self, schema: TableSchema, path: str, partition: Mapping[str, str], what: str) -> DamagedLakeError:
+        """Return the error for a data file of a table, and leave a note of it if the table still has it."""
+        damage = Damage(path, what, schema.name, partition)
+        table = self.table(schema)
+        if table is not None and path in data_files(table, schema, partition):
+            note(self.stored, damage)
+        return damage.error(self.root)
+
+    def _noted(self, damage: Damage) -> Damage:
+        note(self.stored, damage)
+        return damage
+
+    @property
+    def stored(self) -> StoredFiles:
+        """The lake's files."""
+        return StoredFiles(self.root, self.storage_options)
 
     @property
     def is_local(self) -> bool:
         """Whether the lake is a directory of this machine."""
-        return "://" not in self.root
+        return self.stored.is_local
 
     @property
     def files(self) -> pafs.FileSystem:
-        """The lake's files, by their paths relative to its root."""
-        if self.is_local:
-            return pafs.SubTreeFileSystem(self.root, pafs.LocalFileSystem())
-        from deltalake.fs import DeltaStorageHandler
-
-        return pafs.PyFileSystem(DeltaStorageHandler(self.root, dict(self.storage_options) or None))
+        """The lake's files for pyarrow, by their paths relative to its root."""
+        return self.stored.system
 
     def _created(self, schema: TableSchema, rows: pa.Table) -> "DeltaTable":
         table = self.table(schema)
@@ -300,57 +422,50 @@ class Lake:
             return table
         from deltalake import DeltaTable
 
-        return DeltaTable.create(
+        remove_seals(self.stored, schema.name)
+        created = DeltaTable.create(
             self.uri(schema),
             schema=rows.schema,
             mode="ignore",
             partition_by=list(schema.partition_by),
             storage_options=dict(self.storage_options) or None,
         )
+        self._seal(created, schema)
+        return created
 
-    def open_factors(self, file: FactorFile) -> pq.ParquetFile:
-        """Open one shard's factors; TableError if the file is gone."""
-        from urllib.parse import unquote
+    def _seal(self, table: "DeltaTable", schema: TableSchema) -> None:
+        """Store the checksums of the newest commit that a writer knows: its own."""
+        seal_commit(self.stored, schema.name, table.version(), by_column=schema.open_columns is not None)
 
+    def open_factors(self, file: FactorFile) -> OpenFactors:
+        """Open one shard's factors.
+
+        Raises:
+            DamagedLakeError: the file is gone, not what was written, or cannot be read.
+        """
         # Delta logs hold percent-encoded paths.
         path = f"{GRADIENT_FACTORS.name}/{unquote(file.path)}"
+
+        def damage(what: str) -> DamagedLakeError:
+            return self._data_damage(GRADIENT_FACTORS, path, partition_of(file.path), what)
+
         try:
-            if self.is_local:
-                return pq.ParquetFile(f"{self.root}/{path}", memory_map=True)
-            return pq.ParquetFile(self.files.open_input_file(path))
+            if not self.is_local:
+                source = self.files.open_input_file(path)
+                return OpenFactors(lambda: pq.ParquetFile(source), None, None, damage)
+            view, sums = self.stored.view(path), data_file_checksums(self.stored, path)
         except FileNotFoundError as error:
-            raise TableError(
+            raise DamagedLakeError(
                 f"the file {path} of the lake {self.root} is gone (vacuumed?); materialize `gradient_factors` for the "
-                f"shard {file.shard!r} again"
+                f"shard {file.shard!r} again: {damage(LOST)}"
             ) from error
+        if sums is State.DAMAGED:
+            raise damage(NO_CHECKSUMS)
+        checksums = sums if isinstance(sums, ParquetChecksums) else None
+        return OpenFactors(lambda: pq.ParquetFile(pa.py_buffer(view)), view, checksums, damage)
 
 
-def conformed(schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> pa.Table:
-    """Return the rows with the table's columns in their declared order and types.
+def _tensor_bytes(tensors: Mapping[str, "torch.Tensor"]) -> bytes:
+    from safetensors.torch import save
 
-    Raises:
-        TableError: a column is missing, unknown or of another type, a row lies outside the partition, or the partition
-            does not name every partition column.
-    """
-    if partition.keys() != set(schema.partition_by):
-        raise TableError(
-            f"a partition of {schema.name} is identified by {', '.join(schema.partition_by)}, found {', '.join(partition)}"
-        )
-    missing = [name for name in schema.columns.names if name not in rows.column_names]
-    extra = [name for name in rows.column_names if name not in schema.columns.names]
-    if missing or (extra and schema.open_columns is None):
-        raise TableError(
-            f"rows for the table {schema.name} "
-            + (f"lack the column {missing[0]!r}" if missing else f"have the unknown column {extra[0]!r}")
-            + f"; its columns are {', '.join(schema.columns.names)}"
-        )
-    target = pa.schema([*schema.columns, *(pa.field(name, schema.open_columns) for name in extra)])
-    try:
-        data = rows.select(target.names).cast(target)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise TableError(f"rows for the table {schema.name} do not have its types: {error}") from error
-    for column, value in partition.items():
-        found = [other for other in pc.unique(data[column]).to_pylist() if other != value]
-        if found:
-            raise TableError(f"rows for {schema.name} with {column} = {value!r} contain {column} = {found[0]!r}")
-    return data
+    return bytes(save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))

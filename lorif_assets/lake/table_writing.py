@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lorif_assets.errors import TableError
 from lorif_assets.lake.table_schema import TableSchema
 
 if TYPE_CHECKING:
@@ -80,6 +81,37 @@ def drop(table: "DeltaTable", values: Mapping[str, Collection[str]]) -> None:
 
     terms = (f"{column} IN ({', '.join(map(_literal, sorted(allowed)))})" for column, allowed in values.items())
     table.delete(" AND ".join(terms), commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES))
+
+
+def conformed(schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> pa.Table:
+    """Return the rows with the table's columns in their declared order and types.
+
+    Raises:
+        TableError: a column is missing, unknown or of another type, a row lies outside the partition, or the partition
+            does not name every partition column.
+    """
+    if partition.keys() != set(schema.partition_by):
+        raise TableError(
+            f"a partition of {schema.name} is identified by {', '.join(schema.partition_by)}, found {', '.join(partition)}"
+        )
+    missing = [name for name in schema.columns.names if name not in rows.column_names]
+    extra = [name for name in rows.column_names if name not in schema.columns.names]
+    if missing or (extra and schema.open_columns is None):
+        raise TableError(
+            f"rows for the table {schema.name} "
+            + (f"lack the column {missing[0]!r}" if missing else f"have the unknown column {extra[0]!r}")
+            + f"; its columns are {', '.join(schema.columns.names)}"
+        )
+    target = pa.schema([*schema.columns, *(pa.field(name, schema.open_columns) for name in extra)])
+    try:
+        data = rows.select(target.names).cast(target)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise TableError(f"rows for the table {schema.name} do not have its types: {error}") from error
+    for column, value in partition.items():
+        found = [other for other in pc.unique(data[column]).to_pylist() if other != value]
+        if found:
+            raise TableError(f"rows for {schema.name} with {column} = {value!r} contain {column} = {found[0]!r}")
+    return data
 
 
 def _rows_per_group(factors: pa.Table) -> int:

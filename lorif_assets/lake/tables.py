@@ -77,3 +77,52 @@ TABLES: Mapping[str, TableSchema] = {
         RECALL_CURVES,
     )
 }
+
+FILE_COLUMNS: Mapping[str, str] = {
+    **{schema.name: "state_uri" for schema in (*PRECONDITIONER_TABLES, SCORE_SCANS)},
+    KFAC_BASES.name: "uri",
+    GRADIENT_FACTORS.name: "fisher",
+    INFLUCODER_ENCODERS.name: "uri",
+}
+"""By table, the column that points to a file of the lake, or to a folder of files."""
+
+PAGE_TABLES = (REPORTS, CHECKPOINT_COMPARISONS, EVALUATION_REPORTS)
+"""The tables whose column `page` has the checksum and the path of a page."""
+
+_MAKERS: Mapping[str, str] = {
+    RELATIVE_SCORES.name: "query_scores",
+    QUERY_SUMMARIES.name: "query_scores",
+    SCORE_SCANS.name: "query_scores",
+    REPORTS.name: "attribution_report",
+    CHECKPOINT_COMPARISONS.name: "checkpoint_comparison",
+    INFLUCODER_ENCODERS.name: "influcoder_encoder",
+    SUBSETS.name: "subset_losses",
+    EVALUATED_SCORES.name: "method_scores",
+    METHOD_COSTS.name: "method_scores",
+    EVALUATION_REPORTS.name: "evaluation_report",
+}
+_EVALUATED = (
+    SUBSETS,
+    SUBSET_LOSSES,
+    EVALUATED_SCORES,
+    METHOD_COSTS,
+    EVALUATION_FIGURES,
+    REMOVAL_LOSSES,
+    EVALUATION_REPORTS,
+)
+
+
+def maker(table: str, partition: Mapping[str, str]) -> str:
+    """Return the asset that makes a partition of a table."""
+    if table == REJECTED.name:
+        return partition.get("stage", table)
+    if table == EVALUATION_FIGURES.name:
+        return partition.get("evaluation", table)
+    return _MAKERS.get(table, table)
+
+
+def command(table: str) -> str:
+    """Return the command that makes what is missing in a table."""
+    if table == RECIPE_TRIALS.name:
+        return "lorif tune"
+    return "lorif evaluate" if table in {schema.name for schema in _EVALUATED} else "lorif materialize"

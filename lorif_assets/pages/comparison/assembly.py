@@ -54,8 +54,14 @@ def assemble(project: Project, query_set: str, provenance: Mapping[str, str]) ->
     )
 
 
-def comparison_rows(content: ComparisonContent, recipe: Recipe) -> pa.Table:
-    """Return the rows of the table of comparisons: one per two neighbours and query scored at the newer of them."""
+def comparison_rows(content: ComparisonContent, recipe: Recipe, page: str | None = None) -> pa.Table:
+    """Return the rows of the table of comparisons: one per two neighbours and query scored at the newer of them.
+
+    Args:
+        content: of the page.
+        recipe: of the scores.
+        page: what each row says of the page, where it is stored.
+    """
     return pa.Table.from_pylist(
         [
             {
@@ -72,6 +78,7 @@ def comparison_rows(content: ComparisonContent, recipe: Recipe) -> pa.Table:
                 "loss_per_token_to": newer.loss_per_token,
                 "recipe_hash": recipe.score_hash,
                 "computed_from": pair.version,
+                "page": page,
             }
             for query in content.queries
             for pair, transition, (_, newer) in zip(

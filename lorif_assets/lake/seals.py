@@ -1,0 +1,190 @@
+"""What guards tables: checksums of their data files, and copies of their log, in `checksums/` under the same paths.
+
+Both are written right after the commit that they belong to. A file without one was written by an earlier version, or by a
+process that died at that moment: it is read as it is. A log entry that is no longer what was committed is put back from its
+copy. In passing this is looked at in a directory only; an object store guards its objects itself, and `lorif verify` reads
+them all the same.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from lorif_assets.lake.checksums import ParquetChecksums, checksum, sealed, sealed_parts, unsealed
+from lorif_assets.lake.stored_files import StoredFiles
+
+FOLDER: Final = "checksums"
+LOG: Final = "_delta_log"
+_SUFFIX: Final = ".xxh3"
+_NEWEST: Final = "_last_checkpoint"
+_LOG = logging.getLogger(__name__)
+# Files that were found as they were written, with their sizes and times: each is looked at once in a process.
+_sound: dict[str, tuple[int, int]] = {}
+
+
+class State(Enum):
+    """What a look at a file found."""
+
+    SOUND = "as it was written"
+    UNCHECKED = "without a checksum"
+    DAMAGED = "not what was written"
+    MENDED = "not what was written, and put back from its copy"
+
+
+def seal_path(path: str) -> str:
+    """Return where the checksums of a data file are, or the copy of a log file."""
+    return f"{FOLDER}/{path}{_SUFFIX}"
+
+
+def sealed_path(path: str) -> str:
+    """Return the file that a path of `seal_path` is about."""
+    return path.removeprefix(f"{FOLDER}/").removesuffix(_SUFFIX)
+
+
+def seal_commit(files: StoredFiles, table: str, version: int, *, by_column: bool) -> None:
+    """Store the checksums of a commit's data files, and copies of what it added to the log.
+
+    Args:
+        files: of the lake.
+        table: name of the table.
+        version: of the table after the commit.
+        by_column: whether parts of its files are read without the rest.
+    """
+    entry = f"{table}/{LOG}/{version:020}.json"
+    content = files.read(entry)
+    for line in content.splitlines():
+        action = json.loads(line)
+        if "add" in action:
+            path = f"{table}/{unquote(action['add']['path'])}"
+            sums = ParquetChecksums.of(files.view(path), by_part=by_column)
+            files.write(seal_path(path), sealed(sums.to_bytes()))
+    files.write(seal_path(entry), sealed(content))
+    checkpoint = f"{table}/{LOG}/{version:020}.checkpoint.parquet"
+    for path in (checkpoint, f"{table}/{LOG}/{_NEWEST}"):
+        try:
+            content = files.read(path)
+        except FileNotFoundError:
+            return
+        files.write(seal_path(path), sealed(content))
+
+
+def remove_seals(files: StoredFiles, table: str) -> None:
+    """Remove what guarded an earlier table of the same name."""
+    for path, _ in files.sizes(f"{FOLDER}/{table}"):
+        files.delete(path)
+
+
+def data_file_checksums(files: StoredFiles, path: str) -> ParquetChecksums | State:
+    """Return the checksums of a data file, or that it has none, or that they are damaged themselves."""
+    try:
+        content = unsealed(files.read(seal_path(path)))
+    except FileNotFoundError:
+        return State.UNCHECKED
+    return State.DAMAGED if content is None else ParquetChecksums.from_bytes(content)
+
+
+def look_at_data_file(files: StoredFiles, path: str) -> State:
+    """Compare a whole data file with its checksum.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    sums = data_file_checksums(files, path)
+    if isinstance(sums, State):
+        return sums
+    return State.SOUND if sums.fit(files.view(path)) else State.DAMAGED
+
+
+def damaged_data_files(files: StoredFiles, paths: Iterator[str]) -> Iterator[str]:
+    """Yield those of a directory's data files that are not what was written; a file that is gone is no such one."""
+    for path in paths:
+        signature = _signature(Path(files.root, path))
+        if signature is None or _sound.get(f"{files.root}/{path}") == signature:
+            continue
+        if look_at_data_file(files, path) is State.DAMAGED:
+            yield path
+        else:
+            _sound[f"{files.root}/{path}"] = signature
+
+
+def damaged_log_files(files: StoredFiles, table: str) -> list[str]:
+    """Put a directory's log files that a reader of the table needs back as they were, and return those that cannot be."""
+    folder = Path(files.root, table, LOG)
+    try:
+        entries = {entry.name: entry.stat() for entry in os.scandir(folder)}
+    except FileNotFoundError:
+        return []
+    checkpoints = [name for name in entries if name.endswith(".checkpoint.parquet")]
+    newest = max(checkpoints, default="")
+    needed = [name for name in entries if name.endswith(".json") and name > newest]
+    damaged = []
+    for name in (*needed, *filter(None, (newest, _NEWEST if _NEWEST in entries else ""))):
+        path, signature = f"{table}/{LOG}/{name}", (entries[name].st_size, entries[name].st_mtime_ns)
+        if _sound.get(f"{files.root}/{path}") == signature:
+            continue
+        state = look_at_log_file(files, path)
+        if state is State.DAMAGED:
+            damaged.append(path)
+        elif state is not State.MENDED:
+            _sound[f"{files.root}/{path}"] = signature
+    return damaged
+
+
+def look_at_log_file(files: StoredFiles, path: str) -> State:
+    """Compare a log file with its copy, and put back that of the two which changed.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    content = files.read(path)
+    try:
+        copy = files.read(seal_path(path))
+    except FileNotFoundError:
+        return State.UNCHECKED
+    inner, written = sealed_parts(copy)
+    if content == inner or checksum(content) == written:
+        is_sound = copy == sealed(content)
+        return State.SOUND if is_sound else _put_back(files, seal_path(path), sealed(content), "the copy of a log file")
+    if path.endswith(_NEWEST) and _is_newer(files, path, content, inner):
+        return State.UNCHECKED
+    if checksum(inner) != written:
+        return State.DAMAGED
+    return _put_back(files, path, inner, "a log file")
+
+
+def put_back_log_file(files: StoredFiles, path: str) -> bool:
+    """Write a log file that is gone from its copy, and return whether that could be done."""
+    content = unsealed(files.read(seal_path(path)))
+    return content is not None and _put_back(files, path, content, "a log file") is State.MENDED
+
+
+def _is_newer(files: StoredFiles, path: str, content: bytes, copy: bytes) -> bool:
+    """Whether a pointer to the newest checkpoint was written after its copy, by a process that died before it copied it."""
+    try:
+        version, before = (int(json.loads(text)["version"]) for text in (content, copy))
+    except (ValueError, KeyError, TypeError):
+        return False
+    checkpoint = path.replace(_NEWEST, f"{version:020}.checkpoint.parquet")
+    return version > before and any(found == checkpoint for found, _ in files.sizes(path.rpartition("/")[0]))
+
+
+def _put_back(files: StoredFiles, path: str, content: bytes, what: str) -> State:
+    try:
+        files.write(path, content)
+    except OSError:
+        return State.DAMAGED
+    _LOG.warning("%s, %s of the lake %s, was not what was written, and was put back", path, what, files.root)
+    return State.MENDED
+
+
+def _signature(file: Path) -> tuple[int, int] | None:
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_size, stat.st_mtime_ns

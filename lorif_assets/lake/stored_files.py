@@ -1,0 +1,97 @@
+"""The files of a lake by their paths relative to its root, in a directory or an object store."""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """Reads and writes whole files below a root."""
+
+    root: str
+    storage_options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a directory of this machine."""
+        return "://" not in self.root
+
+    @property
+    def system(self) -> pafs.FileSystem:
+        """The files for pyarrow, by the same paths."""
+        if self.is_local:
+            return pafs.SubTreeFileSystem(self.root, pafs.LocalFileSystem())
+        from deltalake.fs import DeltaStorageHandler
+
+        return pafs.PyFileSystem(DeltaStorageHandler(self.root, dict(self.storage_options) or None))
+
+    def where(self, path: str) -> str:
+        """Return where a file is, for a person and for other programs."""
+        return f"{self.root.rstrip('/')}/{path}"
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if self.is_local:
+            return Path(self.root, path).read_bytes()
+        with self.system.open_input_file(path) as stream:
+            return bytes(stream.read())
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return bool(self.system.get_file_info(path).type is pafs.FileType.File)
+
+    def reads_as_parquet(self, path: str) -> bool:
+        """Whether all of a file can be read as Parquet."""
+        try:
+            pq.read_table(pa.BufferReader(pa.py_buffer(self.view(path))), use_threads=False)
+        except (pa.ArrowException, OSError):
+            return False
+        return True
+
+    def view(self, path: str) -> memoryview:
+        """Return the content of a file; a local one is mapped into memory, and read where it is looked at.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if not self.is_local or not Path(self.root, path).stat().st_size:
+            return memoryview(self.read(path))
+        with pa.memory_map(str(Path(self.root, path))) as mapped:
+            return memoryview(mapped.read_buffer())
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file in one step, replacing one of the same name."""
+        if self.is_local:
+            file = Path(self.root, path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f".{uuid.uuid4().hex}")
+            partial.write_bytes(content)
+            partial.replace(file)
+            return
+        # delta-rs's streams take `bytes` only, which pyarrow hands on when it flushes a buffer, not when it writes past
+        # one: all of the content has to fit in it.
+        with self.system.open_output_stream(path, compression=None, buffer_size=len(content) + 1) as stream:
+            stream.write(content)
+
+    def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Yield every file below a folder with its size, in the order of their paths."""
+        selector = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
+        found = [info for info in self.system.get_file_info(selector) if info.type is pafs.FileType.File]
+        yield from sorted((info.path, info.size) for info in found)
+
+    def delete(self, path: str) -> None:
+        """Delete a file; one that is gone already is no error."""
+        try:
+            self.system.delete_file(path)
+        except FileNotFoundError:
+            return
