@@ -184,7 +184,7 @@ def _smaller(recipe: Recipe, needs: MemoryNeeds, is_wide: bool) -> dict[str, Rec
         changes['`recipe.model_dtype = "bfloat16"`'] = {"model_dtype": "bfloat16"}
     if isinstance(recipe.max_width, int):
         width = max(1, recipe.max_width // 4)
-        changes[f"`recipe.max_width = {width}`"] = {"max_width": width}
+        changes[f"`recipe.max_width = {width}`"] = {"max_width": width, "max_factor": None}
     else:
         factor = 4 * recipe.projection_factor
         changes[f"`recipe.projection_factor = {factor}`"] = {"projection_factor": factor}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from lorif_assets.attribution.fitted_recipe import fitted_recipe
+from lorif_assets.attribution.fitted_recipe import fitted_recipe, with_width
 from lorif_assets.attribution.memory_verdict import batch_limit
 from lorif_assets.attribution.recipe_on_model import longest_input, tracked_layers
 from lorif_assets.attribution.stored_bases import FrozenBases, bases_version, frozen_bases
@@ -283,7 +283,7 @@ class AttributedModel:
 
 def _at_width(recipe: Recipe, layers: "Sequence[TrackedLayer]", width: int | None) -> Recipe:
     """Return a recipe with numbers in place of what it leaves to the model, and a width that was measured if there is one."""
-    return fitted_recipe(recipe if width is None else recipe.changed(max_width=width), layers)
+    return fitted_recipe(recipe if width is None else with_width(recipe, width), layers)
 
 
 def tokenized_queries(

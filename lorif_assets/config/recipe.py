@@ -28,6 +28,7 @@ _GRADIENT_FIELDS = (
     "exclude_layers",
     "projection_factor",
     "max_width",
+    "max_factor",
     "seed",
     "model_dtype",
     "tf32",
@@ -49,6 +50,7 @@ _BEFORE_THE_FIELD: Mapping[str, object] = {
     "template_date": TEMPLATE_DATE.isoformat(),
     "checkpoint_weights": "equal",
     "factor_rounds": None,
+    "max_factor": None,
     "tf32": False,
     "whitening_rank": None,
     "fisher_share": 1.0,
@@ -134,6 +136,12 @@ class Recipe(BaseModel):
         'layers stay whole, and memory is bounded for every model. "auto": the largest of 64, 128, 256 and 512 at which the '
         "bytes of an example pay for several components of every layer, or for a small model the one that agrees best with "
         "exact EK-FAC on a sample; never below 64. `projection_factor` takes its place where it is set.",
+    )
+    max_factor: int | None = Field(
+        None,
+        ge=1,
+        description="With `max_width`: no side is divided by more than this, however wide it is. Default: 8 where the model "
+        "decides the width, otherwise no bound.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(
@@ -416,13 +424,18 @@ class Recipe(BaseModel):
             raise ValueError('with `max_width = "auto"` the projection depends on the model')
         whole = _ADAPTER_RANK if self.track == "adapter" else 0
         if self.max_width is not None:
-            return Projection(max_width=self.max_width, seed=self.seed, whole=whole)
+            return Projection(max_width=self.max_width, max_factor=self.max_factor, seed=self.seed, whole=whole)
         return Projection(factor=self.projection_factor, seed=self.seed, whole=whole)
 
     def projected(self, projection: "Projection") -> "Recipe":
         """Return the same recipe with another projection."""
         factor = self.projection_factor if projection.factor is None else projection.factor
-        return self.changed(projection_factor=factor, max_width=projection.max_width, seed=projection.seed)
+        return self.changed(
+            projection_factor=factor,
+            max_width=projection.max_width,
+            max_factor=projection.max_factor,
+            seed=projection.seed,
+        )
 
     def changed(self, **fields: object) -> "Recipe":
         """Return the same recipe with other values of some fields, as if they were set beside those that are.
@@ -515,7 +528,7 @@ class Recipe(BaseModel):
 
     def _used(self, fields: tuple[str, ...]) -> tuple[str, ...]:
         """Return the fields that no other field replaces."""
-        unused = {"max_width" if self.max_width is None else "projection_factor"}
+        unused = {"max_width", "max_factor"} if self.max_width is None else {"projection_factor"}
         # Lakes were written before there was a choice.
         unused |= {"track"} if self.track == "weights" else set()
         unused |= {"rank", "rank_by_layer"} if self.bytes_per_example else {"bytes_per_example"}

@@ -93,7 +93,10 @@ CHECKPOINTS = table(
     tokenizer_hash=pa.string(),
     model_type=(pa.string(), "of the checkpoint's configuration"),
     n_parameters=(pa.int64(), "number of parameters"),
-    layers=(pa.string(), 'JSON: [{"layer", "d_in", "d_out", "d1", "d2"}], of the layers that the recipe tracks'),
+    layers=(
+        pa.string(),
+        'JSON: [{"layer", "d_in", "d_out", "d1", "d2"}], of the tracked layers; measured widths: `kfac_bases`',
+    ),
     recipe_hash=pa.string(),
     files_version=(pa.string(), "sizes, times and samples of the files: whether to hash them again"),
 )

@@ -16,6 +16,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "exclude_layers": (("*.mlp.*",), "factors"),
     "projection_factor": (4, "factors"),
     "max_width": (64, "factors"),
+    "max_factor": (4, "factors"),
     "seed": (1, "factors"),
     "rank": (2, "factors"),
     "factor_dtype": ("fp32", "factors"),
@@ -114,6 +115,10 @@ def test_queries_keep_what_is_asked_about_whatever_the_training_cut() -> None:
         "drop_early_turns": "drop_early_turns",
         "completion_first": "completion_first",
     }
+
+
+def test_without_a_largest_width_the_largest_factor_changes_nothing() -> None:
+    assert hashes(Recipe(projection_factor=4, max_factor=2)) == hashes(Recipe(projection_factor=4))
 
 
 def test_with_a_largest_width_the_projection_factor_changes_nothing() -> None:

@@ -25,8 +25,8 @@ class Projection:
     """How the two sides of every layer are projected: by `factor`, or to at most `max_width` numbers; one of the two is set.
 
     With a factor f, a side of w numbers is projected to max(1, w // f), but with f = 1 not at all. With a largest width m,
-    a wider side is projected to m, and others not at all. Sides of up to `whole` numbers are not projected either. Equal
-    projections are equal objects.
+    a wider side is projected to m, and others not at all; with `max_factor` too, to no less than w // max_factor. Sides of
+    up to `whole` numbers are not projected either. Equal projections are equal objects.
 
     Raises:
         ValueError: both or neither are set, or the one that is set is below 1.
@@ -34,6 +34,7 @@ class Projection:
 
     factor: int | None = None
     max_width: int | None = None
+    max_factor: int | None = None
     seed: int
     whole: int = 0
 
@@ -49,7 +50,10 @@ class Projection:
             raise ValueError(f"the largest projected width must be at least 1, found {self.max_width}")
 
     def __str__(self) -> str:
-        return f"f = {self.factor}" if self.max_width is None else f"max_width = {self.max_width}"
+        if self.max_width is None:
+            return f"f = {self.factor}"
+        least = f", max_factor = {self.max_factor}" if self.max_factor else ""
+        return f"max_width = {self.max_width}{least}"
 
     @property
     def keeps_every_width(self) -> bool:
@@ -61,12 +65,12 @@ class Projection:
         if side <= self.whole:
             return side
         if self.max_width is not None:
-            return min(side, self.max_width)
+            return min(side, max(self.max_width, side // self.max_factor if self.max_factor else 1))
         return max(1, side // (self.factor or 1))
 
     def is_identity(self, side: int) -> bool:
         """Whether a side of `side` numbers stays as it is. With a factor above 1 none does, not even one of width 1."""
-        return side <= self.whole or (self.factor == 1 if self.max_width is None else side <= self.max_width)
+        return side <= self.whole or (self.factor == 1 if self.max_width is None else self.width(side) == side)
 
     def shape(self, layer: TrackedLayer) -> tuple[int, int]:
         """Return the projected widths (d1, d2) of a layer."""

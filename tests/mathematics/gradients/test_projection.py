@@ -125,6 +125,16 @@ def test_a_side_is_the_identity_where_its_layer_has_no_matrix():
         assert (made.p_in is None, made.p_out is None) == (projection.is_identity(12), projection.is_identity(36))
 
 
+@pytest.mark.parametrize(
+    ("side", "width"), [(60, 60), (128, 128), (512, 128), (1_024, 128), (1_032, 129), (4_096, 512)]
+)
+def test_with_a_largest_factor_wide_sides_are_divided_by_no_more(side: int, width: int):
+    projection = Projection(max_width=128, max_factor=8, seed=0)
+    assert projection.width(side) == width
+    assert projection.is_identity(side) == (side == width)
+    assert str(projection) == "max_width = 128, max_factor = 8"
+
+
 def test_a_projection_factor_below_one_is_refused():
     with pytest.raises(ValueError, match="at least 1, found 0"):
         Projection(factor=0, seed=0)
