@@ -61,6 +61,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/peak_memory.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/warm_queries.py
+	$(BIN)/python benchmarks/ray_workers.py
 	$(BIN)/python benchmarks/dagster_scale.py
 	$(BIN)/python benchmarks/dagster_ui.py
 	$(BIN)/python benchmarks/plots.py

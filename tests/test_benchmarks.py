@@ -20,6 +20,7 @@ SMALLEST = {
     "dagster_scale": "--shards 20 --repeats 1",
     "dagster_ui": "--shards 20 --repeats 1",
     "bytes_on_disk": "--blocks 1 --width 64 --examples 64",
+    "ray_workers": "--shards 2 --rows 2 --tokens 16 --empty-shards 10 --repeats 1",
     "scale": "--examples 400 --shards 8 --width 16 --examples-in-shards 100 --most-shards 10",
 }
 
