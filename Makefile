@@ -82,6 +82,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/warm_queries.py
 	$(BIN)/python benchmarks/token_scores.py
 	$(BIN)/python benchmarks/trainer_callback.py
+	$(BIN)/python benchmarks/ray_workers.py
 	$(BIN)/python benchmarks/dagster_scale.py
 	$(BIN)/python benchmarks/dagster_ui.py
 	$(BIN)/python benchmarks/plots.py

@@ -79,7 +79,8 @@ def project_of(root: Path, setting: Setting) -> Project:
     tokenizer = Tokenizer(models.WordLevel({f"t{k}": k for k in range(VOCABULARY)}, unk_token="t0"))
     folder = root / "checkpoints/step-1"
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="t0").save_pretrained(folder)
-    config = GPT2Config(vocab_size=VOCABULARY, n_positions=setting.tokens, n_embd=256, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+    sizes = {"n_embd": 256, "n_layer": 2, "n_head": 4, "n_positions": setting.tokens, "vocab_size": VOCABULARY}
+    config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)
     GPT2LMHeadModel(config).save_pretrained(folder)
     project = Project.open(root / CONFIG_NAME)
     with dg.DagsterInstance.ephemeral() as instance:

@@ -22,6 +22,7 @@ SMALLEST = {
     "dagster_ui": "--shards 20 --repeats 1",
     "bytes_on_disk": "--blocks 1 --width 64 --examples 64",
     "token_scores": "--blocks 1 --width 16 --examples 2 --tokens 8 --query-tokens 4 --repeats 1",
+    "ray_workers": "--shards 2 --rows 2 --tokens 16 --empty-shards 10 --repeats 1",
     "scale": "--examples 400 --shards 8 --width 16 --examples-in-shards 100 --most-shards 10",
 }
 

@@ -162,10 +162,10 @@ def evaluate(project: TinyProject, name: str) -> Any:
         jobs=list(ASSET_JOBS.values()),
         resources=dagster_resources(project.opened),
     )
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=project.instance, resources=dagster_resources(project.opened), definitions=definitions
-    )
-    return sensor(context)
+    ) as context:
+        return sensor(context)
 
 
 def test_the_sensor_launches_an_edited_shard_by_its_job(private_project: TinyProject) -> None:
