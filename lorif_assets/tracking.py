@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from lorif_assets.config.secrets import kept_secret, logged_in, secrets_in
+from lorif_assets.config.secrets import MaskedError, kept_secret, logged_in, secrets_in
 from lorif_assets.errors import SettingsError
 from lorif_assets.machine_locks import MachineLock
 from lorif_assets.progress import LINES
@@ -205,10 +205,11 @@ class Tracking:
         reason = _reason_for_silence(self.uri or "")
         if not reason:
             try:
-                client = self._client()
-                self._catch_up(client, log)
-                record.run_id = self._created(client, record)
-            except _errors() as error:
+                with kept_secret(secrets_in(self.uri or "")):
+                    client = self._client()
+                    self._catch_up(client, log)
+                    record.run_id = self._created(client, record)
+            except (*_errors(), MaskedError) as error:
                 reason = _first(error)
                 _silent_since[self.uri or ""] = time.monotonic()
             else:

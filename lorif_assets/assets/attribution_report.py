@@ -14,7 +14,7 @@ from lorif_assets.attribution.versions import report_version
 from lorif_assets.freshness.attribution import stale_reports
 from lorif_assets.freshness.incomplete import look_at_checkpoints, marked_version
 from lorif_assets.lake.attribution_tables import REPORTS
-from lorif_assets.pages.addresses import report_file
+from lorif_assets.pages.addresses import report_address, report_file
 
 
 @attribution_asset(
@@ -32,7 +32,7 @@ from lorif_assets.pages.addresses import report_file
 )
 def attribution_report(run: PartitionRun) -> Materializations:
     """Every query with its proponents and opponents, and the curvature behind the scores, as a page to read and send."""
-    from lorif_assets.pages.explorer.page import report_address
+    from lorif_assets.pages.explorer.page import explored_report
     from lorif_assets.pages.report.assembly import assemble
     from lorif_assets.pages.report.page import render
 
@@ -56,7 +56,7 @@ def attribution_report(run: PartitionRun) -> Materializations:
                 {
                     "report": dg.MetadataValue.path(where),
                     # A browser follows no link from Dagster's UI to a file.
-                    "by_lorif_explore": dg.MetadataValue.url(report_address(name, query_set)),
+                    "by_lorif_explore": dg.MetadataValue.url(explored_report(name, query_set)),
                     "queries": len(content.queries),
                     "examples": content.n_examples,
                     "bytes": len(page.encode()),

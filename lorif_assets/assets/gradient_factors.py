@@ -74,8 +74,8 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
         failures = Failures(run.log, "shards", len(to_do), "the next shard")
         share = _rejected_share(run, name)
         with (
-            run.workers(CheckpointOpening(stored, run.checkpoints, run.settings.batch)) as workers,
             run.tracked(name, [shards[shard] for shard in to_do], recipe.model_dump()) as tracked,
+            run.workers(CheckpointOpening(stored, run.checkpoints, run.settings.batch)) as workers,
         ):
             built = workers.map_shards(FactorBuilding(share), to_do, partial(commit_factors, stored, share))
             for index, (shard, outcome) in enumerate(built):

@@ -93,7 +93,7 @@ def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str])
     """Return the sample and a checkpoint's bases."""
     recipe, name = run.settings.recipe, stored.record.name
     opening = CheckpointOpening(stored, run.checkpoints, run.settings.batch)
-    with run.workers(opening) as workers, run.tracked(name, partitions, recipe.model_dump()) as tracked:
+    with run.tracked(name, partitions, recipe.model_dump()) as tracked, run.workers(opening) as workers:
         sample = read_sample(workers)
         rejected, share = sample.tokenized.rejected, _rejected_share(run, name)
         share.replace(name, rejected)

@@ -51,8 +51,8 @@ def preconditioner_asset(table: TableSchema) -> AttributionAsset:
             opening = CheckpointOpening(stored, run.checkpoints, settings.batch, loads=False)
             work = Step(fitted_layer, (settings.curvature.refine_below, any(one.refine for one in options)))
             with (
-                run.workers(opening) as workers,
                 run.tracked(checkpoint, layers.values(), settings.recipe.model_dump()) as tracked,
+                run.workers(opening) as workers,
                 run.progress(f"{checkpoint} {table.name}", len(layers), "layers") as progress,
             ):
                 fits = workers.map_shards(work, list(layers), partial(commit_layer, stored))

@@ -65,8 +65,8 @@ def query_scores(run: PartitionRun) -> Materializations:
     for name, query_sets in run.by_checkpoint().items():
         *earlier, stored = averaged_attributions(settings, run.checkpoints, run.stored(name))
         with (
-            run.queried(stored) as checkpoint,
             run.tracked(name, query_sets.values(), settings.recipe.model_dump()) as tracked,
+            run.queried(stored) as checkpoint,
         ):
             max_length = checkpoint.with_model(longest_query)
             recall = partial(recalled_scores, settings)

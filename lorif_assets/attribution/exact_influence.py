@@ -80,7 +80,7 @@ def exact_scores(
 
 def solver_tokens(whole: WholeGradients, n_queries: int, settings: ExactScoreSettings) -> int:
     """Return the tokens of the passes that solving for queries takes besides their own gradients."""
-    if settings.query_solver == "ekfac":
+    if settings.query_solver != "cg":
         return 0
     return 2 * n_queries * settings.cg_rounds * n_tokens(whole.sample[: settings.cg_examples])
 
@@ -103,7 +103,7 @@ def _solution(
 
     stream_query_gradients(whole.attributed, [query], sink, batch)
     precondition = partial(_preconditioned, inverses)
-    if settings.query_solver == "ekfac":
+    if settings.query_solver != "cg":
         return precondition(gradient)
     sample = whole.sample[: settings.cg_examples]
     product = partial(_damped_product, whole.attributed, inverses, sample, batch, progress)

@@ -30,7 +30,7 @@ def stored_format(files: StoredFiles) -> int:
     """
     try:
         content = files.read(FILE)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 1
     for version in range(2, FORMAT + 1):
         if content == format_content(version):

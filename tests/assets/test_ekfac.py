@@ -340,7 +340,7 @@ def test_a_width_that_was_measured_is_frozen_with_the_bases_and_all_that_follows
 ) -> None:
     trials = (WidthTrial(8, 100, 0.75), WidthTrial(512, 100, 0.5))
     monkeypatch.setattr(
-        "lorif_assets.assets.kfac_bases.at_measured_width", lambda model, *_: (model.at_width(8), trials)
+        "lorif_assets.attribution.fit_stored_bases.at_measured_width", lambda model, *_: (model.at_width(8), trials)
     )
     measured = project.with_settings(recipe={"max_width": "auto", "bytes_per_example": 200, "factor_dtype": "sign"})
     measured.update()

@@ -55,7 +55,10 @@ def test_what_chooses_no_checkpoint_is_refused(choice: object) -> None:
 
 
 def test_equal_weights_leave_the_hash_of_averages_as_it_was_before_there_was_a_choice() -> None:
-    assert Recipe(averaged_checkpoints=2, checkpoint_weights="equal").score_hash == "8c94f5a8b184baf65612cc876aa50133"
+    assert (
+        Recipe(preset="whitened", averaged_checkpoints=2, checkpoint_weights="equal").score_hash
+        == "8c94f5a8b184baf65612cc876aa50133"
+    )
     assert (
         Recipe(averaged_checkpoints=3, checkpoint_weights="equal", curvature="svd").score_hash
         == "fb15a1dd8dc6d742fa97455c1a1f8e68"

@@ -109,13 +109,15 @@ def test_the_sensors_say_what_they_cannot_look_at_and_add_the_rest(project: Tiny
     (project.root / "queries/more.jsonl").write_text(json.dumps({"id": "q", "prompt": "a", "completion": " file"}))
     changed = TinyProject.open(project.root, project.instance)
     discovery = automation_definitions(changed.settings)[0][0]
-    context = dg.build_sensor_context(instance=changed.instance, resources=dagster_resources(changed.opened))
-    result = discovery(context)
+    resources = dagster_resources(changed.opened)
+    with dg.build_sensor_context(instance=changed.instance, resources=resources) as context:
+        result = discovery(context)
     assert isinstance(result, dg.SensorResult)
     added = {key for request in result.dynamic_partitions_requests or () for key in request.partition_keys}
     assert added == {BAD, "more"}
     changed.register_partitions()
-    skipped = discovery(dg.build_sensor_context(instance=changed.instance, resources=dagster_resources(changed.opened)))
+    with dg.build_sensor_context(instance=changed.instance, resources=resources) as context:
+        skipped = discovery(context)
     assert isinstance(skipped, dg.SkipReason)
     assert "source more: source 'more': nothing is at" in str(skipped.skip_message)
 

@@ -38,7 +38,9 @@ def diagnosis() -> tuple[bool, str]:
 def look(project: TinyProject) -> dg.SensorResult | dg.SkipReason:
     """What the sensor `discovery` answers."""
     (sensor, *_), _ = automation_definitions(project.settings)
-    answer = sensor(dg.build_sensor_context(instance=project.instance, resources=dagster_resources(project.opened)))
+    resources = dagster_resources(project.opened)
+    with dg.build_sensor_context(instance=project.instance, resources=resources) as context:
+        answer = sensor(context)
     assert isinstance(answer, dg.SensorResult | dg.SkipReason)
     return answer
 

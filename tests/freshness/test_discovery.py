@@ -29,8 +29,9 @@ def tick(project: TinyProject) -> dg.SensorResult | dg.SkipReason:
     """What the sensor `discovery` answers."""
     (sensor, *_), _ = automation_definitions(Settings())
     assert sensor.name == "discovery"
-    context = dg.build_sensor_context(instance=project.instance, resources=dagster_resources(project.opened))
-    answer = sensor(context)
+    resources = dagster_resources(project.opened)
+    with dg.build_sensor_context(instance=project.instance, resources=resources) as context:
+        answer = sensor(context)
     assert isinstance(answer, dg.SensorResult | dg.SkipReason)
     return answer
 

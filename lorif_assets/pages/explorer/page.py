@@ -8,6 +8,7 @@ from urllib.parse import quote
 from jinja2 import Environment
 
 from lorif_assets.attribution.stored_rankings import WHEN_WHICH
+from lorif_assets.pages.addresses import report_address
 from lorif_assets.pages.environment import page_environment
 
 PORT = 7411
@@ -21,9 +22,9 @@ STATIC: Mapping[str, tuple[str, str]] = {
 """The files beside the pages: the package that each is in, and its type."""
 
 
-def report_address(checkpoint: str, query_set: str) -> str:
+def explored_report(checkpoint: str, query_set: str) -> str:
     """Return where a browser finds a report while `lorif explore` runs at its usual port."""
-    return f"http://127.0.0.1:{PORT}/reports/{quote(checkpoint, safe='')}/{quote(query_set, safe='')}.html"
+    return f"http://127.0.0.1:{PORT}/{quote(report_address(checkpoint, query_set))}"
 
 
 def render(name: str, content: Mapping[str, object]) -> str:
