@@ -25,8 +25,9 @@ _MOST_COMPONENTS = 16
 """Components of every layer that bytes are spent on by themselves: twice as many raise LDS from 0.64 to 0.66."""
 _MOST_NUMBERS = 1 << 22
 """Of an example's projected gradients, across all layers: each shard stores as many, and each query takes as many."""
-_MOST_FACTOR = 8
-"""No side is divided by more: of a vocabulary's, 4,096 numbers wide, 128 would say little."""
+_MOST_FACTORS = (4, 8)
+"""What a side is divided by at most: of a vocabulary's, 4,096 numbers wide, 128 would say little. The second where the
+gradients would have more than `_MOST_NUMBERS` with the first."""
 _SHARE_OF_PARAMETERS = 1 / 1_000
 _BF16_BYTES = 2
 _LEAST_BYTES = 1_600
@@ -44,7 +45,7 @@ def fitted_recipe(recipe: Recipe, layers: "Sequence[TrackedLayer]") -> Recipe:
     wanted = recipe.bytes_per_example
     budget = _budget(layers) if wanted is None or wanted == AUTO else wanted
     if recipe.max_width == AUTO:
-        recipe = with_width(recipe, _width(recipe, layers, budget))
+        recipe = with_width(recipe, _width(recipe, layers, budget), layers)
     if wanted != AUTO:
         return recipe
     one = component_bytes(recipe, layers)
@@ -52,9 +53,12 @@ def fitted_recipe(recipe: Recipe, layers: "Sequence[TrackedLayer]") -> Recipe:
     return recipe.changed(bytes_per_example=max(one, min(budget, most)))
 
 
-def with_width(recipe: Recipe, width: int) -> Recipe:
+def with_width(recipe: Recipe, width: int, layers: "Sequence[TrackedLayer]") -> Recipe:
     """Return a recipe with a largest width in place of the one that it leaves to the model."""
-    return recipe.changed(max_width=width, max_factor=recipe.max_factor or _MOST_FACTOR)
+    if recipe.max_factor is not None:
+        return recipe.changed(max_width=width)
+    wider, narrower = (recipe.changed(max_width=width, max_factor=factor) for factor in _MOST_FACTORS)
+    return wider if _numbers(wider.projection, layers) <= _MOST_NUMBERS else narrower
 
 
 def below_full(shape: tuple[int, int]) -> int:
@@ -90,11 +94,11 @@ def _full_bytes(recipe: Recipe, layers: "Iterable[TrackedLayer]") -> int:
 
 def _width(recipe: Recipe, layers: "Sequence[TrackedLayer]", budget: int) -> int:
     """Return the largest width at which the bytes pay for some components of every layer, and that memory can hold."""
-    earlier = recipe.changed(max_width=None, projection_factor=_MOST_FACTOR).projection
+    earlier = recipe.changed(max_width=None, projection_factor=_MOST_FACTORS[-1]).projection
     most = max(_MOST_NUMBERS, _numbers(earlier, layers))
 
     def is_within(width: int) -> bool:
-        narrowed = with_width(recipe, width)
+        narrowed = with_width(recipe, width, layers)
         pays = _LEAST_COMPONENTS[width] * component_bytes(narrowed, layers) <= budget
         return pays and _numbers(narrowed.projection, layers) <= most
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.fit_bases import NotFiniteError, allocated_ranks, covariances, largest_ranks
-from lorif_assets.attribution.fitted_recipe import WIDTHS, component_bytes
+from lorif_assets.attribution.fitted_recipe import WIDTHS, component_bytes, with_width
 from lorif_assets.config.presets import AUTO
 from lorif_assets.data.tokenization import n_tokens
 
@@ -27,6 +27,7 @@ _MOST_NUMBERS = 1 << 21
 _HELD_NUMBERS = 1 << 27
 _EXAMPLES, _FEWEST_EXAMPLES = 128, 16
 _QUERIES_SHARE = 4
+_FIRST = 20
 _WORTHWHILE = 0.01
 """Agreement by which another width must be ahead of the one that the shapes decide; less may be the sample's chance."""
 _PASSES = 2
@@ -36,7 +37,7 @@ _PASSES = 2
 class WidthTrial:
     """A largest width, the bytes that an example takes at it, and how well its scores agree with exact EK-FAC.
 
-    `agreement` is the Pearson correlation over the sampled examples, the mean over sampled examples as queries.
+    `agreement` is NDCG@20 over the sampled examples, the mean over other sampled examples as queries.
     """
 
     max_width: int
@@ -109,7 +110,7 @@ def _candidates(attributed: "AttributedModel") -> list[int]:
     recipe, own = attributed.fitted_recipe, _own_width(attributed)
     found = {tuple(map(recipe.projection.shape, layers)): own}
     for width in WIDTHS:
-        at = recipe.changed(max_width=width)
+        at = with_width(attributed.recipe, width, layers)
         if (recipe.byte_budget or 0) >= component_bytes(at, layers):
             found.setdefault(tuple(map(at.projection.shape, layers)), width)
     return sorted(found.values())
@@ -206,7 +207,18 @@ def _scores(preconditioned: "torch.Tensor", whitened: "torch.Tensor") -> "torch.
 
 
 def _agreement(scores: "torch.Tensor", exact: "torch.Tensor") -> float:
-    """Return the mean over queries of the correlation of two sets of scores; one without spread counts as 0."""
-    one, other = (rows.double() - rows.double().mean(dim=1, keepdim=True) for rows in (scores, exact))
-    sizes = one.norm(dim=1) * other.norm(dim=1)
-    return float(((one * other).sum(dim=1) / sizes.where(sizes > 0, 1.0)).mean())
+    """Return NDCG@20: how much of the exact scores of the best 20 the first 20 have, early places counting more.
+
+    The mean over queries; one that nothing speaks for counts as 0.
+    """
+    import torch
+
+    k = min(_FIRST, exact.shape[1])
+    gains, discounts = exact.double().clamp(min=0.0), torch.arange(2, k + 2, device=exact.device).double().log2()
+
+    def gain(by: torch.Tensor) -> torch.Tensor:
+        first = by.argsort(dim=1, descending=True, stable=True)[:, :k]
+        return (gains.gather(1, first) / discounts).sum(dim=1)
+
+    best = gain(exact)
+    return float((gain(scores) / best.where(best > 0, 1.0)).mean())

@@ -283,7 +283,7 @@ class AttributedModel:
 
 def _at_width(recipe: Recipe, layers: "Sequence[TrackedLayer]", width: int | None) -> Recipe:
     """Return a recipe with numbers in place of what it leaves to the model, and a width that was measured if there is one."""
-    return fitted_recipe(recipe if width is None else with_width(recipe, width), layers)
+    return fitted_recipe(recipe if width is None else with_width(recipe, width, layers), layers)
 
 
 def tokenized_queries(

@@ -140,8 +140,8 @@ class Recipe(BaseModel):
     max_factor: int | None = Field(
         None,
         ge=1,
-        description="With `max_width`: no side is divided by more than this, however wide it is. Default: 8 where the model "
-        "decides the width, otherwise no bound.",
+        description="With `max_width`: no side is divided by more than this, however wide it is. Default: 4, of larger models "
+        "8, where the model decides the width; otherwise no bound.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of projections and of the curvature's starting basis.")
     rank: int = Field(

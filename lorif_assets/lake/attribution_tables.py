@@ -140,7 +140,7 @@ KFAC_BASES = table(
     max_width=(pa.int32(), "largest width, where it was measured; null where recipe and shapes decide it"),
     expected_agreement=(
         pa.float64(),
-        "Pearson correlation of scores at these widths and bytes with exact EK-FAC, on a sample; null where not measured",
+        "NDCG@20 of scores at these widths and bytes to exact EK-FAC, on a sample; null where not measured",
     ),
     half_agreement=(pa.float64(), "how well bases of one half of the sample diagonalise the other half's, 0 to 1"),
     uri=(pa.string(), "safetensors file, relative to the lake root: q_in, q_out, a, b"),

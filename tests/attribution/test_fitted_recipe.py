@@ -34,8 +34,8 @@ def llama(blocks: int, width: int, keys: int, hidden: int) -> list[TrackedLayer]
 MODELS = {
     "width 64": (gpt2(2, 64), 128, 1_600),
     "width 128": (gpt2(2, 128), 128, 1_600),
-    # Of the vocabulary's side an eighth.
-    "width 128, with the head": ([*gpt2(2, 128), TrackedLayer("lm_head", 128, 4_096)], 512, 1_835),
+    # Of the vocabulary's side a quarter.
+    "width 128, with the head": ([*gpt2(2, 128), TrackedLayer("lm_head", 128, 4_096)], 1_024, 1_835),
     "four blocks of width 128": (gpt2(4, 128), 128, 1_600),
     "width 768": (gpt2(12, 768), 384, 16 * 12 * (72 + 68 + 2 * 84)),
     "a Llama of width 576": (llama(30, 576, 192, 1_536), 192, 16 * 30 * (4 * 36 + 3 * 44)),

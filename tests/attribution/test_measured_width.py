@@ -1,5 +1,6 @@
 """The width that is left to a small model is the one whose scores agree best with exact EK-FAC, on a sample."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,6 +54,16 @@ def gradients(model: AttributedModel, sample: Sequence[TokenizedExample]) -> dic
     return found
 
 
+def ndcg(scores: Sequence[float], exact: Sequence[float], first: int = 3) -> float:
+    def gain(order: Sequence[int]) -> float:
+        return sum(max(exact[at], 0.0) / math.log2(place + 2) for place, at in enumerate(order[:first]))
+
+    def ranked(by: Sequence[float]) -> list[int]:
+        return sorted(range(len(by)), key=lambda at: -by[at])
+
+    return gain(ranked(scores)) / gain(ranked(exact))
+
+
 def test_every_width_that_the_bytes_pay_for_is_tried_once_and_the_best_one_is_taken() -> None:
     model, sample = attributed(), examples()
     chosen, trials = measured(model, sample)
@@ -87,10 +98,11 @@ def test_whole_layers_at_nearly_their_full_ranks_agree_fully_and_narrower_ones_d
     _, trials = measured(attributed(factor_dtype="fp32", bytes_per_example=10**6), examples())
     agreement = {trial.max_width: trial.agreement for trial in trials}
     assert agreement[512] == pytest.approx(1.0, abs=1e-3)
-    assert agreement[64] < 0.97
+    assert agreement[64] < 0.995
 
 
-def test_agreement_is_that_of_the_scores_that_a_trial_of_the_recipe_gives() -> None:
+def test_agreement_is_that_of_the_scores_that_a_trial_of_the_recipe_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_width, "_FIRST", 3)
     sample = examples(24)
     _, trials = measured(attributed(), sample)
     for trial in trials:
@@ -108,7 +120,7 @@ def test_agreement_is_that_of_the_scores_that_a_trial_of_the_recipe_gives() -> N
         for layer, of_layer in gradients(whole, sample).items():
             way = [(exact_recipe, WIDTH)]
             exact += LayerTrials(of_layer, of_layer[:6], way, exact_bases[layer].bases(0.1)).scores(*way[0])
-        found = [np.corrcoef(one[6:], other[6:])[0, 1] for one, other in zip(kept.numpy(), exact.numpy(), strict=True)]
+        found = [ndcg(one, other) for one, other in zip(kept[:, 6:].tolist(), exact[:, 6:].tolist(), strict=True)]
         assert trial.agreement == pytest.approx(np.mean(found), abs=2e-3)
 
 
