@@ -20,8 +20,8 @@ class ProjectStatus:
 
     `assets` has the columns asset, missing and stale (numbers of partitions), reason and partition (of the first; null
     where all is up to date). `rejected` has the assets that have set rows aside, each with how many by kind of reason. `faults`
-    says what could not be looked at, and why, by what it is; `notes` which checkpoints were passed over, and why, and what waits
-    for MLflow.
+    says what could not be looked at, and why, by what it is; `notes` which checkpoints were passed over, and why, and what
+    waits for MLflow.
     """
 
     active_checkpoints: Sequence[str]

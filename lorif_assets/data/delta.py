@@ -20,8 +20,9 @@ from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.row_ids import text_of_id
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.delta_paths import refused_character
+from lorif_assets.lake.unreadable import UnreadableError, panics_as_errors
 
-ERRORS = (DeltaError, pa.ArrowException, OSError)
+ERRORS = (DeltaError, pa.ArrowException, OSError, UnreadableError)
 """What delta-rs raises where a table, a file of it or its object store cannot be read."""
 
 
@@ -116,7 +117,8 @@ class BucketedTable:
 @contextmanager
 def _readable(uri: str) -> Iterator[None]:
     try:
-        yield
+        with panics_as_errors():
+            yield
     except ERRORS as error:
         raise SourceError(
             f"{uri} cannot be read as a Delta table: {error}. Check the path and, for an object store, the credentials."
