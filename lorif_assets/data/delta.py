@@ -22,8 +22,9 @@ from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.row_ids import text_of_id
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.delta_paths import refused_character
+from lorif_assets.lake.unreadable import UnreadableError, panics_as_errors
 
-ERRORS = (DeltaError, pa.ArrowException, OSError)
+ERRORS = (DeltaError, pa.ArrowException, OSError, UnreadableError)
 """What delta-rs raises where a table, a file of it or its object store cannot be read."""
 
 
@@ -113,7 +114,7 @@ class BucketedTable:
     @contextmanager
     def _readable(self) -> Iterator[None]:
         try:
-            with kept_secret(secrets_of(dict(self.storage_options))):
+            with kept_secret(secrets_of(dict(self.storage_options))), panics_as_errors():
                 yield
         except (*ERRORS, MaskedError) as error:
             raise SourceError(

@@ -375,7 +375,11 @@ class Lake:
         """Return the error for a file that a row points to, and leave a note of it."""
         for table, column in FILE_COLUMNS.items():
             schema = TABLES[table]
-            rows = self.read(schema, [*schema.partition_by, column]).unique()
+            try:
+                rows = self.read(schema, [*schema.partition_by, column]).unique()
+            except TableError:
+                # More is damaged than this file; whoever reads that table is told.
+                continue
             for row in rows.iter_rows(named=True):
                 if row[column] and (path == row[column] or path.startswith(f"{row[column]}/")):
                     partition = {name: row[name] for name in schema.partition_by}

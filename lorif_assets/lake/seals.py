@@ -74,8 +74,12 @@ def seal_commit(files: StoredFiles, table: str, version: int, *, by_column: bool
 
 
 def remove_seals(files: StoredFiles, table: str) -> None:
-    """Remove what guarded an earlier table of the same name."""
-    for path, _ in files.sizes(f"{FOLDER}/{table}"):
+    """Remove what guarded an earlier table of the same name, which is gone."""
+    # Listed first: what another process that makes the table at this moment writes afterwards is not among them.
+    earlier = [path for path, _ in files.sizes(f"{FOLDER}/{table}")]
+    if not earlier or any(path.endswith(".json") for path, _ in files.sizes(f"{table}/{LOG}")):
+        return
+    for path in earlier:
         files.delete(path)
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,19 @@ def without_checksums(lake: Lake) -> None:
     """Let the lake be one of an earlier version."""
     shutil.rmtree(Path(lake.root, "checksums"))
     Path(lake.root, "format.json").unlink()
+
+
+def test_writers_at_the_same_time_leave_checksums_of_all_they_wrote(lake: Lake) -> None:
+    def write(side: str) -> None:
+        for part in range(4):
+            for n in (1, 2):
+                replace_rejected(lake, f"{side}{part}", n)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, "ab"))
+    found = verify(lake, files_to_verify(lake))
+    assert (found.damage, found.unchecked) == ([], 0)
+    assert len(counts(lake)) == 8
 
 
 # --- Factors -----------------------------------------------------------------------------------------------------
