@@ -209,7 +209,7 @@ class Tracking:
                     client = self._client()
                     self._catch_up(client, log)
                     record.run_id = self._created(client, record)
-            except (*_errors(), MaskedError) as error:
+            except _errors() as error:
                 reason = _first(error)
                 _silent_since[self.uri or ""] = time.monotonic()
             else:
@@ -387,7 +387,7 @@ def _errors() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, OSError
+    return MlflowException, SQLAlchemyError, OSError, MaskedError
 
 
 def _first(error: Exception) -> str:
