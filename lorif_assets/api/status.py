@@ -53,5 +53,5 @@ def project_status(project: Project) -> ProjectStatus:
     table, discovered = pl.DataFrame(rows, schema=kinds, orient="row"), freshness.discovered
     waiting = project.tracking.waiting
     kept = [f"{waiting} runs wait in {project.tracking.queue} until MLflow can be reached"] if waiting else []
-    notes = [*discovered.notes, *Leftovers.of(freshness).notes(project.settings.automation), *kept]
+    notes = (*discovered.notes, *Leftovers.of(freshness).notes(project.settings.automation), *kept)
     return ProjectStatus(freshness.active_checkpoints, table, rejected, discovered.faults, notes)

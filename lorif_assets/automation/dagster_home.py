@@ -83,7 +83,8 @@ def write_dagster_project(settings: Path) -> Mapping[Path, bool]:
     for file, text in contents.items():
         written[file] = not file.exists()
         if written[file]:
-            file.write_text(text)
+            # A path may have bytes that are no UTF-8.
+            file.write_text(text, encoding="utf-8", errors="surrogateescape")
     return written
 
 

@@ -84,7 +84,7 @@ def look_at_checkpoints(project: Project) -> LookedCheckpoints:
         found.checkpoints,
         {checkpoint.name: fault for checkpoint, fault in faults.items()},
         frozenset(checkpoint.name for checkpoint in faults if checkpoint.may_be_in_writing()),
-        frozenset(project.lake.read(CHECKPOINTS, ["checkpoint"])["checkpoint"]),
+        frozenset(project.lake.without_damaged().read(CHECKPOINTS, ["checkpoint"])["checkpoint"]),
         found.notes,
     )
 

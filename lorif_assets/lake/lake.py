@@ -6,6 +6,7 @@ curvature states are safetensors files beside the tables, never overwritten, fou
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 _CONFLICT_RETRIES = 10
+_LOOKS_AGAIN = (0.05, 0.2, 0.5)
+"""Seconds between looks at a table that cannot be read, before it counts as damaged."""
 
 
 @dataclass(frozen=True)
@@ -127,16 +130,36 @@ class Lake:
                 apply, or a newer version of the project wrote the lake.
             DamagedLakeError: its log is not what was written, and there is no copy of it.
         """
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError, TableNotFoundError
-
         stored_format(self.stored)
         damaged = damaged_log_files(self.stored, schema.name) if self.is_local else []
         if damaged:
             raise log_damage(schema.name, damaged[0], OTHER_CONTENT, self.root).error(self.root)
+        # At this moment another process or thread may be making the table, or writing to it: damage is what stays.
+        for seconds in _LOOKS_AGAIN:
+            try:
+                table = self._opened(schema)
+            except DamagedLakeError:
+                time.sleep(seconds)
+            else:
+                break
+        else:
+            table = self._opened(schema)
+        if table is None:
+            return None
+        if "deletionVectors" in (table.protocol().reader_features or []):
+            raise TableError(
+                f"the table {self.uri(schema)} uses deletion vectors, so another program deleted rows of it; run "
+                "`REORG TABLE ... APPLY (PURGE)` there, or delete the table and materialize it again"
+            )
+        return table
+
+    def _opened(self, schema: TableSchema) -> "DeltaTable | None":
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
         try:
             with kept_secret(secrets_of(self.storage_options)), panics_as_errors():
-                table = DeltaTable(self.uri(schema), storage_options=dict(self.storage_options) or None)
+                return DeltaTable(self.uri(schema), storage_options=dict(self.storage_options) or None)
         except TableNotFoundError as error:
             log = f"{schema.name}/{LOG}"
             if self.is_local and any(path.endswith(".json") for path, _ in self.stored.sizes(log)):
@@ -149,12 +172,6 @@ class Lake:
             raise TableError(
                 f"the table {self.uri(schema)} cannot be read; check `lake.root` and `lake.storage_options`: {error}"
             ) from error
-        if "deletionVectors" in (table.protocol().reader_features or []):
-            raise TableError(
-                f"the table {self.uri(schema)} uses deletion vectors, so another program deleted rows of it; run "
-                "`REORG TABLE ... APPLY (PURGE)` there, or delete the table and materialize it again"
-            )
-        return table
 
     def replace(self, schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> int:
         """Replace one partition by these rows, atomically, and return the table's new version.

@@ -86,7 +86,10 @@ class StoredFiles:
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """Yield every file below a folder with its size, in the order of their paths."""
         selector = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
-        found = [info for info in self.system.get_file_info(selector) if info.type is pafs.FileType.File]
+        try:
+            found = [info for info in self.system.get_file_info(selector) if info.type is pafs.FileType.File]
+        except NotADirectoryError:
+            return
         yield from sorted((info.path, info.size) for info in found)
 
     def delete(self, path: str) -> None:

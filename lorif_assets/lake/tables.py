@@ -125,4 +125,6 @@ def command(table: str) -> str:
     """Return the command that makes what is missing in a table."""
     if table == RECIPE_TRIALS.name:
         return "lorif tune"
+    if table == KEPT_SHARDS.name:
+        return "lorif withdraw --keep"
     return "lorif evaluate" if table in {schema.name for schema in _EVALUATED} else "lorif materialize"

@@ -50,6 +50,7 @@ class StandInProject:
             relative=table.with_columns(
                 side=pl.when(pl.col("score") > 0).then(pl.lit("lowest")).otherwise(pl.lit("highest"))
             ),
+            tokens=pl.DataFrame(),
         )
 
     def attribute_chat(self, chat, *, checkpoint, top_k):

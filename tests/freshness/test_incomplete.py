@@ -48,7 +48,7 @@ def test_it_is_said_which_checkpoint_newest_means_and_what_the_other_lacks(
 ) -> None:
     lose(private_project, what, seconds_ago=seconds_ago)
     project = private_project.with_settings(active={"checkpoints": "newest"})
-    assert project.freshness.active_checkpoints == (OLD,)
+    assert list(project.freshness.active_checkpoints) == [OLD]
     status = project_status(project.opened)
     said = " ".join([*status.notes, *(f"checkpoint {fault}" for fault in status.faults.values())])
     assert f"the newest checkpoint is {OLD} now, as {NEW} cannot be attributed" in said

@@ -42,7 +42,7 @@ def _count(path: Path) -> int:
 
     with _loadable(path):
         state = json.loads((path / _STATE).read_text())
-        files = state.get("_data_files", []) if isinstance(state, dict) else state["_data_files"]
+        files = state["_data_files"]
         if not files:
             return 0  # `datasets` saves a dataset without rows, but fails to load it
         for file in files:
