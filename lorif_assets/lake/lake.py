@@ -137,13 +137,13 @@ class Lake:
         # At this moment another process or thread may be making the table, or writing to it: damage is what stays.
         for seconds in _LOOKS_AGAIN:
             try:
-                table = self._opened(schema)
+                table = self._table_now(schema)
             except DamagedLakeError:
                 time.sleep(seconds)
             else:
                 break
         else:
-            table = self._opened(schema)
+            table = self._table_now(schema)
         if table is None:
             return None
         if "deletionVectors" in (table.protocol().reader_features or []):
@@ -153,7 +153,7 @@ class Lake:
             )
         return table
 
-    def _opened(self, schema: TableSchema) -> "DeltaTable | None":
+    def _table_now(self, schema: TableSchema) -> "DeltaTable | None":
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 

@@ -121,7 +121,7 @@ def damaged_log_files(files: StoredFiles, table: str) -> list[str]:
     folder = Path(files.root, table, LOG)
     try:
         entries = {entry.name: entry.stat() for entry in os.scandir(folder)}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     checkpoints = [name for name in entries if name.endswith(".checkpoint.parquet")]
     newest = max(checkpoints, default="")
