@@ -338,11 +338,12 @@ def test_left_to_the_model_no_layer_has_its_full_rank_and_the_bytes_are_those_of
 def test_a_width_that_was_measured_is_frozen_with_the_bases_and_all_that_follows_has_it(
     project: TinyProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shared = {"max_factor": 64, "bytes_per_example": 200, "factor_dtype": "sign"}
     trials = (WidthTrial(8, 100, 0.75), WidthTrial(512, 100, 0.5))
     monkeypatch.setattr(
         "lorif_assets.attribution.fit_stored_bases.at_measured_width", lambda model, *_: (model.at_width(8), trials)
     )
-    measured = project.with_settings(recipe={"max_width": "auto", "bytes_per_example": 200, "factor_dtype": "sign"})
+    measured = project.with_settings(recipe={"max_width": "auto", **shared})
     measured.update()
     rows = measured.table(KFAC_BASES, checkpoint=CHECKPOINT)
     assert {(row["d1"], row["d2"], row["max_width"]) for row in rows.iter_rows(named=True)} == {(8, 12, 8), (8, 16, 8)}
