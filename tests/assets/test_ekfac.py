@@ -346,19 +346,17 @@ def test_a_width_that_was_measured_is_frozen_with_the_bases_and_all_that_follows
     measured = project.with_settings(recipe={"max_width": "auto", **shared})
     measured.update()
     rows = measured.table(KFAC_BASES, checkpoint=CHECKPOINT)
-    assert {(row["d1"], row["d2"], row["max_width"]) for row in rows.iter_rows(named=True)} == {(8, 12, 8), (8, 16, 8)}
+    assert {(row["d1"], row["d2"], row["max_width"]) for row in rows.iter_rows(named=True)} == {(8, 8, 8)}
     assert set(rows["expected_agreement"]) == {0.75}
     figures = measured.figures("gradient_factors", f"{CHECKPOINT}|{SHARDS[0]}")
-    assert figures["bytes_per_example"] == rows["bytes_per_example"].sum() == rows["rank"].sum() * (4 + 1 + 2)
+    assert figures["bytes_per_example"] == rows["bytes_per_example"].sum() == rows["rank"].sum() * (4 + 1 + 1)
     shown = measured.recorded("kfac_bases", BASES[0]).metadata["widths"]
     assert isinstance(shown, dg.TableMetadataValue)
     assert [record.data["largest width"] for record in shown.records] == [8, 512]
     # Scores are those of a recipe with that width by hand, and nothing is out of date.
     assert not measured.update()
     scores = measured.table(QUERY_SCORES, checkpoint=CHECKPOINT, query_set=QUERY_SET)
-    by_hand = project.with_settings(
-        recipe={"max_width": 8, "max_factor": 4, "bytes_per_example": 200, "factor_dtype": "sign"}
-    )
+    by_hand = project.with_settings(recipe={"max_width": 8, **shared})
     by_hand.update()
     expected = by_hand.table(QUERY_SCORES, checkpoint=CHECKPOINT, query_set=QUERY_SET)
     keys = ["query_id", "side", "rank"]
