@@ -77,7 +77,7 @@ def test_a_source_that_is_renamed_or_cut_otherwise_is_scored_once(
     assert set(summaries["n_examples"]) == {N_ROWS}
     assert set(changed.table(REJECTED, stage="training_examples")["part"]) <= set(changed.freshness.discovered.shards)
     assert changed.update() == {}
-    assert project_status(changed.opened).notes == []
+    assert project_status(changed.opened).notes == ()
 
 
 def test_nothing_is_superseded_before_its_successor_is_stored(private_project: TinyProject) -> None:
