@@ -253,7 +253,7 @@ def private_project(tiny_project: TinyProject, tmp_path: Path) -> Iterator[TinyP
 @contextmanager
 def private_copy(project: TinyProject, folder: Path) -> Iterator[TinyProject]:
     root = folder / "project"
-    shutil.copytree(project.root, root, ignore=shutil.ignore_patterns("dagster"))
+    shutil.copytree(project.root, root, ignore=shutil.ignore_patterns("dagster", "dagster_home"))
     with dg.DagsterInstance.ephemeral() as instance:
         copied = TinyProject.open(root, instance)
         copied.register_partitions()

@@ -103,7 +103,9 @@ OTHER_VALUES = {"curvature": "ekfac", "append_eos": True}
 def test_a_field_of_the_factors_shows_first_in_the_recorded_checkpoints(
     tiny_project: TinyProject, field: str, value: Any
 ) -> None:
-    changed = tiny_project.with_settings(recipe={field: value})
+    # A bound on the factor goes with a largest width.
+    width = {"max_width": 8} if field == "max_factor" else {}
+    changed = tiny_project.with_settings(recipe={**width, field: value})
     assert {name: keys for name, keys in stale(changed).items() if name != "checkpoint_comparison"} == {
         "checkpoints": {OLD, NEW}
     }
