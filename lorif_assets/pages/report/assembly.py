@@ -244,8 +244,3 @@ def _layers(lake: Lake, record: CheckpointRecord, recipe: Recipe) -> tuple[Layer
     rows = {row["layer"]: row for row in lake.read(table, checkpoint=record.name).to_dicts()}
     layers = ShownLayers.of(lake, record.name, recipe)
     return tuple(layers.shown(rows[layer]) for layer in record.layer_shapes if layer in rows and layers.has(layer))
-
-
-def shown_scores(scores: pl.DataFrame) -> pl.DataFrame:
-    """Return each query's rows that the page shows, of both sides."""
-    return leading_rows(scores, _SHOWN)

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from lorif_assets.pages.report.assembly import shown_scores
+from lorif_assets.attribution.stored_rankings import leading_rows
 
 
 def rows(side: str, scores: list[float]) -> list[dict[str, object]]:
@@ -17,7 +17,7 @@ def frame(found: list[dict[str, object]]) -> pl.DataFrame:
 
 
 def test_both_ends_of_a_full_ranking_are_shown() -> None:
-    shown = shown_scores(frame(rows("all", [float(-n) for n in range(30)])))
+    shown = leading_rows(frame(rows("all", [float(-n) for n in range(30)])), 10)
     best = shown.filter(pl.col("side") == "highest").sort("shown_rank")
     worst = shown.filter(pl.col("side") == "lowest").sort("shown_rank")
     assert best["score"].to_list() == [float(-n) for n in range(10)]
@@ -26,6 +26,6 @@ def test_both_ends_of_a_full_ranking_are_shown() -> None:
 
 def test_stored_extremes_are_shown_as_they_are() -> None:
     stored = frame(rows("highest", [3.0, 2.0]) + rows("lowest", [-3.0, -2.0]))
-    shown = shown_scores(stored)
+    shown = leading_rows(stored, 10)
     assert set(shown["example_id"]) == set(stored["example_id"])
     assert shown["shown_rank"].to_list() == shown["rank"].to_list()
