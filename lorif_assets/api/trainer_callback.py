@@ -65,7 +65,8 @@ class TrainerCallback(transformers.TrainerCallback):
         self._project = Project.open(self._settings)
         self._query_sets, self._devices, self._wait = query_sets, devices, wait
         self._pending: list[str] = []
-        self._process: subprocess.Popen[bytes] | None = None
+        # All that are not known to have ended: of two, the later may be the first to bring the lake up to date.
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
     def log_file(self) -> Path:
@@ -115,14 +116,12 @@ class TrainerCallback(transformers.TrainerCallback):
         if not state.is_world_process_zero or not self._query_sets:
             return
         if self._pending:
-            # It waits by itself for the one that runs.
+            # It and one that runs wait for each other by themselves.
             self._start()
-        if self._process and self._process.poll() is None:
-            if not self._wait:
-                _LOG.info("checkpoints are being attributed; see %s", self.log_file)
-                return
-            self._process.wait()
-        self._tell_failure()
+        for process in self._processes if self._wait else ():
+            process.wait()
+        if self._running():
+            _LOG.info("checkpoints are being attributed; see %s", self.log_file)
 
     def _register(self, folder: Path) -> None:
         import dagster as dg
@@ -140,8 +139,7 @@ class TrainerCallback(transformers.TrainerCallback):
             add_partitions(instance, CHECKPOINTS_NAME, names)
         if self._query_sets:
             self._pending.append(saved.name)
-            if self._process is None or self._process.poll() is not None:
-                self._tell_failure()
+            if not self._running():
                 self._start()
 
     def _start(self) -> None:
@@ -150,12 +148,13 @@ class TrainerCallback(transformers.TrainerCallback):
         command += [part for name in self._pending for part in ("--checkpoint", name)]
         command += [part for name in asked for part in ("--query-set", name)]
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603
                 command, stdout=log, stderr=subprocess.STDOUT, env=self._environment(), start_new_session=True
             )
+        self._processes.append(process)
         self._pending = []
         try:
-            psutil.Process(self._process.pid).nice(_NICENESS)
+            psutil.Process(process.pid).nice(_NICENESS)
         except psutil.Error:
             _LOG.debug("the process that attributes has no low priority", exc_info=True)
 
@@ -167,8 +166,11 @@ class TrainerCallback(transformers.TrainerCallback):
         }
         return {**kept, "LORIF_DEVICES__DEVICES": json.dumps(list(self._devices))} if self._devices else kept
 
-    def _tell_failure(self) -> None:
-        if self._process and self._process.poll():
-            _LOG.warning(
-                "attributing checkpoints failed (exit code %s); see %s", self._process.returncode, self.log_file
-            )
+    def _running(self) -> bool:
+        """Whether a process attributes now; one that failed is told once."""
+        running = [process for process in self._processes if process.poll() is None]
+        for process in self._processes:
+            if process.returncode:
+                _LOG.warning("attributing checkpoints failed (exit code %s); see %s", process.returncode, self.log_file)
+        self._processes = running
+        return bool(running)

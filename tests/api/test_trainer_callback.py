@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -84,6 +85,22 @@ def test_checkpoints_are_registered_as_they_are_saved_and_attributed_when_the_tr
     assert {*scored.iter_rows()} == {("checkpoint-1", "first"), ("checkpoint-2", "first")}, log
     assert set(lake.read(REPORTS)["query_set"]) == {"first"}
     assert re.search(r"^attribution_report +1 partitions$", log, re.MULTILINE)
+
+
+def test_the_end_of_training_waits_for_every_process_whichever_ends_first(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The first attributes until after the second has ended, and fails.
+    script = root / "attributes"
+    script.write_text("#!/bin/sh\nmkdir first 2>/dev/null || exit 0\nsleep 2\ntouch first/ended\nexit 3\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "executable", str(script))
+    callback = lorif_assets.TrainerCallback(root, query_sets="all", wait=True)
+    with caplog.at_level(logging.WARNING):
+        trainer(root, callback).train()
+    assert (root / "first/ended").exists()
+    assert caplog.text.count("attributing checkpoints failed (exit code 3)") == 1
 
 
 def test_without_query_sets_checkpoints_are_registered_alone(root: Path) -> None:
