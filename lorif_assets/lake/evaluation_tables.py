@@ -53,6 +53,7 @@ METHOD_COSTS = table(
     n_examples=pa.int64(),
     n_queries=(pa.int64(), "number of queries"),
     computed_from=pa.string(),
+    shared_bytes=(pa.float64(), "kept once for all examples: bases, curvature, axes; null where stored without"),
 )
 
 EVALUATION_FIGURES = table(

@@ -7,6 +7,7 @@ from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.versions import datamodeling_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
+from lorif_assets.evaluation.figures import shared_per_example
 from lorif_assets.evaluation.known_sources import known_sources
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores, method_versions, read_evaluated_scores
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
@@ -70,8 +71,8 @@ def assemble(
         lds=lds,
         ground_truth=ground_truth_figures(datamodeling),
         costs={
-            row["method"]: Cost(row["bytes_per_example"], row["setup_seconds"], row["query_seconds"])
-            for row in costs.iter_rows(named=True)
+            row["method"]: Cost(row["bytes_per_example"], row["setup_seconds"], row["query_seconds"], row["shared"])
+            for row in costs.with_columns(shared=shared_per_example()).iter_rows(named=True)
         },
         scatters=scatters(lds, scored, truth, queries) if lds and scored and truth else (),
         tail_patch=tail_patch,

@@ -74,11 +74,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method costs: bytes kept per training example, seconds on the training data (once) and on this query set."""
+    """What a method costs: bytes kept per training example, seconds on the training data (once) and on this query set.
+
+    `shared_bytes` are kept once for all examples, here divided by their number; None where that is unknown.
+    """
 
     bytes_per_example: float
     setup_seconds: float | None
     query_seconds: float
+    shared_bytes: float | None = None
 
 
 @dataclass(frozen=True)
