@@ -4,9 +4,12 @@ from typing import Any
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
+from lorif_assets.assets.measured_figures import keep_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.attribution.versions import removal_figures_version
 from lorif_assets.config.recipe import content_hash
+from lorif_assets.evaluation.figures import MEAN
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
 from lorif_assets.evaluation.retraining.removal import (
     planned_removals,
@@ -14,6 +17,7 @@ from lorif_assets.evaluation.retraining.removal import (
     retrain_without,
     stored_removal_versions,
 )
+from lorif_assets.evaluation.retraining.removal_figures import removal_figures
 from lorif_assets.freshness.evaluation import stale_removal_losses
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
@@ -31,7 +35,7 @@ from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
     kinds={"torch", "deltalake"},
 )
 def removal_losses(run: PartitionRun) -> Materializations:
-    """Each query's loss after retraining without the first proponents of its set, by several methods and numbers.
+    """Each query's loss after retraining without proponents of its set, by several methods and numbers.
 
     Each model's losses are committed as soon as it is trained: a killed run goes on with the first that is missing.
     """
@@ -51,4 +55,7 @@ def removal_losses(run: PartitionRun) -> Materializations:
                     mean = float(losses["loss"].sum()) / float(losses["n_target_tokens"].sum())
                     run.log.info(f"{key}: {removal.name} retrained, loss per token {mean:.3f}")
                     figures[f"loss_per_token_{removal.name}"] = mean
+            kept = removal_figures(settings, lake, name, query_set, scored)
+            keep_figures(run, key, "removal_losses", kept, removal_figures_version(settings.evaluation, wanted))
+            figures |= {f"{one.metric}_{one.method}": one.value for one in kept if one.method and one.statistic == MEAN}
             yield from run.commit(key, content_hash(wanted), figures)

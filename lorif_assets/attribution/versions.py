@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.methods import MethodName
 from lorif_assets.config.recipe import Recipe, content_hash
 from lorif_assets.config.settings import Settings
 
@@ -82,8 +83,9 @@ def report_version(settings: Settings, scores: str) -> str:
 
 
 def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:
-    """Return the version of linear datamodeling scores."""
-    return content_hash([scores, ground_truth, evaluation.bootstrap])
+    """Return the version of linear datamodeling scores, and of agreements with exact EK-FAC where that is compared."""
+    agreement = ["ndcg_at_20"] if MethodName.EKFAC in evaluation.methods else []
+    return content_hash([scores, ground_truth, evaluation.bootstrap, *agreement])
 
 
 def tail_patch_version(evaluation: EvaluationSettings, scores: str) -> str:
@@ -93,7 +95,12 @@ def tail_patch_version(evaluation: EvaluationSettings, scores: str) -> str:
 
 def source_retrieval_version(evaluation: EvaluationSettings, scores: str) -> str:
     """Return the version of the figures of how well known sources are found."""
-    return content_hash([scores, evaluation.source_field, evaluation.topic_fields, evaluation.bootstrap])
+    return content_hash([scores, evaluation.source_field, evaluation.topic_fields, evaluation.bootstrap, "auprc"])
+
+
+def removal_figures_version(evaluation: EvaluationSettings, losses: Mapping[str, str]) -> str:
+    """Return the version of the figures that follow from losses after removals, by their versions."""
+    return content_hash([losses, min(evaluation.removal_shares), evaluation.sorted_subsets, evaluation.bootstrap])
 
 
 def target_version(targets_hash: str, weights_hash: str, tokenizer_hash: str, content_hashes: Sequence[str]) -> str:

@@ -56,7 +56,9 @@ def eogp_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     energies = {layer: energy(inverse) for layer, inverse in inverses.items()}
     dense = {layer: d1 * d2 for layer, (d1, d2) in shapes.items()}
     try:
-        principal = axes_by_layer(energies, {layer: min(width, len(split[0])) for layer, width in dense.items()}, budget)
+        principal = axes_by_layer(
+            energies, {layer: min(width, len(split[0])) for layer, width in dense.items()}, budget
+        )
         random = axes_by_layer(energies, dense, budget)
     except ValueError as error:
         raise SettingsError(

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
-from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.cost import stored_bytes_per_example
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress

@@ -36,14 +36,18 @@ def by(inputs, **solver):
     with Progress("exact", 1, "tok") as progress:
         inverses = whole.inverses(batch, progress)
         settings = ExactScoreSettings(**solver)
-        return exact_scores(whole, inverses, inputs.queries.tokenized, examples, settings, batch, progress).scores.numpy()
+        return exact_scores(
+            whole, inverses, inputs.queries.tokenized, examples, settings, batch, progress
+        ).scores.numpy()
 
 
 def test_scores_are_those_of_two_rounds_of_exact_re_ranking(inputs, scored):
     # The corpus has fewer examples than the sample may have, so that all are in it.
     expected = by(inputs, query_solver="cg", cg_rounds=2, cg_examples=256)
     np.testing.assert_allclose(scored.scores, expected, rtol=0.01, atol=0.01 * np.abs(expected).max())
-    assert not np.allclose(scored.scores, by(inputs, query_solver="ekfac"), rtol=0.01, atol=0.01 * np.abs(expected).max())
+    assert not np.allclose(
+        scored.scores, by(inputs, query_solver="ekfac"), rtol=0.01, atol=0.01 * np.abs(expected).max()
+    )
 
 
 def test_queries_that_are_solved_for_in_groups_have_the_same_scores(inputs, scored):

@@ -56,7 +56,11 @@ def plainly(inputs, fitted_to):
         bases = sums[layer].bases(recipe.whitening_damping)
         fisher = FisherDiagonal.of(bases.rotate(rows)).eigenvalues
         inverse = KroneckerPreconditioner(bases, fisher, recipe.fisher_damping)
-        z[layer], z_q[layer], energies[layer] = half_whitened(inverse, rows), half_whitened(inverse, asked), energy(inverse)
+        z[layer], z_q[layer], energies[layer] = (
+            half_whitened(inverse, rows),
+            half_whitened(inverse, asked),
+            energy(inverse),
+        )
         dense[layer] = min(rows[0].numel(), len(examples) // 2)
     counts = axes_by_layer(energies, dense, budget(inputs))
     total = torch.zeros(len(queries), len(examples))
@@ -91,7 +95,9 @@ def test_bytes_are_at_most_lorifs_and_what_is_shared_is_counted_apart(inputs, sc
 
 def test_too_few_bytes_for_every_layer_are_refused_with_what_to_do(inputs, monkeypatch):
     monkeypatch.setattr(eogp, "stored_bytes_per_example", lambda record, recipe: 3)
-    with pytest.raises(SettingsError, match=r"3 bytes per example are too few.*take eogp, eogp_crossfit, eogp_random out"):
+    with pytest.raises(
+        SettingsError, match=r"3 bytes per example are too few.*take eogp, eogp_crossfit, eogp_random out"
+    ):
         eogp_scores(inputs)
 
 

@@ -67,7 +67,7 @@ def test_what_a_layer_cannot_take_others_get_and_no_byte_is_spent_beyond_the_bud
 
 
 def test_a_budget_below_one_byte_of_every_layer_is_refused():
-    with pytest.raises(ValueError, match="5 bytes per example are too few: .* take 6"):
+    with pytest.raises(ValueError, match=r"5 bytes per example are too few: .* take 6"):
         axes_by_layer({"a": 1.0, "b": 1.0}, {"a": 8, "b": 8}, 5)
 
 
