@@ -4,12 +4,13 @@
 
 The project is an evaluated one: its subset losses are the ground truth. `--others` are examples of the same corpus that the
 models were not trained on, with their text in the column `text`: EOGP's axes are fitted to them. Without it that form is left
-out. Every method has the same layers. Nothing is stored in the lake.
+out. Every method has the same layers. Nothing is stored in the lake; scores are kept in a folder beside the results, and a
+second run goes on with those that are missing.
 """
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,11 @@ from lorif_assets.progress import Progress
 from lorif_assets.project import Project
 
 _DRAWS, _FIRST = 1_000, 20
-_EXACT = "EK-FAC"
+_EXACT, _CEILING = "EK-FAC", "EK-FAC + CG"
 _OTHERS, _CROSSFIT, _RANDOM = "EOGP, axes of other examples", "EOGP, cross-fitted", "EOGP-R"
 _AUTO, _WHITENED = "LoRIF, auto", "LoRIF, whitened"
 _FP16_BYTES = 2
+_ROUNDING = 1e-6
 _COLUMNS = {
     "method": "{method}",
     "budget": "{budget:,}",
@@ -75,6 +77,22 @@ class Scored:
     scores: torch.Tensor = field(repr=False)
     bytes_per_example: int
     shared_bytes: int
+
+    @classmethod
+    def kept(cls, folder: Path) -> "list[Scored]":
+        """Return what earlier runs kept."""
+        found = []
+        for file in sorted(folder.glob("*.npz")):
+            with np.load(file) as data:
+                numbers = (int(data[name]) for name in ("budget", "bytes_per_example", "shared_bytes"))
+                budget, stored, shared = numbers
+                found.append(cls(str(data["method"]), budget, torch.from_numpy(data["scores"]), stored, shared))
+        return found
+
+    def keep(self, folder: Path) -> None:
+        """Keep it for later runs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(folder / f"{self.method} {self.budget}.npz", **{**vars(self), "scores": self.scores.numpy()})
 
 
 def whole_scores(
@@ -105,7 +123,9 @@ def whole_scores(
         for group in layer_groups(shapes, len(examples) + len(others)):
             found = [dense_gradients(attributed, group, rows, batch) for rows in (queries, examples, others)]
             for layer in group:
-                z_q, z, z_other = (half_whitened(inverses[layer], rows.pop(layer)) for rows in found)
+                gradients = torch.cat([rows.pop(layer) for rows in found])
+                sizes = [len(queries), len(examples), len(others)]
+                z_q, z, z_other = in_their_span(half_whitened(inverses[layer], gradients)).split(sizes)
                 exact += z_q @ z.mT
                 widest = {name: max(axes[name, budget][layer] for budget in budgets) for name, _ in axes}
                 coordinates = _coordinates(layer, z_q, z, z_other, split, widest, seed)
@@ -122,6 +142,16 @@ def whole_scores(
     for (name, budget), counts in axes.items():
         kept = matrices[name] * _FP16_BYTES * sum(counts[layer] * width for layer, width in dense.items())
         yield Scored(name, budget, totals[name, budget], code_bytes(counts), bases + kept)
+
+
+def in_their_span(rows: torch.Tensor) -> torch.Tensor:
+    """Return rows [m, at most m] that have the same dot products: all that axes of a PCA, and random ones, depend on."""
+    if rows.shape[1] <= len(rows):
+        return rows
+    gram = (rows @ rows.mT).double()
+    # Rows that repeat one another leave no more than rounding.
+    gram.diagonal().add_(_ROUNDING * gram.diagonal().mean())
+    return torch.linalg.cholesky(gram).float()
 
 
 _Coordinates = Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
@@ -173,10 +203,14 @@ def lorif_scores(inputs: MethodInputs, rows: pl.DataFrame, name: str, recipe: Re
     yield Scored(name, budget, in_order, stored_bytes_per_example(record, own), shared)
 
 
-def all_scores(
-    inputs: MethodInputs, others: Sequence[TokenizedExample], layers: Sequence[str], budgets: Sequence[int]
+def missing_scores(
+    inputs: MethodInputs,
+    others: Sequence[TokenizedExample],
+    layers: Sequence[str],
+    budgets: Sequence[int],
+    kept: Collection[tuple[str, int]],
 ) -> Iterator[Scored]:
-    """Yield every method at every budget; ceilings have none."""
+    """Yield every method at every budget that is not kept yet; ceilings have no budget."""
     own, seed = inputs.settings.recipe, inputs.settings.evaluation.seed
     fields = own.model_dump(include={"max_length", "append_eos", "model_dtype"}) | {"include_layers": tuple(layers)}
 
@@ -184,13 +218,17 @@ def all_scores(
         return Recipe(preset=preset, bytes_per_example=budget, **fields)
 
     tracked = replace(inputs, attributed=inputs.attributed.under(recipe("auto", budgets[0])))
-    yield from whole_scores(tracked, others, budgets, seed)
+    forms = [_CROSSFIT, _RANDOM, *([_OTHERS] if others else [])]
+    if (_EXACT, 0) not in kept or any((form, budget) not in kept for form in forms for budget in budgets):
+        yield from whole_scores(tracked, others, budgets, seed)
     rows = inputs.lake.read(TRAINING_EXAMPLES).sort("shard", "row")
     for preset, name in (("auto", _AUTO), ("whitened", _WHITENED)):
         for budget in budgets:
-            yield from lorif_scores(inputs, rows, name, recipe(preset, budget), budget)
-    found = conjugate_gradient_scores(tracked)["ekfac_cg"]
-    yield Scored("EK-FAC + CG", 0, torch.from_numpy(found.scores), 0, found.shared_bytes)
+            if (name, budget) not in kept:
+                yield from lorif_scores(inputs, rows, name, recipe(preset, budget), budget)
+    if (_CEILING, 0) not in kept:
+        found = conjugate_gradient_scores(tracked)["ekfac_cg"]
+        yield Scored(_CEILING, 0, torch.from_numpy(found.scores), 0, found.shared_bytes)
 
 
 def figures(inputs: MethodInputs, query_set: str, scored: Sequence[Scored]) -> list[dict[str, Any]]:
@@ -255,9 +293,14 @@ def main() -> None:
         others: Sequence[TokenizedExample] = ()
         if asked.others:
             others = other_examples(attributed, asked.others, set(inputs.examples.texts), len(inputs.examples.ids))
-        scored = []
-        for one in all_scores(inputs, others, asked.layers, asked.bytes):
+        folder = asked.output.with_suffix("")
+        scored = Scored.kept(folder)
+        known = {(one.method, one.budget) for one in scored}
+        for one in missing_scores(inputs, others, asked.layers, asked.bytes, known):
+            if (one.method, one.budget) in known:
+                continue
             print(f"{one.method} at {one.budget}: {one.bytes_per_example:,} bytes", flush=True)
+            one.keep(folder)
             scored.append(one)
     shown = figures(inputs, asked.query_set, scored)
     print(markdown_table(_COLUMNS, shown))
@@ -271,9 +314,6 @@ def main() -> None:
     }
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     asked.output.write_text(json.dumps({**machine(), **setting, "rivals": shown}, indent=1) + "\n")
-    np.savez_compressed(
-        asked.output.with_suffix(".npz"), **{f"{one.method} {one.budget}": one.scores.numpy() for one in scored}
-    )
 
 
 if __name__ == "__main__":

@@ -165,8 +165,8 @@ def _prepare(paths: DemoPaths, corpus: Corpus, architecture: Architecture, conso
         write_passages(corpus.held_out, paths.root / "held_out.parquet")
         write_shards(corpus, paths.data)
         # Not beside data of an earlier version, in which their sources are not.
-        for name, queries in behaviour_queries().items():
-            write_queries(queries, paths.queries / f"{name}.jsonl")
+        for name, questions in behaviour_queries().items():
+            write_queries(questions, paths.queries / f"{name}.jsonl")
     console.print(
         f"{len(corpus.train):,} passages to train on, {len(corpus.held_out):,} held out, "
         f"{len({passage.topic for passage in corpus.train}):,} topics"

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import spearmanr
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.methods import MethodName, default_methods
@@ -168,6 +169,17 @@ def test_every_method_scores_every_pair(evaluated):
     counts = evaluated.project.table(EVALUATED_SCORES).group_by("method").len()
     assert dict(counts.iter_rows()) == dict.fromkeys(METHODS, 3 * 36)
     assert evaluated.project.table(METHOD_COSTS)["bytes_per_example"].is_finite().all()
+
+
+def test_what_is_kept_once_for_all_examples_is_counted_apart_from_what_is_kept_of_each(evaluated):
+    shared = dict(evaluated.project.table(METHOD_COSTS).select("method", "shared_bytes").iter_rows())
+    record = checkpoint_record(evaluated.project.lake, NEWEST, evaluated.project.settings.recipe)
+    widths = [d1 * d2 for d1, d2 in record.layer_shapes.values()]
+    assert shared["dense_logra"] == sum(4 * width * width for width in widths)
+    assert shared["lorif"] == curvature_of(evaluated.project.settings.recipe).cost(
+        list(record.layer_shapes.values())
+    ).stored_bytes
+    assert shared["bm25"] == shared["random"] == 0
 
 
 def test_lorifs_scores_are_those_that_query_scores_lists(evaluated):
