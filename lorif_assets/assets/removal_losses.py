@@ -45,7 +45,8 @@ def removal_losses(run: PartitionRun) -> Materializations:
         for query_set, key in query_sets.items():
             methods = method_versions(run.project, record, query_set)
             scored = read_evaluated_scores(lake, name, query_set, methods)
-            removals = planned_removals(settings, lake.read(TRAINING_EXAMPLES, ["example_id"]).height)
+            n_examples = lake.read(TRAINING_EXAMPLES, ["example_id"]).height
+            removals = planned_removals(settings, n_examples)
             wanted = removal_versions(settings, lake, query_set, removals, methods)
             stored = stored_removal_versions(lake, name, query_set)
             missing = {r: wanted[r.name] for r in removals if stored.get(r.name) != wanted[r.name]}
@@ -55,7 +56,7 @@ def removal_losses(run: PartitionRun) -> Materializations:
                     mean = float(losses["loss"].sum()) / float(losses["n_target_tokens"].sum())
                     run.log.info(f"{key}: {removal.name} retrained, loss per token {mean:.3f}")
                     figures[f"loss_per_token_{removal.name}"] = mean
-            kept = removal_figures(settings, lake, name, query_set, scored)
+            kept = removal_figures(settings, lake, name, query_set, scored, n_examples)
             keep_figures(run, key, "removal_losses", kept, removal_figures_version(settings.evaluation, wanted))
             figures |= {f"{one.metric}_{one.method}": one.value for one in kept if one.method and one.statistic == MEAN}
             yield from run.commit(key, content_hash(wanted), figures)

@@ -100,7 +100,8 @@ def source_retrieval_version(evaluation: EvaluationSettings, scores: str) -> str
 
 def removal_figures_version(evaluation: EvaluationSettings, losses: Mapping[str, str]) -> str:
     """Return the version of the figures that follow from losses after removals, by their versions."""
-    return content_hash([losses, min(evaluation.removal_shares), evaluation.sorted_subsets, evaluation.bootstrap])
+    share = min(evaluation.removal_shares, default=None)
+    return content_hash([losses, share, evaluation.sorted_subsets, evaluation.bootstrap])
 
 
 def target_version(targets_hash: str, weights_hash: str, tokenizer_hash: str, content_hashes: Sequence[str]) -> str:

@@ -73,7 +73,6 @@ class EvaluationSettings(BaseModel):
     )
     removal_shares: tuple[float, ...] = Field(
         (0.01, 0.03, 0.1),
-        min_length=1,
         description="Shares of the training data to remove; one retraining per share, method and seed. The smallest is that "
         "of the query loss difference.",
     )

@@ -34,26 +34,34 @@ DIFFERENCE_METRIC, PER_TOKEN_METRIC, SORTED_METRIC = (
 
 
 def removal_figures(
-    settings: Settings, lake: Lake, checkpoint: str, query_set: str, scores: EvaluatedScores
+    settings: Settings, lake: Lake, checkpoint: str, query_set: str, scores: EvaluatedScores, n_examples: int
 ) -> list[Figure]:
     """Return the figures of every method that chose what was removed; all planned removals have to be stored.
 
     The query loss difference is that of the smallest share, nats; the LDS on sorted subsets is of a method's scores on the
     runs of its own ranking, there where such runs were left out. Queries without target tokens are left out.
+
+    Args:
+        settings: what was planned.
+        lake: the tables.
+        checkpoint: whose scores chose what was removed.
+        query_set: the queries.
+        scores: those scores.
+        n_examples: that removals were planned for: all training examples, also those that have no scores.
     """
     rows = lake.read(REMOVAL_LOSSES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("n_target_tokens") > 0)
     query_ids = sorted(set(rows["query_id"].to_list()) & set(scores.query_ids))
     if not query_ids:
         return []
     losses = _Losses(rows, query_ids)
-    evaluation, n_examples = settings.evaluation, len(scores.example_ids)
-    seeds, methods = list(removal_seeds(settings)), [str(method) for method in evaluation.removal_methods]
-    share = min(evaluation.removal_shares)
-    count, runs = removed_count(share, n_examples), sorted_runs(settings, n_examples)
+    evaluation, seeds = settings.evaluation, removal_seeds(settings)
+    share, runs = min(evaluation.removal_shares, default=None), sorted_runs(settings, n_examples)
     whole = losses.of([Removal(NOTHING, 0, seed) for seed in seeds])
     rises, in_order = {}, {}
-    for method in methods:
-        rises[method] = query_loss_differences(losses.of([Removal(method, count, seed) for seed in seeds]), whole)
+    for method in map(str, evaluation.removal_methods):
+        if share is not None:
+            removals = [Removal(method, removed_count(share, n_examples), seed) for seed in seeds]
+            rises[method] = query_loss_differences(losses.of(removals), whole)
         if runs:
             by_run = [
                 losses.of([Removal(method, end - first, seed, first) for seed in seeds]).mean(axis=0)
@@ -64,7 +72,7 @@ def removal_figures(
             chosen = matrix[[scores.query_ids.index(query_id) for query_id in query_ids]]
             in_order[method] = sorted_datamodeling_scores(chosen, members, np.stack(by_run, axis=1))
     per_token = {method: values / losses.n_tokens for method, values in rises.items()}
-    figures = [Figure("removed_share", MEAN, None, share)]
+    figures = [] if share is None else [Figure("removed_share", MEAN, None, share)]
     for metric, values in ((DIFFERENCE_METRIC, rises), (PER_TOKEN_METRIC, per_token), (SORTED_METRIC, in_order)):
         if values:
             found = compared_over_queries(values, reference_method(values), evaluation.bootstrap)

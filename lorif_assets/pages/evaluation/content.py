@@ -156,11 +156,11 @@ class Removal:
 class RemovalMeasures:
     """What retraining without proponents says of single queries: metrics by name, of the methods that chose them.
 
-    `share` is that of the examples whose removal the loss differences are of, from 0 to 1.
+    `share` is that of the examples whose removal the loss differences are of, from 0 to 1; None where there are none.
     """
 
     metrics: Mapping[str, Measured]
-    share: float
+    share: float | None
 
     @property
     def methods(self) -> Sequence[str]:

@@ -71,7 +71,7 @@ def removal_measures(figures: pl.DataFrame) -> RemovalMeasures | None:
     """Return what was measured on the losses after removals, or None where nothing was."""
     metrics = {name: found for name in _REMOVAL_METRICS if (found := measured(figures, name))}
     share = figures.filter(pl.col("metric") == "removed_share")["value"]
-    return RemovalMeasures(metrics, float(share[0])) if metrics and len(share) else None
+    return RemovalMeasures(metrics, float(share[0]) if len(share) else None) if metrics else None
 
 
 def recipe_trials(rows: pl.DataFrame) -> tuple[RecipeTrial, ...]:

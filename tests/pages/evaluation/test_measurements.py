@@ -83,7 +83,7 @@ def test_the_ground_truth_of_one_seed_has_no_ceiling() -> None:
 
 def removed(*rows: tuple[str, int, int, float, int]) -> pl.DataFrame:
     columns = ["method", "n_removed", "seed", "loss", "n_target_tokens"]
-    return pl.DataFrame(rows, schema=columns, orient="row").with_columns(first_removed=pl.lit(None, pl.Int64))
+    return pl.DataFrame(rows, schema=columns, orient="row").with_columns(first_removed=pl.lit(None))
 
 
 def test_a_rise_is_that_of_the_mean_loss_per_token_over_retraining_with_the_same_seed() -> None:
