@@ -8,7 +8,7 @@ from lorif_assets.assets.measured_figures import keep_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.attribution.versions import removal_figures_version
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.evaluation.figures import MEAN
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
 from lorif_assets.evaluation.retraining.removal import (

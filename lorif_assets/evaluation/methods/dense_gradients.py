@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import SettingsError
 from lorif_assets.mathematics.gradients.collector import GradientCollector
