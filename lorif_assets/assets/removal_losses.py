@@ -11,13 +11,13 @@ from lorif_assets.attribution.versions import removal_figures_version
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.evaluation.figures import MEAN
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
+from lorif_assets.evaluation.removal_figures import removal_figures
 from lorif_assets.evaluation.retraining.removal import (
     planned_removals,
     removal_versions,
     retrain_without,
     stored_removal_versions,
 )
-from lorif_assets.evaluation.retraining.removal_figures import removal_figures
 from lorif_assets.freshness.evaluation import stale_removal_losses
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES

@@ -4,7 +4,7 @@ import polars as pl
 
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, QUERY
-from lorif_assets.evaluation.retraining.removal_figures import DIFFERENCE_METRIC, PER_TOKEN_METRIC, SORTED_METRIC
+from lorif_assets.evaluation.removal_figures import DIFFERENCE_METRIC, PER_TOKEN_METRIC, SORTED_METRIC
 from lorif_assets.pages.evaluation.content import (
     GroundTruthFigures,
     Interval,

@@ -9,8 +9,8 @@ import pytest
 from lorif_assets.attribution.versions import removal_figures_version
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
+from lorif_assets.evaluation.removal_figures import removal_figures
 from lorif_assets.evaluation.retraining.removal import planned_removals
-from lorif_assets.evaluation.retraining.removal_figures import removal_figures
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
 from lorif_assets.lake.lake import Lake
 
