@@ -28,7 +28,7 @@ from lorif_assets.mathematics.evaluation.one_bit_codes import (
 )
 from lorif_assets.progress import Progress
 
-_BF16_BYTES = 2
+_FP16_BYTES = 2
 _NAMES = ("eogp", "eogp_crossfit", "eogp_random")
 _REMEDY = f"take {', '.join(_NAMES)} out of `evaluation.methods`: they hold whole gradients"
 
@@ -72,14 +72,15 @@ def eogp_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
             rows, asked = (dense_gradients(attributed, group, chosen, batch) for chosen in (examples, queries))
             for layer in group:
                 z, z_q = (
-                    half_whitened(inverses[layer], found.pop(layer).to(attributed.device)) for found in (rows, asked)
+                    half_whitened(inverses[layer], gradients.pop(layer).to(attributed.device))
+                    for gradients in (rows, asked)
                 )
-                for name, found in coded.scores(layer, z_q, z).items():
-                    scores[name] += found.cpu()
+                for name, share in coded.scores(layer, z_q, z).items():
+                    scores[name] += share.cpu()
                 progress.advance(1)
     seconds = time.monotonic() - started
     bases = inverse_bytes(shapes.values())
-    axes = sum(principal[layer] * width for layer, width in dense.items()) * _BF16_BYTES
+    axes = sum(principal[layer] * width for layer, width in dense.items()) * _FP16_BYTES
     return {
         "eogp": MethodScores(scores["eogp"].numpy(), code_bytes(principal), None, seconds, bases + axes),
         "eogp_crossfit": MethodScores(
