@@ -4,10 +4,14 @@ from typing import Any
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
+from lorif_assets.assets.measured_figures import keep_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_run import PartitionRun
+from lorif_assets.attribution.versions import removal_figures_version
 from lorif_assets.config.content_hash import content_hash
+from lorif_assets.evaluation.figures import MEAN
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
+from lorif_assets.evaluation.removal_figures import removal_figures
 from lorif_assets.evaluation.retraining.removal import (
     planned_removals,
     removal_versions,
@@ -31,7 +35,7 @@ from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
     kinds={"torch", "deltalake"},
 )
 def removal_losses(run: PartitionRun) -> Materializations:
-    """Each query's loss after retraining without the first proponents of its set, by several methods and numbers.
+    """Each query's loss after retraining without proponents of its set, by several methods and numbers.
 
     Each model's losses are committed as soon as it is trained: a killed run goes on with the first that is missing.
     """
@@ -41,7 +45,8 @@ def removal_losses(run: PartitionRun) -> Materializations:
         for query_set, key in query_sets.items():
             methods = method_versions(run.project, record, query_set)
             scored = read_evaluated_scores(lake, name, query_set, methods)
-            removals = planned_removals(settings, lake.read(TRAINING_EXAMPLES, ["example_id"]).height)
+            n_examples = lake.read(TRAINING_EXAMPLES, ["example_id"]).height
+            removals = planned_removals(settings, n_examples)
             wanted = removal_versions(settings, lake, query_set, removals, methods)
             stored = stored_removal_versions(lake, name, query_set)
             missing = {r: wanted[r.name] for r in removals if stored.get(r.name) != wanted[r.name]}
@@ -51,4 +56,7 @@ def removal_losses(run: PartitionRun) -> Materializations:
                     mean = float(losses["loss"].sum()) / float(losses["n_target_tokens"].sum())
                     run.log.info(f"{key}: {removal.name} retrained, loss per token {mean:.3f}")
                     figures[f"loss_per_token_{removal.name}"] = mean
+            kept = removal_figures(settings, lake, name, query_set, scored, n_examples)
+            keep_figures(run, key, "removal_losses", kept, removal_figures_version(settings.evaluation, wanted))
+            figures |= {f"{one.metric}_{one.method}": one.value for one in kept if one.method and one.statistic == MEAN}
             yield from run.commit(key, content_hash(wanted), figures)

@@ -11,13 +11,23 @@ from rich.table import Table
 from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.cli.environment import config_option, dagster_home
-from lorif_assets.evaluation.figures import DIFFERENCE, MEAN
+from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, shared_per_example
 from lorif_assets.evaluation.query_sets import evaluated_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.project import Project
+
+_HEADINGS = (
+    "method",
+    "LDS",
+    "95 % interval",
+    "LoRIF more by",
+    "bytes/example",
+    "shared bytes/example",
+    "s per query set",
+)
 
 
 @click.command()
@@ -69,10 +79,10 @@ def _show_plan(project: Project, console: Console) -> None:
 def _show_figures(lake: Lake, console: Console) -> None:
     """Print the linear datamodeling score of each method, with its costs."""
     figures = lake.read(EVALUATION_FIGURES, metric="lds")
-    costs = lake.read(METHOD_COSTS)
+    costs = lake.read(METHOD_COSTS).with_columns(shared=shared_per_example())
     for (checkpoint, query_set), group in sorted(figures.group_by("checkpoint", "query_set"), key=lambda item: item[0]):
         table = Table(title=f"linear datamodeling score, {checkpoint}, {query_set}", title_justify="left")
-        for heading in ("method", "LDS", "95 % interval", "LoRIF more by", "bytes/example", "s per query set"):
+        for heading in _HEADINGS:
             table.add_column(heading, justify="left" if heading == "method" else "right")
         differences = {row["method"]: row for row in group.filter(pl.col("statistic") == DIFFERENCE).to_dicts()}
         cost = {
@@ -87,6 +97,7 @@ def _show_figures(lake: Lake, console: Console) -> None:
                 f"{row['low']:.3f} to {row['high']:.3f}",
                 f"{other['value']:+.3f} ({other['low']:+.3f} to {other['high']:+.3f})" if other else "",
                 f"{cost[row['method']]['bytes_per_example']:,.0f}",
+                "" if cost[row["method"]]["shared"] is None else f"{cost[row['method']]['shared']:,.0f}",
                 f"{cost[row['method']]['query_seconds']:.1f}",
             )
         console.print(table)

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lorif_assets.config.methods import MethodName, Need, default_methods, methods_on_request
 
+_FEWEST_SUBSETS = 3
+
 
 class EvaluationSettings(BaseModel):
     """How scores are checked against retraining."""
@@ -71,7 +73,14 @@ class EvaluationSettings(BaseModel):
     )
     removal_shares: tuple[float, ...] = Field(
         (0.01, 0.03, 0.1),
-        description="Shares of the training data to remove; one retraining per share, method and seed.",
+        description="Shares of the training data to remove; one retraining per share, method and seed. The smallest is that "
+        "of the query loss difference.",
+    )
+    sorted_subsets: int = Field(
+        0,
+        ge=0,
+        description="Runs of consecutive ranks that the examples of each removal method's ranking are cut into; one model is "
+        "retrained without each, per method and seed, for the LDS on sorted subsets. 0: none; else 3 or more.",
     )
     removal_seeds: int = Field(1, ge=1, description="Models per removal.")
     bootstrap: int = Field(1_000, ge=100, description="Bootstrap draws of each interval.")
@@ -80,6 +89,12 @@ class EvaluationSettings(BaseModel):
     def _one_way_to_train(self) -> Self:
         if self.trainer and self.command:
             raise ValueError("name a `trainer` or a `command`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _sorted_subsets_have_an_order(self) -> Self:
+        if 0 < self.sorted_subsets < _FEWEST_SUBSETS:
+            raise ValueError(f"`sorted_subsets` is {self.sorted_subsets}; set {_FEWEST_SUBSETS} or more, or 0 for none")
         return self
 
     @model_validator(mode="after")

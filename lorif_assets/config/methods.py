@@ -138,6 +138,38 @@ class MethodName(StrEnum):
         needs=Need.ATTRIBUTION,
         by_default=False,
     )
+    EOGP = Method(
+        name="eogp",
+        title="EOGP",
+        explanation="one bit for each axis of a PCA of half of the examples, at LoRIF's bytes; keeps the axes besides",
+        function="eogp:eogp_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+    EOGP_CROSSFIT = Method(
+        name="eogp_crossfit",
+        title="EOGP, cross-fitted",
+        explanation="each half of the examples along the other's axes",
+        function="eogp:eogp_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+    EOGP_RANDOM = Method(
+        name="eogp_random",
+        title="EOGP-R",
+        explanation="one bit for each random axis, at LoRIF's bytes",
+        function="eogp:eogp_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+    EKFAC_CG = Method(
+        name="ekfac_cg",
+        title="EK-FAC + CG",
+        explanation="whole gradients, two rounds of conjugate gradients; keeps no index: a ceiling",
+        function="ekfac_cg:conjugate_gradient_scores",
+        needs=Need.ATTRIBUTION,  # the recipe's damping
+        by_default=False,
+    )
 
 
 METHODS = {str(method): method.definition for method in MethodName}

@@ -3,7 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.attribution.versions import datamodeling_version, source_retrieval_version, tail_patch_version
+from lorif_assets.attribution.versions import (
+    datamodeling_version,
+    removal_figures_version,
+    source_retrieval_version,
+    tail_patch_version,
+)
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.evaluation.figures import stored_figure_versions
 from lorif_assets.evaluation.known_sources import has_known_sources
@@ -82,8 +87,12 @@ def stale_source_retrievals(freshness: Freshness) -> StalePartitions:
 
 
 def stale_removal_losses(freshness: Freshness) -> StalePartitions:
-    """Return query sets of `evaluation.removal_query_sets` with losses of a retrained model missing or out of date."""
+    """Return query sets of `evaluation.removal_query_sets` with losses or figures missing or out of date.
+
+    Where only figures are, nothing is retrained for them.
+    """
     wanted, stored = {}, {}
+    figures = stored_figure_versions(freshness.lake, "removal_losses")
     n_examples = freshness.lake.read(TRAINING_EXAMPLES, ["example_id"]).height
     for key, versions in _method_versions(freshness, _retrained(freshness)):
         checkpoint, _, query_set = key.partition("|")
@@ -91,9 +100,10 @@ def stale_removal_losses(freshness: Freshness) -> StalePartitions:
             continue
         removals = planned_removals(freshness.settings, n_examples)
         planned_versions = removal_versions(freshness.settings, freshness.lake, query_set, removals, versions)
-        wanted[key] = content_hash(planned_versions)
+        of_figures = removal_figures_version(freshness.settings.evaluation, planned_versions)
+        wanted[key] = content_hash([planned_versions, of_figures])
         if found := stored_removal_versions(freshness.lake, checkpoint, query_set):
-            stored[key] = content_hash({name: found.get(name) for name in planned_versions})
+            stored[key] = content_hash([{name: found.get(name) for name in planned_versions}, figures.get(key)])
     return stale_partitions(wanted, stored, _REASON)
 
 

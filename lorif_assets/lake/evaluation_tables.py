@@ -53,6 +53,7 @@ METHOD_COSTS = table(
     n_examples=pa.int64(),
     n_queries=(pa.int64(), "number of queries"),
     computed_from=pa.string(),
+    shared_bytes=(pa.float64(), "kept once for all examples: bases, curvature, axes; null where stored without"),
 )
 
 EVALUATION_FIGURES = table(
@@ -78,7 +79,11 @@ REMOVAL_LOSSES = table(
     "A query's loss after retraining without proponents.",
     checkpoint=(pa.string(), "whose scores chose what was removed"),
     query_set=pa.string(),
-    removal=(pa.string(), '<method>-<removed examples>-seed-<seed>; "none-0-seed-<seed>" is retraining on everything'),
+    removal=(
+        pa.string(),
+        '<method>-<removed examples>-seed-<seed>, with "from-<rank>" where they are not the first; "none-0-seed-<seed>" is '
+        "retraining on everything",
+    ),
     method=pa.string(),
     n_removed=(pa.int64(), "proponents of the whole query set that were removed before retraining"),
     seed=(pa.int64(), "of the retraining"),
@@ -87,6 +92,7 @@ REMOVAL_LOSSES = table(
     n_target_tokens=pa.int32(),
     seconds=pa.float64(),
     computed_from=pa.string(),
+    first_removed=(pa.int64(), "proponents before those that were removed; null, as 0, where stored without"),
 )
 
 RECIPE_TRIALS = table(

@@ -8,12 +8,13 @@ import torch
 from scipy.stats import spearmanr
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.methods import MethodName, default_methods
 from lorif_assets.errors import LorifError
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
-from lorif_assets.evaluation.retraining.removal import planned_removals, removal_versions
+from lorif_assets.evaluation.retraining.removal import planned_removals, removal_versions, set_proponents
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import (
     EVALUATED_SCORES,
@@ -170,6 +171,17 @@ def test_every_method_scores_every_pair(evaluated):
     assert evaluated.project.table(METHOD_COSTS)["bytes_per_example"].is_finite().all()
 
 
+def test_what_is_kept_once_for_all_examples_is_counted_apart_from_what_is_kept_of_each(evaluated):
+    shared = dict(evaluated.project.table(METHOD_COSTS).select("method", "shared_bytes").iter_rows())
+    record = checkpoint_record(evaluated.project.lake, NEWEST, evaluated.project.settings.recipe)
+    widths = [d1 * d2 for d1, d2 in record.layer_shapes.values()]
+    assert shared["dense_logra"] == sum(4 * width * width for width in widths)
+    assert shared["lorif"] == curvature_of(evaluated.project.settings.recipe).cost(
+        list(record.layer_shapes.values())
+    ).stored_bytes
+    assert shared["bm25"] == shared["random"] == 0
+
+
 def test_lorifs_scores_are_those_that_query_scores_lists(evaluated):
     listed = evaluated.project.table(QUERY_SCORES, checkpoint=NEWEST, query_set=QUERY_SET)
     scores = evaluated.project.table(EVALUATED_SCORES, method="lorif")
@@ -258,6 +270,48 @@ def test_removals_retrain_without_what_each_method_puts_first(evaluated):
     assert set(rows.filter(pl.col("method") == "lorif")["n_removed"]) == {2, 7}
     sizes = [int(line.split()[0]) for line in (evaluated.root / CALLS).read_text().splitlines()]
     assert sizes[-len(removals) :] == [36, 34, 34, 34, 29, 29, 29]
+
+
+def test_a_querys_loss_difference_is_its_rise_without_the_smallest_share(evaluated):
+    losses = evaluated.project.table(REMOVAL_LOSSES)
+    rows = evaluated.project.table(EVALUATION_FIGURES, metric="query_loss_difference", statistic="query")
+    per_token = evaluated.project.table(EVALUATION_FIGURES, metric="query_loss_difference_per_token", statistic="query")
+    assert set(rows["method"]) == {"lorif", "bm25", "random"}
+    for method, query_id, value in rows.select("method", "query_id", "value").iter_rows():
+        of_query = losses.filter(pl.col("query_id") == query_id)
+        (without,) = of_query.filter(pl.col("method") == method, pl.col("n_removed") == 2)["loss"]
+        (whole,) = of_query.filter(pl.col("method") == "none")["loss"]
+        assert value == pytest.approx(without - whole, abs=1e-6)
+        (by_token,) = per_token.filter(pl.col("method") == method, pl.col("query_id") == query_id)["value"]
+        assert by_token == pytest.approx(value / of_query["n_target_tokens"][0])
+    (share,) = evaluated.project.table(EVALUATION_FIGURES, metric="removed_share")["value"]
+    assert share == 0.05
+    assert figures(evaluated, "sorted_lds") == {}
+
+
+def test_runs_of_consecutive_ranks_are_left_out_one_by_one_where_that_is_asked_for(project):
+    removals = {"removal_query_sets": (QUERY_SET,), "removal_shares": (0.2,), "sorted_subsets": 3}
+    asked = project.with_settings(evaluation={**removals, "methods": ("lorif", "bm25", "random")})
+    partition = {f"{NEWEST}|{QUERY_SET}"}
+    assert evaluate(asked, "method_scores", "removal_losses")["removal_losses"] == partition
+    # Everything, and by each of three methods the first 7 and three runs of 12.
+    assert models_trained(asked) == 1 + 3 * (1 + 3)
+    rows = asked.table(REMOVAL_LOSSES, method="bm25")
+    assert set(rows.select("first_removed", "n_removed").iter_rows()) == {(0, 7), (0, 12), (12, 12), (24, 12)}
+    record = checkpoint_record(asked.lake, NEWEST, asked.settings.recipe)
+    scored = read_evaluated_scores(asked.lake, NEWEST, QUERY_SET, method_versions(asked.opened, record, QUERY_SET))
+    found = asked.table(EVALUATION_FIGURES, metric="sorted_lds", statistic="query", method="bm25")
+    order = set_proponents(scored.by_method["bm25"])
+    for query_id, value in found.select("query_id", "value").iter_rows():
+        scores = scored.by_method["bm25"][scored.query_ids.index(query_id)]
+        of_query = rows.filter(pl.col("query_id") == query_id, pl.col("n_removed") == 12).sort("first_removed")
+        left = [scores.sum() - scores[order[first : first + 12]].sum() for first in (0, 12, 24)]
+        assert value == pytest.approx(spearmanr(left, -of_query["loss"].to_numpy()).statistic, abs=1e-6)
+    # Figures that are missing are computed again from the losses: nothing is retrained for them.
+    asked.lake.remove(EVALUATION_FIGURES, evaluation=["removal_losses"])
+    assert evaluate(asked, "removal_losses") == {"removal_losses": partition}
+    assert models_trained(asked) == 1 + 3 * (1 + 3)
+    assert evaluate(asked, "removal_losses") == {}
 
 
 def test_another_recipe_of_scores_leaves_the_model_that_nothing_was_removed_from(evaluated):

@@ -235,6 +235,7 @@ def _store(
                 "query_seconds": [scores.query_seconds * len(queries) / ids.n_queries],
                 "n_examples": [n_examples],
                 "n_queries": [len(queries)],
+                "shared_bytes": [float(scores.shared_bytes)],
             },
             schema_overrides={"setup_seconds": pl.Float64},
         )

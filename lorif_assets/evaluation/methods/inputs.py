@@ -83,6 +83,8 @@ class MethodScores:
     """Spent on the training examples, once; None where other assets spent it."""
     query_seconds: float
     """Spent on the queries, all of them together."""
+    shared_bytes: int = 0
+    """Kept once for all examples, so that queries can be scored: bases, curvature, axes."""
 
 
 def _scorable(lake: Lake, attributed: AttributedModel, query_set: str | None) -> Scorable:

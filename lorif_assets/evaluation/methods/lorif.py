@@ -7,6 +7,7 @@ import polars as pl
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.cost import stored_bytes_per_example
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
@@ -42,4 +43,6 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         known = pairs.filter(pl.col("example_id").is_in(places.keys()))
         matrix[row, known["example_id"].replace_strict(places).to_numpy()] = known["score"].to_numpy()
     bytes_per_example = sum(stored_bytes_per_example(one.record, settings.recipe) for one in checkpoints)
-    return {"lorif": MethodScores(matrix, bytes_per_example, None, seconds)}
+    curvature = curvature_of(settings.recipe)
+    shared = sum(curvature.cost(list(one.record.layer_shapes.values())).stored_bytes for one in checkpoints)
+    return {"lorif": MethodScores(matrix, bytes_per_example, None, seconds, shared)}

@@ -17,6 +17,7 @@ from lorif_assets.evaluation.retraining.training_recipe import retrained_model, 
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
 from lorif_assets.lake.lake import Lake
+from lorif_assets.mathematics.evaluation.removal_effect import runs_of_ranks
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.project import Project
 
@@ -25,32 +26,51 @@ NOTHING = "none"
 
 @dataclass(frozen=True)
 class Removal:
-    """One model to retrain: without the first `n_removed` examples of a method's ranking for a whole query set."""
+    """One model to retrain: without `n_removed` examples of a method's ranking for a whole query set, from a rank on."""
 
     method: str
     n_removed: int
     seed: int
+    first: int = 0
+    """Rank of the first that is removed, from 0."""
 
     @property
     def name(self) -> str:
         """Partition of its losses."""
-        return f"{self.method}-{self.n_removed}-seed-{self.seed}"
+        place = f"-from-{self.first}" if self.first else ""
+        return f"{self.method}-{self.n_removed}{place}-seed-{self.seed}"
 
 
 def planned_removals(settings: Settings, n_examples: int) -> list[Removal]:
-    """Return the models to retrain; those on all examples come first."""
+    """Return the models to retrain; those on all examples come first, those without later ranks last."""
     evaluation = settings.evaluation
-    seeds = range(evaluation.seed, evaluation.seed + evaluation.removal_seeds)
-    counts = sorted({max(1, round(share * n_examples)) for share in evaluation.removal_shares})
-    return [
-        *(Removal(NOTHING, 0, seed) for seed in seeds),
-        *(
-            Removal(str(method), count, seed)
-            for seed in seeds
-            for count in counts
-            for method in evaluation.removal_methods
-        ),
+    seeds = removal_seeds(settings)
+    counts = sorted({removed_count(share, n_examples) for share in evaluation.removal_shares})
+    spans = [(0, count) for count in counts] + sorted_runs(settings, n_examples)
+    removals = [Removal(NOTHING, 0, seed) for seed in seeds] + [
+        Removal(str(method), end - first, seed, first)
+        for seed in seeds
+        for first, end in spans
+        for method in evaluation.removal_methods
     ]
+    # The first run of ranks may be as long as a share.
+    return list(dict.fromkeys(removals))
+
+
+def removal_seeds(settings: Settings) -> range:
+    """Return the seeds of retraining."""
+    return range(settings.evaluation.seed, settings.evaluation.seed + settings.evaluation.removal_seeds)
+
+
+def removed_count(share: float, n_examples: int) -> int:
+    """Return how many examples a share of them is."""
+    return max(1, round(share * n_examples))
+
+
+def sorted_runs(settings: Settings, n_examples: int) -> list[tuple[int, int]]:
+    """Return the first and last rank (excluded) of the runs of consecutive ranks that are left out, if any are."""
+    count = settings.evaluation.sorted_subsets
+    return runs_of_ranks(n_examples, count) if count else []
 
 
 def set_proponents(
@@ -99,7 +119,8 @@ def retrain_without(
         removed: list[str] = []
         if removal.method != NOTHING:
             order = set_proponents(scores.by_method[removal.method])
-            removed = [scores.example_ids[at] for at in order[: removal.n_removed]]
+            chosen = order[removal.first : removal.first + removal.n_removed]
+            removed = [scores.example_ids[at] for at in chosen]
         folder = Path(settings.resolve(settings.evaluation.directory), "removals", query_set, removal.name)
         kept = examples.filter(~pl.col("example_id").is_in(removed)).to_arrow()
         model = retrained_model(settings.evaluation, kept, removal.seed, folder, version)
@@ -111,6 +132,7 @@ def retrain_without(
             **partition,
             "method": removal.method,
             "n_removed": len(removed),
+            "first_removed": removal.first,
             "seed": removal.seed,
             "seconds": model.seconds,
             "computed_from": version,

@@ -74,11 +74,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method costs: bytes kept per training example, seconds on the training data (once) and on this query set."""
+    """What a method costs: bytes kept per training example, seconds on the training data (once) and on this query set.
+
+    `shared_bytes` are kept once for all examples, here divided by their number; None where that is unknown.
+    """
 
     bytes_per_example: float
     setup_seconds: float | None
     query_seconds: float
+    shared_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,22 @@ class Removal:
 
 
 @dataclass(frozen=True)
+class RemovalMeasures:
+    """What retraining without proponents says of single queries: metrics by name, of the methods that chose them.
+
+    `share` is that of the examples whose removal the loss differences are of, from 0 to 1; None where there are none.
+    """
+
+    metrics: Mapping[str, Measured]
+    share: float | None
+
+    @property
+    def methods(self) -> Sequence[str]:
+        """The methods, the best first by the first metric."""
+        return next(iter(self.metrics.values())).methods
+
+
+@dataclass(frozen=True)
 class RecipeTrial:
     """A recipe that was tried: its fields, and its quality, LDS or (None) only the agreement with the dense inverse."""
 
@@ -207,6 +227,9 @@ class EvaluationContent:
     created: datetime
     provenance: Mapping[str, str]
     version: str
+    agreement: Measured | None = None
+    """NDCG@20 to exact EK-FAC."""
+    removal_measures: RemovalMeasures | None = None
 
     @property
     def methods(self) -> Sequence[str]:

@@ -4,7 +4,15 @@ import polars as pl
 
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, QUERY
-from lorif_assets.pages.evaluation.content import GroundTruthFigures, Interval, Measured, RecipeTrial, Removal
+from lorif_assets.evaluation.removal_figures import DIFFERENCE_METRIC, PER_TOKEN_METRIC, SORTED_METRIC
+from lorif_assets.pages.evaluation.content import (
+    GroundTruthFigures,
+    Interval,
+    Measured,
+    RecipeTrial,
+    Removal,
+    RemovalMeasures,
+)
 
 _TRIAL_COLUMNS = (
     "curvature",
@@ -18,6 +26,8 @@ _TRIAL_COLUMNS = (
     "agreement",
     "seconds",
 )
+
+_REMOVAL_METRICS = (DIFFERENCE_METRIC, PER_TOKEN_METRIC, SORTED_METRIC)
 
 
 def measured(figures: pl.DataFrame, metric: str) -> Measured | None:
@@ -36,13 +46,13 @@ def measured(figures: pl.DataFrame, metric: str) -> Measured | None:
 
 
 def removal_rises(rows: pl.DataFrame) -> tuple[Removal, ...]:
-    """Return by method and number of removed examples how much the mean loss per token rose, for each seed.
+    """Return by method and number of first examples removed how much the mean loss per token rose, for each seed.
 
     Each seed is compared with retraining on everything with that seed; where that is missing, with its mean over seeds.
     """
     per_token = pl.col("loss") / pl.col("n_target_tokens")
     means = (
-        rows.filter(pl.col("n_target_tokens") > 0)
+        rows.filter(pl.col("n_target_tokens") > 0, pl.col("first_removed").fill_null(0) == 0)
         .group_by("method", "n_removed", "seed")
         .agg(loss=per_token.mean().cast(pl.Float64))
     )
@@ -55,6 +65,13 @@ def removal_rises(rows: pl.DataFrame) -> tuple[Removal, ...]:
     for method, n_removed, seed, loss in chosen.select("method", "n_removed", "seed", "loss").iter_rows():
         rises.setdefault((method, n_removed), []).append(loss - untouched.get(seed, default))
     return tuple(Removal(method, n_removed, tuple(found)) for (method, n_removed), found in rises.items())
+
+
+def removal_measures(figures: pl.DataFrame) -> RemovalMeasures | None:
+    """Return what was measured on the losses after removals, or None where nothing was."""
+    metrics = {name: found for name in _REMOVAL_METRICS if (found := measured(figures, name))}
+    share = figures.filter(pl.col("metric") == "removed_share")["value"]
+    return RemovalMeasures(metrics, float(share[0]) if len(share) else None) if metrics else None
 
 
 def recipe_trials(rows: pl.DataFrame) -> tuple[RecipeTrial, ...]:
