@@ -10,6 +10,7 @@ from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredChec
 from lorif_assets.attribution.group_sums import GROUP_ROWS, group_sums
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.attribution.score_modes import ReadQuerySet
+from lorif_assets.attribution.score_noise import measured_noise_share, shrunk_scores
 from lorif_assets.attribution.stored_rankings import stored_score_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError
@@ -37,7 +38,8 @@ def _enabled(settings: Settings) -> bool:
 def group_scores(run: PartitionRun) -> Materializations:
     """Each query's influence summed over all training examples that share a value of a column, with its standard error.
 
-    Off unless `groups.columns` names columns: it scans all examples once more, as only leading scores are stored.
+    Off unless `groups.columns` names columns: it scans all examples once more, as only leading scores are stored. With
+    `groups.shrunk`, sums are of posterior means, by the noise that is measured on a sample.
     """
     settings = run.settings
     for name, query_sets in run.by_checkpoint().items():
@@ -49,7 +51,8 @@ def group_scores(run: PartitionRun) -> Materializations:
             for query_set, key in query_sets.items():
                 try:
                     scores = stored_score_version(run.lake, name, query_set)
-                    frame = _sums(run, checkpoint, earlier, query_set, metadata)
+                    noise = _noise_share(run, checkpoint, query_set)
+                    frame = _sums(run, checkpoint, earlier, query_set, metadata, noise)
                 except LorifError as error:
                     failures.add(key, error)
                     continue
@@ -57,12 +60,24 @@ def group_scores(run: PartitionRun) -> Materializations:
                 version = settings.groups.version(scores)
                 recipe_hash = settings.recipe.score_hash
                 constants = {**partition, "recipe_hash": recipe_hash, "computed_from": version, "scores_from": scores}
-                rows = frame.with_columns(**{column: pl.lit(value) for column, value in constants.items()})
+                rows = frame.with_columns(
+                    noise_share=pl.lit(noise, dtype=pl.Float64),
+                    **{column: pl.lit(value) for column, value in constants.items()},
+                )
                 run.lake.replace(GROUP_SCORES, partition, rows.select(GROUP_SCORES.columns.names).to_arrow())
-                yield from run.commit(key, version, {"dagster/row_count": frame.height})
+                figures = {} if noise is None else {"noise_share": noise}
+                yield from run.commit(key, version, {"dagster/row_count": frame.height, **figures})
             # Before another run gets the devices: the memory is not free while a name refers to the model.
             del checkpoint
             failures.raise_cause_or_all()
+
+
+def _noise_share(run: PartitionRun, checkpoint: AttributedCheckpoint, query_set: str) -> float | None:
+    """Return the share of noise that sums are shrunk by, or None where they are not."""
+    if not run.settings.groups.shrunk:
+        return None
+    queries = ReadQuerySet.of(checkpoint, query_set).tokenized.examples
+    return measured_noise_share(checkpoint, queries, run.settings.batch)
 
 
 def _sums(
@@ -71,6 +86,7 @@ def _sums(
     earlier: list[StoredCheckpoint],
     query_set: str,
     metadata: pl.DataFrame,
+    noise: float | None,
 ) -> pl.DataFrame:
     """Return the sums of a query set, in as many scans as memory asks for."""
     queries = ReadQuerySet.of(checkpoint, query_set).tokenized.examples
@@ -91,6 +107,7 @@ def _sums(
                 progress=progress,
                 reason="groups are sums over all examples",
             )
-            pairs = scored.scores.join(metadata, on=["shard", "example_id"], how="left")
+            scores = scored.scores if noise is None else shrunk_scores(scored.scores, noise)
+            pairs = scores.join(metadata, on=["shard", "example_id"], how="left")
             frames += [group_sums(pairs, column) for column in run.settings.groups.columns]
     return pl.concat(frames)

@@ -1,6 +1,7 @@
 """LoRIF as it is configured: scores from the stored factors and preconditioners."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ import polars as pl
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.cost import stored_bytes_per_example
 from lorif_assets.attribution.score_checkpoint import score_every_example
+from lorif_assets.attribution.score_noise import measured_noise_share
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 
@@ -43,3 +45,26 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         matrix[row, known["example_id"].replace_strict(places).to_numpy()] = known["score"].to_numpy()
     bytes_per_example = sum(stored_bytes_per_example(one.record, settings.recipe) for one in checkpoints)
     return {"lorif": MethodScores(matrix, bytes_per_example, None, seconds)}
+
+
+def shrunk_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
+    """Return posterior means of LoRIF's scores, by the noise of each query set, measured on a sample of its pairs.
+
+    Raises:
+        MismatchError: factors, preconditioners and settings do not match.
+        LorifError: the noise cannot be measured.
+    """
+    from lorif_assets.mathematics.scores.shrinkage import shrunk
+
+    (lorif,) = lorif_scores(inputs).values()
+    checkpoint = AttributedCheckpoint(
+        StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record), inputs.attributed
+    )
+    matrix, first = np.empty_like(lorif.scores), 0
+    started = time.monotonic()
+    for queries in inputs.query_sets.values():
+        rows = slice(first, first + len(queries.ids))
+        noise = measured_noise_share(checkpoint, queries.tokenized, inputs.settings.batch)
+        matrix[rows], first = shrunk(lorif.scores[rows], noise), rows.stop
+    seconds = lorif.query_seconds + time.monotonic() - started
+    return {"lorif_shrunk": replace(lorif, scores=matrix, query_seconds=seconds)}
