@@ -63,9 +63,7 @@ def shrunk(
     return laplace_posterior_mean(values / unit, float(np.sqrt(share)), float(np.sqrt((1 - share) / 2))) * unit
 
 
-def laplace_posterior_mean(
-    observed: Float[np.ndarray, "..."], noise: float, scale: float
-) -> Float[np.ndarray, "..."]:
+def laplace_posterior_mean(observed: Float[np.ndarray, "..."], noise: float, scale: float) -> Float[np.ndarray, "..."]:
     """Return E[t | t + e = observed] for t of density exp(-|t| / scale) / 2 scale and normal e of standard deviation `noise`.
 
     On either side of 0 the posterior is a normal law of the same deviation, its mean moved by noise² / scale towards 0 and

@@ -53,7 +53,9 @@ def test_scores_are_posterior_means_and_rank_as_lorifs_do(inputs):
     (lorif,), (found,) = lorif_scores(inputs).values(), shrunk_scores(inputs).values()
     checkpoint, _ = exact(inputs)
     share = measured_noise_share(checkpoint, inputs.queries.tokenized, inputs.settings.batch)
-    np.testing.assert_allclose(found.scores, shrunk(lorif.scores, share), rtol=1e-3, atol=1e-6 * np.abs(lorif.scores).max())
+    np.testing.assert_allclose(
+        found.scores, shrunk(lorif.scores, share), rtol=1e-3, atol=1e-6 * np.abs(lorif.scores).max()
+    )
     for before, after in zip(lorif.scores, found.scores, strict=True):
         assert (np.diff(after[np.argsort(before)]) >= 0).all()
     assert found.bytes_per_example == lorif.bytes_per_example

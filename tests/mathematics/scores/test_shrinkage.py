@@ -66,7 +66,9 @@ def test_rankings_and_signs_never_change(scores, share):
 @given(SCORES, SHARES, st.floats(1e-3, 1e3))
 def test_scores_of_another_unit_are_shrunk_alike(scores, share, unit):
     largest = np.abs(scores).max() * unit
-    np.testing.assert_allclose(shrunk(scores * unit, share), shrunk(scores, share) * unit, rtol=1e-6, atol=1e-9 * largest)
+    np.testing.assert_allclose(
+        shrunk(scores * unit, share), shrunk(scores, share) * unit, rtol=1e-6, atol=1e-9 * largest
+    )
 
 
 @given(SCORES)
