@@ -179,6 +179,11 @@ class Svd(LakeCurvature):
         )
 
 
+_KRONECKER_TRIALS = CurvatureTrials(
+    values={"factor_dtype": ("int4", "sign"), "fisher_damping": (0.1,)}, budget_shares=(0.25, 0.5, 1.0), wide=True
+)
+
+
 @dataclass(frozen=True)
 class Ekfac(LakeCurvature):
     """EK-FAC's eigenvalues in the K-FAC bases, kept up to date by the sums stored beside each shard's factors."""
@@ -197,9 +202,7 @@ class Ekfac(LakeCurvature):
         "every layer's sums are sound",
     )
     layer_figures = LayerFigures.WHITENED
-    trials = CurvatureTrials(
-        values={"factor_dtype": ("int4", "sign"), "fisher_damping": (0.1,)}, budget_shares=(0.25, 0.5, 1.0), wide=True
-    )
+    trials = _KRONECKER_TRIALS
 
     def state_version(self, factors: StoredFactors) -> str:
         """Return the hash of everything but the data that the sums depend on."""
@@ -302,7 +305,7 @@ class Ekfac(LakeCurvature):
 class Kfac(Ekfac):
     """K-FAC's own eigenvalues in the same bases, stored as EK-FAC's are."""
 
-    trials = replace(Ekfac.trials, budget_shares=(1.0,))
+    trials = replace(_KRONECKER_TRIALS, budget_shares=(1.0,))
 
     @property
     def _form(self) -> "type[EkfacCurvature]":
@@ -311,7 +314,21 @@ class Kfac(Ekfac):
         return KfacCurvature
 
 
-CURVATURES: Mapping[str, type[LakeCurvature]] = {"svd": Svd, "ekfac": Ekfac, "kfac": Kfac}
+@dataclass(frozen=True)
+class Adam(Ekfac):
+    """Adam's second moments along the same bases, which hold them, stored as EK-FAC's eigenvalues are."""
+
+    # A trial fits bases to examples alone.
+    trials = None
+
+    @property
+    def _form(self) -> "type[EkfacCurvature]":
+        from lorif_assets.mathematics.curvature.adam import AdamCurvature
+
+        return AdamCurvature
+
+
+CURVATURES: Mapping[str, type[LakeCurvature]] = {"svd": Svd, "ekfac": Ekfac, "kfac": Kfac, "adam": Adam}
 """Curvatures by their name in `recipe.curvature`."""
 
 

@@ -1,8 +1,8 @@
 """The recipe: everything that the scores depend on besides the data and the weights, hashed stage by stage."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -38,7 +38,7 @@ _FACTOR_FIELDS = (*_GRADIENT_FIELDS, "rank", "factor_dtype", "factor_rounds", "c
 _WHITENING_FIELDS = ("kfac_labels", "kfac_examples", "whitening_damping", "whitening_rank")
 _SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
-_AVERAGING_FIELDS = ("averaged_checkpoints", "checkpoint_weights")
+_AVERAGING_FIELDS = ("averaged_checkpoints", "checkpoint_weights", "source_time")
 # What the date is to chat templates: that which those of Llama 3 write where they are not told one.
 TEMPLATE_DATE = date(2024, 7, 26)
 # Fields that came later, at the value that stands for what was done before: there, hashes are those of before. (Before,
@@ -76,6 +76,8 @@ class CurvatureFields:
     preconditioners: tuple[str, ...]
     scores: tuple[str, ...]
     damping: str | None
+    reads_optimizer: bool = False
+    """Whether it is made of the optimiser's state that a trainer left beside a checkpoint's weights."""
 
     @property
     def whitens(self) -> bool:
@@ -98,6 +100,7 @@ CURVATURE_FIELDS: Mapping[str, CurvatureFields] = {
     ),
     "ekfac": _KRONECKER,
     "kfac": _KRONECKER,
+    "adam": replace(_KRONECKER, reads_optimizer=True),
 }
 
 
@@ -210,11 +213,12 @@ class Recipe(BaseModel):
         description="What chat templates that write today's date (`strftime_now`) are told it is, so that tokens do not "
         "change from day to day. Another date changes the tokens of such templates only, but computes every checkpoint again.",
     )
-    curvature: Literal["svd", "ekfac", "kfac"] = Field(
+    curvature: Literal["svd", "ekfac", "kfac", "adam"] = Field(
         "ekfac",
         description="The layers' curvature: EK-FAC's diagonal in Kronecker-factored bases, with gradients whitened before "
-        "they are factorised; leading eigenpairs of the factorised gradients (svd, the paper's); or K-FAC's own diagonal in "
-        "the same bases (kfac), which needs a sample of the examples alone.",
+        "they are factorised; leading eigenpairs of the factorised gradients (svd, the paper's); or, in the same bases, K-FAC's own "
+        "diagonal (kfac), which needs a sample of the examples alone, or the roots of Adam's second moments (adam), from "
+        "`optimizer.pt` beside the weights.",
     )
     kfac_examples: int = Field(
         4_096, ge=2, description="ekfac, kfac: training examples, drawn by `seed`, that bases are fitted to."
@@ -292,10 +296,19 @@ class Recipe(BaseModel):
         'of those that are averaged with it. More than one by number, names or "spread" needs `active.checkpoints` to be '
         '"all", or names.',
     )
-    checkpoint_weights: Literal["scaled", "equal"] = Field(
+    checkpoint_weights: Literal["scaled", "equal", "source"] = Field(
         "scaled",
         description="How averaged checkpoints count: each one's scores are divided by their spread, and weighted by the "
-        "learning rate where the trainer's state tells it; or the scores as they are, equally.",
+        "learning rate where the trainer's state tells it; the scores as they are, equally; or as the segments of one training "
+        "run (source), which the gradient of a query at the last one is carried back through. That needs a curvature with bases, "
+        "ekfac or kfac, and is meant for three checkpoints or more.",
+    )
+    source_time: float = Field(
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description='With `checkpoint_weights = "source"`: how long a segment trains, on average, in units of one over a layer\'s '
+        "mean eigenvalue. It damps as `fisher_damping` of one over it does.",
     )
     recall: Literal["none", "influcoder"] = Field(
         "none",
@@ -355,6 +368,15 @@ class Recipe(BaseModel):
             raise ValueError(
                 "`averaged_checkpoints` other than 1 scores every example at every checkpoint: leave `recall` at none and "
                 "`added_data` at exact"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _segments_have_eigenvalues(self) -> Self:
+        if self.is_source and (not self.whitens or self.reads_optimizer):
+            raise ValueError(
+                f'`checkpoint_weights = "source"` needs the eigenvalues of the loss along a layer\'s bases: set `curvature` to '
+                f'"ekfac" or "kfac"; found "{self.curvature}"'
             )
         return self
 
@@ -480,6 +502,16 @@ class Recipe(BaseModel):
         return self.averaged_checkpoints not in (1, "auto")
 
     @property
+    def is_source(self) -> bool:
+        """Whether averaged checkpoints are the segments of one training run (SOURCE)."""
+        return self.checkpoint_weights == "source"
+
+    @property
+    def averaging(self) -> Sequence[object]:
+        """How averaged checkpoints count, to be hashed."""
+        return [self.checkpoint_weights, *([self.source_time] if self.is_source else [])]
+
+    @property
     def averages_fine_tunes(self) -> bool:
         """Whether scores are averaged over checkpoints where these are of a fine-tune whose base model is known."""
         return self.averaged_checkpoints == "auto" and not self.recalls and self.added_data == "exact"
@@ -493,6 +525,11 @@ class Recipe(BaseModel):
     def whitens(self) -> bool:
         """Whether gradients are whitened in K-FAC bases, which are fitted first, before they are factorised."""
         return self._curvature_fields.whitens
+
+    @property
+    def reads_optimizer(self) -> bool:
+        """Whether the curvature is made of the optimiser's state beside a checkpoint's weights."""
+        return self._curvature_fields.reads_optimizer
 
     @property
     def trial_hash(self) -> str:
@@ -519,7 +556,7 @@ class Recipe(BaseModel):
         """The fields that the scores depend on; the others belong to other curvatures, or are switched off."""
         fields = self._curvature_fields.scores + _SCORE_FIELDS
         recall = _RECALL_FIELDS if self.recalls else ()
-        averaging = _AVERAGING_FIELDS if self.averages else ()
+        averaging = self._used(_AVERAGING_FIELDS) if self.averages else ()
         return self._factor_fields + self._curvature_fields.preconditioners + fields + recall + averaging
 
     @property
@@ -531,6 +568,7 @@ class Recipe(BaseModel):
         unused = {"max_width", "max_factor"} if self.max_width is None else {"projection_factor"}
         # Lakes were written before there was a choice.
         unused |= {"track"} if self.track == "weights" else set()
+        unused |= set() if self.is_source else {"source_time"}
         unused |= {"rank", "rank_by_layer"} if self.bytes_per_example else {"bytes_per_example"}
         return tuple(name for name in fields if name not in unused)
 
