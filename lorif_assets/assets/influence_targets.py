@@ -18,8 +18,8 @@ from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.versions import target_version
-from lorif_assets.data.rejected import replace_rejected
 from lorif_assets.config.settings import Settings
+from lorif_assets.data.rejected import replace_rejected
 from lorif_assets.data.tokenization import TokenizedShard
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.subset_teacher import SubsetTeacher

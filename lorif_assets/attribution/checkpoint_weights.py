@@ -71,7 +71,7 @@ def averaging_in_words(weights: Mapping[str, float], recipe: Recipe) -> str:
         return f"Scores are those at {newest} alone: {_why_alone(recipe)}"
     if recipe.is_source:
         return (
-            f"Scores are summed over the segments of the run at {', '.join(weights)}; the gradient of a query at the last one is "
+            f"Scores are summed over the segments of the run at {', '.join(weights)}; a query's gradient at the last one is "
             "carried back through those after each (`recipe.averaged_checkpoints`, `recipe.checkpoint_weights`)"
         )
     named = ", ".join(f"{name} (weight {weight:.2f})" for name, weight in weights.items())

@@ -218,8 +218,8 @@ def _whitened(
     """
     if attributed.recipe.reads_optimizer:
         raise SettingsError(
-            f"`recipe.curvature = {attributed.recipe.curvature!r}` reads the optimiser's state beside a checkpoint's weights, which "
-            'a model in memory has not; take "ekfac", or attribute the checkpoint from a project'
+            f"`recipe.curvature = {attributed.recipe.curvature!r}` reads the optimiser's state beside a checkpoint's weights, "
+            'which a model in memory has not; take "ekfac", or attribute the checkpoint from a project'
         )
     usable = {example.row: example for example in examples}
     sample = [usable[row] for row in sample_rows(rows, attributed.recipe)["row"] if row in usable]

@@ -39,8 +39,8 @@ def segment_queries(
     for one in run:
         if one.factors.projection != last.factors.projection:
             raise MismatchError(
-                f"{one.record.name!r} and {last.record.name!r} are no segments of one run for SOURCE: their layers were projected "
-                'otherwise. Set `recipe.max_width` to a number, or `recipe.checkpoint_weights` to "scaled"'
+                f"{one.record.name!r} and {last.record.name!r} are no segments of one run for SOURCE: their layers were "
+                'projected otherwise. Set `recipe.max_width` to a number, or `recipe.checkpoint_weights` to "scaled"'
             )
     unit = last.recipe.source_time
 

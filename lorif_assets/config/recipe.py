@@ -216,8 +216,8 @@ class Recipe(BaseModel):
     curvature: Literal["svd", "ekfac", "kfac", "adam"] = Field(
         "ekfac",
         description="The layers' curvature: EK-FAC's diagonal in Kronecker-factored bases, with gradients whitened before "
-        "they are factorised; leading eigenpairs of the factorised gradients (svd, the paper's); or, in the same bases, K-FAC's own "
-        "diagonal (kfac), which needs a sample of the examples alone, or the roots of Adam's second moments (adam), from "
+        "they are factorised; leading eigenpairs of the factorised gradients (svd, the paper's); or, in the same bases, "
+        "K-FAC's own diagonal (kfac), which needs a sample of the examples alone, or the roots of Adam's second moments (adam), from "
         "`optimizer.pt` beside the weights.",
     )
     kfac_examples: int = Field(
@@ -299,16 +299,16 @@ class Recipe(BaseModel):
     checkpoint_weights: Literal["scaled", "equal", "source"] = Field(
         "scaled",
         description="How averaged checkpoints count: each one's scores are divided by their spread, and weighted by the "
-        "learning rate where the trainer's state tells it; the scores as they are, equally; or as the segments of one training "
-        "run (source), which the gradient of a query at the last one is carried back through. That needs a curvature with bases, "
-        "ekfac or kfac, and is meant for three checkpoints or more.",
+        "learning rate where the trainer's state tells it; the scores as they are, equally; or as the segments of one "
+        "training run (source), which the gradient of a query at the last one is carried back through. That needs a "
+        "curvature with bases, ekfac or kfac, and is meant for three checkpoints or more.",
     )
     source_time: float = Field(
         10.0,
         gt=0,
         allow_inf_nan=False,
-        description='With `checkpoint_weights = "source"`: how long a segment trains, on average, in units of one over a layer\'s '
-        "mean eigenvalue. It damps as `fisher_damping` of one over it does.",
+        description='With `checkpoint_weights = "source"`: how long a segment trains, on average, in units of one over a '
+        "layer's mean eigenvalue. It damps as `fisher_damping` of one over it does.",
     )
     recall: Literal["none", "influcoder"] = Field(
         "none",
@@ -375,8 +375,8 @@ class Recipe(BaseModel):
     def _segments_have_eigenvalues(self) -> Self:
         if self.is_source and (not self.whitens or self.reads_optimizer):
             raise ValueError(
-                f'`checkpoint_weights = "source"` needs the eigenvalues of the loss along a layer\'s bases: set `curvature` to '
-                f'"ekfac" or "kfac"; found "{self.curvature}"'
+                f'`checkpoint_weights = "source"` needs the eigenvalues of the loss along a layer\'s bases: set `curvature` '
+                f'to "ekfac" or "kfac"; found "{self.curvature}"'
             )
         return self
 

@@ -73,13 +73,11 @@ def _targets_reason(
         return "the settings changed"
     if (rows["weights_hash"][0], rows["tokenizer_hash"][0]) != (record.weights_hash, record.tokenizer_hash):
         return "the weights changed"
-    if rows["losses_from"][0] != losses:
-        return "models were retrained"
     if not texts.issuperset(rows.select("source", "example_id", "content_hash").iter_rows()):
         return "a sampled text was edited or removed"
     if corpus_size >= settings.influcoder.growth * rows["corpus_size"][0]:
         return "the data outgrew the sample"
-    return None
+    return "models were retrained" if rows["losses_from"][0] != losses else None
 
 
 def stale_encoders(freshness: Freshness) -> StalePartitions:

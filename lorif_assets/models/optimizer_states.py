@@ -7,6 +7,7 @@ which the Trainer hands a model's parameters over; every size has to fit, or the
 
 import math
 import pickle
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,8 @@ _OTHER_STATES: Mapping[str, str] = {
     "square_avg": "RMSprop's",
     "sum": "Adagrad's",
 }
-# What the Trainer leaves without weight decay (transformers' `get_decay_parameter_names`).
-_UNDECAYED = ("bias", "layernorm", "rmsnorm")
+# What the Trainer leaves without weight decay, besides the parameters of `nn.LayerNorm`.
+_UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.|_)norm(?:\.|$)")
 
 
 def root_second_moments(folder: Path, model: "nn.Module", names: Collection[str]) -> "dict[str, torch.Tensor]":
@@ -51,7 +52,7 @@ def root_second_moments(folder: Path, model: "nn.Module", names: Collection[str]
     """
     file = folder / OPTIMIZER_FILE
     groups, states = _read(file)
-    numbers = _numbers(file, groups, states, dict(model.named_parameters()))
+    numbers = _numbers(file, groups, states, model)
     found = {}
     for name in names:
         if name not in numbers:
@@ -90,11 +91,11 @@ def _numbers(
     file: Path,
     groups: Sequence[Mapping[str, Any]],
     states: Mapping[int, Mapping[str, Any]],
-    parameters: "Mapping[str, nn.Parameter]",
+    model: "nn.Module",
 ) -> dict[str, tuple[Mapping[str, Any], int]]:
     """Return each parameter's group and number, by name."""
-    fitting = []
-    for names in _orders(groups, parameters):
+    fitting, parameters = [], dict(model.named_parameters())
+    for names in _orders(groups, model):
         pairs = [
             (name, (group, int(number)))
             for group, of_group in zip(groups, names, strict=True)
@@ -104,15 +105,15 @@ def _numbers(
             fitting.append(dict(pairs))
     if any(_by_name(other) != _by_name(fitting[0]) for other in fitting[1:]):
         raise CheckpointError(
-            f"{file} fits the model in more than one order of its parameters, so it does not tell which state is whose; save it "
+            f"{file} fits the model in several orders of its parameters, so it does not tell which state is whose; save it "
             'by an optimiser that was given `named_parameters()`, or take another `recipe.curvature`, "ekfac" say'
         )
     if not fitting:
         sizes = ", ".join(str(len(group["params"])) for group in groups)
         raise CheckpointError(
-            f"{file} does not fit the model: it has groups of {sizes} parameters, and the model {len(parameters)} in all, which "
-            "in the order of transformers' Trainer, or of `model.parameters()`, have other sizes. Is it the state of an adapter, "
-            'or of another model? Take another `recipe.curvature`, "ekfac" say'
+            f"{file} does not fit the model: it has groups of {sizes} parameters, and the model has {len(parameters)} in all, "
+            "of other sizes in the order of transformers' Trainer or of `model.parameters()`. Is it the state of an adapter, or "
+            'of another model? Take another `recipe.curvature`, "ekfac" say'
         )
     return fitting[0]
 
@@ -121,17 +122,15 @@ def _by_name(numbers: Mapping[str, tuple[Mapping[str, Any], int]]) -> dict[str, 
     return {name: number for name, (_, number) in numbers.items()}
 
 
-def _orders(
-    groups: Sequence[Mapping[str, Any]], parameters: "Mapping[str, nn.Parameter]"
-) -> Iterator[Sequence[Sequence[str]]]:
+def _orders(groups: Sequence[Mapping[str, Any]], model: "nn.Module") -> Iterator[Sequence[Sequence[str]]]:
     """Yield the names of each group's parameters in every order that trainers use, and whose numbers fit."""
-    counts = [len(group["params"]) for group in groups]
+    counts, parameters = [len(group["params"]) for group in groups], dict(model.named_parameters())
     if all("param_names" in group for group in groups):
         named = [[_bare(name) for name in group["param_names"]] for group in groups]
         if [len(names) for names in named] == counts and all(name in parameters for names in named for name in names):
             yield named
         return
-    decayed = [name for name in parameters if not _is_undecayed(name)]
+    decayed = [name for name in parameters if not _is_undecayed(name, model)]
     matrices = [name for name, parameter in parameters.items() if parameter.ndim > 1]
     for first in (list(parameters), decayed, matrices):
         chosen = set(first)
@@ -141,12 +140,11 @@ def _orders(
             yield found
 
 
-def _is_undecayed(name: str) -> bool:
-    lower = name.lower()
-    parts = lower.split(".")
-    # LayerNorm is told by its class there, which GPT-2 calls ln.
-    is_norm = any(part == "norm" or part.endswith("_norm") or part.startswith("ln_") for part in parts[:-1])
-    return is_norm or any(pattern in lower for pattern in _UNDECAYED)
+def _is_undecayed(name: str, model: "nn.Module") -> bool:
+    from torch import nn
+
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return isinstance(owner, nn.LayerNorm) or _UNDECAYED.search(name.lower()) is not None
 
 
 def _bare(name: str) -> str:

@@ -68,8 +68,8 @@ class AdamCurvature(EkfacCurvature):
         """
         if self.bases.optimizer is None:
             raise LorifError(
-                "the bases of a layer were fitted without the optimiser's state, which this curvature is made of: fit them to a "
-                "checkpoint that has its `optimizer.pt`, or take another `recipe.curvature`"
+                "the bases of a layer were fitted without the optimiser's state, which this curvature is made of: fit them to "
+                "a checkpoint that has its `optimizer.pt`, or take another `recipe.curvature`"
             )
         return self.bases.optimizer.double()
 

@@ -76,7 +76,8 @@ def test_the_weight_of_norms_is_the_mean_influence_on_oneself_over_the_mean_squa
 def test_bases_keep_the_roots_where_they_are_stored() -> None:
     bases = with_moments(in_own_axes(D1, D2), roots(D1, D2))
     again = KfacBases.from_tensors(bases.tensors(), bases.damping, torch.device("cpu"))
-    assert again.optimizer is not None and again.optimizer.equal(roots(D1, D2))
+    assert again.optimizer is not None
+    assert again.optimizer.equal(roots(D1, D2))
     assert "optimizer" not in in_own_axes(D1, D2).tensors()
 
 
