@@ -7,7 +7,7 @@ check, report and trials follow from the class.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lorif_assets.attribution.lake_curvature import (
     CurvatureCost,
@@ -202,7 +202,7 @@ class Ekfac(LakeCurvature):
         "every layer's sums are sound",
     )
     layer_figures = LayerFigures.WHITENED
-    trials = _KRONECKER_TRIALS
+    trials: ClassVar[CurvatureTrials | None] = _KRONECKER_TRIALS
 
     def state_version(self, factors: StoredFactors) -> str:
         """Return the hash of everything but the data that the sums depend on."""

@@ -37,6 +37,7 @@ from lorif_assets.attribution.token_rows import token_rows
 from lorif_assets.config.settings import BatchSettings
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
+from lorif_assets.errors import SettingsError
 from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, scored_form

@@ -217,8 +217,8 @@ class Recipe(BaseModel):
         "ekfac",
         description="The layers' curvature: EK-FAC's diagonal in Kronecker-factored bases, with gradients whitened before "
         "they are factorised; leading eigenpairs of the factorised gradients (svd, the paper's); or, in the same bases, "
-        "K-FAC's own diagonal (kfac), which needs a sample of the examples alone, or the roots of Adam's second moments (adam), from "
-        "`optimizer.pt` beside the weights.",
+        "K-FAC's own diagonal (kfac), which needs a sample of the examples alone, or the roots of Adam's second moments "
+        "(adam), from `optimizer.pt` beside the weights.",
     )
     kfac_examples: int = Field(
         4_096, ge=2, description="ekfac, kfac: training examples, drawn by `seed`, that bases are fitted to."

@@ -112,8 +112,8 @@ def _numbers(
         sizes = ", ".join(str(len(group["params"])) for group in groups)
         raise CheckpointError(
             f"{file} does not fit the model: it has groups of {sizes} parameters, and the model has {len(parameters)} in all, "
-            "of other sizes in the order of transformers' Trainer or of `model.parameters()`. Is it the state of an adapter, or "
-            'of another model? Take another `recipe.curvature`, "ekfac" say'
+            "of other sizes in the order of transformers' Trainer or of `model.parameters()`. Is it the state of an adapter, "
+            'or of another model? Take another `recipe.curvature`, "ekfac" say'
         )
     return fitting[0]
 
