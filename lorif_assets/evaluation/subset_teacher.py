@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import Settings
 from lorif_assets.evaluation.query_sets import active_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
