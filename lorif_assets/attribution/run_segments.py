@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.checkpoint import LoadedCheckpoint, StoredCheckpoint
 from lorif_assets.attribution.precondition_queries import PreconditionedQueries, precondition
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import MismatchError
 
 if TYPE_CHECKING:

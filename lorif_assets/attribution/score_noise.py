@@ -13,7 +13,7 @@ from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.attribution.score_positions import scores_at
 from lorif_assets.attribution.whole_gradients import WholeGradients
 from lorif_assets.config.exact_scores import ExactScoreSettings
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import LorifError
 from lorif_assets.progress import Progress
 
