@@ -55,5 +55,9 @@ def test_shrunk_sums_are_of_posterior_means_and_say_how_much_is_noise(private_pr
     of_first = after.filter(pl.col("query_id") == "q0")
     assert of_first["score_sum"].sum() == pytest.approx(shrunk(scores[np.newaxis], share).sum(), rel=1e-3, abs=1e-3)
     assert of_first["n_examples"].sum() == len(scores)
+    project.run("attribution_report", KEY)
+    (where,) = project.table(REPORTS, **PARTITION)["uri"]
+    said = f"less the noise of storing scores, {100 * share:.0f} % of their mean square"
+    assert Path(where).read_text().count(said) == 3
     # The rankings of single examples are left as they are.
     assert not project.stale("query_scores")

@@ -9,7 +9,7 @@ import polars as pl
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.cost import stored_bytes_per_example
 from lorif_assets.attribution.score_checkpoint import score_every_example
-from lorif_assets.attribution.score_noise import measured_noise_share
+from lorif_assets.attribution.score_noise import ScoreNoise
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 
@@ -60,11 +60,10 @@ def shrunk_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     checkpoint = AttributedCheckpoint(
         StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record), inputs.attributed
     )
-    matrix, first = np.empty_like(lorif.scores), 0
+    noise, matrix, first = ScoreNoise(checkpoint, inputs.settings.batch), np.empty_like(lorif.scores), 0
     started = time.monotonic()
     for queries in inputs.query_sets.values():
         rows = slice(first, first + len(queries.ids))
-        noise = measured_noise_share(checkpoint, queries.tokenized, inputs.settings.batch)
-        matrix[rows], first = shrunk(lorif.scores[rows], noise), rows.stop
+        matrix[rows], first = shrunk(lorif.scores[rows], noise.share(queries.tokenized)), rows.stop
     seconds = lorif.query_seconds + time.monotonic() - started
     return {"lorif_shrunk": replace(lorif, scores=matrix, query_seconds=seconds)}

@@ -5,7 +5,7 @@ import pytest
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
 from lorif_assets.attribution.exact_influence import exact_scores
-from lorif_assets.attribution.score_noise import measured_noise_share
+from lorif_assets.attribution.score_noise import ScoreNoise
 from lorif_assets.attribution.whole_gradients import WholeGradients
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.exact_scores import ExactScoreSettings
@@ -44,7 +44,7 @@ def test_the_noise_is_the_disagreement_with_whole_gradients_where_every_pair_is_
     (lorif,) = lorif_scores(inputs).values()
     expected = noise_share(lorif.scores, scores)
     assert 0 < expected < 1
-    found = measured_noise_share(checkpoint, inputs.queries.tokenized, inputs.settings.batch)
+    found = ScoreNoise(checkpoint, inputs.settings.batch).share(inputs.queries.tokenized)
     # FP32 sums of the same pairs in other blocks, and a fit to the same examples in another order.
     assert found == pytest.approx(expected, abs=1e-3)
 
@@ -52,7 +52,7 @@ def test_the_noise_is_the_disagreement_with_whole_gradients_where_every_pair_is_
 def test_scores_are_posterior_means_and_rank_as_lorifs_do(inputs):
     (lorif,), (found,) = lorif_scores(inputs).values(), shrunk_scores(inputs).values()
     checkpoint, _ = exact(inputs)
-    share = measured_noise_share(checkpoint, inputs.queries.tokenized, inputs.settings.batch)
+    share = ScoreNoise(checkpoint, inputs.settings.batch).share(inputs.queries.tokenized)
     np.testing.assert_allclose(
         found.scores, shrunk(lorif.scores, share), rtol=1e-3, atol=1e-6 * np.abs(lorif.scores).max()
     )
