@@ -37,6 +37,23 @@ _OTHER_STATES: Mapping[str, str] = {
 _UNDECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.|_)norm(?:\.|$)")
 
 
+def optimizer_file(folder: Path) -> Path:
+    """Return the file of the optimiser's state in a checkpoint's folder.
+
+    Raises:
+        CheckpointError: there is none; the message names what lies there in its place.
+    """
+    file = folder / OPTIMIZER_FILE
+    if not file.is_file():
+        found = [f"{path.name} ({what})" for pattern, what in _SHARDED.items() for path in file.parent.glob(pattern)]
+        beside = f"; found {found[0]}, which is not read" if found else ""
+        raise CheckpointError(
+            f"there is no {file}{beside}. The Trainer writes it unless `save_only_model` is set; gather a sharded state into "
+            'it, or take another `recipe.curvature`, "ekfac" say'
+        )
+    return file
+
+
 def root_second_moments(folder: Path, model: "nn.Module", names: Collection[str]) -> "dict[str, torch.Tensor]":
     """Return sqrt(v) + eps of parameters by name, FP32 on the CPU: what Adam divides their steps by.
 
@@ -50,7 +67,7 @@ def root_second_moments(folder: Path, model: "nn.Module", names: Collection[str]
     Raises:
         CheckpointError: there is no whole state of an Adam there, or it does not fit the model.
     """
-    file = folder / OPTIMIZER_FILE
+    file = optimizer_file(folder)
     groups, states = _read(file)
     numbers = _numbers(file, groups, states, model)
     found = {}
@@ -69,13 +86,6 @@ def _read(file: Path) -> tuple[Sequence[Mapping[str, Any]], Mapping[int, Mapping
     """Return the groups and the states by parameter number; no code of the file's is run."""
     import torch
 
-    if not file.is_file():
-        found = [f"{path.name} ({what})" for pattern, what in _SHARDED.items() for path in file.parent.glob(pattern)]
-        beside = f"; found {found[0]}, which is not read" if found else ""
-        raise CheckpointError(
-            f"there is no {file}{beside}. The Trainer writes it unless `save_only_model` is set; gather a sharded state into "
-            'it, or take another `recipe.curvature`, "ekfac" say'
-        )
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         groups, states = state["param_groups"], state["state"]
