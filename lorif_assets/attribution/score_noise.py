@@ -1,4 +1,4 @@
-"""How much of the stored scores is noise: sampled pairs scored again by whole gradients (docs/method.md: shrunk sums)."""
+"""How much of stored scores is noise: pairs scored again by whole gradients (docs/method.md: shrunk scores for sums)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
