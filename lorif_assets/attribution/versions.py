@@ -73,7 +73,7 @@ def averaged_version(recipe: Recipe, versions: Sequence[str], weights: Sequence[
     if len(versions) == 1:
         return versions[0]
     # Equal weights are what there was before there was a choice. Recipes that average in any case hash how they do.
-    how = [] if recipe.averages else [recipe.checkpoint_weights]
+    how = [] if recipe.averages else recipe.averaging
     return content_hash([*versions, *how, list(weights)] if len(set(weights)) > 1 else [*versions, *how])
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
+from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, shared_per_example
@@ -53,6 +54,10 @@ def run_evaluation(home: Path, console: Console, *, plan: bool) -> None:
         _show_plan(project, console)
         if plan:
             return
+        if project.settings.influcoder.enabled and project.settings.influcoder.teacher == "subset_losses":
+            # The encoder learns from the retrained models, and is then one of the methods.
+            for selection in ([subset_losses], in_use):
+                list(bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, console.out, selection=selection))
         for update in bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, console.out, selection=EVALUATION):
             done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
             console.print(f"{update.asset:<26} {done}")

@@ -170,6 +170,14 @@ class MethodName(StrEnum):
         needs=Need.ATTRIBUTION,  # the recipe's damping
         by_default=False,
     )
+    LORIF_SHRUNK = Method(
+        name="lorif_shrunk",
+        title="LoRIF, shrunk",
+        explanation="LoRIF's scores less what is noise in them, for sums; its rankings",
+        function="lorif:shrunk_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
 
 
 METHODS = {str(method): method.definition for method in MethodName}

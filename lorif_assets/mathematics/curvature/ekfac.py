@@ -132,7 +132,8 @@ class SideWhitening:
 class KfacBases:
     """Q_A, Q_B, the eigenvalues a and b, and m: the damping of the K-FAC scale, in multiples of their means.
 
-    With `whitening_rank` k, sides wider than 2 k are whitened by their leading k eigenvectors.
+    With `whitening_rank` k, sides wider than 2 k are whitened by their leading k eigenvectors. `optimizer` has the roots of
+    Adam's second moments along the axes, where the curvature is made of them.
     """
 
     q_in: Float[Tensor, "d1 d1"]
@@ -141,6 +142,7 @@ class KfacBases:
     b: Float[Tensor, " d2"]
     damping: float
     whitening_rank: int | None = None
+    optimizer: Float[Tensor, "d1 d2"] | None = None
 
     @cached_property
     def inputs(self) -> SideWhitening:
@@ -178,7 +180,8 @@ class KfacBases:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the stored tensors of the bases, by name."""
-        return {"q_in": self.q_in, "q_out": self.q_out, "a": self.a, "b": self.b}
+        tensors = {"q_in": self.q_in, "q_out": self.q_out, "a": self.a, "b": self.b}
+        return tensors if self.optimizer is None else {**tensors, "optimizer": self.optimizer}
 
     @classmethod
     def from_tensors(
@@ -186,7 +189,8 @@ class KfacBases:
     ) -> "KfacBases":
         """Return the bases from their stored tensors."""
         q_in, q_out, a, b = (tensors[name].to(device) for name in ("q_in", "q_out", "a", "b"))
-        return cls(q_in, q_out, a, b, damping, whitening_rank)
+        optimizer = tensors["optimizer"].to(device) if "optimizer" in tensors else None
+        return cls(q_in, q_out, a, b, damping, whitening_rank, optimizer)
 
 
 @dataclass(frozen=True)
