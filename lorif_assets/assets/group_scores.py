@@ -13,12 +13,10 @@ from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredChec
 from lorif_assets.attribution.group_sums import GROUP_ROWS, group_sums
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.attribution.score_modes import ReadQuerySet
+from lorif_assets.attribution.score_rows import MOST_PAIRS
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_group_scores
 from lorif_assets.lake.attribution_tables import GROUP_SCORES, TRAINING_EXAMPLES
-
-# Pairs whose scores are held at once.
-_MOST_PAIRS = 1 << 24
 
 
 def _enabled(settings: Settings) -> bool:
@@ -62,7 +60,7 @@ def _sums(
     """Return the sums of a query set, in as many scans as memory asks for."""
     queries = ReadQuerySet.of(checkpoint, query_set).tokenized.examples
     n_examples = checkpoint.stored.factors.n_examples
-    at_once = max(1, _MOST_PAIRS // max(1, n_examples))
+    at_once = max(1, MOST_PAIRS // max(1, n_examples))
     frames = [pl.DataFrame(schema=GROUP_ROWS)]
     scans = -(-len(queries) // at_once)
     label = f"{checkpoint.stored.record.name} {query_set} by group"

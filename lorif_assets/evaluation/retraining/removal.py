@@ -17,6 +17,7 @@ from lorif_assets.evaluation.retraining.training_recipe import retrained_model, 
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
 from lorif_assets.lake.lake import Lake
+from lorif_assets.mathematics.scores.summed_influence import summed_influence
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.project import Project
 
@@ -60,8 +61,7 @@ def set_proponents(
 
     Each query's scores are divided by their spread, so that queries count alike.
     """
-    spread = scores.std(axis=1, keepdims=True)
-    return np.argsort(-(scores / np.where(spread > 0, spread, 1)).sum(axis=0), kind="stable")
+    return np.argsort(-summed_influence(scores), kind="stable")
 
 
 def removal_versions(
