@@ -11,6 +11,7 @@ class Need(Enum):
     NOTHING = auto()
     ATTRIBUTION = auto()  # the stored factors and curvature
     ENCODER = auto()  # Influcoder's encoder, where `influcoder.enabled`
+    EXACT_SCORES = auto()  # the stored exact scores too, where `exact_scores.enabled`
     TEXT_ENCODER = auto()  # `evaluation.text_encoder`
 
 
@@ -136,6 +137,14 @@ class MethodName(StrEnum):
         explanation="reciprocal ranks by influence and by shared words, added",
         function="hybrid:hybrid_scores",
         needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+    EXACT = Method(
+        name="exact",
+        title="LoRIF, ranked again",
+        explanation="its leading examples in the order of whole gradients, as `exact_scores` stores them",
+        function="exact:exact_scores",
+        needs=Need.EXACT_SCORES,
         by_default=False,
     )
 
