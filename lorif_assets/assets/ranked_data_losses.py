@@ -4,7 +4,7 @@ from typing import Any
 
 from lorif_assets.assets.attribution_asset import Materializations
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
 from lorif_assets.evaluation.retraining.ranked_data import (
     Experiment,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.data.hub_selection import hub_errors

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from lorif_assets.attribution.versions import ledger_version
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.evaluation import EvaluationSettings
-from lorif_assets.config.recipe import content_hash
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
