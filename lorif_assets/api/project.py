@@ -347,6 +347,7 @@ class OpenProject:
         by: str | None = None,
         without_duplicates: bool = False,
         ranking: "SetRanking" = "plain",
+        queries: Sequence[str] = (),
         query_weight: str | None = None,
         sources: Sequence[str] = (),
         checkpoint: str | None = None,
@@ -362,6 +363,7 @@ class OpenProject:
             by: a metadata column of the examples, of each of whose values as much is taken.
             without_duplicates: whether rows that nearly repeat one that is taken are left out.
             ranking: "plain", "relative" or "hybrid".
+            queries: ids of those of them that count; default: all.
             query_weight: a metadata column of the queries, with numbers.
             sources: to select from; default: all.
             checkpoint: its name; default: the newest that is attributed.
@@ -379,6 +381,7 @@ class OpenProject:
         names = [query_sets] if isinstance(query_sets, str) else query_sets
         wanted = WantedRows(
             query_sets=dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0),
+            queries=tuple([queries] if isinstance(queries, str) else queries),
             query_weight=query_weight,
             ranking=ranking,
             top=top,

@@ -22,6 +22,7 @@ _AMOUNT = "A share, such as 10%, or a number of rows"
     metavar="NAME[=WEIGHT]",
     help="Stored queries that rows are selected for; repeatable, weights may be negative. Default: the only one.",
 )
+@click.option("--query", "queries", multiple=True, metavar="ID", help="Only these queries of the sets; repeatable.")
 @click.option("--query-weight", metavar="COLUMN", help="A metadata column of the queries with their weights.")
 @click.option("--top", metavar="AMOUNT", help=f"{_AMOUNT}: those that speak for the queries most.")
 @click.option("--bottom", metavar="AMOUNT", help=f"{_AMOUNT}: those that speak against them most.")
@@ -50,6 +51,7 @@ _AMOUNT = "A share, such as 10%, or a number of rows"
 @config_option
 def select(
     query_sets: tuple[str, ...],
+    queries: tuple[str, ...],
     query_weight: str | None,
     top: str | None,
     bottom: str | None,
@@ -71,6 +73,7 @@ def select(
     with open_project() as project:
         selection = project.select(
             dict(map(_weighted, query_sets)),
+            queries=queries,
             query_weight=query_weight,
             top=top,
             bottom=bottom,

@@ -52,7 +52,7 @@ def select(model_cache: ModelCache, wanted: WantedRows) -> Selection:
     checkpoint = attributed_checkpoint(project, wanted.checkpoint)
     query_sets = wanted.query_sets or _only_query_set(project, checkpoint)
     wanted = replace(wanted, checkpoint=checkpoint, query_sets=query_sets)
-    of_queries = query_weights(project.lake, checkpoint, query_sets, wanted.query_weight)
+    of_queries = query_weights(project.lake, checkpoint, query_sets, wanted.queries, wanted.query_weight)
     pieces = _pieces(project, wanted.sources)
     candidates, n_unread = _candidates(model_cache, checkpoint, wanted, of_queries, pieces)
     values = candidates["value"].to_numpy()

@@ -1,6 +1,6 @@
 """The influence of every training example on a weighted set of stored queries."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,7 +11,7 @@ from lorif_assets.attribution.ask import ModelCache, score_questions
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.score_rows import MOST_PAIRS
 from lorif_assets.data.passages import passage_text
-from lorif_assets.errors import SettingsError
+from lorif_assets.errors import NotStoredError, SettingsError
 from lorif_assets.evaluation.methods.lexical import LexicalIndex
 from lorif_assets.influences.catalogue import ScoredQuery, query_texts, scored_queries
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
@@ -28,21 +28,35 @@ Weights = Mapping[str, Mapping[str, float]]
 """By query set and query."""
 
 
-def query_weights(lake: Lake, checkpoint: str, query_sets: Mapping[str, float], column: str | None) -> Weights:
+def query_weights(
+    lake: Lake, checkpoint: str, query_sets: Mapping[str, float], queries: Collection[str], column: str | None
+) -> Weights:
     """Return the weight of each query of some sets that are scored at a checkpoint.
 
     Args:
         lake: where they are stored.
         checkpoint: at which they are scored.
         query_sets: weight by name.
+        queries: ids of those that count; none: all.
         column: of the queries' metadata, a number that is multiplied with it; without one, queries of a set count alike.
 
     Raises:
-        NotStoredError: a set is not scored there; the message says what is.
+        NotStoredError: a set, or a query, is not scored there; the message says what is.
         SettingsError: a weight is no number, or all are zero.
     """
+    scored = {name: scored_queries(lake, checkpoint, name) for name in query_sets}
+    known = {query.query_id for of_set in scored.values() for query in of_set}
+    if unknown := sorted(set(queries) - known):
+        raise NotStoredError(
+            f"no query {unknown[0]!r} of {', '.join(map(repr, query_sets))} is scored at {checkpoint!r}; the {len(known)} that "
+            f"are begin with {', '.join(map(repr, sorted(known)[:5]))}"
+        )
     weights = {
-        name: {query.query_id: weight * _factor(query, column) for query in scored_queries(lake, checkpoint, name)}
+        name: {
+            query.query_id: weight * _factor(query, column)
+            for query in scored[name]
+            if not queries or query.query_id in queries
+        }
         for name, weight in query_sets.items()
     }
     if not any(any(of_set.values()) for of_set in weights.values()):

@@ -14,11 +14,12 @@ from lorif_assets.influences.set_influence import SetRanking
 class WantedRows:
     """What is to be selected: exactly one of `top`, `bottom` and `weights` is there.
 
-    `query_sets` have a weight each; the amounts are shares ("10%") or numbers; `weights` names a column to write in place of
-    leaving rows out. `sources`: those to select from; none: all.
+    `query_sets` have a weight each, and `queries` are those of them that count; none: all. The amounts are shares ("10%") or
+    numbers; `weights` names a column to write in place of leaving rows out. `sources`: those to select from; none: all.
     """
 
     query_sets: Mapping[str, float] = field(default_factory=dict)
+    queries: tuple[str, ...] = ()
     query_weight: str | None = None
     ranking: SetRanking = "plain"
     top: object = None
@@ -58,9 +59,13 @@ class WantedRows:
     @property
     def command(self) -> str:
         """The command that selects the same."""
-        sets = [name if weight == 1 else f"{name}={weight:g}" for name, weight in self.query_sets.items()]
+        sets = [
+            name if weight == 1 and "=" not in name else f"{name}={weight:g}"
+            for name, weight in self.query_sets.items()
+        ]
         options: dict[str, Sequence[object]] = {
             "--query-set": sets,
+            "--query": self.queries,
             "--query-weight": [self.query_weight],
             "--checkpoint": [self.checkpoint],
             "--ranking": [self.ranking],

@@ -84,6 +84,17 @@ def test_query_sets_and_queries_have_weights(private_project, every):
             project.select(top=5, query_weight="size")
 
 
+def test_single_queries_of_a_set_can_be_selected_for(opened, every):
+    wanted = expected(every, "score", q1=1.0).sort("value", descending=True)
+    selection = opened.select(QUERY_SET, queries="q1", top=5)
+    assert ids(selection.rows) == ids(wanted.head(5))
+    assert selection.lineage["query_sets"][QUERY_SET]["weights"] == {"q1": 1.0}
+    with pytest.raises(
+        NotStoredError, match=r"no query 'q9' of 'questions' is scored at .*begin with 'q0', 'q1', 'q2'"
+    ):
+        opened.select(QUERY_SET, queries=["q9"], top=5)
+
+
 def test_hybrid_joins_the_ranks_of_influence_and_of_shared_words(opened):
     values = opened.select(top="100%", ranking="hybrid").rows
     relative = opened.select(top="100%", ranking="relative").rows
