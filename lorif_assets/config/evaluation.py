@@ -83,6 +83,18 @@ class EvaluationSettings(BaseModel):
         "retrained without each, per method and seed, for the LDS on sorted subsets. 0: none; else 3 or more.",
     )
     removal_seeds: int = Field(1, ge=1, description="Models per removal.")
+    selection_query_sets: tuple[str, ...] = Field(
+        (),
+        description="Query sets on whose proponents alone, those of all queries together, models are trained: what "
+        "`lorif select` is worth beside other ways to choose as many examples.",
+    )
+    selection_methods: tuple[MethodName, ...] = Field(
+        (MethodName.LORIF, MethodName.BM25, MethodName.RANDOM), description="Methods that choose what is trained on."
+    )
+    selection_shares: tuple[float, ...] = Field(
+        (0.1,), description="Shares of the training data to train on; one model per share, method and seed."
+    )
+    selection_seeds: int = Field(3, ge=1, description="Models per selection, whose losses are averaged.")
     bootstrap: int = Field(1_000, ge=100, description="Bootstrap draws of each interval.")
 
     @model_validator(mode="after")
@@ -100,7 +112,9 @@ class EvaluationSettings(BaseModel):
     @model_validator(mode="after")
     def _embeddings_have_an_encoder(self) -> Self:
         used = [
-            method for method in (*self.methods, *self.removal_methods) if method.definition.needs is Need.TEXT_ENCODER
+            method
+            for method in (*self.methods, *self.removal_methods, *self.selection_methods)
+            if method.definition.needs is Need.TEXT_ENCODER
         ]
         if used and self.text_encoder is None:
             raise ValueError(f"the method `{used[0]}` needs an encoder: set `text_encoder`")

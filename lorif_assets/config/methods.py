@@ -11,6 +11,7 @@ class Need(Enum):
     NOTHING = auto()
     ATTRIBUTION = auto()  # the stored factors and curvature
     ENCODER = auto()  # Influcoder's encoder, where `influcoder.enabled`
+    EXACT_SCORES = auto()  # the stored exact scores too, where `exact_scores.enabled`
     TEXT_ENCODER = auto()  # `evaluation.text_encoder`
 
 
@@ -176,6 +177,14 @@ class MethodName(StrEnum):
         explanation="LoRIF's scores less what is noise in them, for sums; its rankings",
         function="lorif:shrunk_scores",
         needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+    EXACT = Method(
+        name="exact",
+        title="LoRIF, ranked again",
+        explanation="its leading examples in the order of whole gradients, as `exact_scores` stores them",
+        function="exact:exact_scores",
+        needs=Need.EXACT_SCORES,
         by_default=False,
     )
 

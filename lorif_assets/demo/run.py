@@ -79,6 +79,7 @@ tokens = 2048
 trainer = "lorif_assets.demo.retraining:retrain"
 keep_models = true
 removal_query_sets = ["python-questions", "planted"]
+selection_query_sets = ["planted", "held-out"]
 """
 
 

@@ -9,11 +9,11 @@ from jaxtyping import Float64
 from lorif_assets.config.settings import Settings
 from lorif_assets.evaluation.figures import MEAN, Figure, comparison_figures, reference_method
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
-from lorif_assets.evaluation.retraining.removal import (
+from lorif_assets.evaluation.retraining.ranked_data import (
     NOTHING,
-    Removal,
+    RankedData,
+    count_of,
     removal_seeds,
-    removed_count,
     set_proponents,
     sorted_runs,
 )
@@ -54,17 +54,18 @@ def removal_figures(
     if not query_ids:
         return []
     losses = _Losses(rows, query_ids)
-    evaluation, seeds = settings.evaluation, removal_seeds(settings)
-    share, runs = min(evaluation.removal_shares, default=None), sorted_runs(settings, n_examples)
-    whole = losses.of([Removal(NOTHING, 0, seed) for seed in seeds])
+    evaluation = settings.evaluation
+    seeds = removal_seeds(evaluation)
+    share, runs = min(evaluation.removal_shares, default=None), sorted_runs(evaluation, n_examples)
+    whole = losses.of([RankedData(NOTHING, 0, seed) for seed in seeds])
     rises, in_order = {}, {}
     for method in map(str, evaluation.removal_methods):
         if share is not None:
-            removals = [Removal(method, removed_count(share, n_examples), seed) for seed in seeds]
+            removals = [RankedData(method, count_of(share, n_examples), seed) for seed in seeds]
             rises[method] = query_loss_differences(losses.of(removals), whole)
         if runs:
             by_run = [
-                losses.of([Removal(method, end - first, seed, first) for seed in seeds]).mean(axis=0)
+                losses.of([RankedData(method, end - first, seed, first) for seed in seeds]).mean(axis=0)
                 for first, end in runs
             ]
             matrix = scores.by_method[method]
@@ -92,6 +93,6 @@ class _Losses:
         tokens = dict(rows.select("query_id", "n_target_tokens").iter_rows())
         self.n_tokens = np.array([tokens[query_id] for query_id in query_ids], dtype=np.float64)
 
-    def of(self, removals: Sequence[Removal]) -> Float64[np.ndarray, "S Q"]:
+    def of(self, removals: Sequence[RankedData]) -> Float64[np.ndarray, "S Q"]:
         """Return the losses after each removal."""
         return np.array([[self._by_name[one.name][query_id] for query_id in self._query_ids] for one in removals])

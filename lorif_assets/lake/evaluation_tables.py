@@ -95,6 +95,23 @@ REMOVAL_LOSSES = table(
     first_removed=(pa.int64(), "proponents before those that were removed; null, as 0, where stored without"),
 )
 
+SELECTION_LOSSES = table(
+    "selection_losses",
+    ("checkpoint", "query_set", "selection"),
+    "A query's loss after training on proponents alone.",
+    checkpoint=(pa.string(), "whose scores chose what was trained on"),
+    query_set=pa.string(),
+    selection=(pa.string(), "<method>-<selected examples>-seed-<seed>"),
+    method=pa.string(),
+    n_selected=(pa.int64(), "proponents of the whole query set that were trained on"),
+    seed=(pa.int64(), "of the training"),
+    query_id=pa.string(),
+    loss=(pa.float32(), "after training on them; summed over target tokens, nats"),
+    n_target_tokens=pa.int32(),
+    seconds=pa.float64(),
+    computed_from=pa.string(),
+)
+
 RECIPE_TRIALS = table(
     "recipe_trials",
     ("checkpoint", "query_set"),

@@ -10,7 +10,7 @@ from lorif_assets.attribution.versions import removal_figures_version
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.removal_figures import removal_figures
-from lorif_assets.evaluation.retraining.removal import planned_removals
+from lorif_assets.evaluation.retraining.ranked_data import planned_removals
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
 from lorif_assets.lake.lake import Lake
 
@@ -26,14 +26,14 @@ def planned(**fields):
 def stored(tmp_path, settings, loss):
     """A lake with a loss for each planned removal and query; query c has no target tokens."""
     lake = Lake(str(tmp_path / "lake"))
-    for removal in planned_removals(settings, N):
+    for removal in planned_removals(settings.evaluation, N):
         rows = pl.DataFrame(
             {
                 "checkpoint": "step",
                 "query_set": "set",
                 "removal": removal.name,
                 "method": removal.method,
-                "n_removed": removal.n_removed,
+                "n_removed": removal.count,
                 "seed": removal.seed,
                 "query_id": list(QUERIES),
                 "loss": pl.Series([loss(removal, query) for query in QUERIES], dtype=pl.Float32),
@@ -60,7 +60,7 @@ def values(figures, metric, statistic="query"):
 
 def rising(removal, query):
     """On everything 10 and 11 nats by seed; without LoRIF's first quarter 1 nat more for a and 2 for b."""
-    more = {"a": 1.0, "b": 2.0, "c": 9.0}[query] if (removal.method, removal.n_removed) == ("lorif", 3) else 0.0
+    more = {"a": 1.0, "b": 2.0, "c": 9.0}[query] if (removal.method, removal.count) == ("lorif", 3) else 0.0
     return 10.0 + removal.seed + more
 
 
@@ -100,7 +100,7 @@ def test_sorted_subsets_ask_whether_the_loss_falls_in_the_order_of_a_methods_own
 
 
 def test_runs_are_planned_after_the_shares_and_a_run_as_long_as_a_share_is_trained_once():
-    names = [removal.name for removal in planned_removals(planned(sorted_subsets=4, removal_seeds=1), N)]
+    names = [removal.name for removal in planned_removals(planned(sorted_subsets=4, removal_seeds=1).evaluation, N)]
     assert names[0] == "none-0-seed-0"
     of_lorif = [name for name in names if name.startswith("lorif")]
     assert of_lorif == [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lorif_assets.config.sources import SourceFormat
+from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats.parquet import of_table, readable, refuse_repeated_fields
-from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
+from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, place_of, slices_of
 
 _STATE = "state.json"
 
@@ -32,6 +32,10 @@ class SavedDataset(FileReader):
     def rows(self, path: Path, piece: ShardSlice) -> RawShard:
         """Return the rows of one slice, as stored: images and audio are not decoded."""
         return of_table(_read(path, piece.offset, piece.rows), piece)
+
+    def table(self, source: Source, piece: ShardSlice, base: Path) -> pa.Table:
+        """Return the rows of one slice with their types."""
+        return _read(place_of(piece.uri, base, source.revealed_storage_options), piece.offset, piece.rows)
 
 
 READER = SavedDataset()

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.columns import require_columns
 from lorif_assets.data.delta import BucketedTable
@@ -50,6 +52,12 @@ class Delta(Reader):
         table, state = _bucketed(source, piece.uri, base), state_of(piece.version)
         rows = table.rows(state, piece.bucket)
         return RawShard(f"{piece.uri}, bucket {piece.bucket}", table.columns(state), tuple(enumerate(rows)))
+
+    def table(self, source: Source, piece: ShardSlice, base: Path) -> pa.Table:
+        """Return the rows of one bucket with their types."""
+        schema = _bucketed(source, piece.uri, base).schema(state_of(piece.version))
+        rows = [values for _, values in self.read(source, piece, base).rows]
+        return pa.Table.from_pylist(rows, schema=schema)
 
     def changes_since(self, source: Source, piece: ShardSlice, state: str, base: Path) -> Changes | None:
         """Return what the table's history says of all its shards."""

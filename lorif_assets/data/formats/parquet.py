@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lorif_assets.config.sources import SourceFormat
+from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.arrow_values import rows_of
 from lorif_assets.data.columns import refuse_repeated_columns
 from lorif_assets.data.formats.contents import advice, is_parquet
-from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, slices_of
+from lorif_assets.data.formats.reader import FileReader, FileSlice, RawShard, ShardSlice, place_of, slices_of
 from lorif_assets.errors import SourceError
 
 _BATCH_ROWS = 1024
@@ -32,6 +32,10 @@ class Parquet(FileReader):
     def rows(self, path: Path, piece: ShardSlice) -> RawShard:
         """Return the rows of one slice."""
         return of_table(_read(path, piece.offset, piece.rows), piece)
+
+    def table(self, source: Source, piece: ShardSlice, base: Path) -> pa.Table:
+        """Return the rows of one slice with their types."""
+        return _read(place_of(piece.uri, base, source.revealed_storage_options), piece.offset, piece.rows)
 
 
 READER = Parquet()

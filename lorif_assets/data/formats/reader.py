@@ -7,6 +7,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.delta_changes import Changes
@@ -120,6 +122,15 @@ class Reader(ABC):
         Raises:
             SourceError: they cannot be read, or have changed since they were listed.
         """
+
+    def table(self, source: Source, piece: ShardSlice, base: Path) -> pa.Table | None:
+        """Return the rows of one slice with the types that they are stored in, in the order of `read`; None of text.
+
+        Raises:
+            SourceError: they cannot be read.
+        """
+        del source, piece, base
+        return None
 
     def changes_since(self, source: Source, piece: ShardSlice, state: str, base: Path) -> Changes | None:
         """Return what happened to all shards since a state of one piece; None if only its version can say."""

@@ -63,6 +63,7 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
     sources = {
         Need.NOTHING: baseline,
         Need.ATTRIBUTION: [lorif],
+        Need.EXACT_SCORES: [lorif, settings.exact_scores.version(lorif)],
         Need.ENCODER: of_encoder,
         Need.TEXT_ENCODER: [*baseline, settings.evaluation.text_encoder, settings.influcoder.encoder_length],
     }

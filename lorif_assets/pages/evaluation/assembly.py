@@ -15,7 +15,13 @@ from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import GroundTruth, read_ground_truth
 from lorif_assets.evaluation.retraining.subset_names import subsets
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
-from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, METHOD_COSTS, RECIPE_TRIALS, REMOVAL_LOSSES
+from lorif_assets.lake.evaluation_tables import (
+    EVALUATION_FIGURES,
+    METHOD_COSTS,
+    RECIPE_TRIALS,
+    REMOVAL_LOSSES,
+    SELECTION_LOSSES,
+)
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.evaluation.content import Cost, EvaluationContent, Missing
 from lorif_assets.pages.evaluation.measurements import (
@@ -24,6 +30,7 @@ from lorif_assets.pages.evaluation.measurements import (
     recipe_trials,
     removal_measures,
     removal_rises,
+    selected,
 )
 from lorif_assets.pages.evaluation.pictured_scores import retrieval, scatters
 from lorif_assets.pages.evaluation.version import page_version
@@ -66,6 +73,7 @@ def assemble(
     known = known_sources(lake, settings.evaluation, query_set, scored.query_ids, scored.example_ids) if scored else {}
     found = retrieval(sources, scored, known)
     removals = removal_rises(lake.read(REMOVAL_LOSSES, **partition))
+    selections = selected(lake.read(SELECTION_LOSSES, **partition), settings.evaluation.bootstrap)
     trials = recipe_trials(lake.read(RECIPE_TRIALS, **partition))
     return EvaluationContent(
         checkpoint=record.name,
@@ -85,6 +93,7 @@ def assemble(
         tail_patch=tail_patch,
         retrieval=found,
         removals=removals,
+        selections=selections,
         trials=trials,
         missing=_missing(
             settings,
@@ -92,6 +101,7 @@ def assemble(
             tail_patch=tail_patch is not None,
             retrieval=found is not None,
             removals=bool(removals),
+            selections=bool(selections),
             trials=bool(trials),
         ),
         stale_results=tuple(stale_results),
@@ -153,6 +163,10 @@ def _missing(settings: Settings, **presence: bool) -> Sequence[Missing]:
             "name the ids of the training examples that a query comes from in its field `sources`, then run `lorif evaluate`",
         ),
         "removals": Missing("Removal: retraining without the leading examples", train),
+        "selections": Missing(
+            "Selection: training on the leading examples alone",
+            "name the query set in `evaluation.selection_query_sets`, and a way to retrain, then run `lorif evaluate`",
+        ),
         "trials": Missing("Quality of other recipes against their bytes, r and damping", "run `lorif tune`"),
     }
     return tuple(ways[name] for name, is_present in presence.items() if not is_present)

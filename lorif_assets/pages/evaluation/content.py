@@ -7,6 +7,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lorif_assets.mathematics.evaluation.intervals import Estimate
     from lorif_assets.mathematics.gradients.projection import Projection
 
 
@@ -169,6 +170,25 @@ class RemovalMeasures:
 
 
 @dataclass(frozen=True)
+class Selected:
+    """What training on so many selected examples alone gave, by the method that selected them.
+
+    `losses` are means over queries of the loss per token (nats), averaged over seeds; `lower_by` says by how much the
+    reference's is lower than each other method's, paired. The best method comes first.
+    """
+
+    n_selected: int
+    n_seeds: int
+    losses: "Mapping[str, Estimate]"
+    lower_by: "Mapping[str, Estimate]"
+
+    @property
+    def reference(self) -> str:
+        """The method that the others are compared with."""
+        return next(method for method in self.losses if method not in self.lower_by)
+
+
+@dataclass(frozen=True)
 class RecipeTrial:
     """A recipe that was tried: its fields, and its quality, LDS or (None) only the agreement with the dense inverse."""
 
@@ -221,6 +241,7 @@ class EvaluationContent:
     tail_patch: Measured | None
     retrieval: Retrieval | None
     removals: Sequence[Removal]
+    selections: Sequence[Selected]
     trials: Sequence[RecipeTrial]
     missing: Sequence[Missing]
     stale_results: Sequence[str]

@@ -3,8 +3,9 @@
 import polars as pl
 
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, QUERY
+from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, QUERY, reference_method
 from lorif_assets.evaluation.removal_figures import DIFFERENCE_METRIC, PER_TOKEN_METRIC, SORTED_METRIC
+from lorif_assets.mathematics.evaluation.intervals import Estimate, compared_over_queries
 from lorif_assets.pages.evaluation.content import (
     GroundTruthFigures,
     Interval,
@@ -12,6 +13,7 @@ from lorif_assets.pages.evaluation.content import (
     RecipeTrial,
     Removal,
     RemovalMeasures,
+    Selected,
 )
 
 _TRIAL_COLUMNS = (
@@ -72,6 +74,32 @@ def removal_measures(figures: pl.DataFrame) -> RemovalMeasures | None:
     metrics = {name: found for name in _REMOVAL_METRICS if (found := measured(figures, name))}
     share = figures.filter(pl.col("metric") == "removed_share")["value"]
     return RemovalMeasures(metrics, float(share[0]) if len(share) else None) if metrics else None
+
+
+def selected(rows: pl.DataFrame, draws: int) -> tuple[Selected, ...]:
+    """Return by number of selected examples what the rows of `selection_losses` say, with 95 % intervals over queries.
+
+    Args:
+        rows: of one checkpoint and query set.
+        draws: of the bootstrap.
+    """
+    per_token = pl.col("loss") / pl.col("n_target_tokens")
+    means = (
+        rows.filter(pl.col("n_target_tokens") > 0)
+        .group_by("n_selected", "method", "query_id")
+        .agg(loss=per_token.mean().cast(pl.Float64), n_seeds=pl.col("seed").n_unique())
+        .sort("n_selected", "query_id")
+    )
+    found = []
+    for (n_selected,), of_number in means.group_by("n_selected", maintain_order=True):
+        per_query = {str(name): of_method["loss"].to_numpy() for (name,), of_method in of_number.group_by("method")}
+        result = compared_over_queries(per_query, reference_method(sorted(per_query)), draws)
+        best = sorted(per_query, key=lambda method: result.mean[method].value)
+        # The difference is the reference's loss minus the other's.
+        lower_by = {name: Estimate(-one.value, -one.high, -one.low) for name, one in result.differences.items()}
+        losses = {name: result.mean[name] for name in best}
+        found.append(Selected(int(str(n_selected)), int(str(of_number["n_seeds"].min())), losses, lower_by))
+    return tuple(found)
 
 
 def recipe_trials(rows: pl.DataFrame) -> tuple[RecipeTrial, ...]:

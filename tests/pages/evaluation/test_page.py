@@ -99,6 +99,7 @@ def test_the_ceiling_of_the_ground_truth_is_told_or_said_to_be_unknown(content: 
         ({"tail_patch": None}, "tail-patch"),
         ({"retrieval": None}, "retrieval"),
         ({"removals": ()}, "removal"),
+        ({"selections": ()}, "selection"),
     ],
 )
 def test_a_section_is_there_only_where_it_has_data(content: Make, changes: dict[str, object], section: str) -> None:
@@ -127,6 +128,12 @@ def test_agreement_is_not_passed_off_as_faithfulness(content: Make) -> None:
 
 def test_the_rise_after_removal_is_told_with_its_seeds(content: Make) -> None:
     assert "LoRIF +0.120 +0.110 to +0.130" in words(render(content()))
+
+
+def test_what_training_on_a_selection_gave_is_told_with_intervals_and_paired_differences(content: Make) -> None:
+    page = words(render(content()))
+    assert "by how much that of LoRIF is lower" in page
+    assert "LoRIF 300 2.500 [2.250, 2.750] BM25 300 3.000 [2.500, 3.500] +0.500 [0.250, 0.750]" in page
 
 
 def test_small_changes_keep_digits_that_say_something(content: Make) -> None:
