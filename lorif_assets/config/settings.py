@@ -25,6 +25,7 @@ from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.groups import GroupSettings
 from lorif_assets.config.influcoder import InflucoderSettings
+from lorif_assets.config.limits import ReadLimits
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.secrets import (
     Address,
@@ -123,6 +124,9 @@ class QuerySettings(_Section):
         description="A query file (Parquet, JSONL, JSON or CSV), or a directory of such files; also in an object store.",
     )
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
+    limits: ReadLimits = Field(
+        default_factory=ReadLimits, description="What a file may hold before it is refused, as of a source."
+    )
     allow_scalars: bool = Field(
         False,
         description="Whether a query file may name Python code that is run, in its field `scalar`. Leave it off for other "
