@@ -26,3 +26,12 @@ class ReadLimits(BaseModel):
     expansion: int = Field(
         200, ge=1, description="How many times as large as the compressed file that may be, the first GiB aside."
     )
+
+
+class CheckpointLimits(BaseModel):
+    """How much the files that describe a checkpoint may ask for before it is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description_mib: int = Field(512, ge=1, description="MiB of config.json, or of a file of the tokenizer.")
+    layers: int = Field(10_000, ge=1, description="Layers, or experts of a layer, that config.json may name.")

@@ -25,7 +25,7 @@ from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.groups import GroupSettings
 from lorif_assets.config.influcoder import InflucoderSettings
-from lorif_assets.config.limits import ReadLimits
+from lorif_assets.config.limits import CheckpointLimits, ReadLimits
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.secrets import (
     Address,
@@ -113,6 +113,9 @@ class CheckpointSettings(_Section):
     cache: str = Field("registered_models", description="Where versions of the registered model are downloaded to.")
     trust_remote_code: bool = Field(
         False, description="Run the Python code that a checkpoint carries. Leave it off for other people's checkpoints."
+    )
+    limits: CheckpointLimits = Field(
+        default_factory=CheckpointLimits, description="What the files that describe a checkpoint may ask for."
     )
 
 
