@@ -34,4 +34,7 @@ class CheckpointLimits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     description_mib: int = Field(512, ge=1, description="MiB of config.json, or of a file of the tokenizer.")
+    text_growth: int = Field(
+        10_000, ge=1, description="How many times as long a text the replacements of tokenizer.json may make together."
+    )
     layers: int = Field(10_000, ge=1, description="Layers, or experts of a layer, that config.json may name.")

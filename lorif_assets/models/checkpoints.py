@@ -15,9 +15,9 @@ from lorif_assets.errors import CheckpointError
 from lorif_assets.lake.partition_names import partition_name, partition_names
 from lorif_assets.models.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
 from lorif_assets.models.adapter_files import base_folder
-from lorif_assets.models.checkpoint_files import CheckpointFiles, gguf_tokenizer, has_tokenizer
+from lorif_assets.models.checkpoint_files import TOKENIZER_FILES, CheckpointFiles, gguf_tokenizer, has_tokenizer
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, list_folders
-from lorif_assets.models.descriptions import refuse_large, refuse_many_layers, refused_in_words
+from lorif_assets.models.descriptions import refuse_growing_texts, refuse_large, refuse_many_layers, refused_in_words
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.fine_tunes import tokenizer_of, trained_from
@@ -259,6 +259,7 @@ class Checkpoints:
         refuse_large(files.tokenizer_files, self.limits)
         try:
             with refused_in_words(f"transformers cannot load the tokenizer of {files.path}"):
+                refuse_growing_texts(files.tokenizer_folder / TOKENIZER_FILES[0], self.limits)
                 return AutoTokenizer.from_pretrained(
                     files.tokenizer_folder,
                     trust_remote_code=self.trust_remote_code,

@@ -1,6 +1,7 @@
 """What describes a checkpoint, a configuration and a tokenizer, as a stranger may have written it: refused in words."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,35 @@ def refuse_many_layers(config: Path, limits: CheckpointLimits) -> None:
     for name, value in _numbers(json.loads(config.read_text())):
         if value > limits.layers and _COUNTS.fullmatch(name):
             raise _beyond(config, f"has {name} = {value:,}", "layers", limits)
+
+
+def refuse_growing_texts(tokenizer: Path, limits: CheckpointLimits) -> None:
+    """Refuse a tokenizer whose replacements, one after another, would make a text longer than memory is.
+
+    Forty of them that double it make a TiB of one letter.
+
+    Raises:
+        CheckpointError: it is one.
+        OSError, ValueError, RecursionError: it cannot be read.
+    """
+    content = json.loads(tokenizer.read_text()) if tokenizer.is_file() else {}
+    for stage in ("normalizer", "decoder"):
+        growth = math.prod(_replacements(content.get(stage))) if isinstance(content, dict) else 1
+        if growth > limits.text_growth:
+            raise _beyond(tokenizer, f"has a {stage} that may make a text {growth:,} times as long", "text_growth", limits)
+
+
+def _replacements(stage: Any) -> Iterator[int]:
+    """Yield the lengths of what the stages inside one put in the place of a match."""
+    if isinstance(stage, list):
+        for inner in stage:
+            yield from _replacements(inner)
+    elif isinstance(stage, dict):
+        if isinstance(text := stage.get("content"), str):
+            yield max(len(text), 1)
+        for inner in stage.values():
+            if isinstance(inner, list):
+                yield from _replacements(inner)
 
 
 def _numbers(value: Any) -> Iterator[tuple[str, int]]:

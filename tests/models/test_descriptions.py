@@ -81,6 +81,23 @@ def test_a_tokenizer_that_is_none_is_refused_whatever_its_library_raises(
         Checkpoints(path=str(folder)).load_tokenizer(files(folder))
 
 
+@pytest.mark.parametrize("n", [8, 40])
+def test_a_tokenizer_whose_replacements_double_a_text_again_and_again_is_refused(folder: Path, n: int) -> None:
+    change(
+        folder / "tokenizer.json",
+        normalizer={
+            "type": "Sequence",
+            "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * n,
+        },
+    )
+    checkpoints = Checkpoints(path=str(folder))
+    if n == 8:
+        assert len(checkpoints.load_tokenizer(files(folder))("a")["input_ids"]) > 16
+        return
+    with pytest.raises(CheckpointError, match=r"normalizer .* 1,099,511,627,776 times as long, .*limits\.text_growth"):
+        checkpoints.load_tokenizer(files(folder))
+
+
 @pytest.mark.parametrize("content", ["[" * 100_000, "{}", "[]", '{"model_type": "gpt2", "torch_dtype": "float10000"}'])
 def test_so_is_a_configuration(folder: Path, content: str) -> None:
     (folder / "config.json").write_text(content)
@@ -112,4 +129,4 @@ def test_limits_of_the_settings_reach_the_checkpoints_of_a_project_and_of_dagste
     (tmp_path / "lorif.toml").write_text("[checkpoints.limits]\nlayers = 7\n")
     opened = Project.of(load_settings(tmp_path / "lorif.toml")).checkpoints
     assert opened.limits == CheckpointLimits(layers=7)
-    assert CheckpointsResource.of(opened).limits == {"description_mib": 512, "layers": 7}
+    assert CheckpointsResource.of(opened).limits == {"description_mib": 512, "text_growth": 10_000, "layers": 7}
