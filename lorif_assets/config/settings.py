@@ -222,12 +222,17 @@ class CurvatureSettings(_Section):
 
 
 class VacuumSettings(_Section):
-    """When files that nothing points to any more are deleted."""
+    """When files that nothing points to any more are deleted, and old runs from Dagster's records."""
 
     retention_hours: int = Field(
         168,
         ge=1,
         description="How long superseded files are kept: longer than the longest run, which may still read them.",
+    )
+    run_days: int = Field(
+        90,
+        ge=1,
+        description="How long Dagster keeps a run that is over, and its events; one that made what it shows as newest stays.",
     )
     schedule: str = Field(
         "0 4 * * 0", description="When the schedule `weekly_vacuum` runs; it is on where `automation.enabled` is."
