@@ -120,9 +120,7 @@ def query_source(settings: Settings, query_set: str) -> Source:
             columns=settings.queries.columns,
             limits=settings.queries.limits,
         )
-    return Source(
-        name=query_set, path=str(path), columns=settings.queries.columns, limits=settings.queries.limits
-    )
+    return Source(name=query_set, path=str(path), columns=settings.queries.columns, limits=settings.queries.limits)
 
 
 def read_queries(file: Path, columns: Columns) -> list[Mapping[str, Any]]:

@@ -68,7 +68,9 @@ def refuse_growing_texts(tokenizer: Path, limits: CheckpointLimits) -> None:
     for stage in ("normalizer", "decoder"):
         growth = math.prod(_replacements(content.get(stage))) if isinstance(content, dict) else 1
         if growth > limits.text_growth:
-            raise _beyond(tokenizer, f"has a {stage} that may make a text {growth:,} times as long", "text_growth", limits)
+            raise _beyond(
+                tokenizer, f"has a {stage} that may make a text {growth:,} times as long", "text_growth", limits
+            )
 
 
 def _replacements(stage: Any) -> Iterator[int]:

@@ -8,7 +8,19 @@ from hypothesis.strategies import DrawFn
 
 _LARGE = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
 _AS_TEXT = [str(number).encode() for number in (-1, 0, 10**4, 10**9, 10**15, 10**30, 10**400)]
-_WORDS = [b"null", b"[]", b"{}", b'""', b"true", b"NaN", b"1e999", b"[" * 2_000, b'{"a":' * 2_000, b"\xff\xfe", b"\0" * 64]
+_WORDS = [
+    b"null",
+    b"[]",
+    b"{}",
+    b'""',
+    b"true",
+    b"NaN",
+    b"1e999",
+    b"[" * 2_000,
+    b'{"a":' * 2_000,
+    b"\xff\xfe",
+    b"\0" * 64,
+]
 _MOST_REPEATED = 1 << 16
 
 

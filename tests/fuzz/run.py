@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
 
 from tests.fuzz.files import Valid, valid_files
 from tests.fuzz.mutations import mutated

@@ -1,6 +1,7 @@
 """Checkpoints of strangers, whose descriptions are no descriptions or ask for too much: refused in words."""
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,9 @@ def files(folder: Path) -> CheckpointFiles:
         {"model_type": "qwen2", "text_config": {"num_hidden_layers": 10_001}},
     ],
 )
-def test_a_configuration_of_a_billion_layers_is_refused_before_one_is_made(folder: Path, fields: dict[str, Any]) -> None:
+def test_a_configuration_of_a_billion_layers_is_refused_before_one_is_made(
+    folder: Path, fields: dict[str, Any]
+) -> None:
     change(folder / "config.json", **fields)
     checkpoints = Checkpoints(path=str(folder))
     for read in (checkpoints.config, checkpoints.skeleton):
@@ -60,7 +63,9 @@ def test_files_that_describe_it_are_refused_where_they_are_too_large(folder: Pat
         getattr(checkpoints, read)(files(folder))
         with (folder / name).open("ab") as file:
             file.write(b" " * MIB)
-        with pytest.raises(CheckpointError, match=rf"{name} has 1,.* bytes, and `checkpoints\.limits\.description_mib` = 1"):
+        with pytest.raises(
+            CheckpointError, match=rf"{name} has 1,.* bytes, and `checkpoints\.limits\.description_mib` = 1"
+        ):
             getattr(checkpoints, read)(files(folder))
 
 
@@ -111,7 +116,11 @@ def test_so_is_a_configuration(folder: Path, content: str) -> None:
         (1 << 30, b"", "no model: .*header too large"),
         (1 << 62, b"", "no model: .*header too large"),
         (None, b'{"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}', "cut short"),
-        (None, b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [4611686018427387904, 4611686018427387912]}}', "cut"),
+        (
+            None,
+            b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [4611686018427387904, 4611686018427387912]}}',
+            "cut",
+        ),
         (None, b'{"w": {"dtype": "F32", "shape": [4611686018427387904, 8], "data_offsets": [0, 8]}}', "cut short"),
         (None, b"[" * 100_000, "cut short"),
     ],
@@ -120,9 +129,8 @@ def test_weights_whose_header_claims_what_is_not_there_are_not_whole(
     folder: Path, length: int | None, header: bytes, reason: str
 ) -> None:
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", length or len(header)) + header + b"\0" * 8)
-    (fault,) = [files(folder).fault() or ""]
-    assert reason.split(":")[0] in fault
-    assert str(folder / "model.safetensors") in fault
+    fault = files(folder).fault() or ""
+    assert re.search(rf"model\.safetensors is {reason}", fault)
 
 
 def test_limits_of_the_settings_reach_the_checkpoints_of_a_project_and_of_dagster(tmp_path: Path) -> None:

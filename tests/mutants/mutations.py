@@ -29,7 +29,9 @@ class Mutant:
         return str(mutated)
 
     def __str__(self) -> str:
-        before, after = (text.splitlines()[self.start[0] - 1].strip() for text in (self.module.read_text(), self.source()))
+        before, after = (
+            text.splitlines()[self.start[0] - 1].strip() for text in (self.module.read_text(), self.source())
+        )
         return f"{self.module}:{self.start[0]}: {before}  ->  {after}"
 
 

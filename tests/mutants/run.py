@@ -58,7 +58,9 @@ def _tests_of(module: Path) -> Sequence[Path]:
     """Return the tests that import a module, those of its own part first."""
     name = ".".join(module.with_suffix("").parts)
     found = [file for file in sorted(_TESTS.rglob("test_*.py")) if f"{name} " in file.read_text()]
-    return sorted(found, key=lambda file: (file.parent.name != module.parent.name, "curvature" in file.parts))[:_MOST_FILES]
+    return sorted(found, key=lambda file: (file.parent.name != module.parent.name, "curvature" in file.parts))[
+        :_MOST_FILES
+    ]
 
 
 def _write(output: Path | None, seed: int, tried: int, survivors: list[str], seconds: float) -> None:

@@ -22,7 +22,11 @@ class _Mutated(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: object, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        return importlib.util.spec_from_file_location(fullname, self._path, loader=self) if fullname == self._module else None
+        return (
+            importlib.util.spec_from_file_location(fullname, self._path, loader=self)
+            if fullname == self._module
+            else None
+        )
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         return None
@@ -57,8 +61,8 @@ def _run(tests: Sequence[Path], module: str, path: Path, source: str, cpu_second
         for name in [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]:
             del sys.modules[name]
         sys.meta_path.insert(0, _Mutated(module, path, source))
-        # The fixtures of the project in miniature are no part of the mathematics.
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--confcutdir=tests/mathematics"]
-        code = int(pytest.main([*options, *map(str, tests)]))
+        # The project in miniature is no part of the mathematics, and takes seconds to import.
+        plain = ["-p", "tests.accelerators", "--confcutdir=tests/mathematics", "-p", "no:cacheprovider"]
+        code = int(pytest.main([*plain, "-x", "-q", "-m", "not slow", *map(str, tests)]))
     finally:
         os._exit(code)

@@ -85,7 +85,7 @@ def _decompressed(path: Path, stored: BinaryIO, limits: ReadLimits | None) -> Bi
     for compression in _COMPRESSIONS:
         suffix, magic = compression
         if path.name.lower().endswith(suffix) or begin.startswith(magic):
-            content = gzip.open(stored) if compression is _GZIP else pa.CompressedInputStream(stored, "zstd")
+            content = gzip.open(stored) if compression is _GZIP else pa.CompressedInputStream(stored, "zstd")  # noqa: SIM115
             stream = cast("io.RawIOBase", content) if limits is None else _Content(path, content, limits)
             return io.BufferedReader(stream, _CHUNK)
     return stored

@@ -98,7 +98,9 @@ class _Records(Iterator[list[str]]):
             self.position += length
             # A quote that is never closed would take all that follows into its row.
             if self.position - self.start > most:
-                raise beyond(self._path, f"has a longer row, which begins at byte {self.start}", "row_mib", self._limits)
+                raise beyond(
+                    self._path, f"has a longer row, which begins at byte {self.start}", "row_mib", self._limits
+                )
             yield text.decode(errors="surrogateescape")
 
 

@@ -13,8 +13,8 @@ from lorif_assets.config.limits import MIB, ReadLimits
 from lorif_assets.config.sources import SourceFormat
 from lorif_assets.data.formats.compression import beginning, opened, with_compressed
 from lorif_assets.data.formats.contents import refuse_binary
-from lorif_assets.data.formats.limits import beyond, refuse_large, refuse_many
 from lorif_assets.data.formats.jsonl import JsonLines
+from lorif_assets.data.formats.limits import beyond, refuse_large, refuse_many
 from lorif_assets.data.formats.reader import (
     FileReader,
     FileSlice,
@@ -128,7 +128,9 @@ class _Array:
             try:
                 value, end = self._decoded()
             except json.JSONDecodeError as error:
-                self._refuse_long(len(self._text) - self._at, f"has a longer row, or one that is no JSON ({error.msg}),")
+                self._refuse_long(
+                    len(self._text) - self._at, f"has a longer row, or one that is no JSON ({error.msg}),"
+                )
                 if not self._read_on():
                     raise ValueError(error.msg) from error
                 continue

@@ -59,7 +59,8 @@ def refuse_claims(path: Path, metadata: pq.FileMetaData, limits: ReadLimits) -> 
             chunk = group.column(c)
             if group.num_rows < 0 or chunk.num_values < 0 or (flat and chunk.num_values != group.num_rows):
                 raise _contradicting(
-                    path, f"row group {k} has {group.num_rows} rows, its column '{chunk.path_in_schema}' {chunk.num_values}"
+                    path,
+                    f"row group {k} has {group.num_rows} rows, its column '{chunk.path_in_schema}' {chunk.num_values}",
                 )
             stored += max(chunk.total_compressed_size, 0)
             expanded += max(chunk.total_uncompressed_size, chunk.num_values * width)

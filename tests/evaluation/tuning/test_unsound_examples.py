@@ -71,7 +71,10 @@ def test_it_is_set_aside_by_name_and_recipes_are_tried_on_the_others(tiny_projec
 def test_a_query_that_is_not_finite_is_refused_by_name(tiny_project: TinyProject) -> None:
     inputs = loaded(tiny_project)
     query = inputs.queries.tokenized[1]
-    with not_finite(inputs, query), pytest.raises(UnsoundQueryError, match=rf"query '{query.example_id}' is not finite"):
+    with (
+        not_finite(inputs, query),
+        pytest.raises(UnsoundQueryError, match=rf"query '{query.example_id}' is not finite"),
+    ):
         advise(inputs, budget=100_000, minutes=60, sample_size=8)
 
 
@@ -81,7 +84,5 @@ def test_examples_that_the_factors_were_computed_without_are_no_input_of_any_met
     before = loaded(private_project).examples.ids
     aside = [RejectedRow("doc0-3", 3, NOT_FINITE, "x"), RejectedRow("doc0-4", 4, "too short for this tokenizer", "y")]
     for checkpoint, rows in ((NEWEST, aside), (CHECKPOINTS[0], [RejectedRow("doc0-5", 5, NOT_FINITE, "z")])):
-        replace_rejected(
-            private_project.lake, "gradient_factors", f"{checkpoint}|{SHARDS[0]}", rejected_table(rows)
-        )
+        replace_rejected(private_project.lake, "gradient_factors", f"{checkpoint}|{SHARDS[0]}", rejected_table(rows))
     assert loaded(private_project).examples.ids == [name for name in before if name != "doc0-3"]
