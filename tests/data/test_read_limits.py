@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from lorif_assets.config.limits import GIB, MIB, ReadLimits
-from lorif_assets.config.sources import Source
+from lorif_assets.config.sources import Columns, Source
 from lorif_assets.data.formats import limits as limits_of_formats
 from lorif_assets.data.formats.limits import bounded_lines
 from lorif_assets.data.formats.reader import RawShard, version_of
@@ -247,6 +248,14 @@ class TestDatasets:
             state.write(b" " * MIB)
         with pytest.raises(SourceError, match=r"state\.json has [\d,]+ bytes, and `limits\.header_mib` = 1"):
             list_shards(source("saved", header_mib=1), tmp_path)
+
+
+def test_the_rows_of_a_delta_table_are_counted_too(tmp_path: Path) -> None:
+    write_deltalake(str(tmp_path / "rows"), pa.table({"id": ["1", "2", "3"], "text": ["a", "b", "c"]}))
+    for limits, reason in (({"rows": 2}, r"3 rows, .*`limits\.rows` = 2"), ({"columns": 1}, r"2 columns, .*`limits\.columns`")):
+        table = source("rows", **limits).model_copy(update={"columns": Columns(id="id")})
+        with pytest.raises(SourceError, match=reason):
+            list_shards(table, tmp_path)
 
 
 def test_a_file_beyond_its_limits_does_not_stop_the_others(tmp_path: Path) -> None:

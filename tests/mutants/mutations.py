@@ -42,25 +42,26 @@ def drawn(modules: Iterable[Path], count: int, seed: int) -> Sequence[Mutant]:
 
 
 def mutants(module: Path) -> Iterator[Mutant]:
-    """Yield the mutants of a module, without those of annotations: no test runs these."""
+    """Yield the mutants of a module, without those of annotations and decorators, which compute nothing."""
     import parso
     from cosmic_ray.ast import ast_nodes
     from cosmic_ray.plugins import get_operator, operator_names
 
     source = module.read_text()
-    tree, annotations = parso.parse(source), list(_annotations(source))
+    tree, declarations = parso.parse(source), list(_declarations(source))
     for name in sorted(operator_names()):
         kind = get_operator(name)
         if kind.arguments():
             continue
         places = (place for node in ast_nodes(tree) for place in kind().mutation_positions(node))
         for occurrence, (start, _) in enumerate(places):
-            if not any(first <= start < last for first, last in annotations):
+            if not any(first <= start < last for first, last in declarations):
                 yield Mutant(module, name, occurrence, start)
 
 
-def _annotations(source: str) -> Iterator[tuple[Position, Position]]:
+def _declarations(source: str) -> Iterator[tuple[Position, Position]]:
     for node in ast.walk(ast.parse(source)):
-        for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+        parts = [getattr(node, "annotation", None), getattr(node, "returns", None), *getattr(node, "decorator_list", ())]
+        for part in parts:
             if isinstance(part, ast.expr):
                 yield (part.lineno, part.col_offset), (part.end_lineno or 0, part.end_col_offset or 0)
