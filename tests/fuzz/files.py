@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -69,19 +68,35 @@ def _saved_dataset(folder: Path) -> dict[str, Valid]:
     from datasets import Dataset
 
     Dataset.from_list(_ROWS).save_to_disk(str(folder))
+    state = json.loads((folder / "state.json").read_text())
+    # It is drawn at random, and mutations are to be the same in every run.
+    (folder / "state.json").write_text(json.dumps({**state, "_fingerprint": "0" * 16}))
     files = {f"rows/{file.name}": file.read_bytes() for file in sorted(folder.iterdir())}
     return {f"datasets: {name}": Valid(Use.SOURCE, name, files) for name in files}
 
 
 def _delta_table(folder: Path) -> dict[str, Valid]:
-    from deltalake import write_deltalake
-
-    write_deltalake(str(folder), pl.DataFrame(_ROWS).to_arrow())
-    files = {
-        f"rows/{file.relative_to(folder)}": file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()
-    }
-    (data,) = (name for name in files if name.endswith(".parquet"))
-    (log,) = (name for name in files if name.endswith(".json"))
+    """A table of one commit with names and times that are the same in every run."""
+    log, data = "rows/_delta_log/00000000000000000000.json", "rows/part-0.parquet"
+    table = pa.table({name: [row[name] for row in _ROWS] for name in ("id", "text")})
+    folder.mkdir()
+    pq.write_table(table, file := folder / "part-0.parquet")
+    fields = [{"name": name, "type": "string", "nullable": True, "metadata": {}} for name in table.column_names]
+    about = {"id": "0" * 32, "format": {"provider": "parquet", "options": {}}, "partitionColumns": [], "configuration": {}}
+    actions = [
+        {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}},
+        {"metaData": {**about, "schemaString": json.dumps({"type": "struct", "fields": fields})}},
+        {
+            "add": {
+                "path": file.name,
+                "partitionValues": {},
+                "size": file.stat().st_size,
+                "modificationTime": 0,
+                "dataChange": True,
+            }
+        },
+    ]
+    files = {data: file.read_bytes(), log: "\n".join(map(json.dumps, actions)).encode()}
     return {"delta: data": Valid(Use.SOURCE, data, files), "delta: log": Valid(Use.SOURCE, log, files)}
 
 
