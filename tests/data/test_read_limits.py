@@ -252,7 +252,10 @@ class TestDatasets:
 
 def test_the_rows_of_a_delta_table_are_counted_too(tmp_path: Path) -> None:
     write_deltalake(str(tmp_path / "rows"), pa.table({"id": ["1", "2", "3"], "text": ["a", "b", "c"]}))
-    for limits, reason in (({"rows": 2}, r"3 rows, .*`limits\.rows` = 2"), ({"columns": 1}, r"2 columns, .*`limits\.columns`")):
+    for limits, reason in (
+        ({"rows": 2}, r"3 rows, .*`limits\.rows` = 2"),
+        ({"columns": 1}, r"2 columns, .*`limits\.columns`"),
+    ):
         table = source("rows", **limits).model_copy(update={"columns": Columns(id="id")})
         with pytest.raises(SourceError, match=reason):
             list_shards(table, tmp_path)

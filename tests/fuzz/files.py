@@ -82,7 +82,12 @@ def _delta_table(folder: Path) -> dict[str, Valid]:
     folder.mkdir()
     pq.write_table(table, file := folder / "part-0.parquet")
     fields = [{"name": name, "type": "string", "nullable": True, "metadata": {}} for name in table.column_names]
-    about = {"id": "0" * 32, "format": {"provider": "parquet", "options": {}}, "partitionColumns": [], "configuration": {}}
+    about = {
+        "id": "0" * 32,
+        "format": {"provider": "parquet", "options": {}},
+        "partitionColumns": [],
+        "configuration": {},
+    }
     actions = [
         {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}},
         {"metaData": {**about, "schemaString": json.dumps({"type": "struct", "fields": fields})}},

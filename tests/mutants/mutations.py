@@ -61,7 +61,11 @@ def mutants(module: Path) -> Iterator[Mutant]:
 
 def _declarations(source: str) -> Iterator[tuple[Position, Position]]:
     for node in ast.walk(ast.parse(source)):
-        parts = [getattr(node, "annotation", None), getattr(node, "returns", None), *getattr(node, "decorator_list", ())]
+        parts = [
+            getattr(node, "annotation", None),
+            getattr(node, "returns", None),
+            *getattr(node, "decorator_list", ()),
+        ]
         for part in parts:
             if isinstance(part, ast.expr):
                 yield (part.lineno, part.col_offset), (part.end_lineno or 0, part.end_col_offset or 0)
