@@ -26,10 +26,12 @@ from tests.conftest import write_tiny_project
 from tests.faults.edits import edit_of_same_size
 from tests.faults.soundness import differences, unreadable
 
+_MADE = dg.DagsterEventType.ASSET_MATERIALIZATION
+
 
 @dataclass(frozen=True)
 class Sample:
-    """What a project and its process take after an update and, where there was one, a vacuum."""
+    """What a project and its process take after an update and a vacuum."""
 
     update: int
     resident_mib: float
@@ -38,6 +40,7 @@ class Sample:
     log_files: int
     runs: int
     events: int
+    partitions: int
 
 
 def soak(root: Path, updates: int, seed: int, between: int, every: int = 1) -> tuple[list[Sample], list[str]]:
@@ -99,6 +102,7 @@ def _sample(root: Path, instance: dg.DagsterInstance, update: int) -> Sample:
         sum("_delta_log" in str(file) for file in files),
         len(runs),
         sum(len(instance.all_logs(run.run_id)) for run in runs),
+        sum(len(instance.get_latest_storage_id_by_partition(asset.key, _MADE)) for asset in GRAPH),
     )
 
 
