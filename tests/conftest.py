@@ -32,6 +32,7 @@ from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.process_environment import set_process_environment
 from lorif_assets.project import Project
 from resources import dagster_resources
+from tests.accelerators import accelerated  # noqa: F401
 from tests.hub_stand_in import HubStandIn
 
 set_process_environment()
@@ -194,12 +195,6 @@ class TinyProject:
         lines = file.read_text().splitlines()
         lines[row] = json.dumps({**json.loads(lines[row]), "text": text})
         file.write_text("\n".join(lines))
-
-
-@pytest.fixture
-def accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let computations on a CPU take the ways of an accelerator."""
-    monkeypatch.setattr("lorif_assets.mathematics.accelerators.is_accelerator", lambda device: True)
 
 
 @pytest.fixture(autouse=True)

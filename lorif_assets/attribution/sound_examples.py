@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lorif_assets.config.sections import BatchSettings
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
 
+NOT_FINITE = "the loss or a gradient is not finite"
+"""The reason of a row that is set aside for it."""
 _SHOWN_TOKENS = 40
 
 
@@ -22,7 +24,7 @@ def set_aside(attributed: "AttributedModel", example: TokenizedExample) -> Rejec
     return RejectedRow(
         example.example_id,
         example.row,
-        "the loss or a gradient is not finite",
+        NOT_FINITE,
         attributed.tokenizer.decode(example.input_ids[:_SHOWN_TOKENS]),
     )
 

@@ -9,6 +9,7 @@ from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.columns import require_columns
 from lorif_assets.data.delta import BucketedTable
 from lorif_assets.data.delta_changes import Changes, bucket_sizes, incremental_changes
+from lorif_assets.data.formats.limits import refuse_many
 from lorif_assets.data.formats.paths import is_remote
 from lorif_assets.data.formats.reader import RawShard, Reader, ShardSlice, SourceFile, state_of, version_of
 from lorif_assets.errors import SourceError
@@ -24,13 +25,15 @@ class Delta(Reader):
         """Yield the buckets that hold rows, named `<source>-<bucket>`.
 
         Raises:
-            SourceError: a table cannot be read, or lacks a column.
+            SourceError: a table cannot be read, lacks a column, or has more rows or columns than there may be.
         """
         for file in files:
             table = _bucketed(source, file.uri, base)
             state = table.version()
-            require_columns(source.columns, table.columns(state), table.uri)
-            for bucket, rows in bucket_sizes(table, state).items():
+            columns, sizes = table.columns(state), bucket_sizes(table, state)
+            refuse_many(table.uri, sum(sizes.values()), len(columns), source.limits)
+            require_columns(source.columns, columns, table.uri)
+            for bucket, rows in sizes.items():
                 yield ShardSlice(
                     f"{file.shard_prefix}-{bucket:05d}",
                     source.name,

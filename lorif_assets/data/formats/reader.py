@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.limits import ReadLimits
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.data.hub_selection import hub_errors
@@ -166,7 +167,7 @@ class FileReader(Reader):
             state = ""
             try:
                 state = state_at(file.uri, self.state_file(path))
-                slices = tuple(self.cut(path, state, source.rows_per_shard))
+                slices = tuple(self.cut(path, state, source.rows_per_shard, source.limits))
             except SourceError as error:
                 version = version_of(f"unreadable-{state}", source)
                 yield ShardSlice(
@@ -192,26 +193,26 @@ class FileReader(Reader):
         path = place_of(piece.uri, base, source.revealed_storage_options)
         if state_at(piece.uri, self.state_file(path)) != state_of(piece.version):
             raise SourceError(f"{path} has changed since its shards were listed. List them again.")
-        return self.rows(path, piece)
+        return self.rows(path, piece, source.limits)
 
     def state_file(self, path: Path) -> Path:
         """Return the file that is written whenever what lies at the path is."""
         return path
 
     @abstractmethod
-    def cut(self, path: Path, state: str, rows_per_slice: int) -> Iterable[FileSlice]:
+    def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> Iterable[FileSlice]:
         """Return the slices of one file; `state` changes with the file.
 
         Raises:
-            SourceError: the file cannot be read.
+            SourceError: the file cannot be read, or is beyond the limits.
         """
 
     @abstractmethod
-    def rows(self, path: Path, piece: ShardSlice) -> RawShard:
+    def rows(self, path: Path, piece: ShardSlice, limits: ReadLimits) -> RawShard:
         """Return the rows of one slice of a file.
 
         Raises:
-            SourceError: the file cannot be read.
+            SourceError: the file cannot be read, or is beyond the limits.
         """
 
 
