@@ -16,10 +16,11 @@ def latest_results(home: Path) -> list[CheckOutcome]:
     if not home.is_dir() or not any(home.iterdir()):
         return []
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        return list(_outcomes(instance))
+        return list(outcomes(instance))
 
 
-def _outcomes(instance: dg.DagsterInstance) -> Iterator[CheckOutcome]:
+def outcomes(instance: dg.DagsterInstance) -> Iterator[CheckOutcome]:
+    """Yield the newest outcome of each check that ran in an instance."""
     keys = [key for check in CHECKS for key in check.check_keys]
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     for key in keys:

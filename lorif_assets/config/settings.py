@@ -36,6 +36,7 @@ from lorif_assets.config.secrets import (
     secret_advice,
     secrets_in,
     secrets_of,
+    separated_login,
 )
 from lorif_assets.config.sources import Columns, Source
 from lorif_assets.config.token_scores import TokenScoreSettings
@@ -50,6 +51,17 @@ _LOG = logging.getLogger(__name__)
 _WITHOUT_INPUT = {"missing", "extra_forbidden", "value_error"}
 _MAY_HOLD_SECRETS = {"storage_options", "uri", "registry_uri"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_MLFLOW_UI = "http://127.0.0.1:5000"
+
+
+def _web_address(address: str) -> str:
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(f"{address!r} is no address of a web page; write one that begins with http:// or https://")
+    return refuse_password(address).rstrip("/")
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+"""Where a browser finds a server: http:// or https://, without a password and without a slash at its end."""
 
 
 class _Section(BaseModel):
@@ -238,6 +250,18 @@ class TrackingSettings(_Section):
     experiment: str = Field("lorif", description="Name of the experiment.")
 
 
+class AddressSettings(_Section):
+    """Where a browser finds the project's servers: what runs, reports and MLflow link to."""
+
+    dagster: WebAddress = Field("http://localhost:3000", description="Dagster's UI (`lorif ui`).")
+    mlflow: WebAddress | None = Field(
+        None,
+        description="MLflow's UI; default: `tracking.uri` where that is a server, else http://127.0.0.1:5000, where "
+        "`mlflow ui` is.",
+    )
+    explorer: WebAddress = Field("http://127.0.0.1:7411", description="The explorer (`lorif explore`).")
+
+
 class DeviceSettings(_Section):
     """Where the mathematics runs."""
 
@@ -278,6 +302,7 @@ class Settings(BaseSettings):
     curvature: CurvatureSettings = Field(default_factory=CurvatureSettings)
     vacuum: VacuumSettings = Field(default_factory=VacuumSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    addresses: AddressSettings = Field(default_factory=AddressSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     compute: ComputeSettings = Field(default_factory=ComputeSettings)
     influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
@@ -378,6 +403,18 @@ class Settings(BaseSettings):
         if self.tracking.uri is None:
             return f"sqlite:///{self.resolve('mlflow.db')}"
         return revealed(self.tracking.uri, "tracking.uri")
+
+    @property
+    def mlflow_address(self) -> str:
+        """Where a browser finds MLflow.
+
+        Raises:
+            SettingsError: as `tracking_uri`.
+        """
+        if self.addresses.mlflow is not None:
+            return self.addresses.mlflow
+        uri = self.tracking_uri or ""
+        return separated_login(uri)[0].rstrip("/") if uri.startswith(("http://", "https://")) else _MLFLOW_UI
 
     @property
     def registry_uri(self) -> str | None:
