@@ -16,7 +16,7 @@ import polars as pl
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.project import OpenProject
 from lorif_assets.attribution.ask import TopK
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.errors import LorifError, NotStoredError
 from lorif_assets.explorer.spans import span_value
 from lorif_assets.influences.catalogue import stored_line

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from urllib.parse import quote, urlsplit
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import CONFIG_NAME, Settings
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, TRAINING_EXAMPLES

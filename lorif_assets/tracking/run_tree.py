@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.errors import SettingsError
 from lorif_assets.machine_locks import MachineLock
 from lorif_assets.tracking.facts import CheckpointFacts
