@@ -359,7 +359,6 @@ class Explorer:
             raise NotStoredError(
                 "nothing is to be computed: give a `completion`, or a stored query and `every`, a `span` or an `example`"
             )
-        of = {"shard": question.shard, "example": question.example} if isinstance(question, WorkQuestion) else {}
         if question.completion:
             at = self._checkpoint(question, scored_checkpoints(self.lake))
             asked = Computed(at.name, question.prompt, question.completion, question.chat)
@@ -370,7 +369,12 @@ class Explorer:
             checkpoint, query_set = self.place(question)
             query = scored_query(self.lake, checkpoint, query_set, question.query or self._first(checkpoint, query_set))
             asked = Computed(checkpoint, query_set=query_set, query=query.query_id)
-        return replace(asked, span=question.span or asked.span, **of)
+        asked = replace(asked, span=question.span or asked.span)
+        return (
+            replace(asked, shard=question.shard, example=question.example)
+            if isinstance(question, WorkQuestion)
+            else asked
+        )
 
     def _checkpoint(self, question: CheckpointQuestion, checkpoints: Sequence[ScoredCheckpoint]) -> ScoredCheckpoint:
         if not checkpoints:

@@ -174,6 +174,7 @@ class Tracking:
                 PARENT_TAG: runs.checkpoint,
                 CHECKPOINT_TAG: record.checkpoint,
                 ASSET_TAG: record.asset,
+                **record.facts.tags,
                 **record.tags,
             },
         )

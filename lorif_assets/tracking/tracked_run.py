@@ -155,7 +155,8 @@ class TrackedRun:
     def _url(self, run_id: str) -> str:
         if not run_id or self._runs is None:
             return ""
-        return f"{self._address}/#/experiments/{self._runs.experiment}/runs/{run_id}"
+        # By default MLflow's pages take a run for an evaluation of prompts.
+        return f"{self._address}/#/experiments/{self._runs.experiment}/runs/{run_id}?workflowType=machine_learning"
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:

@@ -141,7 +141,8 @@ def test_a_run_says_what_it_is_of(tracking: Tracking, client: "MlflowClient") ->
         run.text("<html>", "reports/comparison/questions.html", "project")
         experiment = client.get_experiment_by_name(tracking.experiment)
         assert experiment is not None
-        assert run.url == f"http://mlflow.example/#/experiments/{experiment.experiment_id}/runs/{run.run_id}"
+        where = f"http://mlflow.example/#/experiments/{experiment.experiment_id}/runs"
+        assert run.url == f"{where}/{run.run_id}?workflowType=machine_learning"
     (checkpoint,), (project,) = named(client, tracking, "checkpoint"), named(client, tracking, "project")
     (child,) = named(client, tracking, "gradient_factors")
     assert child.info.run_name == "gradient_factors step-9|docs-0 and 2 more"
