@@ -14,6 +14,7 @@ from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS
 from lorif_assets.pages import markdown
 from lorif_assets.pages.addresses import comparison_address
 from lorif_assets.pages.comparison.content import ComparisonContent, mean
+from lorif_assets.pages.framed import framed_page
 from lorif_assets.tracking.metric_names import metric_name
 
 _MOVES = {"overlap_at_10": "mean_overlap_at_10", "rank_biased_overlap": "mean_rank_biased_overlap"}
@@ -76,7 +77,8 @@ def _track(run: PartitionRun, content: ComparisonContent, stored_versions: set[t
                         if figure in known
                     }
                 )
-                tracked.text(page, comparison_address(content.query_set), "project")
+                framed = framed_page(page, run.settings.addresses.explorer)
+                tracked.text(framed, comparison_address(content.query_set), "project")
 
 
 def _findings(content: ComparisonContent) -> dict[str, Any]:
