@@ -278,10 +278,16 @@ def select(page, first, last):
     page.mouse.up()
 
 
+def shows_span(page, span):
+    from playwright.sync_api import expect
+
+    expect(page.locator("[data-span]")).to_have_value(span, timeout=20_000)
+
+
 def test_a_part_of_a_completion_is_selected_with_the_mouse_and_asked_about(opened, project):
     page = opened("/query?query=q/1")
     select(page, 3, 5)
-    page.wait_for_function("document.querySelector('[data-span]').value === '3-6'")
+    shows_span(page, "3-6")
     page.click("text=Which examples made it say this part?")
     page.wait_for_url("**/query?**span=3-6**")
     page.wait_for_selector("b.part")
@@ -289,7 +295,7 @@ def test_a_part_of_a_completion_is_selected_with_the_mouse_and_asked_about(opene
     assert project.lines == [{"prompt": "What jumps?", "completion": " A fox.", "span": [3, 6]}]
     # Within what is marked already, places are still those of the whole.
     select(page, 4, 4)
-    page.wait_for_function("document.querySelector('[data-span]').value === '4-5'")
+    shows_span(page, "4-5")
     page.click("text=All of it again")
     page.wait_for_url("**/query?**")
     assert "span" not in page.url
@@ -312,7 +318,7 @@ def test_places_in_a_text_are_counted_as_characters_whatever_a_browser_counts(op
     page.wait_for_selector("[data-selectable]")
     # Each fox is two of what scripts count.
     select(page, 5, 8)
-    page.wait_for_function("document.querySelector('[data-span]').value === '3-7'")
+    shows_span(page, "3-7")
 
 
 def test_a_token_tells_its_share_of_the_score(opened, project):
