@@ -3,7 +3,14 @@
 import dagster as dg
 
 from lorif_assets.assets.graph import GRAPH
-from lorif_assets.automation.jobs import ASSET_JOBS, attribution_checks, re_attribution, vacuum, withdrawal
+from lorif_assets.automation.jobs import (
+    ASSET_JOBS,
+    attribute_checkpoint,
+    attribution_checks,
+    re_attribution,
+    vacuum,
+    withdrawal,
+)
 from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.checks import CHECKS
 from lorif_assets.config.settings import load_settings
@@ -18,7 +25,7 @@ sensors, schedules = automation_definitions(settings)
 defs = dg.Definitions(
     assets=[asset.definition for asset in GRAPH],
     asset_checks=CHECKS,
-    jobs=[*ASSET_JOBS.values(), attribution_checks, re_attribution, vacuum, withdrawal],
+    jobs=[*ASSET_JOBS.values(), attribute_checkpoint, attribution_checks, re_attribution, vacuum, withdrawal],
     sensors=sensors,
     schedules=schedules,
     resources=dagster_resources(Project.of(settings)),

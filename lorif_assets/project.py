@@ -62,6 +62,7 @@ class Project:
                 uri=settings.tracking_uri,
                 experiment=settings.tracking.experiment,
                 queue=settings.resolve("tracking_queue"),
+                address=settings.mlflow_address,
             ),
             settings.compute,
         )

@@ -13,6 +13,7 @@ class TrackingResource(dg.ConfigurableResource[Tracking]):
     uri: str | None = Field(None, description="MLflow tracking URI, as it may be seen.")
     experiment: str = Field("lorif", description="Experiment name.")
     queue: str = Field("", description="Folder that keeps what MLflow cannot be told now.")
+    web_address: str = Field("", description="Where a browser finds MLflow.")
     # Dagster shows all that is configured; a dependency is only named.
     address: dg.ResourceDependency[Hidden[str | None]]
 
@@ -20,9 +21,15 @@ class TrackingResource(dg.ConfigurableResource[Tracking]):
     def of(cls, tracking: Tracking) -> "TrackingResource":
         """Return the resource that hands out this experiment."""
         shown = None if tracking.uri is None else masked_address(tracking.uri)
-        return cls(uri=shown, experiment=tracking.experiment, queue=tracking.queue, address=Hidden(tracking.uri))
+        return cls(
+            uri=shown,
+            experiment=tracking.experiment,
+            queue=tracking.queue,
+            web_address=tracking.address,
+            address=Hidden(tracking.uri),
+        )
 
     def create_resource(self, context: dg.InitResourceContext) -> Tracking:
         """Return the experiment; no server is asked yet."""
         del context
-        return Tracking(uri=self.address.value, experiment=self.experiment, queue=self.queue)
+        return Tracking(uri=self.address.value, experiment=self.experiment, queue=self.queue, address=self.web_address)

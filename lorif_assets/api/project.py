@@ -19,6 +19,7 @@ from lorif_assets.attribution.ask import (
     attributed_checkpoints,
     score_completion,
     score_questions,
+    score_tokens,
 )
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.score_queries import QueryScores
@@ -201,6 +202,32 @@ class OpenProject:
         return self._answer(
             {name: value for name, value in row.items() if value is not None}, checkpoint, top_k, tokens
         )
+
+    def attribute_tokens(
+        self, query: Mapping[str, Any], shard: str, example_id: str, *, checkpoint: str | None = None
+    ) -> pl.DataFrame:
+        """Return what each token of one training example, and of a query, contributed to the score of the pair.
+
+        Args:
+            query: as for `attribute_query`.
+            shard: that the example is in.
+            example_id: its id.
+            checkpoint: its name; default: the newest that is attributed.
+
+        Returns:
+            A row for every token: side (example or query), term, position, token_id, token, score (null where the token
+            carries no loss) and exact_score, the pair's score from uncompressed gradients, to which either side sums.
+
+        Raises:
+            SourceError: the query cannot be used, or has no token that carries loss.
+            NotStoredError: the example is not in the training data.
+            MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
+            CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
+        """
+        settings = self._project.settings
+        question = row_question(query, ScalarRules(settings.queries.allow_scalars, settings.base))
+        name = attributed_checkpoint(self._project, checkpoint)
+        return score_tokens(self._model_cache, name, question, shard, example_id).drop("query_id", "stored_score")
 
     def load(self, checkpoint: str | None = None) -> str:
         """Load a checkpoint ahead of the first question, and return its name; default: the newest that is attributed.

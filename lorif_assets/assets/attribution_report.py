@@ -15,6 +15,7 @@ from lorif_assets.freshness.attribution import stale_reports
 from lorif_assets.freshness.incomplete import look_at_checkpoints, marked_version
 from lorif_assets.lake.attribution_tables import REPORTS
 from lorif_assets.pages.addresses import report_address, report_file
+from lorif_assets.pages.framed import framed_page
 
 
 @attribution_asset(
@@ -44,9 +45,12 @@ def attribution_report(run: PartitionRun) -> Materializations:
             version = marked_version(report_version(run.settings, content.provenance["scores"]), notice)
             page = render(content)
             where, line = run.lake.write_page(report_address(name, query_set), page.encode())
-            with run.tracked(name, [key]) as tracked:
+            explored = explored_report(run.settings.addresses.explorer, name, query_set)
+            with run.tracked(name, [key], pages=[("The report, with links into the explorer", explored)]) as tracked:
                 if tracked:
-                    tracked.text(page, report_file(query_set))
+                    framed = framed_page(page, run.settings.addresses.explorer)
+                    tracked.text(framed, report_file(query_set))
+                    tracked.text(framed, f"reports/{report_file(query_set)}", "checkpoint")
             partition = {"checkpoint": name, "query_set": query_set}
             row = {**partition, "uri": where, "computed_from": version, "page": line}
             run.lake.replace(REPORTS, partition, pa.Table.from_pylist([row], schema=REPORTS.columns))
@@ -56,7 +60,7 @@ def attribution_report(run: PartitionRun) -> Materializations:
                 {
                     "report": dg.MetadataValue.path(where),
                     # A browser follows no link from Dagster's UI to a file.
-                    "by_lorif_explore": dg.MetadataValue.url(explored_report(name, query_set)),
+                    "by_lorif_explore": dg.MetadataValue.url(explored),
                     "queries": len(content.queries),
                     "examples": content.n_examples,
                     "bytes": len(page.encode()),

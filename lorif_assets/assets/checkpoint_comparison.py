@@ -14,7 +14,11 @@ from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS
 from lorif_assets.pages import markdown
 from lorif_assets.pages.addresses import comparison_address
 from lorif_assets.pages.comparison.content import ComparisonContent, mean
+from lorif_assets.pages.framed import framed_page
+from lorif_assets.tracking.metric_names import metric_name
 
+_MOVES = {"overlap_at_10": "mean_overlap_at_10", "rank_biased_overlap": "mean_rank_biased_overlap"}
+"""How a checkpoint's own run calls what it says of the way from the checkpoint before."""
 _TITLE = "loss and overlap along the checkpoints"
 _COLUMNS = ("from", "to", "mean rank-biased overlap", "mean overlap@10", "entered per query", "mean loss per token")
 
@@ -35,9 +39,10 @@ def checkpoint_comparison(run: PartitionRun) -> Materializations:
     lake = run.lake
     for query_set in run.partitions:
         content = assemble(run.project, query_set, run.provenance)
-        where, page = lake.write_page(comparison_address(query_set), render(content).encode())
+        html = render(content)
+        where, page = lake.write_page(comparison_address(query_set), html.encode())
         stored = lake.read(CHECKPOINT_COMPARISONS, ["to_checkpoint", "computed_from"], query_set=query_set)
-        _track(run, content, set(stored.unique().iter_rows()))
+        _track(run, content, set(stored.unique().iter_rows()), html)
         rows = comparison_rows(content, run.settings.recipe, page)
         lake.replace(CHECKPOINT_COMPARISONS, {"query_set": query_set}, rows)
         yield from run.commit(
@@ -53,8 +58,8 @@ def checkpoint_comparison(run: PartitionRun) -> Materializations:
         )
 
 
-def _track(run: PartitionRun, content: ComparisonContent, stored_versions: set[tuple[str, str]]) -> None:
-    """Give each newer checkpoint a run with its figures, unless the same scores were compared before."""
+def _track(run: PartitionRun, content: ComparisonContent, stored_versions: set[tuple[str, str]], page: str) -> None:
+    """Give each newer checkpoint a run with its figures, unless the same scores were compared before; the project the page."""
     losses, overlaps, stayed = content.mean_losses[1:], content.mean_rank_biased_overlaps, content.mean_overlaps_at_10
     for pair, loss, overlap, share in zip(content.compared.neighbours, losses, overlaps, stayed, strict=True):
         if (pair.newer.name, pair.version) in stored_versions:
@@ -63,7 +68,17 @@ def _track(run: PartitionRun, content: ComparisonContent, stored_versions: set[t
         figures = {"mean_rank_biased_overlap": overlap, "mean_overlap_at_10": share, "mean_loss_per_token": loss}
         with run.tracked(pair.newer.name, [content.query_set], params) as tracked:
             if tracked:
-                tracked.metrics({name: value for name, value in figures.items() if value is not None})
+                known = {name: value for name, value in figures.items() if value is not None}
+                tracked.metrics(known)
+                tracked.checkpoint_metrics(
+                    {
+                        metric_name(name, content.query_set): known[figure]
+                        for name, figure in _MOVES.items()
+                        if figure in known
+                    }
+                )
+                framed = framed_page(page, run.settings.addresses.explorer)
+                tracked.text(framed, comparison_address(content.query_set), "project")
 
 
 def _findings(content: ComparisonContent) -> dict[str, Any]:

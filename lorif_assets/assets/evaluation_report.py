@@ -14,6 +14,7 @@ from lorif_assets.assets.tail_patch import tail_patch
 from lorif_assets.freshness.evaluation import stale_evaluation_reports
 from lorif_assets.lake.evaluation_tables import EVALUATION_REPORTS
 from lorif_assets.pages.addresses import evaluation_address, evaluation_file
+from lorif_assets.pages.framed import framed_page
 
 
 @attribution_asset(
@@ -40,7 +41,7 @@ def evaluation_report(run: PartitionRun) -> Materializations:
             where, line = lake.write_page(evaluation_address(name, query_set), page.encode())
             with run.tracked(name, [key]) as tracked:
                 if tracked:
-                    tracked.text(page, evaluation_file(query_set))
+                    tracked.text(framed_page(page, run.settings.addresses.explorer), evaluation_file(query_set))
             partition = {"checkpoint": name, "query_set": query_set}
             row = {**partition, "uri": where, "computed_from": content.version, "page": line}
             lake.replace(EVALUATION_REPORTS, partition, pa.Table.from_pylist([row], schema=EVALUATION_REPORTS.columns))

@@ -24,6 +24,13 @@ from lorif_assets.freshness.attribution import stale_factors
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
 from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
+from lorif_assets.pages.tracked_facts import training_datasets
+from lorif_assets.tracking.partition_figures import PartitionFigures, combined_figures
+from lorif_assets.tracking.tracked_run import TrackedRun
+
+_SUMS = {"dagster/row_count", "truncated_examples", "tokens", "seconds", "bytes"}
+"""Figures of shards that add up."""
+_WEIGHTS = {"tokens_per_second": "seconds", "bytes_per_example": "dagster/row_count", "mean_loss_per_token": "tokens"}
 
 
 class FactorConfig(dg.Config):
@@ -77,19 +84,27 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
             run.tracked(name, [shards[shard] for shard in to_do], recipe.model_dump()) as tracked,
             run.workers(CheckpointOpening(stored, run.checkpoints, run.settings.batch)) as workers,
         ):
+            figures: dict[str, dict[str, float]] = {}
             built = workers.map_shards(FactorBuilding(share), to_do, partial(commit_factors, stored, share))
-            for index, (shard, outcome) in enumerate(built):
+            for shard, outcome in built:
                 try:
                     committed = outcome.result()
                 except (LorifError, RuntimeError) as error:
                     failures.add(shards[shard], error)
                     continue
                 metadata = _metadata(record, committed)
-                if tracked:
-                    figures = {key: value for key, value in metadata.items() if type(value) in {int, float}}
-                    tracked.metrics(figures, index)
+                figures[shard] = {key: value for key, value in metadata.items() if type(value) in {int, float}}
                 yield from run.commit(shards[shard], committed.version, metadata)
+            if tracked and figures:
+                _track(run, tracked, figures)
             failures.raise_if_any()
+
+
+def _track(run: PartitionRun, tracked: TrackedRun, figures: PartitionFigures) -> None:
+    tracked.partitions(figures, _SUMS, _WEIGHTS)
+    together = combined_figures(figures, _SUMS, _WEIGHTS)
+    tracked.checkpoint_metrics({name: together[name] for name in ("tokens_per_second", "bytes_per_example")})
+    tracked.datasets(training_datasets(run.lake, run.settings))
 
 
 def _metadata(record: CheckpointRecord, built: BuiltShard) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from lorif_assets.influcoder.sampling import Split
 from lorif_assets.influcoder.stored import StoredEncoder, encoder_row, stored_targets
 from lorif_assets.lake.influcoder_tables import INFLUCODER_ENCODERS
 from lorif_assets.project import Project
-from lorif_assets.tracking import TrackedRun
+from lorif_assets.tracking.tracked_run import TrackedRun
 
 if TYPE_CHECKING:
     from lorif_assets.influcoder.encoder import TextEncoder

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.evaluation.figures import QUERY, Figure, store_figures
+from lorif_assets.config.methods import MethodName
+from lorif_assets.evaluation.figures import MEAN, QUERY, Figure, store_figures
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores, method_versions, read_evaluated_scores
+from lorif_assets.tracking.metric_names import metric_name
 
 
 def evaluated_scores(run: PartitionRun, checkpoint: str, query_set: str) -> EvaluatedScores:
@@ -20,7 +22,7 @@ def evaluated_scores(run: PartitionRun, checkpoint: str, query_set: str) -> Eval
 def keep_figures(run: PartitionRun, partition: str, evaluation: str, figures: Sequence[Figure], version: str) -> None:
     """Store all figures, and track those that are not of a single query, to compare checkpoints and recipes in MLflow.
 
-    A tracked metric is named `<metric>.<statistic>.<method>`.
+    A tracked metric is named `<metric>.<statistic>.<method>`. The checkpoint's own run has LoRIF's means alone, by query set.
     """
     checkpoint, _, query_set = partition.partition("|")
     store_figures(run.lake, checkpoint, query_set, evaluation, figures, version)
@@ -31,5 +33,12 @@ def keep_figures(run: PartitionRun, partition: str, evaluation: str, figures: Se
                     ".".join(part for part in (figure.metric, figure.statistic, figure.method) if part): figure.value
                     for figure in figures
                     if figure.statistic != QUERY
+                }
+            )
+            tracked.checkpoint_metrics(
+                {
+                    metric_name(figure.metric, query_set): figure.value
+                    for figure in figures
+                    if figure.statistic == MEAN and figure.method == MethodName.LORIF
                 }
             )

@@ -36,8 +36,10 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.tables import TABLES
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.pages.tracked_facts import checkpoint_facts, materialization_note
 from lorif_assets.progress import Progress, count_partition
-from lorif_assets.tracking import TrackedRun
+from lorif_assets.tracking.run_tree import DAGSTER_TAG, NOTE_TAG
+from lorif_assets.tracking.tracked_run import TrackedRun
 from resources import opened_project
 
 _LISTED_FAILURES = 10
@@ -56,6 +58,7 @@ class PartitionRun:
         self.project = opened_project(context.resources)
         self.partitions: Sequence[str] = context.partition_keys
         self.log = context.log
+        self._tracked_at: dict[str, str] = {}
 
     @property
     def settings(self) -> Settings:
@@ -145,24 +148,45 @@ class PartitionRun:
         """Report the progress of long work to Dagster's log, which also shows that the run is alive."""
         return Progress(label, total, unit, self.log)
 
+    @contextmanager
     def tracked(
-        self, checkpoint: str, partitions: Iterable[str], params: Mapping[str, object] | None = None, **tags: str
-    ) -> AbstractContextManager[TrackedRun | None]:
+        self,
+        checkpoint: str,
+        partitions: Iterable[str],
+        params: Mapping[str, object] | None = None,
+        pages: Sequence[tuple[str, str]] = (),
+        **tags: str,
+    ) -> Iterator[TrackedRun | None]:
         """Open a tracked run for some partitions of a checkpoint; None where nothing is tracked.
+
+        What is committed of these partitions from then on says where MLflow has the run.
 
         Args:
             checkpoint: name of the checkpoint.
             partitions: what is computed.
             params: settings that it is computed with.
+            pages: titles and addresses of pages about it, which MLflow links to.
             tags: more tags, by the part of their name after `lorif.`.
         """
+        tracking, keys = self.project.tracking, list(partitions)
+        if tracking.uri is None:
+            yield None
+            return
+        asset = self._context.asset_key.to_user_string()
         identity = {
-            "dagster.run_id": self._context.run_id,
-            "dagster.partition": ", ".join(partitions)[:_LONGEST_TAG],
+            DAGSTER_TAG: self._context.run_id,
+            "dagster.partition": ", ".join(keys)[:_LONGEST_TAG],
+            NOTE_TAG: materialization_note(self.settings, asset, self._context.run_id, pages),
             **{f"lorif.{name}": value for name, value in tags.items()},
         }
-        asset = self._context.asset_key.to_user_string()
-        return self.project.tracking.materialization(checkpoint, asset, identity, params or {}, self.log)
+        facts = checkpoint_facts(self.project, checkpoint)
+        with tracking.materialization(
+            checkpoint, asset, identity, params or {}, self.log, facts=facts, partitions=keys
+        ) as tracked:
+            if tracked and tracked.url:
+                self._tracked_at.update(dict.fromkeys(keys, tracked.url))
+                self.log.info(f"tracked in MLflow: {tracked.url}")
+            yield tracked
 
     def add_partitions(self, definition: str, names: Sequence[str]) -> None:
         """Add partitions that the run found to Dagster's."""
@@ -184,6 +208,8 @@ class PartitionRun:
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Record one partition: yields its result where it is the run's only one, else logs its event."""
         count_partition()
+        if partition in self._tracked_at:
+            metadata = {**metadata, "mlflow_run": dg.MetadataValue.url(self._tracked_at[partition])}
         if not self._many:
             yield dg.MaterializeResult(data_version=dg.DataVersion(data_version), metadata=metadata)
             return

@@ -56,14 +56,14 @@ def preconditioner_asset(table: TableSchema) -> AttributionAsset:
                 run.progress(f"{checkpoint} {table.name}", len(layers), "layers") as progress,
             ):
                 fits = workers.map_shards(work, list(layers), partial(commit_layer, stored))
-                for index, (layer, outcome) in enumerate(fits):
+                by_layer: dict[str, dict[str, float]] = {}
+                for layer, outcome in fits:
                     fit = outcome.result()
                     row = fit.row
                     shown, metrics = shown_layers.shown(row), kind.metrics(row)
                     spectra[layer] = shown
                     progress.advance(1)
-                    if tracked:
-                        tracked.metrics(metrics, index)
+                    by_layer[layer] = dict(metrics)
                     metadata = {
                         "how": fit.history,
                         "examples": factors.n_examples,
@@ -81,6 +81,7 @@ def preconditioner_asset(table: TableSchema) -> AttributionAsset:
                         layers[layer], refined_version(str(row["version"]), row.get("basis_version")), metadata
                     )
                 if tracked:
+                    tracked.partitions(by_layer)
                     tracked.image(spectrum_png([spectra[layer] for layer in layers]), "spectra.png")
 
     return attribution_asset(

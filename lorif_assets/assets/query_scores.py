@@ -28,9 +28,11 @@ from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.cascade import recalled_scores
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, RELATIVE_SCORES
 from lorif_assets.pages import markdown
+from lorif_assets.tracking.metric_names import metric_name
 
 _SHOWN_QUERIES, _SHOWN_EXAMPLES = 10, 3
 _COLUMNS = ("query", "rank", "example", "score")
+_FIGURES = ("loss_per_token", "top_10_share", "top_100_share")
 
 
 def _recalls(settings: Settings) -> bool:
@@ -79,7 +81,8 @@ def query_scores(run: PartitionRun) -> Materializations:
                     read_sets[query_set] = _read(scoring, query_set, key)
                 except LorifError as error:
                     failures.add(key, error)
-            for index, (query_set, scored) in enumerate(scoring.scores(read_sets)):
+            by_set: dict[str, dict[str, float]] = {}
+            for query_set, scored in scoring.scores(read_sets):
                 if isinstance(scored, UnsoundQueryError):
                     failures.add(query_sets[query_set], scored)
                     continue
@@ -98,8 +101,9 @@ def query_scores(run: PartitionRun) -> Materializations:
                     (QUERY_SUMMARIES, scored.scores.summaries.with_columns(averaged=pl.lit(averaged))),
                 ):
                     lake.replace(schema, partition, frame.with_columns(**_literals(constants)).to_arrow())
+                by_set[query_set] = figures
                 if tracked:
-                    tracked.metrics(figures, index)
+                    tracked.checkpoint_metrics(_checkpoint_figures(query_set, figures, scored.scores.examples_scanned))
                 yield from run.commit(
                     query_sets[query_set],
                     scored.version,
@@ -119,6 +123,8 @@ def query_scores(run: PartitionRun) -> Materializations:
                         ),
                     },
                 )
+            if tracked:
+                tracked.partitions(by_set, sums={"queries"}, weights=dict.fromkeys(_FIGURES, "queries"))
             # Before another run gets the devices: the memory is not free while a name refers to the model.
             del checkpoint, scoring
             failures.raise_cause_or_all()
@@ -160,6 +166,11 @@ def _figures(scored: QueryScores) -> dict[str, float]:
         "top_10_share": float(summaries["top_10_share"].to_numpy().mean()),
         "top_100_share": float(summaries["top_100_share"].to_numpy().mean()),
     }
+
+
+def _checkpoint_figures(query_set: str, figures: dict[str, float], examples: int) -> dict[str, float]:
+    """Return what the checkpoint's run says of a query set: its loss, and how concentrated its influence is."""
+    return {"examples": examples, **{metric_name(name, query_set): figures[name] for name in _FIGURES}}
 
 
 def _top_influences(scores: pl.DataFrame) -> list[tuple[str, ...]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal
 
+import polars as pl
 import pyarrow as pa
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
@@ -20,7 +21,7 @@ from lorif_assets.attribution.stored_rankings import leading_rows
 from lorif_assets.attribution.token_rows import token_rows
 from lorif_assets.data.questions import Question
 from lorif_assets.data.tokenization import TokenizedExample
-from lorif_assets.errors import CheckpointError, MismatchError, SettingsError, SourceError
+from lorif_assets.errors import CheckpointError, MismatchError, NotStoredError, SettingsError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress
 from lorif_assets.project import Project
@@ -191,15 +192,9 @@ def score_questions(
     if project.lake.kept:
         project.lake.kept.retain({path for one in (*earlier_checkpoints, stored) for path in one.immutable_files})
     with model_cache.leased(stored) as attributed:
-        tokenized = attributed.model.tokenized_queries(queries)
-        if tokenized.rejected.num_rows:
-            query_id, reason = (tokenized.rejected[name][0].as_py() for name in ("example_id", "reason"))
-            raise SourceError(f"{called(query_id)} cannot be scored: {reason}")
-        for query in tokenized.examples:
-            if query.cut:
-                _log.warning("%s is cut: %s", called(query.example_id).capitalize(), query.cut)
+        tokenized = _tokenized(attributed, queries, called)
         limit = queries_per_scan(stored.record, settings.recipe, settings.batch, 1 + len(earlier_checkpoints))
-        groups = [tokenized.examples[at : at + limit] for at in range(0, len(tokenized.examples), limit)]
+        groups = [tokenized[at : at + limit] for at in range(0, len(tokenized), limit)]
         with Progress("scoring", len(groups) * stored.factors.n_examples, "examples") as progress:
             for group in groups:
                 scored = score_every_example(
@@ -213,6 +208,62 @@ def score_questions(
                     reason="a question is answered from all examples",
                 )
                 yield _with_tokens(scored, attributed, group, project, tokens) if tokens else scored
+
+
+def score_tokens(
+    model_cache: ModelCache, checkpoint: str, question: Question, shard: str, example_id: str
+) -> pl.DataFrame:
+    """Return what each token of one training example, and of a question, contributed to the score of the pair.
+
+    Args:
+        model_cache: of the project.
+        checkpoint: name of an attributed checkpoint.
+        question: what is asked about.
+        shard: that the example is in.
+        example_id: its id.
+
+    Returns:
+        The columns of `TOKEN_ROWS`; the stored score is null.
+
+    Raises:
+        SourceError: the question has no token that carries loss.
+        NotStoredError: the example is not in the training data, or cannot be used.
+        MismatchError: factors, preconditioners and settings do not match.
+    """
+    project = model_cache.project
+    stored = StoredCheckpoint.read(project.lake, checkpoint, project.settings.recipe)
+    row = {"query_id": "query", "row": 0, **question}
+    queries = pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns)
+    with model_cache.leased(stored) as attributed:
+        tokenized = _tokenized(attributed, queries, lambda _query_id: "the completion")
+        pair = shard, example_id
+        examples = listed_examples(project.lake, attributed.model, [pair])
+        if pair not in examples:
+            raise NotStoredError(
+                f"the training data have no example {example_id!r} in the shard {shard!r} that this checkpoint's tokenizer can "
+                "read: it was withdrawn, set aside, or never there"
+            )
+        listed = pl.DataFrame(
+            {"query_id": ["query"], "shard": [shard], "example_id": [example_id], "score": [None]},
+            schema_overrides={"score": pl.Float32},
+        )
+        with Progress("tokens", 1, "pairs") as progress:
+            return token_rows(
+                attributed.model, attributed.inverse_of, tokenized, listed, examples, project.settings.batch, progress
+            )
+
+
+def _tokenized(
+    attributed: AttributedCheckpoint, queries: pa.Table, called: Callable[[str], str]
+) -> Sequence[TokenizedExample]:
+    tokenized = attributed.model.tokenized_queries(queries)
+    if tokenized.rejected.num_rows:
+        query_id, reason = (tokenized.rejected[name][0].as_py() for name in ("example_id", "reason"))
+        raise SourceError(f"{called(query_id)} cannot be scored: {reason}")
+    for query in tokenized.examples:
+        if query.cut:
+            _log.warning("%s is cut: %s", called(query.example_id).capitalize(), query.cut)
+    return tokenized.examples
 
 
 def _with_tokens(

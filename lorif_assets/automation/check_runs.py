@@ -7,7 +7,9 @@ import dagster as dg
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.automation.in_process_runs import execute_run
+from lorif_assets.automation.tracked_checks import track_checks
 from lorif_assets.checks import CHECKS
+from lorif_assets.freshness.view import ACTIVE, Asked, Freshness
 from lorif_assets.project import Project
 
 CHECKS_JOB = "attribution_checks"
@@ -26,15 +28,22 @@ class FailedCheck:
 
 
 def failed_checks(
-    instance: dg.DagsterInstance, assets: Sequence[AttributionAsset], names: Collection[str], project: Project
+    instance: dg.DagsterInstance,
+    assets: Sequence[AttributionAsset],
+    names: Collection[str],
+    project: Project,
+    asked: Asked = ACTIVE,
 ) -> list[FailedCheck]:
     """Evaluate the checks of some assets on what is stored, as one Dagster run, and return those that did not pass.
+
+    MLflow is told too, beside the figures of the checkpoints that are asked for.
 
     Args:
         instance: Dagster's instance; its UI shows the results.
         assets: the graph.
         names: the assets whose checks are evaluated.
         project: what is checked.
+        asked: the checkpoints that it is told of in MLflow, in place of the active ones.
     """
     checks = {check.check_key: check for check in CHECKS if check.check_key.asset_key.to_user_string() in names}
     if not checks:
@@ -48,6 +57,7 @@ def failed_checks(
         checks=checks.values(),
         tags={ASSETS_TAG: ", ".join(sorted({key.asset_key.to_user_string() for key in checks}))},
     )
+    track_checks(instance, project, Freshness.of(project, asked).active_checkpoints)
     evaluations = {evaluation.asset_check_key: evaluation for evaluation in result.get_asset_check_evaluations()}
     failures = []
     for key in checks:

@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from lorif_assets.assets.graph import ASSETS, GRAPH
+from lorif_assets.assets.partitions import checkpoints
 from lorif_assets.attribution.vacuum import delete, superseded_files
 from lorif_assets.automation.check_runs import CHECKS_JOB, failed_checks
 from lorif_assets.automation.materialization import bring_up_to_date
@@ -15,7 +16,7 @@ from lorif_assets.automation.withdrawal import cut, withdraw
 from lorif_assets.checks import CHECKS
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.leftovers import leftover_shards
-from lorif_assets.freshness.view import Freshness
+from lorif_assets.freshness.view import ACTIVE, Asked, Freshness
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
@@ -79,19 +80,35 @@ def withdrawal() -> None:
 @dg.op
 def bring_everything_up_to_date(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
     """Materialize, one asset after another, what is missing or stale, and evaluate the checks of what was computed."""
-    project, computed = Project.of(settings), []
-    for update in bring_up_to_date(context.instance, ASSETS, project, context.log.info):
-        context.log.info(f"{update.asset}: {len(update.partitions) or 'no'} partitions computed")
-        if update.partitions:
-            computed.append(update.asset)
-    for failure in failed_checks(context.instance, ASSETS, computed, project):
-        context.log.warning(f"check {failure.check} of {failure.asset} does not pass: {failure.description}")
+    _bring_up_to_date(context, Project.of(settings), ACTIVE)
 
 
 @dg.job
 def re_attribution() -> None:
     """Brings everything active up to date in one run, for those who prefer a clock or a button to the sensor."""
     bring_everything_up_to_date()
+
+
+@dg.op
+def bring_checkpoint_up_to_date(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
+    """Materialize what is missing or stale of one checkpoint, the run's partition, and evaluate the checks of it."""
+    _bring_up_to_date(context, Project.of(settings), Asked(checkpoints=[context.partition_key]))
+
+
+@dg.job(partitions_def=checkpoints)
+def attribute_checkpoint() -> None:
+    """Attributes one checkpoint, active or not, from its data to its reports: choose it as the partition, and launch."""
+    bring_checkpoint_up_to_date()
+
+
+def _bring_up_to_date(context: dg.OpExecutionContext, project: Project, asked: Asked) -> None:
+    computed = []
+    for update in bring_up_to_date(context.instance, ASSETS, project, context.log.info, asked=asked):
+        context.log.info(f"{update.asset}: {len(update.partitions) or 'no'} partitions computed")
+        if update.partitions:
+            computed.append(update.asset)
+    for failure in failed_checks(context.instance, ASSETS, computed, project, asked):
+        context.log.warning(f"check {failure.check} of {failure.asset} does not pass: {failure.description}")
 
 
 class VacuumConfig(dg.Config):

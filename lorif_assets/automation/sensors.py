@@ -9,6 +9,7 @@ from lorif_assets.automation.dead_runs import fail_stalled_runs
 from lorif_assets.automation.jobs import ASSET_JOBS, re_attribution, vacuum, withdrawal
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.registration import new_partitions, register
+from lorif_assets.automation.tracked_checks import check_tracking_sensor
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, given_up, work_to_do
 from lorif_assets.config.settings import Settings
@@ -149,7 +150,8 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         cron_schedule=settings.vacuum.schedule,
         default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,
     )
-    return [discovery, re_attribution_sensor, withdrawal_sensor], [nightly, weekly]
+    tracking = [] if settings.tracking_uri is None else [check_tracking_sensor(settings)]
+    return [discovery, re_attribution_sensor, withdrawal_sensor, *tracking], [nightly, weekly]
 
 
 def _said(context: dg.SensorEvaluationContext, found: Discovered) -> list[str]:

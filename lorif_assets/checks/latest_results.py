@@ -5,9 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from lorif_assets.checks import CHECKS
 from lorif_assets.influences.trust import CheckOutcome
+
+_EVALUATED = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
 
 
 def latest_results(home: Path) -> list[CheckOutcome]:
@@ -16,18 +19,18 @@ def latest_results(home: Path) -> list[CheckOutcome]:
     if not home.is_dir() or not any(home.iterdir()):
         return []
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        return list(_outcomes(instance))
+        return list(outcomes(instance))
 
 
-def _outcomes(instance: dg.DagsterInstance) -> Iterator[CheckOutcome]:
-    keys = [key for check in CHECKS for key in check.check_keys]
-    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    for key in keys:
-        record = records.get(key)
-        event = record.event.dagster_event if record and record.event else None
-        evaluation = event.asset_check_evaluation_data if event and event.event_specific_data else None
-        if record is None or evaluation is None:
+def outcomes(instance: dg.DagsterInstance) -> Iterator[CheckOutcome]:
+    """Yield the newest outcome of each check that ran in an instance."""
+    for key in (key for check in CHECKS for key in check.check_keys):
+        # The last one that was evaluated: one that a run has only planned says nothing yet.
+        records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1, status=_EVALUATED)
+        event = records[0].event.dagster_event if records and records[0].event else None
+        if event is None:
             continue
+        record, evaluation = records[0], event.asset_check_evaluation_data
         remedy = evaluation.metadata.get("remedy")
         yield CheckOutcome(
             name=key.name,

@@ -16,7 +16,7 @@ from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.data.rejection_reasons import in_words, rows_set_aside
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.leftovers import Leftovers
-from lorif_assets.freshness.view import Asked, Freshness
+from lorif_assets.freshness.view import ACTIVE, Asked, Freshness
 from lorif_assets.project import Project
 
 
@@ -61,18 +61,22 @@ def materialize(
                 if update.partitions:
                     computed.append(update.asset)
         except LorifError:
-            print_what_to_look_at(console, instance, project, computed)
+            print_what_to_look_at(console, instance, project, computed, asked)
             raise
-        print_what_to_look_at(console, instance, project, computed)
+        print_what_to_look_at(console, instance, project, computed, asked)
 
 
 def print_what_to_look_at(
-    console: Console, instance: dg.DagsterInstance, project: Project, computed: Sequence[str]
+    console: Console,
+    instance: dg.DagsterInstance,
+    project: Project,
+    computed: Sequence[str],
+    asked: Asked = ACTIVE,
 ) -> None:
     """Print what stands in the lake and no source names, and which checks of assets, run now, do not pass."""
     for note in Leftovers.of(Freshness.of(project)).notes(project.settings.automation):
         console.print(Text(note, style="yellow"), soft_wrap=True)
-    for failure in failed_checks(instance, GRAPH, computed, project):
+    for failure in failed_checks(instance, GRAPH, computed, project, asked):
         line = f"check {failure.check} of {failure.asset} does not pass: {failure.description}"
         console.print(Text(line, style="yellow" if failure.is_warning else "red"), soft_wrap=True)
 

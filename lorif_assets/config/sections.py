@@ -9,6 +9,16 @@ from lorif_assets.config.secrets import Address, StorageOptions, refuse_password
 from lorif_assets.config.sources import Columns
 
 
+def _web_address(address: str) -> str:
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(f"{address!r} is no address of a web page; write one that begins with http:// or https://")
+    return refuse_password(address).rstrip("/")
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+"""Where a browser finds a server: http:// or https://, without a password and without a slash at its end."""
+
+
 class _Section(BaseModel):
     # What was given may be a secret in the wrong place.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -204,6 +214,18 @@ class TrackingSettings(_Section):
         'password by the name of an environment variable: { env = "NAME" }.',
     )
     experiment: str = Field("lorif", description="Name of the experiment.")
+
+
+class AddressSettings(_Section):
+    """Where a browser finds the project's servers: what runs, reports and MLflow link to."""
+
+    dagster: WebAddress = Field("http://localhost:3000", description="Dagster's UI (`lorif ui`).")
+    mlflow: WebAddress | None = Field(
+        None,
+        description="MLflow's UI; default: `tracking.uri` where that is a server, else http://127.0.0.1:5000, where "
+        "`mlflow ui` is.",
+    )
+    explorer: WebAddress = Field("http://127.0.0.1:7411", description="The explorer (`lorif explore`).")
 
 
 class DeviceSettings(_Section):

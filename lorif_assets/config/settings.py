@@ -33,9 +33,11 @@ from lorif_assets.config.secrets import (
     secret_advice,
     secrets_in,
     secrets_of,
+    separated_login,
 )
 from lorif_assets.config.sections import (
     ActiveSettings,
+    AddressSettings,
     AutomationSettings,
     BatchSettings,
     CheckpointSettings,
@@ -60,6 +62,7 @@ _LOG = logging.getLogger(__name__)
 _WITHOUT_INPUT = {"missing", "extra_forbidden", "value_error"}
 _MAY_HOLD_SECRETS = {"storage_options", "uri", "registry_uri"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_MLFLOW_UI = "http://127.0.0.1:5000"
 
 
 class Settings(BaseSettings):
@@ -87,6 +90,7 @@ class Settings(BaseSettings):
     curvature: CurvatureSettings = Field(default_factory=CurvatureSettings)
     vacuum: VacuumSettings = Field(default_factory=VacuumSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    addresses: AddressSettings = Field(default_factory=AddressSettings)
     devices: DeviceSettings = Field(default_factory=DeviceSettings)
     compute: ComputeSettings = Field(default_factory=ComputeSettings)
     influcoder: InflucoderSettings = Field(default_factory=InflucoderSettings)
@@ -204,6 +208,18 @@ class Settings(BaseSettings):
         if self.tracking.uri is None:
             return f"sqlite:///{self.resolve('mlflow.db')}"
         return revealed(self.tracking.uri, "tracking.uri")
+
+    @property
+    def mlflow_address(self) -> str:
+        """Where a browser finds MLflow.
+
+        Raises:
+            SettingsError: as `tracking_uri`.
+        """
+        if self.addresses.mlflow is not None:
+            return self.addresses.mlflow
+        uri = self.tracking_uri or ""
+        return separated_login(uri)[0].rstrip("/") if uri.startswith(("http://", "https://")) else _MLFLOW_UI
 
     @property
     def registry_uri(self) -> str | None:

@@ -9,17 +9,23 @@ from enum import StrEnum
 from functools import partial
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
+from typing import Any, TypeVar
+
+import polars as pl
 
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.project import OpenProject
 from lorif_assets.attribution.ask import TopK
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.errors import LorifError, NotStoredError
+from lorif_assets.explorer.spans import span_value
+from lorif_assets.influences.catalogue import stored_line
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, PRECONDITIONER_TABLES
 from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.progress import watched
 
 _LOG = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer", Attribution, pl.DataFrame)
 _KEPT = 32
 _EVERY_UP_TO = 20_000
 _LEADING = 1_000
@@ -38,7 +44,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Computed:
-    """What is computed: a stored query where `query_set` is named, else a completion."""
+    """What is computed: a stored query where `query_set` is named, else a completion; or a span of it."""
 
     checkpoint: str
     prompt: str = ""
@@ -46,6 +52,10 @@ class Computed:
     chat: bool = False
     query_set: str = ""
     query: str = ""
+    span: str = ""
+    shard: str = ""
+    example: str = ""
+    """With these, not a ranking but the tokens of one example."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class _Asked:
     question: Computed
     progress: Progressed
     asked: float = field(default_factory=time.monotonic)
-    answer: Attribution | None = None
+    answer: Attribution | pl.DataFrame | None = None
     finished: Event = field(default_factory=Event)
 
 
@@ -139,8 +149,19 @@ class Answers:
         Raises:
             NotStoredError: it was not.
         """
+        return self._found(question, Attribution)
+
+    def tokens(self, question: Computed) -> pl.DataFrame:
+        """Return the tokens of a pair that was computed, as `OpenProject.attribute_tokens`.
+
+        Raises:
+            NotStoredError: it was not.
+        """
+        return self._found(question, pl.DataFrame)
+
+    def _found(self, question: Computed, kind: type[_Answer]) -> _Answer:
         asked = self._asked.get(self._key(question))
-        if asked is None or asked.answer is None:
+        if asked is None or not isinstance(asked.answer, kind):
             stage = asked.progress.stage if asked else Stage.NOT_ASKED
             raise NotStoredError(
                 f"this question is not answered yet ({stage}): ask it first, and wait until it is ready"
@@ -182,17 +203,42 @@ class Answers:
         finally:
             asked.finished.set()
 
-    def _answer(self, question: Computed) -> Attribution:
+    def _answer(self, question: Computed) -> Attribution | pl.DataFrame:
+        if question.example:
+            return self._project.attribute_tokens(
+                self._line(question), question.shard, question.example, checkpoint=question.checkpoint
+            )
         n_examples = self._lake.read(GRADIENT_FACTORS, ["shard"], checkpoint=question.checkpoint).height
         at = question.checkpoint
         top_k: TopK = "all" if n_examples <= _EVERY_UP_TO else _LEADING
+        if question.span:
+            return self._project.attribute_query(self._line(question), checkpoint=at, top_k=top_k)
         if question.query_set:
             return self._project.attribute_stored_query(question.query_set, question.query, checkpoint=at, top_k=top_k)
         if question.chat:
-            turns = {"user": question.prompt, "assistant": question.completion}
-            chat = [{"role": role, "content": content} for role, content in turns.items() if content]
-            return self._project.attribute_chat(chat, checkpoint=at, top_k=top_k)
+            return self._project.attribute_chat(_chat(question), checkpoint=at, top_k=top_k)
         return self._project.attribute(question.prompt, question.completion, checkpoint=at, top_k=top_k)
+
+    def _line(self, question: Computed) -> dict[str, Any]:
+        """Return what is asked as a line of a query file has it.
+
+        Raises:
+            NotStoredError: the stored query is gone.
+        """
+        if question.query_set:
+            line = stored_line(self._lake, question.query_set, question.query)
+        elif question.chat:
+            line = {"messages": _chat(question)}
+        elif question.prompt:
+            line = {"prompt": question.prompt, "completion": question.completion}
+        else:
+            line = {"text": question.completion}
+        return {**line, "span": span_value(question.span)} if question.span else line
+
+
+def _chat(question: Computed) -> list[dict[str, str]]:
+    turns = {"user": question.prompt, "assistant": question.completion}
+    return [{"role": role, "content": content} for role, content in turns.items() if content]
 
 
 def _progress(key: str, asked: _Asked) -> Progressed:

@@ -25,7 +25,9 @@ from lorif_assets.explorer.questions import (
     QueriesQuestion,
     QuerySetQuestion,
     RankingQuestion,
+    TokensQuestion,
     TrustQuestion,
+    WorkQuestion,
 )
 from lorif_assets.explorer.verdicts import Verdicts
 from lorif_assets.influences.catalogue import (
@@ -41,8 +43,10 @@ from lorif_assets.influences.groups import Grouping, grouped, stored_noise_share
 from lorif_assets.influences.listing import InfluenceList, influence_list
 from lorif_assets.influences.movement import Movement, movement
 from lorif_assets.influences.ranked import Ranked, ranked_answer, ranked_query
+from lorif_assets.influences.tokens import stored_tokens
 from lorif_assets.influences.trust import CheckOutcome, Trust
 from lorif_assets.lake.remembered_rows import RememberingLake
+from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
 _LOG = logging.getLogger(__name__)
 
@@ -103,7 +107,13 @@ class Explorer:
     """A project to walk through. It reads and computes; it writes nothing."""
 
     def __init__(
-        self, name: str, recipe: Recipe, lake: RememberingLake, answers: Answers, dagster_home: Path | None = None
+        self,
+        name: str,
+        recipe: Recipe,
+        lake: RememberingLake,
+        answers: Answers,
+        dagster_home: Path | None = None,
+        framed_by: str = "",
     ) -> None:
         """Take what questions are answered from.
 
@@ -113,7 +123,9 @@ class Explorer:
             lake: its tables.
             answers: what has to be computed.
             dagster_home: where checks keep what they said.
+            framed_by: address of a server beside those of this machine that may show reports in a frame: MLflow's.
         """
+        self.framed_by = framed_by
         self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
         self._checks: Sequence[CheckOutcome] = ()
         self._verdicts = Verdicts(lake, recipe)
@@ -128,7 +140,9 @@ class Explorer:
         """
         opened = open_project(config)
         settings, lake = opened.project.settings, RememberingLake.of(opened.project.lake)
-        return cls(settings.base.name, settings.recipe, lake, Answers(opened, lake), dagster_home)
+        return cls(
+            settings.base.name, settings.recipe, lake, Answers(opened, lake), dagster_home, settings.mlflow_address
+        )
 
     def warm(self) -> None:
         """Load the newest checkpoint, and what the checks said last, in the background."""
@@ -206,6 +220,39 @@ class Explorer:
             NotStoredError: it is not in the training data.
         """
         return example(self.lake, question.shard, question.example, question.limit, question.checkpoint)
+
+    def tokens(self, question: TokensQuestion) -> PairTokens:
+        """Tell what each token of a training example, and of a query, contributed to the score of the pair.
+
+        Raises:
+            NotStoredError: there is no such checkpoint, query or example; or it was not computed.
+        """
+        stored = self.stored_tokens(question)
+        return stored or pair_tokens(self.answers.tokens(self.computed(question)))
+
+    def stored_tokens(self, question: TokensQuestion) -> PairTokens | None:
+        """Return what `tokens` does where it is stored.
+
+        Raises:
+            NotStoredError: there is no such checkpoint or query.
+        """
+        if question.completion or question.asked is not None or question.span:
+            return None
+        computed = self.computed(question)
+        at = computed.checkpoint, computed.query_set, computed.query
+        rows = stored_tokens(self.lake, *at, question.shard, question.example)
+        return None if rows.is_empty() else pair_tokens(rows)
+
+    def asked_query(self, question: AskedQuestion) -> tuple[str, ScoredQuery | None]:
+        """Return the checkpoint that a question is about, and the query if it is a stored one.
+
+        Raises:
+            NotStoredError: there is no such checkpoint or query.
+        """
+        computed = self.computed(question)
+        if not computed.query_set:
+            return computed.checkpoint, None
+        return computed.checkpoint, scored_query(self.lake, computed.checkpoint, computed.query_set, computed.query)
 
     def trust(self, question: TrustQuestion) -> Trust:
         """Tell whether the scores of a query set at a checkpoint can be trusted, and why.
@@ -312,17 +359,26 @@ class Explorer:
         Raises:
             NotStoredError: there is no such checkpoint or stored query, or nothing to compute.
         """
+        if not question.is_computed:
+            raise NotStoredError(
+                "nothing is to be computed: give a `completion`, or a stored query and `every`, a `span` or an `example`"
+            )
         if question.completion:
             at = self._checkpoint(question, scored_checkpoints(self.lake))
-            return Computed(at.name, question.prompt, question.completion, question.chat)
-        if question.asked is not None:
+            asked = Computed(at.name, question.prompt, question.completion, question.chat)
+        elif question.asked is not None:
             asked = self.answers.question(question.asked)
-            return replace(asked, checkpoint=question.checkpoint or asked.checkpoint)
-        if not question.every:
-            raise NotStoredError("nothing is to be computed: give a `completion`, or a stored query and `every`")
-        checkpoint, query_set = self.place(question)
-        query = scored_query(self.lake, checkpoint, query_set, question.query or self._first(checkpoint, query_set))
-        return Computed(checkpoint, query_set=query_set, query=query.query_id)
+            asked = replace(asked, checkpoint=question.checkpoint or asked.checkpoint)
+        else:
+            checkpoint, query_set = self.place(question)
+            query = scored_query(self.lake, checkpoint, query_set, question.query or self._first(checkpoint, query_set))
+            asked = Computed(checkpoint, query_set=query_set, query=query.query_id)
+        asked = replace(asked, span=question.span or asked.span)
+        return (
+            replace(asked, shard=question.shard, example=question.example)
+            if isinstance(question, WorkQuestion)
+            else asked
+        )
 
     def _checkpoint(self, question: CheckpointQuestion, checkpoints: Sequence[ScoredCheckpoint]) -> ScoredCheckpoint:
         if not checkpoints:

@@ -12,7 +12,6 @@ from lorif_assets.errors import SettingsError
 from lorif_assets.explorer.answers import Progressed
 from lorif_assets.explorer.explorer import Explorer, Groups, Influences, Overview, Queries, QueryMovement
 from lorif_assets.explorer.questions import (
-    AskedQuestion,
     ExampleQuestion,
     GroupsQuestion,
     InfluencesQuestion,
@@ -20,10 +19,13 @@ from lorif_assets.explorer.questions import (
     OverviewQuestion,
     QueriesQuestion,
     Question,
+    TokensQuestion,
     TrustQuestion,
+    WorkQuestion,
 )
 from lorif_assets.influences.example import Example
 from lorif_assets.influences.trust import Trust
+from lorif_assets.pages.token_colours import PairTokens
 
 _Q = TypeVar("_Q", bound=Question)
 
@@ -63,8 +65,9 @@ FACES = (
     Face("movement", MovementQuestion, Explorer.movement, QueryMovement),
     Face("example", ExampleQuestion, Explorer.example, Example),
     Face("trust", TrustQuestion, Explorer.trust, Trust),
-    Face("ask", AskedQuestion, Explorer.ask, Progressed, computes=True),
-    Face("progress", AskedQuestion, Explorer.progress, Progressed),
+    Face("tokens", TokensQuestion, Explorer.tokens, PairTokens),
+    Face("ask", WorkQuestion, Explorer.ask, Progressed, computes=True),
+    Face("progress", WorkQuestion, Explorer.progress, Progressed),
 )
 
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from lorif_assets.attribution.stored_rankings import Ranking
 from lorif_assets.config.methods import MethodName
 from lorif_assets.errors import LorifError, NotStoredError
 from lorif_assets.explorer.answers import Stage
@@ -24,13 +25,18 @@ from lorif_assets.explorer.questions import (
     QuerySetQuestion,
     Question,
     RankingQuestion,
+    TokensQuestion,
     TrustQuestion,
+    WorkQuestion,
 )
+from lorif_assets.explorer.spans import MarkedSpan, marked_span
 from lorif_assets.influences.catalogue import ScoredCheckpoint, ScoredQuery, scored_queries
 from lorif_assets.influences.ranked import Side
 from lorif_assets.influences.trust import Trust
 from lorif_assets.influences.wanted_rows import WantedRows
 from lorif_assets.pages.explorer.page import render
+from lorif_assets.pages.passages import MOST_CHARACTERS
+from lorif_assets.pages.token_colours import n_left_out, single_tokens
 
 
 class ExamplePage(ExampleQuestion):
@@ -41,14 +47,21 @@ class ExamplePage(ExampleQuestion):
     from_query: str | None = None
 
 
+class TokensPage(TokensQuestion):
+    """The tokens of a pair, by the ranking that it was opened from, for the way back."""
+
+    ranking: Ranking = "plain"
+
+
 _KINDS: Mapping[str, type[Question]] = {
     "/": QuerySetQuestion,
     "/query": InfluencesQuestion,
     "/groups": GroupsQuestion,
     "/movement": MovementQuestion,
     "/example": ExamplePage,
+    "/tokens": TokensPage,
     "/trust": TrustQuestion,
-    "/ask": AskedQuestion,
+    "/ask": WorkQuestion,
     "/api/influences": InfluencesQuestion,
     "/api/influences.csv": InfluencesQuestion,
 }
@@ -94,6 +107,7 @@ def page_routes(explorer: Explorer) -> list[Route]:
         "/groups": _groups,
         "/movement": _movement,
         "/example": _example,
+        "/tokens": _tokens,
         "/trust": _trust,
         "/ask": _ask,
     }
@@ -128,7 +142,7 @@ def _page(explorer: Explorer, path: str, show: Callable[[Explorer, Any, str], st
             # A form writes each line break as two characters, which are other tokens.
             given |= {name: given[name].replace("\r\n", "\n") for name in ("prompt", "completion") if name in given}
             question = read_question(kind, given)
-            if isinstance(question, RankingQuestion) and _has_to_be_asked(explorer, question):
+            if isinstance(question, RankingQuestion | TokensQuestion) and _has_to_be_asked(explorer, question):
                 return HTMLResponse(_asking(explorer, question, path, request.url.path + _query_string(request)))
             return HTMLResponse(show(explorer, question, path))
         except NotStoredError as error:
@@ -144,6 +158,8 @@ def _query_string(request: Request) -> str:
 
 
 def _has_to_be_asked(explorer: Explorer, question: AskedQuestion) -> bool:
+    if isinstance(question, TokensQuestion) and explorer.stored_tokens(question):
+        return False
     return question.is_computed and explorer.progress(question).stage is not Stage.READY
 
 
@@ -201,6 +217,8 @@ def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
             "question": resolved,
             "query": query,
             "rankings": explorer.rankings(resolved),
+            "selectable": _selectable(resolved, query),
+            "part_fields": _hidden(resolved, leaving_out={"span", "every", "offset", "text", "where", "method"}),
             "methods": [] if question.is_computed else explorer.methods(frame.checkpoint, frame.query_set),
             "columns": {column: list(counts.items()) for column, counts in columns.items() if len(counts) > 1},
             "kept": _hidden(resolved, leaving_out=_FILTERS),
@@ -222,6 +240,24 @@ def _selecting(question: InfluencesQuestion) -> str | None:
         checkpoint=question.checkpoint,
     )
     return f"{wanted.command} --output selected"
+
+
+@dataclass(frozen=True)
+class _Selectable:
+    """What was said of a query, the span that is asked about marked, for a person to select another; `by` what it is named."""
+
+    said: MarkedSpan
+    by: str
+
+
+def _selectable(question: InfluencesQuestion, query: ScoredQuery) -> _Selectable | None:
+    """What of a query can be asked about in parts: what was said, where it is one text that a browser shows as it is."""
+    said = [part for part in query.parts if part.carries_loss]
+    # Of two characters that end a line a browser makes one, after which all others have other numbers.
+    if len(said) != 1 or "\r" in said[0].text or len(said[0].text) > MOST_CHARACTERS:
+        return None
+    # A chat's span is named by its text alone.
+    return _Selectable(marked_span(said[0].text, question.span or ""), "text" if said[0].role else "ends")
 
 
 def _groups(explorer: Explorer, question: GroupsQuestion, path: str) -> str:
@@ -263,6 +299,28 @@ def _example(explorer: Explorer, question: ExamplePage, path: str) -> str:
     return render("example", {"frame": frame, "to": address, "example": found})
 
 
+def _tokens(explorer: Explorer, question: TokensPage, path: str) -> str:
+    checkpoint, query = explorer.asked_query(question)
+    at = question.model_copy(update={"checkpoint": checkpoint})
+    tokens = explorer.tokens(question)
+    sides = [("example", "Of the example", tokens.example)]
+    for number, term in enumerate(tokens.query, 1):
+        sides.append(("query", f"Of the query, part {number}" if len(tokens.query) > 1 else "Of the query", term))
+    return render(
+        "tokens",
+        {
+            "frame": _frame(explorer, at, path, query.query_id if query else None),
+            "to": address,
+            "question": at,
+            "tokens": tokens,
+            "sides": [
+                {"side": side, "title": title, "tokens": single_tokens(found), "n_left_out": n_left_out(found)}
+                for side, title, found in sides
+            ],
+        },
+    )
+
+
 def _trust(explorer: Explorer, question: TrustQuestion, path: str) -> str:
     frame = _frame(explorer, question, path)
     return render("trust", {"frame": frame, "to": address, "trust": explorer.trust(question)})
@@ -277,7 +335,8 @@ def _ask(explorer: Explorer, question: AskedQuestion, path: str) -> str:
 
 def _asking(explorer: Explorer, question: AskedQuestion, path: str, then: str) -> str:
     """The page that has a question computed, shows how far it is, and goes on to an address."""
-    asked = AskedQuestion(**{name: getattr(question, name) for name in AskedQuestion.model_fields})
+    kind = WorkQuestion if isinstance(question, WorkQuestion) else AskedQuestion
+    asked = kind(**{name: getattr(question, name) for name in kind.model_fields})
     return render(
         "ask",
         {

@@ -60,6 +60,12 @@ class AskedQuestion(QuerySetQuestion):
         "known while the explorer runs.",
     )
 
+    span: str | None = Field(
+        None,
+        description="Only a part of what was said: its first character and the one behind its last, from 0, as 12-27; or its "
+        "text, where that occurs once. The ranking is then of the loss of that part.",
+    )
+
     @model_validator(mode="after")
     def _is_one_query(self) -> Self:
         if sum(map(bool, (self.completion, self.query, self.asked))) > 1:
@@ -73,7 +79,26 @@ class AskedQuestion(QuerySetQuestion):
     @property
     def is_computed(self) -> bool:
         """Whether it has to be computed, as no table holds it."""
-        return bool(self.completion) or self.asked is not None or self.every
+        return bool(self.completion) or self.asked is not None or self.every or bool(self.span)
+
+
+class WorkQuestion(AskedQuestion):
+    """What is to be computed: the scores of a query, or of one example each token's share of its score."""
+
+    shard: str = Field("", description="For each token's share of a score: the shard of the example.")
+    example: str = Field("", description="For each token's share of a score: the example's id.")
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether it has to be computed, as no table holds it."""
+        return super().is_computed or bool(self.example)
+
+
+class TokensQuestion(WorkQuestion):
+    """What single tokens of a training example, and of a query, contributed to the score of the pair."""
+
+    shard: str = Field(description="The shard that the example is in.")
+    example: str = Field(min_length=1, description="Its id.")
 
 
 class RankingQuestion(AskedQuestion):

@@ -15,12 +15,15 @@ from lorif_assets.pages.report.page import EXPLORED_QUERY
 
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    # MLflow shows reports in a frame, and their links lead to these; they have no script, and nothing to press.
+    "frame-ancestors http://127.0.0.1:* http://localhost:*"
 )
 
 
 def report_routes(explorer: Explorer) -> list[Route]:
     """Return the route of the pages that are stored: reports, comparisons and evaluations, at their places in the lake."""
+
+    policy = f"{_POLICY} {explorer.framed_by}".rstrip()
 
     def report(request: Request) -> Response:
         folder, name = request.path_params["folder"], request.path_params["name"]
@@ -32,12 +35,16 @@ def report_routes(explorer: Explorer) -> list[Route]:
             message = f"there is no report {name!r} of {folder!r}: materialize `attribution_report` for them"
             return error_page(explorer, "Not stored", message, 404)
 
+        # Pages with scripts are shown in no frame.
+        if request.headers.get("sec-fetch-dest") == "iframe":
+            return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
         def link(found: re.Match[str]) -> str:
             question = InfluencesQuestion(checkpoint=folder, query_set=name, query=unquote(found[1]))
             return f'<a href="{address("/query", question)}">Explore it: filter, group, compare</a>'.replace(
                 "&", "&amp;"
             )
 
-        return HTMLResponse(EXPLORED_QUERY.sub(link, page), headers={"Content-Security-Policy": _POLICY})
+        return HTMLResponse(EXPLORED_QUERY.sub(link, page), headers={"Content-Security-Policy": policy})
 
     return [Route("/reports/{folder}/{name}.html", report)]

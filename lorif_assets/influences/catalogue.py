@@ -1,5 +1,6 @@
 """What can be looked at: checkpoints with scores, query sets, their queries."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import polars as pl
 from lorif_assets.config.methods import METHODS, MethodName
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text
 from lorif_assets.errors import NotStoredError
-from lorif_assets.lake.attribution_tables import CHECKPOINTS, QUERY_EXAMPLES, QUERY_SUMMARIES
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SUMMARIES
 from lorif_assets.lake.evaluation_tables import METHOD_COSTS
 from lorif_assets.lake.lake import Lake
 
@@ -107,6 +108,20 @@ def scored_query(lake: Lake, checkpoint: str, query_set: str, query_id: str) -> 
     raise NotStoredError(
         f"the query set {query_set!r} has no query {query_id!r} at {checkpoint!r}: its {len(queries)} begin with {first}"
     )
+
+
+def stored_line(lake: Lake, query_set: str, query_id: str) -> dict[str, Any]:
+    """Return a stored query as a line of a query file has it: its content, and what it asks about.
+
+    Raises:
+        NotStoredError: it is not there.
+    """
+    columns = [name for name in EXAMPLE_CONTENT if name not in {"format", "content_hash", "metadata"}]
+    rows = lake.read(QUERY_EXAMPLES, [*columns, "objective"], query_set=query_set, query_id=query_id).to_dicts()
+    if not rows:
+        raise NotStoredError(f"the lake has no query {query_id!r} in the query set {query_set!r}")
+    content = {name: rows[0][name] for name in columns if rows[0][name] is not None}
+    return {**content, **json.loads(rows[0]["objective"] or "{}")}
 
 
 def query_texts(lake: Lake, query_set: str) -> dict[str, str]:

@@ -38,24 +38,25 @@ class PairTokens:
     query: tuple[tuple[ScoredToken, ...], ...]
     """Term by term of what the query asks about."""
     exact_score: float
-    stored_score: float
+    stored_score: float | None
+    """None of a pair that was asked about at once."""
 
 
 def pair_tokens(rows: pl.DataFrame) -> PairTokens:
-    """Return the tokens of one pair from its rows of `token_scores`."""
+    """Return the tokens of one pair from its rows of `token_scores`, with or without a stored score."""
     sides: dict[tuple[str, int], tuple[ScoredToken, ...]] = {
         (str(side), int(str(term))): tuple(ScoredToken(*row) for row in of_term.select("token", "score").iter_rows())
         for (side, term), of_term in rows.sort("term", "position").group_by("side", "term", maintain_order=True)
     }
-    exact, stored = rows.select("exact_score", "stored_score").row(0)
+    exact = rows["exact_score"][0]
+    stored = rows["stored_score"][0] if "stored_score" in rows.columns else None
     terms = tuple(tokens for (side, _), tokens in sides.items() if side == QUERY)
     return PairTokens(sides[EXAMPLE, 0], terms, exact, stored)
 
 
 def token_runs(tokens: Sequence[ScoredToken], most: int = MOST_TOKENS) -> list[TokenRun]:
     """Return the tokens as runs; the largest share by magnitude has the strongest colour. Tokens beyond `most` are left out."""
-    shares = [abs(token.score) for token in tokens if token.score is not None and math.isfinite(token.score)]
-    largest = max(shares, default=0.0)
+    largest = _largest(tokens)
     runs: list[list[ScoredToken]] = []
     last: tuple[int, bool] | None = None
     for token in tokens[:most]:
@@ -67,9 +68,20 @@ def token_runs(tokens: Sequence[ScoredToken], most: int = MOST_TOKENS) -> list[T
     return list(_joined(runs, largest))
 
 
+def single_tokens(tokens: Sequence[ScoredToken], most: int = MOST_TOKENS) -> list[TokenRun]:
+    """Return the tokens one by one in the colours of `token_runs`."""
+    largest = _largest(tokens)
+    return [TokenRun(token.text, _level(token.score, largest), token.score) for token in tokens[:most]]
+
+
 def n_left_out(tokens: Sequence[ScoredToken], most: int = MOST_TOKENS) -> int:
     """Return how many tokens `token_runs` leaves out."""
     return max(0, len(tokens) - most)
+
+
+def _largest(tokens: Sequence[ScoredToken]) -> float:
+    shares = (abs(token.score) for token in tokens if token.score is not None and math.isfinite(token.score))
+    return max(shares, default=0.0)
 
 
 def _joined(runs: Sequence[Sequence[ScoredToken]], largest: float) -> Iterator[TokenRun]:

@@ -41,6 +41,27 @@ def test_the_newest_outcome_of_each_check_counts(tmp_path):
     assert "fox" in outcome.words
 
 
+def test_a_check_that_a_run_has_only_planned_leaves_what_it_said_before(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    stored_influences(tmp_path / "lake")
+    project = Project.of(Settings(base=tmp_path, tracking={"uri": "none"}))
+    run_check(home, project)
+    before = latest_results(home)
+    key = example_ids_are_unique.check_key
+    definitions = dg.Definitions(
+        assets=[asset.definition for asset in ASSETS],
+        asset_checks=[example_ids_are_unique],
+        jobs=[dg.define_asset_job("planned", selection=dg.AssetSelection.checks(key))],
+        resources=dagster_resources(project),
+    )
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.create_run_for_job(definitions.resolve_job_def("planned"))
+    assert latest_results(home) == before
+    assert [one.name for one in before] == [key.name]
+
+
 def test_where_nothing_ran_there_is_nothing_and_nothing_is_made(tmp_path):
     assert latest_results(tmp_path / "none") == []
     assert latest_results(tmp_path) == []

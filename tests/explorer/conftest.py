@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from lorif_assets.api.answer import Attribution
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.errors import CheckpointError
+from lorif_assets.errors import CheckpointError, NotStoredError
 from lorif_assets.explorer.answers import Answers
 from lorif_assets.explorer.application import application
 from lorif_assets.explorer.explorer import Explorer
@@ -21,7 +21,7 @@ class StandInProject:
     """Answers every question with all examples, in the order of their names; holds the answer back where it is told to."""
 
     def __init__(self):
-        self.asked, self.goes_on, self.fails = [], Event(), False
+        self.asked, self.lines, self.goes_on, self.fails = [], [], Event(), False
         self.goes_on.set()
 
     def load(self, checkpoint=None):
@@ -55,6 +55,27 @@ class StandInProject:
 
     def attribute_chat(self, chat, *, checkpoint, top_k):
         return self.attribute("", f"chat: {[turn['role'] for turn in chat]}", checkpoint=checkpoint, top_k=top_k)
+
+    def attribute_query(self, query, *, checkpoint, top_k):
+        self.lines.append(query)
+        return self.attribute(
+            query.get("prompt", ""), query.get("completion", "the text"), checkpoint=checkpoint, top_k=top_k
+        )
+
+    def attribute_tokens(self, query, shard, example_id, *, checkpoint):
+        """Tokens of one character each, by turns for and against; the first carries no loss."""
+        self.lines.append(query)
+        self.goes_on.wait(30)
+        if example_id not in EXAMPLES:
+            raise NotStoredError(f"no example {example_id!r}")
+        said = {"example": EXAMPLES[example_id].get("text", "text"), "query": query.get("completion", "text")}
+        rows = [
+            {"side": side, "term": 0, "position": position, "token_id": ord(token), "token": token}
+            | {"score": None if position == 0 else float((-1) ** position * position)}
+            for side, text in said.items()
+            for position, token in enumerate(text)
+        ]
+        return pl.DataFrame(rows, schema_overrides={"score": pl.Float32}).with_columns(exact_score=pl.lit(8.0))
 
     def attribute_stored_query(self, query_set, query_id, *, checkpoint, top_k):
         return self.attribute(query_set, query_id, checkpoint=checkpoint, top_k=top_k)

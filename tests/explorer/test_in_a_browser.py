@@ -4,6 +4,7 @@ import shutil
 import socket
 import threading
 import time
+from urllib.parse import urlencode
 
 import pytest
 import uvicorn
@@ -248,3 +249,117 @@ def test_the_table_of_contents_finds_a_query(opened):
     page = opened("/query")
     page.fill("[data-find]", "jumps")
     assert page.locator(".contents li:visible").count() == 1
+
+
+def select(page, first, last):
+    """Drag the mouse over characters of what was said, from the first one up to the last."""
+    box = page.evaluate(
+        """([first, last]) => {
+          const said = document.querySelector("[data-selectable] .said");
+          const walk = document.createTreeWalker(said, NodeFilter.SHOW_TEXT);
+          const at = [];
+          for (let node = walk.nextNode(), before = 0; node; before += node.length, node = walk.nextNode()) {
+            for (const place of [first, last]) {
+              if (place < before || place >= before + node.length) continue;
+              const range = document.createRange();
+              range.setStart(node, place - before);
+              range.setEnd(node, place - before + 1);
+              const box = range.getBoundingClientRect();
+              at.push(place === first ? box.left + 1 : box.right - 1, box.top + box.height / 2);
+            }
+          }
+          return at;
+        }""",
+        [first, last],
+    )
+    page.mouse.move(*box[:2])
+    page.mouse.down()
+    page.mouse.move(*box[2:], steps=5)
+    page.mouse.up()
+
+
+def shows_span(page, span):
+    from playwright.sync_api import expect
+
+    expect(page.locator("[data-span]")).to_have_value(span, timeout=20_000)
+
+
+def test_a_part_of_a_completion_is_selected_with_the_mouse_and_asked_about(opened, project):
+    page = opened("/query?query=q/1")
+    select(page, 3, 5)
+    shows_span(page, "3-6")
+    page.click("text=Which examples made it say this part?")
+    page.wait_for_url("**/query?**span=3-6**")
+    page.wait_for_selector("b.part")
+    assert page.inner_text("b.part") == "fox"
+    assert project.lines == [{"prompt": "What jumps?", "completion": " A fox.", "span": [3, 6]}]
+    # Within what is marked already, places are still those of the whole.
+    select(page, 4, 4)
+    shows_span(page, "4-5")
+    page.click("text=All of it again")
+    page.wait_for_url("**/query?**")
+    assert "span" not in page.url
+    assert first_example(page) == "fox"
+
+
+def test_a_part_is_typed_where_there_is_no_mouse(opened, project):
+    page = opened("/query?query=q/1")
+    page.fill("[data-span]", "fox")
+    page.press("[data-span]", "Enter")
+    page.wait_for_selector("b.part")
+    assert project.lines[0]["span"] == "fox"
+
+
+def test_places_in_a_text_are_counted_as_characters_whatever_a_browser_counts(opened, project):
+    project.goes_on.set()
+    page = opened("/ask")
+    page.fill("textarea[name=completion]", "🦊🦊 runs")
+    page.click("text=Which examples made it say this?")
+    page.wait_for_selector("[data-selectable]")
+    # Each fox is two of what scripts count.
+    select(page, 5, 8)
+    shows_span(page, "3-7")
+
+
+def test_a_token_tells_its_share_of_the_score(opened, project):
+    page = opened("/query?query=q/1")
+    page.locator("a.words").first.click()
+    page.wait_for_selector("[data-token]")
+    assert "/tokens?" in page.url
+    assert page.locator("section.tokens").count() == 2
+    assert page.locator("section.tokens .unscored").first.inner_text() == "t"
+    token = page.locator("[data-token]").first
+    assert token.get_attribute("class").startswith("l")
+    token.click()
+    assert page.inner_text("[data-chosen]") == "“h”: −1, −13 % of the score" or "“h”" in page.inner_text(
+        "[data-chosen]"
+    )
+    assert token.get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert "“e”" in page.inner_text("[data-chosen]")
+    assert page.locator("[aria-pressed=true]").count() == 1
+    page.click("text=Back to the query")
+    page.wait_for_url("**/query?**")
+
+
+def test_hostile_texts_stay_texts_where_parts_and_tokens_are_chosen(opened, project):
+    page = opened(f"/query?{urlencode({'query': HOSTILE})}")
+    assert page.inner_text("[data-selectable] .said") == HOSTILE
+    page.fill("[data-span]", HOSTILE)
+    page.press("[data-span]", "Enter")
+    page.wait_for_selector("b.part")
+    assert page.inner_text("b.part") == HOSTILE
+    page.goto(f"/tokens?{urlencode({'query': HOSTILE, 'shard': 'docs', 'example': 'hostile'})}")
+    page.wait_for_selector("[data-token]")
+    for token in page.locator("[data-token]").all()[:12]:
+        token.click()
+    assert page.locator("main img, main script").count() == 0
+    assert page.title() != "owned"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_tokens_fit_a_phone(opened, scheme):
+    page = opened("/tokens?query=q/1&shard=docs&example=fox", viewport=PHONE, color_scheme=scheme)
+    page.wait_for_selector("[data-token]")
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0

@@ -152,3 +152,45 @@ async function wait(section) {
 }
 
 for (const section of document.querySelectorAll("[data-ask]")) wait(section);
+
+// A part of what was said, by its ends in characters (as Python counts them: a pair of surrogates is one).
+function characters(text) {
+  return [...text].length;
+}
+
+for (const said of document.querySelectorAll("[data-selectable] .said")) {
+  const field = said.closest(".exchange").querySelector("[data-span]");
+  document.addEventListener("selectionchange", () => {
+    const selection = getSelection();
+    if (!selection.rangeCount || selection.isCollapsed) return;
+    const range = selection.getRangeAt(0);
+    if (!said.contains(range.startContainer) || !said.contains(range.endContainer)) return;
+    const chosen = range.toString();
+    if (!chosen) return;
+    if (said.parentElement.dataset.selectable === "text") {
+      field.value = chosen;
+      return;
+    }
+    const before = document.createRange();
+    before.selectNodeContents(said);
+    before.setEnd(range.startContainer, range.startOffset);
+    const start = characters(before.toString());
+    field.value = `${start}-${start + characters(chosen)}`;
+  });
+}
+
+function choose(token) {
+  for (const other of document.querySelectorAll("[data-token][aria-pressed=true]")) other.setAttribute("aria-pressed", "false");
+  token.setAttribute("aria-pressed", "true");
+  const part = token.dataset.part ? `, ${token.dataset.part} of the score` : "";
+  document.querySelector("[data-chosen]").textContent = `“${token.textContent}”: ${token.dataset.share}${part}`;
+}
+
+for (const token of document.querySelectorAll("[data-token]")) {
+  token.addEventListener("click", () => choose(token));
+  token.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    choose(token);
+  });
+}

@@ -22,9 +22,9 @@ STATIC: Mapping[str, tuple[str, str]] = {
 """The files beside the pages: the package that each is in, and its type."""
 
 
-def explored_report(checkpoint: str, query_set: str) -> str:
-    """Return where a browser finds a report while `lorif explore` runs at its usual port."""
-    return f"http://127.0.0.1:{PORT}/{quote(report_address(checkpoint, query_set))}"
+def explored_report(address: str, checkpoint: str, query_set: str) -> str:
+    """Return where a browser finds a report while the explorer runs at an address."""
+    return f"{address}/{quote(report_address(checkpoint, query_set))}"
 
 
 def render(name: str, content: Mapping[str, object]) -> str:
