@@ -25,8 +25,9 @@ _CACHED_NUMBERS = 1 << 20
 # of the layer's larger width, above rank 1 divided by the rank.
 _QUERIES_PER_WIDTH = 2
 _QUERIES_TIMES_RANK = 64
-# The same for packed signs, whose products with the components are cheaper.
-_QUERIES_TIMES_RANK_OF_SIGNS = 192
+# The most queries for which packed signs are scored as they are; for more, products of whole blocks make up for unpacking
+# them (computed from the rates of both on a CPU).
+_QUERIES_OF_SIGNS = 128
 # Components whose signs are multiplied at a time: enough to repay the tables that this takes, and no more than a CPU's
 # cache holds the products of.
 _COMPONENTS = 1 << 13
@@ -72,7 +73,7 @@ def _layer_scores(queries: Queries, factors: LayerFactors) -> Float[Tensor, "Q n
         if factors.scales.numel() >= _FEWEST_COMPONENTS:
             if isinstance(queries, GradientFactors):
                 return _low_rank_sign_scores(queries, factors)
-            if len(queries) * factors.scales.shape[1] <= _QUERIES_TIMES_RANK_OF_SIGNS:
+            if len(queries) <= _QUERIES_OF_SIGNS:
                 return sign_scores(queries, factors)
         factors = factors.factors()
     if isinstance(queries, GradientFactors):

@@ -1,17 +1,17 @@
-"""Scores of packed signs in machine code, which LLVM makes for this machine's processor when it is first needed.
+"""Scores of packed signs by looked-up sums, in machine code: for few queries or few components.
 
 A byte of signs p times eight rows of a matrix is one of 256 sums of those rows, looked up in a table. The sums of up to eight
 bytes are added, multiplied by the signs q, and by the component's scale: all in FP32, and nothing goes through memory between
-two of these steps. A tile is as many bytes by as many columns as registers and a core's cache hold well.
+two of these steps.
 """
 
-import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+
+from lorif_assets.mathematics.scores.machine_code import compiled
 
 MOST_BYTES = 8
-"""Bytes of the signs p in a tile, at most."""
+"""Bytes of the signs p in a tile, at most: their tables, of 512 KiB, stay in a core's cache."""
 
 Kernel = Callable[[int, int, int, int, int, int, int, int, int, int, int], None]
 """Adds the scores of a tile: kernel(p, q, scales, table, scores, n, c, p_example, p_component, q_example, q_component).
@@ -19,12 +19,6 @@ Kernel = Callable[[int, int, int, int, int, int, int, int, int, int, int], None]
 p, q [n, c, bytes], scales [n, c], table [bytes, 256, columns] and scores [n] are addresses; p and q lie so many bytes apart
 from one example, and from one component, to the next.
 """
-
-
-@cache
-def most_columns() -> int:
-    """Return the columns of a tile, at most: what half of the processor's vector registers hold."""
-    return 64 if "+avx512f" in _processor()[1].split(",") else 32
 
 
 @cache
@@ -38,30 +32,8 @@ def kernel(n_bytes: int, columns: int) -> Kernel:
     Raises:
         RuntimeError: LLVM cannot compile for this processor.
     """
-    # Large libraries, which only a scan of signs needs.
-    from llvmlite import binding as llvm
-
-    processor, features = _processor()
-    module = llvm.parse_assembly(_instructions(n_bytes, columns))
-    module.verify()
-    target = llvm.Target.from_default_triple().create_target_machine(cpu=processor, features=features, opt=3)
-    compiler = llvm.create_mcjit_compiler(module, target)
-    compiler.finalize_object()
-    addresses, numbers = [ctypes.c_void_p] * 5, [ctypes.c_int64] * 6
-    function: Any = ctypes.CFUNCTYPE(None, *addresses, *numbers)(compiler.get_function_address("add_scores"))
-    # The code lives as long as its compiler does.
-    function.compiler = compiler
+    function: Kernel = compiled(_instructions(n_bytes, columns), "look_up", addresses=5, numbers=6)
     return function
-
-
-@cache
-def _processor() -> tuple[str, str]:
-    """Return this machine's processor and its features, as LLVM names them."""
-    from llvmlite import binding as llvm
-
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
 
 
 def _instructions(n_bytes: int, columns: int) -> str:
@@ -70,7 +42,7 @@ def _instructions(n_bytes: int, columns: int) -> str:
     return f"""
 declare float @llvm.vector.reduce.fadd.v{columns}f32(float, {vector})
 
-define void @add_scores(ptr %p, ptr %q, ptr %scales, ptr %table, ptr %scores, i64 %n, i64 %c,
+define void @look_up(ptr %p, ptr %q, ptr %scales, ptr %table, ptr %scores, i64 %n, i64 %c,
                         i64 %p_example, i64 %p_component, i64 %q_example, i64 %q_component) {{
 entry:
   %none = icmp eq i64 %n, 0
