@@ -12,7 +12,7 @@ from lorif_assets.mathematics.scores.machine_code import compiled, has_wide_regi
 
 MOST_BYTES = 16
 """Bytes of the signs p in a tile, at most: more rows repay the sums, fewer leave room for the queries in a core's cache."""
-COMPONENTS = 4
+_COMPONENTS = 4
 """Components whose sums are in one table."""
 
 Kernel = Callable[[int, int, int, int, int, int, int, int, int, int, int, int, int], None]
@@ -39,7 +39,7 @@ def kernel(columns: int, tables: int, queries: int) -> Kernel:
 
     Args:
         columns: of the queries, and signs q of a component: 8, 16, 32 or 64.
-        tables: as many as all components have, four to a table.
+        tables: of four components each, enough for all of them.
         queries: that are scored, as few as `most_queries`.
 
     Raises:
@@ -54,7 +54,7 @@ def kernel(columns: int, tables: int, queries: int) -> Kernel:
 def _instructions(columns: int, tables: int, queries: int, lanes: int) -> str:
     """Return the kernel in LLVM's own language, which multiplies so many numbers at a time."""
     vector = f"<{lanes} x float>"
-    components = range(COMPONENTS * tables)
+    components = range(_COMPONENTS * tables)
     # Beyond the last component its address is read again, with the scale 0.
     places = "\n".join(
         f"""  %is_there_{k} = icmp ult i64 {k}, %c
@@ -153,7 +153,7 @@ def _addresses() -> str:
 def _table(e: int, table: int, columns: int, place: int) -> str:
     """Return instructions that make the 16 sums of four components' signed q, the first component's sign varying fastest."""
     vector, lines, sums = f"<{columns} x float>", [], [f"<{columns} x float> zeroinitializer"]
-    for k in range(COMPONENTS * table, COMPONENTS * (table + 1)):
+    for k in range(_COMPONENTS * table, _COMPONENTS * (table + 1)):
         at = f"{e}_{k}"
         lines += [
             f"%scale_place_{at} = getelementptr float, ptr %scales_{e}, i64 %at_{k}",
@@ -196,7 +196,7 @@ def _turned_bits(tables: int) -> str:
     for e in range(_EXAMPLES):
         for plane in range(-(-tables // 2)):
             word = "0"
-            for place, k in enumerate(range(8 * plane, min(8 * (plane + 1), COMPONENTS * tables))):
+            for place, k in enumerate(range(8 * plane, min(8 * (plane + 1), _COMPONENTS * tables))):
                 at = f"{e}_{k}"
                 lines += [
                     f"%p_k_offset_{at} = mul i64 %at_{k}, %p_component",
@@ -231,7 +231,7 @@ def _multiplied_row(columns: int, tables: int, queries: int, lanes: int) -> str:
         for plane in range(-(-tables // 2)):
             lines.append(f"%row_word_{e}_{plane} = lshr i64 %word_{e}_{plane}_2, %row_shift")
         for table in range(tables):
-            at, lowest = f"{e}_{table}", COMPONENTS * (table % 2)
+            at, lowest = f"{e}_{table}", _COMPONENTS * (table % 2)
             lines += [
                 f"%low_{at} = lshr i64 %row_word_{e}_{table // 2}, {lowest}",
                 f"%value_{at} = and i64 %low_{at}, 15",

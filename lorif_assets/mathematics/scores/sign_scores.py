@@ -16,6 +16,8 @@ from lorif_assets.mathematics.scores.machine_code import has_wide_registers
 
 # Tiles whose tables are in memory at a time: 4 MiB.
 _TILES = 8
+# Components whose gradients are rebuilt, at most: their sums take 256 KiB of a core's cache.
+_MOST_COMPONENTS = 64
 # Components of a thread, at least: fewer take less time than a thread to start.
 _COMPONENTS_PER_THREAD = 1 << 13
 
@@ -54,7 +56,8 @@ def sign_scores(queries: Float[Tensor, "Q D"], signs: PackedSigns) -> Float[Tens
 
 def rebuilding_pays(queries: int, components: int) -> bool:
     """Return whether rebuilt gradients are scored in less time than looked-up sums (measured on an AMD EPYC)."""
-    return queries * components > 5 * queries + 2 * components + 10
+    takes_less = queries * components > 5 * queries + 2 * components + 10
+    return takes_less and components <= _MOST_COMPONENTS
 
 
 @dataclass(frozen=True)
@@ -115,9 +118,9 @@ def _rebuilt(
 def _rebuilding(
     tile: _Tile, matrices: Float[Tensor, "q b1 8 d2"], signs: PackedSigns, scores: Float[Tensor, "q n"]
 ) -> _Part:
-    own = tile.of(matrices).contiguous()
-    tables = -(-signs.scales.shape[1] // compiled_rebuilding.COMPONENTS)
-    kernel = compiled_rebuilding.kernel(tile.columns, tables, len(matrices))
+    own, pairs = tile.of(matrices).contiguous(), -(-signs.scales.shape[1] // PER_BYTE)
+    # Pairs of tables, so that layers of different ranks share their machine code.
+    kernel = compiled_rebuilding.kernel(tile.columns, 2 * pairs, len(matrices))
 
     def add(share: slice) -> None:
         some, of_some = signs[share], scores[:, share]

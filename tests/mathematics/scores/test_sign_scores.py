@@ -132,5 +132,6 @@ def test_signs_score_alike_where_they_lie_in_memory_as_stored_and_where_they_wer
 def test_rebuilding_pays_for_several_queries_and_components_alone():
     assert not any(sign_scores.rebuilding_pays(queries, components) for queries in (1, 100) for components in (1, 4))
     assert not sign_scores.rebuilding_pays(1, 64)
+    assert not sign_scores.rebuilding_pays(10, 1_000)
     assert sign_scores.rebuilding_pays(10, 8)
     assert sign_scores.rebuilding_pays(10, 16)
