@@ -33,7 +33,7 @@ from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.fit_curvature import LayerFitting
 from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 

@@ -9,8 +9,9 @@ import polars as pl
 
 from lorif_assets.attribution.fitted_recipe import LARGEST_RANK, below_full
 from lorif_assets.attribution.sound_examples import unsound_positions
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.presets import AUTO
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard, n_tokens
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from lorif_assets.attribution.checkpoint import LoadedCheckpoint
     from lorif_assets.attribution.model import AttributedModel
-    from lorif_assets.config.settings import BatchSettings
+    from lorif_assets.config.sections import BatchSettings
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
     from lorif_assets.progress import Progress

@@ -11,7 +11,7 @@ from torch import Tensor
 from lorif_assets.attribution.fit_bases import RANK_EXAMPLES, covariances, layer_ranks
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.recipe import TOKEN_FIELDS, Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.evaluation.methods.layer_trials import LayerTrials
