@@ -161,7 +161,9 @@ def test_nothing_is_kept_where_the_settings_say_so(tiny_project, monkeypatch):
 @pytest.mark.parametrize(
     ("kept_mib", "kept"), [(None, 25 << 20), (0, 0), (40, 40 << 20), (50, 50 << 20), (4_096, 50 << 20)]
 )
-def test_what_is_kept_fits_the_memory_that_is_free_when_the_project_is_opened(tiny_project, monkeypatch, kept_mib, kept):
+def test_what_is_kept_fits_the_memory_that_is_free_when_the_project_is_opened(
+    tiny_project, monkeypatch, kept_mib, kept
+):
     monkeypatch.setattr(api_project, "host_memory", lambda: 100 << 20)
     if kept_mib is not None:
         monkeypatch.setenv("LORIF_BATCH__KEPT_MIB", str(kept_mib))

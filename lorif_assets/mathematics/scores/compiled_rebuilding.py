@@ -228,8 +228,8 @@ def _multiplied_row(columns: int, tables: int, queries: int, lanes: int) -> str:
     vector = f"<{lanes} x float>"
     lines = ["%first_row = mul i64 %b, 8", "%r = add i64 %first_row, %j", "%row_shift = mul i64 %j, 8"]
     for e in range(_EXAMPLES):
-        for plane in range(-(-tables // 2)):
-            lines.append(f"%row_word_{e}_{plane} = lshr i64 %word_{e}_{plane}_2, %row_shift")
+        planes = range(-(-tables // 2))
+        lines += [f"%row_word_{e}_{plane} = lshr i64 %word_{e}_{plane}_2, %row_shift" for plane in planes]
         for table in range(tables):
             at, lowest = f"{e}_{table}", _COMPONENTS * (table % 2)
             lines += [

@@ -91,9 +91,7 @@ def _looked_up(
             yield [_lookup(tile, matrix, signs, of_query) for tile in tiles[first : first + _TILES]]
 
 
-def _lookup(
-    tile: _Tile, matrix: Float[Tensor, "b1 8 d2"], signs: PackedSigns, scores: Float[Tensor, " n"]
-) -> _Part:
+def _lookup(tile: _Tile, matrix: Float[Tensor, "b1 8 d2"], signs: PackedSigns, scores: Float[Tensor, " n"]) -> _Part:
     table, kernel = sums_of_eight(tile.of(matrix)), compiled_lookups.kernel(len(tile.p), tile.columns)
 
     def add(share: slice) -> None:

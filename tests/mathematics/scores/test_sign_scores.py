@@ -59,7 +59,8 @@ def test_scores_differ_from_exact_ones_by_a_millionth_of_their_spread(way, n, d1
 def test_a_tile_of_looked_up_sums_is_added_to_the_scores_that_are_there(n_bytes, columns):
     generator = torch.Generator().manual_seed(columns + n_bytes)
     p, q = (
-        torch.randint(0, 256, (5, 3, width), dtype=torch.uint8, generator=generator) for width in (n_bytes, columns // 8)
+        torch.randint(0, 256, (5, 3, width), dtype=torch.uint8, generator=generator)
+        for width in (n_bytes, columns // 8)
     )
     scales, matrix = torch.rand(5, 3, generator=generator), torch.randn(8 * n_bytes, columns, generator=generator)
     scores = torch.arange(5.0)
@@ -73,14 +74,18 @@ def test_a_tile_of_looked_up_sums_is_added_to_the_scores_that_are_there(n_bytes,
 
 
 @pytest.mark.parametrize("lanes", [4, 8, 16])
-@pytest.mark.parametrize(("columns", "tables", "n_queries"), [(8, 1, 1), (16, 2, 3), (32, 3, 4), (64, 4, 10), (64, 9, 2)])
+@pytest.mark.parametrize(
+    ("columns", "tables", "n_queries"), [(8, 1, 1), (16, 2, 3), (32, 3, 4), (64, 4, 10), (64, 9, 2)]
+)
 def test_a_tile_of_rebuilt_gradients_is_added_to_the_scores_that_are_there(columns, tables, n_queries, lanes):
     generator = torch.Generator().manual_seed(columns + tables + n_queries)
     # A component less than the tables hold, an odd number of examples, and scores that lie apart.
     n, c, n_bytes = 5, 4 * tables - 1, 3
     records = torch.randint(0, 256, (n, c, n_bytes + columns // 8), dtype=torch.uint8, generator=generator)
     p, q = records[..., :n_bytes], records[..., n_bytes:]
-    scales, matrices = (torch.randn(*shape, generator=generator) for shape in ((n, c), (n_queries, 8 * n_bytes, columns)))
+    scales, matrices = (
+        torch.randn(*shape, generator=generator) for shape in ((n, c), (n_queries, 8 * n_bytes, columns))
+    )
     scores = torch.ones(n_queries, n + 2)
     code = compiled_rebuilding._instructions(columns, tables, n_queries, min(lanes, columns))
     kernel = compiled(code, "rebuild", addresses=5, numbers=8)
@@ -118,7 +123,9 @@ def test_scores_do_not_depend_on_threads_or_on_the_examples_beside_them(way, thr
     for n in (2, 4, 50):
         threads(n)
         assert torch.equal(sign_scores.sign_scores(queries, packed(data, 80, 40)), alone)
-    parts = [sign_scores.sign_scores(queries, packed(data[first:end], 80, 40)) for first, end in pairwise([0, 1, 6, 11])]
+    parts = [
+        sign_scores.sign_scores(queries, packed(data[first:end], 80, 40)) for first, end in pairwise([0, 1, 6, 11])
+    ]
     assert torch.equal(torch.cat(parts, dim=1), alone)
 
 
