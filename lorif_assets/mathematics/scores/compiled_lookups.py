@@ -13,7 +13,7 @@ from lorif_assets.mathematics.scores.machine_code import compiled
 MOST_BYTES = 8
 """Bytes of the signs p in a tile, at most: their tables, of 512 KiB, stay in a core's cache."""
 
-Kernel = Callable[[int, int, int, int, int, int, int, int, int, int, int], None]
+Kernel = Callable[..., None]
 """Adds the scores of a tile: kernel(p, q, scales, table, scores, n, c, p_example, p_component, q_example, q_component).
 
 p, q [n, c, bytes], scales [n, c], table [bytes, 256, columns] and scores [n] are addresses; p and q lie so many bytes apart

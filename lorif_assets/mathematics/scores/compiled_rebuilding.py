@@ -15,7 +15,7 @@ MOST_BYTES = 16
 _COMPONENTS = 4
 """Components whose sums are in one table."""
 
-Kernel = Callable[[int, int, int, int, int, int, int, int, int, int, int, int, int], None]
+Kernel = Callable[..., None]
 """Adds a tile's scores:
 kernel(p, q, scales, matrices, scores, n, c, n_bytes, p_example, p_component, q_example, q_component, scores_query).
 
@@ -175,7 +175,7 @@ def _table(e: int, table: int, columns: int, place: int) -> str:
             f"%q_signs_{at} = bitcast i{columns} %q_bits_{at} to <{columns} x i1>",
             f"%signed_{at} = select <{columns} x i1> %q_signs_{at}, {vector} %plus_all_{at}, {vector} %minus_all_{at}",
         ]
-        next_sums = []
+        next_sums: list[str] = []
         for operation in ("fsub", "fadd"):
             for sum_before in sums:
                 name = f"%made_{at}_{len(next_sums)}"

@@ -144,7 +144,8 @@ def _shares(signs: PackedSigns) -> list[slice]:
 def _filled_up(matrices: Float[Tensor, "Q d1 d2"], signs: PackedSigns) -> Float[Tensor, "Q b1 8 d2"]:
     """Return matrices with zeros for the signs that fill up the last byte of either side."""
     missing = [PER_BYTE * side.shape[2] - d for side, d in ((signs.q, signs.d2), (signs.p, signs.d1))]
-    return functional.pad(matrices, (0, missing[0], 0, missing[1])).unflatten(1, (-1, PER_BYTE))
+    filled: Tensor = functional.pad(matrices, (0, missing[0], 0, missing[1])).unflatten(1, (-1, PER_BYTE))
+    return filled
 
 
 def _tiles(signs: PackedSigns, most_bytes: int) -> Iterator[_Tile]:
