@@ -69,8 +69,7 @@ class OpenProject:
 
     def __init__(self, project: Project) -> None:
         """Take a project; `lorif_assets.open` opens one from its settings."""
-        kept_mib = project.settings.batch.kept_mib
-        self._kept = KeptReads(min(kept_mib << 20, host_memory() // 2))
+        self._kept = KeptReads(_kept_bytes(project.settings.batch.kept_mib, host_memory()))
         self._project = replace(project, lake=replace(project.lake, kept=self._kept))
         self._model_cache = ModelCache(self._project)
 
@@ -439,3 +438,8 @@ class OpenProject:
         from lorif_assets.api.status import project_status
 
         return project_status(self._project).assets
+
+
+def _kept_bytes(kept_mib: int | None, free: int) -> int:
+    """Return how much is kept of the lake, of so many free bytes: a quarter, or what the setting says, half at most."""
+    return free // 4 if kept_mib is None else min(kept_mib << 20, free // 2)

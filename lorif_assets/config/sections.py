@@ -156,12 +156,12 @@ class BatchSettings(_Section):
         ge=1,
         description="MiB of preconditioned queries in one scan, across all query sets; more queries take more scans.",
     )
-    kept_mib: int = Field(
-        1_024,
+    kept_mib: int | None = Field(
+        None,
         ge=0,
-        description="MiB of stored factors and curvatures that a process which answers questions (`lorif_assets.open`) keeps "
-        "from one to the next, at most half of the memory that is free when the project is opened. It pays where reading is "
-        "slow, as from an object store. 0: none.",
+        description="MiB of stored factors and curvatures that a process which answers questions (`lorif_assets.open`, "
+        "`lorif explore`) keeps from one to the next, as they are stored, and at most half of the memory that is free when the "
+        "project is opened. 0: none. Default: a quarter of that memory.",
     )
 
     @property

@@ -365,6 +365,14 @@ class EkfacCurvature:
         """
         return replace(self, sums=self.sums.without(part))
 
+    def exchange(self, removed: FisherDiagonal, added: FisherDiagonal) -> Self:
+        """Return the curvature with some examples in place of others that it holds.
+
+        Raises:
+            ValueError: it holds fewer than those.
+        """
+        return self.remove(removed).add(added)
+
     def refined(self) -> Self:
         """Return the curvature of no examples: its data cannot improve the bases."""
         return self.empty(self.bases, self.damping)
