@@ -19,8 +19,8 @@ from lorif_assets.attribution.block_rows import block_rows
 from lorif_assets.attribution.checkpoint_weights import averaging_in_words, checkpoint_weights
 from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.factor_cost import factor_cost
-from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.attribution.fitted_recipe import fitted_recipe, level_rank
+from lorif_assets.attribution.layer_ranks import affordable_ranks, byte_budget
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.attribution.memory_verdict import checkpoint_verdict, in_gib
 from lorif_assets.attribution.recipe_on_model import tracked_layers
