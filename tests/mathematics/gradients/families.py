@@ -58,6 +58,7 @@ _ENCODERS = (
 """Families that are encoders unless told otherwise."""
 _OF_FAMILY: dict[str, dict[str, Any]] = {
     "falcon": {"head_dim": None},
+    "longcat_flash": {"zero_expert_num": 2, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24, "head_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "xlstm": {"v_head_dim": None},
     **{family: {"is_decoder": True} for family in _ENCODERS},
