@@ -1,10 +1,11 @@
 """The fit of K-FAC bases beside its floor: stage by stage, in passes of the bare model over the same sample.
 
 The floor is that of `factor_throughput.py`: a forward pass and a backward pass of activation gradients alone. The stages are
-those of `kfac_bases` under the default recipe: `widths`, where they are measured (a small model); `sums` of both halves' inputs
-and output gradients over tokens; `bases`, the eigenvectors of the sums and how well the halves agree; and `ranks` by layer, from
-the spectra of whitened gradients. The model is of GPT-2's or Llama's shape with random weights, and the examples are random
-tokens. All run in turn; figures are ratios of CPU seconds.
+those of `kfac_bases` under the default recipe: `widths`, where they are measured (a small model); `sums` over the tokens of
+both halves; `bases`, the eigenvectors of the sums and how well the halves agree; and `ranks` by layer, from the spectra of
+whitened gradients. The model is of GPT-2's or Llama's shape with random weights, and the examples are random tokens. All run
+in turn; figures are ratios of CPU seconds. The time of `bases` does not depend on the sample, so that on the few examples here
+it looks larger than it is.
 
     python benchmarks/bases_fit.py --architecture gpt2 --blocks 4 --width 128 --heads 4 --dtype float32
 """

@@ -205,7 +205,9 @@ def experts_forward(module: nn.Module, on_product: RoutedProduct) -> Callable[..
     return forms.get(type(module).__name__, routed)
 
 
-def _summed(rows: Float[Tensor, "S O"], order: Int[Tensor, " S"], weights: Float[Tensor, "N k"]) -> Float[Tensor, "N O"]:
+def _summed(
+    rows: Float[Tensor, "S O"], order: Int[Tensor, " S"], weights: Float[Tensor, "N k"]
+) -> Float[Tensor, "N O"]:
     """Return the weighted sums over a token's experts of rows that are sorted by expert."""
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
