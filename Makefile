@@ -86,6 +86,7 @@ bench bench-peers: export LRU_CACHE_CAPACITY = 128
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/matrix_products.py
 	$(BIN)/python benchmarks/factor_throughput.py
+	$(BIN)/python benchmarks/bases_fit.py
 	$(BIN)/python benchmarks/scan_rate.py
 	$(BIN)/python benchmarks/cold_scan.py
 	$(BIN)/python benchmarks/dense_scan.py

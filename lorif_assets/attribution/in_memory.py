@@ -20,7 +20,6 @@ from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import (
     KfacFit,
-    NotFiniteError,
     fit_sound_layers,
     fit_tokens,
     sample_rows,
@@ -31,6 +30,7 @@ from lorif_assets.attribution.measured_width import at_measured_width, measured_
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import precondition
 from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
+from lorif_assets.attribution.sound_examples import NotFiniteError
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.attribution.stored_rankings import leading_rows
 from lorif_assets.attribution.token_rows import token_rows

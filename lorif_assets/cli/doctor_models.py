@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.attribution.fitted_recipe import fitted_recipe, level_rank
+from lorif_assets.attribution.layer_ranks import affordable_ranks, byte_budget
 from lorif_assets.attribution.memory_verdict import checkpoint_verdict, in_gib
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.trial import try_architecture

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorif_assets.attribution.fit_bases import RANK_EXAMPLES, covariances, layer_ranks
+from lorif_assets.attribution.fit_bases import covariances
+from lorif_assets.attribution.layer_ranks import RANK_EXAMPLES, layer_ranks
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.recipe import TOKEN_FIELDS, Recipe
 from lorif_assets.config.sections import BatchSettings

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.errors import LorifError
+from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
 from lorif_assets.mathematics.matrix_products import product
 
 _SHOWN_EIGENVALUES = 256
@@ -51,6 +52,14 @@ class KfacCovariances:
     def merge(self, other: "KfacCovariances") -> "KfacCovariances":
         """Return the covariances of two disjoint sets of data."""
         return KfacCovariances(self.inputs + other.inputs, self.outputs + other.outputs, self.tokens + other.tokens)
+
+    def projected(self, projection: LayerProjection) -> "KfacCovariances":
+        """Return the covariances of the projected tokens, P^T A P on either side."""
+
+        def side(total: Tensor, p: Tensor | None) -> Tensor:
+            return total if p is None else projected(projected(total, p).mT, p)
+
+        return replace(self, inputs=side(self.inputs, projection.p_in), outputs=side(self.outputs, projection.p_out))
 
     def bases(self, damping: float, whitening_rank: int | None = None) -> "KfacBases":
         """Return the eigenbases of the mean covariances, computed in FP64.
