@@ -25,7 +25,6 @@ def test_many_small_matrices_have_one_thread_and_large_ones_all() -> None:
 
 
 def test_a_failure_leaves_the_threads_as_they_were() -> None:
-    nan = torch.full((3, 4, 4), float("nan"))
-    with pytest.raises(RuntimeError, match="non-finite"), lapack_threads(nan):
-        torch.linalg.eigvalsh(nan)
+    with pytest.raises(ZeroDivisionError), lapack_threads(torch.empty(3, 4, 4)):
+        raise ZeroDivisionError
     assert torch.get_num_threads() == 2
