@@ -5,7 +5,7 @@ the experts' forward pass is the one below, the same for every model: rows sorte
 follows the contract of transformers' own interchangeable experts' functions (`_experts_implementation`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
