@@ -149,7 +149,8 @@ class RecipeFields(BaseModel):
         None,
         ge=1,
         description="ekfac, kfac, adam: eigenvectors that sides more than twice as wide are whitened by, with one number in "
-        "place of the other eigenvalues; default: all of them. Without projection 64 is far cheaper on wide layers, at 1 to 2 % of LDS.",
+        "place of the other eigenvalues; default: all of them. Without projection 64 is far cheaper on wide layers, at "
+        "1 to 2 % of LDS.",
     )
     fisher_share: float = Field(
         1.0,
