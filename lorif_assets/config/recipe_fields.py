@@ -68,12 +68,12 @@ class RecipeFields(BaseModel):
     )
     rank_by_layer: bool = Field(
         True,
-        description="ekfac, kfac: spend the bytes that `rank` takes across all layers where components are worth most.",
+        description="ekfac, kfac, adam: spend the bytes that `rank` takes across all layers where components are worth most.",
     )
     bytes_per_example: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         AUTO,
         description="Bytes of an example's factors across all layers, spent where components are worth most. Needs a curvature "
-        'with bases: ekfac or kfac. "auto": a thousandth of the bytes of the tracked parameters in BF16, for at most 16 '
+        'with bases: ekfac, kfac or adam. "auto": a thousandth of the bytes of the tracked parameters in BF16, for at most 16 '
         "components of every layer, but at least 1,600. `rank` takes its place where it is set.",
     )
     factor_dtype: Literal["bf16", "fp32", "int8", "int4", "sign"] = Field(
@@ -133,22 +133,24 @@ class RecipeFields(BaseModel):
         "(adam), from `optimizer.pt` beside the weights.",
     )
     kfac_examples: int = Field(
-        4_096, ge=2, description="ekfac, kfac: training examples, drawn by `seed`, that bases are fitted to."
+        4_096, ge=2, description="ekfac, kfac, adam: training examples, drawn by `seed`, that bases are fitted to."
     )
     kfac_labels: Literal["data", "model"] = Field(
-        "data", description="ekfac, kfac: labels that the bases are fitted with: the data's, or drawn from the model."
+        "data",
+        description="ekfac, kfac, adam: labels that the bases are fitted with: the data's, or drawn from the model.",
     )
     whitening_damping: float = Field(
         0.1,
         gt=0,
         allow_inf_nan=False,
-        description="ekfac, kfac: damping of the whitening, in multiples of the mean eigenvalue of either side.",
+        description="ekfac, kfac, adam: damping of the whitening, in multiples of the mean eigenvalue of either side.",
     )
     whitening_rank: int | None = Field(
         None,
         ge=1,
-        description="ekfac, kfac: eigenvectors that sides more than twice as wide are whitened by, with one number in place of "
-        "the other eigenvalues; default: all of them. Without projection 64 is far cheaper on wide layers, at 1 to 2 % of LDS.",
+        description="ekfac, kfac, adam: eigenvectors that sides more than twice as wide are whitened by, with one number in "
+        "place of the other eigenvalues; default: all of them. Without projection 64 is far cheaper on wide layers, at "
+        "1 to 2 % of LDS.",
     )
     fisher_share: float = Field(
         1.0,
@@ -159,7 +161,10 @@ class RecipeFields(BaseModel):
         "see, and spare the others' dense gradients where that is the cheaper way.",
     )
     fisher_damping: float = Field(
-        0.1, gt=0, allow_inf_nan=False, description="ekfac, kfac: damping, in multiples of a layer's mean eigenvalue."
+        0.1,
+        gt=0,
+        allow_inf_nan=False,
+        description="ekfac, kfac, adam: damping, in multiples of a layer's mean eigenvalue.",
     )
     r: int = Field(256, ge=0, description="svd: rank of each layer's curvature. 0: no curvature, only its mean.")
     oversample: int | None = Field(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ def model() -> nn.Module:
 
 def in_the_trainers_order(model: nn.Module) -> Groups:
     # The Trainer's own rule, which our reading of it must follow.
-    trainer = Trainer(model=model, args=TrainingArguments(report_to="none", use_cpu=True))
+    with TemporaryDirectory() as folder:
+        trainer = Trainer(model=model, args=TrainingArguments(folder, report_to="none", use_cpu=True))
     decayed = set(trainer.get_decay_parameter_names(model))
     named = list(model.named_parameters())
     return [
