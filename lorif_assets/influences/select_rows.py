@@ -14,10 +14,10 @@ from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.near_duplicates import FirstTexts
-from lorif_assets.data.passages import passage_metadata, passage_text
+from lorif_assets.data.passages import passage_metadata, whole_text
 from lorif_assets.data.shards import survey
 from lorif_assets.data.source_commit import source_commit
-from lorif_assets.errors import NotStoredError, SettingsError
+from lorif_assets.errors import MismatchError, NotStoredError, SettingsError
 from lorif_assets.influences import choice
 from lorif_assets.influences.catalogue import scored_checkpoints
 from lorif_assets.influences.choice import Groups
@@ -44,7 +44,8 @@ def select(model_cache: ModelCache, wanted: WantedRows) -> Selection:
     Raises:
         NotStoredError: a query set is not scored at the checkpoint, or no example has the column that groups are by.
         SettingsError: there is no such source, or no query has a weight.
-        MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
+        MismatchError: no checkpoint is attributed, factors, curvature and settings do not belong together, or training data
+            were read again since they were attributed.
         CheckpointError: the checkpoint is not attributed.
         SourceError: nothing of any source can be read.
     """
@@ -53,6 +54,7 @@ def select(model_cache: ModelCache, wanted: WantedRows) -> Selection:
     query_sets = wanted.query_sets or _only_query_set(project, checkpoint)
     wanted = replace(wanted, checkpoint=checkpoint, query_sets=query_sets)
     of_queries = query_weights(project.lake, checkpoint, query_sets, wanted.queries, wanted.query_weight)
+    shard_hashes = _shard_hashes(project, checkpoint)
     pieces = _pieces(project, wanted.sources)
     candidates, n_unread = _candidates(model_cache, checkpoint, wanted, of_queries, pieces)
     values = candidates["value"].to_numpy()
@@ -72,7 +74,7 @@ def select(model_cache: ModelCache, wanted: WantedRows) -> Selection:
         of=dict(of.iter_rows()),
         n_repeats=len(repeats.places),
         n_unread=n_unread,
-        shard_hashes=dict(candidates.select("shard", "shard_hash").unique().iter_rows()),
+        shard_hashes=shard_hashes,
         pieces=pieces,
         origin=_origin(project, checkpoint, wanted, of_queries),
     )
@@ -86,6 +88,19 @@ def _only_query_set(project: Project, checkpoint: str) -> dict[str, float]:
             f"{', '.join(map(repr, sets)) or 'none'}"
         )
     return {sets[0]: 1.0}
+
+
+def _shard_hashes(project: Project, checkpoint: str) -> dict[str, str]:
+    """Return the hashes of the shards that a checkpoint's factors are of, all of which are stored as they were then."""
+    attributed = StoredCheckpoint.read(project.lake, checkpoint, project.settings.recipe).factors.shard_hashes
+    stored = dict(project.lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
+    changed = sorted(shard for shard, found in attributed.items() if stored.get(shard, found) != found)
+    if changed:
+        raise MismatchError(
+            f"the shard {changed[0]!r} was read again since {checkpoint!r} was attributed, and its scores are of what it held "
+            f"before ({len(changed)} such shards); run `lorif materialize` first"
+        )
+    return attributed
 
 
 def _pieces(project: Project, sources: Sequence[str]) -> dict[str, ShardSlice]:
@@ -111,10 +126,12 @@ def _candidates(
     With the number of those that are attributed and that no source has, or can be read of, any more.
     """
     examples = set_influence(model_cache, checkpoint, of_queries, wanted.ranking)
-    content = [] if wanted.without_duplicates else [*_PAIR, "row", "metadata", "shard_hash"]
+    content = [] if wanted.without_duplicates else [*_PAIR, "row", "metadata"]
     stored = model_cache.project.lake.read(TRAINING_EXAMPLES, content or None).join(examples, on=_PAIR, how="inner")
     sources = pl.DataFrame(
-        [(shard, piece.source) for shard, piece in pieces.items()], schema=["shard", "source"], orient="row"
+        [(shard, piece.source) for shard, piece in pieces.items()],
+        schema={"shard": pl.String, "source": pl.String},
+        orient="row",
     )
     found = stored.join(sources, on="shard", how="inner").sort("shard", "row")
     if found.is_empty():
@@ -155,7 +172,7 @@ class _Repeats:
     def __call__(self, place: int) -> bool:
         if self._examples is None:
             return False
-        repeats = self._first.first(place, passage_text(self._examples.row(place, named=True))) != place
+        repeats = self._first.first(place, whole_text(self._examples.row(place, named=True))) != place
         if repeats:
             self.places.add(place)
         return repeats

@@ -20,7 +20,7 @@ from lorif_assets.project import Project
 _PARQUET, _JSON_LINES = ".parquet", ".jsonl"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """Rows of sources by their influence.
 
@@ -39,6 +39,9 @@ class Selection:
     shard_hashes: Mapping[str, str]
     pieces: Mapping[str, ShardSlice]
     origin: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Selection of {self.rows.height:,} of {sum(self.of.values()):,} rows by `{self.wanted.command}`"
 
     @property
     def summary(self) -> pl.DataFrame:

@@ -226,6 +226,16 @@ def test_a_source_that_changed_since_it_was_attributed_is_not_written(private_pr
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_scores_of_what_a_shard_held_before_select_nothing(private_project):
+    private_project.edit_shard(1, 0, "a file closes by an error")
+    private_project.run("training_examples", SHARDS[1])
+    with (
+        lorif_assets.open(private_project.root / CONFIG_NAME) as project,
+        pytest.raises(MismatchError, match=f"{SHARDS[1]}' was read again since '{NEWEST}' was attributed"),
+    ):
+        project.select(top=3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
