@@ -92,7 +92,9 @@ class Scored:
     def keep(self, folder: Path) -> None:
         """Keep it for later runs."""
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(folder / f"{self.method} {self.budget}.npz", **{**vars(self), "scores": self.scores.numpy()})
+        np.savez_compressed(
+            folder / f"{self.method} {self.budget}.npz", **{**vars(self), "scores": self.scores.numpy()}
+        )
 
 
 def whole_scores(

@@ -176,9 +176,10 @@ def test_what_is_kept_once_for_all_examples_is_counted_apart_from_what_is_kept_o
     record = checkpoint_record(evaluated.project.lake, NEWEST, evaluated.project.settings.recipe)
     widths = [d1 * d2 for d1, d2 in record.layer_shapes.values()]
     assert shared["dense_logra"] == sum(4 * width * width for width in widths)
-    assert shared["lorif"] == curvature_of(evaluated.project.settings.recipe).cost(
-        list(record.layer_shapes.values())
-    ).stored_bytes
+    assert (
+        shared["lorif"]
+        == curvature_of(evaluated.project.settings.recipe).cost(list(record.layer_shapes.values())).stored_bytes
+    )
     assert shared["bm25"] == shared["random"] == 0
 
 
