@@ -11,6 +11,7 @@ from torch import Tensor
 from lorif_assets.mathematics import accelerators
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
 from lorif_assets.mathematics.factors.subspace_iteration import MatrixBatch, leading_triples
+from lorif_assets.mathematics.lapack_batches import orthonormal, singular_values
 
 _SKETCH_EXTRA = 8
 _POWER_STEPS = 2
@@ -102,12 +103,10 @@ def squared_singular_values(gradients: Float[Tensor, "n d1 d2"], k: int) -> Floa
     n, d1, d2 = gradients.shape
     m, width = min(k, d1, d2), k + _SKETCH_EXTRA
     if width >= min(d1, d2):
-        values: Tensor = torch.linalg.svdvals(gradients)
-        return values[:, :m].square()
+        return singular_values(gradients)[:, :m].square()
     generator = torch.Generator().manual_seed(_SEED)
     sketch = torch.randn(d2, width, generator=generator).to(gradients).expand(n, d2, width)
-    basis = torch.linalg.qr(gradients @ sketch).Q
+    basis = orthonormal(gradients @ sketch)
     for _ in range(_POWER_STEPS):
-        basis = torch.linalg.qr(gradients @ torch.linalg.qr(gradients.mT @ basis).Q).Q
-    values = torch.linalg.svdvals(basis.mT @ gradients)
-    return values[:, :m].square()
+        basis = orthonormal(gradients @ orthonormal(gradients.mT @ basis))
+    return singular_values(basis.mT @ gradients)[:, :m].square()

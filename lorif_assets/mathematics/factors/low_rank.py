@@ -15,6 +15,7 @@ from torch import Tensor
 from lorif_assets.mathematics import accelerators
 from lorif_assets.mathematics.factors.jacobi_eigenpairs import jacobi_eigenpairs
 from lorif_assets.mathematics.factors.subspace_iteration import ROUNDS, MatrixBatch, leading_triples
+from lorif_assets.mathematics.lapack_batches import eigenvectors, orthonormal
 
 _START_SEED = 20_601
 _BLOCK_NUMBERS = 1 << 26
@@ -141,9 +142,9 @@ def _leading_directions(g: Float[Tensor, "n d1 d2"], c: int) -> Float[Tensor, "n
     """Return the leading right singular vectors from the eigenvectors of the smaller of G^T G and G G^T."""
     _, d1, d2 = g.shape
     if d2 <= d1:
-        right: Tensor = torch.linalg.eigh(g.mT @ g).eigenvectors
+        right = eigenvectors(g.mT @ g)
         return right[:, :, -c:].flip(2)
-    left: Tensor = torch.linalg.eigh(g @ g.mT).eigenvectors
+    left = eigenvectors(g @ g.mT)
     return _orthonormal(g.mT @ left[:, :, -c:].flip(2))
 
 
@@ -160,7 +161,7 @@ def singular_factors(factors: GradientFactors) -> GradientFactors:
     u = u / size.where(size > 0, 1.0)
     gram = u.mT @ u
     is_accelerated = accelerators.is_accelerator(u.device)
-    turn = jacobi_eigenpairs(gram)[1] if is_accelerated else torch.linalg.eigh(gram).eigenvectors.flip(2)
+    turn = jacobi_eigenpairs(gram)[1] if is_accelerated else eigenvectors(gram).flip(2)
     turn = turn.to(factors.u.dtype)
     return GradientFactors(factors.u @ turn, factors.v @ turn, are_singular=True)
 
@@ -171,8 +172,7 @@ def _orthonormal(x: Float[Tensor, "n d c"]) -> Float[Tensor, "n d c"]:
         # The QR of one column is its normalisation; a zero column gives any unit vector, as QR does.
         norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         return torch.where(norm > 0, x / norm, x.shape[1] ** -0.5)
-    q: Tensor = torch.linalg.qr(x).Q
-    return q
+    return orthonormal(x)
 
 
 def reconstruction_error(gradients: Float[Tensor, "n d1 d2"], factors: GradientFactors) -> float:
