@@ -39,7 +39,7 @@ from lorif_assets.attribution.layer_ranks import layer_ranks
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors

@@ -34,7 +34,7 @@ from lorif_assets.attribution.fit_curvature import LayerFitting
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.frozen_model import require_grad

@@ -13,7 +13,7 @@ from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake

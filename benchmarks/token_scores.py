@@ -18,7 +18,7 @@ from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.query_gradients import stream_query_gradients
 from lorif_assets.attribution.token_shares import token_shares
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.models.devices import DeviceGroup
 

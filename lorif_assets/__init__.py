@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lorif_assets.api.project import open_project as open  # noqa: A004
     from lorif_assets.api.trainer_callback import TrainerCallback
     from lorif_assets.config.recipe import Recipe
-    from lorif_assets.config.settings import BatchSettings
+    from lorif_assets.config.sections import BatchSettings
     from lorif_assets.config.sources import Columns
     from lorif_assets.errors import LorifError
 

@@ -43,14 +43,19 @@ class Progress:
         total: units of all of it.
         unit: what is counted.
         log: the log of the run that the work belongs to, which gets the lines too.
+        in_bursts: whether many units are done together and then counted one by one, as the layers of a checkpoint are: after
+            a wait, what was counted before it tells the pace.
     """
 
-    def __init__(self, label: str, total: int, unit: str, log: logging.Logger = LINES) -> None:
+    def __init__(
+        self, label: str, total: int, unit: str, log: logging.Logger = LINES, *, in_bursts: bool = False
+    ) -> None:
         self.log, self._label, self._total, self._unit = log, label, total, unit
         # disable=None: no bar where standard error is no terminal.
         self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, disable=None, leave=False)
         self._done = 0
-        self._started = self._logged = time.monotonic()
+        self._in_bursts = in_bursts
+        self._started = self._logged = self._stepped = time.monotonic()
         # Steps may be counted in other threads, which have no watcher of their own.
         self._watcher = _WATCHER.get()
         self._tell()
@@ -70,14 +75,20 @@ class Progress:
 
     def advance(self, units: int) -> None:
         """Count finished units."""
-        self._done += units
+        now = time.monotonic()
+        counted, at = self._done + units, now
+        if self._in_bursts and now - self._stepped >= _LOG_EVERY_SECONDS:
+            counted, at = self._done, self._stepped
+        self._done, self._stepped = self._done + units, now
         self._bar.update(units)
         self._tell()
-        now = time.monotonic()
         if now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
-            left = duration((self._total - self._done) / max(self.rate, 1e-9))
-            line = f"{self._label}: {self._done:,} of {self._total:,} {self._unit} ({self._pace()}, {left} left)"
+            line = f"{self._label}: {self._done:,} of {self._total:,} {self._unit}"
+            if counted:
+                rate = counted / max(at - self._started, 1e-9)
+                left = max((self._total - counted) / rate - (now - at), 0.0)
+                line += f" ({_pace(rate, self._unit)}, {duration(left)} left)"
             self.log.info(line)
             if self.log is not LINES:
                 LINES.info(line)
@@ -86,11 +97,6 @@ class Progress:
         if self._watcher:
             self._watcher(self._label, self._done, self._total, self._unit)
 
-    def _pace(self) -> str:
-        if self.rate < 1:
-            return f"{60 * self.rate:.2g} {self._unit}/min"
-        return f"{self.rate:,.0f} {self._unit}/s"
-
 
 _PARTITIONS: ContextVar[Progress | None] = ContextVar("partitions", default=None)
 
@@ -98,7 +104,7 @@ _PARTITIONS: ContextVar[Progress | None] = ContextVar("partitions", default=None
 @contextmanager
 def partition_progress(label: str, total: int) -> Iterator[None]:
     """Show inside the block how many of `total` partitions are done, each counted by `count_partition`."""
-    with Progress(label, total, "partitions") as progress:
+    with Progress(label, total, "partitions", in_bursts=True) as progress:
         token = _PARTITIONS.set(progress)
         try:
             yield
@@ -119,3 +125,8 @@ def duration(seconds: float) -> str:
     if seconds < 7_200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3_600:.1f} h"
+
+
+def _pace(rate: float, unit: str) -> str:
+    """Return units per second in words, of slow work per minute."""
+    return f"{60 * rate:.2g} {unit}/min" if rate < 1 else f"{rate:,.0f} {unit}/s"

@@ -5,7 +5,7 @@ from threading import Thread
 
 import pytest
 
-from lorif_assets.progress import LINES, Progress, tell_wait, watched
+from lorif_assets.progress import LINES, Progress, count_partition, partition_progress, tell_wait, watched
 
 
 @pytest.fixture
@@ -31,6 +31,37 @@ def test_a_log_line_every_fifteen_seconds_tells_rate_and_time_left(
     assert lines(caplog) == [
         "step-1 docs-0: 1,500 of 4,000 tok (94 tok/s, 27 s left)",
         "step-1 docs-0: 2,500 of 4,000 tok (78 tok/s, 19 s left)",
+    ]
+
+
+def test_partitions_that_are_done_together_tell_the_pace_once_all_of_them_are_counted(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with partition_progress("kfac_bases", 630):
+        for _ in range(3):
+            clock[0] += 160.0
+            for _ in range(210):
+                count_partition()
+    assert lines(caplog) == [
+        "kfac_bases: 1 of 630 partitions",
+        "kfac_bases: 211 of 630 partitions (1 partitions/s, 3 min left)",
+        "kfac_bases: 421 of 630 partitions (1 partitions/s, 0 s left)",
+    ]
+
+
+def test_partitions_that_are_done_one_by_one_tell_the_pace_from_the_second_on(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with partition_progress("gradient_factors", 3):
+        for _ in range(3):
+            clock[0] += 30.0
+            count_partition()
+    assert lines(caplog) == [
+        "gradient_factors: 1 of 3 partitions",
+        "gradient_factors: 2 of 3 partitions (2 partitions/min, 30 s left)",
+        "gradient_factors: 3 of 3 partitions (2 partitions/min, 0 s left)",
     ]
 
 

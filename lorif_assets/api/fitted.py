@@ -17,7 +17,8 @@ from lorif_assets.attribution.in_memory import InMemoryAttribution
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.score_query_sets import queries_per_scan
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings, explanation
+from lorif_assets.config.sections import BatchSettings
+from lorif_assets.config.settings import explanation
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.passages import passage_text
 from lorif_assets.data.query_objectives import NO_SCALARS

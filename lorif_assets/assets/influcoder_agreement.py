@@ -12,7 +12,7 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.influcoder_encoder import influcoder_encoder
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.freshness.influcoder import stale_agreements
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Role, Split

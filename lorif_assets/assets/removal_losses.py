@@ -6,7 +6,7 @@ from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
 from lorif_assets.evaluation.retraining.removal import (
     planned_removals,

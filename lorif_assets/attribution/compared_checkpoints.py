@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS, CHECKPOINTS, QUERY_SUMMARIES
 from lorif_assets.lake.lake import Lake
 

@@ -1,8 +1,8 @@
 """The curvatures that a recipe can name, and everything in which they differ on the lake.
 
-To add one, write a class here, its mathematics in `mathematics/curvature`, and its fields in `config/recipe.py`. It may
-share the table of a curvature that stores the same columns, or have one of its own in `lake/attribution_tables.py`; asset,
-check, report and trials follow from the class.
+To add one, write a class here, its mathematics in `mathematics/curvature`, and its name and fields in
+`config/curvature_fields.py`. It may share the table of a curvature that stores the same columns, or have one of its own in
+`lake/attribution_tables.py`; asset, check, report and trials follow from the class.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,9 @@ from lorif_assets.attribution.lake_curvature import (
 )
 from lorif_assets.attribution.ledger import Ledger
 from lorif_assets.attribution.stored_factors import StoredFactors
-from lorif_assets.config.recipe import CURVATURE_FIELDS, Recipe, content_hash
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.curvature_fields import CURVATURE_FIELDS
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.attribution_tables import EKFAC_PRECONDITIONERS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import FactorFile, Lake
 from lorif_assets.lake.read_ahead import read_ahead

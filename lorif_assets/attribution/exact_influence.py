@@ -9,7 +9,7 @@ from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.query_gradients import stream_query_gradients
 from lorif_assets.attribution.whole_gradients import WholeGradients
 from lorif_assets.config.exact_scores import ExactScoreSettings
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import n_tokens
 from lorif_assets.progress import Progress
 

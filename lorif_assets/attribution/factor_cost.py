@@ -9,7 +9,7 @@ from lorif_assets.attribution.fitted_recipe import fitted_recipe, level_rank
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.models.devices import DeviceGroup
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import polars as pl
 
 from lorif_assets.attribution.layer_ranks import RANK_EXAMPLES, layer_ranks
 from lorif_assets.attribution.sound_examples import NotFiniteError, not_finite, unsound_positions
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard, n_tokens
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from lorif_assets.attribution.checkpoint import LoadedCheckpoint
     from lorif_assets.attribution.model import AttributedModel
-    from lorif_assets.config.settings import BatchSettings
+    from lorif_assets.config.sections import BatchSettings
     from lorif_assets.mathematics.curvature.ekfac import KfacBases, KfacCovariances
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
     from lorif_assets.progress import Progress

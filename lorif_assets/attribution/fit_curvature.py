@@ -13,7 +13,7 @@ from lorif_assets.attribution.ledger import Ledger
 from lorif_assets.attribution.opened_checkpoint import OpenedCheckpoint
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.attribution.versions import preconditioner_version
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.errors import TableError
 from lorif_assets.lake.lake import FactorFile
 

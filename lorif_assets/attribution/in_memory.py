@@ -34,7 +34,7 @@ from lorif_assets.attribution.sound_examples import NotFiniteError
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.attribution.stored_rankings import leading_rows
 from lorif_assets.attribution.token_rows import token_rows
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.attribution.model import AttributedModel
-    from lorif_assets.config.settings import BatchSettings
+    from lorif_assets.config.sections import BatchSettings
     from lorif_assets.data.tokenization import TokenizedExample
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
     from lorif_assets.mathematics.factors.low_rank import GradientFactors

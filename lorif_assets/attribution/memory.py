@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 
 if TYPE_CHECKING:
     from torch import nn

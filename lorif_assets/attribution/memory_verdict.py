@@ -10,7 +10,7 @@ from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.memory import MemoryNeeds, memory_needs, number_bytes
 from lorif_assets.attribution.recipe_on_model import longest_input, tracked_layers
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints

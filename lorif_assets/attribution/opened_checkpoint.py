@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.compute.shard_work import Worker
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.models.checkpoints import Checkpoints
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lorif_assets.attribution.checkpoint import LoadedCheckpoint
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.query_gradients import stream_query_gradients
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import UnsoundQueryError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import LorifError, UnsoundQueryError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from lorif_assets.attribution.exact_influence import exact_scores, solver_tokens
 from lorif_assets.attribution.listed_examples import ListedExamples
 from lorif_assets.attribution.whole_gradients import WholeGradients
 from lorif_assets.config.exact_scores import ExactScoreSettings
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import n_tokens
 from lorif_assets.progress import Progress
 

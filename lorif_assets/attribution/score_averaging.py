@@ -19,7 +19,7 @@ from lorif_assets.attribution.precondition_queries import PreconditionedQueries,
 from lorif_assets.attribution.score_positions import random_positions, scores_at
 from lorif_assets.attribution.score_queries import QueryScores, comparable_queries, extreme_count, full_scan, run_scan
 from lorif_assets.attribution.stored_factors import StoredFactors
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.lake import FactorFile

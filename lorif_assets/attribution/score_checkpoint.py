@@ -19,7 +19,8 @@ from lorif_assets.attribution.score_modes import (
 )
 from lorif_assets.attribution.score_queries import QueryScores, score_queries
 from lorif_assets.attribution.versions import averaged_version
-from lorif_assets.config.settings import BatchSettings, Settings
+from lorif_assets.config.sections import BatchSettings
+from lorif_assets.config.settings import Settings
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.progress import Progress
 

@@ -24,8 +24,9 @@ from lorif_assets.attribution.score_queries import (
     run_scan,
 )
 from lorif_assets.attribution.stored_factors import StoredFactors
-from lorif_assets.config.recipe import Recipe, content_hash
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import TableError
 from lorif_assets.lake.attribution_tables import SCORE_SCANS

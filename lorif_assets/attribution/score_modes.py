@@ -11,7 +11,7 @@ from lorif_assets.attribution.checkpoint import LoadedCheckpoint, QueriedCheckpo
 from lorif_assets.attribution.score_queries import QueryScores, extreme_count
 from lorif_assets.attribution.score_query_sets import queries_per_scan, scan_count, score_query_sets
 from lorif_assets.attribution.versions import recalled_version
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import MismatchError, UnsoundQueryError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.progress import Progress

@@ -13,7 +13,7 @@ from lorif_assets.attribution.scan_parts import BlockScorer, Scan, ranked_part, 
 from lorif_assets.attribution.score_rows import RELATIVE_SCHEMA, all_pairs, listed_positions, plain_rows, relative_rows
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.attribution.token_rows import TOKEN_ROWS
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.lake import FactorFile
 from lorif_assets.lake.read_ahead import read_ahead

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.attribution.model import AttributedModel
-    from lorif_assets.config.settings import BatchSettings
+    from lorif_assets.config.sections import BatchSettings
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
 
 _SHOWN_TOKENS = 40

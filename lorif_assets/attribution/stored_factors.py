@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from lorif_assets.attribution.block_rows import block_rows
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError, TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.factor_row_groups import read_rows

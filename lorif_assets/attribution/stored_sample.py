@@ -7,7 +7,7 @@ import torch
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.precondition_queries import preconditioned_queries
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES

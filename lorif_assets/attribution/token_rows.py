@@ -9,7 +9,7 @@ from lorif_assets.attribution.listed_examples import ListedExamples
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import InverseOf
 from lorif_assets.attribution.token_shares import token_shares
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.token_texts import token_texts
 from lorif_assets.progress import Progress

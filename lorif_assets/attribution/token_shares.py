@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import InverseOf
 from lorif_assets.attribution.query_gradients import stream_query_gradients
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.evaluation import EvaluationSettings
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 
 

@@ -8,7 +8,7 @@ from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.fit_bases import covariances, kfac_sample
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.exact_scores import ExactScoreSettings
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import n_tokens
 from lorif_assets.errors import LorifError
 from lorif_assets.progress import Progress

@@ -8,7 +8,7 @@ import dagster as dg
 import psutil
 from dagster import DagsterRunStatus, RunsFilter
 
-from lorif_assets.config.settings import AutomationSettings
+from lorif_assets.config.sections import AutomationSettings
 
 PROCESS_TAG = "lorif/process"
 """Machine, process id and start time of the process, for runs that this project's commands execute themselves."""

@@ -8,7 +8,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.automation.dead_runs import dead_runs
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.data.shards import in_short
 from lorif_assets.freshness.stored_versions import stored_versions
 from lorif_assets.project import Project

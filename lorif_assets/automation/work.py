@@ -10,8 +10,8 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
 from lorif_assets.automation.run_tags import run_tags
-from lorif_assets.config.recipe import content_hash
-from lorif_assets.config.settings import AutomationSettings
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.sections import AutomationSettings
 from lorif_assets.freshness.stale import Stale, StalePartitions
 
 GROUP_TAG = "lorif/group"

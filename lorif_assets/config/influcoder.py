@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.recipe import Recipe
 
 if TYPE_CHECKING:
     from lorif_assets.mathematics.influcoder.distillation import DistillationConfig

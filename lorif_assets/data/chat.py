@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorif_assets.config.recipe import TEMPLATE_DATE
+from lorif_assets.config.recipe_fields import TEMPLATE_DATE
 from lorif_assets.data.chat_templates import ChatTemplate, Span, chat_template
 from lorif_assets.data.chat_turns import ChatTurns
 from lorif_assets.data.conversations import LOSS_MARKS, Conversation, Message, is_trained

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.arrow_values import unreadable
 from lorif_assets.data.columns import ColumnRoles, ContentFormat, column_roles

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Self
 
-from lorif_assets.config.recipe import TEMPLATE_DATE, Recipe, TruncationRule
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.recipe_fields import TEMPLATE_DATE, TruncationRule
 
 
 @dataclass(frozen=True)

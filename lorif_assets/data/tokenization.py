@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from lorif_assets.config.recipe import TruncationRule
+from lorif_assets.config.recipe_fields import TruncationRule
 from lorif_assets.data.chat import encode_conversations
 from lorif_assets.data.columns import ContentFormat
 from lorif_assets.data.completions import encode_apart, encode_jointly, lost_completion, token_ids

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lorif_assets.config.recipe import TruncationRule
+from lorif_assets.config.recipe_fields import TruncationRule
 from lorif_assets.data.labels import NO_LOSS, LabelledTokens, TokenIds
 
 LENGTH_IN_WORDS = "recipe.max_length or the model's context"

@@ -13,7 +13,7 @@ from threading import Event, Lock, Thread
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.project import OpenProject
 from lorif_assets.attribution.ask import TopK
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.errors import LorifError, NotStoredError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, PRECONDITIONER_TABLES
 from lorif_assets.lake.remembered_rows import RememberingLake

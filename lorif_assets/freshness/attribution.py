@@ -10,7 +10,7 @@ from lorif_assets.attribution.compared_checkpoints import compared_versions, par
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_versions, preconditioner_version, recalled_version, report_version
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.data.earlier_readings import read_otherwise, refused_ids, unmarked
 from lorif_assets.data.query_files import query_source, source_version
 from lorif_assets.errors import SourceError

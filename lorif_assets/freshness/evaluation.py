@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.versions import datamodeling_version, source_retrieval_version, tail_patch_version
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.evaluation.figures import stored_figure_versions
 from lorif_assets.evaluation.known_sources import has_known_sources
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, scores_version, stored_method_versions

@@ -6,7 +6,7 @@ One that was recorded and lost a file since is not a new one that is still being
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.project import Project

@@ -12,7 +12,7 @@ from lorif_assets.attribution.versions import (
     encoder_version,
     recall_curve_version,
 )
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.stale import MISSING, Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness

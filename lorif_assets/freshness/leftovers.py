@@ -10,8 +10,8 @@ from enum import Enum
 
 import polars as pl
 
-from lorif_assets.config.recipe import content_hash
-from lorif_assets.config.settings import AutomationSettings
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.sections import AutomationSettings
 from lorif_assets.data.shards import in_short
 from lorif_assets.freshness.attribution import stale_training_examples
 from lorif_assets.freshness.discovery import Discovered

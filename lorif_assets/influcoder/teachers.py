@@ -7,7 +7,7 @@ from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.config.influcoder import InflucoderSettings
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import LorifError, MismatchError
 
 if TYPE_CHECKING:

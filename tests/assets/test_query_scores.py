@@ -11,7 +11,7 @@ import torch
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.score_queries import score_queries
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import LorifError, MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import (
     QUERY_EXAMPLES,

@@ -169,12 +169,12 @@ def _replace(path: Path, old: str, new: str) -> None:
 
 
 def _add_the_identity(package: Path) -> None:
-    recipe, tables = package / "config/recipe.py", package / "lake/attribution_tables.py"
+    fields, tables = package / "config/curvature_fields.py", package / "lake/attribution_tables.py"
     curvatures = package / "attribution/curvatures.py"
     (package / "mathematics/curvature/identity.py").write_text(MATHEMATICS)
-    _replace(recipe, 'Literal["svd", "ekfac", "kfac"]', 'Literal["svd", "ekfac", "kfac", "identity"]')
+    _replace(fields, 'Literal["svd", "ekfac", "kfac"]', 'Literal["svd", "ekfac", "kfac", "identity"]')
     _replace(
-        recipe,
+        fields,
         '    "kfac": _KRONECKER,\n',
         '    "kfac": _KRONECKER,\n    "identity": CurvatureFields((), (), (), damping=None),\n',
     )
@@ -229,7 +229,7 @@ def test_it_takes_four_files(source: Path) -> None:
     old, new = _contents(SOURCE / "lorif_assets"), _contents(source / "lorif_assets")
     assert {name for name in new if new[name] != old.get(name)} == {
         "attribution/curvatures.py",
-        "config/recipe.py",
+        "config/curvature_fields.py",
         "lake/attribution_tables.py",
         "mathematics/curvature/identity.py",
     }

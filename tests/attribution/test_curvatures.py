@@ -8,7 +8,8 @@ import pytest
 
 import lorif_assets
 from lorif_assets.attribution.curvatures import CURVATURES, curvature_of
-from lorif_assets.config.recipe import CURVATURE_FIELDS, Recipe
+from lorif_assets.config.curvature_fields import CURVATURE_FIELDS
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.tables import TABLES
 
 ROOT = Path(lorif_assets.__file__).parent

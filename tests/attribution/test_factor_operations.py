@@ -17,7 +17,7 @@ from lorif_assets.attribution.factor_rows import _EncodedFactors, factor_rows
 from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
 from lorif_assets.mathematics.gradients.layers import select_layers

@@ -13,7 +13,7 @@ from lorif_assets.attribution.factor_rows import ShardFactors, _EncodedFactors, 
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import LorifError
 from lorif_assets.mathematics.curvature.ekfac import KfacBases

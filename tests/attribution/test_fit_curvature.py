@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.fit_curvature import CurvatureFit, fit_curvature
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, SVD_PRECONDITIONERS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.curvature.svd import Spectrum

@@ -13,7 +13,7 @@ from lorif_assets.attribution.fit_bases import covariances, fit_layers, fit_toke
 from lorif_assets.attribution.measured_width import at_measured_width, expected_agreement, measured_tokens
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.evaluation.methods.layer_trials import LayerTrials
 from lorif_assets.models.devices import DeviceGroup

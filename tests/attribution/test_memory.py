@@ -26,7 +26,7 @@ from lorif_assets.attribution.memory import MemoryNeeds, memory_needs
 from lorif_assets.attribution.memory_verdict import batch_limit, checkpoint_verdict, memory_verdict
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import CheckpointError
 from lorif_assets.mathematics.gradients.layers import select_layers

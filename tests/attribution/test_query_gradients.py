@@ -16,7 +16,7 @@ from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredChec
 from lorif_assets.attribution.listed_examples import listed_examples
 from lorif_assets.attribution.query_gradients import stream_query_gradients
 from lorif_assets.attribution.token_shares import token_shares
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.query_objectives import NO_SCALARS, ScalarRules
 from lorif_assets.data.questions import row_question
 from lorif_assets.data.tokenization import TokenizedExample

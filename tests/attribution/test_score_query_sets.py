@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.score_queries import QueryScores, score_queries
 from lorif_assets.attribution.score_query_sets import queries_per_scan, scan_count, score_query_sets
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import LorifError, UnsoundQueryError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject

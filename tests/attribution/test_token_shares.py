@@ -8,7 +8,7 @@ from lorif_assets.attribution.listed_examples import listed_examples
 from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.token_shares import token_shares
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
 LISTED = [(SHARDS[shard], f"doc{shard}-{row}") for shard in (0, 2) for row in (0, 3, 7)]

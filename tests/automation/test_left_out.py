@@ -15,7 +15,7 @@ from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.automation.withdrawal import removed_shards
 from lorif_assets.automation.work import GROUP_TAG, WORK_TAG, given_up, work_to_do
-from lorif_assets.config.settings import AutomationSettings
+from lorif_assets.config.sections import AutomationSettings
 from lorif_assets.config.sources import Source
 from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.errors import LorifError

@@ -19,7 +19,7 @@ from lorif_assets.automation.work import (
     stretches,
     work_to_do,
 )
-from lorif_assets.config.settings import AutomationSettings
+from lorif_assets.config.sections import AutomationSettings
 from resources import dagster_resources
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorif_assets.config.recipe import Recipe, TruncationRule, content_hash
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.recipe_fields import TruncationRule
 
 # Of every field: a value that is not the default, and the first stage whose result depends on it. A field that is
 # missing here fails the test below: it would change the scores and no hash.

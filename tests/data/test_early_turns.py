@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lorif_assets.config.recipe import TEMPLATE_DATE
+from lorif_assets.config.recipe_fields import TEMPLATE_DATE
 from lorif_assets.data.conversations import Conversation, Message
 from lorif_assets.data.early_turns import exchange_starts, later_turns
 from lorif_assets.data.labels import NO_LOSS

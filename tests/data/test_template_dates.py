@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorif_assets.config.recipe import TEMPLATE_DATE
+from lorif_assets.config.recipe_fields import TEMPLATE_DATE
 from lorif_assets.data.chat import DRAWS, WRITES_DATE, encode_conversations
 from lorif_assets.data.chat_templates import chat_template
 from lorif_assets.data.conversations import Conversation

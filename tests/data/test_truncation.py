@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorif_assets.config.recipe import TruncationRule
+from lorif_assets.config.recipe_fields import TruncationRule
 from lorif_assets.data.labels import NO_LOSS, LabelledTokens
 from lorif_assets.data.truncation import count_front_tokens, truncate
 from tests.data.conftest import sequence

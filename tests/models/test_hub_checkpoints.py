@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lorif_assets.config.settings import CheckpointSettings, Settings
+from lorif_assets.config.sections import CheckpointSettings
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup

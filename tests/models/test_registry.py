@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lorif_assets.config.settings import CheckpointSettings, Settings, load_settings
+from lorif_assets.config.sections import CheckpointSettings
+from lorif_assets.config.settings import Settings, load_settings
 from lorif_assets.errors import CheckpointError, SettingsError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES
 from lorif_assets.models.checkpoint_files import CheckpointFiles

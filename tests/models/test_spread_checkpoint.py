@@ -20,7 +20,7 @@ from lorif_assets.attribution.factor_rows import ShardFactors, factor_rows
 from lorif_assets.attribution.fit_bases import covariances
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.evaluation.methods.representations import mean_hidden_states
 from lorif_assets.evaluation.retraining.query_losses import example_losses

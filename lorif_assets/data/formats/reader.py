@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.data.hub_selection import hub_errors

@@ -12,8 +12,8 @@ from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_check
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.versions import ledger_version
 from lorif_assets.compute.shard_work import Step, Worker, Workers
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.methods import METHODS, MethodName, Need
-from lorif_assets.config.recipe import content_hash
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.influcoder.stored import encoder_weights

@@ -12,7 +12,7 @@ from lorif_assets.attribution.fit_bases import covariances
 from lorif_assets.attribution.layer_ranks import RANK_EXAMPLES, layer_ranks
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.recipe import TOKEN_FIELDS, Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.evaluation.methods.layer_trials import LayerTrials

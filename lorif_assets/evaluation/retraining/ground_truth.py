@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float64
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.evaluation_tables import SUBSET_LOSSES, SUBSETS
 from lorif_assets.lake.lake import Lake

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from lorif_assets.attribution.versions import ledger_version
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import Settings
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.retraining.query_losses import query_set_losses

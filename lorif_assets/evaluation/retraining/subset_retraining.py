@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from lorif_assets.attribution.versions import ledger_version
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.retraining.query_losses import query_set_losses
 from lorif_assets.evaluation.retraining.subset_names import subset_number

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.retraining.subset_names import subsets

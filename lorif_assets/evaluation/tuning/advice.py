@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Float64
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.methods.recipe_trials import RecipeOutcome, try_recipes

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lorif_assets.mathematics import accelerators
-from lorif_assets.mathematics.factors.low_rank import largest_magnitude, orthonormal, power_of_two
+from lorif_assets.mathematics.factors.low_rank import largest_magnitude, power_of_two
 from lorif_assets.mathematics.factors.subspace_iteration import MatrixBatch, leading_triples
 from lorif_assets.mathematics.factors.token_gradients import TokenGradients
-from lorif_assets.mathematics.lapack_threads import lapack_threads
+from lorif_assets.mathematics.lapack_batches import eigenvalues, orthonormal, triangles
 from lorif_assets.mathematics.matrix_products import product
 
 _SKETCH_EXTRA = 8
@@ -57,9 +57,7 @@ def squared_singular_values_from_tokens(tokens: TokenGradients, k: int) -> Float
     With X^T = Q R, they are those of R dY, which has as many rows as there are tokens.
     """
     # Each column of R is as exact as its token, however much larger another token is.
-    with lapack_threads(tokens.x):
-        rows: Tensor = torch.linalg.qr(tokens.x.mT, mode="r").R
-    found = _squares(product(rows, tokens.dy), k)
+    found = _squares(product(triangles(tokens.x.mT), tokens.dy), k)
     missing = min(k, tokens.x.shape[2], tokens.dy.shape[2]) - found.shape[1]
     return functional.pad(found, (0, missing)) if missing > 0 else found
 
@@ -70,10 +68,8 @@ def _squares(wide: Float[Tensor, "n a b"], k: int) -> Float[Tensor, "n m"]:
     size, is_finite = power_of_two(wide, 120), largest_magnitude(wide).isfinite()
     scaled = torch.where(is_finite, wide / size, 0.0)
     gram = product(scaled, scaled.mT)
-    with lapack_threads(gram):
-        values: Tensor = torch.linalg.eigvalsh(gram)
     squares = torch.where(is_finite, size.double().square(), torch.nan)
-    return values.flip(1)[:, :k].clamp(min=0.0) * squares[:, 0]
+    return eigenvalues(gram).flip(1)[:, :k].clamp(min=0.0) * squares[:, 0]
 
 
 def _range_basis(gradients: Float[Tensor, "n d1 d2"], width: int) -> Float[Tensor, "n d1 w"]:

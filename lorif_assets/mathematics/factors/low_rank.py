@@ -15,7 +15,7 @@ from torch import Tensor
 from lorif_assets.mathematics import accelerators
 from lorif_assets.mathematics.factors.jacobi_eigenpairs import jacobi_eigenpairs
 from lorif_assets.mathematics.factors.subspace_iteration import ROUNDS, MatrixBatch, leading_triples
-from lorif_assets.mathematics.lapack_threads import lapack_threads
+from lorif_assets.mathematics.lapack_batches import eigenvectors, orthonormal
 
 _START_SEED = 20_601
 _BLOCK_NUMBERS = 1 << 26
@@ -129,7 +129,8 @@ def power_of_two(x: Float[Tensor, "n a b"], largest: int) -> Float[Tensor, "n 1 
 def largest_magnitude(x: Float[Tensor, "n a b"]) -> Float[Tensor, "n 1 1"]:
     """Return the largest magnitude in each matrix, which is not finite if one number is not."""
     if accelerators.is_accelerator(x.device):
-        return torch.linalg.vector_norm(x, torch.inf, dim=(1, 2), keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(x, torch.inf, dim=(1, 2), keepdim=True)
+        return norm
     # On a CPU a norm takes twenty times as long as two passes.
     return x.abs().amax(dim=(1, 2), keepdim=True)
 
@@ -138,10 +139,10 @@ def _iterated_directions(g: Float[Tensor, "n d1 d2"], c: int, iterations: int) -
     n, _, d2 = g.shape
     generator = torch.Generator().manual_seed(_START_SEED)
     start = torch.randn(d2, c, generator=generator, dtype=torch.float32)
-    v = orthonormal(start.to(g).expand(n, d2, c))
+    v = _orthonormal(start.to(g).expand(n, d2, c))
     for _ in range(iterations):
-        u = orthonormal(g @ v)
-        v = orthonormal(g.mT @ u)
+        u = _orthonormal(g @ v)
+        v = _orthonormal(g.mT @ u)
     return v
 
 
@@ -149,9 +150,10 @@ def _leading_directions(g: Float[Tensor, "n d1 d2"], c: int) -> Float[Tensor, "n
     """Return the leading right singular vectors from the eigenvectors of the smaller of G^T G and G G^T."""
     _, d1, d2 = g.shape
     if d2 <= d1:
-        return _eigenvectors(g.mT @ g)[:, :, -c:].flip(2)
-    left = _eigenvectors(g @ g.mT)
-    return orthonormal(g.mT @ left[:, :, -c:].flip(2))
+        right = eigenvectors(g.mT @ g)
+        return right[:, :, -c:].flip(2)
+    left = eigenvectors(g @ g.mT)
+    return _orthonormal(g.mT @ left[:, :, -c:].flip(2))
 
 
 def singular_factors(factors: GradientFactors) -> GradientFactors:
@@ -167,27 +169,18 @@ def singular_factors(factors: GradientFactors) -> GradientFactors:
     u = u / size.where(size > 0, 1.0)
     gram = u.mT @ u
     is_accelerated = accelerators.is_accelerator(u.device)
-    turn = jacobi_eigenpairs(gram)[1] if is_accelerated else _eigenvectors(gram).flip(2)
+    turn = jacobi_eigenpairs(gram)[1] if is_accelerated else eigenvectors(gram).flip(2)
     turn = turn.to(factors.u.dtype)
     return GradientFactors(factors.u @ turn, factors.v @ turn, are_singular=True)
 
 
-def orthonormal(x: Float[Tensor, "n d c"]) -> Float[Tensor, "n d c"]:
+def _orthonormal(x: Float[Tensor, "n d c"]) -> Float[Tensor, "n d c"]:
     """Return orthonormal columns that span those of x."""
     if x.shape[-1] == 1:
         # The QR of one column is its normalisation; a zero column gives any unit vector, as QR does.
         norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         return torch.where(norm > 0, x / norm, x.shape[1] ** -0.5)
-    with lapack_threads(x):
-        q: Tensor = torch.linalg.qr(x).Q
-    return q
-
-
-def _eigenvectors(symmetric: Float[Tensor, "n d d"]) -> Float[Tensor, "n d d"]:
-    """Return eigenvectors as columns, smallest eigenvalue first."""
-    with lapack_threads(symmetric):
-        vectors: Tensor = torch.linalg.eigh(symmetric).eigenvectors
-    return vectors
+    return orthonormal(x)
 
 
 def reconstruction_error(gradients: Float[Tensor, "n d1 d2"], factors: GradientFactors) -> float:

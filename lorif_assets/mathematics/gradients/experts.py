@@ -201,7 +201,7 @@ def experts_forward(module: nn.Module, on_product: RoutedProduct) -> Callable[..
         gate, up = multiplied(first, routing, hidden_states).chunk(2, dim=-1)
         return multiplied(second, routing, up * made.act_fn(gate))
 
-    forms = {DENSE_EXPERTS: dense, EXPERTS_WITH_IDENTITIES: with_identities}
+    forms: dict[str, Callable[..., Tensor]] = {DENSE_EXPERTS: dense, EXPERTS_WITH_IDENTITIES: with_identities}
     return forms.get(type(module).__name__, routed)
 
 
@@ -212,7 +212,8 @@ def _summed(
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
     weighted = rows * weights.flatten()[order].unsqueeze(1)
-    return weighted[back].unflatten(0, weights.shape).sum(dim=1)
+    summed: Tensor = weighted[back].unflatten(0, weights.shape).sum(dim=1)
+    return summed
 
 
 class _GroupedLinear(torch.autograd.Function):

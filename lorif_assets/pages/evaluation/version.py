@@ -1,6 +1,6 @@
 """The version of an evaluation page: the hash of everything that it shows."""
 
-from lorif_assets.config.recipe import content_hash
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.lake.evaluation_tables import (
     EVALUATION_FIGURES,

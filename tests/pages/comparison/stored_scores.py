@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.attribution.versions import score_version
-from lorif_assets.config.recipe import Recipe, content_hash
+from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINTS,

@@ -17,7 +17,8 @@ from lorif_assets.assets.checkpoint_comparison import checkpoint_comparison
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import LakeSettings, Settings, TrackingSettings
+from lorif_assets.config.sections import LakeSettings, TrackingSettings
+from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.discovery import Discovered
 from lorif_assets.freshness.stale import MISSING, Stale
 from lorif_assets.freshness.view import Freshness
