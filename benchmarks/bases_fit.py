@@ -26,7 +26,7 @@ from lorif_assets.attribution.layer_ranks import layer_ranks
 from lorif_assets.attribution.measured_width import at_measured_width, measured_tokens
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.mathematics.matrix_products import products_of_frozen_layers
 from lorif_assets.progress import Progress

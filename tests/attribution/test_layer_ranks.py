@@ -8,7 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, fit_tokens
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.config.settings import BatchSettings
+from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.mathematics.curvature import whitened_spectra
 from lorif_assets.models.devices import DeviceGroup

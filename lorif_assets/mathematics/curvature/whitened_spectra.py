@@ -67,9 +67,9 @@ def _squares(wide: Float[Tensor, "n a b"], k: int) -> Float[Tensor, "n m"]:
     # Squares of numbers far from one have no room in FP32; and LAPACK fails on what is not finite.
     size, is_finite = power_of_two(wide, 120), largest_magnitude(wide).isfinite()
     scaled = torch.where(is_finite, wide / size, 0.0)
-    values = eigenvalues(product(scaled, scaled.mT))
+    gram = product(scaled, scaled.mT)
     squares = torch.where(is_finite, size.double().square(), torch.nan)
-    return values.flip(1)[:, :k].clamp(min=0.0) * squares[:, 0]
+    return eigenvalues(gram).flip(1)[:, :k].clamp(min=0.0) * squares[:, 0]
 
 
 def _range_basis(gradients: Float[Tensor, "n d1 d2"], width: int) -> Float[Tensor, "n d1 w"]:
