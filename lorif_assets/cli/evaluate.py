@@ -16,6 +16,7 @@ from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.cli.environment import config_option, dagster_home
 from lorif_assets.config.methods import method_title
+from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, shared_per_example
 from lorif_assets.evaluation.query_sets import evaluated_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
@@ -61,6 +62,10 @@ def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool)
         LorifError: an asset raised it; what was finished before stays, and is not computed again.
     """
     project = Project.open()
+    if selection and not project.settings.evaluation.selection_query_sets:
+        raise SettingsError(
+            "there is nothing to select for: name query sets in `evaluation.selection_query_sets`, and a way to retrain"
+        )
     with dg.DagsterInstance.from_config(str(home)) as instance:
         in_use = assets_in_use(project.settings)
         for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):

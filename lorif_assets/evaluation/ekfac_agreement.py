@@ -1,12 +1,9 @@
 """How well the first places of each method agree with those of exact EK-FAC, where that is compared too."""
 
-import torch
-
 from lorif_assets.config.methods import MethodName
 from lorif_assets.evaluation.figures import Figure, comparison_figures, reference_method
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.mathematics.evaluation.intervals import compared_over_queries
-from lorif_assets.mathematics.scores.ndcg import ndcg
 
 METRIC = "ndcg_at_20"
 _PLACES = 20
@@ -19,6 +16,10 @@ def agreement_figures(scored: EvaluatedScores, draws: int) -> list[Figure]:
         scored: scores of all methods.
         draws: bootstrap draws of the intervals, over queries.
     """
+    import torch
+
+    from lorif_assets.mathematics.scores.ndcg import ndcg
+
     others = {method: scores for method, scores in scored.by_method.items() if method != MethodName.EKFAC}
     exact = scored.by_method.get(MethodName.EKFAC)
     if exact is None or not others:

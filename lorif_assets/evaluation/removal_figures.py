@@ -20,11 +20,6 @@ from lorif_assets.evaluation.retraining.ranked_data import (
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.evaluation.intervals import compared_over_queries
-from lorif_assets.mathematics.evaluation.removal_effect import (
-    query_loss_differences,
-    sorted_datamodeling_scores,
-    sorted_subset_members,
-)
 
 DIFFERENCE_METRIC, PER_TOKEN_METRIC, SORTED_METRIC = (
     "query_loss_difference",
@@ -49,6 +44,12 @@ def removal_figures(
         scores: those scores.
         n_examples: that removals were planned for: all training examples, also those that have no scores.
     """
+    from lorif_assets.mathematics.evaluation.removal_effect import (
+        query_loss_differences,
+        sorted_datamodeling_scores,
+        sorted_subset_members,
+    )
+
     rows = lake.read(REMOVAL_LOSSES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("n_target_tokens") > 0)
     query_ids = sorted(set(rows["query_id"].to_list()) & set(scores.query_ids))
     if not query_ids:

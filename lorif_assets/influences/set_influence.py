@@ -1,5 +1,6 @@
 """The influence of every training example on a weighted set of stored queries."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
@@ -42,7 +43,7 @@ def query_weights(
 
     Raises:
         NotStoredError: a set, or a query, is not scored there; the message says what is.
-        SettingsError: a weight is no number, or all are zero.
+        SettingsError: a weight is no finite number, or all are zero.
     """
     scored = {name: scored_queries(lake, checkpoint, name) for name in query_sets}
     known = {query.query_id for of_set in scored.values() for query in of_set}
@@ -59,6 +60,12 @@ def query_weights(
         }
         for name, weight in query_sets.items()
     }
+    for name, of_set in weights.items():
+        for query_id, weight in of_set.items():
+            if not math.isfinite(weight):
+                raise SettingsError(
+                    f"the query {query_id!r} of {name!r} would have the weight {weight}: give it a finite one"
+                )
     if not any(any(of_set.values()) for of_set in weights.values()):
         raise SettingsError("the weight of every query is 0: nothing can be ranked by their influence")
     return weights

@@ -40,3 +40,9 @@ def test_a_weight_that_is_no_number_is_refused(lorif: Lorif, config: tuple[str, 
     result = lorif("select", "--query-set", f"{QUERY_SET}=much", "--top", 3, "--dry-run", *config)
     assert result.exit_code == 2
     assert "a number is expected after =" in result.output
+
+
+def test_measuring_selections_without_query_sets_says_what_to_set(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("evaluate", "--selection", *config)
+    assert result.exit_code == 1
+    assert "name query sets in `evaluation.selection_query_sets`" in " ".join(result.stderr.split())

@@ -20,7 +20,6 @@ from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPL
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES, SELECTION_LOSSES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
-from lorif_assets.mathematics.evaluation.removal_effect import runs_of_ranks
 from lorif_assets.mathematics.scores.summed_influence import summed_influence
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.project import Project
@@ -74,6 +73,8 @@ def count_of(share: float, n_examples: int) -> int:
 
 def sorted_runs(evaluation: EvaluationSettings, n_examples: int) -> list[tuple[int, int]]:
     """Return the first and last rank (excluded) of the runs of consecutive ranks that are left out, if any are."""
+    from lorif_assets.mathematics.evaluation.removal_effect import runs_of_ranks
+
     count = evaluation.sorted_subsets
     return runs_of_ranks(n_examples, count) if count else []
 
