@@ -57,7 +57,9 @@ def _noticed(module: Path, source: str) -> bool:
 def _tests_of(module: Path) -> Sequence[Path]:
     """Return the tests that import a module, those of its own part first."""
     name = ".".join(module.with_suffix("").parts)
-    found = [file for file in sorted(_TESTS.rglob("test_*.py")) if f"{name} " in file.read_text()]
+    imports = f"{name} import", f"{name.rpartition('.')[0]} import {module.stem}\n"
+    tests = {file: file.read_text() for file in sorted(_TESTS.rglob("test_*.py"))}
+    found = [file for file, text in tests.items() if any(one in text for one in imports)]
     return sorted(found, key=lambda file: (file.parent.name != module.parent.name, "curvature" in file.parts))[
         :_MOST_FILES
     ]
