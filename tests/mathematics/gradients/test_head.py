@@ -9,8 +9,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import (
     BioGptConfig,
     BioGptForCausalLM,
@@ -42,6 +40,7 @@ from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
 from lorif_assets.mathematics.gradients.token_losses import losses_of_targets, next_tokens, summed_cross_entropies
 from tests.mathematics.gradients.families import tiny_model
+from tests.mathematics.largest_tensor import LargestTensor
 from tests.mathematics.references import autograd_gradients, padded_batch, relative_error, token_covariances, token_loss
 
 VOCABULARY = 64
@@ -245,20 +244,6 @@ def test_losses_with_their_graph_give_every_weight_the_gradient_of_all_logits_at
     for gradient, other in zip(gradients, others, strict=True):
         assert (gradient is None) == (other is None)
         assert other is None or float((gradient - other).norm()) < 1e-10 * largest
-
-
-class LargestTensor(TorchDispatchMode):
-    """The numbers of the largest tensor that an operation made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numbers = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        made = [leaf.numel() for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
-        self.numbers = max(self.numbers, *made, 0)
-        return found
 
 
 @pytest.mark.parametrize("with_graph", [True, False])
