@@ -30,9 +30,10 @@ class Delta(Reader):
         for file in files:
             table = _bucketed(source, file.uri, base)
             state = table.version()
-            columns, sizes = table.columns(state), bucket_sizes(table, state)
-            refuse_many(table.uri, sum(sizes.values()), len(columns), source.limits)
+            columns = table.columns(state)
             require_columns(source.columns, columns, table.uri)
+            sizes = bucket_sizes(table, state)
+            refuse_many(table.uri, sum(sizes.values()), len(columns), source.limits)
             for bucket, rows in sizes.items():
                 yield ShardSlice(
                     f"{file.shard_prefix}-{bucket:05d}",
