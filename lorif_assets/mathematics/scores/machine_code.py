@@ -1,14 +1,29 @@
 """Machine code from LLVM's own language, compiled for this machine's processor while the program runs."""
 
 import ctypes
+import logging
 from functools import cache
 from typing import Any
+
+_LOG = logging.getLogger(__name__)
+_NOTHING = "define void @nothing() {\n  ret void\n}\n"
 
 
 @cache
 def has_wide_registers() -> bool:
     """Return whether the processor has 32 registers of 16 numbers in FP32; most have 16 of 8, or 32 of 4."""
     return "+avx512f" in _processor()[1].split(",")
+
+
+@cache
+def can_compile() -> bool:
+    """Return whether LLVM is there and knows this processor; where it is not, that is logged once."""
+    try:
+        compiled(_NOTHING, "nothing", addresses=0, numbers=0)
+    except (ImportError, OSError, RuntimeError) as error:
+        _LOG.warning("signs are unpacked before they are scored, which takes longer, as LLVM cannot be used: %s", error)
+        return False
+    return True
 
 
 def compiled(instructions: str, name: str, addresses: int, numbers: int) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
 from lorif_assets.mathematics.factors.packed_signs import LayerFactors, PackedSigns, SignProducts
 from lorif_assets.mathematics.matrix_products import product
+from lorif_assets.mathematics.scores.machine_code import can_compile
 from lorif_assets.mathematics.scores.sign_scores import sign_scores
 
 # Numbers of one block of products: 64 MiB in FP32, on an accelerator 256.
@@ -73,7 +74,7 @@ def _layer_scores(queries: Queries, factors: LayerFactors) -> Float[Tensor, "Q n
         if factors.scales.numel() >= _FEWEST_COMPONENTS:
             if isinstance(queries, GradientFactors):
                 return _low_rank_sign_scores(queries, factors)
-            if len(queries) <= _QUERIES_OF_SIGNS:
+            if len(queries) <= _QUERIES_OF_SIGNS and can_compile():
                 return sign_scores(queries, factors)
         factors = factors.factors()
     if isinstance(queries, GradientFactors):
