@@ -41,12 +41,14 @@ def attribution_report(run: PartitionRun) -> Materializations:
     for name, query_sets in run.by_checkpoint().items():
         record, notice = run.stored(name).record, notices.get(name)
         for query_set, key in query_sets.items():
-            content = assemble(run.lake, record, query_set, run.settings.recipe, run.provenance, notice)
-            version = marked_version(report_version(run.settings, content.provenance["scores"]), notice)
-            page = render(content)
-            where, line = run.lake.write_page(report_address(name, query_set), page.encode())
             explored = explored_report(run.settings.addresses.explorer, name, query_set)
             with run.tracked(name, [key], pages=[("The report, with links into the explorer", explored)]) as tracked:
+                in_mlflow = {"in MLflow": tracked.checkpoint_url} if tracked and tracked.checkpoint_url else {}
+                provenance = {**run.provenance, **in_mlflow}
+                content = assemble(run.lake, record, query_set, run.settings.recipe, provenance, notice)
+                version = marked_version(report_version(run.settings, content.provenance["scores"]), notice)
+                page = render(content)
+                where, line = run.lake.write_page(report_address(name, query_set), page.encode())
                 if tracked:
                     framed = framed_page(page, run.settings.addresses.explorer)
                     tracked.text(framed, report_file(query_set))

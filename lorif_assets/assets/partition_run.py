@@ -78,7 +78,8 @@ class PartitionRun:
     @property
     def provenance(self) -> Mapping[str, str]:
         """What a page says of the run that made it."""
-        return {"dagster run": self._context.run_id}
+        run_id = self._context.run_id
+        return {"dagster run": run_id, "in Dagster": f"{self.settings.addresses.dagster}/runs/{run_id}"}
 
     def by_checkpoint(self) -> Mapping[str, Mapping[str, str]]:
         """Return the two-dimensional partitions as checkpoint -> {name in the other dimension: partition key}."""

@@ -5,6 +5,7 @@ import re
 from hashlib import sha256
 
 _RELATIVE_LINK = re.compile(r'href="\.\./([^"]+)"')
+_SHOWN_ADDRESS = re.compile(r'<a href="(https?://[^"]+)">\1</a>')
 _POLICY = re.compile(r"(<meta http-equiv=\"Content-Security-Policy\" content=\"[^\"]*)")
 # In a frame of no origin, whose address is that of a blob, browsers follow no link within the page.
 _SCRIPT = """addEventListener("click", (event) => {
@@ -22,7 +23,8 @@ def framed_page(page: str, explorer: str) -> str:
         page: a report or a comparison.
         explorer: the explorer's address, where it serves the others.
     """
-    linked = _RELATIVE_LINK.sub(rf'href="{explorer}/reports/\g<1>"', page)
+    # Servers that are shown in no frame would leave an empty one behind; their address can still be copied.
+    linked = _RELATIVE_LINK.sub(rf'href="{explorer}/reports/\g<1>"', _SHOWN_ADDRESS.sub(r"\g<1>", page))
     digest = base64.b64encode(sha256(_SCRIPT.encode()).digest()).decode()
     allowed = _POLICY.sub(rf"\g<1>; script-src 'sha256-{digest}'", linked)
     return allowed.replace("</body>", f"<script>{_SCRIPT}</script>\n</body>", 1)

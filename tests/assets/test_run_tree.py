@@ -8,7 +8,7 @@ import pytest
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.automation.check_runs import failed_checks
-from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS
+from lorif_assets.lake.attribution_tables import CHECKPOINT_COMPARISONS, REPORTS
 from tests.conftest import CHECKPOINTS, QUERY_SET, SHARDS, TinyProject
 
 CHECKPOINT = CHECKPOINTS[0]
@@ -111,8 +111,8 @@ def test_the_runs_of_checkpoints_and_of_the_project_have_the_figures(
     assert last.data.metrics.keys() == common | moves
     assert last.data.metrics["examples"] == 36
     assert (last.data.metrics["checks_passed"], last.data.metrics["checks_failed"]) == (5, 0)
-    stored = project.figures("query_scores", f"{CHECKPOINTS[1]}|{QUERY_SET}")
-    assert last.data.metrics[f"loss_per_token/{QUERY_SET}"] == stored["loss_per_token"]
+    scored = project.figures("query_scores", f"{CHECKPOINTS[1]}|{QUERY_SET}")
+    assert last.data.metrics[f"loss_per_token/{QUERY_SET}"] == scored["loss_per_token"]
     (shown,) = [run for run in runs if is_of(run, "project")]
     assert shown.info.run_name == project.root.name
     history = client.get_metric_history(shown.info.run_id, f"loss_per_token/{QUERY_SET}")
@@ -134,6 +134,9 @@ def test_the_runs_of_checkpoints_and_of_the_project_have_the_figures(
     (report,) = client.list_artifacts(last.info.run_id, "reports")
     page = Path(client.download_artifacts(last.info.run_id, report.path, str(project.root))).read_text()
     assert f'href="https://explorer.example/reports/comparison/{QUERY_SET}.html"' in page
+    assert f"/#/experiments/{experiment.experiment_id}/runs/{last.info.run_id}?" in page
+    stored = Path(project.lake.read(REPORTS, checkpoint=CHECKPOINTS[1])["uri"][0]).read_text()
+    assert '<a href="http://localhost:3000/runs/' in stored
     assert [one.path for one in client.list_artifacts(shown.info.run_id, "reports/comparison")] == [
         f"reports/comparison/{QUERY_SET}.html"
     ]

@@ -120,6 +120,21 @@ class Walker:
     def sees(self, text: str) -> None:
         self.page.get_by_text(text).first.wait_for()
 
+    def chooses_partition(self, name: str) -> None:
+        """Choose it in the launchpad, which lists those that there were when it was opened: it may have to be opened again."""
+        from playwright.sync_api import TimeoutError as TooLate
+
+        while True:
+            field = self.page.get_by_placeholder("Partition")
+            field.click()
+            field.fill(name)
+            try:
+                self.page.get_by_text(name, exact=True).first.click(timeout=60_000)
+            except TooLate:
+                self.page.reload()
+            else:
+                return
+
     def picture(self, name: str) -> None:
         if folder := os.environ.get("WALK_PICTURES"):
             # Icons and figures come a little later than words.
@@ -138,10 +153,7 @@ def attribute_one(person: Walker) -> None:
     person.click("Jobs")
     person.click("attribute_checkpoint")
     person.click("Launchpad")
-    partition = person.page.get_by_placeholder("Partition")
-    partition.click()
-    partition.fill(EARLY)
-    person.click(EARLY)
+    person.chooses_partition(EARLY)
     person.picture("launch")
     person.page.get_by_role("button", name="Launch run").click()
     person.page.wait_for_url("**/runs/*")

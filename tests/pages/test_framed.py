@@ -29,6 +29,15 @@ def test_links_to_other_pages_lead_to_the_explorer_and_texts_stay_as_they_are():
     assert "&lt;/body&gt; &lt;a href=&#34;../x&#34;&gt;" in page
 
 
+def test_addresses_of_servers_that_are_shown_in_no_frame_are_no_links():
+    where = "http://localhost:3000/runs/7"
+    page = framed_page(
+        PAGE.replace("Query 2</a>", f'Query 2</a> <a href="{where}">{where}</a>'), "http://127.0.0.1:7411"
+    )
+    assert f'href="{where}"' not in page
+    assert f"Query 2</a> {where}" in page
+
+
 def test_no_script_but_its_own_may_run():
     page = framed_page(PAGE, "http://127.0.0.1:7411")
     (script,) = re.findall("<script>(.*?)</script>", page, re.DOTALL)
