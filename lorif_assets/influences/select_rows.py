@@ -16,7 +16,6 @@ from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.near_duplicates import FirstTexts
 from lorif_assets.data.passages import passage_metadata, whole_text
 from lorif_assets.data.shards import survey
-from lorif_assets.data.source_commit import source_commit
 from lorif_assets.errors import MismatchError, NotStoredError, SettingsError
 from lorif_assets.influences import choice
 from lorif_assets.influences.catalogue import scored_checkpoints
@@ -34,6 +33,7 @@ from lorif_assets.lake.attribution_tables import (
     TRAINING_EXAMPLES,
 )
 from lorif_assets.project import Project
+from lorif_assets.tracking.source_commit import source_commit
 
 _PAIR = ["shard", "example_id"]
 
@@ -193,6 +193,6 @@ def _origin(project: Project, checkpoint: str, wanted: WantedRows, of_queries: W
         },
         "recipe_hash": recipe.score_hash,
         "lake": {"root": lake.root, "versions": versions},
-        "commit": source_commit(project.settings.base),
+        "commit": source_commit(project.settings.base) or None,
         "lorif_assets": version("lorif-assets"),
     }
