@@ -77,7 +77,8 @@ def laplace_posterior_mean(observed: Float[np.ndarray, "..."], noise: float, sca
     across = expit(odds)
     own = noise * (near + _inverse_mills(near))
     other = noise * (far - _inverse_mills(-far))
-    return np.asarray(np.sign(observed) * ((1 - across) * own + across * other))
+    # Near 0 both halves cancel: what rounding leaves of them may lie beyond 0.
+    return np.asarray(np.sign(observed) * ((1 - across) * own + across * other).clip(0.0, s))
 
 
 def _inverse_mills(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

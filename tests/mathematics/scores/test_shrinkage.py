@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.integrate import quad
@@ -52,6 +52,8 @@ def test_near_zero_scores_are_shrunk_more_than_far_from_it():
 
 
 @given(SCORES, SHARES)
+@example(np.array([[8.7799e4, 4.38641692e-11, 0.0, 0.0]]), 0.65625)
+@example(np.array([[4.38641692e-11, 2.15528e5, 0.0]]), 0.5)
 def test_rankings_and_signs_never_change(scores, share):
     found = shrunk(scores, share)
     assert np.isfinite(found).all()
