@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,30 +110,40 @@ class Walker:
 
     def __init__(self, browser: Any, dagster: str, mlflow: str) -> None:
         self.context = browser.new_context(viewport={"width": 1_280, "height": 760})
-        self.context.set_default_timeout(LONGEST * 1_000)
+        self.context.set_default_timeout(600_000)
         self.page = self.context.new_page()
         self.dagster, self.mlflow = dagster, mlflow
 
-    def click(self, text: str) -> None:
-        self.page.get_by_text(text, exact=True).first.click()
-
-    def sees(self, text: str) -> None:
-        self.page.get_by_text(text).first.wait_for()
-
-    def chooses_partition(self, name: str) -> None:
-        """Choose it in the launchpad, which lists those that there were when it was opened: it may have to be opened again."""
+    def patiently(self, act: Callable[..., object]) -> None:
+        """Do something with the page; load it again where that does not come about: a busy server leaves one half loaded."""
         from playwright.sync_api import TimeoutError as TooLate
 
+        end = time.monotonic() + LONGEST
         while True:
-            field = self.page.get_by_placeholder("Partition")
-            field.click()
-            field.fill(name)
             try:
-                self.page.get_by_text(name, exact=True).first.click(timeout=60_000)
+                act(timeout=60_000)
             except TooLate:
+                assert time.monotonic() < end, f"{self.page.url}: {self.page.inner_text('body')}"
                 self.page.reload()
             else:
                 return
+
+    def click(self, text: str) -> None:
+        self.patiently(self.page.get_by_text(text, exact=True).first.click)
+
+    def sees(self, text: str) -> None:
+        self.patiently(self.page.get_by_text(text).first.wait_for)
+
+    def chooses_partition(self, name: str) -> None:
+        """Choose it in the launchpad, which lists those that there were when it was loaded."""
+
+        def choose(timeout: float) -> None:
+            field = self.page.get_by_placeholder("Partition")
+            field.click(timeout=timeout)
+            field.fill(name)
+            self.page.get_by_text(name, exact=True).first.click(timeout=timeout)
+
+        self.patiently(choose)
 
     def picture(self, name: str) -> None:
         if folder := os.environ.get("WALK_PICTURES"):
@@ -166,7 +176,7 @@ def attribute_one(person: Walker) -> None:
 
 def from_the_report_to_mlflow_and_back(person: Walker) -> None:
     person.click("Catalog")
-    person.page.get_by_role("link", name="attribution_report").first.click()
+    person.patiently(person.page.get_by_role("link", name="attribution_report").first.click)
     person.sees("mlflow_run")
     person.picture("report")
     person.follows(person.page.locator(f"a[href^='{person.mlflow}']").first)
@@ -184,7 +194,7 @@ def have_new_checkpoints_attributed(person: Walker, root: Path) -> None:
     row = person.page.locator("[data-index]").filter(has_text="re_attribution_sensor")
     # The first box chooses the row, the second switches the sensor.
     switch = row.locator("label").nth(1)
-    switch.click()
+    person.patiently(switch.click)
     row.locator("input:checked").wait_for(state="attached")
     person.picture("sensor")
     shutil.move(root.parent / LATE, root / "checkpoints" / LATE)
@@ -199,7 +209,7 @@ def compare_checkpoints_in_mlflow(person: Walker) -> None:
     person.page.set_viewport_size({"width": 1_500, "height": 760})
     person.page.goto(f"{person.mlflow}/#/experiments/1/runs")
     for name in (EARLY, LATE, "project"):
-        person.page.get_by_role("link", name=name, exact=True).first.wait_for()
+        person.patiently(person.page.get_by_role("link", name=name, exact=True).first.wait_for)
     person.picture("mlflow-runs")
     person.page.get_by_role("link", name="project", exact=True).first.click()
     person.click("Model metrics")
