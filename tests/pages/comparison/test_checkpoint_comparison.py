@@ -84,14 +84,29 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Logged:
         tags: Mapping[str, str],
         params: Mapping[str, object],
         log: object,
+        *,
+        facts: object,
+        partitions: list[str],
     ) -> Iterator[SimpleNamespace]:
         assert (asset, tags["dagster.partition"], params["query_set"]) == (
             "checkpoint_comparison",
             QUERY_SET,
             QUERY_SET,
         )
+        assert partitions == [QUERY_SET]
         figures: dict[str, float] = {}
-        yield SimpleNamespace(metrics=figures.update)
+        of_checkpoint: dict[str, float] = {}
+        pages: list[tuple[str, str, str]] = []
+        yield SimpleNamespace(
+            url="",
+            metrics=figures.update,
+            checkpoint_metrics=of_checkpoint.update,
+            text=lambda *page: pages.append(page),
+        )
+        assert of_checkpoint == {
+            f"{name}/{QUERY_SET}": figures[f"mean_{name}"] for name in ("overlap_at_10", "rank_biased_overlap")
+        }
+        assert [page[1:] for page in pages] == [(f"reports/comparison/{QUERY_SET}.html", "project")]
         found.append((checkpoint, params["from_checkpoint"], figures))
 
     monkeypatch.setattr(Tracking, "materialization", materialization)
