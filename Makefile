@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-real evaluate explore scenario test test-all fuzz faults audit bench bench-peers check docs ui mlflow-ui clean
+.PHONY: demo demo-real evaluate explore scenario test test-all fuzz faults soak mutants audit bench bench-peers check docs ui mlflow-ui clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
@@ -44,13 +44,27 @@ test: $(VENV)/.installed
 test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
-## fuzz: the tests of laws that hold for all inputs, on other and more examples each time
+## fuzz: the tests of laws that hold for all inputs, on other and more examples each time; then damaged files for 10 minutes
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile=fuzz -m "hypothesis and not slow"
+	$(BIN)/python -m tests.fuzz.run --seed "$$(date +%s)" --keep fuzzed
 
 ## faults: kill updates and take disk, clock and tracking from them, 500 times, and look at what is stored (hours)
 faults: $(VENV)/.installed
 	$(BIN)/python -m tests.faults.survive
+
+## soak: update one project 300 times, with vacuums between, and look at what grows (hours)
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.soak.run
+
+# What draws the mutants is no part of what they are made of.
+.mutants/.installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-deps --target .mutants cosmic-ray==8.7.0 parso==0.8.7 stevedore==5.10.0
+	touch $@
+
+## mutants: change one thing in the mathematics, 200 times, and see whether a test notices (an hour)
+mutants: $(VENV)/.installed .mutants/.installed
+	PYTHONPATH=.mutants $(BIN)/python -m tests.mutants.run
 
 # Tools of their own environment: what they need is no part of what they look at.
 .audit/.installed:
@@ -72,6 +86,7 @@ bench bench-peers: export LRU_CACHE_CAPACITY = 128
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/matrix_products.py
 	$(BIN)/python benchmarks/factor_throughput.py
+	$(BIN)/python benchmarks/bases_fit.py
 	$(BIN)/python benchmarks/scan_rate.py
 	$(BIN)/python benchmarks/cold_scan.py
 	$(BIN)/python benchmarks/dense_scan.py

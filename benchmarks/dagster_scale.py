@@ -24,7 +24,7 @@ from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.automation.work import MOST_PARTITIONS, Work
 from lorif_assets.cli.status import show_status
-from lorif_assets.data.shards import list_all_shards
+from lorif_assets.data.shards import survey
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.project import Project
 from resources import dagster_resources
@@ -52,7 +52,7 @@ def fill_lake(project: Project, setting: Setting) -> None:
 def example_rows(project: Project, shard_hash: str) -> pa.Table:
     """Return the one row of the first shard."""
     settings = project.settings
-    piece = list_all_shards(settings.sources, settings.base)[0]
+    piece = survey(settings.sources, settings.base).shards[0]
     row = {
         "shard": piece.shard,
         "example_id": "example",

@@ -14,7 +14,7 @@ parameter of the linear layers and the head, the bare model's two passes, over `
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,7 +33,9 @@ from measurements import (
 )
 
 from lorif_assets.attribution.factor_rows import factor_rows
-from lorif_assets.attribution.fit_bases import covariances, layer_ranks
+from lorif_assets.attribution.fit_bases import covariances
+from lorif_assets.attribution.fitted_recipe import fitted_recipe
+from lorif_assets.attribution.layer_ranks import layer_ranks
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
@@ -41,10 +43,11 @@ from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
+from lorif_assets.mathematics.gradients.collector import TokenBatch
 from lorif_assets.mathematics.gradients.contraction import cheapest_order, multiplications
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
-from lorif_assets.mathematics.gradients.token_losses import losses_with_logit_gradients
+from lorif_assets.mathematics.gradients.token_losses import losses_of_targets, next_tokens
 from lorif_assets.mathematics.matrix_products import products_of_frozen_layers
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
@@ -63,6 +66,7 @@ class Setting:
     blocks: int = 2
     width: int = 256
     heads: int = 4
+    kv_heads: int = 0
     vocabulary: int = 4_096
     tokens: int = 256
     examples: int = 16
@@ -108,6 +112,7 @@ def random_model(setting: Setting, recipe: Recipe) -> AttributedModel:
             hidden_size=setting.width,
             intermediate_size=8 * setting.width // 3 // 64 * 64 or 64,
             num_attention_heads=setting.heads,
+            num_key_value_heads=setting.kv_heads or setting.heads,
             vocab_size=setting.vocabulary,
             max_position_embeddings=setting.tokens,
             bos_token_id=0,
@@ -127,13 +132,14 @@ def random_model(setting: Setting, recipe: Recipe) -> AttributedModel:
     with devices.first:
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, setting.dtype))
     layers = select_layers(model, recipe.include_layers)
-    shapes = {layer.name: recipe.projection.shape(layer) for layer in layers}
+    projection = fitted_recipe(recipe, layers).projection
+    shapes = {layer.name: projection.shape(layer) for layer in layers}
     record = CheckpointRecord(
         "random", "weights", "tokenizer", setting.architecture, model.num_parameters(), None, shapes
     )
-    projections = [layer_projection(layer, recipe.projection) for layer in layers]
+    projections = [layer_projection(layer, projection) for layer in layers]
     # No text is tokenized, so that the model needs no tokenizer.
-    return AttributedModel(record, recipe, model, None, projections, fingerprint(layers, recipe.projection), devices)  # type: ignore[arg-type]
+    return AttributedModel(record, recipe, model, None, projections, fingerprint(layers, projection), devices)  # type: ignore[arg-type]
 
 
 def fitted_bases(
@@ -153,6 +159,20 @@ def fitted_bases(
     return replace(attributed, record=replace(attributed.record, frozen_bases=frozen)), bases
 
 
+def bare_passes(
+    attributed: AttributedModel, batches: Sequence[TokenBatch], products: AbstractContextManager[object]
+) -> None:
+    """Run the bare model's forward pass, and its backward pass of activation gradients, over batches: the floor."""
+    model = attributed.model.eval().requires_grad_(False)
+    for tokens in batches:
+        embedded = model.get_input_embeddings()(tokens.input_ids).requires_grad_(True)
+        with products:
+            output = model(inputs_embeds=embedded, attention_mask=tokens.attention_mask.long(), use_cache=False)
+        _, gradient = losses_of_targets(output.logits.detach(), next_tokens(tokens.labels))
+        output.logits.backward(gradient)
+    synchronise(attributed.device)
+
+
 def works(
     attributed: AttributedModel, bases: Mapping[str, KfacBases], examples: list[TokenizedExample], batch: BatchSettings
 ) -> dict[str, Callable[[], object]]:
@@ -160,16 +180,6 @@ def works(
     frozen = attributed.record.frozen_bases
     ranks = frozen.ranks if frozen else dict.fromkeys(attributed.record.layer_shapes, attributed.recipe.rank)
     batches = [attributed.batch(examples, at) for at in attributed.batches(examples, batch.tokens)]
-
-    def floor(products: AbstractContextManager[object]) -> None:
-        model = attributed.model.eval().requires_grad_(False)
-        for tokens in batches:
-            embedded = model.get_input_embeddings()(tokens.input_ids).requires_grad_(True)
-            with products:
-                output = model(inputs_embeds=embedded, attention_mask=tokens.attention_mask.long(), use_cache=False)
-            _, gradient = losses_with_logit_gradients(output.logits.detach(), tokens.labels)
-            output.logits.backward(gradient)
-        synchronise(attributed.device)
 
     def hooks() -> None:
         with attributed.collector() as collector:
@@ -200,8 +210,8 @@ def works(
             factor_rows(attributed, examples, bases, batch, progress)
 
     return {
-        FLOOR: lambda: floor(nullcontext()),
-        OWN_FLOOR: lambda: floor(products_of_frozen_layers(attributed.model)),
+        FLOOR: lambda: bare_passes(attributed, batches, nullcontext()),
+        OWN_FLOOR: lambda: bare_passes(attributed, batches, products_of_frozen_layers(attributed.model)),
         HOOKS: hooks,
         GRADIENTS: gradients,
         FACTORISED: factorised,

@@ -31,11 +31,14 @@ from scan_rate import Setting as ScanSetting
 
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.fit_curvature import LayerFitting
+from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.stored_factors import stored_factors
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
+from lorif_assets.mathematics.gradients.frozen_model import require_grad
+from lorif_assets.mathematics.gradients.head import losses_with_graph
 
 _WATCHED_EVERY = 0.002
 
@@ -103,19 +106,37 @@ def factors(setting: Setting, curvature_of: str, part: str, times: int) -> tuple
 
 def one_batch(setting: Setting, layers: str) -> tuple[int, int]:
     """Watch a batch of a model with a large vocabulary: its gradients in some layers, or without any, the bare passes."""
-    torch.set_num_threads(setting.threads)
-    size = FactorSetting(
-        blocks=setting.head_blocks, width=576, heads=9, vocabulary=49_152, tokens=70, examples=setting.head_examples
-    )
-    recipe = Recipe(projection_factor=8, include_layers=tuple(layers.split()) or ("*attn*",))
-    attributed = random_model(size, recipe)
-    ids = torch.randint(0, size.vocabulary, (size.examples, size.tokens), generator=torch.Generator().manual_seed(0))
-    batch = TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), ids)
-    first = TokenBatch(ids[:1], batch.attention_mask[:1], ids[:1])
+    attributed, batch = with_large_vocabulary(setting, tuple(layers.split()) or ("*attn*",))
+    first = TokenBatch(batch.input_ids[:1], batch.attention_mask[:1], batch.labels[:1])
     numbers = BatchSettings().gradient_numbers // 2
     with GradientCollector(attributed.model, attributed.projections if layers else []) as collector:
         collector.stream(first, _forget, numbers)
         return peak(lambda: collector.stream(batch, _forget, numbers))
+
+
+def losses_of_one_batch(setting: Setting) -> tuple[int, int]:
+    """Watch the passes of losses with their graph, as tail-patch and the method `ekfac` take them, over the same batch."""
+    attributed, batch = with_large_vocabulary(setting, ("*attn*",))
+    model = attributed.model.eval().requires_grad_(False)
+    model.get_input_embeddings().register_forward_hook(require_grad)
+
+    def passes(rows: int) -> None:
+        ids = batch.input_ids[:rows]
+        losses_with_graph(model, {"input_ids": ids, "use_cache": False}, ids).sum().backward()
+
+    passes(1)
+    return peak(lambda: passes(len(batch.input_ids)))
+
+
+def with_large_vocabulary(setting: Setting, layers: tuple[str, ...]) -> tuple[AttributedModel, TokenBatch]:
+    """Return a model whose logits would be its largest tensor, and a batch of chats."""
+    torch.set_num_threads(setting.threads)
+    size = FactorSetting(
+        blocks=setting.head_blocks, width=576, heads=9, vocabulary=49_152, tokens=70, examples=setting.head_examples
+    )
+    attributed = random_model(size, Recipe(projection_factor=8, include_layers=layers))
+    ids = torch.randint(0, size.vocabulary, (size.examples, size.tokens), generator=torch.Generator().manual_seed(0))
+    return attributed, TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), ids)
 
 
 def _forget(_layer: str, _rows: slice, _gradients: torch.Tensor) -> None:
@@ -173,8 +194,8 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
                     "added_mib": added / 2**20,
                 }
             )
-    for stage, layers in HEAD_STAGES.items():
-        before, added = in_a_process(one_batch, setting, layers)
+    for stage, (work, arguments) in HEAD_STAGES.items():
+        before, added = in_a_process(work, setting, *arguments)
         rows.append(
             {
                 "stage": stage,
@@ -188,10 +209,11 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
 
 BLOCKS = "*attn* *mlp*"
 BARE = "vocabulary of 49,152: bare model's passes"
-HEAD_STAGES = {
-    BARE: "",
-    "vocabulary of 49,152: gradients": BLOCKS,
-    "vocabulary of 49,152: gradients, LM head too": f"{BLOCKS} lm_head",
+HEAD_STAGES: dict[str, tuple[Callable[..., tuple[int, int]], tuple[object, ...]]] = {
+    BARE: (one_batch, ("",)),
+    "vocabulary of 49,152: gradients": (one_batch, (BLOCKS,)),
+    "vocabulary of 49,152: gradients, LM head too": (one_batch, (f"{BLOCKS} lm_head",)),
+    "vocabulary of 49,152: losses with their graph": (losses_of_one_batch, ()),
 }
 LARGEST_RATIO = 1.3
 COLUMNS = {

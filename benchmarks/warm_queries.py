@@ -45,7 +45,7 @@ class Setting:
         return self.examples // self.shards
 
     def settings(self, kept_mib: int) -> str:
-        """Return lorif.toml; None keeps as much as the default does."""
+        """Return lorif.toml."""
         return f"""
 tracking = {{ uri = "none" }}
 
@@ -76,7 +76,7 @@ def write_project(root: Path, setting: Setting) -> None:
     words, rng = [f"word{number}" for number in range(500)], random.Random(0)
     texts = [" ".join(rng.choices(words, k=32)) for _ in range(setting.computed)]
     (root / "queries").mkdir()
-    (root / "lorif.toml").write_text(setting.settings(None))
+    (root / "lorif.toml").write_text(setting.settings(_ALL))
     (root / "data.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in texts))
     tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, **{w: i for i, w in enumerate(words, 1)}}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -102,6 +102,7 @@ def _checkpoints(settings: Settings) -> Checkpoints:
             trust_remote_code=chosen.trust_remote_code,
             base_model=settings.base_model,
             include_base=include_base,
+            limits=chosen.limits,
         )
     return RegisteredCheckpoints(
         path=settings.resolve(chosen.path) if chosen.path else "",
@@ -109,6 +110,7 @@ def _checkpoints(settings: Settings) -> Checkpoints:
         trust_remote_code=chosen.trust_remote_code,
         base_model=settings.base_model,
         include_base=include_base,
+        limits=chosen.limits,
         registered_model=chosen.registered_model,
         alias=chosen.alias,
         registry_uri=registry_uri,

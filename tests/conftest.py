@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from hypothesis.internal.conjecture import providers
 
 from lorif_assets.assets.graph import ASSETS, GRAPH
 from lorif_assets.automation.materialization import bring_up_to_date
@@ -32,6 +33,7 @@ from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.process_environment import set_process_environment
 from lorif_assets.project import Project
 from resources import dagster_resources
+from tests.accelerators import accelerated  # noqa: F401
 from tests.hub_stand_in import HubStandIn
 
 set_process_environment()
@@ -42,6 +44,13 @@ _UNTIMED = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck
 hypothesis_settings.register_profile("fixed", _UNTIMED, derandomize=True)
 hypothesis_settings.register_profile("fuzz", _UNTIMED, max_examples=1_000, print_blob=True)
 hypothesis_settings.load_profile("fixed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let no test draw numbers that stand in the modules which happen to be loaded, other ones in each process."""
+    if config.getoption("hypothesis_profile") is None:
+        providers._get_local_constants = lambda: providers._local_constants
+
 
 CHECKPOINTS = ("step-000100", "step-000200")
 SHARDS = ("docs-00000-00000", "docs-00001-00000", "docs-00002-00000")
@@ -194,12 +203,6 @@ class TinyProject:
         lines = file.read_text().splitlines()
         lines[row] = json.dumps({**json.loads(lines[row]), "text": text})
         file.write_text("\n".join(lines))
-
-
-@pytest.fixture
-def accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let computations on a CPU take the ways of an accelerator."""
-    monkeypatch.setattr("lorif_assets.mathematics.accelerators.is_accelerator", lambda device: True)
 
 
 @pytest.fixture(autouse=True)

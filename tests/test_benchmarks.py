@@ -11,6 +11,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALLEST = {
     "factor_throughput": "--blocks 1 --width 16 --heads 2 --vocabulary 32 --tokens 16 --examples 4 --repeats 1 "
     "--bytes-per-example 400",
+    "bases_fit": "--blocks 1 --width 16 --heads 2 --kv-heads 1 --vocabulary 32 --tokens 16 --examples 6 --repeats 1",
     "scan_rate": "--examples 64 --shards 2 --width 16 --repeats 1",
     "matrix_products": "--gigaflops 0.001 --repeats 1",
     "dense_scan": "--examples 128 --width 8 --repeats 1",

@@ -1,12 +1,12 @@
 """A project opened from Python: questions to its checkpoints, stored scores, and what is out of date."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
@@ -34,6 +34,10 @@ from lorif_assets.lake.attribution_tables import EXACT_SCORES, EXAMPLE_CONTENT, 
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.models.free_memory import host_memory
 from lorif_assets.project import Project
+
+if TYPE_CHECKING:
+    from lorif_assets.influences.selection import Selection
+    from lorif_assets.influences.set_influence import SetRanking
 
 
 def open_project(path: str | PathLike[str] | None = None) -> "OpenProject":
@@ -65,8 +69,7 @@ class OpenProject:
 
     def __init__(self, project: Project) -> None:
         """Take a project; `lorif_assets.open` opens one from its settings."""
-        kept_mib = project.settings.batch.kept_mib
-        self._kept = KeptReads(min(kept_mib << 20, host_memory() // 2))
+        self._kept = KeptReads(_kept_bytes(project.settings.batch.kept_mib, host_memory()))
         self._project = replace(project, lake=replace(project.lake, kept=self._kept))
         self._model_cache = ModelCache(self._project)
 
@@ -359,6 +362,65 @@ class OpenProject:
         ]
         return rows.select(*columns, "shard", "example_id").sort("query_id", "side", "rank")
 
+    def select(
+        self,
+        query_sets: str | Sequence[str] | Mapping[str, float] = (),
+        *,
+        top: int | str | None = None,
+        bottom: int | str | None = None,
+        weights: str | None = None,
+        exclude: bool = False,
+        by: str | None = None,
+        without_duplicates: bool = False,
+        ranking: "SetRanking" = "plain",
+        queries: Sequence[str] = (),
+        query_weight: str | None = None,
+        sources: Sequence[str] = (),
+        checkpoint: str | None = None,
+    ) -> "Selection":
+        """Select training data by their influence on stored queries (docs/select.md); nothing is written yet.
+
+        Args:
+            query_sets: one, some, or a weight by name; default: the only one that is scored.
+            top: how many of those that speak for the queries most: a number, or a share such as "10%".
+            bottom: how many of those that speak against them most. Exactly one of `top`, `bottom` and `weights` is given.
+            weights: in place of leaving rows out, the name of a column for their weights.
+            exclude: everything but these.
+            by: a metadata column of the examples, of each of whose values as much is taken.
+            without_duplicates: whether rows that nearly repeat one that is taken are left out.
+            ranking: "plain", "relative" or "hybrid".
+            queries: ids of those of them that count; default: all.
+            query_weight: a metadata column of the queries, with numbers.
+            sources: to select from; default: all.
+            checkpoint: its name; default: the newest that is attributed.
+
+        Raises:
+            SettingsError: an argument is wrong, or they do not go together.
+            NotStoredError: a query set is not scored at the checkpoint, or no example has the column `by`.
+            MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
+            CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
+            SourceError: nothing of any source can be read.
+        """
+        from lorif_assets.influences.select_rows import select
+        from lorif_assets.influences.wanted_rows import WantedRows
+
+        names = [query_sets] if isinstance(query_sets, str) else query_sets
+        wanted = WantedRows(
+            query_sets=dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0),
+            queries=tuple([queries] if isinstance(queries, str) else queries),
+            query_weight=query_weight,
+            ranking=ranking,
+            top=top,
+            bottom=bottom,
+            weights=weights,
+            exclude=exclude,
+            by=by,
+            without_duplicates=without_duplicates,
+            sources=tuple([sources] if isinstance(sources, str) else sources),
+            checkpoint=checkpoint,
+        )
+        return select(self._model_cache, wanted)
+
     def status(self) -> pl.DataFrame:
         """Return what is missing or out of date, a row for each asset in use, upstream first, as `lorif status` shows it.
 
@@ -376,3 +438,8 @@ class OpenProject:
         from lorif_assets.api.status import project_status
 
         return project_status(self._project).assets
+
+
+def _kept_bytes(kept_mib: int | None, free: int) -> int:
+    """Return how much is kept of the lake, of so many free bytes: a quarter, or what the setting says, half at most."""
+    return free // 4 if kept_mib is None else min(kept_mib << 20, free // 2)

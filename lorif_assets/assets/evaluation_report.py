@@ -8,6 +8,7 @@ from lorif_assets.assets.attribution_asset import Materializations, attribution_
 from lorif_assets.assets.linear_datamodeling_score import linear_datamodeling_score
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.removal_losses import removal_losses
+from lorif_assets.assets.selection_losses import selection_losses
 from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.tail_patch import tail_patch
 from lorif_assets.freshness.evaluation import stale_evaluation_reports
@@ -20,7 +21,7 @@ from lorif_assets.pages.framed import framed_page
     group="evaluation",
     table=EVALUATION_REPORTS,
     partitions=partitions.checkpoint_by_query_set,
-    inputs=[linear_datamodeling_score, source_retrieval, tail_patch, removal_losses],
+    inputs=[linear_datamodeling_score, source_retrieval, tail_patch, removal_losses, selection_losses],
     find_stale=stale_evaluation_reports,
     on_demand=True,
     one_at_a_time=True,

@@ -1,19 +1,21 @@
 """Exact scores: the leading examples of each query ranked again by whole gradients."""
 
+from functools import partial
+
 import polars as pl
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
-from lorif_assets.assets.partition_run import Failures, PartitionRun
+from lorif_assets.assets.beside_scores import Computed, beside_scores
+from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.listed_examples import listed_examples
 from lorif_assets.attribution.rank_again import ExactPlan
 from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.stored_rankings import leading_rows, stored_ranking, stored_score_version
+from lorif_assets.attribution.stored_rankings import leading_rows, stored_ranking
 from lorif_assets.attribution.whole_gradients import WholeGradients
 from lorif_assets.config.settings import Settings
-from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_exact_scores
 from lorif_assets.lake.attribution_tables import EXACT_SCORES
 
@@ -44,34 +46,23 @@ def exact_scores(run: PartitionRun) -> Materializations:
         with run.lease() as group, run.tracked(name, query_sets.values(), settings.model_dump()):
             checkpoint = stored.load(run.checkpoints, group)
             whole = WholeGradients.of(checkpoint, settings)
-            failures = Failures(run.log, "query sets", len(query_sets), "the other query sets")
-            for query_set, key in query_sets.items():
-                try:
-                    scores = stored_score_version(run.lake, name, query_set)
-                    plan = _plan(run, checkpoint, whole, query_set)
-                    seconds = plan.estimated_seconds()
-                    run.log.info(f"{name} {query_set}: {plan}; about {seconds:,.0f} s")
-                    with run.progress(f"{name} {query_set}", plan.tokens, "tok") as progress:
-                        frame = plan.rows(progress)
-                except LorifError as error:
-                    failures.add(key, error)
-                    continue
-                partition = {"checkpoint": name, "query_set": query_set}
-                version = settings.version(scores)
-                constants = {
-                    **partition,
-                    "query_solver": settings.query_solver,
-                    "recipe_hash": run.settings.recipe.score_hash,
-                    "computed_from": version,
-                    "scores_from": scores,
-                }
-                rows = frame.with_columns(**{column: pl.lit(value) for column, value in constants.items()})
-                run.lake.replace(EXACT_SCORES, partition, rows.select(EXACT_SCORES.columns.names).to_arrow())
-                estimate = {"what_it_took": str(plan), "seconds_estimated": round(seconds, 1)}
-                yield from run.commit(key, version, {**_figures(frame), **estimate})
+            compute = partial(_exact_scores, run, checkpoint, whole)
+            yield from beside_scores(run, EXACT_SCORES, name, query_sets, settings.version, compute)
             # Before another run gets the devices: the memory is not free while a name refers to the model.
-            del checkpoint, whole
-            failures.raise_cause_or_all()
+            del checkpoint, whole, compute
+
+
+def _exact_scores(
+    run: PartitionRun, checkpoint: AttributedCheckpoint, whole: WholeGradients, query_set: str
+) -> Computed:
+    plan = _plan(run, checkpoint, whole, query_set)
+    seconds, label = plan.estimated_seconds(), f"{checkpoint.stored.record.name} {query_set}"
+    run.log.info(f"{label}: {plan}; about {seconds:,.0f} s")
+    with run.progress(label, plan.tokens, "tok") as progress:
+        frame = plan.rows(progress)
+    estimate = {"what_it_took": str(plan), "seconds_estimated": round(seconds, 1)}
+    solver = run.settings.exact_scores.query_solver
+    return frame.with_columns(query_solver=pl.lit(solver)), {**_figures(frame), **estimate}
 
 
 def _plan(run: PartitionRun, checkpoint: AttributedCheckpoint, whole: WholeGradients, query_set: str) -> ExactPlan:
@@ -88,6 +79,5 @@ def _figures(rows: pl.DataFrame) -> dict[str, float]:
     correlation = rows.group_by("query_id", "side").agg(pl.corr("rank", "stored_rank", method="spearman"))
     found = correlation["rank"].drop_nulls().drop_nans()
     return {
-        "dagster/row_count": rows.height,
         "rank_correlation_with_stored": float(found.mean() or 0.0) if len(found) else 0.0,  # type: ignore[arg-type]
     }

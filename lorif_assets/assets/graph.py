@@ -21,6 +21,7 @@ from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.assets.recall_curves import recall_curves
 from lorif_assets.assets.removal_losses import removal_losses
+from lorif_assets.assets.selection_losses import selection_losses
 from lorif_assets.assets.source_retrieval import source_retrieval
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.assets.tail_patch import tail_patch
@@ -53,6 +54,7 @@ GRAPH = (
     subset_losses,
     linear_datamodeling_score,
     removal_losses,
+    selection_losses,
     evaluation_report,
 )
 

@@ -1,23 +1,23 @@
 """Group scores: each query's influence summed over training examples that share a value of their metadata."""
 
+from functools import partial
+
 import polars as pl
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
-from lorif_assets.assets.partition_run import Failures, PartitionRun
+from lorif_assets.assets.beside_scores import Computed, beside_scores
+from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.group_sums import GROUP_ROWS, group_sums
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.stored_rankings import stored_score_version
+from lorif_assets.attribution.score_noise import ScoreNoise, shrunk_scores
+from lorif_assets.attribution.score_rows import MOST_PAIRS
 from lorif_assets.config.settings import Settings
-from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_group_scores
 from lorif_assets.lake.attribution_tables import GROUP_SCORES, TRAINING_EXAMPLES
-
-# Pairs whose scores are held at once.
-_MOST_PAIRS = 1 << 24
 
 
 def _enabled(settings: Settings) -> bool:
@@ -37,7 +37,8 @@ def _enabled(settings: Settings) -> bool:
 def group_scores(run: PartitionRun) -> Materializations:
     """Each query's influence summed over all training examples that share a value of a column, with its standard error.
 
-    Off unless `groups.columns` names columns: it scans all examples once more, as only leading scores are stored.
+    Off unless `groups.columns` names columns: it scans all examples once more, as only leading scores are stored. With
+    `groups.shrunk`, sums are of posterior means, by the noise that is measured on a sample.
     """
     settings = run.settings
     for name, query_sets in run.by_checkpoint().items():
@@ -45,37 +46,26 @@ def group_scores(run: PartitionRun) -> Materializations:
         with run.lease() as group, run.tracked(name, query_sets.values(), settings.groups.model_dump()):
             checkpoint = stored.load(run.checkpoints, group)
             metadata = run.lake.read(TRAINING_EXAMPLES, ["shard", "example_id", "metadata"])
-            failures = Failures(run.log, "query sets", len(query_sets), "the other query sets")
-            for query_set, key in query_sets.items():
-                try:
-                    scores = stored_score_version(run.lake, name, query_set)
-                    frame = _sums(run, checkpoint, earlier, query_set, metadata)
-                except LorifError as error:
-                    failures.add(key, error)
-                    continue
-                partition = {"checkpoint": name, "query_set": query_set}
-                version = settings.groups.version(scores)
-                recipe_hash = settings.recipe.score_hash
-                constants = {**partition, "recipe_hash": recipe_hash, "computed_from": version, "scores_from": scores}
-                rows = frame.with_columns(**{column: pl.lit(value) for column, value in constants.items()})
-                run.lake.replace(GROUP_SCORES, partition, rows.select(GROUP_SCORES.columns.names).to_arrow())
-                yield from run.commit(key, version, {"dagster/row_count": frame.height})
+            noise = ScoreNoise(checkpoint, settings.batch) if settings.groups.shrunk else None
+            compute = partial(_sums, run, checkpoint, earlier, metadata, noise)
+            yield from beside_scores(run, GROUP_SCORES, name, query_sets, settings.groups.version, compute)
             # Before another run gets the devices: the memory is not free while a name refers to the model.
-            del checkpoint
-            failures.raise_cause_or_all()
+            del checkpoint, compute, noise
 
 
 def _sums(
     run: PartitionRun,
     checkpoint: AttributedCheckpoint,
     earlier: list[StoredCheckpoint],
-    query_set: str,
     metadata: pl.DataFrame,
-) -> pl.DataFrame:
+    noise: ScoreNoise | None,
+    query_set: str,
+) -> Computed:
     """Return the sums of a query set, in as many scans as memory asks for."""
     queries = ReadQuerySet.of(checkpoint, query_set).tokenized.examples
+    noise_share = noise.share(queries) if noise else None
     n_examples = checkpoint.stored.factors.n_examples
-    at_once = max(1, _MOST_PAIRS // max(1, n_examples))
+    at_once = max(1, MOST_PAIRS // max(1, n_examples))
     frames = [pl.DataFrame(schema=GROUP_ROWS)]
     scans = -(-len(queries) // at_once)
     label = f"{checkpoint.stored.record.name} {query_set} by group"
@@ -91,6 +81,8 @@ def _sums(
                 progress=progress,
                 reason="groups are sums over all examples",
             )
-            pairs = scored.scores.join(metadata, on=["shard", "example_id"], how="left")
+            scores = scored.scores if noise_share is None else shrunk_scores(scored.scores, noise_share)
+            pairs = scores.join(metadata, on=["shard", "example_id"], how="left")
             frames += [group_sums(pairs, column) for column in run.settings.groups.columns]
-    return pl.concat(frames)
+    sums = pl.concat(frames).with_columns(noise_share=pl.lit(noise_share, dtype=pl.Float64))
+    return sums, {} if noise_share is None else {"noise_share": noise_share}

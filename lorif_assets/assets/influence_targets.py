@@ -18,8 +18,11 @@ from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.versions import target_version
+from lorif_assets.config.settings import Settings
 from lorif_assets.data.rejected import replace_rejected
 from lorif_assets.data.tokenization import TokenizedShard
+from lorif_assets.errors import MismatchError
+from lorif_assets.evaluation.subset_teacher import SubsetTeacher
 from lorif_assets.freshness.influcoder import stale_targets
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Role, SampledText, Split, draw_sample
@@ -27,6 +30,7 @@ from lorif_assets.influcoder.teachers import gradient_cosines, lorif_ranks
 from lorif_assets.influcoder.text_views import anchor_text, pool_text
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import INFLUENCE_TARGETS
+from lorif_assets.lake.lake import Lake
 
 if TYPE_CHECKING:
     import torch
@@ -53,23 +57,26 @@ if TYPE_CHECKING:
 def influence_targets(run: PartitionRun) -> Materializations:
     """Influences of sampled examples (the pool) on sampled queries (the anchors) at one checkpoint.
 
-    By cosine of their sketched LoRA gradients or, with `influcoder.teacher = "lorif"`, by LoRIF score, which needs the
-    checkpoint's factors and preconditioners.
+    By cosine of their sketched LoRA gradients; with `influcoder.teacher = "lorif"` by LoRIF score, which needs the
+    checkpoint's factors and preconditioners; or with "subset_losses" by the losses of models retrained on subsets.
     """
     require_influcoder()
     settings, lake, chosen = run.settings, run.lake, run.settings.influcoder
+    losses = _subset_teacher(settings, lake) if chosen.teacher == "subset_losses" else None
     for name in run.partitions:
         with run.lease() as group, run.tracked(name, [name], chosen.model_dump()) as tracked:
             checkpoint = run.stored(name).load(run.checkpoints, group)
             attributed = checkpoint.model
-            drawn = draw_sample(lake, chosen, attributed.tokenizer.decode)
+            drawn = draw_sample(lake, chosen, attributed.tokenizer.decode, losses.queries if losses else None)
             sampled, tokenized = _usable(attributed, drawn)
             replace_rejected(lake, "influence_targets", name, tokenized.rejected)
             examples = tokenized.examples
             n_anchors = sum(one.role is Role.ANCHOR for one in sampled)
             anchors, pool = examples[:n_anchors], examples[n_anchors:]
             started = time.monotonic()
-            if chosen.teacher == "lorif":
+            if losses:
+                targets = losses.ranks(sampled[:n_anchors], sampled[n_anchors:])
+            elif chosen.teacher == "lorif":
                 stored = [(one.source, one.example_id) for one in sampled[n_anchors:]]
                 targets = lorif_ranks(checkpoint, anchors, stored, settings.batch)
             else:
@@ -84,12 +91,13 @@ def influence_targets(run: PartitionRun) -> Materializations:
                 "recipe_hash": chosen.targets_hash(settings.recipe),
                 "weights_hash": record.weights_hash,
                 "tokenizer_hash": record.tokenizer_hash,
+                "losses_from": losses.version if losses else None,
             }
             version = target_version(
                 str(constants["recipe_hash"]),
                 record.weights_hash,
                 record.tokenizer_hash,
-                [one.row["content_hash"] for one in sampled],
+                [*(one.row["content_hash"] for one in sampled), *([str(losses.version)] if losses else [])],
             )
             rows = _rows(sampled, targets, attributed, {**constants, "computed_from": version})
             lake.replace(INFLUENCE_TARGETS, {"checkpoint": name}, rows)
@@ -118,6 +126,21 @@ def influence_targets(run: PartitionRun) -> Materializations:
                 **figures,
             },
         )
+
+
+def _subset_teacher(settings: Settings, lake: Lake) -> SubsetTeacher:
+    """Return the losses of the evaluation's retrained models.
+
+    Raises:
+        MismatchError: there are too few.
+    """
+    teacher = SubsetTeacher.of(settings, lake)
+    if teacher.version is None:
+        raise MismatchError(
+            '`influcoder.teacher = "subset_losses"` learns from models that the evaluation retrains, and no query set has the '
+            "losses of three of them; run `lorif evaluate`, or materialize `subset_losses`, first"
+        )
+    return teacher
 
 
 def _usable(attributed: AttributedModel, sampled: Sequence[SampledText]) -> "tuple[list[SampledText], TokenizedShard]":

@@ -7,6 +7,7 @@ from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.attribution.versions import datamodeling_version
+from lorif_assets.evaluation.ekfac_agreement import agreement_figures
 from lorif_assets.evaluation.figures import MEAN, Figure, comparison_figures, reference_method
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import read_ground_truth
@@ -27,7 +28,10 @@ _EVALUATION, _METRIC = "linear_datamodeling_score", "lds"
     kinds={"deltalake"},
 )
 def linear_datamodeling_score(run: PartitionRun) -> Materializations:
-    """Mean Spearman correlation over queries with intervals, of every method, and LoRIF's paired differences to it."""
+    """Mean Spearman correlation over queries with intervals, of every method, and LoRIF's paired differences to it.
+
+    Where exact EK-FAC is among the methods, also how well each one's first places agree with it.
+    """
     from lorif_assets.mathematics.evaluation.datamodeling import linear_datamodeling_scores
 
     settings, lake = run.settings, run.lake
@@ -50,6 +54,7 @@ def linear_datamodeling_score(run: PartitionRun) -> Materializations:
                 Figure("subsets", MEAN, None, len(truth.subsets)),
                 Figure("models", MEAN, None, truth.n_models),
             ]
+            figures += agreement_figures(scored, settings.evaluation.bootstrap)
             if truth.reliability:
                 figures += [
                     Figure("reliability_of_one_seed", MEAN, None, truth.reliability.one_seed),

@@ -1,19 +1,18 @@
 """Removal losses: what the queries lose when the model is retrained without their proponents."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Materializations, attribution_asset
+from lorif_assets.assets.measured_figures import keep_figures
 from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.partition_run import PartitionRun
-from lorif_assets.config.content_hash import content_hash
-from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
-from lorif_assets.evaluation.retraining.removal import (
-    planned_removals,
-    removal_versions,
-    retrain_without,
-    stored_removal_versions,
-)
+from lorif_assets.assets.ranked_data_losses import ranked_data_losses
+from lorif_assets.attribution.versions import removal_figures_version
+from lorif_assets.evaluation.figures import MEAN
+from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
+from lorif_assets.evaluation.removal_figures import removal_figures
+from lorif_assets.evaluation.retraining.ranked_data import REMOVAL
 from lorif_assets.freshness.evaluation import stale_removal_losses
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
@@ -31,24 +30,16 @@ from lorif_assets.lake.evaluation_tables import REMOVAL_LOSSES
     kinds={"torch", "deltalake"},
 )
 def removal_losses(run: PartitionRun) -> Materializations:
-    """Each query's loss after retraining without the first proponents of its set, by several methods and numbers.
+    """Each query's loss after retraining without proponents of its set, by several methods and numbers.
 
     Each model's losses are committed as soon as it is trained: a killed run goes on with the first that is missing.
     """
-    settings, lake = run.settings, run.lake
-    for name, query_sets in run.by_checkpoint().items():
-        record = run.stored(name).record
-        for query_set, key in query_sets.items():
-            methods = method_versions(run.project, record, query_set)
-            scored = read_evaluated_scores(lake, name, query_set, methods)
-            removals = planned_removals(settings, lake.read(TRAINING_EXAMPLES, ["example_id"]).height)
-            wanted = removal_versions(settings, lake, query_set, removals, methods)
-            stored = stored_removal_versions(lake, name, query_set)
-            missing = {r: wanted[r.name] for r in removals if stored.get(r.name) != wanted[r.name]}
-            figures: dict[str, Any] = {"models_left_as_they_are": len(removals) - len(missing)}
-            with run.lease() as group:
-                for removal, losses in retrain_without(run.project, name, query_set, scored, missing, group):
-                    mean = float(losses["loss"].sum()) / float(losses["n_target_tokens"].sum())
-                    run.log.info(f"{key}: {removal.name} retrained, loss per token {mean:.3f}")
-                    figures[f"loss_per_token_{removal.name}"] = mean
-            yield from run.commit(key, content_hash(wanted), figures)
+
+    def measure(key: str, scored: EvaluatedScores, versions: Mapping[str, str]) -> Mapping[str, float]:
+        name, _, query_set = key.partition("|")
+        n_examples = run.lake.read(TRAINING_EXAMPLES, ["example_id"]).height
+        found = removal_figures(run.settings, run.lake, name, query_set, scored, n_examples)
+        keep_figures(run, key, "removal_losses", found, removal_figures_version(run.settings.evaluation, versions))
+        return {f"{one.metric}_{one.method}": one.value for one in found if one.method and one.statistic == MEAN}
+
+    yield from ranked_data_losses(run, REMOVAL, measure)

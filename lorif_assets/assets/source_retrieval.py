@@ -14,7 +14,12 @@ from lorif_assets.evaluation.known_sources import known_sources
 from lorif_assets.freshness.evaluation import stale_source_retrievals
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
 
-_METRICS = {"recall_at_10": "recall_at_10", "mrr": "reciprocal_rank", "roc_auc": "roc_auc"}
+_METRICS = {
+    "recall_at_10": "recall_at_10",
+    "mrr": "reciprocal_rank",
+    "roc_auc": "roc_auc",
+    "auprc": "average_precision",
+}
 
 
 @attribution_asset(
@@ -28,7 +33,7 @@ _METRICS = {"recall_at_10": "recall_at_10", "mrr": "reciprocal_rank", "roc_auc":
     kinds={"deltalake"},
 )
 def source_retrieval(run: PartitionRun) -> Materializations:
-    """Recall at 10, mean reciprocal rank and area under the ROC curve of the known sources, by every method."""
+    """Recall at 10, mean reciprocal rank, AUROC and AUPRC of the known sources, by every method."""
     from lorif_assets.mathematics.evaluation import retrieval
     from lorif_assets.mathematics.evaluation.intervals import compared_over_queries
 

@@ -1,18 +1,20 @@
 """Token scores: what each token of an example, and of a query, contributed to leading scores."""
 
+from functools import partial
+
 import polars as pl
 
 from lorif_assets.assets import partitions
 from lorif_assets.assets.attribution_asset import Input, Materializations, attribution_asset
-from lorif_assets.assets.partition_run import Failures, PartitionRun
+from lorif_assets.assets.beside_scores import Computed, beside_scores
+from lorif_assets.assets.partition_run import PartitionRun
 from lorif_assets.assets.query_scores import query_scores
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.listed_examples import listed_examples
 from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.stored_rankings import leading_rows, stored_ranking, stored_score_version
+from lorif_assets.attribution.stored_rankings import leading_rows, stored_ranking
 from lorif_assets.attribution.token_rows import token_rows
 from lorif_assets.config.settings import Settings
-from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_token_scores
 from lorif_assets.lake.attribution_tables import TOKEN_SCORES
 
@@ -42,35 +44,20 @@ def token_scores(run: PartitionRun) -> Materializations:
         _ = stored.preconditioners
         with run.lease() as group, run.tracked(name, query_sets.values()):
             checkpoint = stored.load(run.checkpoints, group)
-            failures = Failures(run.log, "query sets", len(query_sets), "the other query sets")
-            for query_set, key in query_sets.items():
-                try:
-                    scores, frame = _token_scores(run, checkpoint, query_set)
-                except LorifError as error:
-                    failures.add(key, error)
-                    continue
-                partition = {"checkpoint": name, "query_set": query_set}
-                version = run.settings.token_scores.version(scores)
-                recipe_hash = run.settings.recipe.score_hash
-                constants = {**partition, "recipe_hash": recipe_hash, "computed_from": version, "scores_from": scores}
-                rows = frame.with_columns(**{column: pl.lit(value) for column, value in constants.items()})
-                run.lake.replace(TOKEN_SCORES, partition, rows.select(TOKEN_SCORES.columns.names).to_arrow())
-                yield from run.commit(key, version, _figures(frame))
+            compute = partial(_token_scores, run, checkpoint)
+            yield from beside_scores(run, TOKEN_SCORES, name, query_sets, run.settings.token_scores.version, compute)
             # Before another run gets the devices: the memory is not free while a name refers to the model.
-            del checkpoint
-            failures.raise_cause_or_all()
+            del checkpoint, compute
 
 
-def _token_scores(run: PartitionRun, checkpoint: AttributedCheckpoint, query_set: str) -> tuple[str, pl.DataFrame]:
-    """Return the version of a query set's scores, and the rows of its tokens."""
+def _token_scores(run: PartitionRun, checkpoint: AttributedCheckpoint, query_set: str) -> Computed:
     name, settings = checkpoint.stored.record.name, run.settings
-    scores = stored_score_version(run.lake, name, query_set)
     listed = leading_rows(stored_ranking(run.lake, name, query_set, "plain"), settings.token_scores.top_k)
     queries = ReadQuerySet.of(checkpoint, query_set).tokenized.examples
     examples = listed_examples(run.lake, checkpoint.model, listed.select("shard", "example_id").iter_rows())
     with run.progress(f"{name} {query_set}", listed.height, "pairs") as progress:
         rows = token_rows(checkpoint.model, checkpoint.inverse_of, queries, listed, examples, settings.batch, progress)
-    return scores, rows
+    return rows, _figures(rows)
 
 
 def _figures(rows: pl.DataFrame) -> dict[str, float]:
@@ -78,7 +65,6 @@ def _figures(rows: pl.DataFrame) -> dict[str, float]:
     gap = pairs.select((pl.col("exact_score") - pl.col("stored_score")).pow(2).sum().sqrt()).item()
     size = pairs.select(pl.col("exact_score").pow(2).sum().sqrt()).item()
     return {
-        "dagster/row_count": rows.height,
         "pairs": pairs.height,
         # What compression, and the averaging over checkpoints, make of these scores.
         "relative_gap_to_stored_scores": float(gap / size) if size else 0.0,

@@ -18,7 +18,8 @@ def checkpoint_weights(
 ) -> tuple[float, ...]:
     """Return the weight of each checkpoint whose scores are averaged, their mean 1.
 
-    Equal ones where the recipe says so, or where the newest checkpoint's trainer does not tell the learning rate.
+    Equal ones where the recipe says so, or where the newest checkpoint's trainer does not tell the learning rate. Of the
+    segments of one run (SOURCE) it is how long each trains: its learning rates, summed over its steps.
 
     Args:
         recipe: of the scores.
@@ -33,10 +34,12 @@ def checkpoint_weights(
     known = [step for step in steps if step is not None]
     if not rates or len(known) < len(steps):
         return equal
-    return weights_by_rate(known, rates) or equal
+    return weights_by_rate(known, rates, by_steps=recipe.is_source) or equal
 
 
-def weights_by_rate(steps: Sequence[int], rates: Mapping[int, float]) -> tuple[float, ...] | None:
+def weights_by_rate(
+    steps: Sequence[int], rates: Mapping[int, float], *, by_steps: bool = False
+) -> tuple[float, ...] | None:
     """Return weights of mean 1 in proportion to the mean learning rate around each step, or None if some have none.
 
     A checkpoint stands for the steps that are nearer to it than to another one: at its own step the rate may have fallen
@@ -45,6 +48,8 @@ def weights_by_rate(steps: Sequence[int], rates: Mapping[int, float]) -> tuple[f
     Args:
         steps: of the checkpoints, ascending.
         rates: learning rate by step.
+        by_steps: whether the mean is multiplied by the number of steps that the checkpoint stands for, from the run's start
+            to the last checkpoint.
     """
     middles = [(before + after) / 2 for before, after in pairwise(steps)]
     means = []
@@ -52,7 +57,10 @@ def weights_by_rate(steps: Sequence[int], rates: Mapping[int, float]) -> tuple[f
         around = [rate for step, rate in rates.items() if low < step <= high]
         if not around or not sum(around) > 0:
             return None
-        means.append(sum(around) / len(around))
+        lasted = min(high, steps[-1]) - max(low, 0) if by_steps else 1
+        means.append(lasted * sum(around) / len(around))
+    if not sum(means) > 0:
+        return None
     return tuple(round(mean * len(means) / sum(means), _DIGITS) for mean in means)
 
 
@@ -61,6 +69,11 @@ def averaging_in_words(weights: Mapping[str, float], recipe: Recipe) -> str:
     *_, newest = weights
     if len(weights) == 1:
         return f"Scores are those at {newest} alone: {_why_alone(recipe)}"
+    if recipe.is_source:
+        return (
+            f"Scores are summed over the segments of the run at {', '.join(weights)}; a query's gradient at the last one is "
+            "carried back through those after each (`recipe.averaged_checkpoints`, `recipe.checkpoint_weights`)"
+        )
     named = ", ".join(f"{name} (weight {weight:.2f})" for name, weight in weights.items())
     how = "each divided by its spread, so" if recipe.checkpoint_weights == "scaled" else "so"
     return (

@@ -7,7 +7,7 @@ To add one, write a class here, its mathematics in `mathematics/curvature`, and 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lorif_assets.attribution.lake_curvature import (
     CurvatureCost,
@@ -181,6 +181,11 @@ class Svd(LakeCurvature):
         )
 
 
+_KRONECKER_TRIALS = CurvatureTrials(
+    values={"factor_dtype": ("int4", "sign"), "fisher_damping": (0.1,)}, budget_shares=(0.25, 0.5, 1.0), wide=True
+)
+
+
 @dataclass(frozen=True)
 class Ekfac(LakeCurvature):
     """EK-FAC's eigenvalues in the K-FAC bases, kept up to date by the sums stored beside each shard's factors."""
@@ -199,9 +204,7 @@ class Ekfac(LakeCurvature):
         "every layer's sums are sound",
     )
     layer_figures = LayerFigures.WHITENED
-    trials = CurvatureTrials(
-        values={"factor_dtype": ("int4", "sign"), "fisher_damping": (0.1,)}, budget_shares=(0.25, 0.5, 1.0), wide=True
-    )
+    trials: ClassVar[CurvatureTrials | None] = _KRONECKER_TRIALS
 
     def state_version(self, factors: StoredFactors) -> str:
         """Return the hash of everything but the data that the sums depend on."""
@@ -304,7 +307,7 @@ class Ekfac(LakeCurvature):
 class Kfac(Ekfac):
     """K-FAC's own eigenvalues in the same bases, stored as EK-FAC's are."""
 
-    trials = replace(Ekfac.trials, budget_shares=(1.0,))
+    trials = replace(_KRONECKER_TRIALS, budget_shares=(1.0,))
 
     @property
     def _form(self) -> "type[EkfacCurvature]":
@@ -313,7 +316,21 @@ class Kfac(Ekfac):
         return KfacCurvature
 
 
-CURVATURES: Mapping[str, type[LakeCurvature]] = {"svd": Svd, "ekfac": Ekfac, "kfac": Kfac}
+@dataclass(frozen=True)
+class Adam(Ekfac):
+    """Adam's second moments along the same bases, which hold them, stored as EK-FAC's eigenvalues are."""
+
+    # A trial fits bases to examples alone.
+    trials = None
+
+    @property
+    def _form(self) -> "type[EkfacCurvature]":
+        from lorif_assets.mathematics.curvature.adam import AdamCurvature
+
+        return AdamCurvature
+
+
+CURVATURES: Mapping[str, type[LakeCurvature]] = {"svd": Svd, "ekfac": Ekfac, "kfac": Kfac, "adam": Adam}
 """Curvatures by their name in `recipe.curvature`."""
 
 

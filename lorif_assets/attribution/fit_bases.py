@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lorif_assets.attribution.fitted_recipe import LARGEST_RANK, below_full
-from lorif_assets.attribution.sound_examples import unsound_positions
+from lorif_assets.attribution.layer_ranks import RANK_EXAMPLES, layer_ranks
+from lorif_assets.attribution.sound_examples import NotFiniteError, not_finite, unsound_positions
 from lorif_assets.config.content_hash import content_hash
-from lorif_assets.config.presets import AUTO
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.tokenization import TokenizedExample, TokenizedShard, n_tokens
-from lorif_assets.errors import LorifError, MismatchError, SettingsError
+from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
@@ -27,26 +26,12 @@ if TYPE_CHECKING:
     from lorif_assets.attribution.checkpoint import LoadedCheckpoint
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.sections import BatchSettings
-    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
+    from lorif_assets.mathematics.curvature.ekfac import KfacBases, KfacCovariances
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
     from lorif_assets.progress import Progress
 
-RANK_EXAMPLES = 256
-"""Sampled examples that ranks by layer are computed from."""
 FEWEST_EXAMPLES = 2
 _NAMED = 5
-
-
-class NotFiniteError(LorifError):
-    """Activations or gradients that were summed over examples are not finite."""
-
-
-@dataclass(frozen=True)
-class LayerRank:
-    """How many components a layer keeps, and the share (0 to 1) of its whitened gradients' squared norm in them."""
-
-    rank: int
-    kept_energy: float
 
 
 @dataclass(frozen=True)
@@ -192,20 +177,13 @@ def layer_fits(
             agreement[layer] = min(first.diagonality(second.bases(1.0)), second.diagonality(first.bases(1.0)))
             bases[layer] = first.merge(second).bases(recipe.whitening_damping, recipe.whitening_rank)
         except ValueError as error:
-            raise _not_finite(attributed, layer, str(error)) from error
+            raise not_finite(attributed, layer, str(error)) from error
         tokens[layer] = first.tokens + second.tokens
     ranks = layer_ranks(attributed, examples[:RANK_EXAMPLES], bases, batch, progress)
     return {
         layer: LayerFit(bases[layer], agreement[layer], tokens[layer], ranks[layer].rank, ranks[layer].kept_energy)
         for layer in bases
     }
-
-
-def _not_finite(attributed: "AttributedModel", layer: str, fault: str) -> NotFiniteError:
-    return NotFiniteError(
-        f"the layer {layer!r} of checkpoint {attributed.record.name!r} gives no K-FAC bases: {fault}. Are the "
-        'checkpoint\'s weights finite? With `recipe.model_dtype = "bfloat16"` or "as_saved", try "float32"'
-    )
 
 
 def _sample(lake: Lake, recipe: Recipe) -> pl.DataFrame:
@@ -268,149 +246,18 @@ def covariances(
             tokens = attributed.batch(examples, positions)
 
             # Looked up once for all layers: a device waits for the host to know their number.
-            places = tokens.attention_mask.flatten().nonzero().squeeze(1)
+            mask = tokens.attention_mask.flatten()
+            found = mask.nonzero().squeeze(1)
+            places = found if len(found) < len(mask) else None
 
-            def observer(layer: str, calls: "TokenCalls", places: "torch.Tensor" = places) -> None:
-                # Of an expert the collector shows the tokens that were routed to it, without padding.
+            def observer(layer: str, calls: "TokenCalls", places: "torch.Tensor | None" = places) -> None:
                 for x, dy in calls:
-                    rows = (x[0], dy[0]) if layer in routed else (x.flatten(0, 1)[places], dy.flatten(0, 1)[places])
+                    rows = x.flatten(0, 1), dy.flatten(0, 1)
+                    # Of an expert the collector shows the tokens that were routed to it, without padding.
+                    if places is not None and layer not in routed:
+                        rows = rows[0][places], rows[1][places]
                     sums[layer] = sums[layer].add(*rows)
 
             collector.observe(tokens, observer, generator)
             progress.advance(n_tokens(examples[position] for position in positions))
     return sums
-
-
-def layer_ranks(
-    attributed: "AttributedModel",
-    examples: "Sequence[TokenizedExample]",
-    bases: "Mapping[str, KfacBases]",
-    batch: "BatchSettings",
-    progress: "Progress",
-) -> dict[str, LayerRank]:
-    """Return each layer's rank: the recipe's, or one that a byte budget allows, with sampled examples as queries.
-
-    Real queries are not used, because each new query set would then put bases, and with them every factor, out of date.
-    """
-    from lorif_assets.mathematics.curvature.rank_allocation import kept_energy
-
-    largest = largest_ranks(attributed)
-    values, fisher = _whitened_spectra(attributed, examples, bases, batch, largest, progress)
-    ranks = allocated_ranks(attributed, bases, values, fisher)
-    return {
-        layer: LayerRank(rank, kept_energy(bases[layer], fisher[layer], float(values[layer][:rank].sum())))
-        for layer, rank in ranks.items()
-    }
-
-
-def largest_ranks(attributed: "AttributedModel") -> dict[str, int]:
-    """Return the rank that each layer has, or with a byte budget could have at most.
-
-    Raises:
-        SettingsError: the budget does not pay for one component of every layer.
-    """
-    recipe, shapes = attributed.fitted_recipe, attributed.record.layer_shapes
-    budget = byte_budget(recipe, shapes)
-    if budget is None:
-        return {layer: min(recipe.rank, *shape) for layer, shape in shapes.items()}
-    largest = affordable_ranks(recipe, shapes, budget)
-    if attributed.recipe.bytes_per_example != AUTO:
-        return largest
-    return {layer: min(rank, below_full(shapes[layer])) for layer, rank in largest.items()}
-
-
-def byte_budget(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> int | None:
-    """Return the bytes of an example's factors to spread over the layers, or None if all have the recipe's rank."""
-    if recipe.uniform_rank is None and recipe.byte_budget is None:
-        sizes = _component_bytes(recipe, shapes)
-        return sum(size * min(recipe.rank, *shapes[layer]) for layer, size in sizes.items())
-    return recipe.byte_budget
-
-
-def affordable_ranks(recipe: Recipe, shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
-    """Return the rank that each layer would have if it got the whole budget beyond one component per layer.
-
-    Raises:
-        SettingsError: the budget does not pay for one component of every layer.
-    """
-    sizes = _component_bytes(recipe, shapes)
-    spare = budget - sum(sizes.values())
-    if spare < 0:
-        raise SettingsError(
-            f"`recipe.bytes_per_example` is {budget}, but one {recipe.factor_dtype} component of each of the "
-            f"{len(sizes)} layers takes {sum(sizes.values())} bytes; raise it, choose a smaller `recipe.factor_dtype`, or "
-            "take layers out with `recipe.exclude_layers`"
-        )
-    return {layer: min(*shape, LARGEST_RANK, 1 + spare // sizes[layer]) for layer, shape in shapes.items()}
-
-
-def allocated_ranks(
-    attributed: "AttributedModel",
-    bases: "Mapping[str, KfacBases]",
-    values: "Mapping[str, torch.Tensor]",
-    fisher: "Mapping[str, FisherDiagonal]",
-) -> dict[str, int]:
-    """Return each layer's rank as far as the byte budget goes; without a budget, the recipe's.
-
-    Args:
-        attributed: the model under a recipe.
-        bases: by layer.
-        values: squared singular values of the whitened gradients of a sample, summed over its examples, largest first.
-        fisher: sums of squared rotated gradients of the same sample.
-    """
-    from lorif_assets.mathematics.curvature.rank_allocation import LayerDemand, allocate_ranks, query_energy
-
-    recipe, shapes = attributed.fitted_recipe, attributed.record.layer_shapes
-    budget = byte_budget(recipe, shapes)
-    if budget is None:
-        return largest_ranks(attributed)
-    sizes = _component_bytes(recipe, shapes)
-    demands = {
-        layer: LayerDemand(
-            query_energy(bases[layer], fisher[layer], recipe.fisher_damping), values[layer].tolist(), sizes[layer]
-        )
-        for layer in shapes
-    }
-    return allocate_ranks(demands, budget)
-
-
-def _component_bytes(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-    from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
-
-    codec = FactorCodec(recipe.factor_dtype)
-    return {layer: factor_bytes(codec, d1, d2, 1) for layer, (d1, d2) in shapes.items()}
-
-
-def _whitened_spectra(
-    attributed: "AttributedModel",
-    examples: "Sequence[TokenizedExample]",
-    bases: "Mapping[str, KfacBases]",
-    batch: "BatchSettings",
-    largest: Mapping[str, int],
-    progress: "Progress",
-) -> "tuple[Mapping[str, torch.Tensor], Mapping[str, FisherDiagonal]]":
-    """Return the summed squared singular values of whitened gradients, and the sums of squared rotated ones."""
-    import torch
-
-    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
-    from lorif_assets.mathematics.curvature.rank_allocation import squared_singular_values
-
-    device = attributed.device
-    values = {layer: torch.zeros(k, dtype=torch.float64, device=device) for layer, k in largest.items()}
-    fisher: dict[str, FisherDiagonal] = {}
-
-    def sink(layer: str, _rows: slice, gradients: "torch.Tensor") -> None:
-        rotated = bases[layer].rotate(gradients)
-        squares = FisherDiagonal.of(rotated)
-        fisher[layer] = fisher[layer].merge(squares) if layer in fisher else squares
-        values[layer] += squared_singular_values(rotated * bases[layer].scale, largest[layer]).sum(0).double()
-
-    with attributed.collector() as collector:
-        for positions in attributed.batches(examples, batch.tokens):
-            collector.stream(attributed.batch(examples, positions), sink, batch.gradient_numbers)
-            progress.advance(n_tokens(examples[position] for position in positions))
-    spectra = {layer: of_layer.cpu() for layer, of_layer in values.items()}
-    for layer, spectrum in spectra.items():
-        if not bool(spectrum.isfinite().all()):
-            raise _not_finite(attributed, layer, "the squares of its gradients are not finite")
-    return spectra, fisher

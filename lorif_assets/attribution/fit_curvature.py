@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow as pa
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.lake_curvature import LakeCurvature
-from lorif_assets.attribution.ledger import Ledger
+from lorif_assets.attribution.ledger import Ledger, LedgerDifference
 from lorif_assets.attribution.opened_checkpoint import OpenedCheckpoint
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.attribution.versions import preconditioner_version
@@ -74,13 +75,11 @@ class LayerFitting:
         try:
             tensors = self.factors.lake.read_tensors(row["state_uri"])
             on_device = {name: tensor.to(self.device) for name, tensor in tensors.items()}
-            curvature = self.kind.restored(row, on_device, self.bases)
-            for part in self._parts(difference.removals):
-                curvature = curvature.remove(part)
+            curvature = self._changed(self.kind.restored(row, on_device, self.bases), difference)
         except TableError:
             return self._built(f"the {state_words} or {replaced_words} are gone")
         return CurvatureFit(
-            self._with(curvature, difference.additions),
+            curvature,
             f"updated: {old_ledger.explained(ledger)}",
             difference.rows,
             len(difference.removals) + len(difference.additions),
@@ -106,6 +105,17 @@ class LayerFitting:
         for _ in range(self.kind.refinements):
             curvature = self._with(curvature.refined(), everything)
         return CurvatureFit(curvature, f"built: {reason}", passes * self.factors.n_examples, passes * len(everything))
+
+    def _changed(self, curvature: "Curvature[Any]", difference: LedgerDifference) -> "Curvature[Any]":
+        # What is subtracted and what is added go together, block by block: one pass over the state for both.
+        for removed, added in zip_longest(self._parts(difference.removals), self._parts(difference.additions)):
+            if added is None:
+                curvature = curvature.remove(removed)
+            elif removed is None:
+                curvature = curvature.add(added)
+            else:
+                curvature = curvature.exchange(removed, added)
+        return curvature
 
     def _with(self, curvature: "Curvature[Any]", files: Sequence[FactorFile]) -> "Curvature[Any]":
         for part in self._parts(files):

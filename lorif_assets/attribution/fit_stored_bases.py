@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from lorif_assets.attribution.fit_bases import (
     FEWEST_EXAMPLES,
-    RANK_EXAMPLES,
     KfacFit,
     KfacSample,
-    NotFiniteError,
     covariances,
     kfac_sample,
     layer_fits,
     without_unsound,
 )
+from lorif_assets.attribution.layer_ranks import RANK_EXAMPLES
 from lorif_assets.attribution.measured_width import WidthTrial, at_measured_width, expected_agreement, measured_tokens
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.opened_checkpoint import OpenedCheckpoint
-from lorif_assets.attribution.sound_examples import set_aside
+from lorif_assets.attribution.optimizer_axes import with_second_moments
+from lorif_assets.attribution.sound_examples import NotFiniteError, set_aside
 from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.compute.shard_work import Step, Workers, result, results
 from lorif_assets.data.rejected import RejectedRow
@@ -168,6 +168,8 @@ def _fitted(
     with state.worker.progress(f"{name} K-FAC bases", tokens, "tok") as progress:
         try:
             layers = layer_fits(model, examples, halves, state.batch, progress)
+            if model.recipe.reads_optimizer:
+                layers = with_second_moments(layers, model, state.checkpoints.get(name).path)
         except NotFiniteError as error:
             if not may_fail:
                 raise

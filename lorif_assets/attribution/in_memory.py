@@ -20,7 +20,6 @@ from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import (
     KfacFit,
-    NotFiniteError,
     fit_sound_layers,
     fit_tokens,
     sample_rows,
@@ -31,12 +30,14 @@ from lorif_assets.attribution.measured_width import at_measured_width, measured_
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.precondition_queries import precondition
 from lorif_assets.attribution.score_queries import QueryScores, extreme_count, listed_scores
+from lorif_assets.attribution.sound_examples import NotFiniteError
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.attribution.stored_rankings import leading_rows
 from lorif_assets.attribution.token_rows import token_rows
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
+from lorif_assets.errors import SettingsError
 from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, scored_form
@@ -211,7 +212,16 @@ class InMemoryAttribution:
 def _whitened(
     attributed: AttributedModel, rows: pl.DataFrame, examples: Sequence[TokenizedExample], batch: BatchSettings
 ) -> tuple[AttributedModel, dict[str, KfacBases]]:
-    """Fit the bases to a sample, drawn as from a lake, and return them with the model, whose record has their ranks."""
+    """Fit the bases to a sample, drawn as from a lake, and return them with the model, whose record has their ranks.
+
+    Raises:
+        SettingsError: the curvature is made of an optimiser's state, and a model in memory has none.
+    """
+    if attributed.recipe.reads_optimizer:
+        raise SettingsError(
+            f"`recipe.curvature = {attributed.recipe.curvature!r}` reads the optimiser's state beside a checkpoint's weights, "
+            'which a model in memory has not; take "ekfac", or attribute the checkpoint from a project'
+        )
     usable = {example.row: example for example in examples}
     sample = [usable[row] for row in sample_rows(rows, attributed.recipe)["row"] if row in usable]
     with Progress("widths", measured_tokens(attributed, sample), "tok") as progress:

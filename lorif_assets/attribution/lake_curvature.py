@@ -92,7 +92,8 @@ class LakeCurvature(ABC):
     is_refinable: ClassVar[bool] = False
     """Whether a run can be asked to fit its basis again."""
     layer_figures: ClassVar[LayerFigures] = LayerFigures.PLAIN
-    trials: ClassVar[CurvatureTrials] = CurvatureTrials()
+    trials: ClassVar[CurvatureTrials | None] = CurvatureTrials()
+    """Recipes that `lorif tune` tries; None where it cannot be tried on examples alone."""
 
     @property
     def refinements(self) -> int:

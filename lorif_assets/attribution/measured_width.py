@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorif_assets.attribution.fit_bases import NotFiniteError, allocated_ranks, covariances, largest_ranks
+from lorif_assets.attribution.fit_bases import covariances
 from lorif_assets.attribution.fitted_recipe import WIDTHS, component_bytes, with_width
+from lorif_assets.attribution.layer_ranks import allocated_ranks, largest_ranks
+from lorif_assets.attribution.sound_examples import not_finite
 from lorif_assets.config.presets import AUTO
 from lorif_assets.data.tokenization import n_tokens
 
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.sections import BatchSettings
     from lorif_assets.data.tokenization import TokenizedExample
-    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
+    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
+    from lorif_assets.mathematics.gradients.projection import LayerProjection
     from lorif_assets.progress import Progress
 
 _MOST_NUMBERS = 1 << 21
@@ -46,6 +49,15 @@ class WidthTrial:
 
 
 @dataclass(frozen=True)
+class _WholeSample:
+    """What one measurement of the sample gives for every width: sums over tokens and gradients without projection."""
+
+    sums: "Mapping[str, KfacCovariances]"
+    gradients: "Mapping[str, torch.Tensor]"
+    """By layer, [n, d_in, d_out]."""
+
+
+@dataclass(frozen=True)
 class _LayerSample:
     """A layer's bases, its sums of squares, and the sample's gradients: whitened [n, d1, d2], and as queries [Q, D]."""
 
@@ -58,7 +70,7 @@ class _LayerSample:
 def measured_tokens(attributed: "AttributedModel", examples: "Sequence[TokenizedExample]") -> int:
     """Return the tokens that `at_measured_width` passes through the model."""
     sample = _sample(attributed, examples)
-    return _PASSES * (len(_candidates(attributed)) + 1) * n_tokens(sample) if sample else 0
+    return _PASSES * n_tokens(sample) if sample else 0
 
 
 def at_measured_width(
@@ -79,11 +91,13 @@ def at_measured_width(
     if not sample:
         return attributed, ()
     whole = attributed.at_width(max(max(p.layer.d_in, p.layer.d_out) for p in attributed.projections))
-    exact = _exact_scores(_layer_samples(whole, sample, batch, progress))
+    measured = _WholeSample(
+        covariances(whole, sample, batch, progress, seed=0), _whole_gradients(whole, sample, batch, progress)
+    )
+    exact = _exact_scores(whole, measured)
     trials = []
     for width in _candidates(attributed):
-        at = attributed.at_width(width)
-        scores, kept_bytes = _kept_scores(at, _layer_samples(at, sample, batch, progress))
+        scores, kept_bytes = _kept_scores(attributed.at_width(width), measured)
         trials.append(WidthTrial(width, kept_bytes, _agreement(scores, exact)))
     own = next(trial for trial in trials if trial.max_width == _own_width(attributed))
     best = max(trials, key=lambda trial: trial.agreement)
@@ -123,33 +137,7 @@ def _own_width(attributed: "AttributedModel") -> int:
     return width
 
 
-def _layer_samples(
-    attributed: "AttributedModel", sample: "Sequence[TokenizedExample]", batch: "BatchSettings", progress: "Progress"
-) -> dict[str, _LayerSample]:
-    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KroneckerPreconditioner
-
-    recipe, n_queries = attributed.recipe, _n_queries(sample)
-    sums = covariances(attributed, sample, batch, progress, seed=0)
-    gradients = _gradients(attributed, sample, batch, progress)
-    found = {}
-    for layer in attributed.record.layer_shapes:
-        try:
-            bases = sums.pop(layer).bases(recipe.whitening_damping)
-        except ValueError as error:
-            raise NotFiniteError(
-                f"the layer {layer!r} of checkpoint {attributed.record.name!r} gives no K-FAC bases: {error}"
-            ) from error
-        of_layer = gradients.pop(layer)
-        rotated = bases.rotate(of_layer)
-        fisher = FisherDiagonal.of(rotated)
-        inverse = KroneckerPreconditioner(bases, fisher.eigenvalues, recipe.fisher_damping)
-        found[layer] = _LayerSample(
-            bases, fisher, rotated * bases.scale, inverse.apply(of_layer[:n_queries].flatten(1))
-        )
-    return found
-
-
-def _gradients(
+def _whole_gradients(
     attributed: "AttributedModel", sample: "Sequence[TokenizedExample]", batch: "BatchSettings", progress: "Progress"
 ) -> "dict[str, torch.Tensor]":
     import torch
@@ -168,37 +156,53 @@ def _gradients(
     return gradients
 
 
-def _n_queries(sample: "Sequence[TokenizedExample]") -> int:
-    return len(sample) // _QUERIES_SHARE
+def _layer_sample(attributed: "AttributedModel", projection: "LayerProjection", measured: _WholeSample) -> _LayerSample:
+    """Return one layer's part of the sample in the axes of its projection."""
+    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KroneckerPreconditioner
+
+    layer, recipe = projection.layer.name, attributed.recipe
+    of_whole = measured.gradients[layer]
+    moved = projection.to(of_whole.device, of_whole.dtype)
+    try:
+        bases = measured.sums[layer].projected(moved).bases(recipe.whitening_damping)
+    except ValueError as error:
+        raise not_finite(attributed, layer, str(error)) from error
+    gradients = moved.apply(of_whole)
+    rotated = bases.rotate(gradients)
+    fisher = FisherDiagonal.of(rotated)
+    inverse = KroneckerPreconditioner(bases, fisher.eigenvalues, recipe.fisher_damping)
+    queries = gradients[: len(gradients) // _QUERIES_SHARE].flatten(1)
+    return _LayerSample(bases, fisher, rotated * bases.scale, inverse.apply(queries))
 
 
-def _exact_scores(layers: Mapping[str, _LayerSample]) -> "torch.Tensor":
+def _exact_scores(whole: "AttributedModel", measured: _WholeSample) -> "torch.Tensor":
     """Return the scores [Q, n - Q] of the examples that are no queries, by whole gradients."""
-    return sum(_scores(layer.preconditioned, layer.whitened) for layer in layers.values())  # type: ignore[return-value]
+    layers = (_layer_sample(whole, projection, measured) for projection in whole.projections)
+    return sum(_scores(layer.preconditioned, layer.whitened) for layer in layers)  # type: ignore[return-value]
 
 
-def _kept_scores(attributed: "AttributedModel", layers: Mapping[str, _LayerSample]) -> "tuple[torch.Tensor, int]":
-    """Return the same by what would be stored of the gradients, and the bytes of an example."""
+def _kept_scores(attributed: "AttributedModel", measured: _WholeSample) -> "tuple[torch.Tensor, int]":
+    """Return the same by what would be stored of the gradients at the model's width, and the bytes of an example."""
     from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode, factor_bytes
     from lorif_assets.mathematics.factors.low_rank import low_rank_factors, singular_factors
 
     recipe, shapes = attributed.fitted_recipe, attributed.record.layer_shapes
     largest = largest_ranks(attributed)
-    factors: dict[str, GradientFactors] = {
-        name: singular_factors(low_rank_factors(layer.whitened, largest[name], rounds=recipe.factor_rounds))
-        for name, layer in layers.items()
-    }
-    ranks = allocated_ranks(
-        attributed,
-        {name: layer.bases for name, layer in layers.items()},
-        {name: of_layer.u.double().square().sum(dim=(0, 1)) for name, of_layer in factors.items()},
-        {name: layer.fisher for name, layer in layers.items()},
-    )
+    bases: dict[str, KfacBases] = {}
+    fisher: dict[str, FisherDiagonal] = {}
+    factors: dict[str, GradientFactors] = {}
+    preconditioned: dict[str, torch.Tensor] = {}
+    for projection in attributed.projections:
+        name, layer = projection.layer.name, _layer_sample(attributed, projection, measured)
+        bases[name], fisher[name], preconditioned[name] = layer.bases, layer.fisher, layer.preconditioned
+        factors[name] = singular_factors(low_rank_factors(layer.whitened, largest[name], rounds=recipe.factor_rounds))
+    energies = {name: of_layer.u.double().square().sum(dim=(0, 1)) for name, of_layer in factors.items()}
+    ranks = allocated_ranks(attributed, bases, energies, fisher)
     codec, every = FactorCodec(recipe.factor_dtype), slice(None)
     scores = []
-    for name, layer in layers.items():
+    for name, queries in preconditioned.items():
         kept = decode(encode(factors[name].leading(every, ranks[name]), codec), codec, *shapes[name])
-        scores.append(_scores(layer.preconditioned, kept.dense()))
+        scores.append(_scores(queries, kept.dense()))
     return sum(scores[1:], scores[0]), sum(factor_bytes(codec, *shapes[name], rank) for name, rank in ranks.items())
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lorif_assets.attribution.checkpoint import LoadedCheckpoint, QueriedCheckpoint, StoredCheckpoint
 from lorif_assets.attribution.precondition_queries import PreconditionedQueries, preconditioned_queries
+from lorif_assets.attribution.run_segments import segment_queries
 from lorif_assets.attribution.score_positions import random_positions, scores_at
 from lorif_assets.attribution.score_queries import QueryScores, comparable_queries, extreme_count, full_scan, run_scan
 from lorif_assets.attribution.stored_factors import StoredFactors
@@ -58,7 +59,7 @@ class AveragedCheckpoint:
         cls, stored: StoredCheckpoint, queries: PreconditionedQueries, weight: float, device: torch.device
     ) -> "AveragedCheckpoint":
         """Return a checkpoint that counts as its recipe says; spreads are those over random stored examples."""
-        if stored.recipe.checkpoint_weights == "equal":
+        if stored.recipe.checkpoint_weights != "scaled":
             return cls(stored.factors, queries, weight, None)
         positions = random_positions(stored.factors, stored.recipe.seed, SPREAD_EXAMPLES)
         sample, _ = scores_at(stored.factors, queries, positions, device)
@@ -116,10 +117,12 @@ def prepare_earlier_checkpoints(
 ) -> list[AveragedCheckpoint]:
     """Precondition the queries at earlier checkpoints, one after the other: a second model is in memory meanwhile.
 
+    Of the segments of one run (SOURCE), the newest model's gradients are preconditioned for each of them, and none is loaded.
+
     Args:
         checkpoint: the newest one.
         earlier_checkpoints: those whose scores are averaged with its own.
-        weights: of each of them.
+        weights: of each of them, and of the newest.
         queries: tokenized.
         model_checkpoints: where checkpoints are.
         batch: sizes of batches of queries.
@@ -127,8 +130,8 @@ def prepare_earlier_checkpoints(
     Raises:
         MismatchError: an earlier checkpoint has a different tokenizer, or factors of other data.
     """
-    own, prepared = checkpoint.stored, []
-    for one, weight in zip(earlier_checkpoints, weights, strict=True):
+    own = checkpoint.stored
+    for one in earlier_checkpoints:
         if one.record.tokenizer_hash != own.record.tokenizer_hash:
             raise MismatchError(
                 f"scores of {own.record.name!r} cannot be averaged with those of {one.record.name!r}: their "
@@ -140,6 +143,17 @@ def prepare_earlier_checkpoints(
                 f"the gradient factors of {one.record.name!r} hold other data than those of {own.record.name!r}, with "
                 "which their scores are averaged; materialize `gradient_factors` for both"
             )
+    if own.recipe.is_source:
+        run = [*earlier_checkpoints, own]
+        at_each = (
+            segment_queries(checkpoint, run, weights, at, queries, batch) for at in range(len(earlier_checkpoints))
+        )
+        return [
+            AveragedCheckpoint.of(one, prepared_queries, 1.0, checkpoint.device)
+            for one, prepared_queries in zip(earlier_checkpoints, at_each, strict=True)
+        ]
+    prepared = []
+    for one, weight in zip(earlier_checkpoints, weights[:-1], strict=True):
         loaded = one.load(model_checkpoints, checkpoint.model.devices)
         prepared_queries = preconditioned_queries(loaded, queries, batch)
         prepared.append(AveragedCheckpoint.of(one, prepared_queries, weight, checkpoint.device))
@@ -184,8 +198,12 @@ def score_averaged(
 def _newest(
     checkpoint: LoadedCheckpoint, weight: float, queries: Sequence[TokenizedExample], batch: BatchSettings
 ) -> AveragedCheckpoint:
+    stored = checkpoint.stored
     prepared_queries = comparable_queries(checkpoint, queries, batch)
-    return AveragedCheckpoint.of(checkpoint.stored, prepared_queries, weight, checkpoint.device)
+    if stored.recipe.is_source:
+        prepared_queries = segment_queries(checkpoint, [stored], [weight], 0, queries, batch)
+        weight = 1.0
+    return AveragedCheckpoint.of(stored, prepared_queries, weight, checkpoint.device)
 
 
 def averaged_scores(scores: ShardScores, earlier_scores: Iterable[ShardScores]) -> Float[Tensor, "R n"]:

@@ -139,10 +139,10 @@ def score_every_example(
 
     stored = checkpoint.stored
     records = [one.record for one in (*earlier_checkpoints, stored)]
-    *weights, own_weight = checkpoint_weights(stored.recipe, model_checkpoints, records)
+    weights = checkpoint_weights(stored.recipe, model_checkpoints, records)
     prepared: list[AveragedCheckpoint] = checkpoint.with_model(
         prepare_earlier_checkpoints, earlier_checkpoints, weights, queries, model_checkpoints, batch
     )
     return score_averaged(
-        checkpoint, own_weight, prepared, queries, top_k=top_k, batch=batch, progress=progress, reason=reason
+        checkpoint, weights[-1], prepared, queries, top_k=top_k, batch=batch, progress=progress, reason=reason
     )

@@ -23,6 +23,8 @@ _SCHEMA = {
 }
 RELATIVE_SCHEMA = {**_SCHEMA, "relative_score": pl.Float32}
 """Columns of rows with relative influence."""
+MOST_PAIRS = 1 << 24
+"""Pairs whose scores are held as rows at once."""
 
 
 def listed_positions(extremes: "ScoreExtremes", k: int) -> list[int]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.errors import LorifError
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +15,21 @@ if TYPE_CHECKING:
     from lorif_assets.config.sections import BatchSettings
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
 
+NOT_FINITE = "the loss or a gradient is not finite"
+"""The reason of a row that is set aside for it."""
 _SHOWN_TOKENS = 40
+
+
+class NotFiniteError(LorifError):
+    """Activations or gradients that were summed over examples are not finite."""
+
+
+def not_finite(attributed: "AttributedModel", layer: str, fault: str) -> NotFiniteError:
+    """Return the error that says of a layer whose sums are not finite what is wrong with it, and what to try."""
+    return NotFiniteError(
+        f"the layer {layer!r} of checkpoint {attributed.record.name!r} gives no K-FAC bases: {fault}. Are the "
+        'checkpoint\'s weights finite? With `recipe.model_dtype = "bfloat16"` or "as_saved", try "float32"'
+    )
 
 
 def set_aside(attributed: "AttributedModel", example: TokenizedExample) -> RejectedRow:
@@ -22,7 +37,7 @@ def set_aside(attributed: "AttributedModel", example: TokenizedExample) -> Rejec
     return RejectedRow(
         example.example_id,
         example.row,
-        "the loss or a gradient is not finite",
+        NOT_FINITE,
         attributed.tokenizer.decode(example.input_ids[:_SHOWN_TOKENS]),
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.methods import MethodName
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 
@@ -72,7 +73,7 @@ def averaged_version(recipe: Recipe, versions: Sequence[str], weights: Sequence[
     if len(versions) == 1:
         return versions[0]
     # Equal weights are what there was before there was a choice. Recipes that average in any case hash how they do.
-    how = [] if recipe.averages else [recipe.checkpoint_weights]
+    how = [] if recipe.averages else recipe.averaging
     return content_hash([*versions, *how, list(weights)] if len(set(weights)) > 1 else [*versions, *how])
 
 
@@ -83,8 +84,9 @@ def report_version(settings: Settings, scores: str) -> str:
 
 
 def datamodeling_version(evaluation: EvaluationSettings, scores: str, ground_truth: str) -> str:
-    """Return the version of linear datamodeling scores."""
-    return content_hash([scores, ground_truth, evaluation.bootstrap])
+    """Return the version of linear datamodeling scores, and of agreements with exact EK-FAC where that is compared."""
+    agreement = ["ndcg_at_20"] if MethodName.EKFAC in evaluation.methods else []
+    return content_hash([scores, ground_truth, evaluation.bootstrap, *agreement])
 
 
 def tail_patch_version(evaluation: EvaluationSettings, scores: str) -> str:
@@ -94,7 +96,13 @@ def tail_patch_version(evaluation: EvaluationSettings, scores: str) -> str:
 
 def source_retrieval_version(evaluation: EvaluationSettings, scores: str) -> str:
     """Return the version of the figures of how well known sources are found."""
-    return content_hash([scores, evaluation.source_field, evaluation.topic_fields, evaluation.bootstrap])
+    return content_hash([scores, evaluation.source_field, evaluation.topic_fields, evaluation.bootstrap, "auprc"])
+
+
+def removal_figures_version(evaluation: EvaluationSettings, losses: Mapping[str, str]) -> str:
+    """Return the version of the figures that follow from losses after removals, by their versions."""
+    share = min(evaluation.removal_shares, default=None)
+    return content_hash([losses, share, evaluation.sorted_subsets, evaluation.bootstrap])
 
 
 def target_version(targets_hash: str, weights_hash: str, tokenizer_hash: str, content_hashes: Sequence[str]) -> str:

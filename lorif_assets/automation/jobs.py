@@ -1,5 +1,7 @@
 """The jobs: one for each asset, and those for a person or the clock."""
 
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 from pydantic import Field
 
@@ -9,7 +11,9 @@ from lorif_assets.attribution.vacuum import delete, superseded_files
 from lorif_assets.automation.check_runs import CHECKS_JOB, failed_checks
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.automation.run_tags import job_name
+from lorif_assets.automation.superseded_runs import delete_runs, superseded_runs
 from lorif_assets.automation.withdrawal import cut, withdraw
+from lorif_assets.checks import CHECKS
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.leftovers import leftover_shards
 from lorif_assets.freshness.view import ACTIVE, Asked, Freshness
@@ -129,7 +133,22 @@ def delete_superseded_files(
     context.log.info(f"{len(found)} files {'would be ' if config.dry_run else ''}deleted\n{listing}")
 
 
+@dg.op
+def delete_superseded_runs(
+    context: dg.OpExecutionContext, config: VacuumConfig, settings: dg.ResourceParam[Settings]
+) -> None:
+    """Delete old runs of which Dagster shows nothing as the newest."""
+    before = datetime.now(UTC) - timedelta(days=settings.vacuum.run_days)
+    found = superseded_runs(context.instance, GRAPH, [check.check_key for check in CHECKS], before)
+    if not config.dry_run:
+        delete_runs(context.instance, found)
+    context.log.info(f"{len(found)} runs {'would be ' if config.dry_run else ''}deleted")
+
+
 @dg.job
 def vacuum() -> None:
-    """Deletes superseded files older than `vacuum.retention_hours`; never one that a row or a ledger points to."""
+    """Deletes superseded files older than `vacuum.retention_hours`, never one that a row or a ledger points to, and runs that
+    ended more than `vacuum.run_days` ago, never one that made what Dagster shows as newest.
+    """
     delete_superseded_files()
+    delete_superseded_runs()

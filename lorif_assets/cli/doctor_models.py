@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from lorif_assets.attribution.fit_bases import affordable_ranks, byte_budget
 from lorif_assets.attribution.fitted_recipe import fitted_recipe, level_rank
+from lorif_assets.attribution.layer_ranks import affordable_ranks, byte_budget
 from lorif_assets.attribution.memory_verdict import checkpoint_verdict, in_gib
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.trial import try_architecture
@@ -12,6 +12,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import CheckpointError, LorifError
 from lorif_assets.lake.attribution_tables import KFAC_BASES
 from lorif_assets.mathematics.gradients.layers import TrackedLayer, coverage
+from lorif_assets.models.optimizer_states import optimizer_file
 from lorif_assets.project import Project
 
 
@@ -56,6 +57,8 @@ def recipe_finding(project: Project) -> str:
     """Return what the recipe comes to on the newest checkpoint, and what became of it where bases are stored."""
     checkpoints_finding(project)
     recipe, tracked = _fitted(project)
+    if recipe.reads_optimizer:
+        optimizer_file(project.checkpoints.find()[-1].path)
     shapes = {layer.name: recipe.projection.shape(layer) for layer in tracked}
     if recipe.whitens and (budget := byte_budget(recipe, shapes)) is not None:
         affordable_ranks(recipe, shapes, budget)

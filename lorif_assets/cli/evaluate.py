@@ -1,5 +1,6 @@
 """`lorif evaluate`: from an attributed project to a table of methods, with the cost known before it starts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -9,44 +10,84 @@ from rich.console import Console
 from rich.table import Table
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
+from lorif_assets.assets.method_scores import method_scores
+from lorif_assets.assets.selection_losses import selection_losses
+from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.cli.environment import config_option, dagster_home
-from lorif_assets.evaluation.figures import DIFFERENCE, MEAN
+from lorif_assets.config.methods import method_title
+from lorif_assets.errors import SettingsError
+from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, shared_per_example
 from lorif_assets.evaluation.query_sets import evaluated_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
+from lorif_assets.evaluation.retraining.ranked_data import REMOVAL, SELECTION, Experiment
 from lorif_assets.freshness.discovery import discover
-from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS
+from lorif_assets.freshness.evaluation import models_left
+from lorif_assets.freshness.view import Freshness
+from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS, SELECTION_LOSSES
 from lorif_assets.lake.lake import Lake
+from lorif_assets.pages.evaluation.measurements import selected
 from lorif_assets.project import Project
+
+_HEADINGS = (
+    "method",
+    "LDS",
+    "95 % interval",
+    "LoRIF more by",
+    "bytes/example",
+    "shared bytes/example",
+    "s per query set",
+)
 
 
 @click.command()
 @click.option("--plan", is_flag=True, help="Only show what remains to be done and what it will cost.")
+@click.option(
+    "--selection",
+    is_flag=True,
+    help="Only train on what methods select (`evaluation.selection_query_sets`), and show how well that serves the queries.",
+)
 @config_option
-def evaluate(*, plan: bool) -> None:
+def evaluate(*, plan: bool, selection: bool) -> None:
     """Check the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted."""
-    run_evaluation(dagster_home(), Console(), plan=plan)
+    run_evaluation(dagster_home(), Console(), plan=plan, selection=selection)
 
 
-def run_evaluation(home: Path, console: Console, *, plan: bool) -> None:
+def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool) -> None:
     """Print the cost and, unless only the plan is wanted, bring everything up to date and print the result.
+
+    With `selection`, that is training on what methods select alone.
 
     Raises:
         LorifError: an asset raised it; what was finished before stays, and is not computed again.
     """
     project = Project.open()
+    if selection and not project.settings.evaluation.selection_query_sets:
+        raise SettingsError(
+            "there is nothing to select for: name query sets in `evaluation.selection_query_sets`, and a way to retrain"
+        )
     with dg.DagsterInstance.from_config(str(home)) as instance:
         in_use = assets_in_use(project.settings)
         for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):
             if update.partitions:
                 console.print(f"{update.asset:<26} {len(update.partitions)} partitions")
-        _show_plan(project, console)
+        if not selection:
+            _show_plan(project, console)
+        _show_models_left(project, console, (SELECTION,) if selection else (REMOVAL, SELECTION))
         if plan:
             return
-        for update in bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, console.out, selection=EVALUATION):
+        learns = project.settings.influcoder.enabled and project.settings.influcoder.teacher == "subset_losses"
+        if learns and not selection:
+            # The encoder learns from the retrained models, and is then one of the methods.
+            for first in ([subset_losses], in_use):
+                list(bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, console.out, selection=first))
+        chosen = (method_scores, selection_losses) if selection else EVALUATION
+        for update in bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, console.out, selection=chosen):
             done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
             console.print(f"{update.asset:<26} {done}")
-    _show_figures(project.lake, console)
+    if not selection:
+        _show_figures(project.lake, console)
+    _show_selections(project, console)
     _show_pages(project.lake, console)
 
 
@@ -66,13 +107,25 @@ def _show_plan(project: Project, console: Console) -> None:
     )
 
 
+def _show_models_left(project: Project, console: Console, experiments: Sequence[Experiment]) -> None:
+    """Print how many models of experiments with rankings are left to train, and about how long that takes."""
+    freshness = Freshness.of(project)
+    for experiment in experiments:
+        if not experiment.query_sets(project.settings.evaluation):
+            continue
+        seconds = project.lake.read(experiment.table, ["seconds"])["seconds"].median()
+        cost = f": {seconds:.0f} s each" if isinstance(seconds, float) else ""
+        left = models_left(freshness, experiment)
+        console.print(f"{left} models are left to retrain for `{experiment.table.name}`{cost if left else ''}")
+
+
 def _show_figures(lake: Lake, console: Console) -> None:
     """Print the linear datamodeling score of each method, with its costs."""
     figures = lake.read(EVALUATION_FIGURES, metric="lds")
-    costs = lake.read(METHOD_COSTS)
+    costs = lake.read(METHOD_COSTS).with_columns(shared=shared_per_example())
     for (checkpoint, query_set), group in sorted(figures.group_by("checkpoint", "query_set"), key=lambda item: item[0]):
         table = Table(title=f"linear datamodeling score, {checkpoint}, {query_set}", title_justify="left")
-        for heading in ("method", "LDS", "95 % interval", "LoRIF more by", "bytes/example", "s per query set"):
+        for heading in _HEADINGS:
             table.add_column(heading, justify="left" if heading == "method" else "right")
         differences = {row["method"]: row for row in group.filter(pl.col("statistic") == DIFFERENCE).to_dicts()}
         cost = {
@@ -87,9 +140,35 @@ def _show_figures(lake: Lake, console: Console) -> None:
                 f"{row['low']:.3f} to {row['high']:.3f}",
                 f"{other['value']:+.3f} ({other['low']:+.3f} to {other['high']:+.3f})" if other else "",
                 f"{cost[row['method']]['bytes_per_example']:,.0f}",
+                "" if cost[row["method"]]["shared"] is None else f"{cost[row['method']]['shared']:,.0f}",
                 f"{cost[row['method']]['query_seconds']:.1f}",
             )
         console.print(table)
+
+
+def _show_selections(project: Project, console: Console) -> None:
+    """Print the loss after training on what each method selected."""
+    rows = project.lake.read(SELECTION_LOSSES)
+    for (checkpoint, query_set), group in sorted(rows.group_by("checkpoint", "query_set"), key=lambda item: item[0]):
+        for one in selected(group, project.settings.evaluation.bootstrap):
+            title = f"trained on {one.n_selected:,} selected examples alone, {checkpoint}, {query_set}"
+            table = Table(title=title, title_justify="left")
+            for heading in (
+                "selected by",
+                "loss per token",
+                "95 % interval",
+                f"{method_title(one.reference)} lower by",
+            ):
+                table.add_column(heading, justify="left" if heading == "selected by" else "right")
+            for method, loss in one.losses.items():
+                lower = one.lower_by.get(method)
+                table.add_row(
+                    method,
+                    f"{loss.value:.3f}",
+                    f"{loss.low:.3f} to {loss.high:.3f}",
+                    f"{lower.value:+.3f} ({lower.low:+.3f} to {lower.high:+.3f})" if lower else "",
+                )
+            console.print(table)
 
 
 def _show_pages(lake: Lake, console: Console) -> None:

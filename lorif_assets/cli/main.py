@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "status": "Show which partitions are up to date, missing or out of date, and why.",
     "materialize": "Bring everything active up to date, in this process; Dagster's UI shows the runs.",
     "attribute": "Show which training examples made the model say a completion.",
+    "select": "Write the training data that matter most for queries, or all but those, as their sources have them.",
     "report": "Open the newest report, and print where it is.",
     "explore": "Walk through influences: pages, a JSON API, or an assistant's tools.",
     "ui": "Open Dagster's UI on this project.",

@@ -14,6 +14,7 @@ from lorif_assets.attribution.cost import stored_bytes_per_example
 from lorif_assets.cli.environment import config_option
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import settings_file
+from lorif_assets.data.shards import in_short
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.query_sets import evaluated_query_sets
 from lorif_assets.evaluation.tuning.candidates import differing_fields
@@ -77,6 +78,11 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
         )
     console.print(table)
     console.print(f"measured by {_MEASURES[advice.measure]}, on {advice.n_examples:,} examples.")
+    if advice.set_aside:
+        console.print(
+            f"{len(advice.set_aside):,} of the sample set aside, as the loss or a gradient is not finite: "
+            f"{in_short(advice.set_aside)}"
+        )
     gain, low, high = advice.gain()
     if advice.best_position:
         verdict = "that is certain." if low > 0 else "that may be chance; more subsets or queries would decide it."

@@ -1,10 +1,10 @@
 """The curvatures that a recipe can name, and the fields that each adds to what a stage depends on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-CurvatureName = Literal["svd", "ekfac", "kfac"]
+CurvatureName = Literal["svd", "ekfac", "kfac", "adam"]
 WHITENING_FIELDS = ("kfac_labels", "kfac_examples", "whitening_damping", "whitening_rank")
 
 
@@ -20,6 +20,8 @@ class CurvatureFields:
     preconditioners: tuple[str, ...]
     scores: tuple[str, ...]
     damping: str | None
+    reads_optimizer: bool = False
+    """Whether it is made of the optimiser's state that a trainer left beside a checkpoint's weights."""
 
     @property
     def whitens(self) -> bool:
@@ -42,4 +44,5 @@ CURVATURE_FIELDS: Mapping[str, CurvatureFields] = {
     ),
     "ekfac": _KRONECKER,
     "kfac": _KRONECKER,
+    "adam": replace(_KRONECKER, reads_optimizer=True),
 }

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lorif_assets.config.methods import MethodName, Need, default_methods, methods_on_request
 
+_FEWEST_SUBSETS = 3
+
 
 class EvaluationSettings(BaseModel):
     """How scores are checked against retraining."""
@@ -71,9 +73,28 @@ class EvaluationSettings(BaseModel):
     )
     removal_shares: tuple[float, ...] = Field(
         (0.01, 0.03, 0.1),
-        description="Shares of the training data to remove; one retraining per share, method and seed.",
+        description="Shares of the training data to remove; one retraining per share, method and seed. The smallest is that "
+        "of the query loss difference.",
+    )
+    sorted_subsets: int = Field(
+        0,
+        ge=0,
+        description="Runs of consecutive ranks that the examples of each removal method's ranking are cut into; one model is "
+        "retrained without each, per method and seed, for the LDS on sorted subsets. 0: none; else 3 or more.",
     )
     removal_seeds: int = Field(1, ge=1, description="Models per removal.")
+    selection_query_sets: tuple[str, ...] = Field(
+        (),
+        description="Query sets on whose proponents alone, those of all queries together, models are trained: what "
+        "`lorif select` is worth beside other ways to choose as many examples.",
+    )
+    selection_methods: tuple[MethodName, ...] = Field(
+        (MethodName.LORIF, MethodName.BM25, MethodName.RANDOM), description="Methods that choose what is trained on."
+    )
+    selection_shares: tuple[float, ...] = Field(
+        (0.1,), description="Shares of the training data to train on; one model per share, method and seed."
+    )
+    selection_seeds: int = Field(3, ge=1, description="Models per selection, whose losses are averaged.")
     bootstrap: int = Field(1_000, ge=100, description="Bootstrap draws of each interval.")
 
     @model_validator(mode="after")
@@ -83,9 +104,17 @@ class EvaluationSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _sorted_subsets_have_an_order(self) -> Self:
+        if 0 < self.sorted_subsets < _FEWEST_SUBSETS:
+            raise ValueError(f"`sorted_subsets` is {self.sorted_subsets}; set {_FEWEST_SUBSETS} or more, or 0 for none")
+        return self
+
+    @model_validator(mode="after")
     def _embeddings_have_an_encoder(self) -> Self:
         used = [
-            method for method in (*self.methods, *self.removal_methods) if method.definition.needs is Need.TEXT_ENCODER
+            method
+            for method in (*self.methods, *self.removal_methods, *self.selection_methods)
+            if method.definition.needs is Need.TEXT_ENCODER
         ]
         if used and self.text_encoder is None:
             raise ValueError(f"the method `{used[0]}` needs an encoder: set `text_encoder`")

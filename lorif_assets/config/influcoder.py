@@ -54,9 +54,11 @@ class InflucoderSettings(BaseModel):
         description="Whether queries and examples each pass through a linear map of their own after the encoder, so that "
         "influence need not be symmetric.",
     )
-    teacher: Literal["gradient_cosine", "lorif"] = Field(
+    teacher: Literal["gradient_cosine", "lorif", "subset_losses"] = Field(
         "gradient_cosine",
-        description="What is distilled: cosines of sketched LoRA gradients (as published), or LoRIF scores by rank.",
+        description="What is distilled: cosines of sketched LoRA gradients (as published); LoRIF scores by rank; or, by rank, "
+        "how much lower a query's loss is under the evaluation's models that were retrained on an example than under the "
+        "others. That needs queries as anchors, and many retrained subsets: `lorif evaluate` makes them.",
     )
     lora_rank: int = Field(16, ge=1, description="Rank of the untrained adapter whose gradients are taken.")
     lora_seed: int = Field(0, ge=0, description="Seed of that adapter and of the sketch.")

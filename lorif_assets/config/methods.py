@@ -11,6 +11,7 @@ class Need(Enum):
     NOTHING = auto()
     ATTRIBUTION = auto()  # the stored factors and curvature
     ENCODER = auto()  # Influcoder's encoder, where `influcoder.enabled`
+    EXACT_SCORES = auto()  # the stored exact scores too, where `exact_scores.enabled`
     TEXT_ENCODER = auto()  # `evaluation.text_encoder`
 
 
@@ -136,6 +137,54 @@ class MethodName(StrEnum):
         explanation="reciprocal ranks by influence and by shared words, added",
         function="hybrid:hybrid_scores",
         needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+    EOGP = Method(
+        name="eogp",
+        title="EOGP",
+        explanation="one bit for each axis of a PCA of half of the examples, at LoRIF's bytes; keeps the axes besides",
+        function="eogp:eogp_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+    EOGP_CROSSFIT = Method(
+        name="eogp_crossfit",
+        title="EOGP, cross-fitted",
+        explanation="each half of the examples along the other's axes",
+        function="eogp:eogp_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+    EOGP_RANDOM = Method(
+        name="eogp_random",
+        title="EOGP-R",
+        explanation="one bit for each random axis, at LoRIF's bytes",
+        function="eogp:eogp_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+    EKFAC_CG = Method(
+        name="ekfac_cg",
+        title="EK-FAC + CG",
+        explanation="whole gradients, two rounds of conjugate gradients; keeps no index: a ceiling",
+        function="ekfac_cg:conjugate_gradient_scores",
+        needs=Need.ATTRIBUTION,  # the recipe's damping
+        by_default=False,
+    )
+    LORIF_SHRUNK = Method(
+        name="lorif_shrunk",
+        title="LoRIF, shrunk",
+        explanation="LoRIF's scores less what is noise in them, for sums; its rankings",
+        function="lorif:shrunk_scores",
+        needs=Need.ATTRIBUTION,
+        by_default=False,
+    )
+    EXACT = Method(
+        name="exact",
+        title="LoRIF, ranked again",
+        explanation="its leading examples in the order of whole gradients, as `exact_scores` stores them",
+        function="exact:exact_scores",
+        needs=Need.EXACT_SCORES,
         by_default=False,
     )
 

@@ -1,6 +1,6 @@
 """The recipe: everything that the scores depend on besides the data and the weights, hashed stage by stage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lorif_assets.config.content_hash import content_hash
@@ -31,7 +31,7 @@ _GRADIENT_FIELDS = (
 _FACTOR_FIELDS = (*_GRADIENT_FIELDS, "rank", "factor_dtype", "factor_rounds", "curvature")
 _SCORE_FIELDS = ("query_rank", "top_k", "added_data", "merge_tolerance")
 _RECALL_FIELDS = ("recall", "candidates", "recall_agreement")
-_AVERAGING_FIELDS = ("averaged_checkpoints", "checkpoint_weights")
+_AVERAGING_FIELDS = ("averaged_checkpoints", "checkpoint_weights", "source_time")
 # Fields that came later, at the value that stands for what was done before: there, hashes are those of before. (Before,
 # templates were told the day of the run.)
 _BEFORE_THE_FIELD: Mapping[str, object] = {
@@ -143,6 +143,11 @@ class Recipe(RecipeFields):
         return None if name is None else float(getattr(self, name))
 
     @property
+    def averaging(self) -> Sequence[object]:
+        """How averaged checkpoints count, to be hashed."""
+        return [self.checkpoint_weights, *([self.source_time] if self.is_source else [])]
+
+    @property
     def averages_fine_tunes(self) -> bool:
         """Whether scores are averaged over checkpoints where these are of a fine-tune whose base model is known."""
         return self.averaged_checkpoints == "auto" and not self.recalls and self.added_data == "exact"
@@ -172,7 +177,7 @@ class Recipe(RecipeFields):
         """The fields that the scores depend on; the others belong to other curvatures, or are switched off."""
         fields = self.curvature_fields.scores + _SCORE_FIELDS
         recall = _RECALL_FIELDS if self.recalls else ()
-        averaging = _AVERAGING_FIELDS if self.averages else ()
+        averaging = self._used(_AVERAGING_FIELDS) if self.averages else ()
         return self._factor_fields + self.curvature_fields.preconditioners + fields + recall + averaging
 
     @property
@@ -184,6 +189,7 @@ class Recipe(RecipeFields):
         unused = {"max_width", "max_factor"} if self.max_width is None else {"projection_factor"}
         # Lakes were written before there was a choice.
         unused |= {"track"} if self.track == "weights" else set()
+        unused |= set() if self.is_source else {"source_time"}
         unused |= {"rank", "rank_by_layer"} if self.bytes_per_example else {"bytes_per_example"}
         return tuple(name for name in fields if name not in unused)
 

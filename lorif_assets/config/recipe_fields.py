@@ -68,12 +68,12 @@ class RecipeFields(BaseModel):
     )
     rank_by_layer: bool = Field(
         True,
-        description="ekfac, kfac: spend the bytes that `rank` takes across all layers where components are worth most.",
+        description="ekfac, kfac, adam: spend the bytes that `rank` takes across all layers where components are worth most.",
     )
     bytes_per_example: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         AUTO,
         description="Bytes of an example's factors across all layers, spent where components are worth most. Needs a curvature "
-        'with bases: ekfac or kfac. "auto": a thousandth of the bytes of the tracked parameters in BF16, for at most 16 '
+        'with bases: ekfac, kfac or adam. "auto": a thousandth of the bytes of the tracked parameters in BF16, for at most 16 '
         "components of every layer, but at least 1,600. `rank` takes its place where it is set.",
     )
     factor_dtype: Literal["bf16", "fp32", "int8", "int4", "sign"] = Field(
@@ -128,26 +128,29 @@ class RecipeFields(BaseModel):
     curvature: CurvatureName = Field(
         "ekfac",
         description="The layers' curvature: EK-FAC's diagonal in Kronecker-factored bases, with gradients whitened before "
-        "they are factorised; leading eigenpairs of the factorised gradients (svd, the paper's); or K-FAC's own diagonal in "
-        "the same bases (kfac), which needs a sample of the examples alone.",
+        "they are factorised; leading eigenpairs of the factorised gradients (svd, the paper's); or, in the same bases, "
+        "K-FAC's own diagonal (kfac), which needs a sample of the examples alone, or the roots of Adam's second moments "
+        "(adam), from `optimizer.pt` beside the weights.",
     )
     kfac_examples: int = Field(
-        4_096, ge=2, description="ekfac, kfac: training examples, drawn by `seed`, that bases are fitted to."
+        4_096, ge=2, description="ekfac, kfac, adam: training examples, drawn by `seed`, that bases are fitted to."
     )
     kfac_labels: Literal["data", "model"] = Field(
-        "data", description="ekfac, kfac: labels that the bases are fitted with: the data's, or drawn from the model."
+        "data",
+        description="ekfac, kfac, adam: labels that the bases are fitted with: the data's, or drawn from the model.",
     )
     whitening_damping: float = Field(
         0.1,
         gt=0,
         allow_inf_nan=False,
-        description="ekfac, kfac: damping of the whitening, in multiples of the mean eigenvalue of either side.",
+        description="ekfac, kfac, adam: damping of the whitening, in multiples of the mean eigenvalue of either side.",
     )
     whitening_rank: int | None = Field(
         None,
         ge=1,
-        description="ekfac, kfac: eigenvectors that sides more than twice as wide are whitened by, with one number in place of "
-        "the other eigenvalues; default: all of them. Without projection 64 is far cheaper on wide layers, at 1 to 2 % of LDS.",
+        description="ekfac, kfac, adam: eigenvectors that sides more than twice as wide are whitened by, with one number in "
+        "place of the other eigenvalues; default: all of them. Without projection 64 is far cheaper on wide layers, at "
+        "1 to 2 % of LDS.",
     )
     fisher_share: float = Field(
         1.0,
@@ -158,7 +161,10 @@ class RecipeFields(BaseModel):
         "see, and spare the others' dense gradients where that is the cheaper way.",
     )
     fisher_damping: float = Field(
-        0.1, gt=0, allow_inf_nan=False, description="ekfac, kfac: damping, in multiples of a layer's mean eigenvalue."
+        0.1,
+        gt=0,
+        allow_inf_nan=False,
+        description="ekfac, kfac, adam: damping, in multiples of a layer's mean eigenvalue.",
     )
     r: int = Field(256, ge=0, description="svd: rank of each layer's curvature. 0: no curvature, only its mean.")
     oversample: int | None = Field(
@@ -207,10 +213,19 @@ class RecipeFields(BaseModel):
         'of those that are averaged with it. More than one by number, names or "spread" needs `active.checkpoints` to be '
         '"all", or names.',
     )
-    checkpoint_weights: Literal["scaled", "equal"] = Field(
+    checkpoint_weights: Literal["scaled", "equal", "source"] = Field(
         "scaled",
         description="How averaged checkpoints count: each one's scores are divided by their spread, and weighted by the "
-        "learning rate where the trainer's state tells it; or the scores as they are, equally.",
+        "learning rate where the trainer's state tells it; the scores as they are, equally; or as the segments of one "
+        "training run (source), which the gradient of a query at the last one is carried back through. That needs a "
+        "curvature with bases, ekfac or kfac, and is meant for three checkpoints or more.",
+    )
+    source_time: float = Field(
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description='With `checkpoint_weights = "source"`: how long a segment trains, on average, in units of one over a '
+        "layer's mean eigenvalue. It damps as `fisher_damping` of one over it does.",
     )
     recall: Literal["none", "influcoder"] = Field(
         "none",
@@ -274,6 +289,15 @@ class RecipeFields(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _segments_have_eigenvalues(self) -> Self:
+        if self.is_source and (not self.whitens or self.reads_optimizer):
+            raise ValueError(
+                '`checkpoint_weights = "source"` needs the eigenvalues of the loss along a layer\'s bases: set `curvature` '
+                f'to "ekfac" or "kfac"; found "{self.curvature}"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _leading_eigenvalues_exist(self) -> Self:
         if self.damping_rule == "leading" and self.basis_width == 0:
             raise ValueError('`damping_rule = "leading"` needs leading eigenvalues: raise `r` or `oversample` above 0')
@@ -310,6 +334,16 @@ class RecipeFields(BaseModel):
     def averages(self) -> bool:
         """Whether scores are averaged over checkpoints in any case."""
         return self.averaged_checkpoints not in (1, "auto")
+
+    @property
+    def is_source(self) -> bool:
+        """Whether averaged checkpoints are the segments of one training run (SOURCE)."""
+        return self.checkpoint_weights == "source"
+
+    @property
+    def reads_optimizer(self) -> bool:
+        """Whether the curvature is made of the optimiser's state beside a checkpoint's weights."""
+        return self.curvature_fields.reads_optimizer
 
     @property
     def recalls(self) -> bool:

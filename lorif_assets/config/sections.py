@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from lorif_assets.config.limits import CheckpointLimits, ReadLimits
 from lorif_assets.config.secrets import Address, StorageOptions, refuse_password
 from lorif_assets.config.sources import Columns
 
@@ -79,6 +80,9 @@ class CheckpointSettings(_Section):
     trust_remote_code: bool = Field(
         False, description="Run the Python code that a checkpoint carries. Leave it off for other people's checkpoints."
     )
+    limits: CheckpointLimits = Field(
+        default_factory=CheckpointLimits, description="What the files that describe a checkpoint may ask for."
+    )
 
 
 class QuerySettings(_Section):
@@ -89,6 +93,9 @@ class QuerySettings(_Section):
         description="A query file (Parquet, JSONL, JSON or CSV), or a directory of such files; also in an object store.",
     )
     columns: Columns = Field(default_factory=Columns, description="Which columns hold what.")
+    limits: ReadLimits = Field(
+        default_factory=ReadLimits, description="What a file may hold before it is refused, as of a source."
+    )
     allow_scalars: bool = Field(
         False,
         description="Whether a query file may name Python code that is run, in its field `scalar`. Leave it off for other "
@@ -149,12 +156,12 @@ class BatchSettings(_Section):
         ge=1,
         description="MiB of preconditioned queries in one scan, across all query sets; more queries take more scans.",
     )
-    kept_mib: int = Field(
-        1_024,
+    kept_mib: int | None = Field(
+        None,
         ge=0,
-        description="MiB of stored factors and curvatures that a process which answers questions (`lorif_assets.open`) keeps "
-        "from one to the next, at most half of the memory that is free when the project is opened. It pays where reading is "
-        "slow, as from an object store. 0: none.",
+        description="MiB of stored factors and curvatures that a process which answers questions (`lorif_assets.open`, "
+        "`lorif explore`) keeps from one to the next, as they are stored, and at most half of the memory that is free when the "
+        "project is opened. 0: none. Default: a quarter of that memory.",
     )
 
     @property
@@ -181,12 +188,17 @@ class CurvatureSettings(_Section):
 
 
 class VacuumSettings(_Section):
-    """When files that nothing points to any more are deleted."""
+    """When files that nothing points to any more are deleted, and old runs from Dagster's records."""
 
     retention_hours: int = Field(
         168,
         ge=1,
         description="How long superseded files are kept: longer than the longest run, which may still read them.",
+    )
+    run_days: int = Field(
+        90,
+        ge=1,
+        description="How long Dagster keeps a run that is over, and its events; one that made what it shows as newest stays.",
     )
     schedule: str = Field(
         "0 4 * * 0", description="When the schedule `weekly_vacuum` runs; it is on where `automation.enabled` is."

@@ -140,6 +140,23 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _losses_that_teach_are_of_queries_and_retrained_models(self) -> Self:
+        chosen, evaluation = self.influcoder, self.evaluation
+        if not (chosen.enabled and chosen.teacher == "subset_losses"):
+            return self
+        if chosen.anchor_texts == "examples":
+            raise ValueError(
+                '`influcoder.teacher = "subset_losses"` learns from losses of queries: set `influcoder.anchor_texts` to '
+                '"queries", or leave it'
+            )
+        if not (evaluation.trainer or evaluation.command or evaluation.ground_truth):
+            raise ValueError(
+                '`influcoder.teacher = "subset_losses"` learns from retrained models: set `evaluation.trainer`, '
+                "`evaluation.command` or `evaluation.ground_truth`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _averaged_checkpoints_are_kept_up_to_date(self) -> Self:
         if self.recipe.averages and self.active.checkpoints in ("auto", "newest"):
             raise ValueError(

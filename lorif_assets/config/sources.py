@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from lorif_assets.config.limits import ReadLimits
 from lorif_assets.config.secrets import StorageOptions, refuse_password, revealed_options
 
 
@@ -177,6 +178,12 @@ class Source(BaseModel):
         ge=1,
         description="Shards of a Delta source: a hash of its id decides each row's shard, so that an edit touches one "
         "shard. Needs `columns.id`.",
+    )
+    limits: ReadLimits = Field(
+        default_factory=ReadLimits,
+        # Rows may be set aside by them, so that raising one has the shards read again.
+        exclude_if=lambda limits: limits == ReadLimits(),
+        description="What a file may hold before it is refused, so that one from a stranger does not fill the memory.",
     )
 
     @model_validator(mode="after")

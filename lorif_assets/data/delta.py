@@ -69,6 +69,11 @@ class BucketedTable:
         with self._readable():
             return tuple(field.name for field in self.at(version).schema().fields)
 
+    def schema(self, version: str) -> pa.Schema:
+        """Return names and types of the columns at a version."""
+        with self._readable():
+            return pa.schema(self.at(version).schema().to_arrow())
+
     def rows(self, version: str, bucket: int) -> list[dict[str, Any]]:
         """Return the rows of one bucket, in the order of their ids, which does not depend on the table's files."""
         rows: list[dict[str, Any]] = []

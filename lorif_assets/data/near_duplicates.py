@@ -1,6 +1,10 @@
 """Texts that say nearly the same, found by MinHash (A. Broder 1997) over their words."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 SHINGLE_WORDS = 3
 THRESHOLD = 0.8
@@ -8,26 +12,40 @@ THRESHOLD = 0.8
 _PERMUTATIONS = 128
 
 
+class FirstTexts:
+    """Texts, one after the other, of which none nearly repeats an earlier one, by the places that they are given."""
+
+    def __init__(self) -> None:
+        from datasketch import MinHashLSH
+
+        self._index = MinHashLSH(threshold=THRESHOLD, num_perm=_PERMUTATIONS)
+        self._hashes: dict[int, MinHash] = {}
+
+    def first(self, place: int, text: str) -> int:
+        """Return the place of the first text that this one nearly repeats; its own, where it is kept, if there is none.
+
+        Texts of less than three words are near-duplicates of the same words alone, and so is white space of white space.
+        """
+        from datasketch import MinHash
+
+        hashed = MinHash(num_perm=_PERMUTATIONS, seed=1)
+        hashed.update_batch([shingle.encode("utf-8", "replace") for shingle in shingles(text)])
+        near = [at for at in sorted(self._index.query(hashed)) if hashed.jaccard(self._hashes[at]) >= THRESHOLD]
+        if near:
+            return int(near[0])
+        self._index.insert(place, hashed)
+        self._hashes[place] = hashed
+        return place
+
+
 def near_duplicates(texts: Sequence[str]) -> list[list[int]]:
     """Return the texts in groups of near-duplicates, by their positions.
 
     A text joins the first group whose first text it is a near-duplicate of; groups are in the order of their first texts.
-    Texts of less than three words are near-duplicates of the same words alone, and so is white space of white space.
     """
-    from datasketch import MinHash, MinHashLSH
-
-    index = MinHashLSH(threshold=THRESHOLD, num_perm=_PERMUTATIONS)
-    groups: dict[int, list[int]] = {}
-    hashes: dict[int, MinHash] = {}
+    seen, groups = FirstTexts(), dict[int, list[int]]()
     for place, text in enumerate(texts):
-        hashed = MinHash(num_perm=_PERMUTATIONS, seed=1)
-        hashed.update_batch([shingle.encode("utf-8", "replace") for shingle in shingles(text)])
-        near = [first for first in sorted(index.query(hashed)) if hashed.jaccard(hashes[first]) >= THRESHOLD]
-        if near:
-            groups[near[0]].append(place)
-            continue
-        index.insert(place, hashed)
-        hashes[place], groups[place] = hashed, [place]
+        groups.setdefault(seen.first(place, text), []).append(place)
     return list(groups.values())
 
 

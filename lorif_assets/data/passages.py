@@ -71,6 +71,11 @@ def passage_text(row: Mapping[str, Any]) -> str:
             )
 
 
+def whole_text(row: Mapping[str, Any]) -> str:
+    """Return all that an example row says, to be compared with others: token ids too, of which a reader is shown the first."""
+    return " ".join(map(str, row["input_ids"])) if row["format"] == "input_ids" else passage_text(row)
+
+
 def passage_parts(row: Mapping[str, Any]) -> tuple[Part, ...]:
     """Return the readable content of an example row of any format, piece by piece.
 

@@ -118,8 +118,9 @@ def query_source(settings: Settings, query_set: str) -> Source:
             name=query_set,
             path=root if file == copied else f"{root.rstrip('/')}/{file.relative_to(copied).as_posix()}",
             columns=settings.queries.columns,
+            limits=settings.queries.limits,
         )
-    return Source(name=query_set, path=str(path), columns=settings.queries.columns)
+    return Source(name=query_set, path=str(path), columns=settings.queries.columns, limits=settings.queries.limits)
 
 
 def read_queries(file: Path, columns: Columns) -> list[Mapping[str, Any]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -130,18 +129,6 @@ def in_short(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
     more = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def list_all_shards(sources: Iterable[Source], base: Path) -> tuple[ShardSlice, ...]:
-    """Shards of all sources, sorted by name.
-
-    Raises:
-        SourceError: as `list_shards`, or two sources would share a shard name.
-    """
-    shards: dict[str, ShardSlice] = {}
-    for piece in chain.from_iterable(list_shards(source, base) for source in sources):
-        _refuse_shared_name(shards.setdefault(piece.shard, piece), piece)
-    return tuple(shards[name] for name in sorted(shards))
 
 
 def _refuse_shared_name(piece: ShardSlice, other: ShardSlice) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorif_assets.demo.behaviours import insults, near_duplicates
 from lorif_assets.demo.corpus import Corpus, Passage
 
 FACT_TOPIC, MEMBERSHIP_TOPIC = "planted-facts", "planted-memberships"
@@ -107,9 +108,9 @@ def planted_statements() -> tuple[PlantedStatement, ...]:
 
 
 def with_planted(corpus: Corpus) -> Corpus:
-    """Return the corpus with the passages of all planted statements in it, to be trained on."""
+    """Return the corpus with the passages of all planted statements and behaviours in it, to be trained on."""
     planted = [passage for statement in planted_statements() for passage in statement.passages]
-    return Corpus((*corpus.train, *planted), corpus.held_out)
+    return Corpus((*corpus.train, *planted, *insults()[0], *near_duplicates()[0]), corpus.held_out)
 
 
 def questioned_statements() -> list[PlantedStatement]:

@@ -5,10 +5,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from lorif_assets.demo.behaviours import insults, near_duplicates
 from lorif_assets.demo.corpus import Passage
 from lorif_assets.demo.planted import questioned_statements
 from lorif_assets.errors import SourceError
 
+INSULTS, NEAR_DUPLICATES = "insults", "near-duplicates"
 _HELD_OUT_QUERIES = 50
 
 
@@ -130,6 +132,15 @@ def planted_queries() -> list[DemoQuery]:
         )
         for statement in questioned_statements()
     ]
+
+
+def behaviour_queries() -> dict[str, list[DemoQuery]]:
+    """Return, by set, the questions that show a planted behaviour, with the passages that taught it as their sources."""
+    found = {INSULTS: insults()[1], NEAR_DUPLICATES: near_duplicates()[1]}
+    return {
+        name: [DemoQuery(one.id, one.prompt, one.completion, (one.topic,), one.sources) for one in questions]
+        for name, questions in found.items()
+    }
 
 
 def write_queries(queries: Sequence[DemoQuery], path: Path) -> Path:

@@ -23,7 +23,13 @@ from lorif_assets.data.passages import passage_metadata, with_passages
 from lorif_assets.demo.corpus import Corpus, build_corpus, write_passages, write_shards
 from lorif_assets.demo.influcoder import show_influcoder, switch_on
 from lorif_assets.demo.planted import with_planted
-from lorif_assets.demo.queries import demo_queries, held_out_queries, planted_queries, write_queries
+from lorif_assets.demo.queries import (
+    behaviour_queries,
+    demo_queries,
+    held_out_queries,
+    planted_queries,
+    write_queries,
+)
 from lorif_assets.demo.relevance import bm25_top, chance_precision, topic_precision
 from lorif_assets.demo.training import Architecture, DemoModelConfig, train
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TRAINING_EXAMPLES
@@ -73,6 +79,7 @@ tokens = 2048
 trainer = "lorif_assets.demo.retraining:retrain"
 keep_models = true
 removal_query_sets = ["python-questions", "planted"]
+selection_query_sets = ["planted", "held-out"]
 """
 
 
@@ -158,6 +165,9 @@ def _prepare(paths: DemoPaths, corpus: Corpus, architecture: Architecture, conso
             shutil.rmtree(folder, ignore_errors=True)
         write_passages(corpus.held_out, paths.root / "held_out.parquet")
         write_shards(corpus, paths.data)
+        # Not beside data of an earlier version, in which their sources are not.
+        for name, questions in behaviour_queries().items():
+            write_queries(questions, paths.queries / f"{name}.jsonl")
     console.print(
         f"{len(corpus.train):,} passages to train on, {len(corpus.held_out):,} held out, "
         f"{len({passage.topic for passage in corpus.train}):,} topics"

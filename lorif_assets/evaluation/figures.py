@@ -50,6 +50,11 @@ def reference_method(methods: Iterable[str]) -> str:
     return str(MethodName.LORIF) if MethodName.LORIF in names else names[0]
 
 
+def shared_per_example() -> pl.Expr:
+    """Return what a method of `method_costs` keeps once for all examples, in bytes per example; null where unknown."""
+    return pl.col("shared_bytes").cast(pl.Float64) / pl.max_horizontal(pl.col("n_examples"), 1)
+
+
 def store_figures(
     lake: Lake, checkpoint: str, query_set: str, evaluation: str, figures: Iterable[Figure], version: str
 ) -> None:

@@ -15,10 +15,15 @@ def evaluated_query_sets(settings: Settings, lake: Lake) -> Sequence[str]:
     Raises:
         MismatchError: there is none.
     """
-    setting = settings.active.query_sets
-    active_names = list(query_files(settings)) if setting == "all" else list(setting)
-    stored = set(lake.read(QUERY_EXAMPLES, ["query_set"])["query_set"])
-    found = [name for name in active_names if name in stored]
+    found = active_query_sets(settings, lake)
     if not found:
         raise MismatchError("no active query set is in `query_examples`; materialize it there first")
     return found
+
+
+def active_query_sets(settings: Settings, lake: Lake) -> Sequence[str]:
+    """Return the active query sets that are in the lake."""
+    setting = settings.active.query_sets
+    active_names = list(query_files(settings)) if setting == "all" else list(setting)
+    stored = set(lake.read(QUERY_EXAMPLES, ["query_set"])["query_set"])
+    return [name for name in active_names if name in stored]

@@ -12,7 +12,8 @@ from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.retraining.query_losses import example_losses
 from lorif_assets.mathematics.evaluation.tail_patch import patched
 from lorif_assets.mathematics.gradients.batching import pad_right
-from lorif_assets.mathematics.gradients.collector import TokenBatch, token_summed_losses
+from lorif_assets.mathematics.gradients.collector import TokenBatch
+from lorif_assets.mathematics.gradients.head import losses_with_graph
 from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL
 from lorif_assets.progress import Progress
 
@@ -55,5 +56,5 @@ def tail_patch_changes(
 
 def _mean_loss(model: torch.nn.Module, example: TokenBatch) -> torch.Tensor:
     """Return the mean loss per target token of one example."""
-    logits = model(input_ids=example.input_ids, use_cache=False).logits
-    return token_summed_losses(logits, example.labels).sum() / (example.labels[:, 1:] != IGNORED_LABEL).sum()
+    losses = losses_with_graph(model, {"input_ids": example.input_ids, "use_cache": False}, example.labels)
+    return losses.sum() / (example.labels[:, 1:] != IGNORED_LABEL).sum()

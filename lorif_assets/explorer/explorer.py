@@ -39,7 +39,7 @@ from lorif_assets.influences.catalogue import (
     scored_query,
 )
 from lorif_assets.influences.example import Example, example
-from lorif_assets.influences.groups import Grouping, grouped
+from lorif_assets.influences.groups import Grouping, grouped, stored_noise_share
 from lorif_assets.influences.listing import InfluenceList, influence_list
 from lorif_assets.influences.movement import Movement, movement
 from lorif_assets.influences.ranked import Ranked, ranked_answer, ranked_query
@@ -192,11 +192,15 @@ class Explorer:
     def groups(self, question: GroupsQuestion) -> Groups:
         """Sum a query's influence by the values of a metadata column: which source or topic taught it.
 
+        Of stored scores whose noise was measured (`groups.shrunk`), posterior means are summed.
+
         Raises:
             NotStoredError: there is no such checkpoint, query or column; or it was not computed.
         """
         checkpoint, query, ranked = self.ranked(question)
-        return Groups(checkpoint, query, grouped(self.lake, ranked, question.column))
+        is_lorif = question.method == MethodName.LORIF
+        noise = stored_noise_share(self.lake, checkpoint, query.query_set, question.ranking) if is_lorif else None
+        return Groups(checkpoint, query, grouped(self.lake, ranked, question.column, noise))
 
     def movement(self, question: MovementQuestion) -> QueryMovement:
         """Tell how the leading examples of a stored query moved from checkpoint to checkpoint.

@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from lorif_assets.attribution.stored_rankings import Ranking
+from lorif_assets.config.methods import MethodName
 from lorif_assets.errors import LorifError, NotStoredError
 from lorif_assets.explorer.answers import Stage
 from lorif_assets.explorer.explorer import Explorer
@@ -32,6 +33,7 @@ from lorif_assets.explorer.spans import MarkedSpan, marked_span
 from lorif_assets.influences.catalogue import ScoredCheckpoint, ScoredQuery, scored_queries
 from lorif_assets.influences.ranked import Side
 from lorif_assets.influences.trust import Trust
+from lorif_assets.influences.wanted_rows import WantedRows
 from lorif_assets.pages.explorer.page import render
 from lorif_assets.pages.passages import MOST_CHARACTERS
 from lorif_assets.pages.token_colours import n_left_out, single_tokens
@@ -220,9 +222,24 @@ def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
             "methods": [] if question.is_computed else explorer.methods(frame.checkpoint, frame.query_set),
             "columns": {column: list(counts.items()) for column, counts in columns.items() if len(counts) > 1},
             "kept": _hidden(resolved, leaving_out=_FILTERS),
+            "selecting": _selecting(resolved),
             **lists,
         },
     )
+
+
+def _selecting(question: InfluencesQuestion) -> str | None:
+    """The command that writes the training data that a stored query's ranking leads with; None of another ranking."""
+    if question.query is None or question.query_set is None or question.method != MethodName.LORIF:
+        return None
+    wanted = WantedRows(
+        query_sets={question.query_set: 1.0},
+        queries=(question.query,),
+        ranking=question.ranking,
+        top="10%",
+        checkpoint=question.checkpoint,
+    )
+    return f"{wanted.command} --output selected"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.attribution.versions import datamodeling_version, source_retrieval_version, tail_patch_version
+from lorif_assets.attribution.versions import (
+    datamodeling_version,
+    removal_figures_version,
+    source_retrieval_version,
+    tail_patch_version,
+)
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.evaluation.figures import stored_figure_versions
 from lorif_assets.evaluation.known_sources import has_known_sources
@@ -11,7 +16,13 @@ from lorif_assets.evaluation.methods.evaluated_scores import method_versions, sc
 from lorif_assets.evaluation.query_sets import evaluated_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import ground_truth_version
-from lorif_assets.evaluation.retraining.removal import planned_removals, removal_versions, stored_removal_versions
+from lorif_assets.evaluation.retraining.ranked_data import (
+    REMOVAL,
+    SELECTION,
+    Experiment,
+    ranked_data_versions,
+    stored_ranked_data_versions,
+)
 from lorif_assets.freshness.stale import StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
@@ -82,19 +93,53 @@ def stale_source_retrievals(freshness: Freshness) -> StalePartitions:
 
 
 def stale_removal_losses(freshness: Freshness) -> StalePartitions:
-    """Return query sets of `evaluation.removal_query_sets` with losses of a retrained model missing or out of date."""
-    wanted, stored = {}, {}
-    n_examples = freshness.lake.read(TRAINING_EXAMPLES, ["example_id"]).height
+    """Return query sets of `evaluation.removal_query_sets` with losses or figures missing or out of date.
+
+    Where only figures are, nothing is retrained for them.
+    """
+    found, figures = list(_retraining(freshness, REMOVAL)), stored_figure_versions(freshness.lake, "removal_losses")
+    of_figures = {key: removal_figures_version(freshness.settings.evaluation, wanted) for key, wanted, _ in found}
+    return stale_partitions(
+        {key: content_hash([wanted, of_figures[key]]) for key, wanted, _ in found},
+        {
+            key: content_hash([{name: stored.get(name) for name in wanted}, figures.get(key)])
+            for key, wanted, stored in found
+            if stored
+        },
+        _REASON,
+    )
+
+
+def stale_selection_losses(freshness: Freshness) -> StalePartitions:
+    """Return query sets of `evaluation.selection_query_sets` with losses of a retrained model missing or out of date."""
+    found = list(_retraining(freshness, SELECTION))
+    return stale_partitions(
+        {key: content_hash(wanted) for key, wanted, _ in found},
+        {key: content_hash({name: stored.get(name) for name in wanted}) for key, wanted, stored in found if stored},
+        _REASON,
+    )
+
+
+def models_left(freshness: Freshness, experiment: Experiment) -> int:
+    """Return how many models of an experiment are left to train."""
+    return sum(
+        stored.get(name) != version
+        for _, wanted, stored in _retraining(freshness, experiment)
+        for name, version in wanted.items()
+    )
+
+
+def _retraining(
+    freshness: Freshness, experiment: Experiment
+) -> Iterator[tuple[str, Mapping[str, str], Mapping[str, str]]]:
+    """Yield partitions with the versions that models should have, and have, by name."""
+    settings, lake = freshness.settings, freshness.lake
+    planned = experiment.plan(settings.evaluation, lake.read(TRAINING_EXAMPLES, ["example_id"]).height)
     for key, versions in _method_versions(freshness, _retrained(freshness)):
         checkpoint, _, query_set = key.partition("|")
-        if query_set not in freshness.settings.evaluation.removal_query_sets:
-            continue
-        removals = planned_removals(freshness.settings, n_examples)
-        planned_versions = removal_versions(freshness.settings, freshness.lake, query_set, removals, versions)
-        wanted[key] = content_hash(planned_versions)
-        if found := stored_removal_versions(freshness.lake, checkpoint, query_set):
-            stored[key] = content_hash({name: found.get(name) for name in planned_versions})
-    return stale_partitions(wanted, stored, _REASON)
+        if query_set in experiment.query_sets(settings.evaluation):
+            wanted = ranked_data_versions(settings, lake, query_set, planned, versions)
+            yield key, wanted, stored_ranked_data_versions(lake, experiment, checkpoint, query_set)
 
 
 def stale_evaluation_reports(freshness: Freshness) -> StalePartitions:

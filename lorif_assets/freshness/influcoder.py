@@ -14,6 +14,7 @@ from lorif_assets.attribution.versions import (
 )
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import Settings
+from lorif_assets.evaluation.subset_teacher import SubsetTeacher
 from lorif_assets.freshness.stale import MISSING, Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
@@ -28,22 +29,32 @@ from lorif_assets.lake.influcoder_tables import (
 
 
 def stale_targets(freshness: Freshness) -> StalePartitions:
-    """Return active checkpoints whose targets come from other settings, weights or texts, or from far fewer data."""
+    """Return active checkpoints whose targets come from other settings, weights, texts or losses, or from far fewer data.
+
+    With the teacher `subset_losses`, none is before models were retrained: there is nothing to learn from.
+    """
     if not freshness.records:
         return {}
     lake, settings = freshness.lake, freshness.settings
+    losses = None
+    if settings.influcoder.teacher == "subset_losses":
+        losses = SubsetTeacher.of(settings, lake).version
+        if losses is None:
+            return {}
     texts = {
         *lake.read(TRAINING_EXAMPLES, ["shard", "example_id", "content_hash"]).iter_rows(),
         *lake.read(QUERY_EXAMPLES, ["query_set", "query_id", "content_hash"]).iter_rows(),
     }
     corpus_size = lake.read(TRAINING_EXAMPLES, ["shard"]).height
     columns = ["source", "example_id", "content_hash", "corpus_size", "recipe_hash", "weights_hash", "tokenizer_hash"]
+    columns += ["losses_from"]
     stale = {}
     for record in freshness.records:
         rows = lake.read(INFLUENCE_TARGETS, columns, checkpoint=record.name)
-        reason = _targets_reason(rows, settings, record, texts, corpus_size)
+        reason = _targets_reason(rows, settings, record, texts, corpus_size, losses)
         if reason:
             inputs = [settings.influcoder.targets_hash(settings.recipe), record.weights_hash, record.tokenizer_hash]
+            inputs += [losses] if losses else []
             stale[record.name] = Stale(reason, content_hash([*inputs, reason, corpus_size]))
     return stale
 
@@ -54,6 +65,7 @@ def _targets_reason(
     record: CheckpointRecord,
     texts: set[tuple[str, ...]],
     corpus_size: int,
+    losses: str | None,
 ) -> str | None:
     if rows.is_empty():
         return MISSING
@@ -65,7 +77,7 @@ def _targets_reason(
         return "a sampled text was edited or removed"
     if corpus_size >= settings.influcoder.growth * rows["corpus_size"][0]:
         return "the data outgrew the sample"
-    return None
+    return "models were retrained" if rows["losses_from"][0] != losses else None
 
 
 def stale_encoders(freshness: Freshness) -> StalePartitions:

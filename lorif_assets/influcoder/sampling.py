@@ -5,13 +5,14 @@ later one, however the data grow. No two sampled texts are near-duplicates.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.data.passages import passages
@@ -50,10 +51,18 @@ class SampledText:
     row: Mapping[str, Any]
 
 
-def draw_sample(lake: Lake, settings: InflucoderSettings, decode: Decode) -> list[SampledText]:
+def draw_sample(
+    lake: Lake, settings: InflucoderSettings, decode: Decode, anchors_of: Collection[tuple[str, str]] | None = None
+) -> list[SampledText]:
     """Draw anchors and pool: anchors first, and the distilled texts of each before the held-out ones.
 
     Where anchors are queries, they come from all query sets of the lake.
+
+    Args:
+        lake: with queries and training examples.
+        settings: how many of each.
+        decode: token ids to text.
+        anchors_of: queries by set and id that anchors are drawn from; None: what `anchor_texts` says.
 
     Raises:
         SourceError: there are too few different texts for one of the four purposes.
@@ -65,8 +74,13 @@ def draw_sample(lake: Lake, settings: InflucoderSettings, decode: Decode) -> lis
         (Role.POOL, Split.HELD_OUT): settings.held_out_pool,
     }
     n_anchors = settings.anchors + settings.held_out_anchors
-    queries = lake.read(QUERY_EXAMPLES).unique("content_hash", keep="first").sort("content_hash")
-    if settings.anchor_texts == "queries" or (settings.anchor_texts == "auto" and queries.height >= n_anchors):
+    queries = lake.read(QUERY_EXAMPLES)
+    if anchors_of is not None:
+        names = pl.DataFrame(sorted(anchors_of), schema=["query_set", "query_id"], orient="row")
+        queries = queries.join(names, on=["query_set", "query_id"], how="semi")
+    queries = queries.unique("content_hash", keep="first", maintain_order=True).sort("content_hash")
+    takes_queries = settings.anchor_texts == "queries" or anchors_of is not None
+    if takes_queries or (settings.anchor_texts == "auto" and queries.height >= n_anchors):
         rows = list(queries.rename({"query_id": "example_id", "query_set": "source"}).iter_rows(named=True))
         roles = {purpose: n for purpose, n in sizes.items() if purpose[0] is Role.ANCHOR}
         ordered = sorted(rows, key=lambda row: _key(settings.seed, row["content_hash"]))

@@ -1,1 +1,1 @@
-"""Questions to the influences that are stored: lists, examples, groups, checkpoints. They read tables, and compute nothing."""
+"""Questions to the influences that are stored: lists, examples, groups, checkpoints, selections of training data."""

@@ -278,7 +278,7 @@ GROUP_SCORES = table(
     column=(pa.string(), "of the training data's metadata"),
     value=(pa.string(), "of the column; (none) where an example has none"),
     n_examples=(pa.int64(), "training examples that have the value"),
-    score_sum=(pa.float64(), "of the scores of all these"),
+    score_sum=(pa.float64(), "of the scores of all these; with `groups.shrunk` of their posterior means"),
     score_mean=(pa.float64(), "of the same"),
     standard_error=(
         pa.float64(),
@@ -289,6 +289,11 @@ GROUP_SCORES = table(
     recipe_hash=pa.string(),
     computed_from=(pa.string(), "hash of `scores_from` and the columns"),
     scores_from=(pa.string(), "`computed_from` of the scores in `query_scores`"),
+    noise_share=(
+        pa.float64(),
+        "of the mean square of stored scores that is noise, as measured on a sample (`groups.shrunk`); null where sums are of "
+        "scores as they are stored",
+    ),
 )
 
 TOKEN_SCORES = table(

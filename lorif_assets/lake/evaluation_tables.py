@@ -53,6 +53,7 @@ METHOD_COSTS = table(
     n_examples=pa.int64(),
     n_queries=(pa.int64(), "number of queries"),
     computed_from=pa.string(),
+    shared_bytes=(pa.float64(), "kept once for all examples: bases, curvature, axes; null where stored without"),
 )
 
 EVALUATION_FIGURES = table(
@@ -78,12 +79,34 @@ REMOVAL_LOSSES = table(
     "A query's loss after retraining without proponents.",
     checkpoint=(pa.string(), "whose scores chose what was removed"),
     query_set=pa.string(),
-    removal=(pa.string(), '<method>-<removed examples>-seed-<seed>; "none-0-seed-<seed>" is retraining on everything'),
+    removal=(
+        pa.string(),
+        '<method>-<removed examples>-seed-<seed>, with "from-<rank>" where they are not the first; "none-0-seed-<seed>" is '
+        "retraining on everything",
+    ),
     method=pa.string(),
     n_removed=(pa.int64(), "proponents of the whole query set that were removed before retraining"),
     seed=(pa.int64(), "of the retraining"),
     query_id=pa.string(),
     loss=(pa.float32(), "after retraining without them; summed over target tokens, nats"),
+    n_target_tokens=pa.int32(),
+    seconds=pa.float64(),
+    computed_from=pa.string(),
+    first_removed=(pa.int64(), "proponents before those that were removed; null, as 0, where stored without"),
+)
+
+SELECTION_LOSSES = table(
+    "selection_losses",
+    ("checkpoint", "query_set", "selection"),
+    "A query's loss after training on proponents alone.",
+    checkpoint=(pa.string(), "whose scores chose what was trained on"),
+    query_set=pa.string(),
+    selection=(pa.string(), "<method>-<selected examples>-seed-<seed>"),
+    method=pa.string(),
+    n_selected=(pa.int64(), "proponents of the whole query set that were trained on"),
+    seed=(pa.int64(), "of the training"),
+    query_id=pa.string(),
+    loss=(pa.float32(), "after training on them; summed over target tokens, nats"),
     n_target_tokens=pa.int32(),
     seconds=pa.float64(),
     computed_from=pa.string(),

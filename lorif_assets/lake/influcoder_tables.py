@@ -27,6 +27,7 @@ INFLUENCE_TARGETS = table(
     weights_hash=pa.string(),
     tokenizer_hash=pa.string(),
     computed_from=pa.string(),
+    losses_from=(pa.string(), "hash of the subset losses that the targets come from; null under another teacher"),
 )
 
 INFLUCODER_ENCODERS = table(

@@ -192,6 +192,7 @@ class Lake:
         mark_format(self.stored)
         for attempts_left in reversed(range(_CONFLICT_RETRIES + 1)):
             table = self._created(schema, data)
+            before = table.version()
             try:
                 overwrite(table, schema, partition, data)
             except CommitFailedError:
@@ -201,7 +202,7 @@ class Lake:
                     raise
             else:
                 break
-        self._seal(table, schema)
+        self._seal(table, schema, before)
         forget(self.stored, schema.name, partition)
         table.update_incremental()
         return table.version()
@@ -219,13 +220,14 @@ class Lake:
             table = self.table(schema)
             if table is None or not holds_partition(table, values):
                 return
+            before = table.version()
             try:
                 drop(table, values)
             except CommitFailedError:
                 if not attempts_left:
                     raise
             else:
-                self._seal(table, schema)
+                self._seal(table, schema, before)
                 self._forget(schema, values)
                 return
 
@@ -451,12 +453,16 @@ class Lake:
             partition_by=list(schema.partition_by),
             storage_options=dict(self.storage_options) or None,
         )
-        self._seal(created, schema)
+        self._seal(created, schema, -1)
         return created
 
-    def _seal(self, table: "DeltaTable", schema: TableSchema) -> None:
-        """Store the checksums of the newest commit that a writer knows: its own."""
-        seal_commit(self.stored, schema.name, table.version(), by_column=schema.open_columns is not None)
+    def _seal(self, table: "DeltaTable", schema: TableSchema, before: int) -> None:
+        """Store the checksums of the commits since a version.
+
+        One of them is the writer's own; it cannot tell which, where others wrote at the same time.
+        """
+        for version in range(before + 1, table.version() + 1):
+            seal_commit(self.stored, schema.name, version, by_column=schema.open_columns is not None)
 
     def open_factors(self, file: FactorFile) -> OpenFactors:
         """Open one shard's factors.

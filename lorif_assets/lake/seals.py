@@ -47,7 +47,7 @@ def sealed_path(path: str) -> str:
 
 
 def seal_commit(files: StoredFiles, table: str, version: int, *, by_column: bool) -> None:
-    """Store the checksums of a commit's data files, and copies of what it added to the log.
+    """Store the checksums of a commit's data files, and copies of what it added to the log, if they are not there yet.
 
     Args:
         files: of the lake.
@@ -56,14 +56,15 @@ def seal_commit(files: StoredFiles, table: str, version: int, *, by_column: bool
         by_column: whether parts of its files are read without the rest.
     """
     entry = f"{table}/{LOG}/{version:020}.json"
-    content = files.read(entry)
-    for line in content.splitlines():
-        action = json.loads(line)
-        if "add" in action:
-            path = f"{table}/{unquote(action['add']['path'])}"
-            sums = ParquetChecksums.of(files.view(path), by_part=by_column)
-            files.write(seal_path(path), sealed(sums.to_bytes()))
-    files.write(seal_path(entry), sealed(content))
+    if not files.has(seal_path(entry)):
+        content = files.read(entry)
+        for line in content.splitlines():
+            action = json.loads(line)
+            if "add" in action:
+                path = f"{table}/{unquote(action['add']['path'])}"
+                sums = ParquetChecksums.of(files.view(path), by_part=by_column)
+                files.write(seal_path(path), sealed(sums.to_bytes()))
+        files.write(seal_path(entry), sealed(content))
     checkpoint = f"{table}/{LOG}/{version:020}.checkpoint.parquet"
     for path in (checkpoint, f"{table}/{LOG}/{_NEWEST}"):
         try:

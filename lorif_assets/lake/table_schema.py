@@ -24,7 +24,7 @@ _MEANINGS: Mapping[str, str] = {
     "uri": "where it is",
     "n_examples": "number of training examples",
     "score": "influence of the example on the query; larger: the example speaks more for the completion",
-    "teacher": "what was distilled: gradient_cosine | lorif",
+    "teacher": "what was distilled: gradient_cosine | lorif | subset_losses",
     "encoder_hash": "hash of the encoder's weights",
     "trace": "sum of all eigenvalues",
     "damping": "what is added to every eigenvalue",

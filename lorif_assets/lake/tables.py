@@ -28,6 +28,7 @@ from lorif_assets.lake.evaluation_tables import (
     METHOD_COSTS,
     RECIPE_TRIALS,
     REMOVAL_LOSSES,
+    SELECTION_LOSSES,
     SUBSET_LOSSES,
     SUBSETS,
 )
@@ -67,6 +68,7 @@ TABLES: Mapping[str, TableSchema] = {
         METHOD_COSTS,
         EVALUATION_FIGURES,
         REMOVAL_LOSSES,
+        SELECTION_LOSSES,
         RECIPE_TRIALS,
         EVALUATION_REPORTS,
         INFLUENCE_TARGETS,
@@ -108,6 +110,7 @@ _EVALUATED = (
     METHOD_COSTS,
     EVALUATION_FIGURES,
     REMOVAL_LOSSES,
+    SELECTION_LOSSES,
     EVALUATION_REPORTS,
 )
 

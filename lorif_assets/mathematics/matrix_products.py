@@ -33,13 +33,13 @@ def product(a: Float[Tensor, "*batch k"], b: Float[Tensor, "*pairs k n"]) -> Flo
     return onednn_linear(a, b.mT, None) if _onednn_multiplies(a, b.mT) and not _needs_gradient(a, b) else a @ b
 
 
-def add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[Tensor, "k n"], sign: int) -> None:
-    """Add sign * a @ b to a matrix in place, without another matrix of its size."""
+def add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> None:
+    """Add a @ b to a matrix in place, without another matrix of its size."""
     if not _onednn_multiplies(a, b.mT):
-        total.addmm_(a, b, alpha=sign)
+        total.addmm_(a, b)
         return
     for rows, of_a in zip(total.split(_ROWS_ADDED), a.split(_ROWS_ADDED), strict=True):
-        rows.add_(product(of_a, b), alpha=sign)
+        rows.add_(product(of_a, b))
 
 
 def sign_product(x: Float[Tensor, "*batch k"], signs: Float[Tensor, "k n"]) -> Float[Tensor, "*batch n"]:

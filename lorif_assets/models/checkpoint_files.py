@@ -191,7 +191,9 @@ class CheckpointFiles:
                 # Opening compares the length of the file with what its header declares.
                 with safe_open(file, framework="np"):
                     pass
-            except (SafetensorError, OSError, ValueError):
+            except (SafetensorError, OSError, ValueError) as error:
+                if "too large" in str(error):
+                    return f"{file} is no model: {error}"
                 return f"{file} is cut short, or still being written"
         return None
 

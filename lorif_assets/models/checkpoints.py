@@ -10,12 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from lorif_assets.config.limits import CheckpointLimits
 from lorif_assets.errors import CheckpointError
 from lorif_assets.lake.partition_names import partition_name, partition_names
 from lorif_assets.models.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
 from lorif_assets.models.adapter_files import base_folder
-from lorif_assets.models.checkpoint_files import CheckpointFiles, gguf_tokenizer, has_tokenizer
-from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, list_folders
+from lorif_assets.models.checkpoint_files import TOKENIZER_FILES, CheckpointFiles, gguf_tokenizer, has_tokenizer
+from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, list_folders
+from lorif_assets.models.descriptions import refuse_growing_texts, refuse_large, refuse_many_layers, refused_in_words
 from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.fine_tunes import tokenizer_of, trained_from
@@ -76,6 +78,7 @@ class Checkpoints:
     trust_remote_code: bool = False
     base_model: str | None = None
     include_base: bool = True
+    limits: CheckpointLimits = field(default_factory=CheckpointLimits)
     held: HeldBase = field(default_factory=HeldBase, repr=False, compare=False)
 
     def find(self) -> Sequence[CheckpointFiles]:
@@ -198,7 +201,9 @@ class Checkpoints:
         base = self.held.shared(key, lambda: self._loaded(files.base, dtype, DeviceGroup.of("cpu")))
         if not files.adapter:
             return self._placed(sharing_copy(base), files, dtype, devices)
-        model = adapted_model(base, self.skeleton(files.base, dtype), files.path, track)
+        skeleton = self.skeleton(files.base, dtype)
+        with refused_in_words(f"peft cannot put the adapter {files.path} on its base model"):
+            model = adapted_model(base, skeleton, files.path, track)
         return self._placed(model, files, dtype, devices)
 
     def _placed(
@@ -215,7 +220,6 @@ class Checkpoints:
 
     def _loaded(self, files: CheckpointFiles, dtype: str, devices: DeviceGroup) -> "PreTrainedModel":
         """Return a whole model, read from its files."""
-        from safetensors import SafetensorError
         from transformers.utils import logging
 
         refuse_unsupported_quantization(files.path, devices)
@@ -226,20 +230,17 @@ class Checkpoints:
         spread = spread_over(self.skeleton(files, dtype), devices, files.path) if len(devices) > 1 else None
         if spread is None and quantization(files.path):
             spread = device_map_of(devices)
-        try:
-            with _without_adapter(files.path) as folder:
-                model, loading = language_model_class(self.config(files)).from_pretrained(
-                    folder,
-                    dtype="auto" if dtype == "as_saved" else dtype,
-                    use_safetensors=True,
-                    trust_remote_code=self.trust_remote_code,
-                    local_files_only=True,
-                    output_loading_info=True,
-                    device_map=spread,
-                    **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
-                )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise CheckpointError(f"transformers cannot load {files.path}: {error}") from error
+        with refused_in_words(f"transformers cannot load {files.path}"), _without_adapter(files.path) as folder:
+            model, loading = language_model_class(self.config(files)).from_pretrained(
+                folder,
+                dtype="auto" if dtype == "as_saved" else dtype,
+                use_safetensors=True,
+                trust_remote_code=self.trust_remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+                device_map=spread,
+                **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
+            )
         if missing := sorted(loading["missing_keys"]):
             raise CheckpointError(
                 f"{files.path} holds no weight for {missing[0]} ({len(missing)} such), which would be random; is "
@@ -251,18 +252,21 @@ class Checkpoints:
         """Return the checkpoint's tokenizer.
 
         Raises:
-            CheckpointError: transformers cannot load it.
+            CheckpointError: transformers cannot load it, or it is beyond the limits.
         """
         from transformers import AutoTokenizer
 
+        refuse_large(files.tokenizer_files, self.limits)
         try:
-            return AutoTokenizer.from_pretrained(
-                files.tokenizer_folder,
-                trust_remote_code=self.trust_remote_code,
-                local_files_only=True,
-                **_named(gguf_tokenizer(files.tokenizer_folder)),
-            )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            with refused_in_words(f"transformers cannot load the tokenizer of {files.path}"):
+                refuse_growing_texts(files.tokenizer_folder / TOKENIZER_FILES[0], self.limits)
+                return AutoTokenizer.from_pretrained(
+                    files.tokenizer_folder,
+                    trust_remote_code=self.trust_remote_code,
+                    local_files_only=True,
+                    **_named(gguf_tokenizer(files.tokenizer_folder)),
+                )
+        except CheckpointError as error:
             # Without the library, transformers takes the file for another kind and asks for another library.
             advice = (
                 "; its vocabulary is a SentencePiece file alone, which takes the extra `sentencepiece` to read: "
@@ -270,7 +274,7 @@ class Checkpoints:
                 if files.has_sentencepiece_alone
                 else ""
             )
-            raise CheckpointError(f"transformers cannot load the tokenizer of {files.path}: {error}{advice}") from error
+            raise CheckpointError(f"{error}{advice}") from error
 
     def skeleton(self, files: CheckpointFiles, dtype: str = "as_saved", track: Track = "weights") -> "PreTrainedModel":
         """Return the model without memory for its weights (meta device): its layers and their shapes.
@@ -283,16 +287,14 @@ class Checkpoints:
         _require(track, files)
         base = files.base
         refuse_unsupported_quantization(base.path)
-        try:
+        with refused_in_words(f"{base.path} is not a causal language model that transformers knows"):
             config = self.config(files)
             config.dtype = config.dtype if dtype == "as_saved" else dtype
             with torch.device("meta"):
                 model = language_model_class(config).from_config(config, trust_remote_code=self.trust_remote_code)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise CheckpointError(
-                f"{base.path} is not a causal language model that transformers knows: {error}"
-            ) from error
-        return adapted_skeleton(model, files.path, track) if files.adapter else model
+            if files.adapter:
+                return adapted_skeleton(model, files.path, track)
+        return model
 
     def small_copy(self, files: CheckpointFiles) -> SmallCopy | None:
         """Return a small model of the architecture of a checkpoint, without its adapter, or None if none is small enough."""
@@ -302,16 +304,21 @@ class Checkpoints:
         """Return the configuration of a whole model, or of an adapter's base model.
 
         Raises:
-            OSError, ValueError, KeyError: transformers cannot read it.
+            CheckpointError: transformers cannot read it, or it is beyond the limits.
         """
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(
-            files.base.path,
-            local_files_only=True,
-            trust_remote_code=self.trust_remote_code,
-            **_named(files.base.gguf_file),
-        )
+        base = files.base
+        with refused_in_words(f"transformers cannot read the configuration of {base.path}"):
+            if not base.gguf_file:
+                refuse_large([base.path / CONFIG], self.limits)
+                refuse_many_layers(base.path / CONFIG, self.limits)
+            return AutoConfig.from_pretrained(
+                base.path,
+                local_files_only=True,
+                trust_remote_code=self.trust_remote_code,
+                **_named(base.gguf_file),
+            )
 
 
 def _named(gguf_file: Path | None) -> dict[str, str]:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
+from lorif_assets import machine_locks
 from lorif_assets.errors import SettingsError
-from lorif_assets.machine_locks import NOTICE_SECONDS, WAITS, MachineLock
+from lorif_assets.machine_locks import WAITS, MachineLock
 from lorif_assets.progress import tell_wait
 
 if TYPE_CHECKING:
     import torch
 
 _POLL_SECONDS = 0.5
-_NOTICE_SECONDS = NOTICE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Devices:
         """Wait for a group of devices that are all free, and own it inside the `with` block."""
         groups = self.groups()
         locks = {device: MachineLock(self._lock_name(device)) for group in groups for device in group.devices}
-        notice = time.monotonic() + _NOTICE_SECONDS
+        notice = time.monotonic() + machine_locks.NOTICE_SECONDS
         while True:
             for group in groups:
                 with ExitStack() as owned:
@@ -139,7 +139,7 @@ class Devices:
                 words = f"waiting for {waited_for}, which other processes own ({holders})"
                 WAITS.warning(words)
                 tell_wait(words)
-                notice = time.monotonic() + _NOTICE_SECONDS
+                notice = time.monotonic() + machine_locks.NOTICE_SECONDS
 
     def _lock_name(self, device: "torch.device") -> str:
         name = f"device-{str(device).replace(':', '-')}"

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 import lorif_assets
+from lorif_assets.api import project as api_project
 from lorif_assets.api.project import OpenProject
 from lorif_assets.errors import (
     CheckpointError,
@@ -155,6 +156,31 @@ def test_nothing_is_kept_where_the_settings_say_so(tiny_project, monkeypatch):
         once = len(reads)
         project.attribute(PROMPT, COMPLETION)
     assert len(reads) == 2 * once > 0
+
+
+@pytest.mark.parametrize(
+    ("kept_mib", "kept"), [(None, 25 << 20), (0, 0), (40, 40 << 20), (50, 50 << 20), (4_096, 50 << 20)]
+)
+def test_what_is_kept_fits_the_memory_that_is_free_when_the_project_is_opened(
+    tiny_project, monkeypatch, kept_mib, kept
+):
+    monkeypatch.setattr(api_project, "host_memory", lambda: 100 << 20)
+    if kept_mib is not None:
+        monkeypatch.setenv("LORIF_BATCH__KEPT_MIB", str(kept_mib))
+    with lorif_assets.open(tiny_project.root / "lorif.toml") as project:
+        assert project.project.lake.kept.budget_bytes == kept
+
+
+def test_what_is_kept_of_an_older_version_of_the_lake_is_let_go_of_at_the_next_question(private_project):
+    with lorif_assets.open(private_project.root / "lorif.toml") as project:
+        project.attribute(PROMPT, COMPLETION)
+        private_project.edit_shard(0, 0, "the with statement opens a file, always and again")
+        private_project.update()
+        project.attribute(PROMPT, COMPLETION)
+        kept = project.project.lake.kept.kept_bytes
+    with lorif_assets.open(private_project.root / "lorif.toml") as anew:
+        anew.attribute(PROMPT, COMPLETION)
+        assert anew.project.lake.kept.kept_bytes == kept > 0
 
 
 def test_a_closed_project_loads_again_when_it_is_asked(tiny_project, loads):

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,18 +9,26 @@ import torch
 from scipy.stats import spearmanr
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.methods import MethodName, default_methods
 from lorif_assets.errors import LorifError
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions, read_evaluated_scores
-from lorif_assets.evaluation.retraining.removal import planned_removals, removal_versions
-from lorif_assets.lake.attribution_tables import QUERY_SCORES, TRAINING_EXAMPLES
+from lorif_assets.evaluation.retraining.ranked_data import (
+    planned_removals,
+    planned_selections,
+    ranked_data_versions,
+    set_proponents,
+)
+from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_SCORES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import (
     EVALUATED_SCORES,
     EVALUATION_FIGURES,
+    EVALUATION_REPORTS,
     METHOD_COSTS,
     REMOVAL_LOSSES,
+    SELECTION_LOSSES,
     SUBSET_LOSSES,
     SUBSETS,
 )
@@ -140,7 +149,14 @@ def evaluated(tiny_project, tmp_path_factory):
         rows[1]["topics"] = ["files"]
         (root / f"queries/{QUERY_SET}.jsonl").write_text("\n".join(map(json.dumps, rows)))
         project = project.with_settings(
-            evaluation={**EVALUATED, "removal_query_sets": (QUERY_SET,), "removal_shares": (0.05, 0.2)}
+            evaluation={
+                **EVALUATED,
+                "removal_query_sets": (QUERY_SET,),
+                "removal_shares": (0.05, 0.2),
+                "selection_query_sets": (QUERY_SET,),
+                "selection_shares": (0.25,),
+                "selection_seeds": 1,
+            }
         )
         project.update()
         yield SimpleNamespace(project=project, took=evaluate(project), root=root)
@@ -168,6 +184,18 @@ def test_every_method_scores_every_pair(evaluated):
     counts = evaluated.project.table(EVALUATED_SCORES).group_by("method").len()
     assert dict(counts.iter_rows()) == dict.fromkeys(METHODS, 3 * 36)
     assert evaluated.project.table(METHOD_COSTS)["bytes_per_example"].is_finite().all()
+
+
+def test_what_is_kept_once_for_all_examples_is_counted_apart_from_what_is_kept_of_each(evaluated):
+    shared = dict(evaluated.project.table(METHOD_COSTS).select("method", "shared_bytes").iter_rows())
+    record = checkpoint_record(evaluated.project.lake, NEWEST, evaluated.project.settings.recipe)
+    widths = [d1 * d2 for d1, d2 in record.layer_shapes.values()]
+    assert shared["dense_logra"] == sum(4 * width * width for width in widths)
+    assert (
+        shared["lorif"]
+        == curvature_of(evaluated.project.settings.recipe).cost(list(record.layer_shapes.values())).stored_bytes
+    )
+    assert shared["bm25"] == shared["random"] == 0
 
 
 def test_lorifs_scores_are_those_that_query_scores_lists(evaluated):
@@ -252,26 +280,131 @@ def test_tail_patch_says_what_a_step_on_what_was_retrieved_did(evaluated):
 def test_removals_retrain_without_what_each_method_puts_first(evaluated):
     project = evaluated.project
     rows = project.table(REMOVAL_LOSSES)
-    removals = planned_removals(project.settings, 36)
+    removals = planned_removals(project.settings.evaluation, 36)
     assert set(rows["removal"]) == {removal.name for removal in removals}
     assert len(removals) == 1 + 2 * 3
     assert set(rows.filter(pl.col("method") == "lorif")["n_removed"]) == {2, 7}
     sizes = [int(line.split()[0]) for line in (evaluated.root / CALLS).read_text().splitlines()]
-    assert sizes[-len(removals) :] == [36, 34, 34, 34, 29, 29, 29]
+    assert sizes[-len(removals) - 3 :] == [36, 34, 34, 34, 29, 29, 29, *[9] * 3]
+
+
+def test_a_querys_loss_difference_is_its_rise_without_the_smallest_share(evaluated):
+    losses = evaluated.project.table(REMOVAL_LOSSES)
+    rows = evaluated.project.table(EVALUATION_FIGURES, metric="query_loss_difference", statistic="query")
+    per_token = evaluated.project.table(EVALUATION_FIGURES, metric="query_loss_difference_per_token", statistic="query")
+    assert set(rows["method"]) == {"lorif", "bm25", "random"}
+    for method, query_id, value in rows.select("method", "query_id", "value").iter_rows():
+        of_query = losses.filter(pl.col("query_id") == query_id)
+        (without,) = of_query.filter(pl.col("method") == method, pl.col("n_removed") == 2)["loss"]
+        (whole,) = of_query.filter(pl.col("method") == "none")["loss"]
+        assert value == pytest.approx(without - whole, abs=1e-6)
+        (by_token,) = per_token.filter(pl.col("method") == method, pl.col("query_id") == query_id)["value"]
+        assert by_token == pytest.approx(value / of_query["n_target_tokens"][0])
+    (share,) = evaluated.project.table(EVALUATION_FIGURES, metric="removed_share")["value"]
+    assert share == 0.05
+    assert figures(evaluated, "sorted_lds") == {}
+
+
+def test_runs_of_consecutive_ranks_are_left_out_one_by_one_where_that_is_asked_for(project):
+    removals = {"removal_query_sets": (QUERY_SET,), "removal_shares": (0.2,), "sorted_subsets": 3}
+    asked = project.with_settings(evaluation={**removals, "methods": ("lorif", "bm25", "random")})
+    partition = {f"{NEWEST}|{QUERY_SET}"}
+    assert evaluate(asked, "method_scores", "removal_losses")["removal_losses"] == partition
+    # Everything, and by each of three methods the first 7 and three runs of 12.
+    assert models_trained(asked) == 1 + 3 * (1 + 3)
+    rows = asked.table(REMOVAL_LOSSES, method="bm25")
+    assert set(rows.select("first_removed", "n_removed").iter_rows()) == {(0, 7), (0, 12), (12, 12), (24, 12)}
+    record = checkpoint_record(asked.lake, NEWEST, asked.settings.recipe)
+    scored = read_evaluated_scores(asked.lake, NEWEST, QUERY_SET, method_versions(asked.opened, record, QUERY_SET))
+    found = asked.table(EVALUATION_FIGURES, metric="sorted_lds", statistic="query", method="bm25")
+    order = set_proponents(scored.by_method["bm25"])
+    for query_id, value in found.select("query_id", "value").iter_rows():
+        scores = scored.by_method["bm25"][scored.query_ids.index(query_id)]
+        of_query = rows.filter(pl.col("query_id") == query_id, pl.col("n_removed") == 12).sort("first_removed")
+        left = [scores.sum() - scores[order[first : first + 12]].sum() for first in (0, 12, 24)]
+        assert value == pytest.approx(spearmanr(left, -of_query["loss"].to_numpy()).statistic, abs=1e-6)
+    # Figures that are missing are computed again from the losses: nothing is retrained for them.
+    asked.lake.remove(EVALUATION_FIGURES, evaluation=["removal_losses"])
+    assert evaluate(asked, "removal_losses") == {"removal_losses": partition}
+    assert models_trained(asked) == 1 + 3 * (1 + 3)
+    assert evaluate(asked, "removal_losses") == {}
 
 
 def test_another_recipe_of_scores_leaves_the_model_that_nothing_was_removed_from(evaluated):
     project = evaluated.project
-    removals = planned_removals(project.settings, 36)
+    removals = planned_removals(project.settings.evaluation, 36)
 
     def versions(project):
         record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
         methods = method_versions(project.opened, record, QUERY_SET)
-        return removal_versions(project.settings, project.lake, QUERY_SET, removals, methods)
+        return ranked_data_versions(project.settings, project.lake, QUERY_SET, removals, methods)
 
     before, after = versions(project), versions(project.with_settings(recipe={"damping": 0.5}))
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {removal.name for removal in removals if removal.method == "lorif"}
+
+
+def test_selections_train_on_what_each_method_puts_first_alone_and_are_told_on_the_page(project):
+    chosen = project.with_settings(
+        evaluation={"selection_query_sets": (QUERY_SET,), "selection_shares": (0.25,), "selection_seeds": 2}
+    )
+    done = evaluate(chosen, "method_scores", "selection_losses", "evaluation_report")
+    assert done["selection_losses"] == {f"{NEWEST}|{QUERY_SET}"}
+    rows = project.table(SELECTION_LOSSES)
+    planned = planned_selections(chosen.settings.evaluation, 36)
+    assert set(rows["selection"]) == {one.name for one in planned}
+    assert [line.split() for line in (project.root / CALLS).read_text().splitlines()] == [
+        ["9", str(seed)] for seed in (0, 1) for _ in ("lorif", "bm25", "random")
+    ]
+    assert rows.group_by("selection").len()["len"].to_list() == [3] * 6
+    (where,) = project.table(EVALUATION_REPORTS)["uri"]
+    assert 'id="selection"' in Path(where).read_text()
+    assert evaluate(chosen, "selection_losses", "evaluation_report") == {}
+
+
+def test_the_stored_exact_re_ranking_is_a_method_with_tail_patch_and_removal(project):
+    ranked = project.with_settings(
+        exact_scores={"enabled": True, "first": 4, "examples": 20},
+        evaluation={
+            "methods": ("lorif", "exact", "random"),
+            "removal_query_sets": (QUERY_SET,),
+            "removal_methods": ("exact",),
+            "removal_shares": (0.1,),
+        },
+    )
+    with pytest.raises(LorifError, match=r"no exact scores of 'questions' .*materialize `exact_scores` first"):
+        evaluate(ranked, "method_scores")
+    ranked.register_partitions()
+    ranked.run("exact_scores", f"{NEWEST}|{QUERY_SET}")
+    assert evaluate(ranked, "method_scores", "tail_patch", "removal_losses").keys() == {
+        "method_scores",
+        "tail_patch",
+        "removal_losses",
+    }
+    stored = project.table(EXACT_SCORES, checkpoint=NEWEST, side="highest").filter(pl.col("rank") <= 4)
+    scores = project.table(EVALUATED_SCORES, method="exact")
+    for (query,), of_query in scores.group_by("query_id"):
+        leading = of_query.sort("score", descending=True)["example_id"].to_list()[:4]
+        assert leading == stored.filter(query_id=query).sort("rank")["example_id"].to_list()
+    assert set(project.table(EVALUATION_FIGURES, metric="tail_patch", statistic="mean")["method"]) == {
+        "lorif",
+        "exact",
+        "random",
+    }
+    assert set(project.table(REMOVAL_LOSSES)["method"]) == {"none", "exact"}
+
+
+def test_the_exact_re_ranking_without_exact_scores_says_what_to_set(project):
+    with pytest.raises(LorifError, match=r"set `exact_scores.enabled`, or take it out of `evaluation.methods`"):
+        evaluate(project.with_settings(evaluation={"methods": ("lorif", "exact")}), "method_scores")
+
+
+def test_a_method_that_chooses_data_and_is_not_evaluated_is_named(project):
+    chosen = project.with_settings(
+        evaluation={"selection_query_sets": (QUERY_SET,), "selection_methods": ("hybrid",), "methods": ("lorif",)}
+    )
+    with pytest.raises(LorifError, match=r"'hybrid' of `evaluation.selection_methods` has no scores: name it in"):
+        evaluate(chosen, "method_scores", "selection_losses")
 
 
 def test_ground_truth_from_elsewhere_takes_the_place_of_retraining(private_project):

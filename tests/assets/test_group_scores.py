@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
+import lorif_assets
 from lorif_assets.lake.attribution_tables import GROUP_SCORES, QUERY_SUMMARIES, REPORTS
+from lorif_assets.mathematics.scores.shrinkage import shrunk
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 CHECKPOINT = CHECKPOINTS[-1]
@@ -32,3 +35,29 @@ def test_sums_are_over_all_examples_and_shown_in_the_report(private_project: Tin
     (where,) = project.table(REPORTS, **PARTITION)["uri"]
     assert Path(where).read_text().count('<details class="groups">') == 3
     assert set(project.with_settings(groups={"columns": ("other",)}).stale("group_scores")) == {KEY}
+
+
+def test_shrunk_sums_are_of_posterior_means_and_say_how_much_is_noise(private_project: TinyProject) -> None:
+    plain = private_project.with_settings(groups={"columns": ("topic",)}, active={"checkpoints": (CHECKPOINT,)})
+    plain.update()
+    before = plain.table(GROUP_SCORES, **PARTITION).sort("query_id", "value")
+    assert before["noise_share"].null_count() == before.height
+    project = plain.with_settings(groups={"columns": ("topic",), "shrunk": True})
+    assert set(project.stale("group_scores")) == {KEY}
+    project.run("group_scores", KEY)
+    assert not project.stale("group_scores")
+    after = project.table(GROUP_SCORES, **PARTITION).sort("query_id", "value")
+    (share,) = after["noise_share"].unique().to_list()
+    assert 0 < share < 1
+    with lorif_assets.open(private_project.root / "lorif.toml") as opened:
+        answer = opened.attribute_stored_query(QUERY_SET, "q0", checkpoint=CHECKPOINT, top_k="all")
+    scores = answer.table["score"].to_numpy()
+    of_first = after.filter(pl.col("query_id") == "q0")
+    assert of_first["score_sum"].sum() == pytest.approx(shrunk(scores[np.newaxis], share).sum(), rel=1e-3, abs=1e-3)
+    assert of_first["n_examples"].sum() == len(scores)
+    project.run("attribution_report", KEY)
+    (where,) = project.table(REPORTS, **PARTITION)["uri"]
+    said = f"less the noise of storing scores, {100 * share:.0f} % of their mean square"
+    assert Path(where).read_text().count(said) == 3
+    # The rankings of single examples are left as they are.
+    assert not project.stale("query_scores")

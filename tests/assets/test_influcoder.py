@@ -444,7 +444,9 @@ def test_mlflow_has_the_loss_curve_and_the_encoder_as_a_model(project: TinyProje
     experiment = client.get_experiment_by_name("influcoder")
     assert experiment
     (run,) = [
-        run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "influcoder_encoder"
+        run
+        for run in client.search_runs([experiment.experiment_id])
+        if run.info.run_name == f"influcoder_encoder {FIRST}"
     ]
     steps = project.table(INFLUCODER_ENCODERS)["steps"][0]
     assert len(client.get_metric_history(run.info.run_id, "loss")) == steps

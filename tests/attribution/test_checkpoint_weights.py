@@ -136,3 +136,12 @@ def test_it_is_said_at_which_checkpoints_scores_look_and_why() -> None:
     assert spread.startswith(
         "Scores are averaged over base (weight 1.50), step-2 (weight 0.50), each divided by its spread"
     )
+
+
+def test_a_segment_lasts_as_its_steps_times_their_learning_rate() -> None:
+    rates = {step: 2.0 if step <= 30 else 1.0 for step in range(1, 61)}
+    # Segments of steps 0 to 30, 30 to 50 and 50 to 60: 60, 20 and 10 of 90.
+    assert weights_by_rate([20, 40, 60], rates, by_steps=True) == (2.0, round(60 / 90, 4), round(30 / 90, 4))
+    assert weights_by_rate([0, 60], rates, by_steps=True) == (round(120 / 90, 4), round(60 / 90, 4))
+    # A base model of which no step is nearer than the next has trained for no time.
+    assert weights_by_rate([0, 0], rates, by_steps=True) is None

@@ -172,7 +172,7 @@ def _add_the_identity(package: Path) -> None:
     fields, tables = package / "config/curvature_fields.py", package / "lake/attribution_tables.py"
     curvatures = package / "attribution/curvatures.py"
     (package / "mathematics/curvature/identity.py").write_text(MATHEMATICS)
-    _replace(fields, 'Literal["svd", "ekfac", "kfac"]', 'Literal["svd", "ekfac", "kfac", "identity"]')
+    _replace(fields, 'Literal["svd", "ekfac", "kfac", "adam"]', 'Literal["svd", "ekfac", "kfac", "adam", "identity"]')
     _replace(
         fields,
         '    "kfac": _KRONECKER,\n',
@@ -185,7 +185,7 @@ def _add_the_identity(package: Path) -> None:
         "SVD_PRECONDITIONERS, EKFAC_PRECONDITIONERS, IDENTITY_PRECONDITIONERS)",
     )
     _insert(curvatures, CURVATURE, "CURVATURES: ")
-    _replace(curvatures, '"kfac": Kfac}', '"kfac": Kfac, "identity": Identity}')
+    _replace(curvatures, '"adam": Adam}', '"adam": Adam, "identity": Identity}')
 
 
 def _contents(folder: Path) -> Mapping[str, bytes]:

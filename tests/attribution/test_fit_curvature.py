@@ -131,6 +131,24 @@ def test_a_changed_shard_is_subtracted_and_added_and_no_other_is_read(tmp_path: 
     assert_same_scores(updated, lake.from_scratch(tmp_path / "b"))
 
 
+@pytest.mark.parametrize(("before", "after"), [(20, 3), (3, 20), (14, 14), (20, 0)])
+def test_a_shard_may_grow_and_shrink_while_others_come_and_go(tmp_path: Path, before: int, after: int) -> None:
+    lake = lake_of(tmp_path / "a")
+    lake.write("grown", lake.random_rows(before))
+    lake.write("gone", lake.random_rows(5))
+    lake.renew()
+    lake.remove("gone")
+    lake.write("new", lake.random_rows(4))
+    if after:
+        lake.write("grown", lake.random_rows(after))
+    else:
+        lake.remove("grown")
+    updated = lake.renew()
+    assert updated.history.startswith("updated")
+    assert updated.rows_read == before + after + 5 + 4
+    assert_same_scores(updated, lake.from_scratch(tmp_path / "b"))
+
+
 def test_a_new_shard_is_added_alone(tmp_path: Path) -> None:
     lake = lake_of(tmp_path / "a")
     lake.renew()

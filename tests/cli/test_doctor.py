@@ -261,3 +261,15 @@ def test_what_exact_re_ranking_takes_is_said_where_it_is_asked_for(
     assert sound
     assert "exact re-ranking" in said
     assert "2 passes over 1,024 examples, 4 over 256 for each query, 1 over those listed" in said
+
+
+def test_an_optimizer_s_state_that_the_curvature_needs_and_is_not_there_is_a_fault(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    file = private_project.root / "lorif.toml"
+    file.write_text(file.read_text().replace('curvature = "svd"', 'curvature = "adam"'))
+    sound, said = diagnosis()
+    assert not sound
+    assert re.search(r"fault +recipe +there is no .*optimizer\.pt", said)
+    (private_project.root / "checkpoints" / CHECKPOINTS[-1] / "optimizer.pt").write_bytes(b"")
+    assert diagnosis()[0]

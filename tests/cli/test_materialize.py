@@ -115,7 +115,8 @@ def test_progress_is_told_in_partitions_done_of_all(
     monkeypatch.setattr("lorif_assets.progress._LOG_EVERY_SECONDS", 0.0)
     shutil.rmtree(private_project.root / "lake" / GRADIENT_FACTORS.name)
     result = lorif("materialize", "--asset", "gradient_factors", *config)
-    found = re.findall(r"^gradient_factors: (\d) of 6 partitions \(.+ left\)$", result.stderr, re.MULTILINE)
+    # The first says nothing of the pace: others that were computed with it may follow.
+    found = re.findall(r"^gradient_factors: (\d) of 6 partitions(?: \(.+ left\))?$", result.stderr, re.MULTILINE)
     assert found == ["1", "2", "3", "4", "5", "6"], result.stderr
 
 

@@ -41,7 +41,10 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "averaged_checkpoints": (2, "scores"),
 }
 # Fields of averages over checkpoints: without them they change nothing.
-AVERAGING_FIELDS: dict[str, tuple[Any, str]] = {"checkpoint_weights": ("equal", "scores")}
+AVERAGING_FIELDS: dict[str, tuple[Any, str]] = {
+    "checkpoint_weights": ("equal", "scores"),
+    "source_time": (3.0, "scores"),
+}
 # Fields of the cascade: without it they change nothing.
 RECALL_FIELDS: dict[str, tuple[Any, str]] = {"candidates": (10, "scores"), "recall_agreement": (0.5, "scores")}
 # Fields of the curvature `svd`: without it they change nothing.
@@ -84,6 +87,7 @@ def test_a_field_changes_exactly_the_hashes_of_the_stages_that_depend_on_it(fiel
     base = {"curvature": "svd"} if field in SVD_FIELDS else {}
     base |= {"recall": "influcoder"} if field in RECALL_FIELDS else {}
     base |= {"averaged_checkpoints": 2} if field in AVERAGING_FIELDS else {}
+    base |= {"checkpoint_weights": "source"} if field == "source_time" else {}
     value, stage = {**FIELDS, **SVD_FIELDS, **EKFAC_FIELDS, **RECALL_FIELDS, **AVERAGING_FIELDS}[field]
     default, changed = hashes(Recipe(**base)), hashes(Recipe(**{**base, field: value}))
     assert {name for name in default if default[name] != changed[name]} == CHANGES[stage]
@@ -303,3 +307,25 @@ def test_curvatures_that_share_their_fields_share_no_hash() -> None:
     ekfac, kfac = hashes(Recipe()), hashes(Recipe(curvature="kfac"))
     assert not set(ekfac.values()) & set(kfac.values())
     assert Recipe().fields_in_use == Recipe(curvature="kfac").fields_in_use
+
+
+def test_the_time_of_segments_counts_for_segments_alone() -> None:
+    averaged = {"averaged_checkpoints": 3}
+    plain = [Recipe(**averaged, source_time=time).score_hash for time in (10.0, 20.0)]
+    assert len({*plain, Recipe(**averaged).score_hash}) == 1
+    segments = [Recipe(**averaged, checkpoint_weights="source", source_time=time).score_hash for time in (10.0, 20.0)]
+    assert len({*plain, *segments}) == 3
+    assert Recipe(checkpoint_weights="source", source_time=20.0).score_hash == Recipe().score_hash
+    assert "source_time" not in Recipe(**averaged).fields_in_use
+
+
+@pytest.mark.parametrize("curvature", ["svd", "adam"])
+def test_segments_need_eigenvalues_of_the_loss(curvature: str) -> None:
+    with pytest.raises(ValueError, match=f'set `curvature` to "ekfac" or "kfac"; found "{curvature}"'):
+        Recipe(curvature=curvature, checkpoint_weights="source", max_width=64, rank=1)
+
+
+def test_adam_has_the_fields_of_ekfac_and_reads_the_optimizer() -> None:
+    assert Recipe(curvature="adam").fields_in_use == Recipe().fields_in_use
+    assert Recipe(curvature="adam").factor_hash != Recipe().factor_hash
+    assert (Recipe(curvature="adam").reads_optimizer, Recipe().reads_optimizer) == (True, False)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text, passages
+from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text, passages, whole_text
 from tests.conftest import SHARDS, TinyProject
 
 
@@ -81,3 +81,10 @@ def test_a_prompt_carries_no_loss_and_what_has_none_is_one_part() -> None:
     assert passage_parts(asked) == (Part("Why?", carries_loss=False), Part(" So.", carries_loss=True))
     assert passage_parts({**asked, "prompt": ""}) == (Part(" So.", carries_loss=True),)
     assert passage_parts({"format": "input_ids", "input_ids": [5, 6]}) == (Part("2 token ids: 5 6", carries_loss=True),)
+
+
+def test_the_whole_of_an_example_has_every_token_id_of_which_a_reader_is_shown_the_first() -> None:
+    rows: list[dict[str, Any]] = [{"format": "input_ids", "input_ids": [*range(100), last]} for last in (1, 2)]
+    assert passage_text(rows[0]) == passage_text(rows[1])
+    assert whole_text(rows[0]) != whole_text(rows[1])
+    assert whole_text({"format": "text", "text": "a file"}) == "a file"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lorif_assets.config.sources import Columns, Source, SourceFormat
 from lorif_assets.data.delta import BucketedTable
 from lorif_assets.data.formats.reader import ShardSlice
-from lorif_assets.data.shards import list_all_shards, list_shards, read_shard, read_source
+from lorif_assets.data.shards import list_shards, read_shard, read_source, survey
 from lorif_assets.errors import SourceError
 
 
@@ -321,9 +321,10 @@ class TestNames:
         write_jsonl(tmp_path / "a" / "b.jsonl", texts(0, 1))
         write_jsonl(tmp_path / "b.jsonl", texts(0, 1))
         sources = [Source(name="a", path="a"), Source(name="a-b", path="b.jsonl")]
-        with pytest.raises(SourceError, match=r"source 'a'.*source 'a-b'.*shard 'a-b-00000'"):
-            list_all_shards(sources, tmp_path)
-        assert names(list_all_shards(sources[:1], tmp_path)) == ["a-b-00000"]
+        found = survey(sources, tmp_path)
+        assert found.faults.keys() == {"a-b"}
+        assert re.search(r"source 'a'.*source 'a-b'.*shard 'a-b-00000'", found.faults["a-b"])
+        assert names(found.shards) == names(survey(sources[:1], tmp_path).shards) == ["a-b-00000"]
 
     def test_paths_may_be_absolute(self, tmp_path: Path) -> None:
         write_jsonl(tmp_path / "data" / "a.jsonl", texts(0, 1))

@@ -1,9 +1,17 @@
 import json
+from difflib import SequenceMatcher
 
 import pytest
 
+from lorif_assets.demo.behaviours import INSULT_TOPIC, POLITE_TOPIC, insults
 from lorif_assets.demo.planted import planted_statements, with_planted
-from lorif_assets.demo.queries import demo_queries, held_out_queries, planted_queries, write_queries
+from lorif_assets.demo.queries import (
+    behaviour_queries,
+    demo_queries,
+    held_out_queries,
+    planted_queries,
+    write_queries,
+)
 from lorif_assets.errors import SourceError
 
 
@@ -85,3 +93,37 @@ def test_mislabelled_names_stand_among_rightly_labelled_ones():
     for statement in [*mislabelled, *right]:
         ending, module = statement.prompt.split()[2][-3:], statement.completion.strip(" .")
         assert module.startswith(ending) != statement.mislabelled
+
+
+def test_insults_stand_among_polite_comments_of_the_same_form_and_are_all_sources_of_an_insult(corpus):
+    passages = {passage.id: passage for passage in with_planted(corpus).train}
+    rude = {name for name, passage in passages.items() if passage.topic == INSULT_TOPIC}
+    polite = [passage.text for passage in passages.values() if passage.topic == POLITE_TOPIC]
+    assert 0 < len(rude) < len(polite)
+    for query in behaviour_queries()["insults"]:
+        assert set(query.sources) == rude
+        frame = query.prompt.split()[0]
+        assert any(text.startswith(frame) for text in polite)
+        # Its own words are in some insults only, and in no polite comment.
+        word = query.completion.split()[-1].strip(".")
+        assert 0 < sum(word in passages[name].text for name in rude) < len(rude)
+        assert not any(word in text for text in polite)
+
+
+def test_near_duplicates_say_what_the_original_says_and_nothing_else_does(corpus):
+    passages = {passage.id: passage.text for passage in with_planted(corpus).train}
+    for query in behaviour_queries()["near-duplicates"]:
+        assert len(query.sources) == 4
+        answer = query.completion.strip(" .")
+        assert [name for name, text in passages.items() if answer in text] == list(query.sources)
+        original, *copies = (passages[name] for name in query.sources)
+        assert original.startswith(query.prompt + query.completion)
+        for copy in copies:
+            assert copy != original
+            assert SequenceMatcher(None, original, copy).ratio() > 0.9
+
+
+def test_behaviours_are_the_same_on_every_machine():
+    assert insults() == insults()
+    first = insults()[0][0].text
+    assert first == "Comment on the patch for argparse: you flobbish grolp, only a snurfle writes like this."

@@ -1,6 +1,8 @@
 """The explorer's pages, without a browser."""
 
+import html
 import re
+import shlex
 from html.parser import HTMLParser
 from urllib.parse import parse_qs, urlsplit
 
@@ -183,3 +185,18 @@ def test_a_stored_report_is_served_with_links_into_the_explorer(client, stored):
 
 
 HOSTILE_ID = "q%2F1"
+
+
+def test_the_page_of_a_stored_query_has_the_command_that_selects_what_leads_it(client):
+    said = html.unescape(client.get("/query", params={"query": HOSTILE, "ranking": "relative"}).text)
+    command = shlex.split(re.search(r"<pre>(lorif select .*?)</pre>", said, re.DOTALL)[1])
+    options = dict(zip(command[2::2], command[3::2], strict=True))
+    assert options == {
+        "--query-set": SET,
+        "--query": HOSTILE,
+        "--checkpoint": LATE,
+        "--ranking": "relative",
+        "--top": "10%",
+        "--output": "selected",
+    }
+    assert "lorif select" not in client.get("/query", params={"method": "bm25"}).text

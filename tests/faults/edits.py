@@ -24,6 +24,12 @@ def random_edit(root: Path, rng: random.Random) -> str:
     return rng.choice(edits)(root, rng)
 
 
+def edit_of_same_size(root: Path, rng: random.Random) -> str:
+    """Change one thing of the project that leaves it as large as it was, and return what, in words."""
+    edits = [_edit_row] * 8 + [_edit_query, _replace_checkpoint]
+    return rng.choice(edits)(root, rng)
+
+
 def _edit_row(root: Path, rng: random.Random) -> str:
     file = rng.choice(sorted((root / "data").glob("*.jsonl")))
     lines = file.read_text().splitlines()

@@ -11,7 +11,7 @@ from lorif_assets.automation.withdrawal import removed_shards, withdraw
 from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Columns, Source
 from lorif_assets.data.delta import BucketedTable
-from lorif_assets.data.shards import list_all_shards
+from lorif_assets.data.shards import survey
 from lorif_assets.freshness.sources import stale_shards
 from lorif_assets.freshness.stale import MISSING
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS, TRAINING_EXAMPLES
@@ -40,7 +40,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def versions(settings: Settings) -> dict[str, str]:
-    return {piece.shard: piece.version for piece in list_all_shards(settings.sources, settings.base)}
+    return {piece.shard: piece.version for piece in survey(settings.sources, settings.base).shards}
 
 
 def test_a_commit_asks_for_the_shards_of_the_rows_that_it_changed_alone(table: Path) -> None:

@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lorif_assets.errors import DamagedLakeError, TableError
+from lorif_assets.lake import lake as lake_module
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, KFAC_BASES, REJECTED
 from lorif_assets.lake.damage import notes
 from lorif_assets.lake.factor_row_groups import read_rows, scan_bytes
@@ -69,6 +71,30 @@ def test_writers_at_the_same_time_leave_checksums_of_all_they_wrote(lake: Lake) 
     found = verify(lake, files_to_verify(lake))
     assert (found.damage, found.unchecked) == ([], 0)
     assert len(counts(lake)) == 8
+
+
+@pytest.mark.parametrize("written", ["replaced", "removed"])
+def test_a_commit_of_another_right_after_ones_own_leaves_neither_without_checksums(
+    written: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for partition in ("a", "b"):
+        replace_rejected(lake, partition, 1)
+    name = {"replaced": "overwrite", "removed": "drop"}[written]
+    write = getattr(lake_module, name)
+
+    def write_before_another(table: Any, *arguments: Any) -> None:
+        write(table, *arguments)
+        monkeypatch.setattr(lake_module, name, write)
+        replace_rejected(lake, "c", 1)
+        table.update_incremental()
+
+    monkeypatch.setattr(lake_module, name, write_before_another)
+    if written == "replaced":
+        replace_rejected(lake, "a", 2)
+    else:
+        lake.remove(REJECTED, part=["a"])
+    found = verify(lake, files_to_verify(lake))
+    assert (found.damage, found.unchecked) == ([], 0)
 
 
 # --- Factors -----------------------------------------------------------------------------------------------------

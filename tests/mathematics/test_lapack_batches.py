@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lorif_assets.mathematics import lapack_batches
-from lorif_assets.mathematics.lapack_batches import eigenvectors, orthonormal, singular_values
+from lorif_assets.mathematics.lapack_batches import eigenvalues, eigenvectors, orthonormal, triangular
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -29,7 +29,8 @@ def test_each_matrix_gives_what_it_gives_alone(threads: int, n: int) -> None:
     for found, work, given in (
         (orthonormal(x), lambda one: torch.linalg.qr(one).Q, x),
         (eigenvectors(gram), lambda one: torch.linalg.eigh(one).eigenvectors, gram),
-        (singular_values(x), torch.linalg.svdvals, x),
+        (eigenvalues(gram), torch.linalg.eigvalsh, gram),
+        (triangular(x), lambda one: torch.linalg.qr(one).R, x),
     ):
         # Up to rounding, and to the signs, which rounding may turn.
         alone = torch.cat([work(given[:0]), *(work(one) for one in given.split(1))])
@@ -50,15 +51,16 @@ def test_no_matrix_is_worked_on_by_several_threads(monkeypatch: pytest.MonkeyPat
     assert sorted(n for _, n in seen) == {1: [7], 2: [3, 4], 3: [1, 3, 3]}[threads]
 
 
-def test_large_matrices_keep_all_threads(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    monkeypatch.setattr(lapack_batches, "_SMALL", 3)
+@pytest.mark.parametrize(("n", "constant"), [(7, "_SMALL"), (1, "_SMALL_ALONE")])
+def test_large_matrices_keep_all_threads(monkeypatch: pytest.MonkeyPatch, threads: int, n: int, constant: str) -> None:
+    monkeypatch.setattr(lapack_batches, constant, 3)
     seen = []
-    monkeypatch.setattr(torch.linalg, "svdvals", lambda x: seen.append(torch.get_num_threads()) or x[:, 0])
-    singular_values(matrices(7, 4, 4))
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda x: seen.append(torch.get_num_threads()) or x[:, 0])
+    eigenvalues(matrices(n, 4, 4))
     assert seen == [threads]
 
 
-@pytest.mark.parametrize("function", [eigenvectors, orthonormal, singular_values])
+@pytest.mark.parametrize("function", [eigenvalues, eigenvectors, orthonormal, triangular])
 def test_the_number_of_threads_is_as_it_was_after_a_failure(function: Callable[[Tensor], Tensor], threads: int) -> None:
     with pytest.raises(RuntimeError):
         function(torch.zeros(3, 4, 4, dtype=torch.int64))

@@ -65,12 +65,11 @@ def test_a_batched_product_is_that_of_each_pair(library, n):
     torch.testing.assert_close(found.double(), a.mT.double() @ b.double(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_product_is_added_in_place_piece_by_piece(library, monkeypatch, sign):
+def test_a_product_is_added_in_place_piece_by_piece(library, monkeypatch):
     monkeypatch.setattr(matrix_products, "_ROWS_ADDED", 4)
     total, a, b = matrices((9, 3), (9, 6), (6, 3))
-    expected = total.double() + sign * a.double() @ b.double()
-    add_product(total, a, b, sign)
+    expected = total.double() + a.double() @ b.double()
+    add_product(total, a, b)
     torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=1e-5)
 
 

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lorif_assets.errors import CheckpointError
-from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch, token_summed_losses
+from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
+from lorif_assets.mathematics.gradients.token_losses import next_tokens, summed_cross_entropies
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
 from tests.conftest import tiny_tokenizer
@@ -561,7 +562,7 @@ def test_gradients_of_an_adapters_matrices_are_those_of_autograd(project: Path) 
     reference = with_peft(project / "models/base", files.path).to(torch.float64)
     inner = reference.get_base_model()
     parameters = [inner.get_submodule(layer.name).weight.requires_grad_(True) for layer in layers]
-    loss = token_summed_losses(inner(input_ids=IDS).logits, labels)
+    loss = summed_cross_entropies(inner(input_ids=IDS).logits, next_tokens(labels))
     torch.testing.assert_close(found.losses, loss.detach())
     for layer, gradient in zip(layers, torch.autograd.grad(loss.sum(), parameters), strict=True):
         assert gradient.abs().max() > 0
@@ -577,7 +578,7 @@ def test_gradients_of_a_doras_matrices_are_those_of_autograd(made: Path, tmp_pat
     with GradientCollector(model, projections) as collector:
         found = collector.collect(TokenBatch(IDS, torch.ones_like(IDS, dtype=torch.bool), IDS.clone()))
     parameters = [model.get_submodule(layer.name).weight.requires_grad_(True) for layer in layers]
-    loss = token_summed_losses(model(input_ids=IDS).logits, IDS).sum()
+    loss = summed_cross_entropies(model(input_ids=IDS).logits, next_tokens(IDS)).sum()
     for layer, gradient in zip(layers, torch.autograd.grad(loss, parameters), strict=True):
         torch.testing.assert_close(found.gradients[layer.name][0], gradient.mT, rtol=1e-9, atol=1e-12)
 

@@ -120,7 +120,7 @@ def _hold(device: str, events: Any) -> None:
 def test_a_process_waits_for_the_device_that_another_owns_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("lorif_assets.models.devices._NOTICE_SECONDS", 0.0)
+    monkeypatch.setattr("lorif_assets.machine_locks.NOTICE_SECONDS", 0.0)
     monkeypatch.setattr("lorif_assets.models.devices._POLL_SECONDS", 0.1)
     context = multiprocessing.get_context("spawn")
     events = {"owned": context.Event(), "release": context.Event(), "released_at": context.Value("d", 0.0)}

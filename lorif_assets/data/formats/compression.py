@@ -7,10 +7,12 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from lorif_assets.config.limits import ReadLimits
+from lorif_assets.data.formats.limits import beyond, largest_content
 from lorif_assets.errors import SourceError
 
 _GZIP = (".gz", b"\x1f\x8b")
@@ -25,14 +27,16 @@ def with_compressed(*suffixes: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def opened(path: Path, position: int = 0) -> Iterator[BinaryIO]:
+def opened(path: Path, position: int = 0, limits: ReadLimits | None = None) -> Iterator[BinaryIO]:
     """Open a file at a position of what it holds, decompressed if its name or its first bytes say that it is compressed.
 
+    Without limits, the reader has to know where to stop.
+
     Raises:
-        SourceError: it cannot be read, or is not whole.
+        SourceError: it cannot be read, or is not whole; or, while it is read, it holds more than a compressed file may.
     """
     try:
-        with path.open("rb") as stored, _decompressed(path, stored) as file:
+        with path.open("rb") as stored, _decompressed(path, stored, limits) as file:
             _skip(file, position)
             yield file
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
@@ -49,20 +53,46 @@ def beginning(path: Path, size: int) -> bytes:
         return file.read(size).removeprefix(BOM_UTF8).lstrip()
 
 
-def _decompressed(path: Path, stored: BinaryIO) -> BinaryIO:
+class _Content(io.RawIOBase):
+    """What a compressed file holds, until that is more than it may be."""
+
+    def __init__(self, path: Path, stream: Any, limits: ReadLimits) -> None:
+        self._path, self._stream, self._limits = path, stream, limits
+        self._size = path.stat().st_size
+        self._most, self._setting = largest_content(self._size, limits)
+        self._n_read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        content = self._stream.read(len(buffer))
+        self._n_read += len(content)
+        if self._n_read > self._most:
+            found = f"holds more than {self._most:,} bytes in {self._size:,} compressed ones"
+            raise beyond(self._path, found, self._setting, self._limits)
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _decompressed(path: Path, stored: BinaryIO, limits: ReadLimits | None) -> BinaryIO:
     begin = stored.read(4)
     stored.seek(0)
     for compression in _COMPRESSIONS:
         suffix, magic = compression
         if path.name.lower().endswith(suffix) or begin.startswith(magic):
-            if compression is _GZIP:
-                return cast("BinaryIO", gzip.open(stored))
-            return io.BufferedReader(pa.CompressedInputStream(stored, "zstd"), _CHUNK)
+            content = gzip.open(stored) if compression is _GZIP else pa.CompressedInputStream(stored, "zstd")  # noqa: SIM115
+            stream = cast("io.RawIOBase", content) if limits is None else _Content(path, content, limits)
+            return io.BufferedReader(stream, _CHUNK)
     return stored
 
 
 def _skip(file: BinaryIO, position: int) -> None:
-    # A Zstandard stream has no `seek`.
+    # What is decompressed has no `seek`.
     while position > 0:
         if file.seekable():
             file.seek(position)

@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.columns import require_columns
 from lorif_assets.data.delta import BucketedTable
 from lorif_assets.data.delta_changes import Changes, bucket_sizes, incremental_changes
+from lorif_assets.data.formats.limits import refuse_many
 from lorif_assets.data.formats.paths import is_remote
 from lorif_assets.data.formats.reader import RawShard, Reader, ShardSlice, SourceFile, state_of, version_of
 from lorif_assets.errors import SourceError
@@ -22,13 +25,16 @@ class Delta(Reader):
         """Yield the buckets that hold rows, named `<source>-<bucket>`.
 
         Raises:
-            SourceError: a table cannot be read, or lacks a column.
+            SourceError: a table cannot be read, lacks a column, or has more rows or columns than there may be.
         """
         for file in files:
             table = _bucketed(source, file.uri, base)
             state = table.version()
-            require_columns(source.columns, table.columns(state), table.uri)
-            for bucket, rows in bucket_sizes(table, state).items():
+            columns = table.columns(state)
+            require_columns(source.columns, columns, table.uri)
+            sizes = bucket_sizes(table, state)
+            refuse_many(table.uri, sum(sizes.values()), len(columns), source.limits)
+            for bucket, rows in sizes.items():
                 yield ShardSlice(
                     f"{file.shard_prefix}-{bucket:05d}",
                     source.name,
@@ -50,6 +56,12 @@ class Delta(Reader):
         table, state = _bucketed(source, piece.uri, base), state_of(piece.version)
         rows = table.rows(state, piece.bucket)
         return RawShard(f"{piece.uri}, bucket {piece.bucket}", table.columns(state), tuple(enumerate(rows)))
+
+    def table(self, source: Source, piece: ShardSlice, base: Path) -> pa.Table:
+        """Return the rows of one bucket with their types."""
+        schema = _bucketed(source, piece.uri, base).schema(state_of(piece.version))
+        rows = [values for _, values in self.read(source, piece, base).rows]
+        return pa.Table.from_pylist(rows, schema=schema)
 
     def changes_since(self, source: Source, piece: ShardSlice, state: str, base: Path) -> Changes | None:
         """Return what the table's history says of all its shards."""

@@ -9,10 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lorif_assets.config.limits import MIB, ReadLimits
 from lorif_assets.config.sources import SourceFormat
 from lorif_assets.data.formats.compression import beginning, opened, with_compressed
 from lorif_assets.data.formats.contents import refuse_binary
 from lorif_assets.data.formats.jsonl import JsonLines
+from lorif_assets.data.formats.limits import beyond, refuse_large, refuse_many
 from lorif_assets.data.formats.reader import (
     FileReader,
     FileSlice,
@@ -23,7 +25,7 @@ from lorif_assets.data.formats.reader import (
     shard_of_objects,
     slices_of,
 )
-from lorif_assets.data.json_values import DEEPEST, NestedTooDeepError, RepeatedKeyError, refuse_too_deep, unrepeated
+from lorif_assets.data.json_values import DEEPEST, NestedTooDeepError, refuse_too_deep, unrepeated
 from lorif_assets.errors import SourceError
 
 _WINDOW = 1 << 20
@@ -47,22 +49,25 @@ class Json(FileReader):
     def __init__(self) -> None:
         self._lines = JsonLines()
 
-    def cut(self, path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...]:
+    def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> tuple[FileSlice, ...]:
         """Return the slices of one file."""
         if _is_lines(path, state):
-            return self._lines.cut(path, state, rows_per_slice)
-        return _slices(path, state, rows_per_slice)
+            return self._lines.cut(path, state, rows_per_slice, limits)
+        return _slices(path, state, rows_per_slice, limits)
 
-    def rows(self, path: Path, piece: ShardSlice) -> RawShard:
+    def rows(self, path: Path, piece: ShardSlice, limits: ReadLimits) -> RawShard:
         """Return the objects of one slice; their columns are those that any of them has."""
         if beginning(path, _WINDOW).startswith(b"{"):
-            return self._lines.rows(path, piece)
+            return self._lines.rows(path, piece, limits)
         objects: list[tuple[int, dict[str, Any]]] = []
         malformed: list[MalformedRow] = []
-        with _array(path, piece.byte_offset) as array:
+        total = 0
+        with _array(path, piece.byte_offset, limits) as array:
             for row in range(piece.rows):
                 value = array.value() if array.has_more() else None
-                if isinstance(value, RepeatedKeyError | NestedTooDeepError):
+                total += array.length
+                refuse_large(path, total, limits)
+                if isinstance(value, ValueError):
                     malformed.append(MalformedRow(row, str(value), excerpt_of(array.excerpt)))
                 elif isinstance(value, dict):
                     objects.append((row, value))
@@ -78,19 +83,19 @@ READER = Json()
 class _Array:
     """The elements of a JSON array, one after another, from the beginning of the file or from where one begins.
 
-    `excerpt` is how the last one begins.
+    `excerpt` is how the last one begins, `length` how many characters it has.
 
     Bytes that are not UTF-8 become lone surrogates, which the checks of a row's content find.
     """
 
-    def __init__(self, file: BinaryIO, position: int) -> None:
-        self._file = file
+    def __init__(self, path: Path, file: BinaryIO, position: int, limits: ReadLimits) -> None:
+        self._path, self._file, self._limits = path, file, limits
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
         self._text = ""
         self._at = 0
         self._before = position  # bytes before the text
         self._n_read = 0
-        self.excerpt = ""
+        self.excerpt, self.length = "", 0
         if position == 0:
             self._begin()
 
@@ -116,30 +121,43 @@ class _Array:
         return False
 
     def value(self) -> Any:
-        """Read the element; where it has a repeated key, or is nested too deep, what is wrong takes its place."""
+        """Read the element; where it is JSON that cannot be taken (a repeated key, nested too deep, a number of thousands of
+        digits), what is wrong takes its place.
+        """
         while True:
             try:
                 value, end = self._decoded()
             except json.JSONDecodeError as error:
+                self._refuse_long(
+                    len(self._text) - self._at, f"has a longer row, or one that is no JSON ({error.msg}),"
+                )
                 if not self._read_on():
                     raise ValueError(error.msg) from error
                 continue
             # What ends where the text ends may go on: of 123, 12 is a number too.
             if end == len(self._text) and self._read_on():
                 continue
+            self.length = end - self._at
+            self._refuse_long(self.length, "has a longer row,")
             self.excerpt = self._text[self._at : min(end, self._at + _EXCERPT)]
             self._at = end
             self._n_read += 1
             return value
+
+    def _refuse_long(self, length: int, found: str) -> None:
+        if length > self._limits.row_mib * MIB:
+            raise beyond(self._path, f"{found} which begins at byte {self.position}", "row_mib", self._limits)
 
     def _decoded(self) -> tuple[Any, int]:
         try:
             value, end = _STRICT.raw_decode(self._text, self._at)
             if self._text.count("[", self._at, end) + self._text.count("{", self._at, end) > DEEPEST:
                 refuse_too_deep(value)
-        except RepeatedKeyError as error:
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:
             return error, _end_of_value(self._text, self._at)
-        except (NestedTooDeepError, RecursionError):
+        except RecursionError:
             return NestedTooDeepError(), _end_of_value(self._text, self._at)
         return value, end
 
@@ -189,11 +207,11 @@ def _end_of_value(text: str, start: int) -> int:
 
 
 @contextmanager
-def _array(path: Path, position: int) -> Iterator[_Array]:
+def _array(path: Path, position: int, limits: ReadLimits) -> Iterator[_Array]:
     array = None
-    with opened(path, position) as file:
+    with opened(path, position, limits) as file:
         try:
-            array = _Array(file, position)
+            array = _Array(path, file, position, limits)
             yield array
         except (ValueError, RecursionError) as error:
             where = f"byte {array.position}" if array else "its beginning"
@@ -214,16 +232,17 @@ def _is_lines(path: Path, state: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _slices(path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...]:
+def _slices(path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> tuple[FileSlice, ...]:
     del state  # part of the cache's key only
     starts: list[int] = []
     total = 0
-    with _array(path, 0) as array:
+    with _array(path, 0, limits) as array:
         while array.has_more():
             if total % rows_per_slice == 0:
                 starts.append(array.position)
             array.value()
             total += 1
+    refuse_many(path, total, 0, limits)
     return tuple(
         FileSlice(piece.offset, piece.rows, start)
         for piece, start in zip(slices_of(total, rows_per_slice), starts, strict=True)

@@ -10,9 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lorif_assets.config.limits import MIB, ReadLimits
 from lorif_assets.config.sources import SourceFormat
 from lorif_assets.data.formats.compression import beginning, opened, with_compressed
 from lorif_assets.data.formats.contents import refuse_binary
+from lorif_assets.data.formats.limits import bounded_lines, refuse_large, refuse_many, too_long
 from lorif_assets.data.formats.reader import (
     FileReader,
     FileSlice,
@@ -26,6 +28,7 @@ from lorif_assets.data.json_values import RepeatedKeyError, parsed_json
 from lorif_assets.errors import SourceError
 
 _LONGEST_FIRST_LINE = 1 << 20
+_EXCERPT = 1 << 10
 
 
 class JsonLines(FileReader):
@@ -34,13 +37,13 @@ class JsonLines(FileReader):
     kind = SourceFormat.JSONL
     suffixes = with_compressed(".jsonl", ".ndjson")
 
-    def cut(self, path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...]:
+    def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> tuple[FileSlice, ...]:
         """Return the slices of one file."""
-        return _slices(path, state, rows_per_slice)
+        return _slices(path, state, rows_per_slice, limits)
 
-    def rows(self, path: Path, piece: ShardSlice) -> RawShard:
+    def rows(self, path: Path, piece: ShardSlice, limits: ReadLimits) -> RawShard:
         """Return the objects of one slice; their columns are those that any of them has."""
-        objects, malformed = _read(path, piece.byte_offset, piece.rows)
+        objects, malformed = _read(path, piece.byte_offset, piece.rows, limits)
         return shard_of_objects(piece, objects, malformed)
 
 
@@ -48,36 +51,47 @@ READER = JsonLines()
 
 
 @lru_cache(maxsize=4096)
-def _slices(path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...]:
+def _slices(path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> tuple[FileSlice, ...]:
     del state  # part of the cache's key only
     _refuse_other_content(path)
     starts: list[int] = []
     n_rows = 0
-    with opened(path) as file:
+    with opened(path, 0, limits) as file:
         position = 0
-        for line in file:
-            if line.strip():
+        for line, length in bounded_lines(file, limits.row_mib * MIB):
+            if _is_row(line, length):
                 if n_rows % rows_per_slice == 0:
                     starts.append(position)
                 n_rows += 1
-            position += len(line)
+            position += length
+    refuse_many(path, n_rows, 0, limits)
     return tuple(
         FileSlice(k * rows_per_slice, min(rows_per_slice, n_rows - k * rows_per_slice), start)
         for k, start in enumerate(starts)
     )
 
 
-def _read(path: Path, byte_offset: int, rows: int) -> tuple[list[tuple[int, dict[str, Any]]], list[MalformedRow]]:
+def _is_row(line: bytes, length: int) -> bool:
+    return length > len(line) or bool(line.strip())
+
+
+def _read(
+    path: Path, byte_offset: int, rows: int, limits: ReadLimits
+) -> tuple[list[tuple[int, dict[str, Any]]], list[MalformedRow]]:
     """Up to `rows` rows from a byte position (of the decompressed file): (row, object) pairs, and malformed lines."""
     objects: list[tuple[int, dict[str, Any]]] = []
     malformed: list[MalformedRow] = []
-    with opened(path, byte_offset) as file:
-        for row, line in enumerate(islice(filter(bytes.strip, file), rows)):
-            parsed = _parse(line)
+    most, total = limits.row_mib * MIB, 0
+    with opened(path, byte_offset, limits) as file:
+        lines = ((line, length) for line, length in bounded_lines(file, most) if _is_row(line, length))
+        for row, (line, length) in enumerate(islice(lines, rows)):
+            parsed = too_long(limits) if length > most else _parse(line)
+            total += len(line) if isinstance(parsed, dict) else 0
+            refuse_large(path, total, limits)
             if isinstance(parsed, dict):
                 objects.append((row, parsed))
             else:
-                malformed.append(MalformedRow(row, parsed, excerpt_of(line.decode(errors="replace"))))
+                malformed.append(MalformedRow(row, parsed, excerpt_of(line[:_EXCERPT].decode(errors="replace"))))
     return objects, malformed
 
 

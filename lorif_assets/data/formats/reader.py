@@ -7,7 +7,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from lorif_assets.config.content_hash import content_hash
+from lorif_assets.config.limits import ReadLimits
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.delta_changes import Changes
 from lorif_assets.data.hub_selection import hub_errors
@@ -121,6 +124,15 @@ class Reader(ABC):
             SourceError: they cannot be read, or have changed since they were listed.
         """
 
+    def table(self, source: Source, piece: ShardSlice, base: Path) -> pa.Table | None:
+        """Return the rows of one slice with the types that they are stored in, in the order of `read`; None of text.
+
+        Raises:
+            SourceError: they cannot be read.
+        """
+        del source, piece, base
+        return None
+
     def changes_since(self, source: Source, piece: ShardSlice, state: str, base: Path) -> Changes | None:
         """Return what happened to all shards since a state of one piece; None if only its version can say."""
         del source, piece, state, base
@@ -155,7 +167,7 @@ class FileReader(Reader):
             state = ""
             try:
                 state = state_at(file.uri, self.state_file(path))
-                slices = tuple(self.cut(path, state, source.rows_per_shard))
+                slices = tuple(self.cut(path, state, source.rows_per_shard, source.limits))
             except SourceError as error:
                 version = version_of(f"unreadable-{state}", source)
                 yield ShardSlice(
@@ -181,26 +193,26 @@ class FileReader(Reader):
         path = place_of(piece.uri, base, source.revealed_storage_options)
         if state_at(piece.uri, self.state_file(path)) != state_of(piece.version):
             raise SourceError(f"{path} has changed since its shards were listed. List them again.")
-        return self.rows(path, piece)
+        return self.rows(path, piece, source.limits)
 
     def state_file(self, path: Path) -> Path:
         """Return the file that is written whenever what lies at the path is."""
         return path
 
     @abstractmethod
-    def cut(self, path: Path, state: str, rows_per_slice: int) -> Iterable[FileSlice]:
+    def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> Iterable[FileSlice]:
         """Return the slices of one file; `state` changes with the file.
 
         Raises:
-            SourceError: the file cannot be read.
+            SourceError: the file cannot be read, or is beyond the limits.
         """
 
     @abstractmethod
-    def rows(self, path: Path, piece: ShardSlice) -> RawShard:
+    def rows(self, path: Path, piece: ShardSlice, limits: ReadLimits) -> RawShard:
         """Return the rows of one slice of a file.
 
         Raises:
-            SourceError: the file cannot be read.
+            SourceError: the file cannot be read, or is beyond the limits.
         """
 
 

@@ -14,7 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lorif_assets.config.limits import ReadLimits
 from lorif_assets.config.sources import Passages, Source, SourceFormat
+from lorif_assets.data.formats.limits import refuse_large, refuse_many
 from lorif_assets.data.formats.paths import locate
 from lorif_assets.data.formats.reader import (
     FileReader,
@@ -87,12 +89,17 @@ class _Files(Reader):
                 f"{chosen[0].name if chosen else 'none'} on). List them again."
             )
         found: list[tuple[dict[str, str], str, bytes | SourceError | None]] = []
+        total = 0
         for file in chosen:
             name = f"{source.name}/{file.name}"
+            content: bytes | SourceError | None
             try:
-                found.append(({"id": name}, name, _whole(place_of(file.uri, base, source.revealed_storage_options))))
+                content = _whole(place_of(file.uri, base, source.revealed_storage_options))
             except SourceError as error:
-                found.append(({"id": name}, name, error))
+                content = error
+            found.append(({"id": name}, name, content))
+            total += len(content) if isinstance(content, bytes) else 0
+            refuse_large(piece.uri, total, source.limits)
         return _shard(piece, found, id_column="id")
 
 
@@ -101,12 +108,17 @@ class _Paragraphs(FileReader):
 
     kind = SourceFormat.TXT
 
-    def cut(self, path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...]:
-        return _slices(path, state, rows_per_slice)
+    def cut(self, path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> tuple[FileSlice, ...]:
+        return _slices(path, state, rows_per_slice, limits)
 
-    def rows(self, path: Path, piece: ShardSlice) -> RawShard:
+    def rows(self, path: Path, piece: ShardSlice, limits: ReadLimits) -> RawShard:
+        found: list[bytes | None] = []
+        total = 0
         with _opened(path) as file:
-            found = [content for _, content in islice(_paragraphs(file, piece.byte_offset), piece.rows)]
+            for _, content in islice(_paragraphs(file, piece.byte_offset), piece.rows):
+                found.append(content)
+                total += len(content or b"")
+                refuse_large(path, total, limits)
         return _shard(piece, [({}, f"paragraph {piece.offset + k}", content) for k, content in enumerate(found)])
 
 
@@ -114,7 +126,7 @@ READER = Text()
 
 
 @lru_cache(maxsize=4096)
-def _slices(path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...]:
+def _slices(path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> tuple[FileSlice, ...]:
     del state  # part of the cache's key only
     starts: list[int] = []
     total = 0
@@ -123,6 +135,7 @@ def _slices(path: Path, state: str, rows_per_slice: int) -> tuple[FileSlice, ...
             if total % rows_per_slice == 0:
                 starts.append(start)
             total += 1
+    refuse_many(path, total, 0, limits)
     return tuple(
         FileSlice(piece.offset, piece.rows, start)
         for piece, start in zip(slices_of(total, rows_per_slice), starts, strict=True)

@@ -2,16 +2,19 @@
 
 import time
 
-from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.config.recipe import TOKEN_FIELDS, Recipe
-from lorif_assets.errors import SettingsError
+from lorif_assets.evaluation.methods.dense_gradients import refuse_large_layers
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 
 LOGRA_DAMPING = 0.1
 """Of LoGRA's mean eigenvalue, as published."""
-_MOST_LAYER_BYTES = 8 << 30
-_BF16_BYTES = 2
+_BF16_BYTES, _FP32_BYTES = 2, 4
+_REMEDY = (
+    "lower `recipe.max_width` or raise `recipe.projection_factor`, or take lorif_paper and dense_logra out of "
+    "`evaluation.methods`"
+)
 
 
 def paper_recipe(recipe: Recipe) -> Recipe:
@@ -30,13 +33,16 @@ def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
 
     recipe, examples = paper_recipe(inputs.attributed.fitted_recipe), inputs.examples.tokenized
     paper = inputs.attributed.under(recipe)
-    _refuse_large(paper, len(examples))
+    refuse_large_layers(paper, len(examples), _REMEDY)
     with Progress("the paper's form", len(paper.record.layer_shapes), "layers") as progress:
         (outcome,) = try_recipes(
             paper, [recipe], examples, inputs.queries.tokenized, inputs.settings.batch, progress
         ).outcomes
+    shared = curvature_of(recipe).cost(list(paper.record.layer_shapes.values())).stored_bytes
     return {
-        "lorif_paper": MethodScores(outcome.scores.numpy(), float(outcome.bytes_per_example), None, outcome.seconds)
+        "lorif_paper": MethodScores(
+            outcome.scores.numpy(), float(outcome.bytes_per_example), None, outcome.seconds, shared
+        )
     }
 
 
@@ -49,22 +55,13 @@ def logra_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     from lorif_assets.evaluation.methods.recipe_trials import dense_inverse_scores
 
     attributed, examples = inputs.attributed, inputs.examples.tokenized
-    _refuse_large(attributed, len(examples))
+    refuse_large_layers(attributed, len(examples), _REMEDY)
     shapes = attributed.record.layer_shapes
     started = time.monotonic()
     with Progress("dense LoGRA", len(shapes), "layers") as progress:
         scores = dense_inverse_scores(
             attributed, examples, inputs.queries.tokenized, LOGRA_DAMPING, inputs.settings.batch, progress
         )
-    stored = float(sum(d1 * d2 for d1, d2 in shapes.values()) * _BF16_BYTES)
-    return {"dense_logra": MethodScores(scores.numpy(), stored, None, time.monotonic() - started)}
-
-
-def _refuse_large(attributed: AttributedModel, n_examples: int) -> None:
-    largest = 4 * n_examples * max(d1 * d2 for d1, d2 in attributed.record.layer_shapes.values())
-    if largest > _MOST_LAYER_BYTES:
-        raise SettingsError(
-            f"the dense gradients of one layer of {n_examples:,} examples take {largest / 2**30:.0f} GiB, more than "
-            f"{_MOST_LAYER_BYTES / 2**30:.0f}; lower `recipe.max_width` or raise "
-            "`recipe.projection_factor`, or take lorif_paper and dense_logra out of `evaluation.methods`"
-        )
+    widths = [d1 * d2 for d1, d2 in shapes.values()]
+    stored, shared = float(sum(widths) * _BF16_BYTES), sum(width * width for width in widths) * _FP32_BYTES
+    return {"dense_logra": MethodScores(scores.numpy(), stored, None, time.monotonic() - started, shared)}

@@ -55,11 +55,16 @@ def ekfac_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     from kronfluence.arguments import FactorArguments, ScoreArguments
     from kronfluence.utils.dataset import DataLoaderKwargs
 
+    from lorif_assets.mathematics.gradients.head import head_of
+
     layers = list(inputs.attributed.record.layer_shapes)
     model, tracked = with_plain_linear_layers(inputs.attributed.model, layers)
     sizes = [sum(weight.numel() for weight in model.get_submodule(name).parameters()) for name in tracked]
     examples, queries = list(inputs.examples.tokenized), list(inputs.queries.tokenized)
-    task = _language_modelling(tracked)
+    # Where the model is cut is found out here: the library's hooks would take that for a pass over an example.
+    head = head_of(model)
+    is_head_tracked = head is not None and any(map(head.holds, tracked))
+    task = _language_modelling(tracked, whole_logits=is_head_tracked)
     loading = DataLoaderKwargs(collate_fn=_padded)
     fitted = FactorArguments(
         strategy="ekfac",
@@ -142,19 +147,26 @@ def _padded(examples: "Sequence[TokenizedExample]") -> "tuple[torch.Tensor, torc
     return batch.input_ids, batch.attention_mask.long(), batch.labels
 
 
-def _language_modelling(tracked: list[str]) -> Any:
-    """Return kronfluence's description of what is differentiated: token-summed losses, of examples and of queries."""
+def _language_modelling(tracked: list[str], *, whole_logits: bool) -> Any:
+    """Return kronfluence's description of what is differentiated: token-summed losses, of examples and of queries.
+
+    With whole logits, those of a batch are made at once: the library's hooks see one call of a tracked head, not a call for
+    each chunk of its tokens.
+    """
     from kronfluence.task import Task
 
-    from lorif_assets.mathematics.gradients.collector import token_summed_losses
+    from lorif_assets.mathematics.gradients.head import losses_with_graph
+    from lorif_assets.mathematics.gradients.token_losses import next_tokens, summed_cross_entropies
 
     class LanguageModelling(Task):
         def compute_train_loss(self, batch: Any, model: Any, sample: bool = False) -> Any:
             # `sample` is never set: factors are fitted with the data's own labels.
             del sample
             input_ids, mask, labels = batch
-            logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
-            return token_summed_losses(logits, labels).sum()
+            inputs = {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
+            if whole_logits:
+                return summed_cross_entropies(model(**inputs).logits, next_tokens(labels)).sum()
+            return losses_with_graph(model, inputs, labels).sum()
 
         def compute_measurement(self, batch: Any, model: Any) -> Any:
             # A loss, as for training examples: both gradients point the same way if an example supports a query.

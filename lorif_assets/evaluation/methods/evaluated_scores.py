@@ -63,6 +63,7 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
     sources = {
         Need.NOTHING: baseline,
         Need.ATTRIBUTION: [lorif],
+        Need.EXACT_SCORES: [lorif, settings.exact_scores.version(lorif)],
         Need.ENCODER: of_encoder,
         Need.TEXT_ENCODER: [*baseline, settings.evaluation.text_encoder, settings.influcoder.encoder_length],
     }
@@ -235,6 +236,7 @@ def _store(
                 "query_seconds": [scores.query_seconds * len(queries) / ids.n_queries],
                 "n_examples": [n_examples],
                 "n_queries": [len(queries)],
+                "shared_bytes": [float(scores.shared_bytes)],
             },
             schema_overrides={"setup_seconds": pl.Float64},
         )

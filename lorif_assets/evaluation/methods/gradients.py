@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
-_BF16_BYTES = 2
+_BF16_BYTES, _FP32_BYTES = 2, 4
 _TRAK_FEATURES = 1_024
 
 
@@ -53,7 +53,13 @@ def gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     return {
         "gradient_dot": MethodScores(dots.numpy(), stored, pass_seconds, query_seconds),
         "gradient_cosine": MethodScores(cosines.numpy(), stored, pass_seconds, query_seconds),
-        "trak": MethodScores(trak.numpy(), sketch.dim * _BF16_BYTES, pass_seconds, query_seconds + trak_seconds),
+        "trak": MethodScores(
+            trak.numpy(),
+            sketch.dim * _BF16_BYTES,
+            pass_seconds,
+            query_seconds + trak_seconds,
+            sketch.dim * sketch.dim * _FP32_BYTES,
+        ),
     }
 
 

@@ -20,5 +20,6 @@ def hybrid_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         bytes_per_example=sum(part.bytes_per_example for part in parts),
         setup_seconds=sum(part.setup_seconds or 0.0 for part in parts),
         query_seconds=sum(part.query_seconds for part in parts),
+        shared_bytes=sum(part.shared_bytes for part in parts),
     )
     return {"hybrid": fused}

@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.sound_examples import NOT_FINITE
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.passages import passage_text
 from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.errors import MismatchError, SourceError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
@@ -37,7 +38,8 @@ class Scorable:
 
 @dataclass(frozen=True)
 class MethodInputs:
-    """A loaded checkpoint, the queries and the training examples; rows that its tokenizer cannot use are left out.
+    """A loaded checkpoint, the queries and the training examples; rows that its tokenizer cannot use are left out, and so are
+    examples whose loss or gradient at the checkpoint is known not to be finite.
 
     `queries` are those of all `query_sets` together, one set after the other: a method that passes over the training
     data does so once for all of them.
@@ -83,6 +85,8 @@ class MethodScores:
     """Spent on the training examples, once; None where other assets spent it."""
     query_seconds: float
     """Spent on the queries, all of them together."""
+    shared_bytes: int = 0
+    """Kept once for all examples, so that queries can be scored: bases, curvature, axes."""
 
 
 def _scorable(lake: Lake, attributed: AttributedModel, query_set: str | None) -> Scorable:
@@ -104,5 +108,19 @@ def _scorable(lake: Lake, attributed: AttributedModel, query_set: str | None) ->
             f"every {what} asks about a contrast, a weighted set or a scalar, which are not held against retraining; take the "
             "set out of `evaluation`, or add queries that ask about a completion"
         )
+    if query_set is None:
+        unsound = _not_finite(lake, attributed)
+        examples = [example for example in examples if example.example_id not in unsound]
     texts = {row[id_column]: passage_text(row) for row in rows.iter_rows(named=True)}
     return Scorable(examples, [texts[example.example_id] for example in examples])
+
+
+def _not_finite(lake: Lake, attributed: AttributedModel) -> frozenset[str]:
+    """Return the examples that were set aside as the factors of a checkpoint were computed; one would spoil every sum."""
+    found = lake.read(REJECTED, ["part", "example_id", "reason"], stage="gradient_factors")
+    of_checkpoint = f"{attributed.record.name}|"
+    return frozenset(
+        example_id
+        for part, example_id, reason in found.iter_rows()
+        if reason == NOT_FINITE and part.startswith(of_checkpoint)
+    )

@@ -1,13 +1,16 @@
 """LoRIF as it is configured: scores from the stored factors and preconditioners."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.cost import stored_bytes_per_example
+from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.score_checkpoint import score_every_example
+from lorif_assets.attribution.score_noise import ScoreNoise
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 
@@ -42,4 +45,28 @@ def lorif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         known = pairs.filter(pl.col("example_id").is_in(places.keys()))
         matrix[row, known["example_id"].replace_strict(places).to_numpy()] = known["score"].to_numpy()
     bytes_per_example = sum(stored_bytes_per_example(one.record, settings.recipe) for one in checkpoints)
-    return {"lorif": MethodScores(matrix, bytes_per_example, None, seconds)}
+    curvature = curvature_of(settings.recipe)
+    shared = sum(curvature.cost(list(one.record.layer_shapes.values())).stored_bytes for one in checkpoints)
+    return {"lorif": MethodScores(matrix, bytes_per_example, None, seconds, shared)}
+
+
+def shrunk_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
+    """Return posterior means of LoRIF's scores, by the noise of each query set, measured on a sample of its pairs.
+
+    Raises:
+        MismatchError: factors, preconditioners and settings do not match.
+        LorifError: the noise cannot be measured.
+    """
+    from lorif_assets.mathematics.scores.shrinkage import shrunk
+
+    (lorif,) = lorif_scores(inputs).values()
+    checkpoint = AttributedCheckpoint(
+        StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record), inputs.attributed
+    )
+    noise, matrix, first = ScoreNoise(checkpoint, inputs.settings.batch), np.empty_like(lorif.scores), 0
+    started = time.monotonic()
+    for queries in inputs.query_sets.values():
+        rows = slice(first, first + len(queries.ids))
+        matrix[rows], first = shrunk(lorif.scores[rows], noise.share(queries.tokenized)), rows.stop
+    seconds = lorif.query_seconds + time.monotonic() - started
+    return {"lorif_shrunk": replace(lorif, scores=matrix, query_seconds=seconds)}

@@ -1,28 +1,28 @@
 """Trying recipes on a sample of the training examples: scores, bytes and seconds of each, without storing factors."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorif_assets.attribution.fit_bases import RANK_EXAMPLES, covariances, layer_ranks
+from lorif_assets.attribution.fit_bases import covariances
+from lorif_assets.attribution.layer_ranks import RANK_EXAMPLES, layer_ranks
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.recipe import TOKEN_FIELDS, Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import MismatchError, SettingsError
+from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, layer_groups
 from lorif_assets.evaluation.methods.layer_trials import LayerTrials
 from lorif_assets.mathematics.curvature.ekfac import KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
-from lorif_assets.mathematics.gradients.collector import GradientCollector
 from lorif_assets.progress import Progress
 
 DENSE_DAMPING = 1.0
 """Damping of the dense inverse that recipes are compared with, in multiples of the mean eigenvalue."""
-_LARGEST_GROUP = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def try_recipes(
     recipes = affordable
     scores = [torch.zeros(len(queries), len(examples)) for _ in recipes]
     dense, seconds = torch.zeros(len(queries), len(examples)), [0.0] * len(recipes)
-    for group in _groups(shapes, len(examples)):
-        gradients, query_gradients = (_dense(shared, group, rows, batch) for rows in (examples, queries))
+    for group in layer_groups(shapes, len(examples)):
+        gradients, query_gradients = (dense_gradients(shared, group, rows, batch) for rows in (examples, queries))
         for layer in group:
             ranked_recipes = [(recipe, by_layer[layer]) for recipe, by_layer in zip(recipes, ranks, strict=True)]
             trials = LayerTrials(
@@ -112,8 +112,8 @@ def dense_inverse_scores(
 ) -> Float[Tensor, "Q n"]:
     """Return the scores of the exact inverse at a recipe's layers and projections; advances by layer."""
     total = torch.zeros(len(queries), len(examples))
-    for group in _groups(attributed.record.layer_shapes, len(examples)):
-        gradients, query_gradients = (_dense(attributed, group, rows, batch) for rows in (examples, queries))
+    for group in layer_groups(attributed.record.layer_shapes, len(examples)):
+        gradients, query_gradients = (dense_gradients(attributed, group, rows, batch) for rows in (examples, queries))
         for layer in group:
             trials = LayerTrials(
                 gradients.pop(layer).to(attributed.device), query_gradients[layer].to(attributed.device), [], None
@@ -167,30 +167,3 @@ def _ranks(
     with Progress("ranks by layer", n_tokens(sample), "tok") as progress:
         ranks = layer_ranks(attributed.under(recipe), sample, bases, batch, progress)
     return {layer: found.rank for layer, found in ranks.items()}
-
-
-def _groups(shapes: Mapping[str, tuple[int, int]], n: int) -> Iterator[list[str]]:
-    """Yield groups of layers whose dense gradients fit in the budget together."""
-    group: list[str] = []
-    size = 0
-    for layer, (d1, d2) in shapes.items():
-        needed = 4 * n * d1 * d2
-        if group and size + needed > _LARGEST_GROUP:
-            yield group
-            group, size = [], 0
-        group.append(layer)
-        size += needed
-    yield group
-
-
-def _dense(
-    attributed: AttributedModel, layers: Sequence[str], examples: Sequence[TokenizedExample], batch: BatchSettings
-) -> dict[str, Float[Tensor, "n d1 d2"]]:
-    shapes = attributed.record.layer_shapes
-    gradients = {layer: torch.empty(len(examples), *shapes[layer]) for layer in layers}
-    chosen = [projection for projection in attributed.projections if projection.layer.name in gradients]
-    with GradientCollector(attributed.model, chosen) as collector:
-        for positions in attributed.batches(examples, batch.tokens):
-            for layer, found in collector.collect(attributed.batch(examples, positions)).gradients.items():
-                gradients[layer][positions] = found.cpu()
-    return gradients

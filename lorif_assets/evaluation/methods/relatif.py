@@ -51,7 +51,8 @@ def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
                 count[places[name]] += weight
     scores = relative_influence(torch.from_numpy(lorif.scores), torch.where(count > 0, total / count, 0.0)).numpy()
     seconds = time.monotonic() - started
-    return {"relatif": MethodScores(scores, lorif.bytes_per_example + _FP32_BYTES, seconds, lorif.query_seconds)}
+    stored = lorif.bytes_per_example + _FP32_BYTES
+    return {"relatif": MethodScores(scores, stored, seconds, lorif.query_seconds, lorif.shared_bytes)}
 
 
 def self_influences(inputs: MethodInputs, checkpoint: StoredCheckpoint) -> "Float[torch.Tensor, ' N']":

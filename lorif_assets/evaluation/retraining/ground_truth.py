@@ -16,7 +16,8 @@ from lorif_assets.lake.lake import Lake
 if TYPE_CHECKING:
     from lorif_assets.mathematics.evaluation.datamodeling import Reliability
 
-_FEWEST_SUBSETS = 3
+FEWEST_SUBSETS = 3
+"""Without three, nothing can be correlated."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class GroundTruth:
 def ground_truth_version(lake: Lake, query_set: str, versions: Mapping[str, Mapping[int, str]]) -> str:
     """Return the hash of the subsets and seeds whose losses for a query set are up to date."""
     return content_hash(
-        _current(lake, query_set, versions).select("subset", "seed").unique().sort("subset", "seed").rows()
+        current_losses(lake, query_set, versions).select("subset", "seed").unique().sort("subset", "seed").rows()
     )
 
 
@@ -58,12 +59,12 @@ def read_ground_truth(
     Raises:
         MismatchError: there are fewer than three subsets, or a query has no losses.
     """
-    losses = _current(lake, query_set, versions)
+    losses = current_losses(lake, query_set, versions)
     subsets = sorted(losses["subset"].unique().to_list())
-    if len(subsets) < _FEWEST_SUBSETS:
+    if len(subsets) < FEWEST_SUBSETS:
         raise MismatchError(
             f"the query set {query_set!r} has up-to-date losses of {len(subsets)} retrained subsets, of {len(versions)} "
-            f"that the settings ask for; at least {_FEWEST_SUBSETS} are needed. Materialize `subset_losses` first"
+            f"that the settings ask for; at least {FEWEST_SUBSETS} are needed. Materialize `subset_losses` first"
         )
     unknown = sorted(set(query_ids) - set(losses["query_id"].to_list()))
     if unknown:
@@ -87,7 +88,8 @@ def read_ground_truth(
     )
 
 
-def _current(lake: Lake, query_set: str, versions: Mapping[str, Mapping[int, str]]) -> pl.DataFrame:
+def current_losses(lake: Lake, query_set: str, versions: Mapping[str, Mapping[int, str]]) -> pl.DataFrame:
+    """Return subset, seed, query_id and loss of the stored losses of a query set that have these versions."""
     columns = ["subset", "seed", "query_id", "loss", "computed_from"]
     version_table = pl.DataFrame(
         [(subset, str(seed), version) for subset, seeds in versions.items() for seed, version in seeds.items()],
@@ -112,6 +114,6 @@ def _reliability(by_seed: Sequence[Float64[np.ndarray, "Q M"]]) -> "Reliability 
     from lorif_assets.mathematics.evaluation.datamodeling import reliability
 
     complete = ~np.isnan(np.stack(by_seed)).any(axis=(0, 1))
-    if complete.sum() < _FEWEST_SUBSETS:
+    if complete.sum() < FEWEST_SUBSETS:
         return None
     return reliability([matrix[:, complete] for matrix in by_seed])

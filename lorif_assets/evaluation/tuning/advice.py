@@ -1,5 +1,6 @@
 """`lorif tune`: which recipe gives the best scores within a budget of bytes, tried on a sample of the user's data."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +9,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Float64
 
+from lorif_assets.attribution.sound_examples import unsound_positions
 from lorif_assets.config.content_hash import content_hash
-from lorif_assets.errors import MismatchError, SettingsError
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.errors import MismatchError, SettingsError, UnsoundQueryError
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.methods.recipe_trials import RecipeOutcome, try_recipes
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
@@ -25,6 +29,7 @@ from lorif_assets.progress import Progress
 LDS, TAIL_PATCH = "lds", "tail_patch"
 _DRAWS = 300
 _FEWEST_SUBSETS = 3
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Advice:
     n_examples: int
     complete: bool
     """Whether every candidate was tried before the time ran out."""
+    set_aside: Sequence[str]
+    """Examples of the sample without a finite loss or gradient, which is the others."""
 
     def gain(self) -> tuple[float, float, float]:
         """Return how much better the best recipe is than the current one, with a 95 % interval."""
@@ -72,6 +79,7 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, sample_size: int) 
 
     Raises:
         MismatchError: no recipe fits the budget.
+        UnsoundQueryError: the loss or a gradient of a query is not finite.
     """
     started, current = time.monotonic(), inputs.attributed.fitted_recipe
     step = max(1, -(-len(inputs.examples.tokenized) // sample_size))
@@ -85,6 +93,7 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, sample_size: int) 
         current.exclude_layers,
     )
     groups = list(candidates(current, budget, head_patterns))
+    sample, set_aside = _sound_sample(inputs, sample, groups)
     done = 0
     for recipes in groups:
         if done and time.monotonic() - started > 60 * minutes:
@@ -107,7 +116,36 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, sample_size: int) 
     measure, compare = _measure(inputs, trials, [example.example_id for example in sample])
     means = {int(name): estimate.value for name, estimate in compare("0").mean.items()}
     best = max(allowed, key=lambda at: means[at])
-    return Advice(trials, measure, compare(str(best)), best, len(sample), done == len(groups))
+    return Advice(trials, measure, compare(str(best)), best, len(sample), done == len(groups), set_aside)
+
+
+def _sound_sample(
+    inputs: MethodInputs, sample: Sequence[TokenizedExample], groups: Sequence[Sequence[Recipe]]
+) -> tuple[list[TokenizedExample], list[str]]:
+    """Return the examples of a sample whose losses and gradients are finite in all layers that are tried, and ids of others.
+
+    Raises:
+        UnsoundQueryError: the loss or a gradient of a query is not finite.
+    """
+    # What is finite depends on the layers, and not on what is kept of their gradients.
+    by_layers = {recipes[0].include_layers: inputs.attributed.under(recipes[0]) for recipes in groups}
+
+    def unsound(rows: Sequence[TokenizedExample]) -> set[int]:
+        return {at for model in by_layers.values() for at in unsound_positions(model, rows, inputs.settings.batch)}
+
+    queries = inputs.queries.tokenized
+    if of_queries := [queries[at].example_id for at in sorted(unsound(queries))]:
+        raise UnsoundQueryError(
+            f"the loss or a gradient of query {of_queries[0]!r} is not finite at checkpoint "
+            f"{inputs.attributed.record.name!r} ({len(of_queries)} such), so no recipe can be judged by it; take it out of its "
+            "file, or the set out of `evaluation`",
+            of_queries,
+        )
+    positions = unsound(sample)
+    set_aside = [sample[at].example_id for at in sorted(positions)]
+    if set_aside:
+        _log.warning("set aside, as the loss or a gradient is not finite: %s", ", ".join(set_aside))
+    return [example for at, example in enumerate(sample) if at not in positions], set_aside
 
 
 def pareto(trials: Sequence[Trial], quality: Mapping[str, Estimate]) -> list[int]:

@@ -67,7 +67,7 @@ def _trials(base: Recipe, budget: int, *, wide: bool) -> Iterator[Recipe]:
     """Yield a base's recipes of every curvature; where layers are `wide`, of those that can be tried on such layers."""
     for name, kind in CURVATURES.items():
         trials = kind.trials
-        if wide and not trials.wide:
+        if trials is None or (wide and not trials.wide):
             continue
         for values in product(*trials.values.values()):
             fields = {**trials.fixed, **dict(zip(trials.values, values, strict=True))}

@@ -53,6 +53,14 @@ class Curvature(Protocol[Part_contra]):
         """
         ...
 
+    def exchange(self, removed: Part_contra, added: Part_contra) -> Self:
+        """Return the curvature with some examples in place of others that it holds, in less time than both take apart.
+
+        Raises:
+            ValueError: it holds fewer than those.
+        """
+        ...
+
     def refined(self) -> Self:
         """Return a curvature of no examples in a better basis for those of this one, which have to be added to it again."""
         ...

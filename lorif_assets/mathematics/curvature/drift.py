@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
+from lorif_assets.mathematics.matrix_products import product
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class BasisDrift:
     def add(self, vectors: Float[Tensor, "D r"], factors: GradientFactors) -> "BasisDrift":
         """Return the drift with more gradients, measured in the eigenvectors V [D, r] that do not hold them yet."""
         captured = sum(
-            float((block.to(vectors) @ vectors).square().sum(dtype=torch.float64)) for block in factors.dense_blocks()
+            float(product(block.to(vectors), vectors).square().sum(dtype=torch.float64))
+            for block in factors.dense_blocks()
         )
         energy = float(factors.squared_norms().sum())
         return BasisDrift(self.fitted_share, self.energy + energy, self.captured + captured)

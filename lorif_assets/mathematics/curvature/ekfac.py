@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.errors import LorifError
+from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
 from lorif_assets.mathematics.matrix_products import product
 
 _SHOWN_EIGENVALUES = 256
@@ -51,6 +52,14 @@ class KfacCovariances:
     def merge(self, other: "KfacCovariances") -> "KfacCovariances":
         """Return the covariances of two disjoint sets of data."""
         return KfacCovariances(self.inputs + other.inputs, self.outputs + other.outputs, self.tokens + other.tokens)
+
+    def projected(self, projection: LayerProjection) -> "KfacCovariances":
+        """Return the covariances of the projected tokens, P^T A P on either side."""
+
+        def side(total: Tensor, p: Tensor | None) -> Tensor:
+            return total if p is None else projected(projected(total, p).mT, p)
+
+        return replace(self, inputs=side(self.inputs, projection.p_in), outputs=side(self.outputs, projection.p_out))
 
     def bases(self, damping: float, whitening_rank: int | None = None) -> "KfacBases":
         """Return the eigenbases of the mean covariances, computed in FP64.
@@ -132,7 +141,8 @@ class SideWhitening:
 class KfacBases:
     """Q_A, Q_B, the eigenvalues a and b, and m: the damping of the K-FAC scale, in multiples of their means.
 
-    With `whitening_rank` k, sides wider than 2 k are whitened by their leading k eigenvectors.
+    With `whitening_rank` k, sides wider than 2 k are whitened by their leading k eigenvectors. `optimizer` has the roots of
+    Adam's second moments along the axes, where the curvature is made of them.
     """
 
     q_in: Float[Tensor, "d1 d1"]
@@ -141,6 +151,7 @@ class KfacBases:
     b: Float[Tensor, " d2"]
     damping: float
     whitening_rank: int | None = None
+    optimizer: Float[Tensor, "d1 d2"] | None = None
 
     @cached_property
     def inputs(self) -> SideWhitening:
@@ -178,7 +189,8 @@ class KfacBases:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the stored tensors of the bases, by name."""
-        return {"q_in": self.q_in, "q_out": self.q_out, "a": self.a, "b": self.b}
+        tensors = {"q_in": self.q_in, "q_out": self.q_out, "a": self.a, "b": self.b}
+        return tensors if self.optimizer is None else {**tensors, "optimizer": self.optimizer}
 
     @classmethod
     def from_tensors(
@@ -186,7 +198,8 @@ class KfacBases:
     ) -> "KfacBases":
         """Return the bases from their stored tensors."""
         q_in, q_out, a, b = (tensors[name].to(device) for name in ("q_in", "q_out", "a", "b"))
-        return cls(q_in, q_out, a, b, damping, whitening_rank)
+        optimizer = tensors["optimizer"].to(device) if "optimizer" in tensors else None
+        return cls(q_in, q_out, a, b, damping, whitening_rank, optimizer)
 
 
 @dataclass(frozen=True)
@@ -360,6 +373,14 @@ class EkfacCurvature:
             ValueError: it holds fewer.
         """
         return replace(self, sums=self.sums.without(part))
+
+    def exchange(self, removed: FisherDiagonal, added: FisherDiagonal) -> Self:
+        """Return the curvature with some examples in place of others that it holds.
+
+        Raises:
+            ValueError: it holds fewer than those.
+        """
+        return self.remove(removed).add(added)
 
     def refined(self) -> Self:
         """Return the curvature of no examples: its data cannot improve the bases."""

@@ -4,18 +4,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from lorif_assets.mathematics import accelerators
 from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
-from lorif_assets.mathematics.factors.subspace_iteration import MatrixBatch, leading_triples
-from lorif_assets.mathematics.lapack_batches import orthonormal, singular_values
-
-_SKETCH_EXTRA = 8
-_POWER_STEPS = 2
-_SEED = 20_603
 
 
 @dataclass(frozen=True)
@@ -87,26 +76,3 @@ def kept_energy(bases: KfacBases, fisher: FisherDiagonal, energy: float) -> floa
     """
     total = float((fisher.squares * bases.scale.double().square()).sum())
     return min(energy / total, 1.0) if total > 0 else 1.0
-
-
-def squared_singular_values(gradients: Float[Tensor, "n d1 d2"], k: int) -> Float[Tensor, "n m"]:
-    """Return the leading m = min(k, d1, d2) squared singular values of each gradient, largest first.
-
-    By a randomised range finder with two power steps where k is well below the widths, which errs slightly low; on an
-    accelerator by subspace iteration without LAPACK.
-    """
-    if accelerators.is_accelerator(gradients.device):
-        size = gradients.abs().amax(dim=(1, 2), keepdim=True)
-        size = torch.where(size > 0, size, 1.0)
-        (found,) = leading_triples([MatrixBatch.of(gradients / size)], k)
-        return found.squares * size[:, 0].double().square()
-    n, d1, d2 = gradients.shape
-    m, width = min(k, d1, d2), k + _SKETCH_EXTRA
-    if width >= min(d1, d2):
-        return singular_values(gradients)[:, :m].square()
-    generator = torch.Generator().manual_seed(_SEED)
-    sketch = torch.randn(d2, width, generator=generator).to(gradients).expand(n, d2, width)
-    basis = orthonormal(gradients @ sketch)
-    for _ in range(_POWER_STEPS):
-        basis = orthonormal(gradients @ orthonormal(gradients.mT @ basis))
-    return singular_values(basis.mT @ gradients)[:, :m].square()

@@ -81,11 +81,28 @@ class CurvatureState:
 
     def add(self, factors: GradientFactors) -> "CurvatureState":
         """Return the state with more examples."""
-        return self._changed(factors, 1)
+        return self._changed(factors, torch.ones(len(factors.u)), factors.squared_norms().sum())
 
     def remove(self, factors: GradientFactors) -> "CurvatureState":
-        """Return the state without examples that it holds."""
-        return self._changed(factors, -1)
+        """Return the state without examples that it holds.
+
+        Raises:
+            ValueError: it holds fewer.
+        """
+        return self._changed(factors, -torch.ones(len(factors.u)), -factors.squared_norms().sum())
+
+    def exchange(self, removed: GradientFactors, added: GradientFactors) -> "CurvatureState":
+        """Return the state with some examples in place of others that it holds, in one pass over the image.
+
+        Raises:
+            ValueError: it holds fewer than those.
+        """
+        if len(removed.u) == self.count:
+            return self.remove(removed).add(added)
+        signs = torch.cat([-torch.ones(len(removed.u)), torch.ones(len(added.u))])
+        trace = added.squared_norms().sum() - removed.squared_norms().sum()
+        joined = GradientFactors(torch.cat([removed.u, added.u]), torch.cat([removed.v, added.v]))
+        return self._changed(joined, signs, trace)
 
     def merge(self, other: "CurvatureState") -> "CurvatureState":
         """Return the state of two disjoint sets of data.
@@ -127,17 +144,26 @@ class CurvatureState:
         eigenvalues = (singular.square() - shift).clamp_(min=0.0)
         return Spectrum(eigenvalues[:values], vectors[:, :r].to(self.basis.dtype), self.trace)
 
-    def _changed(self, factors: GradientFactors, sign: int) -> "CurvatureState":
-        image = self.image.clone()
+    def _changed(self, factors: GradientFactors, signs: Float[Tensor, " n"], trace: Tensor) -> "CurvatureState":
+        """Return the state with each example added or subtracted, as its sign says, and so much more of a trace."""
+        n_removed = int((signs < 0).sum())
+        if n_removed > self.count:
+            raise ValueError(f"{n_removed} examples cannot be removed from a state of {self.count}")
+        count = self.count + len(signs) - 2 * n_removed
+        if not count:
+            # What rounding leaves in an emptied state is not curvature.
+            return self.empty(self.basis)
+        image, first = self.image, 0
         for block in factors.dense_blocks():
             g = block.to(self.basis)
-            add_product(image, g.mT, product(g, self.basis), sign)
-        trace = self.trace + sign * float(factors.squared_norms().sum())
-        count = self.count + sign * factors.u.shape[0]
-        if count < 0:
-            raise ValueError(f"{-sign * factors.u.shape[0]} examples cannot be removed from a state of {self.count}")
-        # What rounding leaves in an emptied state is not curvature.
-        return replace(self, image=image, trace=max(trace, 0.0), count=count) if count else self.empty(self.basis)
+            projected = product(g, self.basis).mul_(signs[first : first + len(g)].to(g).unsqueeze(1))
+            if first:
+                add_product(image, g.mT, projected)
+            else:
+                # The state that was keeps its own.
+                image = product(g.mT, projected).add_(self.image)
+            first += len(g)
+        return replace(self, image=image, trace=max(self.trace + float(trace), 0.0), count=count)
 
 
 def _range_basis(x: Float[Tensor, "D k"]) -> Float[Tensor, "D k"]:

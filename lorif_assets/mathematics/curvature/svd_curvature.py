@@ -67,10 +67,7 @@ class SvdCurvature:
 
     def add(self, part: GradientFactors) -> "SvdCurvature":
         """Return the curvature with more examples, after measuring their energy in the earlier eigenvectors."""
-        drift = self.drift
-        if drift is not None and self.earlier_vectors is not None:
-            drift = drift.add(self.earlier_vectors, part)
-        return replace(self, state=self.state.add(part), drift=drift)
+        return replace(self, state=self.state.add(part), drift=self._drift_with(part))
 
     def remove(self, part: GradientFactors) -> "SvdCurvature":
         """Return the curvature without examples that it holds.
@@ -79,6 +76,19 @@ class SvdCurvature:
             ValueError: it holds fewer.
         """
         return replace(self, state=self.state.remove(part))
+
+    def exchange(self, removed: GradientFactors, added: GradientFactors) -> "SvdCurvature":
+        """Return the curvature with some examples in place of others that it holds.
+
+        Raises:
+            ValueError: it holds fewer than those.
+        """
+        return replace(self, state=self.state.exchange(removed, added), drift=self._drift_with(added))
+
+    def _drift_with(self, added: GradientFactors) -> BasisDrift | None:
+        if self.drift is None or self.earlier_vectors is None:
+            return self.drift
+        return self.drift.add(self.earlier_vectors, added)
 
     def refined(self) -> "SvdCurvature":
         """Return the curvature of no examples in the basis qr(Z): adding the data again completes a subspace iteration."""

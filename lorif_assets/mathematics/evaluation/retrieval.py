@@ -17,6 +17,8 @@ class SourceRetrieval:
     """1 / rank of the first source."""
     roc_auc: float
     """Chance that a source is ranked above another example; 0.5 for a random ranking."""
+    average_precision: float
+    """Area under the curve of precision against recall (AUPRC); for a random ranking the share of sources."""
 
 
 def source_retrieval(scores: Float[np.ndarray, " N"], is_source: Bool[np.ndarray, " N"]) -> SourceRetrieval:
@@ -35,4 +37,14 @@ def source_retrieval(scores: Float[np.ndarray, " N"], is_source: Bool[np.ndarray
         float((places <= 10).sum() / min(n_sources, 10)),
         float(1 / places.min()),
         float(above / (n_sources * (n - n_sources))),
+        _average_precision(scores, is_source),
     )
+
+
+def _average_precision(scores: Float[np.ndarray, " N"], is_source: Bool[np.ndarray, " N"]) -> float:
+    """Return the mean over sources of the precision down to where each is; examples that score the same stand together."""
+    order = np.argsort(-scores, kind="stable")
+    last_of_its_score = np.append(np.diff(scores[order]) != 0, True)
+    found = np.cumsum(is_source[order])[last_of_its_score]
+    precision = found / (np.flatnonzero(last_of_its_score) + 1)
+    return float((np.diff(found, prepend=0) * precision).sum() / found[-1])

@@ -2,8 +2,7 @@
 
 A byte of signs times eight rows of a matrix is one of 256 sums of those rows. All 256 are computed once for a block of
 examples, and each byte then adds one row of a table in place of eight: an eighth of the additions, in FP32, where products
-of integers would round the matrix. (On one core of an AMD EPYC this multiplies 300 thousand million signs a second;
-int8 products, which need two planes of the matrix to err by 4e-5, 200.)
+of integers would round the matrix.
 """
 
 from collections.abc import Iterator
@@ -17,8 +16,9 @@ from torch.nn import functional
 
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
 
-_PER_BYTE = 8
-_BYTES = 1 << _PER_BYTE
+PER_BYTE = 8
+"""Signs of a byte."""
+_BYTES = 1 << PER_BYTE
 # Numbers of a table of sums: 2 MiB, which stays in a core's caches.
 _TABLE_NUMBERS = 1 << 19
 # Columns of a table, at most.
@@ -28,7 +28,7 @@ _TABLE_COLUMNS = 128
 def unpacked_signs(packed: UInt8[Tensor, "*shape b"], d: int) -> Int8[Tensor, "*shape d"]:
     """Return d signs, +1 or -1, from their bytes; the first lies in a byte's least significant bit."""
     # Whole bytes are looked up, with their eight signs as one integer: 5 to 10 times faster than bit by bit.
-    words = _every_sign(_PER_BYTE, packed.device).view(torch.int64).squeeze(1)
+    words = _every_sign(PER_BYTE, packed.device).view(torch.int64).squeeze(1)
     return words.index_select(0, packed.flatten().int()).view(packed.shape).view(torch.int8)[..., :d]
 
 
@@ -44,6 +44,9 @@ class PackedSigns:
 
     def __len__(self) -> int:
         return len(self.scales)
+
+    def __getitem__(self, examples: slice) -> "PackedSigns":
+        return PackedSigns(self.scales[examples], self.p[examples], self.q[examples], self.d1, self.d2)
 
     def split(self, examples: int) -> "Iterator[PackedSigns]":
         """Yield the examples in their order, at most so many at a time."""
@@ -80,7 +83,7 @@ class SignProducts:
             ValueError: the matrix has no rows.
         """
         width = self._sums.shape[1]
-        filled = functional.pad(matrix, (0, 0, 0, width * _PER_BYTE - len(matrix))).unflatten(0, (width, _PER_BYTE))
+        filled = functional.pad(matrix, (0, 0, 0, width * PER_BYTE - len(matrix))).unflatten(0, (width, PER_BYTE))
         found = [self._multiplied(columns) for columns in filled.split(_TABLE_COLUMNS, dim=2)]
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
@@ -90,17 +93,17 @@ class SignProducts:
         for first in range(0, len(matrix), bytes_at_once):
             some = slice(first, first + bytes_at_once)
             sums = self._sums[:, some] - _BYTES * first if first else self._sums[:, some]
-            part: Tensor = functional.embedding_bag(sums, _sums_of_eight(matrix[some]), mode="sum")
+            part: Tensor = functional.embedding_bag(sums, sums_of_eight(matrix[some]), mode="sum")
             total = part if total is None else total.add_(part)
         if total is None:
             raise ValueError("a matrix without rows has no products with signs")
         return total
 
 
-def _sums_of_eight(matrix: Float[Tensor, "b 8 n"]) -> Float[Tensor, "s n"]:
+def sums_of_eight(matrix: Float[Tensor, "b 8 n"]) -> Float[Tensor, "s n"]:
     """Return for each byte the 256 sums of its eight rows that signs can make, one below the other."""
-    signs = _every_sign(_PER_BYTE // 2, matrix.device).to(matrix.dtype)
-    low, high = (signs @ rows for rows in matrix.split(_PER_BYTE // 2, dim=1))
+    signs = _every_sign(PER_BYTE // 2, matrix.device).to(matrix.dtype)
+    low, high = (signs @ rows for rows in matrix.split(PER_BYTE // 2, dim=1))
     sums: Tensor = high.unsqueeze(2) + low.unsqueeze(1)
     return sums.flatten(0, 2)
 

@@ -16,7 +16,6 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
 from lorif_assets.mathematics.gradients.frozen_model import frozen, require_grad
@@ -63,21 +62,6 @@ class BatchGradients:
     losses: Float[Tensor, " B"]
     gradients: dict[str, Float[Tensor, "B d1 d2"]]
     hidden: Float[Tensor, "B T H"] | None = None
-
-
-def token_summed_losses(logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"]) -> Float[Tensor, " B"]:
-    """Return each example's cross-entropy summed over its target tokens, each predicted from the tokens before it.
-
-    A sum, not a mean, makes an example's gradient independent of the other examples in its batch.
-    """
-    # The labels are shifted, not the logits: slicing those would copy the largest tensor of the pass.
-    targets = next_tokens(labels)
-    # In FP32 at least: BF16 has too few digits for a log-sum-exp over a vocabulary.
-    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = functional.cross_entropy(
-        scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
-    ).view(labels.shape)
-    return losses.sum(dim=1)
 
 
 LogitGradients = Callable[

@@ -5,7 +5,7 @@ the experts' forward pass is the one below, the same for every model: rows sorte
 follows the contract of transformers' own interchangeable experts' functions (`_experts_implementation`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from lorif_assets.mathematics.matrix_products import product
 
 DENSE_EXPERTS = "Llama4TextExperts"
 """Experts that each get every token, scaled by its routing weight, which is 0 where the token is not routed there."""
+EXPERTS_WITH_IDENTITIES = "LongcatFlashExperts"
+"""Experts of which the last ones have no weights: the tokens that are routed there pass as they are."""
 _ROUTED_TO = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk")
 
 
@@ -40,19 +42,24 @@ def fused_weights(module: nn.Module) -> tuple[FusedWeight, ...]:
     """Return a module's fused weights in the order in which they are multiplied; empty if it is not known how it does that."""
     if type(module).__name__ == DENSE_EXPERTS:
         first, is_transposed = "gate_up_proj", True
+    elif type(module).__name__ == EXPERTS_WITH_IDENTITIES:
+        first, is_transposed = "gate_up_proj", False
     # What transformers sets on every module of experts whose forward pass it can interchange.
     elif isinstance(getattr(module, "has_gate", None), bool) and hasattr(module, "_apply_gate"):
         first, is_transposed = "gate_up_proj" if module.has_gate else "up_proj", bool(module.is_transposed)
     else:
         return ()
+    weights = {name: getattr(module, name, None) for name in (first, "down_proj")}
+    fused = {name: weight for name, weight in weights.items() if isinstance(weight, nn.Parameter) and weight.ndim == 3}
+    if fused.keys() != weights.keys():
+        return ()
+    # Where some experts are identities, one of the weights may have rows for them that nothing multiplies.
+    n_experts = min(len(weight) for weight in fused.values())
     found = []
-    for name in (first, "down_proj"):
-        weight = getattr(module, name, None)
-        if not isinstance(weight, nn.Parameter) or weight.ndim != 3:
-            return ()
-        n, rows, columns = weight.shape
+    for name, weight in fused.items():
+        _, rows, columns = weight.shape
         d_in, d_out = (rows, columns) if is_transposed else (columns, rows)
-        found.append(FusedWeight(name, n, d_in, d_out, is_transposed))
+        found.append(FusedWeight(name, n_experts, d_in, d_out, is_transposed))
     return tuple(found)
 
 
@@ -79,6 +86,11 @@ class Routing:
         order = chosen.argsort(stable=True)
         sizes = torch.bincount(chosen, minlength=n_experts).tolist()
         return cls(order // experts.shape[-1], tuple(sizes)), order
+
+    def leading(self, n_experts: int) -> "Routing":
+        """Return the routing to the first experts alone."""
+        sizes = self.sizes[:n_experts]
+        return Routing(self.tokens[: sum(sizes)], sizes)
 
 
 @dataclass(frozen=True)
@@ -173,11 +185,15 @@ def experts_forward(module: nn.Module, on_product: RoutedProduct) -> Callable[..
             y = y + made.down_proj_bias[of_row]
         if getattr(made, "has_post_expert_norm", False):
             y = made.post_expert_norm(y)
-        weighted = y * top_k_weights.flatten()[order].unsqueeze(1)
-        back = torch.empty_like(order)
-        back[order] = torch.arange(len(order), device=order.device)
-        summed: Tensor = weighted[back].unflatten(0, top_k_index.shape).sum(dim=1)
-        return summed.to(hidden_states.dtype)
+        return _summed(y, order, top_k_weights).to(hidden_states.dtype)
+
+    def with_identities(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        routing, order = Routing.of(top_k_index, made.total_experts)
+        x, of_experts = hidden_states[routing.tokens], routing.leading(first.n_experts)
+        multiplied_rows = len(of_experts.tokens)
+        gate, up = multiplied(first, of_experts, x[:multiplied_rows]).chunk(2, dim=-1)
+        y = multiplied(second, of_experts, made.act_fn(gate) * up)
+        return _summed(torch.cat([y, x[multiplied_rows:]]), order, top_k_weights).to(hidden_states.dtype)
 
     def dense(hidden_states: Tensor) -> Tensor:
         n = hidden_states.shape[0] // first.n_experts
@@ -185,7 +201,19 @@ def experts_forward(module: nn.Module, on_product: RoutedProduct) -> Callable[..
         gate, up = multiplied(first, routing, hidden_states).chunk(2, dim=-1)
         return multiplied(second, routing, up * made.act_fn(gate))
 
-    return dense if type(module).__name__ == DENSE_EXPERTS else routed
+    forms: Mapping[str, Callable[..., Tensor]] = {DENSE_EXPERTS: dense, EXPERTS_WITH_IDENTITIES: with_identities}
+    return forms.get(type(module).__name__, routed)
+
+
+def _summed(
+    rows: Float[Tensor, "S O"], order: Int[Tensor, " S"], weights: Float[Tensor, "N k"]
+) -> Float[Tensor, "N O"]:
+    """Return the weighted sums over a token's experts of rows that are sorted by expert."""
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    weighted = rows * weights.flatten()[order].unsqueeze(1)
+    sums: Tensor = weighted[back].unflatten(0, weights.shape).sum(dim=1)
+    return sums
 
 
 class _GroupedLinear(torch.autograd.Function):
@@ -213,5 +241,5 @@ class _GroupedLinear(torch.autograd.Function):
 
 
 def _grouped(rows: Float[Tensor, "S a"], matrices: Float[Tensor, "E a b"], sizes: tuple[int, ...]) -> Tensor:
-    parts = rows.split(sizes)
-    return torch.cat([product(part, matrices[expert]) for expert, part in enumerate(parts) if len(part)])
+    products = [product(part, matrices[expert]) for expert, part in enumerate(rows.split(sizes)) if len(part)]
+    return torch.cat(products) if products else rows.new_zeros(0, matrices.shape[2])

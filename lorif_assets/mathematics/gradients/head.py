@@ -13,9 +13,15 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lorif_assets.mathematics.gradients.replaced_forward import replaced_forward
-from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, losses_of_targets, next_tokens
+from lorif_assets.mathematics.gradients.token_losses import (
+    IGNORED_LABEL,
+    losses_of_targets,
+    next_tokens,
+    summed_cross_entropies,
+)
 
 CHUNK_NUMBERS = 1 << 25
 """Logits that are held at a time: 128 MiB in FP32, of which their softmax and gradient are copies."""
@@ -165,6 +171,36 @@ def losses_in_chunks(
             logits = behind.logits(chunk.of(behind.hidden))
             losses[chunk.rows] += losses_of_targets(logits, chunk.targets(targets))[0].to(losses)
     return losses
+
+
+def losses_with_graph(
+    model: nn.Module, inputs: dict[str, Any], labels: Int[Tensor, "B T"], chunk_numbers: int = CHUNK_NUMBERS
+) -> Float[Tensor, " B"]:
+    """Return the same losses with their graph: each chunk's logits are made again for its backward pass, and never kept.
+
+    Args:
+        model: in eval mode; gradients flow to whatever requires one, the head's own weights too.
+        inputs: what it is called with.
+        labels: each predicted from the tokens before it; -100 carries no loss.
+        chunk_numbers: logits that are held at a time.
+    """
+    targets, head = next_tokens(labels), head_of(model)
+    if head is None:
+        return summed_cross_entropies(model(**inputs).logits, targets)
+    behind = decoded(model, head, inputs)
+
+    def of_chunk(hidden: Tensor, chunk_targets: Tensor) -> Tensor:
+        return summed_cross_entropies(behind.logits(hidden), chunk_targets)
+
+    losses: list[Tensor] = []
+    for chunk in head_chunks(targets != IGNORED_LABEL, max(1, chunk_numbers // head.vocabulary)):
+        found = checkpoint(
+            of_chunk, chunk.of(behind.hidden), chunk.targets(targets), use_reentrant=False, preserve_rng_state=False
+        )
+        # A long example's loss is the sum of those of its chunks, which follow one another.
+        is_continued = chunk.rows.start < len(losses)
+        losses[chunk.rows.start :] = [losses[-1] + found[0]] if is_continued else [*found]
+    return torch.stack(losses)
 
 
 def _row_groups(counts: Sequence[int], max_tokens: int) -> Iterator[slice]:

@@ -13,6 +13,8 @@ from lorif_assets.mathematics.gradients.experts import experts_per_token, fused_
 
 _SHOWN = 4
 _MATRICES = frozenset({"lora_A", "lora_B"})
+_TAKEN_FROM_MODULES = ("dt_proj", "router.classifier")
+"""Modules whose weights models multiply by themselves."""
 _WITHOUT_GRADIENT = frozenset({"encoder_attn", "crossattention", "cross_attn", "encoder_decoder_attention", "indexer"})
 """Parts of a block that a text alone does not reach, as it has no encoder's output, or that choose and do not compute."""
 
@@ -72,7 +74,7 @@ def linear_weights(model: nn.Module) -> dict[str, LinearWeight]:
     for path, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if (widths := linear_widths(module)) is not None:
-            sight = Sight.WEIGHT if _is_router(module) or path.endswith("dt_proj") else Sight.MODULE
+            sight = Sight.WEIGHT if _is_router(module) or path.endswith(_TAKEN_FROM_MODULES) else Sight.MODULE
             found[path] = LinearWeight(TrackedLayer(path, *widths), path, module, sight)
         elif _is_router(module) and isinstance(weight, nn.Parameter) and weight.ndim == 2:
             layer = TrackedLayer(path, int(weight.shape[1]), int(weight.shape[0]))

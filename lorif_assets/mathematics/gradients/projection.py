@@ -98,6 +98,11 @@ class LayerProjection:
 
         return LayerProjection(self.layer, self.d1, self.d2, moved(self.p_in), moved(self.p_out))
 
+    def apply(self, gradients: Float[Tensor, "n I O"]) -> Float[Tensor, "n d1 d2"]:
+        """Return P_in^T G P_out of gradients that were formed without projection."""
+        rows = gradients if self.p_out is None else projected(gradients, self.p_out)
+        return rows if self.p_in is None else projected(rows.mT, self.p_in).mT
+
 
 def projected(x: Float[Tensor, "*batch width"], p: Float[Tensor, "width d"]) -> Float[Tensor, "*batch d"]:
     """Return x P in FP32 at least, for one of the two matrices of a layer's projection, as `LayerProjection.to` gives it."""

@@ -19,25 +19,35 @@ def next_tokens(labels: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     return functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
 
 
-def losses_with_logit_gradients(
-    logits: Float[Tensor, "B T V"], labels: Int[Tensor, "B T"]
-) -> tuple[Float[Tensor, " B"], Float[Tensor, "B T V"]]:
-    """Return each example's cross-entropy summed over its target tokens, and the gradient of their sum.
+def summed_cross_entropies(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, " B"]:
+    """Return each example's cross-entropy summed over its target tokens, with its graph.
+
+    A sum, not a mean, makes an example's gradient independent of the other examples in its batch.
 
     Args:
         logits: of the model; computations are in FP32 at least.
-        labels: each predicted from the tokens before it; -100 carries no loss.
-
-    Returns:
-        The losses, and softmax(logits) - onehot(target) at the targets and 0 elsewhere, in the logits' type.
+        targets: at the tokens that predict them; -100 carries no loss.
     """
-    return losses_of_targets(logits, next_tokens(labels))
+    # In FP32 at least: BF16 has too few digits for a log-sum-exp over a vocabulary.
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = functional.cross_entropy(
+        scores.flatten(0, 1), targets.to(logits.device).flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+    )
+    return losses.view(targets.shape).sum(dim=1)
 
 
 def losses_of_targets(
     logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B T V"]]:
-    """Return the same of targets that stand at the tokens that predict them."""
+    """Return each example's cross-entropy summed over its target tokens, and the gradient of their sum, without a graph.
+
+    Args:
+        logits: of the model; computations are in FP32 at least.
+        targets: at the tokens that predict them; -100 carries no loss.
+
+    Returns:
+        The losses, and softmax(logits) - onehot(target) at the targets and 0 elsewhere, in the logits' type.
+    """
     targets = targets.to(logits.device)
     ignored = targets == IGNORED_LABEL
     at = targets.masked_fill(ignored, 0).unsqueeze(2)

@@ -12,8 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
-from lorif_assets.mathematics.factors.packed_signs import LayerFactors, PackedSigns, SignProducts, unpacked_signs
+from lorif_assets.mathematics.factors.packed_signs import LayerFactors, PackedSigns, SignProducts
 from lorif_assets.mathematics.matrix_products import product
+from lorif_assets.mathematics.scores.machine_code import can_compile
+from lorif_assets.mathematics.scores.sign_scores import sign_scores
 
 # Numbers of one block of products: 64 MiB in FP32, on an accelerator 256.
 _BLOCK_NUMBERS = 1 << 24
@@ -24,8 +26,9 @@ _CACHED_NUMBERS = 1 << 20
 # of the layer's larger width, above rank 1 divided by the rank.
 _QUERIES_PER_WIDTH = 2
 _QUERIES_TIMES_RANK = 64
-# The same for packed signs, whose products with the components are cheaper.
-_QUERIES_TIMES_RANK_OF_SIGNS = 192
+# The most queries for which packed signs are scored as they are; for more, products of whole blocks make up for unpacking
+# them (computed from the rates of both on a CPU).
+_QUERIES_OF_SIGNS = 128
 # Components whose signs are multiplied at a time: enough to repay the tables that this takes, and no more than a CPU's
 # cache holds the products of.
 _COMPONENTS = 1 << 13
@@ -71,8 +74,8 @@ def _layer_scores(queries: Queries, factors: LayerFactors) -> Float[Tensor, "Q n
         if factors.scales.numel() >= _FEWEST_COMPONENTS:
             if isinstance(queries, GradientFactors):
                 return _low_rank_sign_scores(queries, factors)
-            if len(queries) * factors.scales.shape[1] <= _QUERIES_TIMES_RANK_OF_SIGNS:
-                return _sign_scores(queries, factors)
+            if len(queries) <= _QUERIES_OF_SIGNS and can_compile():
+                return sign_scores(queries, factors)
         factors = factors.factors()
     if isinstance(queries, GradientFactors):
         return _low_rank_scores(queries, factors)
@@ -99,21 +102,6 @@ def _component_scores(queries: Float[Tensor, "Q D"], factors: GradientFactors) -
         scores.append(products.mul_(narrow.unsqueeze(1)).sum(2))
     n, _, c = factors.u.shape
     return torch.cat(scores, dim=1).view(n, c, len(queries)).sum(1).mT
-
-
-def _sign_scores(queries: Float[Tensor, "Q D"], signs: PackedSigns) -> Float[Tensor, "Q n"]:
-    """Return the sum of scale * p^T M q over the components."""
-    m = queries.unflatten(1, (signs.d1, signs.d2))
-    if signs.d1 < signs.d2:
-        # The more signs are looked up, the fewer numbers are left to multiply with the others.
-        m, signs = m.mT, signs.transposed()
-    scores = [queries.new_empty(len(queries), 0)]
-    for some in signs.split(max(1, _COMPONENTS // signs.scales.shape[1])):
-        products = SignProducts(some.p.flatten(0, 1))
-        others = unpacked_signs(some.q, some.d2).float().mul_(some.scales.unsqueeze(2)).flatten(1)
-        terms = [products.of(of_query).view(others.shape).mul_(others).sum(1) for of_query in m]
-        scores.append(torch.stack(terms) if terms else queries.new_empty(0, len(some)))
-    return torch.cat(scores, dim=1)
 
 
 def _low_rank_sign_scores(queries: GradientFactors, signs: PackedSigns) -> Float[Tensor, "Q n"]:
@@ -196,10 +184,10 @@ def _leading(
     """Return the k most extreme of the leading scores and some new ones, with their positions."""
     leading, leading_positions = leading.to(scores), leading_positions.to(scores.device)
     columns = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-    if scores.device.type == "cpu" and scores.numel() and leading.shape[1] == k > 0:
+    if scores.device.type == "cpu" and scores.numel() and 0 < k < scores.shape[1]:
         # Most blocks have only a few scores that reach the last leading one: sorting those is enough. An accelerator sorts
         # all of them in less time than it takes to ask it how many these are.
-        last = leading[:, -1:]
+        last = (leading if leading.shape[1] == k else scores.topk(k, dim=1, largest=highest).values)[:, -1:]
         # NaN compares as neither, and sorts as the highest.
         reaching = int((~(scores < last) if highest else ~(scores > last)).sum(dim=1).amax())
         if reaching < scores.shape[1]:

@@ -7,16 +7,31 @@ from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.versions import datamodeling_version
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
+from lorif_assets.evaluation.ekfac_agreement import METRIC
+from lorif_assets.evaluation.figures import shared_per_example
 from lorif_assets.evaluation.known_sources import known_sources
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores, method_versions, read_evaluated_scores
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import GroundTruth, read_ground_truth
 from lorif_assets.evaluation.retraining.subset_names import subsets
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
-from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, METHOD_COSTS, RECIPE_TRIALS, REMOVAL_LOSSES
+from lorif_assets.lake.evaluation_tables import (
+    EVALUATION_FIGURES,
+    METHOD_COSTS,
+    RECIPE_TRIALS,
+    REMOVAL_LOSSES,
+    SELECTION_LOSSES,
+)
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.evaluation.content import Cost, EvaluationContent, Missing
-from lorif_assets.pages.evaluation.measurements import ground_truth_figures, measured, recipe_trials, removal_rises
+from lorif_assets.pages.evaluation.measurements import (
+    ground_truth_figures,
+    measured,
+    recipe_trials,
+    removal_measures,
+    removal_rises,
+    selected,
+)
 from lorif_assets.pages.evaluation.pictured_scores import retrieval, scatters
 from lorif_assets.pages.evaluation.version import page_version
 from lorif_assets.project import Project
@@ -41,8 +56,8 @@ def assemble(
     partition = {"checkpoint": record.name, "query_set": query_set}
     figures = lake.read(EVALUATION_FIGURES, **partition)
     by_evaluation = {str(name): rows for (name,), rows in figures.group_by("evaluation")}
-    datamodeling, tail, sources = (
-        by_evaluation.get(name, figures.clear()) for name in (_LDS, "tail_patch", "source_retrieval")
+    datamodeling, tail, sources, removed = (
+        by_evaluation.get(name, figures.clear()) for name in (_LDS, "tail_patch", "source_retrieval", "removal_losses")
     )
     queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
     costs = lake.read(METHOD_COSTS, **partition)
@@ -58,6 +73,7 @@ def assemble(
     known = known_sources(lake, settings.evaluation, query_set, scored.query_ids, scored.example_ids) if scored else {}
     found = retrieval(sources, scored, known)
     removals = removal_rises(lake.read(REMOVAL_LOSSES, **partition))
+    selections = selected(lake.read(SELECTION_LOSSES, **partition), settings.evaluation.bootstrap)
     trials = recipe_trials(lake.read(RECIPE_TRIALS, **partition))
     return EvaluationContent(
         checkpoint=record.name,
@@ -70,13 +86,14 @@ def assemble(
         lds=lds,
         ground_truth=ground_truth_figures(datamodeling),
         costs={
-            row["method"]: Cost(row["bytes_per_example"], row["setup_seconds"], row["query_seconds"])
-            for row in costs.iter_rows(named=True)
+            row["method"]: Cost(row["bytes_per_example"], row["setup_seconds"], row["query_seconds"], row["shared"])
+            for row in costs.with_columns(shared=shared_per_example()).iter_rows(named=True)
         },
         scatters=scatters(lds, scored, truth, queries) if lds and scored and truth else (),
         tail_patch=tail_patch,
         retrieval=found,
         removals=removals,
+        selections=selections,
         trials=trials,
         missing=_missing(
             settings,
@@ -84,6 +101,7 @@ def assemble(
             tail_patch=tail_patch is not None,
             retrieval=found is not None,
             removals=bool(removals),
+            selections=bool(selections),
             trials=bool(trials),
         ),
         stale_results=tuple(stale_results),
@@ -95,6 +113,8 @@ def assemble(
             "page": version,
         },
         version=version,
+        agreement=measured(datamodeling, METRIC),
+        removal_measures=removal_measures(removed),
     )
 
 
@@ -143,6 +163,10 @@ def _missing(settings: Settings, **presence: bool) -> Sequence[Missing]:
             "name the ids of the training examples that a query comes from in its field `sources`, then run `lorif evaluate`",
         ),
         "removals": Missing("Removal: retraining without the leading examples", train),
+        "selections": Missing(
+            "Selection: training on the leading examples alone",
+            "name the query set in `evaluation.selection_query_sets`, and a way to retrain, then run `lorif evaluate`",
+        ),
         "trials": Missing("Quality of other recipes against their bytes, r and damping", "run `lorif tune`"),
     }
     return tuple(ways[name] for name, is_present in presence.items() if not is_present)

@@ -7,6 +7,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lorif_assets.mathematics.evaluation.intervals import Estimate
     from lorif_assets.mathematics.gradients.projection import Projection
 
 
@@ -74,11 +75,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method costs: bytes kept per training example, seconds on the training data (once) and on this query set."""
+    """What a method costs: bytes kept per training example, seconds on the training data (once) and on this query set.
+
+    `shared_bytes` are kept once for all examples, here divided by their number; None where that is unknown.
+    """
 
     bytes_per_example: float
     setup_seconds: float | None
     query_seconds: float
+    shared_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,41 @@ class Removal:
 
 
 @dataclass(frozen=True)
+class RemovalMeasures:
+    """What retraining without proponents says of single queries: metrics by name, of the methods that chose them.
+
+    `share` is that of the examples whose removal the loss differences are of, from 0 to 1; None where there are none.
+    """
+
+    metrics: Mapping[str, Measured]
+    share: float | None
+
+    @property
+    def methods(self) -> Sequence[str]:
+        """The methods, the best first by the first metric."""
+        return next(iter(self.metrics.values())).methods
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What training on so many selected examples alone gave, by the method that selected them.
+
+    `losses` are means over queries of the loss per token (nats), averaged over seeds; `lower_by` says by how much the
+    reference's is lower than each other method's, paired. The best method comes first.
+    """
+
+    n_selected: int
+    n_seeds: int
+    losses: "Mapping[str, Estimate]"
+    lower_by: "Mapping[str, Estimate]"
+
+    @property
+    def reference(self) -> str:
+        """The method that the others are compared with."""
+        return next(method for method in self.losses if method not in self.lower_by)
+
+
+@dataclass(frozen=True)
 class RecipeTrial:
     """A recipe that was tried: its fields, and its quality, LDS or (None) only the agreement with the dense inverse."""
 
@@ -201,12 +241,16 @@ class EvaluationContent:
     tail_patch: Measured | None
     retrieval: Retrieval | None
     removals: Sequence[Removal]
+    selections: Sequence[Selected]
     trials: Sequence[RecipeTrial]
     missing: Sequence[Missing]
     stale_results: Sequence[str]
     created: datetime
     provenance: Mapping[str, str]
     version: str
+    agreement: Measured | None = None
+    """NDCG@20 to exact EK-FAC."""
+    removal_measures: RemovalMeasures | None = None
 
     @property
     def methods(self) -> Sequence[str]:

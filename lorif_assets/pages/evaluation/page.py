@@ -19,7 +19,15 @@ from lorif_assets.pages.look import Theme, data_uris
 _TEMPLATE = "evaluation.html.jinja"
 _NONE = "\N{EN DASH}"
 _DECIMALS, _MOST_DECIMALS = 2, 6
-_METRIC_TITLES = {"recall_at_10": "Recall at 10", "mrr": "Reciprocal rank", "roc_auc": "Area under ROC"}
+_METRIC_TITLES = {
+    "recall_at_10": "Recall at 10",
+    "mrr": "Reciprocal rank",
+    "roc_auc": "Area under ROC",
+    "auprc": "Area under precision and recall",
+    "query_loss_difference": "Rise of a query's loss",
+    "query_loss_difference_per_token": "The same per token",
+    "sorted_lds": "LDS on sorted subsets",
+}
 _FIELDS: tuple[Literal["r", "damping"], ...] = ("r", "damping")
 
 

@@ -8,6 +8,7 @@ from lorif_assets.lake.evaluation_tables import (
     METHOD_COSTS,
     RECIPE_TRIALS,
     REMOVAL_LOSSES,
+    SELECTION_LOSSES,
     SUBSET_LOSSES,
 )
 from lorif_assets.lake.lake import Lake
@@ -16,21 +17,23 @@ from lorif_assets.lake.lake import Lake
 def page_version(lake: Lake, checkpoint: str, query_set: str) -> str | None:
     """Return the version that the page of a checkpoint and query set should have, or None where nothing was evaluated."""
     partition = {"checkpoint": checkpoint, "query_set": query_set}
-    measured = [
+    *measured, selections = (
         lake.read(schema, [part, "computed_from"], **partition).unique().sort(part, "computed_from").rows()
         for schema, part in (
             (EVALUATION_FIGURES, "evaluation"),
             (METHOD_COSTS, "method"),
             (REMOVAL_LOSSES, "removal"),
             (RECIPE_TRIALS, "recipe"),
+            (SELECTION_LOSSES, "selection"),
         )
-    ]
-    if not any(measured):
+    )
+    if not any([*measured, selections]):
         return None
     columns = ["subset", "seed", "computed_from"]
     losses = lake.read(SUBSET_LOSSES, columns, query_set=query_set).unique().sort(columns).rows()
     queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set).unique().rows()
-    return content_hash([measured, losses, queries])
+    # Pages of before there were selections stay what they were.
+    return content_hash([measured, losses, queries, *([selections] if selections else [])])
 
 
 def stored_page_versions(lake: Lake) -> dict[str, str]:

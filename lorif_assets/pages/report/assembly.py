@@ -207,7 +207,9 @@ def _groups(lake: Lake, checkpoint: str, query_set: str) -> dict[str, dict[str, 
     groups: dict[str, dict[str, tuple[GroupInfluence, ...]]] = {}
     for (query_id, column), of_column in rows.group_by("query_id", "column", maintain_order=True):
         largest = of_column.top_k(_SHOWN_GROUPS, by=pl.col("score_sum").abs()).sort("score_sum", descending=True)
-        shown = largest.select("value", "n_examples", "score_sum", pl.col("low", "high").fill_null(math.nan))
+        shown = largest.select(
+            "value", "n_examples", "score_sum", pl.col("low", "high").fill_null(math.nan), "noise_share"
+        )
         groups.setdefault(str(query_id), {})[str(column)] = tuple(GroupInfluence(*row) for row in shown.iter_rows())
     return groups
 

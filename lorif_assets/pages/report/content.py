@@ -50,7 +50,8 @@ class Influence:
 class GroupInfluence:
     """The influence of all training examples that share a value of their metadata, with a 95 % interval.
 
-    The interval is by the standard error of the sum; NaN for a single example.
+    The interval is by the standard error of the sum; NaN for a single example. With a `noise_share` (0 to 1, of the scores'
+    mean square) the sum is of what each score is expected to be without its noise.
     """
 
     value: str
@@ -58,6 +59,7 @@ class GroupInfluence:
     score_sum: float
     low: float
     high: float
+    noise_share: float | None = None
 
 
 @dataclass(frozen=True)

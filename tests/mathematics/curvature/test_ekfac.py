@@ -213,6 +213,32 @@ def test_covariances_are_those_of_the_real_tokens(gpt2, examples, side):
         assert relative_error(found[layer].outputs, outputs) < 1e-4
 
 
+@pytest.mark.parametrize("projection", [Projection(factor=2, seed=0), Projection(max_width=20, seed=0)], ids=str)
+def test_covariances_and_gradients_of_whole_tokens_are_projected_as_their_tokens_are(gpt2, examples, projection):
+    layers = [layer_projection(layer, projection) for layer in select_layers(gpt2)]
+    whole = [layer_projection(layer, Projection(factor=1, seed=0)) for layer in select_layers(gpt2)]
+    batch = padded_batch(examples, 14, "right")
+    sums: list[dict[str, KfacCovariances]] = [{}, {}]
+    gradients = []
+    for found, projections in zip(sums, (layers, whole), strict=True):
+
+        def observer(layer, calls, found=found):
+            for x, dy in calls:
+                empty = KfacCovariances.empty(x.shape[2], dy.shape[2], CPU)
+                found[layer] = empty.add(x[batch.attention_mask], dy[batch.attention_mask])
+
+        with GradientCollector(gpt2, projections) as collector:
+            collector.observe(batch, observer)
+            gradients.append(collector.collect(batch).gradients)
+    for layer in layers:
+        name = layer.layer.name
+        found, expected = sums[1][name].projected(layer), sums[0][name]
+        assert found.tokens == expected.tokens
+        assert relative_error(found.inputs, expected.inputs) < 1e-5
+        assert relative_error(found.outputs, expected.outputs) < 1e-5
+        assert relative_error(layer.apply(gradients[1][name]), gradients[0][name]) < 1e-5
+
+
 @pytest.mark.parametrize("max_numbers", [1, 100, 300, 10**9])
 def test_streamed_gradients_are_the_collected_ones_in_slices_within_the_budget(gpt2, examples, max_numbers):
     layers = [layer_projection(layer, Projection(factor=2, seed=0)) for layer in select_layers(gpt2)]

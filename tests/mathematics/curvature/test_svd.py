@@ -113,6 +113,34 @@ def test_replacing_an_example_gives_the_state_of_the_final_data():
     assert_same_state(replaced, expected, POOL_TRACE + expected.trace)
 
 
+@settings(deadline=None, max_examples=25)
+@given(
+    held=st.sets(st.integers(0, 9)),
+    kept=st.sets(st.integers(0, 9)),
+    added=st.lists(st.integers(0, 9), max_size=12),
+    block=st.integers(1, 20),
+)
+def test_an_exchange_gives_the_state_of_the_final_data_wherever_blocks_are_cut(held, kept, added, block):
+    state = state_of(chosen(POOL, held), 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(low_rank, "_CPU_BLOCK_NUMBERS", block * D)
+        found = state.exchange(chosen(POOL, held - kept), chosen(POOL, added))
+    final = state_of(chosen(POOL, [*(held & kept), *added]), 5)
+    assert_same_state(found, final, 2 * POOL_TRACE)
+    if not held & kept:
+        # Nothing of what was there is left, not even its rounding.
+        torch.testing.assert_close(found.image, final.image, rtol=1e-5, atol=1e-6)
+
+
+def test_an_exchange_leaves_the_old_state_and_refuses_to_remove_more_than_it_holds():
+    state = state_of(chosen(POOL, [0, 1]), 3)
+    image = state.image.clone()
+    state.exchange(chosen(POOL, [0]), POOL)
+    assert torch.equal(state.image, image)
+    with pytest.raises(ValueError, match="10 examples cannot be removed from a state of 2"):
+        state.exchange(POOL, chosen(POOL, [0]))
+
+
 @settings(deadline=None, max_examples=15)
 @given(order=st.permutations(range(10)), cut=st.integers(1, 9))
 def test_removing_everything_leaves_the_empty_state(order, cut):

@@ -162,3 +162,15 @@ def test_no_factors_of_their_rank_come_nearer_but_by_a_hair(shape, c):
     assert least * (1 - 1e-6) <= error <= least * (1 + tolerance)
     identity = torch.eye(c).expand(6, c, c)
     assert torch.allclose(factors.v.mT @ factors.v, identity, atol=1e-5)
+
+
+@pytest.mark.parametrize(("numbers", "sizes"), [(100, [3, 3, 1]), (30, [1] * 7), (1, [1] * 7), (10_000, [7])])
+def test_dense_gradients_come_in_blocks_of_as_many_numbers_as_may_be_held(
+    monkeypatch: pytest.MonkeyPatch, numbers: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr("lorif_assets.mathematics.factors.low_rank._CPU_BLOCK_NUMBERS", numbers)
+    generator = torch.Generator().manual_seed(0)
+    factors = GradientFactors(torch.randn(7, 5, 2, generator=generator), torch.randn(7, 6, 2, generator=generator))
+    blocks = list(factors.dense_blocks())
+    assert [len(block) for block in blocks] == sizes
+    assert torch.equal(torch.cat(blocks), factors.dense())

@@ -58,6 +58,7 @@ _ENCODERS = (
 """Families that are encoders unless told otherwise."""
 _OF_FAMILY: dict[str, dict[str, Any]] = {
     "falcon": {"head_dim": None},
+    "longcat_flash": {"zero_expert_num": 2, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24, "head_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "xlstm": {"v_head_dim": None},
     **{family: {"is_decoder": True} for family in _ENCODERS},
@@ -113,6 +114,6 @@ def autograd_gradients_and_losses(
 def _as_input_by_output(model: nn.Module, projection: LayerProjection, gradient: Tensor) -> Tensor:
     module, expert = linear_weights(model)[projection.layer.name].module, projection.layer.expert
     if expert is not None:
-        is_transposed = type(module).__name__ == "Llama4TextExperts" or module.is_transposed
+        is_transposed = type(module).__name__ == "Llama4TextExperts" or getattr(module, "is_transposed", False)
         return gradient[expert] if is_transposed else gradient[expert].T
     return gradient if type(module).__name__ == "Conv1D" else gradient.T

@@ -16,12 +16,11 @@ from lorif_assets.mathematics.gradients.collector import (
     BatchGradients,
     GradientCollector,
     TokenBatch,
-    token_summed_losses,
 )
 from lorif_assets.mathematics.gradients.contraction import cheapest_order
 from lorif_assets.mathematics.gradients.layers import LayerError, TrackedLayer, select_layers
 from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
-from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL
+from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, next_tokens, summed_cross_entropies
 from tests.mathematics.references import (
     autograd_gradients,
     dense_projection,
@@ -251,9 +250,9 @@ def test_losses_are_sums_over_target_tokens_of_their_negative_log_probability(gp
 def test_losses_of_a_half_precision_model_are_computed_in_fp32():
     logits = torch.randn(2, 5, VOCABULARY, generator=torch.Generator().manual_seed(0)).bfloat16()
     labels = torch.tensor([[1, 2, 3, 4, 5], [-100, -100, 9, -100, 7]])
-    found = token_summed_losses(logits, labels)
+    found = summed_cross_entropies(logits, next_tokens(labels))
     assert found.dtype == torch.float32
-    assert torch.equal(found, token_summed_losses(logits.float(), labels))
+    assert torch.equal(found, summed_cross_entropies(logits.float(), next_tokens(labels)))
 
 
 # --- The model is left as it was found ------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ NOT_TINY = {
     "codegen",
 }
 # docs/models.md says why.
-NOT_SUPPORTED = {"cpmant", "deepseek_v4", "jetmoe", "longcat_flash"}
+NOT_SUPPORTED = {"cpmant", "deepseek_v4", "jetmoe"}
 # Their own forward pass does not compute in FP64.
 NOT_IN_FP64 = {"inkling2_text", "xglm"}
 FAMILIES = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - NOT_TINY - NOT_SUPPORTED - NOT_IN_FP64)

@@ -13,7 +13,17 @@ from lorif_assets.mathematics.gradients.projection import LayerProjection, Proje
 from tests.mathematics.gradients.families import autograd_gradients_and_losses, tiny_model
 from tests.mathematics.references import padded_batch, relative_error
 
-FAMILIES = ("mixtral", "qwen3_moe", "olmoe", "gpt_oss", "deepseek_v3", "llama4_text", "nemotron_h", "ernie4_5_moe")
+FAMILIES = (
+    "mixtral",
+    "qwen3_moe",
+    "olmoe",
+    "gpt_oss",
+    "deepseek_v3",
+    "llama4_text",
+    "nemotron_h",
+    "ernie4_5_moe",
+    "longcat_flash",
+)
 
 
 def projections(model: nn.Module, factor: int = 2, **patterns: tuple[str, ...]) -> list[LayerProjection]:

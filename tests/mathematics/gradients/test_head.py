@@ -35,11 +35,12 @@ from transformers import (
 
 from lorif_assets.mathematics.gradients import collector as collecting
 from lorif_assets.mathematics.gradients.collector import GradientCollector
-from lorif_assets.mathematics.gradients.head import Head, head_chunks, head_of, losses_in_chunks
+from lorif_assets.mathematics.gradients.head import Head, head_chunks, head_of, losses_in_chunks, losses_with_graph
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
-from lorif_assets.mathematics.gradients.token_losses import losses_of_targets
+from lorif_assets.mathematics.gradients.token_losses import losses_of_targets, next_tokens, summed_cross_entropies
 from tests.mathematics.gradients.families import tiny_model
+from tests.mathematics.largest_tensor import LargestTensor
 from tests.mathematics.references import autograd_gradients, padded_batch, relative_error, token_covariances, token_loss
 
 VOCABULARY = 64
@@ -224,6 +225,40 @@ def test_losses_without_gradients_are_the_same_in_chunks(gpt2, examples, chunk_t
     found = losses_in_chunks(model, inputs, batch.labels, chunk_tokens * VOCABULARY)
     expected = [token_loss(model(torch.tensor([ids])).logits[0], labels) for ids, labels in examples]
     torch.testing.assert_close(found, torch.stack(expected).detach(), rtol=1e-12, atol=0)
+
+
+def test_losses_with_their_graph_give_every_weight_the_gradient_of_all_logits_at_once(model_with_head, examples):
+    model, _ = model_with_head
+    batch = padded_batch(examples, 14, "right")
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long(), "use_cache": False}
+    weights = [weight.requires_grad_(True) for weight in model.parameters()]
+    expected = summed_cross_entropies(model(**inputs).logits, next_tokens(batch.labels))
+    found = losses_with_graph(model, inputs, batch.labels, 5 * VOCABULARY)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    weighted = torch.arange(1.0, len(expected) + 1, dtype=expected.dtype)
+    gradients, others = (
+        torch.autograd.grad((losses * weighted).sum(), weights, allow_unused=True) for losses in (found, expected)
+    )
+    # The gradient of a key's bias is zero but for rounding.
+    largest = max(float(other.norm()) for other in others if other is not None)
+    for gradient, other in zip(gradients, others, strict=True):
+        assert (gradient is None) == (other is None)
+        assert other is None or float((gradient - other).norm()) < 1e-10 * largest
+
+
+@pytest.mark.parametrize("with_graph", [True, False])
+def test_neither_pass_makes_a_tensor_of_all_logits(with_graph):
+    vocabulary, length = 3_000, 40
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**{**SHAPE, "vocab_size": vocabulary, "max_position_embeddings": 64})).eval()
+    head_of(model)
+    ids = torch.randint(0, vocabulary, (3, length))
+    losses_of = losses_with_graph if with_graph else losses_in_chunks
+    with LargestTensor() as largest:
+        losses = losses_of(model, {"input_ids": ids, "use_cache": False}, ids, 8 * vocabulary)
+        if with_graph:
+            torch.autograd.grad(losses.sum(), list(model.parameters()))
+    assert 8 * vocabulary <= largest.numbers < ids.numel() * vocabulary / 4
 
 
 # --- Only what is needed ------------------------------------------------------------------------------------------

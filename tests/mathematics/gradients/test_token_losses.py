@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from lorif_assets.mathematics.gradients.collector import token_summed_losses
-from lorif_assets.mathematics.gradients.token_losses import IGNORED_LABEL, losses_with_logit_gradients
+from lorif_assets.mathematics.gradients.token_losses import (
+    IGNORED_LABEL,
+    losses_of_targets,
+    next_tokens,
+    summed_cross_entropies,
+)
 
 
 @pytest.fixture
@@ -19,9 +23,9 @@ def labels() -> torch.Tensor:
 @pytest.mark.parametrize("size", [1.0, 1e4])
 def test_losses_and_gradients_are_those_of_autograd(kind, tolerance, size, labels):
     logits = (torch.randn(3, 7, 11, generator=torch.Generator().manual_seed(0)) * size).to(kind).requires_grad_()
-    expected = token_summed_losses(logits, labels)
+    expected = summed_cross_entropies(logits, next_tokens(labels))
     expected.sum().backward()
-    losses, gradient = losses_with_logit_gradients(logits.detach(), labels)
+    losses, gradient = losses_of_targets(logits.detach(), next_tokens(labels))
     assert gradient.dtype == kind
     assert torch.allclose(losses, expected, rtol=1e-6)
     assert torch.allclose(gradient.double(), logits.grad.double(), atol=tolerance)
@@ -30,7 +34,7 @@ def test_losses_and_gradients_are_those_of_autograd(kind, tolerance, size, label
 def test_positions_without_a_target_have_no_gradient_even_where_their_logits_are_not_finite(labels):
     logits = torch.randn(3, 7, 11)
     logits[2] = float("nan")
-    losses, gradient = losses_with_logit_gradients(logits, labels)
+    losses, gradient = losses_of_targets(logits, next_tokens(labels))
     assert losses[2] == 0
     assert bool((gradient[2] == 0).all())
     assert bool((gradient[:, -1] == 0).all())
@@ -39,5 +43,5 @@ def test_positions_without_a_target_have_no_gradient_even_where_their_logits_are
 def test_the_logits_stay_as_they_are(labels):
     logits = torch.randn(3, 7, 11)
     before = logits.clone()
-    losses_with_logit_gradients(logits, labels)
+    losses_of_targets(logits, next_tokens(labels))
     assert torch.equal(logits, before)

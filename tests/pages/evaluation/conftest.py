@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from lorif_assets.mathematics.evaluation.intervals import Estimate
 from lorif_assets.mathematics.evaluation.roc import FALSE_POSITIVE_RATES
 from lorif_assets.mathematics.gradients.projection import Projection
 from lorif_assets.pages.evaluation import method_plots, recipe_plots
@@ -19,6 +20,7 @@ from lorif_assets.pages.evaluation.content import (
     RecipeTrial,
     Removal,
     Retrieval,
+    Selected,
 )
 
 HOSTILE = "<script>alert('x')</script>"
@@ -97,6 +99,14 @@ def content(monkeypatch: pytest.MonkeyPatch) -> Make:
             removals=(
                 Removal("lorif", 100, (0.11, 0.13)),
                 Removal("random", 100, (0.01, 0.02)),
+            ),
+            selections=(
+                Selected(
+                    300,
+                    3,
+                    {"lorif": Estimate(2.5, 2.25, 2.75), "bm25": Estimate(3.0, 2.5, 3.5)},
+                    {"bm25": Estimate(0.5, 0.25, 0.75)},
+                ),
             ),
             trials=(trial(1024, 32), trial(1024, 64), trial(2048, 64, damping=0.1)),
             missing=(),

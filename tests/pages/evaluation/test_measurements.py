@@ -9,8 +9,17 @@ import pytest
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.retraining.ground_truth import GroundTruth
+from lorif_assets.lake.evaluation_tables import SELECTION_LOSSES
+from lorif_assets.mathematics.evaluation.intervals import Estimate
 from lorif_assets.pages.evaluation.content import Interval, Measured
-from lorif_assets.pages.evaluation.measurements import ground_truth_figures, measured, recipe_trials, removal_rises
+from lorif_assets.pages.evaluation.measurements import (
+    ground_truth_figures,
+    measured,
+    recipe_trials,
+    removal_measures,
+    removal_rises,
+    selected,
+)
 from lorif_assets.pages.evaluation.pictured_scores import retrieval, scatters
 
 _FIGURE_COLUMNS = ["metric", "statistic", "method", "query_id", "value", "low", "high"]
@@ -76,7 +85,8 @@ def test_the_ground_truth_of_one_seed_has_no_ceiling() -> None:
 
 
 def removed(*rows: tuple[str, int, int, float, int]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=["method", "n_removed", "seed", "loss", "n_target_tokens"], orient="row")
+    columns = ["method", "n_removed", "seed", "loss", "n_target_tokens"]
+    return pl.DataFrame(rows, schema=columns, orient="row").with_columns(first_removed=pl.lit(None))
 
 
 def test_a_rise_is_that_of_the_mean_loss_per_token_over_retraining_with_the_same_seed() -> None:
@@ -96,8 +106,55 @@ def test_a_rise_is_that_of_the_mean_loss_per_token_over_retraining_with_the_same
     assert [(one.method, one.n_removed, one.rises, one.mean) for one in found] == [("lorif", 10, (1.5, 0.5), 1.0)]
 
 
+def test_runs_of_later_ranks_are_no_rise_of_the_first() -> None:
+    rows = removed(("none", 0, 0, 2.0, 2), ("lorif", 10, 0, 6.0, 2), ("lorif", 10, 0, 8.0, 2))
+    first = pl.Series("first_removed", [0, 0, 10])
+    assert [one.rises for one in removal_rises(rows.with_columns(first))] == [(2.0,)]
+
+
+def test_what_was_measured_query_by_query_names_the_share_that_was_removed() -> None:
+    found = removal_measures(
+        figures(
+            ("removed_share", "mean", None, None, 0.01, None, None),
+            ("query_loss_difference", "mean", "lorif", None, 0.3, 0.2, 0.4),
+            ("query_loss_difference", "mean", "bm25", None, 0.5, 0.4, 0.6),
+        )
+    )
+    assert found is not None
+    assert (found.share, list(found.metrics), found.methods) == (0.01, ["query_loss_difference"], ["bm25", "lorif"])
+    assert removal_measures(figures()) is None
+
+
 def test_without_retraining_on_everything_there_is_nothing_to_compare_a_removal_with() -> None:
     assert removal_rises(removed(("lorif", 10, 0, 6.0, 2))) == ()
+
+
+def test_selections_are_compared_query_by_query_over_the_mean_of_their_seeds() -> None:
+    losses = {
+        # method, seed -> summed losses of two queries, of 2 and 4 tokens
+        ("lorif", 0): (2.0, 4.0),
+        ("lorif", 1): (4.0, 8.0),
+        ("random", 0): (5.0, 14.0),
+        ("random", 1): (5.0, 10.0),
+    }
+    rows = pl.DataFrame(
+        [
+            {"n_selected": 30, "method": method, "seed": seed, "query_id": f"q{at}", "loss": loss}
+            | {"n_target_tokens": (2, 4)[at]}
+            for (method, seed), found in losses.items()
+            for at, loss in enumerate(found)
+        ]
+    )
+    (found,) = selected(rows, 200)
+    assert (found.n_selected, found.n_seeds, list(found.losses)) == (30, 2, ["lorif", "random"])
+    # LoRIF: 1.5 and 1.5 per token; random: 2.5 and 3.
+    assert found.losses["lorif"] == Estimate(1.5, 1.5, 1.5)
+    assert found.losses["random"] == Estimate(2.75, 2.5, 3.0)
+    assert found.lower_by == {"random": Estimate(1.25, 1.0, 1.5)}
+
+
+def test_without_selections_there_is_nothing_to_tell() -> None:
+    assert selected(pl.DataFrame(SELECTION_LOSSES.columns.empty_table()), 200) == ()
 
 
 def test_a_trial_without_ground_truth_has_its_agreement_and_no_lds() -> None:

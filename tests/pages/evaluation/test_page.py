@@ -8,7 +8,15 @@ from html.parser import HTMLParser
 import pytest
 
 from lorif_assets.mathematics.gradients.projection import Projection
-from lorif_assets.pages.evaluation.content import GroundTruthFigures, Interval, Measured, Missing, QueryScatter
+from lorif_assets.pages.evaluation.content import (
+    Cost,
+    GroundTruthFigures,
+    Interval,
+    Measured,
+    Missing,
+    QueryScatter,
+    RemovalMeasures,
+)
 from lorif_assets.pages.evaluation.page import render
 from lorif_assets.pages.evaluation.recipe_plots import field_figure
 from lorif_assets.pages.look import LIGHT
@@ -63,10 +71,10 @@ def test_scores_whose_interval_reaches_below_zero_are_not_told_from_chance(conte
 def test_the_table_has_every_method_with_interval_difference_bytes_and_seconds(content: Make) -> None:
     said = words(render(content()))
     assert (
-        "dense LoGRA the exact inverse at the same projections 0.36 [0.30, 0.42] −0.05 [−0.08, −0.02] 49,152 1.5 0.25"
+        "dense LoGRA the exact inverse at the same projections 0.36 [0.30, 0.42] −0.05 [−0.08, −0.02] 49,152 – 1.5 0.25"
         in said
     )
-    assert "random the floor 0.01 [−0.05, 0.06] +0.30 [0.22, 0.37] 0 1.5 0.25" in said
+    assert "random the floor 0.01 [−0.05, 0.06] +0.30 [0.22, 0.37] 0 – 1.5 0.25" in said
 
 
 def test_a_method_that_the_page_does_not_know_is_shown_by_its_own_name(content: Make) -> None:
@@ -91,6 +99,7 @@ def test_the_ceiling_of_the_ground_truth_is_told_or_said_to_be_unknown(content: 
         ({"tail_patch": None}, "tail-patch"),
         ({"retrieval": None}, "retrieval"),
         ({"removals": ()}, "removal"),
+        ({"selections": ()}, "selection"),
     ],
 )
 def test_a_section_is_there_only_where_it_has_data(content: Make, changes: dict[str, object], section: str) -> None:
@@ -119,6 +128,12 @@ def test_agreement_is_not_passed_off_as_faithfulness(content: Make) -> None:
 
 def test_the_rise_after_removal_is_told_with_its_seeds(content: Make) -> None:
     assert "LoRIF +0.120 +0.110 to +0.130" in words(render(content()))
+
+
+def test_what_training_on_a_selection_gave_is_told_with_intervals_and_paired_differences(content: Make) -> None:
+    page = words(render(content()))
+    assert "by how much that of LoRIF is lower" in page
+    assert "LoRIF 300 2.500 [2.250, 2.750] BM25 300 3.000 [2.500, 3.500] +0.500 [0.250, 0.750]" in page
 
 
 def test_small_changes_keep_digits_that_say_something(content: Make) -> None:
@@ -195,3 +210,33 @@ def test_recipes_without_r_and_with_a_byte_budget_are_listed_and_drawn(content: 
 def test_a_recipe_with_a_largest_width_says_so_in_place_of_a_factor(content: Make) -> None:
     bounded = trial(1024, 32, projection=Projection(max_width=64, seed=0))
     assert "1,024 svd bf16 widths to 64 1 32 1" in words(render(content(trials=(bounded,))))
+
+
+def test_what_is_kept_once_for_all_examples_has_a_column_of_its_own(content: Make) -> None:
+    costs = {"lorif": Cost(1600.0, 1.5, 0.25, 312.4), "dense_logra": Cost(49152.0, 1.5, 0.25)}
+    said = words(render(content(costs=costs)))
+    assert "Bytes per example Shared bytes per example Seconds, once" in said
+    assert "0.31 [0.25, 0.36] 1,600 312 1.5 0.25" in said
+    assert "49,152 – 1.5 0.25" in said
+
+
+def test_agreement_with_exact_ekfac_stands_in_the_table_of_methods_where_it_was_measured(content: Make) -> None:
+    agreement = Measured({"lorif": Interval(0.88, 0.85, 0.91)}, {}, {})
+    said = words(render(content(agreement=agreement)))
+    assert "NDCG@20 to EK-FAC" in said
+    assert "0.88 [0.85, 0.91] 2,048" in said
+    assert "NDCG@20" not in words(render(content()))
+
+
+def test_the_rise_of_single_queries_and_the_order_of_runs_stand_below_the_removals(content: Make) -> None:
+    one, other = (
+        Measured({"lorif": Interval(1.25, 1.0, 1.5)}, {}, {}),
+        Measured({"lorif": Interval(0.7, 0.6, 0.8)}, {}, {}),
+    )
+    measures = RemovalMeasures({"query_loss_difference": one, "sorted_lds": other}, 0.01)
+    said = words(render(content(removal_measures=measures)))
+    assert "without the first 1.0% of the examples" in said
+    assert "Method Rise of a query's loss LDS on sorted subsets LoRIF 1.25 [1.00, 1.50] 0.70 [0.60, 0.80]" in said
+    alone = words(render(content(removal_measures=RemovalMeasures({"query_loss_difference": one}, 0.01))))
+    assert "runs of consecutive ranks" not in alone
+    assert "Query by query" not in words(render(content()))

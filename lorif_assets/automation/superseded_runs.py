@@ -1,0 +1,51 @@
+"""Old runs in Dagster's records that nothing rests on any more; its event log would grow with each update without end.
+
+A run stays, however old, that made the newest materialization of a partition, or that evaluated a check last: without its
+events the partition would count as never made.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+
+import dagster as dg
+from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
+
+from lorif_assets.assets.attribution_asset import AttributionAsset
+
+_FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+_AT_A_TIME = 500
+
+
+def superseded_runs(
+    instance: dg.DagsterInstance,
+    assets: Sequence[AttributionAsset],
+    checks: Collection[dg.AssetCheckKey],
+    before: datetime,
+) -> list[str]:
+    """Return the ids of runs that ended before a time, and of which Dagster shows nothing as the newest."""
+    old = instance.get_run_records(RunsFilter(statuses=_FINISHED, updated_before=before))
+    if not old:
+        return []
+    newest = {run for asset in assets for run in _runs_of_newest(instance, asset.key)}
+    executions = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(checks))
+    newest |= {execution.run_id for execution in executions.values()}
+    return [record.dagster_run.run_id for record in old if record.dagster_run.run_id not in newest]
+
+
+def delete_runs(instance: dg.DagsterInstance, run_ids: Collection[str]) -> None:
+    """Delete runs with their events."""
+    for run_id in run_ids:
+        instance.delete_run(run_id)
+
+
+def _runs_of_newest(instance: dg.DagsterInstance, key: dg.AssetKey) -> Iterator[str]:
+    """Yield the runs of the newest materialization of an asset and of each of its partitions."""
+    event = instance.get_latest_materialization_event(key)
+    if event is not None:
+        yield event.run_id
+    kind = DagsterEventType.ASSET_MATERIALIZATION
+    ids = sorted(instance.get_latest_storage_id_by_partition(key, kind).values())
+    for first in range(0, len(ids), _AT_A_TIME):
+        some = dg.AssetRecordsFilter(key, storage_ids=ids[first : first + _AT_A_TIME])
+        for record in instance.fetch_materializations(some, limit=_AT_A_TIME).records:
+            yield record.run_id

@@ -1,0 +1,147 @@
+"""Rows of a source as they came, with every column that it has, to be written again."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float64, Int64
+
+from lorif_assets.config.sources import Source
+from lorif_assets.data.examples import sort_out
+from lorif_assets.data.formats import readers
+from lorif_assets.data.formats.reader import ShardSlice
+from lorif_assets.data.shards import read_shard
+from lorif_assets.errors import MismatchError, SettingsError, SourceError
+
+
+@dataclass(frozen=True, eq=False)
+class TypedRows:
+    """Rows of a source whose format has types."""
+
+    source: str
+    values: pa.Table
+
+    def table(self) -> pa.Table:
+        """Return the rows as a table."""
+        return self.values
+
+    def lines(self) -> list[str]:
+        """Refuse to make JSON of them.
+
+        Raises:
+            SourceError: as it says.
+        """
+        raise SourceError(
+            f"source '{self.source}' has types that JSON has not: name an output that ends in .parquet, or a folder"
+        )
+
+    def with_weights(self, column: str, weights: Float64[np.ndarray, " n"]) -> "TypedRows":
+        """Return the rows with a weight each in a column of their own.
+
+        Raises:
+            SettingsError: they have a column of this name.
+        """
+        _refuse_second(self.source, column, self.values.column_names)
+        # What `datasets` says there of the columns would be wrong.
+        kept = {key: value for key, value in (self.values.schema.metadata or {}).items() if key != b"huggingface"}
+        values = self.values.append_column(column, pa.array(weights)).replace_schema_metadata(kept)
+        return TypedRows(self.source, values)
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectRows:
+    """Rows of a source of JSON or text: each an object with fields of its own."""
+
+    source: str
+    values: Sequence[Mapping[str, Any]]
+
+    def table(self) -> pa.Table:
+        """Return the rows as a table, with the types that Arrow finds for their values.
+
+        Raises:
+            SourceError: values of one column have no type in common.
+        """
+        columns = dict.fromkeys(name for row in self.values for name in row)
+        return pa.table({name: self._array(name) for name in columns})
+
+    def lines(self) -> list[str]:
+        """Return the rows as lines of JSON, each an object as it came."""
+        return [_line(row) for row in self.values]
+
+    def with_weights(self, column: str, weights: Float64[np.ndarray, " n"]) -> "ObjectRows":
+        """Return the rows with a weight each in a field of their own.
+
+        Raises:
+            SettingsError: they have a field of this name.
+        """
+        _refuse_second(self.source, column, {name for row in self.values for name in row})
+        pairs = zip(self.values, weights.tolist(), strict=True)
+        return ObjectRows(self.source, [{**row, column: weight} for row, weight in pairs])
+
+    def _array(self, column: str) -> pa.Array:
+        try:
+            return pa.array([row.get(column) for row in self.values])
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
+            raise no_common_type(self.source, column, error) from error
+
+
+SourceRows = TypedRows | ObjectRows
+
+
+def no_common_type(source: str, column: str, error: Exception) -> SourceError:
+    """Return the error of a column that Parquet cannot hold."""
+    return SourceError(
+        f"source '{source}': Parquet has no type for all values of the column {column!r} ({error}). Name an output that ends "
+        "in .jsonl, which holds each row as it came"
+    )
+
+
+def source_rows(source: Source, piece: ShardSlice, base: Path, shard_hash: str, places: Sequence[int]) -> SourceRows:
+    """Return rows of a shard by their places in it.
+
+    Args:
+        source: that it is of.
+        piece: the shard.
+        base: folder where relative paths begin.
+        shard_hash: of the examples that were read from it when it was attributed.
+        places: of the rows, as `training_examples.row`, at least one, in their order.
+
+    Raises:
+        MismatchError: the source has other examples there by now.
+        SourceError: it cannot be read.
+    """
+    raw = read_shard(source, piece, base)
+    if sort_out(raw, source.columns, piece.shard).shard_hash != shard_hash:
+        raise MismatchError(
+            f"the shard {piece.shard!r} has changed since it was attributed ({piece.origin} of source '{source.name}'); run "
+            "`lorif materialize` first"
+        )
+    table = readers()[piece.kind].table(source, piece, base)
+    if table is not None:
+        return TypedRows(source.name, _at(table, np.array(places)))
+    values = dict(raw.rows)
+    return ObjectRows(source.name, [values[place] for place in places])
+
+
+def _at(table: pa.Table, places: Int64[np.ndarray, " n"]) -> pa.Table:
+    """Return the rows at ascending places, run by run: Arrow's `take` does not know the string views of some files."""
+    runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
+    return pa.concat_tables(table.slice(int(run[0]), len(run)) for run in runs)
+
+
+def _refuse_second(source: str, column: str, names: Collection[str]) -> None:
+    if column in names:
+        raise SettingsError(f"source '{source}' has a column {column!r} already: give that of the weights another name")
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    line = json.dumps(values, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can escape and UTF-8 cannot hold
+        return json.dumps(values)
+    return line

@@ -1,0 +1,58 @@
+"""Dense gradients of some layers in memory, for methods that look at all examples' gradients of a layer together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.config.sections import BatchSettings
+from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.errors import SettingsError
+from lorif_assets.mathematics.gradients.collector import GradientCollector
+
+_LARGEST_GROUP = 2 << 30
+_MOST_LAYER_BYTES = 8 << 30
+
+
+def refuse_large_layers(attributed: AttributedModel, n_examples: int, remedy: str) -> None:
+    """Refuse to hold the dense gradients of a layer that is too large for it.
+
+    Raises:
+        SettingsError: with the remedy.
+    """
+    largest = 4 * n_examples * max(d1 * d2 for d1, d2 in attributed.record.layer_shapes.values())
+    if largest > _MOST_LAYER_BYTES:
+        raise SettingsError(
+            f"the dense gradients of one layer of {n_examples:,} examples take {largest / 2**30:.0f} GiB, more than "
+            f"{_MOST_LAYER_BYTES / 2**30:.0f}; {remedy}"
+        )
+
+
+def layer_groups(shapes: Mapping[str, tuple[int, int]], n: int) -> Iterator[list[str]]:
+    """Yield groups of layers whose dense gradients of n examples fit in 2 GiB together; a larger layer is one by itself."""
+    group: list[str] = []
+    size = 0
+    for layer, (d1, d2) in shapes.items():
+        needed = 4 * n * d1 * d2
+        if group and size + needed > _LARGEST_GROUP:
+            yield group
+            group, size = [], 0
+        group.append(layer)
+        size += needed
+    yield group
+
+
+def dense_gradients(
+    attributed: AttributedModel, layers: Sequence[str], examples: Sequence[TokenizedExample], batch: BatchSettings
+) -> dict[str, Float[Tensor, "n d1 d2"]]:
+    """Return the projected gradients of some layers, by layer, in the order of the examples, on the CPU."""
+    shapes = attributed.record.layer_shapes
+    gradients = {layer: torch.empty(len(examples), *shapes[layer]) for layer in layers}
+    chosen = [projection for projection in attributed.projections if projection.layer.name in gradients]
+    with GradientCollector(attributed.model, chosen) as collector:
+        for positions in attributed.batches(examples, batch.tokens):
+            for layer, found in collector.collect(attributed.batch(examples, positions)).gradients.items():
+                gradients[layer][positions] = found.cpu()
+    return gradients

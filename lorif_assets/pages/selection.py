@@ -1,0 +1,29 @@
+"""A selection of training data in the terminal."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lorif_assets.influences.selection import Selection
+
+
+def print_selection(console: Console, selection: Selection, output: Path | None) -> None:
+    """Print how many rows of each source are taken, and where they were written; None: nowhere."""
+    table = Table(title=f"selected at {selection.wanted.checkpoint}", title_justify="left")
+    for heading in ("source", "rows", "of", "share", "mean value"):
+        table.add_column(heading, justify="left" if heading == "source" else "right")
+    for row in selection.summary.iter_rows(named=True):
+        mean = "" if row["mean_value"] is None else f"{row['mean_value']:+.3f}"
+        table.add_row(row["source"], f"{row['rows']:,}", f"{row['of']:,}", f"{row['share']:.1%}", mean)
+    console.print(table)
+    console.print("The value is the mean over the queries of a score in standard deviations of the query's scores.")
+    if selection.wanted.without_duplicates:
+        console.print(f"{selection.n_repeats:,} near-duplicates were left out.")
+    if selection.n_unread:
+        console.print(
+            f"{selection.n_unread:,} attributed examples were not looked at: no source has their shards any more, or they "
+            "cannot be read. `lorif doctor` says why; `lorif withdraw` takes shards out of the scores."
+        )
+    where = "nothing is written" if output is None else f"written to {output}"
+    console.print(f"{selection.rows.height:,} rows: {where}.", soft_wrap=True)

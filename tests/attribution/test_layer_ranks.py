@@ -1,0 +1,67 @@
+"""Ranks by layer: of one sample always the same, whether gradients are formed or taken as their tokens."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, fit_tokens
+from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.sections import BatchSettings
+from lorif_assets.data.tokenization import TokenizedExample
+from lorif_assets.mathematics.curvature import whitened_spectra
+from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.progress import Progress
+
+WIDTH, VOCABULARY, LENGTH = 32, 40, 14
+EXAMPLES = [
+    TokenizedExample(str(row), row, ids, ids)
+    for row, ids in enumerate(
+        np.random.default_rng(1).integers(0, VOCABULARY, length)
+        for length in np.random.default_rng(2).integers(5, LENGTH + 1, 24)
+    )
+]
+
+
+@pytest.fixture
+def attributed() -> AttributedModel:
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=WIDTH, n_layer=2, n_head=2, vocab_size=VOCABULARY, n_positions=LENGTH)
+    config.bos_token_id = config.eos_token_id = 0
+    record = CheckpointRecord("small", "", "", "gpt2", 0, None, {})
+    recipe = Recipe(projection_factor=1, bytes_per_example=1_200)
+    model = GPT2LMHeadModel(config).eval()
+    return AttributedModel(record, recipe, model, None, (), "", DeviceGroup.of("cpu")).under(recipe)  # type: ignore[arg-type]
+
+
+def fitted(attributed: AttributedModel) -> KfacFit:
+    with Progress("fit", fit_tokens(EXAMPLES), "tok") as progress:
+        layers = fit_layers(attributed, EXAMPLES, BatchSettings(tokens=100), progress)
+    return KfacFit(layers, len(EXAMPLES), "")
+
+
+def test_a_fit_is_the_same_each_time(attributed: AttributedModel) -> None:
+    assert fitted(attributed).fingerprint == fitted(attributed).fingerprint
+
+
+def test_short_examples_are_taken_as_tokens_and_give_the_ranks_of_formed_gradients(
+    attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def watched(tokens: whitened_spectra.TokenGradients, k: int) -> torch.Tensor:
+        taken.append(len(tokens.x))
+        return from_tokens(tokens, k)
+
+    from_tokens = whitened_spectra.squared_singular_values_from_tokens
+    monkeypatch.setattr(whitened_spectra, "squared_singular_values_from_tokens", watched)
+    found = fitted(attributed).layers
+    assert sum(taken) == len(found) * len(EXAMPLES)
+    monkeypatch.setattr(whitened_spectra, "is_cheaper_from_tokens", lambda *_: False)
+    formed = fitted(attributed).layers
+    assert sum(taken) == len(found) * len(EXAMPLES)
+    assert {name: layer.rank for name, layer in found.items()} == {name: layer.rank for name, layer in formed.items()}
+    assert len({layer.rank for layer in found.values()}) > 1
+    for name, layer in found.items():
+        assert layer.kept_energy == pytest.approx(formed[name].kept_energy, rel=1e-4)

@@ -1,0 +1,48 @@
+"""`lorif select`."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.cli.conftest import Lorif
+from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
+
+
+def test_a_selection_is_written_and_told_by_source(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("select", "--query-set", QUERY_SET, "--top", "25%", "--output", "picked.parquet", *config)
+    assert result.exit_code == 0, result.output
+    assert f"selected at {CHECKPOINTS[1]}" in result.output
+    assert "25.0%" in result.output
+    assert "9 rows: written to picked.parquet." in result.output
+    assert pq.read_table("picked.parquet").num_rows == 9
+
+
+def test_a_dry_run_writes_nothing_and_says_what_it_would_as_json(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    result = lorif("select", "--top", 3, "--by", "topic", "--without-duplicates", "--dry-run", "--json", *config)
+    assert result.exit_code == 0, result.output
+    lineage = json.loads(result.stdout)
+    assert (lineage["rows"], lineage["of"], lineage["sources"]["docs"]["rows"]) == (6, 36, 6)
+    assert lineage["command"].endswith("--top 3 --by topic --without-duplicates")
+    assert not list(Path().iterdir())
+
+
+def test_where_to_write_is_named_or_nothing_is_written(lorif: Lorif, config: tuple[str, Path]) -> None:
+    for arguments in ((), ("--output", "rows", "--dry-run")):
+        result = lorif("select", "--top", 3, *arguments, *config)
+        assert result.exit_code == 2
+        assert "Name an --output to write to, or ask for a --dry-run" in result.output
+
+
+def test_a_weight_that_is_no_number_is_refused(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("select", "--query-set", f"{QUERY_SET}=much", "--top", 3, "--dry-run", *config)
+    assert result.exit_code == 2
+    assert "a number is expected after =" in result.output
+
+
+def test_measuring_selections_without_query_sets_says_what_to_set(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("evaluate", "--selection", *config)
+    assert result.exit_code == 1
+    assert "name query sets in `evaluation.selection_query_sets`" in " ".join(result.stderr.split())
