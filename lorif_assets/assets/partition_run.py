@@ -170,9 +170,6 @@ class PartitionRun:
             tags: more tags, by the part of their name after `lorif.`.
         """
         tracking, keys = self.project.tracking, list(partitions)
-        if tracking.uri is None:
-            yield None
-            return
         asset = self._context.asset_key.to_user_string()
         identity = {
             DAGSTER_TAG: self._context.run_id,
@@ -180,7 +177,7 @@ class PartitionRun:
             NOTE_TAG: materialization_note(self.settings, asset, self._context.run_id, pages),
             **{f"lorif.{name}": value for name, value in tags.items()},
         }
-        facts = checkpoint_facts(self.project, checkpoint)
+        facts = checkpoint_facts(self.project, checkpoint) if tracking.uri else None
         with tracking.materialization(
             checkpoint, asset, identity, params or {}, self.log, facts=facts, partitions=keys
         ) as tracked:

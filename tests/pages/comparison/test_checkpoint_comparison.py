@@ -84,15 +84,29 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Logged:
         tags: Mapping[str, str],
         params: Mapping[str, object],
         log: object,
-        **_: object,
+        *,
+        facts: object,
+        partitions: list[str],
     ) -> Iterator[SimpleNamespace]:
         assert (asset, tags["dagster.partition"], params["query_set"]) == (
             "checkpoint_comparison",
             QUERY_SET,
             QUERY_SET,
         )
+        assert partitions == [QUERY_SET]
         figures: dict[str, float] = {}
-        yield SimpleNamespace(metrics=figures.update, checkpoint_metrics=lambda _: None, text=lambda *_: None, url="")
+        of_checkpoint: dict[str, float] = {}
+        pages: list[tuple[str, str, str]] = []
+        yield SimpleNamespace(
+            url="",
+            metrics=figures.update,
+            checkpoint_metrics=of_checkpoint.update,
+            text=lambda *page: pages.append(page),
+        )
+        assert of_checkpoint == {
+            f"{name}/{QUERY_SET}": figures[f"mean_{name}"] for name in ("overlap_at_10", "rank_biased_overlap")
+        }
+        assert [page[1:] for page in pages] == [(f"reports/comparison/{QUERY_SET}.html", "project")]
         found.append((checkpoint, params["from_checkpoint"], figures))
 
     monkeypatch.setattr(Tracking, "materialization", materialization)
@@ -100,21 +114,14 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Logged:
 
 
 @pytest.fixture
-def tracking_uri() -> str:
-    return "none"
-
-
-@pytest.fixture
-def open_project(
-    tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[StoredScores], Project]]:
+def open_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[StoredScores], Project]]:
     monkeypatch.setattr("lorif_assets.pages.look.png", lambda figure: b"picture")
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("query_sets", [QUERY_SET])
 
         def opened(store: StoredScores) -> Project:
             settings = Settings(
-                base=tmp_path, lake=LakeSettings(root=store.lake.root), tracking=TrackingSettings(uri=tracking_uri)
+                base=tmp_path, lake=LakeSettings(root=store.lake.root), tracking=TrackingSettings(uri="none")
             )
             assert settings.recipe == store.recipe
             return Project(store, settings, instance)
@@ -181,7 +188,6 @@ def test_scores_of_another_recipe_are_left_out(compared: Project) -> None:
     assert "under the recipe" in told["left_out"]["step-20"]
 
 
-@pytest.mark.parametrize("tracking_uri", ["sqlite:///never-opened.db"])
 def test_each_newer_checkpoint_has_a_run_in_mlflow_for_every_new_comparison(
     scored_project: Project, logged: Logged
 ) -> None:
