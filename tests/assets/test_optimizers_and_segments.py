@@ -14,7 +14,6 @@ from lorif_assets.lake.attribution_tables import KFAC_BASES, QUERY_SUMMARIES
 from lorif_assets.mathematics.curvature.ekfac import KroneckerPreconditioner
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
-from lorif_assets.mathematics.scores.self_influence import unwhitened
 from lorif_assets.models.devices import DeviceGroup
 from tests.assets.test_ekfac import LAYERS, all_scores, exactly, examples_of
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject, private_copy
@@ -135,7 +134,8 @@ def of_segments(project: TinyProject, times: tuple[float, float]) -> Tensor:
             assert bases is not None
             blocks = stored.factors.blocks([layer], 1_000, CPU)
             dense = torch.cat([block[layer].u @ block[layer].v.mT for block in blocks])
-            total = total + m @ unwhitened(dense, bases).double().flatten(1).mT
+            whitened = dense.double() / bases.scale.double()
+            total = total + m @ (bases.q_in.double() @ whitened @ bases.q_out.double().mT).flatten(1).mT
     return total / len(run)
 
 

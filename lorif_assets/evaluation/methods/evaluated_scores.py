@@ -162,7 +162,7 @@ def score_methods(
 
 
 def _scores_of(inputs: MethodInputs, function: str) -> Mapping[str, MethodScores]:
-    return scoring_function(function)(inputs)
+    return inputs.scores_of(scoring_function(function))
 
 
 def scoring_function(name: str) -> Callable[[MethodInputs], Mapping[str, MethodScores]]:

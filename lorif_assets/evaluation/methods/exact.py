@@ -28,7 +28,7 @@ def exact_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
             "or take it out of `evaluation.methods`"
         )
     stored = {query_set: _stored(inputs, query_set) for query_set in inputs.query_sets}
-    (lorif,) = lorif_scores(inputs).values()
+    (lorif,) = inputs.scores_of(lorif_scores).values()
     scores = lorif.scores.copy()
     places = {name: at for at, name in enumerate(inputs.examples.ids)}
     row = 0

@@ -14,7 +14,7 @@ def hybrid_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     Raises:
         MismatchError: factors, preconditioners and settings do not match.
     """
-    parts = [*relatif_scores(inputs).values(), *bm25_scores(inputs).values()]
+    parts = [*inputs.scores_of(relatif_scores).values(), *inputs.scores_of(bm25_scores).values()]
     fused = MethodScores(
         scores=reciprocal_rank_fusion([part.scores for part in parts]).astype(np.float32),
         bytes_per_example=sum(part.bytes_per_example for part in parts),

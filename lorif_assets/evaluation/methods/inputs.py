@@ -1,7 +1,7 @@
 """What every method scores: the queries of a set and all training examples, as text and as tokens."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,9 @@ class MethodInputs:
     attributed: AttributedModel
     query_sets: Mapping[str, Scorable]
     examples: Scorable
+    _computed: dict[str, Mapping[str, "MethodScores"]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def load(cls, project: Project, attributed: AttributedModel, query_sets: Iterable[str]) -> "MethodInputs":
@@ -72,6 +75,15 @@ class MethodInputs:
             [query for queries in sets for query in queries.tokenized],
             [text for queries in sets for text in queries.texts],
         )
+
+    def scores_of(
+        self, method: Callable[["MethodInputs"], Mapping[str, "MethodScores"]]
+    ) -> Mapping[str, "MethodScores"]:
+        """Return what a method's function computes from these inputs; once, also where other methods build on it."""
+        name = f"{method.__module__}:{method.__qualname__}"
+        if name not in self._computed:
+            self._computed[name] = method(self)
+        return self._computed[name]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def shrunk_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """
     from lorif_assets.mathematics.scores.shrinkage import shrunk
 
-    (lorif,) = lorif_scores(inputs).values()
+    (lorif,) = inputs.scores_of(lorif_scores).values()
     checkpoint = AttributedCheckpoint(
         StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record), inputs.attributed
     )

@@ -33,7 +33,7 @@ def relatif_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
 
     from lorif_assets.mathematics.scores.self_influence import relative_influence
 
-    (lorif,) = lorif_scores(inputs).values()
+    (lorif,) = inputs.scores_of(lorif_scores).values()
     recorded = StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record)
     checkpoints = averaged_attributions(inputs.settings, inputs.models, recorded)
     recipe = inputs.settings.recipe
@@ -63,11 +63,10 @@ def self_influences(inputs: MethodInputs, checkpoint: StoredCheckpoint) -> "Floa
 
     stored, layers, device = checkpoint.factors, list(checkpoint.record.layer_shapes), inputs.attributed.device
     preconditioners = {layer: checkpoint.preconditioners.load(layer, device) for layer in layers}
-    bases = {layer: checkpoint.bases(layer, device) for layer in layers}
     blocks = []
     with Progress("self-influence", stored.n_examples, "examples") as progress:
         for block in read_ahead(stored.blocks(layers, inputs.settings.batch.scan_rows, device)):
-            shares = [self_influence(block[layer], preconditioners[layer], bases[layer]) for layer in layers]
+            shares = [self_influence(block[layer], preconditioners[layer]) for layer in layers]
             blocks.append(torch.stack(shares).sum(0).cpu())
             progress.advance(len(blocks[-1]))
     return torch.cat(blocks)

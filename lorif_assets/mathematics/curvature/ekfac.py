@@ -136,6 +136,10 @@ class SideWhitening:
         """Return rows that have eigenvectors as axes in the axes that `apply` gives."""
         return x if self.leading is None else product(x, self.q.mT)
 
+    def to_eigenbasis(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Return rows in the axes that `apply` gives along the eigenvectors."""
+        return x if self.leading is None else product(x, self.q)
+
 
 @dataclass(frozen=True)
 class KfacBases:
@@ -181,6 +185,10 @@ class KfacBases:
     def in_factor_axes(self, rotated: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
         """Return matrices whose axes are eigenvectors, as R's are, in the axes of whitened gradients."""
         return self.inputs.from_eigenbasis(self.outputs.from_eigenbasis(rotated).mT).mT
+
+    def in_eigenbasis(self, whitened: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
+        """Return whitened gradients along the eigenvectors, R * s."""
+        return self.inputs.to_eigenbasis(self.outputs.to_eigenbasis(whitened).mT).mT
 
     @property
     def scale(self) -> Float[Tensor, "d1 d2"]:
@@ -306,12 +314,29 @@ class KroneckerPreconditioner:
         outputs = product(divided, self.bases.q_out.mT)
         return product(outputs.mT, self.bases.q_in.mT).mT.flatten(1)
 
+    def whitened_form(self, whitened: Float[Tensor, "n D"]) -> Float[Tensor, " n"]:
+        """Return g^T H^-1 g in FP64 of n gradients that are given whitened: sum of R^2 / (Lam + m mean Lam); zeros, as above.
+
+        Nothing is turned: the inverse is diagonal along the axes in which whitened gradients are stored.
+        """
+        damped = self._damped
+        if damped is None:
+            return whitened.new_zeros(len(whitened), dtype=torch.float64)
+        scaled = self.bases.in_eigenbasis(whitened.unflatten(1, damped.shape)).flatten(1)
+        weights = (damped * self.bases.scale.double().square()).reciprocal().flatten()
+        return scaled.double().square() @ weights
+
+    @property
+    def _damped(self) -> Float[Tensor, "d1 d2"] | None:
+        """Lam + m mean Lam; None where no training example has a gradient."""
+        mean = self.eigenvalues.mean()
+        return self.eigenvalues + self.damping * mean if bool(mean > 0) else None
+
     def _divided(self, gradients: Float[Tensor, "n D"], scale: Tensor | None) -> Float[Tensor, "n d1 d2"] | None:
         """Return R / (Lam + m mean Lam), and by a scale; None where no training example has a gradient."""
-        mean = self.eigenvalues.mean()
-        if not bool(mean > 0):
+        damped = self._damped
+        if damped is None:
             return None
-        damped = self.eigenvalues + self.damping * mean
         divisor = (damped if scale is None else damped * scale.double()).to(gradients)
         return self.bases.rotate(gradients.unflatten(1, divisor.shape)) / divisor
 

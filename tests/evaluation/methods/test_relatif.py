@@ -8,6 +8,7 @@ from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_attri
 from lorif_assets.attribution.model import checkpoint_record
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
+from lorif_assets.evaluation.methods import lorif
 from lorif_assets.evaluation.methods.evaluated_scores import method_versions
 from lorif_assets.evaluation.methods.hybrid import hybrid_scores
 from lorif_assets.evaluation.methods.inputs import MethodInputs
@@ -67,24 +68,24 @@ def test_self_influences_are_those_of_dense_matrices(project):
 
 def test_scores_are_lorifs_over_the_root_of_self_influence(project):
     inputs = inputs_of(project)
-    (lorif,), (relatif,) = lorif_scores(inputs).values(), relatif_scores(inputs).values()
+    (plain,), (relatif,) = lorif_scores(inputs).values(), relatif_scores(inputs).values()
     stored, expected = dense_self_influences(project)
     by_id = {
         name: float(expected[at])
         for at, (name, _) in stored.factors.example_ids(range(stored.factors.n_examples)).items()
     }
     own = np.array([by_id[name] for name in inputs.examples.ids])
-    np.testing.assert_allclose(relatif.scores, lorif.scores / np.sqrt(own), rtol=1e-3)
+    np.testing.assert_allclose(relatif.scores, plain.scores / np.sqrt(own), rtol=1e-3)
     assert relatif.scores.dtype == np.float32
-    assert relatif.bytes_per_example == lorif.bytes_per_example + 4
+    assert relatif.bytes_per_example == plain.bytes_per_example + 4
 
 
 def test_where_scores_are_averaged_over_checkpoints_self_influences_are(tiny_project):
     inputs = inputs_of(tiny_project.with_settings(recipe={"averaged_checkpoints": 2, "checkpoint_weights": "equal"}))
-    (lorif,), (relatif,) = lorif_scores(inputs).values(), relatif_scores(inputs).values()
+    (plain,), (relatif,) = lorif_scores(inputs).values(), relatif_scores(inputs).values()
     owns = [self_influences(inputs, one) for one in averaged_attributions(*context_of(inputs))]
     assert len(owns) == 2
-    np.testing.assert_allclose(relatif.scores, lorif.scores / np.sqrt(sum(owns) / 2), rtol=1e-5)
+    np.testing.assert_allclose(relatif.scores, plain.scores / np.sqrt(sum(owns) / 2), rtol=1e-5)
 
 
 def test_with_shared_words_it_is_fused_by_ranks(project):
@@ -93,6 +94,20 @@ def test_with_shared_words_it_is_fused_by_ranks(project):
     expected = reciprocal_rank_fusion([relatif.scores, bm25.scores])
     np.testing.assert_allclose(hybrid.scores, expected, rtol=1e-6)
     assert hybrid.bytes_per_example == relatif.bytes_per_example + bm25.bytes_per_example
+
+
+def test_lorif_is_computed_once_for_all_methods_that_build_on_it(project, monkeypatch):
+    scans = []
+    scored = lorif.score_every_example
+    monkeypatch.setattr(
+        lorif, "score_every_example", lambda *args, **kwargs: scans.append(1) or scored(*args, **kwargs)
+    )
+    inputs = inputs_of(project)
+    for method in (lorif_scores, relatif_scores, hybrid_scores, lorif.shrunk_scores):
+        inputs.scores_of(method)
+    assert len(scans) == 1
+    inputs_of(project).scores_of(lorif_scores)
+    assert len(scans) == 2
 
 
 def context_of(inputs):
