@@ -83,10 +83,14 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
             rows = pa.Table.from_pylist([dict(row) for row in fitted.rows], schema=KFAC_BASES.columns)
             run.lake.replace(KFAC_BASES, {"checkpoint": name}, rows)
         stored_rows = {row["layer"]: row for row in run.lake.read(KFAC_BASES, checkpoint=name).to_dicts()}
+        *_, last = layers
         for layer, key in layers.items():
             row = stored_rows[layer]
             metadata = {**how, **{name: value for name in _SHOWN if (value := row[name]) is not None}}
-            yield from run.commit(key, row["fingerprint"], {**metadata, "ranks": _ranks(stored_rows)})
+            if layer == last:
+                # With each layer the table of all would make the event log grow with the square of the layers.
+                metadata["ranks"] = _ranks(stored_rows)
+            yield from run.commit(key, row["fingerprint"], metadata)
 
 
 def _fit(run: PartitionRun, stored: StoredCheckpoint, partitions: Iterable[str]) -> tuple[KfacSample, FittedBases]:

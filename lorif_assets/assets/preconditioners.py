@@ -75,14 +75,17 @@ def preconditioner_asset(table: TableSchema) -> AttributionAsset:
                         ),
                         **kind.remarks(row),
                         **metrics,
-                        "spectrum": dg.MetadataValue.md(markdown.picture(spectrum_png([shown]), "spectrum")),
                     }
+                    if len(spectra) == len(layers):
+                        # With the last layer alone: a picture of each takes longer than its fit, and 60 KB of the event log.
+                        spectra_png = spectrum_png([spectra[name] for name in layers])
+                        metadata["spectra"] = dg.MetadataValue.md(markdown.picture(spectra_png, "spectra"))
                     yield from run.commit(
                         layers[layer], refined_version(str(row["version"]), row.get("basis_version")), metadata
                     )
                 if tracked:
                     tracked.partitions(by_layer)
-                    tracked.image(spectrum_png([spectra[layer] for layer in layers]), "spectra.png")
+                    tracked.image(spectra_png, "spectra.png")
 
     return attribution_asset(
         name=table.name,

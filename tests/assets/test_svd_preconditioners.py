@@ -83,7 +83,16 @@ def test_the_metadata_show_the_spectrum_as_a_picture(private_project: TinyProjec
     assert (figures["examples"], figures["shards"], figures["r"]) == (36, 3, 8)
     assert figures["captured_energy"] == pytest.approx(row["captured_energy"])
     assert figures["damping"] == pytest.approx(row["damping"])
-    assert figures["spectrum"].startswith("![spectrum](data:image/png;base64,iVBOR")
+    assert figures["spectra"].startswith("![spectra](data:image/png;base64,iVBOR")
+
+
+def test_the_picture_of_all_spectra_comes_with_the_last_layer_of_a_run_alone(recorded_project: TinyProject) -> None:
+    record = checkpoint_record(recorded_project.lake, CHECKPOINT, recorded_project.settings.recipe)
+    recorded = [
+        recorded_project.recorded("svd_preconditioners", f"{CHECKPOINT}|{layer}") for layer in record.layer_shapes
+    ]
+    assert len(recorded) > 1
+    assert ["spectra" in one.metadata for one in recorded] == [False] * (len(recorded) - 1) + [True]
 
 
 def test_one_partition_and_many_are_recorded_with_the_same_data_versions(recorded_project: TinyProject) -> None:
