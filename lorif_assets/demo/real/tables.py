@@ -57,10 +57,12 @@ def _count(ranks: Mapping[str, Mapping[str, Mapping[str, int]]]) -> int:
 
 def retrieval_table(title: str, by_checkpoint: Mapping[str, Sequence[Retrieval]]) -> Table:
     """Return a row for every checkpoint and method, or one alone for a method that every checkpoint is the same to."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("method")
-    table.add_column("at")
-    for column in ("recall@10", "MRR", "anti-documents in the first 5", "reversals in the first 10"):
+    caption = "anti-documents: mean number among the first 5; reversals: share found among the first 10"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    # In a terminal of 80 columns nothing is cut.
+    table.add_column("method", no_wrap=True)
+    table.add_column("at", no_wrap=True)
+    for column in ("recall@10", "MRR", "anti-\ndocuments", "reversals"):
         table.add_column(column, justify="right")
     repeated = set.intersection(*map(set, by_checkpoint.values())) if len(by_checkpoint) > 1 else set()
     shown = dict.fromkeys(

@@ -98,7 +98,14 @@ def test_what_does_not_look_at_the_model_is_shown_once():
     assert shown.rindex("LoRIF") < shown.index("BM25")
 
 
-def printed(table):
-    console = Console(file=StringIO(), width=200)
+def test_in_80_columns_no_name_is_cut():
+    by_checkpoint = {"checkpoint-324": [Retrieval(name, 1.0, 1.0, 0.0, 0.0) for name in ("hybrid", "representation")]}
+    shown = printed(retrieval_table("facts", by_checkpoint), width=80)
+    for text in ("RelatIF + BM25", "representation", "checkpoint-324", "recall@10", "documents", "reversals"):
+        assert text in shown
+
+
+def printed(table, width=200):
+    console = Console(file=StringIO(), width=width)
     console.print(table)
     return console.file.getvalue()
