@@ -6,7 +6,7 @@ import dagster as dg
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.automation.dead_runs import fail_stalled_runs
-from lorif_assets.automation.jobs import ASSET_JOBS, re_attribution, vacuum, withdrawal
+from lorif_assets.automation.jobs import ASSET_JOBS, AssetJobs, re_attribution, vacuum, withdrawal
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.registration import new_partitions, register
 from lorif_assets.automation.tracked_checks import check_tracking_sensor
@@ -31,8 +31,10 @@ _DOWNLOAD_SECONDS = 20.0
 _AT_REST = "everything is up to date or running"
 
 
-def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
-    """Return the sensors and the schedules that the settings describe."""
+def automation_definitions(
+    settings: Settings, asset_jobs: AssetJobs = ASSET_JOBS
+) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
+    """Return the sensors, which launch these jobs of assets, and the schedules that the settings describe."""
     automation = settings.automation
     status = dg.DefaultSensorStatus.RUNNING if automation.enabled else dg.DefaultSensorStatus.STOPPED
 
@@ -65,7 +67,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         description="Launches what is out of date once its inputs are up to date, at most one run per asset and checkpoint.",
         minimum_interval_seconds=automation.interval_seconds,
         default_status=status,
-        jobs=[ASSET_JOBS[asset.name] for asset in ASSETS],
+        jobs=[asset_jobs[asset.name] for asset in ASSETS],
     )
     def re_attribution_sensor(
         context: dg.SensorEvaluationContext,
@@ -90,7 +92,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
                 ready = {asset.name: unrecorded(context.instance, freshness, asset, ()) for asset in ASSETS}
             requests = [
                 dg.RunRequest(
-                    job_name=ASSET_JOBS[work.asset].name,
+                    job_name=asset_jobs[work.asset].name,
                     partition_key=work.partitions[0] if len(work.partitions) == 1 else None,
                     tags=work.tags,
                 )
