@@ -8,10 +8,12 @@ its input ends, also where who started it was killed.
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from lorif_assets.errors import LorifError
 
@@ -69,8 +71,20 @@ def ray_nodes(environment: Mapping[str, str], log: Path, dashboard_port: int | N
     try:
         yield RayNodes(_answer(process, log), process, log)
     finally:
+        started = _descendants(process)
         _input(process).close()
         process.wait()
+        # What it could not stop, as where it failed itself.
+        for one in started:
+            with suppress(psutil.Error):
+                one.kill()
+
+
+def _descendants(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def _input(process: "subprocess.Popen[str]") -> IO[str]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -33,6 +34,8 @@ from lorif_assets.lake.lake import Lake
 _FILES, _ROWS = 4, 100
 """Of the demo's data, and to a shard."""
 _LOOK_SECONDS = 1.0
+_DAGSTER, _MLFLOW = "dagster", "mlflow"
+_SECRETS = ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN")
 _ON_POSTGRES = """
 storage:
   postgres:
@@ -81,12 +84,14 @@ def run_cluster_demo(demo: Path, directory: Path, console: Console) -> bool:
         alone = local_stage(directory)
         here = _run(alone, directory / "alone.log", console, "the same in one process, without any of them")
         tables = list(compared(alone.lake, started.stage.lake))
+        told = places_that_tell(started, directory)
     console.print(_table(tables))
     console.print(f"{lost}; {again}")
     console.print(f"on the cluster {on_cluster:.0f} s, in one process of one thread {here:.0f} s")
     agree = bool(tables) and all(table.agrees for table in tables)
     console.print("every table agrees" if agree else "[red]the tables do not agree[/]")
-    return agree
+    console.print(f"[red]credentials stand in {', '.join(told)}[/]" if told else "no log and no record tells a credential")
+    return agree and not told
 
 
 def copy_project(demo: Path, directory: Path) -> None:
@@ -118,7 +123,7 @@ def cluster(directory: Path) -> Iterator[Cluster]:
         LorifError: one of them does not start.
     """
     with ExitStack() as stack:
-        database = stack.enter_context(postgres(("dagster", "mlflow")))
+        database = stack.enter_context(postgres((_DAGSTER, _MLFLOW)))
         bucket = stack.enter_context(object_store(directory))
         # What is in it may be asked for by whoever has the token alone.
         shared = {**_environment(), **bucket.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -131,8 +136,8 @@ def cluster(directory: Path) -> Iterator[Cluster]:
             **shared,
             CONFIG_VARIABLE: str(directory / CONFIG_NAME),
             HOME_VARIABLE: str(home),
-            "DAGSTER_POSTGRES_URL": database.url("dagster"),
-            "LORIF_TRACKING__URI": database.url("mlflow"),
+            "DAGSTER_POSTGRES_URL": database.url(_DAGSTER),
+            "LORIF_TRACKING__URI": database.url(_MLFLOW),
             "LORIF_LAKE__ROOT": bucket.root,
             "LORIF_COMPUTE__ENGINE": "ray",
             "LORIF_COMPUTE__ADDRESS": nodes.address,
@@ -171,6 +176,21 @@ def materializing(stage: Stage, log: Path) -> "Iterator[subprocess.Popen[bytes]]
         yield process
     finally:
         ended(process)
+
+
+def places_that_tell(started: Cluster, directory: Path) -> list[str]:
+    """Return the databases and the files of the directory in which a password, a key or a token of the cluster stands."""
+    secrets_of_it = [started.database.password, *(started.stage.environment[name] for name in _SECRETS)]
+    records: dict[str, Callable[[], str]] = {
+        f"{name}'s database": partial(started.database.content, name) for name in (_DAGSTER, _MLFLOW)
+    }
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    records |= {str(path): partial(path.read_text, errors="replace") for path in files}
+    return [place for place, read in records.items() if _tells(read(), secrets_of_it)]
+
+
+def _tells(text: str, hidden: Sequence[str]) -> bool:
+    return any(secret in text for secret in hidden)
 
 
 def shards_stored(lake: Lake) -> int:
@@ -245,7 +265,7 @@ def dagster_instance(started: Cluster) -> Iterator[dg.DagsterInstance]:
     """Open the cluster's instance of Dagster."""
     name = "DAGSTER_POSTGRES_URL"
     before = os.environ.get(name)
-    os.environ[name] = started.database.url("dagster")
+    os.environ[name] = started.database.url(_DAGSTER)
     try:
         with dg.DagsterInstance.from_config(str(started.stage.home)) as instance:
             yield instance

@@ -42,6 +42,16 @@ class Database:
         """Return the address of one of its databases, with the password, for SQLAlchemy and the driver that is installed."""
         return f"postgresql+psycopg2://{_USER}:{self.password}@{_ADDRESS}:{self.port}/{name}"
 
+    def content(self, name: str) -> str:
+        """Return all rows of one of its databases, as text.
+
+        Raises:
+            LorifError: it cannot be read.
+        """
+        place = ["-h", _ADDRESS, "-p", str(self.port), "-U", _USER]
+        command = [_postgres_program("pg_dump"), *place, "--data-only", name]
+        return _finished(command, None, {"PGPASSWORD": self.password, "PATH": os.environ.get("PATH", "")})
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -170,10 +180,15 @@ def _served(
         ended(process, stop)
 
 
-def _finished(command: Sequence[str], account: pwd.struct_passwd | None) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **_as(account))  # noqa: S603
+def _finished(
+    command: Sequence[str], account: pwd.struct_passwd | None, environment: Mapping[str, str] | None = None
+) -> str:
+    done = subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, errors="replace", check=False, env=environment, **_as(account)
+    )
     if done.returncode:
         raise LorifError(f"{Path(command[0]).name} failed: {done.stderr[-2_000:] or done.stdout[-2_000:]}")
+    return done.stdout
 
 
 def _account() -> pwd.struct_passwd | None:
