@@ -18,6 +18,7 @@ from dagster_server import WebServer, web_server
 from measurements import Seconds, markdown_table, report, setting_and_output
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.automation.registration import MOST_PARTITIONS
 
 FACTORS = {"path": ["gradient_factors"]}
 ALL = [{"path": list(asset.key.path)} for asset in (*ASSETS, *EVALUATION)]
@@ -76,8 +77,8 @@ class Setting:
 
     @property
     def partitions(self) -> int:
-        """Of the factors."""
-        return self.shards * self.checkpoints
+        """Of the factors, with as many checkpoints as Dagster keeps."""
+        return self.shards * min(self.checkpoints, max(1, MOST_PARTITIONS // self.shards))
 
 
 def timed_on(server: WebServer, work: Callable[[], object]) -> Seconds:
