@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import psutil
 
+from lorif_assets.compute.ray_worker import RayWorker
 from lorif_assets.errors import LorifError
 
 _KILL = "kill"
@@ -26,6 +27,7 @@ _HEALTH = {
     "health_check_initial_delay_ms": 0,
 }
 _WORKER_NODES = 2
+_WORKER_TITLE = f"ray::{RayWorker.__name__}"
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,22 @@ def _serve(answers: IO[str], dashboard_port: int | None) -> None:
 
 
 def _killed(cluster: Any) -> str:
-    lost = min(cluster.worker_nodes, key=lambda node: str(node.node_id))
+    # One that is at work, where there is one.
+    lost = max(cluster.worker_nodes, key=lambda node: (_holds_worker(node), str(node.node_id)))
     lost.kill_raylet()
     cluster.worker_nodes.discard(lost)
     # Its workers go with it, as on a machine that is lost.
     lost.kill_all_processes(check_alive=False, allow_graceful=False)
     cluster.add_node(num_cpus=1)
     return str(lost.node_id)
+
+
+def _holds_worker(node: Any) -> bool:
+    (raylet,) = node.all_processes["raylet"]
+    with suppress(psutil.Error):
+        children = psutil.Process(raylet.process.pid).children(recursive=True)
+        return any(word.startswith(_WORKER_TITLE) for child in children for word in child.cmdline())
+    return False
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def _run_and_lose_a_node(started: Cluster, directory: Path, console: Console) ->
         stored = shards_stored(started.stage.lake)
         if stored and not lost:
             name = started.nodes.kill_one()
-            lost.append(f"node {name[:8]} was killed when the factors of {stored} shards were stored")
+            lost.append(f"the node {name[:8]} was killed; shards whose factors were stored by then: {stored}")
             console.print(lost[0])
 
     seconds = _run(started.stage, directory / "cluster.log", console, "the graph on the cluster", kill_in_the_middle)
@@ -252,7 +252,8 @@ def _run(
 def _handed_out_again(started: Cluster) -> str:
     """Return in words what the runs' logs say of lost workers."""
     lines = [line for line in _run_lines(started) if "was lost" in line]
-    return f"{len(lines)} workers were lost, and the shard in hand of {sum('handed out again' in line for line in lines)} was done again"
+    again = sum("handed out again" in line for line in lines)
+    return f"workers lost with it: {len(lines)}, shards handed out again: {again}"
 
 
 def _run_lines(started: Cluster) -> list[str]:
