@@ -44,7 +44,9 @@ def demo(
     console = Console()
     if cluster:
         if real or architecture or influcoder or fresh:
-            raise click.UsageError("--cluster runs the demo that is there, always from the beginning: give no other option.")
+            raise click.UsageError(
+                "--cluster runs the demo that is there, always from the beginning: give no other option."
+            )
         from lorif_assets.demo.cluster.run import run_cluster_demo
 
         if not run_cluster_demo(DEMO_DIRECTORY, directory or CLUSTER_DEMO_DIRECTORY, console):

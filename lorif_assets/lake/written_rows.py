@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WrittenRows:
-    """A data file: its path in its table, its size in bytes, its rows, its statistics as Delta's log has them, and its schema."""
+    """A data file: its path in its table, its bytes, how many rows it has, its statistics as in Delta's log, and its schema."""
 
     path: str
     size: int
@@ -78,4 +78,3 @@ def commit_rows(table: "DeltaTable", written: WrittenRows) -> None:
         commit_properties=CommitProperties(max_commit_retries=COMMIT_RETRIES),
     )
     table.update_incremental()
-

@@ -245,7 +245,9 @@ def test_a_step_that_is_killed_goes_on_and_loses_nothing(settings: ComputeSettin
         step.kill()
         step.wait()
     subprocess.run(command, cwd=ROOT, check=True)
-    assert sorted(committed(tmp_path)) == sorted(f"s{number}" for number in range(shards)), "each is committed, and once"
+    assert sorted(committed(tmp_path)) == sorted(f"s{number}" for number in range(shards)), (
+        "each is committed, and once"
+    )
     begun = len(list(tmp_path.glob("begun-*")))
     # Of each of two workers, the one in hand, and one that was done and not committed yet.
     assert begun - shards <= kills * 2 * 2

@@ -123,7 +123,9 @@ def test_dagster_has_the_active_checkpoints_and_the_newest_others_within_its_adv
     assert kept_checkpoints(of_checkpoints("a", "b", "c"), ()) == ["a", "b", "c"]
     assert kept_checkpoints(of_checkpoints("a", "b", "c", "d", "e"), ("a",)) == ["a", "d", "e"]
     every = ("a", "b", "c", "d")
-    assert kept_checkpoints(of_checkpoints(*every), every) == list(every), "what is active is computed, however much it is"
+    assert kept_checkpoints(of_checkpoints(*every), every) == list(every), (
+        "what is active is computed, however much it is"
+    )
 
 
 def test_checkpoints_that_are_no_longer_active_leave_dagster_when_there_are_too_many(

@@ -78,7 +78,9 @@ def run_cluster_demo(demo: Path, directory: Path, console: Console) -> bool:
     directory = directory.absolute()
     copy_project(demo, directory)
     with _ending_in_order(), cluster(directory) as started:
-        console.print(f"three nodes of Ray at {started.nodes.address}, Postgres, and an object store: {started.stage.lake.root}")
+        console.print(
+            f"three nodes of Ray at {started.nodes.address}, Postgres, and the lake in {started.stage.lake.root}"
+        )
         on_cluster, lost = _run_and_lose_a_node(started, directory, console)
         again = _handed_out_again(started)
         alone = local_stage(directory)
@@ -90,7 +92,9 @@ def run_cluster_demo(demo: Path, directory: Path, console: Console) -> bool:
     console.print(f"on the cluster {on_cluster:.0f} s, in one process of one thread {here:.0f} s")
     agree = bool(tables) and all(table.agrees for table in tables)
     console.print("every table agrees" if agree else "[red]the tables do not agree[/]")
-    console.print(f"[red]credentials stand in {', '.join(told)}[/]" if told else "no log and no record tells a credential")
+    console.print(
+        f"[red]credentials stand in {', '.join(told)}[/]" if told else "no log and no record tells a credential"
+    )
     return agree and not told
 
 
@@ -126,7 +130,12 @@ def cluster(directory: Path) -> Iterator[Cluster]:
         database = stack.enter_context(postgres((_DAGSTER, _MLFLOW)))
         bucket = stack.enter_context(object_store(directory))
         # What is in it may be asked for by whoever has the token alone.
-        shared = {**_environment(), **bucket.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        shared = {
+            **_environment(),
+            **bucket.environment,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
         nodes = stack.enter_context(ray_nodes({**shared, "RAY_USAGE_STATS_ENABLED": "0"}, directory / "ray.log"))
         home = directory / "dagster_home"
         make_home(home)
@@ -164,7 +173,7 @@ def local_stage(directory: Path) -> Stage:
 def materializing(stage: Stage, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """Start `lorif materialize` in a process of its own, which ends with the block at the latest."""
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [sys.executable, "-m", "lorif_assets", "materialize"],
             env=dict(stage.environment),
             stdin=subprocess.DEVNULL,
@@ -235,9 +244,7 @@ def _run_and_lose_a_node(started: Cluster, directory: Path, console: Console) ->
     return seconds, lost[0]
 
 
-def _run(
-    stage: Stage, log: Path, console: Console, title: str, look: Callable[[], None] = lambda: None
-) -> float:
+def _run(stage: Stage, log: Path, console: Console, title: str, look: Callable[[], None] = lambda: None) -> float:
     console.print(f"{title} (log: {log})", soft_wrap=True)
     begun = time.monotonic()
     with materializing(stage, log) as process:

@@ -26,7 +26,12 @@ _USER = "lorif"
 _STARTS_WITHIN = 120.0
 _ENDS_WITHIN = 30.0
 _DEBIAN = Path("/usr/lib/postgresql")
-_PACKAGES = {"dagster_postgres": "dagster-postgres", "psycopg2": "psycopg2-binary", "moto": "moto[server]", "ray": "ray"}
+_PACKAGES = {
+    "dagster_postgres": "dagster-postgres",
+    "psycopg2": "psycopg2-binary",
+    "moto": "moto[server]",
+    "ray": "ray",
+}
 _BUCKET = "lake"
 _OPEN_TO_ALL = "/tmp"  # noqa: S108
 

@@ -66,9 +66,7 @@ def test_a_graph_on_a_cluster_that_loses_a_node_ends_with_the_tables_of_one_proc
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("programs", "nothing_is_left")
-def test_an_interrupt_leaves_nothing_running(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_leaves_nothing_running(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
