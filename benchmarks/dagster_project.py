@@ -46,8 +46,8 @@ enabled = true
 def project_in_dagster(shards: int, checkpoints: int = 1) -> Iterator[tuple[Path, dg.DagsterInstance, Project]]:
     """Make a project and its instance, both in one folder, which becomes the working directory: the folder is removed again.
 
-    The instance, on SQLite in `dagster`, knows of all checkpoints and of all shards' factors for each; the lake holds the newest
-    checkpoint's row alone.
+    The instance, on SQLite in `dagster`, knows of all checkpoints, and of all shards' factors for each; the lake holds the
+    newest checkpoint's row alone.
     """
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         root = Path(folder)

@@ -115,7 +115,7 @@ class FactorBuilding:
         return ComputedShard(read, factors, time.monotonic() - started)
 
     def store(self, state: OpenedCheckpoint, computed: ComputedShard | RefusedShard) -> BuiltShard | RefusedShard:
-        """Write a shard's sums, and return its rows with what is to be said of it; a worker of a cluster writes the rows too."""
+        """Write a shard's sums, by a worker of a cluster its rows too, and return these with what is to be said of them."""
         if isinstance(computed, RefusedShard):
             return computed
         read, factors, stored = computed.source, computed.factors, state.stored
