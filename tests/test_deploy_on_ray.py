@@ -1,5 +1,6 @@
 """The start files of `deploy/ray` at work: Dagster's daemon on Postgres launches runs, and steps, as jobs of a Ray cluster."""
 
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import dagster as dg
 import pytest
 
 from lorif_assets.config.settings import CONFIG_VARIABLE
+from lorif_assets.demo.cluster.nodes import ray_nodes
 from lorif_assets.demo.cluster.services import ended, postgres, require_programs
 from lorif_assets.errors import LorifError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
@@ -28,6 +30,12 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 # Nothing is expected to take as long; what hangs ends.
 LONGEST = 1_800
+JOBS = """
+import json, os
+from ray.job_submission import JobSubmissionClient
+shown = JobSubmissionClient(os.environ["RAY_DASHBOARD_ADDRESS"]).list_jobs()
+print(json.dumps([{"entrypoint": job.entrypoint, "runtime_env": job.runtime_env, "metadata": job.metadata} for job in shown]))
+"""
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,6 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
         require_programs()
     except LorifError as missing:
         pytest.skip(str(missing))
-    from ray.cluster_utils import Cluster
-
     root = tmp_path / "project"
     root.mkdir()
     write_tiny_project(root)
@@ -82,17 +88,9 @@ def deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        cluster = Cluster(
-            initialize_head=True,
-            shutdown_at_exit=False,
-            head_node_args={"num_cpus": 0, "include_dashboard": True, "dashboard_port": port},
-        )
-        try:
-            # As many as runs and their workers ask for; none of them computes for long.
-            cluster.add_node(num_cpus=12)
+        # As many CPUs as runs and their workers ask for; none of them computes for long.
+        with ray_nodes(os.environ, tmp_path / "ray.log", cpus=8, dashboard_port=port):
             yield Deployed(root, dict(os.environ))
-        finally:
-            cluster.shutdown()
 
 
 @contextmanager
@@ -124,10 +122,12 @@ def finished_runs(deployed: Deployed, asset: str) -> list[tuple[dg.DagsterRun, l
     return told
 
 
-def jobs() -> list[Any]:
-    from ray.job_submission import JobSubmissionClient
-
-    return list(JobSubmissionClient(os.environ["RAY_DASHBOARD_ADDRESS"]).list_jobs())
+def jobs(deployed: Deployed) -> list[dict[str, Any]]:
+    """The cluster's jobs as its dashboard shows them, asked for by a process that reads the token when it imports Ray."""
+    asked = subprocess.run(
+        [sys.executable, "-c", JOBS], env=deployed.environment, check=True, capture_output=True, text=True
+    )
+    return list(json.loads(asked.stdout.splitlines()[-1]))
 
 
 def wait_for_runs(deployed: Deployed, asset: str, schema: TableSchema, process: Any, log: Path) -> list[str]:
@@ -151,9 +151,9 @@ def test_what_the_sensor_launches_runs_as_ray_jobs_whose_workers_are_on_the_clus
     assert any("Ray run job created" in line for line in lines)
     assert any("Ray: up to 1 workers" in line for line in lines)
     assert any(f"{len(SHARDS)} of {len(SHARDS)} shards done" in line for line in lines)
-    submitted = jobs()
-    assert any((job.metadata or {}).get("dagster/job") == "materialize_gradient_factors" for job in submitted)
-    shown = repr([(job.entrypoint, job.runtime_env, job.metadata) for job in submitted])
+    submitted = jobs(deployed)
+    assert any((job["metadata"] or {}).get("dagster/job") == "materialize_gradient_factors" for job in submitted)
+    shown = json.dumps(submitted)
     for secret in ("OUR_PASSWORD", "DAGSTER_POSTGRES_URL"):
         assert deployed.environment[secret] not in shown, "Ray's dashboard shows it"
 
@@ -164,4 +164,4 @@ def test_each_step_of_the_code_location_for_ray_is_a_ray_job(deployed: Deployed,
         lines = wait_for_runs(deployed, "training_examples", TRAINING_EXAMPLES, process, log)
     assert any("Ray run job created" in line for line in lines)
     assert any('Executing step "training_examples" in Ray job' in line for line in lines)
-    assert any((job.metadata or {}).get("dagster/op") == "training_examples" for job in jobs())
+    assert any((job["metadata"] or {}).get("dagster/op") == "training_examples" for job in jobs(deployed))

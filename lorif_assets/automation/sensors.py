@@ -55,7 +55,7 @@ def automation_definitions(
             with downloads_within(_DOWNLOAD_SECONDS):
                 freshness = Freshness.of(inspected_project(settings, lake, model_checkpoints))
             found, active = freshness.discovered, active_names(freshness)
-            requests = [
+            requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
                 *new_partitions(context.instance, found, active),
                 *retired_partitions(context.instance, found, active),
             ]

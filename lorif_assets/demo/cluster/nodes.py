@@ -32,7 +32,7 @@ _WORKER_TITLE = f"ray::{RayWorker.__name__}"
 
 @dataclass(frozen=True)
 class RayNodes:
-    """A head that holds no worker, and two nodes with a CPU each."""
+    """A head that holds no worker, and two nodes."""
 
     address: str
     """Where the head is."""
@@ -47,12 +47,15 @@ class RayNodes:
 
 
 @contextmanager
-def ray_nodes(environment: Mapping[str, str], log: Path, dashboard_port: int | None = None) -> Iterator[RayNodes]:
+def ray_nodes(
+    environment: Mapping[str, str], log: Path, *, cpus: int = 1, dashboard_port: int | None = None
+) -> Iterator[RayNodes]:
     """Start the nodes with these variables in their environment, and stop them in the end.
 
     Args:
         environment: all of it.
         log: where what they say is written.
+        cpus: that a node with workers offers, whether the machine has them or not.
         dashboard_port: where jobs are taken, by the dashboard; None: there is none.
 
     Raises:
@@ -61,7 +64,7 @@ def ray_nodes(environment: Mapping[str, str], log: Path, dashboard_port: int | N
     port = [] if dashboard_port is None else [str(dashboard_port)]
     with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", __spec__.name, *port],
+            [sys.executable, "-m", __spec__.name, str(cpus), *port],
             env=dict(environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -102,7 +105,7 @@ def _answer(process: "subprocess.Popen[str]", log: Path) -> str:
     return line.strip()
 
 
-def _serve(answers: IO[str], dashboard_port: int | None) -> None:
+def _serve(answers: IO[str], cpus: int, dashboard_port: int | None) -> None:
     """Start the nodes, answer each line, and stop them when there is no further one."""
     from ray.cluster_utils import Cluster
 
@@ -115,22 +118,22 @@ def _serve(answers: IO[str], dashboard_port: int | None) -> None:
     )
     try:
         for _ in range(_WORKER_NODES):
-            cluster.add_node(num_cpus=1)
+            cluster.add_node(num_cpus=cpus)
         print(cluster.address, file=answers, flush=True)
         for _ in sys.stdin:
-            print(_killed(cluster), file=answers, flush=True)
+            print(_killed(cluster, cpus), file=answers, flush=True)
     finally:
         cluster.shutdown()
 
 
-def _killed(cluster: Any) -> str:
+def _killed(cluster: Any, cpus: int) -> str:
     # One that is at work, where there is one.
     lost = max(cluster.worker_nodes, key=lambda node: (_holds_worker(node), str(node.node_id)))
     lost.kill_raylet()
     cluster.worker_nodes.discard(lost)
     # Its workers go with it, as on a machine that is lost.
     lost.kill_all_processes(check_alive=False, allow_graceful=False)
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=cpus)
     return str(lost.node_id)
 
 
@@ -145,4 +148,5 @@ def _holds_worker(node: Any) -> bool:
 if __name__ == "__main__":
     # What libraries print belongs in the log.
     _answers, sys.stdout = sys.stdout, sys.stderr
-    _serve(_answers, int(sys.argv[1]) if sys.argv[1:] else None)
+    _cpus, *_port = map(int, sys.argv[1:])
+    _serve(_answers, _cpus, _port[0] if _port else None)
