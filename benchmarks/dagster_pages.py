@@ -14,7 +14,7 @@ FACTORS = "/assets/gradient_factors?view="
 
 
 @contextmanager
-def opened_pages(address: str, shards: int) -> Iterator[dict[str, Callable[[], object]]]:
+def opened_pages(address: str, shards: int, partitions: int) -> Iterator[dict[str, Callable[[], object]]]:
     """Start a browser, and give by name what opens a page and waits until its data show.
 
     The browser is the system's Chromium, else playwright's own.
@@ -33,7 +33,7 @@ def opened_pages(address: str, shards: int) -> Iterator[dict[str, Callable[[], o
         def opened(path: str, text: str) -> Callable[[], object]:
             return lambda: (page.goto(address + path), page.get_by_text(text).first.wait_for())
 
-        many = f"{shards:,} partitions"
+        many = f"{partitions:,} partitions"
         yield {
             "graph": opened("/locations/lorif_assets.definitions/asset-groups/attribution/lineage", many),
             "catalog": opened("/assets", many),

@@ -37,33 +37,33 @@ class Setting:
     """Size of the project."""
 
     shards: int = 10_000
+    checkpoints: int = 1
     repeats: int = 3
 
 
-def fill_lake(project: Project, setting: Setting) -> None:
-    """Write examples and factors of all shards."""
+def fill_lake(project: Project, shards: int, rows: int = 1) -> None:
+    """Write examples and factors of all shards, `rows` of each."""
     lake, settings = project.lake, project.settings
-    lake.replace(TRAINING_EXAMPLES, {"shard": shard_name(0)}, example_rows(project, SHARD_HASH))
-    copy_shard(lake, TRAINING_EXAMPLES, {"shard": shard_name(0)}, setting.shards, PER_COMMIT)
+    lake.replace(TRAINING_EXAMPLES, {"shard": shard_name(0)}, example_rows(project, SHARD_HASH, rows))
+    copy_shard(lake, TRAINING_EXAMPLES, {"shard": shard_name(0)}, shards, PER_COMMIT)
     record = checkpoint_record(lake, CHECKPOINT, settings.recipe)
-    write_shards(lake, record, settings.recipe, setting.shards, 1, PER_COMMIT)
+    write_shards(lake, record, settings.recipe, shards, rows, PER_COMMIT)
 
 
-def example_rows(project: Project, shard_hash: str) -> pa.Table:
-    """Return the one row of the first shard."""
+def example_rows(project: Project, shard_hash: str, rows: int = 1) -> pa.Table:
+    """Return the rows of the first shard."""
     settings = project.settings
     piece = survey(settings.sources, settings.base).shards[0]
     row = {
         "shard": piece.shard,
-        "example_id": "example",
-        "row": 0,
         "format": "text",
         "text": "example",
         "content_hash": "c",
         "shard_hash": shard_hash,
         "source_version": piece.version,
     }
-    return pa.Table.from_pylist([row], schema=TRAINING_EXAMPLES.columns)
+    numbered = [{**row, "example_id": f"example {number}", "row": number} for number in range(rows)]
+    return pa.Table.from_pylist(numbered, schema=TRAINING_EXAMPLES.columns)
 
 
 def looks(instance: dg.DagsterInstance, project: Project) -> dict[str, Callable[[], object]]:
@@ -95,8 +95,8 @@ def looks(instance: dg.DagsterInstance, project: Project) -> dict[str, Callable[
 def measure(setting: Setting) -> list[dict[str, Any]]:
     """Time every look with nothing changed and with one shard changed."""
     rows = []
-    with project_in_dagster(setting.shards) as (_, instance, project):
-        fill_lake(project, setting)
+    with project_in_dagster(setting.shards, setting.checkpoints) as (_, instance, project):
+        fill_lake(project, setting.shards)
         # What writing the project left in memory is none of the sensors': without this, each collection would go through it.
         gc.freeze()
         for state in ("nothing changed", "one shard changed"):

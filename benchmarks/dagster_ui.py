@@ -18,6 +18,7 @@ from dagster_server import WebServer, web_server
 from measurements import Seconds, markdown_table, report, setting_and_output
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION
+from lorif_assets.automation.registration import MOST_PARTITIONS
 
 FACTORS = {"path": ["gradient_factors"]}
 ALL = [{"path": list(asset.key.path)} for asset in (*ASSETS, *EVALUATION)]
@@ -71,7 +72,13 @@ class Setting:
     """Size of the project, and how often everything is asked again."""
 
     shards: int = 10_000
+    checkpoints: int = 1
     repeats: int = 3
+
+    @property
+    def partitions(self) -> int:
+        """Of the factors, with as many checkpoints as Dagster keeps."""
+        return self.shards * min(self.checkpoints, max(1, MOST_PARTITIONS // self.shards))
 
 
 def timed_on(server: WebServer, work: Callable[[], object]) -> Seconds:
@@ -108,20 +115,20 @@ def measure_queries(server: WebServer, setting: Setting) -> list[dict[str, Any]]
         return ask
 
     rows = timed_in_turn(server, {name: work(name) for name in QUERIES}, setting.repeats)
-    refuse_others(json.loads(server.ask(STATE, {"keys": [FACTORS]})), setting.shards)
+    refuse_others(json.loads(server.ask(STATE, {"keys": [FACTORS]})), setting.partitions)
     return [{**row, "kind": "query", "kilobytes": f"{sizes[row['what']] / 1_000:.0f}"} for row in rows]
 
 
-def refuse_others(answer: dict[str, Any], shards: int) -> None:
-    """Refuse an answer that does not count all shards' factors as materialized.
+def refuse_others(answer: dict[str, Any], partitions: int) -> None:
+    """Refuse an answer that does not count all factors as materialized.
 
     Raises:
         ValueError: the answer counts others.
     """
     (node,) = answer["data"]["assetNodes"]
     found = node["partitionStats"]
-    if (found["numMaterialized"], found["numPartitions"]) != (shards, shards):
-        raise ValueError(f"expected {shards} materialized partitions of gradient_factors, found {found}")
+    if (found["numMaterialized"], found["numPartitions"]) != (partitions, partitions):
+        raise ValueError(f"expected {partitions} materialized partitions of gradient_factors, found {found}")
 
 
 def measure_pages(server: WebServer, setting: Setting) -> list[dict[str, Any]]:
@@ -132,7 +139,7 @@ def measure_pages(server: WebServer, setting: Setting) -> list[dict[str, Any]]:
     from dagster_pages import opened_pages
 
     try:
-        with opened_pages(server.address, setting.shards) as pages:
+        with opened_pages(server.address, setting.shards, setting.partitions) as pages:
             rows = timed_in_turn(server, pages, setting.repeats)
     except FileNotFoundError as missing:
         print(f"pages are not measured: {missing}")
@@ -142,7 +149,7 @@ def measure_pages(server: WebServer, setting: Setting) -> list[dict[str, Any]]:
 
 def measure(setting: Setting) -> list[dict[str, Any]]:
     """Time queries and pages, each on a server that was just started."""
-    with project_in_dagster(setting.shards) as (root, _, _):
+    with project_in_dagster(setting.shards, setting.checkpoints) as (root, _, _):
         with web_server(root) as server:
             queries = measure_queries(server, setting)
         with web_server(root) as server:

@@ -19,11 +19,12 @@ SMALLEST = {
     "peak_memory": "--factor-examples 4 --curvature-examples 100 --score-examples 40 --queries 2 --times 2",
     "update_against_rebuild": "--examples 400 --shards 100 --d1 8 --d2 8 --r 4 --repeats 1",
     "trainer_callback": "--blocks 1 --width 8 --tokens 8 --batch 1 --steps 2 --checkpoints 2 --examples 40 --repeats 1",
-    "dagster_scale": "--shards 20 --repeats 1",
-    "dagster_ui": "--shards 20 --repeats 1",
+    "dagster_scale": "--shards 20 --checkpoints 3 --repeats 1",
+    "dagster_ui": "--shards 20 --checkpoints 3 --repeats 1",
     "bytes_on_disk": "--blocks 1 --width 64 --examples 64",
     "token_scores": "--blocks 1 --width 16 --examples 2 --tokens 8 --query-tokens 4 --repeats 1",
     "ray_workers": "--shards 2 --rows 2 --tokens 16 --empty-shards 10 --repeats 1",
+    "bookkeeping": "--examples 400 --shards 20",
     "scale": "--examples 400 --shards 8 --width 16 --examples-in-shards 100 --most-shards 10",
 }
 

@@ -48,6 +48,8 @@ def test_charts_and_instances_name_secrets_and_hold_none() -> None:
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     assert deployment["envSecrets"] == [{"name": "lorif-secrets"}]
     assert instance["storage"]["postgres"]["postgres_url"] == {"env": "DAGSTER_POSTGRES_URL"}
+    assert values["postgresql"]["postgresqlScheme"] == "postgresql+psycopg2", "the driver that the image has"
+    assert "psycopg2-binary" in (RAY / "Dockerfile").read_text()
     assert "env_vars" not in instance["run_launcher"]["config"]["ray"], "Ray's dashboard shows them"
 
 
@@ -72,6 +74,8 @@ def test_the_code_location_of_ray_jobs_loads(monkeypatch: pytest.MonkeyPatch) ->
     assert defs.executor is not None
     assert defs.executor.name == "ray"
     assert len(list(defs.assets or ())) > 20
+    for job in ("materialize_gradient_factors", "materialize_query_scores", "re_attribution"):
+        assert defs.resolve_job_def(job).executor_def.name == "ray", "a step is a Ray job only where its job says so"
     assert parsed("workspace.yaml")["load_from"][0]["python_module"]["module_name"] == "deploy.ray.definitions"
 
 

@@ -4,17 +4,11 @@ Not needed for `compute.engine = "ray"`, under which a step has workers on the c
 steps' own processes there too.
 """
 
-import dagster as dg
 from dagster_ray import ray_executor
 
-from lorif_assets.definitions import defs as local
+from lorif_assets.automation.jobs import asset_jobs
+from lorif_assets.definitions import definitions
 
-defs = dg.Definitions(
-    assets=local.assets,
-    asset_checks=local.asset_checks,
-    jobs=local.jobs,
-    sensors=local.sensors,
-    schedules=local.schedules,
-    resources=local.resources,
-    executor=ray_executor.configured({"ray": {"address": {"env": "RAY_DASHBOARD_ADDRESS"}, "num_cpus": 1}}),
-)
+_ON_RAY = ray_executor.configured({"ray": {"address": {"env": "RAY_DASHBOARD_ADDRESS"}, "num_cpus": 1}})
+
+defs = definitions(asset_jobs(_ON_RAY), _ON_RAY)

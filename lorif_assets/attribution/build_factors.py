@@ -22,6 +22,7 @@ from lorif_assets.data.tokenization import n_tokens
 from lorif_assets.errors import MismatchError, SourceError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
 from lorif_assets.lake.table_writing import with_constants
+from lorif_assets.lake.written_rows import WrittenRows
 
 if TYPE_CHECKING:
     from lorif_assets.data.tokenization import TokenizedShard
@@ -47,10 +48,10 @@ class ComputedShard:
 
 @dataclass(frozen=True)
 class BuiltShard:
-    """A shard ready to be committed: its rows, those set aside, and what was measured and noticed."""
+    """A shard ready to be committed: its rows, also in a file already, those set aside, and what was measured and noticed."""
 
     shard: str
-    rows: pa.Table
+    rows: pa.Table | WrittenRows
     rejected: pa.Table
     notices: Mapping[str, int]
     figures: Mapping[str, Any]
@@ -114,7 +115,7 @@ class FactorBuilding:
         return ComputedShard(read, factors, time.monotonic() - started)
 
     def store(self, state: OpenedCheckpoint, computed: ComputedShard | RefusedShard) -> BuiltShard | RefusedShard:
-        """Write a shard's sums, and return its rows with what is to be said of it."""
+        """Write a shard's sums, by a worker of a cluster its rows too, and return these with what is to be said of them."""
         if isinstance(computed, RefusedShard):
             return computed
         read, factors, stored = computed.source, computed.factors, state.stored
@@ -131,9 +132,10 @@ class FactorBuilding:
             "fisher": _written_sums(stored, factors),
         }
         rows = with_constants(factors.rows, constants)
+        partition = {"checkpoint": stored.record.name, "shard": read.shard}
         return BuiltShard(
             shard=read.shard,
-            rows=rows,
+            rows=stored.lake.write_ahead(GRADIENT_FACTORS, partition, rows) if state.worker.is_remote else rows,
             rejected=pa.concat_tables([read.tokenized.rejected, rejected_table(factors.not_finite)]),
             notices=read.tokenized.notices,
             figures=_figures(state.model, computed, rows),

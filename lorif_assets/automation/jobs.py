@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
 from lorif_assets.assets.graph import ASSETS, GRAPH
@@ -22,18 +23,26 @@ from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.project import Project
 from resources import inspected_project
 
-# One job per asset: a run has one kind of partitions. Its steps, the asset and then its checks, share the run's process,
-# since every further process would load torch again.
-ASSET_JOBS = {
-    asset.name: dg.define_asset_job(
-        job_name(asset),
-        selection=[asset.definition],
-        executor_def=dg.in_process_executor,
-        description=f"Materializes `{asset.name}` alone."
-        + (" Part of the evaluation, which nothing starts by itself." if asset.on_demand else ""),
-    )
-    for asset in GRAPH
-}
+AssetJobs = dict[str, UnresolvedAssetJobDefinition]
+"""By asset, the job that materializes it."""
+
+
+def asset_jobs(executor: dg.ExecutorDefinition) -> AssetJobs:
+    """Return a job for each asset, since a run has one kind of partitions, whose steps run as an executor says."""
+    return {
+        asset.name: dg.define_asset_job(
+            job_name(asset),
+            selection=[asset.definition],
+            executor_def=executor,
+            description=f"Materializes `{asset.name}` alone."
+            + (" Part of the evaluation, which nothing starts by itself." if asset.on_demand else ""),
+        )
+        for asset in GRAPH
+    }
+
+
+# The steps, the asset and then its checks, share the run's process, since every further process would load torch again.
+ASSET_JOBS = asset_jobs(dg.in_process_executor)
 
 
 attribution_checks = dg.define_asset_job(

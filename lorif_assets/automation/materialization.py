@@ -18,7 +18,7 @@ from lorif_assets.automation.dead_runs import fail_dead_runs
 from lorif_assets.automation.in_process_runs import execute_run
 from lorif_assets.automation.pools import pool_holders
 from lorif_assets.automation.readiness import Waits
-from lorif_assets.automation.registration import register
+from lorif_assets.automation.registration import active_names, register
 from lorif_assets.automation.run_tags import job_name, run_tags
 from lorif_assets.automation.sole_process import sole_process
 from lorif_assets.automation.unrecorded import unrecorded
@@ -104,13 +104,14 @@ def _updates(
     discovered = discover(project)
     if not discovered.checkpoints:
         raise CheckpointError(_missing_checkpoint_reason(project.checkpoints))
-    register(instance, discovered)
     fail_dead_runs(instance)
     errors = [f"{what}: {reason}" for what, reason in discovered.faults.items()]
     waits = Waits(project.settings)
     for asset in selection:
         # A new view: it has to include what was computed for the last asset.
         freshness = Freshness(project, discovered, asked)
+        # Each time: the sensor may have retired a checkpoint that was asked for.
+        register(instance, discovered, active_names(freshness))
         stale = {**(_read_again(asset, freshness) if rehash else {}), **asset.stale(freshness)}
         stale = {**stale, **unrecorded(instance, freshness, asset, stale)}
         ready = waits.ready(asset, freshness, stale)

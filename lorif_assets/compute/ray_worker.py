@@ -122,7 +122,10 @@ class RayWorker:
         logging.getLogger(_PROJECT).addHandler(self._warnings)
         group = DeviceGroup.of(*(f"cuda:{index}" for index in range(devices))) if devices else DeviceGroup.of("cpu")
         self._worker = Worker(
-            group, log, lambda label, total, unit: _MeteredProgress(label, total, unit, log, self._meter)
+            group,
+            log,
+            lambda label, total, unit: _MeteredProgress(label, total, unit, log, self._meter),
+            is_remote=True,
         )
 
     def place(self) -> Place:

@@ -31,6 +31,8 @@ class Worker:
     devices: DeviceGroup
     log: logging.Logger
     progress: ProgressOf
+    is_remote: bool = False
+    """Whether what it returns goes to another process: rows are then better written here, and committed there."""
 
 
 Opening = Callable[[Worker], State]

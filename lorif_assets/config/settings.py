@@ -57,6 +57,7 @@ CONFIG_VARIABLE = "LORIF_CONFIG"
 CONFIG_NAME = "lorif.toml"
 DEMO_DIRECTORY = Path("demo")
 REAL_DEMO_DIRECTORY = Path("demo-real")
+CLUSTER_DEMO_DIRECTORY = Path("demo-cluster")
 _PREFIX = "LORIF_"
 _LOG = logging.getLogger(__name__)
 _WITHOUT_INPUT = {"missing", "extra_forbidden", "value_error"}

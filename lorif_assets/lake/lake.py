@@ -56,6 +56,7 @@ from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.table_writing import conformed, drop, holds_partition, overwrite
 from lorif_assets.lake.tables import FILE_COLUMNS, TABLES
 from lorif_assets.lake.unreadable import UnreadableError, panics_as_errors
+from lorif_assets.lake.written_rows import WrittenRows, commit_rows, write_rows
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +174,15 @@ class Lake:
                 f"the table {self.uri(schema)} cannot be read; check `lake.root` and `lake.storage_options`: {error}"
             ) from error
 
-    def replace(self, schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> int:
+    def write_ahead(self, schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> WrittenRows:
+        """Write rows of a partition that `replace`, in whatever process, then only has to commit; until then they are not read.
+
+        Raises:
+            TableError: the rows have other columns or types than the table declares, or rows outside the partition.
+        """
+        return write_rows(self.stored, schema, partition, rows)
+
+    def replace(self, schema: TableSchema, partition: Mapping[str, str], rows: pa.Table | WrittenRows) -> int:
         """Replace one partition by these rows, atomically, and return the table's new version.
 
         Writers of different partitions do not disturb one another; a crash leaves the old rows or the new ones.
@@ -181,20 +190,23 @@ class Lake:
         Args:
             schema: the table.
             partition: a value for each of the table's partition columns.
-            rows: the new rows; empty removes the partition.
+            rows: the new rows, or those that `write_ahead` has written; empty removes the partition.
 
         Raises:
             TableError: the rows have other columns or types than the table declares, or rows outside the partition.
         """
         from deltalake.exceptions import CommitFailedError
 
-        data = conformed(schema, partition, rows)
+        data = rows if isinstance(rows, WrittenRows) else conformed(schema, partition, rows)
         mark_format(self.stored)
         for attempts_left in reversed(range(_CONFLICT_RETRIES + 1)):
             table = self._created(schema, data)
             before = table.version()
             try:
-                overwrite(table, schema, partition, data)
+                if isinstance(data, WrittenRows):
+                    commit_rows(table, data)
+                else:
+                    overwrite(table, schema, partition, data)
             except CommitFailedError:
                 # delta-rs retries what other partitions' writers cause, but not the columns of new layers that another
                 # process added in the meantime, nor two writers of one partition, where the last one has to win.
@@ -439,7 +451,7 @@ class Lake:
         """The lake's files for pyarrow, by their paths relative to its root."""
         return self.stored.system
 
-    def _created(self, schema: TableSchema, rows: pa.Table) -> "DeltaTable":
+    def _created(self, schema: TableSchema, rows: pa.Table | WrittenRows) -> "DeltaTable":
         table = self.table(schema)
         if table is not None:
             return table

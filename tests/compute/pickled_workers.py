@@ -64,6 +64,6 @@ class PickledWorkers:
             opening = pickle.loads(self.opening)
             self.engine.opened.append(opening)
             self.states[number] = opening(
-                Worker(DeviceGroup.of("cpu"), self.log, lambda *named: Progress(*named, self.log))
+                Worker(DeviceGroup.of("cpu"), self.log, lambda *named: Progress(*named, self.log), is_remote=True)
             )
         return self.states[number]

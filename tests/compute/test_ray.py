@@ -6,7 +6,10 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from lorif_assets.compute.shard_work import Step, result, results
 from lorif_assets.config.compute import ComputeSettings
 from lorif_assets.errors import LorifError, SettingsError, TableError, UnsoundQueryError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from tests.compute.ray_step import committed
 from tests.compute.ray_work import Doubling, Lasting, Opened, doubled, pid
 from tests.compute.same_tables import assert_same_tables
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject, private_copy
@@ -225,3 +229,25 @@ def test_fifty_kills_repeat_at_most_the_shard_that_each_lost_worker_had_in_hand(
     begun = len(list(tmp_path.glob("begun-*")))
     assert begun - len(shards) <= sum(killer.killed.values()) + killer.killed["raylet"]
     LOG.warning(f"{killer.killed}, {begun - len(shards)} of {len(shards)} shards begun again")
+
+
+def test_a_step_that_is_killed_goes_on_and_loses_nothing(settings: ComputeSettings, tmp_path: Path) -> None:
+    shards, kills, chance = 40, 4, random.Random(3)
+    command = [sys.executable, "-m", "tests.compute.ray_step", settings.address, str(tmp_path), str(shards)]
+    for _ in range(kills):
+        # It is killed at a moment of its work, wherever that is.
+        wanted = min(shards - 1, len(committed(tmp_path)) + chance.randint(1, 6))
+        with (tmp_path / "step.log").open("ab") as log:
+            step = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        while len(committed(tmp_path)) < wanted:
+            assert step.poll() is None, (tmp_path / "step.log").read_text(errors="replace")[-3_000:]
+            time.sleep(0.02)
+        step.kill()
+        step.wait()
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert sorted(committed(tmp_path)) == sorted(f"s{number}" for number in range(shards)), (
+        "each is committed, and once"
+    )
+    begun = len(list(tmp_path.glob("begun-*")))
+    # Of each of two workers, the one in hand, and one that was done and not committed yet.
+    assert begun - shards <= kills * 2 * 2

@@ -2,11 +2,13 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 
-from lorif_assets.automation.registration import new_partitions, register
+from lorif_assets.automation import registration
+from lorif_assets.automation.registration import kept_checkpoints, new_partitions, register, retired_partitions
 from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import SettingsError, SourceError
@@ -107,3 +109,56 @@ def test_the_sensor_skips_with_the_message_of_what_is_wrong(private_project: Tin
     answer = tick(private_project)
     assert isinstance(answer, dg.SkipReason)
     assert "checkpoints does not exist; correct `checkpoints.path`" in (answer.skip_message or "")
+
+
+def of_checkpoints(*names: str, shards: int = 10) -> Discovered:
+    files = tuple(SimpleNamespace(name=name) for name in names)
+    return Discovered(tuple(f"s{number}" for number in range(shards)), files, (), ())  # type: ignore[arg-type]
+
+
+def test_dagster_has_the_active_checkpoints_and_the_newest_others_within_its_advice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registration, "MOST_PARTITIONS", 30)
+    assert kept_checkpoints(of_checkpoints("a", "b", "c"), ()) == ["a", "b", "c"]
+    assert kept_checkpoints(of_checkpoints("a", "b", "c", "d", "e"), ("a",)) == ["a", "d", "e"]
+    every = ("a", "b", "c", "d")
+    assert kept_checkpoints(of_checkpoints(*every), every) == list(every), (
+        "what is active is computed, however much it is"
+    )
+
+
+def test_checkpoints_that_are_no_longer_active_leave_dagster_when_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registration, "MOST_PARTITIONS", 30)
+    with dg.DagsterInstance.ephemeral() as instance:
+        register(instance, of_checkpoints("a", "b", "c"), ("c",))
+        assert retired_partitions(instance, of_checkpoints("a", "b", "c"), ("c",)) == []
+        later = of_checkpoints("a", "b", "c", "d", "e")
+        register(instance, later, ("e",))
+        assert known(instance)["checkpoints"] == ["a", "b", "c", "d", "e"], "one more look, and there is room again"
+        (request,) = retired_partitions(instance, later, ("e",))
+        assert request.partition_keys == ["a", "b"]
+        instance.delete_dynamic_partition("checkpoints", "a")
+        instance.delete_dynamic_partition("checkpoints", "b")
+        assert new_partitions(instance, later, ("e",)) == []
+        (back,) = new_partitions(instance, later, ("a", "e"))
+        assert back.partition_keys == ["a"], "one that is asked for comes back"
+
+
+def test_a_checkpoint_that_a_run_is_about_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "MOST_PARTITIONS", 30)
+    found = of_checkpoints("a", "b", "c", "d")
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("checkpoints", list(found.checkpoints))
+        instance.add_dynamic_partitions("shards", list(found.shards))
+        (request,) = retired_partitions(instance, found, ("d",))
+        assert request.partition_keys == ["a"]
+
+        @dg.job
+        def busy() -> None:
+            return None
+
+        instance.create_run_for_job(busy, tags={"dagster/partition": "a|s1"}, status=dg.DagsterRunStatus.STARTED)
+        assert retired_partitions(instance, found, ("d",)) == []

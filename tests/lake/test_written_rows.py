@@ -1,0 +1,99 @@
+"""Rows that one process has written and another one commits: the same file, the same rows, and nothing before the commit."""
+
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from polars.testing import assert_frame_equal
+
+from lorif_assets.errors import TableError
+from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.seals import State, look_at_data_file
+
+PARTITION = {"checkpoint": "step%1 a", "shard": "s é"}
+
+
+def factors(layer: str, n: int, partition: dict[str, str] = PARTITION) -> pa.Table:
+    constants = {field.name: "c" for field in GRADIENT_FACTORS.columns if pa.types.is_string(field.type)}
+    columns = {name: [value] * n for name, value in (constants | partition).items()}
+    columns["example_id"] = [f"e{row}" for row in range(n)]
+    numbers = {"row": pa.int64(), "loss": pa.float32(), "n_target_tokens": pa.int32()}
+    return pa.table(
+        {
+            **columns,
+            **{name: pa.array(range(n), kind) for name, kind in numbers.items()},
+            "truncated": [False] * n,
+            layer: pa.array([bytes([row % 256]) * 8 for row in range(n)], pa.large_binary()),
+        }
+    )
+
+
+def everything(lake: Lake) -> pl.DataFrame:
+    table = lake.table(GRADIENT_FACTORS)
+    assert table is not None
+    names = sorted(field.name for field in table.schema().fields)
+    return lake.read(GRADIENT_FACTORS, names).sort("checkpoint", "shard", "row")
+
+
+@pytest.fixture
+def lakes(tmp_path: Path) -> tuple[Lake, Lake]:
+    return Lake(str(tmp_path / "ahead")), Lake(str(tmp_path / "at once"))
+
+
+def test_rows_are_read_once_they_are_committed_and_are_those_of_a_commit_at_once(lakes: tuple[Lake, Lake]) -> None:
+    ahead, at_once = lakes
+    written = ahead.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 300))
+    assert ahead.read(GRADIENT_FACTORS).is_empty()
+    ahead.replace(GRADIENT_FACTORS, PARTITION, written)
+    at_once.replace(GRADIENT_FACTORS, PARTITION, factors("l", 300))
+    assert_frame_equal(everything(ahead), everything(at_once))
+    (one,), (other,) = (lake.factor_files(PARTITION["checkpoint"]) for lake in lakes)
+    assert (one.shard, one.rows) == (other.shard, other.rows)
+    assert [len(batch) for _, batch in ahead.stream_factors([one], ["l"], 100)] == [100, 100, 100]
+
+
+def test_a_partition_is_replaced_and_no_other(lakes: tuple[Lake, Lake]) -> None:
+    ahead, at_once = lakes
+    other = {**PARTITION, "shard": "another"}
+    for lake in lakes:
+        lake.replace(GRADIENT_FACTORS, other, factors("l", 5, other))
+        lake.replace(GRADIENT_FACTORS, PARTITION, factors("l", 4))
+    ahead.replace(GRADIENT_FACTORS, PARTITION, ahead.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 2)))
+    at_once.replace(GRADIENT_FACTORS, PARTITION, factors("l", 2))
+    assert_frame_equal(everything(ahead), everything(at_once))
+    assert ahead.read(GRADIENT_FACTORS, shard="another").height == 5
+
+
+def test_layers_of_another_model_become_columns_beside_those_that_are_there(lakes: tuple[Lake, Lake]) -> None:
+    ahead, at_once = lakes
+    other = {**PARTITION, "checkpoint": "other model"}
+    for lake in lakes:
+        lake.replace(GRADIENT_FACTORS, PARTITION, factors("l", 3))
+    ahead.replace(GRADIENT_FACTORS, other, ahead.write_ahead(GRADIENT_FACTORS, other, factors("m", 3, other)))
+    at_once.replace(GRADIENT_FACTORS, other, factors("m", 3, other))
+    assert_frame_equal(everything(ahead), everything(at_once))
+    # And once more without new ones.
+    ahead.replace(GRADIENT_FACTORS, other, ahead.write_ahead(GRADIENT_FACTORS, other, factors("m", 2, other)))
+    assert ahead.read(GRADIENT_FACTORS, ["row", "l", "m"], checkpoint="other model")["l"].null_count() == 2
+
+
+def test_the_file_has_the_checksums_of_its_writer(lakes: tuple[Lake, Lake]) -> None:
+    lake, _ = lakes
+    written = lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 3))
+    lake.replace(GRADIENT_FACTORS, PARTITION, written)
+    path = f"{GRADIENT_FACTORS.name}/{written.path}"
+    assert look_at_data_file(lake.stored, path) is State.SOUND
+    file = Path(lake.root, path)
+    damaged = bytearray(file.read_bytes())
+    damaged[20] ^= 1
+    file.write_bytes(damaged)
+    assert look_at_data_file(lake.stored, path) is State.DAMAGED
+
+
+def test_rows_of_another_partition_are_refused_before_anything_is_written(lakes: tuple[Lake, Lake]) -> None:
+    lake, _ = lakes
+    with pytest.raises(TableError, match="contain shard"):
+        lake.write_ahead(GRADIENT_FACTORS, {**PARTITION, "shard": "b"}, factors("l", 3))
+    assert not Path(lake.root, GRADIENT_FACTORS.name).exists()
