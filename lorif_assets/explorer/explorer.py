@@ -25,10 +25,13 @@ from lorif_assets.explorer.questions import (
     QueriesQuestion,
     QuerySetQuestion,
     RankingQuestion,
+    SelectionQuestion,
     TokensQuestion,
     TrustQuestion,
     WorkQuestion,
+    WriteQuestion,
 )
+from lorif_assets.explorer.selections import SelectedData, SelectionFolder, WrittenSelection, selected_data
 from lorif_assets.explorer.verdicts import Verdicts
 from lorif_assets.influences.catalogue import (
     ScoredCheckpoint,
@@ -45,6 +48,7 @@ from lorif_assets.influences.movement import Movement, movement
 from lorif_assets.influences.ranked import Ranked, ranked_answer, ranked_query
 from lorif_assets.influences.tokens import stored_tokens
 from lorif_assets.influences.trust import CheckOutcome, Trust
+from lorif_assets.influences.wanted_rows import WantedRows
 from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
@@ -104,7 +108,7 @@ class QueryMovement:
 
 
 class Explorer:
-    """A project to walk through. It reads and computes; it writes nothing."""
+    """A project to walk through. It reads and computes; it writes selections alone, where that was allowed."""
 
     def __init__(
         self,
@@ -114,6 +118,7 @@ class Explorer:
         answers: Answers,
         dagster_home: Path | None = None,
         framed_by: str = "",
+        selections: Path | None = None,
     ) -> None:
         """Take what questions are answered from.
 
@@ -124,7 +129,9 @@ class Explorer:
             answers: what has to be computed.
             dagster_home: where checks keep what they said.
             framed_by: address of a server beside those of this machine that may show reports in a frame: MLflow's.
+            selections: the folder that selections of training data may be written into; None: they may not.
         """
+        self.selections = SelectionFolder(selections)
         self.framed_by = framed_by
         self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
         self._checks: Sequence[CheckOutcome] = ()
@@ -132,8 +139,8 @@ class Explorer:
         self._dagster_home = dagster_home
 
     @classmethod
-    def open(cls, dagster_home: Path | None = None, config: Path | None = None) -> Self:
-        """Open the project of the settings.
+    def open(cls, dagster_home: Path | None = None, config: Path | None = None, selections: Path | None = None) -> Self:
+        """Open the project of the settings; arguments are those of an explorer.
 
         Raises:
             SettingsError: there is no settings file, or a setting is wrong.
@@ -141,7 +148,13 @@ class Explorer:
         opened = open_project(config)
         settings, lake = opened.project.settings, RememberingLake.of(opened.project.lake)
         return cls(
-            settings.base.name, settings.recipe, lake, Answers(opened, lake), dagster_home, settings.mlflow_address
+            settings.base.name,
+            settings.recipe,
+            lake,
+            Answers(opened, lake),
+            dagster_home,
+            settings.mlflow_address,
+            selections,
         )
 
     def warm(self) -> None:
@@ -288,6 +301,62 @@ class Explorer:
         """
         return self.answers.progress(self.computed(question))
 
+    def select(self, question: SelectionQuestion) -> Progressed:
+        """Have part of the training data selected by its influence on stored queries, and tell how far that is.
+
+        Nothing is written.
+
+        Raises:
+            NotStoredError: there is no such checkpoint, query set or query.
+            SettingsError: the amount is none.
+        """
+        return self.answers.ask(self.wanted(question))
+
+    def selecting(self, question: SelectionQuestion) -> Progressed:
+        """Tell how far a selection is that was asked for.
+
+        Raises:
+            NotStoredError: as `select`.
+            SettingsError: as `select`.
+        """
+        return self.answers.progress(self.wanted(question))
+
+    def selection(self, question: SelectionQuestion) -> SelectedData:
+        """Tell what part of the training data a selection has: rows by source and by metadata, near-duplicates left out.
+
+        Nothing is written.
+
+        Raises:
+            NotStoredError: as `select`, or it was not selected yet.
+            SettingsError: as `select`.
+        """
+        return selected_data(self.answers.selection(self.wanted(question)))
+
+    def write_selection(self, question: WriteQuestion) -> WrittenSelection:
+        """Write selected training data as files that a trainer reads, where `lorif explore --allow-writing` allows it.
+
+        Raises:
+            RefusedError: the explorer was started without a folder to write into.
+            NotStoredError: as `selection`.
+            SettingsError: the name is none, or is taken.
+            LorifError: as `Selection.write`.
+        """
+        wanted = self.wanted(question)
+        self.selections.place(wanted, question.output)
+        return self.selections.write(self.answers.selection(wanted), question.output)
+
+    def wanted(self, question: SelectionQuestion) -> WantedRows:
+        """Return the rows that a question selects.
+
+        Raises:
+            NotStoredError: there is no such checkpoint, query set or query.
+            SettingsError: the amount is none.
+        """
+        checkpoint, query_set = self.place(question)
+        if question.query:
+            scored_query(self.lake, checkpoint, query_set, question.query)
+        return question.wanted(checkpoint, query_set)
+
     def methods(self, checkpoint: str, query_set: str) -> list[StoredMethod]:
         """Return the methods that have scores of a query set."""
         return [StoredMethod(name, method_title(name)) for name in scored_methods(self.lake, checkpoint, query_set)]
@@ -335,7 +404,7 @@ class Explorer:
             query_set=computed.query_set,
             query_id=computed.query,
             parts=said if answer.prompt else said[1:],
-            metadata={},
+            metadata={"against": computed.against} if computed.against else {},
             loss=answer.loss,
             n_target_tokens=answer.n_target_tokens,
             n_examples=answer.n_examples,
@@ -365,7 +434,7 @@ class Explorer:
             )
         if question.completion:
             at = self._checkpoint(question, scored_checkpoints(self.lake))
-            asked = Computed(at.name, question.prompt, question.completion, question.chat)
+            asked = Computed(at.name, question.prompt, question.completion, question.against, question.chat)
         elif question.asked is not None:
             asked = self.answers.question(question.asked)
             asked = replace(asked, checkpoint=question.checkpoint or asked.checkpoint)
