@@ -7,6 +7,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Self
 
+import polars as pl
+
 from lorif_assets.api.project import open_project
 from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, stored_ranking
 from lorif_assets.config.methods import MethodName, method_title
@@ -241,7 +243,20 @@ class Explorer:
             NotStoredError: there is no such checkpoint, query or example; or it was not computed.
         """
         stored = self.stored_tokens(question)
-        return stored or pair_tokens(self.answers.tokens(self.computed(question)))
+        if stored is not None:
+            return stored
+        found = pair_tokens(self.answers.tokens(self.computed(question)))
+        return replace(found, stored_score=self._listed_score(question))
+
+    def _listed_score(self, question: TokensQuestion) -> float | None:
+        """The score of a pair in the list that it was opened from; None where that is not known, or has it no more."""
+        asked = {name: getattr(question, name) for name in AskedQuestion.model_fields}
+        try:
+            _, _, ranked = self.ranked(RankingQuestion(**asked))
+        except NotStoredError:
+            return None
+        of_pair = (pl.col("shard") == question.shard) & (pl.col("example_id") == question.example)
+        return next(iter(ranked.rows.filter(of_pair)["value"]), None)
 
     def stored_tokens(self, question: TokensQuestion) -> PairTokens | None:
         """Return what `tokens` does where it is stored.
@@ -404,7 +419,8 @@ class Explorer:
             query_set=computed.query_set,
             query_id=computed.query,
             parts=said if answer.prompt else said[1:],
-            metadata={"against": computed.against} if computed.against else {},
+            metadata={},
+            objective={"against": computed.against} if computed.against else {},
             loss=answer.loss,
             n_target_tokens=answer.n_target_tokens,
             n_examples=answer.n_examples,
@@ -414,7 +430,7 @@ class Explorer:
         )
         if computed.query_set:
             stored = scored_query(self.lake, computed.checkpoint, computed.query_set, computed.query)
-            query = replace(query, parts=stored.parts, metadata=stored.metadata)
+            query = replace(query, parts=stored.parts, metadata=stored.metadata, objective=stored.objective)
         table = answer.table if question.ranking == "plain" else answer.relative
         return (
             computed.checkpoint,

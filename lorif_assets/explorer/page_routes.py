@@ -350,12 +350,17 @@ def _select(explorer: Explorer, question: SelectionQuestion, path: str) -> str:
             "question": at,
             "query": scored_query(explorer.lake, frame.checkpoint, query_set, at.query) if at.query else None,
             "rankings": SET_RANKINGS,
+            "columns": list(explorer.influences(InfluencesQuestion(**_place(at), limit=1)).listed.metadata),
             "found": found,
             "asked": at.model_dump_json(exclude_defaults=True),
             "then": address(path, at),
             "folder": explorer.selections.path,
         },
     )
+
+
+def _place(question: SelectionQuestion) -> Mapping[str, str | None]:
+    return {name: getattr(question, name) for name in ("checkpoint", "query_set", "query")}
 
 
 def _asking(explorer: Explorer, question: AskedQuestion, path: str, then: str) -> str:

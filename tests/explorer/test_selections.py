@@ -149,7 +149,7 @@ def test_a_person_looks_at_a_selection_and_writes_it(opened, explorer, folder):
     page.wait_for_selector(".verdict:has-text('9 of 36 rows')")
     page.click("text=queries of the set in its place")
     page.wait_for_selector(".verdict:has-text('9 of 36 rows')")
-    page.check("input[name=without_duplicates]")
+    page.click("form.filters input[name=without_duplicates]")
     page.wait_for_url("**without_duplicates=true**")
     page.wait_for_selector("text=are left out")
     page.fill("input[name=output]", "picked.parquet")
