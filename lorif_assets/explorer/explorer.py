@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Self
@@ -10,6 +10,7 @@ from typing import Self
 import polars as pl
 
 from lorif_assets.api.project import open_project
+from lorif_assets.attribution.score_rows import HIGHEST, LOWEST
 from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, stored_ranking
 from lorif_assets.config.methods import MethodName, method_title
 from lorif_assets.config.recipe import Recipe
@@ -33,6 +34,7 @@ from lorif_assets.explorer.questions import (
     WorkQuestion,
     WriteQuestion,
 )
+from lorif_assets.explorer.replies import Groups, Influences, Overview, Queries, QueryMovement, StoredMethod
 from lorif_assets.explorer.selections import SelectedData, SelectionFolder, WrittenSelection, selected_data
 from lorif_assets.explorer.verdicts import Verdicts
 from lorif_assets.influences.catalogue import (
@@ -43,11 +45,13 @@ from lorif_assets.influences.catalogue import (
     scored_queries,
     scored_query,
 )
+from lorif_assets.influences.exact_ranks import exact_ranks
 from lorif_assets.influences.example import Example, example
-from lorif_assets.influences.groups import Grouping, grouped, stored_noise_share
+from lorif_assets.influences.groups import grouped, stored_noise_share
+from lorif_assets.influences.lengths import by_length
 from lorif_assets.influences.listing import InfluenceList, influence_list
-from lorif_assets.influences.movement import Movement, movement
-from lorif_assets.influences.ranked import Ranked, ranked_answer, ranked_query
+from lorif_assets.influences.movement import movement
+from lorif_assets.influences.ranked import Ranked, Side, ranked_answer, ranked_query
 from lorif_assets.influences.tokens import stored_tokens
 from lorif_assets.influences.trust import CheckOutcome, Trust
 from lorif_assets.influences.wanted_rows import WantedRows
@@ -55,58 +59,6 @@ from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StoredMethod:
-    """A method whose scores are stored, by the name that questions give it and the one that pages give it."""
-
-    name: str
-    title: str
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What can be looked at: checkpoints with scores and their query sets, in order of step."""
-
-    project: str
-    checkpoints: tuple[ScoredCheckpoint, ...]
-
-
-@dataclass(frozen=True)
-class Queries:
-    """The queries of a set at a checkpoint."""
-
-    checkpoint: str
-    query_set: str
-    queries: tuple[ScoredQuery, ...]
-
-
-@dataclass(frozen=True)
-class Influences:
-    """A query at a checkpoint, and a page of one side of its ranking."""
-
-    checkpoint: str
-    query: ScoredQuery
-    listed: InfluenceList
-
-
-@dataclass(frozen=True)
-class Groups:
-    """A query at a checkpoint, and its influence by metadata."""
-
-    checkpoint: str
-    query: ScoredQuery
-    grouping: Grouping
-
-
-@dataclass(frozen=True)
-class QueryMovement:
-    """A query, and how its leading examples moved over the checkpoints."""
-
-    query_set: str
-    query_id: str
-    movement: Movement
 
 
 class Explorer:
@@ -202,7 +154,20 @@ class Explorer:
             question.limit,
             fold=question.fold,
         )
-        return Influences(checkpoint, query, listed)
+        # Of what is computed at once, or ranked otherwise, nothing was ranked again.
+        if not question.is_computed and question.method == MethodName.LORIF and question.ranking == "plain":
+            listed = self._with_exact_ranks(listed, checkpoint, query, question.side)
+        return Influences(checkpoint, query, listed, by_length(self.lake, checkpoint, ranked))
+
+    def _with_exact_ranks(
+        self, listed: InfluenceList, checkpoint: str, query: ScoredQuery, side: Side
+    ) -> InfluenceList:
+        ranks = exact_ranks(self.lake, checkpoint, query.query_set)
+        stored = HIGHEST if side is Side.PROPONENTS else LOWEST
+        rows = (
+            replace(one, exact=ranks.get((query.query_id, stored, one.shard, one.example_id))) for one in listed.rows
+        )
+        return replace(listed, rows=tuple(rows))
 
     def groups(self, question: GroupsQuestion) -> Groups:
         """Sum a query's influence by the values of a metadata column: which source or topic taught it.

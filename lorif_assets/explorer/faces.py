@@ -10,14 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lorif_assets.errors import SettingsError
 from lorif_assets.explorer.answers import Progressed
-from lorif_assets.explorer.explorer import (
-    Explorer,
-    Groups,
-    Influences,
-    Overview,
-    Queries,
-    QueryMovement,
-)
+from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.questions import (
     ExampleQuestion,
     GroupsQuestion,
@@ -32,6 +25,7 @@ from lorif_assets.explorer.questions import (
     WorkQuestion,
     WriteQuestion,
 )
+from lorif_assets.explorer.replies import Groups, Influences, Overview, Queries, QueryMovement
 from lorif_assets.explorer.selections import SelectedData, WrittenSelection
 from lorif_assets.influences.example import Example
 from lorif_assets.influences.trust import Trust

@@ -209,7 +209,8 @@ def _home(explorer: Explorer, question: QuerySetQuestion, path: str) -> str:
 
 def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
     resolved, frame, query = _resolved(explorer, question, path)
-    lists = {side.value: explorer.influences(resolved.model_copy(update={"side": side})).listed for side in Side}
+    found = {side: explorer.influences(resolved.model_copy(update={"side": side})) for side in Side}
+    lists = {side.value: one.listed for side, one in found.items()}
     columns: dict[str, dict[str, int]] = {}
     for listed in lists.values():
         for column, values in listed.metadata.items():
@@ -230,6 +231,7 @@ def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
             "columns": {column: list(counts.items()) for column, counts in columns.items() if len(counts) > 1},
             "kept": _hidden(resolved, leaving_out=_FILTERS),
             "selecting": _selecting(resolved),
+            "lengths": found[Side.PROPONENTS].lengths,
             **lists,
         },
     )
