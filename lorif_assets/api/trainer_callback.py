@@ -170,7 +170,8 @@ class TrainerCallback(transformers.TrainerCallback):
         self._processes.append(process)
         self._pending = []
         try:
-            psutil.Process(process.pid).nice(_NICENESS)
+            # Where the training itself has a low priority, an administrator's process would get a higher one by this.
+            psutil.Process(process.pid).nice(max(_NICENESS, psutil.Process().nice()))
         except psutil.Error:
             _LOG.debug("the process that attributes has no low priority", exc_info=True)
 
