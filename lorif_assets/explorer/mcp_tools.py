@@ -63,9 +63,9 @@ def _work(explorer: Explorer, question: Question) -> Work | None:
     """What has to be computed before a question can be answered."""
     if isinstance(question, SelectionQuestion):
         return explorer.wanted(question)
-    is_stored = isinstance(question, TokensQuestion) and explorer.stored_tokens(question) is not None
-    is_computed = isinstance(question, AskedQuestion) and question.is_computed and not is_stored
-    return explorer.computed(question) if is_computed else None
+    if isinstance(question, TokensQuestion) and explorer.stored_tokens(question) is not None:
+        return None
+    return explorer.computed(question) if isinstance(question, AskedQuestion) and question.is_computed else None
 
 
 def serve(explorer: Explorer) -> None:

@@ -106,7 +106,7 @@ def _pieces(*lengths: int, seed: int) -> TokenizedExample:
         (lambda: tiny_model("llama"), {}),
         (lambda: tiny_model("llama", tie_word_embeddings=True), {"include_layers": ["*mlp*", "lm_head"]}),
         (lambda: tiny_model("mixtral"), {}),
-        (_adapted, {"track": "merged"}),
+        (_adapted, {"track": "weights"}),
         (_adapted, {"track": "adapter"}),
     ],
     ids=["chat", "tied-head", "experts", "merged-adapter", "adapter"],
