@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 _NICENESS = 10
 # Of a process that trains; another one would take itself for a part of the training.
 _OF_TRAINING = re.compile(
-    r"RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT|(ACCELERATE|FSDP|GROUP|ROLE|TORCHELASTIC)_.*"
+    r"((LOCAL|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|(ACCELERATE|FSDP|TORCHELASTIC)_.*"
 )
 
 
