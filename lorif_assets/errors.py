@@ -43,6 +43,10 @@ class NotStoredError(LorifError):
     """What is asked for by name is not in the lake; the message says what is."""
 
 
+class RefusedError(LorifError):
+    """What is asked for is not allowed here; the message says who can allow it, and how."""
+
+
 class DamagedLakeError(TableError):
     """A file of the lake is not what was written, cannot be read, or is gone."""
 

@@ -24,12 +24,12 @@ from lorif_assets.attribution.ask import (
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking, stored_score_version
-from lorif_assets.config.settings import settings_file
+from lorif_assets.config.settings import existing_settings_file
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.passages import passage_text, with_passages
 from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.questions import Question, completion_question, conversation_question, row_question
-from lorif_assets.errors import MismatchError, NotStoredError, SettingsError, SourceError
+from lorif_assets.errors import MismatchError, NotStoredError, SourceError
 from lorif_assets.lake.attribution_tables import EXACT_SCORES, EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SCORES
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.models.free_memory import host_memory
@@ -49,12 +49,7 @@ def open_project(path: str | PathLike[str] | None = None) -> "OpenProject":
     Raises:
         SettingsError: the file is not there, none is found, or a setting is wrong.
     """
-    file = settings_file(Path(path) if path is not None else None)
-    if not file.is_file():
-        raise SettingsError(
-            f"there is no settings file: neither {file} nor the demo's; write one (`lorif init`), or give the path of one"
-        )
-    return OpenProject(Project.open(file))
+    return OpenProject(Project.open(existing_settings_file(Path(path) if path is not None else None)))
 
 
 class OpenProject:

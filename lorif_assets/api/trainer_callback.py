@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _NICENESS = 10
 # Of a process that trains; another one would take itself for a part of the training.
-_OF_TRAINING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+_OF_TRAINING = re.compile(
+    r"((LOCAL|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|(ACCELERATE|FSDP|TORCHELASTIC)_.*"
+)
 
 
 class TrainerCallback(transformers.TrainerCallback):
@@ -33,7 +36,8 @@ class TrainerCallback(transformers.TrainerCallback):
     A checkpoint is made a partition in Dagster, whose sensors, where they run, attribute it elsewhere. With `query_sets`,
     `lorif materialize` does so in a process of its own, one at a time and at low priority: it needs memory, and takes the
     devices of the project's settings unless `devices` names others than those that the model is trained on. What an end of
-    the training cuts short is finished by the next `lorif materialize`.
+    the training cuts short is finished by a resumed training, or by the next `lorif materialize`. A checkpoint that
+    `save_total_limit` removes before its turn comes is left out.
 
     What goes wrong after the training has begun is logged, and never stops it.
     """
@@ -81,7 +85,7 @@ class TrainerCallback(transformers.TrainerCallback):
         Raises:
             SettingsError: `checkpoints.path` is not the folder that the Trainer saves to.
         """
-        del state, control, others
+        del control, others
         chosen = self._project.settings.checkpoints.path or "checkpoints"
         watched, written = Path(self._project.settings.resolve(chosen)), Path(str(args.output_dir)).resolve()
         if watched != written:
@@ -93,6 +97,9 @@ class TrainerCallback(transformers.TrainerCallback):
             _LOG.warning(
                 "`save_total_limit` = %s removes checkpoints that may not be attributed yet", args.save_total_limit
             )
+        if self._query_sets and state.global_step and state.is_world_process_zero:
+            # Resumed: what the training before saved last may still wait. What is up to date costs nothing.
+            self._pending = self._complete()
 
     def on_save(
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **others: object
@@ -138,11 +145,20 @@ class TrainerCallback(transformers.TrainerCallback):
         with dg.DagsterInstance.from_config(str(dagster_home(self._settings))) as instance:
             add_partitions(instance, CHECKPOINTS_NAME, names)
         if self._query_sets:
-            self._pending.append(saved.name)
+            self._pending = [*dict.fromkeys([*self._pending, saved.name])]
             if not self._running():
                 self._start()
 
+    def _complete(self) -> list[str]:
+        return [one.name for one in self._project.checkpoints.look().checkpoints if one.is_complete()]
+
     def _start(self) -> None:
+        there = self._complete()
+        if gone := [name for name in self._pending if name not in there]:
+            _LOG.warning("removed before they were attributed, and left out: %s", ", ".join(gone))
+        self._pending = [name for name in self._pending if name in there]
+        if not self._pending:
+            return
         asked = [] if self._query_sets == "all" else self._query_sets
         command = [sys.executable, "-m", "lorif_assets", "materialize", "--config", str(self._settings)]
         command += [part for name in self._pending for part in ("--checkpoint", name)]
@@ -154,16 +170,13 @@ class TrainerCallback(transformers.TrainerCallback):
         self._processes.append(process)
         self._pending = []
         try:
-            psutil.Process(process.pid).nice(_NICENESS)
+            # Where the training itself has a low priority, an administrator's process would get a higher one by this.
+            psutil.Process(process.pid).nice(max(_NICENESS, psutil.Process().nice()))
         except psutil.Error:
             _LOG.debug("the process that attributes has no low priority", exc_info=True)
 
     def _environment(self) -> Mapping[str, str]:
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in _OF_TRAINING and not name.startswith("ACCELERATE_")
-        }
+        kept = {name: value for name, value in os.environ.items() if not _OF_TRAINING.fullmatch(name)}
         return {**kept, "LORIF_DEVICES__DEVICES": json.dumps(list(self._devices))} if self._devices else kept
 
     def _running(self) -> bool:

@@ -68,26 +68,41 @@ def compare_records(console: Console) -> bool:
     return not found
 
 
+class _Findings:
+    """What was found, a row each; `faults` has those that are at fault, by what they say."""
+
+    def __init__(self) -> None:
+        # Names and paths in findings are there to be copied.
+        self.table = Table(Column(), Column(), Column(overflow="fold"), show_header=False, box=None, padding=(0, 2))
+        self.faults: dict[str, str] = {}
+
+    def row(self, label: str, finding: Callable[[], str]) -> None:
+        try:
+            self.table.add_row("[green]ok[/]", label, escape(finding()))
+        except LorifError as error:
+            self.fault(label, str(error))
+
+    def fault(self, label: str, text: str) -> None:
+        # What several findings stumble over is told once.
+        first = self.faults.setdefault(text, label)
+        self.table.add_row("[red]fault[/]", label, escape(text if first == label else f"see {first}"))
+
+    def notes(self, label: str, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.table.add_row("[yellow]note[/]", label, escape(text))
+
+    def contents(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            if finding.is_fault:
+                self.fault(finding.what, finding.text)
+            else:
+                self.notes(finding.what, [finding.text])
+
+
 def diagnose(console: Console) -> bool:
     """Print the diagnosis, and return whether everything that attribution needs was found."""
     project = Project.open()
-    settings = project.settings
-    # Names and paths in findings are there to be copied.
-    table = Table(Column(), Column(), Column(overflow="fold"), show_header=False, box=None, padding=(0, 2))
-    sound = True
-
-    def row(label: str, finding: Callable[[], str]) -> None:
-        nonlocal sound
-        try:
-            table.add_row("[green]ok[/]", label, escape(finding()))
-        except LorifError as error:
-            sound = False
-            table.add_row("[red]fault[/]", label, escape(str(error)))
-
-    def notes(label: str, texts: Iterable[str]) -> None:
-        for text in texts:
-            table.add_row("[yellow]note[/]", label, escape(text))
-
+    settings, found = project.settings, _Findings()
     examples: dict[str, int] = defaultdict(int)
 
     def source_finding(index: int) -> str:
@@ -99,53 +114,43 @@ def diagnose(console: Console) -> bool:
     query_sets: list[str] = []
 
     def query_finding() -> str:
-        found = survey_queries(settings)
-        query_sets.extend(found.files)
-        return _query_sets(found)
+        surveyed = survey_queries(settings)
+        query_sets.extend(surveyed.files)
+        return _query_sets(surveyed)
 
     readers: list[ExampleReader] = []
 
     def tokenizer_finding() -> str:
         checkpoints_finding(project)
         readers.append(ExampleReader.of(project, project.checkpoints.find()[-1]))
-        found = f"{readers[0].vocabulary:,} ids, at most {readers[0].max_length:,} tokens of an example"
-        return f"{found}; {readers[0].notice}" if readers[0].notice else found
+        reader = readers[0]
+        lengths = f"{reader.vocabulary:,} ids, at most {reader.max_length:,} tokens of an example"
+        return f"{lengths}; {reader.notice}" if reader.notice else lengths
 
-    row("lake", lambda: _lake(project))
-    row("tracking", lambda: masked_address(settings.tracking_uri) if settings.tracking_uri else "off")
-    notes("secrets", map(secret_advice, settings.written_secrets))
+    found.row("lake", lambda: _lake(project))
+    found.row("tracking", lambda: masked_address(settings.tracking_uri) if settings.tracking_uri else "off")
+    found.notes("secrets", map(secret_advice, settings.written_secrets))
     if not settings.sources:
-        row("sources", _no_sources)
+        found.row("sources", _no_sources)
     for index, source in enumerate(settings.sources):
-        row(f"source {source.name}", lambda index=index: source_finding(index))  # type: ignore[misc]
-    row("query sets", query_finding)
-    row("checkpoints", lambda: checkpoints_finding(project))
-    notes("checkpoints", _notes(project))
-    notes("stored", _leftovers(project))
-    row("tokenizer", tokenizer_finding)
+        found.row(f"source {source.name}", lambda index=index: source_finding(index))  # type: ignore[misc]
+    found.row("query sets", query_finding)
+    found.row("checkpoints", lambda: checkpoints_finding(project))
+    found.notes("checkpoints", _notes(project))
+    found.notes("stored", _leftovers(project))
+    found.row("tokenizer", tokenizer_finding)
     for label, of_model in _of_models(project).items():
-        row(label, of_model)
-    contents = content_findings(project, next(iter(readers), None), examples, query_sets)
-    sound = _shown_as_sound(table, contents) and sound
-    notes("recipe", wasted_notes(project))
-    notes("learned by heart", _learned(project))
-    if sound:
-        row("active", lambda: _active(project))
-        row("scores", lambda: _looked_at(project))
-    console.print(table)
-    if sound:
+        found.row(label, of_model)
+    found.contents(content_findings(project, next(iter(readers), None), examples, query_sets))
+    found.notes("recipe", wasted_notes(project))
+    found.notes("learned by heart", _learned(project))
+    if not found.faults:
+        found.row("active", lambda: _active(project))
+        found.row("scores", lambda: _looked_at(project))
+    console.print(found.table)
+    if not found.faults:
         console.print(cost_table(project, sum(examples.values()), readers[0].max_length))
-    return sound
-
-
-def _shown_as_sound(table: Table, findings: Iterable[Finding]) -> bool:
-    """Show what was found of contents, and return whether none of it is a fault."""
-    faults = 0
-    for finding in findings:
-        faults += finding.is_fault
-        verdict = "[red]fault[/]" if finding.is_fault else "[yellow]note[/]"
-        table.add_row(verdict, finding.what, escape(finding.text))
-    return faults == 0
+    return not found.faults
 
 
 def _of_models(project: Project) -> Mapping[str, Callable[[], str]]:

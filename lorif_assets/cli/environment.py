@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from lorif_assets.automation.dagster_home import dagster_home as home_of_project
-from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE, settings_file
+from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE, existing_settings_file, settings_file
 
 
 def _use(context: click.Context, parameter: click.Parameter, config: Path | None) -> None:
@@ -14,6 +14,8 @@ def _use(context: click.Context, parameter: click.Parameter, config: Path | None
     if config:
         # Dagster's processes read it too.
         os.environ[CONFIG_VARIABLE] = str(config.absolute())
+    # Before a command leaves folders behind where no project is.
+    existing_settings_file()
 
 
 config_option = click.option(

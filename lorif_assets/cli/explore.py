@@ -3,6 +3,7 @@
 import socket
 import webbrowser
 from contextlib import suppress
+from pathlib import Path
 from threading import Thread
 
 import click
@@ -26,12 +27,19 @@ _HOST = "127.0.0.1"
 @click.option(
     "--mcp", is_flag=True, help="In place of pages: answer an assistant, by MCP on standard input and output."
 )
+@click.option(
+    "--allow-writing",
+    "selections",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    help="Let pages, programs and assistants write selections of training data into this folder. Default: they write nothing.",
+)
 @config_option
-def explore(port: int, *, opens: bool, mcp: bool) -> None:
+def explore(port: int, *, opens: bool, mcp: bool, selections: Path | None) -> None:
     """Walk through influences: pages, a JSON API, or an assistant's tools."""
     from lorif_assets.explorer.explorer import Explorer
 
-    explorer = Explorer.open(dagster_home())
+    explorer = Explorer.open(dagster_home(), selections=selections)
     if mcp:
         from lorif_assets.explorer.mcp_tools import serve
 

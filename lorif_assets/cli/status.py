@@ -1,5 +1,7 @@
 """`lorif status`: which partitions are up to date, missing or out of date, and why."""
 
+import json
+
 import click
 from rich.console import Console
 from rich.table import Table
@@ -12,10 +14,15 @@ from lorif_assets.project import Project
 
 
 @click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @config_option
-def status() -> None:
+def status(*, as_json: bool) -> None:
     """Show which partitions are up to date, missing or out of date, and why."""
-    show_status(Console())
+    if as_json:
+        found = project_status(Project.open())
+        click.echo(json.dumps(vars(found) | {"assets": found.assets.to_dicts()}, ensure_ascii=False))
+    else:
+        show_status(Console())
 
 
 def show_status(console: Console) -> None:

@@ -17,9 +17,7 @@ from lorif_assets.config.settings import CONFIG_VARIABLE, settings_file
 def ui(port: int) -> None:
     """Open Dagster's UI on this project."""
     home, settings = dagster_home(), settings_file()
-    os.environ[HOME_VARIABLE] = str(home)
-    if settings.is_file():
-        os.environ[CONFIG_VARIABLE] = str(settings)
+    os.environ[HOME_VARIABLE], os.environ[CONFIG_VARIABLE] = str(home), str(settings)
     program = Path(sys.executable).with_name("dagster")
     # Dagster reads a file `.env` of the folder that it starts in, which may name another home.
     os.chdir(home)

@@ -78,9 +78,9 @@ def _sources(found: Surroundings) -> Iterator[str]:
 
 def _checkpoints(found: Surroundings) -> Iterator[str]:
     yield "# A checkpoint, or a folder of them as trainers and PEFT write it; or hf://org/name@revision."
-    number = f"; there are {found.n_checkpoints}" if found.n_checkpoints > 1 else ""
+    number = f"there are {found.n_checkpoints}" if found.n_checkpoints > 1 else "one was found"
     yield (
-        f"# A new one in the folder is taken up once it is whole{number}." if found.checkpoints else "# None was found."
+        f"# A new one in a folder is taken up once it is whole; {number}." if found.checkpoints else "# None was found."
     )
     yield "[checkpoints]"
     yield f"path = {_text(found.checkpoints or 'checkpoints')}"

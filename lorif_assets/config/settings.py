@@ -278,6 +278,20 @@ def settings_file(path: Path | None = None) -> Path:
     return file
 
 
+def existing_settings_file(path: Path | None = None) -> Path:
+    """Return where the settings are read from, as `settings_file`; there has to be such a file.
+
+    Raises:
+        SettingsError: there is none, of that name or at all.
+    """
+    file = settings_file(path)
+    if not file.is_file():
+        raise SettingsError(
+            f"there is no settings file: neither {file} nor the demo's; write one (`lorif init`), or give the path of one"
+        )
+    return file
+
+
 def load_settings(path: Path | None = None) -> Settings:
     """Read lorif.toml: the given file, else $LORIF_CONFIG, else ./lorif.toml, else the demo's, else defaults, no sources.
 

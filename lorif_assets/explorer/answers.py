@@ -20,12 +20,20 @@ from lorif_assets.config.content_hash import content_hash
 from lorif_assets.errors import LorifError, NotStoredError
 from lorif_assets.explorer.spans import span_value
 from lorif_assets.influences.catalogue import stored_line
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, PRECONDITIONER_TABLES
+from lorif_assets.influences.selection import Selection
+from lorif_assets.influences.wanted_rows import WantedRows
+from lorif_assets.lake.attribution_tables import (
+    GRADIENT_FACTORS,
+    PRECONDITIONER_TABLES,
+    QUERY_EXAMPLES,
+    TRAINING_EXAMPLES,
+)
 from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.progress import watched
 
 _LOG = logging.getLogger(__name__)
-_Answer = TypeVar("_Answer", Attribution, pl.DataFrame)
+_Answer = TypeVar("_Answer", Attribution, pl.DataFrame, Selection)
+_ANSWERED_FROM = (TRAINING_EXAMPLES, QUERY_EXAMPLES, GRADIENT_FACTORS, *PRECONDITIONER_TABLES)
 _KEPT = 32
 _EVERY_UP_TO = 20_000
 _LEADING = 1_000
@@ -49,6 +57,7 @@ class Computed:
     checkpoint: str
     prompt: str = ""
     completion: str = ""
+    against: str = ""
     chat: bool = False
     query_set: str = ""
     query: str = ""
@@ -75,17 +84,21 @@ class Progressed:
     key: str = ""
 
 
+Work = Computed | WantedRows
+"""What can be asked for: a ranking, tokens, or a selection of training data."""
+
+
 @dataclass(eq=False)
 class _Asked:
-    question: Computed
+    question: Work
     progress: Progressed
     asked: float = field(default_factory=time.monotonic)
-    answer: Attribution | pl.DataFrame | None = None
+    answer: Attribution | pl.DataFrame | Selection | None = None
     finished: Event = field(default_factory=Event)
 
 
 class Answers:
-    """What was asked lately, with its answers. Where factors or curvature changed since, a question is a new one.
+    """What was asked lately, with its answers. Where tables that it is answered from changed, a question is a new one.
 
     All examples are listed of up to 20,000, else the 1,000 highest and lowest.
     """
@@ -103,7 +116,7 @@ class Answers:
         """Load the newest checkpoint in the background, ahead of the first question."""
         self._work.put(self._load)
 
-    def ask(self, question: Computed) -> Progressed:
+    def ask(self, question: Work) -> Progressed:
         """Have a question computed, unless it was already, and return how far it is. One that failed is tried again."""
         key = self._key(question)
         with self._lock:
@@ -116,7 +129,7 @@ class Answers:
                 self._asked.popitem(last=False)
         return _progress(key, asked)
 
-    def progress(self, question: Computed) -> Progressed:
+    def progress(self, question: Work) -> Progressed:
         """Return how far a question is."""
         key = self._key(question)
         asked = self._asked.get(key)
@@ -129,14 +142,14 @@ class Answers:
             NotStoredError: it was not asked since the explorer was started, or long ago.
         """
         asked = self._asked.get(key)
-        if asked is None:
+        if asked is None or not isinstance(asked.question, Computed):
             raise NotStoredError(
                 f"no question with the key {key!r} is known: only the last {_KEPT} are, and none from before the explorer was "
                 "started; ask it again"
             )
         return asked.question
 
-    def wait(self, question: Computed, seconds: float) -> Progressed:
+    def wait(self, question: Work, seconds: float) -> Progressed:
         """Wait until a question that was asked is finished, at most this long."""
         asked = self._asked.get(self._key(question))
         if asked:
@@ -159,7 +172,15 @@ class Answers:
         """
         return self._found(question, pl.DataFrame)
 
-    def _found(self, question: Computed, kind: type[_Answer]) -> _Answer:
+    def selection(self, wanted: WantedRows) -> Selection:
+        """Return a selection that was found.
+
+        Raises:
+            NotStoredError: it was not.
+        """
+        return self._found(wanted, Selection)
+
+    def _found(self, question: Work, kind: type[_Answer]) -> _Answer:
         asked = self._asked.get(self._key(question))
         if asked is None or not isinstance(asked.answer, kind):
             stage = asked.progress.stage if asked else Stage.NOT_ASKED
@@ -176,8 +197,8 @@ class Answers:
         while (work := self._work.get()) is not None:
             work()
 
-    def _key(self, question: Computed) -> str:
-        versions = [self._lake.version(schema) for schema in (GRADIENT_FACTORS, *PRECONDITIONER_TABLES)]
+    def _key(self, question: Work) -> str:
+        versions = [self._lake.version(schema) for schema in _ANSWERED_FROM]
         return content_hash([vars(question), versions])
 
     def _load(self) -> None:
@@ -186,7 +207,7 @@ class Answers:
         except LorifError as error:
             _LOG.warning("No checkpoint could be loaded ahead of the first question: %s", error)
 
-    def _compute(self, question: Computed, asked: _Asked) -> None:
+    def _compute(self, question: Work, asked: _Asked) -> None:
         def tell(doing: str, done: int, total: int, unit: str) -> None:
             asked.progress = Progressed(Stage.COMPUTING, doing, done, total, unit)
 
@@ -203,7 +224,9 @@ class Answers:
         finally:
             asked.finished.set()
 
-    def _answer(self, question: Computed) -> Attribution | pl.DataFrame:
+    def _answer(self, question: Work) -> Attribution | pl.DataFrame | Selection:
+        if isinstance(question, WantedRows):
+            return self._project.select(**vars(question))
         if question.example:
             return self._project.attribute_tokens(
                 self._line(question), question.shard, question.example, checkpoint=question.checkpoint
@@ -211,7 +234,7 @@ class Answers:
         n_examples = self._lake.read(GRADIENT_FACTORS, ["shard"], checkpoint=question.checkpoint).height
         at = question.checkpoint
         top_k: TopK = "all" if n_examples <= _EVERY_UP_TO else _LEADING
-        if question.span:
+        if question.span or question.against:
             return self._project.attribute_query(self._line(question), checkpoint=at, top_k=top_k)
         if question.query_set:
             return self._project.attribute_stored_query(question.query_set, question.query, checkpoint=at, top_k=top_k)
@@ -233,6 +256,8 @@ class Answers:
             line = {"prompt": question.prompt, "completion": question.completion}
         else:
             line = {"text": question.completion}
+        if question.against:
+            line["against"] = question.against
         return {**line, "span": span_value(question.span)} if question.span else line
 
 

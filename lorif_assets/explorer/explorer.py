@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Self
 
+import polars as pl
+
 from lorif_assets.api.project import open_project
+from lorif_assets.attribution.score_rows import HIGHEST, LOWEST
 from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, stored_ranking
 from lorif_assets.config.methods import MethodName, method_title
 from lorif_assets.config.recipe import Recipe
@@ -25,10 +28,14 @@ from lorif_assets.explorer.questions import (
     QueriesQuestion,
     QuerySetQuestion,
     RankingQuestion,
+    SelectionQuestion,
     TokensQuestion,
     TrustQuestion,
     WorkQuestion,
+    WriteQuestion,
 )
+from lorif_assets.explorer.replies import Groups, Influences, Overview, Queries, QueryMovement, StoredMethod
+from lorif_assets.explorer.selections import SelectedData, SelectionFolder, WrittenSelection, selected_data
 from lorif_assets.explorer.verdicts import Verdicts
 from lorif_assets.influences.catalogue import (
     ScoredCheckpoint,
@@ -38,73 +45,24 @@ from lorif_assets.influences.catalogue import (
     scored_queries,
     scored_query,
 )
+from lorif_assets.influences.exact_ranks import exact_ranks
 from lorif_assets.influences.example import Example, example
-from lorif_assets.influences.groups import Grouping, grouped, stored_noise_share
+from lorif_assets.influences.groups import grouped, stored_noise_share
+from lorif_assets.influences.lengths import by_length
 from lorif_assets.influences.listing import InfluenceList, influence_list
-from lorif_assets.influences.movement import Movement, movement
-from lorif_assets.influences.ranked import Ranked, ranked_answer, ranked_query
+from lorif_assets.influences.movement import movement
+from lorif_assets.influences.ranked import Ranked, Side, ranked_answer, ranked_query
 from lorif_assets.influences.tokens import stored_tokens
 from lorif_assets.influences.trust import CheckOutcome, Trust
+from lorif_assets.influences.wanted_rows import WantedRows
 from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class StoredMethod:
-    """A method whose scores are stored, by the name that questions give it and the one that pages give it."""
-
-    name: str
-    title: str
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What can be looked at: checkpoints with scores and their query sets, in order of step."""
-
-    project: str
-    checkpoints: tuple[ScoredCheckpoint, ...]
-
-
-@dataclass(frozen=True)
-class Queries:
-    """The queries of a set at a checkpoint."""
-
-    checkpoint: str
-    query_set: str
-    queries: tuple[ScoredQuery, ...]
-
-
-@dataclass(frozen=True)
-class Influences:
-    """A query at a checkpoint, and a page of one side of its ranking."""
-
-    checkpoint: str
-    query: ScoredQuery
-    listed: InfluenceList
-
-
-@dataclass(frozen=True)
-class Groups:
-    """A query at a checkpoint, and its influence by metadata."""
-
-    checkpoint: str
-    query: ScoredQuery
-    grouping: Grouping
-
-
-@dataclass(frozen=True)
-class QueryMovement:
-    """A query, and how its leading examples moved over the checkpoints."""
-
-    query_set: str
-    query_id: str
-    movement: Movement
-
-
 class Explorer:
-    """A project to walk through. It reads and computes; it writes nothing."""
+    """A project to walk through. It reads and computes; it writes selections alone, where that was allowed."""
 
     def __init__(
         self,
@@ -114,6 +72,7 @@ class Explorer:
         answers: Answers,
         dagster_home: Path | None = None,
         framed_by: str = "",
+        selections: Path | None = None,
     ) -> None:
         """Take what questions are answered from.
 
@@ -124,7 +83,9 @@ class Explorer:
             answers: what has to be computed.
             dagster_home: where checks keep what they said.
             framed_by: address of a server beside those of this machine that may show reports in a frame: MLflow's.
+            selections: the folder that selections of training data may be written into; None: they may not.
         """
+        self.selections = SelectionFolder(selections)
         self.framed_by = framed_by
         self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
         self._checks: Sequence[CheckOutcome] = ()
@@ -132,8 +93,8 @@ class Explorer:
         self._dagster_home = dagster_home
 
     @classmethod
-    def open(cls, dagster_home: Path | None = None, config: Path | None = None) -> Self:
-        """Open the project of the settings.
+    def open(cls, dagster_home: Path | None = None, config: Path | None = None, selections: Path | None = None) -> Self:
+        """Open the project of the settings; arguments are those of an explorer.
 
         Raises:
             SettingsError: there is no settings file, or a setting is wrong.
@@ -141,7 +102,13 @@ class Explorer:
         opened = open_project(config)
         settings, lake = opened.project.settings, RememberingLake.of(opened.project.lake)
         return cls(
-            settings.base.name, settings.recipe, lake, Answers(opened, lake), dagster_home, settings.mlflow_address
+            settings.base.name,
+            settings.recipe,
+            lake,
+            Answers(opened, lake),
+            dagster_home,
+            settings.mlflow_address,
+            selections,
         )
 
     def warm(self) -> None:
@@ -187,7 +154,20 @@ class Explorer:
             question.limit,
             fold=question.fold,
         )
-        return Influences(checkpoint, query, listed)
+        # Of what is computed at once, or ranked otherwise, nothing was ranked again.
+        if not question.is_computed and question.method == MethodName.LORIF and question.ranking == "plain":
+            listed = self._with_exact_ranks(listed, checkpoint, query, question.side)
+        return Influences(checkpoint, query, listed, by_length(self.lake, checkpoint, ranked))
+
+    def _with_exact_ranks(
+        self, listed: InfluenceList, checkpoint: str, query: ScoredQuery, side: Side
+    ) -> InfluenceList:
+        ranks = exact_ranks(self.lake, checkpoint, query.query_set)
+        stored = HIGHEST if side is Side.PROPONENTS else LOWEST
+        rows = (
+            replace(one, exact=ranks.get((query.query_id, stored, one.shard, one.example_id))) for one in listed.rows
+        )
+        return replace(listed, rows=tuple(rows))
 
     def groups(self, question: GroupsQuestion) -> Groups:
         """Sum a query's influence by the values of a metadata column: which source or topic taught it.
@@ -228,7 +208,20 @@ class Explorer:
             NotStoredError: there is no such checkpoint, query or example; or it was not computed.
         """
         stored = self.stored_tokens(question)
-        return stored or pair_tokens(self.answers.tokens(self.computed(question)))
+        if stored is not None:
+            return stored
+        found = pair_tokens(self.answers.tokens(self.computed(question)))
+        return replace(found, stored_score=self._listed_score(question))
+
+    def _listed_score(self, question: TokensQuestion) -> float | None:
+        """The score of a pair in the list that it was opened from; None where that is not known, or has it no more."""
+        asked = {name: getattr(question, name) for name in AskedQuestion.model_fields}
+        try:
+            _, _, ranked = self.ranked(RankingQuestion(**asked))
+        except NotStoredError:
+            return None
+        of_pair = (pl.col("shard") == question.shard) & (pl.col("example_id") == question.example)
+        return next(iter(ranked.rows.filter(of_pair)["value"]), None)
 
     def stored_tokens(self, question: TokensQuestion) -> PairTokens | None:
         """Return what `tokens` does where it is stored.
@@ -288,6 +281,62 @@ class Explorer:
         """
         return self.answers.progress(self.computed(question))
 
+    def select(self, question: SelectionQuestion) -> Progressed:
+        """Have part of the training data selected by its influence on stored queries, and tell how far that is.
+
+        Nothing is written.
+
+        Raises:
+            NotStoredError: there is no such checkpoint, query set or query.
+            SettingsError: the amount is none.
+        """
+        return self.answers.ask(self.wanted(question))
+
+    def selecting(self, question: SelectionQuestion) -> Progressed:
+        """Tell how far a selection is that was asked for.
+
+        Raises:
+            NotStoredError: as `select`.
+            SettingsError: as `select`.
+        """
+        return self.answers.progress(self.wanted(question))
+
+    def selection(self, question: SelectionQuestion) -> SelectedData:
+        """Tell what part of the training data a selection has: rows by source and by metadata, near-duplicates left out.
+
+        Nothing is written.
+
+        Raises:
+            NotStoredError: as `select`, or it was not selected yet.
+            SettingsError: as `select`.
+        """
+        return selected_data(self.answers.selection(self.wanted(question)))
+
+    def write_selection(self, question: WriteQuestion) -> WrittenSelection:
+        """Write selected training data as files that a trainer reads, where `lorif explore --allow-writing` allows it.
+
+        Raises:
+            RefusedError: the explorer was started without a folder to write into.
+            NotStoredError: as `selection`.
+            SettingsError: the name is none, or is taken.
+            LorifError: as `Selection.write`.
+        """
+        wanted = self.wanted(question)
+        self.selections.place(wanted, question.output)
+        return self.selections.write(self.answers.selection(wanted), question.output)
+
+    def wanted(self, question: SelectionQuestion) -> WantedRows:
+        """Return the rows that a question selects.
+
+        Raises:
+            NotStoredError: there is no such checkpoint, query set or query.
+            SettingsError: the amount is none.
+        """
+        checkpoint, query_set = self.place(question)
+        if question.query:
+            scored_query(self.lake, checkpoint, query_set, question.query)
+        return question.wanted(checkpoint, query_set)
+
     def methods(self, checkpoint: str, query_set: str) -> list[StoredMethod]:
         """Return the methods that have scores of a query set."""
         return [StoredMethod(name, method_title(name)) for name in scored_methods(self.lake, checkpoint, query_set)]
@@ -336,6 +385,7 @@ class Explorer:
             query_id=computed.query,
             parts=said if answer.prompt else said[1:],
             metadata={},
+            objective={"against": computed.against} if computed.against else {},
             loss=answer.loss,
             n_target_tokens=answer.n_target_tokens,
             n_examples=answer.n_examples,
@@ -345,7 +395,7 @@ class Explorer:
         )
         if computed.query_set:
             stored = scored_query(self.lake, computed.checkpoint, computed.query_set, computed.query)
-            query = replace(query, parts=stored.parts, metadata=stored.metadata)
+            query = replace(query, parts=stored.parts, metadata=stored.metadata, objective=stored.objective)
         table = answer.table if question.ranking == "plain" else answer.relative
         return (
             computed.checkpoint,
@@ -365,7 +415,7 @@ class Explorer:
             )
         if question.completion:
             at = self._checkpoint(question, scored_checkpoints(self.lake))
-            asked = Computed(at.name, question.prompt, question.completion, question.chat)
+            asked = Computed(at.name, question.prompt, question.completion, question.against, question.chat)
         elif question.asked is not None:
             asked = self.answers.question(question.asked)
             asked = replace(asked, checkpoint=question.checkpoint or asked.checkpoint)

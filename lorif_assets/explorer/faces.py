@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lorif_assets.errors import SettingsError
 from lorif_assets.explorer.answers import Progressed
-from lorif_assets.explorer.explorer import Explorer, Groups, Influences, Overview, Queries, QueryMovement
+from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.questions import (
     ExampleQuestion,
     GroupsQuestion,
@@ -19,10 +19,14 @@ from lorif_assets.explorer.questions import (
     OverviewQuestion,
     QueriesQuestion,
     Question,
+    SelectionQuestion,
     TokensQuestion,
     TrustQuestion,
     WorkQuestion,
+    WriteQuestion,
 )
+from lorif_assets.explorer.replies import Groups, Influences, Overview, Queries, QueryMovement
+from lorif_assets.explorer.selections import SelectedData, WrittenSelection
 from lorif_assets.influences.example import Example
 from lorif_assets.influences.trust import Trust
 from lorif_assets.pages.token_colours import PairTokens
@@ -32,13 +36,22 @@ _Q = TypeVar("_Q", bound=Question)
 
 @dataclass(frozen=True)
 class Face:
-    """A question: its name, its parameters, how the explorer answers it, and with what. `computes`: it starts work."""
+    """A question: its name, its parameters, how the explorer answers it, and with what.
+
+    `computes`: it starts work. `writes`: it leaves files behind.
+    """
 
     name: str
     question: type[Question]
     answer: Callable[[Explorer, Any], object]
     returns: type
     computes: bool = False
+    writes: bool = False
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does more than tell: no link may ask it."""
+        return self.computes or self.writes
 
     @property
     def summary(self) -> str:
@@ -68,6 +81,10 @@ FACES = (
     Face("tokens", TokensQuestion, Explorer.tokens, PairTokens),
     Face("ask", WorkQuestion, Explorer.ask, Progressed, computes=True),
     Face("progress", WorkQuestion, Explorer.progress, Progressed),
+    Face("select", SelectionQuestion, Explorer.select, Progressed, computes=True),
+    Face("selecting", SelectionQuestion, Explorer.selecting, Progressed),
+    Face("selection", SelectionQuestion, Explorer.selection, SelectedData),
+    Face("write_selection", WriteQuestion, Explorer.write_selection, WrittenSelection, writes=True),
 )
 
 

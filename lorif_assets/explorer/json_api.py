@@ -12,14 +12,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lorif_assets.errors import LorifError, NotStoredError, SettingsError
+from lorif_assets.errors import LorifError, NotStoredError, RefusedError, SettingsError
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.faces import FACES, Face, read_question
 from lorif_assets.explorer.questions import InfluencesQuestion, Question
 from lorif_assets.influences.listing import InfluenceList
 
 _MOST_EXPORTED = 20_000
-_STATUS: Mapping[type[LorifError], int] = {NotStoredError: 404, SettingsError: 400}
+_STATUS: Mapping[type[LorifError], int] = {NotStoredError: 404, SettingsError: 400, RefusedError: 403}
 
 
 def json_routes(explorer: Explorer) -> list[Route]:
@@ -47,19 +47,19 @@ def error_response(error: LorifError) -> JSONResponse:
 
 
 def status_of(error: LorifError) -> int:
-    """Return the HTTP status of an error: 404 for what is not there, 400 for a wrong parameter, else 409."""
+    """Return the HTTP status of an error: 404: not there, 403: not allowed, 400: a wrong parameter, else 409."""
     return _STATUS.get(type(error), 409)
 
 
 def _route(explorer: Explorer, face: Face) -> Route:
     async def answer(request: Request) -> Response:
         try:
-            given = await _body(request) if face.computes else parameters(face.question, request.query_params)
+            given = await _body(request) if face.acts else parameters(face.question, request.query_params)
             return JSONResponse(await run_in_threadpool(face.asked, explorer, given))
         except LorifError as error:
             return error_response(error)
 
-    return Route(f"/api/{face.name}", answer, methods=["POST"] if face.computes else ["GET"])
+    return Route(f"/api/{face.name}", answer, methods=["POST"] if face.acts else ["GET"])
 
 
 async def _body(request: Request) -> Mapping[str, Any]:
@@ -150,7 +150,7 @@ def openapi() -> dict[str, Any]:
         answered = referred(TypeAdapter(face.returns).json_schema(ref_template=template, mode="serialization"))
         responses = {"200": {"description": face.summary, "content": {"application/json": {"schema": answered}}}}
         operation: dict[str, Any] = {"operationId": face.name, "summary": face.summary, "responses": responses}
-        if face.computes:
+        if face.acts:
             operation["requestBody"] = {"content": {"application/json": {"schema": asked}}}
         else:
             operation["parameters"] = [
@@ -163,7 +163,7 @@ def openapi() -> dict[str, Any]:
                 }
                 for name, schema in asked.get("properties", {}).items()
             ]
-        paths[f"/api/{face.name}"] = {"post" if face.computes else "get": operation}
+        paths[f"/api/{face.name}"] = {"post" if face.acts else "get": operation}
     return {
         "openapi": "3.1.0",
         "info": {"title": "LoRIF explorer", "version": "1"},

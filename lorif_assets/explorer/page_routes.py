@@ -25,15 +25,17 @@ from lorif_assets.explorer.questions import (
     QuerySetQuestion,
     Question,
     RankingQuestion,
+    SelectionQuestion,
     TokensQuestion,
     TrustQuestion,
     WorkQuestion,
 )
+from lorif_assets.explorer.selections import writing_command
 from lorif_assets.explorer.spans import MarkedSpan, marked_span
-from lorif_assets.influences.catalogue import ScoredCheckpoint, ScoredQuery, scored_queries
+from lorif_assets.influences.catalogue import ScoredCheckpoint, ScoredQuery, scored_queries, scored_query
 from lorif_assets.influences.ranked import Side
+from lorif_assets.influences.set_influence import SET_RANKINGS
 from lorif_assets.influences.trust import Trust
-from lorif_assets.influences.wanted_rows import WantedRows
 from lorif_assets.pages.explorer.page import render
 from lorif_assets.pages.passages import MOST_CHARACTERS
 from lorif_assets.pages.token_colours import n_left_out, single_tokens
@@ -62,8 +64,10 @@ _KINDS: Mapping[str, type[Question]] = {
     "/tokens": TokensPage,
     "/trust": TrustQuestion,
     "/ask": WorkQuestion,
+    "/select": SelectionQuestion,
     "/api/influences": InfluencesQuestion,
     "/api/influences.csv": InfluencesQuestion,
+    "/api/influences.parquet": InfluencesQuestion,
 }
 _FILTERS = {"ranking", "method", "text", "where", "fold", "offset", "column", "side"}
 
@@ -110,6 +114,7 @@ def page_routes(explorer: Explorer) -> list[Route]:
         "/tokens": _tokens,
         "/trust": _trust,
         "/ask": _ask,
+        "/select": _select,
     }
     return [Route(path, _page(explorer, path, show)) for path, show in shown.items()]
 
@@ -140,7 +145,9 @@ def _page(explorer: Explorer, path: str, show: Callable[[Explorer, Any, str], st
         try:
             given = parameters(kind, request.query_params)
             # A form writes each line break as two characters, which are other tokens.
-            given |= {name: given[name].replace("\r\n", "\n") for name in ("prompt", "completion") if name in given}
+            given |= {
+                name: given[name].replace("\r\n", "\n") for name in ("prompt", "completion", "against") if name in given
+            }
             question = read_question(kind, given)
             if isinstance(question, RankingQuestion | TokensQuestion) and _has_to_be_asked(explorer, question):
                 return HTMLResponse(_asking(explorer, question, path, request.url.path + _query_string(request)))
@@ -202,7 +209,8 @@ def _home(explorer: Explorer, question: QuerySetQuestion, path: str) -> str:
 
 def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
     resolved, frame, query = _resolved(explorer, question, path)
-    lists = {side.value: explorer.influences(resolved.model_copy(update={"side": side})).listed for side in Side}
+    found = {side: explorer.influences(resolved.model_copy(update={"side": side})) for side in Side}
+    lists = {side.value: one.listed for side, one in found.items()}
     columns: dict[str, dict[str, int]] = {}
     for listed in lists.values():
         for column, values in listed.metadata.items():
@@ -223,6 +231,7 @@ def _query(explorer: Explorer, question: InfluencesQuestion, path: str) -> str:
             "columns": {column: list(counts.items()) for column, counts in columns.items() if len(counts) > 1},
             "kept": _hidden(resolved, leaving_out=_FILTERS),
             "selecting": _selecting(resolved),
+            "lengths": found[Side.PROPONENTS].lengths,
             **lists,
         },
     )
@@ -232,14 +241,8 @@ def _selecting(question: InfluencesQuestion) -> str | None:
     """The command that writes the training data that a stored query's ranking leads with; None of another ranking."""
     if question.query is None or question.query_set is None or question.method != MethodName.LORIF:
         return None
-    wanted = WantedRows(
-        query_sets={question.query_set: 1.0},
-        queries=(question.query,),
-        ranking=question.ranking,
-        top="10%",
-        checkpoint=question.checkpoint,
-    )
-    return f"{wanted.command} --output selected"
+    leading = SelectionQuestion(query=question.query, ranking=question.ranking)
+    return writing_command(leading.wanted(question.checkpoint or "", question.query_set))
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,7 @@ class _Selectable:
 
 def _selectable(question: InfluencesQuestion, query: ScoredQuery) -> _Selectable | None:
     """What of a query can be asked about in parts: what was said, where it is one text that a browser shows as it is."""
-    said = [part for part in query.parts if part.carries_loss]
+    said = [part for part in query.parts if part.carries_loss] if not question.against else []
     # Of two characters that end a line a browser makes one, after which all others have other numbers.
     if len(said) != 1 or "\r" in said[0].text or len(said[0].text) > MOST_CHARACTERS:
         return None
@@ -331,6 +334,35 @@ def _ask(explorer: Explorer, question: AskedQuestion, path: str) -> str:
         frame = _frame(explorer, question, path)
         return render("ask", {"frame": frame, "to": address, "asked": question, "question": None, "then": ""})
     return _asking(explorer, question, path, address("/query", question))
+
+
+def _select(explorer: Explorer, question: SelectionQuestion, path: str) -> str:
+    """The page of a selection: what it would have, once it is found; until then, how far that is."""
+    wanted = explorer.wanted(question)
+    frame = _frame(explorer, question, path)
+    (query_set,) = wanted.query_sets
+    at = question.model_copy(update={"checkpoint": wanted.checkpoint, "query_set": query_set})
+    is_found = explorer.answers.progress(wanted).stage is Stage.READY
+    found = explorer.selection(at) if is_found else None
+    return render(
+        "select",
+        {
+            "frame": frame,
+            "to": address,
+            "question": at,
+            "query": scored_query(explorer.lake, frame.checkpoint, query_set, at.query) if at.query else None,
+            "rankings": SET_RANKINGS,
+            "columns": list(explorer.influences(InfluencesQuestion(**_place(at), limit=1)).listed.metadata),
+            "found": found,
+            "asked": at.model_dump_json(exclude_defaults=True),
+            "then": address(path, at),
+            "folder": explorer.selections.path,
+        },
+    )
+
+
+def _place(question: SelectionQuestion) -> Mapping[str, str | None]:
+    return {name: getattr(question, name) for name in ("checkpoint", "query_set", "query")}
 
 
 def _asking(explorer: Explorer, question: AskedQuestion, path: str, then: str) -> str:

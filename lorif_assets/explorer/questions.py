@@ -1,7 +1,7 @@
 """The questions that can be put to the explorer, in an address, as JSON or by an assistant: each a model of its parameters."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,6 +9,8 @@ from lorif_assets.attribution.stored_rankings import WHEN_WHICH, Ranking
 from lorif_assets.config.methods import MethodName
 from lorif_assets.influences.listing import Filter
 from lorif_assets.influences.ranked import Side
+from lorif_assets.influences.set_influence import SetRanking
+from lorif_assets.influences.wanted_rows import WantedRows
 
 _MOST_ROWS = 200
 
@@ -47,6 +49,11 @@ class AskedQuestion(QuerySetQuestion):
     query: str | None = Field(None, description="Id of a stored query; default: the first of the set.")
     prompt: str = Field("", description="In place of a stored query: what the model was asked; it carries no loss.")
     completion: str = Field("", description="In place of a stored query: what the model said.")
+    against: str = Field(
+        "",
+        description="Another completion of the same prompt: the ranking is then of what speaks for `completion` and against "
+        "this one.",
+    )
     chat: bool = Field(
         False, description="Whether prompt and completion are what user and assistant say, through the chat template."
     )
@@ -74,6 +81,8 @@ class AskedQuestion(QuerySetQuestion):
             )
         if self.prompt and not self.completion:
             raise ValueError("`prompt` goes with `completion`, what the model said after it")
+        if self.against and (not self.completion or self.chat or self.span):
+            raise ValueError("`against` goes with `completion`, of no chat and without a `span`")
         return self
 
     @property
@@ -165,3 +174,51 @@ class ExampleQuestion(CheckpointQuestion):
 
 class TrustQuestion(QuerySetQuestion):
     """Whether scores can be trusted."""
+
+
+class SelectionQuestion(QuerySetQuestion):
+    """Part of the training data, by its influence on stored queries: an end of the ranking, or all but that."""
+
+    query: str | None = Field(None, description="Id of the one query that counts; default: all of the set.")
+    query_weight: str | None = Field(None, description="A metadata column of the queries with their weights.")
+    ranking: SetRanking = Field(
+        "plain",
+        description="plain: what moves the queries most; relative: for its size; hybrid: relative and shared words.",
+    )
+    end: Literal["top", "bottom"] = Field(
+        "top", description="top: those that speak for the queries most; bottom: those that speak against them most."
+    )
+    amount: str = Field("10%", description="How much of it: a share, such as 10%, or a number of rows.")
+    exclude: bool = Field(False, description="Everything but these.")
+    by: str | None = Field(
+        None, description="Rank within the groups of this metadata column, and take as much of each value."
+    )
+    without_duplicates: bool = Field(False, description="Leave out rows that nearly repeat one that is taken.")
+
+    def wanted(self, checkpoint: str, query_set: str) -> WantedRows:
+        """Return what is to be selected, of a query set at a checkpoint.
+
+        Raises:
+            SettingsError: the amount is none.
+        """
+        return WantedRows(
+            query_sets={query_set: 1.0},
+            queries=(self.query,) if self.query else (),
+            query_weight=self.query_weight or None,
+            ranking=self.ranking,
+            top=self.amount if self.end == "top" else None,
+            bottom=self.amount if self.end == "bottom" else None,
+            exclude=self.exclude,
+            by=self.by or None,
+            without_duplicates=self.without_duplicates,
+            checkpoint=checkpoint,
+        )
+
+
+class WriteQuestion(SelectionQuestion):
+    """A selection that is to be written, and under which name."""
+
+    output: str = Field(
+        description="Name of a .parquet or .jsonl file for rows of one source, else of a folder with a Parquet file for each; "
+        "in the folder that `lorif explore --allow-writing` names.",
+    )

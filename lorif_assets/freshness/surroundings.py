@@ -22,6 +22,7 @@ _MOST_SOURCES = 8
 _OTHER_FOLDERS = re.compile(
     r"[._]|(lake|dagster_home|mlruns|mlartifacts|registered_models|node_modules|venv|env|logs|wandb|tests?)$"
 )
+_NUMBERED = re.compile(r"(checkpoint|step|epoch|iter)\D*\d+$", re.IGNORECASE)
 _QUERIES = {"query", "queries", "question", "questions", "probe", "probes", "prompts"}
 _HELD_OUT = {"test", "valid", "validation", "val", "dev", "eval", "evaluation", "heldout", "holdout"}
 _QUERY_FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
@@ -98,6 +99,10 @@ def _checkpoints(base: Path, folders: Sequence[Path]) -> tuple[str | None, int, 
     if not groups:
         return None, 0, None
     chosen = max(groups, key=lambda folder: (groups[folder], folder.stat().st_mtime))
+    if groups[chosen] == 1 and _NUMBERED.search(chosen.name) and base not in (chosen, chosen.parent):
+        # The first of a training: the next ones will lie beside it.
+        chosen = chosen.parent
+        groups[chosen] = 1
     single = [one for one, number in groups.items() if number == 1 and not one.is_relative_to(chosen)]
     return (
         _relative(base, chosen),

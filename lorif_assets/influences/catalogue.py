@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -30,6 +30,8 @@ class ScoredCheckpoint:
 class ScoredQuery:
     """A query as it is stored, with its loss (nats, summed) and how its scores are spread at a checkpoint.
 
+    `objective` says what is asked about where that is not the loss of all that was said, as a line of a query file does
+    (`span`, `against`, `weighted`, `scalar`); `loss` is then its value.
     `score_std` is the standard deviation of all its scores; the shares (0 to 1) are those of the sum of its positive scores
     that the 10 and 100 highest hold.
     """
@@ -44,6 +46,7 @@ class ScoredQuery:
     score_std: float
     top_10_share: float
     top_100_share: float
+    objective: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def loss_per_token(self) -> float:
@@ -88,6 +91,7 @@ def scored_queries(lake: Lake, checkpoint: str, query_set: str) -> list[ScoredQu
             query_id=row["query_id"],
             parts=passage_parts(row),
             metadata=passage_metadata(row),
+            objective=json.loads(row["objective"] or "{}"),
             **{name: row[name] for name in _SUMMARY[1:]},
         )
         for row in rows.iter_rows(named=True)

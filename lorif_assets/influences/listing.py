@@ -1,7 +1,7 @@
 """One side of a query's ranking as a list to read: filtered, near-duplicates folded, a page at a time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -9,6 +9,7 @@ import polars as pl
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passages
 from lorif_assets.errors import SettingsError
 from lorif_assets.influences.duplicates import first_of_its_kind
+from lorif_assets.influences.exact_ranks import ExactRank
 from lorif_assets.influences.metadata_values import counted_values, values_of
 from lorif_assets.influences.ranked import Bin, Ranked, Side
 from lorif_assets.lake.lake import Lake
@@ -57,7 +58,8 @@ class Influence:
     """A training example in a list.
 
     `value` is what the list is ranked by; `spreads` the same in standard deviations of all examples' values. `parts` are empty
-    where the example was withdrawn since. `copies` are examples further down that nearly repeat it.
+    where the example was withdrawn since. `exact` is its rank by whole gradients, where that is stored; `copies` are examples
+    further down that nearly repeat it.
     """
 
     rank: int
@@ -67,6 +69,7 @@ class Influence:
     spreads: float | None
     parts: tuple[Part, ...]
     metadata: Mapping[str, Any]
+    exact: ExactRank | None = None
     copies: tuple[Copy, ...] = ()
 
 
@@ -171,12 +174,4 @@ def _folded(influences: list[Influence]) -> list[Influence]:
     copies: dict[int, list[Copy]] = {}
     for one, first in zip(compared, first_of_its_kind(texts), strict=True):
         copies.setdefault(first, []).append(Copy(one.rank, one.shard, one.example_id, one.value))
-    kept = []
-    for first, (_, *others) in copies.items():
-        one = compared[first]
-        kept.append(
-            Influence(
-                one.rank, one.shard, one.example_id, one.value, one.spreads, one.parts, one.metadata, tuple(others)
-            )
-        )
-    return kept + rest
+    return [replace(compared[first], copies=tuple(others)) for first, (_, *others) in copies.items()] + rest

@@ -1,6 +1,7 @@
 """Selecting part of the training data by its influence on stored queries."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from lorif_assets.influences.catalogue import scored_checkpoints
 from lorif_assets.influences.choice import Groups
 from lorif_assets.influences.groups import NO_VALUE
 from lorif_assets.influences.metadata_values import values_of
-from lorif_assets.influences.selection import Selection
+from lorif_assets.influences.selection import SelectedGroup, SelectedGroups, Selection
 from lorif_assets.influences.set_influence import Weights, query_weights, set_influence
 from lorif_assets.influences.wanted_rows import WantedRows
 from lorif_assets.lake.attribution_tables import (
@@ -74,6 +75,7 @@ def select(model_cache: ModelCache, wanted: WantedRows) -> Selection:
         of=dict(of.iter_rows()),
         n_repeats=len(repeats.places),
         n_unread=n_unread,
+        groups=_selected_groups(candidates, chosen, wanted.by),
         shard_hashes=shard_hashes,
         pieces=pieces,
         origin=_origin(project, checkpoint, wanted, of_queries),
@@ -157,6 +159,26 @@ def _groups(candidates: pl.DataFrame, column: str | None) -> Groups:
         there = f"there are {', '.join(names)}" if names else "they have no metadata"
         raise NotStoredError(f"no training example has the metadata column {column!r} to select by; {there}")
     return [np.array(places) for _, places in sorted(groups.items())]
+
+
+def _selected_groups(candidates: pl.DataFrame, chosen: pl.DataFrame, column: str | None) -> SelectedGroups | None:
+    """Count what was chosen of each value of a metadata column; None: of the first that an example has."""
+    column = column or next((name for metadata in _metadata(candidates) for name in metadata), None)
+    if column is None:
+        return None
+    of, taken = (_counted(_metadata(rows), column) for rows in (candidates, chosen))
+    found = (SelectedGroup(name, taken[name], n_examples) for name, n_examples in of.items())
+    return SelectedGroups(
+        column, tuple(sorted(found, key=lambda group: (-group.n_rows, -group.n_examples, group.name)))
+    )
+
+
+def _metadata(examples: pl.DataFrame) -> Iterable[Mapping[str, Any]]:
+    return (passage_metadata({"metadata": metadata}) for metadata in examples["metadata"])
+
+
+def _counted(examples: Iterable[Mapping[str, Any]], column: str) -> Counter[str]:
+    return Counter(name for metadata in examples for name in values_of(metadata, column) or (NO_VALUE,))
 
 
 class _Repeats:

@@ -20,6 +20,23 @@ from lorif_assets.project import Project
 _PARQUET, _JSON_LINES = ".parquet", ".jsonl"
 
 
+@dataclass(frozen=True)
+class SelectedGroup:
+    """The examples with one value in a metadata column: how many were taken of how many."""
+
+    name: str
+    n_rows: int
+    n_examples: int
+
+
+@dataclass(frozen=True)
+class SelectedGroups:
+    """What was taken of each value of a metadata column, the most first."""
+
+    column: str
+    groups: tuple[SelectedGroup, ...]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """Rows of sources by their influence.
@@ -27,7 +44,8 @@ class Selection:
     `rows` have source, shard, row (its place in the shard), example_id, value (what they were ranked by) and, where there are
     weights, weight, in the order of shards and rows. `of` has the number of examples that they were taken from, by source.
     `n_repeats` were left out as near-duplicates; `n_unread` are in shards that no source has any more, and were not looked
-    at. `origin` says what they were ranked by.
+    at. `groups` counts by the metadata column that was selected by, else by the first there is; None without metadata.
+    `origin` says what they were ranked by.
     """
 
     project: Project
@@ -36,6 +54,7 @@ class Selection:
     of: Mapping[str, int]
     n_repeats: int
     n_unread: int
+    groups: SelectedGroups | None
     shard_hashes: Mapping[str, str]
     pieces: Mapping[str, ShardSlice]
     origin: Mapping[str, Any]

@@ -28,6 +28,7 @@ def page_environment(package: str) -> Environment:
         "clip_start": passages.clip_start,
         "first_line": passages.first_line,
         "last_line": passages.last_line,
+        "codes": passages.codes,
     }
     return environment
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from lorif_assets.pages.number_format import NOT_FINITE
 
 WITHDRAWN = "(no longer in the training data)"
@@ -38,6 +40,17 @@ class Clipped:
 def visible(text: str) -> str:
     """The text with control characters as their pictures and lone surrogates as the replacement character."""
     return text.translate(_VISIBLE)
+
+
+def codes(text: str) -> Markup:
+    """Return a sentence as markup: what stands between two backticks is code, and all is escaped."""
+    pieces = visible(text).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece)
+        if at % 2 and at + 1 < len(pieces)
+        else escape(f"`{piece}" if at % 2 else piece)
+        for at, piece in enumerate(pieces)
+    )
 
 
 def clip_end(text: str) -> Clipped:

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from lorif_assets.influences.selection import Selection
+from lorif_assets.influences.selection import SelectedGroups, Selection
+
+_MOST_GROUPS = 20
 
 
 def print_selection(console: Console, selection: Selection, output: Path | None) -> None:
@@ -17,6 +20,8 @@ def print_selection(console: Console, selection: Selection, output: Path | None)
         mean = "" if row["mean_value"] is None else f"{row['mean_value']:+.3f}"
         table.add_row(row["source"], f"{row['rows']:,}", f"{row['of']:,}", f"{row['share']:.1%}", mean)
     console.print(table)
+    if selection.wanted.by and selection.groups:
+        _print_groups(console, selection.groups)
     console.print("The value is the mean over the queries of a score in standard deviations of the query's scores.")
     if selection.wanted.without_duplicates:
         console.print(f"{selection.n_repeats:,} near-duplicates were left out.")
@@ -27,3 +32,14 @@ def print_selection(console: Console, selection: Selection, output: Path | None)
         )
     where = "nothing is written" if output is None else f"written to {output}"
     console.print(f"{selection.rows.height:,} rows: {where}.", soft_wrap=True)
+
+
+def _print_groups(console: Console, found: SelectedGroups) -> None:
+    table = Table()
+    for heading in (found.column, "rows", "of"):
+        table.add_column(escape(heading), justify="left" if heading == found.column else "right")
+    for group in found.groups[:_MOST_GROUPS]:
+        table.add_row(escape(group.name), f"{group.n_rows:,}", f"{group.n_examples:,}")
+    console.print(table)
+    if len(found.groups) > _MOST_GROUPS:
+        console.print(f"and {len(found.groups) - _MOST_GROUPS:,} more")

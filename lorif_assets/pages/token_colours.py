@@ -39,7 +39,7 @@ class PairTokens:
     """Term by term of what the query asks about."""
     exact_score: float
     stored_score: float | None
-    """None of a pair that was asked about at once."""
+    """None where no list has the pair."""
 
 
 def pair_tokens(rows: pl.DataFrame) -> PairTokens:

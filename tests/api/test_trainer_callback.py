@@ -48,7 +48,14 @@ def root(tmp_path: Path) -> Path:
 
 
 def trainer(
-    root: Path, callback: lorif_assets.TrainerCallback, out: str = "out", *, saves_tokenizer: bool = True
+    root: Path,
+    callback: lorif_assets.TrainerCallback,
+    out: str = "out",
+    *,
+    saves_tokenizer: bool = True,
+    steps: int = 2,
+    limit: int | None = None,
+    adapts: bool = False,
 ) -> Trainer:
     """A Trainer that saves two checkpoints of a model of one layer."""
     torch.manual_seed(0)
@@ -59,15 +66,24 @@ def trainer(
     rows = [{"input_ids": ids[:5], "labels": ids[:5]} for ids in tokenizer(_TEXTS)["input_ids"]]
     arguments = TrainingArguments(
         output_dir=str(root / out),
-        max_steps=2,
+        max_steps=steps,
         save_steps=1,
+        save_total_limit=limit,
         per_device_train_batch_size=1,
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
     )
     given = {"processing_class": tokenizer} if saves_tokenizer else {}
-    return Trainer(GPT2LMHeadModel(config), arguments, train_dataset=rows, callbacks=[callback], **given)
+    model = GPT2LMHeadModel(config)
+    if adapts:
+        from peft import LoraConfig, get_peft_model
+
+        model.save_pretrained(root / "base")
+        tokenizer.save_pretrained(root / "base")
+        base = GPT2LMHeadModel.from_pretrained(root / "base")
+        model = get_peft_model(base, LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    return Trainer(model, arguments, train_dataset=rows, callbacks=[callback], **given)
 
 
 def registered(root: Path) -> set[str]:
@@ -101,6 +117,49 @@ def test_the_end_of_training_waits_for_every_process_whichever_ends_first(
         trainer(root, callback).train()
     assert (root / "first/ended").exists()
     assert caplog.text.count("attributing checkpoints failed (exit code 3)") == 1
+
+
+def _that_writes_its_arguments(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a program in the place of the one that attributes; return the file with the arguments of each of its runs."""
+    script, told = root / "attributes", root / "told"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {told}\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    return told
+
+
+def test_a_checkpoint_that_is_removed_before_its_turn_is_left_out_and_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = _that_writes_its_arguments(root, monkeypatch)
+    callback = lorif_assets.TrainerCallback(root, query_sets=["first"], wait=True)
+    # One that was started before goes on until the training ends.
+    monkeypatch.setattr(callback, "_running", lambda: True)
+    with caplog.at_level(logging.WARNING):
+        trainer(root, callback, steps=3, limit=1).train()
+    assert "removed before they were attributed, and left out: checkpoint-1, checkpoint-2" in caplog.text
+    (line,) = told.read_text().splitlines()
+    assert line.endswith("--checkpoint checkpoint-3 --query-set first")
+
+
+def test_a_resumed_training_has_what_was_saved_before_attributed_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(root, lorif_assets.TrainerCallback(root)).train()
+    told = _that_writes_its_arguments(root, monkeypatch)
+    callback = lorif_assets.TrainerCallback(root, query_sets=["first"], wait=True)
+    trainer(root, callback, steps=3).train(resume_from_checkpoint=True)
+    names = [name for name in told.read_text().split() if name.startswith("checkpoint-")]
+    assert names == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+
+
+def test_the_adapters_of_a_training_are_attributed(root: Path) -> None:
+    pytest.importorskip("peft")
+    callback = lorif_assets.TrainerCallback(root, query_sets=["first"], wait=True)
+    trainer(root, callback, adapts=True).train()
+    scored = Project.open(root / "lorif.toml").lake.read(QUERY_SCORES)["checkpoint"].unique()
+    # With the model that they adapt, which their scores are averaged over.
+    assert {*scored} == {"base", "checkpoint-1", "checkpoint-2"}, callback.log_file.read_text()
 
 
 def test_without_query_sets_checkpoints_are_registered_alone(root: Path) -> None:
@@ -142,10 +201,11 @@ def test_a_failure_to_register_is_logged_and_the_training_goes_on(
 
 
 def test_the_process_that_attributes_takes_no_part_in_the_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "ACCELERATE_USE_FSDP"):
+    of_training = {"RANK", "WORLD_SIZE", "ACCELERATE_USE_FSDP", "FSDP_VERSION", "TORCHELASTIC_RUN_ID", "ROLE_RANK"}
+    for name in of_training:
         monkeypatch.setenv(name, "1")
     environment = lorif_assets.TrainerCallback(root, devices=["cpu"])._environment()
-    assert not {"RANK", "WORLD_SIZE", "ACCELERATE_USE_FSDP"} & environment.keys()
+    assert not of_training & environment.keys()
     assert environment["LORIF_DEVICES__DEVICES"] == '["cpu"]'
 
 

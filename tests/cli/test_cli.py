@@ -109,6 +109,38 @@ def test_status_says_what_is_up_to_date(lorif: Lorif, config: tuple[str, Path]) 
     assert result.output.count("up to date\n") + len(re.findall(r"up to date +│", result.output)) >= 7
 
 
+def test_status_as_json_has_a_row_for_each_asset(lorif: Lorif, config: tuple[str, Path]) -> None:
+    found = json.loads(lorif("status", "--json", *config).stdout)
+    assert set(found["active_checkpoints"]) <= set(CHECKPOINTS)
+    rows = {row["asset"]: row for row in found["assets"]}
+    assert rows["query_scores"] == {
+        "asset": "query_scores", "missing": 0, "stale": 0, "reason": None, "partition": None
+    }  # fmt: skip
+
+
+_OF_A_PROJECT = [
+    "doctor",
+    "evaluate",
+    "explore",
+    "materialize",
+    "preview",
+    "report",
+    "status",
+    "tune",
+    "ui",
+    "vacuum",
+    "verify",
+]
+
+
+@pytest.mark.parametrize("command", _OF_A_PROJECT)
+def test_where_no_project_is_a_command_says_so_and_leaves_nothing_behind(lorif: Lorif, command: str) -> None:
+    result = lorif(command)
+    assert result.exit_code == 1
+    assert "there is no settings file" in message(result)
+    assert not list(Path().iterdir())
+
+
 def test_status_counts_what_is_missing_and_stale_and_says_why(
     lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
 ) -> None:

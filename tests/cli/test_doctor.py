@@ -153,6 +153,16 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+def test_a_fault_that_several_findings_stumble_over_is_told_once(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    shutil.rmtree(private_project.root / "checkpoints")
+    sound, said = diagnosis()
+    assert not sound
+    assert said.count("does not exist; correct `checkpoints.path`") == 1
+    assert re.search(r"fault +layers +see checkpoints", said)
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_said_and_the_rest_is_shown_all_the_same(
     diagnosis: Diagnosis, private_project: TinyProject, what: str

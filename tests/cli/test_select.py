@@ -29,6 +29,18 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would_as_json(
     assert not list(Path().iterdir())
 
 
+def test_what_is_taken_of_each_group_is_told(lorif: Lorif, config: tuple[str, Path]) -> None:
+    result = lorif("select", "--top", 3, "--by", "topic", "--dry-run", *config)
+    assert result.exit_code == 0, result.output
+    (heading,) = (line for line in result.output.splitlines() if "topic" in line and "rows" in line)
+    rows = [line.split("│")[1:-1] for line in result.output.splitlines() if line.startswith("│")]
+    by_topic = {name.strip(): (taken.strip(), of.strip()) for name, taken, of in (row for row in rows if len(row) == 3)}
+    assert heading
+    assert len(by_topic) == 2
+    assert {taken for taken, _ in by_topic.values()} == {"3"}
+    assert sum(int(of) for _, of in by_topic.values()) == 36
+
+
 def test_where_to_write_is_named_or_nothing_is_written(lorif: Lorif, config: tuple[str, Path]) -> None:
     for arguments in ((), ("--output", "rows", "--dry-run")):
         result = lorif("select", "--top", 3, *arguments, *config)

@@ -181,6 +181,22 @@ def test_a_chat_and_all_examples_of_a_stored_query_are_asked_about(client, proje
     assert found["listed"]["is_complete"]
 
 
+def test_a_contrast_is_asked_about_and_told_as_one(client, project):
+    question = {"prompt": "a", "completion": " b", "against": " c"}
+    client.post("/api/ask", json=question)
+    assert ready(client, question)["stage"] == "ready"
+    assert project.lines == [{"prompt": "a", "completion": " b", "against": " c"}]
+    assert client.get("/api/influences", params=question).json()["query"]["objective"] == {"against": " c"}
+    page = client.get("/query", params=question).text
+    assert "Loss less that of the other" in page
+    # A part of a contrast is no question.
+    assert "data-selectable" not in page
+    for wrong in ({"against": " c"}, question | {"chat": True}, question | {"span": "b"}):
+        refused = client.post("/api/ask", json=wrong)
+        assert refused.status_code == 400
+        assert "`against` goes with `completion`" in refused.json()["error"]["message"]
+
+
 def test_a_question_that_failed_says_why_and_is_tried_again(client, project):
     project.fails = True
     question = {"completion": "x"}

@@ -8,10 +8,22 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from lorif_assets.lake.attribution_tables import EXACT_SCORES
+from lorif_assets.pages.passages import codes
 from tests.explorer.test_json_api import ready
-from tests.stored_influences import EARLY, HOSTILE, LATE, SET, SHARD
+from tests.stored_influences import EARLY, HOSTILE, LATE, SET, SHARD, put, stored_influences
 
-PATHS = ["/", "/query", "/groups", "/groups?column=topic", "/movement", "/trust", "/ask", "/query?method=bm25"]
+PATHS = [
+    "/",
+    "/select",
+    "/query",
+    "/groups",
+    "/groups?column=topic",
+    "/movement",
+    "/trust",
+    "/ask",
+    "/query?method=bm25",
+]
 EXAMPLE = {"shard": SHARD, "example": "hostile"}
 _VOID = {"meta", "link", "input", "br", "img", "hr"}
 _OWN = {"html", "head", "body", "script", "details", "dialog", "progress", "select", "table", "bdi", "mark", "main"}
@@ -141,6 +153,34 @@ def test_every_example_is_offered_only_where_not_all_were_scored(client):
 def test_a_histogram_is_drawn_where_all_examples_are_ranked(client):
     assert shown(client, "/query?method=bm25").tags >= {"svg", "rect"}
     assert "svg" not in shown(client, "/query").tags
+
+
+def test_ranks_by_whole_gradients_stand_beside_those_that_they_were_stored_with(tmp_path, client, explorer):
+    lake = stored_influences(tmp_path)
+    at = {"checkpoint": LATE, "query_set": SET, "query_id": "q/1", "shard": SHARD}
+    ranks = [("fox", "highest", 2, "now"), ("hostile", "highest", 1, "before"), ("plain", "lowest", 1, "now")]
+    put(
+        lake,
+        EXACT_SCORES,
+        [
+            {**at, "example_id": name, "side": side, "rank": rank, "score": 1.5, "scores_from": scores}
+            for name, side, rank, scores in ranks
+        ],
+    )
+    explorer.lake = type(explorer.lake).of(lake)
+    question = {"query": "q/1", "fold": "false"}
+    # One that belongs to other scores than the stored ones is not told.
+    rows = client.get("/api/influences", params=question).json()["listed"]["rows"]
+    assert {row["example_id"]: row["exact"] for row in rows if row["exact"]} == {"fox": {"rank": 2, "score": 1.5}}
+    (opponent, *_) = client.get("/api/influences", params={**question, "side": "opponents"}).json()["listed"]["rows"]
+    assert opponent["exact"]["rank"] == 1
+    assert re.findall(r"exact #(\d)", client.get("/query", params=question).text) == ["2", "1"]
+    assert "exact #" not in client.get("/query", params={**question, "ranking": "relative"}).text
+
+
+def test_what_stands_between_backticks_is_code_and_stays_text(client):
+    assert codes("run `lorif a <b>`, not `c") == "run <code>lorif a &lt;b&gt;</code>, not `c"
+    assert "<code>lorif evaluate</code>" in client.get("/trust").text
 
 
 def test_near_duplicates_are_folded_and_can_be_opened(client):

@@ -83,7 +83,7 @@ def test_tokens_of_a_pair_are_computed_where_they_are_not_stored(client, project
     found = client.get("/api/tokens", params=question).json()
     assert [(one["text"], one["score"]) for one in found["example"][:3]] == [("t", None), ("h", -1.0), ("e", 2.0)]
     assert "".join(one["text"] for one in found["query"][0]) == " A fox."
-    assert (found["exact_score"], found["stored_score"]) == (8.0, None)
+    assert (found["exact_score"], found["stored_score"]) == (8.0, 4.0)
     assert project.lines == [{"prompt": "What jumps?", "completion": " A fox."}]
 
 

@@ -59,6 +59,15 @@ def test_a_single_model_is_pointed_at_itself(tmp_path: Path) -> None:
     assert look_around(tmp_path).checkpoints == "model"
 
 
+@pytest.mark.parametrize("name", ["checkpoint-10", "step_000400", "epoch3"])
+def test_the_first_checkpoint_of_a_training_stands_for_the_folder_that_the_next_ones_will_be_in(
+    tmp_path: Path, name: str
+) -> None:
+    model(tmp_path / "out" / name, adapter=True)
+    found = look_around(tmp_path)
+    assert (found.checkpoints, found.n_checkpoints, found.base_model) == ("out", 1, None)
+
+
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [

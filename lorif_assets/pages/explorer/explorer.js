@@ -127,8 +127,9 @@ async function wait(section) {
   const question = JSON.parse(section.dataset.ask);
   const doing = section.querySelector("[data-doing]");
   const bar = section.querySelector("[data-bar]");
+  const { asks = "ask", tells = "progress" } = section.dataset;
   try {
-    let state = await api("/api/ask", asJson(question));
+    let state = await api(`/api/${asks}`, asJson(question));
     while (state.stage === "waiting" || state.stage === "computing") {
       const counted = state.total ? `: ${state.done.toLocaleString()} of ${state.total.toLocaleString()} ${state.unit}` : "";
       doing.textContent = `${state.doing}${counted} (${state.seconds.toFixed(1)} s)`;
@@ -139,7 +140,7 @@ async function wait(section) {
         bar.removeAttribute("value");
       }
       await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
-      state = await api(`/api/progress?${new URLSearchParams(question)}`);
+      state = await api(`/api/${tells}?${new URLSearchParams(question)}`);
     }
     if (state.stage !== "ready") throw new Error(state.error ?? "the question was dropped; ask it again");
     if (section.dataset.then === location.pathname + location.search) location.reload();
@@ -152,6 +153,40 @@ async function wait(section) {
 }
 
 for (const section of document.querySelectorAll("[data-ask]")) wait(section);
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  const text = button.parentElement.querySelector("pre");
+  button.hidden = !navigator.clipboard;
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(text);
+    }
+  });
+}
+
+for (const form of document.querySelectorAll("[data-write]")) {
+  const button = form.querySelector("button");
+  const told = document.querySelector("[data-written]");
+  button.disabled = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    told.className = "message";
+    told.textContent = "Writing …";
+    try {
+      const output = new FormData(form).get("output");
+      const written = await api("/api/write_selection", asJson({ ...JSON.parse(form.dataset.write), output }));
+      told.textContent = `${written.n_rows.toLocaleString()} rows are written: ${written.path}`;
+    } catch (error) {
+      told.className = "message lowers";
+      told.textContent = error.message;
+    }
+    button.disabled = false;
+  });
+}
 
 // A part of what was said, by its ends in characters (as Python counts them: a pair of surrogates is one).
 function characters(text) {

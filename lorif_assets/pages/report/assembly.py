@@ -26,8 +26,8 @@ from lorif_assets.data.passages import passage_metadata, passage_text, passages
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
+from lorif_assets.influences.exact_ranks import ExactRank, exact_ranks
 from lorif_assets.lake.attribution_tables import (
-    EXACT_SCORES,
     GROUP_SCORES,
     QUERY_EXAMPLES,
     QUERY_SUMMARIES,
@@ -37,7 +37,6 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.addresses import comparison_link
 from lorif_assets.pages.passages import WITHDRAWN
 from lorif_assets.pages.report.content import (
-    ExactRank,
     GroupInfluence,
     Influence,
     LayerCurvature,
@@ -84,7 +83,7 @@ def assemble(
             f"the scores of {record.name!r} for {query_set!r} were computed under the recipe {summaries['recipe_hash'][0]}, "
             f"the settings are {recipe.score_hash}; materialize `query_scores` again"
         )
-    details = _Details(_tokens(lake, record.name, query_set), _exact(lake, record.name, query_set))
+    details = _Details(_tokens(lake, record.name, query_set), exact_ranks(lake, record.name, query_set))
     influences, relative = (
         _influences(lake, record.name, query_set, ranking, details if ranking == "plain" else _Details())
         for ranking in RANKINGS
@@ -187,17 +186,6 @@ def _folded(texts: Sequence[str]) -> list[list[int]]:
     """Return what is shown of a list: its first groups of near-duplicates; an example that was withdrawn is its own."""
     groups = near_duplicates([f"{text} {at}" if text == WITHDRAWN else text for at, text in enumerate(texts)])
     return groups[:_SHOWN]
-
-
-def _exact(lake: Lake, checkpoint: str, query_set: str) -> dict[tuple[str, str, str, str], ExactRank]:
-    """Return the exact ranks of examples by query, side, shard and example; none that belong to other scores."""
-    scores = stored_score_version(lake, checkpoint, query_set)
-    rows = lake.read(EXACT_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
-    key = ("query_id", "side", "shard", "example_id")
-    return {
-        (query_id, side, shard, example_id): ExactRank(rank, score)
-        for query_id, side, shard, example_id, rank, score in rows.select(*key, "rank", "score").iter_rows()
-    }
 
 
 def _groups(lake: Lake, checkpoint: str, query_set: str) -> dict[str, dict[str, tuple[GroupInfluence, ...]]]:

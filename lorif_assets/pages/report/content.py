@@ -6,15 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from lorif_assets.influences.exact_ranks import ExactRank
 from lorif_assets.pages.token_colours import PairTokens
-
-
-@dataclass(frozen=True)
-class ExactRank:
-    """The rank of an example among those of its side that were ranked again by whole gradients, and its score by them."""
-
-    rank: int
-    score: float
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,103 @@
+"""Selections of training data as the explorer tells of them, and the one folder that it may write them into."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from lorif_assets.errors import RefusedError, SettingsError
+from lorif_assets.influences.selection import SelectedGroup, SelectedGroups, Selection
+from lorif_assets.influences.wanted_rows import WantedRows
+
+_OUTPUT = re.compile(r"\w(?:[\w .%+=-]{0,98}[\w%+=-])?")
+
+
+@dataclass(frozen=True)
+class SelectedData:
+    """Training data that were selected, and not written yet: how many rows of how many, by source and by metadata.
+
+    `n_near_duplicates` were left out; `n_unread` are in shards that no source has any more. `command` writes the same.
+    """
+
+    checkpoint: str
+    query_set: str
+    n_rows: int
+    n_examples: int
+    n_near_duplicates: int
+    n_unread: int
+    sources: tuple[SelectedGroup, ...]
+    groups: SelectedGroups | None
+    command: str
+
+
+@dataclass(frozen=True)
+class WrittenSelection:
+    """A selection that was written: where, how many rows, and the name of each source's file."""
+
+    path: str
+    n_rows: int
+    files: Mapping[str, str]
+
+
+def selected_data(selection: Selection) -> SelectedData:
+    """Return what a selection has."""
+    (query_set,) = selection.wanted.query_sets
+    return SelectedData(
+        checkpoint=selection.wanted.checkpoint or "",
+        query_set=query_set,
+        n_rows=selection.rows.height,
+        n_examples=sum(selection.of.values()),
+        n_near_duplicates=selection.n_repeats,
+        n_unread=selection.n_unread,
+        sources=tuple(
+            SelectedGroup(row["source"], row["rows"], row["of"]) for row in selection.summary.iter_rows(named=True)
+        ),
+        groups=selection.groups,
+        command=writing_command(selection.wanted),
+    )
+
+
+def writing_command(wanted: WantedRows) -> str:
+    """Return the command that writes a selection."""
+    return f"{wanted.command} --output selected"
+
+
+class SelectionFolder:
+    """Where selections may be written; without a `path`, nowhere."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        # Of two that would write the same file, the second finds it there.
+        self._writing = Lock()
+
+    def place(self, wanted: WantedRows, output: str) -> Path:
+        """Return where a selection is to be written.
+
+        Raises:
+            RefusedError: nothing may be written.
+            SettingsError: the name is none, or leads out of the folder.
+        """
+        if self.path is None:
+            raise RefusedError(
+                "this explorer writes nothing: start it with `lorif explore --allow-writing FOLDER`, or run "
+                f"`{writing_command(wanted)}`"
+            )
+        if not _OUTPUT.fullmatch(output):
+            raise SettingsError(
+                f"an output is the name of a file or folder in {self.path}, of letters, digits, spaces and _ - + = % . alone; "
+                f"found {output!r}"
+            )
+        return self.path / output
+
+    def write(self, selection: Selection, output: str) -> WrittenSelection:
+        """Write a selection as a file or a folder of this name.
+
+        Raises:
+            RefusedError, SettingsError: as `place`.
+            LorifError: as `Selection.write`.
+        """
+        path = self.place(selection.wanted, output)
+        with self._writing:
+            lineage = selection.write(path)
+        return WrittenSelection(str(path), lineage["rows"], lineage["files"])

@@ -1,0 +1,29 @@
+"""The ranks of leading examples once they were ranked again by whole gradients (docs/method.md: exact re-ranking)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from lorif_assets.attribution.stored_rankings import stored_score_version
+from lorif_assets.lake.attribution_tables import EXACT_SCORES
+from lorif_assets.lake.lake import Lake
+
+
+@dataclass(frozen=True)
+class ExactRank:
+    """The rank of an example among those of its side that were ranked again by whole gradients, and its score by them."""
+
+    rank: int
+    score: float
+
+
+def exact_ranks(lake: Lake, checkpoint: str, query_set: str) -> Mapping[tuple[str, str, str, str], ExactRank]:
+    """Return exact ranks by query, side, shard and example; none that belong to other scores than the stored ones."""
+    scores = stored_score_version(lake, checkpoint, query_set)
+    rows = lake.read(EXACT_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
+    key = ("query_id", "side", "shard", "example_id")
+    return {
+        (query_id, side, shard, example_id): ExactRank(rank, score)
+        for query_id, side, shard, example_id, rank, score in rows.select(*key, "rank", "score").iter_rows()
+    }

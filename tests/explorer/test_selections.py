@@ -1,0 +1,158 @@
+"""Training data selected in the explorer: looked at first, and written where the one who started it allows that."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from starlette.testclient import TestClient
+
+from lorif_assets.config.settings import CONFIG_NAME
+from lorif_assets.explorer.application import application
+from lorif_assets.explorer.explorer import Explorer
+from lorif_assets.explorer.mcp_tools import TOOLS, called, tools
+from lorif_assets.explorer.questions import SelectionQuestion
+from tests.conftest import CHECKPOINTS, QUERY_SET
+
+QUARTER = {"amount": "25%"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "selections"
+
+
+@pytest.fixture
+def explorer(tiny_project, folder):
+    """The explorer of a project that can be computed on; it may write into a folder that is not there yet."""
+    explorer = Explorer.open(config=tiny_project.root / CONFIG_NAME, selections=folder)
+    yield explorer
+    explorer.answers.close()
+
+
+@pytest.fixture
+def reading(tiny_project):
+    explorer = Explorer.open(config=tiny_project.root / CONFIG_NAME)
+    yield explorer
+    explorer.answers.close()
+
+
+def client_of(explorer):
+    return TestClient(application(explorer), base_url="http://127.0.0.1:7411")
+
+
+def selected(explorer, client, **question):
+    """Have a selection found, and return what the API tells of it."""
+    assert client.post("/api/select", json=question).status_code == 200
+    wanted = explorer.wanted(SelectionQuestion(**question))
+    assert explorer.answers.wait(wanted, 300).stage == "ready"
+    assert client.get("/api/selecting", params=question).json()["stage"] == "ready"
+    return client.get("/api/selection", params=question).json()
+
+
+def test_a_selection_is_told_by_source_and_group_before_anything_is_written(explorer, folder):
+    with client_of(explorer) as client:
+        found = selected(explorer, client, **QUARTER)
+        assert (found["n_rows"], found["n_examples"]) == (9, 36)
+        assert found["sources"] == [{"name": "docs", "n_rows": 9, "n_examples": 36}]
+        groups = found["groups"]
+        assert sum(group["n_rows"] for group in groups["groups"]) == 9
+        assert sum(group["n_examples"] for group in groups["groups"]) == 36
+        assert found["command"] == (
+            f"lorif select --query-set {QUERY_SET} --checkpoint {CHECKPOINTS[1]} --ranking plain --top 25% --output selected"
+        )
+    assert not folder.exists()
+
+
+def test_as_much_is_taken_of_each_group_and_near_duplicates_are_counted(explorer):
+    with client_of(explorer) as client:
+        found = selected(explorer, client, amount="3", by="topic", without_duplicates=True)
+    assert found["groups"]["column"] == "topic"
+    assert {group["n_rows"] for group in found["groups"]["groups"]} == {3}
+    assert found["n_near_duplicates"] >= 0
+
+
+def test_what_is_written_is_what_was_shown_and_nothing_is_written_over(explorer, folder):
+    with client_of(explorer) as client:
+        shown = selected(explorer, client, **QUARTER)
+        written = client.post("/api/write_selection", json=QUARTER | {"output": "picked.parquet"}).json()
+        assert written == {"path": str(folder / "picked.parquet"), "n_rows": 9, "files": {"docs": "picked.parquet"}}
+        again = client.post("/api/write_selection", json=QUARTER | {"output": "picked.parquet"})
+        assert again.status_code == 400
+        assert "is there already" in again.json()["error"]["message"]
+    assert pq.read_table(folder / "picked.parquet").num_rows == shown["n_rows"]
+    assert json.loads((folder / "picked.lineage.json").read_text())["rows"] == shown["n_rows"]
+
+
+@pytest.mark.parametrize(
+    "output", ["../picked", "/tmp/picked", "a/b", ".hidden", "..", ".", "", "a\\b", "x\0", "picked.", "x" * 300]
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused(explorer, folder, output):
+    with client_of(explorer) as client:
+        response = client.post("/api/write_selection", json=QUARTER | {"output": output})
+    assert response.status_code == 400
+    assert f"in {folder}" in response.json()["error"]["message"]
+    assert not folder.exists()
+
+
+def test_without_leave_nothing_is_written_and_the_command_is_told(reading):
+    with client_of(reading) as client:
+        response = client.post("/api/write_selection", json=QUARTER | {"output": "picked"})
+        page = client.get("/select", params=QUARTER).text
+    assert response.status_code == 403
+    message = response.json()["error"]["message"]
+    assert "lorif explore --allow-writing FOLDER" in message
+    assert "--top 25% --output selected" in message
+    assert "data-write" not in page
+
+
+def test_neither_a_link_nor_a_form_of_another_site_selects_or_writes(explorer, folder):
+    with client_of(explorer) as client:
+        assert client.get("/select", params=QUARTER).status_code == 200
+        assert explorer.selecting(SelectionQuestion(**QUARTER)).stage == "not asked"
+        for path in ("/api/select", "/api/write_selection"):
+            assert client.get(path, params=QUARTER | {"output": "x"}).status_code == 405
+            assert client.post(path, data={"output": "x"}).status_code == 400
+            foreign = client.post(path, json=QUARTER | {"output": "x"}, headers={"Origin": "http://evil.example"})
+            assert foreign.status_code == 403
+    assert not folder.exists()
+
+
+def test_a_wrong_amount_or_query_says_so(explorer):
+    with client_of(explorer) as client:
+        for wrong, status, message in (
+            ({"amount": "many"}, 400, "an amount is a share"),
+            ({"amount": "0"}, 400, "an amount is a share"),
+            ({"query": "no such"}, 404, "no such"),
+            ({"end": "middle"}, 400, "end"),
+        ):
+            for response in (client.post("/api/select", json=wrong), client.get("/select", params=wrong)):
+                assert response.status_code == status
+                assert message in response.text
+
+
+def test_an_assistant_waits_for_a_selection_and_writes_only_where_that_is_allowed(explorer, reading, folder):
+    found = called(explorer, TOOLS["selection"], QUARTER)
+    assert found["n_rows"] == 9
+    assert "write_selection" not in tools(reading)
+    written = called(explorer, tools(explorer)["write_selection"], QUARTER | {"output": "picked"})
+    assert written["files"] == {"docs": "docs.parquet"}
+    assert pq.read_table(folder / "picked" / "docs.parquet").num_rows == 9
+
+
+@pytest.mark.slow
+def test_a_person_looks_at_a_selection_and_writes_it(opened, explorer, folder):
+    page = opened("/query")
+    page.click("a.select-data")
+    page.wait_for_selector("text=of 36 rows")
+    page.fill("input[name=amount]", "25%")
+    page.press("input[name=amount]", "Enter")
+    page.wait_for_selector(".verdict:has-text('9 of 36 rows')")
+    page.click("text=queries of the set in its place")
+    page.wait_for_selector(".verdict:has-text('9 of 36 rows')")
+    page.click("form.filters input[name=without_duplicates]")
+    page.wait_for_url("**without_duplicates=true**")
+    page.wait_for_selector("text=are left out")
+    page.fill("input[name=output]", "picked.parquet")
+    page.click("text=/^Write \\d+ rows$/")
+    page.wait_for_selector(f"text=rows are written: {folder / 'picked.parquet'}")
+    assert pq.read_table(folder / "picked.parquet").num_rows == 9
