@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from lorif_assets.errors import LorifError
-from lorif_assets.mathematics.gradients.experts import experts_per_token, fused_weights
+from lorif_assets.mathematics.gradients.expert_forms import experts_per_token, fused_weights
+from lorif_assets.mathematics.gradients.experts import FusedWeight
 
 _SHOWN = 4
 _MATRICES = frozenset({"lora_A", "lora_B"})
@@ -55,6 +56,13 @@ class LinearWeight:
     sight: Sight
     n_experts: int = 1
     """Between how many such weights the tokens are shared out."""
+    fused: FusedWeight | None = None
+    """Of an expert, the parameter that its weight is a part of."""
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter that the weight is, or is a part of."""
+        return self.module.get_parameter(self.fused.parameter if self.fused else "weight")
 
 
 def linear_widths(module: nn.Module) -> tuple[int, int] | None:
@@ -84,7 +92,7 @@ def linear_weights(model: nn.Module) -> dict[str, LinearWeight]:
                 for expert in range(fused.n_experts):
                     name = fused.layer_name(path, expert)
                     layer = TrackedLayer(name, fused.d_in, fused.d_out, expert)
-                    found[name] = LinearWeight(layer, path, module, Sight.EXPERTS, fused.n_experts)
+                    found[name] = LinearWeight(layer, path, module, Sight.EXPERTS, fused.n_experts, fused)
     return found
 
 
@@ -215,6 +223,7 @@ def coverage(model: nn.Module, layers: Iterable[TrackedLayer]) -> Coverage:
     """Return how much of a model some layers cover."""
     weights, scope = linear_weights(model), _language_model(model)
     reached = {id(p) for weight in weights.values() for p in weight.module.parameters(recurse=False)}
+    reached |= {id(weight.parameter) for weight in weights.values() if weight.fused}
     in_blocks, total = 0, 0
     beyond: dict[str, int] = {}
     for name, parameter in model.named_parameters():
@@ -251,8 +260,9 @@ def _language_model(model: Any) -> str:
 
 
 def _refuse_unknown_experts(model: nn.Module, scope: str) -> None:
+    known = {part for module in model.modules() if fused_weights(module) for part in module.modules()}
     for path, module in model.named_modules():
-        if "Expert" not in type(module).__name__ or fused_weights(module):
+        if "Expert" not in type(module).__name__ or module in known:
             continue
         for name, parameter in module.named_parameters(path, recurse=False):
             # The kernels of depthwise convolutions are 3-D too, with a side of 1.

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lorif_assets.mathematics.gradients.experts import FusedWeight, Routing, experts_forward
+from lorif_assets.mathematics.gradients.expert_forms import experts_forward, gates, with_tokens
+from lorif_assets.mathematics.gradients.experts import FusedWeight, Routing
 from lorif_assets.mathematics.gradients.layers import LayerError, Sight, linear_weights
 from lorif_assets.mathematics.gradients.projection import LayerProjection
 from lorif_assets.mathematics.gradients.replaced_forward import replaced_forward
@@ -40,6 +41,7 @@ class TrackedProducts:
         self._linear: dict[str, nn.Module] = {}
         self._watched: dict[str, nn.Parameter] = {}
         self._experts: dict[str, nn.Module] = {}
+        self._gates = gates(model)
         for projection in projections:
             name = projection.layer.name
             weight = weights.get(name)
@@ -70,6 +72,8 @@ class TrackedProducts:
         with ExitStack() as stack:
             for name, module in self._linear.items():
                 stack.callback(module.register_forward_hook(_forward_hook(name, on_product)).remove)
+            for gate in self._gates if self._experts else ():
+                stack.callback(gate.register_forward_hook(with_tokens).remove)
             for path, module in self._experts.items():
                 forward = experts_forward(module, partial(on_routed_product, path))
                 stack.enter_context(replaced_forward(module, forward))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from lorif_assets.mathematics.gradients.layers import Sight, linear_weights
+from lorif_assets.mathematics.gradients.layers import linear_weights
 from lorif_assets.mathematics.gradients.projection import LayerProjection
 from tests.mathematics.references import Example, dense_projection, token_loss
 
@@ -58,6 +58,10 @@ _ENCODERS = (
 """Families that are encoders unless told otherwise."""
 _OF_FAMILY: dict[str, dict[str, Any]] = {
     "falcon": {"head_dim": None},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
+    },
     "longcat_flash": {"zero_expert_num": 2, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24, "head_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "xlstm": {"v_head_dim": None},
@@ -84,8 +88,7 @@ def tiny_model(family: str, **fields: Any) -> nn.Module:
 
 def weight_of(model: nn.Module, layer: str) -> nn.Parameter:
     """The parameter that a layer is, or is a part of."""
-    weight = linear_weights(model)[layer]
-    return weight.module.get_parameter(layer.rpartition(".")[2] if weight.sight is Sight.EXPERTS else "weight")
+    return linear_weights(model)[layer].parameter
 
 
 def autograd_gradients_and_losses(
@@ -112,8 +115,8 @@ def autograd_gradients_and_losses(
 
 
 def _as_input_by_output(model: nn.Module, projection: LayerProjection, gradient: Tensor) -> Tensor:
-    module, expert = linear_weights(model)[projection.layer.name].module, projection.layer.expert
-    if expert is not None:
-        is_transposed = type(module).__name__ == "Llama4TextExperts" or getattr(module, "is_transposed", False)
-        return gradient[expert] if is_transposed else gradient[expert].T
-    return gradient if type(module).__name__ == "Conv1D" else gradient.T
+    weight, expert = linear_weights(model)[projection.layer.name], projection.layer.expert
+    if weight.fused and expert is not None:
+        of_expert = weight.fused.of_experts(gradient)[expert]
+        return of_expert if weight.fused.is_transposed else of_expert.T
+    return gradient if type(weight.module).__name__ == "Conv1D" else gradient.T
