@@ -16,8 +16,14 @@ _SHOWN = 4
 _MATRICES = frozenset({"lora_A", "lora_B"})
 _TAKEN_FROM_MODULES = ("dt_proj", "router.classifier")
 """Modules whose weights models multiply by themselves."""
-_WITHOUT_GRADIENT = frozenset({"encoder_attn", "crossattention", "cross_attn", "encoder_decoder_attention", "indexer"})
-"""Parts of a block that a text alone does not reach, as it has no encoder's output, or that choose and do not compute."""
+_WITHOUT_GRADIENT = frozenset(
+    {
+        *("encoder_attn", "crossattention", "cross_attn", "encoder_decoder_attention"),
+        *("image_encoder", "vision_model", "vision_tower", "audio_tower", "audio_encoder"),
+        "indexer",
+    }
+)
+"""Parts that a text alone does not reach, as it has no image, sound or encoder's output, or that choose and do not compute."""
 
 
 class LayerError(LorifError):
@@ -247,7 +253,9 @@ def _is_in_block_of(scope: str, name: str) -> bool:
 
 
 def _is_tracked_by_default(scope: str, name: str) -> bool:
-    return _is_in_block_of(scope, name) and not _WITHOUT_GRADIENT.intersection(name.split("."))
+    # What the language model's own path is called does not count.
+    inside = name.removeprefix(scope).split(".")
+    return _is_in_block_of(scope, name) and not _WITHOUT_GRADIENT.intersection(inside)
 
 
 def _language_model(model: Any) -> str:

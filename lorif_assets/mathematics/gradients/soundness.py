@@ -36,6 +36,18 @@ def refuse_unsound(model: nn.Module) -> None:
                 _refuse_other_experts(path, module)
 
 
+def refuse_unattributable(model: nn.Module) -> None:
+    """Refuse an unsound model, and one whose forward pass takes more than text.
+
+    Raises:
+        LayerError: as said.
+    """
+    try:
+        refuse_unsound(model)
+    except (TypeError, ValueError) as error:
+        raise LayerError(f"a {type(model).__name__} cannot be run on text alone: {error}") from error
+
+
 def sees_later_tokens(model: nn.Module) -> bool:
     """Return whether logits change with the embedding of a later token: by their gradient, which rounding does not blur."""
     embeddings: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
