@@ -1,7 +1,7 @@
 """Which weights of a model are tracked: linear layers of the transformer blocks, by default all of them."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,14 +16,15 @@ _SHOWN = 4
 _MATRICES = frozenset({"lora_A", "lora_B"})
 _TAKEN_FROM_MODULES = ("dt_proj", "router.classifier")
 """Modules whose weights models multiply by themselves."""
-_WITHOUT_GRADIENT = frozenset(
+_WITHOUT_GRADIENT = frozenset({"encoder_attn", "crossattention", "cross_attn", "encoder_decoder_attention", "indexer"})
+"""Parts of a block that a text alone does not reach, as it has no encoder's output, or that choose and do not compute."""
+_OTHER_SENSES = frozenset(
     {
-        *("encoder_attn", "crossattention", "cross_attn", "encoder_decoder_attention"),
-        *("image_encoder", "vision_model", "vision_tower", "audio_tower", "audio_encoder"),
-        "indexer",
+        *("image_encoder", "vision_model", "vision_tower", "visual_projection"),
+        *("audio_tower", "audio_encoder", "embed_tokens_extend"),
     }
 )
-"""Parts that a text alone does not reach, as it has no image, sound or encoder's output, or that choose and do not compute."""
+"""Parts that see or hear, within a model whose configuration does not tell its language model apart."""
 
 
 class LayerError(LorifError):
@@ -64,6 +65,8 @@ class LinearWeight:
     """Between how many such weights the tokens are shared out."""
     fused: FusedWeight | None = None
     """Of an expert, the parameter that its weight is a part of."""
+    twins: tuple[nn.Module, ...] = ()
+    """Other modules with the same parameter: blocks that share it are one layer, with the products of all."""
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -85,9 +88,12 @@ def linear_widths(module: nn.Module) -> tuple[int, int] | None:
 def linear_weights(model: nn.Module) -> dict[str, LinearWeight]:
     """Return all linear weights of a model by the names of their layers, in the model's order."""
     found: dict[str, LinearWeight] = {}
+    holders: dict[int, str] = {}
     for path, module in model.named_modules():
         weight = getattr(module, "weight", None)
-        if (widths := linear_widths(module)) is not None:
+        if linear_widths(module) is not None and (first := holders.setdefault(id(weight), path)) != path:
+            found[first] = replace(found[first], twins=(*found[first].twins, module))
+        elif (widths := linear_widths(module)) is not None:
             sight = Sight.WEIGHT if _is_router(module) or path.endswith(_TAKEN_FROM_MODULES) else Sight.MODULE
             found[path] = LinearWeight(TrackedLayer(path, *widths), path, module, sight)
         elif _is_router(module) and isinstance(weight, nn.Parameter) and weight.ndim == 2:
@@ -249,13 +255,12 @@ def _is_router(module: nn.Module) -> bool:
 
 
 def _is_in_block_of(scope: str, name: str) -> bool:
-    return name.startswith(scope) and is_in_block(name.removeprefix(scope))
+    inside = name.removeprefix(scope)
+    return name.startswith(scope) and is_in_block(inside) and _OTHER_SENSES.isdisjoint(inside.split("."))
 
 
 def _is_tracked_by_default(scope: str, name: str) -> bool:
-    # What the language model's own path is called does not count.
-    inside = name.removeprefix(scope).split(".")
-    return _is_in_block_of(scope, name) and not _WITHOUT_GRADIENT.intersection(inside)
+    return _is_in_block_of(scope, name) and not _WITHOUT_GRADIENT.intersection(name.split("."))
 
 
 def _language_model(model: Any) -> str:

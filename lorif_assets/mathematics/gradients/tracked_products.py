@@ -38,7 +38,7 @@ class TrackedProducts:
         self.types: dict[str, torch.dtype] = {}
         self.n_experts: dict[str, int] = {}
         """Of layers that are experts, between how many the tokens are shared out."""
-        self._linear: dict[str, nn.Module] = {}
+        self._linear: dict[str, tuple[nn.Module, ...]] = {}
         self._watched: dict[str, nn.Parameter] = {}
         self._experts: dict[str, nn.Module] = {}
         self._gates = gates(model)
@@ -59,7 +59,7 @@ class TrackedProducts:
             self.types[name] = torch.float64 if parameter.dtype == torch.float64 else torch.float32
             self.projections[name] = projection.to(parameter.device, self.types[name])
             if weight.sight is Sight.MODULE:
-                self._linear[name] = weight.module
+                self._linear[name] = (weight.module, *weight.twins)
             elif weight.sight is Sight.WEIGHT:
                 self._watched[name] = weight.module.get_parameter("weight")
             else:
@@ -70,7 +70,7 @@ class TrackedProducts:
     def followed(self, on_product: ProductSeen, on_routed_product: RoutedProductSeen) -> Iterator[None]:
         """Show the products of modules and of experts in the model's forward passes, until the context is left."""
         with ExitStack() as stack:
-            for name, module in self._linear.items():
+            for name, module in ((name, module) for name, modules in self._linear.items() for module in modules):
                 stack.callback(module.register_forward_hook(_forward_hook(name, on_product)).remove)
             for gate in self._gates if self._experts else ():
                 stack.callback(gate.register_forward_hook(with_tokens).remove)
