@@ -26,7 +26,7 @@ from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import SettingsError, SourceError
-from lorif_assets.mathematics.gradients.soundness import refuse_unsound
+from lorif_assets.mathematics.gradients.soundness import refuse_unattributable
 from lorif_assets.models.devices import DeviceGroup
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def fit(
     shard = normalised_rows(examples, columns, _EXAMPLES)
     record = CheckpointRecord(type(model).__name__, "", "", model.config.model_type, model.num_parameters(), None, {})
     group = DeviceGroup((model.device,))
-    refuse_unsound(model)
+    refuse_unattributable(model)
     attributed = AttributedModel(record, chosen, model, tokenizer, (), "", group).under(chosen)
     tokenized = attributed.tokenized(shard.examples)
     if not tokenized.examples:

@@ -158,7 +158,7 @@ class AttributedModel:
         """
         from lorif_assets.mathematics.gradients.layers import named_layers
         from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
-        from lorif_assets.mathematics.gradients.soundness import refuse_unsound
+        from lorif_assets.mathematics.gradients.soundness import refuse_unattributable
 
         files = model_checkpoints.get(record.name)
         record.refuse_other_files(files)
@@ -166,7 +166,7 @@ class AttributedModel:
         model = model_checkpoints.load_model(files, recipe.model_dtype, devices, recipe.track)
         tokenizer = model_checkpoints.load_tokenizer(files)
         check_vocabulary(files, model, tokenizer)
-        refuse_unsound(model)
+        refuse_unattributable(model)
         # Those that were recorded, and no others: a later version may choose others by the same patterns.
         layers = named_layers(model, record.layer_shapes)
         width = record.frozen_bases.max_width if record.frozen_bases else None

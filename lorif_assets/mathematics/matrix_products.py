@@ -167,7 +167,9 @@ def _is_taken(x: Tensor, weight: Float[Tensor, "out in"], bias: Tensor | None) -
         # oneDNN reads consecutive numbers in memory, whatever the strides say.
         and bias.is_contiguous()
     )
-    is_plain = weight.ndim == 2 and not weight.requires_grad and not torch.is_autocast_enabled("cpu")
+    # Quantised weights are tensors of kinds of their own.
+    is_plain = weight.ndim == 2 and not weight.requires_grad and type(weight) in (Tensor, nn.Parameter)
+    is_plain = is_plain and not torch.is_autocast_enabled("cpu")
     return fits and is_plain and _onednn_multiplies(x, weight)
 
 

@@ -21,6 +21,10 @@ Track = Literal["weights", "adapter"]
 """What is tracked of a model with an adapter: its weights, with the adapter merged into them, or the adapter's matrices."""
 
 _INSIDE = "base_model.model."
+_TOKENS = 8
+_LARGEST_DIFFERENCE = {"torch.float64": 1e-6, "torch.float32": 1e-3}
+"""Of the logits before and after merging, relative; in other types merged weights are rounded anew."""
+_DIFFERENCE_OF_ROUNDED = 0.1
 # Layers of these kinds share parameters that are stored once.
 _SHARING_KINDS = frozenset({"TINYLORA", "UNILORA", "VBLORA"})
 
@@ -53,7 +57,9 @@ def adapted_model(
         model = adapted.get_base_model()
     else:
         with _explained(adapter, "merged into its base model"):
+            expected = _logits(adapted.eval())
             model = adapted.merge_and_unload(safe_merge=True)
+            _refuse_other_logits(model, expected, adapter)
     return model.requires_grad_(False).eval()
 
 
@@ -66,6 +72,30 @@ def adapted_skeleton(skeleton: "PreTrainedModel", adapter: Path, track: Track) -
     with _explained(adapter, "put on its base model"):
         adapted = _fitted(skeleton, adapter, _weights(adapter, skeleton))
         return adapted.get_base_model() if track == "adapter" else adapted.unload()
+
+
+def _logits(model: Any) -> "Tensor":
+    import torch
+
+    ids = torch.arange(_TOKENS).unsqueeze(0) % model.get_input_embeddings().weight.shape[0]
+    with torch.no_grad():
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits.double()
+
+
+def _refuse_other_logits(model: "PreTrainedModel", expected: "Tensor", adapter: Path) -> None:
+    """Refuse a merged model that does not predict what the adapter beside its base model does.
+
+    Raises:
+        CheckpointError: with how much they differ.
+    """
+    difference = float((_logits(model) - expected).norm() / expected.norm())
+    if not difference <= _LARGEST_DIFFERENCE.get(str(model.dtype), _DIFFERENCE_OF_ROUNDED):
+        raise CheckpointError(
+            f"the adapter {adapter} merged into its base model predicts something else than beside it (logits differ by "
+            f"{difference:.1%}): its kind cannot be merged by this version of peft. For LoRA, "
+            '`recipe.track = "adapter"` leaves it beside'
+        )
 
 
 def sharing_copy(base: "PreTrainedModel") -> "PreTrainedModel":

@@ -15,6 +15,7 @@ from lorif_assets.models.checkpoint_folders import (
     pickled_weights,
     same_files,
 )
+from lorif_assets.models.gguf import gguf_files
 from lorif_assets.models.hub import described_model
 
 # These change what the layers read, or choose between adapters token by token: no weights are equal to them.
@@ -154,7 +155,7 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
     starts = [adapter.absolute(), *adapter.absolute().parents] if adapter else [Path.cwd()]
     # Joined with an absolute path, a start is gone.
     candidates = [start / path for start in starts]
-    found = next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
+    found = next((folder for folder in candidates if (folder / CONFIG).is_file() or gguf_files(folder)), None)
     obstacle = ""
     if found is None and (is_hub_name(name) or is_plain_name(name)):
         try:
@@ -166,7 +167,7 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
             f"the base model {name!r}"
             + (f" of the adapter {adapter}" if adapter else " of `checkpoints.base_model`")
             + " was not found: "
-            + ("no such folder has a config.json" if path.is_absolute() else _looked_for(adapter))
+            + ("no such folder has a config.json or a GGUF file" if path.is_absolute() else _looked_for(adapter))
             + obstacle
             + ". Set `checkpoints.base_model` to the folder of the model that the adapter was trained on"
         )

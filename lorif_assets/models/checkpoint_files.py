@@ -15,7 +15,7 @@ from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model
 from lorif_assets.models.context import COUNTED_FROM_PADDING
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
 from lorif_assets.models.hub import fetch_folder, snapshot_at
-from lorif_assets.models.quantization import quantization
+from lorif_assets.models.weight_names import index_of, other_layout, variants
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -28,7 +28,8 @@ TOKENIZER_FILES = (
     "spiece.model",
     "chat_template.jinja",
 )
-VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+TEKKEN = "tekken.json"
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", TEKKEN)
 _SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
 _OWN_POSITIONS = "own positions"
 # Between two files of a checkpoint, longer than a trainer takes.
@@ -114,7 +115,11 @@ class CheckpointFiles:
         """The tokenizer's files that exist; a GGUF file that has no tokenizer beside it brings its own."""
         if own := gguf_tokenizer(self.tokenizer_folder):
             return [own]
-        return [self.tokenizer_folder / name for name in TOKENIZER_FILES if (self.tokenizer_folder / name).is_file()]
+        files = [self.tokenizer_folder / name for name in (*TOKENIZER_FILES, TEKKEN)]
+        there = [file for file in files if file.is_file()]
+        # Beside another vocabulary, it is not read.
+        has_other = any(file.name in VOCABULARY_FILES and file.name != TEKKEN for file in there)
+        return [file for file in there if not (has_other and file.name == TEKKEN)]
 
     @property
     def remark(self) -> str:
@@ -216,11 +221,6 @@ class CheckpointFiles:
             self.adapter.check()
         self.base.fetch_weights()
         self.base.check_model()
-        if self.adapter and quantization(self.base.path):
-            raise CheckpointError(
-                f"the base model {self.base.path} of the adapter {self.path} is quantised, and a sum of both would be rounded: "
-                "set `checkpoints.base_model` to the model that it was quantised from"
-            )
         if not has_tokenizer(self.tokenizer_folder):
             raise CheckpointError(
                 f"{self.path} has no tokenizer (tokenizer.json or the like); save it beside the weights: "
@@ -257,6 +257,8 @@ class CheckpointFiles:
         if self.gguf_file:
             check_gguf(self.weight_files)
             return
+        if advice := other_layout(self.path, self.weight_files):
+            raise CheckpointError(f"{self.path} has no weights that transformers reads: {advice}")
         if not (self.path / CONFIG).is_file():
             raise CheckpointError(
                 f"{self.path} has no config.json: expected a model saved by `save_pretrained`; found {_listing(self.path)}"
@@ -274,7 +276,12 @@ class CheckpointFiles:
                     else f"; found {_listing(self.path)}"
                 )
             )
-        index = self.path / "model.safetensors.index.json"
+        if len(found := variants(self.path)) > 1:
+            raise CheckpointError(
+                f"{self.path} holds the weights as {' and as '.join(found)}: keep those of one, or put the model in "
+                "model.safetensors"
+            )
+        index = index_of(self.path)
         if index.is_file():
             try:
                 named = set(json.loads(index.read_text())["weight_map"].values())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lorif_assets.models.gguf import gguf_files
 from lorif_assets.models.steps import counts_epochs, is_marked, step_of_folder, trainer_step
+from lorif_assets.models.weight_names import other_layout
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -19,6 +20,8 @@ _PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # A trainer's own state beside the weights, in pickles too.
 _TRAINER_STATE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args)", re.IGNORECASE)
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
+# What trainers call an adapter that they merged, beside the adapter itself.
+_MERGED = re.compile(r"(?:.*[-_.])?merged(?:[-_.].*)?", re.IGNORECASE)
 _BLOCK = 1 << 18
 _BLOCKS = 256
 
@@ -60,12 +63,13 @@ def list_folders(root: Path) -> FolderListing:
         elif counts:
             notes.append(f"{child} is passed over: it is no whole checkpoint, and its name says no step")
         elif is_marked(child.name) and not is_model:
-            notes.append(f"{child} is passed over: it has no model")
+            notes.append(f"{child} is passed over: {other_layout(child, ()) or 'it has no model'}")
         if path == child and (inner := [folder.name for folder in _folders(child) if is_whole(folder)]):
             notes.append(
                 f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
             )
-    notes += _mixed_counts(folders)
+    folders, merged = _without_merged(root, folders)
+    notes += [*merged, *_mixed_counts(folders)]
     if not is_model:
         return FolderListing(folders, notes)
     if not folders:
@@ -130,6 +134,19 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 def _is_configured(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or (folder / ADAPTER_CONFIG).is_file() or bool(gguf_files(folder))
+
+
+def _without_merged(root: Path, folders: Sequence[CheckpointFolder]) -> tuple[list[CheckpointFolder], list[str]]:
+    """Return the folders without those that hold the adapters beside them once more, merged, and what is said of these."""
+    if not any((folder / ADAPTER_CONFIG).is_file() for folder in (root, *(found.path for found in folders))):
+        return list(folders), []
+    merged = [one for one in folders if _MERGED.fullmatch(one.name) and not (one.path / ADAPTER_CONFIG).is_file()]
+    notes = [
+        f"{one.path} is passed over: its name says that it is an adapter merged, and the adapters beside it are taken. Set "
+        "`checkpoints.path` to it to attribute it alone"
+        for one in merged
+    ]
+    return [one for one in folders if one not in merged], notes
 
 
 def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:

@@ -23,8 +23,16 @@ from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.fine_tunes import tokenizer_of, trained_from
 from lorif_assets.models.gguf import gguf_loading
 from lorif_assets.models.model_class import language_model_class
-from lorif_assets.models.quantization import device_map_of, quantization, refuse_unsupported_quantization
+from lorif_assets.models.quantization import (
+    dequantised,
+    device_map_of,
+    for_gradients,
+    quantization,
+    refuse_unsupported_quantization,
+    with_gradients,
+)
 from lorif_assets.models.small_copy import SmallCopy, small_copy
+from lorif_assets.models.weight_names import loading_by_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -198,13 +206,17 @@ class Checkpoints:
         if not files.adapter and self.held.key != key:
             self.held.release()
             return self._loaded(files, dtype, devices)
-        base = self.held.shared(key, lambda: self._loaded(files.base, dtype, DeviceGroup.of("cpu")))
+        base = self.held.shared(key, lambda: self._dense(files.base, dtype))
         if not files.adapter:
             return self._placed(sharing_copy(base), files, dtype, devices)
         skeleton = self.skeleton(files.base, dtype)
         with refused_in_words(f"peft cannot put the adapter {files.path} on its base model"):
             model = adapted_model(base, skeleton, files.path, track)
         return self._placed(model, files, dtype, devices)
+
+    def _dense(self, base: CheckpointFiles, dtype: str) -> "PreTrainedModel":
+        """Return an adapter's base model on the CPU, dequantised: an adapter is trained beside dense weights, and added to such."""
+        return dequantised(self._loaded(base, dtype, DeviceGroup.of("cpu")), base.path)
 
     def _placed(
         self, model: "PreTrainedModel", files: CheckpointFiles, dtype: str, devices: DeviceGroup
@@ -231,7 +243,8 @@ class Checkpoints:
         if spread is None and quantization(files.path):
             spread = device_map_of(devices)
         with refused_in_words(f"transformers cannot load {files.path}"), _without_adapter(files.path) as folder:
-            model, loading = language_model_class(self.config(files)).from_pretrained(
+            config = self.config(files)
+            model, loading = language_model_class(config).from_pretrained(
                 folder,
                 dtype="auto" if dtype == "as_saved" else dtype,
                 use_safetensors=True,
@@ -239,6 +252,8 @@ class Checkpoints:
                 local_files_only=True,
                 output_loading_info=True,
                 device_map=spread,
+                **loading_by_name(folder, files.weight_files),
+                **({"config": for_gradients(config)} if quantization(files.path) else {}),
                 **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
             )
         if missing := sorted(loading["missing_keys"]):
@@ -246,7 +261,7 @@ class Checkpoints:
                 f"{files.path} holds no weight for {missing[0]} ({len(missing)} such), which would be random; is "
                 "config.json that of these weights?"
             )
-        return (model if spread else model.to(devices.first)).eval()
+        return with_gradients(model if spread else model.to(devices.first)).eval()
 
     def load_tokenizer(self, files: CheckpointFiles) -> "PreTrainedTokenizerBase":
         """Return the checkpoint's tokenizer.

@@ -15,6 +15,11 @@ from lorif_assets.lake.unreadable import panics_as_errors
 # Of GPT-2, Llama, Mixtral, DeepSeek and their kin.
 _COUNTS = re.compile(r"(n|num)_(\w+_)?(layers?|experts?|blocks)|\w+_layers|depth", re.IGNORECASE)
 
+_CODE_ADVICE = (
+    ". It carries Python code of its own, which is not run: where you have read it and trust it, set "
+    "`checkpoints.trust_remote_code = true`"
+)
+
 
 @contextmanager
 def refused_in_words(what: str) -> Iterator[None]:
@@ -29,7 +34,9 @@ def refused_in_words(what: str) -> Iterator[None]:
     except LorifError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{what}: {error or type(error).__name__}") from error
+        said = str(error) or type(error).__name__
+        advice = _CODE_ADVICE if "trust_remote_code" in said else ""
+        raise CheckpointError(f"{what}: {said}{advice}") from error
 
 
 def refuse_large(files: Iterable[Path], limits: CheckpointLimits) -> None:

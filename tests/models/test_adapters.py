@@ -9,9 +9,19 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
-from peft import AdaLoraConfig, IA3Config, LNTuningConfig, LoHaConfig, PromptTuningConfig, VeraConfig, get_peft_model
+from peft import (
+    AdaLoraConfig,
+    IA3Config,
+    LNTuningConfig,
+    LoHaConfig,
+    LoKrConfig,
+    OFTConfig,
+    PromptTuningConfig,
+    VeraConfig,
+    get_peft_model,
+)
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM, PreTrainedModel
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
@@ -21,6 +31,7 @@ from lorif_assets.mathematics.gradients.token_losses import next_tokens, summed_
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
 from tests.conftest import tiny_tokenizer
+from tests.models.gguf_model import trained_tokenizer, write_gguf
 from tests.models.tiny_adapters import TARGETS, lora, with_peft, write_adapter, write_base
 
 CPU = DeviceGroup.of("cpu")
@@ -207,10 +218,15 @@ def test_a_merged_model_beside_its_adapter_is_not_merged_once_more(project: Path
     assert checkpoints(project / "run").get("checkpoint-20").base.path == step
 
 
-def test_a_quantised_base_model_is_refused(project: Path) -> None:
+def test_a_quantised_base_model_whose_library_is_missing_is_refused(project: Path) -> None:
     file = project / "models/base/config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": {"quant_method": "gptq"}}))
-    assert "is quantised, and a sum of both would be rounded: set `checkpoints.base_model`" in refusal(project)
+    quantised = {"quant_method": "roman-numerals"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": quantised}))
+    resource = checkpoints(project / "run")
+    files = resource.get("checkpoint-20")
+    for refused in (lambda: resource.skeleton(files), lambda: resource.load_model(files, "float32", CPU)):
+        with pytest.raises(CheckpointError, match="base has weights quantised by roman-numerals, which cannot run here"):
+            refused()
 
 
 def test_a_damaged_base_model_makes_its_adapters_incomplete(project: Path) -> None:
@@ -316,6 +332,10 @@ KINDS: dict[str, Any] = {
     "LoHa": lambda: LoHaConfig(task_type="CAUSAL_LM", r=2, target_modules=TARGETS),
     "VeRA": lambda: VeraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"]),
     "AdaLoRA": lambda: AdaLoraConfig(task_type="CAUSAL_LM", target_modules=TARGETS, total_step=10),
+    "LoKr": lambda: LoKrConfig(task_type="CAUSAL_LM", r=2, target_modules=TARGETS),
+    "OFT": lambda: OFTConfig(task_type="CAUSAL_LM", oft_block_size=4, target_modules=TARGETS),
+    "LoRA in one block": lambda: lora(layers_to_transform=[1]),
+    "LoRA of other ranks": lambda: lora(rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 9}),
     "layer norms": lambda: LNTuningConfig(task_type="CAUSAL_LM", target_modules=["input_layernorm"]),
 }
 
@@ -335,6 +355,83 @@ def test_a_merged_adapter_is_what_peft_merges_bit_for_bit(made: Path, tmp_path: 
     skeleton = resource.skeleton(files)
     assert {parameter.device.type for parameter in skeleton.parameters()} == {"meta"}
     assert {n: p.shape for n, p in skeleton.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
+
+
+def test_fused_experts_that_an_adapter_names_as_parameters_are_merged_as_peft_merges_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = MixtralConfig(**sizes, vocab_size=280, num_key_value_heads=2, num_local_experts=4, initializer_range=0.2)
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    targets = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    adapter = write_adapter(
+        tmp_path / "checkpoint-20", tmp_path / "base", lora(target_modules=["q_proj"], target_parameters=targets)
+    )
+    resource = checkpoints(adapter)
+    model = resource.load_model(resource.get("checkpoint-20"), "float32", CPU)
+    expected = with_peft(tmp_path / "base", adapter).merge_and_unload().state_dict()
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in expected.items())
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base").state_dict()
+    assert not torch.equal(base["model.layers.0.mlp.experts.down_proj"], expected["model.layers.0.mlp.experts.down_proj"])
+
+
+def test_a_merge_that_predicts_something_else_than_the_adapter_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.lora.layer import Linear
+
+    delta = Linear.get_delta_weight
+    monkeypatch.setattr(Linear, "get_delta_weight", lambda layer, adapter: 2 * delta(layer, adapter))
+    resource = checkpoints(project / "run")
+    with pytest.raises(CheckpointError, match=r"predicts something else than beside it \(logits differ by"):
+        resource.load_model(resource.get("checkpoint-20"), "float32", CPU)
+
+
+def test_biases_that_a_lora_adds_to_layers_without_any_are_refused_in_these_words(made: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(
+        tmp_path / "checkpoint-20", made / "models/base", lora(lora_bias=True, target_modules=["q_proj"])
+    )
+    resource = checkpoints(adapter)
+    with pytest.raises(CheckpointError, match="cannot be merged into its base model: .*the base layer has no bias"):
+        resource.load_model(resource.get("checkpoint-20"), "float32", CPU)
+
+
+def test_an_adapter_on_a_gguf_file_is_merged_into_its_dense_weights(project: Path) -> None:
+    pytest.importorskip("gguf")
+    texts = [f"the quick brown fox number {i}" for i in range(50)]
+    base = AutoModelForCausalLM.from_pretrained(project / "models/base")
+    (project / "models/packed").mkdir()
+    write_gguf(base, trained_tokenizer(texts, 280), project / "models/packed/tiny.gguf")
+    name_base(project / "run/checkpoint-20", "../../models/packed")
+    resource = checkpoints(project / "run")
+    files = resource.get("checkpoint-20")
+    assert files.base.path == project / "models/packed"
+    expected = with_peft(project / "models/base", files.path).merge_and_unload()
+    torch.testing.assert_close(logits(resource.load_model(files, "float32", CPU)), logits(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["merged", "run-merged", "merged_16bit"])
+def test_a_merged_model_beside_its_adapters_is_passed_over_and_said(project: Path, name: str) -> None:
+    with_peft(project / "models/base", project / "run/checkpoint-40").merge_and_unload().save_pretrained(
+        project / "run" / name
+    )
+    found = checkpoints(project / "run").look()
+    assert [checkpoint.name for checkpoint in found.checkpoints] == ["base", "checkpoint-20", "checkpoint-40"]
+    assert found.notes == [
+        f"{project / 'run' / name} is passed over: its name says that it is an adapter merged, and the adapters beside it "
+        "are taken. Set `checkpoints.path` to it to attribute it alone"
+    ]
+
+
+def test_several_adapters_in_a_step_are_named_as_passed_over(project: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(project / "run/checkpoint-20", project / f"inner/{name}")
+    shutil.rmtree(project / "run/checkpoint-20")
+    (project / "inner").rename(project / "run/checkpoint-20")
+    found = checkpoints(project / "run").look()
+    assert [checkpoint.name for checkpoint in found.checkpoints] == ["base", "checkpoint-40"]
+    assert any("2 checkpoint(s) inside" in note and "set `checkpoints.path` to it" in note for note in found.notes)
+    assert [name for name, _ in names(checkpoints(project / "run/checkpoint-20"))] == ["base", "one", "two"]
 
 
 @pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["q_proj", "embed_tokens"]])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -100,6 +101,251 @@ def test_a_checkpoint_that_torchao_quantised_has_the_gradients_of_the_dequantise
     assert any(hasattr(weight, "qdata") for weight in loaded.state_dict().values())
     dequantised.load_state_dict(whole)
     assert_same(gradients_of(loaded), gradients_of(dequantised))
+
+
+# --- Libraries -------------------------------------------------------------------------------------------------------
+
+_MOST_OF_ROUNDING = 0.1
+"""Of gradients, where a library rounds the inputs of a layer too."""
+
+
+def wide_model() -> LlamaForCausalLM:
+    """A model of real widths, for which libraries have other kernels than for tiny ones."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.1,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def load_quantised(root: Path, config: Any) -> PreTrainedModel:
+    """A model that a library quantised, saved and loaded as a checkpoint."""
+    from transformers import AutoModelForCausalLM
+
+    wide_model().save_pretrained(root / "whole")
+    AutoModelForCausalLM.from_pretrained(
+        root / "whole", quantization_config=config, dtype="float32"
+    ).save_pretrained(root / "packed")
+    return load_packed(root)
+
+
+def load_packed(root: Path) -> PreTrainedModel:
+    files = CheckpointFiles("packed", root / "packed", None)
+    return Checkpoints(path=str(root)).load_model(files, "float32", CPU)
+
+
+def with_weights(weights: dict[str, Tensor]) -> LlamaForCausalLM:
+    dense = wide_model()
+    dense.load_state_dict({**dense.state_dict(), **{name: weight.float() for name, weight in weights.items()}})
+    return dense
+
+
+def assert_an_adapter_is_added_to(root: Path, dense: LlamaForCausalLM) -> None:
+    """An adapter that was trained beside the packed weights is merged into what they stand for."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(5)
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    adapted = get_peft_model(copy.deepcopy(dense), config)
+    adapted.peft_config["default"].base_model_name_or_path = str(root / "packed")
+    adapted.save_pretrained(root / "adapter")
+    checkpoints = Checkpoints(path=str(root / "adapter"))
+    found = checkpoints.load_model(CheckpointFiles("adapter", root / "adapter", None), "float32", CPU).state_dict()
+    expected = adapted.merge_and_unload().state_dict()
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_four_bits_of_bitsandbytes_have_the_gradients_of_the_dequantised_model(tmp_path: Path, kind: str) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    loaded = load_quantised(
+        tmp_path,
+        BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=kind,
+            bnb_4bit_compute_dtype=torch.float32,
+            bnb_4bit_use_double_quant=kind == "nf4",
+        ),
+    )
+    dense = with_weights(
+        {
+            f"{name}.weight": bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+            for name, module in loaded.named_modules()
+            if isinstance(module, bitsandbytes.nn.Linear4bit)
+        }
+    )
+    with torch.no_grad():
+        # After a pass without gradients, bitsandbytes would go on with weights that let none through.
+        loaded(torch.arange(6).unsqueeze(0))
+    assert_same(gradients_of(loaded), gradients_of(dense))
+    assert stays_quantised(tmp_path / "packed", CPU)
+    assert_an_adapter_is_added_to(tmp_path, dense)
+
+
+def test_eight_bits_of_bitsandbytes_have_them_but_for_the_rounding_of_inputs(tmp_path: Path) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    loaded = load_quantised(tmp_path, BitsAndBytesConfig(load_in_8bit=True))
+    dense = with_weights(
+        {
+            f"{name}.weight": module.weight.data.float() * module.weight.SCB.view(-1, 1) / 127
+            for name, module in loaded.named_modules()
+            if isinstance(module, bitsandbytes.nn.Linear8bitLt)
+        }
+    )
+    found, expected = gradients_of(loaded).gradients, gradients_of(dense).gradients
+    for layer, gradient in expected.items():
+        assert (found[layer] - gradient).norm() < _MOST_OF_ROUNDING * gradient.norm(), layer
+    assert_an_adapter_is_added_to(tmp_path, dense)
+
+
+@pytest.mark.parametrize("kind", ["Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"])
+def test_weights_of_torchao_at_real_widths_have_the_gradients_of_the_dequantised_model(
+    tmp_path: Path, kind: str
+) -> None:
+    torchao = pytest.importorskip("torchao.quantization")
+    from transformers import TorchAoConfig
+
+    loaded = load_quantised(tmp_path, TorchAoConfig(getattr(torchao, kind)()))
+    state = loaded.state_dict()
+    dense = with_weights({name: w.dequantize() if hasattr(w, "qdata") else w for name, w in state.items()})
+    assert not torch.equal(dense.model.layers[0].mlp.up_proj.weight, wide_model().model.layers[0].mlp.up_proj.weight)
+    assert_same(gradients_of(loaded), gradients_of(dense))
+    assert_an_adapter_is_added_to(tmp_path, dense)
+
+
+COMPRESSED = {
+    "int-quantized": {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True},
+    "pack-quantized": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True},
+    "float-quantized": {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True},
+}
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_compressed_tensors_are_dequantised_as_they_are_loaded(tmp_path: Path, kind: str) -> None:
+    compressors = pytest.importorskip("compressed_tensors.compressors")
+    from compressed_tensors.quantization import (
+        QuantizationArgs,
+        QuantizationConfig,
+        QuantizationScheme,
+        apply_quantization_config,
+    )
+
+    model, arguments = wide_model(), COMPRESSED[kind]
+    scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**arguments))
+    apply_quantization_config(
+        model,
+        QuantizationConfig(config_groups={"all": scheme}, ignore=["lm_head"], format=kind, quantization_status="frozen"),
+    )
+    for module in model.modules():
+        if hasattr(module, "weight_scale"):
+            groups = module.weight.data.unflatten(1, (-1, arguments.get("group_size", module.in_features)))
+            largest = 448 if arguments["type"] == "float" else 2 ** (arguments["num_bits"] - 1) - 1
+            module.weight_scale.data = (groups.abs().amax(-1) / largest).reshape(module.weight_scale.shape)
+    compressor = compressors.ModelCompressor.from_pretrained_model(model, quantization_format=kind)
+    compressor.compress_model(model)
+    model.save_pretrained(tmp_path / "packed")
+    compressor.update_config(str(tmp_path / "packed"))
+    loaded = load_packed(tmp_path)
+    assert not stays_quantised(tmp_path / "packed", CPU)
+    original = wide_model().model.layers[0].mlp.up_proj.weight
+    assert 0 < (loaded.model.layers[0].mlp.up_proj.weight - original).norm() < 0.2 * original.norm()
+    assert_same(gradients_of(loaded), gradients_of(with_weights(loaded.state_dict())))
+    assert_an_adapter_is_added_to(tmp_path, with_weights(loaded.state_dict()))
+
+
+def packed(values: Tensor, dim: int, order: tuple[int, ...] = tuple(range(8))) -> Tensor:
+    """Return whole numbers of four bits, eight along a side in one of 32 bits."""
+    eights = values.long().movedim(dim, 1).unflatten(1, (-1, 8))
+    words = sum(eights[:, :, place] << (4 * k) for k, place in enumerate(order))
+    return (words - (words >= 2**31).long() * 2**32).to(torch.int32).movedim(1, dim).contiguous()
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_weights_of_gptq_and_awq_are_dequantised_as_they_are_loaded(tmp_path: Path, method: str) -> None:
+    pytest.importorskip("gptqmodel")
+    pytest.importorskip("optimum")
+    group, tensors, expected = 32, {}, {}
+    for name, weight in wide_model().state_dict().items():
+        if not name.endswith("_proj.weight"):
+            tensors[name] = weight
+            continue
+        groups = weight.T.unflatten(0, (-1, group))
+        low, high = groups.amin(1), groups.amax(1)
+        scales = ((high - low) / 15).half()
+        zeros = (-low / scales.float()).round().clamp(1, 15)
+        whole = (groups / scales.float()[:, None] + zeros[:, None]).round().clamp(0, 15)
+        expected[name] = ((whole - zeros[:, None]) * scales.float()[:, None]).flatten(0, 1).T.contiguous()
+        whole, stem = whole.flatten(0, 1), name.removesuffix("weight")
+        if method == "gptq":
+            tensors[f"{stem}qweight"], tensors[f"{stem}qzeros"] = packed(whole, 0), packed(zeros - 1, 1)
+            tensors[f"{stem}g_idx"] = (torch.arange(len(whole)) // group).to(torch.int32)
+        else:
+            order = (0, 2, 4, 6, 1, 3, 5, 7)
+            tensors[f"{stem}qweight"], tensors[f"{stem}qzeros"] = packed(whole, 1, order), packed(zeros, 1, order)
+        tensors[f"{stem}scales"] = scales
+    (tmp_path / "packed").mkdir()
+    save_file(tensors, tmp_path / "packed/model.safetensors", metadata={"format": "pt"})
+    quantised = {"quant_method": method, "bits": 4, "group_size": group}
+    quantised |= {"desc_act": False, "sym": False} if method == "gptq" else {"version": "gemm", "zero_point": True}
+    config = {**wide_model().config.to_dict(), "quantization_config": quantised, "architectures": ["LlamaForCausalLM"]}
+    (tmp_path / "packed/config.json").write_text(json.dumps(config))
+    loaded, dense = load_packed(tmp_path), with_weights(expected)
+    for name, weight in dense.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], weight, rtol=1e-3, atol=1e-4)
+    assert_same(gradients_of(loaded), gradients_of(with_weights(loaded.state_dict())))
+    assert not stays_quantised(tmp_path / "packed", CPU)
+    assert_an_adapter_is_added_to(tmp_path, with_weights(loaded.state_dict()))
+
+
+def test_fp8_weights_with_a_scale_for_each_block_are_dequantised_as_they_are_loaded(tmp_path: Path) -> None:
+    tensors, expected = {}, {}
+    for name, weight in wide_model().state_dict().items():
+        tensors[name] = weight
+        if name.endswith("_proj.weight"):
+            rows, columns = -(-weight.shape[0] // 128), -(-weight.shape[1] // 128)
+            scale = weight.abs().max() / 448
+            tensors[name] = (weight / scale).to(torch.float8_e4m3fn)
+            tensors[f"{name}_scale_inv"] = scale.expand(rows, columns).contiguous()
+            expected[name] = tensors[name].float() * scale
+    (tmp_path / "packed").mkdir()
+    save_file(tensors, tmp_path / "packed/model.safetensors", metadata={"format": "pt"})
+    quantised = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    config = {**wide_model().config.to_dict(), "quantization_config": quantised, "architectures": ["LlamaForCausalLM"]}
+    (tmp_path / "packed/config.json").write_text(json.dumps(config))
+    loaded, dense = load_packed(tmp_path), with_weights(expected)
+    assert not stays_quantised(tmp_path / "packed", CPU)
+    found, wanted = gradients_of(loaded).gradients, gradients_of(dense).gradients
+    for layer, gradient in wanted.items():
+        assert (found[layer] - gradient).norm() < 1e-2 * gradient.norm(), layer
+    assert_an_adapter_is_added_to(tmp_path, with_weights(loaded.state_dict()))
+
+
+# --- Refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_let_no_gradient_through_are_refused_by_their_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+
+    monkeypatch.setattr(Bnb4BitHfQuantizer, "is_trainable", False)
+    monkeypatch.setattr(Bnb4BitHfQuantizer, "validate_environment", lambda *_, **__: None)
+    config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": config}))
+    with pytest.raises(CheckpointError, match="quantised by bitsandbytes, which are made for inference"):
+        refuse_unsupported_quantization(tmp_path)
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
-"""Mixtures of experts whose weights are fused: one parameter [experts, O, I] (or [experts, I, O]) for all of them.
+"""Products of experts whose weights are fused in one parameter [experts, O, I] (or [experts, I, O]), and whose rows they are.
 
-What a fused forward pass multiplies is hidden in a kernel, of which there are several. So while gradients are collected,
-the experts' forward pass is the one below, the same for every model: rows sorted by expert, one product per expert. It
-follows the contract of transformers' own interchangeable experts' functions (`_experts_implementation`).
+Rows are sorted by expert, and multiplied in one product per expert.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,58 +14,34 @@ from torch.autograd.function import once_differentiable
 
 from lorif_assets.mathematics.matrix_products import product
 
-DENSE_EXPERTS = "Llama4TextExperts"
-"""Experts that each get every token, scaled by its routing weight, which is 0 where the token is not routed there."""
-EXPERTS_WITH_IDENTITIES = "LongcatFlashExperts"
-"""Experts of which the last ones have no weights: the tokens that are routed there pass as they are."""
-_ROUTED_TO = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk")
-
 
 @dataclass(frozen=True)
 class FusedWeight:
-    """One fused parameter: its name, the number of experts, each one's widths, and whether one is kept as [I, O]."""
+    """One fused parameter: its path, the number of experts, each one's widths, and whether one is kept as [I, O]."""
 
-    name: str
+    parameter: str
+    """Its path in the module of the experts."""
     n_experts: int
     d_in: int
     d_out: int
     is_transposed: bool
 
+    @property
+    def name(self) -> str:
+        """The last part of the parameter's path."""
+        return self.parameter.rpartition(".")[2]
+
     def layer_name(self, experts: str, expert: int) -> str:
         """Return the name of one expert's layer, `experts` being the path of the module: `...experts.3.down_proj`."""
-        return f"{experts}.{expert}.{self.name}"
+        return f"{experts}.{expert}" if self.name == "weight" else f"{experts}.{expert}.{self.name}"
 
+    def of_experts(self, values: Tensor) -> Float[Tensor, "E a b"]:
+        """Return the parameter's values, or its gradient, by expert; some keep the experts' rows one below another."""
+        return values if values.ndim == 3 else values.unflatten(0, (self.n_experts, -1))
 
-def fused_weights(module: nn.Module) -> tuple[FusedWeight, ...]:
-    """Return a module's fused weights in the order in which they are multiplied; empty if it is not known how it does that."""
-    if type(module).__name__ == DENSE_EXPERTS:
-        first, is_transposed = "gate_up_proj", True
-    elif type(module).__name__ == EXPERTS_WITH_IDENTITIES:
-        first, is_transposed = "gate_up_proj", False
-    # What transformers sets on every module of experts whose forward pass it can interchange.
-    elif isinstance(getattr(module, "has_gate", None), bool) and hasattr(module, "_apply_gate"):
-        first, is_transposed = "gate_up_proj" if module.has_gate else "up_proj", bool(module.is_transposed)
-    else:
-        return ()
-    weights = {name: getattr(module, name, None) for name in (first, "down_proj")}
-    fused = {name: weight for name, weight in weights.items() if isinstance(weight, nn.Parameter) and weight.ndim == 3}
-    if fused.keys() != weights.keys():
-        return ()
-    # Where some experts are identities, one of the weights may have rows for them that nothing multiplies.
-    n_experts = min(len(weight) for weight in fused.values())
-    found = []
-    for name, weight in fused.items():
-        _, rows, columns = weight.shape
-        d_in, d_out = (rows, columns) if is_transposed else (columns, rows)
-        found.append(FusedWeight(name, n_experts, d_in, d_out, is_transposed))
-    return tuple(found)
-
-
-def experts_per_token(model: Any) -> int | None:
-    """Return to how many experts of a block each token is routed, as the configuration says; None where it does not."""
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-    return next((found for name in _ROUTED_TO if isinstance(found := getattr(text, name, None), int)), None)
+    def values(self, experts: nn.Module) -> Float[Tensor, "E a b"]:
+        """Return the weights by expert."""
+        return self.of_experts(experts.get_parameter(self.parameter))
 
 
 @dataclass(frozen=True)
@@ -159,53 +133,7 @@ Outputs that it returns take the place of those.
 """
 
 
-def experts_forward(module: nn.Module, on_product: RoutedProduct) -> Callable[..., Tensor]:
-    """Return a forward pass that computes what the module's own does, and shows its products.
-
-    Args:
-        module: experts with `fused_weights`, which are frozen.
-        on_product: is shown each product.
-    """
-    first, second = fused_weights(module)
-    made: Any = module
-
-    def multiplied(weight: FusedWeight, routing: Routing, x: Tensor) -> Tensor:
-        y: Tensor = _GroupedLinear.apply(x, getattr(module, weight.name), routing.sizes, weight.is_transposed)
-        other = on_product(weight, routing, x, y)
-        return y if other is None else other
-
-    def routed(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        routing, order = Routing.of(top_k_index, first.n_experts)
-        of_row = top_k_index.flatten()[order]
-        y = multiplied(first, routing, hidden_states[routing.tokens])
-        if made.has_bias:
-            y = y + getattr(module, f"{first.name}_bias")[of_row]
-        y = multiplied(second, routing, made._apply_gate(y) if made.has_gate else made.act_fn(y))
-        if made.has_bias:
-            y = y + made.down_proj_bias[of_row]
-        if getattr(made, "has_post_expert_norm", False):
-            y = made.post_expert_norm(y)
-        return _summed(y, order, top_k_weights).to(hidden_states.dtype)
-
-    def with_identities(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        routing, order = Routing.of(top_k_index, made.total_experts)
-        x, of_experts = hidden_states[routing.tokens], routing.leading(first.n_experts)
-        multiplied_rows = len(of_experts.tokens)
-        gate, up = multiplied(first, of_experts, x[:multiplied_rows]).chunk(2, dim=-1)
-        y = multiplied(second, of_experts, made.act_fn(gate) * up)
-        return _summed(torch.cat([y, x[multiplied_rows:]]), order, top_k_weights).to(hidden_states.dtype)
-
-    def dense(hidden_states: Tensor) -> Tensor:
-        n = hidden_states.shape[0] // first.n_experts
-        routing = Routing(torch.arange(n, device=hidden_states.device).repeat(first.n_experts), (n,) * first.n_experts)
-        gate, up = multiplied(first, routing, hidden_states).chunk(2, dim=-1)
-        return multiplied(second, routing, up * made.act_fn(gate))
-
-    forms: Mapping[str, Callable[..., Tensor]] = {DENSE_EXPERTS: dense, EXPERTS_WITH_IDENTITIES: with_identities}
-    return forms.get(type(module).__name__, routed)
-
-
-def _summed(
+def weighted_sums(
     rows: Float[Tensor, "S O"], order: Int[Tensor, " S"], weights: Float[Tensor, "N k"]
 ) -> Float[Tensor, "N O"]:
     """Return the weighted sums over a token's experts of rows that are sorted by expert."""
@@ -216,8 +144,8 @@ def _summed(
     return sums
 
 
-class _GroupedLinear(torch.autograd.Function):
-    """The product of each expert's rows with its own, frozen weight."""
+class GroupedLinear(torch.autograd.Function):
+    """The product of each expert's rows with its own, frozen weight; `apply(rows, weights, sizes, is_transposed)`."""
 
     @staticmethod
     def forward(

@@ -118,7 +118,12 @@ class LayerCalls:
         kept = self._kept_input(name, self._per_example(x.detach(), name).to(output.device))
         self._open_calls[name] += 1
 
-        def on_output_gradient(dy: Tensor) -> None:
+        def on_output_gradient(dy: Tensor | None) -> None:
+            if dy is None:
+                raise LayerError(
+                    f"no gradient reaches layer {name!r}: what is behind it multiplies in a way that has no backward pass, as "
+                    "kernels for quantised weights do"
+                )
             dy = self._per_example(dy.mT if is_transposed else dy, name)
             self._close(name, kept, self._projected_gradient(name, dy))
 

@@ -1,7 +1,7 @@
 """Which weights of a model are tracked: linear layers of the transformer blocks, by default all of them."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from lorif_assets.errors import LorifError
-from lorif_assets.mathematics.gradients.experts import experts_per_token, fused_weights
+from lorif_assets.mathematics.gradients.expert_forms import experts_per_token, fused_weights
+from lorif_assets.mathematics.gradients.experts import FusedWeight
 
 _SHOWN = 4
 _MATRICES = frozenset({"lora_A", "lora_B"})
@@ -17,6 +18,13 @@ _TAKEN_FROM_MODULES = ("dt_proj", "router.classifier")
 """Modules whose weights models multiply by themselves."""
 _WITHOUT_GRADIENT = frozenset({"encoder_attn", "crossattention", "cross_attn", "encoder_decoder_attention", "indexer"})
 """Parts of a block that a text alone does not reach, as it has no encoder's output, or that choose and do not compute."""
+_OTHER_SENSES = frozenset(
+    {
+        *("image_encoder", "vision_model", "vision_tower", "visual_projection"),
+        *("audio_tower", "audio_encoder", "embed_tokens_extend"),
+    }
+)
+"""Parts that see or hear, within a model whose configuration does not tell its language model apart."""
 
 
 class LayerError(LorifError):
@@ -55,6 +63,15 @@ class LinearWeight:
     sight: Sight
     n_experts: int = 1
     """Between how many such weights the tokens are shared out."""
+    fused: FusedWeight | None = None
+    """Of an expert, the parameter that its weight is a part of."""
+    twins: tuple[nn.Module, ...] = ()
+    """Other modules with the same parameter: blocks that share it are one layer, with the products of all."""
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter that the weight is, or is a part of."""
+        return self.module.get_parameter(self.fused.parameter if self.fused else "weight")
 
 
 def linear_widths(module: nn.Module) -> tuple[int, int] | None:
@@ -71,9 +88,12 @@ def linear_widths(module: nn.Module) -> tuple[int, int] | None:
 def linear_weights(model: nn.Module) -> dict[str, LinearWeight]:
     """Return all linear weights of a model by the names of their layers, in the model's order."""
     found: dict[str, LinearWeight] = {}
+    holders: dict[int, str] = {}
     for path, module in model.named_modules():
         weight = getattr(module, "weight", None)
-        if (widths := linear_widths(module)) is not None:
+        if linear_widths(module) is not None and (first := holders.setdefault(id(weight), path)) != path:
+            found[first] = replace(found[first], twins=(*found[first].twins, module))
+        elif (widths := linear_widths(module)) is not None:
             sight = Sight.WEIGHT if _is_router(module) or path.endswith(_TAKEN_FROM_MODULES) else Sight.MODULE
             found[path] = LinearWeight(TrackedLayer(path, *widths), path, module, sight)
         elif _is_router(module) and isinstance(weight, nn.Parameter) and weight.ndim == 2:
@@ -84,7 +104,7 @@ def linear_weights(model: nn.Module) -> dict[str, LinearWeight]:
                 for expert in range(fused.n_experts):
                     name = fused.layer_name(path, expert)
                     layer = TrackedLayer(name, fused.d_in, fused.d_out, expert)
-                    found[name] = LinearWeight(layer, path, module, Sight.EXPERTS, fused.n_experts)
+                    found[name] = LinearWeight(layer, path, module, Sight.EXPERTS, fused.n_experts, fused)
     return found
 
 
@@ -215,6 +235,7 @@ def coverage(model: nn.Module, layers: Iterable[TrackedLayer]) -> Coverage:
     """Return how much of a model some layers cover."""
     weights, scope = linear_weights(model), _language_model(model)
     reached = {id(p) for weight in weights.values() for p in weight.module.parameters(recurse=False)}
+    reached |= {id(weight.parameter) for weight in weights.values() if weight.fused}
     in_blocks, total = 0, 0
     beyond: dict[str, int] = {}
     for name, parameter in model.named_parameters():
@@ -234,7 +255,8 @@ def _is_router(module: nn.Module) -> bool:
 
 
 def _is_in_block_of(scope: str, name: str) -> bool:
-    return name.startswith(scope) and is_in_block(name.removeprefix(scope))
+    inside = name.removeprefix(scope)
+    return name.startswith(scope) and is_in_block(inside) and _OTHER_SENSES.isdisjoint(inside.split("."))
 
 
 def _is_tracked_by_default(scope: str, name: str) -> bool:
@@ -251,8 +273,9 @@ def _language_model(model: Any) -> str:
 
 
 def _refuse_unknown_experts(model: nn.Module, scope: str) -> None:
+    known = {part for module in model.modules() if fused_weights(module) for part in module.modules()}
     for path, module in model.named_modules():
-        if "Expert" not in type(module).__name__ or fused_weights(module):
+        if "Expert" not in type(module).__name__ or module in known:
             continue
         for name, parameter in module.named_parameters(path, recurse=False):
             # The kernels of depthwise convolutions are 3-D too, with a side of 1.

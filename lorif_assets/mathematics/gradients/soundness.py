@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorif_assets.mathematics.gradients.experts import DENSE_EXPERTS, experts_forward, fused_weights
+from lorif_assets.mathematics.gradients.expert_forms import experts_forward, fused_weights, trial_arguments
 from lorif_assets.mathematics.gradients.frozen_model import frozen
 from lorif_assets.mathematics.gradients.layers import LayerError
 
@@ -36,6 +36,18 @@ def refuse_unsound(model: nn.Module) -> None:
                 _refuse_other_experts(path, module)
 
 
+def refuse_unattributable(model: nn.Module) -> None:
+    """Refuse an unsound model, and one whose forward pass takes more than text.
+
+    Raises:
+        LayerError: as said.
+    """
+    try:
+        refuse_unsound(model)
+    except (TypeError, ValueError) as error:
+        raise LayerError(f"a {type(model).__name__} cannot be run on text alone: {error}") from error
+
+
 def sees_later_tokens(model: nn.Module) -> bool:
     """Return whether logits change with the embedding of a later token: by their gradient, which rounding does not blur."""
     embeddings: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
@@ -62,19 +74,13 @@ def sees_later_tokens(model: nn.Module) -> bool:
 
 def _refuse_other_experts(path: str, module: nn.Module) -> None:
     """Refuse experts whose own forward pass gives another result than the one that stands in for it."""
-    first, _ = fused_weights(module)
-    weight = module.get_parameter(first.name)
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(_TOKENS * first.n_experts, first.d_in, generator=generator).to(weight.device, weight.dtype)
-    arguments = [hidden]
-    if type(module).__name__ != DENSE_EXPERTS:
-        chosen = torch.rand(len(hidden), first.n_experts, generator=generator).topk(min(2, first.n_experts))
-        arguments += [chosen.indices.to(weight.device), chosen.values.to(weight.device, weight.dtype)]
+    arguments = trial_arguments(module, _TOKENS)
+    dtype = arguments[0].dtype
     with torch.no_grad():
         expected = module(*arguments).double()
         found = experts_forward(module, lambda *_: None)(*arguments).double()
     difference = float((found - expected).norm() / expected.norm().clamp(min=torch.finfo(torch.float64).tiny))
-    if not difference <= _LARGEST_DIFFERENCE.get(weight.dtype, 0.05):
+    if not difference <= _LARGEST_DIFFERENCE.get(dtype, 0.05):
         raise LayerError(
             f"the experts of {path}, a {type(module).__name__}, compute something else than is known of such experts "
             f"(results differ by {difference:.1%}): their gradients cannot be collected. Name the layers to track in "

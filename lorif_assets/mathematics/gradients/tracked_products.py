@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lorif_assets.mathematics.gradients.experts import FusedWeight, Routing, experts_forward
+from lorif_assets.mathematics.gradients.expert_forms import experts_forward, gates, with_tokens
+from lorif_assets.mathematics.gradients.experts import FusedWeight, Routing
 from lorif_assets.mathematics.gradients.layers import LayerError, Sight, linear_weights
 from lorif_assets.mathematics.gradients.projection import LayerProjection
 from lorif_assets.mathematics.gradients.replaced_forward import replaced_forward
@@ -37,9 +38,10 @@ class TrackedProducts:
         self.types: dict[str, torch.dtype] = {}
         self.n_experts: dict[str, int] = {}
         """Of layers that are experts, between how many the tokens are shared out."""
-        self._linear: dict[str, nn.Module] = {}
+        self._linear: dict[str, tuple[nn.Module, ...]] = {}
         self._watched: dict[str, nn.Parameter] = {}
         self._experts: dict[str, nn.Module] = {}
+        self._gates = gates(model)
         for projection in projections:
             name = projection.layer.name
             weight = weights.get(name)
@@ -57,7 +59,7 @@ class TrackedProducts:
             self.types[name] = torch.float64 if parameter.dtype == torch.float64 else torch.float32
             self.projections[name] = projection.to(parameter.device, self.types[name])
             if weight.sight is Sight.MODULE:
-                self._linear[name] = weight.module
+                self._linear[name] = (weight.module, *weight.twins)
             elif weight.sight is Sight.WEIGHT:
                 self._watched[name] = weight.module.get_parameter("weight")
             else:
@@ -68,8 +70,10 @@ class TrackedProducts:
     def followed(self, on_product: ProductSeen, on_routed_product: RoutedProductSeen) -> Iterator[None]:
         """Show the products of modules and of experts in the model's forward passes, until the context is left."""
         with ExitStack() as stack:
-            for name, module in self._linear.items():
+            for name, module in ((name, module) for name, modules in self._linear.items() for module in modules):
                 stack.callback(module.register_forward_hook(_forward_hook(name, on_product)).remove)
+            for gate in self._gates if self._experts else ():
+                stack.callback(gate.register_forward_hook(with_tokens).remove)
             for path, module in self._experts.items():
                 forward = experts_forward(module, partial(on_routed_product, path))
                 stack.enter_context(replaced_forward(module, forward))

@@ -6,38 +6,52 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from lorif_assets.mathematics.gradients.layers import Sight, linear_weights
+from lorif_assets.mathematics.gradients.layers import linear_weights
 from lorif_assets.mathematics.gradients.projection import LayerProjection
+from lorif_assets.models.model_class import language_model_class
 from tests.mathematics.references import Example, dense_projection, token_loss
 
 VOCABULARY = 64
 # A family takes those of its own.
 _SIZES: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), VOCABULARY),
+    **dict.fromkeys(("vocab_size_per_layer_input", "encoder_hash_byte_group_vocab", "ngram_vocab_size_base"), VOCABULARY),
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "emb_dim", "embedding_size", "word_embed_proj_dim"), 32),
-    **dict.fromkeys(("lru_width", "dim"), 32),
+    **dict.fromkeys(("lru_width", "dim", "embedding_dim", "out_hidden_size", "projection_dim", "ple_embed_dim"), 32),
+    **dict.fromkeys(("backbone_hidden_size", "text_hidden_size"), 32),
     **dict.fromkeys(("intermediate_size", "n_inner", "dff", "ffn_dim", "d_ff", "decoder_ffn_dim"), 48),
+    **dict.fromkeys(("ffn_hidden_size", "feed_forward_size", "d_inner", "encoder_ffn_dim", "attention_ffn_dim"), 48),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size"), 24),
+    **dict.fromkeys(("attention_hidden_size", "mamba_d_ssm"), 64),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 4),
-    **dict.fromkeys(("decoder_layers", "encoder_layers"), 2),
+    **dict.fromkeys(("decoder_layers", "encoder_layers", "num_decoder_layers", "num_encoder_layers", "num_blocks"), 2),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 2),
+    **dict.fromkeys(("num_decoder_attention_heads", "num_encoder_attention_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "linear_num_key_heads", "linear_num_value_heads"), 2),
     **dict.fromkeys(("head_dim", "kv_channels", "attention_head_size", "qk_rope_head_dim", "qk_nope_head_dim"), 8),
     **dict.fromkeys(("v_head_dim", "state_size", "mamba_d_state", "mamba_n_heads", "mamba_d_head", "rotary_dim"), 8),
-    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "sliding_window", "attention_window"), 16),
-    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("hidden_size_per_layer_input", "linear_key_head_dim", "linear_value_head_dim", "d_head"), 8),
+    **dict.fromkeys(("global_head_dim", "attention_head_dim", "laurel_rank", "hc_lowrank", "adapter_rank"), 8),
+    **dict.fromkeys(("chunk_size", "mamba_chunk_size", "mamba_headdim"), 8),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "sliding_window", "attention_window", "router_hidden_size"), 16),
+    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "split_ngram_parts"), 4),
     **dict.fromkeys(("time_step_rank", "mamba_dt_rank"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "moe_k", "moe_topk", "mamba_expand"), 2),
+    **dict.fromkeys(("num_experts_per_tok", "moe_k", "moe_topk", "moe_top_k", "mamba_expand", "heads_per_ngram"), 2),
+    **dict.fromkeys(("depth", "n_mamba_heads", "index_n_heads"), 2),
     **dict.fromkeys(("n_group", "topk_group", "num_expert_group", "n_shared_experts", "first_k_dense_replace"), 1),
+    **dict.fromkeys(("mamba_ngroups", "mamba_n_groups", "n_groups"), 1),
     **dict.fromkeys(("initializer_range", "init_std"), 0.2),
-    "index_n_heads": 2,
+    "num_kv_shared_layers": 0,
     "index_head_dim": 16,
+    "image_size": 28,
+    "patch_size": 14,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_BY_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type")
 _ENCODERS = (
     "bert",
     "bert-generation",
@@ -58,6 +72,10 @@ _ENCODERS = (
 """Families that are encoders unless told otherwise."""
 _OF_FAMILY: dict[str, dict[str, Any]] = {
     "falcon": {"head_dim": None},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
+    },
     "longcat_flash": {"zero_expert_num": 2, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24, "head_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "xlstm": {"v_head_dim": None},
@@ -66,26 +84,63 @@ _OF_FAMILY: dict[str, dict[str, Any]] = {
 }
 
 
+def tiny_config(family: str, **fields: Any) -> PreTrainedConfig:
+    """The configuration of a family with small sizes in all of its parts; of lists with an entry for each layer, all kinds."""
+    config_class = CONFIG_MAPPING[family]
+    chosen = {**_small(config_class()), **_OF_FAMILY.get(family, {}), **fields}
+    made: PreTrainedConfig = config_class(**{name: value for name, value in chosen.items() if value is not None})
+    return made
+
+
 def tiny_model(family: str, **fields: Any) -> nn.Module:
     """A model of a family with random weights; experts by transformers' own loop, which alone computes in FP64."""
-    config_class = CONFIG_MAPPING[family]
-    default = config_class()
-    sizes = {
-        name: value for name, value in _SIZES.items() if isinstance(getattr(default, name, []), int | float | None)
-    }
-    if "qk_rope_head_dim" in sizes:
-        sizes |= {"head_dim": None, "num_key_value_heads": 4}
-    chosen = {**sizes, **_OF_FAMILY.get(family, {}), **fields}
+    config = tiny_config(family, **fields)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config_class(**{k: v for k, v in chosen.items() if v is not None}))
+    model = language_model_class(config).from_config(config)
     model.set_experts_implementation("eager")
     return model.eval()
 
 
+def _field(config: PreTrainedConfig, name: str) -> Any:
+    try:
+        return getattr(config, name, [])
+    except Exception:
+        # One of each layer, of which none is that of all.
+        return 1
+
+
+def _small(default: PreTrainedConfig) -> dict[str, Any]:
+    sizes: dict[str, Any] = {
+        name: value
+        for name, value in _SIZES.items()
+        if isinstance(found := _field(default, name), int | float | None) and not isinstance(found, bool)
+    }
+    depths = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    depth = next((found for name in depths if isinstance(found := _field(default, name), int)), None)
+    for name, value in vars(default).items():
+        if isinstance(value, list | tuple) and value and (len(value) == depth or name in _BY_LAYER):
+            kinds = list({str(kind): kind for kind in value}.values())
+            sizes[name] = 48 if name == "intermediate_size" else (kinds * 4)[:4]
+        elif name.endswith(("token_id", "token_index")) and name not in _SIZES and isinstance(value, int) and value > 60:
+            # A token that no example has.
+            sizes[name] = 2
+    if isinstance(rope := _field(default, "rope_parameters"), dict) and "mrope_section" in rope:
+        half = int(4 * float(rope.get("partial_rotary_factor", 1)))
+        rest = {name: rope[name] for name in ("partial_rotary_factor", "mrope_interleaved") if name in rope}
+        section = [half - 2, 1, 1]
+        sizes["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": section, **rest}
+    if "qk_rope_head_dim" in sizes:
+        sizes |= {"head_dim": None, "num_key_value_heads": 4}
+    for name in getattr(default, "sub_configs", {}):
+        if isinstance(part := getattr(default, name, None), PreTrainedConfig):
+            inner = {field: value for field, value in _small(part).items() if value is not None}
+            sizes[name] = {**inner, **({"model_type": part.model_type} if part.model_type else {})}
+    return sizes
+
+
 def weight_of(model: nn.Module, layer: str) -> nn.Parameter:
     """The parameter that a layer is, or is a part of."""
-    weight = linear_weights(model)[layer]
-    return weight.module.get_parameter(layer.rpartition(".")[2] if weight.sight is Sight.EXPERTS else "weight")
+    return linear_weights(model)[layer].parameter
 
 
 def autograd_gradients_and_losses(
@@ -112,8 +167,8 @@ def autograd_gradients_and_losses(
 
 
 def _as_input_by_output(model: nn.Module, projection: LayerProjection, gradient: Tensor) -> Tensor:
-    module, expert = linear_weights(model)[projection.layer.name].module, projection.layer.expert
-    if expert is not None:
-        is_transposed = type(module).__name__ == "Llama4TextExperts" or getattr(module, "is_transposed", False)
-        return gradient[expert] if is_transposed else gradient[expert].T
-    return gradient if type(module).__name__ == "Conv1D" else gradient.T
+    weight, expert = linear_weights(model)[projection.layer.name], projection.layer.expert
+    if weight.fused and expert is not None:
+        of_expert = weight.fused.of_experts(gradient)[expert]
+        return of_expert if weight.fused.is_transposed else of_expert.T
+    return gradient if type(weight.module).__name__ == "Conv1D" else gradient.T

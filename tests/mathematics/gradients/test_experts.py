@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector
-from lorif_assets.mathematics.gradients.experts import ExampleRows, Routing, experts_forward
+from lorif_assets.mathematics.gradients.expert_forms import experts_forward
+from lorif_assets.mathematics.gradients.experts import ExampleRows, Routing
 from lorif_assets.mathematics.gradients.layers import LayerError, TrackedLayer, coverage, select_layers
 from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
 from tests.mathematics.gradients.families import autograd_gradients_and_losses, tiny_model
@@ -23,6 +24,8 @@ FAMILIES = (
     "nemotron_h",
     "ernie4_5_moe",
     "longcat_flash",
+    "dbrx",
+    "jetmoe",
 )
 
 
@@ -156,13 +159,34 @@ def test_biases_of_experts_are_added_and_not_tracked():
     assert not any("bias" in layer.name for layer in select_layers(model))
 
 
+class OddExperts(nn.Module):
+    """Experts of a form that nobody knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 32, 48))
+
+
 def test_experts_of_an_unknown_form_are_refused_by_name_unless_the_layers_are_chosen():
-    model = tiny_model("jetmoe")
-    with pytest.raises(
-        LayerError, match=r"mlp\.input_linear\.weight is a fused expert weight .* JetMoeParallelExperts"
-    ):
+    model = tiny_model("mixtral")
+    model.model.layers[0].mlp.experts = OddExperts()
+    with pytest.raises(LayerError, match=r"mlp\.experts\.weight is a fused expert weight .* OddExperts"):
         select_layers(model)
-    assert len(select_layers(model, include=["*.router.layer"])) == 8
+    assert len(select_layers(model, include=["*self_attn*"])) == 16
+
+
+def test_what_lies_in_rows_or_is_called_apart_is_named_expert_by_expert_too():
+    dbrx, jetmoe = (set(select_layers(tiny_model(family))) for family in ("dbrx", "jetmoe"))
+    assert {
+        TrackedLayer("transformer.blocks.0.ffn.experts.3.w1", 32, 24, 3),
+        TrackedLayer("transformer.blocks.0.ffn.experts.3.w2", 24, 32, 3),
+        TrackedLayer("transformer.blocks.0.ffn.router.layer", 32, 4),
+    } <= dbrx
+    assert {
+        TrackedLayer("model.layers.0.mlp.input_linear.1", 32, 96, 1),
+        TrackedLayer("model.layers.0.mlp.output_linear.1", 48, 32, 1),
+        TrackedLayer("model.layers.0.self_attention.experts.router.layer", 32, 4),
+    } <= jetmoe
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
