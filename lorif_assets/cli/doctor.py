@@ -20,6 +20,7 @@ from lorif_assets.automation.records import disagreements
 from lorif_assets.cli.doctor_cost import cost_table
 from lorif_assets.cli.doctor_models import (
     checkpoints_finding,
+    described_checkpoint,
     layers_finding,
     memory_finding,
     recipe_finding,
@@ -106,8 +107,7 @@ def diagnose(console: Console) -> bool:
     readers: list[ExampleReader] = []
 
     def tokenizer_finding() -> str:
-        checkpoints_finding(project)
-        readers.append(ExampleReader.of(project, project.checkpoints.find()[-1]))
+        readers.append(ExampleReader.of(project, described_checkpoint(project)))
         found = f"{readers[0].vocabulary:,} ids, at most {readers[0].max_length:,} tokens of an example"
         return f"{found}; {readers[0].notice}" if readers[0].notice else found
 
@@ -133,7 +133,7 @@ def diagnose(console: Console) -> bool:
         row("active", lambda: _active(project))
         row("scores", lambda: _looked_at(project))
     console.print(table)
-    if sound:
+    if sound or (readers and described_checkpoint(project).is_description):
         console.print(cost_table(project, sum(examples.values()), readers[0].max_length))
     return sound
 
