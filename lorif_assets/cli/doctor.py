@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -133,8 +134,12 @@ def diagnose(console: Console) -> bool:
         row("active", lambda: _active(project))
         row("scores", lambda: _looked_at(project))
     console.print(table)
-    if sound or (readers and described_checkpoint(project).is_description):
+    if sound:
         console.print(cost_table(project, sum(examples.values()), readers[0].max_length))
+    elif readers and described_checkpoint(project).is_description:
+        # What else is at fault, and keeps the costs from being counted, the rows say.
+        with suppress(LorifError):
+            console.print(cost_table(project, sum(examples.values()), readers[0].max_length))
     return sound
 
 

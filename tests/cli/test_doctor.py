@@ -101,6 +101,18 @@ def test_of_a_configuration_without_weights_recipe_and_cost_are_shown_all_the_sa
     assert "cost of a checkpoint like step-000200, 38 examples" in said
 
 
+def test_of_a_configuration_without_weights_and_data_that_cannot_be_read_both_are_said(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    for weights in (private_project.root / "checkpoints").glob("*/*.safetensors"):
+        weights.unlink()
+    shutil.rmtree(private_project.root / "data")
+    sound, said = diagnosis()
+    assert not sound
+    assert re.search(r"fault +checkpoints ", said)
+    assert re.search(r"fault +source ", said)
+
+
 def test_a_model_whose_passes_take_no_time_to_speak_of_is_not_told_in_millionths_of_an_hour(
     diagnosis: Diagnosis, private_project: TinyProject
 ) -> None:
