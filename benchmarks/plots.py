@@ -94,10 +94,34 @@ def draw_factors(figure: Figure, result: dict[str, Any]) -> None:
     styled(axes, "gradient factors, CPU time over that of the bare model")
 
 
+MEASURES = {"ndcg": "NDCG@20", "sums": "sums over halves", "pearson": "Pearson's correlation"}
+
+
+def draw_agreement(figure: Figure, result: dict[str, Any]) -> None:
+    """Three measures of agreement with exact EK-FAC against LDS, a row for each model; points of one width are joined."""
+    models = list(dict.fromkeys(row["model"] for row in result["results"]))
+    widths = list(dict.fromkeys(row["widths"] for row in result["results"]))
+    panels = figure.subplots(len(models), len(MEASURES), sharey="row", squeeze=False)
+    for model, row_of_panels in zip(models, panels, strict=True):
+        of_model = [row for row in result["results"] if row["model"] == model]
+        for axes, (measure, title) in zip(row_of_panels, MEASURES.items(), strict=True):
+            for colour, width in zip(LIGHT.series, widths, strict=False):
+                line = [row for row in of_model if row["widths"] == width]
+                agreed, lds = [row[measure] for row in line], [row["lds"] for row in line]
+                axes.plot(agreed, lds, marker="o", linewidth=1, color=colour, label=f"sides {width}")
+                for row in line:
+                    at = row[measure], row["lds"]
+                    axes.annotate(f"{row['budget'] / 1e3:.1f}", at, (4, -9), textcoords="offset points", fontsize=7)
+            axes.set_xlabel(title, fontsize=8)
+            styled(axes, f"{model}: LDS" if measure == "ndcg" else "")
+        row_of_panels[0].legend(fontsize=7, frameon=False, loc="lower right")
+
+
 DRAWN: dict[str, tuple[Callable[[Figure, dict[str, Any]], None], tuple[float, float]]] = {
     "peers": (draw_peers, (10, 2.6)),
     "scale": (draw_scale, (10, 2.6)),
     "factor_throughput": (draw_factors, (10, 2.2)),
+    "agreement_against_lds": (draw_agreement, (10, 3.2)),
 }
 
 

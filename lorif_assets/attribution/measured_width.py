@@ -3,7 +3,7 @@
 Only where the width is left to the model and its gradients can be held whole; otherwise the shapes decide.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from lorif_assets.attribution.fitted_recipe import WIDTHS, component_bytes, with
 from lorif_assets.attribution.layer_ranks import allocated_ranks, largest_ranks
 from lorif_assets.attribution.sound_examples import not_finite
 from lorif_assets.config.presets import AUTO
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.tokenization import n_tokens
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lorif_assets.data.tokenization import TokenizedExample
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
+    from lorif_assets.mathematics.gradients.layers import TrackedLayer
     from lorif_assets.mathematics.gradients.projection import LayerProjection
     from lorif_assets.progress import Progress
 
@@ -65,6 +67,11 @@ class _LayerSample:
     fisher: "FisherDiagonal"
     whitened: "torch.Tensor"
     preconditioned: "torch.Tensor"
+
+
+def is_measured(recipe: Recipe, layers: "Iterable[TrackedLayer]") -> bool:
+    """Return whether a recipe leaves the width of these layers to a measurement: their whole gradients are small enough."""
+    return recipe.max_width == AUTO and sum(layer.d_in * layer.d_out for layer in layers) <= _MOST_NUMBERS
 
 
 def measured_tokens(attributed: "AttributedModel", examples: "Sequence[TokenizedExample]") -> int:
@@ -112,9 +119,10 @@ def expected_agreement(attributed: "AttributedModel", trials: Sequence[WidthTria
 
 def _sample(attributed: "AttributedModel", examples: "Sequence[TokenizedExample]") -> "Sequence[TokenizedExample]":
     """Return the examples to measure with; none where the width is set, or the sample is too small or too large."""
-    numbers = sum(p.layer.d_in * p.layer.d_out for p in attributed.projections)
-    if attributed.recipe.max_width != AUTO or numbers > _MOST_NUMBERS or len(examples) < _FEWEST_EXAMPLES:
+    layers = [projection.layer for projection in attributed.projections]
+    if not is_measured(attributed.recipe, layers) or len(examples) < _FEWEST_EXAMPLES:
         return ()
+    numbers = sum(layer.d_in * layer.d_out for layer in layers)
     return examples[: min(_EXAMPLES, _HELD_NUMBERS // numbers)]
 
 

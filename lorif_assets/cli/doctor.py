@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from lorif_assets.automation.records import disagreements
 from lorif_assets.cli.doctor_cost import cost_table
 from lorif_assets.cli.doctor_models import (
     checkpoints_finding,
+    described_checkpoint,
     layers_finding,
     memory_finding,
     recipe_finding,
@@ -121,8 +123,7 @@ def diagnose(console: Console) -> bool:
     readers: list[ExampleReader] = []
 
     def tokenizer_finding() -> str:
-        checkpoints_finding(project)
-        readers.append(ExampleReader.of(project, project.checkpoints.find()[-1]))
+        readers.append(ExampleReader.of(project, described_checkpoint(project)))
         reader = readers[0]
         lengths = f"{reader.vocabulary:,} ids, at most {reader.max_length:,} tokens of an example"
         return f"{lengths}; {reader.notice}" if reader.notice else lengths
@@ -150,6 +151,10 @@ def diagnose(console: Console) -> bool:
     console.print(found.table)
     if not found.faults:
         console.print(cost_table(project, sum(examples.values()), readers[0].max_length))
+    elif readers and described_checkpoint(project).is_description:
+        # What else is at fault, and keeps the costs from being counted, the rows say.
+        with suppress(LorifError):
+            console.print(cost_table(project, sum(examples.values()), readers[0].max_length))
     return not found.faults
 
 

@@ -10,6 +10,7 @@ from lorif_assets.attribution.factor_cost import factor_cost
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.shards import list_shards
+from lorif_assets.progress import duration
 from lorif_assets.project import Project
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _COUNTED_TOKENS = 512
 """Of each example, where operations are counted."""
-_OPERATIONS_PER_HOUR = 100e12 * 3_600
+_OPERATIONS_PER_SECOND = 100e12
 
 
 def cost_table(project: Project, n_examples: int, max_length: int) -> Table:
@@ -83,10 +84,11 @@ def _table_of(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples: i
         "files and commits", f"{cost.objects:,} and {cost.commits:,}", "lake; fewer, larger shards take fewer"
     )
     operations = cost.operations(n_examples * max_length)
+    seconds = operations / _OPERATIONS_PER_SECOND
     table.add_row(
         "passes of the model",
         f"{operations / 1e15:,.3g} PFLOP at most",
-        f"{operations / _OPERATIONS_PER_HOUR:,.3g} hours at 100 TFLOP/s, of examples of {max_length:,} tokens",
+        f"{duration(seconds) if seconds >= 1 else 'less than 1 s'} at 100 TFLOP/s, of examples of {max_length:,} tokens",
     )
     return table
 

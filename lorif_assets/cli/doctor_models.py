@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from lorif_assets.attribution.fitted_recipe import fitted_recipe, level_rank
 from lorif_assets.attribution.layer_ranks import affordable_ranks, byte_budget
+from lorif_assets.attribution.measured_width import is_measured
 from lorif_assets.attribution.memory_verdict import checkpoint_verdict, in_gib
 from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.trial import try_architecture
@@ -12,6 +13,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import CheckpointError, LorifError
 from lorif_assets.lake.attribution_tables import KFAC_BASES
 from lorif_assets.mathematics.gradients.layers import TrackedLayer, coverage
+from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.optimizer_states import optimizer_file
 from lorif_assets.project import Project
 
@@ -34,10 +36,21 @@ def checkpoints_finding(project: Project) -> str:
     return f"{names}; adapters on {', '.join(bases)}" if bases else names
 
 
+def described_checkpoint(project: Project) -> CheckpointFiles:
+    """Return the newest checkpoint; its configuration is there, and its weights unless they are all that it lacks.
+
+    Raises:
+        LorifError: there is no checkpoint, or something else is wrong with one.
+    """
+    found = project.checkpoints.find()
+    if not (found and found[-1].is_description):
+        checkpoints_finding(project)
+    return found[-1]
+
+
 def layers_finding(project: Project) -> str:
     """Return which layers the newest checkpoint tracks, and how much of its weights they hold."""
-    checkpoints_finding(project)
-    recipe, checkpoint = project.settings.recipe, project.checkpoints.find()[-1]
+    recipe, checkpoint = project.settings.recipe, described_checkpoint(project)
     skeleton = project.checkpoints.skeleton(checkpoint, track=recipe.track)
     tracked = tracked_layers(skeleton, recipe)
     small = project.checkpoints.small_copy(checkpoint)
@@ -55,10 +68,10 @@ def _fitted(project: Project) -> tuple[Recipe, list[TrackedLayer]]:
 
 def recipe_finding(project: Project) -> str:
     """Return what the recipe comes to on the newest checkpoint, and what became of it where bases are stored."""
-    checkpoints_finding(project)
+    checkpoint = described_checkpoint(project)
     recipe, tracked = _fitted(project)
     if recipe.reads_optimizer:
-        optimizer_file(project.checkpoints.find()[-1].path)
+        optimizer_file(checkpoint.path)
     shapes = {layer.name: recipe.projection.shape(layer) for layer in tracked}
     if recipe.whitens and (budget := byte_budget(recipe, shapes)) is not None:
         affordable_ranks(recipe, shapes, budget)
@@ -73,7 +86,10 @@ def recipe_finding(project: Project) -> str:
     )
     how = "fitted to the model" if project.settings.recipe.is_left_to_the_model else "as set"
     found = f"{how}: {sides}, {where}, {ranks} in {recipe.factor_dtype}"
-    return "; ".join([found, *_fitted_bases(project)])
+    fitted = list(_fitted_bases(project))
+    if not fitted and is_measured(project.settings.recipe, tracked):
+        fitted = ["the width is measured on a sample when bases are fitted, and may become another one"]
+    return "; ".join([found, *fitted])
 
 
 def _fitted_bases(project: Project) -> Iterator[str]:

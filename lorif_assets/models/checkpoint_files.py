@@ -170,6 +170,12 @@ class CheckpointFiles:
         base = self.base.model_files if self.adapter else []
         return [file for file in (*self.model_files, *base, *self.tokenizer_files) if file.is_file()]
 
+    @property
+    def is_description(self) -> bool:
+        """Whether a folder holds a model's configuration and no weights of any kind, which is enough to count what it costs."""
+        weights = [*self.weight_files, *pickled_weights(self.path)]
+        return not self.adapter and not weights and _is_filled(self.path / CONFIG)
+
     def is_complete(self) -> bool:
         """Whether no file is missing and every weight file is whole: a trainer may still be writing it."""
         return self.fault() is None

@@ -74,6 +74,7 @@ def test_what_is_left_to_the_model_is_shown_as_numbers(diagnosis: Diagnosis, pri
     assert f"{15 * 2 * (12 + 14)} B" in said
     assert "fewer than 64 numbers" not in said
     assert "expected agreement" not in said
+    assert "the width is measured on a sample when bases are fitted" in said
 
 
 def test_what_became_of_it_is_shown_once_there_are_bases(diagnosis: Diagnosis, private_project: TinyProject) -> None:
@@ -85,6 +86,38 @@ def test_what_became_of_it_is_shown_once_there_are_bases(diagnosis: Diagnosis, p
     size = f"{15 * 2 * (12 + 14)} bytes"
     assert f"at {CHECKPOINTS[-1]} sides of up to 64 numbers, ranks of 15 to 15, {size}" in said
     assert "expected agreement with exact EK-FAC 0." in said
+
+
+def test_of_a_configuration_without_weights_recipe_and_cost_are_shown_all_the_same(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    for weights in (private_project.root / "checkpoints").glob("*/*.safetensors"):
+        weights.unlink()
+    sound, said = diagnosis()
+    assert not sound
+    assert re.search(r"fault +checkpoints .*has no \*.safetensors weights", said)
+    assert re.search(r"ok +layers +4 tracked", said)
+    assert re.search(r"ok +recipe +as set", said)
+    assert "cost of a checkpoint like step-000200, 38 examples" in said
+
+
+def test_of_a_configuration_without_weights_and_data_that_cannot_be_read_both_are_said(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    for weights in (private_project.root / "checkpoints").glob("*/*.safetensors"):
+        weights.unlink()
+    shutil.rmtree(private_project.root / "data")
+    sound, said = diagnosis()
+    assert not sound
+    assert re.search(r"fault +checkpoints ", said)
+    assert re.search(r"fault +source ", said)
+
+
+def test_a_model_whose_passes_take_no_time_to_speak_of_is_not_told_in_millionths_of_an_hour(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    _, said = diagnosis()
+    assert "less than 1 s at 100 TFLOP/s" in said
 
 
 def test_what_a_recipe_by_hand_wastes_is_noted(diagnosis: Diagnosis, private_project: TinyProject) -> None:
