@@ -204,12 +204,7 @@ class Tracking:
         with MachineLock("tracking-queue"):
             for folder in self._kept():
                 try:
-                    record = Record.read((folder / RECORD_FILE).read_text())
-                except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-                    _put_aside(folder, "a run that was kept cannot be read", error, log)
-                    continue
-                try:
-                    self._send(client, folder, record)
+                    self._send(client, folder)
                 except mlflow_errors() as error:
                     if _reason_for_silence(self.uri or ""):
                         raise
@@ -220,6 +215,8 @@ class Tracking:
                         )
                         break
                     _put_aside(folder, "MLflow refuses a run that was kept", error, log)
+                except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+                    _put_aside(folder, "a run that was kept cannot be read", error, log)
                 else:
                     shutil.rmtree(folder)
                     sent += 1
@@ -229,7 +226,9 @@ class Tracking:
                 f"MLflow has now what was kept of {sent} run{'s' if sent > 1 else ''} while it could not be reached",
             )
 
-    def _send(self, client: "MlflowClient", folder: Path, record: Record) -> None:
+    def _send(self, client: "MlflowClient", folder: Path) -> None:
+        file = folder / RECORD_FILE
+        record = Record.read(file.read_text())
         if not record.calls or record.calls[-1]["kind"] != "end":
             record.calls.append({"kind": "end", "status": record.status, "at": record.ended})
         try:
@@ -239,7 +238,7 @@ class Tracking:
                 del record.calls[0]
         except mlflow_errors():
             # What is sent already is not sent again.
-            record.write(folder / RECORD_FILE)
+            record.write(file)
             raise
 
     def runs(self) -> list[StoredRun]:

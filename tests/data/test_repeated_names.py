@@ -16,6 +16,7 @@ from lorif_assets.data.rejected import RejectedRow, rejected_table
 from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.errors import SourceError
 
+
 def _pair(kind: pa.DataType) -> pa.StructArray:
     values = pa.array(["a"], kind)
     return pa.StructArray.from_arrays([values, values], fields=[pa.field("inner", kind), pa.field("inner", kind)])

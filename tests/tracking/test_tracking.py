@@ -1,10 +1,11 @@
 """MLflow: one parent run per checkpoint, a child per materialization, figures and artifacts where they belong."""
 
+import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,6 +15,7 @@ import pytest
 
 from lorif_assets.api.status import project_status
 from lorif_assets.tracking import Tracking
+from lorif_assets.tracking.tracked_run import Record
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 if TYPE_CHECKING:
@@ -252,7 +254,10 @@ def test_what_mlflow_cannot_take_at_the_moment_is_kept_and_holds_nothing_up(
     assert {child.info.status for child in children(runs(client, kept))} == {"FINISHED"}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"checkpoint": 1}', b"\xff"])
+ODD_CALL = json.dumps({**asdict(Record("step-1", "query_scores", {}, {}, 1)), "calls": [{"kjnd": "end"}]}).encode()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"checkpoint": 1}', b"\xff", ODD_CALL])
 def test_a_record_that_a_disk_damaged_is_put_aside_and_stops_nothing(
     content: bytes, tracking: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
