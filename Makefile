@@ -97,6 +97,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/factor_throughput.py
 	$(BIN)/python benchmarks/bases_fit.py
 	$(BIN)/python benchmarks/scan_rate.py
+	$(BIN)/python benchmarks/checksum_cost.py
 	$(BIN)/python benchmarks/cold_scan.py
 	$(BIN)/python benchmarks/dense_scan.py
 	$(BIN)/python benchmarks/bytes_on_disk.py

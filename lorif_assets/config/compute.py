@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lorif_assets.config.secrets import Place
+
 
 class ComputeSettings(BaseModel):
     """Where shards are computed. It changes no result."""
@@ -15,7 +17,7 @@ class ComputeSettings(BaseModel):
         description='"local": by the process of the run, on one group of this machine\'s devices; "ray": by the workers of a '
         "Ray cluster, each of which loads the model once.",
     )
-    address: str = Field(
+    address: Place = Field(
         "auto",
         description='The Ray cluster: "auto" (the one that this machine is part of, or $RAY_ADDRESS), "local" (one is started '
         "in this machine for the run), a head node's host:port, or ray://host:port.",

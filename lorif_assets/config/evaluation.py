@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lorif_assets.config.methods import MethodName, Need, default_methods, methods_on_request
+from lorif_assets.config.secrets import Place
 
 _FEWEST_SUBSETS = 3
 
@@ -45,12 +46,12 @@ class EvaluationSettings(BaseModel):
         description="Where known sources are looked for: at the newest active checkpoint, to which models that are retrained "
         'correspond; or at every active one, "active": what a fine-tuned model learned by heart shows at earlier ones.',
     )
-    text_encoder: str | None = Field(
+    text_encoder: Place | None = Field(
         None,
         description="What the method `embeddings` compares texts by: a folder that sentence-transformers can load, or a "
         "model on the Hugging Face hub. It reads `influcoder.encoder_length` tokens of a text.",
     )
-    ground_truth: str | None = Field(
+    ground_truth: Place | None = Field(
         None,
         description="A directory with members.parquet (subset, example_id) and losses.parquet (subset, seed, query_set, "
         "query_id, loss) of models that were retrained elsewhere; then nothing is retrained for the subsets.",

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.secrets import Place
 
 if TYPE_CHECKING:
     from lorif_assets.mathematics.influcoder.distillation import DistillationConfig
@@ -44,7 +45,7 @@ class InflucoderSettings(BaseModel):
         False,
         description="Whether the encoder, the embeddings and their scores are kept up to date with everything else.",
     )
-    encoder: str = Field(
+    encoder: Place = Field(
         "jhu-clsp/ettin-encoder-68m",
         description="The model to train: a folder that sentence-transformers can load, or a model on the Hugging Face hub.",
     )

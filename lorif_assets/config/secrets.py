@@ -31,6 +31,8 @@ _SECRET_PARAMETER = re.compile(
 )
 # Up to the last one: an @ may stand in a password.
 _USER_INFO = re.compile(r"://[^/\s]*@")
+# As shells and other programs' settings write a variable.
+_PLACEHOLDER = re.compile(r"\$\{(?:env:)?(\w+)\}")
 # What is as short as a word of a message is no secret, and would make the message illegible.
 _SHORTEST = 6
 
@@ -47,6 +49,14 @@ class FromEnvironment(BaseModel):
     env: str = Field(min_length=1, description="Name of the environment variable.")
 
 
+def _refuse_placeholder(value: str | SecretStr | FromEnvironment) -> str | SecretStr | FromEnvironment:
+    if isinstance(value, str) and (name := _PLACEHOLDER.fullmatch(value)):
+        raise ValueError(
+            f'{value} is text here, and no environment variable: write {{ env = "{name[1]}" }} for the value of {name[1]}'
+        )
+    return value
+
+
 def _hidden_address(address: str | SecretStr | FromEnvironment) -> str | SecretStr | FromEnvironment:
     is_secret = isinstance(address, str) and masked_address(address) != address
     return SecretStr(address) if is_secret and isinstance(address, str) else address
@@ -60,7 +70,9 @@ def _hidden_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # From left to right, as text would be taken for hidden text.
-_Value = Annotated[FromEnvironment | str | SecretStr, Field(union_mode="left_to_right")]
+_Value = Annotated[
+    FromEnvironment | str | SecretStr, Field(union_mode="left_to_right"), AfterValidator(_refuse_placeholder)
+]
 Address = Annotated[_Value, AfterValidator(_hidden_address)]
 """A URI that may hold a password: text, hidden text, or the name of an environment variable."""
 StorageOptions = Annotated[dict[str, _Value], AfterValidator(_hidden_options)]
@@ -78,6 +90,10 @@ def refuse_password(place: str) -> str:
             f"{masked_address(place)} has a password or a key in it; give the place alone, and credentials in `storage_options`"
         )
     return place
+
+
+Place = Annotated[str, AfterValidator(refuse_password)]
+"""A path or a URL that stands in messages and on pages."""
 
 
 def revealed(value: str | SecretStr | FromEnvironment, setting: str) -> str:

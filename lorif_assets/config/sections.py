@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from lorif_assets.config.limits import CheckpointLimits, ReadLimits
-from lorif_assets.config.secrets import Address, StorageOptions, refuse_password
+from lorif_assets.config.secrets import Address, Place, StorageOptions, refuse_password
 from lorif_assets.config.sources import Columns
 
 
@@ -27,9 +27,7 @@ class _Section(BaseModel):
 class LakeSettings(_Section):
     """Where the Delta tables are."""
 
-    root: Annotated[str, AfterValidator(refuse_password)] = Field(
-        "lake", description="A directory, or s3://, gs://, abfss://. Relative to lorif.toml's folder."
-    )
+    root: Place = Field("lake", description="A directory, or s3://, gs://, abfss://. Relative to lorif.toml's folder.")
     storage_options: StorageOptions = Field(
         default_factory=dict,
         description="Credentials and options of the object store, as delta-rs names them; a secret by the name of an "
@@ -52,14 +50,14 @@ class DataSettings(_Section):
 class CheckpointSettings(_Section):
     """Where checkpoints appear, and how they are loaded."""
 
-    path: str | None = Field(
+    path: Place | None = Field(
         None,
         description="A checkpoint directory (config.json, *.safetensors, tokenizer; or a GGUF file), an adapter's "
         "(adapter_config.json), or a directory of them, also in an object store (s3://, gs://, az://, abfss://) whose "
         "credentials are in the environment; or a model on the hub, hf://org/name@revision, or org/name where no "
         'such directory is; default: "checkpoints", or none where `registered_model` is set.',
     )
-    base_model: str | None = Field(
+    base_model: Place | None = Field(
         None,
         description="The folder of the model that adapters, or whole models, were trained from, or its name on the hub, "
         "org/name; default: what each adapter names.",
@@ -88,7 +86,7 @@ class CheckpointSettings(_Section):
 class QuerySettings(_Section):
     """Where query sets are: each file is one."""
 
-    path: str = Field(
+    path: Place = Field(
         "queries",
         description="A query file (Parquet, JSONL, JSON or CSV), or a directory of such files; also in an object store.",
     )

@@ -2,12 +2,12 @@
 
 from enum import StrEnum
 from string import Formatter
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from lorif_assets.config.limits import ReadLimits
-from lorif_assets.config.secrets import StorageOptions, refuse_password, revealed_options
+from lorif_assets.config.secrets import Place, StorageOptions, revealed_options
 
 
 class SourceFormat(StrEnum):
@@ -147,7 +147,7 @@ class Source(BaseModel):
         pattern=r"^\w[\w.~-]*$",
         description="Name of the source, of letters and digits of any script and `._~-`; shard names begin with it.",
     )
-    path: Annotated[str, AfterValidator(refuse_password)] = Field(
+    path: Place = Field(
         description="A file, a directory, a glob, a Delta table or a saved `datasets` directory. Relative paths start "
         "at the folder of lorif.toml. Files, directories, globs and Delta tables may be in an object store (s3://, gs://, "
         "az://, abfss://). Or a data set on the hub, hf://datasets/org/name@revision, with a configuration, folder, "

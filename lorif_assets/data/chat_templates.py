@@ -7,9 +7,10 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from lorif_assets.data.conversations import Message
+from lorif_assets.data.limited_process import OverrunError
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.template_dates import ASKS, MACRO, date_pieces
-from lorif_assets.data.template_worker import LONGEST_TEXT, MEBIBYTES, TemplateOverrunError, rendered_apart
+from lorif_assets.data.template_worker import LONGEST_TEXT, MEBIBYTES, rendered_apart
 from lorif_assets.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class ChatTemplate:
         }
         try:
             answer = rendered_apart(self._owner, request)
-        except TemplateOverrunError as error:
+        except OverrunError as error:
             raise UnusableRowError(f"the chat template of {self._owner} {error}") from error
         if "text" not in answer:
             raise UnusableRowError(self._reason(answer))

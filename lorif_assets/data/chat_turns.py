@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 from lorif_assets.data.chat_templates import ChatTemplate, Span
@@ -157,8 +157,12 @@ class ChatTurns:
 
     @cached_property
     def _marks(self) -> tuple[str, str]:
-        unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in self.text)
-        return next(unused), next(unused)
+        unused = islice((chr(code) for code in _PRIVATE_USE if chr(code) not in self.text), 2)
+        try:
+            one, other = unused
+        except ValueError as error:
+            raise UnusableRowError("the conversation holds every character that marks could be made of") from error
+        return one, other
 
     @property
     def _mark(self) -> str:

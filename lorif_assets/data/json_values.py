@@ -2,12 +2,16 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date, time
 from typing import Any
 
 DEEPEST = 100
 """Lists and objects in one another. Python follows about 900, fewer the deeper it stands itself."""
+
+# Of a key, in a message.
+_LONGEST_KEY = 100
 
 
 class RepeatedKeyError(ValueError):
@@ -29,10 +33,9 @@ def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = next(key for key in fields if keys.count(key) > 1)
+        repeated, count = next((key, n) for key, n in Counter(key for key, _ in pairs).items() if n > 1)
         raise RepeatedKeyError(
-            f"the key {repeated!r} is there {keys.count(repeated)} times in one object: keep one of them"
+            f"the key {repeated[:_LONGEST_KEY]!r} is there {count} times in one object: keep one of them"
         )
     return fields
 

@@ -15,6 +15,7 @@ from lorif_assets.data.formats import format_of_suffix, readers
 from lorif_assets.data.shards import list_shards, read_source
 from lorif_assets.errors import SourceError, StoreError
 from lorif_assets.lake.partition_names import partition_names
+from lorif_assets.lake.special_files import SPECIAL, is_special
 from lorif_assets.stores.object_store import ObjectStore, copy_of, is_store_url
 
 _FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
@@ -50,6 +51,8 @@ def survey_queries(settings: Settings) -> QuerySurvey:
     root = _query_root(settings)
     if not root.exists():
         raise SourceError(f"the query path {root} does not exist; correct `queries.path`")
+    if is_special(root):
+        raise SourceError(f"the query path {root} is {SPECIAL}; set `queries.path` to a file or a folder")
     files = [root] if root.is_file() else _files_of(root)
     names = partition_names({file: (file.stem, file.suffix) for file in files})
     counts = Counter(names.values())

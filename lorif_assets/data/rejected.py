@@ -14,6 +14,8 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_writing import with_constants
 
 _EXCERPT_LENGTH = 200
+# A reason may name what the row holds: a role, a key, what a template says of it.
+_LONGEST_REASON = 1_000
 _STAGES_OF_SOURCES = ("training_examples", "query_examples")
 
 
@@ -34,7 +36,8 @@ class RejectedRow:
 def rejected_table(rejected: Iterable[RejectedRow]) -> pa.Table:
     """Columns example_id, row, reason and excerpt of the lake's table `rejected`, in the order of rows."""
     kinds = pa.schema([REJECTED.columns.field(field.name) for field in fields(RejectedRow)])
-    return pa.Table.from_pylist([asdict(bad) for bad in sorted(rejected, key=lambda bad: bad.row)], schema=kinds)
+    rows = [{**asdict(bad), "reason": encodable(_cut(bad.reason))} for bad in sorted(rejected, key=lambda bad: bad.row)]
+    return pa.Table.from_pylist(rows, schema=kinds)
 
 
 def replace_rejected(
@@ -73,6 +76,10 @@ def excerpt(values: Mapping[str, Any]) -> str:
     """The beginning of a row as JSON, in valid Unicode."""
     shown = {name: _shown(value) for name, value in values.items() if value is not None}
     return encodable(json.dumps(shown, ensure_ascii=False)[:_EXCERPT_LENGTH])
+
+
+def _cut(reason: str) -> str:
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
 
 
 def _shown(value: Any) -> Any:

@@ -1,22 +1,15 @@
 """A process of its own for chat templates, which are programs of strangers: one may run for ever, or fill the memory.
 
-Jinja's sandbox keeps a template from files and from Python's insides, not from loops and long texts; and what one operation
-of Python's does in C cannot be interrupted. So the process has limits, and ends at them; the next row gets another one.
+Jinja's sandbox keeps a template from files and from Python's insides, not from loops and long texts.
 """
 
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
 from collections import Counter
-from collections.abc import Mapping
-from multiprocessing.connection import Connection
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lorif_assets.data.limited_process import LimitedProcess, OverrunError
 from lorif_assets.errors import CheckpointError
 
 SECONDS = 10
@@ -27,26 +20,18 @@ LONGEST_TEXT = 1 << 24
 """Characters."""
 MOST_OVERRUNS = 3
 """Conversations of one template that may end the process before the template is refused."""
-# What a Python that is installed anywhere needs to start; no secret is among them.
-_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TMPDIR")
 
 
-class TemplateOverrunError(Exception):
-    """A template has ended the process that rendered it; the message says how."""
-
-
-class _Worker:
-    """The process, started when it is first needed and kept; one conversation at a time."""
-
-    def __init__(self) -> None:
-        self.forget()
+class _Worker(LimitedProcess):
+    program = "template_program.py"
+    purpose = "renders chat templates"
 
     def forget(self) -> None:
-        """Begin as new: two processes that spoke through one connection would get each other's answers."""
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
+        super().forget()
         self._overruns: Counter[str] = Counter()
+
+    def limits(self) -> Sequence[int]:
+        return MEBIBYTES, SECONDS, LONGEST_TEXT
 
     def answer(self, owner: str, request: Mapping[str, Any]) -> dict[str, Any]:
         source = str(request["chat_template"])
@@ -57,60 +42,12 @@ class _Worker:
                     f"of the processor, {MEBIBYTES:,} MiB), and is rendered no more; correct the checkpoint's "
                     "chat_template.jinja"
                 )
-            try:
-                connection = self._started()
-                connection.send_bytes(json.dumps(request, default=str).encode())
-                answer: dict[str, Any] = json.loads(connection.recv_bytes())
-            except (EOFError, OSError) as error:
+            answers = self._asked(json.dumps(request, default=str).encode())
+            if not answers:
                 self._overruns[source] += 1
-                raise TemplateOverrunError(self._end()) from error
-            except BaseException:
-                # The answer that is on its way would be taken for the next one.
-                self._end()
-                raise
+                raise OverrunError(self._end())
+            answer: dict[str, Any] = json.loads(answers[0])
             return answer
-
-    def _started(self) -> Connection:
-        if self._process is not None and self._connection is not None and self._process.poll() is None:
-            return self._connection
-        ours, theirs = socket.socketpair()
-        limits = (theirs.fileno(), MEBIBYTES, SECONDS, LONGEST_TEXT)
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603
-                # -P: modules beside the program must not stand in for libraries of the same name.
-                [sys.executable, "-P", str(Path(__file__).with_name("template_program.py")), *map(str, limits)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={
-                    **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                    "PYTHONHASHSEED": "0",
-                    "TRANSFORMERS_VERBOSITY": "error",
-                    "OMP_NUM_THREADS": "1",
-                },
-            )
-        self._connection = Connection(ours.detach())
-        try:
-            self._connection.recv_bytes()
-        except (EOFError, OSError) as error:
-            how = self._end()
-            raise RuntimeError(f"the process that renders chat templates does not start: it {how}") from error
-        return self._connection
-
-    def _end(self) -> str:
-        """End the process, and return in words how it ended if it did by itself."""
-        process, connection = self._process, self._connection
-        self._process = self._connection = None
-        if connection is not None:
-            connection.close()
-        if process is None:
-            return "was not there"
-        process.kill()
-        status = process.wait()
-        if status == -signal.SIGPROF:
-            return f"took more than {SECONDS} seconds of the processor"
-        return f"ended the process that rendered it ({signal.strsignal(-status) or status if status < 0 else status})"
 
 
 _worker = _Worker()
@@ -125,7 +62,7 @@ def rendered_apart(owner: str, request: Mapping[str, Any]) -> dict[str, Any]:
         request: the arguments of `render_jinja_template`, as JSON can hold them.
 
     Raises:
-        TemplateOverrunError: the template has ended the process.
+        OverrunError: the template has ended the process.
         CheckpointError: it has done so too often.
     """
     return _worker.answer(owner, request)

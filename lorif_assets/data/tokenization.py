@@ -25,6 +25,7 @@ from lorif_assets.data.labels import NO_LOSS, LabelledTokens, TokenIds, with_los
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
 from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.data.tokenizer_faults import encoded_apart
+from lorif_assets.data.tokenizer_trial import overruns
 from lorif_assets.data.truncation import count_front_tokens, truncate
 from lorif_assets.errors import SettingsError
 from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
@@ -174,9 +175,9 @@ def tokenize(
 
 
 def _encode(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase", rules: TokenRules) -> list[_Encoded]:
-    encoded: dict[int, _Encoded] = {}
+    encoded: dict[int, _Encoded] = {**overruns(rows, tokenizer)}
     for kind, encoder in _ENCODERS.items():
-        chosen = [k for k, row in enumerate(rows) if row["format"] == kind]
+        chosen = [k for k, row in enumerate(rows) if row["format"] == kind and k not in encoded]
         if chosen:
 
             def encode(some: Sequence[_Row], encoder: _Encoder = encoder) -> list[_Encoded]:

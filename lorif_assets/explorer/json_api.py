@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from lorif_assets.data.json_values import parsed_json
 from lorif_assets.errors import LorifError, NotStoredError, RefusedError, SettingsError
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.faces import FACES, Face, read_question
@@ -67,7 +68,7 @@ async def _body(request: Request) -> Mapping[str, Any]:
     if not request.headers.get("content-type", "").startswith("application/json"):
         raise SettingsError("send the parameters as a JSON object, with `Content-Type: application/json`")
     try:
-        given = await request.json()
+        given = parsed_json((await request.body()).decode())
     except ValueError as error:
         raise SettingsError(f"the parameters are no JSON: {error}") from error
     if not isinstance(given, Mapping):

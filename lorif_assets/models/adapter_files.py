@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorif_assets.config.secrets import masked_address
 from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.hub.names import PREFIX, is_hub_name, is_plain_name
 from lorif_assets.models.checkpoint_folders import (
@@ -164,7 +165,7 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
             obstacle = f"; on the hub: {error}"
     if found is None:
         raise CheckpointError(
-            f"the base model {name!r}"
+            f"the base model {masked_address(name)!r}"
             + (f" of the adapter {adapter}" if adapter else " of `checkpoints.base_model`")
             + " was not found: "
             + ("no such folder has a config.json or a GGUF file" if path.is_absolute() else _looked_for(adapter))

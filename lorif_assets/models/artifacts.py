@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WRAPPED = re.compile(r"\.(?:base_layer|original_module)\.")
-_LOCAL_BASE = re.compile(r"^\s*local_base_model_path:\s*(.+?)\s*$", re.MULTILINE)
+# From each line on, to its end at most: the file is a stranger's.
+_LOCAL_BASE = re.compile(r"^[ \t]*local_base_model_path:(.*)$", re.MULTILINE)
 
 
 def assembled(root: Path, name: str, base_model: str | None, home: Path) -> Path:
@@ -56,10 +57,10 @@ def assembled(root: Path, name: str, base_model: str | None, home: Path) -> Path
 def _find_base(root: Path, adapter: Path, home: Path) -> None:
     """Make an adapter name a base model that is found from its new home, where the artifact says enough for that."""
     description = root / "MLmodel"
-    local = _LOCAL_BASE.search(description.read_text()) if description.is_file() else None
+    local = _LOCAL_BASE.search(description.read_text(errors="replace")) if description.is_file() else None
     config = AdapterFiles(adapter).config
     saved = root / "model"
-    for base in (config.get("base_model_name_or_path"), local and local[1].strip("\"'")):
+    for base in (config.get("base_model_name_or_path"), local and local[1].strip(" \t\r\"'")):
         if base and _is_found(str(base), config.get("revision"), home):
             break
     else:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.lake.file_samples import sample_of, with_sample
+from lorif_assets.lake.special_files import SPECIAL, is_special
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
 from lorif_assets.models.context import COUNTED_FROM_PADDING
@@ -31,6 +32,7 @@ TOKENIZER_FILES = (
 TEKKEN = "tekken.json"
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", TEKKEN)
 _SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
+_WHOLE = "model.safetensors"
 _OWN_POSITIONS = "own positions"
 # Between two files of a checkpoint, longer than a trainer takes.
 _WRITING_SECONDS = 600
@@ -92,7 +94,11 @@ class CheckpointFiles:
             return self.adapter.files
         if self.gguf_file:
             return self.weight_files
-        return [self.path / CONFIG, *self.weight_files, *sorted(self.path.glob("*.py"))]
+        return [
+            self.path / CONFIG,
+            *self.weight_files,
+            *sorted(file for file in self.path.glob("*.py") if file.is_file()),
+        ]
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -127,8 +133,9 @@ class CheckpointFiles:
 
         Tokens of some families once had other positions than their own; of an adapter, its base model says it.
         """
+        file = self.path / CONFIG
         try:
-            family = json.loads((self.path / CONFIG).read_text())["model_type"]
+            family = json.loads(file.read_text())["model_type"] if file.is_file() else ""
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return ""
         return _OWN_POSITIONS if family in COUNTED_FROM_PADDING else ""
@@ -260,6 +267,11 @@ class CheckpointFiles:
             CheckpointError: no configuration, no safetensors or GGUF weights, a shard of them missing, or the library that
                 reads them.
         """
+        beside = self.path.iterdir() if self.path.is_dir() else ()
+        if special := sorted(file.name for file in beside if is_special(file)):
+            raise CheckpointError(
+                f"{self.path / special[0]} is {SPECIAL}, where a checkpoint has files and folders alone"
+            )
         if self.gguf_file:
             check_gguf(self.weight_files)
             return
@@ -271,6 +283,10 @@ class CheckpointFiles:
             )
         if not _is_filled(self.path / CONFIG):
             raise CheckpointError(f"{self.path / CONFIG} is empty: the copy is damaged, or still being written")
+        if not _is_json_object(self.path / CONFIG):
+            raise CheckpointError(
+                f"{self.path / CONFIG} is no configuration (one JSON object): the copy is damaged, or still being written"
+            )
         if not self.weight_files:
             pickled = pickled_weights(self.path)
             raise CheckpointError(
@@ -288,6 +304,15 @@ class CheckpointFiles:
                 "model.safetensors"
             )
         index = index_of(self.path)
+        if (
+            not index.is_file()
+            and self.weight_files[0].name.startswith("model-")
+            and not (self.path / _WHOLE).is_file()
+        ):
+            raise CheckpointError(
+                f"{self.path} lacks {index.name}, which says in which of its {len(self.weight_files)} weight files "
+                "each weight is: the copy is incomplete, or still being written"
+            )
         if index.is_file():
             try:
                 named = set(json.loads(index.read_text())["weight_map"].values())
@@ -315,6 +340,16 @@ def gguf_tokenizer(folder: Path) -> Path | None:
 
 def _has_vocabulary(folder: Path) -> bool:
     return any(_is_filled(folder / name) for name in VOCABULARY_FILES)
+
+
+def _is_json_object(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_text()), dict)
+    except RecursionError:
+        # What is nested deeper than Python follows is whole, as far as can be told.
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _is_filled(file: Path) -> bool:

@@ -109,7 +109,11 @@ def model_weights(folder: Path) -> list[Path]:
     They are its safetensors files or, if there are none, its GGUF files.
     """
     has_adapter = (folder / ADAPTER_CONFIG).is_file()
-    found = sorted(file for file in folder.glob("*.safetensors") if not (has_adapter and file.name == ADAPTER_WEIGHTS))
+    found = sorted(
+        file
+        for file in folder.glob("*.safetensors")
+        if file.is_file() and not (has_adapter and file.name == ADAPTER_WEIGHTS)
+    )
     return found or gguf_files(folder)
 
 

@@ -22,6 +22,7 @@ from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.fine_tunes import tokenizer_of, trained_from
 from lorif_assets.models.gguf import gguf_loading
+from lorif_assets.models.layer_counts import layers_left_out
 from lorif_assets.models.model_class import language_model_class
 from lorif_assets.models.quantization import (
     dequantised,
@@ -260,6 +261,18 @@ class Checkpoints:
             raise CheckpointError(
                 f"{files.path} holds no weight for {missing[0]} ({len(missing)} such), which would be random; is "
                 "config.json that of these weights?"
+            )
+        if left_out := layers_left_out(loading["unexpected_keys"], model.state_dict()):
+            raise CheckpointError(
+                f"{files.path} holds weights of more layers than its config.json says ({left_out[0]}, {len(left_out)} such), "
+                "and would be attributed without them; is config.json that of these weights? Else save the model as it is used"
+            )
+        if others := sorted(loading["unexpected_keys"]):
+            _LOG.warning(
+                "%s holds %d weight(s) that the model of its config.json does not have, and is attributed without them: %s ...",
+                files.path,
+                len(others),
+                others[0],
             )
         return with_gradients(model if spread else model.to(devices.first)).eval()
 

@@ -13,7 +13,7 @@ EXTRA = "gguf"
 
 def gguf_files(folder: Path) -> list[Path]:
     """Return the GGUF files of a folder, sorted by name."""
-    return sorted(folder.glob(f"*{GGUF}"))
+    return sorted(file for file in folder.glob(f"*{GGUF}") if file.is_file())
 
 
 def check_gguf(files: list[Path]) -> None:

@@ -11,10 +11,9 @@ from lorif_assets.models.steps import TRAINER_STATE
 def logged_learning_rates(folder: Path) -> Mapping[int, float]:
     """Return the learning rate by step, as far as the trainer of a checkpoint's folder logged it; empty where it tells none."""
     file = folder / TRAINER_STATE
-    try:
-        state = file.stat()
-    except OSError:
+    if not file.is_file():
         return {}
+    state = file.stat()
     return _logged(file, state.st_mtime_ns, state.st_size)
 
 

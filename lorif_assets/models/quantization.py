@@ -23,8 +23,9 @@ _UNPACKED = {"gptq": "torch", "awq": "torch_awq"}
 
 def quantization(checkpoint: Path) -> dict[str, Any] | None:
     """Return how the weights in a folder are quantised, as transformers notes it, or None where they are not."""
+    file = checkpoint / "config.json"
     try:
-        config = json.loads((checkpoint / "config.json").read_text())
+        config = json.loads(file.read_text()) if file.is_file() else None
     except (OSError, ValueError, RecursionError):
         # Others say what is wrong with it.
         return None

@@ -56,10 +56,9 @@ def counts_epochs(folder: Path) -> bool:
 def trainer_step(folder: Path) -> int | None:
     """Return `global_step` of the trainer's state that a folder holds; None if it holds none that can be read."""
     file = folder / TRAINER_STATE
-    try:
-        state = file.stat()
-    except OSError:
+    if not file.is_file():
         return None
+    state = file.stat()
     return _global_step(file, state.st_mtime_ns, state.st_size)
 
 

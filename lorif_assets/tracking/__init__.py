@@ -22,7 +22,16 @@ from lorif_assets.progress import LINES
 from lorif_assets.tracking.calls import make_call
 from lorif_assets.tracking.facts import CheckpointFacts
 from lorif_assets.tracking.run_tree import ASSET_TAG, CHECKPOINT_TAG, DAGSTER_TAG, PARENT_TAG, Runs, RunTree
-from lorif_assets.tracking.tracked_run import RECORD_FILE, Record, TrackedRun, first_line, mlflow_errors, now, say
+from lorif_assets.tracking.tracked_run import (
+    RECORD_FILE,
+    Record,
+    TrackedRun,
+    first_line,
+    may_pass,
+    mlflow_errors,
+    now,
+    say,
+)
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -184,7 +193,10 @@ class Tracking:
         return replace(runs, child=record.run_id)
 
     def _catch_up(self, client: "MlflowClient", log: logging.Logger) -> None:
-        """Send what is kept, the oldest first; what MLflow refuses though it answers is put aside."""
+        """Send what is kept, the oldest first; what MLflow refuses though it answers, or is no record, is put aside.
+
+        What it cannot take at the moment ends that, and is sent by a later run.
+        """
         if not self._kept():
             return
         sent = 0
@@ -196,8 +208,15 @@ class Tracking:
                 except mlflow_errors() as error:
                     if _reason_for_silence(self.uri or ""):
                         raise
-                    aside = folder.rename(folder.with_name(f"{folder.name}{_REFUSED}"))
-                    say(log, f"MLflow refuses a run that was kept, which is put aside in {aside}: {first_line(error)}")
+                    if may_pass(error):
+                        say(
+                            log,
+                            f"MLflow cannot take what was kept now, which is tried again later: {first_line(error)}",
+                        )
+                        break
+                    _put_aside(folder, "MLflow refuses a run that was kept", error, log)
+                except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+                    _put_aside(folder, "a run that was kept cannot be read", error, log)
                 else:
                     shutil.rmtree(folder)
                     sent += 1
@@ -256,6 +275,11 @@ class Tracking:
         """Beside an SQLite file, where MLflow would use its working directory; None, the server's choice, otherwise."""
         file = (self.uri or "").removeprefix("sqlite:///")
         return None if file == self.uri else (Path(file).absolute().parent / "mlruns").as_uri()
+
+
+def _put_aside(folder: Path, what: str, error: Exception, log: logging.Logger) -> None:
+    aside = folder.rename(folder.with_name(f"{folder.name}{_REFUSED}"))
+    say(log, f"{what}, which is put aside in {aside}: {first_line(error)}")
 
 
 def _child_name(asset: str, partitions: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ class RunTree:
 
     def _experiment_id(self) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment)
-        if experiment and experiment.lifecycle_stage != "active":
+        if experiment and experiment.lifecycle_stage == "deleted":
             raise SettingsError(
                 f"the MLflow experiment {self._experiment!r} was deleted: restore it (`mlflow experiments restore "
                 f"--experiment-id {experiment.experiment_id}`), or set `tracking.experiment` to another name"
@@ -83,6 +83,7 @@ class RunTree:
     ) -> str:
         """Return the id of the run of a checkpoint or a project, which is made where there is none."""
         from mlflow.entities import Param
+        from mlflow.exceptions import MlflowException
 
         # A hash, as MLflow's filters have no way to write every name.
         key = content_hash([own.get(CHECKPOINT_TAG), facts.lake, facts.recipe])
@@ -93,6 +94,8 @@ class RunTree:
         tags = {**own, **facts.tags, "lorif.lake": facts.lake, "lorif.recipe": facts.recipe, NOTE_TAG: note}
         said = {_KEY_TAG: key, **{tag: value for tag, value in tags.items() if value}}
         run_id = self._client.create_run(experiment, start_time=started, run_name=name, tags=said).info.run_id
+        if not run_id:
+            raise MlflowException("it made a run without an id, as no MLflow does")
         if facts.params:
             self._client.log_batch(run_id, params=[Param(key, value) for key, value in facts.params.items()])
         # It is no process that runs: its time is that of its children, which add theirs.

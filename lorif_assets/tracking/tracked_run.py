@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 RECORD_FILE: Final = "run.json"
+_BROKEN: Final = 500
+_OF_THE_MOMENT: Final = frozenset({401, 403, 408, 429})
 
 
 @dataclass
@@ -195,6 +197,18 @@ def mlflow_errors() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return MlflowException, SQLAlchemyError, OSError, MaskedError
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether what MLflow raised is of the moment, and not of what it was told: it is busy, broken, or asks for a login."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+        return status >= _BROKEN or status in _OF_THE_MOMENT
+    return isinstance(error, SQLAlchemyError | RequestException | ConnectionError | TimeoutError)
 
 
 def first_line(error: Exception) -> str:

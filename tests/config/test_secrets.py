@@ -146,6 +146,12 @@ WRONG = {
     "a password in the place of the lake": f'[lake]\nroot = "https://me:{SECRET}@store/lake"',
     "a key in the place of the lake": f'[lake]\nroot = "https://store/lake?sig={SECRET}"',
     "a password in the path of a source": f'[[sources]]\nname = "a"\npath = "s3://me:{SECRET}@store/table"',
+    "a password in the path of the checkpoints": f'[checkpoints]\npath = "s3://me:{SECRET}@store/run"',
+    "a password in the base model": f'[checkpoints]\nbase_model = "https://me:{SECRET}@store/base"',
+    "a password in the path of the queries": f'[queries]\npath = "s3://me:{SECRET}@store/queries"',
+    "a token in the text encoder": f'[evaluation]\ntext_encoder = "https://store/encoder?token={SECRET}"',
+    "a password in the encoder": f'[influcoder]\nencoder = "https://me:{SECRET}@store/encoder"',
+    "a password in the cluster": f'[compute]\naddress = "ray://me:{SECRET}@head:10001"',
     "a password in an endpoint": f'[lake.storage_options]\nAWS_ENDPOINT_URL = "http://me:{SECRET}@store"',
     "two logins": f'[tracking]\nuri = "http://me:{SECRET}@m"\n[checkpoints]\nregistered_model = "m"\n'
     f'registry_uri = "http://you:{SECRET}-2@r"',
@@ -218,6 +224,20 @@ def test_an_error_that_tells_a_secret_goes_on_without_it() -> None:
         kept_secret([SECRET, "", "of", "kept_secret", "nothing to see"]),
     ):
         raise ValueError("nothing of it")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        '[lake.storage_options]\nAWS_SECRET_ACCESS_KEY = "${MY_KEY}"',
+        '[tracking]\nuri = "${MY_KEY}"',
+        '[checkpoints]\nregistered_model = "m"\nregistry_uri = "${env:MY_KEY}"',
+    ],
+)
+def test_a_variable_in_the_form_of_other_programs_is_refused_with_ours(setting: str, tmp_path: Path) -> None:
+    (tmp_path / "lorif.toml").write_text(setting)
+    with pytest.raises(SettingsError, match=r'is text here, and no environment variable: write \{ env = "MY_KEY" \}'):
+        load_settings(tmp_path / "lorif.toml")
 
 
 def test_what_is_handed_on_is_not_shown() -> None:

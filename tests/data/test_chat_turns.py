@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.chat import encode_conversations
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.formats.reader import RawShard
+from lorif_assets.data.labels import LabelledTokens
 from lorif_assets.data.preview import PreviewedRow, preview_rows
+from lorif_assets.data.rejected import UnusableRowError
 from tests.data.conftest import make_tokenizer
 
 PROMPT = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -164,3 +168,17 @@ def test_what_no_rendering_tells_sets_the_row_aside_with_the_reason() -> None:
     assert row.rejected
     assert "differently up to message 1 than as a whole" in row.rejected
     assert "the chat template refuses the messages: unknown" in row.rejected
+
+
+def test_a_chat_that_leaves_no_character_to_mark_turns_by_is_set_aside_alone() -> None:
+    every = "".join(map(chr, range(0xE000, 0xF900)))
+    chats = [
+        Conversation(
+            [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, texts, strict=True)]
+        )
+        for texts in (("a", every, "b", "c"), ("a", "b", "c", "d"))
+    ]
+    hostile, usual = encode_conversations(chats, make_tokenizer(chat_template=QUESTIONS_FIRST))
+    assert isinstance(hostile, UnusableRowError)
+    assert "every character that marks could be made of" in str(hostile)
+    assert isinstance(usual, LabelledTokens)

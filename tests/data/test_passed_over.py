@@ -1,5 +1,6 @@
 """What lies at a source's path and is not read is listed, never passed over in silence."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from lorif_assets.config.sources import Source
 from lorif_assets.data.formats.paths import passed_over
 from lorif_assets.data.shards import list_shards, passed_over_notice
+from lorif_assets.errors import SourceError
 
 ROW = '{"text": "a"}\n'
 
@@ -58,6 +60,29 @@ def test_what_is_covered_and_not_read_is_listed(
     base: Path, path: str, settings: dict[str, Any], names: list[str]
 ) -> None:
     assert passed_over(Source(name="s", path=path, **settings), base) == tuple(names)
+
+
+def test_a_folder_that_a_pattern_takes_for_a_file_is_listed(base: Path) -> None:
+    (base / "data/parts.jsonl").mkdir()
+    (base / "data/parts.jsonl/0.jsonl").write_text(ROW)
+    listed = ("gone.jsonl (a broken link)", "parts.jsonl (a folder)")
+    assert passed_over(Source(name="s", path="data/*.jsonl"), base) == listed
+    assert passed_over(Source(name="s", path="elsewhere"), base) == ()
+
+
+def test_pipes_and_devices_are_listed_and_never_opened(base: Path) -> None:
+    os.mkfifo(base / "elsewhere/pipe.jsonl")
+    (base / "elsewhere/zero.jsonl").symlink_to("/dev/zero")
+    (base / "elsewhere/loop.jsonl").symlink_to("loop.jsonl")
+    source = Source(name="s", path="elsewhere")
+    assert passed_over(source, base) == (
+        "loop.jsonl (a broken link)",
+        "pipe.jsonl (a pipe, a socket or a device)",
+        "zero.jsonl (a pipe, a socket or a device)",
+    )
+    assert [piece.shard for piece in list_shards(source, base)] == ["s-e-00000"]
+    with pytest.raises(SourceError, match=r"pipe\.jsonl is a pipe, a socket or a device. Give the path of a file"):
+        list_shards(Source(name="s", path="elsewhere/pipe.jsonl"), base)
 
 
 def test_files_that_are_links_are_read_and_linked_folders_are_not(base: Path) -> None:

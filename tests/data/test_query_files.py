@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +36,15 @@ def test_one_file_is_one_query_set(settings: Settings) -> None:
     write(settings, "a.jsonl", "b.jsonl")
     one = Settings(base=settings.base, queries={"path": "queries/b.jsonl"})
     assert query_files(one) == {"b": settings.base / "queries/b.jsonl"}
+
+
+def test_pipes_are_no_query_sets_and_are_told(settings: Settings) -> None:
+    write(settings, "a.jsonl")
+    os.mkfifo(settings.base / "queries/b.jsonl")
+    assert survey_queries(settings).passed_over == ("b.jsonl",)
+    piped = Settings(base=settings.base, queries={"path": "queries/b.jsonl"})
+    with pytest.raises(SourceError, match=r"b\.jsonl is a pipe, a socket or a device; set `queries.path`"):
+        survey_queries(piped)
 
 
 def test_an_empty_directory_holds_no_query_set(settings: Settings) -> None:

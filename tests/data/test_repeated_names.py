@@ -10,6 +10,9 @@ import pytest
 
 from lorif_assets.config.sources import Source
 from lorif_assets.data.examples import sort_out
+from lorif_assets.data.formats.reader import RawShard
+from lorif_assets.data.json_values import RepeatedKeyError, parsed_json
+from lorif_assets.data.rejected import RejectedRow, rejected_table
 from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.errors import SourceError
 
@@ -93,3 +96,46 @@ def test_an_object_with_a_repeated_key_is_set_aside_and_the_others_are_read(
     (bad,) = read.rejected.to_pylist()
     assert bad["row"] == 1
     assert "is there 2 times in one object" in bad["reason"]
+
+
+def test_a_repeated_key_among_very_many_is_found_in_one_pass(tmp_path: Path) -> None:
+    """Counting each key by itself would take hours, and a key may be as long as a row."""
+    keys = [*(f"k{k}" for k in range(300_000)), "k299999", "x" * 5_000_000, "x" * 5_000_000]
+    (tmp_path / "rows.jsonl").write_text("{" + ", ".join(f'"{key}": 1' for key in keys) + '}\n{"text": "sound"}\n')
+    source = Source(name="s", path="rows.jsonl")
+    (piece,) = list_shards(source, tmp_path)
+    read = sort_out(read_shard(source, piece, tmp_path), source.columns, piece.shard)
+    assert read.examples["text"].to_pylist() == ["sound"]
+    assert "the key 'k299999' is there 2 times" in read.rejected["reason"][0].as_py()
+
+
+def test_a_long_key_is_cut_in_what_is_said_of_it() -> None:
+    with pytest.raises(RepeatedKeyError) as caught:
+        parsed_json(f'{{"{"x" * 1_000_000}": 1, "{"x" * 1_000_000}": 2}}')
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": '[{"role": "user", "role": "system", "content": "x"}, {"role": "assistant", "content": "y"}]'},
+        {
+            "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
+            "tools": '[{"name": "a", "name": "b"}]',
+        },
+    ],
+)
+def test_a_key_repeated_in_json_text_of_a_chat_or_a_tool_sets_the_row_aside(row: dict[str, object]) -> None:
+    raw = RawShard("rows", tuple(row), ((0, row),))
+    (bad,) = sort_out(raw, Source(name="s", path="x").columns, "s").rejected.to_pylist()
+    assert "is there 2 times in one object" in bad["reason"]
+
+
+def test_what_is_said_of_a_row_is_valid_unicode_and_of_a_length_to_be_read() -> None:
+    """Roles, keys and columns are the row's own, and stand in reasons."""
+    row = {"messages": [{"role": "\ud800" + "x" * 100_000, "content": "a"}]}
+    (bad,) = sort_out(
+        RawShard("rows", ("messages",), ((0, row),)), Source(name="s", path="x").columns, "s"
+    ).rejected.to_pylist()
+    assert len(bad["reason"]) <= 1_001
+    assert rejected_table([RejectedRow("a", 0, "role '\ud800'", "")])["reason"].to_pylist() == ["role '?'"]

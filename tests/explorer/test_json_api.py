@@ -132,6 +132,21 @@ def test_a_body_that_is_no_object_is_refused(client, body):
     assert "JSON" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"a":' * 5_000 + "1" + "}" * 5_000, "nested more than 100 deep"),
+        ("[" * 100_000, "nested more than 100 deep"),
+        ('{"completion": "a", "completion": "b"}', "the key 'completion' is there 2 times in one object"),
+        (b'{"completion": "\xff"}', "can't decode byte 0xff"),
+    ],
+)
+def test_a_body_of_which_a_reader_could_make_this_or_that_is_refused(client, body, reason):
+    found = client.post("/api/ask", content=body, headers={"Content-Type": "application/json"})
+    assert found.status_code == 400
+    assert reason in found.json()["error"]["message"]
+
+
 def test_a_completion_is_asked_about_watched_and_listed(client, project):
     question = {"prompt": "a\nb", "completion": " c"}
     project.goes_on.clear()

@@ -12,6 +12,7 @@ from lorif_assets.config.sections import CheckpointSettings
 from lorif_assets.config.settings import Settings, load_settings
 from lorif_assets.errors import CheckpointError, SettingsError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES
+from lorif_assets.models.artifacts import _LOCAL_BASE
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.registry import RegisteredCheckpoints
@@ -404,3 +405,12 @@ def test_the_newest_version_is_attributed_like_any_checkpoint(registry: Registry
     columns = ["query_id", "side", "rank", "example_id", "score"]
     same = project.table(QUERY_SCORES, checkpoint=CHECKPOINTS[1]).select(columns)
     assert project.table(QUERY_SCORES, checkpoint=newest).select(columns).equals(same)
+
+
+def test_a_description_is_searched_line_by_line_however_many_it_has() -> None:
+    """White space across lines would be gone through from each of them again."""
+    assert _LOCAL_BASE.search("\n" * 1_000_000 + "other: x") is None
+    assert _LOCAL_BASE.search("local_base_model: " + " " * 1_000_000) is None
+    found = _LOCAL_BASE.search("flavors:\n  peft: 1\n    local_base_model_path:  'a b'  \r\nrun_id: x\n")
+    assert found
+    assert found[1].strip(" \t\r\"'") == "a b"

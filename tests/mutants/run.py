@@ -1,6 +1,7 @@
 """How many mutants of the mathematics do its tests notice? A sample, drawn by a seed: `make mutants`."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,14 +56,26 @@ def _noticed(module: Path, source: str) -> bool:
 
 
 def _tests_of(module: Path) -> Sequence[Path]:
-    """Return the tests that import a module, those of its own part first."""
-    name = ".".join(module.with_suffix("").parts)
-    imports = f"{name} import", f"{name.rpartition('.')[0]} import {module.stem}\n"
+    """Return the tests that import a module, those of its own part first; where there are none, those of its importers."""
     tests = {file: file.read_text() for file in sorted(_TESTS.rglob("test_*.py"))}
-    found = [file for file, text in tests.items() if any(one in text for one in imports)]
+    sources = {file: file.read_text() for file in sorted(_MATHEMATICS.rglob("[!_]*.py"))}
+    modules, found = {module}, list[Path]()
+    while not found and modules:
+        found = [file for file, text in tests.items() if any(_imports(text, one) for one in modules)]
+        modules = {file for file, text in sources.items() if any(_imports(text, one) for one in modules)} - modules
+    if not found:
+        raise SystemExit(f"no test of {_TESTS} imports {module}, nor a module that does")
     return sorted(found, key=lambda file: (file.parent.name != module.parent.name, "curvature" in file.parts))[
         :_MOST_FILES
     ]
+
+
+def _imports(text: str, module: Path) -> bool:
+    *package, name = module.with_suffix("").parts
+    inside = ".".join(package)
+    return f"{inside}.{name} import" in text or bool(
+        re.search(rf"^from {re.escape(inside)} import .*\b{re.escape(name)}\b", text, re.MULTILINE)
+    )
 
 
 def _write(output: Path | None, seed: int, tried: int, survivors: list[str], seconds: float) -> None:

@@ -1,17 +1,21 @@
 """MLflow: one parent run per checkpoint, a child per materialization, figures and artifacts where they belong."""
 
+import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lorif_assets.api.status import project_status
 from lorif_assets.tracking import Tracking
+from lorif_assets.tracking.tracked_run import Record
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 if TYPE_CHECKING:
@@ -214,6 +218,104 @@ def test_a_run_that_is_refused_by_a_server_that_answers_is_put_aside_and_holds_n
     assert "MLflow refuses a run that was kept, which is put aside in" in caplog.text
     assert kept.waiting == 0
     assert children(runs(client, tracking))[-1].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("code", ["TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"])
+def test_what_mlflow_cannot_take_at_the_moment_is_kept_and_holds_nothing_up(
+    code: str,
+    tracking: Tracking,
+    client: "MlflowClient",
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A database that is locked, a server that fails or wants another login."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos import databricks_pb2
+    from mlflow.tracking import MlflowClient
+
+    def busy(*_: object, **__: object) -> None:
+        raise MlflowException("database is locked", getattr(databricks_pb2, code))
+
+    kept = replace(tracking, experiment=f"{tracking.experiment}-{code}", queue=str(tmp_path / "queue"))
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_metric", busy)
+        with kept.materialization("step-1", "gradient_factors", {}, {}) as run:
+            assert run is not None
+            run.metrics({"loss": 2})
+        with kept.materialization("step-1", "query_scores", {}, {}):
+            pass
+    assert "MLflow cannot take what was kept now, which is tried again later: database is locked" in caplog.text
+    assert kept.waiting == 1
+    with kept.materialization("step-1", "attribution_report", {}, {}):
+        pass
+    assert kept.waiting == 0
+    assert [m.value for m in client.get_metric_history(run.run_id, "loss")] == [2.0]
+    assert {child.info.status for child in children(runs(client, kept))} == {"FINISHED"}
+
+
+ODD_CALL = json.dumps({**asdict(Record("step-1", "query_scores", {}, {}, 1)), "calls": [{"kjnd": "end"}]}).encode()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"checkpoint": 1}', b"\xff", ODD_CALL])
+def test_a_record_that_a_disk_damaged_is_put_aside_and_stops_nothing(
+    content: bytes, tracking: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = replace(tracking, experiment="damaged record", queue=str(tmp_path / "queue"))
+    (tmp_path / "queue/1-a").mkdir(parents=True)
+    (tmp_path / "queue/1-a/run.json").write_bytes(content)
+    with kept.materialization("step-1", "query_scores", {}, {}):
+        pass
+    assert "a run that was kept cannot be read, which is put aside in" in caplog.text
+    assert kept.waiting == 0
+
+
+ANSWERS = {
+    "a page": (200, b"<html>Sign in</html>"),
+    "an empty object": (200, b"{}"),
+    "no login": (401, b"Unauthorized"),
+    "a failure": (500, b'{"error_code": "INTERNAL_ERROR", "message": "no"}'),
+    "a failure in HTML": (500, b"<html>no</html>"),
+    "another program": (404, b"not found"),
+}
+
+
+@pytest.fixture
+def odd_uri(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that gives one answer to everything."""
+    status, content = ANSWERS[request.param]
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr("lorif_assets.tracking._silent_since", {})
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("odd_uri", ANSWERS, indirect=True)
+def test_a_server_that_answers_oddly_keeps_nothing_from_being_computed(
+    odd_uri: str, tracking: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = replace(tracking, uri=odd_uri, queue=str(tmp_path / "queue"))
+    tracked(odd, tmp_path / "model")
+    assert odd.waiting == 1
+    assert "attribution goes on, and what is to be tracked of gradient_factors is kept in" in caplog.text
 
 
 def test_waits_are_short_unless_they_are_set_from_outside(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,8 @@ def _as_bytes(array: pa.Array) -> pa.Array:
         return pa.StructArray.from_arrays(fields, names=[str(k) for k in range(kind.num_fields)])
     if pa.types.is_dictionary(kind):
         return pa.DictionaryArray.from_arrays(array.indices, _as_bytes(array.dictionary), safe=False)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return type(array).from_arrays(array.offsets, _as_bytes(array.values))
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        values = _as_bytes(array.values)
+        is_fixed = pa.types.is_fixed_size_list(kind)
+        return type(array).from_arrays(*((values, kind.list_size) if is_fixed else (array.offsets, values)))
     return array

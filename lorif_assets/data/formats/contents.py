@@ -15,6 +15,8 @@ _BINARY = {
     b"BZh": "is compressed by bzip2: decompress it, or compress it by gzip or Zstandard",
     b"\xfd7zXZ": "is compressed by xz: decompress it, or compress it by gzip or Zstandard",
     b"SQLite format 3": "is an SQLite database: save the table's rows as Parquet or JSON Lines",
+    b"\xff\xfe\0\0": "is UTF-32: save it as UTF-8",
+    b"\0\0\xfe\xff": "is UTF-32: save it as UTF-8",
     b"\xff\xfe": "is UTF-16: save it as UTF-8",
     b"\xfe\xff": "is UTF-16: save it as UTF-8",
 }
@@ -53,7 +55,10 @@ def refuse_binary(path: Path, first: bytes, expected: str) -> None:
 
 
 def _binary(first: bytes) -> str:
-    return next((kind for magic, kind in _BINARY.items() if first.startswith(magic)), "")
+    # Text of two bytes a character, without a mark: every other byte is NUL.
+    is_wide = [byte == 0 for byte in first[:4]] in ([False, True, False, True], [True, False, True, False])
+    wide = "is UTF-16, without a mark that says so: save it as UTF-8" if is_wide else ""
+    return next((kind for magic, kind in _BINARY.items() if first.startswith(magic)), wide)
 
 
 def _json(first: bytes) -> str:

@@ -112,8 +112,9 @@ def _records(path: Path, position: int, limits: ReadLimits) -> Iterator[_Records
         try:
             yield records
         except csv.Error as error:
+            what = "a carriage return that no line feed follows" if "new-line character" in str(error) else str(error)
             raise SourceError(
-                f"{path} cannot be read as CSV: {error}, in the row that begins at byte {records.start}. Values with quotes, "
+                f"{path} cannot be read as CSV: {what}, in the row that begins at byte {records.start}. Values with quotes, "
                 'delimiters or line ends stand between double quotes, and a quote in them is written "". Write the file again.'
             ) from error
 

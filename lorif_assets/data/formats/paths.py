@@ -17,6 +17,7 @@ from lorif_assets.data.hub_selection import hub_errors, selected
 from lorif_assets.errors import SourceError, StoreError
 from lorif_assets.hub.names import is_hub_name
 from lorif_assets.lake.partition_names import partition_names
+from lorif_assets.lake.special_files import SPECIAL, is_special
 from lorif_assets.stores.object_store import ObjectStore, copy_of, is_store_url
 
 _DELTA_LOG = "_delta_log"
@@ -53,6 +54,8 @@ def locate(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]:
         root = _fixed_part(path)
         found = _visible_files(root, str(path.relative_to(root)))
         return _named_files(source, base, root=root, found=found, by_suffix=False)
+    if is_special(path):
+        raise SourceError(f"source '{source.name}': {path} is {SPECIAL}. Give the path of a file or a folder.")
     raise SourceError(
         f"source '{source.name}': nothing is at {path}. Relative paths start at {base}; correct the source's `path`."
     )
@@ -79,7 +82,8 @@ def passed_over(source: Source, base: Path) -> tuple[str, ...]:
     if not readers()[kind].suffixes:
         return ()
     root, pattern = (path, "**/*") if path.is_dir() else (_fixed_part(path), str(path.relative_to(_fixed_part(path))))
-    names = {_shown(found, root) for found in _visible(root, pattern) if not found.is_dir()}
+    # What `**` covers is looked into; another pattern takes a folder for a file of that name.
+    names = {_shown(found, root) for found in _visible(root, pattern) if "**" not in pattern or not found.is_dir()}
     if "**" in pattern:
         # Python's `**` does not go into them.
         names |= {_shown(found, root) for found in _visible(root, "**/*") if found.is_dir() and found.is_symlink()}
@@ -145,9 +149,11 @@ def _all_suffixes() -> tuple[str, ...]:
 
 def _shown(path: Path, root: Path) -> str:
     name = path.relative_to(root).as_posix()
-    if not path.is_symlink():
-        return name
-    return f"{name} (a linked folder)" if path.is_dir() else name if path.exists() else f"{name} (a broken link)"
+    if path.is_dir():
+        return f"{name} (a linked folder)" if path.is_symlink() else f"{name} (a folder)"
+    if is_special(path):
+        return f"{name} ({SPECIAL})"
+    return name if path.exists() else f"{name} (a broken link)"
 
 
 def is_remote(path: str) -> bool:

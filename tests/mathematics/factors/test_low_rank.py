@@ -99,6 +99,13 @@ def test_singular_factors_have_the_singular_values_as_norms_largest_first(c, sca
     assert_orthonormal(singular.v)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_factors_in_rounds_are_of_the_gradients_size_too(scale):
+    gradients = scale * torch.randn(5, 12, 9, generator=torch.Generator().manual_seed(0))
+    found = low_rank_factors(gradients, 9, rounds=2).dense()
+    torch.testing.assert_close(found, gradients.flatten(1), rtol=1e-4, atol=1e-4 * scale)
+
+
 def test_an_examples_factors_depend_on_it_alone():
     gradients = decaying_gradients(6, 9, 7, 0.5)
     together = low_rank_factors(gradients, 2).dense()

@@ -39,6 +39,15 @@ def test_the_mean_under_laplace_s_law_is_that_of_the_integral(observed, noise, s
     assert found == pytest.approx(by_quadrature(observed, noise, scale), rel=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.8])
+def test_the_variances_of_both_laws_add_up_to_the_mean_square(share):
+    """Laplace's law has twice the square of its scale."""
+    size, score = 3.0, 2.4
+    found = shrunk(np.array([[score]]), share, np.array([[size]]))
+    expected = size * by_quadrature(score / size, share**0.5, ((1 - share) / 2) ** 0.5)
+    assert found[0, 0] == pytest.approx(expected, rel=1e-6)
+
+
 def test_far_from_zero_the_mean_is_the_score_less_a_constant():
     found = laplace_posterior_mean(np.array([1e3, -1e3]), 0.5, 0.4)
     assert found == pytest.approx([1e3 - 0.625, -1e3 + 0.625], rel=1e-12)

@@ -1,0 +1,47 @@
+"""Text that is not UTF-8, or whose lines end otherwise, is named for what it is, and never read as something else."""
+
+from pathlib import Path
+
+import pytest
+
+from lorif_assets.config.sources import Source
+from lorif_assets.data.shards import list_shards, read_shard
+from lorif_assets.errors import SourceError
+
+JSON_LINES = '{"text": "one"}\n{"text": "two"}\n'
+CSV = "text,n\none,1\ntwo,2\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("rows.jsonl", JSON_LINES), ("rows.json", JSON_LINES), ("rows.csv", CSV)]
+)
+@pytest.mark.parametrize(
+    ("encoding", "called"),
+    [
+        *((encoding, "UTF-16") for encoding in ("utf-16", "utf-16-le", "utf-16-be")),
+        ("utf-32", "UTF-32"),
+    ],
+)
+def test_wide_characters_are_named_with_a_mark_or_without(
+    tmp_path: Path, name: str, content: str, encoding: str, called: str
+) -> None:
+    (tmp_path / name).write_bytes(content.encode(encoding))
+    with pytest.raises(SourceError, match=rf"{name} was to be read as .*, but it is {called}.*save it as UTF-8"):
+        list_shards(Source(name="s", path=name), tmp_path)
+
+
+@pytest.mark.parametrize(("name", "content"), [("rows.jsonl", JSON_LINES), ("rows.csv", CSV)])
+@pytest.mark.parametrize("change", [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n")])
+def test_a_mark_of_utf_8_and_line_ends_of_windows_are_no_part_of_the_rows(tmp_path, name, content, change):  # type: ignore[no-untyped-def]
+    (tmp_path / name).write_bytes(change(content).encode())
+    source = Source(name="s", path=name)
+    (piece,) = list_shards(source, tmp_path)
+    assert [row["text"] for _, row in read_shard(source, piece, tmp_path).rows] == ["one", "two"]
+
+
+def test_lines_that_end_in_carriage_returns_alone_are_said_to(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(CSV.replace("\n", "\r").encode())
+    with pytest.raises(
+        SourceError, match="cannot be read as CSV: a carriage return that no line feed follows, in the row"
+    ):
+        list_shards(Source(name="s", path="rows.csv"), tmp_path)
