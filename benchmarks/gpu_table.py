@@ -3,6 +3,9 @@
 Each shape runs in a process of its own, so that one that does not fit leaves the others; what does not end in its share of the
 time is stopped and listed as such. The results are one JSON file, with the card and the commit.
 
+A machine that is lent for its card may have no more than torch, transformers, pyarrow, jaxtyping and pydantic: other packages
+have placeholders, and scans read plain files, which `--files lake` changes.
+
     python benchmarks/gpu_table.py --device cuda:0 --peak-tflops 790
 """
 
@@ -11,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,13 @@ LLAMA = {"architecture": "llama", "blocks": 24, "width": 2_048, "heads": 16, "vo
 LARGE = {"architecture": "llama", "blocks": 32, "width": 4_096, "heads": 32, "vocabulary": 32_000}
 SHARED = {"projection_factor": 8, "shortest": 1.0, "repeats": 2, "threads": 4}
 SCAN = {"codecs": "sign bf16", "queries": "1 10 100", "repeats": 2, "threads": 4, "scan_rows": 0, "shards": 4}
+SMALLEST: dict[str, dict[str, Any]] = {
+    "factor_throughput": {
+        **{"blocks": 1, "width": 16, "heads": 2, "vocabulary": 32, "tokens": 16, "examples": 4, "batch_tokens": 64},
+        **{"bytes_per_example": 400, "projection_factor": 2, "repeats": 1},
+    },
+    "scan_rate": {"examples": 64, "width": 16, "repeats": 1, "codecs": "sign", "ranks": "1", "queries": "1"},
+}
 
 
 @dataclass(frozen=True)
@@ -32,12 +42,15 @@ class Setting:
     device: str = "cuda:0"
     peak_tflops: float = 0.0
     minutes: float = 8.0
+    files: str = field(default="plain", metadata={"choices": ("lake", "plain")})
+    smallest: bool = False
+    """Whether shapes are cut to what any processor runs in seconds, which measures nothing."""
 
 
 def runs(setting: Setting) -> list[tuple[str, str, dict[str, Any]]]:
     """Return what is run: a name, the benchmark and its options."""
     factors = {**SHARED, "device": setting.device, "peak_tflops": setting.peak_tflops}
-    scans = {**SCAN, "device": setting.device}
+    scans = {**SCAN, "device": setting.device, "files": setting.files}
     short, long = {"tokens": 512, "batch_tokens": 16_384}, {"tokens": 2_048, "batch_tokens": 16_384}
     shapes = [
         ("GPT-2, 124 M, BF16", {**GPT2, **short, "dtype": "bfloat16", "examples": 256, "bytes_per_example": 36_864}),
@@ -45,7 +58,7 @@ def runs(setting: Setting) -> list[tuple[str, str, dict[str, Any]]]:
         ("Llama, 1.5 B, BF16", {**LLAMA, **short, "dtype": "bfloat16", "examples": 64, "bytes_per_example": 131_072}),
         ("Llama, 6.7 B, BF16", {**LARGE, **long, "dtype": "bfloat16", "examples": 16, "bytes_per_example": 524_288}),
     ]
-    return [
+    planned = [
         *((name, "factor_throughput", {**factors, **shape}) for name, shape in shapes),
         ("scan, one GPT-2 block of 64", "scan_rate", {**scans, "examples": 65_536, "width": 64, "ranks": "8"}),
         (
@@ -54,6 +67,9 @@ def runs(setting: Setting) -> list[tuple[str, str, dict[str, Any]]]:
             {**scans, "architecture": "llama", "examples": 16_384, "width": 256, "ranks": "1 16"},
         ),
     ]
+    if not setting.smallest:
+        return planned
+    return [(name, benchmark, options | SMALLEST[benchmark]) for name, benchmark, options in planned]
 
 
 def measured(name: str, benchmark: str, options: dict[str, Any], seconds: float) -> dict[str, Any]:

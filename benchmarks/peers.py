@@ -1,12 +1,12 @@
-"""This project beside bergson, dattri's LoGRA and kronfluence: the same model, examples, queries and machine, in one run.
+"""This project beside bergson, dattri's LoGRA, dattri-llm and kronfluence: the same model, examples, queries and machine, in one run.
 
 Each peer gets an environment of its own from the package index, in `benchmarks/.peers`, and runs in processes of its own,
 one after the other, again in every round (`peer_*.py`; each program says which settings it uses). A peer that cannot be
 installed, or does not run on this machine, is listed with the reason.
 
 The model is of GPT-2's shape with random weights, its LM head untied; examples are random tokens of one length, so that no
-batch has padding. All project to about as many numbers: by a factor per side here, to p x p numbers per layer in bergson and
-dattri. Timed are building the store, without loading the model, and scoring the queries: their gradients, and products
+batch has padding. All project to about as many numbers: by a factor per side here, to p x p numbers per layer in bergson,
+dattri and dattri-llm. Timed are building the store, without loading the model, and scoring the queries: their gradients, and products
 with everything stored. Nobody applies a preconditioner, but kronfluence, which has nothing but one: its EK-FAC factors are
 what it builds, and it goes over the data again for its scores. `agrees` is the correlation of a query's scores with exact
 dot products of whole gradients, the mean over queries; of kronfluence it says nothing, since its scores are other ones.
@@ -39,6 +39,7 @@ TORCH, TORCH_INDEX = "torch==2.13.0+cpu", "https://download.pytorch.org/whl/cpu"
 REQUIREMENTS = {
     "bergson": ("bergson==2.5.1", "transformers==5.23.0"),
     "dattri": ("dattri==0.3.0", "transformers==5.23.0"),
+    "dattri-llm": ("dattri-llm==0.1.0", "dattri==0.3.0", "transformers==5.23.0", "accelerate==1.15.0"),
     "kronfluence": ("kronfluence==1.0.1", "transformers==5.23.0"),
 }
 # Not used for text, and not at hand everywhere as built for the CPU: a build for CUDA breaks the import of transformers.
@@ -60,6 +61,7 @@ class Setting:
     batch_rows: int = 8
     projection_factor: int = 4
     repeats: int = 3
+    peers: str = " ".join(REQUIREMENTS)
     environments: str = ".peers"
 
 
@@ -162,9 +164,9 @@ def measure(setting: Setting, folder: Path) -> tuple[list[dict[str, Any]], list[
     exact = exact_scores(workload, setting)
     programs = {name: (Path(sys.executable), "peer_lorif.py") for name in RECIPES}
     absent = []
-    for name in REQUIREMENTS:
+    for name in setting.peers.split():
         try:
-            programs[name] = (environment(name, HERE / setting.environments), f"peer_{name}.py")
+            programs[name] = (environment(name, HERE / setting.environments), f"peer_{name.replace('-', '_')}.py")
         except subprocess.CalledProcessError as error:
             absent.append({"peer": name, "reason": f"pip: {last_line(error.stderr)}"})
     taken: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}

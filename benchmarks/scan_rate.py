@@ -8,7 +8,9 @@ them. `binds` is the part that adds most. On an accelerator, which works by itse
 
     python benchmarks/scan_rate.py --device cuda:0 --architecture llama --width 256 --codecs sign --ranks 8 --profile
 
-Bytes on disk are those of the files, table overhead included, over those of the codes alone.
+Bytes on disk are those of the files, table overhead included, over those of the codes alone. `--files plain` keeps the same
+codes in a file for each shard and layer, for machines without Delta Lake's libraries: what is timed there is the scan on the
+device, and reading such files.
 """
 
 import tempfile
@@ -18,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from copied_shards import random_rows, shard_name
 from measurements import (
     Seconds,
     interleaved,
@@ -30,12 +31,10 @@ from measurements import (
     time_by_kind,
 )
 
-from lorif_assets.attribution.block_rows import MOST_ROWS
+from scan_files import FactorFiles, LakeFiles, PlainFiles
+
 from lorif_assets.attribution.model import CheckpointRecord
-from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
-from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 from lorif_assets.mathematics.factors.packed_signs import LayerFactors
@@ -67,6 +66,7 @@ class Setting:
     repeats: int = 3
     threads: int = 1
     device: str = "cpu"
+    files: str = field(default="lake", metadata={"choices": ("lake", "plain")})
     profile: bool = False
 
     @property
@@ -91,15 +91,6 @@ def recipe_of(codec: str, c: int) -> Recipe:
     return Recipe.model_validate({"curvature": "svd", "factor_dtype": codec, "rank": c})
 
 
-def written_factors(root: str, setting: Setting, recipe: Recipe, examples: int) -> StoredFactors:
-    """Write shards of random factors, and return them as a scan finds them."""
-    lake, record = Lake(root=root), setting.record
-    for shard in map(shard_name, range(setting.shards)):
-        rows = random_rows(record, recipe, shard, examples // setting.shards)
-        lake.replace(GRADIENT_FACTORS, {"checkpoint": record.name, "shard": shard}, rows)
-    return stored_factors(lake, record, recipe)
-
-
 def random_queries(setting: Setting, n_queries: int) -> dict[str, torch.Tensor]:
     """Return preconditioned queries, dense as the recipe keeps them by default."""
     generator = torch.Generator().manual_seed(1)
@@ -111,24 +102,22 @@ def random_queries(setting: Setting, n_queries: int) -> dict[str, torch.Tensor]:
 class Scan:
     """A scan of stored factors, up to each of its parts."""
 
-    def __init__(self, lake: Lake, stored: StoredFactors, setting: Setting, n_queries: int) -> None:
-        self._lake, self._stored, self._setting = lake, stored, setting
+    def __init__(self, files: FactorFiles, setting: Setting, n_queries: int) -> None:
+        self._files, self._setting = files, setting
         self._queries = random_queries(setting, n_queries)
         self._n_queries, self._device = n_queries, torch.device(setting.device)
-        self.files = [Path(lake.uri(GRADIENT_FACTORS), file.path) for file in stored.files]
 
     def raw(self) -> None:
         """Read the files' bytes into one buffer."""
         buffer = memoryview(bytearray(1 << 20))
-        for file in self.files:
+        for file in self._files.paths:
             with file.open("rb", buffering=0) as stream:
                 while stream.readinto(buffer):
                     pass
 
     def columns(self) -> None:
         """Read the layers' columns."""
-        layers = list(self._setting.layer_shapes)
-        for _ in self._lake.stream_factors(self._stored.files, layers, self._setting.scan_rows or MOST_ROWS):
+        for _ in self._files.columns(self._setting.scan_rows or None):
             pass
 
     def decoded(self) -> None:
@@ -153,7 +142,7 @@ class Scan:
         extremes.on_cpu(), moments.on_cpu()
 
     def _blocks(self) -> Iterator[dict[str, LayerFactors]]:
-        return self._stored.scan_blocks(list(self._setting.layer_shapes), self._setting.scan_rows or None, self._device)
+        return self._files.blocks(self._setting.scan_rows or None, self._device)
 
 
 def binding(taken: dict[str, Seconds], *, by_the_clock: bool) -> str:
@@ -171,13 +160,13 @@ def binding(taken: dict[str, Seconds], *, by_the_clock: bool) -> str:
 def measure_scan(setting: Setting, codec: str, c: int) -> list[dict[str, Any]]:
     """Time the scans of one kind of factors, and return a row for each number of queries."""
     with tempfile.TemporaryDirectory() as folder:
-        lake = Lake(root=folder)
-        stored = written_factors(folder, setting, recipe_of(codec, c), setting.examples)
+        kind: type[FactorFiles] = LakeFiles if setting.files == "lake" else PlainFiles
+        files = kind(Path(folder), setting.record, recipe_of(codec, c), setting.shards, setting.examples)
+        n, on_disk = files.n_examples, sum(path.stat().st_size for path in files.paths)
         codes = sum(factor_bytes(FactorCodec(codec), *shape, c) for shape in setting.layer_shapes.values())
         rows = []
         for n_queries in map(int, setting.queries.split()):
-            scan = Scan(lake, stored, setting, n_queries)
-            on_disk = sum(file.stat().st_size for file in scan.files)
+            scan = Scan(files, setting, n_queries)
             works = {
                 RAW: scan.raw,
                 COLUMNS_READ: scan.columns,
@@ -194,14 +183,14 @@ def measure_scan(setting: Setting, codec: str, c: int) -> list[dict[str, Any]]:
                     "c": c,
                     "queries": n_queries,
                     "bytes_per_example": codes,
-                    "disk_over_codes": on_disk / (codes * stored.n_examples),
+                    "disk_over_codes": on_disk / (codes * n),
                     "raw_mb_per_cpu_second": on_disk / 1e6 / taken[RAW].cpu,
-                    **{f"{part}_cpu_us": seconds.cpu / stored.n_examples * 1e6 for part, seconds in taken.items()},
-                    **{f"{part}_wall_us": seconds.wall / stored.n_examples * 1e6 for part, seconds in taken.items()},
+                    **{f"{part}_cpu_us": seconds.cpu / n * 1e6 for part, seconds in taken.items()},
+                    **{f"{part}_wall_us": seconds.wall / n * 1e6 for part, seconds in taken.items()},
                     "share_of_raw": taken[RAW].cpu / taken[WHOLE].cpu,
                     "share_of_raw_wall": taken[RAW].wall / taken[WHOLE].wall,
-                    "mb_per_second": codes * stored.n_examples / 1e6 / taken[WHOLE].wall,
-                    "mb_per_cpu_second": codes * stored.n_examples / 1e6 / taken[WHOLE].cpu,
+                    "mb_per_second": codes * n / 1e6 / taken[WHOLE].wall,
+                    "mb_per_cpu_second": codes * n / 1e6 / taken[WHOLE].cpu,
                     "peak_device_mib": peak_memory(torch.device(setting.device), scan.whole) / 2**20,
                     "binding": binding(taken, by_the_clock=setting.device != "cpu"),
                 }

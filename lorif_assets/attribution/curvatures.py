@@ -86,7 +86,10 @@ class Svd(LakeCurvature):
         self, factors: StoredFactors, layer: str, files: Sequence[FactorFile], rows: int | None, device: "torch.device"
     ) -> "Iterator[GradientFactors]":
         """Yield the factors of files, in blocks."""
-        for block in read_ahead(factors.blocks([layer], rows, device, files)):
+        blocks = factors.blocks([layer], rows, device, files)
+        # A single block leaves nothing to read meanwhile, and a thread takes longer to start than a small change to read.
+        is_single = len(files) <= 1 and rows is not None and sum(file.rows for file in files) <= rows
+        for block in blocks if is_single else read_ahead(blocks):
             yield block[layer]
 
     def part(self, factors: "GradientFactors", sums: "FisherDiagonal | None") -> "GradientFactors":

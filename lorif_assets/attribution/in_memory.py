@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lorif_assets.attribution.block_rows import block_rows
+from lorif_assets.attribution.block_rows import block_rows, scanned_numbers
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import (
@@ -106,19 +106,25 @@ class InMemoryAttribution:
     def blocks(self, layers: Iterable[str]) -> Iterator[dict[str, GradientFactors]]:
         """Yield the factors of some layers on the device, `batch.scan_rows` examples at a time, or as many as fit."""
         shapes, codec = self.attributed.record.layer_shapes, FactorCodec(self.attributed.recipe.factor_dtype)
-        for block in self._stored_blocks(layers):
+        numbers = self._numbers_of(layers)
+        for block in self._stored_blocks(numbers, sum(numbers.values())):
             yield {layer: decode(data, codec, *shapes[layer]) for layer, data in block.items()}
 
     def scan_blocks(self, layers: Iterable[str]) -> Iterator[dict[str, LayerFactors]]:
         """Yield the same blocks in the form that is scored fastest."""
         shapes, codec = self.attributed.record.layer_shapes, FactorCodec(self.attributed.recipe.factor_dtype)
-        for block in self._stored_blocks(layers):
+        numbers = self._numbers_of(layers)
+        held = scanned_numbers(numbers, codec, self.attributed.device)
+        for block in self._stored_blocks(numbers, held):
             yield {layer: scored_form(data, codec, *shapes[layer]) for layer, data in block.items()}
 
-    def _stored_blocks(self, layers: Iterable[str]) -> Iterator[dict[str, UInt8[Tensor, "n bytes"]]]:
-        names, device = list(layers), self.attributed.device
+    def _numbers_of(self, layers: Iterable[str]) -> dict[str, int]:
         numbers = self.attributed.record.decoded_numbers(self.attributed.recipe)
-        rows = self.batch.scan_rows or block_rows(sum(numbers[name] for name in names), device)
+        return {layer: numbers[layer] for layer in layers}
+
+    def _stored_blocks(self, layers: Iterable[str], held: int) -> Iterator[dict[str, UInt8[Tensor, "n bytes"]]]:
+        names, device = list(layers), self.attributed.device
+        rows = self.batch.scan_rows or block_rows(held, device)
         for first in range(0, len(self.example_ids), rows):
             at = slice(first, first + rows)
             yield {name: self.factors[name][at].to(device) for name in names}

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lorif_assets.attribution.block_rows import block_rows
+from lorif_assets.attribution.block_rows import block_rows, scanned_numbers
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.recipe import Recipe
@@ -89,6 +89,7 @@ class StoredFactors:
         from lorif_assets.mathematics.factors.codec import FactorCodec, decode
 
         codec = FactorCodec(self.codec)
+        rows = rows or block_rows(sum(self._numbers_of(layers).values()), device)
         for block in self._stored_blocks(layers, rows, device, files):
             yield {layer: decode(data, codec, *self.layer_shapes[layer]) for layer, data in block.items()}
 
@@ -107,14 +108,17 @@ class StoredFactors:
         from lorif_assets.mathematics.factors.codec import FactorCodec, scored_form
 
         codec = FactorCodec(self.codec)
+        rows = rows or block_rows(scanned_numbers(self._numbers_of(layers), self.codec, device), device)
         for block in self._stored_blocks(layers, rows, device, files):
             yield {layer: scored_form(data, codec, *self.layer_shapes[layer]) for layer, data in block.items()}
 
+    def _numbers_of(self, layers: Sequence[str]) -> dict[str, int]:
+        return {layer: self.numbers[layer] for layer in layers}
+
     def _stored_blocks(
-        self, layers: Sequence[str], rows: int | None, device: "torch.device", files: Sequence[FactorFile] | None
+        self, layers: Sequence[str], rows: int, device: "torch.device", files: Sequence[FactorFile] | None
     ) -> "Iterator[dict[str, torch.Tensor]]":
         """Yield the factors of some layers as bytes [n, bytes] on a device."""
-        rows = rows or block_rows(sum(self.numbers[layer] for layer in layers), device)
         for pieces in _gathered(self.lake.stream_factors(self.files if files is None else files, layers, rows), rows):
             joined = pieces[0][1] if len(pieces) == 1 else _joined([batch for _, batch in pieces])
             yield {layer: _on_device(_value_bytes(joined, layer, pieces), device) for layer in layers}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lorif_assets.attribution import block_rows as module
-from lorif_assets.attribution.block_rows import FEWEST_ROWS, MOST_ROWS, block_rows
+from lorif_assets.attribution.block_rows import FEWEST_ROWS, MOST_ROWS, block_rows, scanned_numbers
 
 
 @pytest.mark.parametrize("free", [1 << 28, 3 << 30, 100 << 30])
@@ -32,3 +32,15 @@ def test_the_device_that_is_asked_for_is_the_one_whose_memory_counts(monkeypatch
     monkeypatch.setattr(module, "free_memory", lambda devices: asked.append(devices.first) or 1 << 30)
     block_rows(1_000, torch.device("cuda", 1))
     assert asked == [torch.device("cuda", 1)]
+
+
+LAYERS = {"wide": 64_000, "narrow": 640}
+
+
+def test_signs_that_are_scored_as_they_are_stored_take_a_32nd_and_one_decoded_layer():
+    assert scanned_numbers(LAYERS, "sign", torch.device("cpu")) == 64_640 // 32 + 64_000
+
+
+@pytest.mark.parametrize(("codec", "device"), [("bf16", "cpu"), ("int8", "cpu"), ("sign", "cuda")])
+def test_factors_that_are_decoded_take_all_their_numbers(codec, device):
+    assert scanned_numbers(LAYERS, codec, torch.device(device)) == 64_640

@@ -100,7 +100,7 @@ def meta_bases(attributed: AttributedModel) -> dict[str, KfacBases]:
     return {layer: KfacBases(q_in, q_out, a, b, 0.1) for layer, ((q_in, a), (q_out, b)) in sides.items()}
 
 
-@pytest.mark.parametrize("fields", [{}, {"fisher_share": 0.5}, {"curvature": "svd"}], ids=str)
+@pytest.mark.parametrize("fields", [*RECIPES.values(), {"fisher_share": 0.5}, {"curvature": "svd"}], ids=str)
 def test_a_batch_is_copied_back_once_and_nothing_but_its_tokens_goes_to_the_device_for_further_shards(
     monkeypatch: pytest.MonkeyPatch, fields: Mapping[str, Any]
 ) -> None:
@@ -124,7 +124,8 @@ def test_a_batch_is_copied_back_once_and_nothing_but_its_tokens_goes_to_the_devi
 
     first, second = shard(), shard()
     assert len(copied) == 4
-    assert any(len(shape) == 2 and dtype == torch.bfloat16 for shape, dtype in first)
+    is_projected = fields.get("projection_factor") != 1
+    assert any(len(shape) == 2 and dtype == torch.bfloat16 for shape, dtype in first) == is_projected
     # Two batches: ids, mask and labels; where the squares are over a sample, which it is.
     tokens = Counter(second)
     of_batch = [((4, LENGTH), torch.int64), ((4, LENGTH), torch.int64), ((4, LENGTH), torch.bool)] * 2

@@ -19,18 +19,23 @@ Kernel = Callable[..., None]
 """Adds a tile's scores:
 kernel(p, q, scales, matrices, scores, n, c, n_bytes, p_example, p_component, q_example, q_component, scores_query).
 
-p [n, c, n_bytes], q [n, c, columns / 8], scales [n, c], matrices [queries, 8 * n_bytes, columns] and scores [queries, n] are
+p [n, c, n_bytes], q [n, c, columns / 8], scales [n, c], matrices [8 * n_bytes, queries, columns] and scores [queries, n] are
 addresses. p and q lie so many bytes apart from one example, and from one component, to the next; scores so many numbers from
 one query to the next.
 """
 
-_EXAMPLES = 2
-"""Examples whose rows are in registers together, so that a number of a query that was loaded is used twice."""
+_CACHED_TABLES = 2
+"""Tables of an example of which a core's fastest cache holds those of four examples."""
 
 
-def most_queries() -> int:
-    """Return for how many queries there are registers."""
-    return 10 if has_wide_registers() else 4
+def most_queries(tables: int) -> int:
+    """Return for how many queries there are registers beside so many tables of an example."""
+    return (20 if has_wide_registers() else 8) // _examples(tables)
+
+
+def _examples(tables: int) -> int:
+    """Return how many examples' rows are in registers together: a number of a query is loaded once for all of them."""
+    return 4 if tables <= _CACHED_TABLES else 2
 
 
 @cache
@@ -40,7 +45,7 @@ def kernel(columns: int, tables: int, queries: int) -> Kernel:
     Args:
         columns: of the queries, and signs q of a component: 8, 16, 32 or 64.
         tables: of four components each, enough for all of them.
-        queries: that are scored, as few as `most_queries`.
+        queries: that are scored, no more than `most_queries`.
 
     Raises:
         RuntimeError: LLVM cannot compile for this processor.
@@ -53,7 +58,7 @@ def kernel(columns: int, tables: int, queries: int) -> Kernel:
 
 def _instructions(columns: int, tables: int, queries: int, lanes: int) -> str:
     """Return the kernel in LLVM's own language, which multiplies so many numbers at a time."""
-    vector = f"<{lanes} x float>"
+    vector, examples = f"<{lanes} x float>", range(_examples(tables))
     components = range(_COMPONENTS * tables)
     # Beyond the last component its address is read again, with the scale 0.
     places = "\n".join(
@@ -61,8 +66,8 @@ def _instructions(columns: int, tables: int, queries: int, lanes: int) -> str:
   %at_{k} = select i1 %is_there_{k}, i64 {k}, i64 %last_component"""
         for k in components
     )
-    made = "\n".join(_table(e, table, columns, e * tables + table) for e in range(_EXAMPLES) for table in range(tables))
-    sums = [(example, query) for example in range(_EXAMPLES) for query in range(queries)]
+    made = "\n".join(_table(e, table, columns, e * tables + table) for e in examples for table in range(tables))
+    sums = [(example, query) for example in examples for query in range(queries)]
     of_rows = "\n".join(
         f"  %total_{e}_{z} = phi {vector} [ zeroinitializer, %made ], [ %next_{e}_{z}, %turned ]" for e, z in sums
     )
@@ -86,20 +91,15 @@ declare float @llvm.vector.reduce.fadd.v{lanes}f32(float, {vector})
 define void @rebuild(ptr %p, ptr %q, ptr %scales, ptr %matrices, ptr %scores, i64 %n, i64 %c, i64 %n_bytes,
                     i64 %p_example, i64 %p_component, i64 %q_example, i64 %q_component, i64 %scores_query) {{
 entry:
-  %tables = alloca [{_EXAMPLES * tables} x [16 x [{columns} x float]]], align 64
+  %tables = alloca [{len(examples) * tables} x [16 x [{columns} x float]]], align 64
   %last_component = sub i64 %c, 1
-  %rows = mul i64 %n_bytes, 8
 {places}
   %none = icmp eq i64 %n, 0
-  br i1 %none, label %done, label %pair
+  br i1 %none, label %done, label %group
 
-pair:
-  %i_0 = phi i64 [ 0, %entry ], [ %next_i, %kept ]
-  %beside = add i64 %i_0, 1
-  %counts_0 = icmp ult i64 %i_0, %n
-  %counts_1 = icmp ult i64 %beside, %n
-  %i_1 = select i1 %counts_1, i64 %beside, i64 %i_0
-{_addresses()}
+group:
+  %i = phi i64 [ 0, %entry ], [ %next_i, %kept ]
+{_addresses(examples)}
 {made}
   br label %made
 
@@ -127,9 +127,9 @@ turned:
 
 kept:
 {kept}
-  %next_i = add i64 %i_0, {_EXAMPLES}
+  %next_i = add i64 %i, {len(examples)}
   %more = icmp ult i64 %next_i, %n
-  br i1 %more, label %pair, label %done
+  br i1 %more, label %group, label %done
 
 done:
   ret void
@@ -137,16 +137,19 @@ done:
 """
 
 
-def _addresses() -> str:
-    """Return instructions that find the signs and scales of a pair of examples; an odd one is its own neighbour."""
+def _addresses(examples: range) -> str:
+    """Return instructions that find the signs and scales of neighbours; the first stands for those beyond the last."""
     return "\n".join(
-        f"""  %p_offset_{e} = mul i64 %i_{e}, %p_example
+        f"""  %beside_{e} = add i64 %i, {e}
+  %counts_{e} = icmp ult i64 %beside_{e}, %n
+  %i_{e} = select i1 %counts_{e}, i64 %beside_{e}, i64 %i
+  %p_offset_{e} = mul i64 %i_{e}, %p_example
   %p_{e} = getelementptr i8, ptr %p, i64 %p_offset_{e}
   %q_offset_{e} = mul i64 %i_{e}, %q_example
   %q_{e} = getelementptr i8, ptr %q, i64 %q_offset_{e}
   %scales_offset_{e} = mul i64 %i_{e}, %c
   %scales_{e} = getelementptr float, ptr %scales, i64 %scales_offset_{e}"""
-        for e in range(_EXAMPLES)
+        for e in examples
     )
 
 
@@ -193,7 +196,7 @@ def _table(e: int, table: int, columns: int, place: int) -> str:
 def _turned_bits(tables: int) -> str:
     """Return instructions that turn eight rows' signs of eight components into a byte for each row."""
     lines = []
-    for e in range(_EXAMPLES):
+    for e in range(_examples(tables)):
         for plane in range(-(-tables // 2)):
             word = "0"
             for place, k in enumerate(range(8 * plane, min(8 * (plane + 1), _COMPONENTS * tables))):
@@ -224,10 +227,10 @@ def _turned_bits(tables: int) -> str:
 
 
 def _multiplied_row(columns: int, tables: int, queries: int, lanes: int) -> str:
-    """Return instructions that rebuild a row of both examples, and add its products with the same row of the queries."""
+    """Return instructions that rebuild a row of each example, and add its products with the same row of the queries."""
     vector = f"<{lanes} x float>"
     lines = ["%first_row = mul i64 %b, 8", "%r = add i64 %first_row, %j", "%row_shift = mul i64 %j, 8"]
-    for e in range(_EXAMPLES):
+    for e in range(_examples(tables)):
         planes = range(-(-tables // 2))
         lines += [f"%row_word_{e}_{plane} = lshr i64 %word_{e}_{plane}_2, %row_shift" for plane in planes]
         for table in range(tables):
@@ -238,15 +241,10 @@ def _multiplied_row(columns: int, tables: int, queries: int, lanes: int) -> str:
                 f"%sums_{at} = getelementptr [16 x [{columns} x float]], ptr %tables, i64 {e * tables + table}, "
                 f"i64 %value_{at}",
             ]
-    for z in range(queries):
-        lines += [
-            f"%query_rows_{z} = mul i64 %rows, {z}",
-            f"%query_row_{z} = add i64 %query_rows_{z}, %r",
-            f"%m_{z} = getelementptr [{columns} x float], ptr %matrices, i64 %query_row_{z}",
-        ]
-    totals = {(e, z): f"%sum_{e}_{z}" for e in range(_EXAMPLES) for z in range(queries)}
+    lines.append(f"%m = getelementptr [{queries * columns} x float], ptr %matrices, i64 %r")
+    totals = {(e, z): f"%sum_{e}_{z}" for e in range(_examples(tables)) for z in range(queries)}
     for first in range(0, columns, lanes):
-        for e in range(_EXAMPLES):
+        for e in range(_examples(tables)):
             rebuilt = f"{vector} zeroinitializer"
             for table in range(tables):
                 at = f"{e}_{table}_{first}"
@@ -260,10 +258,10 @@ def _multiplied_row(columns: int, tables: int, queries: int, lanes: int) -> str:
             lines.append(f"%g_{e}_{first} = fadd {rebuilt}, zeroinitializer")
         for z in range(queries):
             lines += [
-                f"%m_place_{z}_{first} = getelementptr float, ptr %m_{z}, i64 {first}",
+                f"%m_place_{z}_{first} = getelementptr float, ptr %m, i64 {z * columns + first}",
                 f"%m_part_{z}_{first} = load {vector}, ptr %m_place_{z}_{first}, align 4",
             ]
-            for e in range(_EXAMPLES):
+            for e in range(_examples(tables)):
                 at = f"{e}_{z}_{first}"
                 total = f"%next_{e}_{z}" if first + lanes == columns else f"%so_far_{at}"
                 lines += [

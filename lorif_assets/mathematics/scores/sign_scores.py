@@ -110,7 +110,7 @@ def _rebuilt(
 ) -> Iterator[list[_Part]]:
     """Yield parts of the scores by rebuilt gradients, for some queries at a time."""
     tiles = list(_tiles(signs, compiled_rebuilding.MOST_BYTES))
-    groups = -(-len(matrices) // compiled_rebuilding.most_queries())
+    groups = -(-len(matrices) // compiled_rebuilding.most_queries(_tables(signs)))
     for some, of_some in zip(matrices.tensor_split(groups), scores.tensor_split(groups), strict=True):
         for first in range(0, len(tiles), _TILES):
             yield [_rebuilding(tile, some, signs, of_some) for tile in tiles[first : first + _TILES]]
@@ -119,9 +119,9 @@ def _rebuilt(
 def _rebuilding(
     tile: _Tile, matrices: Float[Tensor, "q b1 8 d2"], signs: PackedSigns, scores: Float[Tensor, "q n"]
 ) -> _Part:
-    own, pairs = tile.of(matrices).contiguous(), -(-signs.scales.shape[1] // PER_BYTE)
-    # Pairs of tables, so that layers of different ranks share their machine code.
-    kernel = compiled_rebuilding.kernel(tile.columns, 2 * pairs, len(matrices))
+    # A row of all queries, then the next: as the kernel goes through them.
+    own = tile.of(matrices).movedim(0, 2).contiguous()
+    kernel = compiled_rebuilding.kernel(tile.columns, _tables(signs), len(matrices))
 
     def add(share: slice) -> None:
         some, of_some = signs[share], scores[:, share]
@@ -130,6 +130,11 @@ def _rebuilding(
         kernel(*addresses, *some.scales.shape, len(tile.p), *strides)
 
     return add
+
+
+def _tables(signs: PackedSigns) -> int:
+    """Return of how many tables an example's rows are rebuilt: pairs, so that layers of different ranks share machine code."""
+    return 2 * -(-signs.scales.shape[1] // PER_BYTE)
 
 
 def _close_bytes(packed: UInt8[Tensor, "n c b"]) -> UInt8[Tensor, "n c b"]:

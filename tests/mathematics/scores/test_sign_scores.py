@@ -89,7 +89,8 @@ def test_a_tile_of_rebuilt_gradients_is_added_to_the_scores_that_are_there(colum
     scores = torch.ones(n_queries, n + 2)
     code = compiled_rebuilding._instructions(columns, tables, n_queries, min(lanes, columns))
     kernel = compiled(code, "rebuild", addresses=5, numbers=8)
-    addresses = [one.data_ptr() for one in (p, q, scales, matrices, scores)]
+    row_by_row = matrices.movedim(0, 1).contiguous()
+    addresses = [one.data_ptr() for one in (p, q, scales, row_by_row, scores)]
     kernel(*addresses, n, c, n_bytes, *p.stride()[:2], *q.stride()[:2], scores.stride(0))
     signs_p, signs_q = unpacked_signs(p, 8 * n_bytes).double(), unpacked_signs(q, columns).double()
     expected = torch.ones(n_queries, n + 2, dtype=torch.float64)
