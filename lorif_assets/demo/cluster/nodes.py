@@ -27,6 +27,7 @@ _HEALTH = {
     "health_check_initial_delay_ms": 0,
 }
 _WORKER_NODES = 2
+_STARTS = 5
 _WORKER_TITLE = f"ray::{RayWorker.__name__}"
 
 
@@ -109,16 +110,13 @@ def _serve(answers: IO[str], cpus: int, dashboard_port: int | None) -> None:
     """Start the nodes, answer each line, and stop them when there is no further one."""
     from ray.cluster_utils import Cluster
 
-    dashboard = {"include_dashboard": False} if dashboard_port is None else {"dashboard_port": dashboard_port}
-    cluster = Cluster(
-        initialize_head=True,
-        # Its hooks are for processes that end in other ways than this one.
-        shutdown_at_exit=False,
-        head_node_args={"num_cpus": 0, "include_dashboard": True, "_system_config": _HEALTH, **dashboard},
-    )
+    dashboard = {"include_dashboard": dashboard_port is not None, "dashboard_port": dashboard_port}
+    # Its hooks are for processes that end in other ways than this one.
+    cluster = Cluster(shutdown_at_exit=False)
     try:
+        _add_node(cluster, num_cpus=0, _system_config=_HEALTH, **dashboard)
         for _ in range(_WORKER_NODES):
-            cluster.add_node(num_cpus=cpus)
+            _add_node(cluster, num_cpus=cpus)
         print(cluster.address, file=answers, flush=True)
         for _ in sys.stdin:
             print(_killed(cluster, cpus), file=answers, flush=True)
@@ -133,8 +131,20 @@ def _killed(cluster: Any, cpus: int) -> str:
     cluster.worker_nodes.discard(lost)
     # Its workers go with it, as on a machine that is lost.
     lost.kill_all_processes(check_alive=False, allow_graceful=False)
-    cluster.add_node(num_cpus=cpus)
+    _add_node(cluster, num_cpus=cpus)
     return str(lost.node_id)
+
+
+def _add_node(cluster: Any, **arguments: Any) -> None:
+    for attempts_left in reversed(range(_STARTS)):
+        try:
+            cluster.add_node(**arguments)
+        except Exception:
+            # Ray gives a node thirty seconds, which are few on a busy machine.
+            if not attempts_left:
+                raise
+        else:
+            return
 
 
 def _holds_worker(node: Any) -> bool:

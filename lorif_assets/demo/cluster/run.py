@@ -31,7 +31,7 @@ from lorif_assets.errors import LorifError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
 
-_FILES, _ROWS = 4, 100
+_FILES, _ROWS = 2, 100
 """Of the demo's data, and to a shard."""
 _LOOK_SECONDS = 1.0
 _DAGSTER, _MLFLOW = "dagster", "mlflow"
