@@ -27,7 +27,7 @@ from lorif_assets.cli.doctor_models import (
     recipe_finding,
     wasted_notes,
 )
-from lorif_assets.cli.environment import config_option, dagster_home
+from lorif_assets.cli.environment import config_option, dagster_home, project_of_settings
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.secrets import masked_address, secret_advice
 from lorif_assets.config.sources import Source
@@ -60,7 +60,7 @@ def doctor(*, records: bool) -> None:
 
 def compare_records(console: Console) -> bool:
     """Print where Dagster or MLflow tells otherwise than the tables, and return whether all of them agree."""
-    project = Project.open()
+    project = project_of_settings()
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
         found = list(disagreements(instance, assets_in_use(project.settings), project))
     for sentence in found:
@@ -103,7 +103,7 @@ class _Findings:
 
 def diagnose(console: Console) -> bool:
     """Print the diagnosis, and return whether everything that attribution needs was found."""
-    project = Project.open()
+    project = project_of_settings()
     settings, found = project.settings, _Findings()
     examples: dict[str, int] = defaultdict(int)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from lorif_assets.automation.dagster_home import dagster_home as home_of_project
-from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE, existing_settings_file, settings_file
+from lorif_assets.config.settings import CONFIG_NAME, CONFIG_VARIABLE, existing_settings_file
+from lorif_assets.project import Project
 
 
 def _use(context: click.Context, parameter: click.Parameter, config: Path | None) -> None:
@@ -14,8 +15,6 @@ def _use(context: click.Context, parameter: click.Parameter, config: Path | None
     if config:
         # Dagster's processes read it too.
         os.environ[CONFIG_VARIABLE] = str(config.absolute())
-    # Before a command leaves folders behind where no project is.
-    existing_settings_file()
 
 
 config_option = click.option(
@@ -31,6 +30,15 @@ def dagster_home() -> Path:
     """Return Dagster's home of the project that commands use, made if it is not there.
 
     Raises:
-        SettingsError: the settings file that is named does not exist, or the home is no folder that can be written to.
+        SettingsError: there is no settings file, or the home is no folder that can be written to.
     """
-    return home_of_project(settings_file())
+    return home_of_project(existing_settings_file())
+
+
+def project_of_settings() -> Project:
+    """Return the project that commands use; where none is, nothing is left behind.
+
+    Raises:
+        SettingsError: there is no settings file, or a setting is wrong.
+    """
+    return Project.open(existing_settings_file())

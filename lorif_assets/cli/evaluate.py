@@ -14,7 +14,7 @@ from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.selection_losses import selection_losses
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.automation.materialization import bring_up_to_date
-from lorif_assets.cli.environment import config_option, dagster_home
+from lorif_assets.cli.environment import config_option, dagster_home, project_of_settings
 from lorif_assets.config.methods import method_title
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, shared_per_example
@@ -61,7 +61,7 @@ def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool)
     Raises:
         LorifError: an asset raised it; what was finished before stays, and is not computed again.
     """
-    project = Project.open()
+    project = project_of_settings()
     if selection and not project.settings.evaluation.selection_query_sets:
         raise SettingsError(
             "there is nothing to select for: name query sets in `evaluation.selection_query_sets`, and a way to retrain"

@@ -12,7 +12,7 @@ from lorif_assets.assets.graph import GRAPH
 from lorif_assets.automation.check_runs import failed_checks
 from lorif_assets.automation.materialization import AssetUpdate, bring_up_to_date
 from lorif_assets.automation.selection import Outlook, outlook, selected_assets
-from lorif_assets.cli.environment import config_option, dagster_home
+from lorif_assets.cli.environment import config_option, dagster_home, project_of_settings
 from lorif_assets.data.rejection_reasons import in_words, rows_set_aside
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.leftovers import Leftovers
@@ -37,7 +37,7 @@ def materialize(
     names: tuple[str, ...], checkpoints: tuple[str, ...], query_sets: tuple[str, ...], *, rehash: bool, dry_run: bool
 ) -> None:
     """Bring everything active up to date, in this process; Dagster's UI shows the runs."""
-    console, project, asked = Console(), Project.open(), Asked(checkpoints, query_sets)
+    console, project, asked = Console(), project_of_settings(), Asked(checkpoints, query_sets)
     selection = selected_assets(project.settings, names)
     freshness = Freshness.of(project, asked)
     found = freshness.discovered

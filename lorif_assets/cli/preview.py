@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lorif_assets.attribution.recipe_on_model import longest_input
-from lorif_assets.cli.environment import config_option
+from lorif_assets.cli.environment import config_option, project_of_settings
 from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Source
 from lorif_assets.data.formats.reader import RawShard
@@ -35,7 +35,7 @@ _Chosen = tuple[Source, _Reader, TokenRules]
 @config_option
 def preview(checkpoint: str | None, source: str | None, queries: str | None, rows: int, *, as_json: bool) -> None:
     """Show the tokens that the model gets of each example: which carry loss, what was cut, what was set aside."""
-    project = Project.open()
+    project = project_of_settings()
     chosen = _chosen(project.settings, source, queries)
     console = Console()
     for title, previewed in _previews(project, checkpoint, chosen, rows):

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 
-from lorif_assets.cli.environment import config_option
+from lorif_assets.cli.environment import config_option, project_of_settings
 from lorif_assets.errors import TableError
 from lorif_assets.pages.stored_reports import newest_reports
-from lorif_assets.project import Project
 
 
 @click.command()
@@ -20,7 +19,7 @@ from lorif_assets.project import Project
 @config_option
 def report(checkpoint: str | None, query_set: str | None, *, only_print: bool) -> None:
     """Open the newest report, and print where it is."""
-    newest, *others = newest_reports(Project.open(), checkpoint, query_set)
+    newest, *others = newest_reports(project_of_settings(), checkpoint, query_set)
     is_local = "://" not in newest.where
     if is_local and not Path(newest.where).is_file():
         raise TableError(

@@ -8,9 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lorif_assets.api.status import project_status
-from lorif_assets.cli.environment import config_option
+from lorif_assets.cli.environment import config_option, project_of_settings
 from lorif_assets.data.rejection_reasons import rows_set_aside
-from lorif_assets.project import Project
 
 
 @click.command()
@@ -19,7 +18,7 @@ from lorif_assets.project import Project
 def status(*, as_json: bool) -> None:
     """Show which partitions are up to date, missing or out of date, and why."""
     if as_json:
-        found = project_status(Project.open())
+        found = project_status(project_of_settings())
         click.echo(json.dumps(vars(found) | {"assets": found.assets.to_dicts()}, ensure_ascii=False))
     else:
         show_status(Console())
@@ -29,7 +28,7 @@ def show_status(console: Console) -> None:
     """Print one line per asset: how many partitions are missing or out of date, and why the first of them is; then what
     each has set aside, and which checkpoints were passed over.
     """
-    found = project_status(Project.open())
+    found = project_status(project_of_settings())
     table = Table(title=f"active checkpoints: {', '.join(found.active_checkpoints) or 'none'}", title_justify="left")
     table.add_column("asset")
     table.add_column("missing", justify="right")

@@ -11,14 +11,13 @@ from rich.table import Table
 from lorif_assets.attribution.ask import newest_attributed
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.cost import stored_bytes_per_example
-from lorif_assets.cli.environment import config_option
+from lorif_assets.cli.environment import config_option, project_of_settings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import settings_file
 from lorif_assets.data.shards import in_short
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.query_sets import evaluated_query_sets
 from lorif_assets.evaluation.tuning.candidates import differing_fields
-from lorif_assets.project import Project
 
 _MEASURES = {
     "lds": "LDS against the models that were retrained on subsets",
@@ -51,7 +50,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     """
     from lorif_assets.evaluation.tuning.advice import advise, pareto, store_trials
 
-    project = Project.open()
+    project = project_of_settings()
     settings, lake, models = project.settings, project.lake, project.checkpoints
     with project.devices.lease() as group:
         attributed = StoredCheckpoint.read(lake, newest_attributed(project), settings.recipe).load(models, group).model

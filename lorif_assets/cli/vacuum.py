@@ -3,8 +3,7 @@
 import click
 
 from lorif_assets.attribution.vacuum import delete, superseded_files
-from lorif_assets.cli.environment import config_option
-from lorif_assets.project import Project
+from lorif_assets.cli.environment import config_option, project_of_settings
 
 
 @click.command()
@@ -12,7 +11,7 @@ from lorif_assets.project import Project
 @config_option
 def vacuum(dry_run: bool) -> None:
     """Delete files of the lake that nothing points to any more and that are older than `vacuum.retention_hours`."""
-    project = Project.open()
+    project = project_of_settings()
     found = superseded_files(project.lake, project.settings.vacuum.retention_hours)
     for file in found:
         click.echo(f"{file.size:>14,}  {file.path}")

@@ -7,11 +7,10 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from lorif_assets.cli.environment import config_option
+from lorif_assets.cli.environment import config_option, project_of_settings
 from lorif_assets.lake.verification import Verification, files_to_verify
 from lorif_assets.lake.verification import verify as verify_lake
 from lorif_assets.progress import Progress
-from lorif_assets.project import Project
 
 
 @click.command()
@@ -19,7 +18,7 @@ from lorif_assets.project import Project
 @config_option
 def verify(*, as_json: bool) -> None:
     """Read all of the lake, and name what is damaged and what makes it again; ends with 1 where something is."""
-    project = Project.open()
+    project = project_of_settings()
     files = files_to_verify(project.lake)
     with Progress("verifying", sum(files.values()), "B") as progress:
         found = verify_lake(project.lake, files, progress.advance)

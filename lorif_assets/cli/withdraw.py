@@ -8,11 +8,10 @@ import dagster as dg
 from lorif_assets.automation.sole_process import sole_process
 from lorif_assets.automation.withdrawal import keep
 from lorif_assets.automation.withdrawal import withdraw as take_out
-from lorif_assets.cli.environment import config_option, dagster_home
+from lorif_assets.cli.environment import config_option, dagster_home, project_of_settings
 from lorif_assets.errors import SettingsError
 from lorif_assets.freshness.leftovers import Leftovers, LeftoverShard
 from lorif_assets.freshness.view import Freshness
-from lorif_assets.project import Project
 
 
 @click.command()
@@ -23,7 +22,7 @@ from lorif_assets.project import Project
 @config_option
 def withdraw(*, shards: tuple[str, ...], is_kept: bool, is_confirmed: bool) -> None:
     """Take stored shards that no source names any more out of the scores, or record that they stay."""
-    project = Project.open()
+    project = project_of_settings()
     with sole_process(project.lake, click.echo):
         found = Leftovers.of(Freshness.of(project))
         chosen = _chosen(found.shards, shards)

@@ -22,7 +22,7 @@ _PARQUET, _JSON_LINES = ".parquet", ".jsonl"
 
 @dataclass(frozen=True)
 class SelectedGroup:
-    """The examples with one value in a metadata column: how many were taken of how many."""
+    """The examples of a source, or with one value in a metadata column: how many were taken of how many."""
 
     name: str
     n_rows: int
