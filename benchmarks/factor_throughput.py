@@ -41,7 +41,7 @@ from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
-from lorif_assets.mathematics.curvature.ekfac import KfacBases
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.collector import TokenBatch
 from lorif_assets.mathematics.gradients.contraction import cheapest_order, multiplications

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
-    from lorif_assets.mathematics.curvature.ekfac import KfacBases
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.mathematics.curvature.curvature import LayerPreconditioner
-    from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacBases
+    from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
     from lorif_assets.mathematics.curvature.svd_curvature import SvdCurvature, SvdInverse
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
 

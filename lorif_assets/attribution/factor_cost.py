@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from lorif_assets.mathematics.curvature.ekfac import KfacBases
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
     from lorif_assets.mathematics.gradients.collector import TokenBatch
     from lorif_assets.mathematics.gradients.layers import TrackedLayer
     from lorif_assets.mathematics.gradients.projection import LayerProjection
@@ -116,7 +116,7 @@ def _meta_projection(layer: "TrackedLayer", recipe: Recipe) -> "LayerProjection"
 def _meta_bases(shape: tuple[int, int], recipe: Recipe) -> "KfacBases":
     import torch
 
-    from lorif_assets.mathematics.curvature.ekfac import KfacBases
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 
     d1, d2 = shape
     sizes: Mapping[str, tuple[int, ...]] = {"q_in": (d1, d1), "q_out": (d2, d2), "a": (d1,), "b": (d2,)}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.sections import BatchSettings
-    from lorif_assets.mathematics.curvature.ekfac import KfacBases
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
     from lorif_assets.mathematics.factors.low_rank import GradientFactors, ScaledMatrices
     from lorif_assets.mathematics.factors.token_gradients import TokenGradients
     from lorif_assets.mathematics.gradients.collector import GradientSink, TokenBatch

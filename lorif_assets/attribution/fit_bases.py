@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lorif_assets.attribution.checkpoint import LoadedCheckpoint
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.sections import BatchSettings
-    from lorif_assets.mathematics.curvature.ekfac import KfacBases, KfacCovariances
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases, KfacCovariances
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
     from lorif_assets.progress import Progress
 
@@ -231,7 +231,7 @@ def covariances(
     """Return the layers' covariances over the tokens of some examples; `seed` draws the labels if the model gives them."""
     import torch
 
-    from lorif_assets.mathematics.curvature.ekfac import KfacCovariances
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacCovariances
 
     sums = {
         layer: KfacCovariances.empty(d1, d2, attributed.device)

@@ -25,7 +25,7 @@ from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 
 if TYPE_CHECKING:
-    from lorif_assets.mathematics.curvature.ekfac import KfacCovariances
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacCovariances
 
 
 @dataclass(frozen=True)

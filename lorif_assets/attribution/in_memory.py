@@ -39,7 +39,8 @@ from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import SettingsError
 from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner
-from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
+from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, scored_form
 from lorif_assets.mathematics.factors.low_rank import GradientFactors
 from lorif_assets.mathematics.factors.packed_signs import LayerFactors

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from lorif_assets.mathematics.curvature.curvature import Curvature, LayerPreconditioner
-    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
+    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.sections import BatchSettings
-    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
+    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
     from lorif_assets.progress import Progress
 

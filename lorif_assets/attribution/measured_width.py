@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.sections import BatchSettings
     from lorif_assets.data.tokenization import TokenizedExample
-    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KfacCovariances
+    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases, KfacCovariances
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
     from lorif_assets.mathematics.gradients.layers import TrackedLayer
     from lorif_assets.mathematics.gradients.projection import LayerProjection

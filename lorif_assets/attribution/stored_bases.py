@@ -17,7 +17,7 @@ from lorif_assets.lake.lake import Lake
 if TYPE_CHECKING:
     import torch
 
-    from lorif_assets.mathematics.curvature.ekfac import KfacBases
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FrozenBases:
         Raises:
             TableError: their file is gone.
         """
-        from lorif_assets.mathematics.curvature.ekfac import KfacBases
+        from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 
         return KfacBases.from_tensors(lake.read_tensors(self.uris[layer]), self.damping, device, self.whitening_rank)
 

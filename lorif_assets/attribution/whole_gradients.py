@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lorif_assets.data.tokenization import TokenizedExample
-    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KroneckerPreconditioner
+    from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KroneckerPreconditioner
+    from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
-from lorif_assets.mathematics.curvature.ekfac import KfacBases
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import layer_projection
 from lorif_assets.mathematics.operation_counts import H200, OperationCost, OperationCounts

@@ -16,7 +16,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import LorifError
-from lorif_assets.mathematics.curvature.ekfac import KfacBases
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, factor_bytes
 from lorif_assets.mathematics.factors.low_rank import (
     GradientFactors,

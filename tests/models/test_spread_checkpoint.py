@@ -24,7 +24,7 @@ from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.evaluation.methods.representations import mean_hidden_states
 from lorif_assets.evaluation.retraining.query_losses import example_losses
-from lorif_assets.mathematics.curvature.ekfac import KfacBases
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.evaluation.tail_patch import patched
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode
 from lorif_assets.mathematics.gradients.layers import select_layers

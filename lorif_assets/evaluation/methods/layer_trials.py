@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
+from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors, singular_factors
 from lorif_assets.mathematics.scores.scoring import block_scores

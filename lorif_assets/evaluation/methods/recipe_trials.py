@@ -17,7 +17,7 @@ from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, layer_groups
 from lorif_assets.evaluation.methods.layer_trials import LayerTrials
-from lorif_assets.mathematics.curvature.ekfac import KfacBases
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 from lorif_assets.progress import Progress
 

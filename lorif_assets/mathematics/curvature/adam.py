@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.errors import LorifError
-from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, KfacBases, KroneckerPreconditioner
+from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, KroneckerPreconditioner
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 
 
 def along_axes(

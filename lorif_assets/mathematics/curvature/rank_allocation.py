@@ -4,7 +4,8 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
+from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lorif_assets.mathematics.curvature.ekfac import KfacBases, KroneckerPreconditioner
+from lorif_assets.mathematics.curvature.ekfac import KroneckerPreconditioner
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.matrix_products import product
 
 

@@ -3,7 +3,7 @@ import torch
 
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.evaluation.methods.layer_trials import LayerTrials
-from lorif_assets.mathematics.curvature.ekfac import KfacCovariances
+from lorif_assets.mathematics.curvature.kfac_bases import KfacCovariances
 
 N, Q, D1, D2 = 40, 3, 6, 5
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lorif_assets.errors import LorifError
-from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacBases, KfacCovariances
+from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases, KfacCovariances
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.collector import GradientCollector

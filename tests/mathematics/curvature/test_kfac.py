@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases
+from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
 from lorif_assets.mathematics.curvature.kfac import KfacCurvature
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.scores.scoring import block_scores
 from tests.mathematics.curvature.test_ekfac import D1, D2, covariances, random_data

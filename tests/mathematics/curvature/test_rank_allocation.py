@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacCovariances
+from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal
+from lorif_assets.mathematics.curvature.kfac_bases import KfacCovariances
 from lorif_assets.mathematics.curvature.rank_allocation import (
     LayerDemand,
     allocate_ranks,

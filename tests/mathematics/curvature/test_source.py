@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacBases, KroneckerPreconditioner
+from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KroneckerPreconditioner
+from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.curvature.source import Segment, SegmentPreconditioner
 from tests.mathematics.curvature.test_ekfac import D1, D2, covariances, random_data
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacCovariances, KroneckerPreconditioner
+from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KroneckerPreconditioner
+from lorif_assets.mathematics.curvature.kfac_bases import KfacCovariances
 from lorif_assets.mathematics.evaluation.one_bit_codes import (
     PrincipalAxes,
     axes_by_layer,

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal, KfacCovariances
+from lorif_assets.mathematics.curvature.ekfac import EkfacCurvature, FisherDiagonal
 from lorif_assets.mathematics.curvature.kfac import KfacCurvature
+from lorif_assets.mathematics.curvature.kfac_bases import KfacCovariances
 from lorif_assets.mathematics.curvature.svd import CurvatureState, random_basis
 from lorif_assets.mathematics.curvature.svd_preconditioner import CurvatureForm, DampingRule, Preconditioner
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode, scored_form

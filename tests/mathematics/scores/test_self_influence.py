@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KfacCovariances, KroneckerPreconditioner
+from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KroneckerPreconditioner
+from lorif_assets.mathematics.curvature.kfac_bases import KfacCovariances
 from lorif_assets.mathematics.curvature.svd import CurvatureState, random_basis
 from lorif_assets.mathematics.curvature.svd_preconditioner import CurvatureForm, DampingRule, Preconditioner
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors
