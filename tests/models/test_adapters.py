@@ -225,7 +225,9 @@ def test_a_quantised_base_model_whose_library_is_missing_is_refused(project: Pat
     resource = checkpoints(project / "run")
     files = resource.get("checkpoint-20")
     for refused in (lambda: resource.skeleton(files), lambda: resource.load_model(files, "float32", CPU)):
-        with pytest.raises(CheckpointError, match="base has weights quantised by roman-numerals, which cannot run here"):
+        with pytest.raises(
+            CheckpointError, match=r"base has weights quantised by roman-numerals, which cannot run here"
+        ):
             refused()
 
 
@@ -372,7 +374,9 @@ def test_fused_experts_that_an_adapter_names_as_parameters_are_merged_as_peft_me
     expected = with_peft(tmp_path / "base", adapter).merge_and_unload().state_dict()
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in expected.items())
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base").state_dict()
-    assert not torch.equal(base["model.layers.0.mlp.experts.down_proj"], expected["model.layers.0.mlp.experts.down_proj"])
+    assert not torch.equal(
+        base["model.layers.0.mlp.experts.down_proj"], expected["model.layers.0.mlp.experts.down_proj"]
+    )
 
 
 def test_a_merge_that_predicts_something_else_than_the_adapter_is_refused(
@@ -392,7 +396,7 @@ def test_biases_that_a_lora_adds_to_layers_without_any_are_refused_in_these_word
         tmp_path / "checkpoint-20", made / "models/base", lora(lora_bias=True, target_modules=["q_proj"])
     )
     resource = checkpoints(adapter)
-    with pytest.raises(CheckpointError, match="cannot be merged into its base model: .*the base layer has no bias"):
+    with pytest.raises(CheckpointError, match=r"cannot be merged into its base model: .*the base layer has no bias"):
         resource.load_model(resource.get("checkpoint-20"), "float32", CPU)
 
 
@@ -407,7 +411,9 @@ def test_an_adapter_on_a_gguf_file_is_merged_into_its_dense_weights(project: Pat
     files = resource.get("checkpoint-20")
     assert files.base.path == project / "models/packed"
     expected = with_peft(project / "models/base", files.path).merge_and_unload()
-    torch.testing.assert_close(logits(resource.load_model(files, "float32", CPU)), logits(expected), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        logits(resource.load_model(files, "float32", CPU)), logits(expected), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", ["merged", "run-merged", "merged_16bit"])

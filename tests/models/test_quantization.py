@@ -129,9 +129,9 @@ def load_quantised(root: Path, config: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     wide_model().save_pretrained(root / "whole")
-    AutoModelForCausalLM.from_pretrained(
-        root / "whole", quantization_config=config, dtype="float32"
-    ).save_pretrained(root / "packed")
+    AutoModelForCausalLM.from_pretrained(root / "whole", quantization_config=config, dtype="float32").save_pretrained(
+        root / "packed"
+    )
     return load_packed(root)
 
 
@@ -246,7 +246,9 @@ def test_compressed_tensors_are_dequantised_as_they_are_loaded(tmp_path: Path, k
     scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**arguments))
     apply_quantization_config(
         model,
-        QuantizationConfig(config_groups={"all": scheme}, ignore=["lm_head"], format=kind, quantization_status="frozen"),
+        QuantizationConfig(
+            config_groups={"all": scheme}, ignore=["lm_head"], format=kind, quantization_status="frozen"
+        ),
     )
     for module in model.modules():
         if hasattr(module, "weight_scale"):

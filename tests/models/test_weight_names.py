@@ -125,7 +125,9 @@ def test_a_step_that_holds_nothing_but_shards_of_training_is_passed_over_in_thes
         file.unlink()
     found = Checkpoints(path=str(folder.parent)).look()
     assert [checkpoint.name for checkpoint in found.checkpoints] == ["checkpoint-40"]
-    assert any(f"{folder} is passed over: its weights are in" in note and "join them by" in note for note in found.notes)
+    assert any(
+        f"{folder} is passed over: its weights are in" in note and "join them by" in note for note in found.notes
+    )
 
 
 def test_code_that_a_checkpoint_carries_is_refused_with_the_setting_that_runs_it(folder: Path) -> None:

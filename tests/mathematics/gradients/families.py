@@ -17,7 +17,9 @@ VOCABULARY = 64
 # A family takes those of its own.
 _SIZES: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), VOCABULARY),
-    **dict.fromkeys(("vocab_size_per_layer_input", "encoder_hash_byte_group_vocab", "ngram_vocab_size_base"), VOCABULARY),
+    **dict.fromkeys(
+        ("vocab_size_per_layer_input", "encoder_hash_byte_group_vocab", "ngram_vocab_size_base"), VOCABULARY
+    ),
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "emb_dim", "embedding_size", "word_embed_proj_dim"), 32),
     **dict.fromkeys(("lru_width", "dim", "embedding_dim", "out_hidden_size", "projection_dim", "ple_embed_dim"), 32),
     **dict.fromkeys(("backbone_hidden_size", "text_hidden_size"), 32),
@@ -36,7 +38,9 @@ _SIZES: dict[str, Any] = {
     **dict.fromkeys(("global_head_dim", "attention_head_dim", "laurel_rank", "hc_lowrank", "adapter_rank"), 8),
     **dict.fromkeys(("chunk_size", "mamba_chunk_size", "mamba_headdim"), 8),
     **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "sliding_window", "attention_window", "router_hidden_size"), 16),
-    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "split_ngram_parts"), 4),
+    **dict.fromkeys(
+        ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "split_ngram_parts"), 4
+    ),
     **dict.fromkeys(("time_step_rank", "mamba_dt_rank"), 4),
     **dict.fromkeys(("num_experts_per_tok", "moe_k", "moe_topk", "moe_top_k", "mamba_expand", "heads_per_ngram"), 2),
     **dict.fromkeys(("depth", "n_mamba_heads", "index_n_heads"), 2),
@@ -121,7 +125,9 @@ def _small(default: PreTrainedConfig) -> dict[str, Any]:
         if isinstance(value, list | tuple) and value and (len(value) == depth or name in _BY_LAYER):
             kinds = list({str(kind): kind for kind in value}.values())
             sizes[name] = 48 if name == "intermediate_size" else (kinds * 4)[:4]
-        elif name.endswith(("token_id", "token_index")) and name not in _SIZES and isinstance(value, int) and value > 60:
+        elif (
+            name.endswith(("token_id", "token_index")) and name not in _SIZES and isinstance(value, int) and value > 60
+        ):
             # A token that no example has.
             sizes[name] = 2
     if isinstance(rope := _field(default, "rope_parameters"), dict) and "mrope_section" in rope:
