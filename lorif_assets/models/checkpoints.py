@@ -216,7 +216,7 @@ class Checkpoints:
         return self._placed(model, files, dtype, devices)
 
     def _dense(self, base: CheckpointFiles, dtype: str) -> "PreTrainedModel":
-        """Return an adapter's base model on the CPU, dequantised: an adapter is trained beside dense weights, and added to such."""
+        """Return an adapter's base model on the CPU, dequantised: the adapter was trained beside such weights."""
         return dequantised(self._loaded(base, dtype, DeviceGroup.of("cpu")), base.path)
 
     def _placed(

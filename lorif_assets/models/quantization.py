@@ -94,7 +94,7 @@ def dequantised(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
         setattr(module, name, _dense(weight, model.dtype))
     if not _is_dequantised(quantizer.quantization_config) and not hasattr(quantizer.quantization_config, "quant_type"):
         try:
-            return quantizer.dequantize(model, dtype=model.dtype)  # type: ignore[no-any-return]
+            return quantizer.dequantize(model, dtype=model.dtype)
         except NotImplementedError as error:
             raise CheckpointError(
                 f"the base model {folder} of an adapter is quantised, and {quantizer.quantization_config.quant_method} "

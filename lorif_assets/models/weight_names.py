@@ -39,7 +39,8 @@ def loading_by_name(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
     for file in files:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="np") as opened:
-                if any(_WRAPPED in name for name in opened.keys()):
+                names = list(opened.keys())
+                if any(_WRAPPED in name for name in names):
                     options["key_mapping"] = {re.escape(_WRAPPED): ""}
     return options
 

@@ -226,7 +226,7 @@ def test_a_quantised_base_model_whose_library_is_missing_is_refused(project: Pat
     files = resource.get("checkpoint-20")
     for refused in (lambda: resource.skeleton(files), lambda: resource.load_model(files, "float32", CPU)):
         with pytest.raises(
-            CheckpointError, match="base has weights quantised by roman-numerals, which cannot run here"
+            CheckpointError, match=r"base has weights quantised by roman-numerals, which cannot run here"
         ):
             refused()
 
@@ -396,7 +396,7 @@ def test_biases_that_a_lora_adds_to_layers_without_any_are_refused_in_these_word
         tmp_path / "checkpoint-20", made / "models/base", lora(lora_bias=True, target_modules=["q_proj"])
     )
     resource = checkpoints(adapter)
-    with pytest.raises(CheckpointError, match="cannot be merged into its base model: .*the base layer has no bias"):
+    with pytest.raises(CheckpointError, match=r"cannot be merged into its base model: .*the base layer has no bias"):
         resource.load_model(resource.get("checkpoint-20"), "float32", CPU)
 
 

@@ -1,4 +1,4 @@
-"""How mixtures of experts multiply by fused weights: the forms that are known, each with a forward pass that shows its products.
+"""How mixtures of experts multiply by fused weights: the known forms, each with a forward pass that shows its products.
 
 What a fused forward pass multiplies is hidden in a kernel, of which there are several. So while gradients are collected,
 the experts' forward pass is one of those below: rows sorted by expert, one product per expert. The common one follows the
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from lorif_assets.mathematics.gradients.experts import (
     FusedWeight,
-    GroupedLinear,
     RoutedProduct,
     Routing,
+    grouped_product,
     weighted_sums,
 )
 
@@ -67,7 +67,7 @@ def experts_forward(module: nn.Module, on_product: RoutedProduct) -> Callable[..
     """
 
     def multiply(weight: FusedWeight, routing: Routing, x: Tensor) -> Tensor:
-        y: Tensor = GroupedLinear.apply(x, weight.values(module), routing.sizes, weight.is_transposed)
+        y = grouped_product(x, weight.values(module), routing.sizes, is_transposed=weight.is_transposed)
         other = on_product(weight, routing, x, y)
         return y if other is None else other
 

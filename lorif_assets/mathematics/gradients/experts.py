@@ -144,8 +144,16 @@ def weighted_sums(
     return sums
 
 
-class GroupedLinear(torch.autograd.Function):
-    """The product of each expert's rows with its own, frozen weight; `apply(rows, weights, sizes, is_transposed)`."""
+def grouped_product(
+    x: Float[Tensor, "S I"], weights: Float[Tensor, "E a b"], sizes: tuple[int, ...], *, is_transposed: bool
+) -> Float[Tensor, "S O"]:
+    """Return the product of each expert's rows with its own, frozen weight [O, I], or [I, O] where it is kept so."""
+    products: Tensor = _GroupedLinear.apply(x, weights, sizes, is_transposed)
+    return products
+
+
+class _GroupedLinear(torch.autograd.Function):
+    """The product of each expert's rows with its own, frozen weight."""
 
     @staticmethod
     def forward(

@@ -87,15 +87,19 @@ def test_every_family_has_the_losses_and_gradients_of_its_own_forward_pass(famil
     check(family, examples)
 
 
+def attribute(family: str, examples) -> None:
+    refuse_unattributable(tiny_model(family))
+    model = tiny_model(family)
+    narrow = [layer_projection(layer, Projection(max_width=1, seed=7)) for layer in select_layers(model)]
+    with GradientCollector(model, narrow) as collector:
+        collector.collect(padded_batch(examples, 14, "right"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", NOT_SUPPORTED)
 def test_what_cannot_be_attributed_is_refused_in_these_words(family, examples):
     with pytest.raises(LayerError, match=NOT_SUPPORTED[family]):
-        refuse_unattributable(tiny_model(family))
-        model = tiny_model(family)
-        narrow = [layer_projection(layer, Projection(max_width=1, seed=7)) for layer in select_layers(model)]
-        with GradientCollector(model, narrow) as collector:
-            collector.collect(padded_batch(examples, 14, "right"))
+        attribute(family, examples)
 
 
 @pytest.mark.parametrize("family", ["zamba"])
