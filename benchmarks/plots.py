@@ -121,7 +121,7 @@ DRAWN: dict[str, tuple[Callable[[Figure, dict[str, Any]], None], tuple[float, fl
     "peers": (draw_peers, (10, 2.6)),
     "scale": (draw_scale, (10, 2.6)),
     "factor_throughput": (draw_factors, (10, 2.2)),
-    "agreement_against_lds": (draw_agreement, (10, 3.2)),
+    "agreement_against_lds": (draw_agreement, (10, 5.8)),
 }
 
 
