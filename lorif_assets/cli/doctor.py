@@ -134,13 +134,19 @@ def diagnose(console: Console) -> bool:
         row("active", lambda: _active(project))
         row("scores", lambda: _looked_at(project))
     console.print(table)
+    if readers:
+        _print_costs(console, project, sum(examples.values()), readers[0].max_length, sound=sound)
+    return sound
+
+
+def _print_costs(console: Console, project: Project, n_examples: int, max_length: int, *, sound: bool) -> None:
+    """Print what attribution costs where everything was found, or all but the weights."""
     if sound:
-        console.print(cost_table(project, sum(examples.values()), readers[0].max_length))
-    elif readers and described_checkpoint(project).is_description:
+        console.print(cost_table(project, n_examples, max_length))
+    elif described_checkpoint(project).is_description:
         # What else is at fault, and keeps the costs from being counted, the rows say.
         with suppress(LorifError):
-            console.print(cost_table(project, sum(examples.values()), readers[0].max_length))
-    return sound
+            console.print(cost_table(project, n_examples, max_length))
 
 
 def _shown_as_sound(table: Table, findings: Iterable[Finding]) -> bool:
