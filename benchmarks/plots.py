@@ -114,14 +114,15 @@ def draw_agreement(figure: Figure, result: dict[str, Any]) -> None:
                     axes.annotate(f"{row['budget'] / 1e3:.1f}", at, (4, -9), textcoords="offset points", fontsize=7)
             axes.set_xlabel(title, fontsize=8)
             styled(axes, f"{model}: LDS" if measure == "ndcg" else "")
-        row_of_panels[0].legend(fontsize=7, frameon=False, loc="lower right")
+    lines, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(lines, names, fontsize=8, frameon=False, ncols=len(names), loc="outside lower center")
 
 
 DRAWN: dict[str, tuple[Callable[[Figure, dict[str, Any]], None], tuple[float, float]]] = {
     "peers": (draw_peers, (10, 2.6)),
     "scale": (draw_scale, (10, 2.6)),
     "factor_throughput": (draw_factors, (10, 2.2)),
-    "agreement_against_lds": (draw_agreement, (10, 3.2)),
+    "agreement_against_lds": (draw_agreement, (10, 5.8)),
 }
 
 

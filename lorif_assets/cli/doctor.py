@@ -149,13 +149,19 @@ def diagnose(console: Console) -> bool:
         found.row("active", lambda: _active(project))
         found.row("scores", lambda: _looked_at(project))
     console.print(found.table)
-    if not found.faults:
-        console.print(cost_table(project, sum(examples.values()), readers[0].max_length))
-    elif readers and described_checkpoint(project).is_description:
+    if readers:
+        _print_costs(console, project, sum(examples.values()), readers[0].max_length, sound=not found.faults)
+    return not found.faults
+
+
+def _print_costs(console: Console, project: Project, n_examples: int, max_length: int, *, sound: bool) -> None:
+    """Print what attribution costs where everything was found, or all but the weights."""
+    if sound:
+        console.print(cost_table(project, n_examples, max_length))
+    elif described_checkpoint(project).is_description:
         # What else is at fault, and keeps the costs from being counted, the rows say.
         with suppress(LorifError):
-            console.print(cost_table(project, sum(examples.values()), readers[0].max_length))
-    return not found.faults
+            console.print(cost_table(project, n_examples, max_length))
 
 
 def _of_models(project: Project) -> Mapping[str, Callable[[], str]]:

@@ -88,9 +88,11 @@ def test_another_width_has_to_be_ahead_of_the_one_of_the_shapes(monkeypatch: pyt
     found = {64: 0.5, 128: 0.605, 256: 0.5, 512: 0.6}
     monkeypatch.setattr(measured_width, "_agreement", lambda *_: found[order.pop(0)])
     assert model.fitted_recipe.max_width == 512
-    order = [64, 128, 256, 512]
-    assert measured(model, sample)[0].max_width == 512
-    found[128], order = 0.62, [64, 128, 256, 512]
+    # A lead of 0.012 was chance: the width that it chose lost 0.07 of LDS (docs/method.md).
+    for agreement in (0.605, 0.612):
+        found[128], order = agreement, [64, 128, 256, 512]
+        assert measured(model, sample)[0].max_width == 512
+    found[128], order = 0.625, [64, 128, 256, 512]
     assert measured(model, sample)[0].max_width == 128
 
 

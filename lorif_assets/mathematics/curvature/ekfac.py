@@ -1,6 +1,6 @@
 """EK-FAC: mean squared gradients along the axes of K-FAC's bases are a curvature's eigenvalues (docs/method.md).
 
-    R = Q_A^T G Q_B,   Lam = mean over examples of R * R
+R = Q_A^T G Q_B,   Lam = mean over examples of R * R
 """
 
 from collections.abc import Mapping
