@@ -60,6 +60,11 @@ def test_axes_are_shared_out_by_energy_and_cost_a_bit_each_and_a_scale_per_layer
     assert code_bytes(axes) == 14
 
 
+def test_a_few_bytes_go_to_the_layer_of_more_energy_one_by_one():
+    # Of 8 bytes two scales take 4; 2 bytes of b for 10 of energy would be more than 3 of a for 50.
+    assert axes_by_layer({"a": 50.0, "b": 10.0}, {"a": 1_000, "b": 1_000}, 8) == {"a": 24, "b": 8}
+
+
 def test_what_a_layer_cannot_take_others_get_and_no_byte_is_spent_beyond_the_budget():
     assert axes_by_layer({"a": 40.0, "b": 10.0}, {"a": 16, "b": 1_000}, 14) == {"a": 16, "b": 64}
     assert axes_by_layer({"a": 40.0, "b": 10.0}, {"a": 16, "b": 16}, 1_000) == {"a": 16, "b": 16}
