@@ -30,7 +30,6 @@ from measurements import (
     synchronise,
     time_by_kind,
 )
-
 from scan_files import FactorFiles, LakeFiles, PlainFiles
 
 from lorif_assets.attribution.model import CheckpointRecord
