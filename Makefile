@@ -113,7 +113,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/dagster_ui.py
 	$(BIN)/python benchmarks/plots.py
 
-## bench-peers: beside bergson, dattri's LoGRA and kronfluence, which are installed first (4 GB in benchmarks/.peers)
+## bench-peers: beside bergson, dattri's LoGRA, dattri-llm and kronfluence, which are installed first (5 GB in benchmarks/.peers)
 bench-peers: $(VENV)/.installed
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/plots.py

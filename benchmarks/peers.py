@@ -1,4 +1,4 @@
-"""This project beside bergson, dattri's LoGRA, dattri-llm and kronfluence: the same model, examples, queries and machine, in one run.
+"""This project beside bergson, dattri's LoGRA, dattri-llm and kronfluence: the same model, data and machine, in one run.
 
 Each peer gets an environment of its own from the package index, in `benchmarks/.peers`, and runs in processes of its own,
 one after the other, again in every round (`peer_*.py`; each program says which settings it uses). A peer that cannot be
@@ -6,9 +6,9 @@ installed, or does not run on this machine, is listed with the reason.
 
 The model is of GPT-2's shape with random weights, its LM head untied; examples are random tokens of one length, so that no
 batch has padding. All project to about as many numbers: by a factor per side here, to p x p numbers per layer in bergson,
-dattri and dattri-llm. Timed are building the store, without loading the model, and scoring the queries: their gradients, and products
-with everything stored. Nobody applies a preconditioner, but kronfluence, which has nothing but one: its EK-FAC factors are
-what it builds, and it goes over the data again for its scores. `agrees` is the correlation of a query's scores with exact
+dattri and dattri-llm. Timed are building the store, without loading the model, and scoring the queries: their gradients, and
+products with everything stored. Nobody applies a preconditioner, but kronfluence, which has nothing but one: its EK-FAC factors
+are what it builds, and it goes over the data again for its scores. `agrees` is the correlation of a query's scores with exact
 dot products of whole gradients, the mean over queries; of kronfluence it says nothing, since its scores are other ones.
 """
 

@@ -13,7 +13,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-PACKAGES = ("polars", "deltalake", "dagster", "llvmlite", "mlflow")
+PACKAGES = ("polars", "deltalake")
+"""Those that are imported with modules that need them for tables alone; others are imported where they are called."""
 
 
 class Placeholder:

@@ -1,4 +1,4 @@
-"""Files of random gradient factors that a scan reads: a Delta table as the project writes it, or plain files of the same codes."""
+"""Files of random gradient factors that a scan reads: a Delta table as the project writes it, or plain files."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator

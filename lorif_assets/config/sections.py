@@ -141,7 +141,7 @@ class BatchSettings(_Section):
         None,
         ge=1,
         description="Examples in a block when factors are streamed; the next block is read in the meantime. Default: a power "
-        "of two from 16 to 16,384 whose decoded factors take at most a 32nd of the free memory of the device or the machine.",
+        "of two from 16 to 16,384 whose factors (decoded, but for signs on a CPU) take at most a 32nd of the free memory.",
     )
     gradient_mib: int = Field(
         256,
