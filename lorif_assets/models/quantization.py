@@ -90,15 +90,16 @@ def dequantised(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     quantizer = getattr(model, "hf_quantizer", None)
     if quantizer is None:
         return model
+    config = quantizer.quantization_config
     for module, name, weight in list(_quantised_parameters(model)):
         setattr(module, name, _dense(weight, model.dtype))
-    if not _is_dequantised(quantizer.quantization_config) and not hasattr(quantizer.quantization_config, "quant_type"):
+    if not _is_dequantised(config) and config.quant_method != "torchao":
         try:
             return quantizer.dequantize(model, dtype=model.dtype)
         except NotImplementedError as error:
             raise CheckpointError(
-                f"the base model {folder} of an adapter is quantised, and {quantizer.quantization_config.quant_method} "
-                "cannot dequantise it: set `checkpoints.base_model` to the model that it was quantised from"
+                f"the base model {folder} of an adapter is quantised, and {config.quant_method} cannot dequantise it: set "
+                "`checkpoints.base_model` to the model that it was quantised from"
             ) from error
     quantizer.remove_quantization_config(model)
     return model

@@ -1,8 +1,10 @@
 """The memory of a model's two passes, without the model's memory: on tensors that have shapes and types, and no numbers."""
 
 import copy
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import ref
 
@@ -60,7 +62,7 @@ def bytes_of_passes(model: nn.Module, tokens: int) -> int:
     meta = copy.deepcopy(model).to("meta")
     try:
         # The modes are private to torch, but what its own compiler and memory estimates stand on.
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with _unsaid(), FakeTensorMode(allow_non_fake_inputs=True):
             fake = meta.to_empty(device="cpu").requires_grad_(False).eval()
             decoder = next(possible_decoders(fake), fake)
             embeddings = fake.get_input_embeddings()  # type: ignore[operator]
@@ -75,6 +77,18 @@ def bytes_of_passes(model: nn.Module, tokens: int) -> int:
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
         return tokens * _sides(model)
     return live.most
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Keep torch from printing the tracebacks of operations that it knows no shapes for; what is raised says it."""
+    log = logging.getLogger(FakeTensorMode.__module__)
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _sides(model: nn.Module) -> int:
