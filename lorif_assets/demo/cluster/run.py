@@ -34,6 +34,7 @@ from lorif_assets.lake.lake import Lake
 _FILES, _ROWS = 2, 100
 """Of the demo's data, and to a shard."""
 _LOOK_SECONDS = 1.0
+_MARK = ".cluster-demo"
 _DAGSTER, _MLFLOW = "dagster", "mlflow"
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN")
 _ON_POSTGRES = """
@@ -68,7 +69,7 @@ def run_cluster_demo(demo: Path, directory: Path, console: Console) -> bool:
 
     Args:
         demo: folder of a project whose data, checkpoints and queries are below it.
-        directory: where it works; emptied first.
+        directory: where it works; what an earlier one left there is removed first.
         console: where to print.
 
     Raises:
@@ -102,13 +103,16 @@ def copy_project(demo: Path, directory: Path) -> None:
     """Copy a part of a project's data, its checkpoints, its queries and its settings.
 
     Raises:
-        LorifError: it is not there.
+        LorifError: it is not there, or the directory holds something else.
     """
+    if directory.exists() and any(directory.iterdir()) and not (directory / _MARK).exists():
+        raise LorifError(f"{directory} is not empty, and no demo on a cluster made it; choose another with --directory")
     missing = [name for name in ("data", "checkpoints", "queries", CONFIG_NAME) if not (demo / name).exists()]
     if missing:
         raise LorifError(f"{demo} holds no finished demo: {missing[0]} is missing; run `lorif demo` first")
     shutil.rmtree(directory, ignore_errors=True)
     (directory / "data").mkdir(parents=True)
+    (directory / _MARK).touch()
     for file in sorted(path for path in (demo / "data").iterdir() if not path.name.startswith("."))[:_FILES]:
         shutil.copy(file, directory / "data")
     for name in ("checkpoints", "queries"):
@@ -232,8 +236,7 @@ def _run_and_lose_a_node(started: Cluster, directory: Path, console: Console) ->
     lost: list[str] = []
 
     def kill_in_the_middle() -> None:
-        stored = shards_stored(started.stage.lake)
-        if stored and not lost:
+        if not lost and (stored := shards_stored(started.stage.lake)):
             name = started.nodes.kill_one()
             lost.append(f"the node {name[:8]} was killed; shards whose factors were stored by then: {stored}")
             console.print(lost[0])

@@ -92,3 +92,14 @@ def test_without_postgres_its_package_is_named(monkeypatch: pytest.MonkeyPatch, 
 def test_a_demo_that_is_not_finished_is_named(tmp_path: Path) -> None:
     with pytest.raises(LorifError, match="holds no finished demo: data is missing"):
         run.copy_project(tmp_path, tmp_path / "cluster")
+
+
+def test_a_folder_of_somebody_else_is_left_alone(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years")
+    with pytest.raises(LorifError, match="is not empty, and no demo on a cluster made it"):
+        run.copy_project(project, tmp_path / "mine")
+    assert (tmp_path / "mine/thesis.txt").exists()
+    for _ in range(2):
+        run.copy_project(project, tmp_path / "cluster")
+    assert (tmp_path / "cluster/lorif.toml").is_file()
