@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
 
 
+_FEW_ROWS = 1_024
+"""Examples that are read in less time than a thread takes to start and to be waited for."""
+
+
 @dataclass(frozen=True)
 class Svd(LakeCurvature):
     """Leading eigenpairs of the factorised gradients, kept up to date by reading the factors that changed."""
@@ -88,9 +92,8 @@ class Svd(LakeCurvature):
     ) -> "Iterator[GradientFactors]":
         """Yield the factors of files, in blocks."""
         blocks = factors.blocks([layer], rows, device, files)
-        # A single block leaves nothing to read meanwhile, and a thread takes longer to start than a small change to read.
-        is_single = len(files) <= 1 and rows is not None and sum(file.rows for file in files) <= rows
-        for block in blocks if is_single else read_ahead(blocks):
+        is_small = sum(file.rows for file in files) <= _FEW_ROWS
+        for block in blocks if is_small else read_ahead(blocks):
             yield block[layer]
 
     def part(self, factors: "GradientFactors", sums: "FisherDiagonal | None") -> "GradientFactors":
