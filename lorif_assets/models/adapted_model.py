@@ -23,8 +23,9 @@ Track = Literal["weights", "adapter"]
 _INSIDE = "base_model.model."
 _TOKENS = 8
 _LARGEST_DIFFERENCE = {"torch.float64": 1e-6, "torch.float32": 1e-3}
-"""Of the logits before and after merging, relative; in other types merged weights are rounded anew."""
-_DIFFERENCE_OF_ROUNDED = 0.1
+"""Of the logits before and after merging, relative."""
+_DIFFERENCE_OF_ROUNDED = 0.1, 0.5
+"""In other types merged weights are rounded anew, and experts chosen anew: relative, and in parts of what the adapter does."""
 # Layers of these kinds share parameters that are stored once.
 _SHARING_KINDS = frozenset({"TINYLORA", "UNILORA", "VBLORA"})
 
@@ -58,8 +59,10 @@ def adapted_model(
     else:
         with _explained(adapter, "merged into its base model"):
             expected = _logits(adapted.eval())
+            with adapted.disable_adapter():
+                without = _logits(adapted)
             model = adapted.merge_and_unload(safe_merge=True)
-            _refuse_other_logits(model, expected, adapter)
+            _refuse_other_logits(model, expected, without, adapter)
     return model.requires_grad_(False).eval()
 
 
@@ -83,14 +86,21 @@ def _logits(model: Any) -> "Tensor":
     return logits.double()
 
 
-def _refuse_other_logits(model: "PreTrainedModel", expected: "Tensor", adapter: Path) -> None:
+def _refuse_other_logits(model: "PreTrainedModel", expected: "Tensor", without: "Tensor", adapter: Path) -> None:
     """Refuse a merged model that does not predict what the adapter beside its base model does.
+
+    Args:
+        model: merged.
+        expected: logits of the base model with the adapter beside it.
+        without: logits of the base model alone.
+        adapter: its folder.
 
     Raises:
         CheckpointError: with how much they differ.
     """
-    difference = float((_logits(model) - expected).norm() / expected.norm())
-    if not difference <= _LARGEST_DIFFERENCE.get(str(model.dtype), _DIFFERENCE_OF_ROUNDED):
+    difference, effect = (float((other - expected).norm() / expected.norm()) for other in (_logits(model), without))
+    relative, of_effect = _DIFFERENCE_OF_ROUNDED
+    if not difference <= _LARGEST_DIFFERENCE.get(str(model.dtype), max(relative, of_effect * effect)):
         raise CheckpointError(
             f"the adapter {adapter} merged into its base model predicts something else than beside it (logits differ by "
             f"{difference:.1%}): its kind cannot be merged by this version of peft. For LoRA, "
