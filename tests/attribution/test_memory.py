@@ -173,9 +173,8 @@ def test_passes_that_cannot_be_followed_without_numbers_are_counted_by_their_lin
 def test_experts_whose_shapes_torch_does_not_know_are_estimated_without_a_word(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    config = MixtralConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=1, vocab_size=32, num_local_experts=2
-    )
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MixtralConfig(**sizes, num_key_value_heads=2, vocab_size=32, num_local_experts=2)
     assert bytes_of_passes(AutoModelForCausalLM.from_config(config), 8) > 0
     assert "Traceback" not in capfd.readouterr().err
 
