@@ -176,7 +176,7 @@ def test_two_query_files_of_one_name_keep_the_others_from_nothing(
 def test_of_checkpoints_the_others_go_on(lorif: Lorif, config: tuple[str, Path], private_project: TinyProject) -> None:
     root = private_project.root / "checkpoints"
     shutil.copytree(root / CHECKPOINTS[1], root / "step-000300")
-    (root / "step-000300/config.json").write_text("{")
+    (root / "step-000300/config.json").write_text('{"model_type": "nobody-knows-this"}')
     (private_project.root / "queries/more.jsonl").write_text('{"id": "q", "prompt": "a", "completion": " file"}')
     output = said(lorif("materialize", *config))
     assert "materializing checkpoints for step-000300 failed" in output
@@ -195,3 +195,17 @@ def test_a_checkpoint_that_lacks_something_is_named_once_nobody_can_be_writing_i
         os.utime(path, (1, 1))
     assert "checkpoint step-000300: " in (output := said(lorif("materialize", *config)))
     assert "has no tokenizer" in output
+
+
+def test_a_checkpoint_with_half_a_configuration_is_one_that_lacks_something(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    folder = private_project.root / "checkpoints/step-000300"
+    shutil.copytree(private_project.root / "checkpoints" / CHECKPOINTS[1], folder)
+    (folder / "config.json").write_text("{")
+    being_written = lorif("materialize", *config)
+    assert being_written.exit_code == 0
+    assert "step-000300 is left out" in " ".join(being_written.output.split())
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1, 1))
+    assert "is no configuration" in said(lorif("materialize", *config))
