@@ -112,7 +112,7 @@ def test_the_command_line_prints_what_is_waited_for(
         with MachineLock("tracking"):
             pass
 
-    monkeypatch.setattr("lorif_assets.cli.status.Project.open", waiting)
+    monkeypatch.setattr("lorif_assets.cli.status.project_of_settings", waiting)
     monkeypatch.setattr("lorif_assets.cli.status.project_status", lambda project: 1 / 0)
     monkeypatch.chdir(tmp_path)
     assert f"waiting for process {holder.pid}" in CliRunner().invoke(main, ["status"]).output
