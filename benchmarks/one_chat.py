@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from measurements import markdown_table, report, setting_and_output
-from scipy.stats import spearmanr
+from scipy.stats import bootstrap, spearmanr
 
 from lorif_assets.config.methods import method_title
 from lorif_assets.data.chat import encode_conversations
@@ -33,7 +33,7 @@ COLUMNS = {
     "questions": "{questions}",
     "method": "{title}",
     **{f"{kind}s {which}": f"{{{kind}_{which}}}" for kind in _KINDS for which in ("found", "missed")},
-    "rank agreement": "{agreement:.2f}",
+    "rank agreement": "{agreement:.2f} ({low:.2f} to {high:.2f})",
 }
 
 
@@ -87,7 +87,7 @@ def compared(
     """Return how much the chats that a method finds, and those that it misses, change the loss, by kind.
 
     `agreement` is Spearman's correlation of ranks and changes over the chats of a fact, averaged over facts: 1 where the
-    chat that lowers the loss most comes first.
+    chat that lowers the loss most comes first. `low` and `high` are its 95 % interval over facts.
     """
     found: dict[str, list[float]] = {f"{kind}_{which}": [] for kind in _KINDS for which in ("found", "missed")}
     agreements = []
@@ -97,7 +97,13 @@ def compared(
             found[f"{chat.kind}_{'found' if of_fact[chat.id] <= _FOUND else 'missed'}"].append(changes[chat.id])
         agreements.append(spearmanr([of_fact[chat.id] for chat in own], [changes[chat.id] for chat in own]).statistic)
     cells = {name: f"{np.mean(values):+.2f} ({len(values)})" if values else "-" for name, values in found.items()}
-    return {**cells, "agreement": float(np.mean(agreements))}
+    interval = bootstrap((agreements,), np.mean, rng=0).confidence_interval
+    return {
+        **cells,
+        "agreement": float(np.mean(agreements)),
+        "low": float(interval.low),
+        "high": float(interval.high),
+    }
 
 
 def _fact(chat: str) -> str:
