@@ -63,6 +63,7 @@ class Project:
                 experiment=settings.tracking.experiment,
                 queue=settings.resolve("tracking_queue"),
                 address=settings.mlflow_address,
+                artifacts=settings.resolve("mlruns"),
             ),
             settings.compute,
         )

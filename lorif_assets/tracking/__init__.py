@@ -47,6 +47,7 @@ _SHORT_WAITS: Final = {
 }
 _AWAY_CODES: Final = frozenset({502, 503, 504})
 _REFUSED: Final = ".refused"
+_DATABASES: Final = frozenset({"postgresql", "mysql", "mssql"})
 _silent_since: dict[str, float] = {}
 
 
@@ -71,6 +72,8 @@ class Tracking:
     """Folder that keeps what could not be sent; default: one in the working directory."""
     address: str = ""
     """Where a browser finds MLflow."""
+    artifacts: str = "mlruns"
+    """Folder for what runs of a database leave, where that is no file and no server stands before it."""
 
     @contextmanager
     def materialization(
@@ -168,7 +171,7 @@ class Tracking:
 
     def _created(self, client: "MlflowClient", record: Record) -> Runs:
         """Return the runs that a record is about, and make those that MLflow does not have, a child with its parameters."""
-        runs = RunTree(client, self.experiment, self._artifact_location).runs(
+        runs = RunTree(client, self.experiment, self.artifact_location).runs(
             record.checkpoint, record.facts, record.started
         )
         if not record.asset:
@@ -271,10 +274,16 @@ class Tracking:
         return found
 
     @property
-    def _artifact_location(self) -> str | None:
-        """Beside an SQLite file, where MLflow would use its working directory; None, the server's choice, otherwise."""
-        file = (self.uri or "").removeprefix("sqlite:///")
-        return None if file == self.uri else (Path(file).absolute().parent / "mlruns").as_uri()
+    def artifact_location(self) -> str | None:
+        """Where artifacts of a database go, for which MLflow would use its working directory; None: a server's choice.
+
+        Beside an SQLite file, else in `artifacts`.
+        """
+        uri = self.uri or ""
+        if uri.startswith("sqlite:///"):
+            return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlruns").as_uri()
+        is_database = urlsplit(uri).scheme.partition("+")[0] in _DATABASES
+        return Path(self.artifacts).absolute().as_uri() if is_database else None
 
 
 def _put_aside(folder: Path, what: str, error: Exception, log: logging.Logger) -> None:

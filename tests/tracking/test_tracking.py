@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lorif_assets.api.status import project_status
+from lorif_assets.project import Project
 from lorif_assets.tracking import Tracking
 from lorif_assets.tracking.tracked_run import Record
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
@@ -96,6 +97,20 @@ def test_a_child_carries_tags_parameters_figures_and_artifacts(
     assert {artifact.path for artifact in client.list_artifacts(child.info.run_id)} == {"report.html", "spectra.png"}
     report = client.download_artifacts(child.info.run_id, "report.html", str(tmp_path))
     assert Path(report).read_text() == "<html>"
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "postgresql+psycopg2", "mysql+pymysql"])
+def test_artifacts_of_a_database_on_a_server_lie_beside_the_settings_wherever_the_process_runs(
+    engine: str, tmp_path: Path
+) -> None:
+    (tmp_path / "lorif.toml").write_text(f'[tracking]\nuri = "{engine}://reader@db/mlflow"\n')
+    tracking = Project.open(tmp_path / "lorif.toml").tracking
+    assert tracking.artifact_location == (tmp_path / "mlruns").as_uri()
+
+
+@pytest.mark.parametrize("uri", [None, "http://127.0.0.1:5000", "https://mlflow.example.org", "databricks"])
+def test_a_server_of_mlflow_chooses_where_artifacts_lie(uri: str | None) -> None:
+    assert Tracking(uri=uri).artifact_location is None
 
 
 def test_artifacts_lie_beside_the_database_wherever_the_process_runs(
