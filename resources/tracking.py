@@ -14,6 +14,7 @@ class TrackingResource(dg.ConfigurableResource[Tracking]):
     experiment: str = Field("lorif", description="Experiment name.")
     queue: str = Field("", description="Folder that keeps what MLflow cannot be told now.")
     web_address: str = Field("", description="Where a browser finds MLflow.")
+    artifacts: str = Field("mlruns", description="Folder for what runs leave, where the URI is a database on a server.")
     # Dagster shows all that is configured; a dependency is only named.
     address: dg.ResourceDependency[Hidden[str | None]]
 
@@ -26,10 +27,17 @@ class TrackingResource(dg.ConfigurableResource[Tracking]):
             experiment=tracking.experiment,
             queue=tracking.queue,
             web_address=tracking.address,
+            artifacts=tracking.artifacts,
             address=Hidden(tracking.uri),
         )
 
     def create_resource(self, context: dg.InitResourceContext) -> Tracking:
         """Return the experiment; no server is asked yet."""
         del context
-        return Tracking(uri=self.address.value, experiment=self.experiment, queue=self.queue, address=self.web_address)
+        return Tracking(
+            uri=self.address.value,
+            experiment=self.experiment,
+            queue=self.queue,
+            address=self.web_address,
+            artifacts=self.artifacts,
+        )
