@@ -71,7 +71,11 @@ def looks(instance: dg.DagsterInstance, project: Project) -> dict[str, Callable[
     sensors = {sensor.name: sensor for sensor in automation_definitions(project.settings)[0]}
 
     def tick(name: str) -> Callable[[], object]:
-        return lambda: sensors[name](dg.build_sensor_context(instance=instance, resources=dagster_resources(project)))
+        def look() -> object:
+            with dg.build_sensor_context(instance=instance, resources=dagster_resources(project)) as context:
+                return sensors[name](context)
+
+        return look
 
     def page() -> object:
         from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
