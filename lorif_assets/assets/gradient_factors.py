@@ -92,8 +92,11 @@ def gradient_factors(run: PartitionRun, config: FactorConfig) -> Materialization
                 except (LorifError, RuntimeError) as error:
                     failures.add(shards[shard], error)
                     continue
-                metadata = _metadata(record, committed)
+                metadata = _metadata(committed)
                 figures[shard] = {key: value for key, value in metadata.items() if type(value) in {int, float}}
+                if len(figures) == len(to_do):
+                    # With each shard they would be most of the event log.
+                    metadata["layers"] = _layers(record)
                 yield from run.commit(shards[shard], committed.version, metadata)
             if tracked and figures:
                 _track(run, tracked, figures)
@@ -107,15 +110,18 @@ def _track(run: PartitionRun, tracked: TrackedRun, figures: PartitionFigures) ->
     tracked.datasets(training_datasets(run.lake, run.settings))
 
 
-def _metadata(record: CheckpointRecord, built: BuiltShard) -> dict[str, Any]:
+def _metadata(built: BuiltShard) -> dict[str, Any]:
     return {
         "dagster/row_count": built.rows.num_rows,
         **rejected_metadata(built.rejected, built.notices),
         **built.figures,
-        "layers": dg.MetadataValue.table(
-            [dg.TableRecord({"layer": name, "d1": d1, "d2": d2}) for name, (d1, d2) in record.layer_shapes.items()]
-        ),
     }
+
+
+def _layers(record: CheckpointRecord) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [dg.TableRecord({"layer": name, "d1": d1, "d2": d2}) for name, (d1, d2) in record.layer_shapes.items()]
+    )
 
 
 def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:

@@ -91,7 +91,12 @@ def test_the_metadata_count_rows_tokens_and_bytes(tiny_project: TinyProject) -> 
     assert figures["mean_loss_per_token"] == pytest.approx(rows["loss"].sum() / targets)
     assert figures["device"] == "cpu"
     assert figures["batch_tokens"] == tiny_project.settings.batch.tokens
-    table = tiny_project.recorded("gradient_factors", KEYS[0]).metadata["layers"]
+
+
+def test_the_layers_are_shown_with_the_last_shard_of_a_run_alone(tiny_project: TinyProject) -> None:
+    *others, last = (tiny_project.recorded("gradient_factors", key).metadata for key in KEYS)
+    assert not any("layers" in metadata for metadata in others)
+    table = last["layers"]
     assert isinstance(table, dg.TableMetadataValue)
     assert [record.data["layer"] for record in table.records] == LAYERS
 

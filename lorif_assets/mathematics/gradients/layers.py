@@ -88,10 +88,11 @@ def linear_widths(module: nn.Module) -> tuple[int, int] | None:
 def linear_weights(model: nn.Module) -> dict[str, LinearWeight]:
     """Return all linear weights of a model by the names of their layers, in the model's order."""
     found: dict[str, LinearWeight] = {}
-    holders: dict[int, str] = {}
+    # Keyed by the weights themselves: one that a module makes anew at each look may have the address of one before it.
+    holders: dict[Any, str] = {}
     for path, module in model.named_modules():
         weight = getattr(module, "weight", None)
-        if linear_widths(module) is not None and (first := holders.setdefault(id(weight), path)) != path:
+        if linear_widths(module) is not None and (first := holders.setdefault(weight, path)) != path:
             found[first] = replace(found[first], twins=(*found[first].twins, module))
         elif (widths := linear_widths(module)) is not None:
             sight = Sight.WEIGHT if _is_router(module) or path.endswith(_TAKEN_FROM_MODULES) else Sight.MODULE
