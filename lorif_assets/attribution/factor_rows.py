@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from lorif_assets.attribution.batch_budget import compute_batches
+from lorif_assets.attribution.batch_budget import compute_batches, gradient_room
 from lorif_assets.attribution.sound_examples import set_aside
+from lorif_assets.attribution.waiting_gradients import LayerGradients, WaitingGradients, rounds_on
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import LorifError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.config.sections import BatchSettings
     from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
-    from lorif_assets.mathematics.factors.low_rank import GradientFactors, ScaledMatrices
+    from lorif_assets.mathematics.factors.low_rank import GradientFactors
     from lorif_assets.mathematics.factors.token_gradients import TokenGradients
     from lorif_assets.mathematics.gradients.collector import GradientSink, TokenBatch
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
@@ -69,7 +70,7 @@ def factor_rows(
     import torch
 
     # Half of the budget for the gradients being computed, half for those that wait for others of their shape.
-    half = max(1, batch.gradient_numbers // 2)
+    half = max(1, gradient_room(batch, attributed.device) // 2)
     factors = _EncodedFactors(attributed, len(examples), bases, half)
     losses, finite = torch.empty(len(examples)), torch.zeros(len(examples), dtype=torch.bool)
     with attributed.collector() as collector:
@@ -126,25 +127,6 @@ def run_batch(
     factors.factorise()
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    """Gradients [n, d1, d2] of some rows of a batch in one layer, formed or as their tokens."""
-
-    layer: str
-    rows: slice
-    gradients: "torch.Tensor | TokenGradients"
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Gradients that are factorised together: of one shape, at one rank, all formed or none."""
-
-    d1: int
-    d2: int
-    rank: int
-    are_formed: bool
-
-
 class _EncodedFactors:
     """Factors of a shard's examples as bytes, filled in batch by batch.
 
@@ -156,9 +138,7 @@ class _EncodedFactors:
     ) -> None:
         import torch
 
-        from lorif_assets.mathematics import accelerators
         from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
-        from lorif_assets.mathematics.factors.subspace_iteration import ROUNDS
 
         record, recipe = attributed.record, attributed.recipe
         self._recipe, self._shapes = recipe, record.layer_shapes
@@ -172,8 +152,7 @@ class _EncodedFactors:
             for layer, (d1, d2) in record.layer_shapes.items()
         }
         self._device = attributed.device
-        # None: by LAPACK.
-        self._rounds = recipe.factor_rounds or (ROUNDS if accelerators.is_accelerator(self._device) else None)
+        self._rounds = rounds_on(self._device, recipe.factor_rounds)
         self.encoded = {
             layer: torch.empty(n_examples, width, dtype=torch.uint8) for layer, width in self._widths.items()
         }
@@ -181,13 +160,14 @@ class _EncodedFactors:
             layer: torch.zeros(record.layer_shapes[layer], dtype=torch.float64, device=self._device) for layer in bases
         }
         self.squared = None if recipe.fisher_share == 1 or not bases else 0
-        self.sound = torch.empty(0, dtype=torch.bool, device=self._device)
         self._sampled: list[int] = []
         self._sampled_on_device = torch.empty(0, dtype=torch.int64, device=self._device)
+        self._rows_of_batch = 0
         self._squares_of_batch: dict[str, torch.Tensor] = {}
-        self._encoded_of_batch: dict[str, torch.Tensor] = {}
-        self._waiting: dict[_Group, list[_Waiting]] = {}
-        self._numbers_waiting = 0
+        self._encoded_of_batch: dict[str, list[tuple[slice, torch.Tensor]]] = {}
+        # The largest magnitudes of gradients or factors: not finite where one number is not.
+        self._largest: list[tuple[slice, torch.Tensor]] = []
+        self._waiting = WaitingGradients(self._ranks, self._rounds, max_waiting, self._take)
 
     def sample(self, examples: "Sequence[TokenizedExample]") -> None:
         """Choose those of the next batch's examples whose squares are summed, where not all are."""
@@ -205,15 +185,9 @@ class _EncodedFactors:
 
     def start_batch(self, n: int) -> "GradientSink":
         """Return the sink for the gradients of n examples; its results stay on the device until the batch is finished."""
-        import torch
-
-        self.sound = torch.ones(n, dtype=torch.bool, device=self._device)
-        self._squares_of_batch = {}
-        self._waiting, self._numbers_waiting = {}, 0
-        self._encoded_of_batch = {
-            layer: torch.empty(n, width, dtype=torch.uint8, device=self._device)
-            for layer, width in self._widths.items()
-        }
+        self._rows_of_batch, self._largest, self._squares_of_batch = n, [], {}
+        self._waiting.clear()
+        self._encoded_of_batch = {layer: [] for layer in self._widths}
         return _BatchSink(self)
 
     def takes_tokens(self, layer: str, tokens: int) -> bool:
@@ -230,15 +204,13 @@ class _EncodedFactors:
 
     def take_tokens(self, layer: str, tokens: "TokenGradients") -> None:
         """Whiten a layer's gradients of the batch as tokens, and sum the squares of the sampled examples' formed ones."""
-        import torch
-
+        from lorif_assets.mathematics.factors.low_rank import largest_magnitude
         from lorif_assets.mathematics.factors.token_gradients import TokenGradients
 
         x, dy = tokens.x, tokens.dy
         for side in (x, dy):
-            # The largest magnitude, which is not finite if one number is not. What is not finite stays in its example: the
-            # squares, which are sums over examples, are computed again without it.
-            self.sound &= torch.linalg.vector_norm(side, torch.inf, dim=(1, 2)).isfinite()
+            # What is not finite stays in its example: the squares, which are sums over examples, are computed again without it.
+            self._largest.append((slice(0, len(side)), largest_magnitude(side).flatten()))
         if bases := self._bases.get(layer):
             n, (d1, d2) = len(x), self._shapes[layer]
             step = max(1, self._max_waiting // (d1 * d2))
@@ -247,13 +219,16 @@ class _EncodedFactors:
                 some = TokenGradients(x[rows], dy[rows]).at(self._sampled_rows(rows))
                 self._add_squares(layer, bases.rotate(some.formed()))
             x, dy = bases.inputs.apply(x), bases.outputs.apply(dy)
-        self._wait(layer, slice(0, len(x)), TokenGradients(x, dy))
+        self._waiting.add(layer, slice(0, len(x)), TokenGradients(x, dy))
 
     def take_gradients(self, layer: str, rows: slice, gradients: "torch.Tensor") -> None:
         """Whiten a layer's gradients of some rows, and sum the squares of the sampled ones."""
-        self.sound[rows] &= gradients.isfinite().all(dim=2).all(dim=1)
-        # An example that is not finite is set aside, and must not spoil the batch that it is factorised in.
-        gradients = gradients.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        from lorif_assets.mathematics.factors.low_rank import largest_magnitude
+
+        self._largest.append((rows, largest_magnitude(gradients).flatten()))
+        if self._rounds is None:
+            # LAPACK fails on what is not finite; in rounds it stays in its example, and the squares are computed again.
+            gradients = gradients.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         if bases := self._bases.get(layer):
             sampled = self._sampled_rows(rows)
             if bases.is_whole:
@@ -263,7 +238,7 @@ class _EncodedFactors:
             else:
                 self._add_squares(layer, bases.rotate(gradients if sampled is None else gradients[sampled]))
                 gradients = bases.whitened(gradients)
-        self._wait(layer, rows, gradients)
+        self._waiting.add(layer, rows, gradients)
 
     def _sampled_rows(self, rows: slice) -> "torch.Tensor | None":
         """Return which of some rows of the batch are sampled, counted from the first of them; None: all."""
@@ -273,81 +248,66 @@ class _EncodedFactors:
         return self._sampled_on_device[first:end] - rows.start
 
     def _add_squares(self, layer: str, rotated: "torch.Tensor") -> None:
-        squares, sums = rotated.square().sum(dim=0), self._squares_of_batch
+        from lorif_assets.mathematics.matrix_products import sum_of_squares
+
+        squares, sums = sum_of_squares(rotated), self._squares_of_batch
         sums[layer] = sums[layer] + squares if layer in sums else squares
 
-    def _wait(self, layer: str, rows: slice, gradients: "torch.Tensor | TokenGradients") -> None:
-        """Keep whitened gradients until others of their shape have come, or too many wait."""
-        import torch
-
-        is_formed = isinstance(gradients, torch.Tensor)
-        numbers = gradients.numel() if isinstance(gradients, torch.Tensor) else gradients.numbers
-        if self._numbers_waiting + numbers > self._max_waiting:
-            self.factorise()
-        # In rounds, a rank's components are the first of a larger one's.
-        rank = self._ranks[layer] if self._rounds is None else 1 << (self._ranks[layer] - 1).bit_length()
-        self._waiting.setdefault(_Group(*self._shapes[layer], rank, is_formed), []).append(
-            _Waiting(layer, rows, gradients)
-        )
-        self._numbers_waiting += numbers
-
     def factorise(self) -> None:
-        """Factorise the waiting gradients: layers of equal shape and rank in one call, in rounds all of about one rank."""
-        from lorif_assets.mathematics.factors.low_rank import factors_in_rounds, low_rank_factors
+        """Factorise and encode what waits."""
+        self._waiting.factorise()
 
-        if self._rounds is None:
-            for group, waiting in self._waiting.items():
-                self._encode(waiting, low_rank_factors(_joined(waiting), group.rank))
-        else:
-            for rank in sorted({group.rank for group in self._waiting}):
-                of_rank = [waiting for group, waiting in self._waiting.items() if group.rank == rank]
-                found = factors_in_rounds([_scaled(waiting) for waiting in of_rank], rank, self._rounds)
-                for waiting, factors in zip(of_rank, found, strict=True):
-                    self._encode(waiting, factors)
-                    self._set_aside_overflows(waiting, factors)
-        self._waiting, self._numbers_waiting = {}, 0
+    def _take(self, waiting: "Sequence[LayerGradients]", factors: "GradientFactors") -> None:
+        self._encode(waiting, factors)
+        if self._rounds is not None:
+            self._set_aside_overflows(waiting, factors)
 
-    def _set_aside_overflows(self, waiting: "Sequence[_Waiting]", factors: "GradientFactors") -> None:
+    def _set_aside_overflows(self, waiting: "Sequence[LayerGradients]", factors: "GradientFactors") -> None:
         """Set aside examples whose gradient is not finite though its tokens are."""
-        largest = factors.u.abs().amax(dim=(1, 2)).isfinite()
-        for one, is_sound in zip(
-            waiting, largest.split([one.rows.stop - one.rows.start for one in waiting]), strict=True
-        ):
-            self.sound[one.rows] &= is_sound
+        largest = factors.u.abs().amax(dim=(1, 2))
+        for one, of_layer in zip(waiting, largest.split([_length(one.rows) for one in waiting]), strict=True):
+            self._largest.append((one.rows, of_layer))
 
-    def _encode(self, waiting: "Sequence[_Waiting]", factors: "GradientFactors") -> None:
-        """Encode the factors of layers of one shape at each layer's own rank."""
-        from lorif_assets.mathematics.factors.codec import encode
+    def _encode(self, waiting: "Sequence[LayerGradients]", factors: "GradientFactors") -> None:
+        """Encode the factors of layers of one shape, each layer's at its own rank."""
+        from lorif_assets.mathematics.factors.codec import encode, has_records
 
         ranks = [self._ranks[one.layer] for one in waiting]
-        of_all = None
-        if len(set(ranks)) == 1:
-            of_all = encode(factors.leading(slice(None), ranks[0]), self._codec)
+        # Components are encoded one by one, so that a layer's are the first of the highest rank's.
+        together = has_records(self._codec) or len(set(ranks)) == 1
+        of_all = encode(factors.leading(slice(None), max(ranks)), self._codec) if together else None
         end = 0
         for one, rank in zip(waiting, ranks, strict=True):
-            start, end = end, end + one.rows.stop - one.rows.start
+            start, end = end, end + _length(one.rows)
             rows = slice(start, end)
-            of_layer = encode(factors.leading(rows, rank), self._codec) if of_all is None else of_all[rows]
-            self._encoded_of_batch[one.layer][one.rows] = of_layer
+            encoded = encode(factors.leading(rows, rank), self._codec) if of_all is None else of_all[rows]
+            self._encoded_of_batch[one.layer].append((one.rows, encoded[:, : self._widths[one.layer]]))
 
     def finish_batch(self, positions: Sequence[int], losses: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
         """Put the batch's factors at these positions, and return on the CPU the losses, and which examples are finite."""
         import torch
 
         self.factorise()
-        self.sound &= losses.isfinite()
+        sound = losses.isfinite()
+        for rows, largest in self._largest:
+            if _length(rows) < self._rows_of_batch:
+                sound[rows] &= largest.isfinite()
+        whole = [largest for rows, largest in self._largest if _length(rows) == self._rows_of_batch]
+        if whole:
+            sound &= torch.stack(whole).isfinite().all(dim=0)
         # One copy for all layers, so that the device waits for the host only once per batch.
         heads = [
             losses.contiguous().view(torch.uint8).view(len(positions), 4),
-            self.sound.view(torch.uint8).unsqueeze(1),
+            sound.view(torch.uint8).unsqueeze(1),
         ]
-        copied = torch.cat([*heads, *self._encoded_of_batch.values()], dim=1).cpu()
-        of_losses, sound, *encoded_layers = copied.split([4, 1, *self._widths.values()], dim=1)
+        encoded_of_batch = [_in_rows(parts) for parts in self._encoded_of_batch.values()]
+        copied = torch.cat([*heads, *encoded_of_batch], dim=1).cpu()
+        of_losses, of_sound, *encoded_layers = copied.split([4, 1, *self._widths.values()], dim=1)
         for layer, encoded in zip(self._widths, encoded_layers, strict=True):
             self.encoded[layer][positions] = encoded
         # A copy: a single row keeps odd strides otherwise, which an FP32 view cannot have.
         on_cpu = of_losses.clone(memory_format=torch.contiguous_format).view(torch.float32)
-        return on_cpu.squeeze(1), sound.squeeze(1).bool()
+        return on_cpu.squeeze(1), of_sound.squeeze(1).bool()
 
     def add_squares(self) -> None:
         """Add the batch's squares to the shard's; with bases, all its examples are finite."""
@@ -375,6 +335,18 @@ class _BatchSink:
         self.factors.take_tokens(layer, TokenGradients.of_calls(calls))
 
 
+def _length(rows: slice) -> int:
+    return int(rows.stop - rows.start)
+
+
+def _in_rows(parts: "Sequence[tuple[slice, torch.Tensor]]") -> "torch.Tensor":
+    """Return parts of a batch by their rows as one."""
+    import torch
+
+    ordered = [part for _, part in sorted(parts, key=lambda part: part[0].start)]
+    return ordered[0] if len(ordered) == 1 else torch.cat(ordered)
+
+
 def in_fisher_sample(example: TokenizedExample, share: float, seed: int) -> bool:
     """Return whether an example is one of those that the Fisher diagonal is summed over, by a hash of what it says.
 
@@ -384,23 +356,6 @@ def in_fisher_sample(example: TokenizedExample, share: float, seed: int) -> bool
     for part in (example.input_ids, example.labels):
         digest.update(np.asarray(part, dtype=np.int64).tobytes())
     return int.from_bytes(digest.digest(), "little") < share * 2**64
-
-
-def _joined(waiting: Sequence[_Waiting]) -> "torch.Tensor":
-    """Return formed gradients of some layers as one batch."""
-    import torch
-
-    formed = [one.gradients for one in waiting if isinstance(one.gradients, torch.Tensor)]
-    return torch.cat(formed) if len(formed) > 1 else formed[0]
-
-
-def _scaled(waiting: Sequence[_Waiting]) -> "ScaledMatrices":
-    """Return gradients of some layers, all formed or none, as what subspace iteration multiplies."""
-    from lorif_assets.mathematics.factors.low_rank import ScaledMatrices
-    from lorif_assets.mathematics.factors.token_gradients import TokenGradients
-
-    of_tokens = [one.gradients for one in waiting if isinstance(one.gradients, TokenGradients)]
-    return TokenGradients.joined(of_tokens).scaled() if of_tokens else ScaledMatrices.of(_joined(waiting))
 
 
 def _binary_column(data: np.ndarray[Any, np.dtype[np.uint8]]) -> pa.LargeBinaryArray:

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.batch_budget import gradient_room
 from lorif_assets.attribution.fitted_recipe import LARGEST_RANK, below_full
 from lorif_assets.attribution.sound_examples import not_finite
+from lorif_assets.attribution.waiting_gradients import LayerGradients, WaitingGradients, rounds_on
 from lorif_assets.config.presets import AUTO
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from lorif_assets.config.sections import BatchSettings
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
     from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
+    from lorif_assets.mathematics.factors.low_rank import GradientFactors
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
     from lorif_assets.progress import Progress
 
@@ -142,10 +145,12 @@ def _whitened_spectra(
     progress: "Progress",
 ) -> "tuple[Mapping[str, torch.Tensor], Mapping[str, FisherDiagonal]]":
     """Return the summed squared singular values of whitened gradients, and the sums of squared rotated ones."""
-    sums = _SpectrumSums(attributed, bases, largest, batch.gradient_numbers)
+    numbers = gradient_room(batch, attributed.device)
+    sums = _SpectrumSums(attributed, bases, largest, numbers)
     with attributed.collector() as collector:
         for positions in attributed.batches(examples, batch.tokens):
-            collector.stream(attributed.batch(examples, positions), sums, batch.gradient_numbers)
+            collector.stream(attributed.batch(examples, positions), sums, numbers)
+            sums.finish_batch()
             progress.advance(n_tokens(examples[position] for position in positions))
     spectra = {layer: of_layer.cpu() for layer, of_layer in sums.values.items()}
     for layer, spectrum in spectra.items():
@@ -173,15 +178,25 @@ class _SpectrumSums:
 
         device, shapes = attributed.device, attributed.record.layer_shapes
         self._bases, self._largest, self._shapes, self._max_numbers = bases, largest, shapes, max_numbers
-        self._device = device
+        self._device, self._rounds = device, rounds_on(device, None)
+        self._waiting = WaitingGradients(largest, self._rounds, max_numbers, self._take)
         self.values = {layer: torch.zeros(k, dtype=torch.float64, device=device) for layer, k in largest.items()}
         self.fisher = {layer: FisherDiagonal.empty(*shapes[layer], device) for layer in largest}
 
-    def __call__(self, layer: str, _rows: slice, gradients: "torch.Tensor") -> None:
+    def __call__(self, layer: str, rows: slice, gradients: "torch.Tensor") -> None:
         from lorif_assets.mathematics.curvature.whitened_spectra import squared_singular_values
 
         rotated = self._bases[layer].rotate(gradients)
-        self._add(layer, rotated, squared_singular_values(rotated * self._bases[layer].scale, self._largest[layer]))
+        whitened = rotated * self._bases[layer].scale
+        if self._rounds is None:
+            self._add(layer, rotated, squared_singular_values(whitened, self._largest[layer]))
+            return
+        self._add_squares(layer, rotated)
+        self._waiting.add(layer, rows, whitened)
+
+    def finish_batch(self) -> None:
+        """Add what waits for gradients of other layers."""
+        self._waiting.factorise()
 
     def takes_tokens(self, layer: str, tokens: int) -> bool:
         from lorif_assets.mathematics.curvature.whitened_spectra import is_cheaper_from_tokens
@@ -203,7 +218,16 @@ class _SpectrumSums:
             self._add(layer, some.formed(), squared_singular_values_from_tokens(whitened, self._largest[layer]))
 
     def _add(self, layer: str, rotated: "torch.Tensor", squared_values: "torch.Tensor") -> None:
+        self._add_squares(layer, rotated)
+        self.values[layer] += squared_values.sum(0).double()
+
+    def _add_squares(self, layer: str, rotated: "torch.Tensor") -> None:
         from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal
 
         self.fisher[layer] = self.fisher[layer].merge(FisherDiagonal.of(rotated))
-        self.values[layer] += squared_values.sum(0).double()
+
+    def _take(self, waiting: "Sequence[LayerGradients]", factors: "GradientFactors") -> None:
+        squared_values, end = factors.u.double().square().sum(1), 0
+        for one in waiting:
+            start, end = end, end + one.rows.stop - one.rows.start
+            self.values[one.layer] += squared_values[start:end, : self._largest[one.layer]].sum(0)

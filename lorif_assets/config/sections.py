@@ -133,6 +133,9 @@ class AutomationSettings(_Section):
     schedule: str = Field("0 3 * * *", description="When the schedule `nightly_re_attribution` runs, if switched on.")
 
 
+_GRADIENT_MIB = 256
+
+
 class BatchSettings(_Section):
     """Memory budgets; they change no result."""
 
@@ -143,10 +146,11 @@ class BatchSettings(_Section):
         description="Examples in a block when factors are streamed; the next block is read in the meantime. Default: a power "
         "of two from 16 to 16,384 whose factors (decoded, but for signs on a CPU) take at most a 32nd of the free memory.",
     )
-    gradient_mib: int = Field(
-        256,
+    gradient_mib: int | None = Field(
+        None,
         ge=1,
-        description="MiB of dense gradients at a time; a wide layer without projection has 9 MiB per example.",
+        description="MiB of dense gradients at a time; a wide layer without projection has 9 MiB per example. Default: 256, or "
+        "a sixteenth of a GPU's memory.",
     )
 
     query_mib: int = Field(
@@ -164,8 +168,8 @@ class BatchSettings(_Section):
 
     @property
     def gradient_numbers(self) -> int:
-        """FP32 numbers of the dense gradients that are held at a time."""
-        return self.gradient_mib * (1 << 20) // 4
+        """FP32 numbers of the dense gradients that are held at a time, on a GPU at least."""
+        return (self.gradient_mib or _GRADIENT_MIB) * (1 << 20) // 4
 
     @property
     def query_numbers(self) -> int:

@@ -21,6 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from lorif_assets.mathematics import accelerators
+
 # Multiplications above which a call of oneDNN, which takes ten microseconds to set up, pays off (measured).
 _REPAID = 1 << 20
 _ROWS_ADDED = 4_096
@@ -31,6 +33,21 @@ def product(a: Float[Tensor, "*batch k"], b: Float[Tensor, "*pairs k n"]) -> Flo
     if b.ndim == 3:
         return _product_of_pairs(a, b)
     return onednn_linear(a, b.mT, None) if _onednn_multiplies(a, b.mT) and not _needs_gradient(a, b) else a @ b
+
+
+def product_from_left(a: Float[Tensor, "m k"], stack: Float[Tensor, "p k n"]) -> Float[Tensor, "p m n"]:
+    """Return a @ b for each matrix b of a stack."""
+    if accelerators.is_accelerator(stack.device):
+        return torch.bmm(a.expand(len(stack), *a.shape), stack)
+    return product(stack.mT, a.mT).mT
+
+
+def sum_of_squares(stack: Float[Tensor, "p m n"]) -> Float[Tensor, "m n"]:
+    """Return the squares of a stack's matrices, number by number, summed over the matrices."""
+    if accelerators.is_accelerator(stack.device):
+        # One pass over the numbers.
+        return torch.linalg.vector_norm(stack, dim=0).square()
+    return stack.square().sum(dim=0)
 
 
 def add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> None:

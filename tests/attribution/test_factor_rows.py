@@ -88,7 +88,7 @@ def numbers_held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sink = start(self, n)
 
         def counting(layer: str, rows: slice, gradients: torch.Tensor) -> None:
-            held.append(self._numbers_waiting + gradients.numel())
+            held.append(self._waiting.numbers + gradients.numel())
             sink(layer, rows, gradients)
 
         return counting

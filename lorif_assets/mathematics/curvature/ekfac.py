@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lorif_assets.errors import LorifError
 from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
-from lorif_assets.mathematics.matrix_products import product
+from lorif_assets.mathematics.matrix_products import product, sum_of_squares
 
 _SHOWN_EIGENVALUES = 256
 
@@ -38,7 +38,7 @@ class FisherDiagonal:
     @classmethod
     def of(cls, rotated: Float[Tensor, "n d1 d2"]) -> "FisherDiagonal":
         """Return the sums of n examples."""
-        return cls(rotated.square().sum(dim=0).double(), rotated.shape[0])
+        return cls(sum_of_squares(rotated).double(), rotated.shape[0])
 
     @property
     def n_squared(self) -> int:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
-from lorif_assets.mathematics.matrix_products import product
+from lorif_assets.mathematics.matrix_products import product, product_from_left
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class KfacBases:
 
     def rotate(self, gradients: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
         """Return R = Q_A^T G Q_B."""
-        return product(product(gradients, self.q_out).mT, self.q_in).mT
+        return product_from_left(self.q_in.mT, product(gradients, self.q_out))
 
     @property
     def is_whole(self) -> bool:
@@ -186,7 +186,7 @@ class KfacBases:
         """Return whitened gradients along the eigenvectors, R * s."""
         return self.inputs.to_eigenbasis(self.outputs.to_eigenbasis(whitened).mT).mT
 
-    @property
+    @cached_property
     def scale(self) -> Float[Tensor, "d1 d2"]:
         """The K-FAC scale s along the eigenvectors; a side whose covariance is zero is left as it is."""
         return torch.outer(self.inputs.weights, self.outputs.weights)

@@ -20,6 +20,7 @@ overflow at 65,504 and their loss of digits below 6e-5. Decoded factors are bala
 """
 
 from enum import StrEnum
+from functools import cache
 
 import torch
 from jaxtyping import Float, UInt8
@@ -63,6 +64,11 @@ def encode(factors: GradientFactors, codec: FactorCodec) -> UInt8[Tensor, "n byt
     unit_p, unit_q = _units(p, codec), _units(q, codec)
     scale = (unit_p * unit_q).contiguous().view(torch.uint8)
     return torch.cat([scale, _packed(p, unit_p, codec), _packed(q, unit_q, codec)], dim=2).flatten(1)
+
+
+def has_records(codec: FactorCodec) -> bool:
+    """Return whether an example's bytes are a run for each component, so that those of the leading ones come first."""
+    return codec.value not in _PLAIN
 
 
 def decode(data: UInt8[Tensor, "n bytes"], codec: FactorCodec, d1: int, d2: int) -> GradientFactors:
@@ -127,8 +133,7 @@ def _packed(
 ) -> UInt8[Tensor, "n c b"]:
     if codec is FactorCodec.SIGN:
         bits = _filled_up((vectors >= 0).to(torch.uint8), 8)
-        powers = torch.tensor([1 << k for k in range(8)], dtype=torch.uint8, device=bits.device)
-        return (bits * powers).sum(dim=3, dtype=torch.uint8)
+        return (bits * _powers(bits.device)).sum(dim=3, dtype=torch.uint8)
     # A zero vector has unit 0 and codes 0. Units near the smallest FP32 number are too coarse to bound the codes.
     largest = _LARGEST[codec.value]
     numbers = (vectors / units.where(units > 0, 1.0)).round().clamp(-largest, largest).to(torch.int8)
@@ -136,6 +141,12 @@ def _packed(
         return numbers.view(torch.uint8)
     low, high = _filled_up((numbers + 8).to(torch.uint8), 2).unbind(3)
     return low | (high << 4)
+
+
+@cache
+def _powers(device: torch.device) -> UInt8[Tensor, "8"]:
+    """Return what a byte's bits count, copied to a device once."""
+    return torch.tensor([1 << k for k in range(8)], dtype=torch.uint8, device=device)
 
 
 def _filled_up(codes: UInt8[Tensor, "n c d"], per_byte: int) -> UInt8[Tensor, "n c b per_byte"]:

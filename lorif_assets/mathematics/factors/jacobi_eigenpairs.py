@@ -1,8 +1,9 @@
 """Eigenpairs of a batch of small symmetric matrices by Jacobi's rotations, all matrices and half of each one's pairs at once.
 
-A step rotates w / 2 disjoint pairs of axes so that their entries off the diagonal vanish, and exchanges the pairs after
-the scheme of a round robin tournament, so that w - 1 steps, a sweep, meet every pair once (Brent and Luk 1985, "The
-solution of singular-value and symmetric eigenvalue problems on multiprocessor arrays").
+On a GPU as one kernel (gpu_kernels). Elsewhere, and where Triton cannot compile it, as operations over the batch: a step
+rotates w / 2 disjoint pairs of axes so that their entries off the diagonal vanish, and exchanges the pairs after the scheme
+of a round robin tournament, so that w - 1 steps, a sweep, meet every pair once (Brent and Luk 1985, "The solution of
+singular-value and symmetric eigenvalue problems on multiprocessor arrays").
 """
 
 from functools import cache
@@ -12,22 +13,35 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from lorif_assets.mathematics.factors.device_kernels import kernels_of
+
 # Convergence is quadratic: these many sweeps leave less than 1e-9 of the norm off the diagonal (measured up to 128 wide).
 _SWEEPS = 6
 _SWEEPS_OF_WIDE = 8
 _NARROW = 32
 
+_Eigenpairs = tuple[Float[Tensor, "n w"], Float[Tensor, "n w w"]]
 
-def jacobi_eigenpairs(a: Float[Tensor, "n w w"]) -> tuple[Float[Tensor, "n w"], Float[Tensor, "n w w"]]:
+
+def jacobi_eigenpairs(a: Float[Tensor, "n w w"]) -> _Eigenpairs:
     """Return eigenvalues, largest first, and eigenvectors (columns) of positive semi-definite matrices."""
-    n, given, _ = a.shape
+    given = a.shape[1]
     if given == 1:
         return a[:, 0], torch.ones_like(a)
     if given % 2:
         # An axis that no rotation touches, and that comes last.
         a = functional.pad(a, (0, 1, 0, 1))
-        a[:, given, given] = -1.0
-    width = a.shape[1]
+    kernels = kernels_of(a.device)
+    values, vectors = kernels.orthogonalised(a) if kernels else _rotated(a)
+    values[:, given:] = -torch.inf
+    values, order = values.sort(dim=1, descending=True)
+    vectors = vectors.gather(2, order.unsqueeze(1).expand_as(vectors))
+    return values[:, :given], vectors[:, :given, :given]
+
+
+def _rotated(a: Float[Tensor, "n w w"]) -> _Eigenpairs:
+    """Return eigenvalues and eigenvectors of matrices of an even width, each where its axis was."""
+    n, width, _ = a.shape
     half, places = width // 2, _places(width, a.device)
     halves, shifts = _sines(a.device, a.dtype)
     vectors = torch.eye(width, dtype=a.dtype, device=a.device).expand(n, width, width)
@@ -42,9 +56,7 @@ def jacobi_eigenpairs(a: Float[Tensor, "n w w"]) -> tuple[Float[Tensor, "n w"], 
         rotations.index_copy_(1, places, entries.flatten(1))
         turn = rotations.view(n, width, width)
         a, vectors = turn.mT @ a @ turn, vectors @ turn
-    values, order = a.diagonal(dim1=1, dim2=2).sort(dim=1, descending=True)
-    vectors = vectors.gather(2, order.unsqueeze(1).expand(n, width, width))
-    return values[:, :given], vectors[:, :given, :given]
+    return a.diagonal(dim1=1, dim2=2).clone(), vectors
 
 
 @cache

@@ -100,16 +100,15 @@ def low_rank_factors(
 
 @dataclass(frozen=True)
 class ScaledMatrices:
-    """Matrices with entries of about size one, and the sizes [n, 1, 1] by which they were divided."""
+    """Matrices as their products, and the sizes [n, 1, 1] by which these are divided."""
 
     matrices: MatrixBatch
     sizes: Float[Tensor, "n 1 1"]
 
     @classmethod
     def of(cls, gradients: Float[Tensor, "n d1 d2"]) -> "ScaledMatrices":
-        """Return gradients that are formed."""
-        size = power_of_two(gradients, 120)
-        return cls(MatrixBatch.of(gradients / size), size)
+        """Return gradients that are formed: only products of products of theirs leave the range of FP32, and none is taken."""
+        return cls(MatrixBatch.of(gradients), gradients.new_ones(len(gradients), 1, 1))
 
 
 def factors_in_rounds(batches: Sequence[ScaledMatrices], c: int, rounds: int) -> list[GradientFactors]:

@@ -1,5 +1,6 @@
-"""Orthonormal columns of a batch of tall matrices by products alone, where LAPACK would go through them one by one.
+"""Orthonormal columns of a batch of tall matrices without LAPACK, which would go through them one by one.
 
+On a GPU by one kernel (gpu_kernels). Elsewhere, and where Triton cannot compile it, by products alone:
 For X [d, w] with the Gram matrix A = X^T X, the columns of X A^(-1/2) are orthonormal and span the same space. A^(-1/2)
 comes from scaled Newton-Schulz iterations, whose scales follow from a lower bound of the singular values (Chen and Chow
 2014, "A stable scaling of Newton-Schulz for improving the sign function computation of a Hermitian matrix"), so that
@@ -13,6 +14,8 @@ from functools import cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lorif_assets.mathematics.factors.device_kernels import kernels_of
 
 # Singular values below these shares of the root of their squares' sum are not brought to one.
 _SMALLEST_EVENED = 1e-4
@@ -29,8 +32,12 @@ def evened_columns(batches: Sequence[Float[Tensor, "n d w"]]) -> list[Float[Tens
     Enough to go on with: no more is asked of the columns than that products with them keep their digits.
 
     Args:
-        batches: of matrices of any heights, and of one width.
+        batches: of matrices of any heights, and of one width; they may be written over.
     """
+    if kernels := kernels_of(batches[0].device):
+        for x in batches:
+            kernels.orthonormalise(x, _SMALLEST_EVENED)
+        return list(batches)
     roots = _inverse_roots([_gram(x.double()) for x in batches], _SMALLEST_EVENED, 0.5)
     return [x @ root.to(x.dtype) for x, root in zip(batches, roots, strict=True)]
 
@@ -44,10 +51,17 @@ def orthonormal_columns(
         batches: of matrices of any heights and ranks, zero included, and of one width.
         fills: columns in general position, for the directions that the matrices of each batch lack.
     """
-    filled = []
+    kernels, filled = kernels_of(batches[0].device), []
     for x, fill in zip(batches, fills, strict=True):
-        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
-        filled.append((x / torch.where(norm > 0, norm, 1.0)).double() + _FILL * fill.double())
+        wide = x.double()
+        norm = torch.linalg.vector_norm(wide, dim=(1, 2), keepdim=True)
+        filled.append(wide / torch.where(norm > 0, norm, 1.0) + _FILL * fill.double())
+    if kernels:
+        # Twice is enough: what rounding left of columns that were nearly parallel is small beside what they have become.
+        for x in filled:
+            kernels.orthonormalise(x, 0.0)
+            kernels.orthonormalise(x, 0.0)
+        return [x.to(given.dtype) for x, given in zip(filled, batches, strict=True)]
     roots = _inverse_roots([_gram(x) for x in filled], _SMALLEST_FILLED, _NEARLY_ONE)
     # In FP64 the product too: small directions are multiplied by up to 1e7, and the rounding of the others with them.
     nearly = [(x @ root).to(given.dtype) for x, root, given in zip(filled, roots, batches, strict=True)]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
 from lorif_assets.mathematics.gradients.frozen_model import frozen, require_grad
-from lorif_assets.mathematics.gradients.head import CHUNK_NUMBERS, Head, HeadChunk, decoded, head_chunks, head_of
+from lorif_assets.mathematics.gradients.head import Head, HeadChunk, chunk_numbers_on, decoded, head_chunks, head_of
 from lorif_assets.mathematics.gradients.layer_calls import LayerCalls, TokenCalls, TokenObserver
 from lorif_assets.mathematics.gradients.projection import LayerProjection
 from lorif_assets.mathematics.gradients.token_losses import (
@@ -100,7 +100,8 @@ class GradientCollector:
     own flags restored. Results do not depend on batch size, order or padding beyond floating point.
     Projections and products are in FP32 (FP64 for an FP64 model), whatever the model's type. If layers are on several
     devices, each is projected on its own; results are on the batch's device. Logits are made and differentiated a chunk of
-    tokens at a time (`chunk_numbers` logits), and only of tokens that predict a target, where the model can be cut so.
+    tokens at a time (`chunk_numbers` logits, by default what suits the device), and only of tokens that predict a target,
+    where the model can be cut so.
 
     Raises:
         LayerError: a projection names a module that the model does not have, or has in other widths.
@@ -110,13 +111,13 @@ class GradientCollector:
         self,
         model: nn.Module,
         projections: Iterable[LayerProjection],
-        chunk_numbers: int = CHUNK_NUMBERS,
+        chunk_numbers: int | None = None,
         *,
         tf32: bool = False,
     ) -> None:
         """Move the projections to the layers' devices; `tf32` allows FP32 products in TF32 while the collector is entered."""
         self._model, self._tf32 = model, tf32
-        self._chunk_numbers = chunk_numbers
+        self._chunk_numbers = chunk_numbers or chunk_numbers_on(next(model.parameters()).device)
         self._calls = LayerCalls(model, projections)
         self._contexts = ExitStack()
         self._hidden: Tensor | None = None
@@ -349,12 +350,14 @@ class GradientCollector:
         logit_gradients: LogitGradients | None,
     ) -> Float[Tensor, " B"]:
         """Run both passes, those of the head chunk by chunk between those of the decoder."""
+        # Before the decoder's pass: the host waits to hear how many tokens they are, and then no longer.
+        chunks = list(head_chunks(needed, max(1, self._chunk_numbers // head.vocabulary)))
         with self._forward_pass():
             behind = decoded(self._model, head, inputs)
         known = behind.hidden.detach()
         gradient = torch.zeros_like(known)
         of_chunks: list[tuple[slice, Tensor]] = []
-        for chunk in head_chunks(needed.to(known.device), max(1, self._chunk_numbers // head.vocabulary)):
+        for chunk in chunks:
             with self._calls.of_chunk(chunk.is_token, partial(_shown_with, chunk_observer, chunk)):
                 hidden = chunk.of(known).requires_grad_(True)
                 hidden.register_hook(partial(chunk.put, gradient))

@@ -25,6 +25,8 @@ from lorif_assets.mathematics.gradients.token_losses import (
 
 CHUNK_NUMBERS = 1 << 25
 """Logits that are held at a time: 128 MiB in FP32, of which their softmax and gradient are copies."""
+_BYTES_FOR_LOGIT = 256
+"""Of a GPU's free memory for each logit that is held: they and their copies then take a twentieth of it."""
 _AGREEMENT = 2e-3
 
 
@@ -81,13 +83,26 @@ class HeadChunk:
         return self.of(targets).masked_fill(~self.is_token.to(targets.device), IGNORED_LABEL)
 
     def put(self, into: Tensor, values: Tensor) -> None:
-        """Write values [b, t, ...] of the chunk's tokens into their places in a tensor [B, T, ...]."""
-        at = self.is_token.to(into.device)
-        rows = self._rows(into.device).expand_as(at)
-        into[rows[at], self.positions.to(into.device)[at]] = values.to(into)[at]
+        """Write values [b, t, ...] of the chunk's tokens into their places in a tensor [B, T, ...].
+
+        Every place of the chunk is written, one without a token as it was: to write only some, a GPU's host would wait to
+        hear how many they are.
+        """
+        at = self._rows(into.device), self.positions.to(into.device)
+        is_token = self.is_token.to(into.device)
+        is_written = is_token.view(*is_token.shape, *[1] * (into.ndim - 2))
+        into[at] = torch.where(is_written, values.to(into), into[at])
 
     def _rows(self, device: torch.device) -> Int[Tensor, "b 1"]:
         return torch.arange(self.rows.start, self.rows.stop, device=device).unsqueeze(1)
+
+
+def chunk_numbers_on(device: torch.device) -> int:
+    """Return how many logits are held at a time: on a GPU, which chunks keep waiting for their host, what suits its memory."""
+    if device.type != "cuda":
+        return CHUNK_NUMBERS
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(CHUNK_NUMBERS, 1 << ((free // _BYTES_FOR_LOGIT).bit_length() - 1))
 
 
 def head_of(model: nn.Module) -> Head | None:

@@ -60,7 +60,7 @@ def test_nearly_as_much_is_kept_as_can_be(shape, c, spectrum, on_average):
     torch.testing.assert_close(found.u, gradients @ found.v, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("rounds", "lost"), [(2, 0.13), (4, 0.04), (8, 0.008)])
+@pytest.mark.parametrize(("rounds", "lost"), [(2, 0.1), (4, 0.03), (8, 0.003)])
 def test_every_round_brings_the_hardest_spectrum_nearer(rounds, lost):
     gradients = with_spectrum(12, 96, 288, "independent")
     (found,) = leading_triples([MatrixBatch.of(gradients)], 4, rounds)

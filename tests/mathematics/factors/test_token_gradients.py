@@ -80,9 +80,9 @@ def test_the_way_with_fewer_products_is_taken(given_work, is_cheaper):
 
 
 def test_the_counts_are_those_of_the_products_that_are_made():
-    """By hand, for one layer: T d1 d2 to form; 2 x 4 + 1 products with 24 columns from either side."""
-    assert work(10, 100, 200).formed == 10 * 100 * 200 + 9 * 100 * 200 * 24
-    assert work(10, 100, 200).from_tokens == 9 * 10 * 300 * 24
+    """By hand, for one layer: T d1 d2 to form; 2 x 4 + 1 products with 32 columns from either side."""
+    assert work(10, 100, 200).formed == 10 * 100 * 200 + 9 * 100 * 200 * 32
+    assert work(10, 100, 200).from_tokens == 9 * 10 * 300 * 32
     whitened = work(10, 100, 200, (100, 200), 0.5)
     assert whitened.formed == work(10, 100, 200).formed + 100 * 200 * 300
     assert whitened.from_tokens == (
