@@ -41,6 +41,7 @@ from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
+from lorif_assets.mathematics.accelerators import is_accelerator
 from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.factors.low_rank import low_rank_factors
 from lorif_assets.mathematics.gradients.collector import TokenBatch
@@ -48,7 +49,7 @@ from lorif_assets.mathematics.gradients.contraction import cheapest_order, multi
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
 from lorif_assets.mathematics.gradients.token_losses import losses_of_targets, next_tokens
-from lorif_assets.mathematics.matrix_products import products_of_frozen_layers
+from lorif_assets.mathematics.matrix_products import products_of_frozen_layers, tf32_products
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.progress import Progress
 
@@ -73,7 +74,8 @@ class Setting:
     batch_tokens: int = 2_048
     projection_factor: int = 4
     bytes_per_example: int = 4_096
-    curvatures: str = "svd ekfac"
+    recipes: str = "paper whitened"
+    tf32: bool = False
     repeats: int = 3
     threads: int = 1
     device: str = "cpu"
@@ -84,13 +86,14 @@ class Setting:
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
     """Return the recipes that are timed, by a name."""
-    shared = Recipe(projection_factor=setting.projection_factor, max_length=setting.tokens)
-    paper = {"curvature": "svd", "rank": 1, "factor_dtype": "bf16"}
+    left_to_the_model = Recipe(max_length=setting.tokens, tf32=setting.tf32)
+    shared = Recipe(projection_factor=setting.projection_factor, max_length=setting.tokens, tf32=setting.tf32)
     named = {
-        "svd, bf16, c = 1": shared.changed(**paper),
-        "ekfac, sign": shared.model_copy(update={"bytes_per_example": setting.bytes_per_example}),
+        "paper": shared.changed(curvature="svd", rank=1, factor_dtype="bf16"),
+        "whitened": shared.model_copy(update={"bytes_per_example": setting.bytes_per_example}),
+        "default": left_to_the_model,
     }
-    return {name: recipe for name, recipe in named.items() if recipe.curvature in setting.curvatures.split()}
+    return {name: named[name] for name in setting.recipes.split()}
 
 
 def random_examples(setting: Setting) -> list[TokenizedExample]:
@@ -209,12 +212,17 @@ def works(
         with Progress("factors", n_tokens(examples), "tok", LOG) as progress:
             factor_rows(attributed, examples, bases, batch, progress)
 
+    def floor(products: AbstractContextManager[object]) -> None:
+        with tf32_products(attributed.recipe.tf32):
+            bare_passes(attributed, batches, products)
+
     return {
-        FLOOR: lambda: bare_passes(attributed, batches, nullcontext()),
-        OWN_FLOOR: lambda: bare_passes(attributed, batches, products_of_frozen_layers(attributed.model)),
+        FLOOR: lambda: floor(nullcontext()),
+        OWN_FLOOR: lambda: floor(products_of_frozen_layers(attributed.model)),
         HOOKS: hooks,
         GRADIENTS: gradients,
-        FACTORISED: factorised,
+        # An accelerator factorises the layers of a batch together, never one by one.
+        **({} if is_accelerator(attributed.device) else {FACTORISED: factorised}),
         WHOLE: whole,
     }
 

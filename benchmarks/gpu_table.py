@@ -24,7 +24,8 @@ HERE = Path(__file__).parent
 GPT2 = {"architecture": "gpt2", "blocks": 12, "width": 768, "heads": 12, "vocabulary": 50_304}
 LLAMA = {"architecture": "llama", "blocks": 24, "width": 2_048, "heads": 16, "vocabulary": 32_000}
 LARGE = {"architecture": "llama", "blocks": 32, "width": 4_096, "heads": 32, "vocabulary": 32_000}
-SHARED = {"projection_factor": 8, "shortest": 1.0, "repeats": 2, "threads": 4}
+SHARED = {"projection_factor": 8, "shortest": 1.0, "repeats": 2, "threads": 4, "recipes": "default paper"}
+TF32 = {"tf32": True, "recipes": "default"}
 SCAN = {"codecs": "sign bf16", "queries": "1 10 100", "repeats": 2, "threads": 4, "scan_rows": 0, "shards": 4}
 SMALLEST: dict[str, dict[str, Any]] = {
     "factor_throughput": {
@@ -53,10 +54,12 @@ def runs(setting: Setting) -> list[tuple[str, str, dict[str, Any]]]:
     scans = {**SCAN, "device": setting.device, "files": setting.files}
     short, long = {"tokens": 512, "batch_tokens": 16_384}, {"tokens": 2_048, "batch_tokens": 16_384}
     shapes = [
-        ("GPT-2, 124 M, BF16", {**GPT2, **short, "dtype": "bfloat16", "examples": 256, "bytes_per_example": 36_864}),
-        ("GPT-2, 124 M, FP32", {**GPT2, **short, "dtype": "float32", "examples": 256, "bytes_per_example": 36_864}),
-        ("Llama, 1.5 B, BF16", {**LLAMA, **short, "dtype": "bfloat16", "examples": 64, "bytes_per_example": 131_072}),
-        ("Llama, 6.7 B, BF16", {**LARGE, **long, "dtype": "bfloat16", "examples": 16, "bytes_per_example": 524_288}),
+        ("GPT-2, 124 M, BF16", {**GPT2, **short, "dtype": "bfloat16", "examples": 256}),
+        ("GPT-2, 124 M, BF16, TF32 for factors", {**GPT2, **short, **TF32, "dtype": "bfloat16", "examples": 256}),
+        ("GPT-2, 124 M, FP32 by TF32", {**GPT2, **short, **TF32, "dtype": "float32", "examples": 128}),
+        ("Llama, 1.5 B, BF16", {**LLAMA, **short, "dtype": "bfloat16", "examples": 64}),
+        ("Llama, 1.5 B, BF16, TF32 for factors", {**LLAMA, **short, **TF32, "dtype": "bfloat16", "examples": 64}),
+        ("Llama, 6.7 B, BF16", {**LARGE, **long, "dtype": "bfloat16", "examples": 16}),
     ]
     planned = [
         *((name, "factor_throughput", {**factors, **shape}) for name, shape in shapes),
@@ -76,7 +79,7 @@ def measured(name: str, benchmark: str, options: dict[str, Any], seconds: float)
     """Run a benchmark, and return its results, or why there are none."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "results.json")
-        given = [text for option, value in options.items() for text in (f"--{option.replace('_', '-')}", str(value))]
+        given = [text for option, value in options.items() for text in _as_option(option, value)]
         command = [sys.executable, str(HERE / f"{benchmark}.py"), *given, "--output", str(output)]
         row: dict[str, Any] = {"name": name, "benchmark": benchmark, "options": options}
         if seconds <= 0:
@@ -88,6 +91,11 @@ def measured(name: str, benchmark: str, options: dict[str, Any], seconds: float)
         except subprocess.CalledProcessError as error:
             return row | {"failed": error.stderr.strip().splitlines()[-1] if error.stderr.strip() else str(error)}
         return row | {"results": json.loads(output.read_text())["results"]}
+
+
+def _as_option(name: str, value: object) -> tuple[str, ...]:
+    option = f"--{name.replace('_', '-')}"
+    return (option,) if value is True else (option, str(value))
 
 
 def shown(row: dict[str, Any]) -> str:

@@ -16,8 +16,10 @@ _LOG = logging.getLogger(__name__)
 class DeviceKernels:
     """Kernels of a device, each one launch for a whole batch."""
 
-    orthonormalise: Callable[[Float[Tensor, "n d w"], float], None]
-    """Makes the columns of contiguous matrices orthonormal in place, but for what is left of one below this share."""
+    orthonormalise: Callable[[Float[Tensor, "n d w"], float], bool]
+    """Makes the columns of contiguous matrices orthonormal in place, but for what is left of one below this share.
+
+    False: they are too large for it, and as they were."""
     orthogonalised: Callable[[Float[Tensor, "n w w"]], tuple[Float[Tensor, "n w"], Float[Tensor, "n w w"]]]
     """Returns eigenvalues and eigenvectors of positive semi-definite matrices of an even width, in no order."""
 
@@ -27,7 +29,7 @@ def kernels_of(device: torch.device) -> DeviceKernels | None:
     """Return the kernels of a device, after a trial, or None where there are none."""
     if device.type == "meta":
         # It stands for a GPU wherever costs are counted; a launch of a kernel is too little to count.
-        return DeviceKernels(lambda _x, _smallest: None, lambda a: (a.new_empty(a.shape[:2]), torch.empty_like(a)))
+        return DeviceKernels(lambda _x, _smallest: True, lambda a: (a.new_empty(a.shape[:2]), torch.empty_like(a)))
     if device.type != "cuda":
         return None
     try:

@@ -17,9 +17,11 @@ from torch import Tensor
 
 _SWEEPS = 15
 _ROWS = 32
-_WARPS, _WARPS_OF_WIDE, _WIDE = 4, 8, 48
-# A product of two columns below this share of their lengths' product is no angle, but rounding.
-_ORTHOGONAL = 1e-14
+_WARPS, _MOST_WARPS, _WIDE = 4, 16, 48
+_BYTES_OF_WARP, _MOST_BYTES_OF_WARP = 4_096, 8_192
+"""Of a matrix in the registers of a warp: 32 numbers in FP32 for each of its threads, and 64 at most."""
+# Of a product of two columns beside their lengths' product. Convergence is quadratic: eigenvalues are off by its square.
+_ORTHOGONAL = 1e-9
 
 
 def orthogonalised(a: Float[Tensor, "n w w"]) -> tuple[Float[Tensor, "n w"], Float[Tensor, "n w w"]]:
@@ -34,32 +36,29 @@ def orthogonalised(a: Float[Tensor, "n w w"]) -> tuple[Float[Tensor, "n w"], Flo
         PAIRS=triton.next_power_of_2(width // 2),
         SWEEPS=_SWEEPS,
         ORTHOGONAL=_ORTHOGONAL,
-        num_warps=_warps(width),
+        num_warps=_WARPS if width <= _WIDE else 2 * _WARPS,
     )
     turned, rotations = columns.split(width, dim=2)
     return torch.linalg.vector_norm(turned, dim=2), rotations.mT
 
 
-def orthonormalise(x: Float[Tensor, "n d w"], smallest: float) -> None:
+def orthonormalise(x: Float[Tensor, "n d w"], smallest: float) -> bool:
     """Make the columns of matrices orthonormal in place, from the first to the last, whatever their size.
 
     What is left of a column without those before it is brought to length one, but for less than `smallest` of the matrix's
     largest number, which rounding may have left.
+
+    Returns:
+        False for matrices that a program's registers do not hold; they are as they were.
     """
-    n, rows, width = x.shape
-    _subtract[(n,)](
-        x,
-        smallest,
-        HEIGHT=rows,
-        WIDTH=width,
-        COLUMNS=triton.next_power_of_2(width),
-        ROWS=_ROWS,
-        num_warps=_warps(width),
-    )
-
-
-def _warps(width: int) -> int:
-    return _WARPS if width <= _WIDE else _WARPS_OF_WIDE
+    n, height, width = x.shape
+    rows, columns = triton.next_power_of_2(height), triton.next_power_of_2(width)
+    size = rows * columns * x.element_size()
+    if size > _MOST_WARPS * _MOST_BYTES_OF_WARP:
+        return False
+    warps = min(max(_WARPS, size // _BYTES_OF_WARP), _MOST_WARPS)
+    _subtract[(n,)](x, smallest, HEIGHT=height, WIDTH=width, ROWS=rows, COLUMNS=columns, num_warps=warps)
+    return True
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -122,45 +121,21 @@ def _subtract(  # type: ignore[no-untyped-def]  # noqa: ANN202
     smallest,  # noqa: ANN001
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
-    COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
-    start = x + tl.program_id(0).to(tl.int64) * HEIGHT * WIDTH
-    column, row = tl.arange(0, COLUMNS), tl.arange(0, ROWS)
-    largest = tl.zeros([COLUMNS], dtype=x.dtype.element_ty)
-    for first in range(0, HEIGHT, ROWS):
-        at = first + row[:, None]
-        is_there = (column[None, :] < WIDTH) & (at < HEIGHT)
-        numbers = tl.load(start + at * WIDTH + column[None, :], mask=is_there, other=0.0)
-        largest = tl.maximum(largest, tl.max(tl.abs(numbers), axis=0))
+    row, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    place = x + tl.program_id(0).to(tl.int64) * HEIGHT * WIDTH + row[:, None] * WIDTH + column[None, :]
+    is_there = (row[:, None] < HEIGHT) & (column[None, :] < WIDTH)
+    numbers = tl.load(place, mask=is_there, other=0.0)
     # Squares of numbers far from one have no room in FP32.
-    size = tl.max(largest, axis=0)
-    scale = 1.0 / tl.where(size > 0, size, 1.0)
-    for first in range(0, HEIGHT, ROWS):
-        at = first + row[:, None]
-        is_there = (column[None, :] < WIDTH) & (at < HEIGHT)
-        place = start + at * WIDTH + column[None, :]
-        tl.store(place, tl.load(place, mask=is_there, other=0.0) * scale, mask=is_there)
-    tl.debug_barrier()
+    size = tl.max(tl.max(tl.abs(numbers), axis=1), axis=0)
+    numbers = numbers * (1.0 / tl.where(size > 0, size, 1.0))
     for taken in range(WIDTH):
-        products = tl.zeros([COLUMNS], dtype=x.dtype.element_ty)
-        for first in range(0, HEIGHT, ROWS):
-            at = first + row
-            is_there = (column[None, :] >= taken) & (column[None, :] < WIDTH) & (at[:, None] < HEIGHT)
-            numbers = tl.load(start + at[:, None] * WIDTH + column[None, :], mask=is_there, other=0.0)
-            of_taken = tl.load(start + at * WIDTH + taken, mask=at < HEIGHT, other=0.0)
-            products += tl.sum(numbers * of_taken[:, None], axis=0)
-        square = tl.sum(tl.where(column == taken, products, 0.0), axis=0)
-        length = tl.maximum(tl.sqrt(square), smallest)
-        shares = tl.where(column == taken, 1.0 - 1.0 / length, products / (length * length))
-        tl.debug_barrier()
-        for first in range(0, HEIGHT, ROWS):
-            at = first + row
-            is_there = (column[None, :] >= taken) & (column[None, :] < WIDTH) & (at[:, None] < HEIGHT)
-            place = start + at[:, None] * WIDTH + column[None, :]
-            numbers = tl.load(place, mask=is_there, other=0.0)
-            # Read before any thread writes it: a step's writes come after a barrier of their own.
-            of_taken = tl.load(start + at * WIDTH + taken, mask=at < HEIGHT, other=0.0)
-            tl.debug_barrier()
-            tl.store(place, numbers - of_taken[:, None] * shares[None, :], mask=is_there)
-        tl.debug_barrier()
+        of_taken = tl.sum(tl.where(column[None, :] == taken, numbers, 0.0), axis=1)
+        products = tl.sum(numbers * of_taken[:, None], axis=0)
+        length = tl.maximum(tl.sqrt(tl.sum(tl.where(column == taken, products, 0.0), axis=0)), smallest)
+        shares = tl.where(column > taken, products / (length * length), 0.0)
+        shares = tl.where(column == taken, 1.0 - 1.0 / length, shares)
+        numbers = numbers - of_taken[:, None] * shares[None, :]
+    tl.store(place, numbers, mask=is_there)

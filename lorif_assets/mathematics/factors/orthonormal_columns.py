@@ -23,7 +23,7 @@ _SMALLEST_FILLED = 1e-7
 _SMALLEST_ORTHONORMAL = 0.05
 _NEARLY_ONE = 0.999
 # Below the rounding of FP32 beside the columns' size, above the root of FP64's beside its square.
-_FILL = 2.0**-20
+_FILL = 2.0**-18
 
 
 def evened_columns(batches: Sequence[Float[Tensor, "n d w"]]) -> list[Float[Tensor, "n d w"]]:
@@ -34,12 +34,13 @@ def evened_columns(batches: Sequence[Float[Tensor, "n d w"]]) -> list[Float[Tens
     Args:
         batches: of matrices of any heights, and of one width; they may be written over.
     """
-    if kernels := kernels_of(batches[0].device):
-        for x in batches:
-            kernels.orthonormalise(x, _SMALLEST_EVENED)
-        return list(batches)
-    roots = _inverse_roots([_gram(x.double()) for x in batches], _SMALLEST_EVENED, 0.5)
-    return [x @ root.to(x.dtype) for x, root in zip(batches, roots, strict=True)]
+    even = list(batches)
+    others = [at for at, x in enumerate(even) if not _by_kernel(x, _SMALLEST_EVENED)]
+    if others:
+        roots = _inverse_roots([_gram(even[at].double()) for at in others], _SMALLEST_EVENED, 0.5)
+        for at, root in zip(others, roots, strict=True):
+            even[at] = even[at] @ root.to(even[at].dtype)
+    return even
 
 
 def orthonormal_columns(
@@ -51,22 +52,30 @@ def orthonormal_columns(
         batches: of matrices of any heights and ranks, zero included, and of one width.
         fills: columns in general position, for the directions that the matrices of each batch lack.
     """
-    kernels, filled = kernels_of(batches[0].device), []
-    for x, fill in zip(batches, fills, strict=True):
-        wide = x.double()
-        norm = torch.linalg.vector_norm(wide, dim=(1, 2), keepdim=True)
-        filled.append(wide / torch.where(norm > 0, norm, 1.0) + _FILL * fill.double())
-    if kernels:
-        # Twice is enough: what rounding left of columns that were nearly parallel is small beside what they have become.
-        for x in filled:
-            kernels.orthonormalise(x, 0.0)
-            kernels.orthonormalise(x, 0.0)
-        return [x.to(given.dtype) for x, given in zip(filled, batches, strict=True)]
-    roots = _inverse_roots([_gram(x) for x in filled], _SMALLEST_FILLED, _NEARLY_ONE)
-    # In FP64 the product too: small directions are multiplied by up to 1e7, and the rounding of the others with them.
-    nearly = [(x @ root).to(given.dtype) for x, root, given in zip(filled, roots, batches, strict=True)]
-    roots = _inverse_roots([_gram(x.double()) for x in nearly], _SMALLEST_ORTHONORMAL, _NEARLY_ONE)
-    return [x @ root.to(x.dtype) for x, root in zip(nearly, roots, strict=True)]
+    found = [_filled(x, fill) for x, fill in zip(batches, fills, strict=True)]
+    # Twice is enough: what rounding left of columns that were nearly parallel is small beside what they have become.
+    others = [at for at, x in enumerate(found) if not (_by_kernel(x, 0.0) and _by_kernel(x, 0.0))]
+    if others:
+        filled = [_filled(batches[at].double(), fills[at]) for at in others]
+        roots = _inverse_roots([_gram(x) for x in filled], _SMALLEST_FILLED, _NEARLY_ONE)
+        # In FP64 the product too: small directions are multiplied by up to 1e7, and the rounding of the others with them.
+        nearly = [(x @ root).to(batches[at].dtype) for at, x, root in zip(others, filled, roots, strict=True)]
+        roots = _inverse_roots([_gram(x.double()) for x in nearly], _SMALLEST_ORTHONORMAL, _NEARLY_ONE)
+        for at, x, root in zip(others, nearly, roots, strict=True):
+            found[at] = x @ root.to(x.dtype)
+    return found
+
+
+def _by_kernel(x: Float[Tensor, "n d w"], smallest: float) -> bool:
+    """Make columns orthonormal in place, and return whether the device has a kernel that does."""
+    kernels = kernels_of(x.device)
+    return kernels is not None and kernels.orthonormalise(x, smallest)
+
+
+def _filled(x: Float[Tensor, "n d w"], fill: Float[Tensor, "d w"]) -> Float[Tensor, "n d w"]:
+    """Return columns of about size one with a little of others in general position."""
+    size = torch.linalg.vector_norm(x, torch.inf, dim=(1, 2), keepdim=True)
+    return x / torch.where(size > 0, size, 1.0) + _FILL * fill.to(x.dtype)
 
 
 def _gram(x: Float[Tensor, "n d w"]) -> Float[Tensor, "n w w"]:
