@@ -183,6 +183,7 @@ def works(
     frozen = attributed.record.frozen_bases
     ranks = frozen.ranks if frozen else dict.fromkeys(attributed.record.layer_shapes, attributed.recipe.rank)
     batches = [attributed.batch(examples, at) for at in attributed.batches(examples, batch.tokens)]
+    is_accelerated = is_accelerator(attributed.device)
 
     def hooks() -> None:
         with attributed.collector() as collector:
@@ -218,11 +219,11 @@ def works(
 
     return {
         FLOOR: lambda: floor(nullcontext()),
-        OWN_FLOOR: lambda: floor(products_of_frozen_layers(attributed.model)),
+        # An accelerator has one library, and factorises the layers of a batch together, never one by one.
+        **({} if is_accelerated else {OWN_FLOOR: lambda: floor(products_of_frozen_layers(attributed.model))}),
         HOOKS: hooks,
         GRADIENTS: gradients,
-        # An accelerator factorises the layers of a batch together, never one by one.
-        **({} if is_accelerator(attributed.device) else {FACTORISED: factorised}),
+        **({} if is_accelerated else {FACTORISED: factorised}),
         WHOLE: whole,
     }
 
@@ -269,7 +270,7 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
                     "part": part,
                     "tokens_per_cpu_second": tokens / seconds.cpu,
                     "share_of_floor": taken[FLOOR].cpu / seconds.cpu,
-                    "share_of_own_floor": taken[OWN_FLOOR].cpu / seconds.cpu,
+                    "share_of_own_floor": taken.get(OWN_FLOOR, taken[FLOOR]).cpu / seconds.cpu,
                     "share_of_floor_wall": taken[FLOOR].wall / seconds.wall,
                     "added_to_floor": (seconds.cpu - before.cpu) / taken[FLOOR].cpu,
                     "tokens_per_second": tokens / seconds.wall,

@@ -21,10 +21,10 @@ from typing import Any
 from measurements import report, setting_and_output
 
 HERE = Path(__file__).parent
-GPT2 = {"architecture": "gpt2", "blocks": 12, "width": 768, "heads": 12, "vocabulary": 50_304}
-LLAMA = {"architecture": "llama", "blocks": 24, "width": 2_048, "heads": 16, "vocabulary": 32_000}
-LARGE = {"architecture": "llama", "blocks": 32, "width": 4_096, "heads": 32, "vocabulary": 32_000}
-SHARED = {"projection_factor": 8, "shortest": 1.0, "repeats": 2, "threads": 4, "recipes": "default paper"}
+GPT2 = {"architecture": "gpt2", "blocks": 12, "width": 768, "heads": 12, "vocabulary": 50_304, "examples": 128}
+LLAMA = {"architecture": "llama", "blocks": 24, "width": 2_048, "heads": 16, "vocabulary": 32_000, "examples": 64}
+LARGE = {"architecture": "llama", "blocks": 32, "width": 4_096, "heads": 32, "vocabulary": 32_000, "examples": 16}
+SHARED = {"projection_factor": 8, "shortest": 1.0, "repeats": 2, "threads": 8, "recipes": "default paper"}
 TF32 = {"tf32": True, "recipes": "default"}
 SCAN = {"codecs": "sign bf16", "queries": "1 10 100", "repeats": 2, "threads": 4, "scan_rows": 0, "shards": 4}
 SMALLEST: dict[str, dict[str, Any]] = {
@@ -53,22 +53,23 @@ def runs(setting: Setting) -> list[tuple[str, str, dict[str, Any]]]:
     factors = {**SHARED, "device": setting.device, "peak_tflops": setting.peak_tflops}
     scans = {**SCAN, "device": setting.device, "files": setting.files}
     short, long = {"tokens": 512, "batch_tokens": 16_384}, {"tokens": 2_048, "batch_tokens": 16_384}
+    many = {**short, "batch_tokens": 32_768}
     shapes = [
-        ("GPT-2, 124 M, BF16", {**GPT2, **short, "dtype": "bfloat16", "examples": 256}),
-        ("GPT-2, 124 M, BF16, TF32 for factors", {**GPT2, **short, **TF32, "dtype": "bfloat16", "examples": 256}),
-        ("GPT-2, 124 M, FP32 by TF32", {**GPT2, **short, **TF32, "dtype": "float32", "examples": 128}),
-        ("Llama, 1.5 B, BF16", {**LLAMA, **short, "dtype": "bfloat16", "examples": 64}),
-        ("Llama, 1.5 B, BF16, TF32 for factors", {**LLAMA, **short, **TF32, "dtype": "bfloat16", "examples": 64}),
-        ("Llama, 6.7 B, BF16", {**LARGE, **long, "dtype": "bfloat16", "examples": 16}),
+        ("GPT-2, 124 M, BF16", {**GPT2, **many, "dtype": "bfloat16"}),
+        ("Llama, 1.5 B, BF16", {**LLAMA, **short, "dtype": "bfloat16"}),
+        ("Llama, 6.7 B, BF16", {**LARGE, **long, "dtype": "bfloat16", "recipes": "default"}),
+        ("GPT-2, 124 M, BF16, TF32 for factors", {**GPT2, **many, **TF32, "dtype": "bfloat16"}),
+        ("Llama, 1.5 B, BF16, TF32 for factors", {**LLAMA, **short, **TF32, "dtype": "bfloat16"}),
+        ("GPT-2, 124 M, FP32 by TF32", {**GPT2, **many, **TF32, "dtype": "float32", "examples": 64}),
     ]
     planned = [
         *((name, "factor_throughput", {**factors, **shape}) for name, shape in shapes),
-        ("scan, one GPT-2 block of 64", "scan_rate", {**scans, "examples": 65_536, "width": 64, "ranks": "8"}),
         (
             "scan, a Llama block of 256",
             "scan_rate",
-            {**scans, "architecture": "llama", "examples": 16_384, "width": 256, "ranks": "1 16"},
+            {**scans, "architecture": "llama", "examples": 16_384, "width": 256, "ranks": "16", "codecs": "sign"},
         ),
+        ("scan, one GPT-2 block of 64", "scan_rate", {**scans, "examples": 65_536, "width": 64, "ranks": "8"}),
     ]
     if not setting.smallest:
         return planned

@@ -4,7 +4,7 @@ As operations over the batch each step is a launch of its own, and the GPU waits
 orthonormal one after the other (modified Gram-Schmidt), and eigenpairs by Jacobi's rotations. One-sided rotations make the
 columns of A V orthogonal, so that V has A's eigenvectors and the columns' lengths are its eigenvalues (Hestenes 1958,
 "Inversion of matrices by biorthogonalization and related results"). A step rotates w / 2 disjoint pairs of columns; a sweep
-of w - 1 steps meets every pair once, and a matrix is done when a sweep finds nothing to rotate.
+of w - 1 steps meets every pair once, and a matrix is done after a sweep that found little to rotate.
 
 Imported where Triton is installed, which torch brings along on Linux with CUDA or ROCm.
 """
@@ -20,8 +20,9 @@ _ROWS = 32
 _WARPS, _MOST_WARPS, _WIDE = 4, 16, 48
 _BYTES_OF_WARP, _MOST_BYTES_OF_WARP = 4_096, 8_192
 """Of a matrix in the registers of a warp: 32 numbers in FP32 for each of its threads, and 64 at most."""
-# Of a product of two columns beside their lengths' product. Convergence is quadratic: eigenvalues are off by its square.
-_ORTHOGONAL = 1e-9
+# Of a product of two columns beside their lengths' product: below the first it is rounding. Convergence is quadratic, so
+# that a sweep which begins below the second is the last.
+_ROUNDING, _NEARLY_ORTHOGONAL = 1e-14, 1e-5
 
 
 def orthogonalised(a: Float[Tensor, "n w w"]) -> tuple[Float[Tensor, "n w"], Float[Tensor, "n w w"]]:
@@ -35,7 +36,8 @@ def orthogonalised(a: Float[Tensor, "n w w"]) -> tuple[Float[Tensor, "n w"], Flo
         ROWS=_ROWS,
         PAIRS=triton.next_power_of_2(width // 2),
         SWEEPS=_SWEEPS,
-        ORTHOGONAL=_ORTHOGONAL,
+        ROUNDING=_ROUNDING,
+        NEARLY=_NEARLY_ORTHOGONAL,
         num_warps=_WARPS if width <= _WIDE else 2 * _WARPS,
     )
     turned, rotations = columns.split(width, dim=2)
@@ -68,7 +70,8 @@ def _rotate(  # type: ignore[no-untyped-def]  # noqa: ANN202
     ROWS: tl.constexpr,
     PAIRS: tl.constexpr,
     SWEEPS: tl.constexpr,
-    ORTHOGONAL: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    NEARLY: tl.constexpr,
 ):
     start = columns + tl.program_id(0).to(tl.int64) * 2 * WIDTH * WIDTH
     pair, row = tl.arange(0, PAIRS), tl.arange(0, ROWS)
@@ -76,7 +79,7 @@ def _rotate(  # type: ignore[no-untyped-def]  # noqa: ANN202
     sweep = 0
     # Of FP64 from the start, as Triton wants of what a loop changes.
     largest = tl.max(tl.full([PAIRS], 1.0, dtype=tl.float64), axis=0)
-    while (sweep < SWEEPS) & (largest > ORTHOGONAL):
+    while (sweep < SWEEPS) & (largest > NEARLY):
         largest = tl.max(tl.zeros([PAIRS], dtype=tl.float64), axis=0)
         for step in range(WIDTH - 1):
             # The last column stays where it is, and the others move round it by one place a step.
@@ -95,7 +98,7 @@ def _rotate(  # type: ignore[no-untyped-def]  # noqa: ANN202
                 qq += tl.sum(q * q, axis=0)
                 pq += tl.sum(p * q, axis=0)
             size = tl.sqrt(pp) * tl.sqrt(qq)
-            is_rotated = tl.abs(pq) > ORTHOGONAL * size
+            is_rotated = tl.abs(pq) > ROUNDING * size
             angle = tl.where(is_rotated, tl.abs(pq) / tl.where(size > 0, size, 1.0), 0.0)
             largest = tl.maximum(largest, tl.max(angle, axis=0))
             cotangent = (qq - pp) / tl.where(is_rotated, 2 * pq, 1.0)
