@@ -150,11 +150,16 @@ def setting_and_output(setting: type[SettingT], description: str | None, name: s
 
 def report(output: Path, setting: object, results: object, table: str) -> None:
     """Write JSON, and print the setting, the machine and the table."""
+    print(f"{setting}\n{write_results(output, setting, results)}\n\n{table}")
+
+
+def write_results(output: Path, setting: object, results: object) -> dict[str, Any]:
+    """Write JSON, and return the machine that is named there."""
     ran_on = machine()
     chosen = asdict(setting)  # type: ignore[call-overload]
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({"setting": chosen, **ran_on, "results": results}, indent=2) + "\n")
-    print(f"{setting}\n{ran_on}\n\n{table}")
+    return ran_on
 
 
 def _commit() -> str:

@@ -93,11 +93,11 @@ def peak(work: Callable[[], object]) -> tuple[int, int]:
     return before, max(watch.most - before, 0)
 
 
-def factors(setting: Setting, curvature_of: str, part: str, times: int) -> tuple[int, int]:
+def factors(setting: Setting, recipe_of: str, part: str, times: int) -> tuple[int, int]:
     """Watch a part of the making of gradient factors."""
     torch.set_num_threads(setting.threads)
     size = FactorSetting(examples=setting.factor_examples * times)
-    (recipe,) = recipes(replace(size, curvatures=curvature_of)).values()
+    (recipe,) = recipes(replace(size, recipes=recipe_of)).values()
     examples, batch = random_examples(size), BatchSettings(tokens=size.batch_tokens)
     attributed, bases = fitted_bases(random_model(size, recipe), examples[: setting.factor_examples], batch)
     works(attributed, bases, examples[:2], batch)[part]()
@@ -176,9 +176,9 @@ def scores(setting: Setting, times: int) -> tuple[int, int]:
 def measure(setting: Setting) -> list[dict[str, Any]]:
     """Watch every stage, and return a row for each size."""
     stages: dict[str, tuple[Callable[..., tuple[int, int]], tuple[object, ...], int]] = {
-        "bare model's passes": (factors, ("svd", FLOOR), setting.factor_examples),
-        "factors, svd, bf16, c = 1": (factors, ("svd", WHOLE), setting.factor_examples),
-        "factors, EK-FAC, signs": (factors, ("ekfac", WHOLE), setting.factor_examples),
+        "bare model's passes": (factors, ("paper", FLOOR), setting.factor_examples),
+        "factors, svd, bf16, c = 1": (factors, ("paper", WHOLE), setting.factor_examples),
+        "factors, EK-FAC, signs": (factors, ("whitened", WHOLE), setting.factor_examples),
         "curvature, D = 4,096, r = 128": (layer_curvature, (), setting.curvature_examples),
         f"scores, signs, c = 8, Q = {setting.queries}": (scores, (), setting.score_examples),
     }

@@ -91,7 +91,7 @@ def factor_rows(
                 remaining = [position for position, is_sound in zip(remaining, sound.tolist(), strict=True) if is_sound]
             progress.advance(n_tokens(examples[i] for i in positions))
 
-        batch_tokens = compute_batches(attributed, examples, batch.tokens, compute, progress.log)
+        batch_tokens = compute_batches(attributed, examples, batch.tokens_on(attributed.device), compute, progress.log)
     if not bool(finite.any()):
         raise LorifError(
             f"the checkpoint {attributed.record.name!r} gives no finite loss or gradient for any of {len(examples)} "

@@ -242,7 +242,7 @@ def covariances(
     if attributed.recipe.kfac_labels == "model":
         generator = torch.Generator(attributed.device).manual_seed((attributed.recipe.seed + seed) % 2**63)
     with attributed.collector() as collector:
-        for positions in attributed.batches(examples, batch.tokens):
+        for positions in attributed.batches(examples, batch.tokens_on(attributed.device)):
             tokens = attributed.batch(examples, positions)
 
             # Looked up once for all layers: a device waits for the host to know their number.

@@ -148,7 +148,7 @@ def _whitened_spectra(
     numbers = gradient_room(batch, attributed.device)
     sums = _SpectrumSums(attributed, bases, largest, numbers)
     with attributed.collector() as collector:
-        for positions in attributed.batches(examples, batch.tokens):
+        for positions in attributed.batches(examples, batch.tokens_on(attributed.device)):
             collector.stream(attributed.batch(examples, positions), sums, numbers)
             sums.finish_batch()
             progress.advance(n_tokens(examples[position] for position in positions))

@@ -135,12 +135,14 @@ def batch_limit(checkpoints: Checkpoints, files: CheckpointFiles, recipe: Recipe
     stored = _stored_bytes(files)
     if stored is not None and stored * _PLENTY <= free_memory(devices):
         return None
-    verdict = checkpoint_verdict(checkpoints, files, recipe, BatchSettings(), devices)
+    batch = BatchSettings(tokens=BatchSettings().tokens_on(devices.first))
+    verdict = checkpoint_verdict(checkpoints, files, recipe, batch, devices)
     verdict.refuse_shortage(files.name, devices)
     tokens = verdict.most_tokens
     if tokens == verdict.needs.tokens:
         return None
-    _LOG.warning(f"batches of {files.name!r} are at most {tokens:,} tokens: {verdict.shortage}")
+    if tokens is not None and tokens < BatchSettings().tokens:
+        _LOG.warning(f"batches of {files.name!r} are at most {tokens:,} tokens: {verdict.shortage}")
     return tokens
 
 

@@ -1,6 +1,6 @@
 """The sections of lorif.toml that have no module of their own: where things are, budgets, and what runs by itself."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -133,13 +133,26 @@ class AutomationSettings(_Section):
     schedule: str = Field("0 3 * * *", description="When the schedule `nightly_re_attribution` runs, if switched on.")
 
 
+_GPU_TOKENS = 32_768
 _GRADIENT_MIB = 256
+
+
+class _Device(Protocol):
+    """A device of torch, which settings are read without."""
+
+    @property
+    def type(self) -> str: ...
 
 
 class BatchSettings(_Section):
     """Memory budgets; they change no result."""
 
-    tokens: int = Field(8_192, ge=1, description="Tokens of one batch through the model, padding included.")
+    tokens: int = Field(
+        8_192,
+        ge=1,
+        description="Tokens of one batch through the model, padding included. Where it is not set, stages that go through all "
+        "examples take 32,768 on a GPU, or as many as its free memory holds.",
+    )
     scan_rows: int | None = Field(
         None,
         ge=1,
@@ -165,6 +178,10 @@ class BatchSettings(_Section):
         "`lorif explore`) keeps from one to the next, as they are stored, and at most half of the memory that is free when the "
         "project is opened. 0: none. Default: a quarter of that memory.",
     )
+
+    def tokens_on(self, device: _Device) -> int:
+        """Return the tokens of a batch of many: a GPU's host takes as long to start a small batch as a large one."""
+        return _GPU_TOKENS if device.type == "cuda" and "tokens" not in self.model_fields_set else self.tokens
 
     @property
     def gradient_numbers(self) -> int:

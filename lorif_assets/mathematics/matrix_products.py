@@ -46,7 +46,8 @@ def sum_of_squares(stack: Float[Tensor, "p m n"]) -> Float[Tensor, "m n"]:
     """Return the squares of a stack's matrices, number by number, summed over the matrices."""
     if accelerators.is_accelerator(stack.device):
         # One pass over the numbers.
-        return torch.linalg.vector_norm(stack, dim=0).square()
+        norms: Tensor = torch.linalg.vector_norm(stack, dim=0)
+        return norms.square()
     return stack.square().sum(dim=0)
 
 

@@ -30,7 +30,7 @@ def orthogonalised(a: Float[Tensor, "n w w"]) -> tuple[Float[Tensor, "n w"], Flo
     n, width, _ = a.shape
     # Column by column, those of V below those of A.
     columns = torch.cat([a.mT, torch.eye(width, dtype=a.dtype, device=a.device).expand_as(a)], dim=2).contiguous()
-    _rotate[(n,)](  # type: ignore[no-untyped-call]
+    _rotate[(n,)](
         columns,
         WIDTH=width,
         ROWS=_ROWS,
@@ -63,7 +63,7 @@ def orthonormalise(x: Float[Tensor, "n d w"], smallest: float) -> bool:
     return True
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _rotate(  # type: ignore[no-untyped-def]  # noqa: ANN202
     columns,  # noqa: ANN001
     WIDTH: tl.constexpr,
