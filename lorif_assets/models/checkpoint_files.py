@@ -16,6 +16,7 @@ from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model
 from lorif_assets.models.context import COUNTED_FROM_PADDING
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
 from lorif_assets.models.hub import fetch_folder, snapshot_at
+from lorif_assets.models.named_templates import named_templates
 from lorif_assets.models.weight_names import index_of, other_layout, variants
 
 TOKENIZER_FILES = (
@@ -118,14 +119,15 @@ class CheckpointFiles:
 
     @property
     def tokenizer_files(self) -> list[Path]:
-        """The tokenizer's files that exist; a GGUF file that has no tokenizer beside it brings its own."""
-        if own := gguf_tokenizer(self.tokenizer_folder):
-            return [own]
+        """The tokenizer's files that exist, chat templates included; a GGUF file that has no tokenizer beside it brings its own."""
+        if in_weights := gguf_tokenizer(self.tokenizer_folder):
+            return [in_weights]
         files = [self.tokenizer_folder / name for name in (*TOKENIZER_FILES, TEKKEN)]
         there = [file for file in files if file.is_file()]
         # Beside another vocabulary, it is not read.
         has_other = any(file.name in VOCABULARY_FILES and file.name != TEKKEN for file in there)
-        return [file for file in there if not (has_other and file.name == TEKKEN)]
+        own = [file for file in there if not (has_other and file.name == TEKKEN)]
+        return [*own, *named_templates(self.tokenizer_folder)]
 
     @property
     def remark(self) -> str:

@@ -11,6 +11,7 @@ from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.checkpoint_files import VOCABULARY_FILES, CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Checkpoints, Found
+from lorif_assets.models.named_templates import NAMED_TEMPLATES
 from lorif_assets.models.steps import step_of_folder
 from lorif_assets.stores.object_store import ObjectStore, StoredFile, is_store_url
 
@@ -128,10 +129,16 @@ def _checkpoint(
 
 
 def _by_folder(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:
-    """Return the files of the store's folder and of those right in it, by the folder, with their own names."""
+    """Return the files of the store's folder and of those right in it, by the folder, with their own names.
+
+    Named chat templates are those of the folder that they lie below.
+    """
     found: dict[str, list[StoredFile]] = {}
     for file in files:
         folder, _, own = file.name.rpartition("/")
+        above, _, last = folder.rpartition("/")
+        if last == NAMED_TEMPLATES:
+            folder, own = above, f"{last}/{own}"
         if "/" not in folder:
             found.setdefault(folder, []).append(replace(file, name=own))
     return found
