@@ -153,6 +153,7 @@ def _read_message(k: int, message: Any) -> dict[str, Any]:
     role = _string(f"role of message {k}", message["role"])
     if role in CALL_ROLES:
         raise UnusableRowError(f"message {k} is by '{role}', but its content is no JSON of calls, {{name, arguments}}")
+    _refuse_other_parts(k, message.get("content"))
     _string(f"content of message {k}", message.get("content"))
     for mark in LOSS_MARKS:
         if not _is_loss_mark(message.get(mark)):
@@ -165,6 +166,16 @@ def _read_message(k: int, message: Any) -> dict[str, Any]:
     # Templates address a message's own fields by name, so their order says nothing. Objects below them they may write
     # as JSON, in the order that the model was trained on.
     return dict(sorted(read.items()))
+
+
+def _refuse_other_parts(k: int, content: Any) -> None:
+    """Refuse what is seen, heard or thought in a part of its own; parts of text were joined before."""
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    if others := sorted({str(part.get("type")) for part in parts} - {"text"}):
+        raise UnusableRowError(
+            f"content of message {k} is list, not text, with a part of the type {others[0]!r}; reasoning belongs into a field of "
+            "the message (reasoning_content, thinking)"
+        )
 
 
 def _without_padding(raw: Mapping[str, Any], mask: Sequence[Any]) -> dict[str, Any]:
