@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # One shard is one file, so that the order of its rows is the file's.
 _ONE_FILE = 1 << 40
-_COMMIT_RETRIES = 20
+COMMIT_RETRIES = 20
 _LONGEST_CONSTANT = 512
 # Single rows are read by row group: as few rows as still stream well, and more where rows are short, because each group
 # and layer takes some hundred bytes of the file's footer.
@@ -63,7 +63,7 @@ def overwrite(table: "DeltaTable", schema: TableSchema, partition: Mapping[str, 
             max_row_group_size=_rows_per_group(data.select(factor_columns)) if factor_columns else None,
             column_properties=properties or None,
         ),
-        commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
+        commit_properties=CommitProperties(max_commit_retries=COMMIT_RETRIES),
     )
 
 
@@ -80,7 +80,7 @@ def drop(table: "DeltaTable", values: Mapping[str, Collection[str]]) -> None:
     from deltalake import CommitProperties
 
     terms = (f"{column} IN ({', '.join(map(_literal, sorted(allowed)))})" for column, allowed in values.items())
-    table.delete(" AND ".join(terms), commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES))
+    table.delete(" AND ".join(terms), commit_properties=CommitProperties(max_commit_retries=COMMIT_RETRIES))
 
 
 def conformed(schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> pa.Table:

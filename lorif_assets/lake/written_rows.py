@@ -18,7 +18,7 @@ from lorif_assets.lake.checksums import ParquetChecksums, sealed
 from lorif_assets.lake.seals import seal_path
 from lorif_assets.lake.stored_files import StoredFiles
 from lorif_assets.lake.table_schema import TableSchema
-from lorif_assets.lake.table_writing import conformed, overwrite
+from lorif_assets.lake.table_writing import COMMIT_RETRIES, conformed, overwrite
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -61,11 +61,7 @@ def write_rows(files: StoredFiles, table: TableSchema, partition: Mapping[str, s
 
 
 def commit_rows(table: "DeltaTable", written: WrittenRows) -> None:
-    """Replace a partition by rows that are written already, in one commit; columns that are new are added to the table.
-
-    Raises:
-        CommitFailedError: another commit came after the version that the table is open at.
-    """
+    """Replace a partition by rows that are written already, in one commit; columns that are new are added to the table."""
     from deltalake import CommitProperties, Schema
     from deltalake.transaction import AddAction
 
@@ -79,7 +75,6 @@ def commit_rows(table: "DeltaTable", written: WrittenRows) -> None:
         schema=Schema([*present, *added]),
         partition_by=list(written.partition),
         partition_filters=[(column, "=", value) for column, value in written.partition.items()],
-        # What is replaced was looked up at this version: delta-rs would not see that another writer filled the partition since.
-        commit_properties=CommitProperties(max_commit_retries=0),
+        commit_properties=CommitProperties(max_commit_retries=COMMIT_RETRIES),
     )
     table.update_incremental()

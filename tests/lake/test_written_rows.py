@@ -37,9 +37,6 @@ def everything(lake: Lake) -> pl.DataFrame:
     return lake.read(GRADIENT_FACTORS, names).sort("checkpoint", "shard", "row")
 
 
-read_table = Lake.table
-
-
 @pytest.fixture
 def lakes(tmp_path: Path) -> tuple[Lake, Lake]:
     return Lake(str(tmp_path / "ahead")), Lake(str(tmp_path / "at once"))
@@ -67,23 +64,6 @@ def test_a_partition_is_replaced_and_no_other(lakes: tuple[Lake, Lake]) -> None:
     at_once.replace(GRADIENT_FACTORS, PARTITION, factors("l", 2))
     assert_frame_equal(everything(ahead), everything(at_once))
     assert ahead.read(GRADIENT_FACTORS, shard="another").height == 5
-
-
-@pytest.mark.parametrize("is_new", [True, False], ids=["new", "replaced"])
-def test_of_two_writers_of_a_partition_at_once_the_last_one_wins_alone(
-    lakes: tuple[Lake, Lake], is_new: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where a run that was taken for dead still commits: each of them knows the table as it was before the other one."""
-    lake, _ = lakes
-    earlier = {**PARTITION, "shard": "another"} if is_new else PARTITION
-    lake.replace(GRADIENT_FACTORS, earlier, factors("l", 4, earlier))
-    first, last = (lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", n)) for n in (3, 2))
-    before = lake.table(GRADIENT_FACTORS)
-    lake.replace(GRADIENT_FACTORS, PARTITION, first)
-    known = iter([before])
-    monkeypatch.setattr(Lake, "table", lambda self, schema: next(known, None) or read_table(self, schema))
-    lake.replace(GRADIENT_FACTORS, PARTITION, last)
-    assert lake.read(GRADIENT_FACTORS, shard=PARTITION["shard"]).height == 2
 
 
 def test_layers_of_another_model_become_columns_beside_those_that_are_there(lakes: tuple[Lake, Lake]) -> None:
