@@ -15,7 +15,10 @@ def require_unique_ids(examples: pl.DataFrame) -> None:
         MismatchError: as it says.
     """
     repeated = (
-        examples.group_by("example_id").agg(pl.len(), pl.col("shard").sort()).filter(pl.col("len") > 1).sort("example_id")
+        examples.group_by("example_id")
+        .agg(pl.len(), pl.col("shard").sort())
+        .filter(pl.col("len") > 1)
+        .sort("example_id")
     )
     if repeated.is_empty():
         return

@@ -15,6 +15,7 @@ from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.automation.work import (
     GROUP_TAG,
+    WORK_TAG,
     Work,
     stretches,
     work_to_do,
@@ -123,6 +124,18 @@ def test_failed_work_waits_and_is_left_after_the_last_attempt(private_project: T
     assert work(private_project, eager) == []
 
 
+def test_a_setting_that_is_corrected_starts_the_attempts_anew(private_project: TinyProject) -> None:
+    private_project.edit_shard(0, 0, "a new first sentence")
+    for _ in range(private_project.settings.automation.max_attempts):
+        patient = private_project.with_settings(automation={"backoff_seconds": 0})
+        (request,) = launched(patient)
+        record_run(patient, {name: request.tags[name] for name in (GROUP_TAG, WORK_TAG)}, DagsterRunStatus.FAILURE)
+    assert launched(patient) == []
+    assert launched(patient.with_settings(automation={"interval_seconds": 77})) == []
+    (again,) = launched(patient.with_settings(data={"max_rejected_share": 0.5}))
+    assert again.partition_key == request.partition_key
+
+
 def test_a_further_change_starts_the_attempts_anew(private_project: TinyProject) -> None:
     private_project.edit_shard(0, 0, "a new first sentence")
     (first,) = work(private_project)
@@ -166,6 +179,11 @@ def evaluate(project: TinyProject, name: str) -> Any:
         instance=project.instance, resources=dagster_resources(project.opened), definitions=definitions
     ) as context:
         return sensor(context)
+
+
+def launched(project: TinyProject) -> list[dg.RunRequest]:
+    result = evaluate(project, "re_attribution_sensor")
+    return [] if isinstance(result, dg.SkipReason) else list(result.run_requests)
 
 
 def test_the_sensor_launches_an_edited_shard_by_its_job(private_project: TinyProject) -> None:

@@ -91,7 +91,13 @@ def test_of_a_conversational_prompt_nothing_carries_loss() -> None:
         ([{"role": "user", "content": None}, ANSWER], "content of message 0 is null, not text"),
         ([{"role": "user", "content": [{"type": "image"}]}, ANSWER], "content of message 0 is list, not text"),
         (
-            [USER, {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a"}]}],
+            [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a"}],
+                },
+            ],
             "content of message 1 is list, not text, with a part of the type 'thinking'; reasoning belongs into a field",
         ),
         ("no JSON", "messages is text, but no list of messages as JSON: Expecting value"),

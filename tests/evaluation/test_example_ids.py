@@ -24,7 +24,9 @@ def repeated(private_project: TinyProject) -> TinyProject:
     return project
 
 
-REFUSED = r"12 ids are those of several training examples \('doc1-0' of the shards 'docs-00001-00000' and 'more-a-00000'\)"
+REFUSED = (
+    r"12 ids are those of several training examples \('doc1-0' of the shards 'docs-00001-00000' and 'more-a-00000'\)"
+)
 
 
 def test_methods_do_not_score_them(repeated: TinyProject) -> None:

@@ -34,9 +34,7 @@ def chats(private_project: TinyProject) -> TinyProject:
     return project
 
 
-def as_an_earlier_version(
-    project: TinyProject, table: TableSchema, part: str, mark: str = "", **changed: Any
-) -> None:
+def as_an_earlier_version(project: TinyProject, table: TableSchema, part: str, mark: str = "", **changed: Any) -> None:
     """Store a part as a version wrote it that marked nothing, or this."""
     (key,) = table.partition_by
     rows = project.table(table, **{key: part}).to_arrow()

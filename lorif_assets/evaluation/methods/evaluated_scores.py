@@ -72,7 +72,9 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
     # These two are the sources of other methods' versions, and their own version has no name in it.
     own = {MethodName.LORIF: lorif, MethodName.INFLUCODER: content_hash(of_encoder)}
     return {
-        str(method): own.get(method, content_hash([method, *_edition(method, settings.recipe), *sources[method.definition.needs]]))
+        str(method): own.get(
+            method, content_hash([method, *_edition(method, settings.recipe), *sources[method.definition.needs]])
+        )
         for method in settings.evaluation.methods
         if method.definition.needs is not Need.ENCODER or settings.influcoder.enabled
     }

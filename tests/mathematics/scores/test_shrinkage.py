@@ -95,7 +95,9 @@ def test_a_query_is_shrunk_by_its_own_size_or_by_the_one_that_is_given():
     np.testing.assert_allclose(shrunk(scores[:, :1], 0.4, root_mean_square(scores)), found[:, :1])
 
 
-@pytest.mark.parametrize(("scores", "size"), [([3.0], 3.0), ([3.0, np.nan], 3.0), ([3.0, -4.0], 12.5**0.5), ([np.nan], 0.0)])
+@pytest.mark.parametrize(
+    ("scores", "size"), [([3.0], 3.0), ([3.0, np.nan], 3.0), ([3.0, -4.0], 12.5**0.5), ([np.nan], 0.0)]
+)
 def test_the_size_of_a_query_is_the_root_of_its_mean_square_score(scores, size):
     assert root_mean_square(np.array([scores])).item() == pytest.approx(size)
 
