@@ -173,8 +173,8 @@ def _refuse_other_parts(k: int, content: Any) -> None:
     parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     if others := sorted({str(part.get("type")) for part in parts} - {"text"}):
         raise UnusableRowError(
-            f"content of message {k} is list, not text, with a part of the type {others[0]!r}; reasoning belongs into a field of "
-            "the message (reasoning_content, thinking)"
+            f"content of message {k} is list, not text, with a part of the type {others[0]!r}; reasoning belongs into a field "
+            "of the message (reasoning_content, thinking)"
         )
 
 

@@ -119,7 +119,7 @@ class CheckpointFiles:
 
     @property
     def tokenizer_files(self) -> list[Path]:
-        """The tokenizer's files that exist, chat templates included; a GGUF file that has no tokenizer beside it brings its own."""
+        """The files of the tokenizer and its chat templates that exist; a GGUF file without one beside it brings its own."""
         if in_weights := gguf_tokenizer(self.tokenizer_folder):
             return [in_weights]
         files = [self.tokenizer_folder / name for name in (*TOKENIZER_FILES, TEKKEN)]
