@@ -128,7 +128,9 @@ def _may_try(instance: dg.DagsterInstance, work: Work, automation: AutomationSet
     if not failed:
         return True
     wait = automation.backoff_seconds * 2 ** (len(failed) - 1)
-    return len(failed) < automation.max_attempts and time.time() - (failed[0].end_time or 0) >= wait
+    # After a clock was set back, a failure may lie ahead.
+    is_waiting = 0 <= time.time() - (failed[0].end_time or 0) < wait
+    return len(failed) < automation.max_attempts and not is_waiting
 
 
 def _failures(instance: dg.DagsterInstance, work: Work, automation: AutomationSettings) -> Sequence[dg.RunRecord]:

@@ -223,7 +223,8 @@ class CheckpointFiles:
             newest = max(path.stat().st_mtime for path in (self.path, *self.path.iterdir()))
         except OSError:
             return False
-        return time.time() - newest < _WRITING_SECONDS
+        # After a clock was set back, or on a copy from a machine whose clock is ahead, files may be of the future.
+        return abs(time.time() - newest) < _WRITING_SECONDS
 
     def check(self) -> None:
         """Refuse a folder that cannot be loaded safely.
