@@ -16,7 +16,7 @@ from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model
 from lorif_assets.models.context import COUNTED_FROM_PADDING
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
 from lorif_assets.models.hub import fetch_folder, snapshot_at
-from lorif_assets.models.named_templates import named_templates
+from lorif_assets.models.named_templates import named_templates, tells_calls_otherwise
 from lorif_assets.models.weight_names import index_of, other_layout, variants
 
 TOKENIZER_FILES = (
@@ -35,6 +35,7 @@ VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.mode
 _SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
 _WHOLE = "model.safetensors"
 _OWN_POSITIONS = "own positions"
+_WHOLE_CALLS = "whole calls"
 # Between two files of a checkpoint, longer than a trainer takes.
 _WRITING_SECONDS = 600
 
@@ -143,6 +144,11 @@ class CheckpointFiles:
         return _OWN_POSITIONS if family in COUNTED_FROM_PADDING else ""
 
     @property
+    def tokenizer_remark(self) -> str:
+        """What the tokenizer's hash says beside its files, for the same reason; empty for most."""
+        return _WHOLE_CALLS if tells_calls_otherwise(self.tokenizer_files) else ""
+
+    @property
     def has_sentencepiece_alone(self) -> bool:
         """Whether the tokenizer's vocabulary is in a SentencePiece file, and in no other."""
         there = {name for name in VOCABULARY_FILES if (self.tokenizer_folder / name).is_file()}
@@ -156,7 +162,9 @@ class CheckpointFiles:
 
     def tokenizer_hash(self) -> str:
         """Return the hash of the tokenizer's files."""
-        return _hash_files(self.tokenizer_files)
+        own = _hash_files(self.tokenizer_files)
+        remark = self.tokenizer_remark
+        return blake2b(f"{own}|{remark}".encode(), digest_size=16).hexdigest() if remark else own
 
     def version(self) -> str:
         """Return what changes when a file is written: names, sizes and times, and samples of the files."""
@@ -170,8 +178,7 @@ class CheckpointFiles:
     def listing_version(self) -> str:
         """Return what changes with names, sizes and times of the files."""
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self._files]
-        if remark := self.base.remark:
-            states.append((remark, 0, 0))
+        states += [(remark, 0, 0) for remark in (self.base.remark, self.tokenizer_remark) if remark]
         return blake2b(repr(states).encode(), digest_size=16).hexdigest()
 
     @property

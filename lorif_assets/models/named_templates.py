@@ -1,5 +1,6 @@
-"""Chat templates beside a tokenizer's default one, as `save_pretrained` writes them: a folder with one file for each."""
+"""The files of chat templates: beside a tokenizer's default one, `save_pretrained` writes a folder with one file for each."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 NAMED_TEMPLATES = "additional_chat_templates"
@@ -9,3 +10,16 @@ NAMED_TEMPLATES = "additional_chat_templates"
 def named_templates(folder: Path) -> list[Path]:
     """Return the files of the named chat templates of a tokenizer's folder, sorted by name."""
     return sorted(file for file in (folder / NAMED_TEMPLATES).glob("*.jinja") if file.is_file())
+
+
+def tells_calls_otherwise(files: Iterable[Path]) -> bool:
+    """Whether a tokenizer's files hold a template with tool calls of which an earlier version found a part of each alone.
+
+    It did where a template writes no generation prompt, and nothing else beside calls.
+    """
+    sources = (
+        file.read_text(encoding="utf-8", errors="replace")
+        for file in files
+        if file.suffix == ".jinja" or file.name == "tokenizer_config.json"
+    )
+    return any("tool_calls" in source and "add_generation_prompt" not in source for source in sources)

@@ -53,7 +53,8 @@ class ObjectStoreCheckpoint(CheckpointFiles):
 
     def version(self) -> str:
         """Return what changes when an object is written: names, sizes and times, on every machine the same."""
-        own = blake2b(repr((self.store.url, self.files)).encode(), digest_size=16).hexdigest()
+        identity = (self.store.url, self.files, *filter(None, [self.tokenizer_remark]))
+        own = blake2b(repr(identity).encode(), digest_size=16).hexdigest()
         return blake2b(f"{own}|{self.base.version()}".encode(), digest_size=16).hexdigest() if self.adapter else own
 
     def may_be_in_writing(self) -> bool:

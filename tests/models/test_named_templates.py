@@ -52,6 +52,25 @@ def test_a_tokenizer_without_them_keeps_its_hash(folder: Path) -> None:
     assert files_of(folder).tokenizer_hash() == without
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", TOOL_USE])
+@pytest.mark.parametrize(
+    ("template", "is_another"),
+    [
+        ("{% if m.tool_calls %}[CALLS]{% endif %}", True),
+        ("{% if m.tool_calls %}[CALLS]{% endif %}{% if add_generation_prompt %}<a>{% endif %}", False),
+        ("{{ m.content }}", False),
+    ],
+)
+def test_only_a_template_whose_calls_were_told_in_part_is_another_tokenizer_than_to_an_earlier_version(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, template: str, is_another: bool
+) -> None:
+    (folder / name).write_text(template)
+    now, version = files_of(folder).tokenizer_hash(), files_of(folder).version()
+    monkeypatch.setattr("lorif_assets.models.checkpoint_files.tells_calls_otherwise", lambda _: False)
+    assert (files_of(folder).tokenizer_hash() != now) is is_another
+    assert (files_of(folder).version() != version) is is_another
+
+
 @pytest.mark.parametrize("place", ["", "step-1/"])
 def test_they_are_fetched_from_the_hub(folder: Path, hub: HubStandIn, place: str) -> None:
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
