@@ -106,15 +106,16 @@ class ChatTurns:
         return start, end + len(self._end_of_turn(k, end, stand_in))
 
     def _whole_calls(self, k: int, shown: Span) -> Span | None:
-        """The turn around what a stand-in showed of message `k`: of calls, beside which a template may write no content, that is
-        a part of their arguments. None where it cannot be told."""
+        """The turn around what a stand-in showed of message `k`; None where it cannot be told.
+
+        Of calls, beside which a template may write no content, that is a part of their arguments.
+        """
         (start, end), turn = shown, self._turn_alone(k)
         first = self.text.rfind(turn, max(0, end - len(turn)), start + len(turn))
         return (first, first + len(turn)) if first >= 0 and self._says(k, turn) else None
 
     def _turn_alone(self, k: int) -> str:
-        """What the template writes for message `k` at the end of a conversation, behind what it writes before any answer there;
-        empty where that cannot be told."""
+        """What the template writes for message `k` as the last one, behind what precedes any answer; nothing: unknown."""
         through, plain = (
             self._rendered(self.messages[: k + 1]),
             self._rendered([*self.messages[:k], self._variants(k)[0]]),

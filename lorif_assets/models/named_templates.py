@@ -5,6 +5,7 @@ from pathlib import Path
 
 NAMED_TEMPLATES = "additional_chat_templates"
 """The folder's name."""
+_LONGEST = 1 << 24
 
 
 def named_templates(folder: Path) -> list[Path]:
@@ -17,9 +18,11 @@ def tells_calls_otherwise(files: Iterable[Path]) -> bool:
 
     It did where a template writes no generation prompt, and nothing else beside calls.
     """
-    sources = (
-        file.read_text(encoding="utf-8", errors="replace")
-        for file in files
-        if file.suffix == ".jinja" or file.name == "tokenizer_config.json"
-    )
+    sources = (_beginning(file) for file in files if file.suffix == ".jinja" or file.name == "tokenizer_config.json")
     return any("tool_calls" in source and "add_generation_prompt" not in source for source in sources)
+
+
+def _beginning(file: Path) -> str:
+    # Files of strangers are looked at before their sizes are.
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        return stream.read(_LONGEST)
