@@ -12,11 +12,11 @@ from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.lake.file_samples import sample_of, with_sample
 from lorif_assets.lake.special_files import SPECIAL, is_special
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
+from lorif_assets.models.chat_template_files import named_templates, tells_calls_otherwise
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
 from lorif_assets.models.context import COUNTED_FROM_PADDING
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
 from lorif_assets.models.hub import fetch_folder, snapshot_at
-from lorif_assets.models.named_templates import named_templates, tells_calls_otherwise
 from lorif_assets.models.weight_names import index_of, other_layout, variants
 
 TOKENIZER_FILES = (

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
-from lorif_assets.models.named_templates import NAMED_TEMPLATES
+from lorif_assets.models.chat_template_files import NAMED_TEMPLATES
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
