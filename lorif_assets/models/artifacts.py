@@ -55,7 +55,7 @@ def assembled(root: Path, name: str, base_model: str | None, home: Path) -> Path
 
 def _add_tokenizer(root: Path, folder: Path) -> None:
     """Copy the files of a tokenizer, which may lie anywhere in an artifact, into a folder as far as it lacks them."""
-    for file in sorted(root.rglob("*")):
+    for file in sorted(path for path in root.rglob("*") if path.is_file()):
         named = file.parent.name == NAMED_TEMPLATES
         copy = folder / NAMED_TEMPLATES / file.name if named else folder / file.name
         if (named or file.name in TOKENIZER_FILES) and not copy.exists():
