@@ -67,7 +67,8 @@ def fail_stalled_runs(instance: dg.DagsterInstance, automation: AutomationSettin
             continue
         last = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
         seen = last[0].timestamp if last else record.create_timestamp.timestamp()
-        if time.time() - seen > automation.stalled_after_seconds:
+        # After a clock was set back, what a dead run left lies ahead; one that is alive soon shows a sign of now.
+        if abs(time.time() - seen) > automation.stalled_after_seconds:
             instance.report_run_failed(
                 run, f"no sign of life for {automation.stalled_after_seconds} s: its process was probably killed"
             )

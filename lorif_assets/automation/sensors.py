@@ -12,6 +12,7 @@ from lorif_assets.automation.registration import active_names, new_partitions, r
 from lorif_assets.automation.tracked_checks import check_tracking_sensor
 from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.work import GROUP_TAG, IN_FLIGHT, given_up, work_to_do
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.shards import in_short
 from lorif_assets.errors import LorifError
@@ -89,7 +90,9 @@ def automation_definitions(
             if due:
                 names = in_short([leftover.shard for leftover in due])
                 return dg.SkipReason(f"shards have to be withdrawn first, by withdrawal_sensor: {names}")
-            left = partial(given_up, context.instance, settings.automation)
+            # A setting that is corrected as an error says is a reason to try again.
+            tried_under = content_hash(settings.model_dump(mode="json", exclude={"automation", "vacuum", "addresses"}))
+            left = partial(given_up, context.instance, settings.automation, tried_under=tried_under)
             ready = dict(ready_partitions(freshness, given_up=left))
             if not any(ready.values()):
                 # Nothing is out of date; it remains to record what was stored.
@@ -100,7 +103,7 @@ def automation_definitions(
                     partition_key=work.partitions[0] if len(work.partitions) == 1 else None,
                     tags=work.tags,
                 )
-                for work in work_to_do(ready.items(), ASSETS, context.instance, settings.automation)
+                for work in work_to_do(ready.items(), ASSETS, context.instance, settings.automation, tried_under)
             ]
         except LorifError as error:
             return dg.SkipReason(str(error))

@@ -38,7 +38,8 @@ class Work:
     group: str
     partitions: tuple[str, ...]
     version: str
-    """Hash of the partitions and of what they should become: the same work has the same version."""
+    """Hash of the partitions, of what they should become and of the settings that it is tried under: the same work has the
+    same version."""
 
     @property
     def tags(self) -> dict[str, str]:
@@ -51,6 +52,7 @@ def work_to_do(
     assets: Sequence[AttributionAsset],
     instance: dg.DagsterInstance,
     automation: AutomationSettings,
+    tried_under: str = "",
 ) -> Iterator[Work]:
     """Yield the runs to launch, but none of a group that has a run in flight, and none that failed too often or too recently.
 
@@ -59,12 +61,13 @@ def work_to_do(
         assets: the graph.
         instance: Dagster's instance.
         automation: how often, and after which wait, work that failed is tried again.
+        tried_under: hash of the settings; under others, what failed is tried anew.
     """
     by_name = {asset.name: asset for asset in assets}
     busy = {run.tags[GROUP_TAG] for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT)) if GROUP_TAG in run.tags}
     for name, stale in partitions_by_asset:
         for stretch in stretches(by_name[name], stale, instance, limit=MOST_PARTITIONS):
-            work = _work(name, stretch, stale)
+            work = _work(name, stretch, stale, tried_under)
             if work.group in busy or not _may_try(instance, work, automation):
                 continue
             busy.add(work.group)
@@ -72,13 +75,18 @@ def work_to_do(
 
 
 def given_up(
-    instance: dg.DagsterInstance, automation: AutomationSettings, asset: AttributionAsset, stale: StalePartitions
+    instance: dg.DagsterInstance,
+    automation: AutomationSettings,
+    asset: AttributionAsset,
+    stale: StalePartitions,
+    tried_under: str = "",
 ) -> set[str]:
-    """Return the stale partitions of an asset that failed as often as the settings allow, and are tried no more."""
+    """Return the stale partitions of an asset that failed as often as the settings allow, and are tried no more under them."""
     return {
         key
         for stretch in stretches(asset, stale, instance, limit=MOST_PARTITIONS)
-        if len(_failures(instance, _work(asset.name, stretch, stale), automation)) >= automation.max_attempts
+        if len(_failures(instance, _work(asset.name, stretch, stale, tried_under), automation))
+        >= automation.max_attempts
         for key in stretch
     }
 
@@ -104,14 +112,14 @@ def stretches(
         yield stretch
 
 
-def _work(asset: str, stretch: Sequence[str], stale: StalePartitions) -> Work:
+def _work(asset: str, stretch: Sequence[str], stale: StalePartitions, tried_under: str) -> Work:
     versions: list[tuple[str, Stale]] = [(key, stale[key]) for key in stretch]
     checkpoint = _checkpoint(stretch[0])
     return Work(
         asset=asset,
         group=f"{asset} {checkpoint}".strip(),
         partitions=tuple(stretch),
-        version=content_hash([asset, [[key, partition.version] for key, partition in versions]]),
+        version=content_hash([asset, [[key, partition.version] for key, partition in versions], tried_under]),
     )
 
 
@@ -120,7 +128,9 @@ def _may_try(instance: dg.DagsterInstance, work: Work, automation: AutomationSet
     if not failed:
         return True
     wait = automation.backoff_seconds * 2 ** (len(failed) - 1)
-    return len(failed) < automation.max_attempts and time.time() - (failed[0].end_time or 0) >= wait
+    # After a clock was set back, a failure may lie ahead.
+    is_waiting = 0 <= time.time() - (failed[0].end_time or 0) < wait
+    return len(failed) < automation.max_attempts and not is_waiting
 
 
 def _failures(instance: dg.DagsterInstance, work: Work, automation: AutomationSettings) -> Sequence[dg.RunRecord]:

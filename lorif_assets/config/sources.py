@@ -70,6 +70,12 @@ class Columns(BaseModel):
         exclude_if=lambda column: column is None,
         description="Column with tool definitions for `messages`: a list, or its JSON text.",
     )
+    chat_template_kwargs: str | None = Field(
+        None,
+        exclude_if=lambda column: column is None,
+        description="Column with arguments that the chat template is given for `messages`, as `enable_thinking`: an object, or "
+        "its JSON text.",
+    )
     input_ids: str | None = Field(None, description="Column with token ids, used exactly as given.")
     labels: str | None = Field(None, description="Column with labels for `input_ids`; -100 carries no loss.")
     metadata: tuple[str, ...] | None = Field(
@@ -129,8 +135,9 @@ class Columns(BaseModel):
             raise ValueError("`system` needs `messages`")
         if self.labels is not None and self.input_ids is None:
             raise ValueError("`labels` needs `input_ids`")
-        if self.tools is not None and self.messages is None:
-            raise ValueError("`tools` needs `messages`")
+        for role in ("tools", "chat_template_kwargs"):
+            if getattr(self, role) is not None and self.messages is None:
+                raise ValueError(f"`{role}` needs `messages`")
         return self
 
 

@@ -56,11 +56,7 @@ def encode_conversations(
     }
     control_tokens = frozenset(tokenizer.get_added_vocab())
     renderings = [
-        _render(
-            conversation.messages,
-            replace(templates[bool(conversation.tools)], tools=conversation.tools),
-            control_tokens,
-        )
+        _render(conversation.messages, templates[bool(conversation.tools)].of(conversation), control_tokens)
         for conversation in conversations
     ]
     encoded = iter(_tokenize([r for r in renderings if isinstance(r, _Rendering)], tokenizer))

@@ -1,7 +1,7 @@
 """Chats in the layouts that people keep them in, as messages of role and content.
 
-ShareGPT's `from` and `value`, JSON text, content in parts of text, content that is null beside tool calls, the role
-"model". What is in the usual form is left as it is.
+ShareGPT's `from` and `value`, JSON text, content in parts of text, content that is null beside tool calls, tool calls as
+messages of a role of their own, the role "model". What is in the usual form is left as it is.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,8 @@ _SHAREGPT_ROLES = {
     "bard": "assistant",
     "observation": "tool",
 }
+CALL_ROLES = ("function_call", "tool_call")
+"""Roles whose content is the JSON of the assistant's calls."""
 _MODEL = "model"
 _ASSISTANT = "assistant"
 
@@ -57,12 +59,26 @@ def _usual(message: Mapping[str, Any]) -> Mapping[str, Any]:
             **others,
         }
     content = message.get("content")
+    if message.get("role") in CALL_ROLES and (calls := _calls(content)):
+        return {**message, "role": _ASSISTANT, "content": "", "tool_calls": calls}
     if content is None and any(message.get(field) for field in SPOKEN_FIELDS):
         # A template writes null as "None".
         return {**message, "content": ""}
     if isinstance(content, list) and content and all(map(_is_text, content)):
         return {**message, "content": "".join(part["text"] for part in content)}
     return message
+
+
+def _calls(content: Any) -> list[dict[str, Any]]:
+    """Return calls that JSON says, one or a list of them, in the usual form; none where it says something else."""
+    try:
+        said = parsed_json(content) if isinstance(content, str) else content
+    except ValueError:
+        return []
+    calls = said if isinstance(said, list) else [said]
+    if not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
+        return []
+    return [{"type": "function", "function": dict(call)} for call in calls]
 
 
 def _is_text(part: Any) -> bool:

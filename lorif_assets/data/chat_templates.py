@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from lorif_assets.data.conversations import Message
+from lorif_assets.data.conversations import Conversation, Message
 from lorif_assets.data.limited_process import OverrunError
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.template_dates import ASKS, MACRO, date_pieces
@@ -25,7 +25,7 @@ _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A chat template with what it may write beside messages: special tokens, the date and definitions of tools.
+    """A chat template with what it may write beside messages: special tokens, the date, definitions of tools, arguments.
 
     `tokenizer` is the name of the one that it belongs to, for messages. A conversation is rendered alike at all times:
     today's date and draws at random are always the same.
@@ -36,6 +36,11 @@ class ChatTemplate:
     special_tokens: Mapping[str, Any]
     pieces_of_date: Mapping[str, str]
     tools: Sequence[Mapping[str, Any]] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, conversation: Conversation) -> Self:
+        """Return the template with what a conversation's row has for it."""
+        return replace(self, tools=conversation.tools, arguments=conversation.arguments)
 
     @property
     def marks_turns(self) -> bool:
@@ -78,8 +83,9 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[Message], **how: bool) -> tuple[str, list[Span]]:
         request = {
-            **how,
             **self.special_tokens,
+            **self.arguments,
+            **how,
             "conversations": [list(messages)],
             "tools": list(self.tools) or None,
             "chat_template": self._whole_source,

@@ -78,7 +78,8 @@ class ChatTurns:
                     failures.append(UnusableRowError("other messages are then rendered differently too"))
                     continue
                 end = len(self.text) - behind
-                return ((start, end), variant) if start < end else None
+                is_shown = start < end or ("tool_calls" in variant and self._whole_calls(k, (start, end)) is not None)
+                return ((start, end), variant) if is_shown else None
         if len(failures) < len(variants):
             return None
         raise UnusableRowError(
@@ -100,7 +101,30 @@ class ChatTurns:
         if found is None:
             return None
         (start, end), stand_in = found
+        if "tool_calls" in stand_in and (whole := self._whole_calls(k, (start, end))):
+            return whole
         return start, end + len(self._end_of_turn(k, end, stand_in))
+
+    def _whole_calls(self, k: int, shown: Span) -> Span | None:
+        """The turn around what a stand-in showed of message `k`; None where it cannot be told.
+
+        Of calls, beside which a template may write no content, that is a part of their arguments.
+        """
+        (start, end), turn = shown, self._turn_alone(k)
+        first = self.text.rfind(turn, max(0, end - len(turn)), start + len(turn))
+        return (first, first + len(turn)) if first >= 0 and self._says(k, turn) else None
+
+    def _turn_alone(self, k: int) -> str:
+        """What the template writes for message `k` as the last one, behind what precedes any answer; nothing: unknown."""
+        through, plain = (
+            self._rendered(self.messages[: k + 1]),
+            self._rendered([*self.messages[:k], self._variants(k)[0]]),
+        )
+        if through is None or plain is None or self._mark not in plain:
+            return ""
+        opening = plain[: plain.index(self._mark)]
+        start = n_common(through, opening)
+        return "" if self._says(k - 1, opening[start:]) else through[start:]
 
     def _end_of_turn(self, k: int, end: int, stand_in: Message) -> str:
         """What the template writes after the answer `k`, which ends at `end`, without anything of the next message."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.conversations import TEMPLATE_ARGUMENTS
 from lorif_assets.errors import SourceError
 
 
@@ -24,8 +25,10 @@ _COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
     ContentFormat.MESSAGES: ("messages",),
     ContentFormat.INPUT_IDS: ("input_ids",),
 }
+_FOR_TEMPLATES = ("tools", TEMPLATE_ARGUMENTS)
 _OPTIONAL_COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
-    ContentFormat.MESSAGES: ("system", "tools"),
+    ContentFormat.PROMPT_COMPLETION: _FOR_TEMPLATES,
+    ContentFormat.MESSAGES: ("system", *_FOR_TEMPLATES),
     ContentFormat.INPUT_IDS: ("labels",),
 }
 # Whether people wanted the answer, in data for preference training. Beside other content the name says nothing.
@@ -76,7 +79,8 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
 
     With no content column named, `text`, `prompt` and `completion`, `messages` or `input_ids` are taken by their names.
     Beside prompt and completion or messages, `label` is taken as preference unless the metadata columns are named.
-    Beside messages, a column `tools` is taken as tool definitions, and beside `conversations` a column `system` as the first
+    Beside messages, also in prompt and completion, a column `tools` is taken as tool definitions and `chat_template_kwargs` as
+    arguments of the chat template, and beside `conversations` a column `system` as the first
     message. Beside `input_ids`, a column `labels` is taken as
     labels, and the other columns that tokenizers write are not metadata.
 
@@ -91,10 +95,13 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
         content["messages"] = _SHAREGPT
     for role in _OPTIONAL_COLUMNS_OF_FORMAT.get(chosen, ()):
         # Beside messages, which have their own, a column `system` may be anything.
-        is_known = role in column_names and (role != "system" or content["messages"] == _SHAREGPT)
+        is_known = role in column_names and (role != "system" or content.get("messages") == _SHAREGPT)
         if getattr(columns, role) is not None or (is_known and role not in (columns.metadata or ())):
             content[role] = getattr(columns, role) or role
     no_metadata = {*content.values(), *columns.prompt_columns, columns.id}
+    if chosen is ContentFormat.PROMPT_COMPLETION:
+        # They are content of rows whose prompt and completion are messages; of others they say nothing.
+        no_metadata -= {content.get(role) for role in _FOR_TEMPLATES}
     attention_mask = None
     if chosen is ContentFormat.INPUT_IDS:
         attention_mask = "attention_mask" if "attention_mask" in column_names else None

@@ -5,15 +5,22 @@ from collections.abc import Callable, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
-from lorif_assets.data.chat_layouts import conversational, usual_messages
+from lorif_assets.data.chat_layouts import CALL_ROLES, conversational, usual_messages
 from lorif_assets.data.columns import ColumnRoles, ContentFormat
-from lorif_assets.data.conversations import LOSS_MARKS, Conversation, is_trained
+from lorif_assets.data.conversations import LOSS_MARKS, TEMPLATE_ARGUMENTS, Conversation, is_trained
 from lorif_assets.data.json_values import RepeatedKeyError, json_value, parsed_json, without_nulls
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.spoken_content import spoken
 
 _INT32_END = 2**31
+# What the template is given for every conversation.
+_NO_ARGUMENTS = frozenset(
+    {
+        *("messages", "conversations", "tools", "chat_template", "date_pieces"),
+        *("add_generation_prompt", "continue_final_message", "return_assistant_tokens_mask"),
+    }
+)
 
 
 def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any]:
@@ -44,7 +51,7 @@ def _read_text(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_prompt_completion(raw: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(raw["prompt"], list) and isinstance(raw["completion"], list):
-        return _read_messages({"messages": conversational(raw["prompt"], raw["completion"])})
+        return _read_messages({**raw, "messages": conversational(raw["prompt"], raw["completion"])})
     return {
         "prompt": _string("prompt", raw["prompt"]),
         "completion": _filled_string("completion", raw["completion"]),
@@ -70,7 +77,8 @@ def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise UnusableRowError(
             "every assistant message is marked as carrying no loss (weight 0, train false or the like)"
         )
-    return {"messages": Conversation(read, _read_tools(raw.get("tools"))).stored()}
+    tools, arguments = _read_tools(raw.get("tools")), _read_arguments(raw.get(TEMPLATE_ARGUMENTS))
+    return {"messages": Conversation(read, tools, arguments).stored()}
 
 
 def _prompt_format(roles: ColumnRoles, values: Mapping[str, Any]) -> str:
@@ -116,6 +124,18 @@ def _read_tools(tools: Any) -> list[dict[str, Any]]:
     return definitions
 
 
+def _read_arguments(arguments: Any) -> dict[str, Any]:
+    """Arguments of the chat template: an object, or its JSON text, which keeps the nulls that it has."""
+    is_text = isinstance(arguments, str)
+    read = _parsed(TEMPLATE_ARGUMENTS, arguments.strip() or "{}") if is_text else without_nulls(json_value(arguments))
+    if not isinstance(read, dict | None):
+        raise UnusableRowError(f"{TEMPLATE_ARGUMENTS} is {_kind(read)}, not an object or its JSON text")
+    if taken := sorted(_NO_ARGUMENTS & {*(read or {})}):
+        raise UnusableRowError(f"{TEMPLATE_ARGUMENTS} has {taken[0]}, which is not for a row to say")
+    _string(TEMPLATE_ARGUMENTS, json.dumps(read, ensure_ascii=False))
+    return read or {}
+
+
 def _parsed(name: str, text: str) -> Any:
     try:
         return parsed_json(text)
@@ -130,7 +150,10 @@ def _read_message(k: int, message: Any) -> dict[str, Any]:
         raise UnusableRowError(f"message {k} is {_kind(message)}, not {{role, content}}")
     if not message.get("role"):
         raise UnusableRowError(f"message {k} has no role")
-    _string(f"role of message {k}", message["role"])
+    role = _string(f"role of message {k}", message["role"])
+    if role in CALL_ROLES:
+        raise UnusableRowError(f"message {k} is by '{role}', but its content is no JSON of calls, {{name, arguments}}")
+    _refuse_other_parts(k, message.get("content"))
     _string(f"content of message {k}", message.get("content"))
     for mark in LOSS_MARKS:
         if not _is_loss_mark(message.get(mark)):
@@ -143,6 +166,16 @@ def _read_message(k: int, message: Any) -> dict[str, Any]:
     # Templates address a message's own fields by name, so their order says nothing. Objects below them they may write
     # as JSON, in the order that the model was trained on.
     return dict(sorted(read.items()))
+
+
+def _refuse_other_parts(k: int, content: Any) -> None:
+    """Refuse what is seen, heard or thought in a part of its own; parts of text were joined before."""
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    if others := sorted({str(part.get("type")) for part in parts} - {"text"}):
+        raise UnusableRowError(
+            f"content of message {k} is list, not text, with a part of the type {others[0]!r}; reasoning belongs into a field "
+            "of the message (reasoning_content, thinking)"
+        )
 
 
 def _without_padding(raw: Mapping[str, Any], mask: Sequence[Any]) -> dict[str, Any]:

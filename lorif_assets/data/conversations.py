@@ -1,13 +1,15 @@
-"""A conversation as it is stored: its messages, and the definitions of tools that the row has for it."""
+"""A conversation as it is stored: its messages, and what the row has besides for the chat template."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 Message = Mapping[str, Any]
 """Role, content and what else a chat template may read of one turn."""
 
+TEMPLATE_ARGUMENTS = "chat_template_kwargs"
+"""What TRL, and data that are made for it, call arguments of the chat template."""
 LOSS_MARKS = ("weight", "train", "training", "trainable", "loss", "loss_mask", "loss_weight")
 """Fields by which trainers know whether a message carries loss: 0 or false takes it away."""
 
@@ -19,18 +21,23 @@ def is_trained(message: Message) -> bool:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages, and tool definitions as JSON objects; empty where the row has none."""
+    """Messages, tool definitions as JSON objects, and arguments of the chat template; empty where the row has none."""
 
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, stored: str) -> Self:
         """Return what `stored` wrote."""
         value = json.loads(stored)
-        return cls(value["messages"], value["tools"]) if isinstance(value, dict) else cls(value)
+        if isinstance(value, list):
+            return cls(value)
+        return cls(value["messages"], value.get("tools", ()), value.get(TEMPLATE_ARGUMENTS, {}))
 
     def stored(self) -> str:
-        """As JSON, in the order of the data: a list of messages, or an object of messages and tools if there are any."""
-        value = {"messages": list(self.messages), "tools": list(self.tools)} if self.tools else list(self.messages)
-        return json.dumps(value, ensure_ascii=False)
+        """As JSON, in the order of the data: a list of messages, or an object of messages and what else there is."""
+        more = {"tools": list(self.tools), TEMPLATE_ARGUMENTS: dict(self.arguments)}
+        filled = {name: value for name, value in more.items() if value}
+        messages = list(self.messages)
+        return json.dumps({"messages": messages, **filled} if filled else messages, ensure_ascii=False)

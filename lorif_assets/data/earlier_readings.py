@@ -4,7 +4,9 @@ Chats that it wrote are known by their version of the source, which lacks the ma
 chats; rows that it set aside, by the reason.
 """
 
+import re
 from collections.abc import Collection
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -16,10 +18,24 @@ from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 
-_MARK = " chats-2"
-# Keys of tool calls were sorted; what other columns held of a chat was metadata.
-_READ_OTHERWISE = r'"(tool_calls|function_call|arguments)"\s*:'
-_NOT_READ = r'"(tools|system)"\s*:'
+_MARK = " chats-3"
+_ANY_MARK = re.compile(r" chats-\d+$")
+
+
+class _Otherwise(NamedTuple):
+    """What tells chats that were read otherwise, in their messages and in their metadata."""
+
+    messages: str
+    metadata: str
+
+
+# By the mark, the oldest last.
+_READ_OTHERWISE = {
+    # Calls by a role of their own were no one's answer; beside prompt and completion, tools were metadata.
+    " chats-2": _Otherwise(r'"role": "(function_call|tool_call)"', r'"(tools|chat_template_kwargs)"\s*:'),
+    # Keys of tool calls were sorted; what other columns held of a chat was metadata.
+    "": _Otherwise(r'"(tool_calls|function_call|arguments)"\s*:', r'"(tools|system)"\s*:'),
+}
 # Decimals, floats and bytes were no ids.
 _REFUSED_ID = ", not text or an integer"
 
@@ -32,11 +48,11 @@ def marked(source_version: str, examples: pa.Table) -> str:
 
 def unmarked(source_version: str) -> str:
     """Return the version of a source alone."""
-    return source_version.removesuffix(_MARK)
+    return _ANY_MARK.sub("", source_version)
 
 
 def read_otherwise(lake: Lake, schema: TableSchema, parts: Collection[str]) -> set[str]:
-    """Return the shards, or query sets, with chats that a version before the mark read otherwise.
+    """Return the shards, or query sets, with chats that a version before today's mark read otherwise.
 
     Of a lake without chats this costs the table's log. A part that was looked at is not looked at again in a process, as
     long as it is what it was.
@@ -55,8 +71,8 @@ def read_otherwise(lake: Lake, schema: TableSchema, parts: Collection[str]) -> s
     )
     return {
         part
-        for part, version in old.select(key, hash_column).iter_rows()
-        if _reads_otherwise(lake, schema, part, version)
+        for part, version, source_version in old.select(key, hash_column, "source_version").iter_rows()
+        if _reads_otherwise(lake, schema, part, version, source_version)
     }
 
 
@@ -70,10 +86,13 @@ def refused_ids(lake: Lake, stage: str) -> set[str]:
 _found: dict[tuple[str, str, str, str], bool] = {}
 
 
-def _reads_otherwise(lake: Lake, schema: TableSchema, part: str, version: str) -> bool:
+def _reads_otherwise(lake: Lake, schema: TableSchema, part: str, version: str, source_version: str) -> bool:
     key = (lake.root, schema.name, part, version)
     if key not in _found:
         rows = lake.read(schema, ["messages", "metadata"], **{schema.partition_by[0]: part})
-        otherwise = pl.col("messages").str.contains(_READ_OTHERWISE) | pl.col("metadata").str.contains(_NOT_READ)
-        _found[key] = not rows.filter(otherwise).is_empty()
+        changes = [found for mark, found in _READ_OTHERWISE.items() if mark or not _ANY_MARK.search(source_version)]
+        tests = [
+            pl.col(column).str.contains(getattr(found, column)) for found in changes for column in _Otherwise._fields
+        ]
+        _found[key] = not rows.filter(pl.any_horizontal(tests)).is_empty()
     return _found[key]

@@ -124,7 +124,7 @@ def _n_before_question(
 
 
 def _text(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", day: date) -> str:
-    template = replace(chat_template(tokenizer, day, for_tools=bool(conversation.tools)), tools=conversation.tools)
+    template = chat_template(tokenizer, day, for_tools=bool(conversation.tools)).of(conversation)
     return template.text(fitting_arguments(conversation.messages, template)[0])
 
 

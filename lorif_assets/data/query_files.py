@@ -140,9 +140,10 @@ def read_queries(file: Path, columns: Columns) -> list[Mapping[str, Any]]:
 
 
 def source_version(source: Source, settings: Settings) -> str:
-    """Return what changes when the file of a query set does.
+    """Return what changes when the file of a query set does, or whether it may name Python code.
 
     Raises:
         SourceError: the file cannot be read, or has no rows.
     """
-    return " ".join(piece.version for piece in list_shards(source, settings.base))
+    pieces = [piece.version for piece in list_shards(source, settings.base)]
+    return " ".join([*pieces, "scalars"] if settings.queries.allow_scalars else pieces)

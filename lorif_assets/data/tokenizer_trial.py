@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.limited_process import LimitedProcess
 from lorif_assets.data.rejected import UnusableRowError
 
@@ -84,14 +85,20 @@ def overruns(rows: Sequence[Mapping[str, Any]], tokenizer: "PreTrainedTokenizerB
 def _expressions(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any] | None:
     """Return the stages of a tokenizer that have regular expressions; None where there is none."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    states = {
-        name: stage.__getstate__()
-        for name in ("normalizer", "pre_tokenizer")
-        if (stage := getattr(backend, name, None)) is not None
-    }
+    states = {name: _state(getattr(backend, name, None)) for name in ("normalizer", "pre_tokenizer")}
     if not any(_PATTERN in state for state in states.values()):
         return None
-    return {"normalizer": None, "pre_tokenizer": None, **{name: json.loads(state) for name, state in states.items()}}
+    return {name: json.loads(state) for name, state in states.items()}
+
+
+def _state(stage: Any) -> bytes:
+    """Return a stage of a tokenizer as JSON; null where there is none, or it is written in Python."""
+    try:
+        state: bytes = b"null" if stage is None else stage.__getstate__()
+    # The library has no other kind of exception.
+    except Exception:
+        return b"null"
+    return state
 
 
 def _long_texts(row: Mapping[str, Any]) -> Iterator[str]:
@@ -99,6 +106,8 @@ def _long_texts(row: Mapping[str, Any]) -> Iterator[str]:
     messages = row.get("messages")
     if messages and len(messages) >= LONG:
         texts += _strings(json.loads(messages))
+        # They are tokenized as one text, with what the template writes between them.
+        texts.append("".join(str(message.get("content", "")) for message in Conversation.parse(messages).messages))
     yield from (text for text in texts if text and len(text) >= LONG)
 
 

@@ -19,7 +19,7 @@ _CONTENT: Mapping[str, Column] = {
     "completion": (pa.string(), "the loss is on its tokens"),
     "messages": (
         pa.string(),
-        "JSON list of chat messages (role, content); with tool definitions, an object: messages, tools",
+        "JSON list of chat messages (role, content); with tools or chat_template_kwargs, an object of these and messages",
     ),
     "input_ids": (pa.list_(pa.int32()), "token ids, used exactly as given"),
     "labels": (pa.list_(pa.int32()), "of `input_ids`; -100 carries no loss; null: the ids themselves"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
+from lorif_assets.models.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.checkpoint_files import TOKENIZER_FILES, CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights
 
@@ -46,12 +47,20 @@ def assembled(root: Path, name: str, base_model: str | None, home: Path) -> Path
             f"{found}. Log the folder that `save_pretrained` wrote, or use MLflow's transformers flavour with its weights"
         )
     (model,) = with_weights
-    for file in sorted(root.rglob("*")):
-        if file.name in TOKENIZER_FILES and not (model / file.name).exists():
-            shutil.copy(file, model / file.name)
+    _add_tokenizer(root, model)
     if adapters and base_model is None:
         _find_base(root, model, home)
     return model
+
+
+def _add_tokenizer(root: Path, folder: Path) -> None:
+    """Copy the files of a tokenizer, which may lie anywhere in an artifact, into a folder as far as it lacks them."""
+    for file in sorted(path for path in root.rglob("*") if path.is_file()):
+        named = file.parent.name == NAMED_TEMPLATES
+        copy = folder / NAMED_TEMPLATES / file.name if named else folder / file.name
+        if (named or file.name in TOKENIZER_FILES) and not copy.exists():
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copy(file, copy)
 
 
 def _find_base(root: Path, adapter: Path, home: Path) -> None:
@@ -101,9 +110,7 @@ def _separate_base(saved: Path, cache: Path) -> str:
     for file in sorted(saved.iterdir()):
         if file.suffix in {".json", ".py"} and not file.name.endswith(".index.json"):
             shutil.copy(file, folder / file.name)
-    for file in sorted(saved.parent.rglob("*")):
-        if file.name in TOKENIZER_FILES and not (folder / file.name).exists():
-            shutil.copy(file, folder / file.name)
+    _add_tokenizer(saved.parent, folder)
     name = f"base-{CheckpointFiles('base', folder, 0, place='base').weights_hash()[:8]}"
     try:
         folder.replace(cache / name)

@@ -12,6 +12,7 @@ from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.lake.file_samples import sample_of, with_sample
 from lorif_assets.lake.special_files import SPECIAL, is_special
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
+from lorif_assets.models.chat_template_files import named_templates, tells_calls_otherwise
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
 from lorif_assets.models.context import COUNTED_FROM_PADDING
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
@@ -34,6 +35,7 @@ VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.mode
 _SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
 _WHOLE = "model.safetensors"
 _OWN_POSITIONS = "own positions"
+_WHOLE_CALLS = "whole calls"
 # Between two files of a checkpoint, longer than a trainer takes.
 _WRITING_SECONDS = 600
 
@@ -118,14 +120,15 @@ class CheckpointFiles:
 
     @property
     def tokenizer_files(self) -> list[Path]:
-        """The tokenizer's files that exist; a GGUF file that has no tokenizer beside it brings its own."""
-        if own := gguf_tokenizer(self.tokenizer_folder):
-            return [own]
+        """The files of the tokenizer and its chat templates that exist; a GGUF file without one beside it brings its own."""
+        if in_weights := gguf_tokenizer(self.tokenizer_folder):
+            return [in_weights]
         files = [self.tokenizer_folder / name for name in (*TOKENIZER_FILES, TEKKEN)]
         there = [file for file in files if file.is_file()]
         # Beside another vocabulary, it is not read.
         has_other = any(file.name in VOCABULARY_FILES and file.name != TEKKEN for file in there)
-        return [file for file in there if not (has_other and file.name == TEKKEN)]
+        own = [file for file in there if not (has_other and file.name == TEKKEN)]
+        return [*own, *named_templates(self.tokenizer_folder)]
 
     @property
     def remark(self) -> str:
@@ -141,6 +144,11 @@ class CheckpointFiles:
         return _OWN_POSITIONS if family in COUNTED_FROM_PADDING else ""
 
     @property
+    def tokenizer_remark(self) -> str:
+        """What the tokenizer's hash says beside its files, for the same reason; empty for most."""
+        return _WHOLE_CALLS if tells_calls_otherwise(self.tokenizer_files) else ""
+
+    @property
     def has_sentencepiece_alone(self) -> bool:
         """Whether the tokenizer's vocabulary is in a SentencePiece file, and in no other."""
         there = {name for name in VOCABULARY_FILES if (self.tokenizer_folder / name).is_file()}
@@ -154,7 +162,9 @@ class CheckpointFiles:
 
     def tokenizer_hash(self) -> str:
         """Return the hash of the tokenizer's files."""
-        return _hash_files(self.tokenizer_files)
+        own = _hash_files(self.tokenizer_files)
+        remark = self.tokenizer_remark
+        return blake2b(f"{own}|{remark}".encode(), digest_size=16).hexdigest() if remark else own
 
     def version(self) -> str:
         """Return what changes when a file is written: names, sizes and times, and samples of the files."""
@@ -168,8 +178,7 @@ class CheckpointFiles:
     def listing_version(self) -> str:
         """Return what changes with names, sizes and times of the files."""
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self._files]
-        if remark := self.base.remark:
-            states.append((remark, 0, 0))
+        states += [(remark, 0, 0) for remark in (self.base.remark, self.tokenizer_remark) if remark]
         return blake2b(repr(states).encode(), digest_size=16).hexdigest()
 
     @property
@@ -221,7 +230,8 @@ class CheckpointFiles:
             newest = max(path.stat().st_mtime for path in (self.path, *self.path.iterdir()))
         except OSError:
             return False
-        return time.time() - newest < _WRITING_SECONDS
+        # After a clock was set back, or on a copy from a machine whose clock is ahead, files may be of the future.
+        return abs(time.time() - newest) < _WRITING_SECONDS
 
     def check(self) -> None:
         """Refuse a folder that cannot be loaded safely.

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
+from lorif_assets.models.chat_template_files import NAMED_TEMPLATES
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
@@ -74,7 +75,9 @@ def fetch_description(snapshot: Snapshot, folder: str = "") -> Path:
         HubError: it cannot be fetched.
     """
     names = [name for name in names_in(snapshot, folder) if name.endswith(_DESCRIPTION)]
-    return snapshot.fetch(_inside(folder, names)) / folder
+    templates = (PurePosixPath(folder) / NAMED_TEMPLATES).as_posix()
+    named = _inside(templates, names_in(snapshot, templates))
+    return snapshot.fetch([*_inside(folder, names), *named]) / folder
 
 
 def weight_names(snapshot: Snapshot, folder: str = "") -> list[str]:

@@ -49,6 +49,7 @@ class HubCheckpoint(CheckpointFiles):
     def listing_version(self) -> str:
         """Return what changes when the name stands for another commit, on every machine the same, or of an adapter its base."""
         identity = [self.snapshot.name.repository, self.snapshot.commit, self.folder]
+        identity += filter(None, [self.tokenizer_remark])
         own = blake2b(repr(identity).encode(), digest_size=16).hexdigest()
         return (
             blake2b(f"{own}|{self.base.listing_version()}".encode(), digest_size=16).hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lorif_assets.errors import CheckpointError, StoreError
 from lorif_assets.lake.partition_names import partition_name
+from lorif_assets.models.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.checkpoint_files import VOCABULARY_FILES, CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Checkpoints, Found
@@ -52,7 +53,8 @@ class ObjectStoreCheckpoint(CheckpointFiles):
 
     def version(self) -> str:
         """Return what changes when an object is written: names, sizes and times, on every machine the same."""
-        own = blake2b(repr((self.store.url, self.files)).encode(), digest_size=16).hexdigest()
+        identity = (self.store.url, self.files, *filter(None, [self.tokenizer_remark]))
+        own = blake2b(repr(identity).encode(), digest_size=16).hexdigest()
         return blake2b(f"{own}|{self.base.version()}".encode(), digest_size=16).hexdigest() if self.adapter else own
 
     def may_be_in_writing(self) -> bool:
@@ -128,10 +130,16 @@ def _checkpoint(
 
 
 def _by_folder(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:
-    """Return the files of the store's folder and of those right in it, by the folder, with their own names."""
+    """Return the files of the store's folder and of those right in it, by the folder, with their own names.
+
+    Named chat templates are those of the folder that they lie below.
+    """
     found: dict[str, list[StoredFile]] = {}
     for file in files:
         folder, _, own = file.name.rpartition("/")
+        above, _, last = folder.rpartition("/")
+        if last == NAMED_TEMPLATES:
+            folder, own = above, f"{last}/{own}"
         if "/" not in folder:
             found.setdefault(folder, []).append(replace(file, name=own))
     return found

@@ -118,8 +118,7 @@ class Tracking:
             return
         record.facts = facts or CheckpointFacts()
         client, runs = self._opened(record, log)
-        folder = self._folder / f"{record.started}-{uuid.uuid4().hex}"
-        run = TrackedRun(client, record, runs, folder, self.address, log)
+        run = TrackedRun(client, record, runs, self._place(record.started), self.address, log)
         try:
             yield run
         except BaseException:
@@ -135,6 +134,10 @@ class Tracking:
     @property
     def _folder(self) -> Path:
         return Path(self.queue or "tracking_queue")
+
+    def _place(self, time: int) -> Path:
+        """Return a new folder for what is kept, which is sent in the order of these times."""
+        return self._folder / f"{time}-{uuid.uuid4().hex}"
 
     def _kept(self) -> list[Path]:
         return sorted(file.parent for file in self._folder.glob(f"*/{RECORD_FILE}") if file.parent.suffix != _REFUSED)
@@ -198,7 +201,8 @@ class Tracking:
     def _catch_up(self, client: "MlflowClient", log: logging.Logger) -> None:
         """Send what is kept, the oldest first; what MLflow refuses though it answers, or is no record, is put aside.
 
-        What it cannot take at the moment ends that, and is sent by a later run.
+        What it cannot take at the moment ends that, and is sent by a later run, after all else: it may be what MLflow never
+        takes.
         """
         if not self._kept():
             return
@@ -216,6 +220,7 @@ class Tracking:
                             log,
                             f"MLflow cannot take what was kept now, which is tried again later: {first_line(error)}",
                         )
+                        folder.rename(self._place(now()))
                         break
                     _put_aside(folder, "MLflow refuses a run that was kept", error, log)
                 except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:

@@ -15,6 +15,7 @@ from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.sensors import automation_definitions
 from lorif_assets.automation.work import (
     GROUP_TAG,
+    WORK_TAG,
     Work,
     stretches,
     work_to_do,
@@ -123,6 +124,29 @@ def test_failed_work_waits_and_is_left_after_the_last_attempt(private_project: T
     assert work(private_project, eager) == []
 
 
+def test_a_clock_that_is_set_back_does_not_make_failed_work_wait(
+    private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private_project.edit_shard(0, 0, "a new first sentence")
+    (first,) = work(private_project)
+    record_run(private_project, first.tags, DagsterRunStatus.FAILURE)
+    now = time.time()
+    monkeypatch.setattr("lorif_assets.automation.work.time.time", lambda: now - 86_400)
+    assert work(private_project) == [first]
+
+
+def test_a_setting_that_is_corrected_starts_the_attempts_anew(private_project: TinyProject) -> None:
+    private_project.edit_shard(0, 0, "a new first sentence")
+    for _ in range(private_project.settings.automation.max_attempts):
+        patient = private_project.with_settings(automation={"backoff_seconds": 0})
+        (request,) = launched(patient)
+        record_run(patient, {name: request.tags[name] for name in (GROUP_TAG, WORK_TAG)}, DagsterRunStatus.FAILURE)
+    assert launched(patient) == []
+    assert launched(patient.with_settings(automation={"interval_seconds": 77})) == []
+    (again,) = launched(patient.with_settings(data={"max_rejected_share": 0.5}))
+    assert again.partition_key == request.partition_key
+
+
 def test_a_further_change_starts_the_attempts_anew(private_project: TinyProject) -> None:
     private_project.edit_shard(0, 0, "a new first sentence")
     (first,) = work(private_project)
@@ -133,13 +157,14 @@ def test_a_further_change_starts_the_attempts_anew(private_project: TinyProject)
     assert second.version != first.version
 
 
+@pytest.mark.parametrize("seconds", [120, -7_200], ids=["two minutes later", "after a clock was set back by two hours"])
 def test_a_run_without_a_sign_of_life_is_failed_and_its_work_is_free_again(
-    private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+    private_project: TinyProject, monkeypatch: pytest.MonkeyPatch, seconds: int
 ) -> None:
     run = record_run(private_project, {GROUP_TAG: "gradient_factors step"}, DagsterRunStatus.STARTED)
     automation = AutomationSettings(stalled_after_seconds=60)
     assert fail_stalled_runs(private_project.instance, automation, GROUP_TAG) == []
-    later = time.time() + 120
+    later = time.time() + seconds
     monkeypatch.setattr("lorif_assets.automation.dead_runs.time.time", lambda: later)
     assert fail_stalled_runs(private_project.instance, automation, GROUP_TAG) == [run.run_id]
     found = private_project.instance.get_run_by_id(run.run_id)
@@ -166,6 +191,11 @@ def evaluate(project: TinyProject, name: str) -> Any:
         instance=project.instance, resources=dagster_resources(project.opened), definitions=definitions
     ) as context:
         return sensor(context)
+
+
+def launched(project: TinyProject) -> list[dg.RunRequest]:
+    result = evaluate(project, "re_attribution_sensor")
+    return [] if isinstance(result, dg.SkipReason) else list(result.run_requests)
 
 
 def test_the_sensor_launches_an_edited_shard_by_its_job(private_project: TinyProject) -> None:

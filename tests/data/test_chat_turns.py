@@ -1,5 +1,6 @@
 """Assistant turns in renderings of templates of the shapes that are in use, where nothing marks them."""
 
+import json
 from typing import Any
 
 import pytest
@@ -51,6 +52,17 @@ TOOLS = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% for call in m.tool_calls or [] %}"
     "<call>{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}"
     "<|end|>{% endfor %}" + PROMPT
+)
+# As Mistral's: no generation prompt, calls without the content beside them, tools before the last question, and tool messages
+# that only a call may precede.
+CALLS_ALONE = (
+    "{% set asked = messages | selectattr('role', 'equalto', 'user') | list %}{% set turns = namespace(n=0) %}"
+    "{% for m in messages %}{% if m.role != 'tool' and not m.tool_calls %}{% if (m.role == 'user') != (turns.n % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% set turns.n = turns.n + 1 %}{% endif %}{% endfor %}"
+    "<s>{% for m in messages %}{% if m.role == 'user' %}{{ '[TOOLS]' if m == asked[-1] }}[INST] {{ m.content }}[/INST]"
+    '{% elif m.tool_calls %}[CALLS] [{% for call in m.tool_calls %}{{ (call.function | tojson)[:-1] }}, "id": "{{ call.id }}"}'
+    "{{ ', ' if not loop.last }}{% endfor %}]</s>{% elif m.role == 'tool' %}[RESULTS] {{ m.content }}[/RESULTS]"
+    "{% else %} {{ m.content | trim }}</s>{% endif %}{% endfor %}"
 )
 NEEDS_CALLS = (
     "{% for m in messages if m.role == 'tool' %}{% if not messages | selectattr('tool_calls') | list %}"
@@ -140,6 +152,23 @@ def test_tool_calls_carry_loss_where_the_template_needs_them_for_the_tools_answe
         turn("assistant", "today"),
     ]
     assert answers(template, messages) == ['<call>send{"to": "Bob"}<|end|>', "today<|end|>"]
+
+
+@pytest.mark.parametrize("arguments", [{"to": "Bob"}, {"n": 1}, {}, {"to": ["Bob", {"n": 1.5}]}])
+def test_calls_carry_loss_whole_where_no_content_is_written_beside_them(arguments: dict[str, Any]) -> None:
+    asks = turn("assistant", "", tool_calls=[call("send", **arguments)])
+    asks_twice = turn("assistant", "", tool_calls=[call("send", **arguments), call("look")])
+    messages = [
+        *(turn("user", "hello"), asks, turn("tool", "sent"), turn("assistant", "today")),
+        *(turn("user", "and"), asks_twice, turn("tool", "4"), turn("tool", "5"), turn("assistant", "quick")),
+    ]
+    once = json.dumps({"name": "send", "arguments": arguments})[:-1] + ', "id": "c1"}'
+    other = '{"name": "look", "arguments": {}, "id": "c1"}'
+    row = previewed(CALLS_ALONE, messages)
+    assert [piece.text for piece in row.pieces if piece.loss] == [
+        *(f"[CALLS] [{once}]</s>", " today</s>", f"[CALLS] [{once}, {other}]</s>", " quick</s>"),
+    ]
+    assert row.notices == ()
 
 
 def test_a_template_in_which_one_message_changes_others_gives_these_no_loss() -> None:

@@ -59,6 +59,27 @@ def test_null_or_absent_content_beside_tool_calls_is_an_empty_text(content: dict
     assert read[1] == {"content": "", "role": "assistant", "tool_calls": [CALL]}
 
 
+@pytest.mark.parametrize("role", ["function_call", "tool_call"])
+@pytest.mark.parametrize(
+    "said", ['{"name": "f", "arguments": {}}', '[{"name": "f", "arguments": {}}]', {"name": "f", "arguments": {}}]
+)
+def test_calls_as_a_message_of_their_own_are_the_assistants(role: str, said: Any) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": role, "value": said}, {"from": "observation", "value": "4"}]
+    read = json.loads(only(shard({"conversations": turns}))["messages"])
+    assert read == [
+        USER,
+        {"content": "", "role": "assistant", "tool_calls": [CALL]},
+        {"content": "4", "role": "tool"},
+    ]
+
+
+@pytest.mark.parametrize("said", ["f()", "[1]", '{"arguments": {}}', "[]"])
+def test_calls_that_are_none_set_the_row_aside(said: str) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "function_call", "value": said}, {"from": "gpt", "value": "a"}]
+    (bad,) = shard({"conversations": turns}).rejected["reason"].to_pylist()
+    assert bad == "message 1 is by 'function_call', but its content is no JSON of calls, {name, arguments}"
+
+
 def test_of_a_conversational_prompt_nothing_carries_loss() -> None:
     read = json.loads(only(shard({"prompt": [USER, ANSWER, USER], "completion": [ANSWER]}))["messages"])
     assert [message.get("train") for message in read] == [None, False, None, None]
@@ -69,6 +90,16 @@ def test_of_a_conversational_prompt_nothing_carries_loss() -> None:
     [
         ([{"role": "user", "content": None}, ANSWER], "content of message 0 is null, not text"),
         ([{"role": "user", "content": [{"type": "image"}]}, ANSWER], "content of message 0 is list, not text"),
+        (
+            [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a"}],
+                },
+            ],
+            "content of message 1 is list, not text, with a part of the type 'thinking'; reasoning belongs into a field",
+        ),
         ("no JSON", "messages is text, but no list of messages as JSON: Expecting value"),
         ('{"role": "user"}', "messages is dict, not a list"),
         ([{"role": {}, "content": "q"}], "message 0 has no role"),
@@ -193,6 +224,14 @@ class TestPromptFormat:
         assert "prompt_format" not in Columns().model_dump()
         other = Source(name="s", path="p", columns=Columns(prompt_format="{a}", completion="b"))
         assert version_of("1", other) != version_of("1", Source(name="s", path="p"))
+
+
+def test_tools_and_arguments_of_the_template_belong_to_a_chat_in_prompt_and_completion_too() -> None:
+    more = {"tools": [CALL["function"]], "chat_template_kwargs": {"enable_thinking": False}}
+    chat = only(shard({"prompt": [USER], "completion": [ANSWER], **more}))
+    assert json.loads(chat["messages"]) == {"messages": USUAL, **more}
+    plain = only(shard({"prompt": "q", "completion": "a", **more}))
+    assert (plain["messages"], json.loads(plain["metadata"])) == (None, more)
 
 
 def test_arrow_keeps_the_layouts() -> None:

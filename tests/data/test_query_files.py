@@ -10,7 +10,7 @@ import pytest
 
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.query_files import query_files, query_source, source_version, survey_queries
-from lorif_assets.data.shards import read_source
+from lorif_assets.data.shards import list_shards, read_source
 from lorif_assets.errors import SourceError
 
 ROW = '{"prompt": "a", "completion": "b"}\n'
@@ -134,6 +134,14 @@ def test_a_query_sets_version_changes_with_its_file_and_not_with_the_projects_pl
     assert source_version(query_source(moved, "a"), moved) == before
     (settings.base / "queries/a.jsonl").write_text(ROW + ROW)
     assert source_version(query_source(settings, "a"), settings) != before
+
+
+def test_a_query_set_is_read_again_once_its_file_may_name_code_or_may_no_more(settings: Settings) -> None:
+    write(settings, "a.jsonl")
+    trusting = settings.model_copy(update={"queries": settings.queries.model_copy(update={"allow_scalars": True})})
+    before = source_version(query_source(settings, "a"), settings)
+    assert before == " ".join(piece.version for piece in list_shards(query_source(settings, "a"), settings.base))
+    assert source_version(query_source(trusting, "a"), trusting) != before
 
 
 def test_what_lies_beside_query_files_and_is_none_is_known(settings: Settings) -> None:

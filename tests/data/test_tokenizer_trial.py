@@ -76,3 +76,24 @@ def test_nothing_is_tried_without_expressions_or_on_short_texts(worker: tokenize
 def test_what_the_library_gives_up_on_is_left_to_it(worker: tokenizer_trial._Worker) -> None:
     assert overruns([{"text": ENDLESS}, {"text": "y" * LONG}], tokenizer_with(r"(x+x+)+y")) == {}
     assert worker._process is not None
+
+
+@pytest.mark.usefixtures("worker")
+def test_many_short_messages_are_one_long_text() -> None:
+    turns = [{"role": role, "content": "x" * (LONG - 100)} for role in ("user", "assistant") * 200]
+    rows = [{"messages": json.dumps(turns)}, {"messages": json.dumps(turns[:2])}]
+    found = overruns(rows, tokenizer_with(SQUARE))
+    assert list(found) == [0]
+
+
+def test_a_stage_in_python_is_not_tried_and_the_other_one_is(worker: tokenizer_trial._Worker) -> None:
+    class Words:
+        def pre_tokenize(self, text: Any) -> None:
+            text.split(lambda _, part: [part])
+
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(Words())
+    assert overruns([{"text": ENDLESS}], tokenizer) == {}
+    assert worker._process is None
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex(SQUARE), "y")
+    assert list(overruns([{"text": ENDLESS}], tokenizer)) == [0]

@@ -34,12 +34,12 @@ def chats(private_project: TinyProject) -> TinyProject:
     return project
 
 
-def as_an_earlier_version(project: TinyProject, table: TableSchema, part: str, **changed: Any) -> None:
-    """Store a part as a version wrote it that marked nothing."""
+def as_an_earlier_version(project: TinyProject, table: TableSchema, part: str, mark: str = "", **changed: Any) -> None:
+    """Store a part as a version wrote it that marked nothing, or this."""
     (key,) = table.partition_by
     rows = project.table(table, **{key: part}).to_arrow()
     for name, value in {
-        "source_version": rows["source_version"][0].as_py().removesuffix(" chats-2"),
+        "source_version": rows["source_version"][0].as_py().removesuffix(" chats-3") + mark,
         **changed,
     }.items():
         position = rows.column_names.index(name)
@@ -71,6 +71,25 @@ def test_chats_whose_tools_or_system_message_were_metadata_are_read_again(chats:
         shard_hash=f"with {column}",
     )
     assert "plain-a-00000" in chats.stale("training_examples")
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_stale"),
+    [
+        ({"metadata": json.dumps({"chat_template_kwargs": {"enable_thinking": False}})}, True),
+        ({"metadata": json.dumps({"tools": []})}, True),
+        ({"messages": json.dumps([USER, {"content": "{}", "role": "function_call"}, ANSWER])}, True),
+        ({"metadata": json.dumps({"system": "x"})}, False),
+    ],
+)
+def test_chats_of_the_mark_before_are_read_again_where_they_are_read_otherwise_since(
+    chats: TinyProject, changed: dict[str, str], is_stale: bool
+) -> None:
+    marked = {"mark": " chats-2", "shard_hash": json.dumps(changed), **changed}
+    as_an_earlier_version(chats, TRAINING_EXAMPLES, "plain-a-00000", **marked)
+    as_an_earlier_version(chats, TRAINING_EXAMPLES, "tools-a-00000", mark=" chats-2")
+    assert ("plain-a-00000" in chats.stale("training_examples")) is is_stale
+    assert "tools-a-00000" not in chats.stale("training_examples")
 
 
 def test_rows_set_aside_for_the_type_of_their_ids_are_read_again(private_project: TinyProject) -> None:

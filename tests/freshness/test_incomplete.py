@@ -70,10 +70,11 @@ def test_among_all_checkpoints_it_is_said_that_one_is_left_out(private_project: 
     assert f"checkpoint {NEW}" in (result.description or "")
 
 
+@pytest.mark.parametrize("seconds_ago", [3_600, -86_400], ids=["an hour ago", "by a clock that is a day ahead"])
 def test_materialize_ends_with_the_fault_once_nobody_can_be_writing_the_checkpoint(
-    private_project: TinyProject,
+    private_project: TinyProject, seconds_ago: int
 ) -> None:
-    lose(private_project, seconds_ago=3_600)
+    lose(private_project, seconds_ago=seconds_ago)
     with pytest.raises(LorifError, match=rf"checkpoint {NEW}: .* has no \*\.safetensors weights"):
         private_project.update()
 

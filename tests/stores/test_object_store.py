@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from lorif_assets.errors import CheckpointError, LorifError, SourceError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.store_checkpoints import ObjectStoreCheckpoints
 from lorif_assets.project import Project
 from lorif_assets.stores import object_store as stores
 from lorif_assets.stores.object_store import ObjectStore
@@ -109,6 +110,19 @@ def test_what_cannot_be_read_from_a_store_is_said_without_its_credentials(
         list_shards(source(path).model_copy(update={"storage_options": options}), tmp_path)
     assert "SECRET" not in str(raised.value)
     assert "OUR-KEY" not in str(raised.value)
+
+
+@pytest.mark.parametrize("place", ["steps", "steps/step-000200"])
+def test_named_chat_templates_are_copied_with_their_checkpoint(
+    bucket: Any, saved_model: Mapping[str, bytes], place: str
+) -> None:
+    named = "additional_chat_templates/tool_use.jinja"
+    for name, content in {**saved_model, named: b"{{ tools }}"}.items():
+        bucket.put_object(Bucket="lake", Key=f"steps/step-000200/{name}", Body=content)
+    (found,) = ObjectStoreCheckpoints(path=f"s3://lake/{place}").find()
+    found.check_description()
+    assert found.name == "step-000200"
+    assert found.tokenizer_files[-1] == found.path / named
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -267,6 +267,35 @@ def test_what_mlflow_cannot_take_at_the_moment_is_kept_and_holds_nothing_up(
     assert kept.waiting == 0
     assert [m.value for m in client.get_metric_history(run.run_id, "loss")] == [2.0]
     assert {child.info.status for child in children(runs(client, kept))} == {"FINISHED"}
+
+
+def test_what_mlflow_fails_on_each_time_holds_no_other_run_up(
+    tracking: Tracking, client: "MlflowClient", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos import databricks_pb2
+    from mlflow.tracking import MlflowClient
+
+    log_metric = MlflowClient.log_metric
+
+    def fails_on_odd_ones(self: MlflowClient, run_id: str, key: str, *args: Any, **kwargs: Any) -> None:
+        if key == "odd":
+            raise MlflowException("no", databricks_pb2.INTERNAL_ERROR)
+        log_metric(self, run_id, key, *args, **kwargs)
+
+    kept = replace(tracking, experiment="poisoned queue", queue=str(tmp_path / "queue"))
+    with monkeypatch.context() as patch:
+        patch.setattr("lorif_assets.tracking._reason_for_silence", lambda _: "it is away")
+        for name in ("odd", "even"):
+            with kept.materialization("step-1", name, {}, {}) as run:
+                assert run is not None
+                run.metrics({name: 1})
+    monkeypatch.setattr(MlflowClient, "log_metric", fails_on_odd_ones)
+    for _ in range(2):
+        with kept.materialization("step-1", "query_scores", {}, {}):
+            pass
+    assert kept.waiting == 1
+    assert {run.info.run_name: run.info.status for run in children(runs(client, kept))}["even"] == "FINISHED"
 
 
 ODD_CALL = json.dumps({**asdict(Record("step-1", "query_scores", {}, {}, 1)), "calls": [{"kjnd": "end"}]}).encode()

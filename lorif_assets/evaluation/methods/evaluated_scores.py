@@ -14,6 +14,7 @@ from lorif_assets.attribution.versions import ledger_version
 from lorif_assets.compute.shard_work import Step, Worker, Workers
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.methods import METHODS, MethodName, Need
+from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.influcoder.stored import encoder_weights
@@ -23,6 +24,7 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.project import Project
 
 _CODE_VERSION = "1"
+_OF_SELF_INFLUENCE = frozenset({MethodName.RELATIF, MethodName.HYBRID})
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,21 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
     # These two are the sources of other methods' versions, and their own version has no name in it.
     own = {MethodName.LORIF: lorif, MethodName.INFLUCODER: content_hash(of_encoder)}
     return {
-        str(method): own.get(method, content_hash([method, *_edition(method), *sources[method.definition.needs]]))
+        str(method): own.get(
+            method, content_hash([method, *_edition(method, settings.recipe), *sources[method.definition.needs]])
+        )
         for method in settings.evaluation.methods
         if method.definition.needs is not Need.ENCODER or settings.influcoder.enabled
     }
 
 
-def _edition(method: MethodName) -> Sequence[int]:
+def _edition(method: MethodName, recipe: Recipe) -> Sequence[int]:
+    number = method.definition.version
+    if method in _OF_SELF_INFLUENCE and recipe.whitening_rank is not None:
+        # Self-influence was once wrong for gradients that are whitened by some eigenvectors alone.
+        number += 1
     # Versions of before there was a number stay what they were.
-    return [method.definition.version] if method.definition.version > 1 else []
+    return [number] if number > 1 else []
 
 
 def scores_version(versions: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from lorif_assets.config.settings import Settings
 from lorif_assets.data.passages import passage_text
 from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.errors import MismatchError, SourceError
+from lorif_assets.evaluation.example_ids import require_unique_ids
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
@@ -60,7 +61,7 @@ class MethodInputs:
         """Read query sets and all training examples.
 
         Raises:
-            MismatchError: a query set or the training examples are not in the lake.
+            MismatchError: a query set or the training examples are not in the lake, or two examples have one id.
             SourceError: no query of a set, or no example, can be used with the checkpoint's tokenizer.
         """
         settings, lake, models = project.settings, project.lake, project.checkpoints
@@ -104,6 +105,7 @@ class MethodScores:
 def _scorable(lake: Lake, attributed: AttributedModel, query_set: str | None) -> Scorable:
     if query_set is None:
         rows, id_column, what = lake.read(TRAINING_EXAMPLES).sort("shard", "row"), "example_id", "training example"
+        require_unique_ids(rows)
     else:
         rows, id_column = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row"), "query_id"
         what = f"query of the set {query_set!r}"

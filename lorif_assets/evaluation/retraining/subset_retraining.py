@@ -11,6 +11,7 @@ import polars as pl
 from lorif_assets.attribution.versions import ledger_version
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.errors import MismatchError
+from lorif_assets.evaluation.example_ids import require_unique_ids
 from lorif_assets.evaluation.retraining.query_losses import query_set_losses
 from lorif_assets.evaluation.retraining.subset_names import subset_number
 from lorif_assets.evaluation.retraining.subset_truth import SubsetTruth
@@ -39,13 +40,14 @@ class SubsetRetraining(SubsetTruth):
     @cached_property
     def _example_ids(self) -> Sequence[str]:
         rows = self.lake.read(TRAINING_EXAMPLES, ["shard", "row", "example_id"]).sort("shard", "row")
+        require_unique_ids(rows)
         return rows["example_id"].to_list()
 
     def members(self, subset: str) -> list[str]:
         """Return the examples of a subset, in the order of shards and rows.
 
         Raises:
-            MismatchError: there are fewer than two training examples.
+            MismatchError: there are fewer than two training examples, or two have one id.
         """
         if len(self._example_ids) < 2:
             raise MismatchError("there are fewer than two training examples; materialize `training_examples` first")

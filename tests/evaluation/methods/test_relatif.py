@@ -6,6 +6,7 @@ import torch
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint, averaged_attributions
 from lorif_assets.attribution.model import checkpoint_record
+from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
 from lorif_assets.evaluation.methods import lorif
@@ -126,3 +127,19 @@ def test_it_is_asked_for_by_name_and_its_version_follows_lorifs(tiny_project):
     now, damped = versions(), versions(damping=2.0)
     assert len(set(now.values())) == 3
     assert {name for name in now if now[name] != damped[name]} == {"lorif", "relatif"}
+
+
+def test_scores_of_a_version_that_took_self_influence_wrongly_are_out_of_date_and_no_others(tiny_project):
+    """Where gradients are whitened by their leading eigenvectors alone, and there only, it was wrong."""
+
+    def versions(**recipe):
+        changed = tiny_project.with_settings(
+            recipe={"curvature": "ekfac", **recipe}, evaluation={"methods": ["lorif", "relatif", "hybrid"]}
+        )
+        record = checkpoint_record(tiny_project.lake, NEWEST, tiny_project.settings.recipe)
+        return method_versions(changed.opened, record, QUERY_SET)
+
+    whole, by_some = versions(), versions(whitening_rank=2)
+    for method in ("relatif", "hybrid"):
+        assert whole[method] == content_hash([method, whole["lorif"]])
+        assert by_some[method] != content_hash([method, by_some["lorif"]])

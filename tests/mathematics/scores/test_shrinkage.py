@@ -95,6 +95,13 @@ def test_a_query_is_shrunk_by_its_own_size_or_by_the_one_that_is_given():
     np.testing.assert_allclose(shrunk(scores[:, :1], 0.4, root_mean_square(scores)), found[:, :1])
 
 
+@pytest.mark.parametrize(
+    ("scores", "size"), [([3.0], 3.0), ([3.0, np.nan], 3.0), ([3.0, -4.0], 12.5**0.5), ([np.nan], 0.0)]
+)
+def test_the_size_of_a_query_is_the_root_of_its_mean_square_score(scores, size):
+    assert root_mean_square(np.array([scores])).item() == pytest.approx(size)
+
+
 def test_scores_that_are_not_finite_do_not_spoil_the_others():
     found = shrunk(np.array([[1.0, np.nan, 3.0]]), 0.4)
     np.testing.assert_allclose(found[:, [0, 2]], shrunk(np.array([[1.0, 3.0]]), 0.4))
@@ -108,6 +115,10 @@ def test_the_share_of_noise_is_what_was_added():
     assert noise_share(stored, exact) == pytest.approx(0.5, abs=0.02)
     assert noise_share(2 * exact, exact) == pytest.approx(0.0, abs=1e-12)
     assert noise_share(-exact, exact) == MOST_NOISE
+    # Of small scores as of large ones; a query of which all scores are zero does not count.
+    silent = np.zeros((1, 2_000))
+    small = noise_share(np.vstack([1e-6 * stored, silent]), np.vstack([1e-6 * exact, silent]))
+    assert small == pytest.approx(noise_share(stored, exact))
 
 
 def test_posterior_means_are_nearer_to_the_influence_than_scores_and_than_any_multiple_of_them():

@@ -1,0 +1,28 @@
+"""The files of chat templates: beside a tokenizer's default one, `save_pretrained` writes a folder with one file for each."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+NAMED_TEMPLATES = "additional_chat_templates"
+"""The folder's name."""
+_LONGEST = 1 << 24
+
+
+def named_templates(folder: Path) -> list[Path]:
+    """Return the files of the named chat templates of a tokenizer's folder, sorted by name."""
+    return sorted(file for file in (folder / NAMED_TEMPLATES).glob("*.jinja") if file.is_file())
+
+
+def tells_calls_otherwise(files: Iterable[Path]) -> bool:
+    """Whether a tokenizer's files hold a template with tool calls of which an earlier version found a part of each alone.
+
+    It did where a template writes no generation prompt, and nothing else beside calls.
+    """
+    sources = (_beginning(file) for file in files if file.suffix == ".jinja" or file.name == "tokenizer_config.json")
+    return any("tool_calls" in source and "add_generation_prompt" not in source for source in sources)
+
+
+def _beginning(file: Path) -> str:
+    # Files of strangers are looked at before their sizes are.
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        return stream.read(_LONGEST)
