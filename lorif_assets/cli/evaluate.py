@@ -126,7 +126,8 @@ def _show_figures(lake: Lake, console: Console) -> None:
     for (checkpoint, query_set), group in sorted(figures.group_by("checkpoint", "query_set"), key=lambda item: item[0]):
         table = Table(title=f"linear datamodeling score, {checkpoint}, {query_set}", title_justify="left")
         for heading in _HEADINGS:
-            table.add_column(heading, justify="left" if heading == "method" else "right")
+            is_name = heading == "method"
+            table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
         differences = {row["method"]: row for row in group.filter(pl.col("statistic") == DIFFERENCE).to_dicts()}
         cost = {
             row["method"]: row
@@ -159,7 +160,8 @@ def _show_selections(project: Project, console: Console) -> None:
                 "95 % interval",
                 f"{method_title(one.reference)} lower by",
             ):
-                table.add_column(heading, justify="left" if heading == "selected by" else "right")
+                is_name = heading == "selected by"
+                table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
             for method, loss in one.losses.items():
                 lower = one.lower_by.get(method)
                 table.add_row(

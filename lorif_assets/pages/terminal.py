@@ -37,7 +37,7 @@ def print_influences(console: Console, table: pl.DataFrame, n_rows: int, ranking
         printed.add_column("#", justify="right", width=3)
         printed.add_column("score", justify="right", width=9)
         printed.add_column("example", width=28, overflow="fold")
-        printed.add_column("text", ratio=1)
+        printed.add_column("text", ratio=1, overflow="fold")
         listed = rows.head(n_rows).to_dicts()
         for first, *others in near_duplicates([row["text"] or f"{WITHDRAWN} {row['rank']}" for row in listed]):
             row = listed[first]
