@@ -14,11 +14,13 @@ from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.selection_losses import selection_losses
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.selection import outlook
 from lorif_assets.cli.environment import config_option, dagster_home, project_of_settings
+from lorif_assets.cli.materialize import print_outlook
 from lorif_assets.config.methods import method_title
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, shared_per_example
-from lorif_assets.evaluation.query_sets import evaluated_query_sets
+from lorif_assets.evaluation.query_sets import active_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ranked_data import REMOVAL, SELECTION, Experiment
 from lorif_assets.freshness.discovery import discover
@@ -54,9 +56,10 @@ def evaluate(*, plan: bool, selection: bool) -> None:
 
 
 def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool) -> None:
-    """Print the cost and, unless only the plan is wanted, bring everything up to date and print the result.
+    """Bring everything up to date, print the cost before models are retrained, and at last the result.
 
-    With `selection`, that is training on what methods select alone.
+    With `plan`, only what is to be computed and what it costs is printed; nothing is computed, and where the attribution is
+    not up to date, its scores' part of the evaluation is known afterwards. With `selection`, that is training on what methods select alone.
 
     Raises:
         LorifError: an asset raised it; what was finished before stays, and is not computed again.
@@ -66,16 +69,21 @@ def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool)
         raise SettingsError(
             "there is nothing to select for: name query sets in `evaluation.selection_query_sets`, and a way to retrain"
         )
+    in_use = assets_in_use(project.settings)
+    experiments = (SELECTION,) if selection else (REMOVAL, SELECTION)
+    if plan:
+        print_outlook(console, outlook(Freshness.of(project), in_use))
+        if not selection:
+            _show_plan(project, console)
+        _show_models_left(project, console, experiments)
+        return
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        in_use = assets_in_use(project.settings)
         for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):
             if update.partitions:
                 console.print(f"{update.asset:<26} {len(update.partitions)} partitions")
         if not selection:
             _show_plan(project, console)
-        _show_models_left(project, console, (SELECTION,) if selection else (REMOVAL, SELECTION))
-        if plan:
-            return
+        _show_models_left(project, console, experiments)
         learns = project.settings.influcoder.enabled and project.settings.influcoder.teacher == "subset_losses"
         if learns and not selection:
             # The encoder learns from the retrained models, and is then one of the methods.
@@ -97,8 +105,12 @@ def _show_plan(project: Project, console: Console) -> None:
     if not found.subsets:
         console.print("nothing is retrained: `evaluation.trainer`, `command` or `ground_truth` is not set")
         return
-    truth_source, query_sets = subset_truth(settings, lake), evaluated_query_sets(settings, lake)
-    left = sum(len(truth_source.unfinished_seeds(subset, query_sets)) for subset in found.subsets)
+    truth_source, query_sets = subset_truth(settings, lake), active_query_sets(settings, lake)
+    # Where no query set is read yet, no model is retrained either.
+    left = sum(
+        len(truth_source.unfinished_seeds(subset, query_sets) if query_sets else truth_source.seeds)
+        for subset in found.subsets
+    )
     seconds = truth_source.seconds_per_model()
     console.print(
         f"{left} of {len(found.subsets) * len(truth_source.seeds)} models are left to retrain, on "
