@@ -90,10 +90,14 @@ def print_tokens(console: Console, table: pl.DataFrame, tokens: pl.DataFrame, n_
 
 
 def _sides(table: pl.DataFrame, which: str) -> Sequence[tuple[str, str, pl.DataFrame]]:
-    """Return title, colour and rows of either side."""
+    """Return title, colour and rows of either side; the lowest scores of a query may all be positive, and raised nothing."""
     return (
-        (f"proponents: training on them lowered the loss of this completion{which}", "green", proponents(table)),
-        (f"opponents: training on them raised it{which}", "red", opponents(table)),
+        (
+            f"proponents: training on them lowered the loss of this completion{which}",
+            "green",
+            proponents(table).filter(pl.col("score") > 0),
+        ),
+        (f"opponents: training on them raised it{which}", "red", opponents(table).filter(pl.col("score") < 0)),
     )
 
 
