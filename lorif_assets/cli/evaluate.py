@@ -58,8 +58,8 @@ def evaluate(*, plan: bool, selection: bool) -> None:
 def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool) -> None:
     """Bring everything up to date, print the cost before models are retrained, and at last the result.
 
-    With `plan`, only what is to be computed and what it costs is printed; nothing is computed, and where the attribution is
-    not up to date, its scores' part of the evaluation is known afterwards. With `selection`, that is training on what methods select alone.
+    With `plan`, nothing is computed: only what there is to do, and what it costs, is printed. Of scores that are still to be
+    computed, the evaluation's part is known afterwards. With `selection`, that is training on what methods select alone.
 
     Raises:
         LorifError: an asset raised it; what was finished before stays, and is not computed again.

@@ -185,7 +185,7 @@ def _influences(
 
 
 def speaking(leading: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Return the rows that speak for their side: the lowest scores of a query may all be positive, and made nothing less likely."""
+    """Return the rows that speak for their side: where all scores of a query are positive, the lowest are no opponents."""
     value = pl.col(column)
     return leading.filter(pl.when(pl.col("side") == LOWEST).then(value < 0).otherwise(value > 0))
 
