@@ -57,8 +57,9 @@ function linked(key) {
 for (const form of document.querySelectorAll("[data-submit-on-change]")) {
   form.addEventListener("change", (event) => {
     // Another query set has other queries, and only some methods have two rankings.
-    const dropped = event.target.dataset.drops;
-    if (dropped) for (const gone of form.querySelectorAll(`[name="${dropped}"]`)) gone.disabled = true;
+    for (const dropped of event.target.dataset.drops?.split(" ") ?? []) {
+      for (const gone of form.querySelectorAll(`[name="${dropped}"]`)) gone.disabled = true;
+    }
     form.requestSubmit();
   });
   // Addresses stay short: what says nothing is not sent.
