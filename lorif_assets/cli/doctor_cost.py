@@ -62,9 +62,9 @@ def _exact_passes(exact: ExactScoreSettings) -> str:
 
 def _table_of(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples: int, max_length: int) -> Table:
     table = Table(title=f"cost of a checkpoint like {checkpoint}, {n_examples:,} examples", title_justify="left")
-    table.add_column("what")
+    table.add_column("what", overflow="fold")
     table.add_column("size", justify="right")
-    table.add_column("where")
+    table.add_column("where", overflow="fold")
     table.add_row("tracked layers", f"{cost.n_layers:,}", "recipe.include_layers, recipe.exclude_layers")
     table.add_row("projected gradient", f"{cost.gradient_numbers:,} numbers", "recipe.max_width or projection_factor")
     table.add_row(

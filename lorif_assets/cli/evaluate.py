@@ -14,11 +14,13 @@ from lorif_assets.assets.method_scores import method_scores
 from lorif_assets.assets.selection_losses import selection_losses
 from lorif_assets.assets.subset_losses import subset_losses
 from lorif_assets.automation.materialization import bring_up_to_date
+from lorif_assets.automation.selection import outlook
 from lorif_assets.cli.environment import config_option, dagster_home, project_of_settings
+from lorif_assets.cli.materialize import print_outlook
 from lorif_assets.config.methods import method_title
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, shared_per_example
-from lorif_assets.evaluation.query_sets import evaluated_query_sets
+from lorif_assets.evaluation.query_sets import active_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ranked_data import REMOVAL, SELECTION, Experiment
 from lorif_assets.freshness.discovery import discover
@@ -54,9 +56,10 @@ def evaluate(*, plan: bool, selection: bool) -> None:
 
 
 def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool) -> None:
-    """Print the cost and, unless only the plan is wanted, bring everything up to date and print the result.
+    """Bring everything up to date, print the cost before models are retrained, and at last the result.
 
-    With `selection`, that is training on what methods select alone.
+    With `plan`, nothing is computed: only what there is to do, and what it costs, is printed. Of scores that are still to be
+    computed, the evaluation's part is known afterwards. With `selection`, that is training on what methods select alone.
 
     Raises:
         LorifError: an asset raised it; what was finished before stays, and is not computed again.
@@ -66,16 +69,21 @@ def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool)
         raise SettingsError(
             "there is nothing to select for: name query sets in `evaluation.selection_query_sets`, and a way to retrain"
         )
+    in_use = assets_in_use(project.settings)
+    experiments = (SELECTION,) if selection else (REMOVAL, SELECTION)
+    if plan:
+        print_outlook(console, outlook(Freshness.of(project), in_use))
+        if not selection:
+            _show_plan(project, console)
+        _show_models_left(project, console, experiments)
+        return
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        in_use = assets_in_use(project.settings)
         for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):
             if update.partitions:
                 console.print(f"{update.asset:<26} {len(update.partitions)} partitions")
         if not selection:
             _show_plan(project, console)
-        _show_models_left(project, console, (SELECTION,) if selection else (REMOVAL, SELECTION))
-        if plan:
-            return
+        _show_models_left(project, console, experiments)
         learns = project.settings.influcoder.enabled and project.settings.influcoder.teacher == "subset_losses"
         if learns and not selection:
             # The encoder learns from the retrained models, and is then one of the methods.
@@ -97,8 +105,12 @@ def _show_plan(project: Project, console: Console) -> None:
     if not found.subsets:
         console.print("nothing is retrained: `evaluation.trainer`, `command` or `ground_truth` is not set")
         return
-    truth_source, query_sets = subset_truth(settings, lake), evaluated_query_sets(settings, lake)
-    left = sum(len(truth_source.unfinished_seeds(subset, query_sets)) for subset in found.subsets)
+    truth_source, query_sets = subset_truth(settings, lake), active_query_sets(settings, lake)
+    # Where no query set is read yet, no model is retrained either.
+    left = sum(
+        len(truth_source.unfinished_seeds(subset, query_sets) if query_sets else truth_source.seeds)
+        for subset in found.subsets
+    )
     seconds = truth_source.seconds_per_model()
     console.print(
         f"{left} of {len(found.subsets) * len(truth_source.seeds)} models are left to retrain, on "
@@ -126,7 +138,8 @@ def _show_figures(lake: Lake, console: Console) -> None:
     for (checkpoint, query_set), group in sorted(figures.group_by("checkpoint", "query_set"), key=lambda item: item[0]):
         table = Table(title=f"linear datamodeling score, {checkpoint}, {query_set}", title_justify="left")
         for heading in _HEADINGS:
-            table.add_column(heading, justify="left" if heading == "method" else "right")
+            is_name = heading == "method"
+            table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
         differences = {row["method"]: row for row in group.filter(pl.col("statistic") == DIFFERENCE).to_dicts()}
         cost = {
             row["method"]: row
@@ -159,7 +172,8 @@ def _show_selections(project: Project, console: Console) -> None:
                 "95 % interval",
                 f"{method_title(one.reference)} lower by",
             ):
-                table.add_column(heading, justify="left" if heading == "selected by" else "right")
+                is_name = heading == "selected by"
+                table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
             for method, loss in one.losses.items():
                 lower = one.lower_by.get(method)
                 table.add_row(

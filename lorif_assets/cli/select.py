@@ -8,7 +8,9 @@ from rich.console import Console
 
 from lorif_assets.api.project import open_project
 from lorif_assets.cli.environment import config_option
+from lorif_assets.errors import SettingsError
 from lorif_assets.influences.set_influence import SET_RANKINGS, SetRanking
+from lorif_assets.influences.wanted_rows import weighted_set
 from lorif_assets.pages.selection import print_selection
 
 _AMOUNT = "A share, such as 10%, or a number of rows"
@@ -93,10 +95,7 @@ def select(
 
 
 def _weighted(text: str) -> tuple[str, float]:
-    name, separator, weight = text.rpartition("=")
-    if not separator:
-        return text, 1.0
     try:
-        return name, float(weight)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: a number is expected after =", param_hint="--query-set") from error
+        return weighted_set(text)
+    except SettingsError as error:
+        raise click.BadParameter(str(error), param_hint="--query-set") from error

@@ -30,10 +30,10 @@ def show_status(console: Console) -> None:
     """
     found = project_status(project_of_settings())
     table = Table(title=f"active checkpoints: {', '.join(found.active_checkpoints) or 'none'}", title_justify="left")
-    table.add_column("asset")
+    table.add_column("asset", no_wrap=True)
     table.add_column("missing", justify="right")
     table.add_column("out of date", justify="right")
-    table.add_column("why; for instance")
+    table.add_column("why; for instance", overflow="fold")
     for row in found.assets.iter_rows(named=True):
         table.add_row(
             row["asset"],

@@ -63,7 +63,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     recipes = [advice.trials[at].outcome.recipe for at in shown]
     table = Table(title=f"best quality for the bytes, of {len(advice.trials)} recipes tried", title_justify="left")
     for heading in ("bytes/example", advice.measure, "95 % interval", "agreement", "recipe"):
-        table.add_column(heading, justify="left" if heading == "recipe" else "right")
+        table.add_column(heading, justify="left" if heading == "recipe" else "right", overflow="fold")
     fields = differing_fields(recipes)
     for at, recipe in zip(shown, recipes, strict=True):
         found = mean[str(at)]

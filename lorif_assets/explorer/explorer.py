@@ -310,7 +310,7 @@ class Explorer:
             NotStoredError: as `select`, or it was not selected yet.
             SettingsError: as `select`.
         """
-        return selected_data(self.answers.selection(self.wanted(question)))
+        return selected_data(self.answers.selection(self.wanted(question)), self.lake)
 
     def write_selection(self, question: WriteQuestion) -> WrittenSelection:
         """Write selected training data as files that a trainer reads, where `lorif explore --allow-writing` allows it.
@@ -335,7 +335,10 @@ class Explorer:
         checkpoint, query_set = self.place(question)
         if question.query:
             scored_query(self.lake, checkpoint, query_set, question.query)
-        return question.wanted(checkpoint, query_set)
+        wanted = question.wanted(checkpoint, query_set)
+        for other in wanted.query_sets:
+            self.place(QuerySetQuestion(checkpoint=checkpoint, query_set=other))
+        return wanted
 
     def methods(self, checkpoint: str, query_set: str) -> list[StoredMethod]:
         """Return the methods that have scores of a query set."""

@@ -36,6 +36,7 @@ from lorif_assets.influences.catalogue import ScoredCheckpoint, ScoredQuery, sco
 from lorif_assets.influences.ranked import Side
 from lorif_assets.influences.set_influence import SET_RANKINGS
 from lorif_assets.influences.trust import Trust
+from lorif_assets.influences.wanted_rows import weighted_set
 from lorif_assets.pages.explorer.page import render
 from lorif_assets.pages.passages import MOST_CHARACTERS
 from lorif_assets.pages.token_colours import n_left_out, single_tokens
@@ -340,7 +341,7 @@ def _select(explorer: Explorer, question: SelectionQuestion, path: str) -> str:
     """The page of a selection: what it would have, once it is found; until then, how far that is."""
     wanted = explorer.wanted(question)
     frame = _frame(explorer, question, path)
-    (query_set,) = wanted.query_sets
+    query_set = frame.query_set
     at = question.model_copy(update={"checkpoint": wanted.checkpoint, "query_set": query_set})
     is_found = explorer.answers.progress(wanted).stage is Stage.READY
     found = explorer.selection(at) if is_found else None
@@ -353,12 +354,26 @@ def _select(explorer: Explorer, question: SelectionQuestion, path: str) -> str:
             "query": scored_query(explorer.lake, frame.checkpoint, query_set, at.query) if at.query else None,
             "rankings": SET_RANKINGS,
             "columns": list(explorer.influences(InfluencesQuestion(**_place(at), limit=1)).listed.metadata),
+            "also": dict(map(weighted_set, at.also)),
+            "others": {} if at.query else _others(frame, at),
             "found": found,
             "asked": at.model_dump_json(exclude_defaults=True),
             "then": address(path, at),
             "folder": explorer.selections.path,
         },
     )
+
+
+def _others(frame: Frame, question: SelectionQuestion) -> Mapping[str, Mapping[str, str]]:
+    """How else a query set may count, by its name: for a row, against it, or as the address has it."""
+    asked = {weighted_set(one)[0]: one for one in question.also}
+    found = {}
+    for name in frame.query_sets:
+        ways = {f"{name}=1": "counts for rows", f"{name}=-1": "counts against them"}
+        if name in asked and asked[name] not in ways:
+            ways[asked[name]] = f"weight {weighted_set(asked[name])[1]:g}"
+        found[name] = ways
+    return {name: ways for name, ways in found.items() if name != question.query_set}
 
 
 def _place(question: SelectionQuestion) -> Mapping[str, str | None]:

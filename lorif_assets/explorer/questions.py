@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lorif_assets.attribution.stored_rankings import WHEN_WHICH, Ranking
 from lorif_assets.config.methods import MethodName
 from lorif_assets.influences.listing import Filter
 from lorif_assets.influences.ranked import Side
 from lorif_assets.influences.set_influence import SetRanking
-from lorif_assets.influences.wanted_rows import WantedRows
+from lorif_assets.influences.wanted_rows import WantedRows, weighted_set
 
 _MOST_ROWS = 200
 
@@ -180,6 +180,11 @@ class SelectionQuestion(QuerySetQuestion):
     """Part of the training data, by its influence on stored queries: an end of the ranking, or all but that."""
 
     query: str | None = Field(None, description="Id of the one query that counts; default: all of the set.")
+    also: tuple[str, ...] = Field(
+        (),
+        description="Other query sets that count too, each as NAME or NAME=WEIGHT; below zero, rows that speak against it are "
+        "wanted.",
+    )
     query_weight: str | None = Field(None, description="A metadata column of the queries with their weights.")
     ranking: SetRanking = Field(
         "plain",
@@ -195,14 +200,26 @@ class SelectionQuestion(QuerySetQuestion):
     )
     without_duplicates: bool = Field(False, description="Leave out rows that nearly repeat one that is taken.")
 
+    @field_validator("also", mode="after")
+    @classmethod
+    def _without_empty_choices(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        # A form sends a choice that was not made as an empty one.
+        return tuple(one for one in values if one)
+
+    @model_validator(mode="after")
+    def _is_one_query_or_whole_sets(self) -> Self:
+        if self.query and self.also:
+            raise ValueError("`also` goes with all queries of a set, not with one `query`")
+        return self
+
     def wanted(self, checkpoint: str, query_set: str) -> WantedRows:
         """Return what is to be selected, of a query set at a checkpoint.
 
         Raises:
-            SettingsError: the amount is none.
+            SettingsError: the amount is none, or a weight no number.
         """
         return WantedRows(
-            query_sets={query_set: 1.0},
+            query_sets={query_set: 1.0} | dict(map(weighted_set, self.also)),
             queries=(self.query,) if self.query else (),
             query_weight=self.query_weight or None,
             ranking=self.ranking,

@@ -5,29 +5,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
+from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passages
 from lorif_assets.errors import RefusedError, SettingsError
 from lorif_assets.influences.selection import SelectedGroup, SelectedGroups, Selection
 from lorif_assets.influences.wanted_rows import WantedRows
+from lorif_assets.lake.lake import Lake
 
+_MOST_LEADING = 10
 _OUTPUT = re.compile(r"\w(?:[\w .%+=-]{0,98}[\w%+=-])?")
+
+
+@dataclass(frozen=True)
+class SelectedExample:
+    """A row that was selected; `value` is what rows were ranked by, in standard deviations of a query's scores."""
+
+    shard: str
+    example_id: str
+    value: float
+    parts: tuple[Part, ...]
+    metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class SelectedData:
     """Training data that were selected, and not written yet: how many rows of how many, by source and by metadata.
 
-    `n_near_duplicates` were left out; `n_unread` are in shards that no source has any more. `command` writes the same.
+    `query_sets` have their weights. `n_near_duplicates` were left out; `n_unread` are in shards that no source has any more.
+    `leading` are the first of the rows by the end of the ranking that was taken. `command` writes the same.
     """
 
     checkpoint: str
-    query_set: str
+    query_sets: Mapping[str, float]
     n_rows: int
     n_examples: int
     n_near_duplicates: int
     n_unread: int
     sources: tuple[SelectedGroup, ...]
     groups: SelectedGroups | None
+    leading: tuple[SelectedExample, ...]
     command: str
 
 
@@ -40,12 +57,11 @@ class WrittenSelection:
     files: Mapping[str, str]
 
 
-def selected_data(selection: Selection) -> SelectedData:
-    """Return what a selection has."""
-    (query_set,) = selection.wanted.query_sets
+def selected_data(selection: Selection, lake: Lake) -> SelectedData:
+    """Return what a selection has; `lake` has the texts."""
     return SelectedData(
         checkpoint=selection.wanted.checkpoint or "",
-        query_set=query_set,
+        query_sets=selection.wanted.query_sets,
         n_rows=selection.rows.height,
         n_examples=sum(selection.of.values()),
         n_near_duplicates=selection.n_repeats,
@@ -54,8 +70,21 @@ def selected_data(selection: Selection) -> SelectedData:
             SelectedGroup(row["source"], row["rows"], row["of"]) for row in selection.summary.iter_rows(named=True)
         ),
         groups=selection.groups,
+        leading=_leading(selection, lake),
         command=writing_command(selection.wanted),
     )
+
+
+def _leading(selection: Selection, lake: Lake) -> tuple[SelectedExample, ...]:
+    is_highest = selection.wanted.bottom is None
+    rows = selection.rows.sort("value", descending=is_highest, maintain_order=True).head(_MOST_LEADING)
+    said = passages(lake, rows.select("shard", "example_id").iter_rows())
+    found = []
+    for shard, example_id, value in rows.select("shard", "example_id", "value").iter_rows():
+        row = said.get((shard, example_id))
+        parts, metadata = (passage_parts(row), passage_metadata(row)) if row else ((), {})
+        found.append(SelectedExample(shard, example_id, value, parts, metadata))
+    return tuple(found)
 
 
 def writing_command(wanted: WantedRows) -> str:

@@ -132,10 +132,11 @@ def _data(base: Path, folders: Iterable[Path]) -> Iterator[_Data]:
 def _data_files(folder: Path, *, is_base: bool) -> list[Path]:
     formats = {file: format_of_suffix(file) for file in _children(folder) if file.is_file()}
     firm = [file for file, kind in formats.items() if kind and not readers()[kind].is_fallback]
-    if firm or is_base:
-        # Beside code lie notes and settings in text and JSON files.
-        return firm
-    return [file for file, kind in formats.items() if kind]
+    if firm or not is_base:
+        return firm or [file for file, kind in formats.items() if kind]
+    # Beside code lie notes and settings in text and JSON files: data are those whose columns say so.
+    tables = [file for file, kind in formats.items() if kind in _QUERY_FORMATS]
+    return [file for file in tables if guessed_columns(_column_names(folder, file))]
 
 
 def _kind(base: Path, file: Path) -> tuple[SourceFormat | None, frozenset[str]]:

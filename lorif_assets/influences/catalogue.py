@@ -134,6 +134,12 @@ def query_texts(lake: Lake, query_set: str) -> dict[str, str]:
     return {row["query_id"]: passage_text(row) for row in rows.iter_rows(named=True)}
 
 
+def query_parts(lake: Lake, query_set: str) -> dict[str, tuple[Part, ...]]:
+    """Return what the queries of a set say piece by piece, by id."""
+    rows = lake.read(QUERY_EXAMPLES, query_set=query_set)
+    return {row["query_id"]: passage_parts(row) for row in rows.iter_rows(named=True)}
+
+
 def scored_methods(lake: Lake, checkpoint: str, query_set: str) -> list[str]:
     """Return the methods that scores are stored of: LoRIF first, then those that an evaluation kept."""
     kept = set(lake.read(METHOD_COSTS, ["method"], checkpoint=checkpoint, query_set=query_set)["method"])

@@ -54,12 +54,14 @@ class Ranked:
         return bool((self.rows["side"] == EVERY).any()) or self.rows["example_id"].n_unique() >= self.n_examples
 
     def side(self, side: Side) -> pl.DataFrame:
-        """Return the rows of one side, ranked from 1. Where all examples are listed: those that speak for it, or against it."""
+        """Return the rows of one side, ranked from 1: of its end of the ranking, those that speak for it, or against it.
+
+        The lowest scores of a query may all be positive; they make no opponents.
+        """
         is_proponent = side is Side.PROPONENTS
-        every = self.rows.filter(pl.col("side") == EVERY)
-        if every.is_empty():
-            return self.rows.filter(pl.col("side") == (HIGHEST if is_proponent else LOWEST)).sort("rank")
-        speaking = every.filter(pl.col("value") > 0 if is_proponent else pl.col("value") < 0)
+        speaking = self.rows.filter(pl.col("value") > 0 if is_proponent else pl.col("value") < 0)
+        if not (self.rows["side"] == EVERY).any():
+            return speaking.filter(pl.col("side") == (HIGHEST if is_proponent else LOWEST)).sort("rank")
         ordered = speaking.sort("value", descending=is_proponent, maintain_order=True)
         return ordered.with_columns(rank=pl.int_range(1, pl.len() + 1))
 

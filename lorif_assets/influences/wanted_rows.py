@@ -10,6 +10,21 @@ from lorif_assets.influences.ranked import Side
 from lorif_assets.influences.set_influence import SetRanking
 
 
+def weighted_set(text: str) -> tuple[str, float]:
+    """Return the name and the weight of a query set from NAME or NAME=WEIGHT.
+
+    Raises:
+        SettingsError: the weight is no number.
+    """
+    name, separator, weight = text.rpartition("=")
+    if not separator:
+        return text, 1.0
+    try:
+        return name, float(weight)
+    except ValueError as error:
+        raise SettingsError(f"{text!r} is no NAME=WEIGHT of a query set: a number is expected after =") from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class WantedRows:
     """What is to be selected: exactly one of `top`, `bottom` and `weights` is there.

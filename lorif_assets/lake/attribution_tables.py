@@ -367,7 +367,7 @@ REPORTS = table(
     checkpoint=pa.string(),
     query_set=pa.string(),
     uri=pa.string(),
-    computed_from=(pa.string(), "that of the scores it shows"),
+    computed_from=(pa.string(), "hash of what the scores that it shows were computed from"),
     page=(
         pa.string(),
         "checksum of the page and its path in the lake, as `xxhsum -H2` prints them; null where stored without",

@@ -15,7 +15,7 @@ def print_selection(console: Console, selection: Selection, output: Path | None)
     """Print how many rows of each source are taken, and where they were written; None: nowhere."""
     table = Table(title=f"selected at {selection.wanted.checkpoint}", title_justify="left")
     for heading in ("source", "rows", "of", "share", "mean value"):
-        table.add_column(heading, justify="left" if heading == "source" else "right")
+        table.add_column(heading, justify="left" if heading == "source" else "right", overflow="fold")
     for row in selection.summary.iter_rows(named=True):
         mean = "" if row["mean_value"] is None else f"{row['mean_value']:+.3f}"
         table.add_row(row["source"], f"{row['rows']:,}", f"{row['of']:,}", f"{row['share']:.1%}", mean)
@@ -37,7 +37,7 @@ def print_selection(console: Console, selection: Selection, output: Path | None)
 def _print_groups(console: Console, found: SelectedGroups) -> None:
     table = Table()
     for heading in (found.column, "rows", "of"):
-        table.add_column(escape(heading), justify="left" if heading == found.column else "right")
+        table.add_column(escape(heading), justify="left" if heading == found.column else "right", overflow="fold")
     for group in found.groups[:_MOST_GROUPS]:
         table.add_row(escape(group.name), f"{group.n_rows:,}", f"{group.n_examples:,}")
     console.print(table)

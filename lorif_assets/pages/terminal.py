@@ -37,7 +37,7 @@ def print_influences(console: Console, table: pl.DataFrame, n_rows: int, ranking
         printed.add_column("#", justify="right", width=3)
         printed.add_column("score", justify="right", width=9)
         printed.add_column("example", width=28, overflow="fold")
-        printed.add_column("text", ratio=1)
+        printed.add_column("text", ratio=1, overflow="fold")
         listed = rows.head(n_rows).to_dicts()
         for first, *others in near_duplicates([row["text"] or f"{WITHDRAWN} {row['rank']}" for row in listed]):
             row = listed[first]
@@ -90,10 +90,14 @@ def print_tokens(console: Console, table: pl.DataFrame, tokens: pl.DataFrame, n_
 
 
 def _sides(table: pl.DataFrame, which: str) -> Sequence[tuple[str, str, pl.DataFrame]]:
-    """Return title, colour and rows of either side."""
+    """Return title, colour and rows of either side; the lowest scores of a query may all be positive, and raised nothing."""
     return (
-        (f"proponents: training on them lowered the loss of this completion{which}", "green", proponents(table)),
-        (f"opponents: training on them raised it{which}", "red", opponents(table)),
+        (
+            f"proponents: training on them lowered the loss of this completion{which}",
+            "green",
+            proponents(table).filter(pl.col("score") > 0),
+        ),
+        (f"opponents: training on them raised it{which}", "red", opponents(table).filter(pl.col("score") < 0)),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerState, TrainingArguments
 
 import lorif_assets
 from lorif_assets.errors import SettingsError
@@ -168,6 +168,24 @@ def test_without_query_sets_checkpoints_are_registered_alone(root: Path) -> None
     assert registered(root) == {"checkpoint-1", "checkpoint-2"}
     assert not callback.log_file.exists()
     assert not (root / "lake").exists()
+
+
+def test_of_several_processes_that_train_the_first_alone_registers_and_attributes(root: Path) -> None:
+    callback = lorif_assets.TrainerCallback(root, query_sets="all", wait=True)
+    one = trainer(root, callback)
+    one.args.save_strategy = "no"
+    one.train()
+    one.save_model(str(root / "out/checkpoint-2"))
+    another = TrainerState(global_step=2, is_world_process_zero=False)
+    callback.on_train_begin(one.args, another, one.control)
+    callback.on_save(one.args, another, one.control)
+    callback.on_train_end(one.args, another, one.control)
+    assert not callback.log_file.exists()
+    assert registered(root) == set()
+    callback.on_save(one.args, TrainerState(global_step=2), one.control)
+    callback.on_train_end(one.args, TrainerState(global_step=2), one.control)
+    assert registered(root) == {"checkpoint-2"}
+    assert "attribution_report" in callback.log_file.read_text()
 
 
 def test_a_trainer_that_saves_elsewhere_is_refused_before_it_trains(root: Path) -> None:

@@ -109,6 +109,16 @@ def test_status_says_what_is_up_to_date(lorif: Lorif, config: tuple[str, Path]) 
     assert result.output.count("up to date\n") + len(re.findall(r"up to date +│", result.output)) >= 7
 
 
+def test_in_a_narrow_terminal_names_of_assets_are_whole(
+    lorif: Lorif, config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    output = lorif("status", *config).output
+    names = [row["asset"] for row in json.loads(lorif("status", "--json", *config).stdout)["assets"]]
+    assert [name for name in names if not re.search(rf"^│ {name} ", output, re.MULTILINE)] == []
+    assert "…" not in output
+
+
 def test_status_as_json_has_a_row_for_each_asset(lorif: Lorif, config: tuple[str, Path]) -> None:
     found = json.loads(lorif("status", "--json", *config).stdout)
     assert set(found["active_checkpoints"]) <= set(CHECKPOINTS)

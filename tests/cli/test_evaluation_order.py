@@ -1,6 +1,7 @@
-"""`lorif evaluate` where the encoder learns from the retrained models: they come first, and then the encoder."""
+"""`lorif evaluate`: what comes first where the encoder learns from retrained models, and a plan that computes nothing."""
 
 import io
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,3 +35,24 @@ def test_what_learns_from_retrained_models_follows_them_and_comes_before_the_met
     assert "influcoder_encoder" in first
     assert {"method_scores", "subset_losses"} <= last
     assert between == ([{"subset_losses"}, first] if teacher == "subset_losses" else [])
+
+
+@pytest.mark.parametrize("is_attributed", [True, False])
+def test_a_plan_says_what_there_is_to_do_and_computes_none_of_it(
+    is_attributed: bool, private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = private_project.root / "lorif.toml"
+    file.write_text(f'{file.read_text()}\n[evaluation]\ncommand = ["true"]\nsubsets = 4\nseeds = 1\n')
+    if is_attributed:
+        private_project.edit_shard(1, 4, "an error closes the file")
+    else:
+        shutil.rmtree(private_project.root / "lake")
+    monkeypatch.setenv("LORIF_CONFIG", str(file))
+    said = io.StringIO()
+    before = sorted(private_project.root.rglob("*"))
+    evaluate.run_evaluation(private_project.root / "none", Console(file=said, width=200), plan=True, selection=False)
+    rows = dict(line.split(maxsplit=1) for line in said.getvalue().splitlines())
+    assert rows["training_examples"].startswith("1 partitions: its source changed" if is_attributed else "3 partitions")
+    assert rows["gradient_factors"].endswith("what follows from those above")
+    assert "4 of 4 models are left to retrain" in said.getvalue()
+    assert sorted(private_project.root.rglob("*")) == before

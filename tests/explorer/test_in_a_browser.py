@@ -187,6 +187,19 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(opened, scheme):
     assert papers == {"rgb(246, 247, 249)" if scheme == "light" else "rgb(19, 22, 27)"}
 
 
+def test_on_a_phone_no_column_is_squeezed_to_a_few_letters(opened):
+    page = opened("/groups?column=topic", viewport=PHONE)
+    for path in ("/groups?column=topic", "/movement", "/trust", "/example?shard=docs&example=fox"):
+        page.goto(path)
+        page.wait_for_selector("main table tbody tr")
+        narrow = page.evaluate(
+            """[...document.querySelectorAll("main table th, main table td")]
+              .filter((cell) => cell.checkVisibility() && cell.innerText.length > 8 && cell.getBoundingClientRect().width < 64)
+              .map((cell) => cell.innerText)"""
+        )
+        assert narrow == [], path
+
+
 def test_the_table_of_contents_finds_a_query(opened):
     page = opened("/query")
     page.fill("[data-find]", "jumps")

@@ -117,6 +117,44 @@ def test_neither_a_link_nor_a_form_of_another_site_selects_or_writes(explorer, f
     assert not folder.exists()
 
 
+def test_the_first_rows_are_shown_with_their_texts_as_the_end_of_the_ranking_has_them(explorer):
+    with client_of(explorer) as client:
+        best = selected(explorer, client, amount="20")["leading"]
+        worst = selected(explorer, client, amount="20", end="bottom")["leading"]
+        page = client.get("/select", params={"amount": "20"}).text
+    assert len(best) == len(worst) == 10
+    assert [row["value"] for row in best] == sorted((row["value"] for row in best), reverse=True)
+    assert [row["value"] for row in worst] == sorted(row["value"] for row in worst)
+    assert all(row["parts"][0]["text"] for row in best + worst)
+    assert [page.index(f"example={row['example_id']}") for row in best] == sorted(
+        page.index(f"example={row['example_id']}") for row in best
+    )
+
+
+def test_query_sets_have_weights_and_below_zero_rows_against_them_are_wanted(explorer):
+    against = {"also": [f"{QUERY_SET}=-1"]}
+    with client_of(explorer) as client:
+        for_it, against_it = (selected(explorer, client, amount="3", **also) for also in ({}, against))
+        lowest = selected(explorer, client, amount="3", end="bottom")
+        missing = client.post("/api/select", json={"also": ["no such=2"]})
+        no_weight = client.post("/api/select", json={"also": [f"{QUERY_SET}=much"]})
+        of_one = client.post("/api/select", json=against | {"query": "q0"})
+    assert for_it["query_sets"] == {QUERY_SET: 1}
+    assert against_it["query_sets"] == {QUERY_SET: -1}
+    assert f"--query-set {QUERY_SET}=-1 " in against_it["command"]
+    assert [row["example_id"] for row in against_it["leading"]] == [row["example_id"] for row in lowest["leading"]]
+    assert [row["value"] for row in against_it["leading"]] == [-row["value"] for row in lowest["leading"]]
+    assert (missing.status_code, no_weight.status_code, of_one.status_code) == (404, 400, 400)
+    assert "has no scores of a query set 'no such'" in missing.text
+
+
+def test_of_each_value_at_least_one_row_is_taken_and_the_page_says_so(explorer):
+    with client_of(explorer) as client:
+        selected(explorer, client, amount="1%", by="topic")
+        page = client.get("/select", params={"amount": "1%", "by": "topic"}).text
+    assert "1% of the rows of each value of <bdi>topic</bdi>, and at least one." in page
+
+
 def test_a_wrong_amount_or_query_says_so(explorer):
     with client_of(explorer) as client:
         for wrong, status, message in (
@@ -152,7 +190,14 @@ def test_a_person_looks_at_a_selection_and_writes_it(opened, explorer, folder):
     page.click("form.filters input[name=without_duplicates]")
     page.wait_for_url("**without_duplicates=true**")
     page.wait_for_selector("text=are left out")
+    page.fill("main input[name=amount]", "many")
+    page.press("main input[name=amount]", "Enter")
+    assert page.evaluate("document.querySelector('main input[name=amount]').validity.patternMismatch")
+    assert page.locator(".verdict").is_visible()
     page.fill("input[name=output]", "picked.parquet")
     page.click("text=/^Write \\d+ rows$/")
     page.wait_for_selector(f"text=rows are written: {folder / 'picked.parquet'}")
+    # Two values of one parameter: the last weight of a set is the one that it has.
+    page.goto(f"/select?also={QUERY_SET}%3D-1&also={QUERY_SET}%3D0.5")
+    page.wait_for_selector(f"text=--query-set {QUERY_SET}=0.5")
     assert pq.read_table(folder / "picked.parquet").num_rows == 9

@@ -152,3 +152,13 @@ def test_odd_names_make_a_file_that_loads(tmp_path: Path) -> None:
     (tmp_path / "lorif.toml").write_text(first_settings(look_around(tmp_path)))
     paths = [source.path for source in load_settings(tmp_path / "lorif.toml").sources]
     assert paths == ["ü?.jsonl", 'a "b" \\ c']
+
+
+def test_a_table_beside_code_is_data_where_its_columns_say_so_and_settings_are_not(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("question,answer\nwhat opens a file,the with statement\n")
+    (tmp_path / "prices.csv").write_text("item,price\ntea,3\n")
+    (tmp_path / "package.json").write_text('{"name": "web", "scripts": {"test": "true"}}')
+    (tmp_path / "notes.txt").write_text("buy tea")
+    (found,) = look_around(tmp_path).sources
+    assert (found.source.path, found.is_readable) == ("pairs.csv", True)
+    assert (found.source.columns.prompt, found.source.columns.completion) == ("question", "answer")

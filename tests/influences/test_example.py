@@ -21,6 +21,9 @@ def test_an_example_tells_how_well_checkpoints_know_it_and_which_queries_list_it
         (LATE, Side.OPPONENTS, 1, -3.0),
     }
     assert found.moved[0].query_set == SET
+    assert {"".join(part.text for part in one.parts) for one in found.moved} <= {
+        prompt + said for prompt, said in QUERIES.values()
+    }
 
 
 def test_the_strongest_come_first_and_one_checkpoint_can_be_asked_for(lake):

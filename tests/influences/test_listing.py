@@ -1,12 +1,13 @@
 """Lists of proponents and opponents."""
 
+import polars as pl
 import pytest
 
 from lorif_assets.errors import NotStoredError, SettingsError
 from lorif_assets.influences import listing
 from lorif_assets.influences.catalogue import scored_query
 from lorif_assets.influences.listing import Filter, influence_list
-from lorif_assets.influences.ranked import Side, ranked_query
+from lorif_assets.influences.ranked import Ranked, Side, ranked_query
 from tests.stored_influences import LATE, SET, stored_influences
 
 EVERYTHING = Filter()
@@ -39,6 +40,15 @@ def test_both_sides_are_listed_by_rank_with_scores_in_spreads(listed):
     assert listed().largest == 6.0
     # The two sides together have all six examples here.
     assert listed().is_complete
+
+
+def test_the_lowest_scores_are_opponents_only_where_they_are_negative():
+    rows = {"side": ["highest"] * 2 + ["lowest"] * 3, "rank": [1, 2, 1, 2, 3], "value": [3.0, 2.0, -1.0, 0.0, 2.0]}
+    ranked = Ranked(pl.DataFrame({**rows, "shard": "s", "example_id": ["a", "b", "c", "d", "b"]}), 4, 1.0)
+    assert ranked.side(OPPONENTS)["example_id"].to_list() == ["c"]
+    assert ranked.side(PROPONENTS)["example_id"].to_list() == ["a", "b"]
+    helpful = Ranked(ranked.rows.filter(pl.col("value") > 0), 4, 1.0)
+    assert helpful.side(OPPONENTS).is_empty()
 
 
 def test_by_relative_influence_the_order_is_another_and_there_are_no_spreads(listed):

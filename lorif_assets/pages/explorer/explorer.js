@@ -57,16 +57,18 @@ function linked(key) {
 for (const form of document.querySelectorAll("[data-submit-on-change]")) {
   form.addEventListener("change", (event) => {
     // Another query set has other queries, and only some methods have two rankings.
-    const dropped = event.target.dataset.drops;
-    if (dropped) for (const gone of form.querySelectorAll(`[name="${dropped}"]`)) gone.disabled = true;
+    for (const dropped of event.target.dataset.drops?.split(" ") ?? []) {
+      for (const gone of form.querySelectorAll(`[name="${dropped}"]`)) gone.disabled = true;
+    }
     form.requestSubmit();
   });
   // Addresses stay short: what says nothing is not sent.
   form.addEventListener("formdata", (event) => {
-    for (const [name, value] of [...event.formData.entries()]) if (value === "" && name !== "where") event.formData.delete(name);
-    const chosen = event.formData.getAll("where").filter((value) => value !== "");
-    event.formData.delete("where");
-    for (const value of chosen) event.formData.append("where", value);
+    for (const name of new Set(event.formData.keys())) {
+      const chosen = event.formData.getAll(name).filter((value) => value !== "");
+      event.formData.delete(name);
+      for (const value of chosen) event.formData.append(name, value);
+    }
     const fold = event.formData.getAll("fold");
     if (fold.includes("true")) event.formData.delete("fold");
   });
@@ -112,6 +114,11 @@ for (const form of document.querySelectorAll("form.own")) {
   });
 }
 
+// Of a list, each value is a parameter of its own.
+function asAddress(question) {
+  return new URLSearchParams(Object.entries(question).flatMap(([name, value]) => [value].flat().map((one) => [name, one])));
+}
+
 function asJson(question) {
   return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) };
 }
@@ -140,7 +147,7 @@ async function wait(section) {
         bar.removeAttribute("value");
       }
       await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
-      state = await api(`/api/${tells}?${new URLSearchParams(question)}`);
+      state = await api(`/api/${tells}?${asAddress(question)}`);
     }
     if (state.stage !== "ready") throw new Error(state.error ?? "the question was dropped; ask it again");
     if (section.dataset.then === location.pathname + location.search) location.reload();

@@ -13,6 +13,7 @@ from lorif_assets.attribution.compared_checkpoints import participants
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.attribution.model import CheckpointRecord
+from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.attribution.stored_rankings import (
     RANKINGS,
     Ranking,
@@ -154,14 +155,15 @@ def _influences(
     details: _Details,
 ) -> dict[tuple[str, str], list[Influence]]:
     """Return the leading examples of a ranking by query and side."""
-    shown = leading_rows(stored_ranking(lake, checkpoint, query_set, ranking), _LOOKED_AT)
+    column = "score" if ranking == "plain" else "relative_score"
+    leading = leading_rows(stored_ranking(lake, checkpoint, query_set, ranking), _LOOKED_AT)
+    shown = speaking(leading, column)
     found = passages(lake, shown.select("shard", "example_id").iter_rows())
     influences: dict[tuple[str, str], list[Influence]] = {}
     for (query_id, side), of_side in shown.group_by("query_id", "side", maintain_order=True):
         rows = of_side.to_dicts()
         listed = [found.get((row["shard"], row["example_id"])) for row in rows]
         texts = [passage_text(passage) if passage else WITHDRAWN for passage in listed]
-        column = "score" if ranking == "plain" else "relative_score"
         influences[str(query_id), str(side)] = [
             Influence(
                 rank=row["shown_rank"],
@@ -180,6 +182,12 @@ def _influences(
             if (row := rows[first])
         ]
     return influences
+
+
+def speaking(leading: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Return the rows that speak for their side: where all scores of a query are positive, the lowest are no opponents."""
+    value = pl.col(column)
+    return leading.filter(pl.when(pl.col("side") == LOWEST).then(value < 0).otherwise(value > 0))
 
 
 def _folded(texts: Sequence[str]) -> list[list[int]]:

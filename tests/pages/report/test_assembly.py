@@ -3,6 +3,7 @@
 import polars as pl
 
 from lorif_assets.attribution.stored_rankings import leading_rows
+from lorif_assets.pages.report.assembly import speaking
 
 
 def rows(side: str, scores: list[float]) -> list[dict[str, object]]:
@@ -29,3 +30,8 @@ def test_stored_extremes_are_shown_as_they_are() -> None:
     shown = leading_rows(stored, 10)
     assert set(shown["example_id"]) == set(stored["example_id"])
     assert shown["shown_rank"].to_list() == shown["rank"].to_list()
+
+
+def test_the_lowest_scores_are_opponents_only_where_they_are_negative() -> None:
+    stored = frame(rows("highest", [3.0, 2.0, -1.0]) + rows("lowest", [-1.0, 0.0, 2.0]))
+    assert speaking(stored, "score")["example_id"].to_list() == ["highest1", "highest2", "lowest1"]
