@@ -30,16 +30,18 @@ def orthogonalised(a: Float[Tensor, "n w w"]) -> tuple[Float[Tensor, "n w"], Flo
     n, width, _ = a.shape
     # Column by column, those of V below those of A.
     columns = torch.cat([a.mT, torch.eye(width, dtype=a.dtype, device=a.device).expand_as(a)], dim=2).contiguous()
-    _rotate[(n,)](
-        columns,
-        WIDTH=width,
-        ROWS=_ROWS,
-        PAIRS=triton.next_power_of_2(width // 2),
-        SWEEPS=_SWEEPS,
-        ROUNDING=_ROUNDING,
-        NEARLY=_NEARLY_ORTHOGONAL,
-        num_warps=_WARPS if width <= _WIDE else 2 * _WARPS,
-    )
+    # Triton starts a kernel on the current device, whatever the tensors'.
+    with torch.cuda.device_of(columns):
+        _rotate[(n,)](
+            columns,
+            WIDTH=width,
+            ROWS=_ROWS,
+            PAIRS=triton.next_power_of_2(width // 2),
+            SWEEPS=_SWEEPS,
+            ROUNDING=_ROUNDING,
+            NEARLY=_NEARLY_ORTHOGONAL,
+            num_warps=_WARPS if width <= _WIDE else 2 * _WARPS,
+        )
     turned, rotations = columns.split(width, dim=2)
     return torch.linalg.vector_norm(turned, dim=2), rotations.mT
 
@@ -59,7 +61,8 @@ def orthonormalise(x: Float[Tensor, "n d w"], smallest: float) -> bool:
     if size > _MOST_WARPS * _MOST_BYTES_OF_WARP:
         return False
     warps = min(max(_WARPS, size // _BYTES_OF_WARP), _MOST_WARPS)
-    _subtract[(n,)](x, smallest, HEIGHT=height, WIDTH=width, ROWS=rows, COLUMNS=columns, num_warps=warps)
+    with torch.cuda.device_of(x):
+        _subtract[(n,)](x, smallest, HEIGHT=height, WIDTH=width, ROWS=rows, COLUMNS=columns, num_warps=warps)
     return True
 
 
