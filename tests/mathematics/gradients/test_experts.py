@@ -8,7 +8,7 @@ from torch import nn
 
 from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector
 from lorif_assets.mathematics.gradients.expert_forms import experts_forward
-from lorif_assets.mathematics.gradients.experts import ExampleRows, Routing
+from lorif_assets.mathematics.gradients.experts import Routing
 from lorif_assets.mathematics.gradients.layers import LayerError, TrackedLayer, coverage, select_layers
 from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
 from tests.mathematics.gradients.families import autograd_gradients_and_losses, tiny_model
@@ -128,13 +128,18 @@ def test_rows_are_put_back_example_by_example_without_padding():
     routing, order = Routing.of(torch.tensor([[1, 0], [1, 2], [0, 1], [2, 1]]), 4)
     assert routing.sizes == (2, 4, 2, 0)
     assert routing.tokens.tolist() == [0, 2, 0, 1, 2, 3, 1, 3]
-    rows = ExampleRows.of(routing, torch.tensor([[True, True], [True, False]]))
-    assert (rows.sizes, rows.longest) == ((2, 3, 1, 0), (1, 2, 1, 0))
+    rows = routing.by_example(torch.tensor([[True, True], [True, False]]))
     values = routing.tokens.double().unsqueeze(1) + 10
     by_expert = rows.by_expert(values)
     assert [part.flatten().tolist() for part in by_expert] == [[10, 12], [10, 11, 12], [11], []]
-    assert rows.padded(1, by_expert[1]).squeeze(2).tolist() == [[10, 11], [12, 0]]
-    assert rows.padded(2, by_expert[2]).squeeze(2).tolist() == [[11], [0]]
+    laid_out = rows.filled(values)
+    of_expert = {
+        expert: part.squeeze(2).tolist()
+        for block in rows.blocks
+        for expert, part in zip(block.experts, rows.of_block(laid_out, block), strict=True)
+    }
+    assert of_expert == {0: [[10], [12]], 1: [[10, 11], [12, 0]], 2: [[11], [0]]}
+    assert rows.rows(laid_out).flatten().tolist() == [10, 12, 10, 11, 12, 0, 11, 0]
     assert sorted(order.tolist()) == list(range(8))
 
 
@@ -154,7 +159,7 @@ def test_biases_of_experts_are_added_and_not_tracked():
     nn.init.normal_(experts.down_proj_bias)
     hidden, chosen = torch.randn(5, 32), torch.tensor([[0, 1], [2, 3], [3, 0], [1, 2], [0, 3]])
     weights = torch.rand(5, 2)
-    found = experts_forward(experts, lambda *_: None)(hidden, chosen, weights)
+    found = experts_forward(experts)(hidden, chosen, weights)
     torch.testing.assert_close(found, experts(hidden, chosen, weights))
     assert not any("bias" in layer.name for layer in select_layers(model))
 
