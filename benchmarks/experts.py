@@ -15,7 +15,7 @@ from torch import nn
 
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
-from lorif_assets.mathematics.gradients.layers import select_layers
+from lorif_assets.mathematics.gradients.layers import linear_weights, select_layers, shares_of_tokens
 from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 
 DENSE, EXPERTS = "dense", "experts"
@@ -70,10 +70,8 @@ def models(setting: Setting) -> dict[str, nn.Module]:
     return {DENSE: AutoModelForCausalLM.from_config(dense), EXPERTS: AutoModelForCausalLM.from_config(mixture)}
 
 
-def active_parameters(model: nn.Module, setting: Setting) -> float:
+def active_parameters(model: nn.Module) -> float:
     """Return the parameters of the linear layers of the blocks and the head that a token reaches."""
-    from lorif_assets.mathematics.gradients.layers import linear_weights, shares_of_tokens
-
     shares = shares_of_tokens(model)
     return sum(w.layer.d_in * w.layer.d_out * shares[name] for name, w in linear_weights(model).items())
 
@@ -107,7 +105,7 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
     taken = interleaved(all_works, setting.repeats)
     rows = []
     for name, model in made.items():
-        size = active_parameters(model, setting)
+        size = active_parameters(model)
         seconds = {work: taken[f"{name}: {work}"].cpu for work in (BARE, "gradients")}
         billions = size * setting.examples * setting.tokens / 1e9
         rows.append(

@@ -22,6 +22,7 @@ from transformers import (
 
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import fit_layers
+from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.memory import MemoryNeeds, memory_needs
 from lorif_assets.attribution.memory_verdict import batch_limit, checkpoint_verdict, memory_verdict
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
@@ -115,9 +116,10 @@ def measured(name: str) -> int:
     before = status("VmRSS")
     model = AutoModelForCausalLM.from_config(config).eval()
     layers = select_layers(model, recipe.include_layers)
-    shapes = {layer.name: recipe.projection.shape(layer) for layer in layers}
+    projection = fitted_recipe(recipe, layers).projection
+    shapes = {layer.name: projection.shape(layer) for layer in layers}
     record = CheckpointRecord("random", "weights", "tokenizer", "random", 0, None, shapes)
-    projections = [layer_projection(layer, recipe.projection) for layer in layers]
+    projections = [layer_projection(layer, projection) for layer in layers]
     attributed = AttributedModel(record, recipe, model, None, projections, "projection", CPU)  # type: ignore[arg-type]
     ids = [rng.integers(0, config.vocab_size, LENGTH) for _ in range(2 * BATCH.tokens // LENGTH)]
     examples = [TokenizedExample(str(row), row, tokens, tokens) for row, tokens in enumerate(ids)]

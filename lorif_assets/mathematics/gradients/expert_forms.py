@@ -51,9 +51,9 @@ def fused_weights(module: nn.Module) -> tuple[FusedWeight, ...]:
         return _in_rows(module)
     if kind in (_DENSE, _WITH_IDENTITIES):
         return _by_shape(module, ("gate_up_proj", "down_proj"), is_transposed=kind == _DENSE)
-    # What transformers sets on every module of experts whose forward pass it can interchange.
-    if isinstance(has_gate := getattr(module, "has_gate", None), bool) and hasattr(module, "_apply_gate"):
-        names = ("gate_up_proj" if has_gate else "up_proj", "down_proj")
+    if hasattr(module, "_apply_gate"):
+        # What transformers sets on every module of experts whose forward pass it can interchange; others are of the plain form.
+        names = ("gate_up_proj" if getattr(module, "has_gate", True) else "up_proj", "down_proj")
         return _by_shape(module, names, is_transposed=bool(getattr(module, "is_transposed", False)))
     return ()
 
@@ -155,9 +155,10 @@ def _routed(module: Any, multiply: Multiply) -> Callable[..., Tensor]:
 
     def forward(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         routing, order = Routing.of(top_k_index, first.n_experts)
-        biases = [getattr(module, f"{weight.name}_bias") if module.has_bias else None for weight in (first, second)]
+        biases = [getattr(module, f"{weight.name}_bias", None) for weight in (first, second)]
         y = multiply(first, routing, token_rows(hidden_states, order), biases[0])
-        y = multiply(second, routing, module._apply_gate(y) if module.has_gate else module.act_fn(y), biases[1])
+        activated = module._apply_gate(y) if getattr(module, "has_gate", True) else module.act_fn(y)
+        y = multiply(second, routing, activated, biases[1])
         if getattr(module, "has_post_expert_norm", False):
             y = module.post_expert_norm(y)
         return weighted_sums(y, order, top_k_weights).to(hidden_states.dtype)

@@ -42,9 +42,10 @@ class RoutedCall:
 class ExpertLayers:
     """The tracked experts of a fused weight, all of equal widths: their projections by the expert's number."""
 
-    projections: Mapping[int, LayerProjection]
+    projections: dict[int, LayerProjection]
     dtype: torch.dtype
     """Of products and gradients."""
+    device: torch.device
 
     @property
     def names(self) -> list[str]:
@@ -73,7 +74,7 @@ class ExpertLayers:
     def gradients(
         self, calls: Sequence[RoutedCall], n_examples: int, order: Contraction, max_numbers: int
     ) -> Iterator[tuple[str, slice, Float[Tensor, "b d1 d2"]]]:
-        """Yield each expert's gradients, some examples at a time: those without a token are zero.
+        """Yield each expert's gradients, some examples at a time.
 
         Args:
             calls: of the experts.
@@ -81,57 +82,46 @@ class ExpertLayers:
             order: which sides of the calls are projected.
             max_numbers: numbers that are made at once; an example of one expert with more is made at once nonetheless.
         """
-        one = self._one
         reached: set[int] = set()
         if calls:
             call = RoutedCall.joined(calls)
-            rows, x, dy = call.rows, call.rows.filled(call.x.to(self.dtype)), call.rows.filled(call.dy)
-            per_example = max(one.d1 * one.d2, x.shape[1] * dy.shape[1])
-            step = min(n_examples, max(1, max_numbers // per_example))
-            at_once = max(1, max_numbers // (step * per_example))
-            for block in rows.blocks:
-                tracked = [place for place, expert in enumerate(block.experts) if expert in self.projections]
-                of_x, of_dy = rows.of_block(x, block), rows.of_block(dy, block)
-                for first in range(0, len(tracked), at_once):
-                    places = tracked[first : first + at_once]
-                    experts = [block.experts[place] for place in places]
-                    reached.update(experts)
-                    is_all = len(places) == len(block.experts)
-                    some_x, some_dy = (of_x, of_dy) if is_all else (of_x[places], of_dy[places])
-                    for start in range(0, n_examples, step):
-                        chosen = slice(start, min(start + step, n_examples))
-                        found = self._contracted(some_x[:, chosen], some_dy[:, chosen], experts, order)
-                        for expert, gradients in zip(experts, found, strict=True):
-                            yield self.projections[expert].layer.name, chosen, gradients
+            reached = {expert for block in call.rows.blocks for expert in block.experts}
+            yield from self._of_reached(call, order, max_numbers)
+        one = self._one
         step = max(1, max_numbers // (one.d1 * one.d2))
         for expert, projection in self.projections.items():
-            for start in range(0, 0 if expert in reached else n_examples, step):
-                chosen = slice(start, min(start + step, n_examples))
-                zeros = torch.zeros(chosen.stop - start, one.d1, one.d2, dtype=self.dtype)
-                yield projection.layer.name, chosen, zeros
+            if expert not in reached:
+                for start in range(0, n_examples, step):
+                    rows = slice(start, min(start + step, n_examples))
+                    shape = rows.stop - start, one.d1, one.d2
+                    yield projection.layer.name, rows, torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def _of_reached(
+        self, call: RoutedCall, order: Contraction, max_numbers: int
+    ) -> Iterator[tuple[str, slice, Float[Tensor, "b d1 d2"]]]:
+        """Yield the gradients of experts with a token, those of a block of experts together."""
+        rows, x, dy = call.rows, call.rows.filled(call.x.to(self.dtype)), call.rows.filled(call.dy)
+        per_example = max(self._one.d1 * self._one.d2, x.shape[1] * dy.shape[1])
+        step = min(rows.n_examples, max(1, max_numbers // per_example))
+        at_once = max(1, max_numbers // (step * per_example))
+        for block in rows.blocks:
+            of_x, of_dy = rows.of_block(x, block), rows.of_block(dy, block)
+            tracked = [place for place, expert in enumerate(block.experts) if expert in self.projections]
+            if len(tracked) < len(block.experts):
+                of_x, of_dy = of_x[tracked], of_dy[tracked]
+            for first in range(0, len(tracked), at_once):
+                some = slice(first, first + at_once)
+                of_some = [self.projections[block.experts[place]] for place in tracked[some]]
+                for start in range(0, rows.n_examples, step):
+                    chosen = slice(start, min(start + step, rows.n_examples))
+                    pairs = (side[some, chosen].flatten(0, 1) for side in (of_x.mT, of_dy))
+                    sums = product(*pairs).unflatten(0, (len(of_some), -1))
+                    for projection, total in zip(of_some, sums, strict=True):
+                        yield projection.layer.name, chosen, _projected_after(total, projection, order)
 
     @property
     def _one(self) -> LayerProjection:
         return next(iter(self.projections.values()))
-
-    def _contracted(
-        self,
-        x: Float[Tensor, "e b L i"],
-        dy: Float[Tensor, "e b L o"],
-        experts: Sequence[int],
-        order: Contraction,
-    ) -> Sequence[Float[Tensor, "b d1 d2"]]:
-        """Return the gradients of some experts for some examples."""
-        sums = product(x.flatten(0, 1).mT, dy.flatten(0, 1)).unflatten(0, x.shape[:2])
-        found = []
-        for expert, total in zip(experts, sums, strict=True):
-            projection = self.projections[expert]
-            if not order.outputs and projection.p_out is not None:
-                total = projected(total, projection.p_out)
-            if not order.inputs and projection.p_in is not None:
-                total = projected(total.mT, projection.p_in).mT
-            found.append(total)
-        return found
 
     def _projected(
         self, rows: Float[Tensor, "S w"], sizes: Sequence[int], matrices: Mapping[int, Tensor | None]
@@ -147,3 +137,9 @@ class ExpertLayers:
             else:
                 place.copy_(projected(part, p))
         return found
+
+
+def _projected_after(sums: Float[Tensor, "b i o"], projection: LayerProjection, order: Contraction) -> Tensor:
+    """Return sums over tokens, projected on the sides that the order leaves for then."""
+    rows = sums if order.outputs or projection.p_out is None else projected(sums, projection.p_out)
+    return rows if order.inputs or projection.p_in is None else projected(rows.mT, projection.p_in).mT

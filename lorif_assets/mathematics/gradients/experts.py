@@ -1,4 +1,4 @@
-"""Experts whose weights are fused in one parameter [experts, O, I] (or [experts, I, O]), and whose rows of a product are whose."""
+"""Experts whose weights are fused in one parameter [experts, O, I] (or [experts, I, O]), and whose a product's rows are."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -161,7 +161,7 @@ class ExampleRows:
     def by_expert(self, rows: Float[Tensor, "S w"]) -> Sequence[Float[Tensor, "n w"]]:
         """Return the rows without padding, one tensor for each expert."""
         kept, sizes = self._tokens
-        return rows.index_select(0, kept).split(sizes)
+        return torch.split(rows.index_select(0, kept), sizes)
 
     @cached_property
     def _tokens(self) -> tuple[Int[Tensor, " S"], list[int]]:

@@ -43,7 +43,8 @@ class TrackedProducts:
         self._watched: dict[str, nn.Parameter] = {}
         self._experts: dict[str, nn.Module] = {}
         self._gates = gates(model)
-        of_experts: dict[tuple[str, FusedWeight], dict[int, LayerProjection]] = {}
+        self.experts: dict[tuple[str, str], ExpertLayers] = {}
+        """By the path of their module and the parameter in it."""
         for projection in projections:
             name = projection.layer.name
             weight = weights.get(name)
@@ -67,13 +68,9 @@ class TrackedProducts:
             elif weight.fused is not None and projection.layer.expert is not None:
                 self._experts[weight.path] = weight.module
                 self.n_experts[name] = weight.n_experts
-                of_weight = of_experts.setdefault((weight.path, weight.fused), {})
-                of_weight[projection.layer.expert] = self.projections[name]
-        self.experts = {
-            (path, fused.parameter): ExpertLayers(found, self.types[next(iter(found.values())).layer.name])
-            for (path, fused), found in of_experts.items()
-        }
-        """By the path of their module and the parameter in it."""
+                key = weight.path, weight.fused.parameter
+                layers = self.experts.setdefault(key, ExpertLayers({}, self.types[name], parameter.device))
+                layers.projections[projection.layer.expert] = self.projections[name]
 
     @contextmanager
     def followed(self, on_product: ProductSeen, on_routed_product: RoutedProductMade) -> Iterator[None]:
