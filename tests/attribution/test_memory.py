@@ -18,6 +18,7 @@ from transformers import (
     MixtralConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    Qwen3MoeConfig,
 )
 
 from lorif_assets.attribution.factor_rows import factor_rows
@@ -46,6 +47,16 @@ GIB = 2**30
 LENGTH = 256
 BATCH = BatchSettings(tokens=16 * LENGTH)
 NO_TOKENS = {"bos_token_id": 0, "eos_token_id": 0}
+LLAMA: dict[str, Any] = {
+    "vocab_size": 8_000,
+    "hidden_size": 384,
+    "intermediate_size": 1_024,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": LENGTH,
+    **NO_TOKENS,
+}
 CONFIGS: dict[str, tuple[PreTrainedConfig, Recipe]] = {
     "GPT-2": (
         GPT2Config(vocab_size=2_000, n_embd=256, n_layer=6, n_head=4, n_positions=LENGTH, **NO_TOKENS),
@@ -76,6 +87,24 @@ CONFIGS: dict[str, tuple[PreTrainedConfig, Recipe]] = {
             **NO_TOKENS,
         ),
         Recipe(curvature="svd", rank=1, factor_dtype="bf16", projection_factor=8, max_length=LENGTH),
+    ),
+    "Llama by default": (LlamaConfig(**LLAMA), Recipe(max_length=LENGTH)),
+    "Llama in BF16 by default": (LlamaConfig(**LLAMA, dtype="bfloat16"), Recipe(max_length=LENGTH)),
+    "a mixture of experts by default": (
+        Qwen3MoeConfig(
+            vocab_size=2_000,
+            hidden_size=256,
+            moe_intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=64,
+            num_experts=16,
+            num_experts_per_tok=4,
+            max_position_embeddings=LENGTH,
+            **NO_TOKENS,
+        ),
+        Recipe(max_length=LENGTH),
     ),
 }
 SEVEN_B = LlamaConfig(

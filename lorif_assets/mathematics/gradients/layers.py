@@ -22,9 +22,13 @@ _OTHER_SENSES = frozenset(
     {
         *("image_encoder", "vision_model", "vision_tower", "visual_projection"),
         *("audio_tower", "audio_encoder", "embed_tokens_extend"),
+        # Of a block: the experts of what a picture says.
+        "vision_moe",
     }
 )
-"""Parts that see or hear, within a model whose configuration does not tell its language model apart."""
+"""Parts that see or hear, within a language model or one whose configuration does not tell it apart."""
+_BLOCKS_OF_PICTURES = frozenset({"MllamaCrossAttentionDecoderLayer"})
+"""Whole blocks that a text alone passes by."""
 
 
 class LayerError(LorifError):
@@ -174,10 +178,17 @@ def select_layers(
         return any(fnmatchcase(name, pattern) for pattern in exclude)
 
     scope = _language_model(model)
+    passed_by = tuple(
+        f"{path}." for path, module in model.named_modules() if type(module).__name__ in _BLOCKS_OF_PICTURES
+    )
     chosen = [
         layer
         for name, layer in linear.items()
-        if (any(fnmatchcase(name, pattern) for pattern in include) if include else _is_tracked_by_default(scope, name))
+        if (
+            any(fnmatchcase(name, pattern) for pattern in include)
+            if include
+            else _is_tracked_by_default(scope, name) and not name.startswith(passed_by)
+        )
         and not excluded(name)
     ]
     if not chosen:
