@@ -18,7 +18,6 @@ from transformers import (
     MixtralConfig,
     PreTrainedConfig,
     PreTrainedModel,
-    Qwen3MoeConfig,
 )
 
 from lorif_assets.attribution.factor_rows import factor_rows
@@ -90,22 +89,6 @@ CONFIGS: dict[str, tuple[PreTrainedConfig, Recipe]] = {
     ),
     "Llama by default": (LlamaConfig(**LLAMA), Recipe(max_length=LENGTH)),
     "Llama in BF16 by default": (LlamaConfig(**LLAMA, dtype="bfloat16"), Recipe(max_length=LENGTH)),
-    "a mixture of experts by default": (
-        Qwen3MoeConfig(
-            vocab_size=2_000,
-            hidden_size=256,
-            moe_intermediate_size=128,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=64,
-            num_experts=16,
-            num_experts_per_tok=4,
-            max_position_embeddings=LENGTH,
-            **NO_TOKENS,
-        ),
-        Recipe(max_length=LENGTH),
-    ),
 }
 SEVEN_B = LlamaConfig(
     vocab_size=32_000,

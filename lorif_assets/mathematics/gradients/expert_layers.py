@@ -12,6 +12,9 @@ from lorif_assets.mathematics.gradients.experts import ExampleRows
 from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
 from lorif_assets.mathematics.matrix_products import product, put_product
 
+_AT_ONCE = 1 << 20
+"""Numbers of the experts' gradients that are made together: more save no calls worth having."""
+
 
 @dataclass(frozen=True, eq=False)
 class RoutedCall:
@@ -103,7 +106,7 @@ class ExpertLayers:
         rows, x, dy = call.rows, call.rows.filled(call.x.to(self.dtype)), call.rows.filled(call.dy)
         per_example = max(self._one.d1 * self._one.d2, x.shape[1] * dy.shape[1])
         step = min(rows.n_examples, max(1, max_numbers // per_example))
-        at_once = max(1, max_numbers // (step * per_example))
+        at_once = max(1, min(max_numbers, _AT_ONCE) // (step * per_example))
         for block in rows.blocks:
             of_x, of_dy = rows.of_block(x, block), rows.of_block(dy, block)
             tracked = [place for place, expert in enumerate(block.experts) if expert in self.projections]
