@@ -28,7 +28,6 @@ _OTHER_SENSES = frozenset(
 )
 """Parts that see or hear, within a language model or one whose configuration does not tell it apart."""
 _BLOCKS_OF_PICTURES = frozenset({"MllamaCrossAttentionDecoderLayer"})
-"""Whole blocks that a text alone passes by."""
 
 
 class LayerError(LorifError):
@@ -127,6 +126,11 @@ def is_in_block(name: str) -> bool:
     return any(part.isdecimal() for part in name.split("."))
 
 
+def blocks_of_pictures(model: nn.Module) -> tuple[str, ...]:
+    """Return the paths, with a dot, of whole blocks that a text alone passes by."""
+    return tuple(f"{path}." for path, module in model.named_modules() if type(module).__name__ in _BLOCKS_OF_PICTURES)
+
+
 def is_adapter_matrix(name: str) -> bool:
     """Whether a module path is that of a matrix A or B of a LoRA adapter, as peft names them."""
     return not _MATRICES.isdisjoint(name.split("."))
@@ -177,10 +181,7 @@ def select_layers(
     def excluded(name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in exclude)
 
-    scope = _language_model(model)
-    passed_by = tuple(
-        f"{path}." for path, module in model.named_modules() if type(module).__name__ in _BLOCKS_OF_PICTURES
-    )
+    scope, passed_by = _language_model(model), blocks_of_pictures(model)
     chosen = [
         layer
         for name, layer in linear.items()
