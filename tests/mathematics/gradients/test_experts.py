@@ -216,3 +216,40 @@ def test_with_logits_in_chunks_experts_and_head_have_the_gradients_and_tokens_of
     # Of the head every token is shown where the batch has it, padding aside.
     inputs, _ = shown[0]["lm_head"]
     assert torch.equal(inputs.any(dim=2), batch.attention_mask)
+
+
+def test_experts_that_two_blocks_share_have_the_gradients_of_both(examples):
+    model = tiny_model("mixtral")
+    model.model.layers[1].mlp.experts = model.model.layers[0].mlp.experts
+    chosen = projections(model)
+    expected, _ = autograd_gradients_and_losses(model, examples, chosen)
+    found = collect(copy.deepcopy(model).double(), examples).gradients
+    largest = max(float(gradient.norm()) for gradient in expected.values())
+    assert sum("experts" in name for name in expected) == 3 * 2 * 4
+    for name, gradient in expected.items():
+        assert float((found[name] - gradient).norm()) < 1e-6 * largest, name
+
+
+def test_some_experts_alone_have_the_gradients_that_they_have_among_all(examples):
+    model = tiny_model("gpt_oss").double()
+    everything = collect(model, examples).gradients
+    chosen = projections(model, include=("*.experts.[13].*",))
+    with GradientCollector(model, chosen) as collector:
+        found = collector.collect(padded_batch(examples, 14, "right")).gradients
+    assert len(found) == 4 * 2 * 2
+    assert all(relative_error(gradient, everything[name]) < 1e-9 for name, gradient in found.items() if gradient.any())
+
+
+@pytest.mark.parametrize("max_numbers", [1, 2_000])
+def test_in_slices_the_gradients_of_experts_are_the_same_and_come_in_order(max_numbers, examples):
+    model = tiny_model("mixtral").double()
+    slices: dict[str, list[tuple[slice, torch.Tensor]]] = {}
+    with GradientCollector(model, projections(model)) as collector:
+        collector.stream(
+            padded_batch(examples, 14, "right"),
+            lambda layer, rows, found: slices.setdefault(layer, []).append((rows, found)),
+            max_numbers,
+        )
+    for layer, gradient in collect(model, examples).gradients.items():
+        assert [row for rows, _ in slices[layer] for row in range(rows.start, rows.stop)] == list(range(len(gradient)))
+        torch.testing.assert_close(torch.cat([found for _, found in slices[layer]]), gradient, rtol=1e-9, atol=1e-12)
