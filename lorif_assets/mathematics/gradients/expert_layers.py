@@ -135,7 +135,7 @@ class ExpertLayers:
             p = matrices.get(expert)
             if p is None or not sizes[expert]:
                 continue
-            if part.dtype == p.dtype:
+            if part.dtype == p.dtype == self.dtype:
                 put_product(place, part, p)
             else:
                 place.copy_(projected(part, p))

@@ -1,6 +1,7 @@
 """Mixtures of experts with fused weights: tracked expert by expert, router included, whatever multiplies them."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -253,3 +254,22 @@ def test_in_slices_the_gradients_of_experts_are_the_same_and_come_in_order(max_n
     for layer, gradient in collect(model, examples).gradients.items():
         assert [row for rows, _ in slices[layer] for row in range(rows.start, rows.stop)] == list(range(len(gradient)))
         torch.testing.assert_close(torch.cat([found for _, found in slices[layer]]), gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bare_signs_as_an_accelerator_has_them_project_experts_as_the_scaled_ones_do(dtype, examples):
+    model = tiny_model("mixtral").to(dtype)
+    scaled = projections(model)
+    bare = [replace(p, p_in=signs(p.p_in), p_out=signs(p.p_out)) for p in scaled]
+    found = []
+    for chosen in (scaled, bare):
+        with GradientCollector(model, chosen) as collector:
+            found.append(collector.collect(padded_batch(examples, 14, "right")).gradients)
+    largest = max(float(gradient.norm()) for gradient in found[0].values())
+    for name, gradient in found[0].items():
+        assert gradient.dtype == found[1][name].dtype == torch.float32
+        assert float((found[1][name] - gradient).norm()) < 1e-4 * largest, name
+
+
+def signs(p: torch.Tensor | None) -> torch.Tensor | None:
+    return None if p is None else p.sign().to(torch.bfloat16)
