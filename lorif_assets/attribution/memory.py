@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from lorif_assets.mathematics.gradients.layers import TrackedLayer
 
 _FP32, _FP64 = 4, 8
-_LOGIT_COPIES = 3
-"""The logits of a chunk, their softmax that becomes their gradient, and what the head's own operations keep of them."""
+_WIDE_LOGITS = 2
+"""In FP32, beside the logits of a chunk in the model's type: what their softmax reads, or the head's own operations keep, and
+the softmax, which becomes their gradient."""
 _EIGH_COPIES = 6
 """The covariance, its mean, its eigenvectors and LAPACK's workspace, in FP64."""
 _SIDE_COPIES = 2
@@ -127,7 +128,7 @@ def memory_needs(
         projections=sum(_projection_bytes(layer, recipe) for layer in layers),
         passes=example_passes
         + longest * (_kept_inputs(layers, shares, recipe, longest, size) + _sides_in_work(layers, vocabulary)),
-        logits=min(max(CHUNK_NUMBERS, vocabulary), batch.tokens * vocabulary) * _FP32 * _LOGIT_COPIES,
+        logits=min(max(CHUNK_NUMBERS, vocabulary), batch.tokens * vocabulary) * (size + _WIDE_LOGITS * _FP32),
         gradients=_FP32 * (_SLICE_COPIES * slices + min(half, rows * dense)),
         bases=_FP32 * squared + (_FP32 + _FP64) * dense if whitened else 0,
         bases_fit=2 * _FP32 * squared if whitened else 0,

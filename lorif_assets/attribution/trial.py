@@ -25,12 +25,22 @@ def try_architecture(small: "SmallCopy", tracked: "Iterable[TrackedLayer]") -> b
     import torch
 
     from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
-    from lorif_assets.mathematics.gradients.layers import adapted_layer, in_any_block, linear_weights
+    from lorif_assets.mathematics.gradients.layers import (
+        adapted_layer,
+        blocks_of_pictures,
+        in_any_block,
+        linear_weights,
+    )
     from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
     from lorif_assets.mathematics.gradients.soundness import refuse_unsound
 
     kinds = {in_any_block(adapted_layer(layer.name)) for layer in tracked}
-    layers = [weight.layer for name, weight in linear_weights(small.model).items() if in_any_block(name) in kinds]
+    passed_by = blocks_of_pictures(small.model)
+    layers = [
+        weight.layer
+        for name, weight in linear_weights(small.model).items()
+        if in_any_block(name) in kinds and not name.startswith(passed_by)
+    ]
     narrow = Projection(max_width=1, seed=0)
     embedding = small.model.get_input_embeddings().weight
     ids = torch.arange(2 * _TOKENS).view(2, _TOKENS) % len(embedding)

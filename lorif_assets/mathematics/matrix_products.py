@@ -51,6 +51,21 @@ def sum_of_squares(stack: Float[Tensor, "p m n"]) -> Float[Tensor, "m n"]:
     return stack.square().sum(dim=0)
 
 
+def put_product(
+    place: Float[Tensor, "m n"],
+    a: Float[Tensor, "m k"],
+    b: Float[Tensor, "k n"],
+    bias: Float[Tensor, " n"] | None = None,
+) -> None:
+    """Write a @ b, and a bias added to its rows, into a matrix, without a gradient; the bias must be contiguous."""
+    if _onednn_multiplies(a, b.mT):
+        place.copy_(onednn_linear(a, b.mT, bias))
+    elif bias is None:
+        torch.mm(a, b, out=place)
+    else:
+        torch.addmm(bias, a, b, out=place)
+
+
 def add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> None:
     """Add a @ b to a matrix in place, without another matrix of its size."""
     if not _onednn_multiplies(a, b.mT):

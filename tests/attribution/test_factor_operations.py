@@ -13,14 +13,16 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from lorif_assets.attribution.factor_cost import FactorCost, factor_cost
-from lorif_assets.attribution.factor_rows import _EncodedFactors, factor_rows
+from lorif_assets.attribution.factor_rows import _EncodedFactors, factor_rows, run_batch
 from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
-from lorif_assets.mathematics.gradients.layers import select_layers
+from lorif_assets.mathematics.gradients.collector import TokenBatch
+from lorif_assets.mathematics.gradients.layers import TrackedLayer, select_layers
 from lorif_assets.mathematics.gradients.projection import layer_projection
 from lorif_assets.mathematics.operation_counts import H200, OperationCost, OperationCounts
 from lorif_assets.models.devices import DeviceGroup
@@ -77,7 +79,10 @@ def test_no_operation_goes_through_matrices_one_by_one_or_waits_for_the_host(
 def on_meta(fields: Mapping[str, Any]) -> AttributedModel:
     model, recipe = small(GPT2LMHeadModel), Recipe(**fields, rank_by_layer=False)
     model.config._attn_implementation = "eager"
-    layers = select_layers(model)
+    return attributed_on_meta(model, recipe, select_layers(model))
+
+
+def attributed_on_meta(model: PreTrainedModel, recipe: Recipe, layers: list[TrackedLayer]) -> AttributedModel:
     projection = fitted_recipe(recipe, layers).projection
     shapes = {layer.name: projection.shape(layer) for layer in layers}
     return AttributedModel(
@@ -161,6 +166,42 @@ def test_a_batch_that_is_not_finite_alone_is_looked_at_once_more(monkeypatch: py
         found = factor_rows(attributed, examples, meta_bases(attributed), BatchSettings(), progress)
     assert batches == [4, 3]
     assert [row.example_id for row in found.not_finite] == ["e0"]
+
+
+# --- The matrices of an adapter ----------------------------------------------------------------------------------------
+
+
+@cache
+def adapter_operations(examples: int, **fields: Any) -> Mapping[str, int]:
+    """Of a batch's factors by an adapter's own matrices."""
+    from peft import LoraConfig
+
+    model = small(LlamaForCausalLM)
+    model.config._attn_implementation = "eager"
+    with META:
+        model.add_adapter(LoraConfig(r=8, target_modules="all-linear"))
+    recipe = Recipe(track="adapter", rank_by_layer=False, **fields)
+    layers = tracked_layers(model, recipe)
+    assert len(layers) == 2 * 2 * 7
+    recipe = fitted_recipe(recipe, layers)
+    attributed = attributed_on_meta(model, recipe, layers)
+    ids = torch.zeros(examples, LENGTH, dtype=torch.int64, device=META)
+    batch = TokenBatch(ids, ids.bool(), ids, is_padded_right=True)
+    bases = meta_bases(attributed) if recipe.whitens else {}
+    # Once to make what later batches find on the device.
+    run_batch(attributed, batch, bases, BatchSettings().gradient_numbers)
+    with OperationCounts() as counts:
+        run_batch(attributed, batch, bases, BatchSettings().gradient_numbers)
+    return counts.cost.operations
+
+
+@pytest.mark.parametrize("fields", [{}, {"preset": "paper"}], ids=str)
+def test_by_an_adapters_matrices_the_operations_do_not_grow_with_the_examples_and_none_goes_one_by_one(
+    fields: Mapping[str, Any],
+) -> None:
+    few, many = (adapter_operations(examples, **fields) for examples in (4, 32))
+    assert few == many
+    assert not [name for name in few.keys() - HARMLESS if (LAPACK | WAITING).intersection(name.split("_"))]
 
 
 # --- The cost at the shape of a model of 1.5 billion parameters --------------------------------------------------------

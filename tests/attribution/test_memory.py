@@ -22,6 +22,7 @@ from transformers import (
 
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import fit_layers
+from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.memory import MemoryNeeds, memory_needs
 from lorif_assets.attribution.memory_verdict import batch_limit, checkpoint_verdict, memory_verdict
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
@@ -45,6 +46,16 @@ GIB = 2**30
 LENGTH = 256
 BATCH = BatchSettings(tokens=16 * LENGTH)
 NO_TOKENS = {"bos_token_id": 0, "eos_token_id": 0}
+LLAMA: dict[str, Any] = {
+    "vocab_size": 8_000,
+    "hidden_size": 384,
+    "intermediate_size": 1_024,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": LENGTH,
+    **NO_TOKENS,
+}
 CONFIGS: dict[str, tuple[PreTrainedConfig, Recipe]] = {
     "GPT-2": (
         GPT2Config(vocab_size=2_000, n_embd=256, n_layer=6, n_head=4, n_positions=LENGTH, **NO_TOKENS),
@@ -76,6 +87,8 @@ CONFIGS: dict[str, tuple[PreTrainedConfig, Recipe]] = {
         ),
         Recipe(curvature="svd", rank=1, factor_dtype="bf16", projection_factor=8, max_length=LENGTH),
     ),
+    "Llama by default": (LlamaConfig(**LLAMA), Recipe(max_length=LENGTH)),
+    "Llama in BF16 by default": (LlamaConfig(**LLAMA, dtype="bfloat16"), Recipe(max_length=LENGTH)),
 }
 SEVEN_B = LlamaConfig(
     vocab_size=32_000,
@@ -115,9 +128,10 @@ def measured(name: str) -> int:
     before = status("VmRSS")
     model = AutoModelForCausalLM.from_config(config).eval()
     layers = select_layers(model, recipe.include_layers)
-    shapes = {layer.name: recipe.projection.shape(layer) for layer in layers}
+    projection = fitted_recipe(recipe, layers).projection
+    shapes = {layer.name: projection.shape(layer) for layer in layers}
     record = CheckpointRecord("random", "weights", "tokenizer", "random", 0, None, shapes)
-    projections = [layer_projection(layer, recipe.projection) for layer in layers]
+    projections = [layer_projection(layer, projection) for layer in layers]
     attributed = AttributedModel(record, recipe, model, None, projections, "projection", CPU)  # type: ignore[arg-type]
     ids = [rng.integers(0, config.vocab_size, LENGTH) for _ in range(2 * BATCH.tokens // LENGTH)]
     examples = [TokenizedExample(str(row), row, tokens, tokens) for row, tokens in enumerate(ids)]

@@ -6,7 +6,7 @@ weight is frozen and the input embeddings are made to require grad.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
+from lorif_assets.mathematics.gradients.expert_layers import ExpertLayers, RoutedCall
 from lorif_assets.mathematics.gradients.frozen_model import frozen, require_grad
 from lorif_assets.mathematics.gradients.head import Head, HeadChunk, chunk_numbers_on, decoded, head_chunks, head_of
-from lorif_assets.mathematics.gradients.layer_calls import LayerCalls, TokenCalls, TokenObserver
+from lorif_assets.mathematics.gradients.layer_calls import ExpertObserver, LayerCalls, TokenCalls, TokenObserver
 from lorif_assets.mathematics.gradients.projection import LayerProjection
 from lorif_assets.mathematics.gradients.token_losses import (
     IGNORED_LABEL,
@@ -204,6 +205,10 @@ class GradientCollector:
                     found = torch.zeros(shape, dtype=self._calls.types[layer], device=device)
                 yield rows, found
 
+        def expert_observer(layers: ExpertLayers, calls: Sequence[RoutedCall]) -> None:
+            for layer, rows, found in layers.gradients(calls, n, orders[layers.names[0]], max_numbers):
+                sink(layer, rows, found.to(device))
+
         def observer(layer: str, calls: TokenCalls) -> None:
             if token_sink and layer in unformed:
                 token_sink.take_tokens(layer, [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls])
@@ -225,8 +230,8 @@ class GradientCollector:
 
         padded_right = _padded_right(batch)[0]
         if scalar is not None:
-            return self._run_scalar(padded_right, scalar, observer, orders)
-        return self._run(padded_right, observer, chunk_observer, orders, logit_gradients)
+            return self._run_scalar(padded_right, scalar, observer, expert_observer, orders)
+        return self._run(padded_right, observer, expert_observer, chunk_observer, orders, logit_gradients)
 
     def observe(
         self, batch: TokenBatch, observer: TokenObserver, label_generator: torch.Generator | None = None
@@ -254,10 +259,14 @@ class GradientCollector:
         def as_in_the_batch(layer: str, calls: TokenCalls) -> None:
             # Inputs without a projection still have the model's type.
             shown = [(x.to(device, dy.dtype), dy.to(device)) for x, dy in calls]
-            if places is not None and self._calls.projections[layer].layer.expert is None:
+            if places is not None:
                 rows = torch.arange(len(places), device=device).unsqueeze(1)
                 shown = [(x[rows, places], dy[rows, places]) for x, dy in shown]
             observer(layer, shown)
+
+        def expert_observer(layers: ExpertLayers, calls: Sequence[RoutedCall]) -> None:
+            for layer, of_layer in layers.tokens(calls):
+                observer(layer, [(x.to(device, dy.dtype), dy.to(device)) for x, dy in of_layer])
 
         def chunk_observer(layer: str, calls: TokenCalls, chunk: HeadChunk) -> None:
             """Put a head's layer together again from all chunks."""
@@ -274,25 +283,27 @@ class GradientCollector:
                 targets = sampled_targets(logits, targets, label_generator)
             return losses_of_targets(logits, targets)
 
-        return self._run(padded_right, as_in_the_batch, chunk_observer, {}, of_drawn, by_example=False)
+        return self._run(
+            padded_right, as_in_the_batch, expert_observer, chunk_observer, {}, of_drawn, is_head_whole=True
+        )
 
     def _run(
         self,
         batch: TokenBatch,
         observer: TokenObserver,
+        expert_observer: ExpertObserver,
         chunk_observer: _ChunkObserver,
         orders: Mapping[str, Contraction],
         logit_gradients: LogitGradients | None = None,
         *,
-        by_example: bool = True,
+        is_head_whole: bool = False,
     ) -> Float[Tensor, " B"]:
         """Run both passes over a batch padded on the right.
 
         A layer's calls are projected on the sides that its order names, by default on both. The chunk observer is shown the
-        tracked layers of a head that runs in chunks, chunk by chunk. By example, the rows of an expert are kept apart by
-        example, and a head's are of the tokens that predict a target; else a head's are of every token.
+        tracked layers of a head that runs in chunks, chunk by chunk: those of the tokens that predict a target, or of all.
         """
-        self._calls.start(batch.attention_mask, observer, orders, by_example=by_example)
+        self._calls.start(batch.attention_mask, observer, expert_observer, orders)
         # The positions are the model's own to count: behind the padding there is nothing.
         inputs = {
             "input_ids": batch.input_ids,
@@ -307,7 +318,7 @@ class GradientCollector:
                 losses = _differentiate(logits, targets, logit_gradients)
             else:
                 is_tracked = any(head.holds(layer) for layer in self._calls.projections)
-                needed = targets != IGNORED_LABEL if by_example or not is_tracked else batch.attention_mask
+                needed = targets != IGNORED_LABEL if not (is_head_whole and is_tracked) else batch.attention_mask
                 losses = self._run_in_chunks(head, inputs, targets, needed, chunk_observer, logit_gradients)
         self._calls.finish()
         return losses.to(batch.input_ids.device)
@@ -317,10 +328,11 @@ class GradientCollector:
         batch: TokenBatch,
         scalar: OutputScalar,
         observer: TokenObserver,
+        expert_observer: ExpertObserver,
         orders: Mapping[str, Contraction],
     ) -> Float[Tensor, " B"]:
         """Run both passes of a scalar of the model's output, over a batch padded on the right."""
-        self._calls.start(batch.attention_mask, observer, orders, by_example=True)
+        self._calls.start(batch.attention_mask, observer, expert_observer, orders)
         with torch.enable_grad():
             with self._forward_pass():
                 output = self._model(

@@ -6,19 +6,14 @@ contract of transformers' own interchangeable experts' functions (`_experts_impl
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lorif_assets.mathematics.gradients.experts import (
-    FusedWeight,
-    RoutedProduct,
-    Routing,
-    grouped_product,
-    weighted_sums,
-)
+from lorif_assets.mathematics.gradients.expert_products import grouped_product, token_rows, weighted_sums
+from lorif_assets.mathematics.gradients.experts import FusedWeight, RoutedProduct, Routing, as_it_is
 
 _DENSE = "Llama4TextExperts"
 """Experts that each get every token, scaled by its routing weight, which is 0 where the token is not routed there."""
@@ -31,7 +26,20 @@ _PARALLEL = "JetMoeParallelExperts"
 _GATE = "JetMoeTopKGating"
 _ROUTED_TO = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "moe_top_k")
 
-Multiply = Callable[[FusedWeight, Routing, Float[Tensor, "S I"]], Float[Tensor, "S O"]]
+
+class Multiply(Protocol):
+    """Multiplies rows by a fused weight, and adds biases [E, O] of the experts if there are any."""
+
+    def __call__(
+        self,
+        weight: FusedWeight,
+        routing: Routing,
+        x: Float[Tensor, "S I"],
+        biases: Float[Tensor, "E O"] | None = None,
+        /,
+    ) -> Float[Tensor, "S O"]:
+        """Return the products."""
+        ...
 
 
 def fused_weights(module: nn.Module) -> tuple[FusedWeight, ...]:
@@ -43,9 +51,9 @@ def fused_weights(module: nn.Module) -> tuple[FusedWeight, ...]:
         return _in_rows(module)
     if kind in (_DENSE, _WITH_IDENTITIES):
         return _by_shape(module, ("gate_up_proj", "down_proj"), is_transposed=kind == _DENSE)
-    # What transformers sets on every module of experts whose forward pass it can interchange.
-    if isinstance(has_gate := getattr(module, "has_gate", None), bool) and hasattr(module, "_apply_gate"):
-        names = ("gate_up_proj" if has_gate else "up_proj", "down_proj")
+    if hasattr(module, "_apply_gate"):
+        # What transformers sets on every module of experts whose forward pass it can interchange; others are of the plain form.
+        names = ("gate_up_proj" if getattr(module, "has_gate", True) else "up_proj", "down_proj")
         return _by_shape(module, names, is_transposed=bool(getattr(module, "is_transposed", False)))
     return ()
 
@@ -58,18 +66,22 @@ def experts_per_token(model: Any) -> int | None:
     return next((n for part in parts for name in _ROUTED_TO if isinstance(n := getattr(part, name, None), int)), None)
 
 
-def experts_forward(module: nn.Module, on_product: RoutedProduct) -> Callable[..., Tensor]:
+def experts_forward(module: nn.Module, on_product: RoutedProduct = as_it_is) -> Callable[..., Tensor]:
     """Return a forward pass that computes what the module's own does, and shows its products.
 
     Args:
         module: experts with `fused_weights`, which are frozen.
-        on_product: is shown each product.
+        on_product: makes each product.
     """
 
-    def multiply(weight: FusedWeight, routing: Routing, x: Tensor) -> Tensor:
-        y = grouped_product(x, weight.values(module), routing.sizes, is_transposed=weight.is_transposed)
-        other = on_product(weight, routing, x, y)
-        return y if other is None else other
+    def multiply(weight: FusedWeight, routing: Routing, x: Tensor, biases: Tensor | None = None) -> Tensor:
+        def product() -> Tensor:
+            values, is_transposed = weight.values(module), weight.is_transposed
+            return grouped_product(x, values if is_transposed else values.mT, routing.sizes, biases)
+
+        # Modes that watch the functions of a forward pass have nothing to see here, and each function would call them.
+        with torch._C.DisableTorchFunction():
+            return on_product(weight, routing, x, product)
 
     forms: dict[str, Callable[[Any, Multiply], Callable[..., Tensor]]] = {
         _DENSE: _dense,
@@ -143,13 +155,10 @@ def _routed(module: Any, multiply: Multiply) -> Callable[..., Tensor]:
 
     def forward(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         routing, order = Routing.of(top_k_index, first.n_experts)
-        of_row = top_k_index.flatten()[order]
-        y = multiply(first, routing, hidden_states[routing.tokens])
-        if module.has_bias:
-            y = y + getattr(module, f"{first.name}_bias")[of_row]
-        y = multiply(second, routing, module._apply_gate(y) if module.has_gate else module.act_fn(y))
-        if module.has_bias:
-            y = y + module.down_proj_bias[of_row]
+        biases = [getattr(module, f"{weight.name}_bias", None) for weight in (first, second)]
+        y = multiply(first, routing, token_rows(hidden_states, order), biases[0])
+        activated = module._apply_gate(y) if getattr(module, "has_gate", True) else module.act_fn(y)
+        y = multiply(second, routing, activated, biases[1])
         if getattr(module, "has_post_expert_norm", False):
             y = module.post_expert_norm(y)
         return weighted_sums(y, order, top_k_weights).to(hidden_states.dtype)
@@ -162,7 +171,7 @@ def _with_identities(module: Any, multiply: Multiply) -> Callable[..., Tensor]:
 
     def forward(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         routing, order = Routing.of(top_k_index, module.total_experts)
-        x, of_experts = hidden_states[routing.tokens], routing.leading(first.n_experts)
+        x, of_experts = token_rows(hidden_states, order), routing.leading(first.n_experts)
         multiplied_rows = len(of_experts.tokens)
         gate, up = multiply(first, of_experts, x[:multiplied_rows]).chunk(2, dim=-1)
         y = multiply(second, of_experts, module.act_fn(gate) * up)
@@ -176,8 +185,8 @@ def _dense(module: Any, multiply: Multiply) -> Callable[..., Tensor]:
 
     def forward(hidden_states: Tensor) -> Tensor:
         n = hidden_states.shape[0] // first.n_experts
-        tokens = torch.arange(n, device=hidden_states.device).repeat(first.n_experts)
-        routing = Routing(tokens, (n,) * first.n_experts)
+        rows = torch.arange(n * first.n_experts, device=hidden_states.device)
+        routing = Routing(rows % n, rows // n, first.n_experts)
         gate, up = multiply(first, routing, hidden_states).chunk(2, dim=-1)
         return multiply(second, routing, up * module.act_fn(gate))
 
@@ -189,7 +198,7 @@ def _of_rows(module: Any, multiply: Multiply) -> Callable[..., Tensor]:
 
     def forward(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         routing, order = Routing.of(top_k_index, gate.n_experts)
-        x = hidden_states.reshape(-1, gate.d_in)[routing.tokens]
+        x = token_rows(hidden_states.reshape(-1, gate.d_in), order)
         y = multiply(down, routing, module.mlp.activation_fn(multiply(gate, routing, x)) * multiply(up, routing, x))
         return weighted_sums(y, order, top_k_weights).view(len(hidden_states), -1, gate.d_in)
 
@@ -204,7 +213,7 @@ def _parallel(module: nn.Module, multiply: Multiply) -> Callable[..., Tensor]:
         tokens, sizes = expert_size.tokens, torch.tensor(expert_size, device=inputs.device)
         experts = torch.repeat_interleave(torch.arange(len(sizes), device=inputs.device), sizes)
         order = (experts * (len(tokens) + 1) + tokens).argsort()
-        y = multiply(weight, Routing(tokens[order], tuple(expert_size)), inputs[order])
+        y = multiply(weight, Routing(tokens[order], experts, weight.n_experts), inputs[order])
         return y[order.argsort()]
 
     return forward

@@ -10,19 +10,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction
-from lorif_assets.mathematics.gradients.experts import ExampleRows, FusedWeight, Routing
+from lorif_assets.mathematics.gradients.expert_layers import ExpertLayers, RoutedCall
+from lorif_assets.mathematics.gradients.experts import FusedWeight, Routing
 from lorif_assets.mathematics.gradients.layers import LayerError
 from lorif_assets.mathematics.gradients.projection import LayerProjection, projected
 from lorif_assets.mathematics.gradients.tracked_products import TrackedProducts, rows_by_example
 
 TokenCalls = Sequence[tuple[Float[Tensor, "B T d1"], Float[Tensor, "B T d2"]]]
-"""A layer's inputs and output gradients, one pair per call; a side is projected if that precedes the sum over tokens.
-
-Those of an expert are of the tokens that were routed to it: as many rows of an example as the example with the most has,
-filled with zeros; or for an observer, which sees tokens and not examples, one example of all of them.
-"""
+"""A layer's inputs and output gradients, one pair per call; a side is projected if that precedes the sum over tokens."""
 
 TokenObserver = Callable[[str, TokenCalls], None]
+
+ExpertObserver = Callable[[ExpertLayers, Sequence[RoutedCall]], None]
+"""Is shown the calls of all tracked experts of one weight together."""
+
+_FusedName = tuple[str, str]
+"""The path of a module of experts, and the parameter in it."""
 
 
 class LayerCalls:
@@ -39,13 +42,14 @@ class LayerCalls:
         self.projections, self.types = self._products.projections, self._products.types
         self.n_experts = self._products.n_experts
         self._mask = torch.empty(0, 0, dtype=torch.bool)
-        self._by_example = True
         self._observer: TokenObserver = _nothing
+        self._expert_observer: ExpertObserver = _nothing
         self._orders: Mapping[str, Contraction] = {}
         self._seen: set[str] = set()
-        self._routed: set[str] = set()
         self._calls: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self._open_calls: Counter[str] = Counter()
+        self._routed_calls: dict[_FusedName, list[RoutedCall]] = {}
+        self._routed: set[_FusedName] = set()
+        self._open_calls: Counter[str | _FusedName] = Counter()
         # Autograd runs a thread per device; observers are called by one at a time.
         self._turn = Lock()
 
@@ -61,21 +65,21 @@ class LayerCalls:
         self,
         mask: Bool[Tensor, "B T"],
         observer: TokenObserver,
+        expert_observer: ExpertObserver,
         orders: Mapping[str, Contraction],
-        *,
-        by_example: bool,
     ) -> None:
         """Begin with a batch, padded on the right.
 
         Args:
             mask: its attention mask.
-            observer: is shown each layer's calls once, during the backward pass.
+            observer: is shown each other layer's calls once, during the backward pass.
+            expert_observer: is shown the calls of experts.
             orders: of layers, on which sides their calls are projected; by default on both.
-            by_example: whether the rows of an expert are kept apart by example.
         """
-        self._mask, self._by_example = mask, by_example
-        self._observer, self._orders = observer, orders
-        self._seen, self._routed, self._calls, self._open_calls = set(), set(), {}, Counter()
+        self._mask, self._orders = mask, orders
+        self._observer, self._expert_observer = observer, expert_observer
+        self._seen, self._calls, self._open_calls = set(), {}, Counter()
+        self._routed_calls, self._routed = {}, set()
 
     @contextmanager
     def of_chunk(self, mask: Bool[Tensor, "b t"], observer: TokenObserver) -> Iterator[None]:
@@ -95,10 +99,10 @@ class LayerCalls:
             LayerError: a layer was not called, or the loss does not depend on it.
         """
         self._show_waiting()
-        for layer in self._routed - self._seen:
-            # An expert that no token reached.
-            self._seen.add(layer)
-            self._observer(layer, [])
+        for key in self._routed:
+            # The loss does not depend on them.
+            if not self._seen.issuperset(self._products.experts[key].names):
+                self._show_experts(key)
         missing = [name for name in self.projections if name not in self._seen]
         if not are_all_reached:
             for layer in missing:
@@ -129,29 +133,30 @@ class LayerCalls:
 
         output.register_hook(on_output_gradient)
 
-    def _on_routed_product(self, path: str, weight: FusedWeight, routing: Routing, x: Tensor, output: Tensor) -> None:
-        names = [weight.layer_name(path, expert) for expert in range(weight.n_experts)]
-        tracked = [expert for expert, name in enumerate(names) if name in self.projections]
-        if not tracked or not output.requires_grad:
-            return
-        rows = ExampleRows.of(routing, self._mask)
-        inputs = rows.by_expert(x.detach())
-        reached = [expert for expert in tracked if rows.sizes[expert]]
-        self._routed.update(names[expert] for expert in tracked)
-        kept = {expert: self._kept_input(names[expert], inputs[expert]) for expert in reached}
-        self._open_calls.update(names[expert] for expert in reached)
+    def _on_routed_product(
+        self, path: str, weight: FusedWeight, routing: Routing, x: Tensor, multiply: Callable[[], Tensor]
+    ) -> Tensor:
+        key = path, weight.parameter
+        layers = self._products.experts.get(key)
+        if layers is None or not x.requires_grad:
+            return multiply()
+        # Before the product, so that a device is waited for once.
+        rows, order = routing.by_example(self._mask), self._orders.get(layers.names[0], BY_TOKEN)
+        output = multiply()
+        kept = layers.inputs(x.detach(), rows, order)
+        self._open_calls[key] += 1
+        self._routed.add(key)
 
         def on_output_gradient(dy: Tensor) -> None:
-            outputs = rows.by_expert(dy)
-            for expert, of_expert in kept.items():
-                pair = (of_expert, self._projected_gradient(names[expert], outputs[expert]))
-                if self._by_example:
-                    pair = (rows.padded(expert, pair[0]), rows.padded(expert, pair[1]))
-                else:
-                    pair = (pair[0].unsqueeze(0), pair[1].unsqueeze(0))
-                self._close(names[expert], *pair)
+            call = RoutedCall(rows, kept, layers.outputs(dy, rows, order))
+            with self._turn:
+                self._routed_calls.setdefault(key, []).append(call)
+                self._open_calls[key] -= 1
+                if not self._open_calls[key]:
+                    self._show_experts(key)
 
         output.register_hook(on_output_gradient)
+        return output
 
     def _kept_input(self, name: str, x: Tensor) -> Tensor:
         projection = self.projections[name]
@@ -177,15 +182,23 @@ class LayerCalls:
         self._seen.add(layer)
         self._observer(layer, self._calls.pop(layer))
 
+    def _show_experts(self, key: "_FusedName") -> None:
+        layers = self._products.experts[key]
+        self._seen.update(layers.names)
+        self._expert_observer(layers, self._routed_calls.pop(key, []))
+
     def _show_waiting(self) -> None:
         """Show layers of which the loss does not depend on some call: it has no gradient, and the other calls wait for it."""
         for layer in list(self._calls):
             self._open_calls[layer] = 0
             self._show(layer)
+        for key in list(self._routed_calls):
+            self._open_calls[key] = 0
+            self._show_experts(key)
 
     def _per_example(self, x: Tensor, name: str) -> Tensor:
         return rows_by_example(x, self._mask, name)
 
 
-def _nothing(_layer: str, _calls: TokenCalls) -> None:
+def _nothing(_layers: object, _calls: object) -> None:
     return None

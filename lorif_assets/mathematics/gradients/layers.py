@@ -22,9 +22,12 @@ _OTHER_SENSES = frozenset(
     {
         *("image_encoder", "vision_model", "vision_tower", "visual_projection"),
         *("audio_tower", "audio_encoder", "embed_tokens_extend"),
+        # Of a block: the experts of what a picture says.
+        "vision_moe",
     }
 )
-"""Parts that see or hear, within a model whose configuration does not tell its language model apart."""
+"""Parts that see or hear, within a language model or one whose configuration does not tell it apart."""
+_BLOCKS_OF_PICTURES = frozenset({"MllamaCrossAttentionDecoderLayer"})
 
 
 class LayerError(LorifError):
@@ -123,6 +126,11 @@ def is_in_block(name: str) -> bool:
     return any(part.isdecimal() for part in name.split("."))
 
 
+def blocks_of_pictures(model: nn.Module) -> tuple[str, ...]:
+    """Return the paths, with a dot, of whole blocks that a text alone passes by."""
+    return tuple(f"{path}." for path, module in model.named_modules() if type(module).__name__ in _BLOCKS_OF_PICTURES)
+
+
 def is_adapter_matrix(name: str) -> bool:
     """Whether a module path is that of a matrix A or B of a LoRA adapter, as peft names them."""
     return not _MATRICES.isdisjoint(name.split("."))
@@ -173,11 +181,15 @@ def select_layers(
     def excluded(name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in exclude)
 
-    scope = _language_model(model)
+    scope, passed_by = _language_model(model), blocks_of_pictures(model)
     chosen = [
         layer
         for name, layer in linear.items()
-        if (any(fnmatchcase(name, pattern) for pattern in include) if include else _is_tracked_by_default(scope, name))
+        if (
+            any(fnmatchcase(name, pattern) for pattern in include)
+            if include
+            else _is_tracked_by_default(scope, name) and not name.startswith(passed_by)
+        )
         and not excluded(name)
     ]
     if not chosen:

@@ -6,7 +6,7 @@ product x W of a tracked layer carries the tangent x (P_in M P_out^T) beside wha
 single token is formed (docs/method.md: scores by token).
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lorif_assets.mathematics.gradients.collector import TokenBatch
-from lorif_assets.mathematics.gradients.experts import ExampleRows, FusedWeight, Routing
+from lorif_assets.mathematics.gradients.experts import FusedWeight, Routing
 from lorif_assets.mathematics.gradients.frozen_model import frozen
 from lorif_assets.mathematics.gradients.head import CHUNK_NUMBERS, Head, HeadChunk, decoded, head_chunks, head_of
 from lorif_assets.mathematics.gradients.layers import LayerError
@@ -197,20 +197,22 @@ class DirectionalPasses:
         return _with_tangent(output, shaped)
 
     def _add_routed_tangents(
-        self, path: str, weight: FusedWeight, routing: Routing, x: Tensor, output: Tensor
-    ) -> Tensor | None:
-        names = [weight.layer_name(path, expert) for expert in range(weight.n_experts)]
-        if not any(name in self._moving for name in names):
-            return None
-        rows = ExampleRows.of(routing, self._mask)
-        added = torch.zeros_like(forward_ad.unpack_dual(output).primal)
-        kept = torch.arange(len(added), device=added.device) if rows.kept is None else rows.kept
-        places = torch.split(kept, list(rows.sizes))
-        for expert, inputs in enumerate(rows.by_expert(forward_ad.unpack_dual(x).primal)):
-            if names[expert] in self._moving and len(inputs):
-                padded = rows.padded(expert, inputs)
-                tangent = self._tangent(names[expert], padded, self._halves[names[expert]])
-                added[places[expert]] = rows.unpadded(expert, tangent).to(added)
+        self, path: str, weight: FusedWeight, routing: Routing, x: Tensor, multiply: Callable[[], Tensor]
+    ) -> Tensor:
+        layers = self._products.experts.get((path, weight.parameter))
+        if layers is None or not any(name in self._moving for name in layers.names):
+            return multiply()
+        rows = routing.by_example(self._mask)
+        output = multiply()
+        inputs = rows.filled(forward_ad.unpack_dual(x).primal)
+        tangents = inputs.new_zeros(len(inputs), output.shape[1])
+        for block in rows.blocks:
+            of_block = zip(block.experts, rows.of_block(inputs, block), rows.of_block(tangents, block), strict=True)
+            for expert, of_inputs, of_tangents in of_block:
+                projection = layers.projections.get(expert)
+                if projection is not None and (name := projection.layer.name) in self._moving:
+                    of_tangents.copy_(self._tangent(name, of_inputs, self._halves[name]))
+        added = rows.rows(tangents).to(output)
         return _with_tangent(output, added)
 
 

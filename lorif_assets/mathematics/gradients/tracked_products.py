@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lorif_assets.mathematics.gradients.expert_forms import experts_forward, gates, with_tokens
+from lorif_assets.mathematics.gradients.expert_layers import ExpertLayers
 from lorif_assets.mathematics.gradients.experts import FusedWeight, Routing
 from lorif_assets.mathematics.gradients.layers import LayerError, Sight, linear_weights
 from lorif_assets.mathematics.gradients.projection import LayerProjection
@@ -19,8 +20,8 @@ from lorif_assets.mathematics.gradients.weight_uses import WeightUses
 ProductSeen = Callable[[str, Tensor, Tensor, bool], Tensor | None]
 """Is shown a product: the layer's name, inputs, outputs, and whether these two are transposed. It may return other outputs."""
 
-RoutedProductSeen = Callable[[str, FusedWeight, Routing, Tensor, Tensor], Tensor | None]
-"""Is shown a product of experts: the path of their module, the weight, the routing, inputs and outputs; the same."""
+RoutedProductMade = Callable[[str, FusedWeight, Routing, Tensor, Callable[[], Tensor]], Tensor]
+"""Makes a product of experts: the path of their module, the weight, the routing, the inputs, and what multiplies them."""
 
 
 class TrackedProducts:
@@ -42,6 +43,8 @@ class TrackedProducts:
         self._watched: dict[str, nn.Parameter] = {}
         self._experts: dict[str, nn.Module] = {}
         self._gates = gates(model)
+        self.experts: dict[tuple[str, str], ExpertLayers] = {}
+        """By the path of their module and the parameter in it."""
         for projection in projections:
             name = projection.layer.name
             weight = weights.get(name)
@@ -62,12 +65,15 @@ class TrackedProducts:
                 self._linear[name] = (weight.module, *weight.twins)
             elif weight.sight is Sight.WEIGHT:
                 self._watched[name] = weight.module.get_parameter("weight")
-            else:
+            elif weight.fused is not None and projection.layer.expert is not None:
                 self._experts[weight.path] = weight.module
                 self.n_experts[name] = weight.n_experts
+                key = weight.path, weight.fused.parameter
+                layers = self.experts.setdefault(key, ExpertLayers({}, self.types[name], parameter.device))
+                layers.projections[projection.layer.expert] = self.projections[name]
 
     @contextmanager
-    def followed(self, on_product: ProductSeen, on_routed_product: RoutedProductSeen) -> Iterator[None]:
+    def followed(self, on_product: ProductSeen, on_routed_product: RoutedProductMade) -> Iterator[None]:
         """Show the products of modules and of experts in the model's forward passes, until the context is left."""
         with ExitStack() as stack:
             for name, module in ((name, module) for name, modules in self._linear.items() for module in modules):

@@ -55,6 +55,19 @@ _SIZES: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_WITH_SECTIONS = (
+    "glm46v_text",
+    "glm4v_text",
+    "glm4v_moe_text",
+    "glm_ocr_text",
+    "glmga_text",
+    "paddleocr_vl_text",
+    "qwen2_vl_text",
+    "qwen2_5_vl_text",
+    "qwen2_5_omni_text",
+)
+_SECTIONS = {"ernie4_5_vl_moe_text": [1, 1, 2], "hunyuan_vl_text": [1, 1, 1, 1]}
+"""Language models that share positions out between time, height and width, even where their defaults do not say so."""
 _BY_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type")
 _ENCODERS = (
     "bert",
@@ -74,6 +87,11 @@ _ENCODERS = (
     "xlm-roberta-xl",
 )
 """Families that are encoders unless told otherwise."""
+ENCODER_DECODERS = (
+    *("florence2", "pix2struct", "pp_formulanet", "shieldgemma2", "t5gemma2", "udop", "vision-encoder-decoder"),
+)
+"""Families that read a picture and write text by a decoder that attends to an encoder."""
+_THINKERS = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
 _OF_FAMILY: dict[str, dict[str, Any]] = {
     "falcon": {"head_dim": None},
     "dbrx": {
@@ -83,6 +101,11 @@ _OF_FAMILY: dict[str, dict[str, Any]] = {
     "longcat_flash": {"zero_expert_num": 2, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24, "head_dim": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "xlstm": {"v_head_dim": None},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2},
+    "zaya": {"num_experts_per_tok": 1},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    "qwen2_vl": {"vision_config": {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2}},
+    **{family: {"vision_start_token_id": 2, "audio_start_token_id": 2} for family in _THINKERS},
     **{family: {"is_decoder": True} for family in _ENCODERS},
     "xlm": {"causal": True},
 }
@@ -130,10 +153,11 @@ def _small(default: PreTrainedConfig) -> dict[str, Any]:
         ):
             # A token that no example has.
             sizes[name] = 2
-    if isinstance(rope := _field(default, "rope_parameters"), dict) and "mrope_section" in rope:
+    rope = _field(default, "rope_parameters")
+    if isinstance(rope, dict) and ("mrope_section" in rope or default.model_type in (*_WITH_SECTIONS, *_SECTIONS)):
         half = int(4 * float(rope.get("partial_rotary_factor", 1)))
         rest = {name: rope[name] for name in ("partial_rotary_factor", "mrope_interleaved") if name in rope}
-        section = [half - 2, 1, 1]
+        section = _SECTIONS.get(default.model_type, [half - 2, 1, 1])
         sizes["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": section, **rest}
     if "qk_rope_head_dim" in sizes:
         sizes |= {"head_dim": None, "num_key_value_heads": 4}

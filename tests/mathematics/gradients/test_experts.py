@@ -1,6 +1,7 @@
 """Mixtures of experts with fused weights: tracked expert by expert, router included, whatever multiplies them."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector
 from lorif_assets.mathematics.gradients.expert_forms import experts_forward
-from lorif_assets.mathematics.gradients.experts import ExampleRows, Routing
+from lorif_assets.mathematics.gradients.experts import Routing
 from lorif_assets.mathematics.gradients.layers import LayerError, TrackedLayer, coverage, select_layers
 from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
 from tests.mathematics.gradients.families import autograd_gradients_and_losses, tiny_model
@@ -128,13 +129,18 @@ def test_rows_are_put_back_example_by_example_without_padding():
     routing, order = Routing.of(torch.tensor([[1, 0], [1, 2], [0, 1], [2, 1]]), 4)
     assert routing.sizes == (2, 4, 2, 0)
     assert routing.tokens.tolist() == [0, 2, 0, 1, 2, 3, 1, 3]
-    rows = ExampleRows.of(routing, torch.tensor([[True, True], [True, False]]))
-    assert (rows.sizes, rows.longest) == ((2, 3, 1, 0), (1, 2, 1, 0))
+    rows = routing.by_example(torch.tensor([[True, True], [True, False]]))
     values = routing.tokens.double().unsqueeze(1) + 10
     by_expert = rows.by_expert(values)
     assert [part.flatten().tolist() for part in by_expert] == [[10, 12], [10, 11, 12], [11], []]
-    assert rows.padded(1, by_expert[1]).squeeze(2).tolist() == [[10, 11], [12, 0]]
-    assert rows.padded(2, by_expert[2]).squeeze(2).tolist() == [[11], [0]]
+    laid_out = rows.filled(values)
+    of_expert = {
+        expert: part.squeeze(2).tolist()
+        for block in rows.blocks
+        for expert, part in zip(block.experts, rows.of_block(laid_out, block), strict=True)
+    }
+    assert of_expert == {0: [[10], [12]], 1: [[10, 11], [12, 0]], 2: [[11], [0]]}
+    assert rows.rows(laid_out).flatten().tolist() == [10, 12, 10, 11, 12, 0, 11, 0]
     assert sorted(order.tolist()) == list(range(8))
 
 
@@ -154,7 +160,7 @@ def test_biases_of_experts_are_added_and_not_tracked():
     nn.init.normal_(experts.down_proj_bias)
     hidden, chosen = torch.randn(5, 32), torch.tensor([[0, 1], [2, 3], [3, 0], [1, 2], [0, 3]])
     weights = torch.rand(5, 2)
-    found = experts_forward(experts, lambda *_: None)(hidden, chosen, weights)
+    found = experts_forward(experts)(hidden, chosen, weights)
     torch.testing.assert_close(found, experts(hidden, chosen, weights))
     assert not any("bias" in layer.name for layer in select_layers(model))
 
@@ -211,3 +217,59 @@ def test_with_logits_in_chunks_experts_and_head_have_the_gradients_and_tokens_of
     # Of the head every token is shown where the batch has it, padding aside.
     inputs, _ = shown[0]["lm_head"]
     assert torch.equal(inputs.any(dim=2), batch.attention_mask)
+
+
+def test_experts_that_two_blocks_share_have_the_gradients_of_both(examples):
+    model = tiny_model("mixtral")
+    model.model.layers[1].mlp.experts = model.model.layers[0].mlp.experts
+    chosen = projections(model)
+    expected, _ = autograd_gradients_and_losses(model, examples, chosen)
+    found = collect(copy.deepcopy(model).double(), examples).gradients
+    largest = max(float(gradient.norm()) for gradient in expected.values())
+    assert sum("experts" in name for name in expected) == 3 * 2 * 4
+    for name, gradient in expected.items():
+        assert float((found[name] - gradient).norm()) < 1e-6 * largest, name
+
+
+def test_some_experts_alone_have_the_gradients_that_they_have_among_all(examples):
+    model = tiny_model("gpt_oss").double()
+    everything = collect(model, examples).gradients
+    chosen = projections(model, include=("*.experts.[13].*",))
+    with GradientCollector(model, chosen) as collector:
+        found = collector.collect(padded_batch(examples, 14, "right")).gradients
+    assert len(found) == 4 * 2 * 2
+    assert all(relative_error(gradient, everything[name]) < 1e-9 for name, gradient in found.items() if gradient.any())
+
+
+@pytest.mark.parametrize("max_numbers", [1, 2_000])
+def test_in_slices_the_gradients_of_experts_are_the_same_and_come_in_order(max_numbers, examples):
+    model = tiny_model("mixtral").double()
+    slices: dict[str, list[tuple[slice, torch.Tensor]]] = {}
+    with GradientCollector(model, projections(model)) as collector:
+        collector.stream(
+            padded_batch(examples, 14, "right"),
+            lambda layer, rows, found: slices.setdefault(layer, []).append((rows, found)),
+            max_numbers,
+        )
+    for layer, gradient in collect(model, examples).gradients.items():
+        assert [row for rows, _ in slices[layer] for row in range(rows.start, rows.stop)] == list(range(len(gradient)))
+        torch.testing.assert_close(torch.cat([found for _, found in slices[layer]]), gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bare_signs_as_an_accelerator_has_them_project_experts_as_the_scaled_ones_do(dtype, examples):
+    model = tiny_model("mixtral").to(dtype)
+    scaled = projections(model)
+    bare = [replace(p, p_in=signs(p.p_in), p_out=signs(p.p_out)) for p in scaled]
+    found = []
+    for chosen in (scaled, bare):
+        with GradientCollector(model, chosen) as collector:
+            found.append(collector.collect(padded_batch(examples, 14, "right")).gradients)
+    largest = max(float(gradient.norm()) for gradient in found[0].values())
+    for name, gradient in found[0].items():
+        assert gradient.dtype == found[1][name].dtype == torch.float32
+        assert float((found[1][name] - gradient).norm()) < 1e-4 * largest, name
+
+
+def signs(p: torch.Tensor | None) -> torch.Tensor | None:
+    return None if p is None else p.sign().to(torch.bfloat16)
