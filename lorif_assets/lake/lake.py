@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     import torch
     from deltalake import DeltaTable
 
-_CONFLICT_RETRIES = 10
+_CONFLICT_RETRIES = 30
 _LOOKS_AGAIN = (0.05, 0.2, 0.5)
 """Seconds between looks at a table that cannot be read, before it counts as damaged."""
 
@@ -209,7 +209,8 @@ class Lake:
                     overwrite(table, schema, partition, data)
             except CommitFailedError:
                 # delta-rs retries what other partitions' writers cause, but not the columns of new layers that another
-                # process added in the meantime, nor two writers of one partition, where the last one has to win.
+                # process added in the meantime, nor two writers of one partition, where the last one has to win, nor rows
+                # that are written already: whoever commits those looks at the table again.
                 if not attempts_left:
                     raise
             else:
