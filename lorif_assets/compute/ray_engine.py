@@ -111,6 +111,8 @@ class RayWorkers(Generic[State]):
     _members: list[_Member] = field(default_factory=list)
     _started: int = 0
     _failed_starts: int = 0
+    # The newest worker when a start failed last. Older ones that fail too, as all of a node that is lost, are no new failure.
+    _blamed: int = 0
     _works: int = 0
     _reported: float = field(default_factory=time.monotonic)
     _summarised: float = field(default_factory=time.monotonic)
@@ -237,12 +239,12 @@ class RayWorkers(Generic[State]):
         handed = [index for index, _ in member.shards]
         member.shards.clear()
         self._dismiss(member)
-        if member.place is None:
-            self._failed_starts += 1
+        if member.place is None and member.number > self._blamed:
+            self._failed_starts, self._blamed = self._failed_starts + 1, self._started
             if self._failed_starts >= self.attempts:
                 raise LorifError(
-                    f"{self._failed_starts} workers in a row could not be started, each with {self.resources}: {loss.reason}. "
-                    "Is `lorif_assets` installed on every node, in the version that this process has?"
+                    f"workers could not be started {self._failed_starts} times in a row, each with {self.resources}: "
+                    f"{loss.reason}. Is `lorif_assets` installed on every node, in the version that this process has?"
                 )
         failed = []
         for index in reversed(handed):

@@ -38,7 +38,7 @@ from lorif_assets.lake.damage import (
     unreadable,
 )
 from lorif_assets.lake.delta_paths import data_files, partition_of, refused_character, scan_table
-from lorif_assets.lake.format_version import mark_format, stored_format
+from lorif_assets.lake.format_version import mark_format, require_known_format
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.lake.named_checksums import CHECKSUM_LIST, look_at_named_file, page_line
 from lorif_assets.lake.open_factors import OpenFactors
@@ -130,8 +130,9 @@ class Lake:
             TableError: it cannot be read, another writer left deletion vectors in it, which the streaming readers do not
                 apply, or a newer version of the project wrote the lake.
             DamagedLakeError: its log is not what was written, and there is no copy of it.
+            StoreError: the object store cannot be reached, or refuses.
         """
-        stored_format(self.stored)
+        require_known_format(self.stored)
         damaged = damaged_log_files(self.stored, schema.name) if self.is_local else []
         if damaged:
             raise log_damage(schema.name, damaged[0], OTHER_CONTENT, self.root).error(self.root)

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -70,6 +70,10 @@ def commit_rows(table: "DeltaTable", written: WrittenRows) -> None:
     from deltalake import CommitProperties, Schema
     from deltalake.transaction import AddAction
 
+    filters = [(column, "=", value) for column, value in written.partition.items()]
+    if [PurePosixPath(uri).name for uri in table.file_uris(filters)] == [PurePosixPath(written.path).name]:
+        # It was committed before, and the answer was lost.
+        return
     present = list(table.schema().fields)
     known = {field.name for field in present}
     added = [field for field in Schema.from_arrow(written.schema).fields if field.name not in known]
@@ -79,7 +83,7 @@ def commit_rows(table: "DeltaTable", written: WrittenRows) -> None:
         mode="overwrite",
         schema=Schema([*present, *added]),
         partition_by=list(written.partition),
-        partition_filters=[(column, "=", value) for column, value in written.partition.items()],
+        partition_filters=filters,
         commit_properties=CommitProperties(max_commit_retries=0),
     )
     table.update_incremental()

@@ -6,6 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 from polars.testing import assert_frame_equal
 
 from lorif_assets.errors import TableError
@@ -105,6 +106,26 @@ def test_of_two_processes_that_commit_one_partition_at_the_same_time_the_last_on
     lake.replace(GRADIENT_FACTORS, PARTITION, lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 3)))
     assert lake.read(GRADIENT_FACTORS, shard=PARTITION["shard"]).height == 3
     assert len(lake.factor_files(PARTITION["checkpoint"])) == 2
+
+
+def test_rows_whose_commit_was_not_answered_are_there_once(
+    lakes: tuple[Lake, Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, _ = lakes
+    unanswered = [True]
+
+    def commit(table: DeltaTable, written: WrittenRows) -> None:
+        commit_rows(table, written)
+        if unanswered:
+            unanswered.clear()
+            raise CommitFailedError("a store that was asked again says that there is such a version")
+
+    monkeypatch.setattr(lakes_module, "commit_rows", commit)
+    lake.replace(GRADIENT_FACTORS, PARTITION, lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 3)))
+    assert lake.read(GRADIENT_FACTORS)["row"].sort().to_list() == [0, 1, 2]
+    table = lake.table(GRADIENT_FACTORS)
+    assert table is not None
+    assert table.version() == 1, "a second commit would remove the file that it adds"
 
 
 def test_the_file_has_the_checksums_of_its_writer(lakes: tuple[Lake, Lake]) -> None:

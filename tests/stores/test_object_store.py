@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 
 from lorif_assets.config.settings import load_settings
 from lorif_assets.config.sources import Source
@@ -26,6 +26,7 @@ from lorif_assets.project import Project
 from lorif_assets.stores import object_store as stores
 from lorif_assets.stores.object_store import ObjectStore
 from tests.conftest import CHECKPOINTS, TinyProject, private_copy
+from tests.stores.flaky_store import flaky
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,21 +165,8 @@ def test_a_place_without_a_model_is_said(bucket: Any, tmp_path: Path) -> None:
 @pytest.fixture
 def flaky_store(object_store: Lake) -> Iterator[Lake]:
     """The same store behind a proxy that refuses every third request."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    target = object_store.storage_options["AWS_ENDPOINT_URL"]
-    proxy = subprocess.Popen([sys.executable, str(Path(__file__).with_name("flaky_proxy.py")), str(port), target])
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    try:
-        yield Lake(object_store.root, {**object_store.storage_options, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"})
-    finally:
-        proxy.terminate()
-        proxy.wait(10)
+    with flaky(object_store.storage_options["AWS_ENDPOINT_URL"]) as address:
+        yield Lake(object_store.root, {**object_store.storage_options, "AWS_ENDPOINT_URL": address})
 
 
 def report(name: str, number: int) -> pa.Table:
@@ -189,15 +177,24 @@ def report(name: str, number: int) -> pa.Table:
 
 @pytest.mark.slow
 def test_a_store_that_refuses_every_third_request_loses_nothing(flaky_store: Lake, object_store: Lake) -> None:
-    import torch
+    write_and_read(flaky_store, object_store)
 
+
+def write_and_read(flaky: Lake, sound: Lake) -> None:
+    """Write tables, rows that are written ahead, tensors and a page by way of one lake, and read them in another too."""
     for number in range(5):
-        flaky_store.replace(REPORTS, {"checkpoint": "a", "query_set": f"q{number}"}, report("a", number))
-    path = flaky_store.write_tensors("states", {"x": torch.arange(5)})
-    flaky_store.write_file("reports/a.html", b"page")
-    assert flaky_store.read(REPORTS).height == object_store.read(REPORTS).height == 5
-    assert object_store.read_tensors(path)["x"].tolist() == flaky_store.read_tensors(path)["x"].tolist()
-    assert object_store.read_file("reports/a.html") == b"page"
+        flaky.replace(REPORTS, {"checkpoint": "a", "query_set": f"q{number}"}, report("a", number))
+    for number in range(3, 8):
+        partition = {"checkpoint": "a", "query_set": f"q{number}"}
+        flaky.replace(REPORTS, partition, flaky.write_ahead(REPORTS, partition, report("a", number)))
+    path = flaky.write_tensors("states", {"x": torch.arange(5)})
+    flaky.write_file("reports/a.html", b"page")
+    for lake in (flaky, sound):
+        assert sorted(lake.read(REPORTS)["query_set"]) == [f"q{number}" for number in range(8)]
+        assert lake.read_tensors(path)["x"].tolist() == [0, 1, 2, 3, 4]
+        assert lake.read_file("reports/a.html") == b"page"
+    flaky.remove(REPORTS, query_set=["q1", "q6"])
+    assert sound.read(REPORTS).height == 6
 
 
 COMMITS = """
