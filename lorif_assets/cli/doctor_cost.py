@@ -100,7 +100,9 @@ def _time_of_factors(
         return None
     examples, tokens = _full_batch(settings)
     seconds = counted.whole.seconds(H200) * n_examples * max_length / (examples * tokens)
-    source = f"no measured rate is known: counted for an H200, and examples of {max_length:,} tokens; a run records its own"
+    source = (
+        f"no measured rate is known: counted for an H200, and examples of {max_length:,} tokens; a run records its own"
+    )
     return _Time(seconds, "GPU", source)
 
 

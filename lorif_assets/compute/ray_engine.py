@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic
 
 from lorif_assets.compute.ray_cluster import RayResources, connect
-from lorif_assets.compute.ray_worker import Place, RayWorker, Reply, register_tensors
+from lorif_assets.compute.ray_worker import REPORTS, Place, RayWorker, Reply, register_tensors
 from lorif_assets.compute.shard_work import Committed, Opening, Shard, ShardWork, State
 from lorif_assets.config.compute import ComputeSettings
 from lorif_assets.errors import LorifError
@@ -171,7 +171,7 @@ class RayWorkers(Generic[State]):
         while len(self._members) < min(self.resources.workers, shards):
             self._started += 1
             devices = math.ceil(self.resources.gpus)
-            kind = ray.remote(concurrency_groups={"report": 1})(RayWorker)
+            kind = ray.remote(concurrency_groups={REPORTS: 1})(RayWorker)
             actor = kind.options(**self.resources.options).remote(self.opening, devices)
             self._members.append(_Member(self._started, actor, actor.place.remote()))
 
@@ -294,11 +294,7 @@ class RayWorkers(Generic[State]):
     def _fetch_reports(self) -> None:
         import ray
 
-        asked = {
-            member.actor.report.options(concurrency_group="report").remote(): member
-            for member in self._members
-            if member.place
-        }
+        asked = {member.actor.report.remote(): member for member in self._members if member.place}
         if not asked:
             return
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_REPORT_SECONDS)
