@@ -76,7 +76,9 @@ def test_the_time_of_factors_is_that_which_the_newest_run_of_the_recipe_took(
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     _, said = diagnosis()
     assert not home.exists(), "nothing is made for the question"
-    assert re.search(r"time of the factors[ │]+less than 1 GPU second[ │]+no measured rate is known: counted for an H200", said)
+    assert re.search(
+        r"time of the factors[ │]+less than 1 GPU second[ │]+no measured rate is known: counted for an H200", said
+    )
     recipe = private_project.settings.recipe.factor_hash
     _record(home, "old", "a", recipe, tokens=10, seconds=100.0)
     _record(home, "new", "a", recipe, tokens=300, seconds=3_600.0)

@@ -18,7 +18,7 @@ import torch
 from lorif_assets.config.settings import load_settings
 from lorif_assets.config.sources import Source
 from lorif_assets.data.shards import list_shards, read_shard
-from lorif_assets.errors import CheckpointError, LorifError, SourceError
+from lorif_assets.errors import CheckpointError, LorifError, SourceError, StoreError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.devices import DeviceGroup
@@ -220,6 +220,29 @@ def test_commits_of_several_processes_are_conditional_and_none_is_lost(object_st
     stored = shared.read(REPORTS)
     assert stored.group_by("checkpoint").len().sort("checkpoint").rows() == [("a", 8), ("b", 8), ("c", 8)]
     assert stored.filter(pl.struct("checkpoint", "query_set").is_duplicated()).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("root", "options"),
+    [
+        ("az://lake/out", {"AZURE_STORAGE_ACCOUNT_NAME": "ours", "AZURE_STORAGE_ACCOUNT_KEY": "TOP-SECRET!"}),
+        ("az://lake/out", {"AZURE_STORAGE_ACCOUNT_KEY": "VE9QLVNFQ1JFVA=="}),
+        ("gs://lake/out", {"GOOGLE_SERVICE_ACCOUNT_KEY": "TOP-SECRET"}),
+    ],
+    ids=["a wrong key", "no account", "no account's file"],
+)
+def test_a_lake_that_cannot_be_opened_is_said_in_a_sentence_without_the_key(
+    root: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_SERVICE_ACCOUNT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(StoreError) as raised:
+        Lake(root, options).read(REPORTS)
+    said = str(raised.value)
+    assert said.startswith(f"the lake {root} cannot be reached; check `lake.root`")
+    assert said.isprintable(), "on one line, without colours"
+    assert "SECRET" not in said
+    assert "VE9QLVNFQ1JFVA" not in said
 
 
 def test_an_address_of_no_store_is_refused() -> None:
