@@ -35,7 +35,9 @@ def azurite() -> str:
         pytest.skip("needs Azurite: npm install --global azurite@3.37.0, or name its `azurite-blob` in $AZURITE")
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if tuple(map(int, version.split(".")[:2])) < OLDEST:
-        pytest.fail(f"{program} is Azurite {version}; the tests need 3.37 or newer: npm install --global azurite@3.37.0")
+        pytest.fail(
+            f"{program} is Azurite {version}; the tests need 3.37 or newer: npm install --global azurite@3.37.0"
+        )
     return program
 
 

@@ -2,8 +2,8 @@
 
 Of the objects that are written only where there is none yet, as commits are, every fifth one is written, and its answer lost.
 
-`python flaky_proxy.py PORT TARGET [google]`: with the last word, requests are those of Google's store, in whose place is one
-that speaks S3: its XML interface is the same but for the names of headers.
+`python flaky_proxy.py PORT TARGET [google] [sound]`: with `google`, requests are those of Google's store, in whose place is one
+that speaks S3: its XML interface is the same but for the names of headers. With `sound`, nothing is refused, late or lost.
 """
 
 import sys
@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 
 TARGET = sys.argv[2]
+IS_GOOGLE, IS_FLAKY = "google" in sys.argv[3:], "sound" not in sys.argv[3:]
 SLOW_DOWN: "tuple[int, dict[str, str], bytes]" = (503, {}, b"<Error><Code>SlowDown</Code></Error>")
 RENAMED = {"X-Goog-If-Generation-Match": "If-None-Match", "X-Goog-Copy-Source": "X-Amz-Copy-Source"}
 SIGNED = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
@@ -35,17 +36,17 @@ class Handler(BaseHTTPRequestHandler):
     def forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
         number = next(_numbers)
-        if number % 3 == 2:
+        if IS_FLAKY and number % 3 == 2:
             self._answer(*SLOW_DOWN)
             return
-        if number % 7 == 0:
+        if IS_FLAKY and number % 7 == 0:
             time.sleep(0.3)
         # Without a type, urllib says that a body is a form; another one than none would not be what was signed.
         headers = {"Content-Type": "", **{name.title(): value for name, value in self.headers.items()}}
         headers.pop("Accept-Encoding", None)
-        if sys.argv[3:] == ["google"]:
+        if IS_GOOGLE:
             headers = in_words_of_s3(headers)
-        is_lost = headers.get("If-None-Match") == "*" and next(_commits) % 5 == 0
+        is_lost = IS_FLAKY and headers.get("If-None-Match") == "*" and next(_commits) % 5 == 0
         request = urllib.request.Request(TARGET + self.path, body, headers, method=self.command)
         try:
             with urllib.request.urlopen(request) as found:

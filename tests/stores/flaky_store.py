@@ -13,7 +13,7 @@ from tests.conftest import free_port
 
 @contextmanager
 def flaky(target: str, *words: str) -> Iterator[str]:
-    """Start the proxy, and yield its address in place of the store's; the words are those of its command."""
+    """Start the proxy, and yield its address in place of the store's; the words are the last ones of its command."""
     port = free_port()
     command = [sys.executable, str(Path(__file__).with_name("flaky_proxy.py")), str(port), target, *words]
     proxy = subprocess.Popen(command)
