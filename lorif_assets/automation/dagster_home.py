@@ -63,11 +63,8 @@ def dagster_home(settings: Path) -> Path:
     except OSError as error:
         fault = "it is a file" if home.is_file() else str(error.strerror)
     if fault:
-        remedy = (
-            f"correct ${HOME_VARIABLE}"
-            if os.environ.get(HOME_VARIABLE)
-            else f"set ${HOME_VARIABLE} to a folder of your own"
-        )
+        is_named = bool(os.environ.get(HOME_VARIABLE))
+        remedy = f"correct ${HOME_VARIABLE}" if is_named else f"set ${HOME_VARIABLE} to a folder of your own"
         raise SettingsError(f"Dagster cannot keep its records in {home}: {fault}; {remedy}")
     # The project's dagster.yaml sets this too; a home of the user's own may have none.
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -48,7 +49,7 @@ def measured_rate(instance: dg.DagsterInstance, recipe: str) -> MeasuredRate | N
     computed = []
     for record in records:
         event = record.asset_materialization
-        figures = {name: value.value for name, value in event.metadata.items()} if event else {}
+        figures: dict[str, Any] = {name: value.value for name, value in event.metadata.items()} if event else {}
         if figures.get("recipe") == recipe and figures.get("seconds"):
             computed.append((record, figures))
     if not computed:
