@@ -29,7 +29,8 @@ def opened_pages(address: str, shards: int, partitions: int) -> Iterator[dict[st
         if not Path(program).is_file():
             raise FileNotFoundError("there is no Chromium; `playwright install chromium` brings one")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1_700, "height": 1_000})
+        # As large as it takes for the graph to show more of an asset than its name.
+        page = browser.new_page(viewport={"width": 2_800, "height": 1_600})
         page.set_default_timeout(SHOWS_WITHIN)
 
         def opened(path: str, text: str | re.Pattern[str]) -> Callable[[], object]:
@@ -43,7 +44,7 @@ def opened_pages(address: str, shards: int, partitions: int) -> Iterator[dict[st
             "automation": opened("/automation", "re_attribution_sensor"),
             "factors, overview": opened(f"{FACTORS}overview", f"{CHECKPOINT}|{shard_name(shards - 1)}"),
             "factors, dialog to materialize": lambda: open_dialog(page),
-            "factors, partitions": opened(f"{FACTORS}partitions", f"Materialized ({shards})"),
+            "factors, partitions": opened(f"{FACTORS}partitions", f"Materialized ({partitions})"),
             "factors, one partition": lambda: choose_shard(page, shard_name(1)),
         }
         browser.close()
