@@ -1,13 +1,15 @@
 """Pages of Dagster's UI in headless Chromium, opened until what they are for shows."""
 
+import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from copied_shards import shard_name
 from dagster_project import CHECKPOINT
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Error, Page, sync_playwright
 
 SHOWS_WITHIN = 60_000  # milliseconds
 FACTORS = "/assets/gradient_factors?view="
@@ -27,23 +29,36 @@ def opened_pages(address: str, shards: int, partitions: int) -> Iterator[dict[st
         if not Path(program).is_file():
             raise FileNotFoundError("there is no Chromium; `playwright install chromium` brings one")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1_700, "height": 1_000})
+        # As large as it takes for the graph to show more of an asset than its name.
+        page = browser.new_page(viewport={"width": 2_800, "height": 1_600})
         page.set_default_timeout(SHOWS_WITHIN)
 
-        def opened(path: str, text: str) -> Callable[[], object]:
-            return lambda: (page.goto(address + path), page.get_by_text(text).first.wait_for())
+        def opened(path: str, text: str | re.Pattern[str]) -> Callable[[], object]:
+            return lambda: waited_for(page, address + path, text)
 
-        many = f"{partitions:,} partitions"
+        # Large numbers are shortened in some places.
+        many = re.compile(f"{partitions:,} partitions|{partitions // 1_000}[kK] partitions")
         yield {
             "graph": opened("/locations/lorif_assets.definitions/asset-groups/attribution/lineage", many),
             "catalog": opened("/assets", many),
             "automation": opened("/automation", "re_attribution_sensor"),
             "factors, overview": opened(f"{FACTORS}overview", f"{CHECKPOINT}|{shard_name(shards - 1)}"),
             "factors, dialog to materialize": lambda: open_dialog(page),
-            "factors, partitions": opened(f"{FACTORS}partitions", f"Materialized ({shards})"),
+            "factors, partitions": opened(f"{FACTORS}partitions", f"Materialized ({partitions})"),
             "factors, one partition": lambda: choose_shard(page, shard_name(1)),
         }
         browser.close()
+
+
+def waited_for(page: Page, address: str, text: str | re.Pattern[str]) -> None:
+    """Open a page and wait until a text shows; where it does not, say so, with a picture of the page."""
+    page.goto(address)
+    try:
+        page.get_by_text(text).first.wait_for()
+    except Error:
+        with tempfile.NamedTemporaryFile(suffix=".png", delete=False) as picture:
+            page.screenshot(path=picture.name)
+        print(f"{address} does not show {text} within {SHOWS_WITHIN / 1_000:.0f} s; it shows {picture.name}")
 
 
 def open_dialog(page: Page) -> None:

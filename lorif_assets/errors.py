@@ -1,6 +1,10 @@
 """Errors that a user can act on: each message names the thing, what was expected, what was found and what to do."""
 
+import re
 from collections.abc import Collection
+
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+_SHOWN_OF_STORE = 300
 
 
 class LorifError(Exception):
@@ -29,6 +33,12 @@ class HubError(LorifError):
 
 class StoreError(LorifError):
     """An object store cannot be reached, refuses, or has no such file."""
+
+    @classmethod
+    def of(cls, what: str, error: OSError) -> "StoreError":
+        """Return what cannot be done, with the store's own words, which name no credentials, on one line."""
+        words = " ".join(_COLOURS.sub("", str(error)).replace("↳", " ").split())
+        return cls(f"{what}: {words[:_SHOWN_OF_STORE]}")
 
 
 class MismatchError(LorifError):

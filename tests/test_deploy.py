@@ -43,6 +43,26 @@ def test_the_cluster_has_a_head_that_computes_nothing_and_workers_with_a_gpu() -
     assert head["envFrom"] == container["envFrom"] == [{"secretRef": {"name": "lorif-secrets"}}]
 
 
+def test_the_cluster_has_fields_that_the_operator_knows_and_start_parameters_that_are_text() -> None:
+    spec = parsed("raycluster.yaml")["spec"]
+    assert spec.keys() <= {
+        "rayVersion",
+        "enableInTreeAutoscaling",
+        "autoscalerOptions",
+        "headGroupSpec",
+        "workerGroupSpecs",
+    }
+    assert spec["autoscalerOptions"]["upscalingMode"] in {"Default", "Aggressive", "Conservative"}
+    assert isinstance(spec["autoscalerOptions"]["idleTimeoutSeconds"], int)
+    (workers,) = spec["workerGroupSpecs"]
+    of_all = {"rayStartParams", "template"}
+    assert spec["headGroupSpec"].keys() == of_all
+    assert workers.keys() == of_all | {"groupName", "replicas", "minReplicas", "maxReplicas"}
+    assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    for group in (spec["headGroupSpec"], workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+
+
 def test_charts_and_instances_name_secrets_and_hold_none() -> None:
     values, instance = parsed("dagster-values.yaml"), parsed("dagster.yaml")
     (deployment,) = values["dagster-user-deployments"]["deployments"]

@@ -138,7 +138,7 @@ class FactorBuilding:
             rows=stored.lake.write_ahead(GRADIENT_FACTORS, partition, rows) if state.worker.is_remote else rows,
             rejected=pa.concat_tables([read.tokenized.rejected, rejected_table(factors.not_finite)]),
             notices=read.tokenized.notices,
-            figures=_figures(state.model, computed, rows),
+            figures={**_figures(state.model, computed, rows), "recipe": stored.recipe.factor_hash},
             version=factor_version(stored.recipe, stored.record, read.shard_hash),
         )
 
@@ -188,5 +188,6 @@ def _figures(model: AttributedModel, computed: ComputedShard, rows: pa.Table) ->
             np.sum(rows["loss"].to_numpy()) / max(np.sum(rows["n_target_tokens"].to_numpy()), 1)
         ),
         "device": str(model.devices),
+        "hardware": model.devices.hardware,
         "projection": model.projection,
     }

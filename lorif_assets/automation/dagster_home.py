@@ -43,14 +43,19 @@ def make_home(home: Path) -> None:
         (home / _INSTANCE).write_text(files(__package__).joinpath(_INSTANCE).read_text())
 
 
+def named_home(settings: Path) -> Path:
+    """Return Dagster's home of the project of a settings file, which may not be there: $DAGSTER_HOME, else `home_beside`."""
+    named = os.environ.get(HOME_VARIABLE)
+    return Path(named).absolute() if named else home_beside(settings)
+
+
 def dagster_home(settings: Path) -> Path:
-    """Return Dagster's home of the project of a settings file: $DAGSTER_HOME, else `home_beside`; made if it is not there.
+    """Return Dagster's home of the project of a settings file, made if it is not there.
 
     Raises:
         SettingsError: it is no folder that can be written to.
     """
-    named = os.environ.get(HOME_VARIABLE)
-    home = Path(named).absolute() if named else home_beside(settings)
+    home = named_home(settings)
     try:
         make_home(home)
         fault = "" if home.is_dir() and os.access(home, os.W_OK | os.X_OK) else "it is read-only"
@@ -58,7 +63,8 @@ def dagster_home(settings: Path) -> Path:
     except OSError as error:
         fault = "it is a file" if home.is_file() else str(error.strerror)
     if fault:
-        remedy = f"correct ${HOME_VARIABLE}" if named else f"set ${HOME_VARIABLE} to a folder of your own"
+        is_named = bool(os.environ.get(HOME_VARIABLE))
+        remedy = f"correct ${HOME_VARIABLE}" if is_named else f"set ${HOME_VARIABLE} to a folder of your own"
         raise SettingsError(f"Dagster cannot keep its records in {home}: {fault}; {remedy}")
     # The project's dagster.yaml sets this too; a home of the user's own may have none.
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")

@@ -157,11 +157,12 @@ def diagnose(console: Console) -> bool:
 def _print_costs(console: Console, project: Project, n_examples: int, max_length: int, *, sound: bool) -> None:
     """Print what attribution costs where everything was found, or all but the weights."""
     if sound:
-        console.print(cost_table(project, n_examples, max_length))
+        active = Freshness.of(project).active_checkpoints
+        console.print(cost_table(project, n_examples, max_length, len(active)))
     elif described_checkpoint(project).is_description:
         # What else is at fault, and keeps the costs from being counted, the rows say.
         with suppress(LorifError):
-            console.print(cost_table(project, n_examples, max_length))
+            console.print(cost_table(project, n_examples, max_length, 1))
 
 
 def _of_models(project: Project) -> Mapping[str, Callable[[], str]]:

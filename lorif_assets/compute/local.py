@@ -30,9 +30,15 @@ class LocalEngine:
                 workers.close()
 
     def found(self) -> str:
-        """Return which group of devices is leased, in words."""
+        """Return which group of devices a step leases, in words, and how it could have all of them."""
         groups = self.devices.groups()
-        return f"local, on {' or '.join(str(group) for group in groups)}"
+        found = f"local, on {' or '.join(str(group) for group in groups)}"
+        if len(groups) == 1:
+            return found
+        return (
+            f'{found}, one for each step; with `compute.engine = "ray"` and `compute.address = "local"` a step computes on all '
+            f"{len(groups)}"
+        )
 
 
 @dataclass

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic
 
 from lorif_assets.compute.ray_cluster import RayResources, connect
-from lorif_assets.compute.ray_worker import Place, RayWorker, Reply, register_tensors
+from lorif_assets.compute.ray_worker import REPORTS, Place, RayWorker, Reply, register_tensors
 from lorif_assets.compute.shard_work import Committed, Opening, Shard, ShardWork, State
 from lorif_assets.config.compute import ComputeSettings
 from lorif_assets.errors import LorifError
@@ -111,6 +111,8 @@ class RayWorkers(Generic[State]):
     _members: list[_Member] = field(default_factory=list)
     _started: int = 0
     _failed_starts: int = 0
+    # The newest worker when a start failed last. Older ones that fail too, as all of a node that is lost, are no new failure.
+    _blamed: int = 0
     _works: int = 0
     _reported: float = field(default_factory=time.monotonic)
     _summarised: float = field(default_factory=time.monotonic)
@@ -169,7 +171,7 @@ class RayWorkers(Generic[State]):
         while len(self._members) < min(self.resources.workers, shards):
             self._started += 1
             devices = math.ceil(self.resources.gpus)
-            kind = ray.remote(concurrency_groups={"report": 1})(RayWorker)
+            kind = ray.remote(concurrency_groups={REPORTS: 1})(RayWorker)
             actor = kind.options(**self.resources.options).remote(self.opening, devices)
             self._members.append(_Member(self._started, actor, actor.place.remote()))
 
@@ -237,12 +239,12 @@ class RayWorkers(Generic[State]):
         handed = [index for index, _ in member.shards]
         member.shards.clear()
         self._dismiss(member)
-        if member.place is None:
-            self._failed_starts += 1
+        if member.place is None and member.number > self._blamed:
+            self._failed_starts, self._blamed = self._failed_starts + 1, self._started
             if self._failed_starts >= self.attempts:
                 raise LorifError(
-                    f"{self._failed_starts} workers in a row could not be started, each with {self.resources}: {loss.reason}. "
-                    "Is `lorif_assets` installed on every node, in the version that this process has?"
+                    f"workers could not be started {self._failed_starts} times in a row, each with {self.resources}: "
+                    f"{loss.reason}. Is `lorif_assets` installed on every node, in the version that this process has?"
                 )
         failed = []
         for index in reversed(handed):
@@ -292,11 +294,7 @@ class RayWorkers(Generic[State]):
     def _fetch_reports(self) -> None:
         import ray
 
-        asked = {
-            member.actor.report.options(concurrency_group="report").remote(): member
-            for member in self._members
-            if member.place
-        }
+        asked = {member.actor.report.remote(): member for member in self._members if member.place}
         if not asked:
             return
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_REPORT_SECONDS)

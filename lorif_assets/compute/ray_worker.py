@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _KEPT_LINES = 1_000
 _PROJECT = "lorif_assets"
+REPORTS = "report"
+"""Ray's name for the thread that reports while a shard is computed."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,9 @@ class RayWorker:
     def report(self) -> Report:
         """Return what happened since the last report."""
         return Report([*self._kept.fetched(), *self._warnings.fetched()], dict(self._meter.counts), self._meter.seconds)
+
+    # As `ray.method` sets it: this module is imported without Ray too, and ray:// takes the thread from here alone.
+    report.__ray_concurrency_group__ = REPORTS  # type: ignore[attr-defined]
 
 
 def register_tensors() -> None:

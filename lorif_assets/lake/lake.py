@@ -38,7 +38,7 @@ from lorif_assets.lake.damage import (
     unreadable,
 )
 from lorif_assets.lake.delta_paths import data_files, partition_of, refused_character, scan_table
-from lorif_assets.lake.format_version import mark_format, stored_format
+from lorif_assets.lake.format_version import mark_format, require_known_format
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.lake.named_checksums import CHECKSUM_LIST, look_at_named_file, page_line
 from lorif_assets.lake.open_factors import OpenFactors
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     import torch
     from deltalake import DeltaTable
 
-_CONFLICT_RETRIES = 10
+_CONFLICT_RETRIES = 30
 _LOOKS_AGAIN = (0.05, 0.2, 0.5)
 """Seconds between looks at a table that cannot be read, before it counts as damaged."""
 
@@ -130,8 +130,9 @@ class Lake:
             TableError: it cannot be read, another writer left deletion vectors in it, which the streaming readers do not
                 apply, or a newer version of the project wrote the lake.
             DamagedLakeError: its log is not what was written, and there is no copy of it.
+            StoreError: the object store cannot be reached, or refuses.
         """
-        stored_format(self.stored)
+        require_known_format(self.stored)
         damaged = damaged_log_files(self.stored, schema.name) if self.is_local else []
         if damaged:
             raise log_damage(schema.name, damaged[0], OTHER_CONTENT, self.root).error(self.root)
@@ -209,7 +210,8 @@ class Lake:
                     overwrite(table, schema, partition, data)
             except CommitFailedError:
                 # delta-rs retries what other partitions' writers cause, but not the columns of new layers that another
-                # process added in the meantime, nor two writers of one partition, where the last one has to win.
+                # process added in the meantime, nor two writers of one partition, where the last one has to win, nor rows
+                # that are written already: whoever commits those looks at the table again.
                 if not attempts_left:
                     raise
             else:

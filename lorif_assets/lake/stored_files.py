@@ -1,5 +1,7 @@
 """The files of a lake by their paths relative to its root, in a directory or an object store."""
 
+import random
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+
+_TAKEN_AWAY = "InvalidBlockList"
+"""Azure's word for a file whose pieces went with those of another process, which finished the same file meanwhile."""
+_WRITES_AGAIN = (0.1, 0.4, 1.6, 3.2)
+"""Seconds at most before it is written again."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class StoredFiles:
             return memoryview(mapped.read_buffer())
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file in one step, replacing one of the same name."""
+        """Write a file in one step, replacing one of the same name; of several processes that do, the last one wins."""
         if self.is_local:
             file = Path(self.root, path)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +85,18 @@ class StoredFiles:
             partial.write_bytes(content)
             partial.replace(file)
             return
+        for seconds in _WRITES_AGAIN:
+            try:
+                self._put(path, content)
+            except OSError as error:
+                if _TAKEN_AWAY not in str(error):
+                    raise
+                time.sleep(random.uniform(0, seconds))  # noqa: S311
+            else:
+                return
+        self._put(path, content)
+
+    def _put(self, path: str, content: bytes) -> None:
         # delta-rs's streams take `bytes` only, which pyarrow hands on when it flushes a buffer, not when it writes past
         # one: all of the content has to fit in it.
         with self.system.open_output_stream(path, compression=None, buffer_size=len(content) + 1) as stream:

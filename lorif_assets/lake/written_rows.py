@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -18,7 +18,7 @@ from lorif_assets.lake.checksums import ParquetChecksums, sealed
 from lorif_assets.lake.seals import seal_path
 from lorif_assets.lake.stored_files import StoredFiles
 from lorif_assets.lake.table_schema import TableSchema
-from lorif_assets.lake.table_writing import COMMIT_RETRIES, conformed, overwrite
+from lorif_assets.lake.table_writing import conformed, overwrite
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -61,10 +61,19 @@ def write_rows(files: StoredFiles, table: TableSchema, partition: Mapping[str, s
 
 
 def commit_rows(table: "DeltaTable", written: WrittenRows) -> None:
-    """Replace a partition by rows that are written already, in one commit; columns that are new are added to the table."""
+    """Replace a partition by rows that are written already, in one commit; columns that are new are added to the table.
+
+    Raises:
+        CommitFailedError: something else was committed since the table was read. It may be rows of this partition, which
+            nothing but another look at the table would find: the commit names no rows that it has read.
+    """
     from deltalake import CommitProperties, Schema
     from deltalake.transaction import AddAction
 
+    filters = [(column, "=", value) for column, value in written.partition.items()]
+    if [PurePosixPath(uri).name for uri in table.file_uris(filters)] == [PurePosixPath(written.path).name]:
+        # It was committed before, and the answer was lost.
+        return
     present = list(table.schema().fields)
     known = {field.name for field in present}
     added = [field for field in Schema.from_arrow(written.schema).fields if field.name not in known]
@@ -74,7 +83,7 @@ def commit_rows(table: "DeltaTable", written: WrittenRows) -> None:
         mode="overwrite",
         schema=Schema([*present, *added]),
         partition_by=list(written.partition),
-        partition_filters=[(column, "=", value) for column, value in written.partition.items()],
-        commit_properties=CommitProperties(max_commit_retries=COMMIT_RETRIES),
+        partition_filters=filters,
+        commit_properties=CommitProperties(max_commit_retries=0),
     )
     table.update_incremental()

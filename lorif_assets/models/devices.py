@@ -39,6 +39,18 @@ class DeviceGroup:
         """Where batches, gradients, factors and scores are."""
         return self.devices[0]
 
+    @property
+    def hardware(self) -> str:
+        """What a device of the group is: a GPU's name, or the threads that a CPU computes with."""
+        import torch
+
+        if self.first.type == "cuda":
+            return torch.cuda.get_device_name(self.first)
+        threads = torch.get_num_threads()
+        return (
+            f"a CPU with {threads} thread{'s' if threads > 1 else ''}" if self.first.type == "cpu" else str(self.first)
+        )
+
     def __len__(self) -> int:
         return len(self.devices)
 

@@ -21,8 +21,6 @@ from lorif_assets.errors import StoreError
 from lorif_assets.machine_locks import MachineLock
 
 _URL = re.compile(r"(?P<scheme>s3|s3a|gs|gcs|az|azure|adl|abfs|abfss)://(?P<path>.+)")
-_COLOURS = re.compile("\x1b\\[[0-9;]*m")
-_SHOWN = 300
 # A look lists a source once, and asks for each of its files by name soon after.
 _TRUSTED_SECONDS = 30.0
 _listed: "dict[str, tuple[float, StoredFile]]" = {}
@@ -67,7 +65,7 @@ class ObjectStore:
         try:
             found = self._files.get_file_info(pafs.FileSelector("", recursive=True, allow_not_found=True))
         except OSError as error:
-            raise self._failed("listed", error) from error
+            raise StoreError.of(f"{self.url} cannot be listed", error) from error
         files = [StoredFile(one.path, one.size, one.mtime_ns) for one in found if one.type is pafs.FileType.File]
         now = time.monotonic()
         _listed.update({f"{self.url}/{file.name}": (now, file) for file in files})
@@ -87,7 +85,7 @@ class ObjectStore:
             # Asked for by name alone, a store does not tell the time.
             found = self._files.get_file_info(pafs.FileSelector(parent, allow_not_found=True))
         except OSError as error:
-            raise self._failed("listed", error) from error
+            raise StoreError.of(f"{self.url} cannot be listed", error) from error
         return next(
             (StoredFile(name, one.size, one.mtime_ns) for one in found if one.base_name == own and one.is_file), None
         )
@@ -126,7 +124,7 @@ class ObjectStore:
                 # A reader sees the whole file or none.
                 partial.replace(copy)
             except OSError as error:
-                raise self._failed(f"read ({file.name})", error) from error
+                raise StoreError.of(f"{self.url} cannot be read ({file.name})", error) from error
             finally:
                 partial.unlink(missing_ok=True)
 
@@ -135,11 +133,6 @@ class ObjectStore:
         from deltalake.fs import DeltaStorageHandler
 
         return pafs.PyFileSystem(DeltaStorageHandler(self.url, dict(self.options) or None))
-
-    def _failed(self, what: str, error: OSError) -> StoreError:
-        # The store's own words, which name no credentials, on one line.
-        words = " ".join(_COLOURS.sub("", str(error)).replace("↳", " ").split())
-        return StoreError(f"{self.url} cannot be {what}: {words[:_SHOWN]}")
 
 
 def is_store_url(path: str) -> bool:

@@ -18,6 +18,7 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.tables import TABLES
 from tests.attribution.test_fit_curvature import FactorLake, lake_of
 from tests.conftest import CHECKPOINTS, TinyProject, private_copy
+from tests.lake.test_written_rows import factors
 
 LONG = 24 * 365
 
@@ -109,6 +110,24 @@ def test_files_that_a_crash_left_without_a_commit_go_after_the_retention_period(
     grow_old(lake.lake)
     expected = {orphan, str(half_written.relative_to(lake.lake.root))}
     assert paths(superseded_files(lake.lake, LONG)) == expected
+
+
+@pytest.mark.parametrize("shard", ["s0", "a:shard +%3A é"])
+def test_rows_that_were_written_ahead_go_with_their_checksums_unless_they_are_committed(
+    tmp_path: Path, shard: str
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    partition = {"checkpoint": "step 1", "shard": shard}
+    lost, kept = (lake.write_ahead(GRADIENT_FACTORS, partition, factors("l", 3, partition)) for _ in range(2))
+    lake.replace(GRADIENT_FACTORS, partition, kept)
+    assert superseded_files(lake, 1) == [], "a worker may just have written it"
+    grow_old(lake)
+    found = superseded_files(lake, LONG)
+    assert paths(found) == {f"{GRADIENT_FACTORS.name}/{lost.path}"}
+    delete(lake, found)
+    assert lake.read(GRADIENT_FACTORS, shard=shard).height == 3
+    assert [file.name for file in Path(lake.root).rglob("*.parquet")] == [Path(kept.path).name]
+    assert not [file for file in Path(lake.root, "checksums").rglob("*") if Path(lost.path).name in file.name]
 
 
 def test_a_name_that_paths_encode_is_recognised(tmp_path: Path) -> None:

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
+from dagster._core.events import DagsterEvent, StepMaterializationData
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, MixtralConfig, RecurrentGemmaConfig
 
+from lorif_assets.automation.dagster_home import make_home
 from lorif_assets.cli.doctor import diagnose
 from tests.conftest import CHECKPOINTS, TinyProject
 
@@ -28,6 +31,8 @@ def diagnosis(private_project: TinyProject, monkeypatch: pytest.MonkeyPatch) -> 
 
     return run
 
+
+_MATERIALIZED = dg.DagsterEventType.ASSET_MATERIALIZATION.value
 
 Diagnosis = Callable[[], tuple[bool, str]]
 
@@ -52,6 +57,47 @@ def test_a_sound_project_shows_what_was_found_and_what_it_costs(
     assert "1 + 1" in said
     assert "local, on cpu" in said
     assert "7 and 7" in said, "files and commits: three shards and four layers"
+
+
+def _record(home: Path, run: str, shard: str, recipe: str, **figures: float | str) -> None:
+    """Leave what a run records of a shard's factors in Dagster's home."""
+    make_home(home)
+    known = {"device": "cpu", "hardware": "a CPU with 2 threads", "dagster/row_count": 10, "recipe": recipe}
+    event = dg.AssetMaterialization("gradient_factors", partition=f"step-000100|{shard}", metadata={**known, **figures})
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        data = StepMaterializationData(event)
+        instance.report_dagster_event(DagsterEvent(_MATERIALIZED, "job", event_specific_data=data), run)
+
+
+def test_the_time_of_factors_is_that_which_the_newest_run_of_the_recipe_took(
+    diagnosis: Diagnosis, private_project: TinyProject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    _, said = diagnosis()
+    assert not home.exists(), "nothing is made for the question"
+    assert re.search(
+        r"time of the factors[ │]+less than 1 GPU second[ │]+no measured rate is known: counted for an H200", said
+    )
+    recipe = private_project.settings.recipe.factor_hash
+    _record(home, "old", "a", recipe, tokens=10, seconds=100.0)
+    _record(home, "new", "a", recipe, tokens=300, seconds=3_600.0)
+    _record(home, "new", "b", recipe, tokens=500, seconds=4_400.0)
+    _record(home, "newest", "a", "of another recipe", tokens=1_000_000, seconds=1.0)
+    _, said = diagnosis()
+    # 38 examples of 40 tokens at 0.1 tokens a second.
+    assert re.search(
+        r"time of the factors[ │]+4.22 CPU hours[ │]+measured: 0.1 tokens/s of a worker on a CPU with 2 threads", said
+    )
+    assert "2 shards of step-000100 on 20" in said
+    assert re.search(r"all 2 active checkpoints [^\n]*8.44 CPU hours for the factors; 14 files and 14 commits", said)
+    _record(home, "on GPUs", "a", recipe, tokens=800, seconds=400.0, device="cuda:0 + cuda:1", hardware="NVIDIA H200")
+    _, said = diagnosis()
+    assert re.search(r"50.7 GPU minutes[ │]+measured: 2 tokens/s of a worker on 2 x NVIDIA H200, 1 shards", said)
+    (home / "dagster.yaml").write_text("storage: {postgres: {postgres_url: {env: NO_SUCH_VARIABLE}}}")
+    sound, said = diagnosis()
+    assert sound
+    assert "no measured rate is known" in said
 
 
 def _fitting(root: Path) -> None:

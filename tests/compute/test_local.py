@@ -97,3 +97,11 @@ def test_the_name_of_a_call_holds_none_of_its_arguments() -> None:
     """They may hold the credentials of an object store, and the name stands in logs and errors."""
     call = shard_work._Call(partial(kept, {"AWS_SECRET_ACCESS_KEY": "secret"}))
     assert str(call) == "kept"
+
+
+def test_what_is_found_says_how_a_step_could_have_all_of_several_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ENGINE.found() == "local, on cpu"
+    monkeypatch.setattr(Devices, "available", lambda self: ["cuda:0", "cuda:1", "cuda:2", "cuda:3"])
+    found = LocalEngine(Devices(per_checkpoint=2)).found()
+    assert found.startswith("local, on cuda:0 + cuda:1 or cuda:2 + cuda:3, one for each step; with ")
+    assert found.endswith('`compute.engine = "ray"` and `compute.address = "local"` a step computes on all 2')

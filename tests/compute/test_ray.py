@@ -50,7 +50,7 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # Workers have to find the project and these tests, and their threads have to sum in the order of this process.
-        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, sys.path)]))
         patch.setenv("OMP_NUM_THREADS", "1")
         started = Cluster(
             initialize_head=True,

@@ -5,12 +5,16 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 from polars.testing import assert_frame_equal
 
 from lorif_assets.errors import TableError
+from lorif_assets.lake import lake as lakes_module
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.seals import State, look_at_data_file
+from lorif_assets.lake.written_rows import WrittenRows, commit_rows
 
 PARTITION = {"checkpoint": "step%1 a", "shard": "s é"}
 
@@ -77,6 +81,51 @@ def test_layers_of_another_model_become_columns_beside_those_that_are_there(lake
     # And once more without new ones.
     ahead.replace(GRADIENT_FACTORS, other, ahead.write_ahead(GRADIENT_FACTORS, other, factors("m", 2, other)))
     assert ahead.read(GRADIENT_FACTORS, ["row", "l", "m"], checkpoint="other model")["l"].null_count() == 2
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "there already"])
+@pytest.mark.parametrize("other_is_ahead", [False, True], ids=["beside rows at once", "beside rows ahead"])
+def test_of_two_processes_that_commit_one_partition_at_the_same_time_the_last_one_wins(
+    lakes: tuple[Lake, Lake], monkeypatch: pytest.MonkeyPatch, *, is_there: bool, other_is_ahead: bool
+) -> None:
+    lake, _ = lakes
+    lake.replace(GRADIENT_FACTORS, {**PARTITION, "shard": "b"}, factors("l", 1, {**PARTITION, "shard": "b"}))
+    if is_there:
+        lake.replace(GRADIENT_FACTORS, PARTITION, factors("l", 7))
+    others: list[pa.Table | WrittenRows] = [factors("l", 4)]
+    if other_is_ahead:
+        others = [lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 4))]
+
+    def commit_after_the_other(table: DeltaTable, written: WrittenRows) -> None:
+        if others:
+            # Between this process's look at the table and its commit.
+            Lake(lake.root).replace(GRADIENT_FACTORS, PARTITION, others.pop())
+        commit_rows(table, written)
+
+    monkeypatch.setattr(lakes_module, "commit_rows", commit_after_the_other)
+    lake.replace(GRADIENT_FACTORS, PARTITION, lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 3)))
+    assert lake.read(GRADIENT_FACTORS, shard=PARTITION["shard"]).height == 3
+    assert len(lake.factor_files(PARTITION["checkpoint"])) == 2
+
+
+def test_rows_whose_commit_was_not_answered_are_there_once(
+    lakes: tuple[Lake, Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, _ = lakes
+    unanswered = [True]
+
+    def commit(table: DeltaTable, written: WrittenRows) -> None:
+        commit_rows(table, written)
+        if unanswered:
+            unanswered.clear()
+            raise CommitFailedError("a store that was asked again says that there is such a version")
+
+    monkeypatch.setattr(lakes_module, "commit_rows", commit)
+    lake.replace(GRADIENT_FACTORS, PARTITION, lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 3)))
+    assert lake.read(GRADIENT_FACTORS)["row"].sort().to_list() == [0, 1, 2]
+    table = lake.table(GRADIENT_FACTORS)
+    assert table is not None
+    assert table.version() == 1, "a second commit would remove the file that it adds"
 
 
 def test_the_file_has_the_checksums_of_its_writer(lakes: tuple[Lake, Lake]) -> None:

@@ -24,11 +24,20 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 CONTAINER = "lake"
 
 
+# Older ones list from the beginning, wherever a listing is to start, and delta-rs takes that for another table's log.
+OLDEST = (3, 37)
+
+
 def azurite() -> str:
     """The emulator's program: $AZURITE, or one on PATH."""
     program = os.environ.get("AZURITE") or shutil.which("azurite-blob")
     if program is None:
-        pytest.skip("needs Azurite: npm install --global azurite, or name its `azurite-blob` in $AZURITE")
+        pytest.skip("needs Azurite: npm install --global azurite@3.37.0, or name its `azurite-blob` in $AZURITE")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+        pytest.fail(
+            f"{program} is Azurite {version}; the tests need 3.37 or newer: npm install --global azurite@3.37.0"
+        )
     return program
 
 

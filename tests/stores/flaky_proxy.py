@@ -1,4 +1,10 @@
-"""A proxy before a store that answers every third request with 503, and some of the others late."""
+"""A proxy before a store that answers every third request with 503, and some of the others late.
+
+Of the objects that are written only where there is none yet, as commits are, every fifth one is written, and its answer lost.
+
+`python flaky_proxy.py PORT TARGET [google] [sound]`: with `google`, requests are those of Google's store, in whose place is one
+that speaks S3: its XML interface is the same but for the names of headers. With `sound`, nothing is refused, late or lost.
+"""
 
 import sys
 import time
@@ -8,7 +14,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 
 TARGET = sys.argv[2]
-_numbers = count()
+IS_GOOGLE, IS_FLAKY = "google" in sys.argv[3:], "sound" not in sys.argv[3:]
+SLOW_DOWN: "tuple[int, dict[str, str], bytes]" = (503, {}, b"<Error><Code>SlowDown</Code></Error>")
+RENAMED = {"X-Goog-If-Generation-Match": "If-None-Match", "X-Goog-Copy-Source": "X-Amz-Copy-Source"}
+SIGNED = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+_numbers, _commits = count(), count(1)
+
+
+def in_words_of_s3(headers: dict[str, str]) -> dict[str, str]:
+    """The headers of a request to Google's store as S3 names them, with the signature that a store of S3's asks for."""
+    renamed = {RENAMED.get(name, name): value for name, value in headers.items()}
+    if "If-None-Match" in renamed:
+        # Only where there is no generation of the object.
+        renamed["If-None-Match"] = {"0": "*"}[renamed["If-None-Match"]]
+    return {**renamed, "Authorization": SIGNED}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -17,18 +36,22 @@ class Handler(BaseHTTPRequestHandler):
     def forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
         number = next(_numbers)
-        if number % 3 == 2:
-            self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+        if IS_FLAKY and number % 3 == 2:
+            self._answer(*SLOW_DOWN)
             return
-        if number % 7 == 0:
+        if IS_FLAKY and number % 7 == 0:
             time.sleep(0.3)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
-        # Without one, urllib says that a body is a form.
-        headers.setdefault("Content-Type", "application/octet-stream")
+        # Without a type, urllib says that a body is a form; another one than none would not be what was signed.
+        headers = {"Content-Type": "", **{name.title(): value for name, value in self.headers.items()}}
+        headers.pop("Accept-Encoding", None)
+        if IS_GOOGLE:
+            headers = in_words_of_s3(headers)
+        is_lost = IS_FLAKY and headers.get("If-None-Match") == "*" and next(_commits) % 5 == 0
         request = urllib.request.Request(TARGET + self.path, body, headers, method=self.command)
         try:
             with urllib.request.urlopen(request) as found:
-                self._answer(found.status, dict(found.headers), found.read())
+                answer = found.status, dict(found.headers), found.read()
+            self._answer(*(SLOW_DOWN if is_lost else answer))
         except urllib.error.HTTPError as error:
             self._answer(error.code, dict(error.headers), error.read())
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,13 +14,14 @@ import torch
 from lorif_assets.config.sources import Source
 from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.errors import LorifError
-from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
+from lorif_assets.lake.attribution_tables import REPORTS
 from lorif_assets.lake.lake import Lake
-from lorif_assets.lake.stored_files import StoredFiles
 from lorif_assets.stores import object_store as stores
-from tests.conftest import TinyProject, private_copy
+from tests.conftest import TinyProject
 from tests.stores.azure_store import ACCOUNT, CONTAINER, KEY, container
-from tests.stores.test_object_store import report
+from tests.stores.flaky_store import flaky
+from tests.stores.project_in_store import assert_same_scores, moved_to_store, upload
+from tests.stores.test_object_store import report, write_and_read
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,9 @@ COMMITS = """
 import json, sys
 from lorif_assets.lake.attribution_tables import REPORTS
 from lorif_assets.lake.lake import Lake
-from tests.stores.test_object_store import report
+from tests.stores.flaky_store import flaky
+from tests.stores.project_in_store import assert_same_scores, moved_to_store, upload
+from tests.stores.test_object_store import report, write_and_read
 lake = Lake(sys.argv[3], json.loads(sys.argv[1]))
 for number in range(5):
     lake.replace(REPORTS, {"checkpoint": sys.argv[2], "query_set": f"q{number}"}, report(sys.argv[2], number))
@@ -54,12 +56,6 @@ def address(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(stores, "_TRUSTED_SECONDS", 0.0)
     return f"{ADDRESSES[request.param]}/{request.param}"
-
-
-def upload(folder: Path, address: str) -> None:
-    files = StoredFiles(address)
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        files.write(file.relative_to(folder).as_posix(), file.read_bytes())
 
 
 def source(path: str) -> Source:
@@ -109,23 +105,17 @@ def test_commits_of_several_processes_are_conditional_and_none_is_lost(address: 
 def test_a_project_whose_checkpoints_data_queries_and_lake_are_in_azure(
     address: str, tiny_project: TinyProject, tmp_path: Path
 ) -> None:
-    for name in ("data", "queries", "checkpoints"):
-        upload(tiny_project.root / name, f"{address}/in/{name}")
-    with private_copy(tiny_project, tmp_path) as copied:
-        for name in ("data", "queries", "checkpoints", "lake"):
-            shutil.rmtree(copied.root / name)
-        text = (copied.root / "lorif.toml").read_text().replace('path = "data"', f'path = "{address}/in/data"')
-        text = text.replace("[queries]", f'[queries]\npath = "{address}/in/queries"')
-        text += f'\n[checkpoints]\npath = "{address}/in/checkpoints"\n[lake]\nroot = "{address}/out"\n'
-        (copied.root / "lorif.toml").write_text(text)
-        project = TinyProject.open(copied.root, copied.instance)
-        project.register_partitions()
+    with moved_to_store(tiny_project, address, tmp_path) as project:
         project.update()
         assert not project.update()
-        columns = ["checkpoint", "query_id", "side", "rank"]
-        there, here = (one.table(QUERY_SCORES).sort(columns) for one in (project, tiny_project))
-        assert there.select(*columns, "example_id").equals(here.select(*columns, "example_id"))
+        assert_same_scores(project, tiny_project)
         assert project.table(REPORTS)["uri"].str.starts_with(f"{address}/out/").all()
+
+
+def test_a_store_that_refuses_every_third_request_loses_nothing(address: str, options: dict[str, str]) -> None:
+    with flaky(options["AZURE_STORAGE_ENDPOINT"].removesuffix(f"/{ACCOUNT}")) as proxy:
+        refusing = {**options, "AZURE_STORAGE_ENDPOINT": f"{proxy}/{ACCOUNT}"}
+        write_and_read(Lake(f"{address}/flaky", refusing), Lake(f"{address}/flaky", options))
 
 
 def test_a_refusal_is_said_without_the_key(address: str, options: dict[str, str], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,11 +13,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 
 from lorif_assets.config.settings import load_settings
 from lorif_assets.config.sources import Source
 from lorif_assets.data.shards import list_shards, read_shard
-from lorif_assets.errors import CheckpointError, LorifError, SourceError
+from lorif_assets.errors import CheckpointError, LorifError, SourceError, StoreError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, REPORTS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.devices import DeviceGroup
@@ -27,6 +27,7 @@ from lorif_assets.project import Project
 from lorif_assets.stores import object_store as stores
 from lorif_assets.stores.object_store import ObjectStore
 from tests.conftest import CHECKPOINTS, TinyProject, private_copy
+from tests.stores.flaky_store import flaky
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,21 +179,8 @@ def test_a_place_without_a_model_is_said(bucket: Any, tmp_path: Path) -> None:
 @pytest.fixture
 def flaky_store(object_store: Lake) -> Iterator[Lake]:
     """The same store behind a proxy that refuses every third request."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    target = object_store.storage_options["AWS_ENDPOINT_URL"]
-    proxy = subprocess.Popen([sys.executable, str(Path(__file__).with_name("flaky_proxy.py")), str(port), target])
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    try:
-        yield Lake(object_store.root, {**object_store.storage_options, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"})
-    finally:
-        proxy.terminate()
-        proxy.wait(10)
+    with flaky(object_store.storage_options["AWS_ENDPOINT_URL"]) as address:
+        yield Lake(object_store.root, {**object_store.storage_options, "AWS_ENDPOINT_URL": address})
 
 
 def report(name: str, number: int) -> pa.Table:
@@ -203,15 +191,24 @@ def report(name: str, number: int) -> pa.Table:
 
 @pytest.mark.slow
 def test_a_store_that_refuses_every_third_request_loses_nothing(flaky_store: Lake, object_store: Lake) -> None:
-    import torch
+    write_and_read(flaky_store, object_store)
 
+
+def write_and_read(flaky: Lake, sound: Lake) -> None:
+    """Write tables, rows that are written ahead, tensors and a page by way of one lake, and read them in another too."""
     for number in range(5):
-        flaky_store.replace(REPORTS, {"checkpoint": "a", "query_set": f"q{number}"}, report("a", number))
-    path = flaky_store.write_tensors("states", {"x": torch.arange(5)})
-    flaky_store.write_file("reports/a.html", b"page")
-    assert flaky_store.read(REPORTS).height == object_store.read(REPORTS).height == 5
-    assert object_store.read_tensors(path)["x"].tolist() == flaky_store.read_tensors(path)["x"].tolist()
-    assert object_store.read_file("reports/a.html") == b"page"
+        flaky.replace(REPORTS, {"checkpoint": "a", "query_set": f"q{number}"}, report("a", number))
+    for number in range(3, 8):
+        partition = {"checkpoint": "a", "query_set": f"q{number}"}
+        flaky.replace(REPORTS, partition, flaky.write_ahead(REPORTS, partition, report("a", number)))
+    path = flaky.write_tensors("states", {"x": torch.arange(5)})
+    flaky.write_file("reports/a.html", b"page")
+    for lake in (flaky, sound):
+        assert sorted(lake.read(REPORTS)["query_set"]) == [f"q{number}" for number in range(8)]
+        assert lake.read_tensors(path)["x"].tolist() == [0, 1, 2, 3, 4]
+        assert lake.read_file("reports/a.html") == b"page"
+    flaky.remove(REPORTS, query_set=["q1", "q6"])
+    assert sound.read(REPORTS).height == 6
 
 
 COMMITS = """
@@ -237,6 +234,29 @@ def test_commits_of_several_processes_are_conditional_and_none_is_lost(object_st
     stored = shared.read(REPORTS)
     assert stored.group_by("checkpoint").len().sort("checkpoint").rows() == [("a", 8), ("b", 8), ("c", 8)]
     assert stored.filter(pl.struct("checkpoint", "query_set").is_duplicated()).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("root", "options"),
+    [
+        ("az://lake/out", {"AZURE_STORAGE_ACCOUNT_NAME": "ours", "AZURE_STORAGE_ACCOUNT_KEY": "TOP-SECRET!"}),
+        ("az://lake/out", {"AZURE_STORAGE_ACCOUNT_KEY": "VE9QLVNFQ1JFVA=="}),
+        ("gs://lake/out", {"GOOGLE_SERVICE_ACCOUNT_KEY": "TOP-SECRET"}),
+    ],
+    ids=["a wrong key", "no account", "no account's file"],
+)
+def test_a_lake_that_cannot_be_opened_is_said_in_a_sentence_without_the_key(
+    root: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_SERVICE_ACCOUNT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(StoreError) as raised:
+        Lake(root, options).read(REPORTS)
+    said = str(raised.value)
+    assert said.startswith(f"the lake {root} cannot be reached; check `lake.root`")
+    assert said.isprintable(), "on one line, without colours"
+    assert "SECRET" not in said
+    assert "VE9QLVNFQ1JFVA" not in said
 
 
 def test_an_address_of_no_store_is_refused() -> None:

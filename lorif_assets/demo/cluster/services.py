@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -152,13 +152,8 @@ def ended(process: "subprocess.Popen[bytes]", first: signal.Signals = signal.SIG
             os.killpg(process.pid, number)
         except ProcessLookupError:
             break
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(_ENDS_WITHIN)
-        except subprocess.TimeoutExpired:
-            continue
-        if number is not signal.SIGKILL:
-            # What the process has left behind.
-            continue
     process.wait()
 
 
