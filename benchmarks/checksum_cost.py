@@ -6,15 +6,16 @@ Both are of the same scan, so that other work on the machine lengthens them alik
 import tempfile
 import time
 from collections.abc import Collection
+from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from measurements import markdown_table, report, setting_and_output, timed
-from scan_rate import Scan, Setting, recipe_of, written_factors
+from scan_files import LakeFiles
+from scan_rate import Scan, Setting, recipe_of
 
-from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.open_factors import OpenFactors
 
 COLUMNS = {
@@ -40,8 +41,8 @@ def measured(setting: Setting, codec: str, c: int, n_queries: int) -> dict[str, 
         compared += time.thread_time() - started
 
     with tempfile.TemporaryDirectory() as folder:
-        stored = written_factors(folder, setting, recipe_of(codec, c), setting.examples)
-        scan = Scan(Lake(root=folder), stored, setting, n_queries)
+        stored = LakeFiles(Path(folder), setting.record, recipe_of(codec, c), setting.shards, setting.examples)
+        scan = Scan(stored, setting, n_queries)
         scan.whole()
         scans: list[tuple[float, float]] = []
         for _ in range(setting.repeats):

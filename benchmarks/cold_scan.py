@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from copied_shards import write_shards
 from measurements import interleaved, markdown_table, report, setting_and_output
+from scan_files import LakeFiles
 from scan_rate import Scan, recipe_of
 from scan_rate import Setting as ScanSetting
 
-from lorif_assets.attribution.stored_factors import stored_factors
-from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
 RAW, COLD, WARM = "raw", "cold", "warm"
@@ -62,11 +60,9 @@ def measure(setting: Setting, codec: str, c: int) -> list[dict[str, Any]]:
     examples = (setting.mebibytes << 20) // bytes_per_example // setting.shards
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        lake = Lake(root=folder)
-        write_shards(lake, setting.scan.record, recipe, setting.shards, examples, 1)
-        stored = stored_factors(lake, setting.scan.record, recipe)
+        stored = LakeFiles(Path(folder), setting.scan.record, recipe, setting.shards, setting.shards * examples)
         for n_queries in QUERIES:
-            scan = Scan(lake, stored, setting.scan, n_queries)
+            scan = Scan(stored, setting.scan, n_queries)
             size = sum(file.stat().st_size for file in scan.files)
 
             def drop(files: list[Path] = scan.files) -> None:

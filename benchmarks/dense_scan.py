@@ -17,13 +17,11 @@ from typing import Any
 
 import torch
 from cold_scan import drop_from_memory
-from copied_shards import write_shards
 from measurements import interleaved, markdown_table, report, setting_and_output
+from scan_files import LakeFiles
 from scan_rate import KEPT, Scan, random_queries, recipe_of
 from scan_rate import Setting as ScanSetting
 
-from lorif_assets.attribution.stored_factors import stored_factors
-from lorif_assets.lake.lake import Lake
 from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 from lorif_assets.mathematics.matrix_products import product
 from lorif_assets.mathematics.scores.scoring import ScoreExtremes, ScoreMoments
@@ -101,19 +99,18 @@ def measure(setting: Setting) -> list[dict[str, Any]]:
     """Time every form in turn, and return a row for each form and number of queries."""
     with tempfile.TemporaryDirectory() as folder:
         dense = {name: write_dense(folder, setting, dtype) for name, dtype in DENSE.items()}
-        lakes = {}
-        for codec, c in FACTORS:
-            lakes[f"{codec}, c = {c}"] = lake = Lake(root=f"{folder}/{codec}-{c}")
-            write_shards(lake, setting.scan.record, recipe_of(codec, c), 2, setting.examples // 2, 1)
+        stored = {
+            f"{codec}, c = {c}": LakeFiles(
+                Path(folder, f"{codec}-{c}"), setting.scan.record, recipe_of(codec, c), 2, setting.examples
+            )
+            for codec, c in FACTORS
+        }
         rows = []
         for n_queries in QUERIES:
             scans: dict[str, DenseScan | Scan] = {
                 name: DenseScan(dense[name], setting, dtype, n_queries) for name, dtype in DENSE.items()
             }
-            for codec, c in FACTORS:
-                lake = lakes[f"{codec}, c = {c}"]
-                stored = stored_factors(lake, setting.scan.record, recipe_of(codec, c))
-                scans[f"{codec}, c = {c}"] = Scan(lake, stored, setting.scan, n_queries)
+            scans |= {name: Scan(files, setting.scan, n_queries) for name, files in stored.items()}
             works: dict[str, Callable[[], object]] = {}
             drops: dict[str, Callable[[], object]] = {}
             for name, scan in scans.items():

@@ -16,16 +16,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import torch
 import update_against_rebuild as curvature
-from copied_shards import write_shards
 from factor_throughput import FLOOR, WHOLE, fitted_bases, random_examples, random_model, recipes, works
 from factor_throughput import Setting as FactorSetting
 from measurements import in_a_process, markdown_table, memory_of_this_process, report, setting_and_output
+from scan_files import LakeFiles
 from scan_rate import CPU, Scan, recipe_of
 from scan_rate import Setting as ScanSetting
 
@@ -165,12 +166,10 @@ def scores(setting: Setting, times: int) -> tuple[int, int]:
     torch.set_num_threads(setting.threads)
     size, recipe = ScanSetting(), recipe_of("sign", 8)
     with tempfile.TemporaryDirectory() as folder:
-        lake = Lake(root=folder)
-        write_shards(lake, size.record, recipe, 4 * times, setting.score_examples // 4, 1)
-        stored = stored_factors(lake, size.record, recipe)
-        Scan(lake, replace(stored, files=stored.files[:1]), size, 1).whole()
-        scan = Scan(lake, stored, size, setting.queries)
-        return peak(scan.whole)
+        first = LakeFiles(Path(folder, "first"), size.record, recipe, 1, setting.score_examples // 4)
+        Scan(first, size, 1).whole()
+        stored = LakeFiles(Path(folder, "all"), size.record, recipe, 4 * times, times * setting.score_examples)
+        return peak(Scan(stored, size, setting.queries).whole)
 
 
 def measure(setting: Setting) -> list[dict[str, Any]]:

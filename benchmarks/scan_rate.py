@@ -102,7 +102,7 @@ class Scan:
     """A scan of stored factors, up to each of its parts."""
 
     def __init__(self, files: FactorFiles, setting: Setting, n_queries: int) -> None:
-        self._files, self._setting = files, setting
+        self._files, self.files, self._setting = files, files.paths, setting
         self._queries = random_queries(setting, n_queries)
         self._n_queries, self._device = n_queries, torch.device(setting.device)
 
