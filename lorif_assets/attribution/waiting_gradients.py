@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorif_assets.mathematics import accelerators
-
 if TYPE_CHECKING:
     import torch
 
@@ -94,6 +92,7 @@ class WaitingGradients:
 
 def rounds_on(device: "torch.device", asked_for: int | None) -> int | None:
     """Return the rounds of subspace iteration on a device; None stands for factors by LAPACK, a CPU's way."""
+    from lorif_assets.mathematics import accelerators
     from lorif_assets.mathematics.factors.subspace_iteration import ROUNDS
 
     return asked_for or (ROUNDS if accelerators.is_accelerator(device) else None)
