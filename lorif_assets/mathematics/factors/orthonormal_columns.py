@@ -23,7 +23,7 @@ _SMALLEST_FILLED = 1e-7
 _SMALLEST_ORTHONORMAL = 0.05
 _NEARLY_ONE = 0.999
 # Below the rounding of FP32 beside the columns' size, above the root of FP64's beside its square.
-_FILL = 2.0**-18
+_FILL = 2.0**-20
 
 
 def evened_columns(batches: Sequence[Float[Tensor, "n d w"]]) -> list[Float[Tensor, "n d w"]]:
