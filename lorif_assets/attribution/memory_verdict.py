@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.batch_budget import gradient_room
 from lorif_assets.attribution.fitted_recipe import fitted_recipe
 from lorif_assets.attribution.memory import MemoryNeeds, memory_needs, number_bytes
 from lorif_assets.attribution.recipe_on_model import longest_input, tracked_layers
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _LOG = logging.getLogger(__name__)
-_BF16 = 2
+_BF16, _FP32 = 2, 4
 _PLENTY = 100
 """Free memory, in sizes of the weight files, from which on a checkpoint is loaded without an estimate."""
 
@@ -120,7 +121,7 @@ def checkpoint_verdict(
     longest = longest_input(skeleton, checkpoints.load_tokenizer(files), recipe)
     # Quantised weights are in memory as they are on disk, whatever the type of the rest.
     stored = _stored_bytes(files) if stays_quantised(files.path, devices) else None
-    return memory_verdict(skeleton, recipe, batch, longest, free_memory(devices), stored)
+    return memory_verdict(skeleton, recipe, _sized_for(devices, batch), longest, free_memory(devices), stored)
 
 
 def batch_limit(checkpoints: Checkpoints, files: CheckpointFiles, recipe: Recipe, devices: DeviceGroup) -> int | None:
@@ -135,8 +136,7 @@ def batch_limit(checkpoints: Checkpoints, files: CheckpointFiles, recipe: Recipe
     stored = _stored_bytes(files)
     if stored is not None and stored * _PLENTY <= free_memory(devices):
         return None
-    batch = BatchSettings(tokens=BatchSettings().tokens_on(devices.first))
-    verdict = checkpoint_verdict(checkpoints, files, recipe, batch, devices)
+    verdict = checkpoint_verdict(checkpoints, files, recipe, BatchSettings(), devices)
     verdict.refuse_shortage(files.name, devices)
     tokens = verdict.most_tokens
     if tokens == verdict.needs.tokens:
@@ -144,6 +144,13 @@ def batch_limit(checkpoints: Checkpoints, files: CheckpointFiles, recipe: Recipe
     if tokens is not None and tokens < BatchSettings().tokens:
         _LOG.warning(f"batches of {files.name!r} are at most {tokens:,} tokens: {verdict.shortage}")
     return tokens
+
+
+def _sized_for(devices: DeviceGroup, batch: BatchSettings) -> BatchSettings:
+    """Return budgets with numbers in place of what they leave to the device."""
+    numbers = gradient_room(batch, devices.first)
+    sizes = {"tokens": batch.tokens_on(devices.first), "gradient_mib": max(1, numbers * _FP32 >> 20)}
+    return batch.model_copy(update=sizes)
 
 
 def _stored_bytes(files: CheckpointFiles) -> int | None:

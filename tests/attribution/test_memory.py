@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from lorif_assets.attribution.batch_budget import gradient_room
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import fit_layers
 from lorif_assets.attribution.fitted_recipe import fitted_recipe
@@ -337,3 +339,44 @@ class NotDownloaded(CheckpointFiles):
     @property
     def weight_files(self) -> list[Path]:
         return [self.path / "model.safetensors"]
+
+
+# --- A GPU's memory decides what the settings leave to it ----------------------------------------------------------------
+
+
+CARD = DeviceGroup.of("cuda:0")
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the card have 80 GiB."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: SimpleNamespace(total_memory=80 * GIB))
+
+
+@pytest.mark.usefixtures("card")
+def test_gradients_have_a_sixteenth_of_a_gpu_unless_the_settings_say_otherwise() -> None:
+    assert gradient_room(BatchSettings(), CARD.first) == 5 * GIB // 4
+    assert gradient_room(BatchSettings(), CPU.first) == 256 * 2**20 // 4
+    assert gradient_room(BatchSettings(gradient_mib=64), CARD.first) == 64 * 2**20 // 4
+
+
+def test_a_gpus_batches_are_larger_unless_the_settings_say_otherwise() -> None:
+    assert BatchSettings().tokens_on(CARD.first) == 32_768
+    assert BatchSettings().tokens_on(CPU.first) == 8_192
+    assert BatchSettings(tokens=8_192).tokens_on(CARD.first) == 8_192
+
+
+@pytest.mark.usefixtures("card")
+def test_a_checkpoint_is_held_against_a_gpu_with_the_batches_that_it_will_have_there(
+    private_project: TinyProject, free: Any
+) -> None:
+    free(1 << 40)
+    opened, recipe = private_project.opened, private_project.settings.recipe
+    files = opened.checkpoints.find()[-1]
+    on_cpu, on_card = (
+        checkpoint_verdict(opened.checkpoints, files, recipe, BatchSettings(), devices).needs for devices in (CPU, CARD)
+    )
+    assert (on_cpu.tokens, on_card.tokens) == (8_192, 32_768)
+    assert on_card.gradients > 2 * on_cpu.gradients
+    asked = checkpoint_verdict(opened.checkpoints, files, recipe, BatchSettings(tokens=96), CARD).needs
+    assert asked.tokens == 96

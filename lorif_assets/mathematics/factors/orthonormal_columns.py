@@ -69,7 +69,7 @@ def orthonormal_columns(
 def _by_kernel(x: Float[Tensor, "n d w"], smallest: float) -> bool:
     """Make columns orthonormal in place, and return whether the device has a kernel that does."""
     kernels = kernels_of(x.device)
-    return kernels is not None and kernels.orthonormalise(x, smallest)
+    return kernels is not None and x.is_contiguous() and kernels.orthonormalise(x, smallest)
 
 
 def _filled(x: Float[Tensor, "n d w"], fill: Float[Tensor, "d w"]) -> Float[Tensor, "n d w"]:

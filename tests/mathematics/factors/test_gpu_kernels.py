@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from lorif_assets.mathematics.factors import device_kernels
+from lorif_assets.mathematics.factors import device_kernels, orthonormal_columns
 from lorif_assets.mathematics.factors.device_kernels import kernels_of
 from lorif_assets.mathematics.factors.jacobi_eigenpairs import jacobi_eigenpairs
 
@@ -71,6 +71,15 @@ def test_a_device_without_a_compiler_says_so_and_takes_operations(
     (said,) = caplog.messages
     assert "cuda:0" in said
     assert "C compiler" in said
+
+
+def test_what_does_not_lie_row_by_row_is_left_to_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel goes by addresses, and would make others orthonormal."""
+    made = device_kernels.DeviceKernels(lambda _x, _smallest: pytest.fail("taken"), lambda _a: pytest.fail("taken"))
+    monkeypatch.setattr(orthonormal_columns, "kernels_of", lambda _device: made)
+    x = torch.randn(3, 6, 20, generator=torch.Generator().manual_seed(2)).mT
+    (found,) = orthonormal_columns.orthonormal_columns([x + 0 * x], [torch.eye(20, 6)])
+    torch.testing.assert_close(found.mT @ found, torch.eye(6).expand(3, -1, -1), rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("width", [3, 7])

@@ -35,7 +35,15 @@ from transformers import (
 
 from lorif_assets.mathematics.gradients import collector as collecting
 from lorif_assets.mathematics.gradients.collector import GradientCollector
-from lorif_assets.mathematics.gradients.head import Head, head_chunks, head_of, losses_in_chunks, losses_with_graph
+from lorif_assets.mathematics.gradients.head import (
+    CHUNK_NUMBERS,
+    Head,
+    chunk_numbers_on,
+    head_chunks,
+    head_of,
+    losses_in_chunks,
+    losses_with_graph,
+)
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import LayerProjection, Projection, layer_projection
 from lorif_assets.mathematics.gradients.token_losses import losses_of_targets, next_tokens, summed_cross_entropies
@@ -302,6 +310,13 @@ def test_chunks_hold_every_needed_token_once_every_example_and_no_more_than_they
     assert last == len(mask)
     assert torch.equal(seen.bool(), mask)
     assert seen.max() <= 1
+
+
+@pytest.mark.parametrize(("gib", "expected"), [(75, 1 << 28), (9, 1 << 25), (1, CHUNK_NUMBERS)])
+def test_logits_and_their_copies_take_a_small_share_of_a_gpus_free_memory(gib, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (gib << 30, 80 << 30))
+    assert chunk_numbers_on(torch.device("cuda:0")) == expected
+    assert chunk_numbers_on(torch.device("cpu")) == CHUNK_NUMBERS
 
 
 # --- What cannot be cut -------------------------------------------------------------------------------------------
