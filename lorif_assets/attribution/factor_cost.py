@@ -1,5 +1,6 @@
 """What the factors of a batch ask of a device beside the model's own two passes, counted without a device or weights."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -69,7 +70,9 @@ def factor_cost(
     device = torch.device("meta")
     attributed = AttributedModel(record, recipe, shapes_only, None, projections, "", DeviceGroup((device,)))
     bases = {layer: _meta_bases(shape, recipe) for layer, shape in shapes.items()} if recipe.whitens else {}
-    numbers = (batch or BatchSettings()).gradient_numbers
+    batch = batch or BatchSettings()
+    # What the settings leave to an accelerator holds the gradients of a whole batch.
+    numbers = batch.gradient_numbers if batch.gradient_mib else sys.maxsize
     # Once to make what later batches find on the device, and once to count.
     run_batch(attributed, inputs, bases, numbers)
     with OperationCounts() as counts:
