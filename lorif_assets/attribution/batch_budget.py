@@ -7,25 +7,8 @@ from typing import TYPE_CHECKING
 from lorif_assets.errors import LorifError
 
 if TYPE_CHECKING:
-    import torch
-
     from lorif_assets.attribution.model import AttributedModel
-    from lorif_assets.config.sections import BatchSettings
     from lorif_assets.data.tokenization import TokenizedExample
-
-
-_SHARE_OF_DEVICE = 16
-"""What of a GPU's memory gradients have at a time: those of a batch are factorised all at once where it holds them."""
-
-
-def gradient_room(batch: "BatchSettings", device: "torch.device") -> int:
-    """Return the FP32 numbers of dense gradients that are held at a time: those of the settings, or what suits the device."""
-    import torch
-
-    if batch.gradient_mib is not None or device.type != "cuda":
-        return batch.gradient_numbers
-    memory = torch.cuda.get_device_properties(device).total_memory
-    return max(batch.gradient_numbers, memory // _SHARE_OF_DEVICE // torch.float32.itemsize)
 
 
 def compute_batches(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from lorif_assets.attribution.batch_budget import compute_batches, gradient_room
+from lorif_assets.attribution.batch_budget import compute_batches
+from lorif_assets.attribution.gradient_room import gradient_room
 from lorif_assets.attribution.sound_examples import set_aside
 from lorif_assets.attribution.waiting_gradients import LayerGradients, WaitingGradients, rounds_on
 from lorif_assets.data.rejected import RejectedRow

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorif_assets.attribution.batch_budget import gradient_room
 from lorif_assets.attribution.fitted_recipe import LARGEST_RANK, below_full
+from lorif_assets.attribution.gradient_room import gradient_room
 from lorif_assets.attribution.sound_examples import not_finite
 from lorif_assets.attribution.waiting_gradients import LayerGradients, WaitingGradients, rounds_on
 from lorif_assets.config.presets import AUTO

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lorif_assets.attribution.batch_budget import gradient_room
 from lorif_assets.attribution.fitted_recipe import fitted_recipe
+from lorif_assets.attribution.gradient_room import gradient_room
 from lorif_assets.attribution.memory import MemoryNeeds, memory_needs, number_bytes
 from lorif_assets.attribution.recipe_on_model import longest_input, tracked_layers
 from lorif_assets.config.recipe import Recipe

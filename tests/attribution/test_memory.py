@@ -21,10 +21,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from lorif_assets.attribution.batch_budget import gradient_room
 from lorif_assets.attribution.factor_rows import factor_rows
 from lorif_assets.attribution.fit_bases import fit_layers
 from lorif_assets.attribution.fitted_recipe import fitted_recipe
+from lorif_assets.attribution.gradient_room import gradient_room
 from lorif_assets.attribution.memory import MemoryNeeds, memory_needs
 from lorif_assets.attribution.memory_verdict import batch_limit, checkpoint_verdict, memory_verdict
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
