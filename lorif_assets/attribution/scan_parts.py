@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lorif_assets.attribution.stored_factors import StoredFactors
 from lorif_assets.lake.lake import FactorFile
+from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def ranked_part(
     rankings, every = part.rankings, []
     for first, files in part.stretches:
         position = first - part.first
-        for block in scorer.blocks(files, device):
+        # The next block is scored while this one is ranked.
+        for block in read_ahead(scorer.blocks(files, device)):
             rankings = rankings.update(block, position)
             count = block.scores.shape[1]
             position += count

@@ -1,8 +1,10 @@
 """Scores of packed signs against whole queries, on a CPU and without unpacking: tile by tile, in machine code."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -43,15 +45,20 @@ def sign_scores(queries: Float[Tensor, "Q D"], signs: PackedSigns) -> Float[Tens
     signs = PackedSigns(signs.scales.contiguous(), _close_bytes(signs.p), _close_bytes(signs.q), signs.d1, signs.d2)
     ways = _rebuilt if rebuilding_pays(len(queries), signs.scales.shape[1]) else _looked_up
     shares = _shares(signs)
-    with ThreadPoolExecutor(len(shares), "sign-scores") as threads:
-        for parts in ways(_filled_up(matrices, signs), signs, scores):
+    for parts in ways(_filled_up(matrices, signs), signs, scores):
 
-            def add(share: slice, parts: Sequence[_Part] = parts) -> None:
-                for part in parts:
-                    part(share)
+        def add(share: slice, parts: Sequence[_Part] = parts) -> None:
+            for part in parts:
+                part(share)
 
-            list(threads.map(add, shares) if len(shares) > 1 else map(add, shares))
+        list(_threads(os.getpid(), len(shares)).map(add, shares) if len(shares) > 1 else map(add, shares))
     return scores
+
+
+@cache
+def _threads(process: int, n: int) -> ThreadPoolExecutor:  # noqa: ARG001
+    """Return threads of this process that stay: to start them anew takes as long as a small layer. A fork has none of them."""
+    return ThreadPoolExecutor(n, "sign-scores")
 
 
 def rebuilding_pays(queries: int, components: int) -> bool:

@@ -1,5 +1,7 @@
 """Scores of packed signs in machine code: those of the rebuilt gradients, to FP32's precision, wherever the work is cut."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -128,6 +130,24 @@ def test_scores_do_not_depend_on_threads_or_on_the_examples_beside_them(way, thr
         sign_scores.sign_scores(queries, packed(data[first:end], 80, 40)) for first, end in pairwise([0, 1, 6, 11])
     ]
     assert torch.equal(torch.cat(parts, dim=1), alone)
+
+
+def test_threads_stay_from_one_block_to_the_next_and_a_fork_starts_its_own(way, threads, monkeypatch):
+    started = []
+
+    class Threads(ThreadPoolExecutor):
+        def __init__(self, n: int, name: str) -> None:
+            started.append((os.getpid(), n))
+            super().__init__(n, name)
+
+    monkeypatch.setattr(sign_scores, "ThreadPoolExecutor", Threads)
+    data, queries = stored_signs(11, 80, 40, 3), queries_of(3, 80, 40)
+    threads(2)
+    for process in (-1, -1, -2):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        sign_scores.sign_scores(queries, packed(data, 80, 40))
+    sign_scores._threads.cache_clear()
+    assert started == [(-1, 2), (-2, 2)]
 
 
 def test_signs_score_alike_where_they_lie_in_memory_as_stored_and_where_they_were_copied(way):
