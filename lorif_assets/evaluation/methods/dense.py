@@ -11,6 +11,8 @@ from lorif_assets.progress import Progress
 LOGRA_DAMPING = 0.1
 """Of LoGRA's mean eigenvalue, as published."""
 _BF16_BYTES, _FP32_BYTES = 2, 4
+_COPIES = 2
+"""Gradients, and what is made of them."""
 _REMEDY = (
     "lower `recipe.max_width` or raise `recipe.projection_factor`, or take lorif_paper and dense_logra out of "
     "`evaluation.methods`"
@@ -33,7 +35,7 @@ def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
 
     recipe, examples = paper_recipe(inputs.attributed.fitted_recipe), inputs.examples.tokenized
     paper = inputs.attributed.under(recipe)
-    refuse_large_layers(paper, len(examples), _REMEDY)
+    refuse_large_layers(paper, len(examples), _COPIES, _REMEDY)
     with Progress("the paper's form", len(paper.record.layer_shapes), "layers") as progress:
         (outcome,) = try_recipes(
             paper, [recipe], examples, inputs.queries.tokenized, inputs.settings.batch, progress
@@ -55,7 +57,7 @@ def logra_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     from lorif_assets.evaluation.methods.recipe_trials import dense_inverse_scores
 
     attributed, examples = inputs.attributed, inputs.examples.tokenized
-    refuse_large_layers(attributed, len(examples), _REMEDY)
+    refuse_large_layers(attributed, len(examples), _COPIES, _REMEDY)
     shapes = attributed.record.layer_shapes
     started = time.monotonic()
     with Progress("dense LoGRA", len(shapes), "layers") as progress:

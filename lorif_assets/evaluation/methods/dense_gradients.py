@@ -11,22 +11,30 @@ from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import SettingsError
 from lorif_assets.mathematics.gradients.collector import GradientCollector
+from lorif_assets.models.free_memory import host_memory
 
 _LARGEST_GROUP = 2 << 30
-_MOST_LAYER_BYTES = 8 << 30
 
 
-def refuse_large_layers(attributed: AttributedModel, n_examples: int, remedy: str) -> None:
-    """Refuse to hold the dense gradients of a layer that is too large for it.
+def refuse_large_layers(attributed: AttributedModel, n_examples: int, copies: int, remedy: str) -> None:
+    """Refuse to hold dense gradients for which there is no memory: a system ends without a word what asks for more.
+
+    Args:
+        attributed: the checkpoint.
+        n_examples: whose gradients are held.
+        copies: of a layer's gradients that are in memory at a time, those on the way from one form to the next among them.
+        remedy: what to do instead.
 
     Raises:
         SettingsError: with the remedy.
     """
-    largest = 4 * n_examples * max(d1 * d2 for d1, d2 in attributed.record.layer_shapes.values())
-    if largest > _MOST_LAYER_BYTES:
+    shapes = attributed.record.layer_shapes
+    largest = max(shapes, key=lambda layer: shapes[layer][0] * shapes[layer][1])
+    needed, free = 4 * n_examples * shapes[largest][0] * shapes[largest][1] * copies, host_memory()
+    if needed > free:
         raise SettingsError(
-            f"the dense gradients of one layer of {n_examples:,} examples take {largest / 2**30:.0f} GiB, more than "
-            f"{_MOST_LAYER_BYTES / 2**30:.0f}; {remedy}"
+            f"the dense gradients of {n_examples:,} examples in the layer {largest!r} take {needed / 2**30:.1f} GiB while they "
+            f"are scored, and {free / 2**30:.1f} are free; {remedy}"
         )
 
 

@@ -29,6 +29,8 @@ from lorif_assets.mathematics.evaluation.one_bit_codes import (
 from lorif_assets.progress import Progress
 
 _FP16_BYTES = 2
+_COPIES = 4
+"""Gradients, rotated to one side, to both, and whitened."""
 _NAMES = ("eogp", "eogp_crossfit", "eogp_random")
 _REMEDY = f"take {', '.join(_NAMES)} out of `evaluation.methods`: they hold whole gradients"
 
@@ -45,7 +47,7 @@ def eogp_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """
     attributed, batch = unprojected(inputs.attributed), inputs.settings.batch
     examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
-    refuse_large_layers(attributed, len(examples), _REMEDY)
+    refuse_large_layers(attributed, len(examples), _COPIES, _REMEDY)
     shapes = attributed.record.layer_shapes
     started = time.monotonic()
     whole = WholeGradients(attributed, examples, None)

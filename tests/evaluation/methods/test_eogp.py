@@ -11,6 +11,7 @@ from lorif_assets.attribution.whole_gradients import unprojected
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.methods import MethodName
 from lorif_assets.errors import SettingsError
+from lorif_assets.evaluation.methods import dense_gradients as dense_gradients_module
 from lorif_assets.evaluation.methods import eogp
 from lorif_assets.evaluation.methods.dense_gradients import dense_gradients
 from lorif_assets.evaluation.methods.eogp import eogp_scores
@@ -98,6 +99,12 @@ def test_too_few_bytes_for_every_layer_are_refused_with_what_to_do(inputs, monke
     with pytest.raises(
         SettingsError, match=r"3 bytes per example are too few.*take eogp, eogp_crossfit, eogp_random out"
     ):
+        eogp_scores(inputs)
+
+
+def test_gradients_for_which_there_is_no_memory_are_refused_with_layer_and_sizes(inputs, monkeypatch):
+    monkeypatch.setattr(dense_gradients_module, "host_memory", lambda: 2**10)
+    with pytest.raises(SettingsError, match=r"in the layer '.*' take .* GiB .* and 0\.0 are free; take eogp"):
         eogp_scores(inputs)
 
 
