@@ -145,11 +145,12 @@ def _whitened_spectra(
     progress: "Progress",
 ) -> "tuple[Mapping[str, torch.Tensor], Mapping[str, FisherDiagonal]]":
     """Return the summed squared singular values of whitened gradients, and the sums of squared rotated ones."""
-    numbers = gradient_room(batch, attributed.device)
-    sums = _SpectrumSums(attributed, bases, largest, numbers)
+    # Half of the budget for the gradients being computed, half for those that wait for others of their shape.
+    half = max(1, gradient_room(batch, attributed.device) // 2)
+    sums = _SpectrumSums(attributed, bases, largest, half)
     with attributed.collector() as collector:
         for positions in attributed.batches(examples, batch.tokens_on(attributed.device)):
-            collector.stream(attributed.batch(examples, positions), sums, numbers)
+            collector.stream(attributed.batch(examples, positions), sums, half)
             sums.finish_batch()
             progress.advance(n_tokens(examples[position] for position in positions))
     spectra = {layer: of_layer.cpu() for layer, of_layer in sums.values.items()}

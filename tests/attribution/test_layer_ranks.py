@@ -6,7 +6,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lorif_assets.attribution.fit_bases import KfacFit, fit_layers, fit_tokens
+from lorif_assets.attribution.layer_ranks import _SpectrumSums
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.waiting_gradients import WaitingGradients
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
@@ -65,3 +67,25 @@ def test_short_examples_are_taken_as_tokens_and_give_the_ranks_of_formed_gradien
     assert len({layer.rank for layer in found.values()}) > 1
     for name, layer in found.items():
         assert layer.kept_energy == pytest.approx(formed[name].kept_energy, rel=1e-4)
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_gradients_that_are_computed_and_those_that_wait_share_the_room_of_gradients(
+    attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, held = 16 * WIDTH * 4 * WIDTH, []
+    monkeypatch.setattr("lorif_assets.attribution.layer_ranks.gradient_room", lambda _batch, _device: room)
+    take, add = _SpectrumSums.__call__, WaitingGradients.add
+
+    def taking(sums: _SpectrumSums, layer: str, rows: slice, gradients: torch.Tensor) -> None:
+        held.append(gradients.numel() + sums._waiting.numbers)
+        take(sums, layer, rows, gradients)
+
+    def adding(waiting: WaitingGradients, layer: str, rows: slice, gradients: torch.Tensor) -> None:
+        add(waiting, layer, rows, gradients)
+        held.append(waiting.numbers)
+
+    monkeypatch.setattr(_SpectrumSums, "__call__", taking)
+    monkeypatch.setattr(WaitingGradients, "add", adding)
+    fitted(attributed)
+    assert room / 2 < max(held) <= room
