@@ -163,7 +163,9 @@ def _query_path(base: Path, found: _Data | None) -> str | None:
 
 def _query_columns(base: Path, asked: Sequence[_Data]) -> Columns | None:
     """Return what the columns of all query files seem to be; nothing is named where they differ, as one setting is for all."""
-    files = [file for one in asked for file in (_data_files(one.path, is_base=False) if one.path.is_dir() else [one.path])]
+    files = [
+        file for one in asked for file in (_data_files(one.path, is_base=False) if one.path.is_dir() else [one.path])
+    ]
     guesses = [guessed_columns(_column_names(base, file)) for file in files]
     return guesses[0] if guesses and all(guess == guesses[0] for guess in guesses) else None
 

@@ -123,7 +123,9 @@ def test_queries_are_told_by_their_name_and_held_out_data_are_no_training_data(t
     assert (settings.queries.columns.prompt, settings.queries.columns.completion) == ("question", "answer")
 
 
-def test_no_file_of_a_folder_of_queries_is_training_data_and_columns_are_named_where_all_have_them(tmp_path: Path) -> None:
+def test_no_file_of_a_folder_of_queries_is_training_data_and_columns_are_named_where_all_have_them(
+    tmp_path: Path,
+) -> None:
     rows(tmp_path / "data/chats.jsonl", "id", "messages")
     rows(tmp_path / "queries/mine.jsonl", "id", "messages")
     for columns, named in ((("id", "prompt", "completion"), "id"), (("prompt", "completion"), None)):
