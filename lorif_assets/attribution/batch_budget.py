@@ -2,13 +2,16 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from lorif_assets.errors import LorifError
 
 if TYPE_CHECKING:
     from lorif_assets.attribution.model import AttributedModel
     from lorif_assets.data.tokenization import TokenizedExample
+
+Found = TypeVar("Found")
 
 
 def compute_batches(
@@ -34,21 +37,9 @@ def compute_batches(
     batches = attributed.batches(examples, tokens)
     while batches:
         positions = batches.pop(0)
-        if _fits(compute, positions):
+        if _fits(partial(compute, positions)):
             continue
-        # The batch may be far smaller than the budget, so take half of what did not fit.
-        padded = len(positions) * max(len(examples[i].input_ids) for i in positions)
-        if len(positions) == 1:
-            raise LorifError(
-                f"the memory of {attributed.devices} does not hold the gradients of even the one example "
-                f"{examples[positions[0]].example_id!r} of {padded} tokens; lower `recipe.max_length` or "
-                '`batch.gradient_mib`, set `recipe.model_dtype = "bfloat16"`, or raise `devices.per_checkpoint`'
-            )
-        tokens = min(tokens, padded) // 2
-        log.warning(
-            f"{attributed.record.name}: a batch of {padded:,} tokens does not fit in the memory of {attributed.devices}; "
-            f"going on with {tokens:,}. Set `batch.tokens` to this number to start with it"
-        )
+        tokens = _fewer_tokens(attributed, examples, positions, tokens, log)
         remaining = [*positions, *(i for batch in batches for i in batch)]
         batches = [
             [remaining[i] for i in batch] for batch in attributed.batches([examples[i] for i in remaining], tokens)
@@ -56,13 +47,68 @@ def compute_batches(
     return tokens
 
 
-def _fits(compute: Callable[[list[int]], None], positions: list[int]) -> bool:
-    """Compute a batch, and return whether memory sufficed.
+def computed_at_once(
+    attributed: "AttributedModel",
+    examples: "Sequence[TokenizedExample]",
+    tokens: int,
+    compute: Callable[[int], Found],
+    log: logging.Logger,
+) -> Found:
+    """Return what is computed of all examples together, from the start again with smaller batches where one does not fit.
 
-    On return the error is gone, and with its traceback the batch's tensors: their memory is free for the next attempt.
+    The largest batch comes first, so that little is computed twice.
+
+    Args:
+        attributed: the checkpoint.
+        examples: that are computed.
+        tokens: the budget to start with, padding included.
+        compute: takes a budget.
+        log: gets a warning for every smaller budget.
+
+    Raises:
+        LorifError: a single example does not fit.
+    """
+    found: list[Found] = []
+
+    def attempt() -> None:
+        found.append(compute(tokens))
+
+    while not _fits(attempt):
+        tokens = _fewer_tokens(attributed, examples, attributed.batches(examples, tokens)[0], tokens, log)
+    return found[0]
+
+
+def _fewer_tokens(
+    attributed: "AttributedModel",
+    examples: "Sequence[TokenizedExample]",
+    positions: Sequence[int],
+    tokens: int,
+    log: logging.Logger,
+) -> int:
+    """Return a smaller budget than one of which a batch did not fit, half of what the batch had, and say so."""
+    # The batch may be far smaller than the budget.
+    padded = len(positions) * max(len(examples[i].input_ids) for i in positions)
+    if len(positions) == 1:
+        raise LorifError(
+            f"the memory of {attributed.devices} does not hold the gradients of even the one example "
+            f"{examples[positions[0]].example_id!r} of {padded} tokens; lower `recipe.max_length` or "
+            '`batch.gradient_mib`, set `recipe.model_dtype = "bfloat16"`, or raise `devices.per_checkpoint`'
+        )
+    fewer = min(tokens, padded) // 2
+    log.warning(
+        f"{attributed.record.name}: a batch of {padded:,} tokens does not fit in the memory of {attributed.devices}; "
+        f"going on with {fewer:,}. Set `batch.tokens` to this number to start with it"
+    )
+    return fewer
+
+
+def _fits(compute: Callable[[], None]) -> bool:
+    """Compute, and return whether memory sufficed.
+
+    On return the error is gone, and with its traceback the tensors: their memory is free for the next attempt.
     """
     try:
-        compute(positions)
+        compute()
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

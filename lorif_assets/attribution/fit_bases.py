@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from lorif_assets.attribution.batch_budget import computed_at_once
 from lorif_assets.attribution.layer_ranks import RANK_EXAMPLES, layer_ranks
 from lorif_assets.attribution.sound_examples import NotFiniteError, not_finite, unsound_positions
 from lorif_assets.config.content_hash import content_hash
@@ -228,7 +230,19 @@ def covariances(
     progress: "Progress",
     seed: int,
 ) -> "dict[str, KfacCovariances]":
-    """Return the layers' covariances over the tokens of some examples; `seed` draws the labels if the model gives them."""
+    """Return the layers' covariances over the tokens of some examples; `seed` draws the labels if the model gives them.
+
+    Raises:
+        LorifError: a single example does not fit in memory.
+    """
+    sums_with = partial(_covariances, attributed, examples, progress, seed)
+    return computed_at_once(attributed, examples, batch.tokens_on(attributed.device), sums_with, progress.log)
+
+
+def _covariances(
+    attributed: "AttributedModel", examples: "Sequence[TokenizedExample]", progress: "Progress", seed: int, tokens: int
+) -> "dict[str, KfacCovariances]":
+    """Return the sums from batches of so many tokens."""
     import torch
 
     from lorif_assets.mathematics.curvature.kfac_bases import KfacCovariances
@@ -242,11 +256,11 @@ def covariances(
     if attributed.recipe.kfac_labels == "model":
         generator = torch.Generator(attributed.device).manual_seed((attributed.recipe.seed + seed) % 2**63)
     with attributed.collector() as collector:
-        for positions in attributed.batches(examples, batch.tokens_on(attributed.device)):
-            tokens = attributed.batch(examples, positions)
+        for positions in attributed.batches(examples, tokens):
+            batch = attributed.batch(examples, positions)
 
             # Looked up once for all layers: a device waits for the host to know their number.
-            mask = tokens.attention_mask.flatten()
+            mask = batch.attention_mask.flatten()
             found = mask.nonzero().squeeze(1)
             places = found if len(found) < len(mask) else None
 
@@ -258,6 +272,6 @@ def covariances(
                         rows = rows[0][places], rows[1][places]
                     sums[layer] = sums[layer].add(*rows)
 
-            collector.observe(tokens, observer, generator)
+            collector.observe(batch, observer, generator)
             progress.advance(n_tokens(examples[position] for position in positions))
     return sums

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.batch_budget import computed_at_once
 from lorif_assets.attribution.fitted_recipe import LARGEST_RANK, below_full
 from lorif_assets.attribution.gradient_room import gradient_room
 from lorif_assets.attribution.sound_examples import not_finite
@@ -50,7 +52,9 @@ def layer_ranks(
     from lorif_assets.mathematics.curvature.rank_allocation import kept_energy
 
     largest = largest_ranks(attributed)
-    values, fisher = _whitened_spectra(attributed, examples, bases, batch, largest, progress)
+    spectra_with = partial(_whitened_spectra, attributed, examples, bases, batch, largest, progress)
+    tokens = batch.tokens_on(attributed.device)
+    values, fisher = computed_at_once(attributed, examples, tokens, spectra_with, progress.log)
     ranks = allocated_ranks(attributed, bases, values, fisher)
     return {
         layer: LayerRank(rank, kept_energy(bases[layer], fisher[layer], float(values[layer][:rank].sum())))
@@ -143,13 +147,18 @@ def _whitened_spectra(
     batch: "BatchSettings",
     largest: Mapping[str, int],
     progress: "Progress",
+    tokens: int,
 ) -> "tuple[Mapping[str, torch.Tensor], Mapping[str, FisherDiagonal]]":
-    """Return the summed squared singular values of whitened gradients, and the sums of squared rotated ones."""
-    numbers = gradient_room(batch, attributed.device)
-    sums = _SpectrumSums(attributed, bases, largest, numbers)
+    """Return the summed squared singular values of whitened gradients, and the sums of squared rotated ones.
+
+    `tokens` are those of a batch.
+    """
+    # Half of the budget for the gradients being computed, half for those that wait for others of their shape.
+    half = max(1, gradient_room(batch, attributed.device) // 2)
+    sums = _SpectrumSums(attributed, bases, largest, half)
     with attributed.collector() as collector:
-        for positions in attributed.batches(examples, batch.tokens_on(attributed.device)):
-            collector.stream(attributed.batch(examples, positions), sums, numbers)
+        for positions in attributed.batches(examples, tokens):
+            collector.stream(attributed.batch(examples, positions), sums, half)
             sums.finish_batch()
             progress.advance(n_tokens(examples[position] for position in positions))
     spectra = {layer: of_layer.cpu() for layer, of_layer in sums.values.items()}

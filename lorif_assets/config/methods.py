@@ -103,7 +103,7 @@ class MethodName(StrEnum):
         title="BM25",
         explanation="shared words; no model",
         function="lexical:bm25_scores",
-        version=2,  # as Lucene has it; Okapi's before
+        version=3,  # as Lucene has it, Okapi's before; and of calls and reasoning in chats too
     )
     EKFAC = Method(
         name="ekfac",
@@ -127,6 +127,7 @@ class MethodName(StrEnum):
         title="embeddings",
         explanation="cosine of a text encoder as it is, `evaluation.text_encoder`; no model",
         function="embeddings:embedding_scores",
+        version=2,  # of calls and reasoning in chats too
         needs=Need.TEXT_ENCODER,
         by_default=False,
         extra="influcoder",
@@ -136,6 +137,7 @@ class MethodName(StrEnum):
         title="RelatIF + BM25",
         explanation="reciprocal ranks by influence and by shared words, added",
         function="hybrid:hybrid_scores",
+        version=2,  # by BM25 of calls and reasoning in chats too
         needs=Need.ATTRIBUTION,
         by_default=False,
     )

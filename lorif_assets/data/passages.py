@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from lorif_assets.data.conversations import Conversation, Message, is_trained
-from lorif_assets.data.spoken_content import spoken
+from lorif_assets.data.spoken_content import REASONING_FIELDS, spoken
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
@@ -62,7 +62,7 @@ def passage_text(row: Mapping[str, Any]) -> str:
             return f"{row['prompt']}{row['completion']}"
         case "messages":
             return "\n\n".join(
-                f"[{turn['role']}] {turn['content']}" for turn in Conversation.parse(row["messages"]).messages
+                f"[{turn['role']}] {_said(turn)}" for turn in Conversation.parse(row["messages"]).messages
             )
         case _:
             ids = row["input_ids"]
@@ -99,11 +99,13 @@ def passage_parts(row: Mapping[str, Any]) -> tuple[Part, ...]:
 
 
 def _said(message: Message) -> str:
-    """A message's content and, as JSON, the tools that it calls."""
+    """A message's reasoning, its content and, as JSON, the tools that it calls."""
     content = message.get("content")
     text = content if isinstance(content, str) else "".join(spoken({"content": content}).get("content", []))
+    # Some rows have it by several names.
+    reasoning = dict.fromkeys(spoken({name: message.get(name) for name in REASONING_FIELDS}).get("reasoning", []))
     calls = message.get("tool_calls") or message.get("function_call")
-    return "\n".join(filter(None, (text, json.dumps(calls, ensure_ascii=False) if calls else "")))
+    return "\n".join(filter(None, (*reasoning, text, json.dumps(calls, ensure_ascii=False) if calls else "")))
 
 
 def passage_metadata(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.columns import ContentFormat, column_roles
 from lorif_assets.data.content import read_content
+from lorif_assets.data.conversations import TEMPLATE_ARGUMENTS
 from lorif_assets.data.examples import sort_out
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.json_values import NestedTooDeepError
@@ -14,7 +15,10 @@ from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT
 
-_CONTENT = ("text", "prompt", "completion", "messages", "conversations", "system", "tools", "input_ids", "labels")
+_CONTENT = (
+    *("text", "prompt", "completion", "input_ids", "labels"),
+    *("messages", "conversations", "system", "tools", TEMPLATE_ARGUMENTS),
+)
 
 Question = Mapping[str, Any]
 """Columns of `query_examples` that hold content: format, and text, prompt and completion, or messages."""

@@ -49,8 +49,11 @@ def look_around(folder: Path) -> Surroundings:
     checkpoints = _checkpoints(folder, folders)
     found = list(_data(folder, [one for one in folders if not is_whole(one)]))
     queries = _queries(found)
-    held_out = [one for one in found if one is not queries and one.words & _HELD_OUT]
-    kept = [one for one in found if one is not queries and one not in held_out] or held_out
+    place = _query_path(folder, queries)
+    asked = [one for one in found if queries and place and one.path.is_relative_to(folder / place)]
+    others = [one for one in found if one not in asked]
+    held_out = [one for one in others if one.words & _HELD_OUT]
+    kept = [one for one in others if one not in held_out] or held_out
     path, number, base = checkpoints
     return Surroundings(
         sources=list(_sources(folder, kept[:_MOST_SOURCES])),
@@ -58,8 +61,8 @@ def look_around(folder: Path) -> Surroundings:
         checkpoints=path,
         n_checkpoints=number,
         base_model=base,
-        queries=_query_path(folder, queries),
-        query_columns=guessed_columns(_column_names(folder, queries.sample)) if queries else None,
+        queries=place,
+        query_columns=_query_columns(folder, asked),
     )
 
 
@@ -156,6 +159,15 @@ def _query_path(base: Path, found: _Data | None) -> str | None:
     parent = found.path.parent
     is_of_queries = parent != base and parent.name.lower() in _QUERIES
     return _relative(base, parent if is_of_queries else found.path)
+
+
+def _query_columns(base: Path, asked: Sequence[_Data]) -> Columns | None:
+    """Return what the columns of all query files seem to be; nothing is named where they differ, as one setting is for all."""
+    files = [
+        file for one in asked for file in (_data_files(one.path, is_base=False) if one.path.is_dir() else [one.path])
+    ]
+    guesses = [guessed_columns(_column_names(base, file)) for file in files]
+    return guesses[0] if guesses and all(guess == guesses[0] for guess in guesses) else None
 
 
 def _sources(base: Path, found: Sequence[_Data]) -> Iterator[FoundSource]:

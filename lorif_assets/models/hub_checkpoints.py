@@ -1,7 +1,7 @@
 """Checkpoints on the hub: a repository's model, or those in its folders, downloaded when first needed."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -27,6 +27,14 @@ class HubCheckpoint(CheckpointFiles):
     snapshot: Snapshot
     folder: str
     """In the repository; empty: the repository itself."""
+
+    @property
+    def tokenizer_remark(self) -> str:
+        """What the tokenizer's hash says beside its files, whether or not they were on this machine before."""
+        # Where they cannot be had, they are not known; what cannot be had is said by whoever loads it.
+        with suppress(CheckpointError):
+            self.check_description()
+        return super().tokenizer_remark
 
     @property
     def weight_files(self) -> list[Path]:

@@ -1,7 +1,7 @@
 """Checkpoints in an object store: folders below a URL, each copied to this machine when it is first needed."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -27,6 +27,14 @@ class ObjectStoreCheckpoint(CheckpointFiles):
     store: ObjectStore
     files: tuple[StoredFile, ...]
     """As the store lists them, without the folder's name."""
+
+    @property
+    def tokenizer_remark(self) -> str:
+        """What the tokenizer's hash says beside its files, whether or not they were on this machine before."""
+        # Where they cannot be had, they are not known; what cannot be had is said by whoever loads it.
+        with suppress(CheckpointError):
+            self.check_description()
+        return super().tokenizer_remark
 
     @property
     def weight_files(self) -> list[Path]:

@@ -83,7 +83,9 @@ def print_tokens(console: Console, table: pl.DataFrame, tokens: pl.DataFrame, n_
                 console.print(Text(f"{head}  {WITHDRAWN}"))
                 continue
             pair = pair_tokens(of_pair)
-            console.print(Text(f"{head}  (from uncompressed gradients {pair.exact_score:.3g})", "bold"))
+            console.print(
+                Text(f"{head}  (from uncompressed gradients, this checkpoint alone: {pair.exact_score:.3g})", "bold")
+            )
             for side, of_side in (("example", pair.example), *(("query", term) for term in pair.query)):
                 line = Text(f"{side}: ", "dim") + _coloured(of_side) + Text(f"\n  most: {_leading(of_side)}", "dim")
                 console.print(Padding(line, (0, 0, 0, 4)))

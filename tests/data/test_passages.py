@@ -46,6 +46,18 @@ def test_no_examples_have_no_passages(tiny_project: TinyProject) -> None:
             },
             "[user] Why?\n\n[assistant] So.",
         ),
+        (
+            {
+                "format": "messages",
+                "messages": json.dumps(
+                    [
+                        {"role": "assistant", "reasoning_content": "Hm.", "thinking": "Hm.", "content": "So."},
+                        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]},
+                    ]
+                ),
+            },
+            '[assistant] Hm.\nSo.\n\n[assistant] [{"function": {"name": "f"}}]',
+        ),
         ({"format": "input_ids", "input_ids": [5, 6, 7]}, "3 token ids: 5 6 7"),
         ({"format": "input_ids", "input_ids": list(range(100))}, f"100 token ids: {' '.join(map(str, range(64)))} ..."),
     ],

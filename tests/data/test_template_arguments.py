@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, preview_rows
+from lorif_assets.data.query_objectives import NO_SCALARS
+from lorif_assets.data.questions import conversation_question, row_question
 from tests.data.conftest import make_tokenizer
 from tests.data.test_chat_turns import CHAT, previewed
 
@@ -41,6 +44,13 @@ def test_they_are_arguments_beside_tools_and_in_any_column_that_the_settings_nam
     columns = Columns(messages="messages", tools="tools", chat_template_kwargs="how")
     (read,) = preview_rows(raw, columns, "s-00000", make_tokenizer(chat_template=template), 512, 300)
     assert read.pieces[0].text.startswith("brief1<|user|>")
+
+
+def test_a_question_that_is_asked_at_once_has_them_too() -> None:
+    row = {"messages": CHAT, "chat_template_kwargs": {"enable_thinking": False}, "tools": [{"name": "f"}]}
+    for question in (row_question(row, NO_SCALARS), conversation_question(row, "the chat")):
+        asked = Conversation.parse(question["messages"])
+        assert (asked.arguments, len(asked.tools)) == ({"enable_thinking": False}, 1)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,19 @@ def test_queries_are_told_by_their_name_and_held_out_data_are_no_training_data(t
     assert (settings.queries.columns.prompt, settings.queries.columns.completion) == ("question", "answer")
 
 
+def test_no_file_of_a_folder_of_queries_is_training_data_and_columns_are_named_where_all_have_them(
+    tmp_path: Path,
+) -> None:
+    rows(tmp_path / "data/chats.jsonl", "id", "messages")
+    rows(tmp_path / "queries/mine.jsonl", "id", "messages")
+    for columns, named in ((("id", "prompt", "completion"), "id"), (("prompt", "completion"), None)):
+        rows(tmp_path / "queries/others.jsonl", *columns)
+        found = look_around(tmp_path)
+        assert ([one.source.path for one in found.sources], found.queries) == (["data/chats.jsonl"], "queries")
+        (tmp_path / "lorif.toml").write_text(first_settings(found))
+        assert load_settings(tmp_path / "lorif.toml").queries.columns.id == named
+
+
 def test_data_that_could_be_queries_but_are_all_there_is_are_training_data(tmp_path: Path) -> None:
     rows(tmp_path / "questions.jsonl", "prompt", "completion")
     found = look_around(tmp_path)

@@ -10,6 +10,7 @@ from lorif_assets.models.artifacts import assembled
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.hub import fetch
+from lorif_assets.models.hub_checkpoints import HubCheckpoints
 from tests.hub_stand_in import HubStandIn
 
 TOOL_USE = "additional_chat_templates/tool_use.jinja"
@@ -69,6 +70,19 @@ def test_only_a_template_whose_calls_were_told_in_part_is_another_tokenizer_than
     monkeypatch.setattr("lorif_assets.models.checkpoint_files.tells_calls_otherwise", lambda _: False)
     assert (files_of(folder).tokenizer_hash() != now) is is_another
     assert (files_of(folder).version() != version) is is_another
+
+
+def test_a_model_on_the_hub_has_one_version_on_all_machines_whether_its_files_are_there_or_not(
+    folder: Path, hub: HubStandIn
+) -> None:
+    """A machine that looks and another that computes would otherwise take turns in finding the other's record wrong."""
+    (folder / "chat_template.jinja").write_text("{% if m.tool_calls %}[CALLS]{% endif %}")
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    hub.model("org/tools").commit(files)
+    (found,) = HubCheckpoints(path="hf://org/tools@main").find()
+    before = found.version()
+    found.check()
+    assert found.version() == before
 
 
 @pytest.mark.parametrize("place", ["", "step-1/"])

@@ -26,7 +26,11 @@ class DeviceKernels:
 
 @cache
 def kernels_of(device: torch.device) -> DeviceKernels | None:
-    """Return the kernels of a device, after a trial, or None where there are none."""
+    """Return the kernels of a device, after a trial, or None where there are none.
+
+    Raises:
+        OutOfMemoryError: torch's; with less in memory, another trial says more.
+    """
     if device.type == "meta":
         # It stands for a GPU wherever costs are counted; a launch of a kernel is too little to count.
         return DeviceKernels(lambda _x, _smallest: True, lambda a: (a.new_empty(a.shape[:2]), torch.empty_like(a)))
@@ -38,6 +42,8 @@ def kernels_of(device: torch.device) -> DeviceKernels | None:
         trial = torch.eye(2, dtype=torch.float64, device=device).unsqueeze(0)
         orthonormalise(trial, 0.0)
         orthogonalised(trial)
+    except torch.OutOfMemoryError:
+        raise
     # Triton has no error of its own for a compiler or a driver that it lacks.
     except Exception as error:
         _LOG.warning(

@@ -109,6 +109,8 @@ def _rotate(  # type: ignore[no-untyped-def]  # noqa: ANN202
             tangent = tl.where(is_rotated, tl.where(cotangent >= 0, 1.0, -1.0) / root, 0.0)
             cosine = 1 / tl.sqrt(1 + tangent * tangent)
             sine = tangent * cosine
+            # Threads that hold the same pair a second time read it before the first ones write it.
+            tl.debug_barrier()
             for first in range(0, 2 * WIDTH, ROWS):
                 at = first + row[:, None]
                 is_there = is_pair[None, :] & (at < 2 * WIDTH)
@@ -134,9 +136,9 @@ def _subtract(  # type: ignore[no-untyped-def]  # noqa: ANN202
     place = x + tl.program_id(0).to(tl.int64) * HEIGHT * WIDTH + row[:, None] * WIDTH + column[None, :]
     is_there = (row[:, None] < HEIGHT) & (column[None, :] < WIDTH)
     numbers = tl.load(place, mask=is_there, other=0.0)
-    # Squares of numbers far from one have no room in FP32.
+    # Squares of numbers far from one have no room in FP32, and neither has one over the smallest of them.
     size = tl.max(tl.max(tl.abs(numbers), axis=1), axis=0)
-    numbers = numbers * (1.0 / tl.where(size > 0, size, 1.0))
+    numbers = numbers / tl.where(size > 0, size, 1.0)
     for taken in range(WIDTH):
         of_taken = tl.sum(tl.where(column[None, :] == taken, numbers, 0.0), axis=1)
         products = tl.sum(numbers * of_taken[:, None], axis=0)

@@ -37,9 +37,11 @@ def evened_columns(batches: Sequence[Float[Tensor, "n d w"]]) -> list[Float[Tens
     even = list(batches)
     others = [at for at, x in enumerate(even) if not _by_kernel(x, _SMALLEST_EVENED)]
     if others:
-        roots = _inverse_roots([_gram(even[at].double()) for at in others], _SMALLEST_EVENED, 0.5)
-        for at, root in zip(others, roots, strict=True):
-            even[at] = even[at] @ root.to(even[at].dtype)
+        # One over the size of the smallest numbers has no room in FP32.
+        sized = [_sized(even[at]) for at in others]
+        roots = _inverse_roots([_gram(x.double()) for x in sized], _SMALLEST_EVENED, 0.5)
+        for at, x, root in zip(others, sized, roots, strict=True):
+            even[at] = x @ root.to(x.dtype)
     return even
 
 
@@ -74,8 +76,13 @@ def _by_kernel(x: Float[Tensor, "n d w"], smallest: float) -> bool:
 
 def _filled(x: Float[Tensor, "n d w"], fill: Float[Tensor, "d w"]) -> Float[Tensor, "n d w"]:
     """Return columns of about size one with a little of others in general position."""
+    return _sized(x) + _FILL * fill.to(x.dtype)
+
+
+def _sized(x: Float[Tensor, "n d w"]) -> Float[Tensor, "n d w"]:
+    """Return matrices whose largest number is one."""
     size = torch.linalg.vector_norm(x, torch.inf, dim=(1, 2), keepdim=True)
-    return x / torch.where(size > 0, size, 1.0) + _FILL * fill.to(x.dtype)
+    return x / torch.where(size > 0, size, 1.0)
 
 
 def _gram(x: Float[Tensor, "n d w"]) -> Float[Tensor, "n w w"]:

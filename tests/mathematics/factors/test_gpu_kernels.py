@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -39,6 +40,10 @@ for scale in (1e-30, 1.0, 1e30):
     expected = torch.linalg.qr(tall[:2]).Q
     torch.testing.assert_close(spans, expected @ expected.mT, rtol=0, atol=1e-5)
 assert not orthonormalise(torch.zeros(1, 4096, 64), 1e-6)
+# Numbers below the range of FP32 have few digits, but are numbers.
+columns = (tall[:2].float() * 1e-42).contiguous()
+assert orthonormalise(columns, 1e-6)
+torch.testing.assert_close(columns.mT @ columns, torch.eye(8).expand(2, -1, -1), rtol=0, atol=2e-6)
 
 made = device_kernels.DeviceKernels(orthonormalise, orthogonalised)
 gradients = torch.randn(3, 20, 26, generator=generator) * 0.7 ** torch.arange(26)
@@ -71,6 +76,26 @@ def test_a_device_without_a_compiler_says_so_and_takes_operations(
     (said,) = caplog.messages
     assert "cuda:0" in said
     assert "C compiler" in said
+
+
+def test_a_device_whose_memory_is_full_at_the_trial_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch is halved then, as for any other shortage, and the next one finds the kernels."""
+    is_full = [True, False]
+
+    def orthonormalise(_x: torch.Tensor, _smallest: float) -> bool:
+        if is_full.pop(0):
+            raise torch.OutOfMemoryError
+        return True
+
+    card, eye = torch.device("cuda:7"), torch.eye(2)
+    made = SimpleNamespace(orthonormalise=orthonormalise, orthogonalised=lambda a: (a, a))
+    monkeypatch.setitem(sys.modules, "lorif_assets.mathematics.factors.gpu_kernels", made)
+    monkeypatch.setattr(torch, "eye", lambda *_, **__: eye)
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels_of(card)
+    found = kernels_of(card)
+    kernels_of.cache_clear()
+    assert found is not None
 
 
 def test_what_does_not_lie_row_by_row_is_left_to_operations(monkeypatch: pytest.MonkeyPatch) -> None:

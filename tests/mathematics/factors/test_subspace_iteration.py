@@ -99,6 +99,16 @@ def test_factors_in_rounds_are_sound_whatever_the_gradient(d1, d2, rank, c, deca
     assert bool((squares[:, :-1] >= squares[:, 1:] - 1e-5 * size).all())
 
 
+@pytest.mark.parametrize("scale", [1e-39, 1e-41])
+def test_numbers_below_the_range_of_fp32_are_no_reason_to_set_a_gradient_aside(scale):
+    gradients = with_spectrum(3, 40, 60, "fast") * scale
+    factors = low_rank_factors(gradients, 4, rounds=4)
+    assert_orthonormal(factors.v)
+    assert bool(factors.u.isfinite().all())
+    # These numbers have few digits.
+    assert float(kept_shares(gradients, factors.u, 4).min()) > 0.5
+
+
 def test_batches_of_several_shapes_are_factorised_together_as_each_is_alone():
     shapes = [(40, 60), (60, 40), (9, 80), (80, 9), (5, 5), (96, 96)]
     batches = [with_spectrum(3, *shape, "slow", seed) for seed, shape in enumerate(shapes)]
