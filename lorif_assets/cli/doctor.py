@@ -36,6 +36,7 @@ from lorif_assets.data.hub_selection import hub_notice
 from lorif_assets.data.query_files import QuerySurvey, survey_queries
 from lorif_assets.data.shards import in_short, passed_over_notice, slices_of_source
 from lorif_assets.errors import CheckpointError, LorifError, SettingsError, SourceError
+from lorif_assets.evaluation.retraining.trainer_code import changed_trainer_notice
 from lorif_assets.evaluation.retraining.training_recipe import imported_trainer, training_recipe
 from lorif_assets.freshness.contents import ExampleReader, Finding, content_findings
 from lorif_assets.freshness.discovery import NO_SOURCES
@@ -142,6 +143,7 @@ def diagnose(console: Console) -> bool:
     found.row("tokenizer", tokenizer_finding)
     for label, of_model in _of_models(project).items():
         found.row(label, of_model)
+    found.notes("training recipe", filter(None, [changed_trainer_notice(settings, project.lake)]))
     found.contents(content_findings(project, next(iter(readers), None), examples, query_sets))
     found.notes("recipe", wasted_notes(project))
     found.notes("learned by heart", _learned(project))

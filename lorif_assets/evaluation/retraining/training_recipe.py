@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.errors import CheckpointError, LorifError, RetrainingError, SettingsError
+from lorif_assets.evaluation.retraining.trainer_code import trainer_hash
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 
@@ -37,10 +38,11 @@ def training_recipe(evaluation: EvaluationSettings) -> str:
 
 @dataclass(frozen=True)
 class RetrainedModel:
-    """A retrained checkpoint, and the seconds that training it took."""
+    """A retrained checkpoint, the seconds that training it took, and the hash of the code that trained it, where it is known."""
 
     checkpoint: CheckpointFiles
     seconds: float
+    trainer_hash: str | None
 
 
 def retrained_model(
@@ -54,13 +56,14 @@ def retrained_model(
     marker = folder / _FINISHED
     if marker.is_file() and (kept := json.loads(marker.read_text()))["version"] == version:
         checkpoint = _written(Path(kept["path"]))[-1]
-        return RetrainedModel(checkpoint, kept["seconds"])
-    started = time.monotonic()
+        return RetrainedModel(checkpoint, kept["seconds"], kept.get("trainer_hash"))
+    started, code = time.monotonic(), trainer_hash(evaluation)
     checkpoint = retrain(evaluation, examples, seed, folder)
     seconds = time.monotonic() - started
     # Written last: it says that the model is complete, also to a run that follows one that was killed.
-    marker.write_text(json.dumps({"version": version, "path": str(checkpoint.path), "seconds": seconds}))
-    return RetrainedModel(checkpoint, seconds)
+    about = {"version": version, "path": str(checkpoint.path), "seconds": seconds, "trainer_hash": code}
+    marker.write_text(json.dumps(about))
+    return RetrainedModel(checkpoint, seconds, code)
 
 
 def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folder: Path) -> CheckpointFiles:
