@@ -27,6 +27,8 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.project import Project
 
 _CODE_VERSION = "1"
+_BUILT_ON = frozenset(METHODS[method].function for method in (MethodName.LORIF, MethodName.RELATIF, MethodName.BM25))
+"""The functions whose scores other methods' functions ask for."""
 _OF_SELF_INFLUENCE = frozenset({MethodName.RELATIF, MethodName.HYBRID})
 
 
@@ -180,7 +182,8 @@ def score_methods(
 
 
 def _scores_of(inputs: MethodInputs, function: str) -> Mapping[str, MethodScores]:
-    return inputs.scores_of(scoring_function(function))
+    # A matrix of all pairs: of those that nothing builds on, one is in memory at a time.
+    return inputs.scores_of(scoring_function(function), keep=function in _BUILT_ON)
 
 
 def scoring_function(name: str) -> Callable[[MethodInputs], Mapping[str, MethodScores]]:
