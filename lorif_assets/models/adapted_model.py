@@ -129,9 +129,9 @@ def _weights(adapter: Path, model: "PreTrainedModel") -> "dict[str, Tensor]":
         raise CheckpointError(f"the weights of the adapter {adapter} cannot be read: {error}") from error
     if wrapped := [name for name, bare in zip(weights, unwrapped(list(weights)), strict=True) if name != bare]:
         raise CheckpointError(
-            f"the adapter {adapter} was saved with a wrapper of its model (torch.compile, FSDP, DistributedDataParallel) in the "
-            f"names of its weights, {wrapped[0]} say, where peft does not find them: save the model inside the wrapper by "
-            "`save_pretrained`, or take the prefix out of the names in its file"
+            f"the adapter {adapter} was saved with a wrapper of its model (torch.compile, FSDP, DistributedDataParallel) in "
+            f"the names of its weights, {wrapped[0]} say, where peft does not find them: save the model inside the wrapper "
+            "by `save_pretrained`, or take the prefix out of the names in its file"
         )
     return weights
 

@@ -217,7 +217,9 @@ def test_other_files_of_the_encoder_that_training_starts_from_ask_for_training(
     targets = built.table(INFLUENCE_TARGETS)["computed_from"][0]
     hashes["computed_from"] = encoder_version(hashes["recipe_hash"], targets)
     moved.lake.replace(
-        INFLUCODER_ENCODERS, {"checkpoint": FIRST}, rows.with_columns(**{k: pl.lit(v) for k, v in hashes.items()}).to_arrow()
+        INFLUCODER_ENCODERS,
+        {"checkpoint": FIRST},
+        rows.with_columns(**{k: pl.lit(v) for k, v in hashes.items()}).to_arrow(),
     )
     try:
         # A copy of the same files is the same encoder.

@@ -72,7 +72,9 @@ def test_shards_that_the_index_does_not_name_are_said_not_to_be_read(folder: Pat
 
 def test_the_file_that_a_configuration_names_is_taken(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
-    save_file({name: tensor + 1 for name, tensor in weights.items()}, folder / "other.safetensors", metadata={"format": "pt"})
+    save_file(
+        {name: tensor + 1 for name, tensor in weights.items()}, folder / "other.safetensors", metadata={"format": "pt"}
+    )
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "transformers_weights": "other.safetensors"}))
     assert "is loaded from other.safetensors; other weights beside are not read: model.safetensors" in notes(folder)[0]

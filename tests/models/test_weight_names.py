@@ -117,7 +117,9 @@ def test_a_weight_that_is_there_with_a_wrapper_s_prefix_and_without_is_refused(f
     plain = weights(folder)
     other = {f"_orig_mod.{name}": tensor + 1 for name, tensor in plain.items()}
     save_file({**plain, **other}, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"more than once, under names of a wrapper: _orig_mod\.lm_head\.weight, lm_head"):
+    with pytest.raises(
+        CheckpointError, match=r"more than once, under names of a wrapper: _orig_mod\.lm_head\.weight, lm_head"
+    ):
         loaded(folder)
 
 
@@ -137,7 +139,10 @@ def test_some_names_that_begin_as_a_wrapper_s_are_the_model_s_own() -> None:
 def test_an_adapter_that_was_saved_with_a_wrapper_is_refused_with_what_to_do(folder: Path) -> None:
     adapter = write_adapter(folder.parent / "checkpoint-40", folder)
     file = adapter / "adapter_model.safetensors"
-    wrapped = {name.replace("base_model.model.", "base_model.model._orig_mod."): tensor for name, tensor in load_file(file).items()}
+    wrapped = {
+        name.replace("base_model.model.", "base_model.model._orig_mod."): tensor
+        for name, tensor in load_file(file).items()
+    }
     save_file(wrapped, file, metadata={"format": "pt"})
     checkpoints = Checkpoints(path=str(folder.parent))
     found = next(one for one in checkpoints.find() if one.name == "checkpoint-40")
