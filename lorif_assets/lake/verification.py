@@ -27,6 +27,7 @@ from lorif_assets.lake.seals import (
     look_at_data_file,
     look_at_log_file,
     put_back_log_file,
+    reads_as_log,
     seal_path,
     sealed_path,
 )
@@ -34,6 +35,7 @@ from lorif_assets.lake.tables import FILE_COLUMNS, PAGE_TABLES, TABLES
 
 _PUT_BACK: Final = "was not what was written"
 _PUT_BACK_REMEDY: Final = "it was put back from its copy; there is nothing to make again"
+_NOT_NEEDED_REMEDY: Final = "it was taken away, as the table is read without it; there is nothing to make again"
 _UNUSED_REMEDY: Final = (
     "it belongs to no current partition: there is nothing to make again, and `lorif vacuum` deletes it in time"
 )
@@ -213,14 +215,16 @@ class _Verifier:
         state = self._logs[path]
         if state is State.MENDED:
             return state, Damage(path, _PUT_BACK, path.partition("/")[0], remedy=_PUT_BACK_REMEDY)
-        if state is State.DAMAGED or (state is State.UNCHECKED and not _reads_as_log(self._lake, path)):
+        if state is State.DAMAGED or (state is State.UNCHECKED and not reads_as_log(self._stored, path)):
             return State.DAMAGED, log_damage(path.partition("/")[0], path, OTHER_CONTENT, self._lake.root)
         return state, None
 
     def _log_state(self, path: str) -> State:
         before = self._stored.read(path)
         state = look_at_log_file(self._stored, path)
-        if state is State.MENDED and self._stored.read(path) == before:
+        if state is State.MENDED and not self._stored.has(path):
+            self.damage[path] = Damage(path, _PUT_BACK, path.partition("/")[0], remedy=_NOT_NEEDED_REMEDY)
+        elif state is State.MENDED and self._stored.read(path) == before:
             # It was the copy that changed.
             self.damage[seal_path(path)] = Damage(seal_path(path), _PUT_BACK, remedy=_PUT_BACK_REMEDY)
             return State.SOUND
@@ -300,18 +304,5 @@ def _reads_as_tensors(lake: Lake, path: str) -> bool:
     try:
         load(lake.stored.read(path))
     except (SafetensorError, ValueError, RuntimeError, OSError):
-        return False
-    return True
-
-
-def _reads_as_log(lake: Lake, path: str) -> bool:
-    if path.endswith(".parquet"):
-        return lake.stored.reads_as_parquet(path)
-    if not path.endswith(".json") and "." in path.rpartition("/")[2]:
-        return True
-    try:
-        for line in lake.stored.read(path).splitlines():
-            json.loads(line)
-    except ValueError:
         return False
     return True
