@@ -17,7 +17,7 @@ from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model
 from lorif_assets.models.context import COUNTED_FROM_PADDING
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
 from lorif_assets.models.hub import fetch_folder, snapshot_at
-from lorif_assets.models.weight_files import refuse_missing_weights, taken_files, unread_files
+from lorif_assets.models.weight_files import all_weights, refuse_missing_weights, taken_files
 from lorif_assets.models.weight_names import other_layout
 
 TOKENIZER_FILES = (
@@ -97,7 +97,11 @@ class CheckpointFiles:
         Raises:
             CheckpointError: an adapter's base model cannot be found, or an index cannot be read.
         """
-        return unread_files(self.path, self.base.taken_files)
+        # An adapter's base model, which may be the hub's, is asked for only where something lies beside the adapter.
+        there = all_weights(self.path)
+        own = self.path.resolve()
+        taken = {file.name for file in self.base.taken_files if file.parent.resolve() == own} if there else set()
+        return [name for name in there if name not in taken]
 
     @property
     def gguf_file(self) -> Path | None:

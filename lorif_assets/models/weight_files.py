@@ -1,7 +1,7 @@
 """The weight files of a model's folder: which ones it is loaded from, what is missing, and which lie there unread."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lorif_assets.errors import CheckpointError
@@ -11,7 +11,7 @@ from lorif_assets.models.weight_names import index_of, variants
 
 _WHOLE = "model.safetensors"
 _OF_INDICES = ".index.json"
-_UNREAD = ("*.safetensors", f"*{GGUF}", "*.h5", "*.msgpack")
+_PATTERNS = ("*.safetensors", f"*{GGUF}", "*.h5", "*.msgpack")
 """Weights by their names, beside those in pickles."""
 _NAMES_SHOWN = 3
 
@@ -41,16 +41,11 @@ def whole_file(folder: Path) -> str:
     return f"model.{of_variant[0]}.safetensors" if of_variant else _WHOLE
 
 
-def unread_files(folder: Path, taken: Iterable[Path]) -> list[str]:
-    """Return the names of a folder's files that hold weights and that nothing is loaded from, sorted.
-
-    Args:
-        folder: the checkpoint's.
-        taken: the files that it is loaded from; the weights of an adapter in the folder are taken in any case.
-    """
-    found = {file.name for pattern in _UNREAD for file in folder.glob(pattern) if file.is_file()}
+def all_weights(folder: Path) -> list[str]:
+    """Return the names of a folder's files that hold weights, in whatever form, sorted; those of an adapter are left out."""
+    found = {file.name for pattern in _PATTERNS for file in folder.glob(pattern) if file.is_file()}
     adapter = {ADAPTER_WEIGHTS} if (folder / ADAPTER_CONFIG).is_file() else set()
-    return sorted({*found, *pickled_weights(folder)} - {file.name for file in taken if file.parent == folder} - adapter)
+    return sorted({*found, *pickled_weights(folder)} - adapter)
 
 
 def in_short(names: Sequence[str]) -> str:
