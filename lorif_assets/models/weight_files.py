@@ -94,14 +94,11 @@ def refuse_missing_weights(folder: Path, files: Sequence[Path], found: str) -> N
     indexed = _indexed(index)
     if not (missing := sorted(indexed - names)):
         return
-    if (whole := whole_file(folder)) in names:
-        raise CheckpointError(
-            f"{folder} holds {whole} beside {index.name}, which names {missing[0]}, one of {len(indexed)} weight files, that "
-            f"is not there: if the model is {whole}, delete the index; else complete the copy, and delete {whole}"
-        )
+    whole = whole_file(folder)
+    beside = f". Or is {whole}, which lies beside, the model? Then delete {index.name}" if whole in names else ""
     raise CheckpointError(
         f"{folder} lacks {missing[0]}, one of the {len(indexed)} weight files that its index names: the copy is incomplete, "
-        "or still being written"
+        f"or still being written{beside}"
     )
 
 

@@ -110,7 +110,8 @@ def test_of_an_index_beside_a_whole_file_whose_shards_are_gone_it_is_asked_which
     (folder / SHARDS[1]).unlink()
     fault = CheckpointFiles(folder.name, folder, 20).fault()
     assert fault is not None
-    assert f"holds model.safetensors beside model.safetensors.index.json, which names {SHARDS[1]}" in fault
+    assert f"lacks {SHARDS[1]}" in fault
+    assert "Or is model.safetensors, which lies beside, the model? Then delete model.safetensors.index.json" in fault
 
 
 def _own_model(adapter: Path, base: Path) -> None:
