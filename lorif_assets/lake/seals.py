@@ -22,6 +22,7 @@ FOLDER: Final = "checksums"
 LOG: Final = "_delta_log"
 _SUFFIX: Final = ".xxh3"
 _NEWEST: Final = "_last_checkpoint"
+_ACTIONS: Final = frozenset({"add", "remove", "metaData", "protocol", "txn", "commitInfo", "cdc", "domainMetadata"})
 _LOG = logging.getLogger(__name__)
 # Files that were found as they were written, with their sizes and times: each is looked at once in a process.
 _sound: dict[str, tuple[int, int]] = {}
@@ -195,24 +196,24 @@ def _compared(files: StoredFiles, path: str, content: bytes, copy: bytes) -> Sta
         return State.UNCHECKED
     if whole is not None:
         return _put_back(files, path, whole, "a log file")
-    was_cut = not any(copy) or sealed(content).startswith(copy)
+    # Where both are the same, both may have been cut, or replaced.
+    was_cut = not any(copy) or (copy != content and sealed(content).startswith(copy))
     if was_cut and reads_as_log(files, path):
         return _put_back(files, seal_path(path), sealed(content), "the copy of a log file")
     return State.DAMAGED
 
 
 def reads_as_log(files: StoredFiles, path: str) -> bool:
-    """Whether a log file can be read: a checkpoint as Parquet, an entry as lines of JSON; of others it is not known."""
+    """Whether a log file can be read: a checkpoint as Parquet, an entry as lines of actions; of others it is not known."""
     if path.endswith(".parquet"):
         return files.reads_as_parquet(path)
     if not path.endswith(".json") and "." in path.rpartition("/")[2]:
         return True
     try:
-        for line in files.read(path).splitlines():
-            json.loads(line)
+        actions = [json.loads(line) for line in files.read(path).splitlines()]
     except ValueError:
         return False
-    return True
+    return bool(actions) and all(isinstance(action, dict) and _ACTIONS & action.keys() for action in actions)
 
 
 def _taken_away(files: StoredFiles, path: str) -> State:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lorif_assets.errors import TableError
+from lorif_assets.errors import DamagedLakeError, TableError
 from lorif_assets.lake.checksums import unsealed
 from lorif_assets.lake.damage import FOLDER as NOTES
 from lorif_assets.lake.damage import LOST, NO_CHECKSUMS, OTHER_CONTENT, UNREADABLE, Damage, log_damage, note
@@ -129,6 +129,7 @@ class _Verifier:
         self._pointers: dict[str, _Owner] = {}
         self._pages: dict[str, tuple[str, _Owner]] = {}
         self._damaged_rows: set[str] = set()
+        self._unreadable: set[str] = set()
         for table in TABLES:
             self._read_table(table)
 
@@ -157,6 +158,10 @@ class _Verifier:
             log = sealed_path(path)
             if _is_seal(path) and f"/{LOG}/" in log and self._is_missed(log) and put_back_log_file(self._stored, log):
                 self.damage[log] = Damage(log, LOST, log.partition("/")[0], remedy=_PUT_BACK_REMEDY)
+        for table in self._unreadable:
+            if not any(path.startswith(f"{table}/{LOG}/") for path in self.damage):
+                # What it lacks, nothing says.
+                self.damage[table] = log_damage(table, f"{table}/{LOG}", UNREADABLE, self._lake.root)
 
     def _listed(self, folder: str) -> Iterator[str]:
         """Yield the files that the list of a folder names, where it has one that is sound."""
@@ -249,7 +254,9 @@ class _Verifier:
         schema = TABLES[name]
         try:
             table = self._lake.table(schema)
-        except TableError:
+        except TableError as error:
+            if isinstance(error, DamagedLakeError):
+                self._unreadable.add(name)
             return
         if table is None:
             return

@@ -367,7 +367,31 @@ def test_of_a_log_file_and_its_copy_one_may_be_lost(logged: Lake, kind: str, los
     assert verify(logged, files_to_verify(logged)).damage == []
 
 
-@pytest.mark.parametrize("loss", LOSSES.keys() - {"gone"})
+def test_an_entry_that_was_replaced_together_with_its_copy_is_named(logged: Lake) -> None:
+    path = log_file(logged, "entry")
+    for file in (path, seal_path(path)):
+        Path(logged.root, file).write_text('{"version": 1}')
+    as_another_process()
+    with pytest.raises(DamagedLakeError, match=path):
+        counts(logged)
+
+
+def test_verify_names_a_log_that_lacks_something_nothing_tells_of(logged: Lake) -> None:
+    path = log_file(logged, "checkpoint")
+    for entry in Path(logged.root, path).parent.glob("00000000000000000[0-9][0-9]*.json"):
+        Path(logged.root, seal_path(str(entry.relative_to(logged.root)))).unlink(missing_ok=True)
+        if entry.name < Path(path).name:
+            entry.unlink()
+    for file in (path, seal_path(path)):
+        Path(logged.root, file).unlink()
+    as_another_process()
+    with pytest.raises(DamagedLakeError, match="rejected/_delta_log"):
+        counts(logged)
+    (damage,) = (one for one in verify(logged, files_to_verify(logged)).damage if one.table == "rejected")
+    assert "delete" in damage.what_to_do
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES.keys() - {"gone"}))
 @pytest.mark.parametrize("kind", ["entry", "checkpoint"])
 def test_a_log_file_that_is_lost_with_its_copy_is_named_and_the_rows_of_before_are_not_read(
     logged: Lake, kind: str, loss: str
