@@ -47,7 +47,10 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def test_what_cannot_be_written_is_one_error_that_says_what_to_do(lake: Lake) -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, lake.root], capture_output=True, text=True, check=True)
+    here = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, lake.root], cwd=here, capture_output=True, text=True, check=True
+    )
     found = json.loads(done.stdout.splitlines()[-1])
     assert found.keys() == {"table", "tensors", "page"}
     for kind, words in found.values():
