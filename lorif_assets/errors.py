@@ -1,10 +1,18 @@
 """Errors that a user can act on: each message names the thing, what was expected, what was found and what to do."""
 
+import errno
 import re
 from collections.abc import Collection
 
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _SHOWN_OF_STORE = 300
+_UNWRITABLE = {
+    errno.ENOSPC: ("the disk is full", "no space left on device", "database or disk is full"),
+    errno.EDQUOT: ("the quota of disk space is used up", "disk quota exceeded"),
+    errno.EFBIG: ("a file would be larger than one may be here", "file too large"),
+    errno.EROFS: ("the file system is read-only", "read-only file system", "readonly database"),
+}
+"""By the system's number: what it means, and the words of libraries that keep no number."""
 
 
 class LorifError(Exception):
@@ -59,6 +67,21 @@ class RefusedError(LorifError):
 
 class DamagedLakeError(TableError):
     """A file of the lake is not what was written, cannot be read, or is gone."""
+
+
+class CannotWriteError(OSError):
+    """Nothing can be stored any more: the disk is full, say. No `LorifError`: whatever a run would still do is in vain."""
+
+
+def unwritable(error: BaseException | None) -> str | None:
+    """Return why nothing can be stored any more, where that is what an error or what caused it says; else None."""
+    while error:
+        words = str(error).lower()
+        for number, (meaning, *signs) in _UNWRITABLE.items():
+            if getattr(error, "errno", None) == number or any(sign in words for sign in signs):
+                return meaning
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class RetrainingError(LorifError):

@@ -15,6 +15,8 @@ from lorif_assets.attribution.versions import checkpoint_version
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_checkpoints
 from lorif_assets.lake.attribution_tables import CHECKPOINTS
+from lorif_assets.models.unread_weights import unread_notes
+from lorif_assets.models.weight_files import in_short
 
 
 @attribution_asset(
@@ -69,11 +71,15 @@ def _recorded(run: PartitionRun, name: str) -> tuple[str, dict[str, Any]]:
         "recipe_hash": recipe.factor_hash,
         "files_version": files_version,
     }
+    for note in unread_notes([files]):
+        run.log.warning(note)
     run.lake.replace(CHECKPOINTS, {"checkpoint": name}, pa.Table.from_pylist([row], schema=CHECKPOINTS.columns))
     run.add_partitions(partitions.LAYERS_NAME, [str(layer["layer"]) for layer in layers])
     return checkpoint_version(str(row["weights_hash"]), str(row["tokenizer_hash"]), layers), {
         "path": dg.MetadataValue.path(str(files.path)),
         **({"base_model": dg.MetadataValue.path(str(files.base.path))} if files.adapter else {}),
+        "loaded_from": in_short([file.name for file in files.base.taken_files]),
+        **({"unread_weights": ", ".join(unread)} if (unread := files.unread_files) else {}),
         "step": files.step,
         "model_type": row["model_type"],
         "parameters": row["n_parameters"],

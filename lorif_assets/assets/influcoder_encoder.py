@@ -17,7 +17,7 @@ from lorif_assets.attribution.versions import encoder_version
 from lorif_assets.freshness.influcoder import stale_encoders
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.sampling import Split
-from lorif_assets.influcoder.stored import StoredEncoder, encoder_row, stored_targets
+from lorif_assets.influcoder.stored import StoredEncoder, encoder_base_version, encoder_row, stored_targets
 from lorif_assets.lake.influcoder_tables import INFLUCODER_ENCODERS
 from lorif_assets.project import Project
 from lorif_assets.tracking.tracked_run import TrackedRun
@@ -46,6 +46,8 @@ def influcoder_encoder(run: PartitionRun) -> Materializations:
     settings, lake, chosen = run.settings, run.lake, run.settings.influcoder
     for name in run.partitions:
         targets = stored_targets(lake, run.stored(name).record, chosen, settings.recipe)
+        # Before it is read: a write in the meantime changes it.
+        base_version = encoder_base_version(settings)
         previous = _previous_encoder(name, run.project) if chosen.warm_start else None
         with run.lease() as group, run.tracked(name, [name], chosen.model_dump()) as tracked:
             encoder = (
@@ -65,6 +67,7 @@ def influcoder_encoder(run: PartitionRun) -> Materializations:
             "checkpoint": name,
             "uri": uri,
             "base": chosen.encoder,
+            "base_version": base_version,
             "started_from": previous.checkpoint if previous else None,
             "width": encoder.width,
             "encoder_hash": weights,
@@ -95,10 +98,11 @@ def _previous_encoder(name: str, project: Project) -> StoredEncoder | None:
     """Return the newest encoder of a checkpoint before this one that was first trained from the same base."""
     earlier = [checkpoint.name for checkpoint in project.checkpoints.find()]
     earlier = earlier[: earlier.index(name)] if name in earlier else []
+    base_version = encoder_base_version(project.settings)
     rows = {
         row["checkpoint"]: row
         for row in project.lake.read(INFLUCODER_ENCODERS).to_dicts()
-        if row["base"] == project.settings.influcoder.encoder
+        if row["base"] == project.settings.influcoder.encoder and row["base_version"] in {None, base_version}
     }
     return next((encoder_row(rows[checkpoint]) for checkpoint in reversed(earlier) if checkpoint in rows), None)
 

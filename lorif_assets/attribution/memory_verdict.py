@@ -155,7 +155,7 @@ def _sized_for(devices: DeviceGroup, batch: BatchSettings) -> BatchSettings:
 
 def _stored_bytes(files: CheckpointFiles) -> int | None:
     """Return the bytes of the weight files, of an adapter those of its base model; None while they are not downloaded."""
-    weights = files.base.weight_files
+    weights = files.base.taken_files
     return sum(file.stat().st_size for file in weights) if all(file.is_file() for file in weights) else None
 
 

@@ -18,8 +18,9 @@ from lorif_assets.lake.attribution_tables import CHECKPOINTS
 from lorif_assets.lake.file_samples import is_same_version
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoint_files import CheckpointFiles
-from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary, vocabulary_size
+from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.vocabulary import check_vocabulary, vocabulary_size
 
 if TYPE_CHECKING:
     import torch

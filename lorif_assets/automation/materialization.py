@@ -25,7 +25,7 @@ from lorif_assets.automation.unrecorded import unrecorded
 from lorif_assets.automation.withdrawal import carry_out
 from lorif_assets.automation.work import stretches
 from lorif_assets.data.rejected import rejected_counts
-from lorif_assets.errors import CheckpointError, LorifError, TooManyRejectedError
+from lorif_assets.errors import CannotWriteError, CheckpointError, LorifError, TooManyRejectedError
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.leftovers import leftover_shards
 from lorif_assets.freshness.stale import Stale, StalePartitions
@@ -124,8 +124,8 @@ def _updates(
                     announce(f"waiting for a place in Dagster's pool {asset.definition.op.pool}, which {holders} holds")
                 try:
                     _materialize(instance, assets, asset, stretch, project)
-                except TooManyRejectedError as error:
-                    raise TooManyRejectedError("\n".join([*errors, str(error)])) from error
+                except (TooManyRejectedError, CannotWriteError) as error:
+                    raise type(error)("\n".join([*errors, str(error)])) from error
                 except LorifError as error:
                     errors.append(str(error))
                     tried.update(stretch)
@@ -186,7 +186,9 @@ def _materialize(
         failures = [event for event in result.all_events if event.is_step_failure]
         error = failures[0].step_failure_data.error if failures else None
         cause = error.cause or error if error else None
-        kind = TooManyRejectedError if TooManyRejectedError.__name__ in _kinds(error) else LorifError
+        kinds = {*_kinds(error)}
+        ends_all = (kind for kind in (TooManyRejectedError, CannotWriteError) if kind.__name__ in kinds)
+        kind: type[Exception] = next(ends_all, LorifError)
         raise kind(
             f"materializing {asset.name} for {stretch[0]}{'' if is_single else f' to {stretch[-1]}'} failed: "
             + (_message(cause) if cause else "see Dagster's log")

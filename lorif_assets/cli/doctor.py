@@ -36,7 +36,8 @@ from lorif_assets.data.hub_selection import hub_notice
 from lorif_assets.data.query_files import QuerySurvey, survey_queries
 from lorif_assets.data.shards import in_short, passed_over_notice, slices_of_source
 from lorif_assets.errors import CheckpointError, LorifError, SettingsError, SourceError
-from lorif_assets.evaluation.retraining.training_recipe import imported_trainer, training_recipe
+from lorif_assets.evaluation.retraining.trainer_code import changed_trainer_notice
+from lorif_assets.evaluation.retraining.training_recipe import imported_trainer, shown_recipe
 from lorif_assets.freshness.contents import ExampleReader, Finding, content_findings
 from lorif_assets.freshness.discovery import NO_SOURCES
 from lorif_assets.freshness.incomplete import look_at_checkpoints
@@ -142,6 +143,7 @@ def diagnose(console: Console) -> bool:
     found.row("tokenizer", tokenizer_finding)
     for label, of_model in _of_models(project).items():
         found.row(label, of_model)
+    found.notes("training recipe", filter(None, [changed_trainer_notice(settings, project.lake)]))
     found.contents(content_findings(project, next(iter(readers), None), examples, query_sets))
     found.notes("recipe", wasted_notes(project))
     found.notes("learned by heart", _learned(project))
@@ -214,7 +216,7 @@ def _training_recipe(evaluation: EvaluationSettings) -> str:
         imported_trainer(evaluation.trainer)
     elif shutil.which(evaluation.command[0]) is None:
         raise SettingsError(f"`evaluation.command` cannot be started: there is no program {evaluation.command[0]!r}")
-    return training_recipe(evaluation)
+    return shown_recipe(evaluation)
 
 
 def _active(project: Project) -> str:

@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
 from lorif_assets.assets.method_scores import method_scores
@@ -23,6 +24,7 @@ from lorif_assets.evaluation.figures import DIFFERENCE, MEAN, shared_per_example
 from lorif_assets.evaluation.query_sets import active_query_sets
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ranked_data import REMOVAL, SELECTION, Experiment
+from lorif_assets.evaluation.retraining.trainer_code import changed_trainer_notice
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.freshness.evaluation import models_left
 from lorif_assets.freshness.view import Freshness
@@ -117,6 +119,8 @@ def _show_plan(project: Project, console: Console) -> None:
         f"{settings.evaluation.share:.0%} of the data each: "
         + (f"about {left * seconds / 60:.0f} min at {seconds:.0f} s each" if seconds else "the first will be timed")
     )
+    if notice := changed_trainer_notice(settings, lake):
+        console.print(Text(notice, style="yellow"), soft_wrap=True)
 
 
 def _show_models_left(project: Project, console: Console, experiments: Sequence[Experiment]) -> None:

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from typing import NoReturn
 
 import click
 from rich.console import Console
 from rich.markup import escape
 
-from lorif_assets.errors import LorifError
+from lorif_assets.errors import CannotWriteError, LorifError, unwritable
 from lorif_assets.machine_locks import WAITS
 from lorif_assets.process_environment import set_process_environment
 from lorif_assets.progress import LINES
@@ -47,9 +48,14 @@ class _Commands(click.Group):
         try:
             with _printed_lines():
                 return super().invoke(ctx)
-        except LorifError as error:
-            Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
-            sys.exit(1)
+        except (LorifError, CannotWriteError) as error:
+            _end_with(str(error))
+        except Exception as error:
+            if (reason := unwritable(error)) is None:
+                raise
+            # Outside of the lake: a copy, Dagster's records, a selection.
+            file = getattr(error, "filename", None) or "a file"
+            _end_with(f"{file} cannot be written: {reason}. Make room there, and start this again ({error})")
         except KeyboardInterrupt:
             command = ctx.invoked_subcommand
             resumed = f": what was finished is stored, and `lorif {command}` goes on from there"
@@ -71,6 +77,11 @@ class _Commands(click.Group):
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _end_with(message: str) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    sys.exit(1)
 
 
 @contextmanager

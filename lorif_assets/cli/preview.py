@@ -18,7 +18,8 @@ from lorif_assets.data.query_files import query_files, query_source
 from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.errors import CheckpointError, SettingsError
 from lorif_assets.models.checkpoint_files import CheckpointFiles
-from lorif_assets.models.checkpoints import Checkpoints, vocabulary_size
+from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.models.vocabulary import vocabulary_size
 from lorif_assets.pages.passages import visible
 from lorif_assets.project import Project
 

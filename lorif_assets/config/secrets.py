@@ -29,6 +29,9 @@ _SECRET_OPTION = re.compile(r"secret|token|password|credential|key|sas|signature
 _SECRET_PARAMETER = re.compile(
     r"([?&;][^=&;]*(?:password|passwd|pwd|secret|token|key|sig)[^=&;]*=)[^&;#\s]+", re.IGNORECASE
 )
+_SECRET_FLAG = re.compile(
+    r"-*[\w-]*(?:password|passwd|secret|token|credentials?|api[-_]?key|access[-_]?key)", re.IGNORECASE
+)
 # Up to the last one: an @ may stand in a password.
 _USER_INFO = re.compile(r"://[^/\s]*@")
 # As shells and other programs' settings write a variable.
@@ -135,6 +138,21 @@ def secrets_of(options: Mapping[str, str]) -> list[str]:
 def shown_options(options: Mapping[str, str]) -> dict[str, str]:
     """Return the options for a page or a message."""
     return {name: HIDDEN if _is_secret(name, value) else value for name, value in options.items()}
+
+
+def shown_command(words: Iterable[str]) -> str:
+    """Return the words of a command for a page or a message: without passwords in addresses and values of secret options."""
+    shown: list[str] = []
+    for word in words:
+        is_value = bool(shown) and not word.startswith("-") and _SECRET_FLAG.fullmatch(shown[-1])
+        flag, equals, _ = word.partition("=")
+        if is_value:
+            shown.append(HIDDEN)
+        elif equals and _SECRET_FLAG.fullmatch(flag):
+            shown.append(f"{flag}={HIDDEN}")
+        else:
+            shown.append(masked_address(word))
+    return " ".join(shown)
 
 
 def masked_address(address: str) -> str:

@@ -23,7 +23,7 @@ from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.data.truncation import LENGTH_IN_WORDS
 from lorif_assets.errors import LorifError, SourceError
 from lorif_assets.models.checkpoint_files import CheckpointFiles
-from lorif_assets.models.checkpoints import check_vocabulary, vocabulary_size
+from lorif_assets.models.vocabulary import check_vocabulary, vocabulary_size
 from lorif_assets.project import Project
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from lorif_assets.config.settings import Settings
 from lorif_assets.evaluation.subset_teacher import SubsetTeacher
 from lorif_assets.freshness.stale import MISSING, Stale, StalePartitions, stale_partitions
 from lorif_assets.freshness.view import Freshness
+from lorif_assets.influcoder.stored import encoder_base_version
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import (
     INFLUCODER_AGREEMENT,
@@ -89,8 +90,15 @@ def stale_encoders(freshness: Freshness) -> StalePartitions:
         for record in freshness.records
         if record.name in targets
     }
-    stored = dict(freshness.lake.read(INFLUCODER_ENCODERS, ["checkpoint", "computed_from"]).iter_rows())
-    return stale_partitions(wanted, stored, "its targets or settings changed")
+    rows = freshness.lake.read(INFLUCODER_ENCODERS, ["checkpoint", "computed_from", "base_version"]).rows()
+    stored = {checkpoint: version for checkpoint, version, _ in rows}
+    base_version = encoder_base_version(freshness.settings)
+    started_otherwise = {
+        checkpoint: Stale("the files of `influcoder.encoder` changed", content_hash([wanted[checkpoint], base_version]))
+        for checkpoint, _, base in rows
+        if checkpoint in wanted and base_version is not None and base not in {None, base_version}
+    }
+    return {**started_otherwise, **stale_partitions(wanted, stored, "its targets or settings changed")}
 
 
 def stale_embeddings(freshness: Freshness) -> StalePartitions:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -10,8 +11,10 @@ from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.versions import embedding_version, encoder_version
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder.sampling import Role, Split, deal_again
+from lorif_assets.lake.file_samples import sample_of_folder
 from lorif_assets.lake.influcoder_tables import INFLUCODER_ENCODERS, INFLUENCE_EMBEDDINGS, INFLUENCE_TARGETS
 from lorif_assets.lake.lake import Lake
 
@@ -184,6 +187,11 @@ def in_order_of(shard: ShardEmbeddings, example_ids: Sequence[str]) -> "torch.Te
             "`influence_embeddings` for this shard again"
         )
     return shard.embeddings[[place[name] for name in example_ids]]
+
+
+def encoder_base_version(settings: Settings) -> str | None:
+    """Return the hash of samples of the folder that training starts from; None where there is none, as of a hub's model."""
+    return sample_of_folder(Path(settings.resolve(settings.influcoder.encoder))) or None
 
 
 def encoder_weights(lake: Lake, records: Sequence[CheckpointRecord]) -> Mapping[str, str]:

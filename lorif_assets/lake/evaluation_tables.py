@@ -25,6 +25,10 @@ SUBSET_LOSSES = table(
     n_target_tokens=pa.int32(),
     seconds=(pa.float64(), "that the retraining took; null for ground truth from elsewhere"),
     computed_from=(pa.string(), "hash of members, training recipe, seed and query sets"),
+    trainer_hash=(
+        pa.string(),
+        "hash of the training recipe's file when the training began; null where it has none, and before it was recorded",
+    ),
 )
 
 EVALUATED_SCORES = table(

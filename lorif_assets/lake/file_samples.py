@@ -27,6 +27,22 @@ def sample_of(file: Path) -> str:
         return ""
 
 
+def sample_of_folder(folder: Path) -> str:
+    """Return a hash of the names, sizes and samples of a folder's files, those below it too; hidden files are left out.
+
+    It is the same for a copy of the folder elsewhere. Empty where there is no such folder.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(folder)))
+    if not files:
+        return ""
+    found = [(path.relative_to(folder).as_posix(), path.stat().st_size, sample_of(path)) for path in files]
+    return blake2b(repr(found).encode(), digest_size=16).hexdigest()
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def with_sample(version: str, sample: str) -> str:
     """Return a version with the sample of what it is the version of, if there is one."""
     return f"{version}{MARK}{sample}" if sample else version

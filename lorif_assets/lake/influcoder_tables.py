@@ -45,6 +45,10 @@ INFLUCODER_ENCODERS = table(
     seconds=pa.float64(),
     recipe_hash=pa.string(),
     computed_from=pa.string(),
+    base_version=(
+        pa.string(),
+        "hash of samples of the folder that `base` names; null of a model on the hub, and before it was recorded",
+    ),
 )
 
 INFLUENCE_EMBEDDINGS = table(

@@ -39,6 +39,7 @@ from lorif_assets.lake.damage import (
 )
 from lorif_assets.lake.delta_paths import data_files, partition_of, refused_character, scan_table
 from lorif_assets.lake.format_version import mark_format, require_known_format
+from lorif_assets.lake.full_disks import writing_to
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.lake.named_checksums import CHECKSUM_LIST, look_at_named_file, page_line
 from lorif_assets.lake.open_factors import OpenFactors
@@ -460,13 +461,14 @@ class Lake:
         from deltalake import DeltaTable
 
         remove_seals(self.stored, schema.name)
-        created = DeltaTable.create(
-            self.uri(schema),
-            schema=rows.schema,
-            mode="ignore",
-            partition_by=list(schema.partition_by),
-            storage_options=dict(self.storage_options) or None,
-        )
+        with writing_to(self.uri(schema)):
+            created = DeltaTable.create(
+                self.uri(schema),
+                schema=rows.schema,
+                mode="ignore",
+                partition_by=list(schema.partition_by),
+                storage_options=dict(self.storage_options) or None,
+            )
         self._seal(created, schema, -1)
         return created
 

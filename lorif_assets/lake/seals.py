@@ -9,7 +9,7 @@ them all the same.
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ FOLDER: Final = "checksums"
 LOG: Final = "_delta_log"
 _SUFFIX: Final = ".xxh3"
 _NEWEST: Final = "_last_checkpoint"
+_ACTIONS: Final = frozenset({"add", "remove", "metaData", "protocol", "txn", "commitInfo", "cdc", "domainMetadata"})
 _LOG = logging.getLogger(__name__)
 # Files that were found as they were written, with their sizes and times: each is looked at once in a process.
 _sound: dict[str, tuple[int, int]] = {}
@@ -33,7 +34,7 @@ class State(Enum):
     SOUND = "as it was written"
     UNCHECKED = "without a checksum"
     DAMAGED = "not what was written"
-    MENDED = "not what was written, and put back from its copy"
+    MENDED = "not what was written, and put back from its copy, or taken away where it is not needed"
 
 
 def seal_path(path: str) -> str:
@@ -122,15 +123,14 @@ def damaged_data_files(files: StoredFiles, paths: Iterator[str]) -> Iterator[str
 
 def damaged_log_files(files: StoredFiles, table: str) -> list[str]:
     """Put a directory's log files that a reader of the table needs back as they were, and return those that cannot be."""
-    folder = Path(files.root, table, LOG)
-    try:
-        entries = {entry.name: entry.stat() for entry in os.scandir(folder)}
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    entries = _entries(Path(files.root, table, LOG))
+    damaged = []
+    if lost := [f"{table}/{LOG}/{name}" for name in _lost(files, table, entries)]:
+        damaged = [path for path in lost if not (files.has(path) or put_back_log_file(files, path))]
+        entries = _entries(Path(files.root, table, LOG))
     checkpoints = [name for name in entries if name.endswith(".checkpoint.parquet")]
     newest = max(checkpoints, default="")
     needed = [name for name in entries if name.endswith(".json") and name > newest]
-    damaged = []
     for name in (*needed, *filter(None, (newest, _NEWEST if _NEWEST in entries else ""))):
         path, signature = f"{table}/{LOG}/{name}", (entries[name].st_size, entries[name].st_mtime_ns)
         if _sound.get(f"{files.root}/{path}") == signature:
@@ -143,8 +143,31 @@ def damaged_log_files(files: StoredFiles, table: str) -> list[str]:
     return damaged
 
 
+def _entries(folder: Path) -> dict[str, os.stat_result]:
+    try:
+        return {entry.name: entry.stat() for entry in os.scandir(folder)}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def _lost(files: StoredFiles, table: str, present: Collection[str]) -> list[str]:
+    """Return the log files of a table that a reader needs and that are gone though there are copies of them, sorted.
+
+    Without its last entry, a table would be read as it was before.
+    """
+    if not any(name.endswith(".json") for name in present):
+        # The table was deleted, or is being made.
+        return []
+    copies = [name.removesuffix(_SUFFIX) for name in _entries(Path(files.root, FOLDER, table, LOG))]
+    checkpoints = (name for name in (*present, *copies) if name.endswith(".checkpoint.parquet"))
+    newest = max(checkpoints, default="")
+    return sorted(name for name in copies if name not in present and name >= newest and name != _NEWEST)
+
+
 def look_at_log_file(files: StoredFiles, path: str) -> State:
     """Compare a log file with its copy, and put back that of the two which changed.
+
+    A pointer to the newest checkpoint that cannot be put back is taken away: readers find the checkpoint without it.
 
     Raises:
         FileNotFoundError: it is gone.
@@ -154,20 +177,61 @@ def look_at_log_file(files: StoredFiles, path: str) -> State:
         copy = files.read(seal_path(path))
     except FileNotFoundError:
         return State.UNCHECKED
+    state = _compared(files, path, content, copy)
+    if state is State.DAMAGED and path.endswith(_NEWEST):
+        return _taken_away(files, path)
+    return state
+
+
+def _compared(files: StoredFiles, path: str, content: bytes, copy: bytes) -> State:
     inner, written = sealed_parts(copy)
+    whole = unsealed(copy)
+    if not any(content):
+        # Empty, or zeros: what a loss of power leaves, of the copy too, which then agrees with it.
+        return _put_back(files, path, whole, "a log file") if whole else State.DAMAGED
     if content == inner or checksum(content) == written:
         is_sound = copy == sealed(content)
         return State.SOUND if is_sound else _put_back(files, seal_path(path), sealed(content), "the copy of a log file")
     if path.endswith(_NEWEST) and _is_newer(files, path, content, inner):
         return State.UNCHECKED
-    if checksum(inner) != written:
+    if whole is not None:
+        return _put_back(files, path, whole, "a log file")
+    # Where both are the same, both may have been cut, or replaced.
+    was_cut = not any(copy) or (copy != content and sealed(content).startswith(copy))
+    if was_cut and reads_as_log(files, path):
+        return _put_back(files, seal_path(path), sealed(content), "the copy of a log file")
+    return State.DAMAGED
+
+
+def reads_as_log(files: StoredFiles, path: str) -> bool:
+    """Whether a log file can be read: a checkpoint as Parquet, an entry as lines of actions; of others it is not known."""
+    if path.endswith(".parquet"):
+        return files.reads_as_parquet(path)
+    if not path.endswith(".json") and "." in path.rpartition("/")[2]:
+        return True
+    try:
+        actions = [json.loads(line) for line in files.read(path).splitlines()]
+    except ValueError:
+        return False
+    return bool(actions) and all(isinstance(action, dict) and _ACTIONS & action.keys() for action in actions)
+
+
+def _taken_away(files: StoredFiles, path: str) -> State:
+    try:
+        for one in (path, seal_path(path)):
+            files.delete(one)
+    except OSError:
         return State.DAMAGED
-    return _put_back(files, path, inner, "a log file")
+    _LOG.warning("%s, a pointer in the lake %s, was not what was written, and was taken away", path, files.root)
+    return State.MENDED
 
 
 def put_back_log_file(files: StoredFiles, path: str) -> bool:
     """Write a log file that is gone from its copy, and return whether that could be done."""
-    content = unsealed(files.read(seal_path(path)))
+    try:
+        content = unsealed(files.read(seal_path(path)))
+    except FileNotFoundError:
+        return False
     return content is not None and _put_back(files, path, content, "a log file") is State.MENDED
 
 

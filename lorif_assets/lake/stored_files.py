@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from lorif_assets.lake.full_disks import writing_to
+
 _TAKEN_AWAY = "InvalidBlockList"
 """Azure's word for a file whose pieces went with those of another process, which finished the same file meanwhile."""
 _WRITES_AGAIN = (0.1, 0.4, 1.6, 3.2)
@@ -77,13 +79,14 @@ class StoredFiles:
             return memoryview(mapped.read_buffer())
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file in one step, replacing one of the same name; of several processes that do, the last one wins."""
+        """Write a file in one step, replacing one of the same name; of several processes that do, the last one wins.
+
+        Raises:
+            CannotWriteError: the directory takes nothing more.
+        """
         if self.is_local:
-            file = Path(self.root, path)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_name(f".{uuid.uuid4().hex}")
-            partial.write_bytes(content)
-            partial.replace(file)
+            with writing_to(self.root):
+                self._write_local(path, content)
             return
         for seconds in _WRITES_AGAIN:
             try:
@@ -95,6 +98,18 @@ class StoredFiles:
             else:
                 return
         self._put(path, content)
+
+    def _write_local(self, path: str, content: bytes) -> None:
+        file = Path(self.root, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{uuid.uuid4().hex}")
+        try:
+            partial.write_bytes(content)
+            partial.replace(file)
+        except OSError:
+            # On a full disk, what was begun would take the room that the next attempt needs.
+            partial.unlink(missing_ok=True)
+            raise
 
     def _put(self, path: str, content: bytes) -> None:
         # delta-rs's streams take `bytes` only, which pyarrow hands on when it flushes a buffer, not when it writes past

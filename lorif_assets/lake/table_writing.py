@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lorif_assets.errors import TableError
+from lorif_assets.lake.full_disks import writing_to
 from lorif_assets.lake.table_schema import TableSchema
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ def with_constants(rows: pa.Table, constants: Mapping[str, str]) -> pa.Table:
 
 
 def overwrite(table: "DeltaTable", schema: TableSchema, partition: Mapping[str, str], data: pa.Table) -> None:
-    """Replace a partition by these rows, in one commit and one file."""
+    """Replace a partition by these rows, in one commit and one file.
+
+    Raises:
+        CannotWriteError: the disk is full, say.
+    """
     from deltalake import ColumnProperties, CommitProperties, WriterProperties, write_deltalake
 
     factor_columns = [name for name in data.column_names if name not in schema.columns.names]
@@ -49,22 +54,23 @@ def overwrite(table: "DeltaTable", schema: TableSchema, partition: Mapping[str, 
         name: ColumnProperties(dictionary_enabled=False, statistics_enabled=statistics.get(name), encoding=encoding)
         for name, encoding in encodings.items()
     }
-    write_deltalake(
-        table,
-        data,
-        mode="overwrite",
-        predicate=" AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items()),
-        schema_mode="merge",
-        target_file_size=_ONE_FILE,
-        writer_properties=WriterProperties(
-            compression="UNCOMPRESSED" if factor_columns else "ZSTD",
-            # Hashes and versions are read from the statistics: cut short, they would say nothing.
-            statistics_truncate_length=_LONGEST_CONSTANT,
-            max_row_group_size=_rows_per_group(data.select(factor_columns)) if factor_columns else None,
-            column_properties=properties or None,
-        ),
-        commit_properties=CommitProperties(max_commit_retries=COMMIT_RETRIES),
-    )
+    with writing_to(table.table_uri):
+        write_deltalake(
+            table,
+            data,
+            mode="overwrite",
+            predicate=" AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items()),
+            schema_mode="merge",
+            target_file_size=_ONE_FILE,
+            writer_properties=WriterProperties(
+                compression="UNCOMPRESSED" if factor_columns else "ZSTD",
+                # Hashes and versions are read from the statistics: cut short, they would say nothing.
+                statistics_truncate_length=_LONGEST_CONSTANT,
+                max_row_group_size=_rows_per_group(data.select(factor_columns)) if factor_columns else None,
+                column_properties=properties or None,
+            ),
+            commit_properties=CommitProperties(max_commit_retries=COMMIT_RETRIES),
+        )
 
 
 def holds_partition(table: "DeltaTable", values: Mapping[str, Collection[str]]) -> bool:
@@ -80,7 +86,8 @@ def drop(table: "DeltaTable", values: Mapping[str, Collection[str]]) -> None:
     from deltalake import CommitProperties
 
     terms = (f"{column} IN ({', '.join(map(_literal, sorted(allowed)))})" for column, allowed in values.items())
-    table.delete(" AND ".join(terms), commit_properties=CommitProperties(max_commit_retries=COMMIT_RETRIES))
+    with writing_to(table.table_uri):
+        table.delete(" AND ".join(terms), commit_properties=CommitProperties(max_commit_retries=COMMIT_RETRIES))
 
 
 def conformed(schema: TableSchema, partition: Mapping[str, str], rows: pa.Table) -> pa.Table:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lorif_assets.errors import TableError
+from lorif_assets.errors import DamagedLakeError, TableError
 from lorif_assets.lake.checksums import unsealed
 from lorif_assets.lake.damage import FOLDER as NOTES
 from lorif_assets.lake.damage import LOST, NO_CHECKSUMS, OTHER_CONTENT, UNREADABLE, Damage, log_damage, note
@@ -27,6 +27,7 @@ from lorif_assets.lake.seals import (
     look_at_data_file,
     look_at_log_file,
     put_back_log_file,
+    reads_as_log,
     seal_path,
     sealed_path,
 )
@@ -34,6 +35,7 @@ from lorif_assets.lake.tables import FILE_COLUMNS, PAGE_TABLES, TABLES
 
 _PUT_BACK: Final = "was not what was written"
 _PUT_BACK_REMEDY: Final = "it was put back from its copy; there is nothing to make again"
+_NOT_NEEDED_REMEDY: Final = "it was taken away, as the table is read without it; there is nothing to make again"
 _UNUSED_REMEDY: Final = (
     "it belongs to no current partition: there is nothing to make again, and `lorif vacuum` deletes it in time"
 )
@@ -127,6 +129,7 @@ class _Verifier:
         self._pointers: dict[str, _Owner] = {}
         self._pages: dict[str, tuple[str, _Owner]] = {}
         self._damaged_rows: set[str] = set()
+        self._unreadable: set[str] = set()
         for table in TABLES:
             self._read_table(table)
 
@@ -155,6 +158,10 @@ class _Verifier:
             log = sealed_path(path)
             if _is_seal(path) and f"/{LOG}/" in log and self._is_missed(log) and put_back_log_file(self._stored, log):
                 self.damage[log] = Damage(log, LOST, log.partition("/")[0], remedy=_PUT_BACK_REMEDY)
+        for table in self._unreadable:
+            if not any(path.startswith(f"{table}/{LOG}/") for path in self.damage):
+                # What it lacks, nothing says.
+                self.damage[table] = log_damage(table, f"{table}/{LOG}", UNREADABLE, self._lake.root)
 
     def _listed(self, folder: str) -> Iterator[str]:
         """Yield the files that the list of a folder names, where it has one that is sound."""
@@ -213,14 +220,16 @@ class _Verifier:
         state = self._logs[path]
         if state is State.MENDED:
             return state, Damage(path, _PUT_BACK, path.partition("/")[0], remedy=_PUT_BACK_REMEDY)
-        if state is State.DAMAGED or (state is State.UNCHECKED and not _reads_as_log(self._lake, path)):
+        if state is State.DAMAGED or (state is State.UNCHECKED and not reads_as_log(self._stored, path)):
             return State.DAMAGED, log_damage(path.partition("/")[0], path, OTHER_CONTENT, self._lake.root)
         return state, None
 
     def _log_state(self, path: str) -> State:
         before = self._stored.read(path)
         state = look_at_log_file(self._stored, path)
-        if state is State.MENDED and self._stored.read(path) == before:
+        if state is State.MENDED and not self._stored.has(path):
+            self.damage[path] = Damage(path, _PUT_BACK, path.partition("/")[0], remedy=_NOT_NEEDED_REMEDY)
+        elif state is State.MENDED and self._stored.read(path) == before:
             # It was the copy that changed.
             self.damage[seal_path(path)] = Damage(seal_path(path), _PUT_BACK, remedy=_PUT_BACK_REMEDY)
             return State.SOUND
@@ -245,7 +254,9 @@ class _Verifier:
         schema = TABLES[name]
         try:
             table = self._lake.table(schema)
-        except TableError:
+        except TableError as error:
+            if isinstance(error, DamagedLakeError):
+                self._unreadable.add(name)
             return
         if table is None:
             return
@@ -300,18 +311,5 @@ def _reads_as_tensors(lake: Lake, path: str) -> bool:
     try:
         load(lake.stored.read(path))
     except (SafetensorError, ValueError, RuntimeError, OSError):
-        return False
-    return True
-
-
-def _reads_as_log(lake: Lake, path: str) -> bool:
-    if path.endswith(".parquet"):
-        return lake.stored.reads_as_parquet(path)
-    if not path.endswith(".json") and "." in path.rpartition("/")[2]:
-        return True
-    try:
-        for line in lake.stored.read(path).splitlines():
-            json.loads(line)
-    except ValueError:
         return False
     return True

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from lorif_assets.lake.checksums import ParquetChecksums, sealed
+from lorif_assets.lake.full_disks import writing_to
 from lorif_assets.lake.seals import seal_path
 from lorif_assets.lake.stored_files import StoredFiles
 from lorif_assets.lake.table_schema import TableSchema
@@ -78,12 +79,13 @@ def commit_rows(table: "DeltaTable", written: WrittenRows) -> None:
     known = {field.name for field in present}
     added = [field for field in Schema.from_arrow(written.schema).fields if field.name not in known]
     now = int(time.time() * 1_000)
-    table.create_write_transaction(
-        [AddAction(written.path, written.size, written.partition, now, True, written.statistics)],
-        mode="overwrite",
-        schema=Schema([*present, *added]),
-        partition_by=list(written.partition),
-        partition_filters=filters,
-        commit_properties=CommitProperties(max_commit_retries=0),
-    )
+    with writing_to(table.table_uri):
+        table.create_write_transaction(
+            [AddAction(written.path, written.size, written.partition, now, True, written.statistics)],
+            mode="overwrite",
+            schema=Schema([*present, *added]),
+            partition_by=list(written.partition),
+            partition_filters=filters,
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
     table.update_incremental()

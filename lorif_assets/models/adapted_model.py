@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.models.weight_names import unwrapped
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -123,9 +124,16 @@ def _weights(adapter: Path, model: "PreTrainedModel") -> "dict[str, Tensor]":
 
     renamed = getattr(model, "_checkpoint_conversion_mapping", None)
     try:
-        return load_peft_weights(str(adapter), device="cpu", key_mapping=renamed)
+        weights: dict[str, Tensor] = load_peft_weights(str(adapter), device="cpu", key_mapping=renamed)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the weights of the adapter {adapter} cannot be read: {error}") from error
+    if wrapped := [name for name, bare in zip(weights, unwrapped(list(weights)), strict=True) if name != bare]:
+        raise CheckpointError(
+            f"the adapter {adapter} was saved with a wrapper of its model (torch.compile, FSDP, DistributedDataParallel) in "
+            f"the names of its weights, {wrapped[0]} say, where peft does not find them: save the model inside the wrapper "
+            "by `save_pretrained`, or take the prefix out of the names in its file"
+        )
+    return weights
 
 
 def _fitted(skeleton: "PreTrainedModel", adapter: Path, weights: "Mapping[str, Tensor]") -> "PeftModel":

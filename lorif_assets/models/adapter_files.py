@@ -47,9 +47,14 @@ class AdapterFiles:
     base_model: str | None = None
 
     @property
+    def weights(self) -> Path:
+        """The file of its weights."""
+        return self.path / ADAPTER_WEIGHTS
+
+    @property
     def files(self) -> list[Path]:
         """Configuration and weights."""
-        return [self.path / ADAPTER_CONFIG, self.path / ADAPTER_WEIGHTS]
+        return [self.path / ADAPTER_CONFIG, self.weights]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -119,12 +124,11 @@ class AdapterFiles:
         """
         if self.base_model is not None:
             return base_folder(self.base_model, self.path, None)
-        if not ((self.path / CONFIG).is_file() and model_weights(self.path)):
+        if not self._holds_model:
             return self._named_base()
-        try:
-            named = self._named_base()
-        except CheckpointError:
+        if self.is_on_own_model:
             return self.path
+        named = self._named_base()
         if not same_files(model_weights(self.path), model_weights(named)):
             raise CheckpointError(
                 f"{self.path} holds an adapter and a whole model, whose weights are not those of the adapter's base model "
@@ -132,6 +136,21 @@ class AdapterFiles:
                 "`checkpoints.base_model` to the folder"
             )
         return self.path
+
+    @property
+    def is_on_own_model(self) -> bool:
+        """Whether a whole model in the adapter's folder is taken for its base, as the one that it names was not found."""
+        if self.base_model is not None or not self._holds_model:
+            return False
+        try:
+            self._named_base()
+        except CheckpointError:
+            return True
+        return False
+
+    @property
+    def _holds_model(self) -> bool:
+        return (self.path / CONFIG).is_file() and bool(model_weights(self.path))
 
     def _named_base(self) -> Path:
         config = self.config

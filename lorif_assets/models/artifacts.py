@@ -16,6 +16,7 @@ from lorif_assets.models.adapter_files import AdapterFiles, base_folder
 from lorif_assets.models.chat_template_files import NAMED_TEMPLATES
 from lorif_assets.models.checkpoint_files import TOKENIZER_FILES, CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights
+from lorif_assets.models.weight_files import taken_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +97,7 @@ def _separate_base(saved: Path, cache: Path) -> str:
     from safetensors.torch import load_file, save_file
 
     tensors: dict[str, Tensor] = {}
-    for file in model_weights(saved):
+    for file in taken_files(saved, model_weights(saved)):
         tensors |= load_file(file)
     wrapped = {name[: found.start()] for name in tensors if (found := _WRAPPED.search(name))}
     base = {

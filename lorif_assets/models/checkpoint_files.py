@@ -17,7 +17,8 @@ from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model
 from lorif_assets.models.context import COUNTED_FROM_PADDING
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
 from lorif_assets.models.hub import fetch_folder, snapshot_at
-from lorif_assets.models.weight_names import index_of, other_layout, variants
+from lorif_assets.models.weight_files import all_weights, refuse_missing_weights, taken_files
+from lorif_assets.models.weight_names import other_layout
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -33,7 +34,6 @@ TOKENIZER_FILES = (
 TEKKEN = "tekken.json"
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", TEKKEN)
 _SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
-_WHOLE = "model.safetensors"
 _OWN_POSITIONS = "own positions"
 _WHOLE_CALLS = "whole calls"
 # Between two files of a checkpoint, longer than a trainer takes.
@@ -80,6 +80,28 @@ class CheckpointFiles:
     def weight_files(self) -> list[Path]:
         """The safetensors files of a whole model or, if there are none, the GGUF files; sorted by name."""
         return model_weights(self.path)
+
+    @property
+    def taken_files(self) -> list[Path]:
+        """Those of the weight files that a whole model is loaded from.
+
+        Raises:
+            CheckpointError: the index of them cannot be read.
+        """
+        return taken_files(self.path, self.weight_files)
+
+    @property
+    def unread_files(self) -> list[str]:
+        """The names of files in the folder that hold weights and that nothing is loaded from, sorted.
+
+        Raises:
+            CheckpointError: an adapter's base model cannot be found, or an index cannot be read.
+        """
+        # An adapter's base model, which may be the hub's, is asked for only where something lies beside the adapter.
+        there = all_weights(self.path)
+        own = self.path.resolve()
+        taken = {file.name for file in self.base.taken_files if file.parent.resolve() == own} if there else set()
+        return [name for name in there if name not in taken]
 
     @property
     def gguf_file(self) -> Path | None:
@@ -297,45 +319,7 @@ class CheckpointFiles:
             raise CheckpointError(
                 f"{self.path / CONFIG} is no configuration (one JSON object): the copy is damaged, or still being written"
             )
-        if not self.weight_files:
-            pickled = pickled_weights(self.path)
-            raise CheckpointError(
-                f"{self.path} has no *.safetensors weights"
-                + (
-                    f", only {pickled[0]}, which is a pickle and could run code when loaded; "
-                    "load it where you trust it and save it again with `save_pretrained`"
-                    if pickled
-                    else f"; found {_listing(self.path)}"
-                )
-            )
-        if len(found := variants(self.path)) > 1:
-            raise CheckpointError(
-                f"{self.path} holds the weights as {' and as '.join(found)}: keep those of one, or put the model in "
-                "model.safetensors"
-            )
-        index = index_of(self.path)
-        if (
-            not index.is_file()
-            and self.weight_files[0].name.startswith("model-")
-            and not (self.path / _WHOLE).is_file()
-        ):
-            raise CheckpointError(
-                f"{self.path} lacks {index.name}, which says in which of its {len(self.weight_files)} weight files "
-                "each weight is: the copy is incomplete, or still being written"
-            )
-        if index.is_file():
-            try:
-                named = set(json.loads(index.read_text())["weight_map"].values())
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise CheckpointError(
-                    f"{index} is not an index of weight files: the copy is damaged, or still being written"
-                ) from error
-            missing = sorted(named - {file.name for file in self.weight_files})
-            if missing:
-                raise CheckpointError(
-                    f"{self.path} lacks {missing[0]}, one of the {len(named)} weight files that its index names: the copy "
-                    "is incomplete, or still being written"
-                )
+        refuse_missing_weights(self.path, self.weight_files, _listing(self.path))
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -33,6 +33,7 @@ from lorif_assets.models.quantization import (
     with_gradients,
 )
 from lorif_assets.models.small_copy import SmallCopy, small_copy
+from lorif_assets.models.unread_weights import unread_notes
 from lorif_assets.models.weight_names import loading_by_name
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class Checkpoints:
         Raises:
             CheckpointError: the path or the base model of the settings does not exist.
         """
-        return self._with_bases(self._listed())
+        found = self._with_bases(self._listed())
+        return Found(found.checkpoints, [*found.notes, *unread_notes(found.checkpoints)])
 
     def _listed(self) -> Found:
         root = Path(self.path)
@@ -253,14 +255,15 @@ class Checkpoints:
                 local_files_only=True,
                 output_loading_info=True,
                 device_map=spread,
-                **loading_by_name(folder, files.weight_files),
+                **loading_by_name(folder, files.taken_files),
                 **({"config": for_gradients(config)} if quantization(files.path) else {}),
                 **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
             )
         if missing := sorted(loading["missing_keys"]):
+            instead = f" and holds {min(others)} instead" if (others := loading["unexpected_keys"]) else ""
             raise CheckpointError(
-                f"{files.path} holds no weight for {missing[0]} ({len(missing)} such), which would be random; is "
-                "config.json that of these weights?"
+                f"{files.path} holds no weight for {missing[0]} ({len(missing)} such), which would be random{instead}; is "
+                "config.json that of these weights, and was the model itself saved, without what a trainer wraps it in?"
             )
         if left_out := layers_left_out(loading["unexpected_keys"], model.state_dict()):
             raise CheckpointError(
@@ -388,27 +391,3 @@ def _base_name(folder: Path, taken: Set[str]) -> str:
     if name not in taken:
         return name
     return f"{name}-{blake2b(str(folder).encode(), digest_size=4).hexdigest()}"
-
-
-def vocabulary_size(model: "PreTrainedModel") -> int:
-    """Return the rows of the model's input embeddings: token ids must lie below."""
-    return int(model.get_input_embeddings().weight.shape[0])
-
-
-def check_vocabulary(
-    files: CheckpointFiles, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
-) -> str | None:
-    """Warn of a tokenizer that can produce ids the model has no embedding for, and return what was said, if anything.
-
-    It is no fault in itself: a row with such an id is set aside when it is read, and often there is none.
-    """
-    largest, rows = max(tokenizer.get_vocab().values(), default=-1), vocabulary_size(model)
-    if largest < rows:
-        return None
-    notice = (
-        f"the tokenizer of {files.path} has token ids up to {largest}, but the model embeds only {rows} tokens; rows with "
-        "such tokens are set aside. If there are many, the tokenizer belongs to another model, or the embeddings were not "
-        "resized after tokens were added"
-    )
-    _LOG.warning(notice)
-    return notice

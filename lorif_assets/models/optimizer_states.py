@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.models.weight_names import unwrapped
 
 if TYPE_CHECKING:
     import torch
@@ -136,7 +137,7 @@ def _orders(groups: Sequence[Mapping[str, Any]], model: "nn.Module") -> Iterator
     """Yield the names of each group's parameters in every order that trainers use, and whose numbers fit."""
     counts, parameters = [len(group["params"]) for group in groups], dict(model.named_parameters())
     if all("param_names" in group for group in groups):
-        named = [[_bare(name) for name in group["param_names"]] for group in groups]
+        named = [unwrapped(group["param_names"]) for group in groups]
         if [len(names) for names in named] == counts and all(name in parameters for names in named for name in names):
             yield named
         return
@@ -155,11 +156,6 @@ def _is_undecayed(name: str, model: "nn.Module") -> bool:
 
     owner = model.get_submodule(name.rpartition(".")[0])
     return isinstance(owner, nn.LayerNorm) or _UNDECAYED.search(name.lower()) is not None
-
-
-def _bare(name: str) -> str:
-    """Return a parameter's name without what wrappers put in front."""
-    return name.removeprefix("module.").replace("_orig_mod.", "")
 
 
 def _fits(state: Mapping[str, Any], parameter: "nn.Parameter") -> bool:

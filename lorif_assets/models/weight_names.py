@@ -1,9 +1,12 @@
 """Names that trainers give weights, in folders and inside of files, and that transformers has to be told of."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from lorif_assets.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
@@ -11,15 +14,19 @@ _VARIANT = re.compile(
     r"model(?:-\d+-of-\d+)?\.(?P<of_file>[A-Za-z]\w*)(?:-\d+-of-\d+)?\.safetensors"
     r"|model\.safetensors\.index\.(?P<of_index>[A-Za-z]\w*)\.json"
 )
-_WRAPPED = "_orig_mod."
-"""What torch.compile puts in front of the names of the module that it wraps."""
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch.compile, FSDP and activation checkpointing put before the names of a module that they wrap, at any depth."""
+_OUTERMOST = "module."
+"""What DistributedDataParallel, DeepSpeed and averaging put before all names; a name inside may be the same."""
+_AVERAGED = "n_averaged"
+"""A counter that `torch.optim.swa_utils.AveragedModel` puts beside the weights."""
 
 
 def variants(folder: Path) -> list[str]:
     """Return the variants of weights in a folder that has no plain ones: `fp16` where they are in `model.fp16.safetensors`."""
     if (folder / _WEIGHTS).is_file() or (folder / INDEX).is_file():
         return []
-    found = (match for file in folder.iterdir() if (match := _VARIANT.fullmatch(file.name)))
+    found = (match for file in folder.glob("model*") if (match := _VARIANT.fullmatch(file.name)))
     return sorted({match["of_file"] or match["of_index"] for match in found})
 
 
@@ -30,19 +37,63 @@ def index_of(folder: Path) -> Path:
 
 
 def loading_by_name(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
-    """Return the arguments by which transformers finds the weights of a folder, which are in these files."""
+    """Return the arguments by which transformers finds the weights of a folder, which are in these files.
+
+    Raises:
+        CheckpointError: two of the weights have one name, once a wrapper's prefix is off.
+    """
     from safetensors import safe_open
 
     options: dict[str, Any] = {}
     if of_variant := variants(folder):
         options["variant"] = of_variant[0]
+    names: list[str] = []
     for file in files:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="np") as opened:
-                names = list(opened.keys())
-                if any(_WRAPPED in name for name in names):
-                    options["key_mapping"] = {re.escape(_WRAPPED): ""}
+                names += opened.keys()
+    if mapping := _unwrapping(folder, names):
+        options["key_mapping"] = mapping
     return options
+
+
+def unwrapped(names: Sequence[str]) -> list[str]:
+    """Return the names of weights without what wrappers of the model put before them; the same ones where none did."""
+    inside = [_without_inner(name) for name in names]
+    prefix = _OUTERMOST * _outermost(inside)
+    return [name.removeprefix(prefix) for name in inside]
+
+
+def _without_inner(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def _outermost(names: Sequence[str]) -> int:
+    """Return how many times all names begin with the prefix of a wrapper of the whole model."""
+    weights = [name for name in names if name != _AVERAGED]
+    times = 0
+    while weights and all(name.startswith(_OUTERMOST * (times + 1)) for name in weights):
+        times += 1
+    return times
+
+
+def _unwrapping(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Return the patterns that take the prefixes of wrappers off, in the order to apply them; none where there are none."""
+    bare = unwrapped(names)
+    if bare == list(names):
+        return {}
+    if twice := [name for name, count in Counter(bare).items() if count > 1]:
+        both = ", ".join(sorted(name for name, inside in zip(names, bare, strict=True) if inside == twice[0]))
+        raise CheckpointError(
+            f"{folder} holds the weight {twice[0]} ({len(twice)} such) more than once, under names of a wrapper: {both}. Save "
+            "the model itself again, without its wrapper"
+        )
+    # A pattern takes one prefix off, so that it stands there as often as a name has it; a comment makes it another key.
+    times = {re.escape(wrapper): max(name.count(wrapper) for name in names) for wrapper in _WRAPPERS}
+    times[f"^{re.escape(_OUTERMOST)}"] = _outermost([_without_inner(name) for name in names])
+    return {f"{pattern}(?#{time})": "" for pattern, count in times.items() for time in range(count)}
 
 
 def other_layout(folder: Path, files: Sequence[Path]) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 
 from lorif_assets.api.status import project_status
 from lorif_assets.assets import influence_targets
+from lorif_assets.attribution.versions import encoder_version
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.withdrawal import withdraw
 from lorif_assets.checks import held_out_texts_are_apart
@@ -204,6 +205,38 @@ def test_a_seed_gives_the_same_encoder_again(project: TinyProject) -> None:
     (first,) = project.table(INFLUCODER_ENCODERS)["encoder_hash"]
     project.run("influcoder_encoder", FIRST)
     assert project.table(INFLUCODER_ENCODERS)["encoder_hash"].to_list() == [first]
+
+
+def test_other_files_of_the_encoder_that_training_starts_from_ask_for_training(
+    built: TinyProject, encoder_folder: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(encoder_folder, tmp_path / "encoder"))
+    moved = built.with_settings(influcoder={**SECTION, "encoder": str(other)})
+    rows = built.table(INFLUCODER_ENCODERS)
+    hashes = {"recipe_hash": moved.settings.influcoder.distillation_hash(moved.settings.recipe)}
+    targets = built.table(INFLUENCE_TARGETS)["computed_from"][0]
+    hashes["computed_from"] = encoder_version(hashes["recipe_hash"], targets)
+    moved.lake.replace(
+        INFLUCODER_ENCODERS,
+        {"checkpoint": FIRST},
+        rows.with_columns(**{k: pl.lit(v) for k, v in hashes.items()}).to_arrow(),
+    )
+    try:
+        # A copy of the same files is the same encoder.
+        assert not moved.stale("influcoder_encoder")
+        (weights,) = other.rglob("*.safetensors")
+        weights.write_bytes(bytes([*weights.read_bytes()[:-1], 7]))
+        assert moved.stale("influcoder_encoder")[FIRST].reason == "the files of `influcoder.encoder` changed"
+        # Of what an earlier version trained, it is not known.
+        unknown = pl.lit(None, dtype=pl.String)
+        moved.lake.replace(
+            INFLUCODER_ENCODERS,
+            {"checkpoint": FIRST},
+            moved.table(INFLUCODER_ENCODERS).with_columns(base_version=unknown).to_arrow(),
+        )
+        assert not moved.stale("influcoder_encoder")
+    finally:
+        built.lake.replace(INFLUCODER_ENCODERS, {"checkpoint": FIRST}, rows.to_arrow())
 
 
 def test_a_new_checkpoint_goes_on_from_the_encoder_before(project: TinyProject) -> None:

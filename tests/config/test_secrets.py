@@ -14,6 +14,7 @@ from lorif_assets.config.secrets import (
     masked_address,
     secrets_in,
     separated_login,
+    shown_command,
     shown_options,
 )
 from lorif_assets.config.settings import Settings, load_settings
@@ -198,6 +199,20 @@ def test_an_address_without_a_secret_stays_as_it_is(address: str) -> None:
     assert masked_address(address) == address
     assert secrets_in(address) == []
     assert separated_login(address) == (address, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("train", "--hub-token", SECRET, "{output}"), "train --hub-token *** {output}"),
+        (("train", f"--password={SECRET}"), "train --password=***"),
+        (("env", f"WANDB_API_KEY={SECRET}", "python", "train.py"), "env WANDB_API_KEY=*** python train.py"),
+        (("train", f"https://me:{SECRET}@host/data"), "train https://***@host/data"),
+        (("train", "--max-tokens", "512", "--tokenizer", "gpt2", "--key-columns", "id"), None),
+    ],
+)
+def test_a_command_is_shown_without_what_is_secret_in_it(words: tuple[str, ...], shown: str | None) -> None:
+    assert shown_command(words) == (" ".join(words) if shown is None else shown)
 
 
 def test_mlflow_gets_the_login_apart_from_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

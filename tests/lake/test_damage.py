@@ -12,6 +12,7 @@ import pytest
 
 from lorif_assets.errors import DamagedLakeError, TableError
 from lorif_assets.lake import lake as lake_module
+from lorif_assets.lake import seals
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, KFAC_BASES, REJECTED
 from lorif_assets.lake.damage import notes
 from lorif_assets.lake.factor_row_groups import read_rows, scan_bytes
@@ -323,6 +324,121 @@ def test_a_log_with_checkpoints_is_guarded_too(lake: Lake) -> None:
             assert counts(lake) == before
             assert file.read_bytes() == written
     assert verify(lake, files_to_verify(lake)).damage == []
+
+
+LOSSES: dict[str, Callable[[Path], Any]] = {
+    "empty": lambda file: file.write_bytes(b""),
+    "zeros": lambda file: file.write_bytes(bytes(file.stat().st_size)),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "gone": Path.unlink,
+}
+
+
+@pytest.fixture
+def logged(lake: Lake) -> Lake:
+    """A lake with a table of a hundred commits, so that its log has a checkpoint."""
+    for n in range(102):
+        replace_rejected(lake, "a", 1 + n % 3)
+    return lake
+
+
+def log_file(lake: Lake, kind: str) -> str:
+    names = {"entry": "*.json", "checkpoint": "*.checkpoint.parquet"}
+    newest = max(Path(lake.root, "rejected/_delta_log").glob(names.get(kind, kind)))
+    return str(newest.relative_to(lake.root))
+
+
+def as_another_process() -> None:
+    seals._sound.clear()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ["entry", "checkpoint"])
+def test_of_a_log_file_and_its_copy_one_may_be_lost(logged: Lake, kind: str, loss: str) -> None:
+    before = counts(logged)
+    for path in (log_file(logged, kind), seal_path(log_file(logged, kind))):
+        written = Path(logged.root, path).read_bytes()
+        LOSSES[loss](Path(logged.root, path))
+        as_another_process()
+        assert counts(logged) == before
+        if loss == "gone" and path.startswith("checksums/"):
+            continue
+        assert Path(logged.root, path).read_bytes() == written
+    assert verify(logged, files_to_verify(logged)).damage == []
+
+
+def test_an_entry_that_was_replaced_together_with_its_copy_is_named(logged: Lake) -> None:
+    path = log_file(logged, "entry")
+    for file in (path, seal_path(path)):
+        Path(logged.root, file).write_text('{"version": 1}')
+    as_another_process()
+    with pytest.raises(DamagedLakeError, match=path):
+        counts(logged)
+
+
+def test_verify_names_a_log_that_lacks_something_nothing_tells_of(logged: Lake) -> None:
+    path = log_file(logged, "checkpoint")
+    for entry in Path(logged.root, path).parent.glob("00000000000000000[0-9][0-9]*.json"):
+        Path(logged.root, seal_path(str(entry.relative_to(logged.root)))).unlink(missing_ok=True)
+        if entry.name < Path(path).name:
+            entry.unlink()
+    for file in (path, seal_path(path)):
+        Path(logged.root, file).unlink()
+    as_another_process()
+    with pytest.raises(DamagedLakeError, match="rejected/_delta_log"):
+        counts(logged)
+    (damage,) = (one for one in verify(logged, files_to_verify(logged)).damage if one.table == "rejected")
+    assert "delete" in damage.what_to_do
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES.keys() - {"gone"}))
+@pytest.mark.parametrize("kind", ["entry", "checkpoint"])
+def test_a_log_file_that_is_lost_with_its_copy_is_named_and_the_rows_of_before_are_not_read(
+    logged: Lake, kind: str, loss: str
+) -> None:
+    path = log_file(logged, kind)
+    for file in (path, seal_path(path)):
+        LOSSES[loss](Path(logged.root, file))
+    as_another_process()
+    with pytest.raises(DamagedLakeError, match=path):
+        counts(logged)
+    assert path in {damage.file for damage in verify(logged, files_to_verify(logged)).damage}
+
+
+def test_without_the_newest_entry_and_a_copy_that_can_be_read_the_rows_of_before_are_not_taken_for_those_of_now(
+    logged: Lake,
+) -> None:
+    path = log_file(logged, "entry")
+    Path(logged.root, path).unlink()
+    Path(logged.root, seal_path(path)).write_bytes(b"")
+    as_another_process()
+    with pytest.raises(DamagedLakeError, match=path):
+        counts(logged)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_pointer_to_the_newest_checkpoint_is_taken_away_where_it_is_lost_with_its_copy(
+    logged: Lake, loss: str
+) -> None:
+    before, path = counts(logged), log_file(logged, "_last_checkpoint")
+    for file in (path, seal_path(path)):
+        LOSSES[loss](Path(logged.root, file))
+    as_another_process()
+    assert counts(logged) == before
+    assert not Path(logged.root, path).exists()
+    replace_rejected(logged, "b", 1)
+    assert counts(logged) == {**before, "b": 1}
+    assert verify(logged, files_to_verify(logged)).damage == []
+
+
+def test_verify_says_of_such_a_pointer_that_nothing_is_to_be_made_again(logged: Lake) -> None:
+    path = log_file(logged, "_last_checkpoint")
+    for bit, file in enumerate((path, seal_path(path))):
+        flip_bit(logged, file, 8 * bit)
+    as_another_process()
+    (damage,) = verify(logged, files_to_verify(logged)).damage
+    assert damage.file == path
+    assert "it was taken away" in damage.what_to_do
 
 
 # --- Tensors -----------------------------------------------------------------------------------------------------

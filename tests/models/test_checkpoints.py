@@ -17,8 +17,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.checkpoint_files import CheckpointFiles
-from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary, vocabulary_size
+from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.vocabulary import check_vocabulary, vocabulary_size
 from tests.conftest import CHECKPOINTS, TinyProject
 
 CPU = DeviceGroup.of("cpu")

@@ -15,8 +15,9 @@ from lorif_assets.errors import CheckpointError
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.weight_names import unwrapped
 from tests.conftest import tiny_tokenizer
-from tests.models.tiny_adapters import write_base
+from tests.models.tiny_adapters import write_adapter, write_base
 
 CPU = DeviceGroup.of("cpu")
 
@@ -80,6 +81,73 @@ def test_weights_of_a_compiled_module_have_the_names_of_the_module_itself(folder
     wrapped = {f"_orig_mod.{name}": tensor for name, tensor in expected.items()}
     save_file(wrapped, folder / "model.safetensors", metadata={"format": "pt"})
     assert_whole(loaded(folder), expected)
+
+
+WRAPPERS: dict[str, Callable[[str], str]] = {
+    "DistributedDataParallel": lambda name: f"module.{name}",
+    "DistributedDataParallel of a compiled module": lambda name: f"module._orig_mod.{name}",
+    "a compiled module of DistributedDataParallel": lambda name: f"_orig_mod.module.{name}",
+    "a wrapper twice": lambda name: f"module.module.{name}",
+    "layers that are compiled, inside of a compiled module": lambda name: (
+        "_orig_mod." + name.replace("self_attn.", "_orig_mod.self_attn._orig_mod.")
+    ),
+    "FSDP, with activation checkpoints": lambda name: (
+        "_fsdp_wrapped_module."
+        + name.replace("model.layers.0.", "model.layers.0._fsdp_wrapped_module._checkpoint_wrapped_module.")
+    ),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_weights_that_were_saved_with_a_wrapper_are_those_of_the_model_inside(folder: Path, wrapper: str) -> None:
+    expected = weights(folder)
+    wrapped = {WRAPPERS[wrapper](name): tensor for name, tensor in expected.items()}
+    save_file(wrapped, folder / "model.safetensors", metadata={"format": "pt"})
+    assert_whole(loaded(folder), expected)
+
+
+def test_an_averaged_model_is_read_as_the_model_inside(folder: Path) -> None:
+    expected = weights(folder)
+    averaged = {f"module.{name}": tensor for name, tensor in expected.items()}
+    save_file({**averaged, "n_averaged": torch.tensor(3)}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert_whole(loaded(folder), expected)
+
+
+def test_a_weight_that_is_there_with_a_wrapper_s_prefix_and_without_is_refused(folder: Path) -> None:
+    plain = weights(folder)
+    other = {f"_orig_mod.{name}": tensor + 1 for name, tensor in plain.items()}
+    save_file({**plain, **other}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"more than once, under names of a wrapper: _orig_mod\.lm_head\.weight, lm_head"
+    ):
+        loaded(folder)
+
+
+def test_names_of_an_unknown_wrapper_are_refused_and_shown(folder: Path) -> None:
+    strange = {f"wrapped.{name}": tensor for name, tensor in weights(folder).items()}
+    save_file(strange, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"would be random and holds wrapped\.lm_head\.weight instead"):
+        loaded(folder)
+
+
+def test_some_names_that_begin_as_a_wrapper_s_are_the_model_s_own() -> None:
+    assert unwrapped(["module.a", "b.module.c"]) == ["module.a", "b.module.c"]
+    assert unwrapped(["module.a", "module.module.b"]) == ["a", "module.b"]
+    assert unwrapped([]) == []
+
+
+def test_an_adapter_that_was_saved_with_a_wrapper_is_refused_with_what_to_do(folder: Path) -> None:
+    adapter = write_adapter(folder.parent / "checkpoint-40", folder)
+    file = adapter / "adapter_model.safetensors"
+    wrapped = {
+        name.replace("base_model.model.", "base_model.model._orig_mod."): tensor
+        for name, tensor in load_file(file).items()
+    }
+    save_file(wrapped, file, metadata={"format": "pt"})
+    checkpoints = Checkpoints(path=str(folder.parent))
+    found = next(one for one in checkpoints.find() if one.name == "checkpoint-40")
+    with pytest.raises(CheckpointError, match="saved with a wrapper of its model"):
+        checkpoints.load_model(found, "float32", CPU)
 
 
 def _zero(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -15,15 +16,19 @@ from lorif_assets.compute.shard_work import Step, Worker, Workers
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.methods import METHODS, MethodName, Need
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.influcoder.stored import encoder_weights
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES, METHOD_COSTS
+from lorif_assets.lake.file_samples import sample_of_folder
 from lorif_assets.lake.lake import Lake
 from lorif_assets.project import Project
 
 _CODE_VERSION = "1"
+_BUILT_ON = frozenset(METHODS[method].function for method in (MethodName.LORIF, MethodName.RELATIF, MethodName.BM25))
+"""The functions whose scores other methods' functions ask for."""
 _OF_SELF_INFLUENCE = frozenset({MethodName.RELATIF, MethodName.HYBRID})
 
 
@@ -67,7 +72,7 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
         Need.ATTRIBUTION: [lorif],
         Need.EXACT_SCORES: [lorif, settings.exact_scores.version(lorif)],
         Need.ENCODER: of_encoder,
-        Need.TEXT_ENCODER: [*baseline, settings.evaluation.text_encoder, settings.influcoder.encoder_length],
+        Need.TEXT_ENCODER: [*baseline, *_text_encoder(settings)],
     }
     # These two are the sources of other methods' versions, and their own version has no name in it.
     own = {MethodName.LORIF: lorif, MethodName.INFLUCODER: content_hash(of_encoder)}
@@ -78,6 +83,13 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
         for method in settings.evaluation.methods
         if method.definition.needs is not Need.ENCODER or settings.influcoder.enabled
     }
+
+
+def _text_encoder(settings: Settings) -> Sequence[str | int | None]:
+    """Return what embeddings depend on: the encoder, of a folder its content too, and the tokens that it reads."""
+    named = settings.evaluation.text_encoder
+    content = sample_of_folder(Path(settings.resolve(named))) if named else ""
+    return [named, settings.influcoder.encoder_length, *filter(None, [content])]
 
 
 def _edition(method: MethodName, recipe: Recipe) -> Sequence[int]:
@@ -170,7 +182,8 @@ def score_methods(
 
 
 def _scores_of(inputs: MethodInputs, function: str) -> Mapping[str, MethodScores]:
-    return inputs.scores_of(scoring_function(function))
+    # A matrix of all pairs: of those that nothing builds on, one is in memory at a time.
+    return inputs.scores_of(scoring_function(function), keep=function in _BUILT_ON)
 
 
 def scoring_function(name: str) -> Callable[[MethodInputs], Mapping[str, MethodScores]]:

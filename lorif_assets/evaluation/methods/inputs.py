@@ -78,13 +78,16 @@ class MethodInputs:
         )
 
     def scores_of(
-        self, method: Callable[["MethodInputs"], Mapping[str, "MethodScores"]]
+        self, method: Callable[["MethodInputs"], Mapping[str, "MethodScores"]], *, keep: bool = True
     ) -> Mapping[str, "MethodScores"]:
-        """Return what a method's function computes from these inputs; once, also where other methods build on it."""
+        """Return what a method's function computes from these inputs; once, where it is kept for methods that build on it."""
         name = f"{method.__module__}:{method.__qualname__}"
-        if name not in self._computed:
-            self._computed[name] = method(self)
-        return self._computed[name]
+        if name in self._computed:
+            return self._computed[name]
+        scores = method(self)
+        if keep:
+            self._computed[name] = scores
+        return scores
 
 
 @dataclass(frozen=True)

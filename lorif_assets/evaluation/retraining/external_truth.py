@@ -64,7 +64,9 @@ class ExternalTruth(SubsetTruth):
                 f"{self._folder / LOSSES_FILE} has no losses of {subset!r}, seed {seed}, for the query set {missing[0]!r}"
             )
         found = rows.select("query_set", "query_id", pl.col("loss").cast(pl.Float32)).with_columns(
-            n_target_tokens=pl.lit(None, dtype=pl.Int32), seconds=pl.lit(None, dtype=pl.Float64)
+            n_target_tokens=pl.lit(None, dtype=pl.Int32),
+            seconds=pl.lit(None, dtype=pl.Float64),
+            trainer_hash=pl.lit(None, dtype=pl.String),
         )
         return self._store(subset, seed, self.members(subset), found)
 

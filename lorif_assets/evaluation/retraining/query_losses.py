@@ -11,8 +11,9 @@ from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoint_files import CheckpointFiles
-from lorif_assets.models.checkpoints import Checkpoints, check_vocabulary
+from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
+from lorif_assets.models.vocabulary import check_vocabulary
 
 if TYPE_CHECKING:
     import torch

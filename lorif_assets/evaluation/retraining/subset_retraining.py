@@ -81,7 +81,8 @@ class SubsetRetraining(SubsetTruth):
         losses = query_set_losses(
             self.lake, query_sets, models, model.checkpoint, self.settings.recipe, self.settings.batch.tokens, devices
         )
-        losses = self._store(subset, seed, members, losses.with_columns(seconds=pl.lit(model.seconds)))
+        about = {"seconds": pl.lit(model.seconds), "trainer_hash": pl.lit(model.trainer_hash, dtype=pl.String)}
+        losses = self._store(subset, seed, members, losses.with_columns(**about))
         if not self.settings.evaluation.keep_models:
             shutil.rmtree(folder)
         return losses

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.config.secrets import shown_command
 from lorif_assets.errors import CheckpointError, LorifError, RetrainingError, SettingsError
+from lorif_assets.evaluation.retraining.trainer_code import trainer_hash
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 
@@ -35,12 +37,24 @@ def training_recipe(evaluation: EvaluationSettings) -> str:
     return f"{evaluation.trainer or ' '.join(evaluation.command)} version {evaluation.trainer_version}"
 
 
+def shown_recipe(evaluation: EvaluationSettings) -> str:
+    """Return the training recipe for a page or a message: `training_recipe`, without what of a command nobody may see.
+
+    Raises:
+        SettingsError: the settings name none.
+    """
+    if evaluation.command:
+        evaluation = evaluation.model_copy(update={"command": (shown_command(evaluation.command),)})
+    return training_recipe(evaluation)
+
+
 @dataclass(frozen=True)
 class RetrainedModel:
-    """A retrained checkpoint, and the seconds that training it took."""
+    """A retrained checkpoint, the seconds that training took, and the hash of the code that trained, where it is known."""
 
     checkpoint: CheckpointFiles
     seconds: float
+    trainer_hash: str | None
 
 
 def retrained_model(
@@ -54,13 +68,14 @@ def retrained_model(
     marker = folder / _FINISHED
     if marker.is_file() and (kept := json.loads(marker.read_text()))["version"] == version:
         checkpoint = _written(Path(kept["path"]))[-1]
-        return RetrainedModel(checkpoint, kept["seconds"])
-    started = time.monotonic()
+        return RetrainedModel(checkpoint, kept["seconds"], kept.get("trainer_hash"))
+    started, code = time.monotonic(), trainer_hash(evaluation)
     checkpoint = retrain(evaluation, examples, seed, folder)
     seconds = time.monotonic() - started
     # Written last: it says that the model is complete, also to a run that follows one that was killed.
-    marker.write_text(json.dumps({"version": version, "path": str(checkpoint.path), "seconds": seconds}))
-    return RetrainedModel(checkpoint, seconds)
+    about = {"version": version, "path": str(checkpoint.path), "seconds": seconds, "trainer_hash": code}
+    marker.write_text(json.dumps(about))
+    return RetrainedModel(checkpoint, seconds, code)
 
 
 def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folder: Path) -> CheckpointFiles:
@@ -73,7 +88,7 @@ def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folde
         SettingsError: the settings name no recipe, or one that cannot be imported or started.
         RetrainingError: the recipe failed, or left no complete checkpoint.
     """
-    recipe = training_recipe(evaluation)
+    recipe = shown_recipe(evaluation)
     shutil.rmtree(folder, ignore_errors=True)
     output = folder / "model"
     output.mkdir(parents=True)
@@ -136,5 +151,5 @@ def _execute(command: tuple[str, ...], file: Path, seed: int, output: Path, log:
     if done.returncode:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
         raise RetrainingError(
-            f"the training command {' '.join(words)!r} ended with {done.returncode}; its last lines ({log}):\n{last}"
+            f"the training command {shown_command(words)!r} ended with {done.returncode}; its last lines ({log}):\n{last}"
         )

@@ -110,7 +110,8 @@ def _low_rank_sign_scores(queries: GradientFactors, signs: PackedSigns) -> Float
     c = signs.scales.shape[1]
     left, right = (x.movedim(0, 1).flatten(1) for x in (queries.u, queries.v))
     scores = [queries.u.new_empty(n_queries, 0)]
-    for some in signs.split(max(1, min(_COMPONENTS, _BLOCK_NUMBERS // max(2 * n_queries * k, 1)) // c)):
+    components = min(_COMPONENTS, _BLOCK_NUMBERS // max(2 * n_queries * k, 1))
+    for some in signs.split(max(1, components // c)):
         products = SignProducts(some.p.flatten(0, 1)).of(left).mul_(SignProducts(some.q.flatten(0, 1)).of(right))
         products.mul_(some.scales.reshape(-1, 1))
         scores.append(products.view(len(some), c, n_queries, k).sum((1, 3)).mT)

@@ -58,6 +58,16 @@ def test_another_encoder_makes_its_scores_stale_and_no_others(project):
     assert {name for name in now if now[name] != then[name]} == {MethodName.EMBEDDINGS}
 
 
+def test_other_files_in_the_encoder_s_folder_do_so_too(project):
+    record = checkpoint_record(project.lake, NEWEST, project.settings.recipe)
+    then = method_versions(project.opened, record, QUERY_SET)
+    assert method_versions(project.opened, record, QUERY_SET) == then
+    (weights,) = (project.root / "encoder").rglob("*.safetensors")
+    weights.write_bytes(bytes([*weights.read_bytes()[:-1], 7]))
+    now = method_versions(project.opened, record, QUERY_SET)
+    assert {name for name in now if now[name] != then[name]} == {MethodName.EMBEDDINGS}
+
+
 def test_without_an_encoder_the_settings_are_refused(tiny_project):
     with pytest.raises(ValidationError, match=r"`embeddings` needs an encoder: set `text_encoder`"):
         with_encoder(tiny_project, None)

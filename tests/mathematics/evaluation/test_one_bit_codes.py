@@ -92,6 +92,15 @@ def test_axes_are_at_most_as_many_as_the_rows_span(gradients):
     assert PrincipalAxes.fit(few, 8).weights.shape == (3, 3)
 
 
+def test_rows_that_all_point_one_way_have_one_axis(gradients):
+    (row,) = gradients.flatten(1)[:1]
+    for rows in (row[None], torch.stack([row, -2 * row, 0.5 * row])):
+        axes = PrincipalAxes.fit(rows, 8)
+        assert axes.weights.shape == (len(rows), 1)
+        vector = (axes.fitted.mT @ axes.weights)[:, 0]
+        torch.testing.assert_close(vector.abs(), (row / row.norm()).abs(), rtol=1e-4, atol=1e-5)
+
+
 def test_random_axes_follow_from_seed_and_layer_and_keep_dot_products_on_average():
     rows = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
     found = random_coordinates(rows, 20_000, "a", 0)

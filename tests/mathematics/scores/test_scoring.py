@@ -143,6 +143,15 @@ def test_moments_are_those_of_all_scores_wherever_the_stream_is_cut(scores, data
         np.testing.assert_allclose(moments.std.numpy(), s.std(1), atol=1e-7)
 
 
+def test_moments_of_two_parts_are_joined_to_those_of_all_scores():
+    scores = torch.tensor([[3.0, -2.0, 5.0, -7.0, 0.5], [1.0, 4.0, -1.0, 2.0, -6.0]])
+    whole = ScoreMoments.empty(2).update(scores)
+    joined = ScoreMoments.empty(2).update(scores[:, :2]).joined(ScoreMoments.empty(2).update(scores[:, 2:]))
+    assert joined.count == whole.count == 5
+    for sums in ("total", "squares", "magnitude", "positive"):
+        torch.testing.assert_close(getattr(joined, sums), getattr(whole, sums), rtol=1e-12, atol=0)
+
+
 def test_moments_of_no_scores_are_zero():
     moments = ScoreMoments.empty(2)
     assert moments.mean.tolist() == moments.std.tolist() == [0.0, 0.0]

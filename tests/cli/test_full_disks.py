@@ -1,0 +1,44 @@
+"""A full disk ends a command with one sentence, and the command goes on once there is room."""
+
+import errno
+from pathlib import Path
+
+import click
+import pytest
+
+from lorif_assets.cli import main as commands
+from lorif_assets.lake.attribution_tables import QUERY_SCORES
+from lorif_assets.lake.stored_files import StoredFiles
+from tests.cli.conftest import Lorif
+from tests.conftest import TinyProject
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "/somewhere/file")
+
+
+def test_an_update_ends_at_the_first_thing_that_cannot_be_stored_and_goes_on_later(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private_project.edit_shard(1, 4, "an error closes the file")
+    private_project.edit_shard(2, 4, "an error opens the file")
+    with monkeypatch.context() as patch:
+        patch.setattr(StoredFiles, "_write_local", full)
+        result = lorif("materialize", *config)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    said = " ".join(result.output.split())
+    assert said.count("nothing more can be written to") == 1
+    assert "the disk is full. Make room there, then start this again" in said
+    assert lorif("materialize", *config).exit_code == 0
+    project = TinyProject.open(private_project.root, private_project.instance)
+    assert not project.stale("training_examples")
+    assert not project.stale("query_scores")
+    assert project.table(QUERY_SCORES).height > 0
+
+
+def test_what_else_cannot_be_written_is_named(lorif: Lorif, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands.main, "get_command", lambda *_: click.Command("status", callback=full))
+    result = lorif("status")
+    assert result.exit_code == 1
+    assert "/somewhere/file cannot be written: the disk is full. Make room there" in " ".join(result.output.split())
