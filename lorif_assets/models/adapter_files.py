@@ -118,8 +118,8 @@ class AdapterFiles:
         if parameters := config.get("target_parameters"):
             raise CheckpointError(
                 f"{self.path} is a LoRA on parameters ({', '.join(parameters)}), whose matrices are added to the weights "
-                'before these are multiplied, so that `recipe.track = "adapter"` cannot follow them; set it to "weights", which '
-                "merges the adapter"
+                'before these are multiplied, so that `recipe.track = "adapter"` cannot follow them; set it to "weights", '
+                "which merges the adapter"
             )
         if kind != "LORA":
             raise CheckpointError(
