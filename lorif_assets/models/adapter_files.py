@@ -174,6 +174,8 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
     candidates = [start / path for start in starts]
     found = next((folder for folder in candidates if (folder / CONFIG).is_file() or gguf_files(folder)), None)
     obstacle = ""
+    if found is None:
+        found = next((folder for folder in candidates if (folder / ADAPTER_CONFIG).is_file()), None)
     if found is None and (is_hub_name(name) or is_plain_name(name)):
         try:
             found = described_model(name.removeprefix(PREFIX), revision)

@@ -209,6 +209,7 @@ def test_a_base_model_of_the_settings_that_is_not_there_is_an_error(project: Pat
 
 def test_a_base_model_that_is_an_adapter_itself_is_refused(project: Path) -> None:
     name_base(project / "run/checkpoint-20", "../checkpoint-40")
+    assert "is an adapter itself" in refusal(project)
     (project / "run/checkpoint-40/config.json").write_text("{}")
     assert "is an adapter itself" in refusal(project)
 
@@ -448,6 +449,17 @@ def test_a_merged_model_beside_its_adapters_is_passed_over_and_said(project: Pat
     assert found.notes == [
         f"{project / 'run' / name} is passed over: its name says that it is an adapter merged, and the adapters beside it "
         "are taken. Set `checkpoints.path` to it to attribute it alone"
+    ]
+
+
+def test_what_a_conversion_of_pissa_began_with_is_passed_over_and_said(project: Path) -> None:
+    for name in ("pissa_init", "pissa_backup"):
+        shutil.copytree(project / "run/checkpoint-20", project / "run" / name)
+    found = checkpoints(project / "run").look()
+    assert [checkpoint.name for checkpoint in found.checkpoints] == ["base", "checkpoint-20", "checkpoint-40"]
+    assert found.notes == [
+        f"{project / 'run' / name} is passed over: its name says that it is what an adapter by PiSSA was converted from"
+        for name in ("pissa_backup", "pissa_init")
     ]
 
 
