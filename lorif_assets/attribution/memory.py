@@ -1,7 +1,7 @@
 """The memory that attributing a checkpoint takes, known from its configuration alone, before anything is loaded."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from lorif_assets.mathematics.gradients.layers import TrackedLayer
+    from lorif_assets.mathematics.gradients.contraction import Contraction
+    from lorif_assets.mathematics.gradients.layers import LinearWeight, TrackedLayer
+    from lorif_assets.mathematics.gradients.projection import LayerProjection
 
 _FP32, _FP64 = 4, 8
 _WIDE_LOGITS = 2
@@ -23,6 +25,8 @@ the softmax, which becomes their gradient."""
 _EIGH_COPIES = 6
 """The covariance, its mean, its eigenvectors and LAPACK's workspace, in FP64."""
 _SIDE_COPIES = 2
+_ROW_COPIES = 3
+"""Rows of experts, and their layout by expert and example, which is filled up to about twice as many."""
 _LIBRARIES = 1 << 27
 """Compiled products and the allocator's reserve."""
 _SLICE_COPIES = 3
@@ -41,6 +45,8 @@ class MemoryNeeds:
     projections: int
     passes: int
     """What the passes keep of a batch of `longest` tokens, beside the logits: activations and tracked layers' inputs."""
+    expert_rows: int
+    """Both sides of what `longest` tokens' experts multiply, laid out; 0 without experts."""
     logits: int
     gradients: int
     bases: int
@@ -53,7 +59,7 @@ class MemoryNeeds:
     @property
     def batch(self) -> int:
         """Of a batch's passes."""
-        return self.passes * self.rows + self.logits + _LIBRARIES
+        return (self.passes + self.expert_rows) * self.rows + self.logits + _LIBRARIES
 
     @property
     def rows(self) -> int:
@@ -108,10 +114,11 @@ def memory_needs(
         LayerError: a layer pattern matches nothing, or a layer cannot be tracked.
     """
     from lorif_assets.mathematics.gradients.head import CHUNK_NUMBERS
-    from lorif_assets.mathematics.gradients.layers import shares_of_tokens
+    from lorif_assets.mathematics.gradients.layers import linear_weights, shares_of_tokens
 
-    layers, shares = tracked_layers(model, recipe), shares_of_tokens(model)
+    layers, shares, weights = tracked_layers(model, recipe), shares_of_tokens(model), linear_weights(model)
     recipe = fitted_recipe(recipe, layers)
+    multiplied = [_Multiplied.by(weights[layer.name], shares[layer.name], recipe, longest) for layer in layers]
     shapes = [recipe.projection.shape(layer) for layer in layers]
     size = number_bytes(model)
     vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -127,7 +134,8 @@ def memory_needs(
         weights=_weights(model),
         projections=sum(_projection_bytes(layer, recipe) for layer in layers),
         passes=example_passes
-        + longest * (_kept_inputs(layers, shares, recipe, longest, size) + _sides_in_work(layers, vocabulary)),
+        + longest * (math.ceil(sum(one.kept_input(size) for one in multiplied)) + _sides_in_work(layers, vocabulary)),
+        expert_rows=math.ceil(longest * max(one.rows_laid_out for one in multiplied)),
         logits=min(max(CHUNK_NUMBERS, vocabulary), batch.tokens * vocabulary) * (size + _WIDE_LOGITS * _FP32),
         gradients=_FP32 * (_SLICE_COPIES * slices + min(half, rows * dense)),
         bases=_FP32 * squared + (_FP32 + _FP64) * dense if whitened else 0,
@@ -156,20 +164,44 @@ def _sides_in_work(layers: "Sequence[TrackedLayer]", vocabulary: int) -> int:
     return _SIDE_COPIES * _FP32 * max(in_blocks, default=0)
 
 
-def _kept_inputs(
-    layers: "Sequence[TrackedLayer]", shares: Mapping[str, float], recipe: Recipe, longest: int, size: int
-) -> int:
-    """Return the bytes of a token's inputs of all tracked layers that it reaches; they wait for the backward pass."""
-    from lorif_assets.mathematics.gradients.contraction import cheapest_order
-    from lorif_assets.mathematics.gradients.projection import shapes_of_projection
+@dataclass(frozen=True)
+class _Multiplied:
+    """What a token multiplies by a tracked weight: by that of an expert, a share of all tokens."""
 
-    def of_layer(layer: "TrackedLayer") -> int:
-        projected = shapes_of_projection(layer, recipe.projection)
-        if projected.p_in is not None and cheapest_order(projected, longest).inputs:
-            return projected.d1 * _FP32
-        return layer.d_in * size
+    weight: "LinearWeight"
+    share: float
+    projected: "LayerProjection"
+    order: "Contraction"
 
-    return math.ceil(sum(of_layer(layer) * shares[layer.name] for layer in layers))
+    @classmethod
+    def by(cls, weight: "LinearWeight", share: float, recipe: Recipe, longest: int) -> "_Multiplied":
+        """Return it with the order of products that the collector chooses for examples of the largest length."""
+        from lorif_assets.mathematics.gradients.contraction import cheapest_order
+        from lorif_assets.mathematics.gradients.projection import shapes_of_projection
+
+        projected = shapes_of_projection(weight.layer, recipe.projection)
+        return cls(weight, share, projected, cheapest_order(projected, -(-longest // weight.n_experts)))
+
+    def kept_input(self, size: int) -> float:
+        """Return the bytes of a token's input, in numbers of this size if not projected; it waits for the backward pass."""
+        return self.share * (self._input_width * (_FP32 if self._projects_inputs else size))
+
+    @property
+    def rows_laid_out(self) -> float:
+        """The bytes of a token's rows of all experts of the weight, both sides, while they are multiplied together."""
+        if self.weight.fused is None:
+            return 0
+        projects_outputs = self.projected.p_out is not None and self.order.outputs
+        output_width = self.projected.d2 if projects_outputs else self.weight.layer.d_out
+        return _ROW_COPIES * _FP32 * self.share * self.weight.n_experts * (self._input_width + output_width)
+
+    @property
+    def _projects_inputs(self) -> bool:
+        return self.projected.p_in is not None and self.order.inputs
+
+    @property
+    def _input_width(self) -> int:
+        return self.projected.d1 if self._projects_inputs else self.weight.layer.d_in
 
 
 def number_bytes(model: "nn.Module") -> int:

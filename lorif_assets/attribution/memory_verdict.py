@@ -60,6 +60,7 @@ class MemoryVerdict:
             "weights": needs.weights,
             "projections": needs.projections,
             f"passes over {max(needs.tokens, needs.longest):,} tokens": needs.passes * needs.rows,
+            "rows of experts": needs.expert_rows * needs.rows,
             "logits in chunks": needs.logits,
             "K-FAC bases": needs.bases_fit if needs.largest_stage == "K-FAC bases" else needs.bases,
             "gradients": needs.gradients,

@@ -1,6 +1,6 @@
 """Gradients that wait to be factorised together: an accelerator takes as long for one layer's as for those of all layers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 
     from lorif_assets.mathematics.factors.low_rank import GradientFactors, ScaledMatrices
     from lorif_assets.mathematics.factors.token_gradients import TokenGradients
+
+LAPACK_NUMBERS = 1 << 20
+"""Of gradients that LAPACK factorises together: each copy on the way has as many, and more of them are no faster."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class WaitingGradients:
 
         if self._rounds is None:
             for group, waiting in self._waiting.items():
-                self._take(waiting, low_rank_factors(_joined(waiting), group.rank))
+                for some in _parts(waiting, LAPACK_NUMBERS // (group.d1 * group.d2)):
+                    self._take(some, low_rank_factors(_joined(some), group.rank))
         else:
             for rank in sorted({group.rank for group in self._waiting}):
                 of_rank = [waiting for group, waiting in self._waiting.items() if group.rank == rank]
@@ -96,6 +100,21 @@ def rounds_on(device: "torch.device", asked_for: int | None) -> int | None:
     from lorif_assets.mathematics.factors.subspace_iteration import ROUNDS
 
     return asked_for or (ROUNDS if accelerators.is_accelerator(device) else None)
+
+
+def _parts(waiting: Sequence[LayerGradients], matrices: int) -> Iterator[list[LayerGradients]]:
+    """Yield what waits in parts of at most so many matrices; a slice with more is a part of its own."""
+    part: list[LayerGradients] = []
+    n = 0
+    for one in waiting:
+        more = one.rows.stop - one.rows.start
+        if part and n + more > matrices:
+            yield part
+            part, n = [], 0
+        part.append(one)
+        n += more
+    if part:
+        yield part
 
 
 def _joined(waiting: Sequence[LayerGradients]) -> "torch.Tensor":

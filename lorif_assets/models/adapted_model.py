@@ -29,6 +29,16 @@ _DIFFERENCE_OF_ROUNDED = 0.1, 0.5
 """In other types merged weights are rounded anew, and experts chosen anew: relative, and in parts of what the adapter does."""
 # Layers of these kinds share parameters that are stored once.
 _SHARING_KINDS = frozenset({"TINYLORA", "UNILORA", "VBLORA"})
+# Where an adapter's file has the rows of embeddings with new tokens: first as they were before training, if they were trained.
+_ROWS_OF_EMBEDDINGS = (
+    ".original_module.weight",
+    ".token_adapter.base_layer.weight",
+    ".base_layer.weight",
+    ".weight",
+    ".lora_embedding_A",
+)
+_WRAPPED_COPIES = (".modules_to_save.weight", ".original_module.weight")
+_ROWS_OF_TOKENS = ".token_adapter."
 
 
 def adapted_model(
@@ -151,7 +161,13 @@ def _fitted(skeleton: "PreTrainedModel", adapter: Path, weights: "Mapping[str, T
     if hasattr(config, "init_lora_weights"):
         # Others decompose the base's weights.
         config.init_lora_weights = True
-    adapted = PeftModel(skeleton, config, low_cpu_mem_usage=True)
+    try:
+        adapted = PeftModel(skeleton, config, low_cpu_mem_usage=True)
+    except NotImplementedError as error:
+        raise CheckpointError(
+            f"the adapter {adapter} is of the kind {config.peft_type.value}, which peft cannot put on a model without its "
+            "numbers: merge it by `merge_and_unload`, save the whole model, and set `checkpoints.path` to that"
+        ) from error
     shapes = {name: tensor.to("meta") for name, tensor in weights.items()}
     loaded = set_peft_model_state_dict(adapted, shapes, low_cpu_mem_usage=True)
     prefix = PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type]
@@ -161,10 +177,10 @@ def _fitted(skeleton: "PreTrainedModel", adapter: Path, weights: "Mapping[str, T
             f"the adapter {adapter} holds no weight for {missing[0]} ({len(missing)} such), which would be random; is "
             "adapter_config.json that of these weights, and was the adapter trained on this base model?"
         )
-    if loaded.unexpected_keys:
+    if unexpected := [name for name in loaded.unexpected_keys if not _is_second_copy(name, weights)]:
         raise CheckpointError(
-            f"the adapter {adapter} holds {min(loaded.unexpected_keys)} ({len(loaded.unexpected_keys)} such), for which the "
-            "base model has no place; was it trained on another one?"
+            f"the adapter {adapter} holds {min(unexpected)} ({len(unexpected)} such), for which the base model has no place; "
+            "was it trained on another one?"
         )
     return adapted
 
@@ -216,13 +232,36 @@ def _resize(model: "PreTrainedModel", weights: "Mapping[str, Tensor]", adapter: 
             f"{part} for them, which would be random; save it with `save_embedding_layers=True`"
         )
     model.resize_token_embeddings(rows, mean_resizing=False)
+    if tied:
+        # An adapter on one of the two brings the new rows of that one alone.
+        saved = next(tensor for part in trained if (tensor := _saved_rows(weights, names[part])) is not None)
+        grown = model.get_input_embeddings().weight
+        if saved.shape == grown.shape and not grown.is_meta:
+            grown.data.copy_(saved)
 
 
 def _rows(weights: "Mapping[str, Tensor]", module: str) -> int | None:
-    for suffix, side in ((".weight", 0), (".base_layer.weight", 0), (".lora_embedding_A", 1)):
+    saved = _saved_rows(weights, module)
+    return None if saved is None else len(saved)
+
+
+def _saved_rows(weights: "Mapping[str, Tensor]", module: str) -> "Tensor | None":
+    """Return what an adapter's file has of the rows of a model's embeddings, or of its head: None where it has nothing."""
+    for suffix in _ROWS_OF_EMBEDDINGS:
         if (tensor := weights.get(f"{_INSIDE}{module}{suffix}")) is not None:
-            return int(tensor.shape[side])
+            return tensor.mT if suffix == ".lora_embedding_A" else tensor
     return None
+
+
+def _is_second_copy(name: str, weights: "Mapping[str, Tensor]") -> bool:
+    """Whether a name is one more of what the file has already, as peft saves trained embeddings that have new tokens."""
+    if any(name.endswith(copy) and f"{name.removesuffix(copy)}.weight" in weights for copy in _WRAPPED_COPIES):
+        return True
+    # Of embeddings and a head that are tied, one is trained.
+    module, wrapper, rest = name.rpartition(_ROWS_OF_TOKENS)
+    return bool(module) and any(
+        other != name and other.endswith(wrapper + rest) and weights[other].equal(weights[name]) for other in weights
+    )
 
 
 @contextmanager

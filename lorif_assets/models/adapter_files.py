@@ -36,6 +36,8 @@ _NOT_MERGED = frozenset(
 )
 # With these fields, LoRA depends on the input in the same way, or changes what layers there are.
 _NOT_MERGED_FIELDS = ("alora_invocation_tokens", "arrow_config", "layer_replication")
+# With these starting values, the base's weights were changed before training, in a way that loading does not repeat.
+_CHANGED_BASES = ("corda", "lora_ga", "pissa_niter_")
 _TASKS = ("CAUSAL_LM", None)
 
 
@@ -98,18 +100,32 @@ class AdapterFiles:
                 "into the base model's weights: attributed are adapters that change weights alone, such as LoRA, DoRA or "
                 "IA3"
             )
+        start = config.get("init_lora_weights")
+        if isinstance(start, str) and start.startswith(_CHANGED_BASES):
+            raise CheckpointError(
+                f"{self.path} is a LoRA with `init_lora_weights = {start!r}`, which was trained beside a changed base model "
+                "that cannot be made again from the adapter: save it as a plain LoRA, by `save_pretrained` with "
+                "`path_initial_model_for_weight_conversion`"
+            )
         if (task := config.get("task_type")) not in _TASKS:
             raise CheckpointError(
                 f"{self.path} is an adapter for the task {task}: attributed are causal language models (CAUSAL_LM)"
             )
 
     def require_matrices(self) -> None:
-        """Refuse an adapter that has no matrices A and B to track.
+        """Refuse an adapter that has no matrices A and B to track, or some that nothing multiplies token by token.
 
         Raises:
-            CheckpointError: it is no LoRA.
+            CheckpointError: it is no LoRA, or one on parameters.
         """
-        kind = str(self.config.get("peft_type", "")).upper()
+        config = self.config
+        kind = str(config.get("peft_type", "")).upper()
+        if parameters := config.get("target_parameters"):
+            raise CheckpointError(
+                f"{self.path} is a LoRA on parameters ({', '.join(parameters)}), whose matrices are added to the weights "
+                'before these are multiplied, so that `recipe.track = "adapter"` cannot follow them; set it to "weights", '
+                "which merges the adapter"
+            )
         if kind != "LORA":
             raise CheckpointError(
                 f'{self.path} is an adapter of the kind {kind}, and `recipe.track = "adapter"` is for the matrices A and B '
@@ -177,6 +193,8 @@ def base_folder(name: str, adapter: Path | None, revision: str | None) -> Path:
     candidates = [start / path for start in starts]
     found = next((folder for folder in candidates if (folder / CONFIG).is_file() or gguf_files(folder)), None)
     obstacle = ""
+    if found is None:
+        found = next((folder for folder in candidates if (folder / ADAPTER_CONFIG).is_file()), None)
     if found is None and (is_hub_name(name) or is_plain_name(name)):
         try:
             found = described_model(name.removeprefix(PREFIX), revision)

@@ -22,6 +22,8 @@ _TRAINER_STATE = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_arg
 _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
 # What trainers call an adapter that they merged, beside the adapter itself.
 _MERGED = re.compile(r"(?:.*[-_.])?merged(?:[-_.].*)?", re.IGNORECASE)
+# What LLaMA-Factory keeps of an adapter by PiSSA before training, and of the trained one before it is a plain LoRA.
+_UNCONVERTED = frozenset({"pissa_init", "pissa_backup"})
 _BLOCK = 1 << 18
 _BLOCKS = 256
 
@@ -68,8 +70,8 @@ def list_folders(root: Path) -> FolderListing:
             notes.append(
                 f"{len(inner)} checkpoint(s) inside {child} are passed over ({inner[0]} ...): set `checkpoints.path` to it"
             )
-    folders, merged = _without_merged(root, folders)
-    notes += [*merged, *_mixed_counts(folders)]
+    folders, others = _without_other_forms(root, folders)
+    notes += [*others, *_mixed_counts(folders)]
     if not is_model:
         return FolderListing(folders, notes)
     if not folders:
@@ -140,17 +142,22 @@ def _is_configured(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or (folder / ADAPTER_CONFIG).is_file() or bool(gguf_files(folder))
 
 
-def _without_merged(root: Path, folders: Sequence[CheckpointFolder]) -> tuple[list[CheckpointFolder], list[str]]:
-    """Return the folders without those that hold the adapters beside them once more, merged, and what is said of these."""
+def _without_other_forms(root: Path, folders: Sequence[CheckpointFolder]) -> tuple[list[CheckpointFolder], list[str]]:
+    """Return the folders without those that hold adapters beside them in another form, and what is said of these."""
     if not any((folder / ADAPTER_CONFIG).is_file() for folder in (root, *(found.path for found in folders))):
         return list(folders), []
     merged = [one for one in folders if _MERGED.fullmatch(one.name) and not (one.path / ADAPTER_CONFIG).is_file()]
+    unconverted = [one for one in folders if one.name in _UNCONVERTED]
     notes = [
         f"{one.path} is passed over: its name says that it is an adapter merged, and the adapters beside it are taken. Set "
         "`checkpoints.path` to it to attribute it alone"
         for one in merged
     ]
-    return [one for one in folders if one not in merged], notes
+    notes += [
+        f"{one.path} is passed over: its name says that it is what an adapter by PiSSA was converted from"
+        for one in unconverted
+    ]
+    return [one for one in folders if one not in (*merged, *unconverted)], notes
 
 
 def _mixed_counts(folders: Sequence[CheckpointFolder]) -> list[str]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # gptqmodel reads both; its plain layers, alone of all, can be built on every device.
 _UNPACKED = {"gptq": "torch", "awq": "torch_awq"}
+_FOLLOWED = frozenset({"bitsandbytes", "torchao"})
+"""Methods whose packed layers are linear ones of torch, and let gradients through."""
 
 
 def quantization(checkpoint: Path) -> dict[str, Any] | None:
@@ -138,7 +140,14 @@ def _quantizer(checkpoint: Path, devices: DeviceGroup | None) -> Any:
             f"{checkpoint} has weights quantised by {method}, which cannot run here: {error}. Install what is missing, choose "
             "other devices, or save the model dequantised: `model.dequantize().save_pretrained(...)`"
         ) from error
-    if not (_is_dequantised(quantizer.quantization_config) or quantizer.is_trainable):
+    if _is_dequantised(quantizer.quantization_config):
+        return quantizer
+    if quantizer.quantization_config.quant_method not in _FOLLOWED:
+        raise CheckpointError(
+            f"{checkpoint} has weights quantised by {method}, whose layers are not such as gradients are collected in. Name "
+            "the model that it was quantised from, or save this one dequantised"
+        )
+    if not quantizer.is_trainable:
         raise CheckpointError(
             f"{checkpoint} has weights quantised by {method}, which are made for inference: no gradient goes through them. "
             "Name the model that it was quantised from, or save this one dequantised"

@@ -17,6 +17,7 @@ from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import LorifError
 from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
+from lorif_assets.mathematics.factors import low_rank
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, factor_bytes
 from lorif_assets.mathematics.factors.low_rank import (
     GradientFactors,
@@ -415,3 +416,27 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
     with pytest.raises(RuntimeError, match="the device is lost"):
         factors(attributed, {})
     assert len(sizes) == 1
+
+
+def test_layers_of_one_shape_are_factorised_some_at_a_time_with_the_same_factors(
+    attributed: AttributedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, (d1, d2) = attributed.record.layer_shapes, min(attributed.record.layer_shapes.values())
+    of_slice = len(LENGTHS) * d1 * d2
+    expected, together = factors(attributed, {}), []
+    found_at_once = low_rank.low_rank_factors
+
+    def counting(gradients: torch.Tensor, c: int) -> low_rank.GradientFactors:
+        together.append(gradients.numel())
+        return found_at_once(gradients, c)
+
+    monkeypatch.setattr(low_rank, "low_rank_factors", counting)
+    factors(attributed, {})
+    assert max(together) > of_slice, "nothing waits for another of its shape"
+    together.clear()
+    monkeypatch.setattr("lorif_assets.attribution.waiting_gradients.LAPACK_NUMBERS", of_slice)
+    found = factors(attributed, {})
+    slices = {len(LENGTHS) * a * b for a, b in layers.values()}
+    assert set(together) <= slices
+    for layer, shape in layers.items():
+        torch.testing.assert_close(products(found, layer, shape), products(expected, layer, shape))

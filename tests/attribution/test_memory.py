@@ -15,10 +15,12 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
     MixtralConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    Qwen3MoeConfig,
 )
 
 from lorif_assets.attribution.factor_rows import factor_rows
@@ -58,6 +60,14 @@ LLAMA: dict[str, Any] = {
     "max_position_embeddings": LENGTH,
     **NO_TOKENS,
 }
+EXPERTS: dict[str, Any] = {
+    "vocab_size": 2_000,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": LENGTH,
+    **NO_TOKENS,
+}
 CONFIGS: dict[str, tuple[PreTrainedConfig, Recipe]] = {
     "GPT-2": (
         GPT2Config(vocab_size=2_000, n_embd=256, n_layer=6, n_head=4, n_positions=LENGTH, **NO_TOKENS),
@@ -88,6 +98,24 @@ CONFIGS: dict[str, tuple[PreTrainedConfig, Recipe]] = {
             **NO_TOKENS,
         ),
         Recipe(curvature="svd", rank=1, factor_dtype="bf16", projection_factor=8, max_length=LENGTH),
+    ),
+    "many small experts by default": (
+        Qwen3MoeConfig(
+            **EXPERTS, hidden_size=256, moe_intermediate_size=128, head_dim=64, num_experts=16, num_experts_per_tok=4
+        ),
+        Recipe(max_length=LENGTH),
+    ),
+    "gpt-oss in BF16 by default": (
+        GptOssConfig(
+            **EXPERTS,
+            hidden_size=256,
+            intermediate_size=128,
+            head_dim=64,
+            num_local_experts=32,
+            num_experts_per_tok=4,
+            dtype="bfloat16",
+        ),
+        Recipe(max_length=LENGTH),
     ),
     "Llama by default": (LlamaConfig(**LLAMA), Recipe(max_length=LENGTH)),
     "Llama in BF16 by default": (LlamaConfig(**LLAMA, dtype="bfloat16"), Recipe(max_length=LENGTH)),
@@ -184,6 +212,24 @@ def test_passes_that_cannot_be_followed_without_numbers_are_counted_by_their_lin
             raise NotImplementedError
 
     assert bytes_of_passes(Curious(), 5) == 5 * (6 + 10) * 4
+
+
+def test_passes_of_experts_are_followed_as_those_of_dense_layers_are() -> None:
+    def passes(per_token: int, tokens: int) -> int:
+        config = Qwen3MoeConfig(
+            **EXPERTS,
+            hidden_size=64,
+            moe_intermediate_size=32,
+            head_dim=16,
+            num_experts=8,
+            num_experts_per_tok=per_token,
+        )
+        return bytes_of_passes(skeleton(config), tokens)
+
+    assert passes(1, 512) > 2.2 * passes(1, 256), (
+        "attention takes more than in proportion, and linear layers' sides do not"
+    )
+    assert passes(1, 256) < passes(2, 256) < passes(3, 256)
 
 
 def test_experts_whose_shapes_torch_does_not_know_are_estimated_without_a_word(

@@ -11,12 +11,18 @@ import torch
 from huggingface_hub import constants
 from peft import (
     AdaLoraConfig,
+    BOFTConfig,
+    FourierFTConfig,
+    HRAConfig,
     IA3Config,
     LNTuningConfig,
     LoHaConfig,
     LoKrConfig,
+    MissConfig,
     OFTConfig,
     PromptTuningConfig,
+    ShiraConfig,
+    VBLoRAConfig,
     VeraConfig,
     get_peft_model,
 )
@@ -203,6 +209,7 @@ def test_a_base_model_of_the_settings_that_is_not_there_is_an_error(project: Pat
 
 def test_a_base_model_that_is_an_adapter_itself_is_refused(project: Path) -> None:
     name_base(project / "run/checkpoint-20", "../checkpoint-40")
+    assert "is an adapter itself" in refusal(project)
     (project / "run/checkpoint-40/config.json").write_text("{}")
     assert "is an adapter itself" in refusal(project)
 
@@ -263,6 +270,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "repeated layers": (
         lambda adapter: name_base(adapter, "x", layer_replication=[[0, 2], [1, 2]]),
         "of the kind LORA with `layer_replication`",
+    ),
+    "starting values that change the base": (
+        lambda adapter: name_base(adapter, "x", init_lora_weights="pissa_niter_16"),
+        "`init_lora_weights = 'pissa_niter_16'`, which was trained beside a changed base model",
+    ),
+    "starting values by gradients": (
+        lambda adapter: name_base(adapter, "x", init_lora_weights="lora_ga"),
+        "save it as a plain LoRA, by `save_pretrained` with `path_initial_model_for_weight_conversion`",
     ),
     "a classifier": (lambda adapter: name_base(adapter, "x", task_type="SEQ_CLS"), "for the task SEQ_CLS"),
 }
@@ -338,6 +353,14 @@ KINDS: dict[str, Any] = {
     "OFT": lambda: OFTConfig(task_type="CAUSAL_LM", oft_block_size=4, target_modules=TARGETS),
     "LoRA in one block": lambda: lora(layers_to_transform=[1]),
     "LoRA of other ranks": lambda: lora(rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 9}),
+    "BOFT": lambda: BOFTConfig(task_type="CAUSAL_LM", boft_block_size=4, target_modules=TARGETS),
+    "FourierFT": lambda: FourierFTConfig(task_type="CAUSAL_LM", n_frequency=9, target_modules=TARGETS),
+    "HRA": lambda: HRAConfig(task_type="CAUSAL_LM", r=2, target_modules=TARGETS),
+    "MiSS": lambda: MissConfig(task_type="CAUSAL_LM", r=2, target_modules=TARGETS),
+    "VB-LoRA": lambda: VBLoRAConfig(
+        task_type="CAUSAL_LM", r=2, vector_length=8, num_vectors=8, init_vector_bank_bound=1.0, target_modules=TARGETS
+    ),
+    "DoRA on embeddings": lambda: lora(use_dora=True, target_modules=["q_proj", "embed_tokens"]),
     "layer norms": lambda: LNTuningConfig(task_type="CAUSAL_LM", target_modules=["input_layernorm"]),
 }
 
@@ -429,6 +452,17 @@ def test_a_merged_model_beside_its_adapters_is_passed_over_and_said(project: Pat
     ]
 
 
+def test_what_a_conversion_of_pissa_began_with_is_passed_over_and_said(project: Path) -> None:
+    for name in ("pissa_init", "pissa_backup"):
+        shutil.copytree(project / "run/checkpoint-20", project / "run" / name)
+    found = checkpoints(project / "run").look()
+    assert [checkpoint.name for checkpoint in found.checkpoints] == ["base", "checkpoint-20", "checkpoint-40"]
+    assert found.notes == [
+        f"{project / 'run' / name} is passed over: its name says that it is what an adapter by PiSSA was converted from"
+        for name in ("pissa_backup", "pissa_init")
+    ]
+
+
 def test_several_adapters_in_a_step_are_named_as_passed_over(project: Path) -> None:
     for name in ("one", "two"):
         shutil.copytree(project / "run/checkpoint-20", project / f"inner/{name}")
@@ -461,6 +495,46 @@ def test_embeddings_that_grew_with_the_adapters_tokenizer_are_merged(made: Path,
     assert resource.skeleton(files).get_input_embeddings().weight.shape[0] == rows
     expected = with_peft(base, adapter, rows).merge_and_unload(safe_merge=True).state_dict()
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in expected.items())
+
+
+NEW_TOKENS: dict[str, dict[str, Any]] = {
+    "embeddings and head trained whole": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "embeddings trained whole": {"modules_to_save": ["embed_tokens"]},
+    "LoRA on embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "rows of tokens": {"trainable_token_indices": [3, 281]},
+}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("how", NEW_TOKENS)
+def test_new_tokens_that_an_adapter_trained_are_merged_as_peft_computes_them(
+    tmp_path: Path, how: str, tied: bool
+) -> None:
+    base = write_base(tmp_path / "base", tiny_tokenizer(), tied=tied)
+    config = lora(**NEW_TOKENS[how])
+    adapter = write_adapter(tmp_path / "checkpoint-20", base, config, vocabulary=284)
+    resource = checkpoints(adapter)
+    files = resource.get("checkpoint-20")
+    if how == "LoRA on embeddings" and not tied:
+        # peft saves no rows of the head then.
+        with pytest.raises(CheckpointError, match="4 more than its base model, but holds no rows of lm_head for them"):
+            resource.skeleton(files)
+        return
+    assert resource.skeleton(files).get_input_embeddings().weight.shape[0] == 284
+    model, expected = resource.load_model(files, "float32", CPU), with_peft(base, adapter, 284)
+    ids = torch.tensor([[3, 14, 281, 9, 283]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(input_ids=ids).logits, expected(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_kind_that_peft_lays_out_by_the_bases_numbers_is_refused_in_these_words(made: Path, tmp_path: Path) -> None:
+    shira = ShiraConfig(task_type="CAUSAL_LM", r=2, target_modules=TARGETS)
+    adapter = write_adapter(tmp_path / "checkpoint-20", made / "models/base", shira)
+    resource = checkpoints(adapter)
+    with pytest.raises(
+        CheckpointError, match="of the kind SHIRA, which peft cannot put on a model without its numbers"
+    ):
+        resource.skeleton(resource.get("checkpoint-20"))
 
 
 def test_rows_for_new_tokens_that_the_adapter_does_not_hold_are_refused(made: Path, tmp_path: Path) -> None:
@@ -693,6 +767,15 @@ def test_the_skeleton_of_a_tracked_adapter_has_its_matrices(project: Path) -> No
     assert select_layers(skeleton, of_adapter=True) == select_layers(model, of_adapter=True)
     assert {parameter.device.type for parameter in skeleton.parameters()} == {"meta"}
     torch.testing.assert_close(logits(model), logits(resource.load_model(files, "float32", CPU)), rtol=1e-5, atol=1e-5)
+
+
+def test_matrices_on_parameters_are_refused_as_what_is_tracked(project: Path) -> None:
+    name_base(project / "run/checkpoint-20", str(project / "models/base"), target_parameters=["experts.down_proj"])
+    resource = checkpoints(project / "run")
+    with pytest.raises(
+        CheckpointError, match=r"is a LoRA on parameters \(experts\.down_proj\), whose matrices are added"
+    ):
+        resource.skeleton(resource.get("checkpoint-20"), track="adapter")
 
 
 def test_an_adapters_matrices_are_tracked_only_when_asked_for(project: Path) -> None:

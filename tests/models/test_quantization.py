@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.mathematics.gradients.collector import BatchGradients, GradientCollector, TokenBatch
@@ -334,6 +342,72 @@ def test_fp8_weights_with_a_scale_for_each_block_are_dequantised_as_they_are_loa
     assert_an_adapter_is_added_to(tmp_path, with_weights(loaded.state_dict()))
 
 
+MOE: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "num_experts_per_tok": 2,
+    "initializer_range": 0.1,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+
+def write_packed(root: Path, model: PreTrainedModel, tensors: dict[str, Tensor], quantised: dict[str, Any]) -> None:
+    (root / "packed").mkdir()
+    save_file(tensors, root / "packed/model.safetensors", metadata={"format": "pt"})
+    config = {**model.config.to_dict(), "quantization_config": quantised, "architectures": [type(model).__name__]}
+    (root / "packed/config.json").write_text(json.dumps(config))
+
+
+def test_experts_of_gpt_oss_in_mxfp4_are_dequantised_as_they_are_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = GptOssForCausalLM(GptOssConfig(**MOE, intermediate_size=32, num_local_experts=4)).eval()
+    magnitudes = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    values, tensors, expected = torch.cat([magnitudes, -magnitudes]), {}, {}
+    for name, weight in model.state_dict().items():
+        if not name.endswith(("gate_up_proj", "down_proj")):
+            tensors[name] = weight.clone()
+            continue
+        groups = weight.mT.contiguous().unflatten(2, (-1, 32))
+        exponents = groups.abs().amax(-1).log2().floor() - 2
+        nearest = ((groups / 2 ** exponents[..., None])[..., None] - values).abs().argmin(-1)
+        tensors[f"{name}_blocks"] = (nearest[..., 0::2] | nearest[..., 1::2] << 4).to(torch.uint8).contiguous()
+        tensors[f"{name}_scales"] = (exponents + 127).to(torch.uint8)
+        expected[name] = (values[nearest] * 2 ** exponents[..., None]).flatten(2).mT
+    dense = copy.deepcopy(model)
+    dense.load_state_dict({**model.state_dict(), **expected})
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    write_packed(tmp_path, model, tensors, {"quant_method": "mxfp4", "modules_to_not_convert": kept})
+    assert not stays_quantised(tmp_path / "packed", CPU)
+    assert_same(gradients_of(load_packed(tmp_path)), gradients_of(dense))
+
+
+def test_experts_in_fp8_with_a_scale_for_each_block_are_dequantised_as_they_are_fused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**MOE, moe_intermediate_size=32, num_experts=4)).eval()
+    model.save_pretrained(tmp_path / "dense")
+    tensors = load_file(tmp_path / "dense/model.safetensors")
+    dense = dict(tensors)
+    for name, weight in list(tensors.items()):
+        if name.endswith("_proj.weight"):
+            scale = weight.abs().max() / 448
+            tensors[name] = (weight / scale).to(torch.float8_e4m3fn)
+            tensors[f"{name}_scale_inv"] = scale.view(1, 1)
+            dense[name] = tensors[name].float() * scale
+    assert any("experts.3.down_proj" in name for name in dense), "weights lie expert by expert on disk"
+    save_file(dense, tmp_path / "dense/model.safetensors", metadata={"format": "pt"})
+    quantised = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    write_packed(tmp_path, model, tensors, quantised)
+    files = CheckpointFiles("dense", tmp_path / "dense", None)
+    expected = Checkpoints(path=str(tmp_path)).load_model(files, "float32", CPU)
+    assert_same(gradients_of(load_packed(tmp_path)), gradients_of(expected))
+
+
 # --- Refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -347,6 +421,19 @@ def test_weights_that_let_no_gradient_through_are_refused_by_their_method(
     config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": config}))
     with pytest.raises(CheckpointError, match="quantised by bitsandbytes, which are made for inference"):
+        refuse_unsupported_quantization(tmp_path)
+
+
+def test_packed_layers_of_other_kinds_are_refused_by_their_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.quantizers.quantizer_aqlm import AqlmHfQuantizer
+
+    monkeypatch.setattr(AqlmHfQuantizer, "validate_environment", lambda *_, **__: None)
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "aqlm"}}))
+    with pytest.raises(
+        CheckpointError, match="quantised by aqlm, whose layers are not such as gradients are collected in"
+    ):
         refuse_unsupported_quantization(tmp_path)
 
 

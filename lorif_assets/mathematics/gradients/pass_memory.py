@@ -3,8 +3,9 @@
 import copy
 import logging
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -14,9 +15,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lorif_assets.mathematics.gradients.expert_forms import experts_forward, fused_weights
+from lorif_assets.mathematics.gradients.expert_products import grouped_product
+from lorif_assets.mathematics.gradients.experts import FusedWeight, Routing
 from lorif_assets.mathematics.gradients.frozen_model import require_grad
 from lorif_assets.mathematics.gradients.head import possible_decoders
 from lorif_assets.mathematics.gradients.layers import linear_weights, shares_of_tokens
+from lorif_assets.mathematics.gradients.replaced_forward import replaced_forward
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -52,8 +57,8 @@ class _LiveBytes(TorchDispatchMode):
 def bytes_of_passes(model: nn.Module, tokens: int) -> int:
     """Return the most memory, beside the weights, of an example's passes through the decoder, weights frozen, in bytes.
 
-    The operations are those of a CPU, whose attention keeps what a GPU's fused one keeps. Where a model's code looks at
-    numbers, the sides of its linear layers are counted instead.
+    The operations are those of a CPU, whose attention keeps what a GPU's fused one keeps, and experts multiply as they do
+    while gradients are collected. Where a model's code looks at numbers, the sides of its linear layers are counted instead.
 
     Args:
         model: its weights may be on the meta device.
@@ -62,9 +67,13 @@ def bytes_of_passes(model: nn.Module, tokens: int) -> int:
     meta = copy.deepcopy(model).to("meta")
     try:
         # The modes are private to torch, but what its own compiler and memory estimates stand on.
-        with _unsaid(), FakeTensorMode(allow_non_fake_inputs=True):
+        with _unsaid(), FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as replaced:
             fake = meta.to_empty(device="cpu").requires_grad_(False).eval()
             decoder = next(possible_decoders(fake), fake)
+            for module in fake.modules():
+                if fused_weights(module):
+                    forward = experts_forward(module, partial(_of_equal_parts, module))
+                    replaced.enter_context(replaced_forward(module, forward))
             embeddings = fake.get_input_embeddings()  # type: ignore[operator]
             hook = embeddings.register_forward_hook(require_grad)
             ids = torch.zeros(1, tokens, dtype=torch.long)
@@ -77,6 +86,16 @@ def bytes_of_passes(model: nn.Module, tokens: int) -> int:
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
         return tokens * _sides(model)
     return live.most
+
+
+def _of_equal_parts(
+    experts: nn.Module, weight: FusedWeight, _routing: Routing, x: Tensor, _multiply: Callable[[], Tensor]
+) -> Tensor:
+    """Make a product whose rows no number shares out among the experts: as many for each, which takes as much memory."""
+    least, more = divmod(len(x), weight.n_experts)
+    values = weight.values(experts)
+    sizes = tuple(least + (expert < more) for expert in range(weight.n_experts))
+    return grouped_product(x, values if weight.is_transposed else values.mT, sizes)
 
 
 @contextmanager
