@@ -10,7 +10,7 @@ from deltalake.exceptions import CommitFailedError
 from polars.testing import assert_frame_equal
 
 from lorif_assets.errors import TableError
-from lorif_assets.lake import lake as lakes_module
+from lorif_assets.lake import lake_tables
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.seals import State, look_at_data_file
@@ -102,7 +102,7 @@ def test_of_two_processes_that_commit_one_partition_at_the_same_time_the_last_on
             Lake(lake.root).replace(GRADIENT_FACTORS, PARTITION, others.pop())
         commit_rows(table, written)
 
-    monkeypatch.setattr(lakes_module, "commit_rows", commit_after_the_other)
+    monkeypatch.setattr(lake_tables, "commit_rows", commit_after_the_other)
     lake.replace(GRADIENT_FACTORS, PARTITION, lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 3)))
     assert lake.read(GRADIENT_FACTORS, shard=PARTITION["shard"]).height == 3
     assert len(lake.factor_files(PARTITION["checkpoint"])) == 2
@@ -120,7 +120,7 @@ def test_rows_whose_commit_was_not_answered_are_there_once(
             unanswered.clear()
             raise CommitFailedError("a store that was asked again says that there is such a version")
 
-    monkeypatch.setattr(lakes_module, "commit_rows", commit)
+    monkeypatch.setattr(lake_tables, "commit_rows", commit)
     lake.replace(GRADIENT_FACTORS, PARTITION, lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 3)))
     assert lake.read(GRADIENT_FACTORS)["row"].sort().to_list() == [0, 1, 2]
     table = lake.table(GRADIENT_FACTORS)
