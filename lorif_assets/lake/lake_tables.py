@@ -167,9 +167,11 @@ class LakeTables:
 
         data = rows if isinstance(rows, WrittenRows) else conformed(schema, partition, rows)
         mark_format(self.stored)
+        before: int | None = None
         for attempts_left in reversed(range(_CONFLICT_RETRIES + 1)):
             table = self._created(schema, data)
-            before = table.version()
+            # A commit that failed may have been made, and its answer lost: what it wrote is sealed too.
+            before = table.version() if before is None else before
             try:
                 if isinstance(data, WrittenRows):
                     commit_rows(table, data)
@@ -197,13 +199,15 @@ class LakeTables:
         """
         from deltalake.exceptions import CommitFailedError
 
+        before: int | None = None
         for attempts_left in reversed(range(_CONFLICT_RETRIES + 1)):
             table = self.table(schema)
-            if table is None or not holds_partition(table, values):
+            if table is None:
                 return
-            before = table.version()
+            before = table.version() if before is None else before
             try:
-                drop(table, values)
+                if holds_partition(table, values):
+                    drop(table, values)
             except CommitFailedError:
                 if not attempts_left:
                     raise
