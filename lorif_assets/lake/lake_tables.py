@@ -167,11 +167,10 @@ class LakeTables:
 
         data = rows if isinstance(rows, WrittenRows) else conformed(schema, partition, rows)
         mark_format(self.stored)
-        before: int | None = None
+        table = self._created(schema, data)
+        # A commit that fails may have been made, and its answer lost: what it wrote is sealed too.
+        before = table.version()
         for attempts_left in reversed(range(_CONFLICT_RETRIES + 1)):
-            table = self._created(schema, data)
-            # A commit that failed may have been made, and its answer lost: what it wrote is sealed too.
-            before = table.version() if before is None else before
             try:
                 if isinstance(data, WrittenRows):
                     commit_rows(table, data)
@@ -183,6 +182,7 @@ class LakeTables:
                 # that are written already: whoever commits those looks at the table again.
                 if not attempts_left:
                     raise
+                table = self._created(schema, data)
             else:
                 break
         self._seal(table, schema, before)
