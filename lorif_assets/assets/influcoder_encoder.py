@@ -1,9 +1,7 @@
 """Influcoder's encoder: a text encoder whose embedding cosines reproduce a checkpoint's influences."""
 
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ from lorif_assets.influcoder.sampling import Split
 from lorif_assets.influcoder.stored import StoredEncoder, encoder_base_version, encoder_row, stored_targets
 from lorif_assets.lake.influcoder_tables import INFLUCODER_ENCODERS
 from lorif_assets.project import Project
+from lorif_assets.scratch_folders import scratch_folder
 from lorif_assets.tracking.tracked_run import TrackedRun
 
 if TYPE_CHECKING:
@@ -114,8 +113,8 @@ def _track(run: TrackedRun, encoder: "TextEncoder", losses: "Sequence[StepLoss]"
 
     for step, loss in enumerate(losses):
         run.metrics({"loss": loss.total, "loss_pearson": loss.pearson, "loss_kl": loss.kl}, step)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "encoder")
+    with scratch_folder() as folder:
+        path = folder / "encoder"
         mlflow.sentence_transformers.save_model(
             encoder.model,
             str(path),

@@ -19,6 +19,7 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.named_checksums import CHECKSUM_LIST
 from lorif_assets.lake.seals import FOLDER as SEALS
 from lorif_assets.lake.seals import seal_path, sealed_path
+from lorif_assets.lake.stored_files import is_unfinished
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.tables import TABLES
 
@@ -65,7 +66,7 @@ def superseded_files(lake: Lake, retention_hours: int) -> list[SupersededFile]:
     return [
         *(SupersededFile(info.path, info.size) for info in states if not _points_to(in_use, info.path)),
         *_sized(lake, paths),
-        *_seals_without_a_file(lake, before),
+        *_left_alone(lake, before),
     ]
 
 
@@ -92,13 +93,19 @@ def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
         ) from cause
 
 
-def _seals_without_a_file(lake: Lake, before: float) -> Iterator[SupersededFile]:
-    """Yield old checksums of data files, and copies of log files, that are gone: Delta Lake tidies its log by itself."""
-    seals = lake.files.get_file_info(pafs.FileSelector(SEALS, allow_not_found=True, recursive=True))
-    present = {path for path, _ in lake.stored.sizes()}
-    for info in seals:
+def _left_alone(lake: Lake, before: float) -> Iterator[SupersededFile]:
+    """Yield old files that lost what they belong to.
+
+    They are checksums of data files, and copies of log files, that are gone (Delta Lake tidies its log by itself), and what a
+    process that was killed had begun to write, here or in delta-rs.
+    """
+    found = lake.files.get_file_info(pafs.FileSelector("", allow_not_found=True, recursive=True))
+    files = [info for info in found if info.type is pafs.FileType.File]
+    present = {info.path for info in files}
+    for info in files:
         is_old = info.mtime is not None and info.mtime.timestamp() < before
-        if info.type is pafs.FileType.File and is_old and sealed_path(info.path) not in present:
+        is_seal = info.path.startswith(f"{SEALS}/") and sealed_path(info.path) not in present
+        if is_old and (is_seal or is_unfinished(info.path)):
             yield SupersededFile(info.path, info.size)
 
 

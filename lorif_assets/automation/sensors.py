@@ -4,9 +4,10 @@ from functools import partial
 
 import dagster as dg
 
-from lorif_assets.assets.graph import ASSETS
+from lorif_assets.assets.graph import ASSETS, GRAPH
 from lorif_assets.automation.dead_runs import fail_stalled_runs
 from lorif_assets.automation.jobs import ASSET_JOBS, AssetJobs, re_attribution, vacuum, withdrawal
+from lorif_assets.automation.partition_states import count_states, partitions_id
 from lorif_assets.automation.readiness import ready_partitions
 from lorif_assets.automation.registration import active_names, new_partitions, register, retired_partitions
 from lorif_assets.automation.tracked_checks import check_tracking_sensor
@@ -65,6 +66,9 @@ def automation_definitions(
         said = _said(context, found)
         if requests:
             return dg.SensorResult(dynamic_partitions_requests=requests)
+        if (now := partitions_id(context.instance)) != context.cursor:
+            count_states(context.instance, GRAPH)
+            context.update_cursor(now)
         return dg.SkipReason("; ".join(["nothing new", *said]))
 
     @dg.sensor(

@@ -4,7 +4,6 @@ Imported inside steps only.
 """
 
 import io
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch.nn import functional
 
 from lorif_assets.errors import SettingsError
 from lorif_assets.influcoder.sampling import Role
+from lorif_assets.scratch_folders import scratch_folder
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _BATCH_TEXTS = 64
@@ -69,10 +69,10 @@ class TextEncoder:
     @classmethod
     def from_archive(cls, archive: bytes, length: int, device: torch.device) -> "TextEncoder":
         """Load an encoder from what `archive` returned."""
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             with zipfile.ZipFile(io.BytesIO(archive)) as packed:
                 packed.extractall(folder)
-            return cls.load(folder, length, device)
+            return cls.load(str(folder), length, device)
 
     @property
     def has_heads(self) -> bool:
@@ -92,11 +92,11 @@ class TextEncoder:
 
     def archive(self) -> bytes:
         """Return the model's folder as one ZIP file, which `content_hash` names."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.save(Path(folder))
+        with scratch_folder() as folder:
+            self.save(folder)
             packed = io.BytesIO()
             with zipfile.ZipFile(packed, "w") as archive:
-                for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+                for file in sorted(path for path in folder.rglob("*") if path.is_file()):
                     archive.writestr(zipfile.ZipInfo(str(file.relative_to(folder)), _EPOCH), file.read_bytes())
         return packed.getvalue()
 

@@ -1,7 +1,6 @@
 """Part of the training data by its influence on queries: which rows, where they came from, and as files."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -16,6 +15,7 @@ from lorif_assets.data.written_rows import write_json_lines, write_parquet
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.influences.wanted_rows import WantedRows
 from lorif_assets.project import Project
+from lorif_assets.scratch_folders import scratch_folder
 
 _PARQUET, _JSON_LINES = ".parquet", ".jsonl"
 
@@ -121,10 +121,7 @@ class Selection:
                 )
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
-                # What `tempfile` makes is for this user alone.
-                whole = Path(folder, "selection")
-                whole.mkdir()
+            with scratch_folder(beside=output.parent) as whole:
                 for source, name in files.items():
                     _write(self, source, whole / name, lineage)
                 lineage_file.write_text(json.dumps(lineage, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,11 +1,12 @@
 """The files of a lake by their paths relative to its root, in a directory or an object store."""
 
 import random
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -17,6 +18,13 @@ _TAKEN_AWAY = "InvalidBlockList"
 """Azure's word for a file whose pieces went with those of another process, which finished the same file meanwhile."""
 _WRITES_AGAIN = (0.1, 0.4, 1.6, 3.2)
 """Seconds at most before it is written again."""
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}|.+#\d+")
+"""Names of files in a directory that are being written: by `StoredFiles.write`, and by delta-rs."""
+
+
+def is_unfinished(path: str) -> bool:
+    """Whether a file was being written, and still is or never will be: it gets its name when it is whole."""
+    return _UNFINISHED.fullmatch(PurePosixPath(path).name) is not None
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ The file is that which a commit of the rows would have written, made by delta-rs
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -20,6 +19,7 @@ from lorif_assets.lake.seals import seal_path
 from lorif_assets.lake.stored_files import StoredFiles
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.lake.table_writing import conformed, overwrite
+from lorif_assets.scratch_folders import scratch_folder
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -46,14 +46,14 @@ def write_rows(files: StoredFiles, table: TableSchema, partition: Mapping[str, s
     from deltalake import DeltaTable
 
     data = conformed(table, partition, rows)
-    with tempfile.TemporaryDirectory() as folder:
-        made = DeltaTable.create(folder, schema=data.schema, partition_by=list(table.partition_by))
+    with scratch_folder() as folder:
+        made = DeltaTable.create(str(folder), schema=data.schema, partition_by=list(table.partition_by))
         overwrite(made, table, partition, data)
-        log = Path(folder, "_delta_log", f"{made.version():020}.json").read_text()
+        log = (folder / "_delta_log" / f"{made.version():020}.json").read_text()
         (added,) = [action["add"] for action in map(json.loads, log.splitlines()) if "add" in action]
         # Delta logs hold percent-encoded paths.
         path = unquote(added["path"])
-        content = Path(folder, path).read_bytes()
+        content = (folder / path).read_bytes()
     sums = ParquetChecksums.of(content, by_part=table.open_columns is not None)
     stored = f"{table.name}/{path}"
     files.write(stored, content)

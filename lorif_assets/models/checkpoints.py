@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from lorif_assets.config.limits import CheckpointLimits
@@ -35,6 +34,7 @@ from lorif_assets.models.quantization import (
 from lorif_assets.models.small_copy import SmallCopy, small_copy
 from lorif_assets.models.unread_weights import unread_notes
 from lorif_assets.models.weight_names import loading_by_name
+from lorif_assets.scratch_folders import scratch_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -375,11 +375,11 @@ def _without_adapter(folder: Path) -> Iterator[Path]:
     if not (folder / ADAPTER_CONFIG).is_file():
         yield folder
         return
-    with TemporaryDirectory() as links:
+    with scratch_folder() as links:
         for file in folder.iterdir():
             if file.name not in {ADAPTER_CONFIG, ADAPTER_WEIGHTS}:
-                Path(links, file.name).symlink_to(file.resolve())
-        yield Path(links)
+                (links / file.name).symlink_to(file.resolve())
+        yield links
 
 
 def _base_name(folder: Path, taken: Set[str]) -> str:

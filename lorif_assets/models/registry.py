@@ -1,8 +1,6 @@
 """Checkpoints in a model registry: the versions of an MLflow registered model, downloaded once when first needed."""
 
 import os
-import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -18,6 +16,7 @@ from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
 from lorif_assets.models.hub_checkpoints import HubCheckpoints
 from lorif_assets.models.steps import step_in_text
+from lorif_assets.scratch_folders import scratch_folder
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -70,18 +69,15 @@ class RegisteredCheckpoint(CheckpointFiles):
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        partial = self.path.with_name(f".{uuid.uuid4().hex}")
-        partial.mkdir(parents=True)
         try:
-            with kept_secret(secrets_in(self.registry_uri)):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with scratch_folder(beside=self.path.parent) as partial, kept_secret(secrets_in(self.registry_uri)):
                 place = logged_in(self.registry_uri)
                 root = Path(download_artifacts(artifact_uri=self.source, dst_path=str(partial), tracking_uri=place))
-            # A reader sees the whole folder or none.
-            assembled(root, self.name, self.base_model, self.path).replace(self.path)
+                # A reader sees the whole folder or none.
+                assembled(root, self.name, self.base_model, self.path).replace(self.path)
         except (MlflowException, OSError, MaskedError) as error:
             raise CheckpointError(f"{self.name} cannot be downloaded from {self.source}: {error}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)

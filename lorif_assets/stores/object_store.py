@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 
 from lorif_assets.errors import StoreError
 from lorif_assets.machine_locks import MachineLock
+from lorif_assets.scratch_folders import scratch_folder
 
 _URL = re.compile(r"(?P<scheme>s3|s3a|gs|gcs|az|azure|adl|abfs|abfss)://(?P<path>.+)")
 # A look lists a source once, and asks for each of its files by name soon after.
@@ -53,8 +54,7 @@ class ObjectStore:
         found = _URL.fullmatch(self.url)
         if found is None:
             raise StoreError(f"{self.url} is no address of an object store: expected s3://, gs://, az:// or abfss://")
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(home, "lorif", "stores", found["scheme"], *PurePosixPath(found["path"]).parts)
+        return Path(_copies(), found["scheme"], *PurePosixPath(found["path"]).parts)
 
     def files(self) -> list[StoredFile]:
         """Return the files, sorted by name; none where nothing is there.
@@ -104,8 +104,7 @@ class ObjectStore:
         """Remove copies of whatever else was below the URL."""
         kept = {self.folder / file.name for file in files}
         for path in sorted(self.folder.rglob("*")) if self.folder.is_dir() else ():
-            # Hidden ones are being fetched by another process.
-            if path.is_file() and path not in kept and not path.name.startswith("."):
+            if path.is_file() and path not in kept:
                 path.unlink(missing_ok=True)
 
     def _copy(self, file: StoredFile) -> None:
@@ -116,23 +115,28 @@ class ObjectStore:
             if _is_copy(copy, file):
                 return
             copy.parent.mkdir(parents=True, exist_ok=True)
-            partial = copy.with_name(f".{uuid.uuid4().hex}")
             try:
-                with self._files.open_input_file(file.name) as source, partial.open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 24)
-                os.utime(partial, ns=(file.modified, file.modified))
-                # A reader sees the whole file or none.
-                partial.replace(copy)
+                with scratch_folder(beside=_copies()) as folder:
+                    partial = folder / copy.name
+                    with self._files.open_input_file(file.name) as source, partial.open("wb") as target:
+                        shutil.copyfileobj(source, target, 1 << 24)
+                    os.utime(partial, ns=(file.modified, file.modified))
+                    # A reader sees the whole file or none.
+                    partial.replace(copy)
             except OSError as error:
                 raise StoreError.of(f"{self.url} cannot be read ({file.name})", error) from error
-            finally:
-                partial.unlink(missing_ok=True)
 
     @cached_property
     def _files(self) -> pafs.FileSystem:
         from deltalake.fs import DeltaStorageHandler
 
         return pafs.PyFileSystem(DeltaStorageHandler(self.url, dict(self.options) or None))
+
+
+def _copies() -> Path:
+    """Return where the copies of all stores are."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home, "lorif", "stores")
 
 
 def is_store_url(path: str) -> bool:

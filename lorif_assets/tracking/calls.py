@@ -1,13 +1,13 @@
 """The calls that are made to MLflow, each as plain JSON values, so that one that cannot be made now can be made later."""
 
 import base64
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from lorif_assets.machine_locks import MachineLock
+from lorif_assets.scratch_folders import scratch_folder
 from lorif_assets.tracking.facts import TrackedDataset
 from lorif_assets.tracking.run_tree import Runs
 
@@ -51,8 +51,8 @@ def make_call(client: "MlflowClient", runs: Runs, call: Mapping[str, Any], folde
             client.log_text(run_id, call["content"], call["name"])
         case "image":
             path = PurePosixPath(call["name"])
-            with tempfile.TemporaryDirectory() as temporary:
-                file = Path(temporary, path.name)
+            with scratch_folder() as scratch:
+                file = scratch / path.name
                 file.write_bytes(base64.b64decode(call["png"]))
                 client.log_artifact(run_id, str(file))
         case "folder":

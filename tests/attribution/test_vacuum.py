@@ -18,7 +18,8 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.tables import TABLES
 from tests.attribution.test_fit_curvature import FactorLake, lake_of
 from tests.conftest import CHECKPOINTS, TinyProject, private_copy
-from tests.lake.test_written_rows import factors
+from tests.killed_writers import killed_while_writing
+from tests.lake.test_written_rows import PARTITION, factors
 
 LONG = 24 * 365
 
@@ -110,6 +111,34 @@ def test_files_that_a_crash_left_without_a_commit_go_after_the_retention_period(
     grow_old(lake.lake)
     expected = {orphan, str(half_written.relative_to(lake.lake.root))}
     assert paths(superseded_files(lake.lake, LONG)) == expected
+
+
+def test_what_a_killed_process_had_begun_to_write_goes_after_the_retention_period(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    killed_while_writing(
+        f"""
+        from lorif_assets.lake.lake import Lake
+        Lake({lake.root!r}).write_named_file("fisher_sums/step-1/sum", ".safetensors", bytes(200_000))
+        """
+    )
+    killed_while_writing(
+        f"""
+        from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
+        from lorif_assets.lake.lake import Lake
+        from tests.lake.test_written_rows import PARTITION, factors
+        Lake({lake.root!r}).replace(GRADIENT_FACTORS, PARTITION, factors("l", 100_000))
+        """
+    )
+    lake.replace(GRADIENT_FACTORS, PARTITION, factors("l", 3, PARTITION))
+    large = {file for file in Path(lake.root).rglob("*") if file.is_file() and file.stat().st_size == 100_000}
+    assert len(large) == 2, "one by the lake's own writing, one by delta-rs"
+    assert superseded_files(lake, 1) == [], "they may still be written"
+    grow_old(lake)
+    found = superseded_files(lake, LONG)
+    assert paths(found) == {str(file.relative_to(lake.root)) for file in large}
+    delete(lake, found)
+    assert not any(file.exists() for file in large)
+    assert lake.read(GRADIENT_FACTORS).height == 3
 
 
 @pytest.mark.parametrize("shard", ["s0", "a:shard +%3A é"])

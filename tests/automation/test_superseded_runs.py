@@ -38,6 +38,16 @@ def test_a_run_whose_partitions_were_all_made_again_is_superseded(private_projec
         assert record.run_id == run
 
 
+def test_a_run_that_made_only_what_is_no_partition_any_more_is_superseded(private_project: TinyProject) -> None:
+    gone = private_project.run("training_examples", SHARDS[0]).run_id
+    both = private_project.run("training_examples", SHARDS[0], SHARDS[1]).run_id
+    private_project.run("training_examples", SHARDS[2])
+    private_project.instance.delete_dynamic_partition("shards", SHARDS[0])
+    assert superseded(private_project) == [gone], "the other run made the newest of a shard that is there"
+    private_project.instance.delete_dynamic_partition("shards", SHARDS[1])
+    assert set(superseded(private_project)) == {gone, both}
+
+
 def test_the_newest_evaluation_of_a_check_stays(private_project: TinyProject) -> None:
     for _ in range(2):
         failed_checks(private_project.instance, GRAPH, ["training_examples"], private_project.opened)

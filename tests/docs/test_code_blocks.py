@@ -41,8 +41,18 @@ def _assert_command_exists(words: list[str]) -> None:
                 project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
                 assert extra
                 assert extra[1] in project["optional-dependencies"]
+            case "ray":
+                _assert_ray_takes(arguments)
             case _:
                 pytest.fail(f"{program} is no program that this test knows; teach it, or write the line as text")
+
+
+def _assert_ray_takes(arguments: list[str]) -> None:
+    name, *rest = arguments
+    ray = pytest.importorskip("ray.scripts.scripts", reason="needs ray")
+    command = ray.cli.commands[name]
+    _, left, _ = command.make_parser(click.Context(command)).parse_args(args=list(rest))
+    assert not left, f"ray {name} takes no {left}"
 
 
 def _assert_options_exist(arguments: list[str]) -> None:

@@ -10,10 +10,11 @@ from deltalake.exceptions import CommitFailedError
 from polars.testing import assert_frame_equal
 
 from lorif_assets.errors import TableError
-from lorif_assets.lake import lake as lakes_module
+from lorif_assets.lake import lake_tables
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.lake import Lake
-from lorif_assets.lake.seals import State, look_at_data_file
+from lorif_assets.lake.seals import LOG, State, look_at_data_file, seal_path
+from lorif_assets.lake.table_writing import drop
 from lorif_assets.lake.written_rows import WrittenRows, commit_rows
 
 PARTITION = {"checkpoint": "step%1 a", "shard": "s é"}
@@ -102,7 +103,7 @@ def test_of_two_processes_that_commit_one_partition_at_the_same_time_the_last_on
             Lake(lake.root).replace(GRADIENT_FACTORS, PARTITION, others.pop())
         commit_rows(table, written)
 
-    monkeypatch.setattr(lakes_module, "commit_rows", commit_after_the_other)
+    monkeypatch.setattr(lake_tables, "commit_rows", commit_after_the_other)
     lake.replace(GRADIENT_FACTORS, PARTITION, lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 3)))
     assert lake.read(GRADIENT_FACTORS, shard=PARTITION["shard"]).height == 3
     assert len(lake.factor_files(PARTITION["checkpoint"])) == 2
@@ -120,12 +121,34 @@ def test_rows_whose_commit_was_not_answered_are_there_once(
             unanswered.clear()
             raise CommitFailedError("a store that was asked again says that there is such a version")
 
-    monkeypatch.setattr(lakes_module, "commit_rows", commit)
+    monkeypatch.setattr(lake_tables, "commit_rows", commit)
     lake.replace(GRADIENT_FACTORS, PARTITION, lake.write_ahead(GRADIENT_FACTORS, PARTITION, factors("l", 3)))
     assert lake.read(GRADIENT_FACTORS)["row"].sort().to_list() == [0, 1, 2]
     table = lake.table(GRADIENT_FACTORS)
     assert table is not None
     assert table.version() == 1, "a second commit would remove the file that it adds"
+    assert lake.stored.has(seal_path(f"{GRADIENT_FACTORS.name}/{LOG}/{1:020}.json")), "the log's copy"
+
+
+def test_a_removal_that_was_not_answered_is_sealed_like_any_other(
+    lakes: tuple[Lake, Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, _ = lakes
+    lake.replace(GRADIENT_FACTORS, PARTITION, factors("l", 3))
+    unanswered = [True]
+
+    def removed(table: DeltaTable, values: dict[str, list[str]]) -> None:
+        drop(table, values)
+        if unanswered:
+            unanswered.clear()
+            raise CommitFailedError("a store that was asked again says that there is such a version")
+
+    monkeypatch.setattr(lake_tables, "drop", removed)
+    lake.remove(GRADIENT_FACTORS, shard=[PARTITION["shard"]])
+    table = lake.table(GRADIENT_FACTORS)
+    assert table is not None
+    assert table.version() == 2
+    assert lake.stored.has(seal_path(f"{GRADIENT_FACTORS.name}/{LOG}/{2:020}.json")), "the log's copy"
 
 
 def test_the_file_has_the_checksums_of_its_writer(lakes: tuple[Lake, Lake]) -> None:

@@ -34,6 +34,16 @@ _PACKAGES = {
 }
 _BUCKET = "lake"
 _OPEN_TO_ALL = "/tmp"  # noqa: S108
+_WATCHER = """
+import os, shutil, signal, sys
+# It ends with the process that has started this one.
+sys.stdin.read()
+try:
+    os.killpg(int(sys.argv[1]), signal.SIGKILL)
+except ProcessLookupError:
+    pass
+shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,10 @@ def postgres(names: Sequence[str]) -> Iterator[Database]:
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         command = [_postgres_program("postgres"), "-D", f"{folder}/data", *settings]
         # It ends at once on SIGINT; on SIGTERM it would wait for all connections to close.
-        with _served(command, folder / "log", lambda: _takes_connections(database), account, signal.SIGINT):
+        with (
+            _served(command, folder / "log", lambda: _takes_connections(database), account, signal.SIGINT) as process,
+            _watched(process, folder),
+        ):
             _make_databases(database, names)
             yield database
     finally:
@@ -130,7 +143,8 @@ def object_store(folder: Path) -> Iterator[Bucket]:
     port = free_port()
     address = f"http://{_ADDRESS}:{port}"
     start = f"from moto.server import main; main(['-H', '{_ADDRESS}', '-p', '{port}'])"
-    with _served([sys.executable, "-c", start], folder / "object-store.log", lambda: _answers(address)):
+    log = folder / "object-store.log"
+    with _served([sys.executable, "-c", start], log, lambda: _answers(address)) as process, _watched(process):
         request = urllib.request.Request(f"{address}/{_BUCKET}", method="PUT")  # noqa: S310
         with urllib.request.urlopen(request):  # noqa: S310
             yield Bucket(
@@ -164,7 +178,7 @@ def _served(
     answers: Callable[[], bool],
     account: pwd.struct_passwd | None = None,
     stop: signal.Signals = signal.SIGTERM,
-) -> Iterator[None]:
+) -> "Iterator[subprocess.Popen[bytes]]":
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **_as(account)
@@ -175,9 +189,24 @@ def _served(
             if process.poll() is not None or time.monotonic() > end:
                 raise LorifError(f"{Path(command[0]).name} did not start: {log.read_text(errors='replace')[-2_000:]}")
             time.sleep(0.2)
-        yield
+        yield process
     finally:
         ended(process, stop)
+
+
+@contextmanager
+def _watched(process: "subprocess.Popen[bytes]", folder: Path | None = None) -> Iterator[None]:
+    """Have a server killed, and its folder removed, where this process is killed in the block."""
+    watcher = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", _WATCHER, str(process.pid), str(folder or "")],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        watcher.kill()
+        watcher.communicate()
 
 
 def _finished(

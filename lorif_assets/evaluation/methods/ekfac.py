@@ -4,12 +4,12 @@ import copy
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lorif_assets.config.methods import MethodName
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
+from lorif_assets.scratch_folders import scratch_folder
 
 if TYPE_CHECKING:
     import torch
@@ -73,14 +73,14 @@ def ekfac_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
         lambda_max_examples=None,
     )
     rows, query_rows = (_rows_of_a_batch(inputs, chosen, max(sizes)) for chosen in (examples, queries))
-    with TemporaryDirectory(prefix="lorif-ekfac-") as folder:
+    with scratch_folder() as folder:
         analyzer = Analyzer(
             _NAME,
             prepare_model(model, task),
             task,
             cpu=inputs.attributed.device.type == "cpu",
             disable_tqdm=True,
-            output_dir=folder,
+            output_dir=str(folder),
         )
         analyzer.set_dataloader_kwargs(loading)
         started = time.monotonic()

@@ -1,11 +1,13 @@
 """Retraining the model on chosen examples, with the training recipe that the settings name."""
 
+import fcntl
 import json
 import pkgutil
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.secrets import shown_command
 from lorif_assets.errors import CheckpointError, LorifError, RetrainingError, SettingsError
 from lorif_assets.evaluation.retraining.trainer_code import trainer_hash
+from lorif_assets.machine_locks import WAITS
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 
 _FINISHED = "retraining.json"
+_LOG = "training.log"
 _LOG_LINES = 20
 
 
@@ -82,13 +86,14 @@ def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folde
     """Train a model on these examples, and return its last checkpoint, below the folder.
 
     The recipe gets a Parquet file of the examples, with the columns of `training_examples`. First, whatever an interrupted
-    attempt left in the folder is removed.
+    attempt left in the folder is removed, once the command that it had started, which may outlive it, has ended.
 
     Raises:
         SettingsError: the settings name no recipe, or one that cannot be imported or started.
         RetrainingError: the recipe failed, or left no complete checkpoint.
     """
     recipe = shown_recipe(evaluation)
+    _await_earlier(folder / _LOG)
     shutil.rmtree(folder, ignore_errors=True)
     output = folder / "model"
     output.mkdir(parents=True)
@@ -97,7 +102,7 @@ def retrain(evaluation: EvaluationSettings, examples: pa.Table, seed: int, folde
     if evaluation.trainer:
         _call(evaluation.trainer, file, seed, output)
     else:
-        _execute(evaluation.command, file, seed, output, folder / "training.log")
+        _execute(evaluation.command, file, seed, output, folder / _LOG)
     try:
         written = _written(output)
     except CheckpointError as error:
@@ -141,9 +146,24 @@ def _call(trainer: str, file: Path, seed: int, output: Path) -> None:
         raise RetrainingError(f"the trainer {trainer!r} failed with {type(error).__name__}: {error}") from error
 
 
+def _await_earlier(log: Path) -> None:
+    """Wait until no process writes to a log any more: one that goes on would put its checkpoints beside those of the next."""
+    if not log.is_file():
+        return
+    with log.open() as stream, suppress(OSError):
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            WAITS.warning(f"waiting for a training that outlived the run that had started it; its log is {log}")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+
+
 def _execute(command: tuple[str, ...], file: Path, seed: int, output: Path, log: Path) -> None:
     words = [word.format(examples=file, seed=seed, output=output) for word in command]
     with log.open("w") as stream:
+        # The command has the log, and so its lock, until it ends, whatever becomes of this process.
+        with suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
         try:
             done = subprocess.run(words, stdout=stream, stderr=subprocess.STDOUT, check=False)  # noqa: S603
         except OSError as error:

@@ -1,6 +1,9 @@
 """A small project on a cluster that loses a node: the tables of one process, and nothing that is left running."""
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +76,38 @@ def test_an_interrupt_leaves_nothing_running(project: Path, tmp_path: Path, monk
     monkeypatch.setattr(run, "shards_stored", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.run_cluster_demo(project, tmp_path / "cluster", Console(record=True))
+
+
+SERVING = """
+import sys, time
+from pathlib import Path
+from lorif_assets.demo.cluster.services import _served, _watched
+folder = Path(sys.argv[1])
+lasting = [sys.executable, "-c", "import time; time.sleep(3_600)"]
+with _served(lasting, folder / "log", lambda: True) as process, _watched(process, folder):
+    print(process.pid, flush=True)
+    time.sleep(3_600)
+"""
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it has not ended; what nobody asks after, the system may let be a zombie."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_server_of_a_demo_that_is_killed_ends_and_its_folder_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    command = [sys.executable, "-c", SERVING, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout
+        server = psutil.Process(int(demo.stdout.readline()))
+        demo.kill()
+    while is_alive(server) or folder.exists():
+        time.sleep(0.05)
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

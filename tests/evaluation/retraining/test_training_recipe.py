@@ -1,4 +1,6 @@
+import subprocess
 import sys
+import time
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -8,6 +10,7 @@ from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.errors import RetrainingError, SettingsError
 from lorif_assets.evaluation.retraining.training_recipe import retrain, retrained_model, training_recipe
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.machine_locks import WAITS
 from tests import toy_recipe
 
 CALLABLE = EvaluationSettings(trainer="tests.toy_recipe:retrain")
@@ -79,3 +82,48 @@ def test_recipes_are_told_apart_by_name_and_version():
     assert training_recipe(CALLABLE) != training_recipe(CALLABLE.model_copy(update={"trainer_version": "2"}))
     with pytest.raises(ValueError, match="not both"):
         EvaluationSettings(trainer="a:b", command=("c",))
+
+
+# Says that it has started, waits for a word, and then leaves something where checkpoints are expected.
+LASTING = """
+import pathlib, sys, time
+word, output = map(pathlib.Path, sys.argv[1:])
+(word / "started").touch()
+while not (word / "go on").exists():
+    time.sleep(0.05)
+(output / "of the first").touch()
+"""
+KILLED = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from lorif_assets.config.evaluation import EvaluationSettings
+from lorif_assets.evaluation.retraining.training_recipe import retrain
+word, folder, lasting = sys.argv[1:]
+command = (sys.executable, "-c", lasting, word, "{output}")
+retrain(EvaluationSettings(command=command), pa.table({"row": [1]}), 0, Path(folder))
+"""
+
+
+def test_a_training_that_outlives_the_run_that_started_it_is_waited_for(private_project, examples, monkeypatch):
+    folder, word = private_project.root / "retrained", private_project.root / "word"
+    word.mkdir()
+    first = subprocess.Popen([sys.executable, "-c", KILLED, str(word), str(folder), LASTING])
+    while not (word / "started").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    said = []
+
+    def then_ends(sentence):
+        said.append(sentence)
+        assert (folder / "model").is_dir(), "nothing is removed under the one that still trains"
+        (word / "go on").touch()
+
+    monkeypatch.setattr(WAITS, "warning", then_ends)
+    second = "import os, sys; sys.exit(len(os.listdir(sys.argv[1])))"
+    with pytest.raises(RetrainingError, match="left no complete checkpoint"):
+        retrain(EvaluationSettings(command=(sys.executable, "-c", second, "{output}")), examples, 0, folder)
+    assert len(said) == 1
+    assert str(folder / "training.log") in said[0]
