@@ -20,7 +20,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.config.settings import explanation
 from lorif_assets.config.sources import Columns
-from lorif_assets.data.passages import passage_text
+from lorif_assets.data.passages import shown_text
 from lorif_assets.data.query_objectives import NO_SCALARS
 from lorif_assets.data.rejected import rejected_table
 from lorif_assets.data.rejection_reasons import first_and_counts
@@ -125,7 +125,7 @@ def fit(
     rejected = pl.concat([unusable, pl.DataFrame(rejected_table(held.not_finite))]).sort("row", maintain_order=True)
     if not rejected.is_empty():
         _LOG.warning(f"{len(rejected)} examples are set aside; {_first(rejected)}")
-    texts = pl.Series("text", [passage_text(row) for row in rows.iter_rows(named=True)], pl.String)
+    texts = pl.Series("text", [shown_text(row) for row in rows.iter_rows(named=True)], pl.String)
     return FittedModel(held, rows, rows.select("example_id", texts, "metadata"), rejected)
 
 
@@ -194,7 +194,7 @@ class FittedModel:
                 scored = replace(scored, tokens=self._held.token_rows(scored, some, self._rows, tokens))
             for query in some:
                 row = rows[query.row]
-                prompt, completion = row["prompt"] or "", row["completion"] or passage_text(row)
+                prompt, completion = row["prompt"] or "", row["completion"] or shown_text(row)
                 name = self._held.attributed.record.name
                 answers.append(Attribution.of(scored, query.example_id, self._with_passages, prompt, completion, name))
         return answers

@@ -3,7 +3,7 @@
 import polars as pl
 
 from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking, stored_score_version
-from lorif_assets.data.passages import passage_text
+from lorif_assets.data.passages import shown_text
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_EXAMPLES, QUERY_SCORES
 from lorif_assets.project import Project
@@ -19,7 +19,7 @@ class StoredResults:
     def queries(self) -> pl.DataFrame:
         """The stored queries: query_set, query_id, text (prompt and completion) and metadata (JSON)."""
         rows = self._project.lake.read(QUERY_EXAMPLES).sort("query_set", "row")
-        texts = pl.Series("text", [passage_text(row) for row in rows.iter_rows(named=True)], pl.String)
+        texts = pl.Series("text", [shown_text(row) for row in rows.iter_rows(named=True)], pl.String)
         return rows.select("query_set", "query_id", texts, "metadata")
 
     def scores(self, checkpoint: str, query_set: str, *, ranking: Ranking = "plain") -> pl.DataFrame:

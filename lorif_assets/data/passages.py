@@ -48,13 +48,13 @@ def with_passages(lake: Lake, scores: pl.DataFrame) -> pl.DataFrame:
     found = passages(lake, pairs)
     rows = [found.get(pair) for pair in pairs]
     return scores.with_columns(
-        pl.Series("text", [row and passage_text(row) for row in rows], pl.String),
+        pl.Series("text", [row and shown_text(row) for row in rows], pl.String),
         pl.Series("metadata", [row and row["metadata"] for row in rows], pl.String),
     )
 
 
 def passage_text(row: Mapping[str, Any]) -> str:
-    """Return the readable content of an example row of any format."""
+    """Return the words of an example row of any format, as methods that compare texts take them."""
     match row["format"]:
         case "text":
             return str(row["text"])
@@ -69,6 +69,13 @@ def passage_text(row: Mapping[str, Any]) -> str:
             return (
                 f"{len(ids)} token ids: {' '.join(map(str, ids[:_SHOWN_IDS]))}{' ...' if len(ids) > _SHOWN_IDS else ''}"
             )
+
+
+def shown_text(row: Mapping[str, Any]) -> str:
+    """Return what a reader is shown of an example row: its readable content and, in a chat, the tools that are called."""
+    if row["format"] != "messages":
+        return passage_text(row)
+    return "\n\n".join(f"[{part.role}] {part.text}" for part in passage_parts(row))
 
 
 def whole_text(row: Mapping[str, Any]) -> str:

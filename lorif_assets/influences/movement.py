@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from lorif_assets.attribution.stored_rankings import Ranking
-from lorif_assets.data.passages import passage_text, passages
+from lorif_assets.data.passages import passages, shown_text
 from lorif_assets.errors import NotStoredError
 from lorif_assets.influences.catalogue import ScoredQuery, scored_checkpoints, scored_query
 from lorif_assets.influences.ranked import Side, ranked_query
@@ -101,7 +101,7 @@ def _examples(
     return tuple(
         MovingExample(
             *pair,
-            passage_text(texts[pair]) if pair in texts else "",
+            shown_text(texts[pair]) if pair in texts else "",
             tuple(leaders[pair].get(name) for name in checkpoints),
         )
         for pair in order

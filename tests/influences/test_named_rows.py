@@ -74,13 +74,15 @@ def test_where_two_sources_share_an_id_the_shard_has_to_be_named(private_project
     settings = private_project.root / CONFIG_NAME
     other = '[[sources]]\nname = "more"\npath = "more"\ncolumns = { id = "id", text = "text" }\n\n'
     settings.write_text(other + settings.read_text())
-    TinyProject.open(private_project.root, private_project.instance).run("training_examples", "more-00000-00000")
-    with lorif_assets.open(settings) as project:
+    project = TinyProject.open(private_project.root, private_project.instance)
+    project.register_partitions()
+    project.run("training_examples", "more-00000-00000")
+    with lorif_assets.open(settings) as opened:
         with pytest.raises(SettingsError, match=r"'doc0-1' is the id of 2 rows.*give the shard too, as .+/doc0-1"):
-            project.select(ids=["doc0-1"])
-        both = project.select(ids=["more-00000-00000/doc0-1", "other"])
+            opened.select(ids=["doc0-1"])
+        both = opened.select(ids=["more-00000-00000/doc0-1", "other"])
         assert both.rows.select("source", "example_id").rows() == [("more", "doc0-1"), ("more", "other")]
-        assert project.select(ids=["doc0-1"], sources="docs").rows["source"].to_list() == ["docs"]
+        assert opened.select(ids=["doc0-1"], sources="docs").rows["source"].to_list() == ["docs"]
 
 
 @pytest.mark.parametrize(

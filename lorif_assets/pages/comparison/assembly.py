@@ -14,7 +14,7 @@ from lorif_assets.attribution.score_rows import LOWEST
 from lorif_assets.attribution.stored_rankings import RANKINGS, stored_ranking
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.data.passages import passage_metadata, passage_text, passages
+from lorif_assets.data.passages import passage_metadata, passages, shown_text
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder.stored import encoder_weights
 from lorif_assets.lake.attribution_tables import (
@@ -115,7 +115,7 @@ def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[St
     if query is None:
         return QueryHistory(query_id, None, "(no longer in the query set)", {}, standings)
     return QueryHistory(
-        query_id, query["prompt"], query["completion"] or passage_text(query), passage_metadata(query), standings
+        query_id, query["prompt"], query["completion"] or shown_text(query), passage_metadata(query), standings
     )
 
 
@@ -153,7 +153,7 @@ def _moved_passages(lake: Lake, histories: tuple[QueryHistory, ...]) -> dict[Exa
     }
     found = passages(lake, moved)
     return {
-        example: Passage(passage_text(row), passage_metadata(row))
+        example: Passage(shown_text(row), passage_metadata(row))
         if (row := found.get(example))
         else Passage(WITHDRAWN, {})
         for example in moved

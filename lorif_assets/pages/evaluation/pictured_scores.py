@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool
 
-from lorif_assets.data.passages import passage_text
+from lorif_assets.data.passages import shown_text
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.retraining.ground_truth import GroundTruth
 from lorif_assets.mathematics.evaluation.datamodeling import subset_sums
@@ -36,7 +36,7 @@ def scatters(
                     place=place,
                     query_id=row["query_id"],
                     prompt=row["prompt"],
-                    completion=row["completion"] or passage_text(row),
+                    completion=row["completion"] or shown_text(row),
                     method=method,
                     lds=float(correlations[at]),
                     predicted=tuple((predicted[at] - predicted[at].mean()).tolist()),

@@ -23,7 +23,7 @@ from lorif_assets.attribution.stored_rankings import (
 )
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.near_duplicates import near_duplicates
-from lorif_assets.data.passages import passage_metadata, passage_text, passages
+from lorif_assets.data.passages import passage_metadata, passages, shown_text
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.errors import MismatchError
@@ -109,7 +109,7 @@ def assemble(
             QueryInfluences(
                 query_id=row["query_id"],
                 prompt=row["prompt"],
-                completion=row["completion"] or passage_text(row),
+                completion=row["completion"] or shown_text(row),
                 metadata=passage_metadata(row),
                 asked=json.loads(row["objective"] or "{}"),
                 groups=groups.get(row["query_id"], {}),
@@ -163,7 +163,7 @@ def _influences(
     for (query_id, side), of_side in shown.group_by("query_id", "side", maintain_order=True):
         rows = of_side.to_dicts()
         listed = [found.get((row["shard"], row["example_id"])) for row in rows]
-        texts = [passage_text(passage) if passage else WITHDRAWN for passage in listed]
+        texts = [shown_text(passage) if passage else WITHDRAWN for passage in listed]
         influences[str(query_id), str(side)] = [
             Influence(
                 rank=row["shown_rank"],
