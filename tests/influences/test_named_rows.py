@@ -69,7 +69,7 @@ def test_where_two_sources_share_an_id_the_shard_has_to_be_named(private_project
     more = private_project.root / "more"
     more.mkdir()
     pq.write_table(
-        pa.table({"id": ["doc0-1", "other"], "text": ["a file opens", "the block ends"]}), more / "0.parquet"
+        pa.table({"id": ["doc0-1", "other"], "text": ["a file opens", "the block ends"]}), more / "00000.parquet"
     )
     settings = private_project.root / CONFIG_NAME
     other = '[[sources]]\nname = "more"\npath = "more"\ncolumns = { id = "id", text = "text" }\n\n'
