@@ -228,6 +228,7 @@ def test_several_completions_are_asked_about_together_in_an_address_too(client, 
     page = client.get("/query", params=asked).text
     assert "2 weighted completions" in page
     assert "Weighted sum of losses" in page
+    assert "made the completions, by their weights, more likely" in page
     assert "data-selectable" not in page
     # Where it leads on, it is the same question.
     (groups,) = re.findall(r'href="(/groups[^"]*)"', page)
