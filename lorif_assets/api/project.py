@@ -12,6 +12,7 @@ import polars as pl
 
 from lorif_assets.api.answer import Attribution
 from lorif_assets.api.rows import Rows, normalised_rows
+from lorif_assets.api.stored_results import StoredResults
 from lorif_assets.attribution.ask import (
     ModelCache,
     TopK,
@@ -23,14 +24,14 @@ from lorif_assets.attribution.ask import (
 )
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.score_queries import QueryScores
-from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking, stored_score_version
 from lorif_assets.config.settings import existing_settings_file
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.id_lists import ids_of_file
 from lorif_assets.data.passages import passage_text, with_passages
 from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.questions import Question, completion_question, conversation_question, row_question
-from lorif_assets.errors import MismatchError, NotStoredError, SourceError
-from lorif_assets.lake.attribution_tables import EXACT_SCORES, EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SCORES
+from lorif_assets.errors import NotStoredError, SourceError
+from lorif_assets.lake.attribution_tables import EXAMPLE_CONTENT, QUERY_EXAMPLES
 from lorif_assets.lake.kept_reads import KeptReads
 from lorif_assets.models.free_memory import host_memory
 from lorif_assets.project import Project
@@ -52,7 +53,7 @@ def open_project(path: str | PathLike[str] | None = None) -> "OpenProject":
     return OpenProject(Project.open(existing_settings_file(Path(path) if path is not None else None)))
 
 
-class OpenProject:
+class OpenProject(StoredResults):
     """A project to ask. It reads the lake and never writes to it.
 
     The checkpoint that was asked last stays loaded until another is asked or `close` is called: use it in a `with` block,
@@ -65,7 +66,7 @@ class OpenProject:
     def __init__(self, project: Project) -> None:
         """Take a project; `lorif_assets.open` opens one from its settings."""
         self._kept = KeptReads(_kept_bytes(project.settings.batch.kept_mib, host_memory()))
-        self._project = replace(project, lake=replace(project.lake, kept=self._kept))
+        super().__init__(replace(project, lake=replace(project.lake, kept=self._kept)))
         self._model_cache = ModelCache(self._project)
 
     def __enter__(self) -> Self:
@@ -98,13 +99,6 @@ class OpenProject:
     def query_columns(self) -> Columns:
         """Which columns of query files hold what, as the settings say."""
         return self._project.settings.queries.columns
-
-    @property
-    def queries(self) -> pl.DataFrame:
-        """The stored queries: query_set, query_id, text (prompt and completion) and metadata (JSON)."""
-        rows = self._project.lake.read(QUERY_EXAMPLES).sort("query_set", "row")
-        texts = pl.Series("text", [passage_text(row) for row in rows.iter_rows(named=True)], pl.String)
-        return rows.select("query_set", "query_id", texts, "metadata")
 
     def attribute(
         self, prompt: str, completion: str, *, checkpoint: str | None = None, top_k: TopK = 10, tokens: int = 0
@@ -293,70 +287,6 @@ class OpenProject:
         with_texts = partial(with_passages, self._project.lake)
         return Attribution.of(scored, query_id, with_texts, prompt, completion, name)
 
-    def scores(self, checkpoint: str, query_set: str, *, ranking: Ranking = "plain") -> pl.DataFrame:
-        """Return the stored scores of a query set at a checkpoint: query_id, side, rank, score, shard, example_id.
-
-        Args:
-            checkpoint: its name.
-            query_set: its name.
-            ranking: "plain", by score; or "relative", by relative influence, which is then a column `relative_score`.
-
-        Raises:
-            MismatchError: there are none.
-            SettingsError: there is no such ranking.
-        """
-        check_ranking(ranking)
-        rows = stored_ranking(self._project.lake, checkpoint, query_set, ranking)
-        if rows.is_empty() and ranking == "relative" and not self.scores(checkpoint, query_set).is_empty():
-            raise MismatchError(
-                f"the scores of {query_set!r} at {checkpoint!r} were stored before there was a relative ranking; materialize "
-                "`query_scores` for them again"
-            )
-        if rows.is_empty():
-            stored = self._project.lake.read(QUERY_SCORES, ["checkpoint", "query_set"]).unique().sort(pl.all())
-            there = ", ".join(f"{name} {scored}" for name, scored in stored.iter_rows())
-            raise MismatchError(
-                f"the lake has no scores of the query set {query_set!r} at the checkpoint {checkpoint!r}; it has "
-                f"{there or 'none at all'}. Materialize `query_scores`"
-            )
-        relative = ["relative_score"] if ranking == "relative" else []
-        columns = ["query_id", "side", "rank", *relative, "score", "shard", "example_id"]
-        return rows.select(columns).sort("query_id", "side", "rank")
-
-    def exact_scores(self, checkpoint: str, query_set: str) -> pl.DataFrame:
-        """Return the leading examples of a query set at a checkpoint as whole gradients rank them.
-
-        Args:
-            checkpoint: its name.
-            query_set: its name.
-
-        Returns:
-            query_id, side, rank, score, relative_score, self_influence, stored_rank, stored_score, shard and example_id, by
-            rank.
-
-        Raises:
-            MismatchError: there are none that belong to the stored scores.
-        """
-        lake, partition = self._project.lake, {"checkpoint": checkpoint, "query_set": query_set}
-        scores = stored_score_version(lake, checkpoint, query_set)
-        rows = lake.read(EXACT_SCORES, **partition).filter(pl.col("scores_from") == scores)
-        if rows.is_empty():
-            raise MismatchError(
-                f"the lake has no exact scores of {query_set!r} at {checkpoint!r} that belong to the scores it has; set "
-                "`exact_scores.enabled`, and materialize `exact_scores`"
-            )
-        columns = [
-            "query_id",
-            "side",
-            "rank",
-            "score",
-            "relative_score",
-            "self_influence",
-            "stored_rank",
-            "stored_score",
-        ]
-        return rows.select(*columns, "shard", "example_id").sort("query_id", "side", "rank")
-
     def select(
         self,
         query_sets: str | Sequence[str] | Mapping[str, float] = (),
@@ -364,6 +294,7 @@ class OpenProject:
         top: int | str | None = None,
         bottom: int | str | None = None,
         weights: str | None = None,
+        ids: Sequence[str] | PathLike[str] = (),
         exclude: bool = False,
         by: str | None = None,
         without_duplicates: bool = False,
@@ -373,13 +304,15 @@ class OpenProject:
         sources: Sequence[str] = (),
         checkpoint: str | None = None,
     ) -> "Selection":
-        """Select training data by their influence on stored queries (docs/select.md); nothing is written yet.
+        """Select training data by their influence on stored queries, or by name (docs/select.md); nothing is written yet.
 
         Args:
             query_sets: one, some, or a weight by name; default: the only one that is scored.
             top: how many of those that speak for the queries most: a number, or a share such as "10%".
-            bottom: how many of those that speak against them most. Exactly one of `top`, `bottom` and `weights` is given.
+            bottom: how many of those that speak against them most. Exactly one of `top`, `bottom`, `weights` and `ids` is
+                given.
             weights: in place of leaving rows out, the name of a column for their weights.
+            ids: of rows, each an id, or shard/id where several rows share one; or the path of a file of them, one a line.
             exclude: everything but these.
             by: a metadata column of the examples, of each of whose values as much is taken.
             without_duplicates: whether rows that nearly repeat one that is taken are left out.
@@ -391,14 +324,16 @@ class OpenProject:
 
         Raises:
             SettingsError: an argument is wrong, or they do not go together.
-            NotStoredError: a query set is not scored at the checkpoint, or no example has the column `by`.
+            NotStoredError: a query set is not scored at the checkpoint, no example has the column `by`, or an id is none.
             MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
             CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
-            SourceError: nothing of any source can be read.
+            SourceError: nothing of any source can be read, or not the file of ids.
         """
         from lorif_assets.influences.select_rows import select
         from lorif_assets.influences.wanted_rows import WantedRows
 
+        if isinstance(ids, PathLike):
+            ids = ids_of_file(Path(ids))
         names = [query_sets] if isinstance(query_sets, str) else query_sets
         wanted = WantedRows(
             query_sets=dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0),
@@ -408,6 +343,7 @@ class OpenProject:
             top=top,
             bottom=bottom,
             weights=weights,
+            ids=tuple([ids] if isinstance(ids, str) else ids),
             exclude=exclude,
             by=by,
             without_duplicates=without_duplicates,
@@ -415,24 +351,6 @@ class OpenProject:
             checkpoint=checkpoint,
         )
         return select(self._model_cache, wanted)
-
-    def status(self) -> pl.DataFrame:
-        """Return what is missing or out of date, a row for each asset in use, upstream first, as `lorif status` shows it.
-
-        An asset is judged by what is stored above it: the first one that is not up to date is to be updated first.
-        Dagster is imported for it.
-
-        Returns:
-            asset, missing and stale (numbers of partitions), reason and partition (of the first; null where all is up to
-            date).
-
-        Raises:
-            SettingsError: the settings name no source, or a checkpoint or query set that is not there.
-            SourceError: a source cannot be looked at.
-        """
-        from lorif_assets.api.status import project_status
-
-        return project_status(self._project).assets
 
 
 def _kept_bytes(kept_mib: int | None, free: int) -> int:

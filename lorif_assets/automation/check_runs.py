@@ -26,6 +26,11 @@ class FailedCheck:
     description: str
     is_warning: bool
 
+    @property
+    def sentence(self) -> str:
+        """What it says, for a line of a terminal or a log."""
+        return f"check {self.check} of {self.asset} does not pass: {self.description}"
+
 
 def failed_checks(
     instance: dg.DagsterInstance,

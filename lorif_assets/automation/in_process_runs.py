@@ -1,10 +1,13 @@
 """Dagster runs that are executed in this process, under the names by which its UI lists runs."""
 
-from collections.abc import Collection, Mapping, Sequence
+import signal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import dagster as dg
 from dagster import DagsterEventType
 from dagster._core.events import RunFailureReason
+from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeLogManager
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from lorif_assets.assets.attribution_asset import AttributionAsset
@@ -48,13 +51,14 @@ def execute_run(
         jobs=[dg.define_asset_job(job, selection=selection)],
         resources=dagster_resources(project),
     )
-    result = definitions.resolve_job_def(job).execute_in_process(
-        instance=instance,
-        partition_key=partition,
-        tags={PROCESS_TAG: process_tag(), **_CODE_LOCATION, **(tags or {})},
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        raise_on_error=False,
-    )
+    with _interrupts_kept_from_log_processes(instance.compute_log_manager):
+        result = definitions.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            partition_key=partition,
+            tags={PROCESS_TAG: process_tag(), **_CODE_LOCATION, **(tags or {})},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            raise_on_error=False,
+        )
     if any(_is_interruption(event) for event in result.all_events):
         raise KeyboardInterrupt
     return result
@@ -65,3 +69,29 @@ def _is_interruption(event: dg.DagsterEvent) -> bool:
         event.event_type is DagsterEventType.RUN_FAILURE
         and event.job_failure_data.failure_reason is RunFailureReason.UNEXPECTED_TERMINATION
     )
+
+
+@contextmanager
+def _interrupts_kept_from_log_processes(manager: ComputeLogManager) -> Iterator[None]:
+    """Have Ctrl-C reach this process alone, and not the processes that show what a step prints while it is kept.
+
+    A terminal sends it to all of them, and Dagster's would print a traceback each; they end with the step.
+    """
+    capture_logs = manager.capture_logs
+
+    @contextmanager
+    def captured_logs(log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
+        with ExitStack() as captured:
+            # Processes start with the mask of the thread that starts them; what is held back of this one comes right after.
+            held_back = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                context = captured.enter_context(capture_logs(log_key))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
+            yield context
+
+    manager.capture_logs = captured_logs  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        manager.capture_logs = capture_logs  # type: ignore[method-assign]

@@ -117,7 +117,7 @@ def _bring_up_to_date(context: dg.OpExecutionContext, project: Project, asked: A
         if update.partitions:
             computed.append(update.asset)
     for failure in failed_checks(context.instance, ASSETS, computed, project, asked):
-        context.log.warning(f"check {failure.check} of {failure.asset} does not pass: {failure.description}")
+        context.log.warning(failure.sentence)
 
 
 class VacuumConfig(dg.Config):

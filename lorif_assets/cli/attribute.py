@@ -25,6 +25,14 @@ from lorif_assets.pages.terminal import print_influences, print_tokens
 @click.option("--prompt", default="", help="What it was asked; carries no loss.")
 @click.option("--span", help="A part of the completion, by its text: only its tokens are asked about.")
 @click.option("--against", help="Another completion: what is asked about is the difference of the two losses.")
+@click.option(
+    "--also",
+    type=(str, str, float),
+    multiple=True,
+    metavar="PROMPT COMPLETION WEIGHT",
+    help="Another prompt, its completion and a weight beside the first's 1; repeatable: what is asked about is the weighted "
+    "sum of the losses. Below zero: what speaks against that completion.",
+)
 @click.option("--assistant", help="In place of --completion: what it said in a chat, through its chat template.")
 @click.option("--user", help="What it was asked in the chat.")
 @click.option("--system", help="What it was instructed in the chat.")
@@ -61,6 +69,7 @@ def attribute(
     prompt: str,
     span: str | None,
     against: str | None,
+    also: tuple[tuple[str, str, float], ...],
     assistant: str | None,
     user: str | None,
     system: str | None,
@@ -80,9 +89,7 @@ def attribute(
     chat = _chat(completion, prompt, assistant, user, system, messages)
     if tokens and ranking != "plain":
         raise click.UsageError("--tokens shares out scores: take it without --ranking, or with --ranking plain.")
-    asked = {name: text for name, text in (("span", span), ("against", against)) if text is not None}
-    if asked and chat is not None:
-        raise click.UsageError("--span and --against go with --completion.")
+    line = _line(prompt, completion, span, against, also)
     pairs = top if tokens else 0
     options: dict[str, Any] = {"checkpoint": checkpoint, "top_k": top, "tokens": pairs}
     with open_project() as project:
@@ -92,9 +99,8 @@ def attribute(
             answers = project.attribute_queries(rows, columns=columns, **options)
         elif chat is not None:
             answers = {"query": project.attribute_chat(chat, **options)}
-        elif asked:
-            said = {"prompt": prompt, "completion": completion} if prompt else {"text": completion}
-            answers = {"query": project.attribute_query({**said, **asked}, **options)}
+        elif line is not None:
+            answers = {"query": project.attribute_query(line, **options)}
         else:
             answers = {"query": project.attribute(prompt, completion or "", **options)}
     if form == "json":
@@ -123,6 +129,29 @@ def _print(answers: Mapping[str, Attribution], top: int, ranking: Ranking, *, to
             print_tokens(console, table, answer.tokens, top)
         else:
             print_influences(console, table, top, ranking)
+
+
+def _line(
+    prompt: str,
+    completion: str | None,
+    span: str | None,
+    against: str | None,
+    also: tuple[tuple[str, str, float], ...],
+) -> Mapping[str, Any] | None:
+    """What is asked about as a line of a query file has it; None where it is one completion, or a chat."""
+    asked = {name: text for name, text in (("span", span), ("against", against)) if text is not None}
+    if not asked and not also:
+        return None
+    if completion is None:
+        raise click.UsageError("--span, --against and --also go with --completion.")
+    if asked and also:
+        raise click.UsageError(
+            "--also asks about several completions, --span and --against about one: take one of them."
+        )
+    if also:
+        members = [(prompt, completion, 1.0), *also]
+        return {"weighted": [dict(zip(("prompt", "completion", "weight"), one, strict=True)) for one in members]}
+    return {**({"prompt": prompt, "completion": completion} if prompt else {"text": completion}), **asked}
 
 
 def _chat(

@@ -49,16 +49,15 @@ def explore(port: int, *, opens: bool, mcp: bool, selections: Path | None) -> No
 
     from lorif_assets.explorer.application import application
 
-    with _listening(port) as listener:
+    # Ctrl-C is how it is meant to end.
+    with _listening(port) as listener, suppress(KeyboardInterrupt):
         address = f"http://{_HOST}:{listener.getsockname()[1]}/"
         click.echo(f"Explore influences at {address} (the API: {address}api/openapi.json). Ctrl-C ends it.")
         if opens:
             # What the browser asks before the server has started waits in the socket.
             Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         config = uvicorn.Config(application(explorer), log_level="warning", access_log=False, server_header=False)
-        # Ctrl-C is how it is meant to end.
-        with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listening(port: int) -> socket.socket:

@@ -1,11 +1,12 @@
 """The command `lorif`: its commands by name, each in a file of its own that is loaded when it is needed."""
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -42,6 +43,13 @@ _INTERRUPTED = 130
 
 class _Commands(click.Group):
     """Commands whose expected errors are messages, not tracebacks."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            # Pressed again while the process ends, Ctrl-C would print a traceback of whatever that is at.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def invoke(self, ctx: click.Context) -> object:
         set_process_environment()

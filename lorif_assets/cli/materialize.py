@@ -77,8 +77,7 @@ def print_what_to_look_at(
     for note in Leftovers.of(Freshness.of(project)).notes(project.settings.automation):
         console.print(Text(note, style="yellow"), soft_wrap=True)
     for failure in failed_checks(instance, GRAPH, computed, project, asked):
-        line = f"check {failure.check} of {failure.asset} does not pass: {failure.description}"
-        console.print(Text(line, style="yellow" if failure.is_warning else "red"), soft_wrap=True)
+        console.print(Text(failure.sentence, style="yellow" if failure.is_warning else "red"), soft_wrap=True)
 
 
 def print_outlook(console: Console, outlooks: Iterable[Outlook]) -> None:

@@ -1,13 +1,15 @@
-"""`lorif select`: part of the training data by its influence on queries, written as files."""
+"""`lorif select`: part of the training data by its influence on queries, or by name, written as files."""
 
 import json
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 from rich.console import Console
 
 from lorif_assets.api.project import open_project
 from lorif_assets.cli.environment import config_option
+from lorif_assets.data.id_lists import id_list
 from lorif_assets.errors import SettingsError
 from lorif_assets.influences.set_influence import SET_RANKINGS, SetRanking
 from lorif_assets.influences.wanted_rows import weighted_set
@@ -28,6 +30,11 @@ _AMOUNT = "A share, such as 10%, or a number of rows"
 @click.option("--query-weight", metavar="COLUMN", help="A metadata column of the queries with their weights.")
 @click.option("--top", metavar="AMOUNT", help=f"{_AMOUNT}: those that speak for the queries most.")
 @click.option("--bottom", metavar="AMOUNT", help=f"{_AMOUNT}: those that speak against them most.")
+@click.option(
+    "--ids",
+    type=click.File("rb"),
+    help="In place of a ranking: a file of rows' ids, one a line (- is standard input); shard/id where rows share one.",
+)
 @click.option("--exclude", is_flag=True, help="Everything but these.")
 @click.option(
     "--weights", metavar="COLUMN", help="In place of these: all rows, and a column of this name with weights by rank."
@@ -58,6 +65,7 @@ def select(
     top: str | None,
     bottom: str | None,
     weights: str | None,
+    ids: BinaryIO | None,
     by: str | None,
     ranking: SetRanking,
     sources: tuple[str, ...],
@@ -80,6 +88,7 @@ def select(
             top=top,
             bottom=bottom,
             weights=weights,
+            ids=() if ids is None else id_list(ids.read(), "the list of ids"),
             exclude=exclude,
             by=by,
             without_duplicates=without_duplicates,

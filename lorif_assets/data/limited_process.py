@@ -75,6 +75,8 @@ class LimitedProcess(ABC):
                     *map(str, (theirs.fileno(), *self.limits())),
                 ],
                 pass_fds=[theirs.fileno()],
+                # In a group of its own: Ctrl-C in a terminal would meet it before it can ignore it.
+                process_group=0,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={

@@ -54,7 +54,7 @@ def with_passages(lake: Lake, scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def passage_text(row: Mapping[str, Any]) -> str:
-    """Return the readable content of an example row of any format."""
+    """Return the readable content of an example row of any format; of a chat also what it reasons and calls."""
     match row["format"]:
         case "text":
             return str(row["text"])

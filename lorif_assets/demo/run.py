@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorif_assets.attribution.score_rows import HIGHEST
+from lorif_assets.automation.check_runs import failed_checks
 from lorif_assets.automation.dagster_home import make_home
 from lorif_assets.automation.materialization import bring_up_to_date
 from lorif_assets.config.secrets import masked_address
@@ -208,15 +209,22 @@ def _prepare(paths: DemoPaths, corpus: Corpus, architecture: Architecture, conso
 def materialize(
     instance: dg.DagsterInstance, project: Project, console: Console, evaluations: Collection[str] = ()
 ) -> None:
-    """Bring the assets in use up to date, and some of the evaluation's by name, and print what that took."""
+    """Bring the assets in use up to date, and some of the evaluation's by name, and print what that took.
+
+    Their checks run too, so that MLflow and the explorer know what they said.
+    """
     from lorif_assets.assets.graph import ASSETS, EVALUATION, assets_in_use
 
     measured = [asset for asset in EVALUATION if asset.name in evaluations]
     graph = [*ASSETS, *EVALUATION] if measured else ASSETS
     selection = [*assets_in_use(project.settings), *measured]
+    computed = []
     for update in bring_up_to_date(instance, graph, project, console.out, selection=selection):
+        computed += [update.asset] if update.partitions else []
         done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
         console.print(f"  {update.asset:<22} {done}")
+    for failure in failed_checks(instance, graph, computed, project):
+        console.print(f"  {failure.sentence}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _show(project: Project, corpus: Corpus, paths: DemoPaths, console: Console) -> None:

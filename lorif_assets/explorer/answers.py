@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -52,13 +52,15 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Computed:
-    """What is computed: a stored query where `query_set` is named, else a completion; or a span of it."""
+    """What is computed: a stored query where `query_set` is named, else a completion or several; or a span of it."""
 
     checkpoint: str
     prompt: str = ""
     completion: str = ""
     against: str = ""
     chat: bool = False
+    weighted: tuple[Mapping[str, Any], ...] = ()
+    """Several completions with weights, as a line of a query file has them."""
     query_set: str = ""
     query: str = ""
     span: str = ""
@@ -104,8 +106,8 @@ class Answers:
     """
 
     def __init__(self, project: OpenProject, lake: RememberingLake) -> None:
-        """Take the project to ask; nothing is loaded before `warm` or the first question."""
-        self._project, self._lake = project, lake
+        """Take the project to ask and its lake; nothing is loaded before `warm` or the first question."""
+        self._project, self.lake = project, lake
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         # One question at a time, which has the device and the memory to itself; and none keeps the process from ending.
         Thread(target=self._run, name="answers", daemon=True).start()
@@ -198,7 +200,7 @@ class Answers:
             work()
 
     def _key(self, question: Work) -> str:
-        versions = [self._lake.version(schema) for schema in _ANSWERED_FROM]
+        versions = [self.lake.version(schema) for schema in _ANSWERED_FROM]
         return content_hash([vars(question), versions])
 
     def _load(self) -> None:
@@ -231,10 +233,10 @@ class Answers:
             return self._project.attribute_tokens(
                 self._line(question), question.shard, question.example, checkpoint=question.checkpoint
             )
-        n_examples = self._lake.read(GRADIENT_FACTORS, ["shard"], checkpoint=question.checkpoint).height
+        n_examples = self.lake.read(GRADIENT_FACTORS, ["shard"], checkpoint=question.checkpoint).height
         at = question.checkpoint
         top_k: TopK = "all" if n_examples <= _EVERY_UP_TO else _LEADING
-        if question.span or question.against:
+        if question.span or question.against or question.weighted:
             return self._project.attribute_query(self._line(question), checkpoint=at, top_k=top_k)
         if question.query_set:
             return self._project.attribute_stored_query(question.query_set, question.query, checkpoint=at, top_k=top_k)
@@ -249,7 +251,9 @@ class Answers:
             NotStoredError: the stored query is gone.
         """
         if question.query_set:
-            line = stored_line(self._lake, question.query_set, question.query)
+            line = stored_line(self.lake, question.query_set, question.query)
+        elif question.weighted:
+            line = {"weighted": [*question.weighted]}
         elif question.chat:
             line = {"messages": _chat(question)}
         elif question.prompt:

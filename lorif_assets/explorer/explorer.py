@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 
@@ -17,28 +17,25 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.passages import Part
 from lorif_assets.errors import NotStoredError
 from lorif_assets.explorer.answers import Answers, Computed, Progressed
+from lorif_assets.explorer.places import Places
 from lorif_assets.explorer.questions import (
     AskedQuestion,
-    CheckpointQuestion,
     ExampleQuestion,
     GroupsQuestion,
     InfluencesQuestion,
     MovementQuestion,
     OverviewQuestion,
     QueriesQuestion,
-    QuerySetQuestion,
     RankingQuestion,
-    SelectionQuestion,
     TokensQuestion,
     TrustQuestion,
     WorkQuestion,
-    WriteQuestion,
 )
 from lorif_assets.explorer.replies import Groups, Influences, Overview, Queries, QueryMovement, StoredMethod
-from lorif_assets.explorer.selections import SelectedData, SelectionFolder, WrittenSelection, selected_data
+from lorif_assets.explorer.selecting import Selecting
+from lorif_assets.explorer.selections import SelectionFolder
 from lorif_assets.explorer.verdicts import Verdicts
 from lorif_assets.influences.catalogue import (
-    ScoredCheckpoint,
     ScoredQuery,
     scored_checkpoints,
     scored_methods,
@@ -54,7 +51,6 @@ from lorif_assets.influences.movement import movement
 from lorif_assets.influences.ranked import Ranked, Side, ranked_answer, ranked_query
 from lorif_assets.influences.tokens import stored_tokens
 from lorif_assets.influences.trust import CheckOutcome, Trust
-from lorif_assets.influences.wanted_rows import WantedRows
 from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
@@ -85,9 +81,10 @@ class Explorer:
             framed_by: address of a server beside those of this machine that may show reports in a frame: MLflow's.
             selections: the folder that selections of training data may be written into; None: they may not.
         """
-        self.selections = SelectionFolder(selections)
         self.framed_by = framed_by
         self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
+        self.places = Places(lake)
+        self.selecting = Selecting(self.places, answers, SelectionFolder(selections))
         self._checks: Sequence[CheckOutcome] = ()
         self._verdicts = Verdicts(lake, recipe)
         self._dagster_home = dagster_home
@@ -128,7 +125,7 @@ class Explorer:
         Raises:
             NotStoredError: there is no such checkpoint or query set.
         """
-        checkpoint, query_set = self.place(question)
+        checkpoint, query_set = self.places.of(question)
         wanted = question.text.casefold()
         found = scored_queries(self.lake, checkpoint, query_set)
         return Queries(
@@ -188,8 +185,8 @@ class Explorer:
         Raises:
             NotStoredError: there is no such query.
         """
-        checkpoint, query_set = self.place(question)
-        query_id = question.query or self._first(checkpoint, query_set)
+        checkpoint, query_set = self.places.of(question)
+        query_id = question.query or self.places.first_query(checkpoint, query_set)
         found = movement(self.lake, query_set, query_id, question.ranking, question.side, question.leading)
         return QueryMovement(query_set, query_id, found)
 
@@ -229,7 +226,7 @@ class Explorer:
         Raises:
             NotStoredError: there is no such checkpoint or query.
         """
-        if question.completion or question.asked is not None or question.span:
+        if question.completion or question.weighted or question.asked is not None or question.span:
             return None
         computed = self.computed(question)
         at = computed.checkpoint, computed.query_set, computed.query
@@ -253,7 +250,7 @@ class Explorer:
         Raises:
             NotStoredError: there are no such scores.
         """
-        checkpoint, query_set = self.place(question)
+        checkpoint, query_set = self.places.of(question)
         return self._verdicts.verdict(checkpoint, query_set, self._checks)
 
     def trust_at_once(self, question: TrustQuestion) -> Trust | None:
@@ -262,7 +259,7 @@ class Explorer:
         Raises:
             NotStoredError: there are no such scores.
         """
-        checkpoint, query_set = self.place(question)
+        checkpoint, query_set = self.places.of(question)
         return self._verdicts.verdict_at_once(checkpoint, query_set, self._checks)
 
     def ask(self, question: AskedQuestion) -> Progressed:
@@ -281,65 +278,6 @@ class Explorer:
         """
         return self.answers.progress(self.computed(question))
 
-    def select(self, question: SelectionQuestion) -> Progressed:
-        """Have part of the training data selected by its influence on stored queries, and tell how far that is.
-
-        Nothing is written.
-
-        Raises:
-            NotStoredError: there is no such checkpoint, query set or query.
-            SettingsError: the amount is none.
-        """
-        return self.answers.ask(self.wanted(question))
-
-    def selecting(self, question: SelectionQuestion) -> Progressed:
-        """Tell how far a selection is that was asked for.
-
-        Raises:
-            NotStoredError: as `select`.
-            SettingsError: as `select`.
-        """
-        return self.answers.progress(self.wanted(question))
-
-    def selection(self, question: SelectionQuestion) -> SelectedData:
-        """Tell what part of the training data a selection has: rows by source and by metadata, near-duplicates left out.
-
-        Nothing is written.
-
-        Raises:
-            NotStoredError: as `select`, or it was not selected yet.
-            SettingsError: as `select`.
-        """
-        return selected_data(self.answers.selection(self.wanted(question)), self.lake)
-
-    def write_selection(self, question: WriteQuestion) -> WrittenSelection:
-        """Write selected training data as files that a trainer reads, where `lorif explore --allow-writing` allows it.
-
-        Raises:
-            RefusedError: the explorer was started without a folder to write into.
-            NotStoredError: as `selection`.
-            SettingsError: the name is none, or is taken.
-            LorifError: as `Selection.write`.
-        """
-        wanted = self.wanted(question)
-        self.selections.place(wanted, question.output)
-        return self.selections.write(self.answers.selection(wanted), question.output)
-
-    def wanted(self, question: SelectionQuestion) -> WantedRows:
-        """Return the rows that a question selects.
-
-        Raises:
-            NotStoredError: there is no such checkpoint, query set or query.
-            SettingsError: the amount is none.
-        """
-        checkpoint, query_set = self.place(question)
-        if question.query:
-            scored_query(self.lake, checkpoint, query_set, question.query)
-        wanted = question.wanted(checkpoint, query_set)
-        for other in wanted.query_sets:
-            self.place(QuerySetQuestion(checkpoint=checkpoint, query_set=other))
-        return wanted
-
     def methods(self, checkpoint: str, query_set: str) -> list[StoredMethod]:
         """Return the methods that have scores of a query set."""
         return [StoredMethod(name, method_title(name)) for name in scored_methods(self.lake, checkpoint, query_set)]
@@ -350,23 +288,8 @@ class Explorer:
             return ["plain"]
         if question.is_computed:
             return list(RANKINGS)
-        checkpoint, query_set = self.place(question)
+        checkpoint, query_set = self.places.of(question)
         return [name for name in RANKINGS if not stored_ranking(self.lake, checkpoint, query_set, name).is_empty()]
-
-    def place(self, question: QuerySetQuestion) -> tuple[str, str]:
-        """Return the checkpoint and the query set that a question is about.
-
-        Raises:
-            NotStoredError: there are no scores of them.
-        """
-        checkpoints = scored_checkpoints(self.lake)
-        at = self._checkpoint(question, checkpoints)
-        if question.query_set is not None and question.query_set not in at.query_sets:
-            raise NotStoredError(
-                f"the checkpoint {at.name!r} has no scores of a query set {question.query_set!r}; it has those of "
-                f"{', '.join(at.query_sets)}"
-            )
-        return at.name, question.query_set or at.query_sets[0]
 
     def ranked(self, question: RankingQuestion) -> tuple[str, ScoredQuery, Ranked]:
         """Return the checkpoint, the query and the ranking that a question is about.
@@ -375,8 +298,10 @@ class Explorer:
             NotStoredError: one of them is not there, or was not computed.
         """
         if not question.is_computed:
-            checkpoint, query_set = self.place(question)
-            query = scored_query(self.lake, checkpoint, query_set, question.query or self._first(checkpoint, query_set))
+            checkpoint, query_set = self.places.of(question)
+            query = scored_query(
+                self.lake, checkpoint, query_set, question.query or self.places.first_query(checkpoint, query_set)
+            )
             return checkpoint, query, ranked_query(self.lake, checkpoint, query, question.ranking, question.method)
         if question.method != MethodName.LORIF:
             raise NotStoredError(f"a question of your own is answered by LoRIF alone, not by {question.method!r}")
@@ -388,7 +313,7 @@ class Explorer:
             query_id=computed.query,
             parts=said if answer.prompt else said[1:],
             metadata={},
-            objective={"against": computed.against} if computed.against else {},
+            objective=_objective(computed),
             loss=answer.loss,
             n_target_tokens=answer.n_target_tokens,
             n_examples=answer.n_examples,
@@ -417,14 +342,19 @@ class Explorer:
                 "nothing is to be computed: give a `completion`, or a stored query and `every`, a `span` or an `example`"
             )
         if question.completion:
-            at = self._checkpoint(question, scored_checkpoints(self.lake))
+            at = self.places.checkpoint(question)
             asked = Computed(at.name, question.prompt, question.completion, question.against, question.chat)
+        elif question.weighted:
+            members = tuple(member.model_dump() for member in question.weighted)
+            asked = Computed(self.places.checkpoint(question).name, weighted=members)
         elif question.asked is not None:
             asked = self.answers.question(question.asked)
             asked = replace(asked, checkpoint=question.checkpoint or asked.checkpoint)
         else:
-            checkpoint, query_set = self.place(question)
-            query = scored_query(self.lake, checkpoint, query_set, question.query or self._first(checkpoint, query_set))
+            checkpoint, query_set = self.places.of(question)
+            query = scored_query(
+                self.lake, checkpoint, query_set, question.query or self.places.first_query(checkpoint, query_set)
+            )
             asked = Computed(checkpoint, query_set=query_set, query=query.query_id)
         asked = replace(asked, span=question.span or asked.span)
         return (
@@ -433,22 +363,6 @@ class Explorer:
             else asked
         )
 
-    def _checkpoint(self, question: CheckpointQuestion, checkpoints: Sequence[ScoredCheckpoint]) -> ScoredCheckpoint:
-        if not checkpoints:
-            raise NotStoredError("the lake has no scores yet; run `lorif materialize`, or materialize in Dagster's UI")
-        if question.checkpoint is None:
-            return checkpoints[-1]
-        for one in checkpoints:
-            if one.name == question.checkpoint:
-                return one
-        names = ", ".join(one.name for one in checkpoints)
-        raise NotStoredError(
-            f"no scores are stored of a checkpoint {question.checkpoint!r}; there are those of {names}"
-        )
-
-    def _first(self, checkpoint: str, query_set: str) -> str:
-        return scored_queries(self.lake, checkpoint, query_set)[0].query_id
-
     def _read_checks(self, dagster_home: Path) -> None:
         from lorif_assets.checks.latest_results import latest_results
 
@@ -456,3 +370,10 @@ class Explorer:
             self._checks = latest_results(dagster_home)
         except Exception as error:
             _LOG.warning("What the checks said last cannot be read from %s: %s", dagster_home, error)
+
+
+def _objective(computed: Computed) -> dict[str, Any]:
+    """What a completion of one's own, or several, asks about, as a stored query has it."""
+    if computed.weighted:
+        return {"weighted": [*computed.weighted]}
+    return {"against": computed.against} if computed.against else {}

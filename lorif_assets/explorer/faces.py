@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import getdoc
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,6 +27,7 @@ from lorif_assets.explorer.questions import (
     WriteQuestion,
 )
 from lorif_assets.explorer.replies import Groups, Influences, Overview, Queries, QueryMovement
+from lorif_assets.explorer.selecting import Selecting
 from lorif_assets.explorer.selections import SelectedData, WrittenSelection
 from lorif_assets.influences.example import Example
 from lorif_assets.influences.trust import Trust
@@ -38,15 +40,16 @@ _Q = TypeVar("_Q", bound=Question)
 class Face:
     """A question: its name, its parameters, how the explorer answers it, and with what.
 
-    `computes`: it starts work. `writes`: it leaves files behind.
+    `computes`: it starts work. `writes`: it leaves files behind. `part` of the explorer is what answers.
     """
 
     name: str
     question: type[Question]
-    answer: Callable[[Explorer, Any], object]
+    answer: Callable[[Any, Any], object]
     returns: type
     computes: bool = False
     writes: bool = False
+    part: Callable[[Explorer], Any] = lambda explorer: explorer
 
     @property
     def acts(self) -> bool:
@@ -65,10 +68,12 @@ class Face:
             SettingsError: a parameter is wrong; the message says which, and what it can be.
             LorifError: as the explorer.
         """
-        answer = self.answer(explorer, read_question(self.question, parameters))
+        answer = self.answer(self.part(explorer), read_question(self.question, parameters))
         adapter: TypeAdapter[Any] = TypeAdapter(self.returns)
         return json.loads(adapter.dump_json(answer))
 
+
+_SELECTING = attrgetter("selecting")
 
 FACES = (
     Face("overview", OverviewQuestion, Explorer.overview, Overview),
@@ -81,10 +86,10 @@ FACES = (
     Face("tokens", TokensQuestion, Explorer.tokens, PairTokens),
     Face("ask", WorkQuestion, Explorer.ask, Progressed, computes=True),
     Face("progress", WorkQuestion, Explorer.progress, Progressed),
-    Face("select", SelectionQuestion, Explorer.select, Progressed, computes=True),
-    Face("selecting", SelectionQuestion, Explorer.selecting, Progressed),
-    Face("selection", SelectionQuestion, Explorer.selection, SelectedData),
-    Face("write_selection", WriteQuestion, Explorer.write_selection, WrittenSelection, writes=True),
+    Face("select", SelectionQuestion, Selecting.select, Progressed, computes=True, part=_SELECTING),
+    Face("selecting", SelectionQuestion, Selecting.progress, Progressed, part=_SELECTING),
+    Face("selection", SelectionQuestion, Selecting.selection, SelectedData, part=_SELECTING),
+    Face("write_selection", WriteQuestion, Selecting.write, WrittenSelection, writes=True, part=_SELECTING),
 )
 
 

@@ -27,7 +27,7 @@ TOOLS = {face.name: face for face in FACES if face.returns is not Progressed and
 def tools(explorer: Explorer) -> dict[str, Face]:
     """Return the tools of an explorer: `TOOLS`, and where it may write, those that write."""
     writing = {face.name: face for face in FACES if face.writes}
-    return TOOLS | writing if explorer.selections.path is not None else TOOLS
+    return TOOLS | writing if explorer.selecting.folder.path is not None else TOOLS
 
 
 def require_mcp() -> None:
@@ -62,7 +62,7 @@ def called(explorer: Explorer, face: Face, arguments: Mapping[str, Any]) -> Any:
 def _work(explorer: Explorer, question: Question) -> Work | None:
     """What has to be computed before a question can be answered."""
     if isinstance(question, SelectionQuestion):
-        return explorer.wanted(question)
+        return explorer.selecting.wanted(question)
     if isinstance(question, TokensQuestion) and explorer.stored_tokens(question) is not None:
         return None
     return explorer.computed(question) if isinstance(question, AskedQuestion) and question.is_computed else None

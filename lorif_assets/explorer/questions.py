@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from lorif_assets.attribution.stored_rankings import WHEN_WHICH, Ranking
 from lorif_assets.config.methods import MethodName
+from lorif_assets.data.json_values import parsed_json
 from lorif_assets.influences.listing import Filter
 from lorif_assets.influences.ranked import Side
 from lorif_assets.influences.set_influence import SetRanking
@@ -43,6 +44,14 @@ class QueriesQuestion(QuerySetQuestion):
     text: str = Field("", description="Only queries that say this, whatever its case.")
 
 
+class WeightedCompletion(Question):
+    """One of several completions that are asked about together."""
+
+    prompt: str = Field("", description="What the model was asked; it carries no loss.")
+    completion: str = Field(min_length=1, description="What it said.")
+    weight: float = Field(1.0, allow_inf_nan=False, description="Below zero, what speaks against it is wanted.")
+
+
 class AskedQuestion(QuerySetQuestion):
     """A query: a stored one, or a completion that is asked about at once."""
 
@@ -53,6 +62,11 @@ class AskedQuestion(QuerySetQuestion):
         "",
         description="Another completion of the same prompt: the ranking is then of what speaks for `completion` and against "
         "this one.",
+    )
+    weighted: tuple[WeightedCompletion, ...] = Field(
+        (),
+        description="In place of one completion: several with weights, as a list of {prompt, completion, weight} (in an "
+        "address, as JSON). The ranking is then of the weighted sum of their losses.",
     )
     chat: bool = Field(
         False, description="Whether prompt and completion are what user and assistant say, through the chat template."
@@ -73,12 +87,28 @@ class AskedQuestion(QuerySetQuestion):
         "text, where that occurs once. The ranking is then of the loss of that part.",
     )
 
+    @field_validator("weighted", mode="before")
+    @classmethod
+    def _parsed_from_an_address(cls, given: Any) -> Any:
+        # As a list of its own kind an address has texts, and a form of one that is empty an empty text.
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            return given
+        members: list[Any] = []
+        for text in filter(None, texts):
+            found = parsed_json(text)
+            members += found if isinstance(found, list) else [found]
+        return members
+
     @model_validator(mode="after")
     def _is_one_query(self) -> Self:
-        if sum(map(bool, (self.completion, self.query, self.asked))) > 1:
+        if sum(map(bool, (self.completion, self.weighted, self.query, self.asked))) > 1:
             raise ValueError(
-                "`query` names a stored query, `completion` is one of your own, `asked` one that was asked before: give one"
+                "`query` names a stored query, `completion` is one of your own, `weighted` are several, `asked` one that was "
+                "asked before: give one"
             )
+        if self.weighted and (self.chat or self.span):
+            raise ValueError("`weighted` goes without `chat` and `span`")
         if self.prompt and not self.completion:
             raise ValueError("`prompt` goes with `completion`, what the model said after it")
         if self.against and (not self.completion or self.chat or self.span):
@@ -88,7 +118,8 @@ class AskedQuestion(QuerySetQuestion):
     @property
     def is_computed(self) -> bool:
         """Whether it has to be computed, as no table holds it."""
-        return bool(self.completion) or self.asked is not None or self.every or bool(self.span)
+        is_own = bool(self.completion or self.weighted) or self.asked is not None
+        return is_own or self.every or bool(self.span)
 
 
 class WorkQuestion(AskedQuestion):
@@ -177,7 +208,7 @@ class TrustQuestion(QuerySetQuestion):
 
 
 class SelectionQuestion(QuerySetQuestion):
-    """Part of the training data, by its influence on stored queries: an end of the ranking, or all but that."""
+    """Part of the training data, by its influence on stored queries or by name: these rows, or all but these."""
 
     query: str | None = Field(None, description="Id of the one query that counts; default: all of the set.")
     also: tuple[str, ...] = Field(
@@ -194,6 +225,10 @@ class SelectionQuestion(QuerySetQuestion):
         "top", description="top: those that speak for the queries most; bottom: those that speak against them most."
     )
     amount: str = Field("10%", description="How much of it: a share, such as 10%, or a number of rows.")
+    ids: tuple[str, ...] = Field(
+        (),
+        description="In place of an end of the ranking: rows by their ids, or as shard/id where several rows share one.",
+    )
     exclude: bool = Field(False, description="Everything but these.")
     by: str | None = Field(
         None, description="Rank within the groups of this metadata column, and take as much of each value."
@@ -210,14 +245,19 @@ class SelectionQuestion(QuerySetQuestion):
     def _is_one_query_or_whole_sets(self) -> Self:
         if self.query and self.also:
             raise ValueError("`also` goes with all queries of a set, not with one `query`")
+        ranked_by = ("query", "also", "query_weight", "by", "without_duplicates")
+        if self.ids and (idle := [name for name in ranked_by if getattr(self, name)]):
+            raise ValueError(f"`ids` name rows, and nothing is ranked: leave {' and '.join(idle)} out")
         return self
 
     def wanted(self, checkpoint: str, query_set: str) -> WantedRows:
-        """Return what is to be selected, of a query set at a checkpoint.
+        """Return what is to be selected, of a query set at a checkpoint; rows that are named are the same at any.
 
         Raises:
             SettingsError: the amount is none, or a weight no number.
         """
+        if self.ids:
+            return WantedRows(ids=self.ids, exclude=self.exclude)
         return WantedRows(
             query_sets={query_set: 1.0} | dict(map(weighted_set, self.also)),
             queries=(self.query,) if self.query else (),

@@ -9,7 +9,8 @@ from starlette.routing import Route
 
 from lorif_assets.errors import TableError
 from lorif_assets.explorer.explorer import Explorer
-from lorif_assets.explorer.page_routes import address, error_page
+from lorif_assets.explorer.frame import address
+from lorif_assets.explorer.page_routes import error_page
 from lorif_assets.explorer.questions import InfluencesQuestion
 from lorif_assets.pages.report.page import EXPLORED_QUERY
 

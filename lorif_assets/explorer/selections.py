@@ -19,11 +19,14 @@ _OUTPUT = re.compile(r"\w(?:[\w .%+=-]{0,98}[\w%+=-])?")
 
 @dataclass(frozen=True)
 class SelectedExample:
-    """A row that was selected; `value` is what rows were ranked by, in standard deviations of a query's scores."""
+    """A row that was selected; `value` is what rows were ranked by, in standard deviations of a query's scores.
+
+    Rows that were named have none.
+    """
 
     shard: str
     example_id: str
-    value: float
+    value: float | None
     parts: tuple[Part, ...]
     metadata: Mapping[str, Any]
 
@@ -32,8 +35,9 @@ class SelectedExample:
 class SelectedData:
     """Training data that were selected, and not written yet: how many rows of how many, by source and by metadata.
 
-    `query_sets` have their weights. `n_near_duplicates` were left out; `n_unread` are in shards that no source has any more.
-    `leading` are the first of the rows by the end of the ranking that was taken. `command` writes the same.
+    `checkpoint` and `query_sets`, which have their weights, are empty where rows were named. `n_near_duplicates` were left out;
+    `n_unread` are in shards that no source has any more. `leading` are the first of the rows by the end of the ranking that was
+    taken. `command` writes the same.
     """
 
     checkpoint: str
@@ -77,6 +81,7 @@ def selected_data(selection: Selection, lake: Lake) -> SelectedData:
 
 def _leading(selection: Selection, lake: Lake) -> tuple[SelectedExample, ...]:
     is_highest = selection.wanted.bottom is None
+    # Of rows that were named, none has a value, and they stay as they are.
     rows = selection.rows.sort("value", descending=is_highest, maintain_order=True).head(_MOST_LEADING)
     said = passages(lake, rows.select("shard", "example_id").iter_rows())
     found = []

@@ -9,6 +9,10 @@ from lorif_assets.influences.choice import Amount, Choice
 from lorif_assets.influences.ranked import Side
 from lorif_assets.influences.set_influence import SetRanking
 
+IDS_FILE = "ids.txt"
+"""What a list of ids is called where it has no name yet."""
+_RANKED_BY = ("query_sets", "queries", "query_weight", "by", "without_duplicates", "checkpoint")
+
 
 def weighted_set(text: str) -> tuple[str, float]:
     """Return the name and the weight of a query set from NAME or NAME=WEIGHT.
@@ -27,10 +31,11 @@ def weighted_set(text: str) -> tuple[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class WantedRows:
-    """What is to be selected: exactly one of `top`, `bottom` and `weights` is there.
+    """What is to be selected: exactly one of `top`, `bottom`, `weights` and `ids` is there.
 
     `query_sets` have a weight each, and `queries` are those of them that count; none: all. The amounts are shares ("10%") or
-    numbers; `weights` names a column to write in place of leaving rows out. `sources`: those to select from; none: all.
+    numbers; `weights` names a column to write in place of leaving rows out; `ids` name rows, each by its id or as shard/id, and
+    nothing is ranked. `sources`: those to select from; none: all.
     """
 
     query_sets: Mapping[str, float] = field(default_factory=dict)
@@ -40,6 +45,7 @@ class WantedRows:
     top: object = None
     bottom: object = None
     weights: str | None = None
+    ids: tuple[str, ...] = ()
     exclude: bool = False
     by: str | None = None
     without_duplicates: bool = False
@@ -48,10 +54,15 @@ class WantedRows:
 
     def __post_init__(self) -> None:
         given = [name for name in ("top", "bottom", "weights") if getattr(self, name) is not None]
+        given += ["ids"] if self.ids else []
         if len(given) != 1:
             raise SettingsError(
-                f"a selection is of the `top` or the `bottom` of the ranking, or of `weights`: name one, not "
+                "a selection is of the `top` or the `bottom` of the ranking, of `weights` or of `ids`: name one, not "
                 f"{' and '.join(given) or 'none'}"
+            )
+        if self.ids and (idle := [name for name in _RANKED_BY if getattr(self, name)]):
+            raise SettingsError(
+                f"`ids` name rows, and nothing is ranked: leave {' and '.join(f'`{name}`' for name in idle)} out"
             )
         if self.exclude and self.weights is not None:
             raise SettingsError(
@@ -61,19 +72,19 @@ class WantedRows:
 
     @property
     def choice(self) -> Choice | None:
-        """The end of the ranking that is taken, or not; None where all get weights.
+        """The end of the ranking that is taken, or not; None where all get weights, or rows are named.
 
         Raises:
             SettingsError: its amount is none.
         """
-        if self.weights is not None:
+        if self.weights is not None or self.ids:
             return None
         side, amount = (Side.PROPONENTS, self.top) if self.top is not None else (Side.OPPONENTS, self.bottom)
         return Choice(side, Amount.parse(amount), self.exclude)
 
     @property
     def command(self) -> str:
-        """The command that selects the same."""
+        """The command that selects the same; of ids, from a file that has them."""
         sets = [
             name if weight == 1 and "=" not in name else f"{name}={weight:g}"
             for name, weight in self.query_sets.items()
@@ -83,10 +94,11 @@ class WantedRows:
             "--query": self.queries,
             "--query-weight": [self.query_weight],
             "--checkpoint": [self.checkpoint],
-            "--ranking": [self.ranking],
+            "--ranking": [] if self.ids else [self.ranking],
             "--top": [self.top],
             "--bottom": [self.bottom],
             "--weights": [self.weights],
+            "--ids": [IDS_FILE] if self.ids else [],
             "--by": [self.by],
             "--source": self.sources,
         }

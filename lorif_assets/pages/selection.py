@@ -13,16 +13,20 @@ _MOST_GROUPS = 20
 
 def print_selection(console: Console, selection: Selection, output: Path | None) -> None:
     """Print how many rows of each source are taken, and where they were written; None: nowhere."""
-    table = Table(title=f"selected at {selection.wanted.checkpoint}", title_justify="left")
-    for heading in ("source", "rows", "of", "share", "mean value"):
+    is_ranked = not selection.wanted.ids
+    title = f"selected at {selection.wanted.checkpoint}" if is_ranked else "selected by id"
+    table = Table(title=title, title_justify="left")
+    for heading in ("source", "rows", "of", "share", *(["mean value"] if is_ranked else [])):
         table.add_column(heading, justify="left" if heading == "source" else "right", overflow="fold")
     for row in selection.summary.iter_rows(named=True):
         mean = "" if row["mean_value"] is None else f"{row['mean_value']:+.3f}"
-        table.add_row(row["source"], f"{row['rows']:,}", f"{row['of']:,}", f"{row['share']:.1%}", mean)
+        cells = row["source"], f"{row['rows']:,}", f"{row['of']:,}", f"{row['share']:.1%}", mean
+        table.add_row(*cells[: len(table.columns)])
     console.print(table)
     if selection.wanted.by and selection.groups:
         _print_groups(console, selection.groups)
-    console.print("The value is the mean over the queries of a score in standard deviations of the query's scores.")
+    if is_ranked:
+        console.print("The value is the mean over the queries of a score in standard deviations of the query's scores.")
     if selection.wanted.without_duplicates:
         console.print(f"{selection.n_repeats:,} near-duplicates were left out.")
     if selection.n_unread:

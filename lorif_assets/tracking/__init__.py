@@ -166,6 +166,8 @@ class Tracking:
     def _client(self) -> "MlflowClient":
         # MLflow reports its use to its makers unless this is set before it is imported.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # That it makes the tables of a new database is no news.
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         for name, value in _SHORT_WAITS.items():
             os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient

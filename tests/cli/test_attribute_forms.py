@@ -95,3 +95,32 @@ def test_more_questions_than_memory_holds_at_once_get_the_same_answers(
     one_by_one = lorif("attribute", "--queries", file, "--csv", *config).stdout
     names = [pl.read_csv(io.StringIO(text))["example_id"].to_list() for text in (together, one_by_one)]
     assert names[0] == names[1]
+
+
+def test_several_completions_are_asked_about_together_with_weights_as_a_query_file_does(
+    lorif: Lorif, config: tuple[str, Path], tmp_path: Path
+) -> None:
+    members = [
+        {"prompt": QUESTION[1], "completion": QUESTION[3]},
+        {"prompt": "its block", "completion": " ends", "weight": -0.5},
+    ]
+    (tmp_path / "asked.jsonl").write_text(json.dumps({"id": "query", "weighted": members}))
+    wanted = lorif("attribute", "--queries", tmp_path / "asked.jsonl", "--top", 3, "--json", *config)
+    found = lorif("attribute", *QUESTION, "--also", "its block", " ends", -0.5, "--json", *config)
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout) == json.loads(wanted.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--assistant", "a", "--also", "b", "c", 1), "go with --completion"),
+        (("--completion", "a", "--against", "d", "--also", "b", "c", 1), "take one of them"),
+    ],
+)
+def test_several_completions_go_with_no_other_form(
+    lorif: Lorif, config: tuple[str, Path], arguments: tuple[object, ...], expected: str
+) -> None:
+    result = lorif("attribute", *arguments, *config)
+    assert result.exit_code == 2
+    assert expected in " ".join(result.output.split())

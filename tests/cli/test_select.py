@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from click.testing import CliRunner
 
+from lorif_assets.cli.main import main
 from tests.cli.conftest import Lorif
 from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
@@ -58,3 +60,24 @@ def test_measuring_selections_without_query_sets_says_what_to_set(lorif: Lorif, 
     result = lorif("evaluate", "--selection", *config)
     assert result.exit_code == 1
     assert "name query sets in `evaluation.selection_query_sets`" in " ".join(result.stderr.split())
+
+
+def test_rows_are_named_by_a_file_of_ids_and_kept_or_dropped(lorif: Lorif, config: tuple[str, Path]) -> None:
+    Path("ids.txt").write_text("doc0-1\ndocs-00001-00000/doc1-2\n")
+    result = lorif("select", "--ids", "ids.txt", "--output", "picked.jsonl", *config)
+    assert result.exit_code == 0, result.output
+    assert "selected by id" in result.output
+    assert "value" not in result.output
+    assert [json.loads(line)["id"] for line in Path("picked.jsonl").read_text().splitlines()] == ["doc0-1", "doc1-2"]
+    result = lorif("select", "--ids", "ids.txt", "--exclude", "--dry-run", *config)
+    assert "34 rows: nothing is written." in result.output
+
+
+def test_ids_come_from_standard_input_too(lorif: Lorif, config: tuple[str, Path]) -> None:
+    del lorif
+    arguments = ["select", "--ids", "-", "--dry-run", "--json", *map(str, config)]
+    result = CliRunner().invoke(main, arguments, input="doc0-1\n")
+    assert json.loads(result.stdout)["rows"] == 1
+    result = CliRunner().invoke(main, arguments, input="doc0-1\nnone\n")
+    assert result.exit_code == 1
+    assert "1 of 2 ids is of no row of the stored training data: 'none'" in " ".join(result.stderr.split())

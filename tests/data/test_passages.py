@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text, passages, whole_text
+from lorif_assets.data.passages import (
+    Part,
+    passage_metadata,
+    passage_parts,
+    passage_text,
+    passages,
+    whole_text,
+)
 from tests.conftest import SHARDS, TinyProject
 
 
@@ -86,6 +93,18 @@ def test_the_parts_of_a_chat_tell_who_says_them_and_what_carries_loss() -> None:
         Part("Not counted.", carries_loss=False, role="assistant"),
         Part("So.", carries_loss=True, role="assistant"),
     )
+
+
+def test_a_reader_is_shown_the_calls_of_a_chat_and_no_more_than_the_words_of_contents_in_pieces() -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "Is it cold?"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    row = {"format": "messages", "messages": json.dumps(turns)}
+    assert passage_text(row) == f"[user] Is it cold?\n\n[assistant] {json.dumps([call])}\n\n[assistant] Yes."
+    assert passage_text({"format": "text", "text": "as it is"}) == "as it is"
 
 
 def test_a_prompt_carries_no_loss_and_what_has_none_is_one_part() -> None:

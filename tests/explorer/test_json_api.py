@@ -1,6 +1,9 @@
 """The JSON API."""
 
+import html
 import io
+import json
+import re
 import time
 from threading import Event
 
@@ -210,6 +213,33 @@ def test_a_contrast_is_asked_about_and_told_as_one(client, project):
         refused = client.post("/api/ask", json=wrong)
         assert refused.status_code == 400
         assert "`against` goes with `completion`" in refused.json()["error"]["message"]
+
+
+def test_several_completions_are_asked_about_together_in_an_address_too(client, project):
+    members = [{"prompt": "a", "completion": " b", "weight": 2.0}, {"completion": " c", "weight": -1.0}]
+    client.post("/api/ask", json={"weighted": members})
+    # Of one list: as JSON, or each as a parameter of its own.
+    asked, separately = {"weighted": json.dumps(members)}, {"weighted": [json.dumps(one) for one in members]}
+    assert ready(client, asked)["stage"] == "ready"
+    whole = [members[0], {"prompt": "", **members[1]}]
+    assert project.lines == [{"weighted": whole}]
+    found = client.get("/api/influences", params=separately).json()
+    assert found["query"]["objective"] == {"weighted": whole}
+    page = client.get("/query", params=asked).text
+    assert "2 weighted completions" in page
+    assert "Weighted sum of losses" in page
+    assert "made the completions, by their weights, more likely" in page
+    assert "data-selectable" not in page
+    # Where it leads on, it is the same question.
+    (groups,) = re.findall(r'href="(/groups[^"]*)"', page)
+    assert client.get(html.unescape(groups)).status_code == 200
+    assert project.lines == [{"weighted": whole}]
+    for wrong in ({"completion": "x"}, {"query": "q/1"}, {"span": "b"}, {"chat": True}):
+        refused = client.post("/api/ask", json={"weighted": members, **wrong})
+        assert refused.status_code == 400
+        assert "`weighted`" in refused.json()["error"]["message"]
+    for member in ({"prompt": "a"}, {"completion": " b", "weight": "much"}, {"completion": "b", "weigth": 1}):
+        assert client.post("/api/ask", json={"weighted": [member]}).status_code == 400
 
 
 def test_a_question_that_failed_says_why_and_is_tried_again(client, project):

@@ -74,11 +74,11 @@ def test_no_text_from_data_becomes_markup_on_any_page(client):
         shown(client, "/ask", completion=HOSTILE, prompt=HOSTILE),
     ]
     for page in pages:
-        assert page.scripts == ["/static/explorer.js"]
+        assert page.scripts == ["/static/explorer.js", "/static/marking.js"]
         assert "img" not in page.tags
     refused = client.get("/query", params={"query": HOSTILE + "x"})
     assert refused.status_code == 404
-    assert Page(refused.text).scripts == ["/static/explorer.js"]
+    assert Page(refused.text).scripts == ["/static/explorer.js", "/static/marking.js"]
     assert "script&gt;" in refused.text
 
 

@@ -43,7 +43,7 @@ def client_of(explorer):
 def selected(explorer, client, **question):
     """Have a selection found, and return what the API tells of it."""
     assert client.post("/api/select", json=question).status_code == 200
-    wanted = explorer.wanted(SelectionQuestion(**question))
+    wanted = explorer.selecting.wanted(SelectionQuestion(**question))
     assert explorer.answers.wait(wanted, 300).stage == "ready"
     assert client.get("/api/selecting", params=question).json()["stage"] == "ready"
     return client.get("/api/selection", params=question).json()
@@ -108,7 +108,7 @@ def test_without_leave_nothing_is_written_and_the_command_is_told(reading):
 def test_neither_a_link_nor_a_form_of_another_site_selects_or_writes(explorer, folder):
     with client_of(explorer) as client:
         assert client.get("/select", params=QUARTER).status_code == 200
-        assert explorer.selecting(SelectionQuestion(**QUARTER)).stage == "not asked"
+        assert explorer.selecting.progress(SelectionQuestion(**QUARTER)).stage == "not asked"
         for path in ("/api/select", "/api/write_selection"):
             assert client.get(path, params=QUARTER | {"output": "x"}).status_code == 405
             assert client.post(path, data={"output": "x"}).status_code == 400
@@ -201,3 +201,35 @@ def test_a_person_looks_at_a_selection_and_writes_it(opened, explorer, folder):
     page.goto(f"/select?also={QUERY_SET}%3D-1&also={QUERY_SET}%3D0.5")
     page.wait_for_selector(f"text=--query-set {QUERY_SET}=0.5")
     assert pq.read_table(folder / "picked.parquet").num_rows == 9
+
+
+def test_rows_are_selected_by_name_and_looked_at_before_they_are_written(explorer, folder):
+    ids = ["doc0-1", "docs-00001-00000/doc1-2"]
+    with client_of(explorer) as client:
+        found = selected(explorer, client, ids=ids)
+        assert (found["n_rows"], found["n_examples"], found["query_sets"]) == (2, 36, {})
+        assert [(row["example_id"], row["value"]) for row in found["leading"]] == [("doc0-1", None), ("doc1-2", None)]
+        assert found["command"] == "lorif select --ids ids.txt --output selected"
+        page = client.get("/select", params={"ids": ids}).text
+        assert 'download="ids.txt" href="data:text/plain;charset=utf-8,doc0-1%0Adocs-00001-00000/doc1-2"' in page
+        written = client.post("/api/write_selection", json={"ids": ids, "output": "named.parquet"}).json()
+        assert written["n_rows"] == 2
+        others = selected(explorer, client, ids=ids, exclude=True)
+        assert (others["n_rows"], others["command"].count("--exclude")) == (34, 1)
+    assert pq.read_table(folder / "named.parquet")["id"].to_pylist() == ["doc0-1", "doc1-2"]
+
+
+def test_ids_that_are_not_there_are_named_and_what_ranks_does_not_go_with_them(explorer):
+    with client_of(explorer) as client:
+        client.post("/api/select", json={"ids": ["gone"]})
+        asked = explorer.answers.wait(explorer.selecting.wanted(SelectionQuestion(ids=("gone",))), 60)
+        refused = client.post("/api/select", json={"ids": ["doc0-1"], "by": "topic"})
+    assert asked.stage == "failed"
+    assert "'gone'" in asked.error
+    assert refused.status_code == 400
+    assert "nothing is ranked: leave by out" in refused.json()["error"]["message"]
+
+
+def test_an_assistant_selects_by_name_too(explorer):
+    found = called(explorer, TOOLS["selection"], {"ids": ["doc0-1"]})
+    assert [row["example_id"] for row in found["leading"]] == ["doc0-1"]

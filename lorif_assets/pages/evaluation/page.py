@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
-from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from lorif_assets.config.methods import method_explanation, method_title
-from lorif_assets.pages import number_format, passages
+from lorif_assets.pages import number_format
 from lorif_assets.pages.axes import SMALL_HEIGHT_PX, SMALL_WIDTH_PX
 from lorif_assets.pages.environment import page_environment
 from lorif_assets.pages.evaluation import method_plots, recipe_plots
@@ -41,7 +40,6 @@ def render(content: EvaluationContent) -> str:
         "signed": _signed,
         "interval": _interval,
         "seconds": _seconds,
-        "code": _code,
     }
     return environment.get_template(_TEMPLATE).render(
         content=content,
@@ -117,11 +115,3 @@ def _digits(measured: Measured | None) -> int:
     """Return the decimals that give the largest mean two significant digits, and no fewer than two."""
     largest = max((abs(mean.value) for mean in measured.means.values()), default=0) if measured else 0
     return min(max(_DECIMALS, 1 - math.floor(math.log10(largest))), _MOST_DECIMALS) if largest > 0 else _DECIMALS
-
-
-def _code(words: str) -> Markup:
-    """The text, with the parts between backticks set as code."""
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
-        for at, part in enumerate(passages.visible(words).split("`"))
-    )

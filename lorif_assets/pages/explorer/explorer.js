@@ -33,6 +33,7 @@ const KEYS = {
   n: () => moveQuery(1),
   p: () => moveQuery(-1),
   "/": () => (document.querySelector("[data-search]") ?? document.querySelector("[data-find]"))?.focus(),
+  x: () => document.activeElement?.closest("[data-row]")?.querySelector("input[type=checkbox]")?.click(),
   "?": showKeys,
   Enter: () => document.activeElement?.closest("[data-row]")?.querySelector("[data-open]")?.click(),
 };
@@ -98,6 +99,32 @@ if (contents) {
 // Longer ones are refused by web servers: they are sent another way, and a key stands for them in the address.
 const LONGEST_ADDRESS = 30_000;
 
+// Several completions are asked about as one field, which has all of them; the first stands in the form's own fields.
+const MEMBER_FIELDS = ["prompt", "completion", "weight"];
+
+function memberOf(place, named) {
+  const [prompt, completion, weight] = MEMBER_FIELDS.map((name) => place.querySelector(named(name)).value);
+  return { prompt, completion, weight: weight === "" ? 1 : Number(weight) };
+}
+
+for (const several of document.querySelectorAll("[data-several]")) {
+  const form = several.closest("form");
+  const members = several.querySelector("[data-members]");
+  several.querySelector("[data-add]").addEventListener("click", () => {
+    members.append(several.querySelector("template").content.cloneNode(true));
+    members.lastElementChild.querySelector("textarea").focus();
+  });
+  members.addEventListener("click", (event) => event.target.closest("[data-drop]")?.closest("[data-member]").remove());
+  form.addEventListener("formdata", (event) => {
+    for (const name of ["weight", "other_prompt", "other_completion", "other_weight"]) event.formData.delete(name);
+    const others = [...members.querySelectorAll("[data-member]")].map((place) => memberOf(place, (name) => `[name=other_${name}]`));
+    const said = others.filter((member) => member.completion.trim());
+    if (!said.length) return;
+    for (const name of ["prompt", "completion", "against", "chat"]) event.formData.delete(name);
+    event.formData.set("weighted", JSON.stringify([memberOf(form, (name) => `[name=${name}]`), ...said]));
+  });
+}
+
 for (const form of document.querySelectorAll("form.own")) {
   form.addEventListener("submit", async (event) => {
     const given = new FormData(form);
@@ -114,9 +141,10 @@ for (const form of document.querySelectorAll("form.own")) {
   });
 }
 
-// Of a list, each value is a parameter of its own.
+// Of a list, each value is a parameter of its own, and an object is JSON.
 function asAddress(question) {
-  return new URLSearchParams(Object.entries(question).flatMap(([name, value]) => [value].flat().map((one) => [name, one])));
+  const plain = (one) => (typeof one === "object" ? JSON.stringify(one) : one);
+  return new URLSearchParams(Object.entries(question).flatMap(([name, value]) => [value].flat().map((one) => [name, plain(one)])));
 }
 
 function asJson(question) {

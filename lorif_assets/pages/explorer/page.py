@@ -18,6 +18,7 @@ STATIC: Mapping[str, tuple[str, str]] = {
     "page.css": ("lorif_assets.pages", "text/css"),
     "explorer.css": ("lorif_assets.pages.explorer", "text/css"),
     "explorer.js": ("lorif_assets.pages.explorer", "text/javascript"),
+    "marking.js": ("lorif_assets.pages.explorer", "text/javascript"),
 }
 """The files beside the pages: the package that each is in, and its type."""
 

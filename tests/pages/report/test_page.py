@@ -199,6 +199,11 @@ def test_rows_that_were_set_aside_are_a_line_of_text(report: Make) -> None:
     assert 'class="rejected"' not in render(report())
 
 
+def test_what_a_notice_names_of_the_settings_is_set_as_code_and_nothing_of_it_is_markup(report: Make) -> None:
+    page = render(report(notices=("Name it in `checkpoints.base_model`: <then>.",)))
+    assert '<p class="rejected">Name it in <code>checkpoints.base_model</code>: &lt;then&gt;.</p>' in page
+
+
 def test_each_query_leaves_room_for_a_link_into_the_explorer_whatever_its_id(report: Make) -> None:
     page = render(report(queries=(query("a/1 --> <b>"), query("second"))))
     assert EXPLORED_QUERY.findall(page) == ["a/1%20--%3E%20%3Cb%3E", "second"]
