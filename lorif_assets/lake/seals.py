@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -144,10 +145,13 @@ def damaged_log_files(files: StoredFiles, table: str) -> list[str]:
 
 
 def _entries(folder: Path) -> dict[str, os.stat_result]:
-    try:
-        return {entry.name: entry.stat() for entry in os.scandir(folder)}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+    found: dict[str, os.stat_result] = {}
+    # Of what another process is writing, a file may be gone by now.
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(folder):
+            with suppress(FileNotFoundError):
+                found[entry.name] = entry.stat()
+    return found
 
 
 def _lost(files: StoredFiles, table: str, present: Collection[str]) -> list[str]:
@@ -158,10 +162,13 @@ def _lost(files: StoredFiles, table: str, present: Collection[str]) -> list[str]
     if not any(name.endswith(".json") for name in present):
         # The table was deleted, or is being made.
         return []
-    copies = [name.removesuffix(_SUFFIX) for name in _entries(Path(files.root, FOLDER, table, LOG))]
+    # Beside them lie those that another process is writing.
+    of_log = tuple(f"{kind}{_SUFFIX}" for kind in (".json", ".checkpoint.parquet"))
+    found = _entries(Path(files.root, FOLDER, table, LOG))
+    copies = [name.removesuffix(_SUFFIX) for name in found if name.endswith(of_log)]
     checkpoints = (name for name in (*present, *copies) if name.endswith(".checkpoint.parquet"))
     newest = max(checkpoints, default="")
-    return sorted(name for name in copies if name not in present and name >= newest and name != _NEWEST)
+    return sorted(name for name in copies if name not in present and name >= newest)
 
 
 def look_at_log_file(files: StoredFiles, path: str) -> State:

@@ -416,6 +416,13 @@ def test_without_the_newest_entry_and_a_copy_that_can_be_read_the_rows_of_before
         counts(logged)
 
 
+def test_a_copy_that_another_process_is_writing_is_none_of_a_lost_entry(lake: Lake) -> None:
+    replace_rejected(lake, "a", 1)
+    Path(lake.root, "checksums/rejected/_delta_log/.0123456789abcdef").write_bytes(b"half")
+    as_another_process()
+    assert counts(lake) == {"a": 1}
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_pointer_to_the_newest_checkpoint_is_taken_away_where_it_is_lost_with_its_copy(
     logged: Lake, loss: str
