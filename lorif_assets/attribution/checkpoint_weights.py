@@ -92,6 +92,11 @@ def _why_alone(recipe: Recipe) -> str:
         )
     if not recipe.averages_fine_tunes:
         return "`recipe.recall` and `recipe.added_data` score at one checkpoint"
+    if recipe.track == "adapter":
+        return (
+            'by `recipe.track = "adapter"` the base model has none of the matrices; there, examples that a fine-tune has '
+            "learned by heart still had a gradient"
+        )
     return (
         "no base model that it was fine-tuned from is known and active; if there is one, name it in `checkpoints.base_model`: "
         "there, examples that a fine-tune has learned by heart still had a gradient"

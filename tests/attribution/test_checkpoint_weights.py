@@ -126,6 +126,10 @@ def test_it_is_said_at_which_checkpoints_scores_look_and_why() -> None:
     assert alone.startswith("Scores are those at step-2 alone: `recipe.averaged_checkpoints` is 1")
     unknown = averaging_in_words({"step-2": 1.0}, Recipe())
     assert unknown.startswith("Scores are those at step-2 alone: no base model that it was fine-tuned from is known")
+    adapter = averaging_in_words({"step-2": 1.0}, Recipe(track="adapter"))
+    assert adapter.startswith(
+        'Scores are those at step-2 alone: by `recipe.track = "adapter"` the base model has none of'
+    )
     recalled = averaging_in_words({"step-2": 1.0}, Recipe(recall="influcoder"))
     assert (
         recalled == "Scores are those at step-2 alone: `recipe.recall` and `recipe.added_data` score at one checkpoint"

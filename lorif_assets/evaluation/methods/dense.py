@@ -11,8 +11,6 @@ from lorif_assets.progress import Progress
 LOGRA_DAMPING = 0.1
 """Of LoGRA's mean eigenvalue, as published."""
 _BF16_BYTES, _FP32_BYTES = 2, 4
-_COPIES = 2
-"""Gradients, and what is made of them."""
 _REMEDY = (
     "lower `recipe.max_width` or raise `recipe.projection_factor`, or take lorif_paper and dense_logra out of "
     "`evaluation.methods`"
@@ -31,11 +29,11 @@ def paper_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     Raises:
         SettingsError: the gradients of one layer would not fit in memory.
     """
-    from lorif_assets.evaluation.methods.recipe_trials import try_recipes
+    from lorif_assets.evaluation.methods.recipe_trials import COPIES, try_recipes
 
     recipe, examples = paper_recipe(inputs.attributed.fitted_recipe), inputs.examples.tokenized
     paper = inputs.attributed.under(recipe)
-    refuse_large_layers(paper, len(examples), _COPIES, _REMEDY)
+    refuse_large_layers(paper, len(examples), COPIES, _REMEDY)
     with Progress("the paper's form", len(paper.record.layer_shapes), "layers") as progress:
         (outcome,) = try_recipes(
             paper, [recipe], examples, inputs.queries.tokenized, inputs.settings.batch, progress
@@ -54,10 +52,10 @@ def logra_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     Raises:
         SettingsError: the gradients of one layer would not fit in memory.
     """
-    from lorif_assets.evaluation.methods.recipe_trials import dense_inverse_scores
+    from lorif_assets.evaluation.methods.recipe_trials import COPIES, dense_inverse_scores
 
     attributed, examples = inputs.attributed, inputs.examples.tokenized
-    refuse_large_layers(attributed, len(examples), _COPIES, _REMEDY)
+    refuse_large_layers(attributed, len(examples), COPIES, _REMEDY)
     shapes = attributed.record.layer_shapes
     started = time.monotonic()
     with Progress("dense LoGRA", len(shapes), "layers") as progress:

@@ -23,6 +23,8 @@ from lorif_assets.progress import Progress
 
 DENSE_DAMPING = 1.0
 """Damping of the dense inverse that recipes are compared with, in multiples of the mean eigenvalue."""
+COPIES = 3
+"""Of a layer's gradients in memory: as they are, whitened, and what is made of them."""
 
 
 @dataclass(frozen=True)

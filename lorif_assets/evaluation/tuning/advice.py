@@ -14,8 +14,9 @@ from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError, SettingsError, UnsoundQueryError
+from lorif_assets.evaluation.methods.dense_gradients import refuse_large_layers
 from lorif_assets.evaluation.methods.inputs import MethodInputs
-from lorif_assets.evaluation.methods.recipe_trials import RecipeOutcome, try_recipes
+from lorif_assets.evaluation.methods.recipe_trials import COPIES, RecipeOutcome, try_recipes
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
 from lorif_assets.evaluation.retraining.ground_truth import read_ground_truth
 from lorif_assets.evaluation.tail_patching import tail_patch_changes
@@ -79,6 +80,7 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, sample_size: int) 
 
     Raises:
         MismatchError: no recipe fits the budget.
+        SettingsError: the gradients of one layer of the current recipe would not fit in memory.
         UnsoundQueryError: the loss or a gradient of a query is not finite.
     """
     started, current = time.monotonic(), inputs.attributed.fitted_recipe
@@ -98,8 +100,17 @@ def advise(inputs: MethodInputs, budget: int, minutes: float, sample_size: int) 
     for recipes in groups:
         if done and time.monotonic() - started > 60 * minutes:
             break
-        label = f"recipes at {recipes[0].projection}"
-        total = len(recipes) * len(inputs.attributed.under(recipes[0]).record.layer_shapes)
+        label, model = f"recipes at {recipes[0].projection}", inputs.attributed.under(recipes[0])
+        try:
+            refuse_large_layers(model, len(sample), COPIES, "lower --examples")
+        except SettingsError as error:
+            # With the first group goes what all others are held against.
+            if not done:
+                raise
+            _log.warning(f"left out, {label}: {error}")
+            done += 1
+            continue
+        total = len(recipes) * len(model.record.layer_shapes)
         with Progress(label, total, "layers") as progress:
             group_outcomes = try_recipes(
                 inputs.attributed, recipes, sample, inputs.queries.tokenized, inputs.settings.batch, progress

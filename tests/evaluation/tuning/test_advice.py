@@ -12,7 +12,8 @@ from lorif_assets.cli.tune import tune_recipe, write_recipe
 from lorif_assets.config.curvature_fields import CURVATURE_FIELDS
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import load_settings
-from lorif_assets.errors import MismatchError
+from lorif_assets.errors import MismatchError, SettingsError
+from lorif_assets.evaluation.methods import dense_gradients
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.methods.lorif import lorif_scores
 from lorif_assets.evaluation.methods.recipe_trials import try_recipes
@@ -217,6 +218,21 @@ def test_what_keeps_more_than_the_budget_is_not_chosen(private_project, few_cand
 def test_when_the_time_is_up_no_further_group_is_begun(private_project, few_candidates):
     advice = advise(inputs_of(private_project), budget=100_000, minutes=0, sample_size=8)
     assert (len(advice.trials), advice.complete) == (3, False)
+
+
+def test_recipes_whose_gradients_do_not_fit_in_memory_are_left_out_and_said(
+    private_project, few_candidates, monkeypatch, caplog
+):
+    inputs = inputs_of(private_project.with_settings(evaluation={"tail_patch_k": 1}))
+    free = iter([2**40, 0])
+    monkeypatch.setattr(dense_gradients, "host_memory", lambda: next(free))
+    advice = advise(inputs, budget=100_000, minutes=5, sample_size=12)
+    assert (len(advice.trials), advice.complete) == (3, True)
+    assert "left out, recipes at" in caplog.text
+    assert "GiB while they are scored, and 0.0 are free; lower --examples" in caplog.text
+    monkeypatch.setattr(dense_gradients, "host_memory", lambda: 0)
+    with pytest.raises(SettingsError, match=r"are free; lower --examples"):
+        advise(inputs, budget=100_000, minutes=5, sample_size=12)
 
 
 def test_the_chosen_recipe_is_written_without_touching_the_rest_of_the_file(tmp_path):
