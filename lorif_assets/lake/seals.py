@@ -164,7 +164,8 @@ def _lost(files: StoredFiles, table: str, present: Collection[str]) -> list[str]
         return []
     # Beside them lie those that another process is writing.
     of_log = tuple(f"{kind}{_SUFFIX}" for kind in (".json", ".checkpoint.parquet"))
-    found = _entries(Path(files.root, FOLDER, table, LOG))
+    folder = Path(files.root, FOLDER, table, LOG)
+    found = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
     copies = [name.removesuffix(_SUFFIX) for name in found if name.endswith(of_log)]
     checkpoints = (name for name in (*present, *copies) if name.endswith(".checkpoint.parquet"))
     newest = max(checkpoints, default="")
