@@ -94,8 +94,8 @@ def whole_scores(inputs: MethodInputs, own: Mapping[str, Any]) -> np.ndarray:
     examples, queries, batch = inputs.examples.tokenized, inputs.queries.tokenized, inputs.settings.batch
     whole = WholeGradients(unprojected(inputs.attributed.under(Recipe(preset="whitened", **own))), examples, None)
     with Progress(_EXACT, whole.fit_tokens + n_tokens(examples), "tok") as progress:
-        inverses = whole.inverses(batch, progress)
-        found = exact_scores(whole, inverses, queries, examples, ExactScoreSettings(), batch, progress)
+        curvature = whole.curvature(batch, progress)
+        found = exact_scores(curvature, queries, examples, ExactScoreSettings(), batch, progress)
     return np.asarray(found.scores.float().numpy())
 
 

@@ -29,7 +29,7 @@ from lorif_assets.attribution.whole_gradients import WholeGradients, inverse_byt
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import SettingsError
-from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, layer_groups
+from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, dense_groups
 from lorif_assets.evaluation.methods.ekfac_cg import conjugate_gradient_scores
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.retraining.external_truth import subset_truth
@@ -106,7 +106,7 @@ def whole_scores(
     shapes = attributed.record.layer_shapes
     whole = WholeGradients(attributed, examples, None)
     with Progress("EK-FAC of whole gradients", whole.fit_tokens, "tok") as progress:
-        inverses = whole.inverses(batch, progress)
+        inverses = whole.curvature(batch, progress).inverses
     energies = {layer: energy(inverse) for layer, inverse in inverses.items()}
     dense = {layer: d1 * d2 for layer, (d1, d2) in shapes.items()}
     split = halves(len(examples), seed)
@@ -122,7 +122,7 @@ def whole_scores(
     exact = torch.zeros(len(queries), len(examples))
     totals = {key: torch.zeros_like(exact) for key in axes}
     with Progress("EOGP", len(shapes), "layers") as progress:
-        for group in layer_groups(shapes, len(examples) + len(others)):
+        for group in dense_groups(shapes, len(examples) + len(others)):
             found = [dense_gradients(attributed, group, rows, batch) for rows in (queries, examples, others)]
             for layer in group:
                 gradients = torch.cat([rows.pop(layer) for rows in found])

@@ -1,5 +1,7 @@
 """Group scores: each query's influence summed over training examples that share a value of their metadata."""
 
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import polars as pl
@@ -13,9 +15,10 @@ from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredChec
 from lorif_assets.attribution.group_sums import GROUP_ROWS, group_sums
 from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.attribution.score_modes import ReadQuerySet
-from lorif_assets.attribution.score_noise import ScoreNoise, shrunk_scores
+from lorif_assets.attribution.score_noise import noise_shares, shrunk_scores
 from lorif_assets.attribution.score_rows import MOST_PAIRS
 from lorif_assets.config.settings import Settings
+from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_group_scores
 from lorif_assets.lake.attribution_tables import GROUP_SCORES, TRAINING_EXAMPLES
 
@@ -37,8 +40,8 @@ def _enabled(settings: Settings) -> bool:
 def group_scores(run: PartitionRun) -> Materializations:
     """Each query's influence summed over all training examples that share a value of a column, with its standard error.
 
-    Off unless `groups.columns` names columns: it scans all examples once more, as only leading scores are stored. With
-    `groups.shrunk`, sums are of posterior means, by the noise that is measured on a sample.
+    Off unless `groups.columns` names columns: it scans all examples once more, as only leading scores are stored. Sums are of
+    posterior means, by the noise that is measured on a sample (`groups.shrunk`).
     """
     settings = run.settings
     for name, query_sets in run.by_checkpoint().items():
@@ -46,11 +49,20 @@ def group_scores(run: PartitionRun) -> Materializations:
         with run.lease() as group, run.tracked(name, query_sets.values(), settings.groups.model_dump()):
             checkpoint = stored.load(run.checkpoints, group)
             metadata = run.lake.read(TRAINING_EXAMPLES, ["shard", "example_id", "metadata"])
-            noise = ScoreNoise(checkpoint, settings.batch) if settings.groups.shrunk else None
-            compute = partial(_sums, run, checkpoint, earlier, metadata, noise)
+            shares = _noise_shares(run, checkpoint, query_sets) if settings.groups.shrunk else {}
+            compute = partial(_sums, run, checkpoint, earlier, metadata, shares)
             yield from beside_scores(run, GROUP_SCORES, name, query_sets, settings.groups.version, compute)
             # Before another run gets the devices: the memory is not free while a name refers to the model.
-            del checkpoint, compute, noise
+            del checkpoint, compute
+
+
+def _noise_shares(run: PartitionRun, checkpoint: AttributedCheckpoint, query_sets: Iterable[str]) -> dict[str, float]:
+    """Return the shares of the query sets that can be read; of another one the error comes with its sums."""
+    queries = {}
+    for query_set in query_sets:
+        with suppress(LorifError):
+            queries[query_set] = ReadQuerySet.of(checkpoint, query_set).tokenized.examples
+    return noise_shares(checkpoint, queries, run.settings.batch)
 
 
 def _sums(
@@ -58,12 +70,12 @@ def _sums(
     checkpoint: AttributedCheckpoint,
     earlier: list[StoredCheckpoint],
     metadata: pl.DataFrame,
-    noise: ScoreNoise | None,
+    shares: Mapping[str, float],
     query_set: str,
 ) -> Computed:
     """Return the sums of a query set, in as many scans as memory asks for."""
     queries = ReadQuerySet.of(checkpoint, query_set).tokenized.examples
-    noise_share = noise.share(queries) if noise else None
+    noise_share = shares.get(query_set)
     n_examples = checkpoint.stored.factors.n_examples
     at_once = max(1, MOST_PAIRS // max(1, n_examples))
     frames = [pl.DataFrame(schema=GROUP_ROWS)]

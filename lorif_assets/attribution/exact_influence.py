@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.attribution.query_gradients import stream_query_gradients
-from lorif_assets.attribution.whole_gradients import WholeGradients
+from lorif_assets.attribution.whole_gradients import WholeCurvature, WholeGradients
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import n_tokens
@@ -34,8 +34,7 @@ class ExactScores:
 
 
 def exact_scores(
-    whole: WholeGradients,
-    inverses: "Mapping[str, KroneckerPreconditioner]",
+    curvature: WholeCurvature,
     queries: "Sequence[TokenizedExample]",
     examples: "Sequence[TokenizedExample]",
     settings: ExactScoreSettings,
@@ -45,8 +44,7 @@ def exact_scores(
     """Return the scores of all pairs of some queries and examples, and the examples' own, in FP64 on the CPU.
 
     Args:
-        whole: gives whole gradients.
-        inverses: of each layer.
+        curvature: gives whole gradients, and the inverse of each layer.
         queries: tokenized; their solutions are held at once.
         examples: tokenized.
         settings: how queries are solved for.
@@ -59,8 +57,8 @@ def exact_scores(
     """
     import torch
 
-    attributed = whole.attributed
-    solutions = [_solution(whole, inverses, query, settings, batch, progress) for query in queries]
+    attributed, inverses = curvature.attributed, curvature.inverses
+    solutions = [_solution(curvature, query, settings, batch, progress) for query in queries]
     directions = {layer: torch.stack([one[layer].flatten() for one in solutions]) for layer in inverses}
     scores = torch.zeros(len(queries), len(examples), dtype=torch.float64)
     own = torch.zeros(len(examples), dtype=torch.float64)
@@ -86,8 +84,7 @@ def solver_tokens(whole: WholeGradients, n_queries: int, settings: ExactScoreSet
 
 
 def _solution(
-    whole: WholeGradients,
-    inverses: "Mapping[str, KroneckerPreconditioner]",
+    curvature: WholeCurvature,
     query: "TokenizedExample",
     settings: ExactScoreSettings,
     batch: BatchSettings,
@@ -101,12 +98,12 @@ def _solution(
     def sink(layer: str, _places: list[int], found: "Tensor") -> None:
         gradient[layer] = found[0]
 
-    stream_query_gradients(whole.attributed, [query], sink, batch)
-    precondition = partial(_preconditioned, inverses)
+    stream_query_gradients(curvature.attributed, [query], sink, batch)
+    precondition = partial(_preconditioned, curvature.inverses)
     if settings.query_solver != "cg":
         return precondition(gradient)
-    sample = whole.sample[: settings.cg_examples]
-    product = partial(_damped_product, whole.attributed, inverses, sample, batch, progress)
+    sample = curvature.sample[: settings.cg_examples]
+    product = partial(_damped_product, curvature.attributed, curvature.inverses, sample, batch, progress)
     return conjugate_gradients(product, precondition, gradient, settings.cg_rounds)
 
 

@@ -1,5 +1,6 @@
 """Dense gradients that are held at a time, by the settings or by the memory of the device that computes them."""
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,3 +20,16 @@ def gradient_room(batch: "BatchSettings", device: "torch.device") -> int:
         return batch.gradient_numbers
     memory = torch.cuda.get_device_properties(device).total_memory
     return max(batch.gradient_numbers, memory // _SHARE_OF_DEVICE // torch.float32.itemsize)
+
+
+def layer_groups(sizes: Mapping[str, int], room: int) -> Iterator[list[str]]:
+    """Yield groups of layers, in order, whose sizes together are no more than the room; a larger layer is one by itself."""
+    group: list[str] = []
+    taken = 0
+    for layer, size in sizes.items():
+        if group and taken + size > room:
+            yield group
+            group, taken = [], 0
+        group.append(layer)
+        taken += size
+    yield group

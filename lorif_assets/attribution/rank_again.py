@@ -1,7 +1,7 @@
 """Ranking the leading examples of stored scores again by their whole gradients."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from lorif_assets.attribution.exact_influence import exact_scores, solver_tokens
 from lorif_assets.attribution.listed_examples import ListedExamples
-from lorif_assets.attribution.whole_gradients import WholeGradients
+from lorif_assets.attribution.whole_gradients import WholeCurvature, WholeGradients
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import n_tokens
@@ -17,7 +17,6 @@ from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
     from lorif_assets.data.tokenization import TokenizedExample
-    from lorif_assets.mathematics.curvature.ekfac import KroneckerPreconditioner
 
 _Pair = tuple[str, str]
 _FOUND = {
@@ -111,11 +110,11 @@ class ExactPlan:
 
         `progress` advances by tokens, of `tokens` in all.
         """
-        inverses = self.whole.inverses(self.batch, progress)
+        curvature = self.whole.curvature(self.batch, progress)
         found = pl.concat(
             [
                 pl.DataFrame(schema=_FOUND),
-                *self._scored(inverses, progress),
+                *self._scored(curvature, progress),
             ]
         )
         own = pl.col("self_influence")
@@ -139,11 +138,9 @@ class ExactPlan:
             .sort("query_id", "side", "rank")
         )
 
-    def _scored(self, inverses: "Mapping[str, KroneckerPreconditioner]", progress: Progress) -> Iterator[pl.DataFrame]:
+    def _scored(self, curvature: WholeCurvature, progress: Progress) -> Iterator[pl.DataFrame]:
         for group in self.groups:
-            found = exact_scores(
-                self.whole, inverses, group.queries, self._of(group), self.settings, self.batch, progress
-            )
+            found = exact_scores(curvature, group.queries, self._of(group), self.settings, self.batch, progress)
             for query, row in zip(group.queries, found.scores, strict=True):
                 columns = {
                     "query_id": [query.example_id] * len(group.pairs),

@@ -1,16 +1,16 @@
 """The inverse curvature of whole gradients, neither projected nor compressed: EK-FAC fitted in memory to a sample."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
-from lorif_assets.attribution.fit_bases import covariances, kfac_sample
+from lorif_assets.attribution.fit_bases import FEWEST_EXAMPLES, covariances, kfac_sample, without_unsound
 from lorif_assets.attribution.model import AttributedModel
+from lorif_assets.attribution.sound_examples import NotFiniteError, not_finite
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import n_tokens
-from lorif_assets.errors import LorifError
 from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from lorif_assets.data.tokenization import TokenizedExample
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KroneckerPreconditioner
     from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
+    from lorif_assets.mathematics.gradients.projection import Projection
+
+
+@dataclass(frozen=True)
+class WholeCurvature:
+    """Each layer's damped inverse, the model that gives the gradients, and the examples that the inverse was fitted to."""
+
+    attributed: AttributedModel
+    inverses: "Mapping[str, KroneckerPreconditioner]"
+    sample: "Sequence[TokenizedExample]"
 
 
 @dataclass(frozen=True)
@@ -31,20 +41,34 @@ class WholeGradients:
     """Where the recipe whitens and projects nothing, the checkpoint, whose stored inverse is of whole gradients."""
 
     @classmethod
-    def of(cls, checkpoint: AttributedCheckpoint, settings: ExactScoreSettings) -> "WholeGradients":
+    def of(
+        cls, checkpoint: AttributedCheckpoint, settings: ExactScoreSettings, widest: int | None = None
+    ) -> "WholeGradients":
         """Draw the sample.
+
+        Args:
+            checkpoint: its factors are not read.
+            settings: the size of the sample.
+            widest: sides that are wider are projected to it, or to what the recipe leaves of them if that is more; None: none.
 
         Raises:
             LorifError: fewer than two examples of the sample can be used.
         """
-        attributed = unprojected(checkpoint.model)
+        attributed = unprojected(checkpoint.model) if widest is None else _hardly_projected(checkpoint.model, widest)
         recipe = attributed.recipe.changed(kfac_examples=settings.examples)
         # The seed's first examples, whatever their number is for.
         sample = kfac_sample(replace(checkpoint, model=replace(attributed, recipe=recipe)))
         sample.refuse_too_few(attributed.record.name)
-        is_whole = all(p.p_in is None and p.p_out is None for p in checkpoint.model.projections)
-        own = checkpoint if is_whole and checkpoint.model.recipe.whitens else None
-        return cls(attributed, sample.tokenized.examples, own)
+        is_stored = attributed.projection == checkpoint.model.projection and checkpoint.model.recipe.whitens
+        return cls(attributed, sample.tokenized.examples, checkpoint if is_stored else None)
+
+    def of_layers(self, layers: Collection[str]) -> "WholeGradients":
+        """Return the same of some layers alone."""
+        attributed = self.attributed
+        shapes = {layer: shape for layer, shape in attributed.record.layer_shapes.items() if layer in layers}
+        projections = [one for one in attributed.projections if one.layer.name in layers]
+        record = replace(attributed.record, layer_shapes=shapes)
+        return replace(self, attributed=replace(attributed, record=record, projections=projections))
 
     @property
     def fit_tokens(self) -> int:
@@ -56,29 +80,47 @@ class WholeGradients:
         """Of the inverse in memory."""
         return inverse_bytes(self.attributed.record.layer_shapes.values())
 
-    def inverses(self, batch: BatchSettings, progress: Progress) -> "dict[str, KroneckerPreconditioner]":
+    def curvature(self, batch: BatchSettings, progress: Progress) -> WholeCurvature:
         """Return each layer's damped inverse; `progress` advances by tokens, `fit_tokens` in all.
 
+        Examples whose loss or gradients are not finite are left out, and named in the log.
+
         Raises:
-            LorifError: activations or gradients of the sample are not finite.
+            NotFiniteError: activations or gradients of the sample are not finite together, or of all but one example.
         """
         from lorif_assets.mathematics.curvature.ekfac import KroneckerPreconditioner
 
         if self.own is not None:
             stored = {layer: self.own.inverse_of(layer) for layer in self.attributed.record.layer_shapes}
-            return {layer: inverse for layer, inverse in stored.items() if isinstance(inverse, KroneckerPreconditioner)}
-        recipe = self.attributed.recipe
-        sums = covariances(self.attributed, self.sample, batch, progress, seed=0)
+            inverses = {layer: one for layer, one in stored.items() if isinstance(one, KroneckerPreconditioner)}
+            return WholeCurvature(self.attributed, inverses, self.sample)
         try:
-            bases = {layer: sums.pop(layer).bases(recipe.whitening_damping) for layer in list(sums)}
-        except ValueError as error:
-            name = self.attributed.record.name
-            raise LorifError(f"EK-FAC cannot be fitted to whole gradients of {name!r}: {error}") from error
-        fisher = _fisher(self.attributed, self.sample, bases, batch, progress)
-        return {
+            return self._fitted(self.sample, batch, progress)
+        except NotFiniteError:
+            sound, unsound = without_unsound(self.attributed, self.sample, batch, progress.log)
+            if not unsound or len(sound) < FEWEST_EXAMPLES:
+                raise
+        return self._fitted(sound, batch, progress)
+
+    def _fitted(self, sample: "Sequence[TokenizedExample]", batch: BatchSettings, progress: Progress) -> WholeCurvature:
+        from lorif_assets.mathematics.curvature.ekfac import KroneckerPreconditioner
+
+        attributed, recipe, bases = self.attributed, self.attributed.recipe, dict[str, "KfacBases"]()
+        sums = covariances(attributed, sample, batch, progress, seed=0)
+        for layer in list(sums):
+            try:
+                bases[layer] = sums.pop(layer).bases(recipe.whitening_damping)
+            except ValueError as error:
+                raise not_finite(attributed, layer, str(error)) from error
+        fisher = _fisher(attributed, sample, bases, batch, progress)
+        for layer, squares in fisher.items():
+            for fault in squares.faults():
+                raise not_finite(attributed, layer, fault)
+        inverses = {
             layer: KroneckerPreconditioner(of_layer, fisher[layer].eigenvalues, recipe.fisher_damping)
             for layer, of_layer in bases.items()
         }
+        return WholeCurvature(attributed, inverses, sample)
 
 
 def inverse_bytes(shapes: Iterable[tuple[int, int]]) -> int:
@@ -88,16 +130,31 @@ def inverse_bytes(shapes: Iterable[tuple[int, int]]) -> int:
 
 def unprojected(attributed: AttributedModel) -> AttributedModel:
     """Return the same loaded checkpoint with the same layers, and nothing projected."""
-    from lorif_assets.mathematics.gradients.projection import Projection, fingerprint, layer_projection
+    from lorif_assets.mathematics.gradients.projection import Projection
 
-    whole = Projection(factor=1, seed=attributed.recipe.seed)
-    layers = [projection.layer for projection in attributed.projections]
-    shapes = {layer.name: (layer.d_in, layer.d_out) for layer in layers}
+    return _projected(attributed, Projection(factor=1, seed=attributed.recipe.seed))
+
+
+def _hardly_projected(attributed: AttributedModel, widest: int) -> AttributedModel:
+    """Return the same loaded checkpoint with sides wider than this projected to it, none to less than the recipe leaves."""
+    own = attributed.fitted_recipe.projection
+    least = own.max_factor if own.factor is None else own.factor
+    return _projected(
+        attributed, replace(own, factor=None, max_width=max(widest, own.max_width or 1), max_factor=least)
+    )
+
+
+def _projected(attributed: AttributedModel, projection: "Projection") -> AttributedModel:
+    from lorif_assets.mathematics.gradients.projection import fingerprint, layer_projection
+
+    layers = [one.layer for one in attributed.projections]
+    projections = [layer_projection(layer, projection) for layer in layers]
+    shapes = {one.layer.name: (one.d1, one.d2) for one in projections}
     return replace(
         attributed,
         record=replace(attributed.record, layer_shapes=shapes, frozen_bases=None),
-        projections=[layer_projection(layer, whole) for layer in layers],
-        projection=fingerprint(layers, whole),
+        projections=projections,
+        projection=fingerprint(layers, projection),
     )
 
 

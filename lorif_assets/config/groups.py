@@ -17,10 +17,10 @@ class GroupSettings(BaseModel):
     )
 
     shrunk: bool = Field(
-        False,
+        True,
         description="Whether sums are of posterior means in place of the scores as they are stored: what is to be expected of "
         "each once the noise of projection, rank and codes is known, which a sum hears of all examples. The noise is measured "
-        "on 128 examples and 16 queries, scored again by whole gradients.",
+        "on 128 examples and 16 queries, scored again by gradients that are hardly projected.",
     )
 
     @property

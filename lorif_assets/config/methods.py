@@ -179,7 +179,7 @@ class MethodName(StrEnum):
         explanation="LoRIF's scores less what is noise in them, for sums; its rankings",
         function="lorif:shrunk_scores",
         needs=Need.ATTRIBUTION,
-        by_default=False,
+        version=2,
     )
     EXACT = Method(
         name="exact",

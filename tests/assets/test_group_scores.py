@@ -21,7 +21,8 @@ def test_they_are_not_kept_unless_asked_for(tiny_project: TinyProject) -> None:
 
 
 def test_sums_are_over_all_examples_and_shown_in_the_report(private_project: TinyProject) -> None:
-    project = private_project.with_settings(groups={"columns": ("topic",)}, active={"checkpoints": (CHECKPOINT,)})
+    groups = {"columns": ("topic",), "shrunk": False}
+    project = private_project.with_settings(groups=groups, active={"checkpoints": (CHECKPOINT,)})
     assert set(project.stale("group_scores")) == {KEY}
     project.update()
     assert not project.stale("group_scores")
@@ -34,15 +35,14 @@ def test_sums_are_over_all_examples_and_shown_in_the_report(private_project: Tin
     assert set(rows["value"]) == {"with", "files"}
     (where,) = project.table(REPORTS, **PARTITION)["uri"]
     assert Path(where).read_text().count('<details class="groups">') == 3
+    assert rows["noise_share"].null_count() == rows.height
     assert set(project.with_settings(groups={"columns": ("other",)}).stale("group_scores")) == {KEY}
 
 
 def test_shrunk_sums_are_of_posterior_means_and_say_how_much_is_noise(private_project: TinyProject) -> None:
-    plain = private_project.with_settings(groups={"columns": ("topic",)}, active={"checkpoints": (CHECKPOINT,)})
-    plain.update()
-    before = plain.table(GROUP_SCORES, **PARTITION).sort("query_id", "value")
-    assert before["noise_share"].null_count() == before.height
-    project = plain.with_settings(groups={"columns": ("topic",), "shrunk": True})
+    active = {"checkpoints": (CHECKPOINT,)}
+    private_project.with_settings(groups={"columns": ("topic",), "shrunk": False}, active=active).update()
+    project = private_project.with_settings(groups={"columns": ("topic",)}, active=active)
     assert set(project.stale("group_scores")) == {KEY}
     project.run("group_scores", KEY)
     assert not project.stale("group_scores")

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lorif_assets.attribution.gradient_room import layer_groups
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
@@ -38,18 +39,9 @@ def refuse_large_layers(attributed: AttributedModel, n_examples: int, copies: in
         )
 
 
-def layer_groups(shapes: Mapping[str, tuple[int, int]], n: int) -> Iterator[list[str]]:
+def dense_groups(shapes: Mapping[str, tuple[int, int]], n: int) -> Iterator[list[str]]:
     """Yield groups of layers whose dense gradients of n examples fit in 2 GiB together; a larger layer is one by itself."""
-    group: list[str] = []
-    size = 0
-    for layer, (d1, d2) in shapes.items():
-        needed = 4 * n * d1 * d2
-        if group and size + needed > _LARGEST_GROUP:
-            yield group
-            group, size = [], 0
-        group.append(layer)
-        size += needed
-    yield group
+    return layer_groups({layer: 4 * n * d1 * d2 for layer, (d1, d2) in shapes.items()}, _LARGEST_GROUP)
 
 
 def dense_gradients(

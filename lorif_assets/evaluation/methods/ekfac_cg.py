@@ -29,14 +29,14 @@ def conjugate_gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     whole = WholeGradients(attributed, [examples[at] for at in order], None)
     started = time.monotonic()
     with Progress("EK-FAC of whole gradients", whole.fit_tokens, "tok") as progress:
-        inverses = whole.inverses(batch, progress)
+        curvature = whole.curvature(batch, progress)
     fitted = time.monotonic()
     numbers = sum(d1 * d2 for d1, d2 in attributed.record.layer_shapes.values())
     at_once = max(1, batch.query_numbers // numbers)
     groups = [queries[first : first + at_once] for first in range(0, len(queries), at_once)]
     tokens = solver_tokens(whole, len(queries), _SOLVER) + len(groups) * n_tokens(examples)
     with Progress("EK-FAC + CG", tokens, "tok") as progress:
-        found = [exact_scores(whole, inverses, group, examples, _SOLVER, batch, progress).scores for group in groups]
+        found = [exact_scores(curvature, group, examples, _SOLVER, batch, progress).scores for group in groups]
     scores = np.concatenate([one.numpy() for one in found]).astype(np.float32)
     # Nothing is kept of an example; its gradients are computed again for each query set.
     return {"ekfac_cg": MethodScores(scores, 0.0, fitted - started, time.monotonic() - fitted, whole.inverse_bytes)}

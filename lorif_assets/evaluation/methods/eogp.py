@@ -14,7 +14,7 @@ from torch import Tensor
 from lorif_assets.attribution.cost import stored_bytes_per_example
 from lorif_assets.attribution.whole_gradients import WholeGradients, inverse_bytes, unprojected
 from lorif_assets.errors import SettingsError
-from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, layer_groups, refuse_large_layers
+from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, dense_groups, refuse_large_layers
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.mathematics.evaluation.one_bit_codes import (
     PrincipalAxes,
@@ -52,7 +52,7 @@ def eogp_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     started = time.monotonic()
     whole = WholeGradients(attributed, examples, None)
     with Progress("EK-FAC of whole gradients", whole.fit_tokens, "tok") as progress:
-        inverses = whole.inverses(batch, progress)
+        inverses = whole.curvature(batch, progress).inverses
     split = halves(len(examples), inputs.settings.evaluation.seed)
     budget = stored_bytes_per_example(inputs.attributed.record, inputs.attributed.fitted_recipe)
     energies = {layer: energy(inverse) for layer, inverse in inverses.items()}
@@ -70,7 +70,7 @@ def eogp_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     coded = _Coded(split, principal, random, inputs.settings.evaluation.seed)
     scores = {name: torch.zeros(len(queries), len(examples)) for name in _NAMES}
     with Progress("EOGP", len(shapes), "layers") as progress:
-        for group in layer_groups(shapes, len(examples)):
+        for group in dense_groups(shapes, len(examples)):
             rows, asked = (dense_gradients(attributed, group, chosen, batch) for chosen in (examples, queries))
             for layer in group:
                 z, z_q = (

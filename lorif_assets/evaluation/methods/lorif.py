@@ -10,7 +10,7 @@ from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredChec
 from lorif_assets.attribution.cost import stored_bytes_per_example
 from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.attribution.score_checkpoint import score_every_example
-from lorif_assets.attribution.score_noise import ScoreNoise
+from lorif_assets.attribution.score_noise import noise_shares
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
 
@@ -63,10 +63,13 @@ def shrunk_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     checkpoint = AttributedCheckpoint(
         StoredCheckpoint(inputs.lake, inputs.settings.recipe, inputs.attributed.record), inputs.attributed
     )
-    noise, matrix, first = ScoreNoise(checkpoint, inputs.settings.batch), np.empty_like(lorif.scores), 0
     started = time.monotonic()
-    for queries in inputs.query_sets.values():
+    shares = noise_shares(
+        checkpoint, {name: queries.tokenized for name, queries in inputs.query_sets.items()}, inputs.settings.batch
+    )
+    matrix, first = np.empty_like(lorif.scores), 0
+    for name, queries in inputs.query_sets.items():
         rows = slice(first, first + len(queries.ids))
-        matrix[rows], first = shrunk(lorif.scores[rows], noise.share(queries.tokenized)), rows.stop
+        matrix[rows], first = shrunk(lorif.scores[rows], shares[name]), rows.stop
     seconds = lorif.query_seconds + time.monotonic() - started
     return {"lorif_shrunk": replace(lorif, scores=matrix, query_seconds=seconds)}

@@ -15,7 +15,7 @@ from lorif_assets.config.recipe import TOKEN_FIELDS, Recipe
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.errors import MismatchError, SettingsError
-from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, layer_groups
+from lorif_assets.evaluation.methods.dense_gradients import dense_gradients, dense_groups
 from lorif_assets.evaluation.methods.layer_trials import LayerTrials
 from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
 from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
@@ -81,7 +81,7 @@ def try_recipes(
     recipes = affordable
     scores = [torch.zeros(len(queries), len(examples)) for _ in recipes]
     dense, seconds = torch.zeros(len(queries), len(examples)), [0.0] * len(recipes)
-    for group in layer_groups(shapes, len(examples)):
+    for group in dense_groups(shapes, len(examples)):
         gradients, query_gradients = (dense_gradients(shared, group, rows, batch) for rows in (examples, queries))
         for layer in group:
             ranked_recipes = [(recipe, by_layer[layer]) for recipe, by_layer in zip(recipes, ranks, strict=True)]
@@ -114,7 +114,7 @@ def dense_inverse_scores(
 ) -> Float[Tensor, "Q n"]:
     """Return the scores of the exact inverse at a recipe's layers and projections; advances by layer."""
     total = torch.zeros(len(queries), len(examples))
-    for group in layer_groups(attributed.record.layer_shapes, len(examples)):
+    for group in dense_groups(attributed.record.layer_shapes, len(examples)):
         gradients, query_gradients = (dense_gradients(attributed, group, rows, batch) for rows in (examples, queries))
         for layer in group:
             trials = LayerTrials(

@@ -17,19 +17,17 @@ def noise_share(stored: Float[np.ndarray, "Q n"], exact: Float[np.ndarray, "Q n"
     """Return the share of the stored scores' mean square that is noise, from 0 to `MOST_NOISE`.
 
     In s = a t + e with e independent of t, it is 1 - cos²(s, t); the cosine is the mean over the queries. a, which is not 1
-    where codes lose a part of every gradient, does not matter.
+    where codes lose a part of every gradient, does not matter. It is 0 where no query has any score that is not zero, on either
+    side: there is nothing to shrink.
 
     Args:
         stored: scores of sampled pairs; n examples.
         exact: scores of the same pairs without projection or compression.
-
-    Raises:
-        ValueError: no query has any score that is not zero, on either side.
     """
     s, t = np.asarray(stored, dtype=np.float64), np.asarray(exact, dtype=np.float64)
     norms = np.linalg.norm(s, axis=1) * np.linalg.norm(t, axis=1)
     if not (norms > 0).any():
-        raise ValueError("all sampled scores are zero: their noise cannot be told")
+        return 0.0
     cosine = float((np.einsum("qn,qn->q", s, t)[norms > 0] / norms[norms > 0]).mean())
     return min(1 - max(cosine, 0.0) ** 2, MOST_NOISE)
 

@@ -34,11 +34,9 @@ def by(inputs, **solver):
     examples, batch = inputs.examples.tokenized, inputs.settings.batch
     whole = WholeGradients(unprojected(inputs.attributed), examples, None)
     with Progress("exact", 1, "tok") as progress:
-        inverses = whole.inverses(batch, progress)
+        curvature = whole.curvature(batch, progress)
         settings = ExactScoreSettings(**solver)
-        return exact_scores(
-            whole, inverses, inputs.queries.tokenized, examples, settings, batch, progress
-        ).scores.numpy()
+        return exact_scores(curvature, inputs.queries.tokenized, examples, settings, batch, progress).scores.numpy()
 
 
 def test_scores_are_those_of_two_rounds_of_exact_re_ranking(inputs, scored):
