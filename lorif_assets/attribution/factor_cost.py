@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lorif_assets.attribution.factor_rows import run_batch
 from lorif_assets.attribution.fitted_recipe import fitted_recipe, level_rank
 from lorif_assets.attribution.model import AttributedModel, CheckpointRecord
+from lorif_assets.attribution.recipe_on_model import tracked_layers
 from lorif_assets.attribution.stored_bases import FrozenBases
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sections import BatchSettings
@@ -53,11 +54,10 @@ def factor_cost(
     import torch
 
     from lorif_assets.mathematics.gradients.collector import GradientCollector
-    from lorif_assets.mathematics.gradients.layers import select_layers
     from lorif_assets.mathematics.operation_counts import OperationCounts
 
     shapes_only = _without_numbers(model)
-    layers = select_layers(shapes_only, recipe.include_layers, recipe.exclude_layers)
+    layers = tracked_layers(shapes_only, recipe)
     recipe, inputs = fitted_recipe(recipe, layers), _full_batch(examples, tokens)
     # The collector without layers is the floor: frozen weights, gradients of activations alone.
     with OperationCounts() as bare, GradientCollector(shapes_only, []) as collector:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lorif_assets.mathematics.gradients.layers import TrackedLayer
     from lorif_assets.mathematics.gradients.projection import Projection
 
+SMALL_MODEL = 1 << 21
+"""Numbers of a small model's tracked layers, at most: its LM head is tracked, and its width measured."""
 LARGEST_RANK = 128
 """Components that a layer keeps for a budget of bytes, at most."""
 NARROWEST_WIDTH = 64

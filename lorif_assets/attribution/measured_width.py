@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.fit_bases import covariances
-from lorif_assets.attribution.fitted_recipe import WIDTHS, component_bytes, with_width
+from lorif_assets.attribution.fitted_recipe import SMALL_MODEL, WIDTHS, component_bytes, with_width
 from lorif_assets.attribution.layer_ranks import allocated_ranks, largest_ranks
 from lorif_assets.attribution.sound_examples import not_finite
 from lorif_assets.config.presets import AUTO
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from lorif_assets.mathematics.gradients.projection import LayerProjection
     from lorif_assets.progress import Progress
 
-_MOST_NUMBERS = 1 << 21
-"""Of an example's gradients without projection: of a larger model the sample would not fit in memory."""
 _HELD_NUMBERS = 1 << 27
 _EXAMPLES, _FEWEST_EXAMPLES = 128, 16
 _QUERIES_SHARE = 4
@@ -73,7 +71,7 @@ class _LayerSample:
 
 def is_measured(recipe: Recipe, layers: "Iterable[TrackedLayer]") -> bool:
     """Return whether a recipe leaves the width of these layers to a measurement: their whole gradients are small enough."""
-    return recipe.max_width == AUTO and sum(layer.d_in * layer.d_out for layer in layers) <= _MOST_NUMBERS
+    return recipe.max_width == AUTO and sum(layer.d_in * layer.d_out for layer in layers) <= SMALL_MODEL
 
 
 def measured_tokens(attributed: "AttributedModel", examples: "Sequence[TokenizedExample]") -> int:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lorif_assets.attribution.fitted_recipe import fitted_recipe, with_width
 from lorif_assets.attribution.memory_verdict import batch_limit
-from lorif_assets.attribution.recipe_on_model import longest_input, tracked_layers
+from lorif_assets.attribution.recipe_on_model import head_name, longest_input, tracked_layers
 from lorif_assets.attribution.stored_bases import FrozenBases, bases_version, frozen_bases
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import MismatchError
@@ -197,8 +197,7 @@ class AttributedModel:
     @property
     def head(self) -> str | None:
         """The module path of the LM head, or None where the model has none."""
-        head = self.model.get_output_embeddings()
-        return next((name for name, module in self.model.named_modules() if module is head), None) if head else None
+        return head_name(self.model)
 
     @property
     def max_length(self) -> int:

@@ -1,7 +1,10 @@
 """What a recipe comes to on one model: which layers are tracked, and how long inputs may be."""
 
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from lorif_assets.attribution.fitted_recipe import SMALL_MODEL
+from lorif_assets.config.presets import AUTO
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.models.context import context_length, tokenizer_length
 
@@ -18,12 +21,30 @@ DEFAULT_LENGTH = 2_048
 def tracked_layers(model: "nn.Module", recipe: Recipe) -> "list[TrackedLayer]":
     """Return the layers of a model whose gradients a recipe asks for, in the model's order.
 
+    Where the recipe leaves both layers and widths to the model, those of a small one include its LM head, which holds half of
+    what such a model has learned.
+
     Raises:
         LayerError: a pattern matches nothing, nothing is left, or a layer has a form that cannot be tracked.
     """
-    from lorif_assets.mathematics.gradients.layers import select_layers
+    from lorif_assets.mathematics.gradients.layers import linear_weights, select_layers
 
-    return select_layers(model, recipe.include_layers, recipe.exclude_layers, of_adapter=recipe.track == "adapter")
+    of_adapter = recipe.track == "adapter"
+    chosen = select_layers(model, recipe.include_layers, recipe.exclude_layers, of_adapter=of_adapter)
+    if recipe.include_layers or recipe.max_width != AUTO or of_adapter:
+        return chosen
+    name, weights = head_name(model), linear_weights(model)
+    if name not in weights or any(fnmatchcase(name, pattern) for pattern in recipe.exclude_layers):
+        return chosen
+    with_head = [*chosen, weights[name].layer]
+    return with_head if sum(layer.d_in * layer.d_out for layer in with_head) <= SMALL_MODEL else chosen
+
+
+def head_name(model: "nn.Module") -> str | None:
+    """Return the module path of a model's LM head, or None where it has none."""
+    output_embeddings = getattr(model, "get_output_embeddings", None)
+    head = output_embeddings() if output_embeddings else None
+    return next((name for name, module in model.named_modules() if module is head), None) if head else None
 
 
 def longest_input(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> int:

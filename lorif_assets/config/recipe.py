@@ -47,7 +47,7 @@ _BEFORE_THE_FIELD: Mapping[str, object] = {
     "fisher_share": 1.0,
 }
 # What `AUTO` comes to on a model: another rule, another number, so that nothing is taken for the work of the new one.
-_AUTO_RULE = 1
+_AUTO_RULE = 2
 _LEFT_TO_THE_MODEL = ("max_width", "bytes_per_example")
 # Sides of at most this width are a LoRA adapter's rank.
 _ADAPTER_RANK = 64

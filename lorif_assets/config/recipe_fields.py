@@ -36,7 +36,9 @@ class RecipeFields(BaseModel):
         "model's weights; or a LoRA adapter's own matrices A and B, whose sides of its rank are never projected.",
     )
     include_layers: tuple[str, ...] = Field(
-        (), description="Shell-style patterns of layers to track; empty: every linear weight of the blocks."
+        (),
+        description="Shell-style patterns of layers to track; empty: every linear weight of the blocks, and of a small model "
+        "(up to 2,097,152 such weights) the LM head, where `max_width` is left to the model.",
     )
     exclude_layers: tuple[str, ...] = Field((), description="Patterns of layers that are not tracked.")
     projection_factor: int = Field(
