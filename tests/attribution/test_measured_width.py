@@ -29,7 +29,8 @@ def attributed(**fields: object) -> AttributedModel:
     config.bos_token_id = config.eos_token_id = 0
     model = GPT2LMHeadModel(config).eval()
     record = CheckpointRecord("small", "", "", "gpt2", 0, None, {})
-    recipe = Recipe.model_validate(fields)
+    # The blocks alone, also where the width is left to the model.
+    recipe = Recipe.model_validate({"include_layers": ["transformer.h.*"], **fields})
     return AttributedModel(record, recipe, model, None, (), "", DeviceGroup.of("cpu")).under(recipe)  # type: ignore[arg-type]
 
 
@@ -141,7 +142,7 @@ def test_a_width_by_hand_and_a_handful_of_examples_are_not_measured(fields: dict
 
 
 def test_of_a_large_model_the_shapes_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured_width, "_MOST_NUMBERS", 4 * 3 * WIDTH**2 - 1)
+    monkeypatch.setattr(measured_width, "SMALL_MODEL", 4 * 3 * WIDTH**2 - 1)
     model = attributed()
     assert measured(model, examples()) == (model, ())
 
