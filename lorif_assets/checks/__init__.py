@@ -1,7 +1,7 @@
 """Asset checks: whether what is stored can be trusted. They fail loudly, in Dagster's UI, and change nothing."""
 
 from lorif_assets.checks.curvature import SOUNDNESS_CHECKS, curvature_has_not_drifted, damping_is_safe
-from lorif_assets.checks.data import example_ids_are_unique, stored_shards_have_sources
+from lorif_assets.checks.data import example_ids_are_unique, shards_are_no_copies, stored_shards_have_sources
 from lorif_assets.checks.factors import (
     examples_are_not_learned_by_heart,
     factor_rows_are_complete,
@@ -15,6 +15,7 @@ from lorif_assets.checks.recomputed import examples_retrieve_themselves, factors
 
 CHECKS = (
     example_ids_are_unique,
+    shards_are_no_copies,
     stored_shards_have_sources,
     factor_rows_are_complete,
     factors_match_their_inputs,

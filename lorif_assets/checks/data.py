@@ -6,6 +6,7 @@ import polars as pl
 from lorif_assets.assets.training_examples import training_examples
 from lorif_assets.checks.check_result import check_result
 from lorif_assets.config.settings import Settings
+from lorif_assets.data.shards import in_short
 from lorif_assets.freshness.leftovers import Fate, leftover_shards
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
@@ -25,6 +26,32 @@ def example_ids_are_unique(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
         f"{counts.height:,} ids are unique",
         [f"{name} occurs in {count} rows" for name, count in repeated.iter_rows()],
         examples=counts.height,
+    )
+
+
+@dg.asset_check(
+    asset=training_examples.definition,
+    description="No shard stands in others altogether, as a copied file does, compressed or under another name.",
+)
+def shards_are_no_copies(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+    """Look for shards of several contents that each stand in another shard too."""
+    contents = lake.read(TRAINING_EXAMPLES, ["shard", "content_hash"]).unique()
+    first, last = (of("shard").over("content_hash") for of in (pl.min, pl.max))
+    shards = (
+        contents.with_columns(other=pl.when(pl.col("shard") == first).then(last).otherwise(first))
+        .group_by("shard")
+        .agg(n=pl.len(), n_elsewhere=(pl.col("other") != pl.col("shard")).sum(), others=pl.col("other").unique().sort())
+    )
+    copies = shards.filter(pl.col("n") > 1, pl.col("n") == pl.col("n_elsewhere")).sort("shard")
+    return check_result(
+        f"{shards.height:,} shards have rows of their own",
+        [
+            f"{shard}: all {n} contents of its rows stand in other shards too ({in_short(others)}), and are scored as often"
+            for shard, n, _, others in copies.iter_rows()
+        ],
+        remedy="Where a file is a copy, leave it out of the source; where rows are repeated on purpose, all is well",
+        severity=dg.AssetCheckSeverity.WARN,
+        shards=shards.height,
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any, Literal, TextIO
 
 import click
 import polars as pl
-from rich.console import Console
 from rich.text import Text
 
 from lorif_assets.api.answer import Attribution
@@ -18,6 +17,7 @@ from lorif_assets.data.json_values import parsed_json
 from lorif_assets.data.query_files import read_queries
 from lorif_assets.errors import SourceError
 from lorif_assets.pages.terminal import print_influences, print_tokens
+from lorif_assets.pages.terminal_console import TerminalConsole
 
 
 @click.command()
@@ -118,7 +118,7 @@ def _named(query_id: str) -> pl.Expr:
 
 
 def _print(answers: Mapping[str, Attribution], top: int, ranking: Ranking, *, tokens: bool) -> None:
-    console = Console()
+    console = TerminalConsole()
     for query_id, answer in answers.items():
         if len(answers) > 1:
             console.print(Text.assemble(f"\n{query_id}  {answer.prompt}", (answer.completion, "bold reverse")))

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Literal
 
 import click
-from rich.console import Console
 
 from lorif_assets.automation.dagster_home import dagster_home
 from lorif_assets.config.settings import CLUSTER_DEMO_DIRECTORY, CONFIG_NAME, DEMO_DIRECTORY, REAL_DEMO_DIRECTORY
 from lorif_assets.demo.run import run_demo
+from lorif_assets.pages.terminal_console import TerminalConsole
 
 
 @click.command()
@@ -41,7 +41,7 @@ def demo(
     influcoder: bool,
 ) -> None:
     """Train a small model on Python's documentation and attribute what it says, start to finish."""
-    console = Console()
+    console = TerminalConsole()
     if cluster:
         if real or architecture or influcoder or fresh:
             raise click.UsageError(

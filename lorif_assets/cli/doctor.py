@@ -45,6 +45,7 @@ from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.lake.tables import TABLES
+from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
 
 
@@ -55,7 +56,7 @@ from lorif_assets.project import Project
 @config_option
 def doctor(*, records: bool) -> None:
     """Show what is configured, what was found, what is missing, and what attribution will cost."""
-    if not (compare_records(Console()) if records else diagnose(Console())):
+    if not (compare_records(TerminalConsole()) if records else diagnose(TerminalConsole())):
         sys.exit(1)
 
 

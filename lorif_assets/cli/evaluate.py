@@ -31,6 +31,7 @@ from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS, SELECTION_LOSSES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.evaluation.measurements import selected
+from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
 
 _HEADINGS = (
@@ -54,7 +55,7 @@ _HEADINGS = (
 @config_option
 def evaluate(*, plan: bool, selection: bool) -> None:
     """Check the scores against retraining: LoRIF beside other methods. Goes on where it was interrupted."""
-    run_evaluation(dagster_home(), Console(), plan=plan, selection=selection)
+    run_evaluation(dagster_home(), TerminalConsole(), plan=plan, selection=selection)
 
 
 def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool) -> None:
@@ -192,4 +193,4 @@ def _show_selections(project: Project, console: Console) -> None:
 def _show_pages(lake: Lake, console: Console) -> None:
     """Print where the evaluation pages are, each on a line that can be copied."""
     for uri in sorted(lake.read(EVALUATION_REPORTS, ["uri"])["uri"]):
-        console.print(uri, soft_wrap=True, highlight=False)
+        console.print(Text(uri), soft_wrap=True)

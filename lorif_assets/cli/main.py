@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
 from lorif_assets.errors import CannotWriteError, LorifError, unwritable
 from lorif_assets.machine_locks import WAITS
+from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.process_environment import set_process_environment
 from lorif_assets.progress import LINES
 
@@ -88,7 +88,7 @@ class _Commands(click.Group):
 
 
 def _end_with(message: str) -> NoReturn:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    TerminalConsole(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False)
     sys.exit(1)
 
 

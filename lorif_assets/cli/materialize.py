@@ -17,6 +17,7 @@ from lorif_assets.data.rejection_reasons import in_words, rows_set_aside
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import ACTIVE, Asked, Freshness
+from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
 
 
@@ -37,7 +38,7 @@ def materialize(
     names: tuple[str, ...], checkpoints: tuple[str, ...], query_sets: tuple[str, ...], *, rehash: bool, dry_run: bool
 ) -> None:
     """Bring everything active up to date, in this process; Dagster's UI shows the runs."""
-    console, project, asked = Console(), project_of_settings(), Asked(checkpoints, query_sets)
+    console, project, asked = TerminalConsole(), project_of_settings(), Asked(checkpoints, query_sets)
     selection = selected_assets(project.settings, names)
     freshness = Freshness.of(project, asked)
     found = freshness.discovered

@@ -21,6 +21,7 @@ from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.vocabulary import vocabulary_size
 from lorif_assets.pages.passages import visible
+from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
 
 _Reader = Callable[[Source, Path, int], Iterator[tuple[str, RawShard]]]
@@ -38,7 +39,7 @@ def preview(checkpoint: str | None, source: str | None, queries: str | None, row
     """Show the tokens that the model gets of each example: which carry loss, what was cut, what was set aside."""
     project = project_of_settings()
     chosen = _chosen(project.settings, source, queries)
-    console = Console()
+    console = TerminalConsole()
     for title, previewed in _previews(project, checkpoint, chosen, rows):
         if as_json:
             for row in previewed:

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from lorif_assets.config.settings import DEMO_DIRECTORY
 from lorif_assets.demo.scenario import run_scenario
+from lorif_assets.pages.terminal_console import TerminalConsole
 
 
 @click.command()
@@ -24,5 +24,5 @@ from lorif_assets.demo.scenario import run_scenario
 )
 def scenario(directory: Path, demo_directory: Path) -> None:
     """Change data and checkpoints under a running daemon, and show that attributions stay up to date."""
-    if not run_scenario(directory, demo_directory, Console()):
+    if not run_scenario(directory, demo_directory, TerminalConsole()):
         sys.exit(1)

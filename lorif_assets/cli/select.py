@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-from rich.console import Console
 
 from lorif_assets.api.project import open_project
 from lorif_assets.cli.environment import config_option
@@ -14,6 +13,7 @@ from lorif_assets.errors import SettingsError
 from lorif_assets.influences.set_influence import SET_RANKINGS, SetRanking
 from lorif_assets.influences.wanted_rows import weighted_set
 from lorif_assets.pages.selection import print_selection
+from lorif_assets.pages.terminal_console import TerminalConsole
 
 _AMOUNT = "A share, such as 10%, or a number of rows"
 
@@ -100,7 +100,7 @@ def select(
     if as_json:
         click.echo(json.dumps(lineage, ensure_ascii=False))
     else:
-        print_selection(Console(), selection, output)
+        print_selection(TerminalConsole(), selection, output)
 
 
 def _weighted(text: str) -> tuple[str, float]:

@@ -10,6 +10,7 @@ from rich.text import Text
 from lorif_assets.api.status import project_status
 from lorif_assets.cli.environment import config_option, project_of_settings
 from lorif_assets.data.rejection_reasons import rows_set_aside
+from lorif_assets.pages.terminal_console import TerminalConsole
 
 
 @click.command()
@@ -21,7 +22,7 @@ def status(*, as_json: bool) -> None:
         found = project_status(project_of_settings())
         click.echo(json.dumps(vars(found) | {"assets": found.assets.to_dicts()}, ensure_ascii=False))
     else:
-        show_status(Console())
+        show_status(TerminalConsole())
 
 
 def show_status(console: Console) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import tomlkit
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lorif_assets.attribution.ask import newest_attributed
@@ -18,6 +19,7 @@ from lorif_assets.data.shards import in_short
 from lorif_assets.evaluation.methods.inputs import MethodInputs
 from lorif_assets.evaluation.query_sets import evaluated_query_sets
 from lorif_assets.evaluation.tuning.candidates import differing_fields
+from lorif_assets.pages.terminal_console import TerminalConsole
 
 _MEASURES = {
     "lds": "LDS against the models that were retrained on subsets",
@@ -39,7 +41,7 @@ _IN_PLACE_OF = {"max_width": "projection_factor", "bytes_per_example": "rank"}
 @config_option
 def tune(budget: int | None, minutes: float, examples: int, *, write: bool) -> None:
     """Try recipes on a sample of the data, and show what quality costs how many bytes."""
-    tune_recipe(Console(), budget=budget, minutes=minutes, most_examples=examples, write=write)
+    tune_recipe(TerminalConsole(), budget=budget, minutes=minutes, most_examples=examples, write=write)
 
 
 def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_examples: int, write: bool) -> None:
@@ -80,7 +82,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     if advice.set_aside:
         console.print(
             f"{len(advice.set_aside):,} of the sample set aside, as the loss or a gradient is not finite: "
-            f"{in_short(advice.set_aside)}"
+            f"{escape(in_short(advice.set_aside))}"
         )
     gain, low, high = advice.gain()
     if advice.best_position:
@@ -96,7 +98,7 @@ def tune_recipe(console: Console, *, budget: int | None, minutes: float, most_ex
     if write and advice.best_position:
         file = settings_file()
         write_recipe(file, inputs.attributed.fitted_recipe, advice.trials[advice.best_position].outcome.recipe)
-        console.print(f"wrote it to {file}")
+        console.print(f"wrote it to {escape(str(file))}")
 
 
 def write_recipe(file: Path, current_recipe: Recipe, new_recipe: Recipe) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 from lorif_assets.cli.environment import config_option, project_of_settings
 from lorif_assets.lake.verification import Verification, files_to_verify
 from lorif_assets.lake.verification import verify as verify_lake
+from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.progress import Progress
 
 
@@ -25,7 +26,7 @@ def verify(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.document(), indent=2))
     else:
-        _show(found, Console())
+        _show(found, TerminalConsole())
     if found.damage:
         sys.exit(1)
 

@@ -27,13 +27,13 @@ _PUBLIC_OPTION = re.compile(
 )
 _SECRET_OPTION = re.compile(r"secret|token|password|credential|key|sas|signature$")
 _SECRET_PARAMETER = re.compile(
-    r"([?&;][^=&;]*(?:password|passwd|pwd|secret|token|key|sig)[^=&;]*=)[^&;#\s]+", re.IGNORECASE
+    r"([?&;][^=&;]*(?:password|passwd|pwd|secret|token|key|sig|odbc_connect)[^=&;]*=)[^&;#\s]+", re.IGNORECASE
 )
 _SECRET_FLAG = re.compile(
     r"-*[\w-]*(?:password|passwd|secret|token|credentials?|api[-_]?key|access[-_]?key)", re.IGNORECASE
 )
-# Up to the last one: an @ may stand in a password.
-_USER_INFO = re.compile(r"://[^/\s]*@")
+# Up to the last one: an @ may stand in a password, and of a database a slash too.
+_USER_INFO = re.compile(r"(?<!http)(?<!https)://[^/:@\s]*:\S*@|://[^/\s]*@", re.IGNORECASE)
 # As shells and other programs' settings write a variable.
 _PLACEHOLDER = re.compile(r"\$\{(?:env:)?(\w+)\}")
 # What is as short as a word of a message is no secret, and would make the message illegible.
@@ -198,7 +198,8 @@ def separated_login(address: str) -> tuple[str, tuple[str, str] | None]:
 
 def secrets_in(address: str) -> list[str]:
     """Return what of a URI nobody may see: the password as it is written and as it is meant."""
-    login = urlsplit(address).netloc.rpartition("@")[0]
+    found = _USER_INFO.search(address)
+    login = found[0][len("://") : -1] if found else ""
     password = login.partition(":")[2] or (login if address.startswith("http") else "")
     parameters = [found[0].partition("=")[2] for found in _SECRET_PARAMETER.finditer(address)]
     return [found for found in (password, unquote(password), *parameters) if found]

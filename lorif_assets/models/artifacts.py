@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
 from lorif_assets.models.chat_template_files import NAMED_TEMPLATES
-from lorif_assets.models.checkpoint_files import TOKENIZER_FILES, CheckpointFiles
+from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights
+from lorif_assets.models.tokenizer_files import TOKENIZER_FILES
 from lorif_assets.models.weight_files import taken_files
 
 if TYPE_CHECKING:

@@ -12,27 +12,21 @@ from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.lake.file_samples import sample_of, with_sample
 from lorif_assets.lake.special_files import SPECIAL, is_special
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
-from lorif_assets.models.chat_template_files import named_templates, tells_calls_otherwise
+from lorif_assets.models.chat_template_files import tells_calls_otherwise
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
 from lorif_assets.models.context import COUNTED_FROM_PADDING
-from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
+from lorif_assets.models.gguf import GGUF, check_gguf, is_whole
 from lorif_assets.models.hub import fetch_folder, snapshot_at
+from lorif_assets.models.tokenizer_files import (
+    VOCABULARY_FILES,
+    has_tokenizer,
+    is_filled,
+    tokenizer_code,
+    tokenizer_files,
+)
 from lorif_assets.models.weight_files import all_weights, refuse_missing_weights, taken_files
 from lorif_assets.models.weight_names import other_layout
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "chat_template.jinja",
-)
-TEKKEN = "tekken.json"
-VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", TEKKEN)
 _SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
 _OWN_POSITIONS = "own positions"
 _WHOLE_CALLS = "whole calls"
@@ -142,15 +136,9 @@ class CheckpointFiles:
 
     @property
     def tokenizer_files(self) -> list[Path]:
-        """The files of the tokenizer and its chat templates that exist; a GGUF file without one beside it brings its own."""
-        if in_weights := gguf_tokenizer(self.tokenizer_folder):
-            return [in_weights]
-        files = [self.tokenizer_folder / name for name in (*TOKENIZER_FILES, TEKKEN)]
-        there = [file for file in files if file.is_file()]
-        # Beside another vocabulary, it is not read.
-        has_other = any(file.name in VOCABULARY_FILES and file.name != TEKKEN for file in there)
-        own = [file for file in there if not (has_other and file.name == TEKKEN)]
-        return [*own, *named_templates(self.tokenizer_folder)]
+        """The files of the tokenizer and its chat templates, and its code where the model has not the same."""
+        code = [file for file in tokenizer_code(self.tokenizer_folder) if file not in self.model_files]
+        return [*tokenizer_files(self.tokenizer_folder), *code]
 
     @property
     def remark(self) -> str:
@@ -212,7 +200,7 @@ class CheckpointFiles:
     def is_description(self) -> bool:
         """Whether a folder holds a model's configuration and no weights of any kind, which is enough to count what it costs."""
         weights = [*self.weight_files, *pickled_weights(self.path)]
-        return not self.adapter and not weights and _is_filled(self.path / CONFIG)
+        return not self.adapter and not weights and is_filled(self.path / CONFIG)
 
     def is_complete(self) -> bool:
         """Whether no file is missing and every weight file is whole: a trainer may still be writing it."""
@@ -313,27 +301,13 @@ class CheckpointFiles:
             raise CheckpointError(
                 f"{self.path} has no config.json: expected a model saved by `save_pretrained`; found {_listing(self.path)}"
             )
-        if not _is_filled(self.path / CONFIG):
+        if not is_filled(self.path / CONFIG):
             raise CheckpointError(f"{self.path / CONFIG} is empty: the copy is damaged, or still being written")
         if not _is_json_object(self.path / CONFIG):
             raise CheckpointError(
                 f"{self.path / CONFIG} is no configuration (one JSON object): the copy is damaged, or still being written"
             )
         refuse_missing_weights(self.path, self.weight_files, _listing(self.path))
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer's vocabulary."""
-    return _has_vocabulary(folder) or gguf_tokenizer(folder) is not None
-
-
-def gguf_tokenizer(folder: Path) -> Path | None:
-    """Return the GGUF file whose tokenizer is a folder's; None where the tokenizer has files of its own, or there is none."""
-    return None if _has_vocabulary(folder) else next(iter(gguf_files(folder)), None)
-
-
-def _has_vocabulary(folder: Path) -> bool:
-    return any(_is_filled(folder / name) for name in VOCABULARY_FILES)
 
 
 def _is_json_object(file: Path) -> bool:
@@ -344,10 +318,6 @@ def _is_json_object(file: Path) -> bool:
         return True
     except (OSError, ValueError):
         return False
-
-
-def _is_filled(file: Path) -> bool:
-    return file.is_file() and file.stat().st_size > 0
 
 
 @lru_cache(maxsize=16)

@@ -14,7 +14,7 @@ from lorif_assets.errors import CheckpointError
 from lorif_assets.lake.partition_names import partition_name, partition_names
 from lorif_assets.models.adapted_model import Track, adapted_model, adapted_skeleton, sharing_copy
 from lorif_assets.models.adapter_files import base_folder
-from lorif_assets.models.checkpoint_files import TOKENIZER_FILES, CheckpointFiles, gguf_tokenizer, has_tokenizer
+from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, list_folders
 from lorif_assets.models.descriptions import refuse_growing_texts, refuse_large, refuse_many_layers, refused_in_words
 from lorif_assets.models.device_map import spread_over
@@ -32,6 +32,7 @@ from lorif_assets.models.quantization import (
     with_gradients,
 )
 from lorif_assets.models.small_copy import SmallCopy, small_copy
+from lorif_assets.models.tokenizer_files import TOKENIZER_FILES, gguf_tokenizer, has_tokenizer
 from lorif_assets.models.unread_weights import unread_notes
 from lorif_assets.models.weight_names import loading_by_name
 from lorif_assets.scratch_folders import scratch_folder

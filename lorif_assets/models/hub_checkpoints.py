@@ -10,12 +10,13 @@ from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.hub.names import PREFIX, HubName, is_hub_name
 from lorif_assets.hub.snapshots import Snapshot, snapshot_of
 from lorif_assets.lake.partition_names import partition_name
-from lorif_assets.models.checkpoint_files import VOCABULARY_FILES, CheckpointFiles
+from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Found
 from lorif_assets.models.hub import fetch_description, fetch_folder, names_in, safetensors_in, weight_names
 from lorif_assets.models.steps import step_of_folder
 from lorif_assets.models.store_checkpoints import ObjectStoreCheckpoints
+from lorif_assets.models.tokenizer_files import VOCABULARY_FILES
 
 _NAMES_SHOWN = 5
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from lorif_assets.errors import CheckpointError, StoreError
 from lorif_assets.lake.partition_names import partition_name
 from lorif_assets.models.chat_template_files import NAMED_TEMPLATES
-from lorif_assets.models.checkpoint_files import VOCABULARY_FILES, CheckpointFiles
+from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG
 from lorif_assets.models.checkpoints import NAME_PUNCTUATION, Checkpoints, Found
 from lorif_assets.models.steps import step_of_folder
+from lorif_assets.models.tokenizer_files import VOCABULARY_FILES
 from lorif_assets.stores.object_store import ObjectStore, StoredFile, is_store_url
 
 _WEIGHTS = ".safetensors"

@@ -34,7 +34,7 @@ def print_selection(console: Console, selection: Selection, output: Path | None)
             f"{selection.n_unread:,} attributed examples were not looked at: no source has their shards any more, or they "
             "cannot be read. `lorif doctor` says why; `lorif withdraw` takes shards out of the scores."
         )
-    where = "nothing is written" if output is None else f"written to {output}"
+    where = "nothing is written" if output is None else f"written to {escape(str(output))}"
     console.print(f"{selection.rows.height:,} rows: {where}.", soft_wrap=True)
 
 

@@ -71,6 +71,24 @@ def test_an_id_in_two_shards_fails(private_project: TinyProject) -> None:
     assert other in result.description
 
 
+def test_a_shard_whose_rows_all_stand_in_others_warns(private_project: TinyProject) -> None:
+    """As those of a file do that was copied under another name, compressed, or cut and sorted otherwise."""
+    examples = [private_project.table(TRAINING_EXAMPLES, shard=shard) for shard in SHARDS]
+    contents = pl.concat([examples[0][6:], examples[2][:6]])["content_hash"].reverse()
+    replace(private_project, TRAINING_EXAMPLES, {"shard": SHARDS[1]}, content_hash=pl.lit(contents))
+    result = run(private_project, "shards_are_no_copies")
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert f"{SHARDS[1]}: all 12 contents of its rows stand in other shards too" in result.description
+    assert all(shard in result.description for shard in (SHARDS[0], SHARDS[2]))
+
+
+def test_rows_that_stand_in_two_shards_among_others_are_no_copy(private_project: TinyProject) -> None:
+    first = private_project.table(TRAINING_EXAMPLES, shard=SHARDS[0])["content_hash"]
+    repeated = pl.when(pl.col("row") < 11).then(pl.lit(first)).otherwise(pl.col("content_hash"))
+    replace(private_project, TRAINING_EXAMPLES, {"shard": SHARDS[1]}, content_hash=repeated)
+    assert run(private_project, "shards_are_no_copies").passed
+
+
 def test_missing_rows_of_factors_fail_unless_they_were_set_aside(private_project: TinyProject) -> None:
     partition = {"checkpoint": CHECKPOINTS[0], "shard": SHARDS[0]}
     table = private_project.lake.table(GRADIENT_FACTORS)

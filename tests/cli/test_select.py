@@ -12,12 +12,12 @@ from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 
 
 def test_a_selection_is_written_and_told_by_source(lorif: Lorif, config: tuple[str, Path]) -> None:
-    result = lorif("select", "--query-set", QUERY_SET, "--top", "25%", "--output", "picked.parquet", *config)
+    result = lorif("select", "--query-set", QUERY_SET, "--top", "25%", "--output", "picked[a].parquet", *config)
     assert result.exit_code == 0, result.output
     assert f"selected at {CHECKPOINTS[1]}" in result.output
     assert "25.0%" in result.output
-    assert "9 rows: written to picked.parquet." in result.output
-    assert pq.read_table("picked.parquet").num_rows == 9
+    assert "9 rows: written to picked[a].parquet." in result.output
+    assert pq.read_table("picked[a].parquet").num_rows == 9
 
 
 def test_a_dry_run_writes_nothing_and_says_what_it_would_as_json(

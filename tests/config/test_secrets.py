@@ -179,6 +179,18 @@ def test_no_error_about_settings_tells_a_secret(kind: str, tmp_path: Path) -> No
             ["p%40ss", "p@ss"],
         ),
         ("http://me:ses@me@host/", "http://***@host/", ["ses@me"]),
+        ("postgresql://me:ses/a+me@db/mlflow", "postgresql://***@db/mlflow", ["ses/a+me"]),
+        ("postgresql://me:s@s/a:me@db:5432/mlflow", "postgresql://***@db:5432/mlflow", ["s@s/a:me"]),
+        (
+            "mysql+pymysql://me:/sesame@db/mlflow?charset=utf8",
+            "mysql+pymysql://***@db/mlflow?charset=utf8",
+            ["/sesame"],
+        ),
+        (
+            "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dsesame",
+            "mssql+pyodbc:///?odbc_connect=***",
+            ["UID%3Dme%3BPWD%3Dsesame"],
+        ),
         ("https://host/?token=sesame&a=1", "https://host/?token=***&a=1", ["sesame"]),
         ("mysql://db/mlflow?user=me&password=sesame", "mysql://db/mlflow?user=me&password=***", ["sesame"]),
     ],
@@ -193,6 +205,8 @@ def test_an_address_is_shown_without_its_secret(address: str, masked: str, secre
     [
         "sqlite:////home/a@b/mlflow.db", "http://host:5000", "postgresql://me@db/mlflow", "databricks://profile",
         "abfss://container@account.dfs.core.windows.net/lake", "hf://datasets/org/name@main", "s3://bucket/a@b",
+        "http://host:5000/a@b", "HTTPS://host:5000/a@b", "abfss://container@account:443/lake/a@b", "s3://bucket/a:b@c",
+        "sqlite:///a:b@c.db",
     ],
 )  # fmt: skip
 def test_an_address_without_a_secret_stays_as_it_is(address: str) -> None:
