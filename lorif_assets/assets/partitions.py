@@ -21,9 +21,25 @@ PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG, RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 """Dagster's tags of a run that name its partition, or the first and the last of its range."""
 
-checkpoint_by_shard = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, SHARD: shards})
-checkpoint_by_layer = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, LAYER: layers})
-checkpoint_by_query_set = dg.MultiPartitionsDefinition({CHECKPOINT: checkpoints, QUERY_SET: query_sets})
+
+class _OfCheckpoints(dg.MultiPartitionsDefinition):
+    """Partitions of two dimensions, among whose keys Dagster finds the valid ones in a tenth of the time.
+
+    It asks whenever it counts the states of partitions, for each key that was ever materialized, and makes objects of them all.
+    """
+
+    def filter_valid_partition_keys(self, partition_keys: set[str]) -> set[str]:  # type: ignore[override]
+        """Return those of the keys that are partitions; plain strings, as Dagster has them too where it kept them."""
+        first, last = (dimension.partitions_def for dimension in self.partitions_defs)
+        firsts = first.filter_valid_partition_keys({key.partition("|")[0] for key in partition_keys})
+        lasts = last.filter_valid_partition_keys({key.partition("|")[2] for key in partition_keys})
+        # Neither name has the separator in it: a key with more of them is none of theirs.
+        return {key for key in partition_keys if key.partition("|")[0] in firsts and key.partition("|")[2] in lasts}
+
+
+checkpoint_by_shard = _OfCheckpoints({CHECKPOINT: checkpoints, SHARD: shards})
+checkpoint_by_layer = _OfCheckpoints({CHECKPOINT: checkpoints, LAYER: layers})
+checkpoint_by_query_set = _OfCheckpoints({CHECKPOINT: checkpoints, QUERY_SET: query_sets})
 
 
 def checkpoints_in(tags: Mapping[str, str], instance: dg.DagsterInstance) -> set[str] | None:

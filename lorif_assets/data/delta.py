@@ -50,7 +50,7 @@ class BucketedTable:
         character = refused_character(uri)
         if character:
             raise SourceError(
-                f"the Delta table {uri!r} cannot be read: delta-rs has no local path with the character {character!r}; move it"
+                f"the Delta table {uri!r} cannot be read: delta-rs has no path with the character {character!r}; move it"
             )
         return cls(uri, id_column, buckets, tuple(sorted(storage_options.items())))
 

@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 # Tried with delta-rs 1.6, which makes a URL of every path: it decodes a percent sign twice, and refuses the others.
 _REFUSED = frozenset("%*[]\\^|")
+# What ends the path of a URL: tables would be written, unseen, to a folder of the name before it.
+_ENDS_OF_PATHS = frozenset("#?")
 
 
 def refused_character(path: str) -> str | None:
-    """Return the first character of a local path that delta-rs cannot read or write a table below; None of a URL."""
-    if "://" in path:
-        return None
-    return next((character for character in path if character in _REFUSED or ord(character) < 0x20), None)
+    """Return the first character of a path or an object store's URL that delta-rs cannot read or write a table below."""
+    refused = _REFUSED | _ENDS_OF_PATHS if "://" in path else _REFUSED
+    return next((character for character in path if character in refused or ord(character) < 0x20), None)
 
 
 def scan_table(table: "DeltaTable") -> pl.LazyFrame:
     """Return the table's rows, to be queried lazily.
 
-    polars looks for a local table's files at its URL, where a space is `%20`; pyarrow's reader goes by delta-rs's own
-    file system, and takes the filters too, but reads slower.
+    polars looks for a table's files at its URL, where a space is `%20`, and takes a folder `a=b` above it for a partition;
+    pyarrow's reader goes by delta-rs's own file system, and takes the filters too, but reads slower.
     """
-    encoded = table.table_uri.startswith("file://") and "%" in table.table_uri
-    return pl.scan_delta(table, use_pyarrow=encoded)
+    return pl.scan_delta(table, use_pyarrow="%" in table.table_uri or "=" in table.table_uri)
 
 
 def data_files(

@@ -63,8 +63,8 @@ class LakeTables:
         character = refused_character(self.root)
         if character:
             raise SettingsError(
-                f"the lake cannot lie in {self.root!r}: Delta tables have no local path with the character {character!r}; set "
-                "`lake.root` to another directory"
+                f"the lake cannot lie in {self.root!r}: Delta tables have no path with the character {character!r}; set "
+                "`lake.root` to another place"
             )
 
     def require_writable(self) -> None:

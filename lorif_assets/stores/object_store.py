@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 import pyarrow.fs as pafs
 
@@ -22,6 +23,8 @@ from lorif_assets.machine_locks import MachineLock
 from lorif_assets.scratch_folders import scratch_folder
 
 _URL = re.compile(r"(?P<scheme>s3|s3a|gs|gcs|az|azure|adl|abfs|abfss)://(?P<path>.+)")
+# Of a URL behind its scheme; an account of Azure stands behind an @.
+_KEPT = "/@:"
 # A look lists a source once, and asks for each of its files by name soon after.
 _TRUSTED_SECONDS = 30.0
 _listed: "dict[str, tuple[float, StoredFile]]" = {}
@@ -130,7 +133,10 @@ class ObjectStore:
     def _files(self) -> pafs.FileSystem:
         from deltalake.fs import DeltaStorageHandler
 
-        return pafs.PyFileSystem(DeltaStorageHandler(self.url, dict(self.options) or None))
+        # delta-rs takes the path for a URL's, which ends at `#` and `?`, and decodes it.
+        scheme, separator, path = self.url.partition("://")
+        encoded = f"{scheme}{separator}{quote(path, safe=_KEPT)}"
+        return pafs.PyFileSystem(DeltaStorageHandler(encoded, dict(self.options) or None))
 
 
 def _copies() -> Path:

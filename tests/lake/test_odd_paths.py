@@ -19,6 +19,7 @@ from tests.conftest import CHECKPOINTS, QUERY_SET, TinyProject
 from tests.test_stored_lakes import ARCHIVE, AS_IT_WAS
 
 NAMES = [
+    "eq=ual",
     "a space",
     "ha#sh",
     "ümlaut 漢字",
@@ -73,9 +74,15 @@ def test_a_delta_source_is_read(tmp_path: Path, name: str) -> None:
     assert [row["text"] for _, row in read_shard(source, piece, tmp_path).rows] == ["one", "two"]
 
 
+@pytest.mark.parametrize("name", [*REFUSED, "ha#sh", "what?"])
+def test_a_folder_of_an_object_store_that_delta_tables_cannot_be_in_is_refused_too(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"no path with the character .* set `lake\.root`"):
+        Lake(f"s3://bucket/{name}")
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_folder_that_delta_tables_cannot_be_in_is_refused_with_its_character(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SettingsError, match=r"no local path with the character .* set `lake\.root`"):
+    with pytest.raises(SettingsError, match=r"no path with the character .* set `lake\.root`"):
         Lake(str(tmp_path / name))
     (tmp_path / name / "_delta_log").mkdir(parents=True)
     source = Source(name="docs", path=str(tmp_path / name), format="delta", columns=Columns(id="id", text="text"))

@@ -74,6 +74,34 @@ def test_files_in_a_store_make_the_shards_that_local_ones_make(
     assert (alone.shard, alone.rows) == ("docs-00000", 12)
 
 
+NAMES = ["a space", "ümlaut 漢字", "plus+plus", "eq=ual", "{braces}"]
+
+
+@pytest.mark.slow
+def test_files_in_a_store_are_read_whatever_their_folder_is_called(bucket: Any, tmp_path: Path) -> None:
+    for name in [*NAMES, "ha#sh", "per%cent", "per%20cent"]:
+        bucket.put_object(Bucket="lake", Key=f"{name}/{name}.jsonl", Body=b'{"id": "a", "text": "one"}')
+        for path in (name, f"{name}/", f"{name}/*.jsonl", f"{name}/{name}.jsonl"):
+            there = source(f"s3://lake/{path}")
+            (piece,) = list_shards(there, tmp_path)
+            assert [row["text"] for _, row in read_shard(there, piece, tmp_path).rows] == ["one"], path
+
+
+@pytest.mark.slow
+def test_a_lake_in_a_store_is_written_and_read_back_whatever_its_folder_is_called(
+    object_store: Lake, bucket: Any
+) -> None:
+    for name in NAMES:
+        lake = Lake(f"s3://lake/{name}", object_store.storage_options)
+        lake.replace(REPORTS, {"checkpoint": "a", "query_set": "q0"}, report("a", 0))
+        path = lake.write_tensors("states", {"x": torch.arange(5)})
+        again = Lake(f"s3://lake/{name}/", object_store.storage_options)
+        assert again.read(REPORTS, checkpoint="a")["query_set"].to_list() == ["q0"], name
+        assert again.read_tensors(path)["x"].tolist() == [0, 1, 2, 3, 4], name
+    keys = [one["Key"] for one in bucket.list_objects_v2(Bucket="lake")["Contents"]]
+    assert {key.partition("/")[0] for key in keys} == {*NAMES}
+
+
 @pytest.mark.slow
 def test_what_is_written_or_removed_in_a_store_is_seen(bucket: Any, tmp_path: Path) -> None:
     def put(name: str, *texts: str) -> None:
