@@ -28,6 +28,8 @@ from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 
 _ROWS = ["shard", "example_id", "content_hash"]
+# What shards of one file are named by, before their numbers.
+_FILE = pl.col("shard").str.replace(r"-\d+$", "").alias("file")
 
 
 class Fate(Enum):
@@ -172,7 +174,8 @@ def _superseded_rows(lake: Lake, order: Sequence[str], current: Mapping[str, str
     """Return by leftover shard the numbers of its rows that stand in a current shard, or in an earlier one of the order.
 
     A row stands in another shard where that has its content under the same id. An id that was made of a shard's or source's
-    name says nothing of its row, whose content alone counts. And a row whose source has its id in another shard was edited.
+    name says nothing of its row, whose content alone counts. And a row whose source has its id in another shard was edited;
+    that a shard was of a source is known by its name, and by a row of its file that stands there as it was.
 
     Args:
         lake: that holds them.
@@ -187,13 +190,16 @@ def _superseded_rows(lake: Lake, order: Sequence[str], current: Mapping[str, str
     sources = pl.DataFrame(list(current.items()), schema={"shard": pl.String, "source": pl.String}, orient="row")
     others = _with_own_ids(pl.concat(found).unique().join(sources, on="shard"))
     own, made = pl.col("has_own_id"), ~pl.col("has_own_id")
+    unchanged = rows.join(others, on=["example_id", "content_hash"])
     edited = (
         rows.filter(own)
         .join(others.filter(own).select("example_id", "source").unique(), on="example_id")
         .filter(pl.col("shard").str.starts_with(pl.col("source") + "-"))
+        .with_columns(_FILE)
+        .join(unchanged.select(_FILE, "source").unique(), on=["file", "source"], how="semi")
     )
     superseded = [
-        rows.join(others, on=["example_id", "content_hash"], how="semi"),
+        unchanged,
         rows.filter(made).join(others, on="content_hash", how="semi"),
         rows.join(others.filter(made), on="content_hash", how="semi"),
         edited,
@@ -214,8 +220,7 @@ def _in_earlier_shards(rows: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame
 
 def _with_own_ids(rows: pl.DataFrame) -> pl.DataFrame:
     """Say of each row whether its id is its own, and not made of the name of its shard or source (`<shard>/<row>`)."""
-    file = pl.col("shard").str.replace(r"-\d+$", "")
-    is_made = pl.any_horizontal(pl.col("example_id").str.starts_with(name + "/") for name in (pl.col("shard"), file))
+    is_made = pl.any_horizontal(pl.col("example_id").str.starts_with(name + "/") for name in (pl.col("shard"), _FILE))
     return rows.with_columns(has_own_id=~is_made)
 
 

@@ -102,6 +102,19 @@ def test_of_a_shard_that_stands_elsewhere_in_part_the_other_rows_stay(private_pr
     assert private_project.update() == {}
 
 
+def test_rows_of_a_source_that_left_are_no_edits_of_one_whose_name_begins_its_own(private_project: TinyProject) -> None:
+    other = private_project.root / "other"
+    other.mkdir()
+    ids = [json.loads(line)["id"] for line in (private_project.root / "data/00000.jsonl").read_text().splitlines()]
+    (other / "00000.jsonl").write_text("\n".join(json.dumps({"id": name, "text": f"of {name} else"}) for name in ids))
+    (docs,) = private_project.settings.sources
+    old = docs.model_copy(update={"name": "docs-old", "path": str(other)})
+    both = private_project.settings.model_copy(update={"sources": (docs, old)})
+    TinyProject(private_project.root, both, Project.of(both), private_project.instance).update()
+    (left,) = leftover_shards(private_project.freshness)
+    assert (left.shard, left.superseded, left.fate("superseded")) == ("docs-old-00000-00000", (), Fate.UNDECIDED)
+
+
 def test_a_file_that_comes_back_with_the_time_it_had_is_read_whole(private_project: TinyProject) -> None:
     data = private_project.root / "data"
     shutil.copytree(data, private_project.root / "before")
