@@ -12,7 +12,7 @@ from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.lake.file_samples import sample_of, with_sample
 from lorif_assets.lake.special_files import SPECIAL, is_special
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
-from lorif_assets.models.chat_template_files import named_templates, tells_calls_otherwise
+from lorif_assets.models.chat_template_files import named_templates, tells_turns_otherwise
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
 from lorif_assets.models.context import COUNTED_FROM_PADDING
 from lorif_assets.models.gguf import GGUF, check_gguf, gguf_files, is_whole
@@ -35,7 +35,7 @@ TEKKEN = "tekken.json"
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", TEKKEN)
 _SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
 _OWN_POSITIONS = "own positions"
-_WHOLE_CALLS = "whole calls"
+_WHOLE_TURNS = "whole turns"
 # Between two files of a checkpoint, longer than a trainer takes.
 _WRITING_SECONDS = 600
 
@@ -168,7 +168,7 @@ class CheckpointFiles:
     @property
     def tokenizer_remark(self) -> str:
         """What the tokenizer's hash says beside its files, for the same reason; empty for most."""
-        return _WHOLE_CALLS if tells_calls_otherwise(self.tokenizer_files) else ""
+        return _WHOLE_TURNS if tells_turns_otherwise(self.tokenizer_files) else ""
 
     @property
     def has_sentencepiece_alone(self) -> bool:
