@@ -118,7 +118,9 @@ class ChatTurns:
         # Earlier turns may be rendered otherwise while this one is still to come.
         prompt = prompted[len(bare) :]
         opening = self.text.rfind(prompt, 0, start) + len(prompt)
-        is_of_another = opening < len(prompt) or not kinds_left_out(spoken(self.messages[k - 1]), self.text[opening:start])
+        is_of_another = opening < len(prompt) or not kinds_left_out(
+            spoken(self.messages[k - 1]), self.text[opening:start]
+        )
         return start if is_of_another else opening
 
     def _whole_calls(self, k: int, shown: Span) -> Span | None:
