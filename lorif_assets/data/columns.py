@@ -110,7 +110,9 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
     if chosen is ContentFormat.PROMPT_COMPLETION:
         # They are content of rows whose prompt and completion are messages; of others they say nothing.
         no_metadata -= {content.get(role) for role in _FOR_TEMPLATES}
-    attention_mask, loss_masks, packing = None, (), ()
+    attention_mask = None
+    loss_masks: tuple[str, ...] = ()
+    packing: tuple[str, ...] = ()
     if chosen is ContentFormat.INPUT_IDS:
         attention_mask = "attention_mask" if "attention_mask" in column_names else None
         if columns.metadata is None:
