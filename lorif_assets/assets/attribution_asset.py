@@ -62,6 +62,8 @@ class Input:
     """Whether Dagster knows of it; Dagster then shows a partition as stale as soon as the input has a new version."""
     is_used: Callable[[Settings], bool] = _always
     """Whether it is an input under these settings."""
+    is_read: Callable[[Settings], bool] = _always
+    """Whether anything is computed from it under these settings; an input that is not read is only waited for."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     import torch
 
 
+def _scores(settings: Settings) -> bool:
+    """Whether the teacher scores by what the lake holds of the checkpoint."""
+    return settings.influcoder.teacher == "lorif"
+
+
 @attribution_asset(
     group="influcoder",
     table=INFLUENCE_TARGETS,
@@ -45,9 +50,11 @@ if TYPE_CHECKING:
         Input(training_examples, partitions.every()),
         # A query file that cannot be read must not keep an encoder from being trained.
         Input(query_examples, partitions.every(), Wait.NEVER),
-        # The teacher `lorif` scores with them; under the other teacher too, the devices are for scores first.
-        Input(gradient_factors, partitions.whole_checkpoint(), is_dependency=False),
-        *(Input(asset, partitions.whole_checkpoint(), is_dependency=False) for asset in PRECONDITIONERS),
+        # Under another teacher too, the devices are for scores first.
+        *(
+            Input(asset, partitions.whole_checkpoint(), is_dependency=False, is_read=_scores)
+            for asset in (gradient_factors, *PRECONDITIONERS)
+        ),
     ],
     find_stale=stale_targets,
     is_used=lambda settings: settings.influcoder.enabled,

@@ -33,7 +33,7 @@ def selected_assets(settings: Settings, names: Sequence[str] = ()) -> Sequence[A
 def _with_inputs(asset: AttributionAsset, settings: Settings) -> Iterator[str]:
     yield asset.name
     for one in asset.inputs:
-        if one.is_used(settings) and one.asset.is_used(settings):
+        if one.is_used(settings) and one.is_read(settings) and one.asset.is_used(settings):
             yield from _with_inputs(one.asset, settings)
 
 

@@ -41,12 +41,16 @@ def usual_messages(messages: Any) -> Any:
 
 
 def conversational(prompt: Any, completion: Any) -> list[Any]:
-    """Return the messages of a prompt and a completion that are both lists of them: of the prompt's, none carries loss."""
+    """Return the messages of a prompt and of a completion: of the prompt's, none carries loss.
+
+    The completion may also be a single message, or what the assistant says.
+    """
     before = usual_messages(prompt)
+    spoken = {"role": _ASSISTANT, "content": completion} if isinstance(completion, str) else completion
     return [
         {**message, "train": False} if isinstance(message, Mapping) and message.get("role") == _ASSISTANT else message
         for message in before
-    ] + usual_messages(completion)
+    ] + usual_messages(spoken if isinstance(spoken, list) else [spoken])
 
 
 def _usual(message: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -59,6 +63,9 @@ def _usual(message: Mapping[str, Any]) -> Mapping[str, Any]:
             **others,
         }
     content = message.get("content")
+    if isinstance(written := message.get("tool_calls"), str):
+        # As columns hold calls whose arguments are of different types.
+        message = {**message, "tool_calls": _from_json(written)}
     if message.get("role") in CALL_ROLES and (calls := _calls(content)):
         return {**message, "role": _ASSISTANT, "content": "", "tool_calls": calls}
     if content is None and any(message.get(field) for field in SPOKEN_FIELDS):
@@ -71,14 +78,19 @@ def _usual(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _calls(content: Any) -> list[dict[str, Any]]:
     """Return calls that JSON says, one or a list of them, in the usual form; none where it says something else."""
-    try:
-        said = parsed_json(content) if isinstance(content, str) else content
-    except ValueError:
-        return []
+    said = _from_json(content) if isinstance(content, str) else content
     calls = said if isinstance(said, list) else [said]
     if not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
         return []
     return [{"type": "function", "function": dict(call)} for call in calls]
+
+
+def _from_json(text: str) -> Any:
+    """Return what JSON text stands for; any other text as it is, for the checks to refuse."""
+    try:
+        return parsed_json(text) if text.strip() else None
+    except ValueError:
+        return text
 
 
 def _is_text(part: Any) -> bool:

@@ -5,8 +5,8 @@ generation prompt; the end-of-turn token that the template writes after the answ
 renderings that continue each other, and a template that writes the generation prompt when it is asked to, and only then.
 
 Otherwise the conversation is rendered once more with a stand-in for what the turn says: what lies between the common
-beginning and the common end of both is the answer. Its end of turn is what the template writes after an answer whether
-another message follows or none.
+beginning and the common end of both is the answer. The turn begins behind the generation prompt, where that stands before
+the answer, and its end is what the template writes after an answer whether another message follows or none.
 """
 
 import json
@@ -103,7 +103,25 @@ class ChatTurns:
         (start, end), stand_in = found
         if "tool_calls" in stand_in and (whole := self._whole_calls(k, (start, end))):
             return whole
-        return start, end + len(self._end_of_turn(k, end, stand_in))
+        return self._opening(k, start), end + len(self._end_of_turn(k, end, stand_in))
+
+    def _opening(self, k: int, start: int) -> int:
+        """Where the turn begins whose answer begins at `start`: behind the generation prompt, where that stands before it.
+
+        What a template writes between the two, as the name of a channel, the model has to say itself.
+        """
+        bare, prompted = self._before(k, prompt=False), self._before(k, prompt=True)
+        if bare is None or prompted is None or bare == prompted or not prompted.startswith(bare):
+            return start
+        if self.text[:start].startswith(prompted):
+            return len(prompted)
+        # Earlier turns may be rendered otherwise while this one is still to come.
+        prompt = prompted[len(bare) :]
+        opening = self.text.rfind(prompt, 0, start) + len(prompt)
+        is_of_another = opening < len(prompt) or not kinds_left_out(
+            spoken(self.messages[k - 1]), self.text[opening:start]
+        )
+        return start if is_of_another else opening
 
     def _whole_calls(self, k: int, shown: Span) -> Span | None:
         """The turn around what a stand-in showed of message `k`; None where it cannot be told.
@@ -112,7 +130,9 @@ class ChatTurns:
         """
         (start, end), turn = shown, self._turn_alone(k)
         first = self.text.rfind(turn, max(0, end - len(turn)), start + len(turn))
-        return (first, first + len(turn)) if first >= 0 and self._says(k, turn) else None
+        said = spoken(self.messages[k])
+        has_calls = "tool calls" in said and "tool calls" not in kinds_left_out(said, turn)
+        return (first, first + len(turn)) if first >= 0 and has_calls else None
 
     def _turn_alone(self, k: int) -> str:
         """What the template writes for message `k` as the last one, behind what precedes any answer; nothing: unknown."""

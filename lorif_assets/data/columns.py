@@ -1,7 +1,7 @@
 """Which column of a source plays which role: as the settings say, or by well-known names."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,6 +34,7 @@ _OPTIONAL_COLUMNS_OF_FORMAT: Mapping[ContentFormat, tuple[str, ...]] = {
 # Whether people wanted the answer, in data for preference training. Beside other content the name says nothing.
 _PREFERENCE = "label"
 _FORMATS_OF_PREFERENCES = (ContentFormat.PROMPT_COMPLETION, ContentFormat.MESSAGES)
+_CHOSEN = "chosen"
 # Layouts by other names.
 _SHAREGPT = "conversations"
 _ALPACA = ("instruction", "output")
@@ -47,6 +48,9 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 # What tokenizers write beside `input_ids`.
 _TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
+# What trainers write beside `input_ids`: which tokens carry loss, and where one of several sequences in a row ends.
+_LOSS_MASKS = ("completion_mask", "assistant_masks", "loss_mask")
+_PACKING = ("position_ids", "seq_lengths")
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,16 @@ class ColumnRoles:
     """Kind of content and the columns that hold it: `content` maps role (text, prompt, labels ...) to column.
 
     `short_prompt_format` is the prompt's where the columns `optional_prompt_columns` are empty. `preference` is the column of
-    preference data that says whether an answer was wanted.
+    preference data that says whether an answer was wanted. Beside token ids, `loss_masks` say which carry loss, and `packing`
+    whether a row holds several sequences.
     """
 
     format: ContentFormat
     content: Mapping[str, str]
     id: str | None
     attention_mask: str | None
+    loss_masks: tuple[str, ...]
+    packing: tuple[str, ...]
     preference: str | None
     prompt_format: str | None
     short_prompt_format: str | None
@@ -71,7 +78,8 @@ class ColumnRoles:
     def columns(self) -> tuple[str, ...]:
         """The columns that are read, but those of `prompt_format`."""
         single = (self.id, self.attention_mask, self.preference)
-        return (*self.content.values(), *(name for name in single if name is not None), *self.metadata)
+        named = (name for name in single if name is not None)
+        return (*self.content.values(), *named, *self.loss_masks, *self.packing, *self.metadata)
 
 
 def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -> ColumnRoles:
@@ -81,8 +89,8 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
     Beside prompt and completion or messages, `label` is taken as preference unless the metadata columns are named.
     Beside messages, also in prompt and completion, a column `tools` is taken as tool definitions and `chat_template_kwargs` as
     arguments of the chat template, and beside `conversations` a column `system` as the first
-    message. Beside `input_ids`, a column `labels` is taken as
-    labels, and the other columns that tokenizers write are not metadata.
+    message. Beside `input_ids`, a column `labels` is taken as labels, masks of the loss as trainers write them unless the
+    metadata columns are named, and the other columns that tokenizers write are not metadata.
 
     Raises:
         SourceError: no kind of content is present, or several are and the settings name none.
@@ -103,9 +111,14 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
         # They are content of rows whose prompt and completion are messages; of others they say nothing.
         no_metadata -= {content.get(role) for role in _FOR_TEMPLATES}
     attention_mask = None
+    loss_masks: tuple[str, ...] = ()
+    packing: tuple[str, ...] = ()
     if chosen is ContentFormat.INPUT_IDS:
         attention_mask = "attention_mask" if "attention_mask" in column_names else None
-        no_metadata |= {*_TOKENIZER_OUTPUTS}
+        if columns.metadata is None:
+            loss_masks = _present(_LOSS_MASKS, column_names, no_metadata)
+            packing = _present(_PACKING, column_names, no_metadata)
+        no_metadata |= {*_TOKENIZER_OUTPUTS, *loss_masks}
     metadata, preference = columns.metadata, None
     if metadata is None:
         if chosen in _FORMATS_OF_PREFERENCES and _PREFERENCE in column_names and _PREFERENCE not in no_metadata:
@@ -116,12 +129,18 @@ def column_roles(columns: Columns, column_names: tuple[str, ...], origin: str) -
         content,
         columns.id,
         attention_mask,
+        loss_masks,
+        packing,
         preference,
         columns.prompt_format,
         columns.short_prompt_format,
         columns.optional_prompt_columns,
         metadata,
     )
+
+
+def _present(names: Iterable[str], column_names: Collection[str], taken: Collection[str | None]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in column_names and name not in taken)
 
 
 def guessed_columns(column_names: tuple[str, ...]) -> Columns | None:
@@ -220,7 +239,13 @@ def _format_by_names(column_names: tuple[str, ...], origin: str) -> ContentForma
             'completion = "output" }'
             f"{short}, in the words of the training."
         )
+    preferred = (
+        f" Of preference data the answer that was wanted is read: name it ({_CHOSEN}) as completion beside its prompt, or as "
+        "messages where it is a whole chat."
+        if _CHOSEN in column_names
+        else ""
+    )
     raise SourceError(
         f"{origin}: no column named text, prompt and completion, messages or input_ids. The columns there are: "
-        f"{there}. Say in the source's `columns` which of them hold the content."
+        f"{there}. Say in the source's `columns` which of them hold the content.{preferred}"
     )

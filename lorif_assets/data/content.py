@@ -12,8 +12,12 @@ from lorif_assets.data.json_values import RepeatedKeyError, json_value, parsed_j
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.spoken_content import spoken
+from lorif_assets.data.token_masks import refuse_packed, with_loss_mask, without_padding
 
 _INT32_END = 2**31
+# Types of parts of a content.
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+_CALLS = ("tool_use", "tool_result", "tool_call", "tool_response")
 # What the template is given for every conversation.
 _NO_ARGUMENTS = frozenset(
     {
@@ -37,11 +41,15 @@ def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any
     raw = {role: values.get(column) for role, column in roles.content.items()}
     if roles.prompt_format is not None:
         raw["prompt"] = _formatted(_prompt_format(roles, values), values)
+    for column in roles.packing:
+        refuse_packed(column, values.get(column))
+    for column in roles.loss_masks:
+        raw = with_loss_mask(raw, column, values.get(column))
     if roles.attention_mask is not None:
         mask = values.get(roles.attention_mask)
         if not isinstance(mask, list | None):
             raise UnusableRowError(f"attention_mask is {_kind(mask)}, not a list")
-        raw = _without_padding(raw, mask or [])
+        raw = without_padding(raw, mask or [])
     return _READERS[roles.format](raw)
 
 
@@ -50,7 +58,9 @@ def _read_text(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_prompt_completion(raw: Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(raw["prompt"], list) and isinstance(raw["completion"], list):
+    if isinstance(raw["prompt"], list):
+        if not raw["completion"]:
+            raise UnusableRowError("completion is null or empty")
         return _read_messages({**raw, "messages": conversational(raw["prompt"], raw["completion"])})
     return {
         "prompt": _string("prompt", raw["prompt"]),
@@ -72,7 +82,10 @@ def _read_messages(raw: Mapping[str, Any]) -> dict[str, Any]:
     read = [_read_message(k, message) for k, message in enumerate(messages)]
     answers = [message for message in read if message["role"] == "assistant" and spoken(message)]
     if not answers:
-        raise UnusableRowError("no assistant message with content: the loss is on the assistant's messages")
+        roles = ", ".join(dict.fromkeys(message["role"] for message in read))
+        raise UnusableRowError(
+            f"no assistant message with content: the loss is on the assistant's messages, and those of the row are by {roles}"
+        )
     if not any(map(is_trained, answers)):
         raise UnusableRowError(
             "every assistant message is marked as carrying no loss (weight 0, train false or the like)"
@@ -153,6 +166,8 @@ def _read_message(k: int, message: Any) -> dict[str, Any]:
     role = _string(f"role of message {k}", message["role"])
     if role in CALL_ROLES:
         raise UnusableRowError(f"message {k} is by '{role}', but its content is no JSON of calls, {{name, arguments}}")
+    if isinstance(message.get("tool_calls"), str):
+        raise UnusableRowError(f"tool_calls of message {k} is text, but no JSON of calls")
     _refuse_other_parts(k, message.get("content"))
     _string(f"content of message {k}", message.get("content"))
     for mark in LOSS_MARKS:
@@ -169,26 +184,20 @@ def _read_message(k: int, message: Any) -> dict[str, Any]:
 
 
 def _refuse_other_parts(k: int, content: Any) -> None:
-    """Refuse what is seen, heard or thought in a part of its own; parts of text were joined before."""
+    """Refuse what is seen, heard, thought or called in a part of its own; parts of text were joined before."""
     parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     if others := sorted({str(part.get("type")) for part in parts} - {"text"}):
         raise UnusableRowError(
-            f"content of message {k} is list, not text, with a part of the type {others[0]!r}; reasoning belongs into a field "
-            "of the message (reasoning_content, thinking)"
+            f"content of message {k} is list, not text, with a part of the type {others[0]!r}; {_place_of(others[0])}"
         )
 
 
-def _without_padding(raw: Mapping[str, Any], mask: Sequence[Any]) -> dict[str, Any]:
-    """Token ids and labels up to the last token that the attention mask shows."""
-    if all(mask):
-        return dict(raw)
-    shown = max((k + 1 for k, shows in enumerate(mask) if shows), default=0)
-    if not all(mask[:shown]):
-        raise UnusableRowError("attention_mask hides tokens: store the row without padding")
-    for role, value in raw.items():
-        if isinstance(value, list) and len(value) != len(mask):
-            raise UnusableRowError(f"attention_mask has {len(mask)} entries and {role} {len(value)}")
-    return {role: value[:shown] if isinstance(value, list) else value for role, value in raw.items()}
+def _place_of(kind: str) -> str:
+    if kind in _THOUGHTS:
+        return "reasoning belongs into a field of the message (reasoning_content, thinking)"
+    if kind in _CALLS:
+        return "calls belong into tool_calls of the message, what they return into messages by 'tool'"
+    return "rows are read as text, and what is seen or heard with it is not"
 
 
 def _read_input_ids(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,13 +13,20 @@ def named_templates(folder: Path) -> list[Path]:
     return sorted(file for file in (folder / NAMED_TEMPLATES).glob("*.jinja") if file.is_file())
 
 
-def tells_calls_otherwise(files: Iterable[Path]) -> bool:
-    """Whether a tokenizer's files hold a template with tool calls of which an earlier version found a part of each alone.
+def tells_turns_otherwise(files: Iterable[Path]) -> bool:
+    """Whether a tokenizer's files hold a template of whose turns an earlier version may have found a part alone.
 
-    It did where a template writes no generation prompt, and nothing else beside calls.
+    It did so of calls where a template writes no generation prompt, and of answers where one writes more between that and
+    them, as gpt-oss's (channels) and GLM's (an empty thought).
     """
     sources = (_beginning(file) for file in files if file.suffix == ".jinja" or file.name == "tokenizer_config.json")
-    return any("tool_calls" in source and "add_generation_prompt" not in source for source in sources)
+    return any(map(_is_told_otherwise, sources))
+
+
+def _is_told_otherwise(source: str) -> bool:
+    if "add_generation_prompt" not in source:
+        return "tool_calls" in source
+    return any(written in source for written in ("<|channel|>", "<think></think>"))
 
 
 def _beginning(file: Path) -> str:

@@ -10,12 +10,12 @@ from typing import Literal
 
 from lorif_assets.errors import CheckpointError, HubError
 from lorif_assets.lake.file_samples import sample_of, with_sample
-from lorif_assets.lake.special_files import SPECIAL, is_special
+from lorif_assets.lake.special_files import LFS_POINTER, SPECIAL, is_lfs_pointer, is_special
 from lorif_assets.models.adapter_files import AdapterFiles, base_folder
-from lorif_assets.models.chat_template_files import tells_calls_otherwise
+from lorif_assets.models.chat_template_files import tells_turns_otherwise
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, CONFIG, model_weights, pickled_weights
 from lorif_assets.models.context import COUNTED_FROM_PADDING
-from lorif_assets.models.gguf import GGUF, check_gguf, is_whole
+from lorif_assets.models.gguf import GGUF, check_gguf
 from lorif_assets.models.hub import fetch_folder, snapshot_at
 from lorif_assets.models.tokenizer_files import (
     VOCABULARY_FILES,
@@ -24,12 +24,12 @@ from lorif_assets.models.tokenizer_files import (
     tokenizer_code,
     tokenizer_files,
 )
-from lorif_assets.models.weight_files import all_weights, refuse_missing_weights, taken_files
+from lorif_assets.models.weight_files import all_weights, refuse_missing_weights, taken_files, weights_fault
 from lorif_assets.models.weight_names import other_layout
 
 _SENTENCEPIECE_FILES = {"tokenizer.model", "spiece.model"}
 _OWN_POSITIONS = "own positions"
-_WHOLE_CALLS = "whole calls"
+_WHOLE_TURNS = "whole turns"
 # Between two files of a checkpoint, longer than a trainer takes.
 _WRITING_SECONDS = 600
 
@@ -156,7 +156,7 @@ class CheckpointFiles:
     @property
     def tokenizer_remark(self) -> str:
         """What the tokenizer's hash says beside its files, for the same reason; empty for most."""
-        return _WHOLE_CALLS if tells_calls_otherwise(self.tokenizer_files) else ""
+        return _WHOLE_TURNS if tells_turns_otherwise(self.tokenizer_files) else ""
 
     @property
     def has_sentencepiece_alone(self) -> bool:
@@ -208,8 +208,6 @@ class CheckpointFiles:
 
     def fault(self) -> str | None:
         """Return why the checkpoint is not complete, or None if it is."""
-        from safetensors import SafetensorError, safe_open
-
         try:
             if self.adapter:
                 self.adapter.check()
@@ -220,19 +218,7 @@ class CheckpointFiles:
             files = [*self.model_files, *self.base.model_files]
         except CheckpointError as error:
             return str(error)
-        for file in files:
-            if file.suffix == GGUF and not is_whole(file):
-                return f"{file} is cut short, or still being written"
-        for file in (file for file in files if file.suffix == ".safetensors"):
-            try:
-                # Opening compares the length of the file with what its header declares.
-                with safe_open(file, framework="np"):
-                    pass
-            except (SafetensorError, OSError, ValueError) as error:
-                if "too large" in str(error):
-                    return f"{file} is no model: {error}"
-                return f"{file} is cut short, or still being written"
-        return None
+        return next(filter(None, map(weights_fault, files)), None)
 
     def may_be_in_writing(self) -> bool:
         """Whether a file of it was written so lately that a trainer may still be at it."""
@@ -247,13 +233,15 @@ class CheckpointFiles:
         """Refuse a folder that cannot be loaded safely.
 
         Raises:
-            CheckpointError: no configuration, no safetensors weights, a shard of them missing, no tokenizer; or of an
-                adapter, no base model, or a kind that cannot be merged.
+            CheckpointError: no configuration, no safetensors weights, a shard of them missing, no tokenizer, pointers in
+                the place of files; or of an adapter, no base model, or a kind that cannot be merged.
         """
         if self.adapter:
             self.adapter.check()
         self.base.fetch_weights()
         self.base.check_model()
+        if pointer := next(filter(is_lfs_pointer, self._files), None):
+            raise CheckpointError(f"{pointer} is {LFS_POINTER}")
         if not has_tokenizer(self.tokenizer_folder):
             raise CheckpointError(
                 f"{self.path} has no tokenizer (tokenizer.json or the like); save it beside the weights: "

@@ -5,7 +5,7 @@ A trainer's output directory holds `checkpoint-20`, `checkpoint-40` and, after `
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +24,7 @@ _TEMPORARY = re.compile(r"[._]|te?mp(?![a-z0-9])|.*\.te?mp$", re.IGNORECASE)
 _MERGED = re.compile(r"(?:.*[-_.])?merged(?:[-_.].*)?", re.IGNORECASE)
 # What LLaMA-Factory keeps of an adapter by PiSSA before training, and of the trained one before it is a plain LoRA.
 _UNCONVERTED = frozenset({"pissa_init", "pissa_backup"})
+_CONVERTED = "pissa_converted"
 _BLOCK = 1 << 18
 _BLOCKS = 256
 
@@ -64,7 +65,7 @@ def list_folders(root: Path) -> FolderListing:
             folders.append(CheckpointFolder(child.name, path, step_of_folder(child)))
         elif counts:
             notes.append(f"{child} is passed over: it is no whole checkpoint, and its name says no step")
-        elif is_marked(child.name) and not is_model:
+        elif is_marked(child.name) and (not is_model or trainer_step(child) is not None):
             notes.append(f"{child} is passed over: {other_layout(child, ()) or 'it has no model'}")
         if path == child and (inner := [folder.name for folder in _folders(child) if is_whole(folder)]):
             notes.append(
@@ -77,13 +78,19 @@ def list_folders(root: Path) -> FolderListing:
     if not folders:
         return FolderListing([CheckpointFolder(root.name, root, step_of_folder(root))], notes)
     last = max(folders, key=lambda folder: (-1 if folder.step is None else folder.step, folder.name))
+    step = trainer_step(root)
+    end = CheckpointFolder(root.name, root, last.step if step is None else step, is_last=True)
+    converted = next((folder for folder in folders if folder.name == _CONVERTED), None)
     if not is_whole(root):
         notes.append(f"the model in {root} itself is passed over: it has no *.safetensors weights")
+    elif converted:
+        notes.append(f"the adapter in {root} itself is passed over: {_CONVERTED} is the same as a plain LoRA")
+        folders = [folder for folder in folders if folder is not converted]
+        folders.append(replace(end, name=converted.name, path=converted.path))
     elif same_files(_weights(root), _weights(last.path)):
         notes.append(f"the model in {root} itself is {last.name}: their weights are the same")
     else:
-        step = trainer_step(root)
-        folders.append(CheckpointFolder(root.name, root, last.step if step is None else step, is_last=True))
+        folders.append(end)
     return FolderListing(folders, notes)
 
 
@@ -127,10 +134,15 @@ def same_files(files: Sequence[Path], others: Sequence[Path]) -> bool:
 
 
 def _holder(folder: Path) -> Path:
-    """Return the folder itself, or the only one in it that is an adapter: peft makes one for an adapter with a name."""
+    """Return the folder itself, or the only one in it that is an adapter: peft makes one for an adapter with a name.
+
+    Of a step's folder, it may lie one level deeper: verl saves the actor in `global_step_20/actor/huggingface`.
+    """
     if holds_model(folder):
         return folder
     named = [inner for inner in _folders(folder) if (inner / ADAPTER_CONFIG).is_file()]
+    if not named and is_marked(folder.name):
+        named = [inner for part in _folders(folder) for inner in _folders(part) if is_whole(inner)]
     return named[0] if len(named) == 1 else folder
 
 

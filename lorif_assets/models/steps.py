@@ -14,6 +14,7 @@ _MARKED = re.compile(rf"{_MARK}[-_=:. ]*({_NUMBER})", re.IGNORECASE | re.ASCII)
 _EPOCH = re.compile(r"epochs?[-_=:. ]*\d", re.IGNORECASE | re.ASCII)
 _TAG = re.compile(rf"(?:(?:global[-_ ]?)?{_MARK}[-_=:. ]*)?({_NUMBER})(?: *steps?)?", re.IGNORECASE | re.ASCII)
 _WORD = re.compile(rf"(?<![a-z0-9.])({_NUMBER})(?![a-z0-9])", re.IGNORECASE | re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _GROUPED = re.compile(r"\d{1,3}(?:[,_]\d{3})+", re.ASCII)
 _UNITS = {"k": 1_000, "m": 1_000_000}
 
@@ -30,12 +31,15 @@ def step_in_text(text: str) -> int | None:
 def step_of_folder(folder: Path) -> int | None:
     """Return the step of a folder: what its name marks as one, else what the trainer's state says, else its last number.
 
-    Marked are numbers after `step`, `checkpoint`, `ckpt` or `iter`, as in `epoch=2-step=1e3` or `global_step500`.
+    Marked are numbers after `step`, `checkpoint`, `ckpt` or `iter`, as in `epoch=2-step=1e3` or `global_step500`. A
+    commit, by which the hub's cache names folders, has digits that say nothing.
     """
     if (marked := _marked(folder.name)) is not None:
         return marked
     if (state := trainer_step(folder)) is not None:
         return state
+    if _COMMIT.fullmatch(folder.name):
+        return None
     words = [number for word in _WORD.findall(folder.name) if (number := _whole(word)) is not None]
     if words:
         return words[-1]

@@ -15,8 +15,9 @@ def unread_notes(checkpoints: Iterable[CheckpointFiles]) -> list[str]:
     notes: list[str] = []
     for checkpoint in checkpoints:
         try:
-            if unread := checkpoint.unread_files:
-                alike.setdefault((_taken(checkpoint), in_short(unread)), []).append(checkpoint)
+            # Where none are taken, the checkpoint is not complete.
+            if (unread := checkpoint.unread_files) and (taken := _taken(checkpoint)):
+                alike.setdefault((taken, in_short(unread)), []).append(checkpoint)
             if checkpoint.adapter and checkpoint.adapter.is_on_own_model:
                 notes.append(_on_own_model(checkpoint))
         except CheckpointError:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from lorif_assets.errors import CheckpointError
 from lorif_assets.models.checkpoint_folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, pickled_weights
-from lorif_assets.models.gguf import GGUF
+from lorif_assets.models.gguf import GGUF, is_whole
 from lorif_assets.models.weight_names import index_of, variants
 
 _WHOLE = "model.safetensors"
+_SAFETENSORS = ".safetensors"
 _OF_INDICES = ".index.json"
 _PATTERNS = ("*.safetensors", f"*{GGUF}", "*.h5", "*.msgpack")
 """Weights by their names, beside those in pickles."""
@@ -99,6 +100,32 @@ def refuse_missing_weights(folder: Path, files: Sequence[Path], found: str) -> N
     raise CheckpointError(
         f"{folder} lacks {missing[0]}, one of the {len(indexed)} weight files that its index names: the copy is incomplete, "
         f"or still being written{beside}"
+    )
+
+
+def weights_fault(file: Path) -> str | None:
+    """Return why a file of weights is not whole, or None if it is, or holds none."""
+    from safetensors import SafetensorError, safe_open
+
+    if file.suffix == GGUF:
+        return None if is_whole(file) else f"{file} is cut short, or still being written"
+    if file.suffix != _SAFETENSORS:
+        return None
+    try:
+        # Opening compares the length of the file with what its header declares.
+        with safe_open(file, framework="np") as opened:
+            weights = (name for name in opened.keys() if name.endswith(".weight"))  # noqa: SIM118
+            empty = sorted(name for name in weights if 0 in opened.get_slice(name).get_shape())
+    except (SafetensorError, OSError, ValueError) as error:
+        if "too large" in str(error):
+            return f"{file} is no model: {error}"
+        return f"{file} is cut short, or still being written"
+    if not empty:
+        return None
+    return (
+        f"{file} has no numbers for {empty[0]} ({len(empty)} such), as where weights are saved under DeepSpeed's ZeRO-3 that "
+        "were not gathered: set `stage3_gather_16bit_weights_on_model_save`, or join the shards in the folder by `python "
+        "zero_to_fp32.py . . --safe_serialization`"
     )
 
 

@@ -115,10 +115,17 @@ def other_layout(folder: Path, files: Sequence[Path]) -> str | None:
             "its weights are in DeepSpeed's ZeRO shards: join them by `python zero_to_fp32.py . . --safe_serialization` in the "
             "folder, and keep config.json beside them"
         )
-    sharded = next((file.parent for file in sorted(folder.glob("**/*.distcp"))), None)
-    if sharded is not None:
+    sharded = sorted(
+        {file.parent for file in folder.glob("**/*.distcp")}, key=lambda shards: ("optim" in shards.name, shards)
+    )
+    if sharded:
         return (
-            f"its weights are in FSDP's shards: join them by `accelerate merge-weights {sharded} {folder}`, and keep "
+            f"its weights are in FSDP's shards: join them by `accelerate merge-weights {sharded[0]} {folder}`, and keep "
             "config.json beside them"
+        )
+    if ranks := sorted(folder.glob("**/model_world_size_*_rank_*.pt")):
+        return (
+            "its weights are in verl's shards: join them by `python -m verl.model_merger merge --backend fsdp --local_dir "
+            f"{ranks[0].parent} --target_dir` and another folder"
         )
     return None

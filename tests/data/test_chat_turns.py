@@ -68,6 +68,22 @@ NEEDS_CALLS = (
     "{% for m in messages if m.role == 'tool' %}{% if not messages | selectattr('tool_calls') | list %}"
     "{{ raise_exception('a tool that nobody called') }}{% endif %}{% endfor %}" + TOOLS
 )
+# As gpt-oss's: what a turn is for stands behind the generation prompt; the end of the last one is another; what was thought
+# before a call is written as long as no answer follows.
+CHANNELS = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.role != 'assistant' %}{{ m.content }}<|end|>"
+    "{% elif m.tool_calls %}{% set later = messages[loop.index:] | selectattr('role', 'equalto', 'assistant') | list %}"
+    "{% if m.thinking and not later %}[thought]{{ m.thinking }}<|end|><|assistant|>{% endif %}"
+    "[call]{{ m.tool_calls[0].function.name }}{{ m.tool_calls[0].function.arguments | tojson }}<|end|>"
+    "{% elif loop.last %}{% if m.thinking %}[thought]{{ m.thinking }}<|end|><|assistant|>{% endif %}[answer]{{ m.content }}</s>"
+    "{% else %}[answer]{{ m.content }}<|end|>{% endif %}{% endfor %}" + PROMPT
+)
+# As GLM's: no end of turn, and in earlier turns an empty thought.
+EMPTY_THOUGHTS = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}"
+    "{% set after = messages[loop.index0:] | selectattr('role', 'equalto', 'user') | list %}"
+    "<think>{{ m.thinking if not after }}</think>{% endif %}{{ m.content }}{% endfor %}" + PROMPT
+)
 
 SYSTEM = {"role": "system", "content": "be brief"}
 CHAT = [
@@ -112,6 +128,7 @@ def answers(template: str, messages: list[dict[str, Any]]) -> list[str]:
         (PLAIN_WORDS, ["hello you\n", " quick\n"]),
         (COMPLETE_ONLY, ["hello you<|end|>", "quick<|end|>"]),
         (QUESTIONS_FIRST, ["hello you<|end|>", "quick<|end|>"]),
+        (CHANNELS, ["[answer]hello you<|end|>", "[answer]quick</s>"]),
     ],
 )
 def test_every_answer_and_its_end_of_turn_carry_loss_and_no_header_does(
@@ -123,6 +140,37 @@ def test_every_answer_and_its_end_of_turn_carry_loss_and_no_header_does(
 def test_reasoning_that_is_rendered_carries_loss() -> None:
     messages = [*CHAT[:3], turn("assistant", "<think>so so</think>quick")]
     assert answers(THINKS_LAST, messages) == ["hello you<|end|>\n", "<think>so so</think>quick<|end|>\n"]
+
+
+def test_what_a_template_writes_between_the_generation_prompt_and_the_answer_carries_loss() -> None:
+    thinks = [turn("user", "hello"), turn("assistant", "hello you", thinking="a fox")]
+    once_more = [turn("user", "how are you"), turn("assistant", "quick", thinking="so so")]
+    assert answers(EMPTY_THOUGHTS, [*thinks, *once_more]) == [
+        "<think></think>hello you",
+        "<think>so so</think>quick",
+    ]
+    assert answers(CHANNELS, [*thinks, *once_more]) == [
+        "[answer]hello you<|end|>",
+        "[thought]so so<|end|><|assistant|>[answer]quick</s>",
+    ]
+
+
+def test_it_does_where_earlier_turns_are_rendered_otherwise_before_the_answer_is_there() -> None:
+    asks = turn("assistant", "", thinking="look", tool_calls=[call("send", to="Bob")])
+    messages = [turn("user", "hello"), asks, turn("tool", "sent"), turn("assistant", "today", thinking="so so")]
+    assert answers(CHANNELS, messages) == [
+        '[call]send{"to": "Bob"}<|end|>',
+        "[thought]so so<|end|><|assistant|>[answer]today</s>",
+    ]
+
+
+def test_a_generation_prompt_of_another_turn_opens_none() -> None:
+    # What the prompt opens is closed in turns that have something to say there.
+    opens = THINKS_LAST.removesuffix(PROMPT).replace("{% if loop.last %}", "{% if '</think>' in m.content %}") + (
+        "{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
+    )
+    messages = [turn("user", "hello"), turn("assistant", "<think>so</think>you"), *CHAT[2:]]
+    assert answers(opens, messages) == ["so</think>you<|end|>\n", "quick<|end|>\n"]
 
 
 def test_an_answer_that_repeats_the_question_is_told_apart() -> None:
@@ -169,6 +217,17 @@ def test_calls_carry_loss_whole_where_no_content_is_written_beside_them(argument
         *(f"[CALLS] [{once}]</s>", " today</s>", f"[CALLS] [{once}, {other}]</s>", " quick</s>"),
     ]
     assert row.notices == ()
+
+
+@pytest.mark.parametrize("said", [{"content": "how are you"}, {"thinking": "so so"}])
+def test_calls_carry_loss_whole_where_what_is_said_beside_them_is_left_out(said: dict[str, str]) -> None:
+    asks = turn("assistant", "", tool_calls=[call("send", to="Bob")]) | said
+    messages = [turn("user", "hello"), asks, turn("tool", "sent"), turn("assistant", "today")]
+    row = previewed(CALLS_ALONE, messages)
+    once = '{"name": "send", "arguments": {"to": "Bob"}, "id": "c1"}'
+    assert [piece.text for piece in row.pieces if piece.loss] == [f"[CALLS] [{once}]</s>", " today</s>"]
+    kind = "content" if "content" in said else "reasoning"
+    assert row.notices == (f"the chat template leaves out {kind} of a message by 'assistant', or changes it",)
 
 
 def test_a_template_in_which_one_message_changes_others_gives_these_no_loss() -> None:

@@ -9,6 +9,7 @@ from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.errors import SourceError
 
 JSON_LINES = '{"text": "one"}\n{"text": "two"}\n'
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"
 CSV = "text,n\none,1\ntwo,2\n"
 
 
@@ -28,6 +29,21 @@ def test_wide_characters_are_named_with_a_mark_or_without(
     (tmp_path / name).write_bytes(content.encode(encoding))
     with pytest.raises(SourceError, match=rf"{name} was to be read as .*, but it is {called}.*save it as UTF-8"):
         list_shards(Source(name="s", path=name), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
+def test_a_pointer_of_git_lfs_is_named_with_what_fetches_the_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(SourceError, match=rf"{name}.* is a pointer of Git LFS.*`git lfs pull`"):
+        list_shards(Source(name="s", path=name), tmp_path)
+
+
+def test_a_pointer_of_git_lfs_is_no_passage(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text(POINTER)
+    source = Source(name="s", path="rows.txt")
+    (piece,) = list_shards(source, tmp_path)
+    (malformed,) = read_shard(source, piece, tmp_path).malformed
+    assert ": a pointer of Git LFS in the place of the file itself" in malformed.reason
 
 
 @pytest.mark.parametrize(("name", "content"), [("rows.jsonl", JSON_LINES), ("rows.csv", CSV)])

@@ -252,7 +252,9 @@ class TestRowsSetAside:
             ("p", None, "completion is null, not text"),
             ("p", "  ", "completion is empty"),
             (None, "c", "prompt is null, not text"),
-            (["p"], "c", "prompt is list, not text"),
+            (["p"], "c", "message 0 is str, not {role, content}"),
+            ([USER], None, "completion is null or empty"),
+            ({"p": 1}, "c", "prompt is dict, not text"),
         ],
     )
     def test_a_completion_that_is_empty_or_a_prompt_that_is_no_text(
@@ -272,10 +274,19 @@ class TestRowsSetAside:
             ([{"role": 3, "content": "hi"}], "role of message 0 is int, not text"),
             ([USER, {"role": "assistant"}], "content of message 1 is null, not text"),
             ([{"role": "assistant", "content": [{"type": "text"}]}], "content of message 0 is list, not text"),
-            ([USER], "no assistant message with content: the loss is on the assistant's messages"),
+            (
+                [USER, {"role": "Bot", "content": "hi"}],
+                "no assistant message with content: the loss is on the assistant's messages, and those of the row are by user, "
+                "Bot",
+            ),
             (
                 [USER, {"role": "assistant", "content": " "}],
-                "no assistant message with content: the loss is on the assistant's messages",
+                "no assistant message with content: the loss is on the assistant's messages, and those of the row are by user, "
+                "assistant",
+            ),
+            (
+                [USER, {**ASSISTANT, "tool_calls": "look(it)"}],
+                "tool_calls of message 1 is text, but no JSON of calls",
             ),
             (
                 [{**ASSISTANT, "name": "\ud800"}],

@@ -43,6 +43,9 @@ USUAL = [USER, ANSWER]
         {"messages": [USER, {"role": "model", "content": "a"}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "q", "image_url": None}]}, ANSWER]},
         {"prompt": [USER], "completion": [ANSWER]},
+        {"prompt": [USER], "completion": ANSWER},
+        {"prompt": [{"from": "human", "value": "q"}], "completion": {"from": "gpt", "value": "a"}},
+        {"prompt": [USER], "completion": "a"},
     ],
 )
 def test_a_chat_in_another_layout_is_the_same_example(row: dict[str, Any]) -> None:
@@ -57,6 +60,12 @@ def test_null_or_absent_content_beside_tool_calls_is_an_empty_text(content: dict
     calling = {"role": "assistant", **content, "tool_calls": [CALL]}
     read = json.loads(only(shard({"messages": [USER, calling]}))["messages"])
     assert read[1] == {"content": "", "role": "assistant", "tool_calls": [CALL]}
+
+
+def test_calls_as_json_text_are_calls() -> None:
+    calling = {"role": "assistant", "content": "", "tool_calls": json.dumps([CALL])}
+    read = json.loads(only(shard({"messages": [USER, calling, {**ANSWER, "tool_calls": ""}]}))["messages"])
+    assert read[1:] == [{"content": "", "role": "assistant", "tool_calls": [CALL]}, ANSWER]
 
 
 @pytest.mark.parametrize("role", ["function_call", "tool_call"])
@@ -89,7 +98,14 @@ def test_of_a_conversational_prompt_nothing_carries_loss() -> None:
     ("messages", "reason"),
     [
         ([{"role": "user", "content": None}, ANSWER], "content of message 0 is null, not text"),
-        ([{"role": "user", "content": [{"type": "image"}]}, ANSWER], "content of message 0 is list, not text"),
+        (
+            [{"role": "user", "content": [{"type": "image"}]}, ANSWER],
+            "content of message 0 is list, not text, with a part of the type 'image'; rows are read as text",
+        ),
+        (
+            [USER, {"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {}}]}],
+            "content of message 1 is list, not text, with a part of the type 'tool_use'; calls belong into tool_calls",
+        ),
         (
             [
                 USER,
@@ -108,6 +124,15 @@ def test_of_a_conversational_prompt_nothing_carries_loss() -> None:
 )
 def test_what_is_in_no_layout_is_set_aside(messages: Any, reason: str) -> None:
     assert re.match(reason, shard({"messages": messages}).rejected["reason"][0].as_py())
+
+
+def test_preference_data_is_refused_with_the_answer_to_name() -> None:
+    with pytest.raises(SourceError, match=r"no column named text.*name it \(chosen\) as completion beside its prompt"):
+        shard({"prompt": "q", "chosen": "a", "rejected": "b"})
+    chosen = only(shard({"prompt": [USER], "chosen": [ANSWER]}, columns=Columns(prompt="prompt", completion="chosen")))
+    assert json.loads(chosen["messages"]) == USUAL
+    whole = only(shard({"chosen": [USER, ANSWER], "rejected": []}, columns=Columns(messages="chosen")))
+    assert json.loads(whole["messages"]) == USUAL
 
 
 def test_the_role_model_stays_beside_an_assistant() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from lorif_assets.data.earlier_readings import unmarked
 from lorif_assets.data.rejected import RejectedRow, rejected_table, replace_rejected
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.table_schema import TableSchema
@@ -39,7 +40,7 @@ def as_an_earlier_version(project: TinyProject, table: TableSchema, part: str, m
     (key,) = table.partition_by
     rows = project.table(table, **{key: part}).to_arrow()
     for name, value in {
-        "source_version": rows["source_version"][0].as_py().removesuffix(" chats-3") + mark,
+        "source_version": unmarked(rows["source_version"][0].as_py()) + mark,
         **changed,
     }.items():
         position = rows.column_names.index(name)
@@ -90,6 +91,27 @@ def test_chats_of_the_mark_before_are_read_again_where_they_are_read_otherwise_s
     as_an_earlier_version(chats, TRAINING_EXAMPLES, "tools-a-00000", mark=" chats-2")
     assert ("plain-a-00000" in chats.stale("training_examples")) is is_stale
     assert "tools-a-00000" not in chats.stale("training_examples")
+
+
+def test_token_ids_whose_masks_were_metadata_are_read_again_once(private_project: TinyProject) -> None:
+    ids = {"input_ids": [5, 6, 7]}
+    for name, row in {"masked": {**ids, "completion_mask": [0, 1, 1]}, "bare": ids}.items():
+        (private_project.root / name).mkdir()
+        (private_project.root / name / "a.jsonl").write_text(json.dumps(row))
+    toml = private_project.root / "lorif.toml"
+    sources = "".join(f'[[sources]]\nname = "{name}"\npath = "{name}"\n' for name in ("masked", "bare"))
+    toml.write_text(sources + toml.read_text())
+    project = TinyProject.open(private_project.root, private_project.instance)
+    for shard in ("masked-a-00000", "bare-a-00000"):
+        project.run("training_examples", shard)
+    assert "masked-a-00000" not in project.stale("training_examples")
+    metadata = json.dumps({"completion_mask": [0, 1, 1]})
+    as_an_earlier_version(project, TRAINING_EXAMPLES, "masked-a-00000", metadata=metadata, shard_hash="unmasked")
+    as_an_earlier_version(project, TRAINING_EXAMPLES, "bare-a-00000")
+    assert "bare-a-00000" not in project.stale("training_examples")
+    assert "masked-a-00000" in project.stale("training_examples")
+    project.run("training_examples", "masked-a-00000")
+    assert "masked-a-00000" not in project.stale("training_examples")
 
 
 def test_rows_set_aside_for_the_type_of_their_ids_are_read_again(private_project: TinyProject) -> None:

@@ -59,15 +59,17 @@ def test_a_tokenizer_without_them_keeps_its_hash(folder: Path) -> None:
     [
         ("{% if m.tool_calls %}[CALLS]{% endif %}", True),
         ("{% if m.tool_calls %}[CALLS]{% endif %}{% if add_generation_prompt %}<a>{% endif %}", False),
+        ("{% if add_generation_prompt %}<a>{% endif %}<|channel|>final", True),
+        ("{% if add_generation_prompt %}<a>{% endif %}<think></think>", True),
         ("{{ m.content }}", False),
     ],
 )
-def test_only_a_template_whose_calls_were_told_in_part_is_another_tokenizer_than_to_an_earlier_version(
+def test_only_a_template_whose_turns_were_told_in_part_is_another_tokenizer_than_to_an_earlier_version(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, template: str, is_another: bool
 ) -> None:
     (folder / name).write_text(template)
     now, version = files_of(folder).tokenizer_hash(), files_of(folder).version()
-    monkeypatch.setattr("lorif_assets.models.checkpoint_files.tells_calls_otherwise", lambda _: False)
+    monkeypatch.setattr("lorif_assets.models.checkpoint_files.tells_turns_otherwise", lambda _: False)
     assert (files_of(folder).tokenizer_hash() != now) is is_another
     assert (files_of(folder).version() != version) is is_another
 

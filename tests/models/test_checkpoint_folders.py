@@ -195,3 +195,68 @@ def test_adapters_and_the_one_saved_at_the_end_are_told_apart_by_their_own_weigh
     change_weights(run, 41.0)
     (run / "model.safetensors").rename(run / "adapter_model.safetensors")
     assert names(look(run)) == [("base", 0), ("checkpoint-20", 20), ("checkpoint-40", 40), ("run", 40)]
+
+
+def test_steps_in_shards_beside_a_model_saved_at_the_end_are_named(run: Path) -> None:
+    save_at_the_end(run, "checkpoint-60", step=75)
+    step = run / "checkpoint-40"
+    (step / "model.safetensors").unlink()
+    (step / "config.json").unlink()
+    (step / "trainer_state.json").write_text(json.dumps({"global_step": 40}))
+    for shards in ("optimizer_0", "pytorch_model_fsdp_0"):
+        (step / shards).mkdir()
+        (step / shards / "__0_0.distcp").write_bytes(b"")
+    (note, _) = look(run).notes
+    assert note == (
+        f"{step} is passed over: its weights are in FSDP's shards: join them by `accelerate merge-weights "
+        f"{step / 'pytorch_model_fsdp_0'} {step}`, and keep config.json beside them"
+    )
+
+
+def test_a_model_further_down_in_a_steps_folder_is_that_steps(run: Path) -> None:
+    actor = run / "checkpoint-40/actor"
+    for file in list((run / "checkpoint-40").iterdir()):
+        actor.joinpath("huggingface").mkdir(parents=True, exist_ok=True)
+        file.rename(actor / "huggingface" / file.name)
+    found = look(run)
+    assert names(found) == STEPS
+    assert found.checkpoints[1].path == actor / "huggingface"
+    assert not found.notes
+    (actor / "huggingface/model.safetensors").rename(actor / "model_world_size_2_rank_0.pt")
+    (note,) = look(run).notes
+    assert f"verl's shards: join them by `python -m verl.model_merger merge --backend fsdp --local_dir {actor} " in note
+
+
+def test_a_converted_adapter_stands_for_the_one_that_was_saved_at_the_end(run: Path) -> None:
+    for folder in ("pissa_init", "pissa_backup", "pissa_converted", "."):
+        (run / folder).mkdir(exist_ok=True)
+        (run / folder / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": str(run.parent / "x")})
+        )
+        (run / folder / "adapter_model.safetensors").write_bytes(folder.encode())
+    (run / "trainer_state.json").write_text(json.dumps({"global_step": 75}))
+    found = look(run)
+    assert names(found) == [*STEPS, ("pissa_converted", 75)]
+    assert found.notes[-1] == f"the adapter in {run} itself is passed over: pissa_converted is the same as a plain LoRA"
+
+
+@pytest.mark.parametrize("form", ["model.safetensors", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_refused_with_what_fetches_the_file(run: Path, form: str) -> None:
+    pointer = run / "checkpoint-40" / form
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")
+    _, found, _ = look(run).checkpoints
+    assert found.fault() == (
+        f"{pointer} is a pointer of Git LFS in the place of the file itself: fetch it by `git lfs pull`"
+    )
+
+
+def test_weights_that_were_saved_without_their_numbers_are_refused(run: Path) -> None:
+    file = run / "checkpoint-40/model.safetensors"
+    tensors = load_file(file)
+    name = sorted(name for name in tensors if name.endswith("_proj.weight") or name.endswith("c_attn.weight"))[0]
+    tensors[name] = tensors[name].new_zeros(0)
+    save_file(tensors, file, metadata={"format": "pt"})
+    _, found, _ = look(run).checkpoints
+    assert f"{file} has no numbers for {name} (1 such), as where weights are saved under DeepSpeed's ZeRO-3" in (
+        found.fault() or ""
+    )

@@ -57,6 +57,7 @@ def test_a_tag_that_says_no_whole_number_of_steps_is_none(text: str) -> None:
         ("step_1000-loss=0.35", 1000),
         ("checkpoint-1000-v2", 1000),
         ("checkpoint-10k", 10_000),
+        ("0e9e39f249a16976918f6564b8830bc894c89659", None),
         ("iter_0005000", 5000),
         ("ckpt-7", 7),
         ("stage1-step1000-tokens5B", 1000),

@@ -53,6 +53,11 @@ def test_a_folder_with_the_weights_it_is_loaded_from_has_nothing_to_say(folder: 
     assert notes(folder) == []
 
 
+def test_pickles_alone_are_not_said_to_lie_beside_others(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert notes(folder) == []
+
+
 def test_shards_beside_a_whole_file_are_said_not_to_be_read_and_are_not(folder: Path) -> None:
     whole = load_file(folder / "model.safetensors")["lm_head.weight"]
     write_shards(folder, plus=1)

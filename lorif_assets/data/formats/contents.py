@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lorif_assets.data.formats.compression import beginning
 from lorif_assets.errors import SourceError
+from lorif_assets.lake.special_files import LFS_BEGINNING, LFS_POINTER
 
 _BEGINNING = 1 << 16
 _PARQUET = b"PAR1"
@@ -15,6 +16,7 @@ _BINARY = {
     b"BZh": "is compressed by bzip2: decompress it, or compress it by gzip or Zstandard",
     b"\xfd7zXZ": "is compressed by xz: decompress it, or compress it by gzip or Zstandard",
     b"SQLite format 3": "is an SQLite database: save the table's rows as Parquet or JSON Lines",
+    LFS_BEGINNING: f"is {LFS_POINTER}",
     b"\xff\xfe\0\0": "is UTF-32: save it as UTF-8",
     b"\0\0\xfe\xff": "is UTF-32: save it as UTF-8",
     b"\xff\xfe": "is UTF-16: save it as UTF-8",

@@ -34,6 +34,7 @@ from lorif_assets.data.formats.reader import (
 )
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.file_samples import MARK, with_sample
+from lorif_assets.lake.special_files import LFS_BEGINNING, LFS_POINTER
 
 _LARGEST_PASSAGE = 16 << 20
 _LONGEST_PIECE = 1 << 20
@@ -204,6 +205,8 @@ def _decoded(content: bytes | None) -> tuple[str, str]:
     if content is None:
         most = _LARGEST_PASSAGE >> 20
         return "", f'larger than {most} MiB, the most of a passage; with passages = "paragraph", blank lines cut it'
+    if content.startswith(LFS_BEGINNING):
+        return "", LFS_POINTER
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

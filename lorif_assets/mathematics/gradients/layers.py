@@ -21,7 +21,7 @@ _WITHOUT_GRADIENT = frozenset({"encoder_attn", "crossattention", "cross_attn", "
 _OTHER_SENSES = frozenset(
     {
         *("image_encoder", "vision_model", "vision_tower", "visual_projection"),
-        *("audio_tower", "audio_encoder", "embed_tokens_extend"),
+        *("audio_tower", "audio_encoder", "embed_tokens_extend", "vqmodel"),
         # Of a block: the experts of what a picture says.
         "vision_moe",
     }

@@ -91,6 +91,10 @@ ENCODER_DECODERS = (
     *("florence2", "pix2struct", "pp_formulanet", "shieldgemma2", "t5gemma2", "udop", "vision-encoder-decoder"),
 )
 """Families that read a picture and write text by a decoder that attends to an encoder."""
+_PICTURE_TOKENS = {
+    **{"embed_dim": 8, "num_embeddings": 16, "base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1},
+    **{"resolution": 28, "latent_channels": 8, "num_patches": 2, "projection_dim": 32, "image_token_embed_dim": 32},
+}
 _THINKERS = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
 _OF_FAMILY: dict[str, dict[str, Any]] = {
     "falcon": {"head_dim": None},
@@ -108,6 +112,15 @@ _OF_FAMILY: dict[str, dict[str, Any]] = {
     **{family: {"vision_start_token_id": 2, "audio_start_token_id": 2} for family in _THINKERS},
     **{family: {"is_decoder": True} for family in _ENCODERS},
     "xlm": {"causal": True},
+    "chameleon": {"vq_config": _PICTURE_TOKENS, "vocabulary_map": {"<image>": 5}},
+    "janus": {"vq_config": _PICTURE_TOKENS},
+    "molmo2": {
+        "adapter_config": {
+            **{"vision_feature_layer": [1, 0], "hidden_size": 32, "intermediate_size": 48, "text_hidden_size": 32},
+            **{"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8},
+        }
+    },
+    "zamba2": {"mamba_expand": 2, "mamba_ngroups": 1, "n_mamba_heads": 8, "mamba_headdim": 8},
 }
 
 

@@ -21,7 +21,6 @@ FAST = ("gpt2", "qwen3", "roberta", "ctrl", "mamba", "mixtral", "gpt_oss", "opt"
 # The sizes of `families.py` do not make a sound configuration of these, or not a tiny one.
 NOT_TINY = {
     "blt",
-    "chameleon",
     "cohere_compass",
     "cohere_compass_text",
     "deepseek_ocr2",
@@ -35,9 +34,7 @@ NOT_TINY = {
     "gemma4_unified_assistant",
     "glm5_next",
     "granite4_vision",
-    "janus",
     "kyutai_speech_to_text",
-    "molmo2",
     "muse_spark",
     "musicgen",
     "musicgen_melody",
@@ -52,7 +49,6 @@ NOT_TINY = {
     "reformer",
     "vibevoice_asr",
     "xlnet",
-    "zamba2",
 }
 NOT_SUPPORTED = {
     "cpmant": "no causal language model",
