@@ -83,8 +83,9 @@ def _previews(
     project: Project, checkpoint: str | None, chosen: Sequence[_Chosen], rows: int
 ) -> Iterator[tuple[str, list[PreviewedRow]]]:
     files = _checkpoint(project.checkpoints, checkpoint)
-    skeleton = project.checkpoints.skeleton(files)
-    tokenizer = project.checkpoints.load_tokenizer(files)
+    with Console(stderr=True).status(f"loading the tokenizer of {files.name}"):
+        skeleton = project.checkpoints.skeleton(files)
+        tokenizer = project.checkpoints.load_tokenizer(files)
     longest, vocabulary = longest_input(skeleton, tokenizer, project.settings.recipe), vocabulary_size(skeleton)
     for source, read, rules, scalar_rules in chosen:
         previewed: list[PreviewedRow] = []

@@ -131,8 +131,9 @@ def _against(value: Any, kind: ContentFormat, content: Mapping[str, Any]) -> str
 
 def _members(value: Any) -> list[dict[str, Any]]:
     """Return a weighted set in canonical form: prompt, completion and weight of each member."""
-    members = _parsed(WEIGHTED, value) if isinstance(value, str) else json_value(value)
-    if not isinstance(members, list) or not members:
+    # As they are: JSON has no NaN, and a weight that is none would count as one that was not given.
+    members = _parsed(WEIGHTED, value) if isinstance(value, str) else value
+    if not isinstance(members, list | tuple) or not members:
         raise UnusableRowError(f"'{WEIGHTED}' is no list of {{prompt, completion, weight}} with one member at least")
     read = []
     for place, member in enumerate(members):

@@ -23,6 +23,7 @@ def test_init_in_an_empty_folder_writes_a_short_file_that_loads_and_says_what_to
     settings = load_settings(Path("lorif.toml"))
     assert [source.name for source in settings.sources] == ["docs"]
     assert settings.checkpoints.path == "checkpoints"
+    assert settings.queries.columns.id == "id", "as in the line that queries may begin with"
     assert 20 <= len(Path("lorif.toml").read_text().splitlines()) <= 32
 
 
