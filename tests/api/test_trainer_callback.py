@@ -100,7 +100,7 @@ def test_checkpoints_are_registered_as_they_are_saved_and_attributed_when_the_tr
     scored = lake.read(QUERY_SCORES).select("checkpoint", "query_set").unique()
     assert {*scored.iter_rows()} == {("checkpoint-1", "first"), ("checkpoint-2", "first")}, log
     assert set(lake.read(REPORTS)["query_set"]) == {"first"}
-    assert re.search(r"^attribution_report +1 partitions$", log, re.MULTILINE)
+    assert re.search(r"^attribution_report +1 partition$", log, re.MULTILINE)
 
 
 def test_the_end_of_training_waits_for_every_process_whichever_ends_first(

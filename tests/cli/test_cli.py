@@ -231,7 +231,7 @@ def test_materialize_brings_everything_up_to_date_and_says_how_much(
     assert result.exit_code == 0, result.output
     done = dict(line.split(maxsplit=1) for line in result.output.splitlines() if re.match(r"[a-z_]+ +(up|\d)", line))
     assert done["training_examples"] == "up to date"
-    assert done["query_examples"] == "1 partitions"
+    assert done["query_examples"] == "1 partition"
     assert done["query_scores"] == "2 partitions"
     assert re.search(
         r"^training_examples +up to date\n  2 rows set aside: malformed JSON: .* \(1\); text is empty \(1\)$",

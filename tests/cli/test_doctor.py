@@ -206,7 +206,7 @@ def test_a_folder_of_plain_text_is_counted(diagnosis: Diagnosis, private_project
     settings.write_text(source.format("file") + source.format("paragraph") + settings.read_text())
     sound, said = diagnosis()
     assert sound
-    assert "2 rows in 1 shards, notes" in said
+    assert "2 rows in 1 shard, notes" in said
     assert "4 rows in 2 shards, notes" in said
 
 
