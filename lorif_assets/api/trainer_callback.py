@@ -69,8 +69,9 @@ class TrainerCallback(transformers.TrainerCallback):
         self._project = Project.open(self._settings)
         self._query_sets, self._devices, self._wait = query_sets, devices, wait
         self._pending: list[str] = []
-        # All that are not known to have ended: of two, the later may be the first to bring the lake up to date.
-        self._processes: list[subprocess.Popen[bytes]] = []
+        # All that are not known to have ended, and the checkpoints they were asked for: of two, the later may be the first to
+        # bring the lake up to date.
+        self._processes: dict[subprocess.Popen[bytes], Sequence[str]] = {}
 
     @property
     def log_file(self) -> Path:
@@ -122,11 +123,16 @@ class TrainerCallback(transformers.TrainerCallback):
         del args, control, others
         if not state.is_world_process_zero or not self._query_sets:
             return
+        self._settle()
         if self._pending:
             # It and one that runs wait for each other by themselves.
             self._start()
-        for process in self._processes if self._wait else ():
-            process.wait()
+        while self._wait and self._processes:
+            for process in self._processes:
+                process.wait()
+            self._settle()
+            if self._pending:
+                self._start()
         if self._running():
             _LOG.info("checkpoints are being attributed; see %s", self.log_file)
 
@@ -167,7 +173,7 @@ class TrainerCallback(transformers.TrainerCallback):
             process = subprocess.Popen(  # noqa: S603
                 command, stdout=log, stderr=subprocess.STDOUT, env=self._environment(), start_new_session=True
             )
-        self._processes.append(process)
+        self._processes[process] = self._pending
         self._pending = []
         try:
             # Where the training itself has a low priority, an administrator's process would get a higher one by this.
@@ -180,10 +186,19 @@ class TrainerCallback(transformers.TrainerCallback):
         return {**kept, "LORIF_DEVICES__DEVICES": json.dumps(list(self._devices))} if self._devices else kept
 
     def _running(self) -> bool:
-        """Whether a process attributes now; one that failed is told once."""
-        running = [process for process in self._processes if process.poll() is None]
-        for process in self._processes:
-            if process.returncode:
+        """Whether a process attributes now."""
+        self._settle()
+        return bool(self._processes)
+
+    def _settle(self) -> None:
+        """Forget the processes that have ended; one that failed is told, or its checkpoints wait again.
+
+        They do where one of them was removed meanwhile: the process may have ended by that, before it came to the others.
+        """
+        ended = [process for process in self._processes if process.poll() is not None]
+        for process in ended:
+            names = self._processes.pop(process)
+            if process.returncode and set(names) <= set(self._complete()):
                 _LOG.warning("attributing checkpoints failed (exit code %s); see %s", process.returncode, self.log_file)
-        self._processes = running
-        return bool(running)
+            elif process.returncode:
+                self._pending = [*dict.fromkeys([*names, *self._pending])]

@@ -1,5 +1,6 @@
 """Token scores: what each token of an example, and of a query, contributed to leading scores."""
 
+import json
 from functools import partial
 
 import polars as pl
@@ -16,7 +17,8 @@ from lorif_assets.attribution.stored_rankings import leading_rows, stored_rankin
 from lorif_assets.attribution.token_rows import token_rows
 from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_token_scores
-from lorif_assets.lake.attribution_tables import TOKEN_SCORES
+from lorif_assets.lake.attribution_tables import QUERY_SUMMARIES, TOKEN_SCORES
+from lorif_assets.lake.lake import Lake
 
 
 def _enabled(settings: Settings) -> bool:
@@ -57,15 +59,20 @@ def _token_scores(run: PartitionRun, checkpoint: AttributedCheckpoint, query_set
     examples = listed_examples(run.lake, checkpoint.model, listed.select("shard", "example_id").iter_rows())
     with run.progress(f"{name} {query_set}", listed.height, "pairs") as progress:
         rows = token_rows(checkpoint.model, checkpoint.inverse_of, queries, listed, examples, settings.batch, progress)
-    return rows, _figures(rows)
+    return rows, _figures(rows, is_averaged=_is_averaged(run.lake, name, query_set))
 
 
-def _figures(rows: pl.DataFrame) -> dict[str, float]:
+def _is_averaged(lake: Lake, checkpoint: str, query_set: str) -> bool:
+    averaged = lake.read(QUERY_SUMMARIES, ["averaged"], checkpoint=checkpoint, query_set=query_set)["averaged"]
+    return any(len(json.loads(weights)) > 1 for weights in averaged.drop_nulls().unique())
+
+
+def _figures(rows: pl.DataFrame, *, is_averaged: bool) -> dict[str, float]:
     pairs = rows.select("query_id", "shard", "example_id", "exact_score", "stored_score").unique()
-    gap = pairs.select((pl.col("exact_score") - pl.col("stored_score")).pow(2).sum().sqrt()).item()
-    size = pairs.select(pl.col("exact_score").pow(2).sum().sqrt()).item()
-    return {
-        "pairs": pairs.height,
-        # What compression, and the averaging over checkpoints, make of these scores.
-        "relative_gap_to_stored_scores": float(gap / size) if size else 0.0,
-    }
+    figures: dict[str, float] = {"pairs": pairs.height}
+    # Averaged with other checkpoints' scores, stored ones are in another unit: the gap would not be that of compression.
+    if not is_averaged:
+        gap = pairs.select((pl.col("exact_score") - pl.col("stored_score")).pow(2).sum().sqrt()).item()
+        size = pairs.select(pl.col("exact_score").pow(2).sum().sqrt()).item()
+        figures["relative_gap_to_stored_scores"] = float(gap / size) if size else 0.0
+    return figures

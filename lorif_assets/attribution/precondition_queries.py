@@ -126,10 +126,12 @@ def _queries_at_a_rank(
 
 
 def _refuse_unsound(attributed: AttributedModel, queries: "Sequence[TokenizedExample]", sound: "torch.Tensor") -> None:
-    unsound = [query.example_id for query, is_sound in zip(queries, sound.tolist(), strict=True) if not is_sound]
+    unsound = [query for query, is_sound in zip(queries, sound.tolist(), strict=True) if not is_sound]
     if unsound:
+        what = "loss" if unsound[0].scalar is None else "scalar"
+        advice = "are the checkpoint's weights finite?" if what == "loss" else "is the code of the scalar right?"
         raise UnsoundQueryError(
-            f"the loss or a gradient of query {unsound[0]!r} is not finite at checkpoint {attributed.record.name!r}, so its "
-            "scores would mean nothing; are the checkpoint's weights finite?",
-            unsound,
+            f"the {what} or a gradient of query {unsound[0].example_id!r} is not finite at checkpoint "
+            f"{attributed.record.name!r}, so its scores would mean nothing; {advice}",
+            [query.example_id for query in unsound],
         )

@@ -31,6 +31,7 @@ from lorif_assets.freshness.leftovers import leftover_shards
 from lorif_assets.freshness.stale import Stale, StalePartitions
 from lorif_assets.freshness.view import ACTIVE, Asked, Freshness
 from lorif_assets.models.checkpoints import Checkpoints
+from lorif_assets.pages.number_format import counted
 from lorif_assets.progress import partition_progress
 from lorif_assets.project import Project
 
@@ -116,7 +117,7 @@ def _updates(
         stale = {**stale, **unrecorded(instance, freshness, asset, stale)}
         ready = waits.ready(asset, freshness, stale)
         if ready:
-            announce(f"{asset.name:<22} {len(ready)} partitions to compute")
+            announce(f"{asset.name:<22} {counted(len(ready), 'partition')} to compute")
         tried: set[str] = set()
         with partition_progress(asset.name, len(ready)):
             for stretch in stretches(asset, ready, instance):

@@ -45,6 +45,7 @@ from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import Freshness
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.lake.tables import TABLES
+from lorif_assets.pages.number_format import counted
 from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
 
@@ -73,14 +74,19 @@ def compare_records(console: Console) -> bool:
 
 
 class _Findings:
-    """What was found, a row each; `faults` has those that are at fault, by what they say."""
+    """What was found, a row each; `faults` has those that are at fault, by what they say.
 
-    def __init__(self) -> None:
+    `announce` is told what is looked at, before it is found.
+    """
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        self.announce = announce
         # Names and paths in findings are there to be copied.
         self.table = Table(Column(), Column(), Column(overflow="fold"), show_header=False, box=None, padding=(0, 2))
         self.faults: dict[str, str] = {}
 
     def row(self, label: str, finding: Callable[[], str]) -> None:
+        self.announce(f"looking at {label}")
         try:
             self.table.add_row("[green]ok[/]", label, escape(finding()))
         except LorifError as error:
@@ -106,7 +112,18 @@ class _Findings:
 def diagnose(console: Console) -> bool:
     """Print the diagnosis, and return whether everything that attribution needs was found."""
     project = project_of_settings()
-    settings, found = project.settings, _Findings()
+    with console.status("looking at lorif.toml") as status:
+        found = _Findings(status.update)
+        n_examples, reader = _look(project, found)
+    console.print(found.table)
+    if reader:
+        _print_costs(console, project, n_examples, reader.max_length, sound=not found.faults)
+    return not found.faults
+
+
+def _look(project: Project, found: _Findings) -> tuple[int, ExampleReader | None]:
+    """Find everything; return how many training examples there are, and what reads them, if anything can."""
+    settings = project.settings
     examples: dict[str, int] = defaultdict(int)
 
     def source_finding(index: int) -> str:
@@ -145,16 +162,14 @@ def diagnose(console: Console) -> bool:
     for label, of_model in _of_models(project).items():
         found.row(label, of_model)
     found.notes("training recipe", filter(None, [changed_trainer_notice(settings, project.lake)]))
+    found.announce("reading rows of the data")
     found.contents(content_findings(project, next(iter(readers), None), examples, query_sets))
     found.notes("recipe", wasted_notes(project))
     found.notes("learned by heart", _learned(project))
     if not found.faults:
         found.row("active", lambda: _active(project))
         found.row("scores", lambda: _looked_at(project))
-    console.print(found.table)
-    if readers:
-        _print_costs(console, project, sum(examples.values()), readers[0].max_length, sound=not found.faults)
-    return not found.faults
+    return sum(examples.values()), next(iter(readers), None)
 
 
 def _print_costs(console: Console, project: Project, n_examples: int, max_length: int, *, sound: bool) -> None:
@@ -189,7 +204,8 @@ def _shards(source: Source, shards: Sequence[ShardSlice], base: Path) -> str:
     if faults := [shard.fault for shard in shards if shard.fault]:
         more = f" ({len(faults) - 1} more files cannot be read)" if faults[1:] else ""
         raise SourceError(f"{faults[0]}{more}")
-    found = f"{sum(shard.rows for shard in shards):,} rows in {len(shards)} shards, {source.path}"
+    rows = counted(sum(shard.rows for shard in shards), "row")
+    found = f"{rows} in {counted(len(shards), 'shard')}, {source.path}"
     return "; ".join([found, *filter(None, (hub_notice(source), passed_over_notice(source, base)))])
 
 

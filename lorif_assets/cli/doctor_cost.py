@@ -146,7 +146,8 @@ def _table_of(cost: CostEstimate, scan_rows: int, checkpoint: str, n_examples: i
     table = Table(title=f"cost of a checkpoint like {checkpoint}, {n_examples:,} examples", title_justify="left")
     table.add_column("what", overflow="fold")
     table.add_column("size", justify="right")
-    table.add_column("where", overflow="fold")
+    # Names of settings are there to be copied: none is broken in a terminal of 80 columns.
+    table.add_column("where", overflow="fold", min_width=len("recipe.bytes_per_example"))
     table.add_row("tracked layers", f"{cost.n_layers:,}", "recipe.include_layers, recipe.exclude_layers")
     table.add_row("projected gradient", f"{cost.gradient_numbers:,} numbers", "recipe.max_width or projection_factor")
     table.add_row(

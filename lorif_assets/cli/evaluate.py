@@ -31,6 +31,7 @@ from lorif_assets.freshness.view import Freshness
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES, EVALUATION_REPORTS, METHOD_COSTS, SELECTION_LOSSES
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.evaluation.measurements import selected
+from lorif_assets.pages.number_format import counted
 from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
 
@@ -83,7 +84,7 @@ def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         for update in bring_up_to_date(instance, ASSETS, project, console.out, selection=in_use):
             if update.partitions:
-                console.print(f"{update.asset:<26} {len(update.partitions)} partitions")
+                console.print(f"{update.asset:<26} {counted(len(update.partitions), 'partition')}")
         if not selection:
             _show_plan(project, console)
         _show_models_left(project, console, experiments)
@@ -94,7 +95,7 @@ def run_evaluation(home: Path, console: Console, *, plan: bool, selection: bool)
                 list(bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, console.out, selection=first))
         chosen = (method_scores, selection_losses) if selection else EVALUATION
         for update in bring_up_to_date(instance, [*ASSETS, *EVALUATION], project, console.out, selection=chosen):
-            done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
+            done = counted(len(update.partitions), "partition") if update.partitions else "up to date"
             console.print(f"{update.asset:<26} {done}")
     if not selection:
         _show_figures(project.lake, console)

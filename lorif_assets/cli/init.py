@@ -34,5 +34,6 @@ def init(path: Path, *, every_field: bool) -> None:
     for written, is_new in write_dagster_project(file).items():
         if not is_new:
             click.echo(f"left {written.relative_to(file.absolute().parent)} as it is")
-    advice = f"name your {' and '.join(missing)} in it" if missing else "look it over"
+    named = " and ".join(filter(None, (", ".join(missing[:-1]), *missing[-1:])))
+    advice = f"name your {named} in it" if missing else "look it over"
     click.echo(f"wrote {click.format_filename(file)}: {advice}, then run `lorif doctor`")

@@ -4,7 +4,7 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -75,10 +75,11 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"lorif_assets.cli.{cmd_name}"), cmd_name)
+        # Libraries may take seconds to load. A shell that completes words has its own line there.
+        with nullcontext() if ctx.resilient_parsing else Console(stderr=True).status("starting"):
+            command: click.Command = getattr(import_module(f"lorif_assets.cli.{cmd_name}"), cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -17,6 +17,7 @@ from lorif_assets.data.rejection_reasons import in_words, rows_set_aside
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import ACTIVE, Asked, Freshness
+from lorif_assets.pages.number_format import counted
 from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
 
@@ -87,7 +88,9 @@ def print_outlook(console: Console, outlooks: Iterable[Outlook]) -> None:
         said = []
         if one.partitions:
             reasons = Counter(partition.reason for partition in one.partitions.values())
-            said.append(f"{len(one.partitions)} partitions: {in_words(reasons)}; {', '.join([*one.partitions][:3])}")
+            said.append(
+                f"{counted(len(one.partitions), 'partition')}: {in_words(reasons)}; {', '.join([*one.partitions][:3])}"
+            )
         if one.may_follow:
             said.append("what follows from those above")
         console.print(Text(f"{one.asset:<22} {', and '.join(said) or 'up to date'}"), soft_wrap=True)
@@ -95,7 +98,7 @@ def print_outlook(console: Console, outlooks: Iterable[Outlook]) -> None:
 
 def print_update(console: Console, update: AssetUpdate) -> None:
     """Print what was done for one asset, on a line, and below it what it has set aside."""
-    done = f"{len(update.partitions)} partitions" if update.partitions else ""
+    done = counted(len(update.partitions), "partition") if update.partitions else ""
     failed = f"{len(update.failed)} failed" if update.failed else ""
     waiting = f"{len(update.waiting)} left out, as they are made from what failed" if update.waiting else ""
     said = ", ".join(part for part in (done, failed, waiting) if part) or "up to date"

@@ -15,6 +15,7 @@ from lorif_assets.config.sources import Source
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, first_queries, first_rows, preview_rows
 from lorif_assets.data.query_files import query_files, query_source
+from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.errors import CheckpointError, SettingsError
 from lorif_assets.models.checkpoint_files import CheckpointFiles
@@ -25,7 +26,7 @@ from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
 
 _Reader = Callable[[Source, Path, int], Iterator[tuple[str, RawShard]]]
-_Chosen = tuple[Source, _Reader, TokenRules]
+_Chosen = tuple[Source, _Reader, TokenRules, ScalarRules | None]
 
 
 @click.command()
@@ -61,7 +62,8 @@ def _heading(row: PreviewedRow) -> Text:
     heading = Text("\n").append(row.example_id, style="bold")
     if row.rejected is not None:
         return heading.append(f"  set aside: {row.rejected} ({row.place})", style="red")
-    heading.append(f"  {len(row.input_ids)} tokens, {row.n_targets} with loss", style="dim")
+    weight = "" if row.weight == 1 else f", weight {row.weight:g}"
+    heading.append(f"  {len(row.input_ids)} tokens, {row.n_targets} with loss{weight}", style="dim")
     for said in ((f"cut: {row.cut}",) if row.cut else ()) + row.notices:
         heading.append(f"\n{said}", style="yellow")
     return heading
@@ -82,13 +84,14 @@ def _previews(
     project: Project, checkpoint: str | None, chosen: Sequence[_Chosen], rows: int
 ) -> Iterator[tuple[str, list[PreviewedRow]]]:
     files = _checkpoint(project.checkpoints, checkpoint)
-    skeleton = project.checkpoints.skeleton(files)
-    tokenizer = project.checkpoints.load_tokenizer(files)
+    with Console(stderr=True).status(f"loading the tokenizer of {files.name}"):
+        skeleton = project.checkpoints.skeleton(files)
+        tokenizer = project.checkpoints.load_tokenizer(files)
     longest, vocabulary = longest_input(skeleton, tokenizer, project.settings.recipe), vocabulary_size(skeleton)
-    for source, read, rules in chosen:
+    for source, read, rules, scalar_rules in chosen:
         previewed: list[PreviewedRow] = []
         for shard, raw in read(source, project.settings.base, rows):
-            previewed += preview_rows(raw, source.columns, shard, tokenizer, longest, vocabulary, rules)
+            previewed += preview_rows(raw, source.columns, shard, tokenizer, longest, vocabulary, rules, scalar_rules)
         yield f"{source.name} ({source.path}), by the tokenizer of {files.name}", previewed
 
 
@@ -106,11 +109,18 @@ def _chosen(settings: Settings, source: str | None, queries: str | None) -> list
     if source is not None and queries is not None:
         raise SettingsError("--source and --queries exclude each other; name one of them")
     of_examples, of_queries = TokenRules.of_examples(settings.recipe), TokenRules.of_queries(settings.recipe)
+    scalar_rules = ScalarRules(settings.queries.allow_scalars, settings.base)
+
+    def query_set(name: str) -> _Chosen:
+        return query_source(settings, name), first_queries, of_queries, scalar_rules
+
     if queries is not None:
-        return [(query_source(settings, queries), first_queries, of_queries)]
-    chosen: list[_Chosen] = [(one, first_rows, of_examples) for one in settings.sources if source in {None, one.name}]
+        return [query_set(queries)]
+    chosen: list[_Chosen] = [
+        (one, first_rows, of_examples, None) for one in settings.sources if source in {None, one.name}
+    ]
     if source is None:
-        return [*chosen, *((query_source(settings, name), first_queries, of_queries) for name in query_files(settings))]
+        return [*chosen, *map(query_set, query_files(settings))]
     if not chosen:
         names = ", ".join(one.name for one in settings.sources) or "none"
         raise SettingsError(f"there is no source {source!r}; the settings have {names}")

@@ -12,6 +12,7 @@ from lorif_assets.cli.environment import config_option, dagster_home, project_of
 from lorif_assets.errors import SettingsError
 from lorif_assets.freshness.leftovers import Leftovers, LeftoverShard
 from lorif_assets.freshness.view import Freshness
+from lorif_assets.pages.number_format import counted
 
 
 @click.command()
@@ -33,9 +34,11 @@ def withdraw(*, shards: tuple[str, ...], is_kept: bool, is_confirmed: bool) -> N
             return
         # Of a shard without rows an interrupted withdrawal left its factors: there is nothing to keep.
         names = [leftover.shard for leftover in chosen if leftover.n_rows or not is_kept]
-        what = f"{len(names)} shard(s) {'kept' if is_kept else 'withdrawn'}"
+        what = f"{counted(len(names), 'shard')} {'kept' if is_kept else 'withdrawn'}"
         if found.n_unread:
-            click.echo(f"{found.n_unread:,} shard(s) of the sources are to be read first: they may have these rows")
+            click.echo(
+                f"the sources have {counted(found.n_unread, 'shard')} to be read first, which may have these rows"
+            )
         if not is_confirmed:
             click.echo(f"nothing was done; with --yes: {what}")
             return

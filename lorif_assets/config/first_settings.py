@@ -94,7 +94,9 @@ def _queries(found: Surroundings) -> Iterator[str]:
         yield '# None was found; queries/first.jsonl may begin: {"id": "1", "prompt": "The capital is", "completion": " Rome"}'
     yield "[queries]"
     yield f"path = {_text(found.queries or 'queries')}"
-    if named := _columns(found.query_columns or Columns()):
+    # Those of the line above, where there is no file yet.
+    columns = found.query_columns if found.queries else Columns(id="id")
+    if named := _columns(columns or Columns()):
         yield f"columns = {named}"
 
 

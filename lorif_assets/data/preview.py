@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from lorif_assets.config.sources import Columns, Source, SourceFormat
 from lorif_assets.data.examples import sort_out
 from lorif_assets.data.formats.reader import RawShard, ShardSlice
 from lorif_assets.data.labels import NO_LOSS, TokenIds
+from lorif_assets.data.query_objectives import ScalarRules
+from lorif_assets.data.query_terms import tokenized_with_objectives
 from lorif_assets.data.shards import list_shards, read_shard, read_source, slices_of_source
 from lorif_assets.data.token_rules import TokenRules
-from lorif_assets.data.tokenization import TokenizedExample, tokenize
+from lorif_assets.data.tokenization import Term, TokenizedExample, TokenizedShard, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,11 +37,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class PreviewedRow:
-    """One row of a source as the model sees it, or why it does not.
+    """One row of a source, or one term of what a query asks about, as the model sees it, or why it does not.
 
     `input_ids` and `labels` are what the model is given (labels not shifted, -100 for no loss); in `pieces`, the first
     token never carries loss, as nothing predicts it. `cut` says what was cut and by which rule, `notices` what of the row
-    the tokens do not hold, `place` where a person finds it.
+    the tokens do not hold, `place` where a person finds it, `weight` what the term's loss is multiplied by.
     """
 
     example_id: str
@@ -50,6 +53,7 @@ class PreviewedRow:
     cut: str | None = None
     rejected: str | None = None
     notices: tuple[str, ...] = ()
+    weight: float = 1.0
 
     @property
     def n_targets(self) -> int:
@@ -67,6 +71,7 @@ class PreviewedRow:
             "cut": self.cut,
             "rejected": self.rejected,
             "notices": list(self.notices),
+            "weight": self.weight,
         }
 
 
@@ -137,31 +142,44 @@ def preview_rows(
     max_length: int,
     vocab_size: int,
     rules: TokenRules = _AS_THE_TOKENIZER_DOES,
+    scalar_rules: ScalarRules | None = None,
 ) -> list[PreviewedRow]:
     """Every row of a shard as the model sees it, in the order of the source, by the functions that attribution uses.
 
+    With `scalar_rules`, which say whether Python code may be run, rows are queries, and shown by what they ask about: a
+    contrast and a weighted set have a row for each completion.
+
     Raises:
-        SourceError: it is unclear which columns hold the content.
+        SourceError: it is unclear which columns hold the content; or a scalar's code cannot be imported.
         CheckpointError: chat messages, but no chat template or no fast tokenizer.
     """
-    read = sort_out(raw, columns, shard)
-    tokenized = tokenize(read.examples, tokenizer, max_length, vocab_size, rules=rules)
-    seen = [_seen(example, tokenizer) for example in tokenized.examples]
+
+    def by_content(rows: pa.Table) -> TokenizedShard:
+        return tokenize(rows, tokenizer, max_length, vocab_size, rules=rules)
+
+    read = sort_out(raw, columns, shard, scalar_rules)
+    if scalar_rules is None:
+        tokenized = by_content(read.examples)
+    else:
+        tokenized = tokenized_with_objectives(read.examples, "example_id", tokenizer, by_content)
+    seen = [_seen(example, term, tokenizer) for example in tokenized.examples for term in example.terms]
     for table in (read.rejected, tokenized.rejected):
         seen += [PreviewedRow(bad["example_id"], bad["row"], rejected=bad["reason"]) for bad in table.to_pylist()]
     return [replace(row, place=raw.place(row.row)) for row in sorted(seen, key=lambda row: row.row)]
 
 
-def _seen(example: TokenizedExample, tokenizer: "PreTrainedTokenizerBase") -> PreviewedRow:
+def _seen(example: TokenizedExample, term: Term, tokenizer: "PreTrainedTokenizerBase") -> PreviewedRow:
+    tokens = term.tokens
     return PreviewedRow(
         example.example_id,
         example.row,
         "",
-        tuple(example.input_ids.tolist()),
-        tuple(example.labels.tolist()),
-        pieces(example.input_ids, example.labels, tokenizer),
-        cut=example.cut,
-        notices=example.notices,
+        tuple(tokens.input_ids.tolist()),
+        tuple(tokens.labels.tolist()),
+        pieces(tokens.input_ids, tokens.labels, tokenizer),
+        cut=tokens.cut,
+        notices=tokens.notices,
+        weight=term.weight,
     )
 
 

@@ -50,7 +50,9 @@ def survey_queries(settings: Settings) -> QuerySurvey:
     """
     root = _query_root(settings)
     if not root.exists():
-        raise SourceError(f"the query path {root} does not exist; correct `queries.path`")
+        raise SourceError(
+            f"the query path {root} does not exist; put a file of queries there, or correct `queries.path`"
+        )
     if is_special(root):
         raise SourceError(f"the query path {root} is {SPECIAL}; set `queries.path` to a file or a folder")
     files = [root] if root.is_file() else _files_of(root)

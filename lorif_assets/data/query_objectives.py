@@ -5,6 +5,7 @@ Each is one field of a query file. It is stored with the query as JSON in its ca
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from lorif_assets.data.scalars import scalar_source
 
 SPAN, AGAINST, WEIGHTED, SCALAR = "span", "against", "weighted", "scalar"
 OBJECTIVES = (SPAN, AGAINST, WEIGHTED, SCALAR)
+_ENDS = re.compile(r"\s*\[\s*-?\d+\s*,\s*-?\d+\s*\]\s*")
 _MEMBER_FIELDS = ("prompt", "completion", "weight")
 
 
@@ -91,9 +93,10 @@ def read_objective(
 
 def _span(value: Any, content: Mapping[str, Any]) -> str | list[int]:
     """Return a span as text or as the first character of the completion and the one behind the last."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _parsed(SPAN, value)
     said = content.get("completion") or content.get("text")
+    # In CSV both are text; what the query says itself is meant as that.
+    if isinstance(value, str) and _ENDS.fullmatch(value) and value not in (said or ""):
+        value = _parsed(SPAN, value)
     if isinstance(value, str):
         if said is not None and said.count(value) != 1:
             times = said.count(value)
@@ -128,8 +131,9 @@ def _against(value: Any, kind: ContentFormat, content: Mapping[str, Any]) -> str
 
 def _members(value: Any) -> list[dict[str, Any]]:
     """Return a weighted set in canonical form: prompt, completion and weight of each member."""
-    members = _parsed(WEIGHTED, value) if isinstance(value, str) else json_value(value)
-    if not isinstance(members, list) or not members:
+    # As they are: JSON has no NaN, and a weight that is none would count as one that was not given.
+    members = _parsed(WEIGHTED, value) if isinstance(value, str) else value
+    if not isinstance(members, list | tuple) or not members:
         raise UnusableRowError(f"'{WEIGHTED}' is no list of {{prompt, completion, weight}} with one member at least")
     read = []
     for place, member in enumerate(members):

@@ -34,6 +34,7 @@ from lorif_assets.demo.queries import (
 from lorif_assets.demo.relevance import bm25_top, chance_precision, topic_precision
 from lorif_assets.demo.training import Architecture, DemoModelConfig, train
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TRAINING_EXAMPLES
+from lorif_assets.pages.number_format import counted
 from lorif_assets.pages.terminal import print_influences
 from lorif_assets.project import Project
 
@@ -221,7 +222,7 @@ def materialize(
     computed = []
     for update in bring_up_to_date(instance, graph, project, console.out, selection=selection):
         computed += [update.asset] if update.partitions else []
-        done = f"{len(update.partitions)} partitions" if update.partitions else "up to date"
+        done = counted(len(update.partitions), "partition") if update.partitions else "up to date"
         console.print(f"  {update.asset:<22} {done}")
     for failure in failed_checks(instance, graph, computed, project):
         console.print(f"  {failure.sentence}", style="yellow", markup=False, soft_wrap=True)

@@ -22,6 +22,7 @@ from lorif_assets.demo.watched_project import WatchedProject
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.discovery import discover
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES
+from lorif_assets.pages.number_format import counted
 from lorif_assets.project import Project
 
 _ROWS = 60
@@ -188,7 +189,7 @@ def _write_slowly(scenario: WatchedProject, source: Path, target: Path) -> None:
     moment = time.time()
     time.sleep(15)
     early = [key for keys in scenario.computed_since(moment).values() for key in keys]
-    scenario.console.print(f"while half-written: {len(early)} partitions computed")
+    scenario.console.print(f"while half-written: {counted(len(early), 'partition')} computed")
     (target / "model.safetensors").write_bytes(weights)
     shutil.copytree(source, target, dirs_exist_ok=True)
 

@@ -6,6 +6,7 @@ from lorif_assets.explorer.answers import Stage
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.frame import Frame, address, frame_of
 from lorif_assets.explorer.questions import InfluencesQuestion, QuerySetQuestion, SelectionQuestion
+from lorif_assets.explorer.selections import output_name
 from lorif_assets.influences.catalogue import scored_query
 from lorif_assets.influences.set_influence import SET_RANKINGS
 from lorif_assets.influences.wanted_rows import IDS_FILE, weighted_set
@@ -32,6 +33,7 @@ def selection_page(explorer: Explorer, question: SelectionQuestion, path: str) -
             "also": dict(map(weighted_set, at.also)),
             "others": {} if at.query or at.ids else _others(frame, at),
             "found": found,
+            "output": output_name(wanted),
             "asked": at.model_dump_json(exclude_defaults=True),
             "then": address(path, at),
             "folder": explorer.selecting.folder.path,

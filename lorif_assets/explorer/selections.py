@@ -94,7 +94,12 @@ def _leading(selection: Selection, lake: Lake) -> tuple[SelectedExample, ...]:
 
 def writing_command(wanted: WantedRows) -> str:
     """Return the command that writes a selection."""
-    return f"{wanted.command} --output selected"
+    return f"{wanted.command} --output {output_name(wanted)}"
+
+
+def output_name(wanted: WantedRows) -> str:
+    """Return what a selection is called where it was given no name."""
+    return "remaining" if wanted.exclude else "selected"
 
 
 class SelectionFolder:

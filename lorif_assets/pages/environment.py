@@ -19,6 +19,7 @@ def page_environment(package: str) -> Environment:
     )
     environment.filters |= {
         "count": number_format.count,
+        "counted": number_format.counted,
         "significant": number_format.significant,
         "score": number_format.score,
         "percent": number_format.percent,

@@ -14,6 +14,11 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(number: int, thing: str) -> str:
+    """1 'shard' as '1 shard', 12 of them as '12 shards'."""
+    return f"{count(number)} {thing}" if number == 1 else f"{count(number)} {thing}s"
+
+
 def significant(value: float, digits: int = 3) -> str:
     """A number with `digits` significant digits; powers of ten below 0.001 and from ten million on."""
     if not math.isfinite(value):

@@ -100,7 +100,7 @@ def test_checkpoints_are_registered_as_they_are_saved_and_attributed_when_the_tr
     scored = lake.read(QUERY_SCORES).select("checkpoint", "query_set").unique()
     assert {*scored.iter_rows()} == {("checkpoint-1", "first"), ("checkpoint-2", "first")}, log
     assert set(lake.read(REPORTS)["query_set"]) == {"first"}
-    assert re.search(r"^attribution_report +1 partitions$", log, re.MULTILINE)
+    assert re.search(r"^attribution_report +1 partition$", log, re.MULTILINE)
 
 
 def test_the_end_of_training_waits_for_every_process_whichever_ends_first(
@@ -151,6 +151,27 @@ def test_a_resumed_training_has_what_was_saved_before_attributed_too(
     trainer(root, callback, steps=3).train(resume_from_checkpoint=True)
     names = [name for name in told.read_text().split() if name.startswith("checkpoint-")]
     assert names == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+
+
+def test_a_checkpoint_that_is_removed_under_the_process_keeps_the_others_from_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer(root, lorif_assets.TrainerCallback(root)).train()
+    told = _that_writes_its_arguments(root, monkeypatch)
+    removed = root / "out" / "checkpoint-1"
+    # As `save_total_limit` may while the libraries are loaded: what is asked for is not there any more.
+    with (root / "attributes").open("a") as script:
+        script.write(f'case "$*" in *checkpoint-1*) rm -r {removed}; exit 1;; esac\n')
+    callback = lorif_assets.TrainerCallback(root, query_sets=["first"], wait=True)
+    with caplog.at_level(logging.WARNING):
+        trainer(root, callback, steps=3).train(resume_from_checkpoint=True)
+    first, second = told.read_text().splitlines()
+    assert first.endswith(
+        "--checkpoint checkpoint-1 --checkpoint checkpoint-2 --checkpoint checkpoint-3 --query-set first"
+    )
+    assert second.endswith("lorif.toml --checkpoint checkpoint-2 --checkpoint checkpoint-3 --query-set first")
+    assert "removed before they were attributed, and left out: checkpoint-1" in caplog.text
+    assert "attributing checkpoints failed" not in caplog.text
 
 
 def test_the_adapters_of_a_training_are_attributed(root: Path) -> None:

@@ -42,6 +42,21 @@ def test_each_side_s_tokens_sum_to_the_score_of_uncompressed_gradients(project: 
     assert 0 < figures["relative_gap_to_stored_scores"] < 1
 
 
+def test_the_gap_to_stored_scores_is_left_out_where_these_are_averaged_over_checkpoints(
+    private_project: TinyProject,
+) -> None:
+    project = private_project.with_settings(
+        token_scores={"enabled": True, "top_k": 2},
+        active={"checkpoints": "all"},
+        recipe={"averaged_checkpoints": len(CHECKPOINTS)},
+    )
+    project.update()
+    first, last = (project.figures("token_scores", f"{name}|{QUERY_SET}") for name in (CHECKPOINTS[0], CHECKPOINT))
+    assert "relative_gap_to_stored_scores" in first
+    assert "relative_gap_to_stored_scores" not in last
+    assert last["pairs"] > 0
+
+
 def test_every_token_is_there_and_those_without_loss_have_no_score(project: TinyProject) -> None:
     project.run("token_scores", KEY)
     rows = project.table(TOKEN_SCORES, **PARTITION).filter((pl.col("query_id") == "q0") & (pl.col("side") == "query"))

@@ -14,6 +14,7 @@ import torch
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
 from lorif_assets.attribution.listed_examples import listed_examples
+from lorif_assets.attribution.precondition_queries import precondition
 from lorif_assets.attribution.query_gradients import stream_query_gradients
 from lorif_assets.attribution.token_shares import token_shares
 from lorif_assets.config.sections import BatchSettings
@@ -36,6 +37,9 @@ def probe(output, batch):
 
 def nothing(output, batch):
     return torch.zeros(len(batch.input_ids))
+
+def endless(output, batch):
+    return output.logits.sum((1, 2)) * float("nan")
 
 def broken(output, batch):
     raise ValueError("no such direction")
@@ -168,7 +172,8 @@ def test_a_scalar_s_gradient_is_autograd_s_with_its_sign_turned(
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("broken", "no such direction"), ("nothing", "depends on the model's output")]
+    ("name", "expected"),
+    [("broken", "no such direction"), ("nothing", "found a tensor .1., through which no gradient flows")],
 )
 def test_a_scalar_that_fails_names_its_query(
     checkpoint: AttributedCheckpoint, rules: ScalarRules, name: str, expected: str
@@ -176,6 +181,16 @@ def test_a_scalar_that_fails_names_its_query(
     query = tokenized(checkpoint, {"text": PROMPT, "scalar": f"probes.py:{name}"}, rules)
     with pytest.raises(UnsoundQueryError, match=f"the scalar of query 'asked' failed: ValueError: .*{expected}"):
         gradients(checkpoint, query)
+
+
+def test_a_scalar_that_is_not_finite_is_named_and_the_checkpoint_not_suspected(
+    checkpoint: AttributedCheckpoint, rules: ScalarRules
+) -> None:
+    query = tokenized(checkpoint, {"text": PROMPT, "scalar": "probes.py:endless"}, rules)
+    with pytest.raises(
+        UnsoundQueryError, match=r"the scalar or a gradient of query 'asked' .*is the code of the scalar"
+    ):
+        precondition(checkpoint.model, [query], checkpoint.inverse_of, BatchSettings())
 
 
 def test_token_shares_of_several_terms_sum_to_the_score_together(

@@ -200,7 +200,7 @@ def test_withdraw_lists_what_it_would_take_out_and_then_takes_it_out(
 ) -> None:
     (private_project.root / "data/00001.jsonl").unlink()
     listed = lorif("withdraw", *config).output
-    assert f"{SHARDS[1]}: 12 rows\nnothing was done; with --yes: 1 shard(s) withdrawn" in listed
+    assert f"{SHARDS[1]}: 12 rows\nnothing was done; with --yes: 1 shard withdrawn" in listed
     assert "is no stored shard without a source" in message(lorif("withdraw", SHARDS[0], "--yes", *config))
     assert lorif("withdraw", SHARDS[1], "--yes", *config).exit_code == 0
     assert SHARDS[1] not in set(private_project.table(TRAINING_EXAMPLES)["shard"])
@@ -213,7 +213,7 @@ def test_withdraw_can_record_that_a_shard_stays_and_status_and_doctor_show_it(
     (private_project.root / "data/00001.jsonl").unlink()
     for command in ("status", "doctor"):
         assert "`lorif withdraw --keep` records that they stay" in " ".join(lorif(command, *config).output.split())
-    assert "1 shard(s) kept" in lorif("withdraw", "--keep", "--yes", *config).output
+    assert "1 shard kept" in lorif("withdraw", "--keep", "--yes", *config).output
     assert SHARDS[1] in set(private_project.table(TRAINING_EXAMPLES)["shard"])
     for command in ("status", "doctor"):
         assert "kept, as was decided on" in " ".join(lorif(command, *config).output.split())
@@ -231,7 +231,7 @@ def test_materialize_brings_everything_up_to_date_and_says_how_much(
     assert result.exit_code == 0, result.output
     done = dict(line.split(maxsplit=1) for line in result.output.splitlines() if re.match(r"[a-z_]+ +(up|\d)", line))
     assert done["training_examples"] == "up to date"
-    assert done["query_examples"] == "1 partitions"
+    assert done["query_examples"] == "1 partition"
     assert done["query_scores"] == "2 partitions"
     assert re.search(
         r"^training_examples +up to date\n  2 rows set aside: malformed JSON: .* \(1\); text is empty \(1\)$",
@@ -535,7 +535,17 @@ def test_preview_of_a_query_set_as_json_is_one_object_a_line(lorif: Lorif, confi
     rows = [json.loads(line) for line in result.output.splitlines()]
     assert [row["example_id"] for row in rows] == ["q0", "q1", "q2"]
     for row in rows:
-        assert set(row) == {"example_id", "place", "input_ids", "labels", "pieces", "cut", "rejected", "notices"}
+        assert set(row) == {
+            "example_id",
+            "place",
+            "input_ids",
+            "labels",
+            "pieces",
+            "cut",
+            "rejected",
+            "notices",
+            "weight",
+        }
         assert len(row["input_ids"]) == len(row["labels"])
         assert (row["cut"], row["rejected"]) == (None, None)
     assert rows[1]["pieces"] == [{"text": "its block", "loss": False}, {"text": " ends", "loss": True}]

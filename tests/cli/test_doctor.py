@@ -59,6 +59,16 @@ def test_a_sound_project_shows_what_was_found_and_what_it_costs(
     assert "7 and 7" in said, "files and commits: three shards and four layers"
 
 
+def test_what_is_looked_at_is_told_before_it_is_found(diagnosis: Diagnosis, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("rich.status.Status.update", lambda _status, words: told.append(words))
+    diagnosis()
+    expected = ["source docs", "query sets", "checkpoints", "tokenizer", "layers", "memory"]
+    assert [words for words in told if words.removeprefix("looking at ") in expected] == [
+        f"looking at {label}" for label in expected
+    ]
+
+
 def _record(home: Path, run: str, shard: str, recipe: str, **figures: float | str) -> None:
     """Leave what a run records of a shard's factors in Dagster's home."""
     make_home(home)
@@ -196,7 +206,7 @@ def test_a_folder_of_plain_text_is_counted(diagnosis: Diagnosis, private_project
     settings.write_text(source.format("file") + source.format("paragraph") + settings.read_text())
     sound, said = diagnosis()
     assert sound
-    assert "2 rows in 1 shards, notes" in said
+    assert "2 rows in 1 shard, notes" in said
     assert "4 rows in 2 shards, notes" in said
 
 

@@ -52,7 +52,7 @@ def test_a_plan_says_what_there_is_to_do_and_computes_none_of_it(
     before = sorted(private_project.root.rglob("*"))
     evaluate.run_evaluation(private_project.root / "none", Console(file=said, width=200), plan=True, selection=False)
     rows = dict(line.split(maxsplit=1) for line in said.getvalue().splitlines())
-    assert rows["training_examples"].startswith("1 partitions: its source changed" if is_attributed else "3 partitions")
+    assert rows["training_examples"].startswith("1 partition: its source changed" if is_attributed else "3 partitions")
     assert rows["gradient_factors"].endswith("what follows from those above")
     assert "4 of 4 models are left to retrain" in said.getvalue()
     assert sorted(private_project.root.rglob("*")) == before

@@ -129,7 +129,7 @@ def test_a_source_that_is_gone_keeps_the_others_from_nothing(
     add_source(private_project, {"a.jsonl": lines(GOOD)}, path="nowhere")
     private_project.edit_shard(1, 4, "an error closes the file")
     output = said(lorif("materialize", *config))
-    assert "training_examples 1 partitions" in output
+    assert "training_examples 1 partition" in output
     assert "source more: source 'more': nothing is at" in output
     assert "correct the source's `path`" in output
     status = lorif("status", *config)

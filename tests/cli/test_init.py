@@ -19,10 +19,11 @@ from tests.conftest import TinyProject, free_port
 def test_init_in_an_empty_folder_writes_a_short_file_that_loads_and_says_what_to_name(lorif: Lorif) -> None:
     result = lorif("init")
     assert result.exit_code == 0, result.output
-    assert "name your sources and checkpoints and queries in it" in result.output
+    assert "name your sources, checkpoints and queries in it" in result.output
     settings = load_settings(Path("lorif.toml"))
     assert [source.name for source in settings.sources] == ["docs"]
     assert settings.checkpoints.path == "checkpoints"
+    assert settings.queries.columns.id == "id", "as in the line that queries may begin with"
     assert 20 <= len(Path("lorif.toml").read_text().splitlines()) <= 32
 
 

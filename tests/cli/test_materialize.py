@@ -40,7 +40,7 @@ def test_a_checkpoint_and_a_query_set_alone_are_brought_up_to_date_and_the_rest_
     result = lorif("materialize", "--checkpoint", CHECKPOINTS[0], "--query-set", "more", *config)
     assert result.exit_code == 0, result.output
     assert scored(more) - STORED == {(CHECKPOINTS[0], "more")}
-    assert re.search(r"^query_scores +1 partitions$", lorif("materialize", *config).output, re.MULTILINE)
+    assert re.search(r"^query_scores +1 partition$", lorif("materialize", *config).output, re.MULTILINE)
     assert scored(more) - STORED == {(checkpoint, "more") for checkpoint in CHECKPOINTS}
 
 
@@ -89,8 +89,8 @@ def test_a_dry_run_says_what_would_be_computed_and_why_and_computes_nothing(
     result = lorif("materialize", "--dry-run", *config)
     assert result.exit_code == 0, result.output
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in result.output.splitlines()}
-    assert lines["training_examples"] == f"1 partitions: its source changed (1); {SHARDS[1]}"
-    assert lines["query_examples"] == "1 partitions: missing (1); more"
+    assert lines["training_examples"] == f"1 partition: its source changed (1); {SHARDS[1]}"
+    assert lines["query_examples"] == "1 partition: missing (1); more"
     assert lines["checkpoints"] == "up to date"
     assert lines["gradient_factors"] == "what follows from those above"
     assert scored(more) == STORED

@@ -11,8 +11,10 @@ from lorif_assets.config.sources import Columns, Source
 from lorif_assets.data.formats.reader import MalformedRow, RawShard
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.preview import Piece, first_queries, first_rows, pieces, preview_rows
+from lorif_assets.data.query_objectives import NO_SCALARS
 from lorif_assets.data.token_rules import TokenRules
 from tests.data.conftest import make_tokenizer
+from tests.data.tokenizers import byte_level
 
 
 def raw(*rows: dict[str, Any]) -> RawShard:
@@ -76,6 +78,30 @@ def test_a_run_keeps_the_space_that_a_decoder_drops_in_front_of_a_text() -> None
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
     shown = pieces(np.array([0, 1]), np.array([NO_LOSS, 1]), tokenizer)
     assert shown == (Piece("hello", loss=False), Piece(" world", loss=True))
+
+
+def test_queries_are_shown_by_what_they_ask_about() -> None:
+    names = ("prompt", "completion", "span", "against", "weighted")
+    plain = {"prompt": "hello", "completion": " world peace"}
+    asked = (
+        {**plain, "span": "peace"},
+        {**plain, "against": " war"},
+        {"weighted": [{"prompt": "hello", "completion": " you", "weight": 2}, {"completion": "bye", "weight": -0.5}]},
+        {**plain, "span": "war"},
+    )
+    shard = RawShard("queries", names, tuple(enumerate(asked)))
+    rows = preview_rows(shard, Columns(), "q", byte_level(), 64, 400, scalar_rules=NO_SCALARS)
+    assert [(row.row, row.weight, "".join(piece.text for piece in row.pieces if piece.loss)) for row in rows] == [
+        (0, 1, "peace"),
+        (1, 1, " world peace"),
+        (1, -1, " war"),
+        (2, 2, " you"),
+        (2, -0.5, "ye"),
+        (3, 1, ""),
+    ]
+    assert "the span 'war' occurs 0 times" in (rows[-1].rejected or "")
+    training = preview_rows(shard, Columns(), "q", byte_level(), 64, 400)
+    assert [row.n_targets for row in training][:2] == [rows[1].n_targets] * 2, "the columns are metadata there"
 
 
 def test_a_source_is_read_no_further_than_its_first_rows(tmp_path: Path) -> None:

@@ -78,7 +78,10 @@ def test_json_and_csv_files_are_query_sets_where_nothing_else_is(settings: Setti
 
 
 def test_a_path_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=rf"{tmp_path}/queries does not exist; correct `queries\.path`"):
+    with pytest.raises(
+        SourceError,
+        match=rf"{tmp_path}/queries does not exist; put a file of queries there, or correct `queries\.path`",
+    ):
         query_files(Settings(base=tmp_path))
 
 

@@ -46,6 +46,15 @@ def test_each_field_is_read_and_rows_without_one_ask_about_what_they_say() -> No
     assert objectives({"weighted": members}, {"weighted": json.dumps(members)}) == [{"weighted": whole}] * 2
 
 
+def test_a_span_in_brackets_is_a_text_where_the_query_says_it() -> None:
+    row = {"prompt": "a =", "completion": " [1, 6] + [x]"}
+    assert objectives({**row, "span": "[1, 6]"}, {**row, "span": "[x]"}, {**row, "span": "[1, 5]"}) == [
+        {"span": "[1, 6]"},
+        {"span": "[x]"},
+        {"span": [1, 5]},
+    ]
+
+
 def test_a_weighted_set_says_what_its_first_member_says() -> None:
     (row,) = read({"id": "polite", "weighted": [{"prompt": "Hi.", "completion": " Hello!"}]}).examples.to_pylist()
     assert (row["prompt"], row["completion"], row["format"]) == ("Hi.", " Hello!", "prompt_completion")
@@ -75,7 +84,7 @@ def test_in_training_data_and_where_the_settings_say_so_the_columns_are_metadata
         ({"span": [3, 3]}, "is not within"),
         ({"span": [True, 4]}, "neither a text nor"),
         ({"span": 4}, "neither a text nor"),
-        ({"span": "[1, "}, "'span' is text, but no JSON"),
+        ({"span": "[1, "}, "the span '[1, ' occurs 0 times"),
         ({"against": " Paris, of course"}, "the contrast is nothing"),
         ({"against": 3}, "'against' is 3, not the text"),
         ({"span": "Paris", "against": " London"}, "'span' and 'against' are both set"),
@@ -98,6 +107,8 @@ def test_a_value_that_cannot_be_used_sets_the_query_aside(fields: dict[str, Any]
         ([{"completion": "x", "weight": 0}], "weight of member 0"),
         ([{"completion": "x", "weight": "many"}], "weight of member 0"),
         ([{"completion": "x", "weight": True}], "weight of member 0"),
+        ([{"completion": "x", "weight": float("nan")}], "weight of member 0 of 'weighted' is nan"),
+        ([{"completion": "x", "weight": float("-inf")}], "weight of member 0 of 'weighted' is -inf"),
     ],
 )
 def test_a_weighted_set_that_cannot_be_used_is_set_aside(value: Any, expected: str) -> None:

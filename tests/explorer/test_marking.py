@@ -30,7 +30,10 @@ def test_rows_are_marked_in_lists_kept_by_the_browser_and_shown_with_their_texts
     assert "<script>" in rows.nth(1).inner_text()
     assert page.title() != "owned"
     assert unquote(page.get_attribute("[data-ids]", "href")).endswith("docs/fox\ndocs/hostile\n")
-    assert page.inner_text(".command pre") == "lorif select --ids marked.txt --output marked"
+    assert page.locator(".command pre").all_inner_texts() == [
+        "lorif select --ids marked.txt --output marked",
+        "lorif select --ids marked.txt --exclude --output without-marked",
+    ]
     rows.nth(1).locator("input").click()
     assert page.inner_text("a.marked") == "Marked 1"
     page.click("[data-look]")
@@ -51,7 +54,10 @@ def test_a_selection_has_a_name_and_there_may_be_several(opened):
     assert page.inner_text("a.marked") == "Marked 0"
     box(page, "plain").check()
     page.click("a.marked")
-    assert page.inner_text(".command pre") == "lorif select --ids 'to look at.txt' --output 'to look at'"
+    assert page.locator(".command pre").all_inner_texts() == [
+        "lorif select --ids 'to look at.txt' --output 'to look at'",
+        "lorif select --ids 'to look at.txt' --exclude --output 'without-to look at'",
+    ]
     page.select_option("select[name=selection]", "marked")
     assert page.inner_text(".marked-rows small") == "fox in docs"
     page.on("dialog", lambda dialog: dialog.accept())

@@ -345,6 +345,8 @@ class GradientCollector:
             n = len(batch.input_ids)
             if not isinstance(values, Tensor) or values.shape != (n,) or not values.requires_grad:
                 found = f"a tensor {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+                if isinstance(values, Tensor) and not values.requires_grad:
+                    found += ", through which no gradient flows"
                 raise ValueError(
                     f"expected a tensor [{n}] that depends on the model's output, a number for each example; found {found}"
                 )

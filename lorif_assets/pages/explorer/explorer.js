@@ -208,6 +208,7 @@ for (const form of document.querySelectorAll("[data-write]")) {
   button.disabled = false;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
     button.disabled = true;
     told.className = "message";
     told.textContent = "Writing …";

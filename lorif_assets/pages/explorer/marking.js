@@ -70,16 +70,22 @@ function showSelection(page, kept, marked) {
   page.querySelector("[data-rows]").replaceChildren(...marked.map((row) => markedEntry(page, row)));
   const ids = marked.map((row) => `${row.shard}/${row.id}`);
   const address = `${page.dataset.markedPage}?${new URLSearchParams(ids.map((id) => ["ids", id]))}`;
-  const isShort = address.length <= LONGEST_ADDRESS;
-  const look = page.querySelector("[data-look]");
-  look.href = address;
-  look.hidden = !isShort;
+  const withdrawal = `${address}&exclude=true`;
+  const isShort = withdrawal.length <= LONGEST_ADDRESS;
+  page.querySelector("[data-look]").href = address;
+  page.querySelector("[data-withdraw]").href = withdrawal;
+  for (const one of page.querySelectorAll(".sends, [data-short]")) one.hidden = !isShort;
   page.querySelector("[data-too-long]").hidden = isShort;
   const list = page.querySelector("[data-ids]");
   list.download = list.textContent = `${kept.current}.txt`;
   list.href = `data:text/plain;charset=utf-8,${encodeURIComponent(ids.map((id) => `${id}\n`).join(""))}`;
-  const [file, output] = [`${kept.current}.txt`, kept.current].map((word) => (/[^\w.+=-]/.test(word) ? `'${word}'` : word));
-  page.querySelector(".command pre").textContent = `lorif select --ids ${file} --output ${output}`;
+  const [file, output, others] = [`${kept.current}.txt`, kept.current, `without-${kept.current}`].map(shellWord);
+  page.querySelector("[data-selecting] pre").textContent = `lorif select --ids ${file} --output ${output}`;
+  page.querySelector("[data-withdrawing] pre").textContent = `lorif select --ids ${file} --exclude --output ${others}`;
+}
+
+function shellWord(word) {
+  return /[^\w.+=-]/.test(word) ? `'${word}'` : word;
 }
 
 function markedEntry(page, row) {
