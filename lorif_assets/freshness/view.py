@@ -14,11 +14,11 @@ from lorif_assets.attribution.checkpoint import (
 )
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
+from lorif_assets.data.stored_examples import stored_query_set_hashes, stored_shard_hashes
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.freshness.discovery import Discovered, discover
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
 from lorif_assets.influcoder.stored import encoder_weights
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
@@ -141,12 +141,12 @@ class Freshness:
     @cached_property
     def shard_hashes(self) -> Mapping[str, str]:
         """Hash of the stored training examples of each shard."""
-        return self.stored_values(TRAINING_EXAMPLES, "shard", "shard_hash")
+        return stored_shard_hashes(self.lake)
 
     @cached_property
     def query_set_hashes(self) -> Mapping[str, str]:
         """Hash of the stored queries of each active query set."""
-        stored = self.stored_values(QUERY_EXAMPLES, "query_set", "query_set_hash")
+        stored = stored_query_set_hashes(self.lake)
         return {name: stored[name] for name in self.active_query_sets if name in stored}
 
     @cached_property
