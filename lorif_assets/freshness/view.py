@@ -18,8 +18,8 @@ from lorif_assets.data.stored_examples import stored_query_set_hashes, stored_sh
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.freshness.discovery import Discovered, discover
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
+from lorif_assets.freshness.stored_versions import values_by_partition
 from lorif_assets.influcoder.stored import encoder_weights
-from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.project import Project
@@ -186,12 +186,11 @@ class Freshness:
 
     def stored_values(self, table: TableSchema, key: str, value: str) -> Mapping[str, str]:
         """Return a text column of a table by another one; all rows of a key have one value."""
-        return dict(file_constants(self.lake, table, [key, value]).iter_rows())
+        return values_by_partition(self.lake, table, key, column=value)
 
     def stored_versions(self, table: TableSchema, *dimensions: str) -> Mapping[str, str]:
         """Return `computed_from` of a table by partition key, which is made of the columns `dimensions`."""
-        rows = self.lake.read(table, [*dimensions, "computed_from"]).unique()
-        return {"|".join(names): version for *names, version in rows.iter_rows()}
+        return values_by_partition(self.lake, table, *dimensions)
 
     def stale_by_checkpoint(
         self,
