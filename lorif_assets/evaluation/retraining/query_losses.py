@@ -75,6 +75,5 @@ def example_losses(
         for positions in token_budget_batches([len(e.input_ids) for e in examples], batch_tokens):
             batch = pad_right([examples[i].input_ids for i in positions], [examples[i].labels for i in positions])
             batch = batch.to(device)
-            inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long(), "use_cache": False}
-            losses[positions] = losses_in_chunks(model, inputs, batch.labels).float().cpu()
+            losses[positions] = losses_in_chunks(model, batch.model_inputs, batch.labels).float().cpu()
     return losses

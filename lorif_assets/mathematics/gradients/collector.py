@@ -52,6 +52,14 @@ class TokenBatch:
 
         return TokenBatch(moved(self.input_ids), moved(self.attention_mask), moved(self.labels), self.is_padded_right)
 
+    @property
+    def model_inputs(self) -> dict[str, Any]:
+        """What a model's forward pass takes of a batch padded on the right.
+
+        The positions are the model's own to count: behind the padding there is nothing.
+        """
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask.long(), "use_cache": False}
+
 
 @dataclass(frozen=True)
 class BatchGradients:
@@ -286,13 +294,7 @@ class GradientCollector:
         tracked layers of a head that runs in chunks, chunk by chunk: those of the tokens that predict a target, or of all.
         """
         self._calls.start(batch.attention_mask, observer, expert_observer, orders)
-        # The positions are the model's own to count: behind the padding there is nothing.
-        inputs = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask.long(),
-            "use_cache": False,
-        }
-        head, targets = head_of(self._model), next_tokens(batch.labels)
+        inputs, head, targets = batch.model_inputs, head_of(self._model), next_tokens(batch.labels)
         with torch.enable_grad():
             if head is None:
                 with self._forward_pass():
@@ -317,12 +319,7 @@ class GradientCollector:
         self._calls.start(batch.attention_mask, observer, expert_observer, orders)
         with torch.enable_grad():
             with self._forward_pass():
-                output = self._model(
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask.long(),
-                    use_cache=False,
-                    output_hidden_states=True,
-                )
+                output = self._model(**batch.model_inputs, output_hidden_states=True)
             values = scalar(output, batch)
             n = len(batch.input_ids)
             if not isinstance(values, Tensor) or values.shape != (n,) or not values.requires_grad:
