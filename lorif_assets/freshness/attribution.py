@@ -55,7 +55,10 @@ def stale_query_examples(freshness: Freshness) -> StalePartitions:
 
 
 def _source_versions(freshness: Freshness, table: TableSchema, key: str) -> Mapping[str, str]:
-    return {part: unmarked(version) for part, version in freshness.stored_values(table, key, "source_version").items()}
+    return {
+        part: unmarked(version)
+        for part, version in freshness.stored_versions(table, key, column="source_version").items()
+    }
 
 
 def _with_earlier_readings(
@@ -72,10 +75,10 @@ def stale_checkpoints(freshness: Freshness) -> StalePartitions:
     """Return active checkpoints whose files or tracked layers changed since they were recorded."""
     files = {checkpoint.name: checkpoint for checkpoint in freshness.project.checkpoints.find()}
     wanted = {name: files[name].version() for name in freshness.active_checkpoints}
-    stored = freshness.stored_values(CHECKPOINTS, "checkpoint", "files_version")
+    stored = freshness.stored_versions(CHECKPOINTS, "checkpoint", column="files_version")
     changed = stale_partitions(wanted, without_missing_samples(stored, wanted), "its files changed")
     recipes = dict.fromkeys(wanted, freshness.settings.recipe.factor_hash)
-    recorded = freshness.stored_values(CHECKPOINTS, "checkpoint", "recipe_hash")
+    recorded = freshness.stored_versions(CHECKPOINTS, "checkpoint", column="recipe_hash")
     return {**stale_partitions(recipes, recorded, "the recipe changed"), **changed}
 
 

@@ -184,13 +184,9 @@ class Freshness:
             for record in self.records
         }
 
-    def stored_values(self, table: TableSchema, key: str, value: str) -> Mapping[str, str]:
-        """Return a text column of a table by another one; all rows of a key have one value."""
-        return values_by_partition(self.lake, table, key, column=value)
-
-    def stored_versions(self, table: TableSchema, *dimensions: str) -> Mapping[str, str]:
-        """Return `computed_from` of a table by partition key, which is made of the columns `dimensions`."""
-        return values_by_partition(self.lake, table, *dimensions)
+    def stored_versions(self, table: TableSchema, *dimensions: str, column: str = "computed_from") -> Mapping[str, str]:
+        """Return the versions in a column of a table by partition key, which is made of the columns `dimensions`."""
+        return values_by_partition(self.lake, table, *dimensions, column=column)
 
     def stale_by_checkpoint(
         self,
