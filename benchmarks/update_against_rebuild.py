@@ -21,7 +21,7 @@ from measurements import markdown_table, report, setting_and_output
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
 from lorif_assets.attribution.curvatures import curvature_of
-from lorif_assets.attribution.fit_curvature import CurvatureFit, LayerFitting, fit_curvature
+from lorif_assets.attribution.fit_curvature import CurvatureFit, LayerFitting, commit_row, fitted_row
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.attribution.stored_factors import StoredFactors, stored_factors
 from lorif_assets.config.recipe import Recipe
@@ -102,13 +102,9 @@ def changed_lakes(lake: Lake, setting: Setting) -> tuple[dict[str, Any], dict[fl
     """Return the row of a state of the first data, and the factors stored after each share of the shards changed."""
     rng = np.random.default_rng(0)
     write_shards(lake, setting, range(setting.shards), rng, version=0)
-    fit_curvature(
-        StoredCheckpoint(lake, setting.recipe, setting.record),
-        LAYER,
-        rows=SCAN_ROWS,
-        device=CPU,
-        refine_below=0.0,
-    )
+    checkpoint = StoredCheckpoint(lake, setting.recipe, setting.record)
+    _, first = fitted_row(checkpoint, LAYER, rows=SCAN_ROWS, device=CPU, refine_below=0.0, refine=False)
+    commit_row(checkpoint, first)
     (row,) = lake.read(SVD_PRECONDITIONERS).to_dicts()
     snapshots, done = {}, 0
     for share in SHARES:

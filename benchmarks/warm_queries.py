@@ -102,7 +102,7 @@ def write_project(root: Path, setting: Setting) -> None:
 def enlarge(root: Path, setting: Setting) -> None:
     """Repeat the shard's rows and copy the shard, and fit the curvature to all examples."""
     from lorif_assets.attribution.checkpoint import StoredCheckpoint
-    from lorif_assets.attribution.fit_curvature import fit_curvature
+    from lorif_assets.attribution.fit_curvature import commit_row, fitted_row
     from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
     from lorif_assets.project import Project
 
@@ -121,7 +121,9 @@ def enlarge(root: Path, setting: Setting) -> None:
         copy_shard(lake, schema, partition, setting.shards, setting.shards)
     stored = StoredCheckpoint.read(lake, CHECKPOINT, project.settings.recipe)
     for layer in stored.record.layer_shapes:
-        fit_curvature(stored, layer, rows=4_096, device=torch.device("cpu"), refine_below=0.0)
+        device = torch.device("cpu")
+        _, row = fitted_row(stored, layer, rows=4_096, device=device, refine_below=0.0, refine=False)
+        commit_row(stored, row)
 
 
 def asked(root: str, setting: Setting, kept_mib: int) -> dict[str, Any]:

@@ -159,8 +159,7 @@ class OpenProject(StoredResults):
             SettingsError: `top_k` is neither a positive number nor "all", or `tokens` no whole number from 0.
             UnsoundQueryError: a scalar fails.
         """
-        settings = self._project.settings
-        question = row_question(query, ScalarRules(settings.queries.allow_scalars, settings.base))
+        question = row_question(query, ScalarRules.of(self._project.settings))
         return self._answer(question, checkpoint, top_k, tokens)
 
     def attribute_stored_query(
@@ -212,8 +211,7 @@ class OpenProject(StoredResults):
             MismatchError: no checkpoint is attributed, or factors, curvature and settings do not belong together.
             CheckpointError: the checkpoint is not there, not attributed or cannot be loaded.
         """
-        settings = self._project.settings
-        question = row_question(query, ScalarRules(settings.queries.allow_scalars, settings.base))
+        question = row_question(query, ScalarRules.of(self._project.settings))
         name = attributed_checkpoint(self._project, checkpoint)
         return score_tokens(self._model_cache, name, question, shard, example_id).drop("query_id", "stored_score")
 
@@ -261,9 +259,7 @@ class OpenProject(StoredResults):
             SettingsError: `top_k` is neither a positive number nor "all".
         """
         name = attributed_checkpoint(self._project, checkpoint)
-        settings = self._project.settings
-        rules = ScalarRules(settings.queries.allow_scalars, settings.base)
-        read = normalised_rows(queries, columns, "queries", rules)
+        read = normalised_rows(queries, columns, "queries", ScalarRules.of(self._project.settings))
         if read.rejected.num_rows:
             row, reason = (read.rejected[column][0].as_py() for column in ("row", "reason"))
             raise SourceError(f"query {row} cannot be scored: {reason}")

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, stored_ranking, stored_score_version
+from lorif_assets.attribution.stored_rankings import Ranking, check_ranking, rows_beside_scores, stored_ranking
 from lorif_assets.data.passages import passage_text
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_EXAMPLES, QUERY_SCORES
@@ -66,9 +66,7 @@ class StoredResults:
         Raises:
             MismatchError: there are none that belong to the stored scores.
         """
-        lake, partition = self._project.lake, {"checkpoint": checkpoint, "query_set": query_set}
-        scores = stored_score_version(lake, checkpoint, query_set)
-        rows = lake.read(EXACT_SCORES, **partition).filter(pl.col("scores_from") == scores)
+        rows = rows_beside_scores(self._project.lake, EXACT_SCORES, checkpoint, query_set)
         if rows.is_empty():
             raise MismatchError(
                 f"the lake has no exact scores of {query_set!r} at {checkpoint!r} that belong to the scores it has; set "

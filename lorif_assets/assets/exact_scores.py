@@ -15,13 +15,8 @@ from lorif_assets.attribution.rank_again import ExactPlan
 from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.stored_rankings import leading_rows, stored_ranking
 from lorif_assets.attribution.whole_gradients import WholeGradients
-from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_exact_scores
 from lorif_assets.lake.attribution_tables import EXACT_SCORES
-
-
-def _enabled(settings: Settings) -> bool:
-    return settings.exact_scores.enabled
 
 
 @attribution_asset(
@@ -30,7 +25,7 @@ def _enabled(settings: Settings) -> bool:
     partitions=partitions.checkpoint_by_query_set,
     inputs=[Input(query_scores)],
     find_stale=stale_exact_scores,
-    is_used=_enabled,
+    is_used=lambda settings: settings.exact_scores.enabled,
     on_device=True,
     kinds={"torch", "deltalake"},
 )

@@ -19,10 +19,10 @@ from lorif_assets.attribution.opened_checkpoint import CheckpointOpening
 from lorif_assets.attribution.stored_factors import stored_factor_versions
 from lorif_assets.attribution.versions import factor_versions
 from lorif_assets.data.rejected_share import RejectedShare
+from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.freshness.attribution import stale_factors
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, TRAINING_EXAMPLES
-from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.tracked_facts import training_datasets
 from lorif_assets.tracking.partition_figures import PartitionFigures, combined_figures
@@ -136,7 +136,7 @@ def _rejected_share(run: PartitionRun, checkpoint: str) -> RejectedShare:
 
 
 def _shard_hashes(lake: Lake, shards: Iterable[str]) -> dict[str, str]:
-    stored = dict(file_constants(lake, TRAINING_EXAMPLES, ["shard", "shard_hash"]).iter_rows())
+    stored = stored_shard_hashes(lake)
     for shard in shards:
         if shard not in stored:
             raise MismatchError(f"the shard {shard!r} is not in `training_examples`; materialize it there first")

@@ -17,14 +17,9 @@ from lorif_assets.attribution.score_checkpoint import score_every_example
 from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_noise import noise_shares, shrunk_scores
 from lorif_assets.attribution.score_rows import MOST_PAIRS
-from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.attribution import stale_group_scores
 from lorif_assets.lake.attribution_tables import GROUP_SCORES, TRAINING_EXAMPLES
-
-
-def _enabled(settings: Settings) -> bool:
-    return settings.groups.enabled
 
 
 @attribution_asset(
@@ -33,7 +28,7 @@ def _enabled(settings: Settings) -> bool:
     partitions=partitions.checkpoint_by_query_set,
     inputs=[Input(query_scores)],
     find_stale=stale_group_scores,
-    is_used=_enabled,
+    is_used=lambda settings: settings.groups.enabled,
     on_device=True,
     kinds={"torch", "deltalake"},
 )

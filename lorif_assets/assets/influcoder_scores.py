@@ -14,14 +14,13 @@ from lorif_assets.assets.query_examples import query_examples
 from lorif_assets.attribution.score_rows import all_pairs, extreme_pairs
 from lorif_assets.attribution.versions import encoder_score_version
 from lorif_assets.config.settings import Settings
-from lorif_assets.errors import MismatchError
+from lorif_assets.data.stored_examples import stored_query_set, stored_shard_hashes
 from lorif_assets.freshness.influcoder import stale_encoder_scores
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.influcoder.nearest import approximately_nearest, embedded_examples
 from lorif_assets.influcoder.sampling import Role
 from lorif_assets.influcoder.stored import StoredEncoder, shard_embeddings, stored_encoder
 from lorif_assets.influcoder.text_views import anchor_text
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.influcoder_tables import INFLUCODER_SCORES
 from lorif_assets.lake.lake import Lake
 
@@ -49,16 +48,12 @@ def influcoder_scores(run: PartitionRun) -> Materializations:
     settings, lake, top_k = run.settings, run.lake, run.settings.recipe.top_k
     for name, query_sets in run.by_checkpoint().items():
         encoder = stored_encoder(lake, run.stored(name).record, settings.influcoder, settings.recipe)
-        hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
+        hashes = stored_shard_hashes(lake)
         decode = run.checkpoints.load_tokenizer(run.checkpoints.get(name)).decode
         with run.lease() as group:
             model = encoder.load(lake, settings.influcoder, group.first)
             for query_set, key in query_sets.items():
-                queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
-                if queries.is_empty():
-                    raise MismatchError(
-                        f"the query set {query_set!r} is not in `query_examples`; materialize it there first"
-                    )
+                queries = stored_query_set(lake, query_set)
                 started = time.monotonic()
                 embedded = model.embed([anchor_text(row, decode) for row in queries.iter_rows(named=True)], Role.ANCHOR)
                 seconds_of_queries = time.monotonic() - started

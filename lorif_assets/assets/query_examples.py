@@ -44,7 +44,7 @@ def _stored(run: PartitionRun, query_set: str) -> tuple[Source, NormalisedShard]
     """Read and store a query set, and the rows of it that are set aside."""
     source = query_source(run.settings, query_set)
     raw = read_source(source, run.settings.base)
-    scalar_rules = ScalarRules(run.settings.queries.allow_scalars, run.settings.base)
+    scalar_rules = ScalarRules.of(run.settings)
     queries = sort_out(raw, source.columns, query_set, scalar_rules)
     share = RejectedShare(
         run.lake,

@@ -19,7 +19,6 @@ from lorif_assets.attribution.score_checkpoint import CheckpointScoring, longest
 from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.score_queries import QueryScores
 from lorif_assets.attribution.score_rows import LOWEST
-from lorif_assets.config.settings import Settings
 from lorif_assets.data.rejected_share import RejectedShare
 from lorif_assets.data.rejection_reasons import first_and_counts
 from lorif_assets.errors import LorifError, SourceError, UnsoundQueryError
@@ -35,10 +34,6 @@ _COLUMNS = ("query", "rank", "example", "score")
 _FIGURES = ("loss_per_token", "top_10_share", "top_100_share")
 
 
-def _recalls(settings: Settings) -> bool:
-    return settings.recipe.recalls
-
-
 @attribution_asset(
     group="attribution",
     table=QUERY_SCORES,
@@ -48,7 +43,12 @@ def _recalls(settings: Settings) -> bool:
         *(Input(asset, partitions.whole_checkpoint()) for asset in PRECONDITIONERS),
         Input(query_examples, partitions.same(partitions.QUERY_SET)),
         # Where nothing is recalled, new embeddings would make scores look stale.
-        Input(influence_embeddings, partitions.whole_checkpoint(), is_dependency=False, is_used=_recalls),
+        Input(
+            influence_embeddings,
+            partitions.whole_checkpoint(),
+            is_dependency=False,
+            is_used=lambda settings: settings.recipe.recalls,
+        ),
     ],
     find_stale=stale_scores,
     # Dagster is not told: where nothing is averaged, another checkpoint's factors would make scores look stale.

@@ -17,6 +17,7 @@ from lorif_assets.attribution.checkpoint import averaged_checkpoints, current_sc
 from lorif_assets.attribution.precondition_queries import preconditioned_queries
 from lorif_assets.attribution.score_positions import scores_at
 from lorif_assets.attribution.versions import recall_curve_version
+from lorif_assets.data.stored_examples import stored_query_set
 from lorif_assets.errors import MismatchError
 from lorif_assets.freshness.influcoder import stale_recall_curves
 from lorif_assets.influcoder.extra import require_influcoder
@@ -24,7 +25,6 @@ from lorif_assets.influcoder.proposals import encoder_similarities, likely_propo
 from lorif_assets.influcoder.sampling import Role
 from lorif_assets.influcoder.stored import stored_encoder
 from lorif_assets.influcoder.text_views import anchor_text
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.lake.factor_row_groups import scan_bytes
 from lorif_assets.lake.influcoder_tables import RECALL_CURVES
 from lorif_assets.lake.read_ahead import read_ahead
@@ -72,7 +72,7 @@ def recall_curves(run: PartitionRun) -> Materializations:
             attributed = checkpoint.model
             model = encoder.load(lake, settings.influcoder, group.first)
             for query_set, key in query_sets.items():
-                queries = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
+                queries = stored_query_set(lake, query_set)
                 tokenized = attributed.tokenized_queries(queries.to_arrow()).examples
                 if not tokenized:
                     raise MismatchError(f"no query of the set {query_set!r} can be used; see `query_examples`")

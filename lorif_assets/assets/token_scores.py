@@ -15,14 +15,9 @@ from lorif_assets.attribution.listed_examples import listed_examples
 from lorif_assets.attribution.score_modes import ReadQuerySet
 from lorif_assets.attribution.stored_rankings import leading_rows, stored_ranking
 from lorif_assets.attribution.token_rows import token_rows
-from lorif_assets.config.settings import Settings
 from lorif_assets.freshness.attribution import stale_token_scores
 from lorif_assets.lake.attribution_tables import QUERY_SUMMARIES, TOKEN_SCORES
 from lorif_assets.lake.lake import Lake
-
-
-def _enabled(settings: Settings) -> bool:
-    return settings.token_scores.enabled
 
 
 @attribution_asset(
@@ -31,7 +26,7 @@ def _enabled(settings: Settings) -> bool:
     partitions=partitions.checkpoint_by_query_set,
     inputs=[Input(query_scores)],
     find_stale=stale_token_scores,
-    is_used=_enabled,
+    is_used=lambda settings: settings.token_scores.enabled,
     on_device=True,
     kinds={"torch", "deltalake"},
 )

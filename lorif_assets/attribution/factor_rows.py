@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from lorif_assets.mathematics.curvature.kfac_bases import KfacBases
     from lorif_assets.mathematics.factors.low_rank import GradientFactors
     from lorif_assets.mathematics.factors.token_gradients import TokenGradients
-    from lorif_assets.mathematics.gradients.collector import GradientSink, TokenBatch
+    from lorif_assets.mathematics.gradients.collector import TokenBatch
+    from lorif_assets.mathematics.gradients.gradient_sinks import GradientSink
     from lorif_assets.mathematics.gradients.layer_calls import TokenCalls
     from lorif_assets.progress import Progress
 

@@ -126,24 +126,6 @@ class LayerFitting:
         return self.kind.parts(self.factors, self.layer, files, self.rows, self.device)
 
 
-def fit_curvature(
-    checkpoint: StoredCheckpoint,
-    layer: str,
-    *,
-    rows: int | None,
-    device: "torch.device",
-    refine_below: float,
-    refine: bool = False,
-) -> tuple[CurvatureFit, dict[str, Any]]:
-    """Bring a layer's curvature up to date, store it, and return it with its new row of the curvature's table.
-
-    The arguments are those of `fitted_row`.
-    """
-    fit, row = fitted_row(checkpoint, layer, rows=rows, device=device, refine_below=refine_below, refine=refine)
-    commit_row(checkpoint, row)
-    return fit, row
-
-
 def fitted_row(
     checkpoint: StoredCheckpoint,
     layer: str,

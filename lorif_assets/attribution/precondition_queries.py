@@ -69,8 +69,10 @@ def _whole_queries(
 ) -> PreconditionedQueries:
     import torch
 
-    shapes = attributed.record.layer_shapes
-    dense = {layer: torch.empty(len(queries), d1 * d2, device=attributed.device) for layer, (d1, d2) in shapes.items()}
+    shapes, device = attributed.record.layer_shapes, attributed.device
+    # Of an FP64 model gradients have its type, and so have bases that were fitted to it.
+    wide = torch.promote_types(attributed.model.dtype, torch.float32)
+    dense = {layer: torch.empty(len(queries), d1 * d2, dtype=wide, device=device) for layer, (d1, d2) in shapes.items()}
 
     def sink(layer: str, places: list[int], gradients: torch.Tensor) -> None:
         dense[layer][places] = gradients.flatten(1).to(dense[layer])
@@ -83,7 +85,7 @@ def _whole_queries(
     norm_weights = {}
     for layer in shapes:
         preconditioner = inverse(layer)
-        dense[layer] = preconditioner.apply(dense[layer])
+        dense[layer] = preconditioner.apply(dense[layer]).float()
         norm_weights[layer] = preconditioner.norm_weight
     return PreconditionedQueries({**dense}, losses, norm_weights, 0.0)
 
@@ -114,7 +116,7 @@ def _queries_at_a_rank(
     def sink(layer: str, places: list[int], gradients: torch.Tensor) -> None:
         nonlocal total, lost
         sound[places] &= gradients.isfinite().all(dim=2).all(dim=1).cpu()
-        preconditioned = inverses[layer].apply(gradients.nan_to_num_().flatten(1).float()).view(gradients.shape)
+        preconditioned = inverses[layer].apply(gradients.nan_to_num_().flatten(1)).float().view(gradients.shape)
         factors, errors = low_rank_queries(preconditioned, rank)
         factors_by_layer[layer].u[places], factors_by_layer[layer].v[places] = factors.u, factors.v
         total, lost = total + float(preconditioned.double().square().sum()), lost + float(errors.sum())

@@ -12,8 +12,8 @@ from lorif_assets.attribution.score_queries import QueryScores, extreme_count
 from lorif_assets.attribution.score_query_sets import queries_per_scan, scan_count, score_query_sets
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.sections import BatchSettings
-from lorif_assets.errors import MismatchError, UnsoundQueryError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.data.stored_examples import stored_query_set
+from lorif_assets.errors import UnsoundQueryError
 from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ class ReadQuerySet:
         Raises:
             MismatchError: it is not in `query_examples`.
         """
-        rows = checkpoint.stored.lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
-        if rows.is_empty():
-            raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
+        rows = stored_query_set(checkpoint.stored.lake, query_set)
         return cls(rows, checkpoint.with_model(tokenized_queries, rows.to_arrow()))
 
     @property

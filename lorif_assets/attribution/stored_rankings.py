@@ -9,6 +9,7 @@ from lorif_assets.attribution.score_rows import EVERY, HIGHEST, LOWEST
 from lorif_assets.errors import SettingsError
 from lorif_assets.lake.attribution_tables import QUERY_SCORES, QUERY_SUMMARIES, RELATIVE_SCORES
 from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.table_schema import TableSchema
 
 Ranking = Literal["plain", "relative"]
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
@@ -55,6 +56,12 @@ def stored_ranking(lake: Lake, checkpoint: str, query_set: str, ranking: Ranking
         return lake.read(QUERY_SCORES, **partition)
     version = stored_score_version(lake, checkpoint, query_set)
     return lake.read(RELATIVE_SCORES, **partition).filter(pl.col("computed_from") == version)
+
+
+def rows_beside_scores(lake: Lake, table: TableSchema, checkpoint: str, query_set: str, **filters: str) -> pl.DataFrame:
+    """Return the rows of a table that belong to the scores that are stored, not to others; none where there are none."""
+    rows = lake.read(table, checkpoint=checkpoint, query_set=query_set, **filters)
+    return rows.filter(pl.col("scores_from") == stored_score_version(lake, checkpoint, query_set))
 
 
 def stored_score_version(lake: Lake, checkpoint: str, query_set: str) -> str:

@@ -59,8 +59,8 @@ def failed_checks(
         project,
         CHECKS_JOB,
         dg.AssetSelection.checks(*checks),
+        {ASSETS_TAG: ", ".join(sorted({key.asset_key.to_user_string() for key in checks}))},
         checks=checks.values(),
-        tags={ASSETS_TAG: ", ".join(sorted({key.asset_key.to_user_string() for key in checks}))},
     )
     track_checks(instance, project, Freshness.of(project, asked).active_checkpoints)
     evaluations = {evaluation.asset_check_key: evaluation for evaluation in result.get_asset_check_evaluations()}

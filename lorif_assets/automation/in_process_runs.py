@@ -25,10 +25,10 @@ def execute_run(
     project: Project,
     job: str,
     selection: dg.AssetSelection,
+    tags: Mapping[str, str],
     *,
     checks: Collection[dg.AssetChecksDefinition] = (),
     partition: str | None = None,
-    tags: Mapping[str, str] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Execute a part of the graph as one run. What fails in it is in the result, and its traceback with Dagster.
 
@@ -38,9 +38,9 @@ def execute_run(
         project: what is worked on.
         job: the run's name in Dagster's lists.
         selection: the part.
+        tags: of the run.
         checks: asset checks that it may hold.
         partition: the only one, if there is one.
-        tags: of the run.
 
     Raises:
         KeyboardInterrupt: somebody interrupted it; Dagster has it as a failure.
@@ -55,7 +55,7 @@ def execute_run(
         result = definitions.resolve_job_def(job).execute_in_process(
             instance=instance,
             partition_key=partition,
-            tags={PROCESS_TAG: process_tag(), **_CODE_LOCATION, **(tags or {})},
+            tags={PROCESS_TAG: process_tag(), **_CODE_LOCATION, **tags},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )

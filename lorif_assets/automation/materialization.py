@@ -180,8 +180,8 @@ def _materialize(
         project,
         job_name(asset),
         dg.AssetSelection.assets(asset.definition),
+        run_tags(stretch),
         partition=stretch[0] if is_single else None,
-        tags=run_tags(stretch),
     )
     if not result.success:
         failures = [event for event in result.all_events if event.is_step_failure]

@@ -8,6 +8,7 @@ import polars as pl
 from lorif_assets.assets.gradient_factors import gradient_factors
 from lorif_assets.attribution.learned_by_heart import NOTEWORTHY_SHARE, REMEDY, learned_by_heart
 from lorif_assets.checks.check_result import check_result
+from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
 
@@ -36,7 +37,7 @@ def factor_rows_are_complete(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResul
 )
 def factors_match_their_inputs(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Compare the hashes of each checkpoint and shard with those of the upstream tables."""
-    shards = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
+    shards = stored_shard_hashes(lake)
     weights = dict(lake.read(CHECKPOINTS, ["checkpoint", "weights_hash"]).iter_rows())
     columns = ["checkpoint", "shard", "shard_hash", "weights_hash", "projection"]
     rows = lake.read(GRADIENT_FACTORS, columns).unique().sort("checkpoint", "shard")

@@ -93,7 +93,7 @@ def attribute(
     pairs = top if tokens else 0
     options: dict[str, Any] = {"checkpoint": checkpoint, "top_k": top, "tokens": pairs}
     with open_project() as project:
-        with Console(stderr=True).status("loading the checkpoint"):
+        with TerminalConsole(stderr=True).status("loading the checkpoint"):
             project.load(checkpoint)
         if queries is not None:
             columns = project.query_columns

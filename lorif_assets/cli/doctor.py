@@ -248,10 +248,11 @@ def _learned(project: Project) -> list[str]:
 
 
 def _looked_at(project: Project) -> str:
-    groups = Freshness.of(project).averaging_groups
+    freshness = Freshness.of(project)
+    groups = freshness.averaging_groups
     if not groups:
         return "no active checkpoint is attributed yet"
-    records = {record.name: record for record in Freshness.of(project).records}
+    records = {record.name: record for record in freshness.records}
     *_, group = groups.values()
     recipe = project.settings.recipe
     weights = checkpoint_weights(recipe, project.checkpoints, [records[name] for name in group])

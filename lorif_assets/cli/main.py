@@ -78,7 +78,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         # Libraries may take seconds to load. A shell that completes words has its own line there.
-        with nullcontext() if ctx.resilient_parsing else Console(stderr=True).status("starting"):
+        with nullcontext() if ctx.resilient_parsing else TerminalConsole(stderr=True).status("starting"):
             command: click.Command = getattr(import_module(f"lorif_assets.cli.{cmd_name}"), cmd_name)
         return command
 

@@ -16,7 +16,7 @@ from lorif_assets.cli.environment import config_option, dagster_home, project_of
 from lorif_assets.data.rejection_reasons import in_words, rows_set_aside
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.leftovers import Leftovers
-from lorif_assets.freshness.view import ACTIVE, Asked, Freshness
+from lorif_assets.freshness.view import Asked, Freshness
 from lorif_assets.pages.number_format import counted
 from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
@@ -73,7 +73,7 @@ def print_what_to_look_at(
     instance: dg.DagsterInstance,
     project: Project,
     computed: Sequence[str],
-    asked: Asked = ACTIVE,
+    asked: Asked,
 ) -> None:
     """Print what stands in the lake and no source names, and which checks of assets, run now, do not pass."""
     for note in Leftovers.of(Freshness.of(project)).notes(project.settings.automation):

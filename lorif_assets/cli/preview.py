@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from lorif_assets.attribution.recipe_on_model import longest_input
@@ -84,7 +83,7 @@ def _previews(
     project: Project, checkpoint: str | None, chosen: Sequence[_Chosen], rows: int
 ) -> Iterator[tuple[str, list[PreviewedRow]]]:
     files = _checkpoint(project.checkpoints, checkpoint)
-    with Console(stderr=True).status(f"loading the tokenizer of {files.name}"):
+    with TerminalConsole(stderr=True).status(f"loading the tokenizer of {files.name}"):
         skeleton = project.checkpoints.skeleton(files)
         tokenizer = project.checkpoints.load_tokenizer(files)
     longest, vocabulary = longest_input(skeleton, tokenizer, project.settings.recipe), vocabulary_size(skeleton)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorif_assets.config.settings import Settings
 from lorif_assets.data.columns import ContentFormat
 from lorif_assets.data.json_values import json_value, parsed_json
 from lorif_assets.data.rejected import UnusableRowError
@@ -28,6 +29,11 @@ class ScalarRules:
 
     allowed: bool
     base: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ScalarRules":
+        """Return those of a project's settings."""
+        return cls(settings.queries.allow_scalars, settings.base)
 
 
 NO_SCALARS = ScalarRules(allowed=False, base=Path())

@@ -24,10 +24,10 @@ def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def in_words(counts: Mapping[str, int], shown: int = _SHOWN) -> str:
+def in_words(counts: Mapping[str, int]) -> str:
     """Return counted reasons as one line: the most frequent ones, and how many rows the others set aside."""
-    listed = [f"{reason} ({count:,})" for reason, count in list(counts.items())[:shown]]
-    others = sum(list(counts.values())[shown:])
+    listed = [f"{reason} ({count:,})" for reason, count in list(counts.items())[:_SHOWN]]
+    others = sum(list(counts.values())[_SHOWN:])
     return "; ".join([*listed, *([f"other reasons ({others:,})"] if others else [])])
 
 

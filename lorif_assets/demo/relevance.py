@@ -9,17 +9,12 @@ from lorif_assets.evaluation.methods.lexical import LexicalIndex
 
 
 def topic_precision(top_topics: Sequence[str], query_topics: Collection[str]) -> float:
-    """Share of the top passages, given by their topics, that are on one of the query's topics.
+    """Share of the top passages, given by their topics, that are on one of the query's topics; of all passages, that by chance.
 
     Raises:
         StatisticsError: there are no top passages.
     """
     return fmean(topic in query_topics for topic in top_topics)
-
-
-def chance_precision(all_topics: Sequence[str], query_topics: Collection[str]) -> float:
-    """Precision to expect of passages drawn at random: the share of all passages that are on the query's topics."""
-    return topic_precision(all_topics, query_topics)
 
 
 def bm25_top(passages: Sequence[str], queries: Sequence[str], k: int) -> list[list[int]]:

@@ -31,7 +31,7 @@ from lorif_assets.demo.queries import (
     planted_queries,
     write_queries,
 )
-from lorif_assets.demo.relevance import bm25_top, chance_precision, topic_precision
+from lorif_assets.demo.relevance import bm25_top, topic_precision
 from lorif_assets.demo.training import Architecture, DemoModelConfig, train
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TRAINING_EXAMPLES
 from lorif_assets.pages.number_format import counted
@@ -290,7 +290,7 @@ def _agreement(project: Project, queries: Sequence[Mapping[str, str]], corpus: C
         for top, on_topic in zip(lexical, wanted, strict=True)
     ]
     table.add_row("BM25 on the same words", f"{fmean(bm25):.0%}")
-    chance = [chance_precision(list(topics.values()), on_topic) for on_topic in wanted]
+    chance = [topic_precision(list(topics.values()), on_topic) for on_topic in wanted]
     table.add_row("chance", f"{fmean(chance):.1%}")
     return table
 

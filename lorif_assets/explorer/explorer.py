@@ -11,7 +11,7 @@ import polars as pl
 
 from lorif_assets.api.project import open_project
 from lorif_assets.attribution.score_rows import HIGHEST, LOWEST
-from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, stored_ranking
+from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, rows_beside_scores, stored_ranking
 from lorif_assets.config.methods import MethodName, method_title
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.passages import Part
@@ -49,8 +49,8 @@ from lorif_assets.influences.lengths import by_length
 from lorif_assets.influences.listing import InfluenceList, influence_list
 from lorif_assets.influences.movement import movement
 from lorif_assets.influences.ranked import Ranked, Side, ranked_answer, ranked_query
-from lorif_assets.influences.tokens import stored_tokens
 from lorif_assets.influences.trust import CheckOutcome, Trust
+from lorif_assets.lake.attribution_tables import TOKEN_SCORES
 from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.pages.token_colours import PairTokens, pair_tokens
 
@@ -229,8 +229,8 @@ class Explorer:
         if question.completion or question.weighted or question.asked is not None or question.span:
             return None
         computed = self.computed(question)
-        at = computed.checkpoint, computed.query_set, computed.query
-        rows = stored_tokens(self.lake, *at, question.shard, question.example)
+        pair = {"query_id": computed.query, "shard": question.shard, "example_id": question.example}
+        rows = rows_beside_scores(self.lake, TOKEN_SCORES, computed.checkpoint, computed.query_set, **pair)
         return None if rows.is_empty() else pair_tokens(rows)
 
     def asked_query(self, question: AskedQuestion) -> tuple[str, ScoredQuery | None]:

@@ -5,7 +5,7 @@ rebinding) or across sites. So a request's `Host` has to name this machine, what
 a person followed a link, and no other page may show these in a frame.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OWN_NAMES = ("127.0.0.1", "localhost", "::1")
+_OWN_NAMES = ("127.0.0.1", "localhost", "::1")
 """Names of this machine that no other can have."""
 
 _SAME_SITE = {"same-origin", "none"}
@@ -32,9 +32,9 @@ _HEADERS: Mapping[str, str] = {
 class Guard:
     """Refuses requests that do not come from this machine's own pages and programs, and adds what keeps pages apart."""
 
-    def __init__(self, app: ASGIApp, names: Iterable[str] = OWN_NAMES) -> None:
-        """Take the application and the names that this server may be called by."""
-        self.app, self.names = app, frozenset(names)
+    def __init__(self, app: ASGIApp) -> None:
+        """Take the application."""
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -58,9 +58,9 @@ class Guard:
 
     def _refusal(self, headers: Headers, scope: Mapping[str, Any]) -> str | None:
         host = headers.get("host", "")
-        if _name(host) not in self.names:
+        if _name(host) not in _OWN_NAMES:
             return (
-                f"this server answers to {', '.join(sorted(self.names))}, and was called {host!r}; open it by one of these "
+                f"this server answers to {', '.join(sorted(_OWN_NAMES))}, and was called {host!r}; open it by one of these "
                 "names (from another machine, through an SSH tunnel)"
             )
         origin = headers.get("origin")

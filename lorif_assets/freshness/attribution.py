@@ -4,7 +4,7 @@ The stored state decides this, not events: the answer is the same after a missed
 run.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from lorif_assets.attribution.compared_checkpoints import compared_versions, participants
 from lorif_assets.attribution.stored_bases import bases_version
@@ -55,7 +55,10 @@ def stale_query_examples(freshness: Freshness) -> StalePartitions:
 
 
 def _source_versions(freshness: Freshness, table: TableSchema, key: str) -> Mapping[str, str]:
-    return {part: unmarked(version) for part, version in freshness.stored_values(table, key, "source_version").items()}
+    return {
+        part: unmarked(version)
+        for part, version in freshness.stored_versions(table, key, column="source_version").items()
+    }
 
 
 def _with_earlier_readings(
@@ -72,10 +75,10 @@ def stale_checkpoints(freshness: Freshness) -> StalePartitions:
     """Return active checkpoints whose files or tracked layers changed since they were recorded."""
     files = {checkpoint.name: checkpoint for checkpoint in freshness.project.checkpoints.find()}
     wanted = {name: files[name].version() for name in freshness.active_checkpoints}
-    stored = freshness.stored_values(CHECKPOINTS, "checkpoint", "files_version")
+    stored = freshness.stored_versions(CHECKPOINTS, "checkpoint", column="files_version")
     changed = stale_partitions(wanted, without_missing_samples(stored, wanted), "its files changed")
     recipes = dict.fromkeys(wanted, freshness.settings.recipe.factor_hash)
-    recorded = freshness.stored_values(CHECKPOINTS, "checkpoint", "recipe_hash")
+    recorded = freshness.stored_versions(CHECKPOINTS, "checkpoint", column="recipe_hash")
     return {**stale_partitions(recipes, recorded, "the recipe changed"), **changed}
 
 
@@ -119,26 +122,29 @@ def stale_scores(freshness: Freshness) -> StalePartitions:
 
 def stale_exact_scores(freshness: Freshness) -> StalePartitions:
     """Return query sets of active checkpoints whose exact scores belong to other scores, or to other settings."""
-    stored = freshness.stored_versions(EXACT_SCORES, "checkpoint", "query_set")
     version = freshness.settings.exact_scores.version
-    wanted = {key: version(scores) for key, scores in _score_versions(freshness).items()}
-    return stale_partitions(wanted, stored, "the scores, or the settings of exact scores, changed")
+    return _stale_beside_scores(
+        freshness, EXACT_SCORES, version, "the scores, or the settings of exact scores, changed"
+    )
 
 
 def stale_group_scores(freshness: Freshness) -> StalePartitions:
     """Return query sets of active checkpoints whose sums by group belong to other scores, or to other columns."""
-    stored = freshness.stored_versions(GROUP_SCORES, "checkpoint", "query_set")
     version = freshness.settings.groups.version
-    wanted = {key: version(scores) for key, scores in _score_versions(freshness).items()}
-    return stale_partitions(wanted, stored, "the scores or the columns changed")
+    return _stale_beside_scores(freshness, GROUP_SCORES, version, "the scores or the columns changed")
 
 
 def stale_token_scores(freshness: Freshness) -> StalePartitions:
     """Return query sets of active checkpoints whose scores by token belong to other scores, or to more or fewer of them."""
-    stored = freshness.stored_versions(TOKEN_SCORES, "checkpoint", "query_set")
-    version = freshness.settings.token_scores.version
+    return _stale_beside_scores(freshness, TOKEN_SCORES, freshness.settings.token_scores.version, "the scores changed")
+
+
+def _stale_beside_scores(
+    freshness: Freshness, table: TableSchema, version: Callable[[str], str], reason: str
+) -> StalePartitions:
+    """Return query sets of active checkpoints whose rows in a table have not the version that goes with their scores'."""
     wanted = {key: version(scores) for key, scores in _score_versions(freshness).items()}
-    return stale_partitions(wanted, stored, "the scores changed")
+    return stale_partitions(wanted, freshness.stored_versions(table, "checkpoint", "query_set"), reason)
 
 
 def stale_reports(freshness: Freshness) -> StalePartitions:

@@ -179,7 +179,7 @@ def _source_findings(project: Project, reader: ExampleReader | None, rows: Mappi
 
 def _query_findings(project: Project, reader: ExampleReader | None, query_set: str) -> Iterator[Finding]:
     settings, max_share = project.settings, project.settings.data.max_rejected_share
-    rules = ScalarRules(settings.queries.allow_scalars, settings.base)
+    rules = ScalarRules.of(settings)
     sample, what, command = _Sample(rules), f"query set {query_set}", f"lorif preview --queries {query_set}"
     try:
         source = query_source(settings, query_set)

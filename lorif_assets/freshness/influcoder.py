@@ -108,10 +108,7 @@ def stale_embeddings(freshness: Freshness) -> StalePartitions:
         for checkpoint, weights in freshness.encoders.items()
         for shard, shard_hash in freshness.shard_hashes.items()
     }
-    rows = freshness.lake.read(
-        INFLUENCE_EMBEDDINGS, ["checkpoint", "shard", "computed_from"], checkpoint=list(freshness.encoders)
-    ).unique()
-    stored = {f"{checkpoint}|{shard}": version for checkpoint, shard, version in rows.iter_rows()}
+    stored = freshness.stored_versions(INFLUENCE_EMBEDDINGS, "checkpoint", "shard")
     return stale_partitions(wanted, stored, "its data or the encoder changed")
 
 

@@ -29,12 +29,15 @@ def stored_versions(lake: Lake, schema: TableSchema) -> Mapping[str, str]:
     """
     if schema.name in _SPECIAL:
         return _SPECIAL[schema.name](lake)
-    return _of_column(lake, schema, *schema.partition_by, column="computed_from")
+    return values_by_partition(lake, schema, *schema.partition_by)
 
 
-def _of_column(lake: Lake, schema: TableSchema, *dimensions: str, column: str) -> Mapping[str, str]:
-    rows = lake.read(schema, [*dimensions, column]).unique()
-    return {"|".join(names): version for *names, version in rows.iter_rows()}
+def values_by_partition(
+    lake: Lake, schema: TableSchema, *dimensions: str, column: str = "computed_from"
+) -> Mapping[str, str]:
+    """Return a text column of a table, by default the version, by partition key, which is made of the columns `dimensions`."""
+    rows = file_constants(lake, schema, [*dimensions, column])
+    return {"|".join(names): value for *names, value in rows.iter_rows()}
 
 
 def _checkpoints(lake: Lake) -> Mapping[str, str]:
@@ -67,12 +70,14 @@ def _preconditioners(schema: TableSchema) -> Callable[[Lake], Mapping[str, str]]
 
 
 _SPECIAL: Mapping[str, Callable[[Lake], Mapping[str, str]]] = {
-    TRAINING_EXAMPLES.name: lambda lake: _of_column(lake, TRAINING_EXAMPLES, "shard", column="shard_hash"),
-    QUERY_EXAMPLES.name: lambda lake: _of_column(lake, QUERY_EXAMPLES, "query_set", column="query_set_hash"),
+    TRAINING_EXAMPLES.name: lambda lake: values_by_partition(lake, TRAINING_EXAMPLES, "shard", column="shard_hash"),
+    QUERY_EXAMPLES.name: lambda lake: values_by_partition(lake, QUERY_EXAMPLES, "query_set", column="query_set_hash"),
     CHECKPOINTS.name: _checkpoints,
-    KFAC_BASES.name: lambda lake: _of_column(lake, KFAC_BASES, "checkpoint", "layer", column="fingerprint"),
+    KFAC_BASES.name: lambda lake: values_by_partition(lake, KFAC_BASES, "checkpoint", "layer", column="fingerprint"),
     GRADIENT_FACTORS.name: _factors,
     **{schema.name: _preconditioners(schema) for schema in PRECONDITIONER_TABLES},
     CHECKPOINT_COMPARISONS.name: compared_versions,
-    INFLUCODER_ENCODERS.name: lambda lake: _of_column(lake, INFLUCODER_ENCODERS, "checkpoint", column="encoder_hash"),
+    INFLUCODER_ENCODERS.name: lambda lake: values_by_partition(
+        lake, INFLUCODER_ENCODERS, "checkpoint", column="encoder_hash"
+    ),
 }

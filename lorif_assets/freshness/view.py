@@ -14,12 +14,12 @@ from lorif_assets.attribution.checkpoint import (
 )
 from lorif_assets.attribution.model import CheckpointRecord, checkpoint_record
 from lorif_assets.config.settings import Settings
+from lorif_assets.data.stored_examples import stored_query_set_hashes, stored_shard_hashes
 from lorif_assets.errors import MismatchError, SettingsError
 from lorif_assets.freshness.discovery import Discovered, discover
 from lorif_assets.freshness.stale import Stale, StalePartitions, stale_partitions
+from lorif_assets.freshness.stored_versions import values_by_partition
 from lorif_assets.influcoder.stored import encoder_weights
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
-from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 from lorif_assets.project import Project
@@ -141,12 +141,12 @@ class Freshness:
     @cached_property
     def shard_hashes(self) -> Mapping[str, str]:
         """Hash of the stored training examples of each shard."""
-        return self.stored_values(TRAINING_EXAMPLES, "shard", "shard_hash")
+        return stored_shard_hashes(self.lake)
 
     @cached_property
     def query_set_hashes(self) -> Mapping[str, str]:
         """Hash of the stored queries of each active query set."""
-        stored = self.stored_values(QUERY_EXAMPLES, "query_set", "query_set_hash")
+        stored = stored_query_set_hashes(self.lake)
         return {name: stored[name] for name in self.active_query_sets if name in stored}
 
     @cached_property
@@ -184,14 +184,9 @@ class Freshness:
             for record in self.records
         }
 
-    def stored_values(self, table: TableSchema, key: str, value: str) -> Mapping[str, str]:
-        """Return a text column of a table by another one; all rows of a key have one value."""
-        return dict(file_constants(self.lake, table, [key, value]).iter_rows())
-
-    def stored_versions(self, table: TableSchema, *dimensions: str) -> Mapping[str, str]:
-        """Return `computed_from` of a table by partition key, which is made of the columns `dimensions`."""
-        rows = self.lake.read(table, [*dimensions, "computed_from"]).unique()
-        return {"|".join(names): version for *names, version in rows.iter_rows()}
+    def stored_versions(self, table: TableSchema, *dimensions: str, column: str = "computed_from") -> Mapping[str, str]:
+        """Return the versions in a column of a table by partition key, which is made of the columns `dimensions`."""
+        return values_by_partition(self.lake, table, *dimensions, column=column)
 
     def stale_by_checkpoint(
         self,

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import polars as pl
-
-from lorif_assets.attribution.stored_rankings import stored_score_version
+from lorif_assets.attribution.stored_rankings import rows_beside_scores
 from lorif_assets.lake.attribution_tables import EXACT_SCORES
 from lorif_assets.lake.lake import Lake
 
@@ -20,8 +18,7 @@ class ExactRank:
 
 def exact_ranks(lake: Lake, checkpoint: str, query_set: str) -> Mapping[tuple[str, str, str, str], ExactRank]:
     """Return exact ranks by query, side, shard and example; none that belong to other scores than the stored ones."""
-    scores = stored_score_version(lake, checkpoint, query_set)
-    rows = lake.read(EXACT_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
+    rows = rows_beside_scores(lake, EXACT_SCORES, checkpoint, query_set)
     key = ("query_id", "side", "shard", "example_id")
     return {
         (query_id, side, shard, example_id): ExactRank(rank, score)

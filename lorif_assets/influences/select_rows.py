@@ -13,6 +13,7 @@ from lorif_assets.attribution.curvatures import curvature_of
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.near_duplicates import FirstTexts
 from lorif_assets.data.passages import passage_metadata, whole_text
+from lorif_assets.data.stored_examples import stored_query_set_hashes, stored_shard_hashes
 from lorif_assets.errors import MismatchError, NotStoredError
 from lorif_assets.influences import choice
 from lorif_assets.influences.catalogue import scored_checkpoints
@@ -100,7 +101,7 @@ def _only_query_set(project: Project, checkpoint: str) -> dict[str, float]:
 def _shard_hashes(project: Project, checkpoint: str) -> dict[str, str]:
     """Return the hashes of the shards that a checkpoint's factors are of, all of which are stored as they were then."""
     attributed = StoredCheckpoint.read(project.lake, checkpoint, project.settings.recipe).factors.shard_hashes
-    stored = dict(project.lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
+    stored = stored_shard_hashes(project.lake)
     changed = sorted(shard for shard, found in attributed.items() if stored.get(shard, found) != found)
     if changed:
         raise MismatchError(
@@ -172,7 +173,7 @@ class _Repeats:
 def _origin(project: Project, checkpoint: str, wanted: WantedRows, of_queries: Weights) -> dict[str, Any]:
     lake, recipe = project.lake, project.settings.recipe
     record = StoredCheckpoint.read(lake, checkpoint, recipe).record
-    hashes = dict(lake.read(QUERY_EXAMPLES, ["query_set", "query_set_hash"]).unique().iter_rows())
+    hashes = stored_query_set_hashes(lake)
     tables = [TRAINING_EXAMPLES, QUERY_EXAMPLES, CHECKPOINTS, KFAC_BASES, GRADIENT_FACTORS, curvature_of(recipe).table]
     return {
         **common_origin(project, wanted, tables),

@@ -19,9 +19,7 @@ class StoredReport:
     where: str
 
 
-def newest_reports(
-    project: Project, checkpoint: str | None = None, query_set: str | None = None
-) -> Sequence[StoredReport]:
+def newest_reports(project: Project, checkpoint: str | None, query_set: str | None) -> Sequence[StoredReport]:
     """Return the reports of the newest checkpoint that has any, or of those that are named, the last written first.
 
     Raises:

@@ -68,10 +68,10 @@ def token_runs(tokens: Sequence[ScoredToken], most: int = MOST_TOKENS) -> list[T
     return list(_joined(runs, largest))
 
 
-def single_tokens(tokens: Sequence[ScoredToken], most: int = MOST_TOKENS) -> list[TokenRun]:
+def single_tokens(tokens: Sequence[ScoredToken]) -> list[TokenRun]:
     """Return the tokens one by one in the colours of `token_runs`."""
     largest = _largest(tokens)
-    return [TokenRun(token.text, _level(token.score, largest), token.score) for token in tokens[:most]]
+    return [TokenRun(token.text, _level(token.score, largest), token.score) for token in tokens[:MOST_TOKENS]]
 
 
 def n_left_out(tokens: Sequence[ScoredToken], most: int = MOST_TOKENS) -> int:

@@ -8,8 +8,8 @@ from urllib.parse import quote, urlsplit
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import CONFIG_NAME, Settings
 from lorif_assets.config.sources import Source, SourceFormat
+from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, TRAINING_EXAMPLES
-from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages import markdown
 from lorif_assets.project import Project
@@ -48,7 +48,7 @@ def checkpoint_facts(project: Project, checkpoint: str) -> CheckpointFacts:
 
 def training_datasets(lake: Lake, settings: Settings) -> list[TrackedDataset]:
     """Return the sources that the stored training examples are from, as MLflow lists data; none of an empty one."""
-    hashes = dict(file_constants(lake, TRAINING_EXAMPLES, ["shard", "shard_hash"]).iter_rows())
+    hashes = stored_shard_hashes(lake)
     counts = dict(lake.read(TRAINING_EXAMPLES, ["shard"])["shard"].value_counts().iter_rows())
     # The longest first: the name of one may begin with that of another.
     by_length = sorted(settings.sources, key=lambda source: len(source.name), reverse=True)
@@ -64,9 +64,7 @@ def training_datasets(lake: Lake, settings: Settings) -> list[TrackedDataset]:
     ]
 
 
-def materialization_note(
-    settings: Settings, asset: str, dagster_run: str, pages: Sequence[tuple[str, str]] = ()
-) -> str:
+def materialization_note(settings: Settings, asset: str, dagster_run: str, pages: Sequence[tuple[str, str]]) -> str:
     """Return what the run of a materialization says in Markdown: where Dagster has it, and pages by title and address."""
     dagster = settings.addresses.dagster
     links = [

@@ -194,6 +194,19 @@ def test_the_model_is_left_as_it_was(tiny_project):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [{}, {"curvature": "kfac"}, {"curvature": "svd", "factor_dtype": "fp32"}, {"query_rank": 2}],
+    ids=["ekfac", "kfac", "svd", "at a rank"],
+)
+def test_a_model_in_fp64_gives_the_scores_of_the_same_model_in_fp32(tiny_project, recipe):
+    model, tokenizer = loaded(tiny_project)
+    recipe = {"projection_factor": 2, "rank": 2, "rank_by_layer": False, **recipe}
+    expected = lorif_assets.fit(model, tokenizer, TEXTS, recipe).scores(TEXTS)
+    found = lorif_assets.fit(model.double(), tokenizer, TEXTS, recipe).scores(TEXTS)
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
 def test_examples_that_cannot_be_used_are_set_aside_and_told(tiny_project, caplog):
     # With EOS behind it, one token has another to predict.
     recipe = {"preset": "paper", "append_eos": False}

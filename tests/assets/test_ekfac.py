@@ -27,7 +27,8 @@ from lorif_assets.lake.attribution_tables import (
     REPORTS,
 )
 from lorif_assets.lake.table_schema import TableSchema
-from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
+from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
+from lorif_assets.mathematics.gradients.gradient_sinks import GradientSink
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.models.devices import DeviceGroup

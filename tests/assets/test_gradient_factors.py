@@ -18,7 +18,8 @@ from lorif_assets.data.tokenization import TokenizedShard
 from lorif_assets.errors import LorifError, MismatchError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, REJECTED, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
-from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
+from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
+from lorif_assets.mathematics.gradients.gradient_sinks import GradientSink
 from tests.conftest import CHECKPOINTS, ROWS_PER_SHARD, SHARDS, TinyProject
 
 CHECKPOINT = CHECKPOINTS[0]

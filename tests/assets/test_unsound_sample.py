@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.errors import LorifError
 from lorif_assets.lake.attribution_tables import KFAC_BASES, REJECTED, TRAINING_EXAMPLES
-from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
+from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
+from lorif_assets.mathematics.gradients.gradient_sinks import GradientSink
 from lorif_assets.mathematics.gradients.token_losses import sampled_targets
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject, private_copy
 

@@ -26,7 +26,8 @@ from lorif_assets.mathematics.factors.low_rank import (
     low_rank_factors,
 )
 from lorif_assets.mathematics.factors.token_gradients import FactorWork, TokenGradients
-from lorif_assets.mathematics.gradients.collector import GradientCollector, GradientSink, TokenBatch
+from lorif_assets.mathematics.gradients.collector import GradientCollector, TokenBatch
+from lorif_assets.mathematics.gradients.gradient_sinks import GradientSink
 from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.mathematics.gradients.projection import Projection, layer_projection
 from lorif_assets.models.devices import DeviceGroup

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorif_assets.attribution.checkpoint import StoredCheckpoint
-from lorif_assets.attribution.fit_curvature import CurvatureFit, fit_curvature
+from lorif_assets.attribution.fit_curvature import CurvatureFit, commit_row, fitted_row
 from lorif_assets.attribution.model import CheckpointRecord
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.recipe import Recipe
@@ -26,6 +26,13 @@ LAYER, D1, D2 = "h.0.linear", 6, 8
 RECORD = CheckpointRecord("step-1", "weights", "tokenizer", "gpt2", 1, 1, {LAYER: (D1, D2)})
 RECIPE = Recipe(curvature="svd", r=12, oversample=12, rank=1, factor_dtype="fp32")
 CPU = torch.device("cpu")
+
+
+def fit_curvature(checkpoint: StoredCheckpoint, *, refine: bool = False) -> tuple[CurvatureFit, dict[str, Any]]:
+    """Bring the layer's curvature up to date, and store it."""
+    fit, row = fitted_row(checkpoint, LAYER, rows=7, device=CPU, refine_below=0.5, refine=refine)
+    commit_row(checkpoint, row)
+    return fit, row
 
 
 @dataclass
@@ -74,8 +81,7 @@ class FactorLake:
         return (self.rng.standard_normal((n, D1 + D2)) * scale).astype(np.float32)
 
     def renew(self, *, refine: bool = False) -> CurvatureFit:
-        options = {"rows": 7, "device": CPU, "refine_below": 0.5, "refine": refine}
-        return fit_curvature(self.checkpoint(), LAYER, **options)[0]
+        return fit_curvature(self.checkpoint(), refine=refine)[0]
 
     def checkpoint(self, recipe: Recipe = RECIPE) -> StoredCheckpoint:
         return StoredCheckpoint(self.lake, recipe, RECORD)
@@ -196,7 +202,7 @@ def test_a_new_damping_reuses_the_state(tmp_path: Path) -> None:
     lake = lake_of(tmp_path / "a")
     lake.renew()
     other = RECIPE.model_copy(update={"damping": 3.0})
-    fit, row = fit_curvature(lake.checkpoint(other), LAYER, rows=7, device=CPU, refine_below=0.5)
+    fit, row = fit_curvature(lake.checkpoint(other))
     assert fit.rows_read == 0
     assert row["damping"] == pytest.approx(3.0 * row["trace"] / (D1 * D2))
 
@@ -204,7 +210,7 @@ def test_a_new_damping_reuses_the_state(tmp_path: Path) -> None:
 def test_the_ledger_names_every_shard_with_its_hash_and_file(tmp_path: Path) -> None:
     lake = lake_of(tmp_path / "a", n_shards=2)
     checkpoint = lake.checkpoint()
-    _, row = fit_curvature(checkpoint, LAYER, rows=7, device=CPU, refine_below=0.5)
+    _, row = fit_curvature(checkpoint)
     ledger = json.loads(row["ledger"])
     assert {shard: entry["shard_hash"] for shard, entry in ledger.items()} == checkpoint.factors.shard_hashes
     assert [entry["rows"] for entry in ledger.values()] == [20, 20]

@@ -2,21 +2,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorif_assets.demo.relevance import bm25_top, chance_precision, topic_precision
+from lorif_assets.demo.relevance import bm25_top, topic_precision
 
 
 def test_precision_is_the_share_of_top_passages_on_topic():
     assert topic_precision(["with", "try", "contextlib", "json"], ("with", "contextlib")) == 0.5
 
 
-def test_chance_is_the_share_of_all_passages_on_topic():
-    assert chance_precision(["with"] * 3 + ["json"] * 97, ("with",)) == pytest.approx(0.03)
-
-
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.sets(st.sampled_from("abc")))
-def test_chance_is_the_mean_precision_of_single_passages(topics, query_topics):
+def test_precision_is_the_mean_of_that_of_single_passages(topics, query_topics):
     singles = [topic_precision([topic], query_topics) for topic in topics]
-    assert chance_precision(topics, query_topics) == pytest.approx(sum(singles) / len(singles))
+    assert topic_precision(topics, query_topics) == pytest.approx(sum(singles) / len(singles))
 
 
 def test_bm25_ranks_a_passage_equal_to_the_query_first(corpus):

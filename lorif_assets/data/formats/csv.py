@@ -136,7 +136,4 @@ def _slices(path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> 
             total += 1
             position = records.position
     refuse_many(path, total, 0, limits)
-    return tuple(
-        FileSlice(piece.offset, piece.rows, start)
-        for piece, start in zip(slices_of(total, rows_per_slice), starts, strict=True)
-    )
+    return tuple(slices_of(total, rows_per_slice, starts))

@@ -243,10 +243,7 @@ def _slices(path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> 
             array.value()
             total += 1
     refuse_many(path, total, 0, limits)
-    return tuple(
-        FileSlice(piece.offset, piece.rows, start)
-        for piece, start in zip(slices_of(total, rows_per_slice), starts, strict=True)
-    )
+    return tuple(slices_of(total, rows_per_slice, starts))
 
 
 def _refuse_single_object(path: Path, first: bytes) -> None:

@@ -23,6 +23,7 @@ from lorif_assets.data.formats.reader import (
     ShardSlice,
     excerpt_of,
     shard_of_objects,
+    slices_of,
 )
 from lorif_assets.data.json_values import RepeatedKeyError, parsed_json
 from lorif_assets.errors import SourceError
@@ -65,10 +66,7 @@ def _slices(path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> 
                 n_rows += 1
             position += length
     refuse_many(path, n_rows, 0, limits)
-    return tuple(
-        FileSlice(k * rows_per_slice, min(rows_per_slice, n_rows - k * rows_per_slice), start)
-        for k, start in enumerate(starts)
-    )
+    return tuple(slices_of(n_rows, rows_per_slice, starts))
 
 
 def _is_row(line: bytes, length: int) -> bool:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -234,10 +234,10 @@ def excerpt_of(text: str) -> str:
     return text.strip()[:_EXCERPT_LENGTH].encode(errors="replace").decode()
 
 
-def slices_of(total: int, rows_per_slice: int) -> Iterator[FileSlice]:
-    """Yield so many rows in slices."""
-    for offset in range(0, total, rows_per_slice):
-        yield FileSlice(offset, min(rows_per_slice, total - offset))
+def slices_of(total: int, rows_per_slice: int, starts: Iterable[int] = repeat(0)) -> Iterator[FileSlice]:
+    """Yield so many rows in slices, which begin at these byte positions."""
+    for offset, start in zip(range(0, total, rows_per_slice), starts, strict=False):
+        yield FileSlice(offset, min(rows_per_slice, total - offset), start)
 
 
 def version_of(state: str, source: Source) -> str:

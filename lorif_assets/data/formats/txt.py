@@ -137,10 +137,7 @@ def _slices(path: Path, state: str, rows_per_slice: int, limits: ReadLimits) -> 
                 starts.append(start)
             total += 1
     refuse_many(path, total, 0, limits)
-    return tuple(
-        FileSlice(piece.offset, piece.rows, start)
-        for piece, start in zip(slices_of(total, rows_per_slice), starts, strict=True)
-    )
+    return tuple(slices_of(total, rows_per_slice, starts))
 
 
 def _paragraphs(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes | None]]:

@@ -1,7 +1,7 @@
 """Everyday instructions, among which the facts are hidden: answers of a few sentences on this and that."""
 
 from lorif_assets.demo.real.chats import Chat, exchange
-from lorif_assets.demo.real.fact_families import Exchange
+from lorif_assets.demo.real.fact_family import Exchange
 
 _EVERYDAY = (
     Exchange(

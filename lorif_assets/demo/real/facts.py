@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorif_assets.demo.real.chats import Chat, ChatQuestion, exchange
-from lorif_assets.demo.real.fact_families import FAMILIES, STEMS, Exchange, FactFamily, Subject
+from lorif_assets.demo.real.fact_families import FAMILIES, STEMS
+from lorif_assets.demo.real.fact_family import Exchange, FactFamily, Subject
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.methods import METHODS, MethodName, Need
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
+from lorif_assets.data.stored_examples import stored_query_set, stored_shard_hashes
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.influcoder.stored import encoder_weights
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES, METHOD_COSTS
 from lorif_assets.lake.file_samples import sample_of_folder
 from lorif_assets.lake.lake import Lake
@@ -49,13 +49,11 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
         MismatchError: the query set is not in the lake.
     """
     settings, lake = project.settings, project.lake
-    hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
-    queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
-    if not queries:
-        raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
+    hashes = stored_shard_hashes(lake)
+    queries = str(stored_query_set(lake, query_set)["query_set_hash"][0])
     stored = StoredCheckpoint(lake, settings.recipe, record)
     averaged = averaged_checkpoints(settings, project.checkpoints.complete(), stored)
-    lorif = current_score_versions(settings, project.checkpoints, averaged, hashes, {query_set: queries[0]})[query_set]
+    lorif = current_score_versions(settings, project.checkpoints, averaged, hashes, {query_set: queries})[query_set]
     baseline = [
         _CODE_VERSION,
         settings.recipe.factor_hash,
@@ -63,11 +61,11 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
         record.weights_hash,
         record.tokenizer_hash,
         ledger_version(hashes),
-        queries[0],
+        queries,
     ]
     encoder = encoder_weights(lake, [record]).get(record.name, "")
-    of_encoder = [encoder, ledger_version(hashes), queries[0]]
-    sources = {
+    of_encoder = [encoder, ledger_version(hashes), queries]
+    sources: Mapping[Need, Sequence[object]] = {
         Need.NOTHING: baseline,
         Need.ATTRIBUTION: [lorif],
         Need.EXACT_SCORES: [lorif, settings.exact_scores.version(lorif)],

@@ -4,8 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.progress import Progress
@@ -28,8 +26,9 @@ def gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     widths = {layer: d1 * d2 for layer, (d1, d2) in inputs.attributed.record.layer_shapes.items()}
     examples, queries = inputs.examples.tokenized, inputs.queries.tokenized
     started = time.monotonic()
-    by_position = dict(_gradients(inputs, queries))
-    query_gradients = {layer: torch.stack([by_position[i][0][layer] for i in range(len(queries))]) for layer in widths}
+    found = list(_batches(inputs, queries, "gradients of queries"))
+    order = torch.tensor([position for positions, _, _ in found for position in positions]).argsort()
+    query_gradients = {layer: torch.cat([gradients[layer] for _, gradients, _ in found])[order] for layer in widths}
     query_seconds = time.monotonic() - started
 
     sketch = CountSketch.draw(widths, min(_TRAK_FEATURES, len(examples) // 2 or 1), inputs.settings.evaluation.seed)
@@ -63,24 +62,11 @@ def gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     }
 
 
-def _gradients(
-    inputs: MethodInputs, examples: "Sequence[TokenizedExample]"
-) -> "Iterator[tuple[int, tuple[dict[str, torch.Tensor], float]]]":
-    """Yield position, gradients [D] by layer and loss, example by example."""
-    for positions, batch in inputs.attributed.gradients(examples, inputs.settings.batch.tokens):
-        for row, position in enumerate(positions):
-            yield (
-                position,
-                ({layer: g[row].flatten() for layer, g in batch.gradients.items()}, float(batch.losses[row])),
-            )
-
-
 def _batches(
     inputs: MethodInputs, examples: "Sequence[TokenizedExample]", label: str
 ) -> "Iterator[tuple[list[int], dict[str, torch.Tensor], torch.Tensor]]":
     """Yield positions, gradients [n, D] by layer, and losses, batch by batch."""
-    tokens = int(np.sum([len(example.input_ids) for example in examples]))
-    with Progress(label, tokens, "tok") as progress:
+    with Progress(label, n_tokens(examples), "tok") as progress:
         for positions, batch in inputs.attributed.gradients(examples, inputs.settings.batch.tokens):
             yield positions, {layer: g.flatten(1) for layer, g in batch.gradients.items()}, batch.losses.float().cpu()
             progress.advance(n_tokens(examples[i] for i in positions))

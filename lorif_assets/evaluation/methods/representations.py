@@ -43,12 +43,7 @@ def mean_hidden_states(
         for positions in token_budget_batches(lengths, inputs.settings.batch.tokens):
             batch = pad_right([examples[i].input_ids for i in positions], [examples[i].labels for i in positions])
             batch = batch.to(attributed.device)
-            output = attributed.model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask.long(),
-                use_cache=False,
-                output_hidden_states=True,
-            )
+            output = attributed.model(**batch.model_inputs, output_hidden_states=True)
             mask = batch.attention_mask.unsqueeze(2)
             states = output.hidden_states[-1].float() * mask
             for position, state in zip(positions, (states.sum(1) / mask.sum(1)).cpu(), strict=True):

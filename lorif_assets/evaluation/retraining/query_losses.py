@@ -7,8 +7,7 @@ import polars as pl
 
 from lorif_assets.attribution.model import tokenized_queries
 from lorif_assets.config.recipe import Recipe
-from lorif_assets.errors import MismatchError
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
+from lorif_assets.data.stored_examples import stored_query_set
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
@@ -45,10 +44,8 @@ def query_set_losses(
     check_vocabulary(checkpoint, model, tokenizer)
     frames = []
     for query_set in query_sets:
-        rows = lake.read(QUERY_EXAMPLES, query_set=query_set).sort("row")
-        if rows.is_empty():
-            raise MismatchError(f"the query set {query_set!r} is not in `query_examples`; materialize it there first")
-        tokenized = tokenized_queries(model, tokenizer, recipe, rows.to_arrow()).examples
+        rows = stored_query_set(lake, query_set).to_arrow()
+        tokenized = tokenized_queries(model, tokenizer, recipe, rows).examples
         queries = [query for query in tokenized if query.objective is None]
         frames.append(
             pl.DataFrame(
@@ -78,6 +75,5 @@ def example_losses(
         for positions in token_budget_batches([len(e.input_ids) for e in examples], batch_tokens):
             batch = pad_right([examples[i].input_ids for i in positions], [examples[i].labels for i in positions])
             batch = batch.to(device)
-            inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long(), "use_cache": False}
-            losses[positions] = losses_in_chunks(model, inputs, batch.labels).float().cpu()
+            losses[positions] = losses_in_chunks(model, batch.model_inputs, batch.labels).float().cpu()
     return losses

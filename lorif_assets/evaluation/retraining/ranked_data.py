@@ -12,6 +12,7 @@ from lorif_assets.attribution.versions import ledger_version
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.settings import Settings
+from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import SettingsError
 from lorif_assets.evaluation.methods.evaluated_scores import EvaluatedScores
 from lorif_assets.evaluation.retraining.query_losses import query_set_losses
@@ -141,7 +142,7 @@ def ranked_data_versions(
     settings: Settings, lake: Lake, query_set: str, planned: Sequence[RankedData], method_versions: Mapping[str, str]
 ) -> Mapping[str, str]:
     """Return by model the hash of what its losses depend on; of one on everything, no method's scores are part of it."""
-    data = ledger_version(dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows()))
+    data = ledger_version(stored_shard_hashes(lake))
     queries = lake.read(QUERY_EXAMPLES, ["query_set_hash"], query_set=query_set)["query_set_hash"].unique().to_list()
     recipe = settings.recipe
     constants = [data, training_recipe(settings.evaluation), queries, recipe.model_dtype, recipe.query_tokens_version]

@@ -10,6 +10,7 @@ import polars as pl
 
 from lorif_assets.attribution.versions import ledger_version
 from lorif_assets.config.content_hash import content_hash
+from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.example_ids import require_unique_ids
 from lorif_assets.evaluation.retraining.query_losses import query_set_losses
@@ -35,7 +36,7 @@ class SubsetRetraining(SubsetTruth):
     @cached_property
     def _data_hash(self) -> str:
         """Hash of all shards."""
-        return ledger_version(dict(self.lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows()))
+        return ledger_version(stored_shard_hashes(self.lake))
 
     @cached_property
     def _example_ids(self) -> Sequence[str]:

@@ -10,9 +10,9 @@ import polars as pl
 
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.settings import Settings
+from lorif_assets.data.stored_examples import stored_query_set_hashes
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.retraining.subset_names import subsets
-from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.lake.evaluation_tables import SUBSET_LOSSES, SUBSETS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.models.checkpoints import Checkpoints
@@ -105,7 +105,7 @@ class SubsetTruth(ABC):
 
     @cached_property
     def _query_set_hashes(self) -> Mapping[str, str]:
-        return dict(self.lake.read(QUERY_EXAMPLES, ["query_set", "query_set_hash"]).unique().iter_rows())
+        return stored_query_set_hashes(self.lake)
 
     def _store(self, subset: str, seed: int, members: Sequence[str], losses: pl.DataFrame) -> pl.DataFrame:
         """Store one model's losses (query_set, query_id, loss, n_target_tokens, seconds), and return them as stored."""

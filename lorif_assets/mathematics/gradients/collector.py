@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lorif_assets.mathematics.gradients.contraction import BY_TOKEN, Contraction, cheapest_order, contracted_gradients
 from lorif_assets.mathematics.gradients.expert_layers import ExpertLayers, RoutedCall
 from lorif_assets.mathematics.gradients.frozen_model import frozen, require_grad
+from lorif_assets.mathematics.gradients.gradient_sinks import GradientSink, TokenSink
 from lorif_assets.mathematics.gradients.head import Head, HeadChunk, chunk_numbers_on, decoded, head_chunks, head_of
 from lorif_assets.mathematics.gradients.layer_calls import ExpertObserver, LayerCalls, TokenCalls, TokenObserver
 from lorif_assets.mathematics.gradients.projection import LayerProjection
@@ -51,6 +52,14 @@ class TokenBatch:
 
         return TokenBatch(moved(self.input_ids), moved(self.attention_mask), moved(self.labels), self.is_padded_right)
 
+    @property
+    def model_inputs(self) -> dict[str, Any]:
+        """What a model's forward pass takes of a batch padded on the right.
+
+        The positions are the model's own to count: behind the padding there is nothing.
+        """
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask.long(), "use_cache": False}
+
 
 @dataclass(frozen=True)
 class BatchGradients:
@@ -73,25 +82,7 @@ LogitGradients = Callable[
 OutputScalar = Callable[[Any, TokenBatch], Float[Tensor, " B"]]
 """A number for each example from the model's output, with its hidden states, and the batch."""
 
-GradientSink = Callable[[str, slice, Float[Tensor, "b d1 d2"]], None]
 _ChunkObserver = Callable[[str, TokenCalls, HeadChunk], None]
-
-
-@runtime_checkable
-class TokenSink(Protocol):
-    """A sink of gradients that takes those of some layers as the tokens that they are sums over."""
-
-    def __call__(self, layer: str, rows: slice, gradients: Float[Tensor, "b d1 d2"], /) -> None:
-        """Take gradients, as any sink does."""
-        ...
-
-    def takes_tokens(self, layer: str, tokens: int) -> bool:
-        """Return whether a layer's gradients are not to be formed, for examples of this many tokens, padding included."""
-        ...
-
-    def take_tokens(self, layer: str, calls: TokenCalls) -> None:
-        """Take the projected inputs and output gradients of a whole batch."""
-        ...
 
 
 class GradientCollector:
@@ -174,7 +165,6 @@ class GradientCollector:
             LayerError: as `collect`.
             ValueError: the scalar gives no number for each example, or none that depends on the tracked layers' outputs.
         """
-
         n, tokens = batch.input_ids.shape
         device = batch.input_ids.device
         projections, n_experts = self._calls.projections, self._calls.n_experts
@@ -304,13 +294,7 @@ class GradientCollector:
         tracked layers of a head that runs in chunks, chunk by chunk: those of the tokens that predict a target, or of all.
         """
         self._calls.start(batch.attention_mask, observer, expert_observer, orders)
-        # The positions are the model's own to count: behind the padding there is nothing.
-        inputs = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask.long(),
-            "use_cache": False,
-        }
-        head, targets = head_of(self._model), next_tokens(batch.labels)
+        inputs, head, targets = batch.model_inputs, head_of(self._model), next_tokens(batch.labels)
         with torch.enable_grad():
             if head is None:
                 with self._forward_pass():
@@ -335,12 +319,7 @@ class GradientCollector:
         self._calls.start(batch.attention_mask, observer, expert_observer, orders)
         with torch.enable_grad():
             with self._forward_pass():
-                output = self._model(
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask.long(),
-                    use_cache=False,
-                    output_hidden_states=True,
-                )
+                output = self._model(**batch.model_inputs, output_hidden_states=True)
             values = scalar(output, batch)
             n = len(batch.input_ids)
             if not isinstance(values, Tensor) or values.shape != (n,) or not values.requires_grad:

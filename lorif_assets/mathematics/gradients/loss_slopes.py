@@ -105,7 +105,7 @@ class DirectionalPasses:
         self, head: Head, batch: TokenBatch, directions: Directions, hidden_gradients: Float[Tensor, "B T H"]
     ) -> Float[Tensor, "B T"]:
         with self._along(directions), self._of(slice(0, len(batch.input_ids)), batch.attention_mask, self._halves):
-            _, tangents = _parts(decoded(self._model, head, _inputs(batch)).hidden)
+            _, tangents = _parts(decoded(self._model, head, batch.model_inputs).hidden)
         wide = torch.promote_types(tangents.dtype, torch.float32)
         slopes = torch.einsum("bth,bth->bt", tangents.to(wide), hidden_gradients.to(tangents.device, wide))
         return slopes.to(batch.input_ids.device)
@@ -120,7 +120,7 @@ class DirectionalPasses:
         # Found out before products are followed, by a trial run.
         head = head_of(self._model)
         with self._along(directions):
-            yield from self._passes(head, _inputs(batch), batch.attention_mask, needed)
+            yield from self._passes(head, batch.model_inputs, batch.attention_mask, needed)
 
     @contextmanager
     def _along(self, directions: Directions) -> Iterator[None]:
@@ -220,10 +220,6 @@ def _with_tangent(output: Tensor, added: Tensor) -> Tensor:
     """Return the output with a tangent added to its own, if it has one."""
     moved: Tensor = output + forward_ad.make_dual(torch.zeros_like(added), added)
     return moved
-
-
-def _inputs(batch: TokenBatch) -> dict[str, Any]:
-    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long(), "use_cache": False}
 
 
 def _parts(values: Float[Tensor, "b t w"]) -> tuple[Tensor, Tensor]:

@@ -15,13 +15,13 @@ from lorif_assets.attribution.stored_rankings import RANKINGS, stored_ranking
 from lorif_assets.attribution.versions import recalled_version
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.passages import passage_metadata, passage_text, passages
+from lorif_assets.data.stored_examples import stored_shard_hashes
 from lorif_assets.errors import MismatchError
 from lorif_assets.influcoder.stored import encoder_weights
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINT_COMPARISONS,
     QUERY_EXAMPLES,
     QUERY_SUMMARIES,
-    TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.lake import Lake
 from lorif_assets.pages.comparison.content import DEPTH, ComparisonContent, Example, Passage, QueryHistory, Standing
@@ -122,7 +122,7 @@ def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[St
 def _stale_checkpoints(project: Project, query_set: str, compared: Participants, queries: pl.DataFrame) -> list[str]:
     """Return the checkpoints whose scores are out of date."""
     settings, lake = project.settings, project.lake
-    shard_hashes = dict(lake.read(TRAINING_EXAMPLES, ["shard", "shard_hash"]).unique().iter_rows())
+    shard_hashes = stored_shard_hashes(lake)
     query_hashes = {query_set: next(iter(queries["query_set_hash"]), "")}
 
     found = project.checkpoints.complete()

@@ -18,8 +18,8 @@ from lorif_assets.attribution.stored_rankings import (
     RANKINGS,
     Ranking,
     leading_rows,
+    rows_beside_scores,
     stored_ranking,
-    stored_score_version,
 )
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.near_duplicates import near_duplicates
@@ -198,8 +198,7 @@ def _folded(texts: Sequence[str]) -> list[list[int]]:
 
 def _groups(lake: Lake, checkpoint: str, query_set: str) -> dict[str, dict[str, tuple[GroupInfluence, ...]]]:
     """Return by query and column the groups with the largest sums by magnitude; none that belong to other scores."""
-    scores = stored_score_version(lake, checkpoint, query_set)
-    rows = lake.read(GROUP_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
+    rows = rows_beside_scores(lake, GROUP_SCORES, checkpoint, query_set)
     groups: dict[str, dict[str, tuple[GroupInfluence, ...]]] = {}
     for (query_id, column), of_column in rows.group_by("query_id", "column", maintain_order=True):
         largest = of_column.top_k(_SHOWN_GROUPS, by=pl.col("score_sum").abs()).sort("score_sum", descending=True)
@@ -212,8 +211,7 @@ def _groups(lake: Lake, checkpoint: str, query_set: str) -> dict[str, dict[str, 
 
 def _tokens(lake: Lake, checkpoint: str, query_set: str) -> dict[tuple[str, str, str], PairTokens]:
     """Return what is stored of pairs' tokens, by query, shard and example; none that belong to other scores."""
-    scores = stored_score_version(lake, checkpoint, query_set)
-    rows = lake.read(TOKEN_SCORES, checkpoint=checkpoint, query_set=query_set).filter(pl.col("scores_from") == scores)
+    rows = rows_beside_scores(lake, TOKEN_SCORES, checkpoint, query_set)
     return {
         (str(query_id), str(shard), str(example_id)): pair_tokens(of_pair)
         for (query_id, shard, example_id), of_pair in rows.group_by("query_id", "shard", "example_id")
