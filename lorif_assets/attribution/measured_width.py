@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lorif_assets.mathematics.gradients.projection import LayerProjection
     from lorif_assets.progress import Progress
 
+_WIDEST = 1 << 12
+"""Of the sides, whose eigenbases without projection take the cube of it."""
 _HELD_NUMBERS = 1 << 27
 _EXAMPLES, _FEWEST_EXAMPLES = 128, 16
 _QUERIES_SHARE = 4
@@ -71,7 +73,9 @@ class _LayerSample:
 
 def is_measured(recipe: Recipe, layers: "Iterable[TrackedLayer]") -> bool:
     """Return whether a recipe leaves the width of these layers to a measurement: their whole gradients are small enough."""
-    return recipe.max_width == AUTO and sum(layer.d_in * layer.d_out for layer in layers) <= SMALL_MODEL
+    shapes = [(layer.d_in, layer.d_out) for layer in layers]
+    is_small = sum(d1 * d2 for d1, d2 in shapes) <= SMALL_MODEL and max(map(max, shapes)) <= _WIDEST
+    return recipe.max_width == AUTO and is_small
 
 
 def measured_tokens(attributed: "AttributedModel", examples: "Sequence[TokenizedExample]") -> int:

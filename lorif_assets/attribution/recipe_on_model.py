@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from lorif_assets.mathematics.gradients.layers import TrackedLayer
 
+_MOST_TOKENS = 1 << 13
+"""Of a vocabulary whose head is tracked by default: a quarter of it has an eigenbasis, which takes its cube."""
 DEFAULT_LENGTH = 2_048
 """Tokens of an input, at most, where the recipe says nothing and the model reads as many."""
 
@@ -21,8 +23,8 @@ DEFAULT_LENGTH = 2_048
 def tracked_layers(model: "nn.Module", recipe: Recipe) -> "list[TrackedLayer]":
     """Return the layers of a model whose gradients a recipe asks for, in the model's order.
 
-    Where the recipe leaves both layers and widths to the model, those of a small one include its LM head, which holds half of
-    what such a model has learned.
+    Where the recipe leaves both layers and widths to the model, those of a small one with a small vocabulary include its LM
+    head, which holds half of what such a model has learned.
 
     Raises:
         LayerError: a pattern matches nothing, nothing is left, or a layer has a form that cannot be tracked.
@@ -36,8 +38,10 @@ def tracked_layers(model: "nn.Module", recipe: Recipe) -> "list[TrackedLayer]":
     name, weights = head_name(model), linear_weights(model)
     if name not in weights or any(fnmatchcase(name, pattern) for pattern in recipe.exclude_layers):
         return chosen
-    with_head = [*chosen, weights[name].layer]
-    return with_head if sum(layer.d_in * layer.d_out for layer in with_head) <= SMALL_MODEL else chosen
+    head = weights[name].layer
+    with_head = [*chosen, head]
+    is_small = head.d_out <= _MOST_TOKENS and sum(layer.d_in * layer.d_out for layer in with_head) <= SMALL_MODEL
+    return with_head if is_small else chosen
 
 
 def head_name(model: "nn.Module") -> str | None:

@@ -38,7 +38,7 @@ class RecipeFields(BaseModel):
     include_layers: tuple[str, ...] = Field(
         (),
         description="Shell-style patterns of layers to track; empty: every linear weight of the blocks, and of a small model "
-        "(up to 2,097,152 such weights) the LM head, where `max_width` is left to the model.",
+        "(up to 2,097,152 such weights, 8,192 tokens) the LM head, where `max_width` is left to the model.",
     )
     exclude_layers: tuple[str, ...] = Field((), description="Patterns of layers that are not tracked.")
     projection_factor: int = Field(

@@ -34,11 +34,16 @@ def test_the_head_of_a_small_model_comes_last(model):
 
 
 def test_small_is_a_model_whose_blocks_and_head_are_small_together():
-    width = 32
+    width = 256
     blocks = sum(layer.d_in * layer.d_out for layer in tracked_layers(gpt2(width=width), Recipe(preset="whitened")))
     largest = (SMALL_MODEL - blocks) // width
     assert names(gpt2(largest, width))[-1] == "lm_head"
     assert "lm_head" not in names(gpt2(largest + 1, width))
+
+
+def test_the_head_of_a_vocabulary_whose_eigenbasis_would_take_minutes_is_left_out():
+    assert names(gpt2(8_192, width=8))[-1] == "lm_head"
+    assert "lm_head" not in names(gpt2(8_193, width=8))
 
 
 @pytest.mark.parametrize(
