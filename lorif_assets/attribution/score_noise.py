@@ -21,6 +21,7 @@ from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import n_tokens
 from lorif_assets.errors import UnsoundQueryError
+from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.free_memory import free_memory
 from lorif_assets.progress import Progress
 
@@ -59,7 +60,7 @@ def noise_shares(
     Up to 16 queries of a set and 128 examples are drawn by the recipe's seed. As many layers are measured at a time as half
     of the free memory holds, each time by passes over these and over the sample that EK-FAC is fitted to (none where
     the recipe whitens and projects nothing). Scores are those of this checkpoint alone, also where stored ones are averaged.
-    A set of which a query's loss or gradient is not finite is left out: it has no scores.
+    A set without a query, or of which a query's loss or gradient is not finite, is left out: it has no scores.
 
     Args:
         checkpoint: its factors are the stored ones.
@@ -76,6 +77,8 @@ def noise_shares(
     rng = np.random.default_rng(checkpoint.model.recipe.seed)
     sampled = {}
     for query_set, queries in query_sets.items():
+        if not queries:
+            continue
         chosen = [queries[at] for at in sorted(rng.permutation(len(queries))[:_QUERIES])]
         try:
             asked = preconditioned_queries(checkpoint, chosen, batch)
@@ -83,6 +86,8 @@ def noise_shares(
             continue
         of_codes, _ = scores_at(checkpoint.stored.factors, asked, positions, checkpoint.device)
         sampled[query_set] = _Pairs(chosen, of_codes.scores.numpy())
+    if not sampled:
+        return {}
     exact = {query_set: np.zeros(pairs.stored.shape) for query_set, pairs in sampled.items()}
     whole = WholeGradients.of(checkpoint, _EXACT, widest)
     parts = list(_parts(whole))
@@ -113,7 +118,8 @@ def _parts(whole: WholeGradients) -> Iterator[WholeGradients]:
         layer: inverse_bytes([(d1, d2)]) + _COPIES * _QUERIES * 4 * d1 * d2
         for layer, (d1, d2) in whole.attributed.record.layer_shapes.items()
     }
-    room = free_memory(whole.attributed.devices) // _SHARE_OF_MEMORY
+    # Of the device that has them, also where the weights lie on others too.
+    room = free_memory(DeviceGroup((whole.attributed.device,))) // _SHARE_OF_MEMORY
     return (whole.of_layers(layers) for layers in layer_groups(of_layers, room))
 
 

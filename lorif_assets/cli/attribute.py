@@ -93,11 +93,12 @@ def attribute(
     pairs = top if tokens else 0
     options: dict[str, Any] = {"checkpoint": checkpoint, "top_k": top, "tokens": pairs}
     with open_project() as project:
+        columns = project.query_columns
+        # Before the checkpoint: a file that cannot be read is said at once.
+        rows = None if queries is None else read_queries(queries, columns)
         with TerminalConsole(stderr=True).status("loading the checkpoint"):
             project.load(checkpoint)
-        if queries is not None:
-            columns = project.query_columns
-            rows = read_queries(queries, columns)
+        if rows is not None:
             answers = project.attribute_queries(rows, columns=columns, **options)
         elif chat is not None:
             answers = {"query": project.attribute_chat(chat, **options)}

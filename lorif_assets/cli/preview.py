@@ -109,7 +109,7 @@ def _chosen(settings: Settings, source: str | None, queries: str | None) -> list
     if source is not None and queries is not None:
         raise SettingsError("--source and --queries exclude each other; name one of them")
     of_examples, of_queries = TokenRules.of_examples(settings.recipe), TokenRules.of_queries(settings.recipe)
-    scalar_rules = ScalarRules(settings.queries.allow_scalars, settings.base)
+    scalar_rules = ScalarRules.of(settings)
 
     def query_set(name: str) -> _Chosen:
         return query_source(settings, name), first_queries, of_queries, scalar_rules

@@ -278,10 +278,7 @@ GROUP_SCORES = table(
     column=(pa.string(), "of the training data's metadata"),
     value=(pa.string(), "of the column; (none) where an example has none"),
     n_examples=(pa.int64(), "training examples that have the value"),
-    score_sum=(
-        pa.float64(),
-        "of the scores' posterior means; with `groups.shrunk = false` of scores as they are stored",
-    ),
+    score_sum=(pa.float64(), "of posterior means; with `groups.shrunk = false` of scores as they are stored"),
     score_mean=(pa.float64(), "of the same"),
     standard_error=(
         pa.float64(),

@@ -118,8 +118,12 @@ def test_a_query_set_with_a_query_that_is_not_finite_has_no_share_and_leaves_the
     queries = inputs.queries.tokenized
     spoilt = Objective("scalar", (Term(1.0, queries[0]),), lambda output: output.logits.sum((1, 2)) * float("nan"))
     failing = replace(queries[0], objective=spoilt)
-    found = noise_shares(checkpoint, {"failing": [failing], "all": queries}, inputs.settings.batch)
+    found = noise_shares(checkpoint, {"failing": [failing], "none": [], "all": queries}, inputs.settings.batch)
     assert found == {"all": pytest.approx(measured(checkpoint, inputs))}
+    # Nothing is fitted for nothing.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(WholeGradients, "of")
+        assert noise_shares(checkpoint, {"failing": [failing], "none": []}, inputs.settings.batch) == {}
 
 
 def test_scores_are_posterior_means_and_rank_as_lorifs_do(inputs):
