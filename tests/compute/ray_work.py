@@ -66,12 +66,12 @@ class Doubling:
 
 @dataclass(frozen=True)
 class Lasting(Doubling):
-    """The same, taking some time for each shard, with a file for each time that one is begun."""
+    """The same, taking some time for each shard, with a file for each time that one is begun: by which process, and when."""
 
     seconds: float
 
     def read(self, state: State, shard: str) -> tuple[str, torch.Tensor]:
-        (state.folder / f"begun-{shard.partition(':')[0]}-{time.monotonic_ns()}").touch()
+        (state.folder / f"begun-{shard.partition(':')[0]}-{os.getpid()}-{time.monotonic_ns()}").touch()
         time.sleep(self.seconds)
         return super().read(state, shard)
 

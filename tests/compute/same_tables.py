@@ -14,6 +14,7 @@ from lorif_assets.lake.attribution_tables import (
     REJECTED,
     SVD_PRECONDITIONERS,
 )
+from lorif_assets.lake.delta_paths import scan_table
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 
@@ -35,7 +36,7 @@ def _rows(lake: Lake, schema: TableSchema) -> pl.DataFrame:
         rows = lake.read(schema)
     else:
         table = lake.table(schema)
-        rows = pl.DataFrame() if table is None else pl.scan_delta(table).collect()
+        rows = pl.DataFrame() if table is None else scan_table(table).collect()
     rows = rows.drop([name for name in _NAMES if name in rows.columns])
     return rows.sort(_keys(rows.columns))
 

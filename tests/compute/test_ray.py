@@ -8,22 +8,24 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from polars.testing import assert_frame_equal
 
 from lorif_assets.compute.ray_engine import RayEngine
 from lorif_assets.compute.shard_work import Step, result, results
 from lorif_assets.config.compute import ComputeSettings
+from lorif_assets.demo.cluster.nodes import add_node
 from lorif_assets.errors import LorifError, SettingsError, TableError, UnsoundQueryError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
-from tests.compute.ray_step import committed
-from tests.compute.ray_work import Doubling, Lasting, Opened, doubled, pid
+from tests.compute.kills import Kill, kill, killing, shuffled
+from tests.compute.ray_step import SHARD_SECONDS, stored
+from tests.compute.ray_work import Doubling, Opened, doubled, pid
 from tests.compute.same_tables import assert_same_tables
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject, private_copy
 
@@ -31,12 +33,14 @@ pytest.importorskip("ray", reason="needs ray")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+SEED, STEP_SHARDS = 19, 40
+FIFTY = {"worker": 36, "raylet": 9, "step": 5}
 LOG = logging.getLogger("test.ray")
-# How soon a node that is gone is taken for lost.
+# How soon a node that is gone is taken for lost; one that only answers late, on a busy machine, is not.
 _HEALTH = {
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 3,
-    "health_check_timeout_ms": 1_000,
+    "health_check_timeout_ms": 10_000,
     "health_check_initial_delay_ms": 0,
 }
 
@@ -52,14 +56,11 @@ def cluster() -> Iterator[Any]:
         # Workers have to find the project and these tests, and their threads have to sum in the order of this process.
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, sys.path)]))
         patch.setenv("OMP_NUM_THREADS", "1")
-        started = Cluster(
-            initialize_head=True,
-            # Its hooks are signal handlers, which only the main thread may set, and nodes are added from another.
-            shutdown_at_exit=False,
-            head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": _HEALTH},
-        )
+        # Its hooks are signal handlers, which only the main thread may set, and nodes are added from another.
+        started = Cluster(shutdown_at_exit=False)
+        add_node(started, num_cpus=0, include_dashboard=False, _system_config=_HEALTH)
         for _ in range(2):
-            started.add_node(num_cpus=1)
+            add_node(started, num_cpus=1)
         yield started
         ray.shutdown()
         started.shutdown()
@@ -68,7 +69,7 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture
 def settings(cluster: Any) -> ComputeSettings:
     while len([node for node in cluster.worker_nodes if node.any_processes_alive()]) < 2:
-        cluster.add_node(num_cpus=1)
+        add_node(cluster, num_cpus=1)
     return ComputeSettings(engine="ray", address=cluster.address, workers=2, attempts=20)
 
 
@@ -152,102 +153,95 @@ def test_what_no_node_can_hold_is_refused(settings: ComputeSettings, tmp_path: P
         pass
 
 
-def ray_workers() -> list[psutil.Process]:
-    """The processes of the cluster's workers of ours, from their titles."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if any(word.startswith("ray::RayWorker") for word in process.info["cmdline"] or ())
-    ]
-
-
-def raylets(cluster: Any) -> list[Any]:
-    """The nodes that can be lost: not that which this process is connected through."""
-    import ray
-
-    own = ray.get_runtime_context().get_node_id()
-    return [node for node in cluster.worker_nodes if node.any_processes_alive() and node.node_id != own]
-
-
-class Killer(threading.Thread):
-    """Kills, with SIGKILL, a worker or a whole node's raylet now and then, as a seed says, and adds a node for each."""
-
-    def __init__(self, cluster: Any, seed: int, seconds: float, most: int) -> None:
-        super().__init__(daemon=True)
-        self.cluster, self.random, self.seconds, self.most = cluster, random.Random(seed), seconds, most
-        self.killed = {"worker": 0, "raylet": 0}
-        self.ended = threading.Event()
-
-    def run(self) -> None:
-        while sum(self.killed.values()) < self.most and not self.ended.wait(
-            self.random.uniform(0.5, 1.5) * self.seconds
-        ):
-            if self.random.random() < 0.2:
-                node = self.random.choice(raylets(self.cluster))
-                node.kill_raylet()
-                self.killed["raylet"] += 1
-                self.cluster.worker_nodes.discard(node)
-                node.kill_all_processes(check_alive=False, allow_graceful=False)
-                self.cluster.add_node(num_cpus=1)
-            elif found := ray_workers():
-                os.kill(self.random.choice(found).pid, signal.SIGKILL)
-                self.killed["worker"] += 1
-
-
 def test_a_project_under_kills_ends_with_the_tables_of_an_undisturbed_one(
     settings: ComputeSettings, cluster: Any, ekfac_project: TinyProject, tmp_path: Path
 ) -> None:
-    with private_copy(ekfac_project, tmp_path) as copied:
-        for name in ("gradient_factors", "fisher_sums", "ekfac_preconditioners", "query_scores", "query_summaries"):
-            shutil.rmtree(Path(copied.lake.root, name), ignore_errors=True)
-        project = copied.with_settings(compute=settings.model_dump())
-        killer = Killer(cluster, seed=19, seconds=4.0, most=int(os.environ.get("LORIF_TEST_KILLS", "6")))
-        killer.start()
-        project.update()
-        killer.ended.set()
-        killer.join()
-        assert sum(killer.killed.values()) > 0
-        assert_same_tables(project.lake, ekfac_project.lake)
-        rows = project.table(GRADIENT_FACTORS)
-        assert rows.group_by("checkpoint", "shard").len()["len"].to_list() == [12] * len(CHECKPOINTS) * len(SHARDS)
+    chance = random.Random(SEED)
+    kinds, rounds, made = shuffled({"worker": 8, "raylet": 2}, chance), 0, 0
+    while kinds:
+        rounds += 1
+        with private_copy(ekfac_project, tmp_path / f"run-{rounds}") as copied:
+            for name in ("gradient_factors", "fisher_sums", "ekfac_preconditioners", "query_scores", "query_summaries"):
+                shutil.rmtree(Path(copied.lake.root, name), ignore_errors=True)
+            project = copied.with_settings(compute=settings.model_dump())
+            with killing(kinds, cluster, chance, seconds=6.0) as kills:
+                project.update()
+            made += len(kills)
+            assert_same_tables(project.lake, ekfac_project.lake)
+            rows = project.table(GRADIENT_FACTORS)
+            assert rows.group_by("checkpoint", "shard").len()["len"].to_list() == [12] * len(CHECKPOINTS) * len(SHARDS)
+    assert made == 10
+    LOG.warning(f"{made} kills in {rounds} runs")
 
 
-def test_fifty_kills_repeat_at_most_the_shard_that_each_lost_worker_had_in_hand(
+def test_fifty_kills_of_workers_raylets_and_steps_repeat_at_most_what_was_in_hand_and_lose_nothing(
     settings: ComputeSettings, cluster: Any, tmp_path: Path
 ) -> None:
-    shards = [f"s{number}:{number}" for number in range(300)]
-    killer = Killer(cluster, seed=7, seconds=2.0, most=50)
-    stored: list[str] = []
-    with RayEngine(settings, 1).workers(Opened(tmp_path), LOG) as workers:
-        killer.start()
-        for shard, outcome in workers.map_shards(Lasting(seconds=0.4), shards, lambda done: done):
-            stored.append(shard)
-            assert float(outcome.result()["numbers"]) == 2.0 * int(shard.partition(":")[2])
-        killer.ended.set()
-        killer.join()
-    assert sorted(stored) == sorted(shards), "each is committed, and once"
-    begun = len(list(tmp_path.glob("begun-*")))
-    assert begun - len(shards) <= sum(killer.killed.values()) + killer.killed["raylet"]
-    LOG.warning(f"{killer.killed}, {begun - len(shards)} of {len(shards)} shards begun again")
+    chance = random.Random(SEED)
+    kinds, made, again = shuffled(FIFTY, chance), Counter[str](), 0
+    undisturbed, *runs = (tmp_path / name for name in ("undisturbed", *(f"run-{number}" for number in range(50))))
+    assert under_kills([], cluster, chance, settings.address, undisturbed) == []
+    expected = stored(undisturbed).select("shard", "double").sort("shard")
+    assert expected.height == STEP_SHARDS
+    for folder in runs:
+        kills = under_kills(kinds, cluster, chance, settings.address, folder)
+        made += Counter(kill.kind for kill in kills)
+        assert_frame_equal(stored(folder).select("shard", "double").sort("shard"), expected)
+        again += assert_only_what_was_in_hand_was_repeated(folder, kills)
+        if not kinds:
+            break
+    assert made == FIFTY
+    LOG.warning(f"{made}: {again} shards were begun again")
 
 
-def test_a_step_that_is_killed_goes_on_and_loses_nothing(settings: ComputeSettings, tmp_path: Path) -> None:
-    shards, kills, chance = 40, 4, random.Random(3)
-    command = [sys.executable, "-m", "tests.compute.ray_step", settings.address, str(tmp_path), str(shards)]
-    for _ in range(kills):
-        # It is killed at a moment of its work, wherever that is.
-        wanted = min(shards - 1, len(committed(tmp_path)) + chance.randint(1, 6))
-        with (tmp_path / "step.log").open("ab") as log:
+def under_kills(kinds: list[str], cluster: Any, chance: random.Random, address: str, folder: Path) -> list[Kill]:
+    """Have a step store its shards, killing what is named as long as it is at work, and return what was killed.
+
+    What is killed is removed from the list; a step that was killed is started again.
+    """
+    folder.mkdir()
+    kills: list[Kill] = []
+    command = [sys.executable, "-m", "tests.compute.ray_step", address, str(folder), str(STEP_SHARDS)]
+    while True:
+        with (folder / "step.log").open("ab") as log:
             step = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-        while len(committed(tmp_path)) < wanted:
-            assert step.poll() is None, (tmp_path / "step.log").read_text(errors="replace")[-3_000:]
+        known = len(begun(folder))
+        while step.poll() is None:
+            # Each comes while a shard is in hand that was begun since the last one, at a moment of the shard's time.
+            if kinds and len(begun(folder)) > known:
+                time.sleep(chance.uniform(0, SHARD_SECONDS))
+                if made := kill(kinds[0], cluster, chance, step):
+                    kills.append(made)
+                    kinds.pop(0)
+                    known = len(begun(folder))
             time.sleep(0.02)
-        step.kill()
-        step.wait()
-    subprocess.run(command, cwd=ROOT, check=True)
-    assert sorted(committed(tmp_path)) == sorted(f"s{number}" for number in range(shards)), (
-        "each is committed, and once"
+        if step.returncode != -signal.SIGKILL:
+            assert step.returncode == 0, (folder / "step.log").read_text(errors="replace")[-3_000:]
+            return kills
+
+
+def begun(folder: Path) -> list[tuple[str, int, int]]:
+    """Each time that a shard was begun: the shard, the worker's process, and when."""
+    found = [file.name.split("-")[1:] for file in folder.glob("begun-*")]
+    return [(shard, int(worker), int(moment)) for shard, worker, moment in found]
+
+
+def assert_only_what_was_in_hand_was_repeated(folder: Path, kills: list[Kill]) -> int:
+    """Hold that of each worker at most one shard was repeated, and of one that was lost with its step that which waited too.
+
+    Returns:
+        How many were begun again.
+    """
+    storing = dict(stored(folder).select("shard", "worker").iter_rows())
+    again = [(worker, moment) for shard, worker, moment in begun(folder) if storing[shard] != worker]
+    for made in kills:
+        for lost in made.workers:
+            moments = [moment for worker, moment in again if worker == lost]
+            # A worker notices within a second that its raylet or step is gone, and may begin one more meanwhile.
+            before = [moment for moment in moments if made.kind == "worker" or moment < made.nanoseconds]
+            assert len(before) <= (2 if made.kind == "step" else 1), made
+            assert len(moments) - len(before) <= 1, made
+    assert {worker for worker, _ in again} <= {lost for made in kills for lost in made.workers}, (
+        "none that was not lost"
     )
-    begun = len(list(tmp_path.glob("begun-*")))
-    # Of each of two workers, the one in hand, and one that was done and not committed yet.
-    assert begun - shards <= kills * 2 * 2
+    return len(again)

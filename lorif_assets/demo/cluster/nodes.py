@@ -114,9 +114,9 @@ def _serve(answers: IO[str], cpus: int, dashboard_port: int | None) -> None:
     # Its hooks are for processes that end in other ways than this one.
     cluster = Cluster(shutdown_at_exit=False)
     try:
-        _add_node(cluster, num_cpus=0, _system_config=_HEALTH, **dashboard)
+        add_node(cluster, num_cpus=0, _system_config=_HEALTH, **dashboard)
         for _ in range(_WORKER_NODES):
-            _add_node(cluster, num_cpus=cpus)
+            add_node(cluster, num_cpus=cpus)
         print(cluster.address, file=answers, flush=True)
         for _ in sys.stdin:
             print(_killed(cluster, cpus), file=answers, flush=True)
@@ -131,11 +131,12 @@ def _killed(cluster: Any, cpus: int) -> str:
     cluster.worker_nodes.discard(lost)
     # Its workers go with it, as on a machine that is lost.
     lost.kill_all_processes(check_alive=False, allow_graceful=False)
-    _add_node(cluster, num_cpus=cpus)
+    add_node(cluster, num_cpus=cpus)
     return str(lost.node_id)
 
 
-def _add_node(cluster: Any, **arguments: Any) -> None:
+def add_node(cluster: Any, **arguments: Any) -> None:
+    """Add a node to a cluster of Ray's `cluster_utils`, at the fifth attempt at the latest."""
     for attempts_left in reversed(range(_STARTS)):
         try:
             cluster.add_node(**arguments)
