@@ -20,6 +20,7 @@ OF_ALWAYS = (
     "representation",
     "bm25",
     "random",
+    "lorif_shrunk",
 )
 
 
