@@ -47,7 +47,7 @@ scenario: demo
 
 ## test: the fast tests
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" --durations=40
 
 ## test-all: every test, with coverage
 test-all: $(VENV)/.installed
