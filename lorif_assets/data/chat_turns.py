@@ -12,7 +12,7 @@ the answer, and its end is what the template writes after an answer whether anot
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, takewhile
 from typing import Any
@@ -43,13 +43,19 @@ class ChatTurns:
         """
         return self.template.text(self.messages)
 
-    def span(self, k: int) -> Span | None:
-        """Return where message `k`, the assistant's, stands in the text, end of turn included; None: nowhere.
+    def spans(self, k: int) -> list[Span]:
+        """Return where message `k`, the assistant's, stands in the text, end of turn included; none: nowhere.
+
+        They are several where the template writes the results of its tools within its turn (Gemma 4).
 
         Raises:
             UnusableRowError: that cannot be told.
         """
-        return self._span_by_prefix(k) or self._span_by_stand_in(k)
+        span = self._span_by_prefix(k)
+        if span is None and (results := self._results_within(k)):
+            return self._spans_around(k, results)
+        span = span or self._span_by_stand_in(k)
+        return [span] if span else []
 
     def answer(self, k: int) -> Span | None:
         """Return where in the text what message `k` says stands, without an end of turn; None: nowhere.
@@ -95,6 +101,32 @@ class ChatTurns:
         if not (through.startswith(before) and self.text.startswith(through)):
             return None
         return len(before), len(through)
+
+    def _results_within(self, k: int) -> int:
+        """How many messages of tools follow message `k` that the template writes only where it writes the calls."""
+        n = sum(1 for _ in takewhile(lambda message: message["role"] == "tool", self.messages[k + 1 :]))
+        results = range(k + 1, k + 1 + n)
+        if not any(self._says(result, self.text) for result in results):
+            return 0
+        silent = self._rendered([*self.messages[:k], self._variants(k)[0], *self.messages[k + 1 :]])
+        return 0 if silent is None or any(self._says(result, silent) for result in results) else n
+
+    def _spans_around(self, k: int, n_results: int) -> list[Span]:
+        """Where the turn of message `k` stands, told without the results that are written within it."""
+        without = replace(self, messages=[*self.messages[: k + 1], *self.messages[k + 1 + n_results :]])
+        first, last = _difference(self.text, without.text)
+        shift = len(self.text) - len(without.text)
+        pieces = [self._content(k)]
+        for start, end in without.spans(k):
+            pieces += [(start, min(end, first)), (max(start, last - shift) + shift, end + shift)]
+        return sorted({piece for piece in pieces if piece and piece[0] < piece[1]})
+
+    def _content(self, k: int) -> Span | None:
+        """Where the content of message `k` stands, which a template may write behind the results; None: nowhere."""
+        marked = self._rendered(
+            [*self.messages[:k], {**self.messages[k], "content": self._mark}, *self.messages[k + 1 :]]
+        )
+        return _difference(self.text, marked) if marked and self._mark in marked else None
 
     def _span_by_stand_in(self, k: int) -> Span | None:
         found = self._answer(k)
@@ -229,6 +261,12 @@ class ChatTurns:
     def _pattern(self) -> str:
         longest_first = sorted(self.control_tokens, key=len, reverse=True)
         return "|".join(map(re.escape, longest_first)) or r"(?!)"
+
+
+def _difference(one: str, other: str) -> Span:
+    """Where in a text something stands that another text has not: what is between their common beginning and common end."""
+    first = n_common(one, other)
+    return first, len(one) - n_common(one[first:][::-1], other[first:][::-1])
 
 
 def n_common(one: Sequence[object], other: Sequence[object]) -> int:
