@@ -51,10 +51,11 @@ class ChatTurns:
         Raises:
             UnusableRowError: that cannot be told.
         """
-        span = self._span_by_prefix(k)
-        if span is None and (results := self._results_within(k)):
-            return self._spans_around(k, results)
-        span = span or self._span_by_stand_in(k)
+        if span := self._span_by_prefix(k):
+            return [span]
+        span = self._span_by_stand_in(k)
+        if span and (n_results := self._results_within(k, span)):
+            return self._spans_around(k, n_results)
         return [span] if span else []
 
     def answer(self, k: int) -> Span | None:
@@ -102,14 +103,12 @@ class ChatTurns:
             return None
         return len(before), len(through)
 
-    def _results_within(self, k: int) -> int:
-        """How many messages of tools follow message `k` that the template writes only where it writes the calls."""
+    def _results_within(self, k: int, span: Span) -> int:
+        """How many messages of tools follow message `k`, where what a stand-in showed of it has a result of them."""
         n = sum(1 for _ in takewhile(lambda message: message["role"] == "tool", self.messages[k + 1 :]))
-        results = range(k + 1, k + 1 + n)
-        if not any(self._says(result, self.text) for result in results):
-            return 0
-        silent = self._rendered([*self.messages[:k], self._variants(k)[0], *self.messages[k + 1 :]])
-        return 0 if silent is None or any(self._says(result, silent) for result in results) else n
+        own = json.dumps(self.messages[k], ensure_ascii=False)
+        shown = (self._says(k + 1 + i, self.text[slice(*span)]) and not self._says(k + 1 + i, own) for i in range(n))
+        return n if any(shown) else 0
 
     def _spans_around(self, k: int, n_results: int) -> list[Span]:
         """Where the turn of message `k` stands, told without the results that are written within it."""

@@ -201,10 +201,15 @@ def test_tool_calls_carry_loss_and_what_tools_answer_does_not(template: str) -> 
     assert answers(template, messages) == ['<call>send{"to": "Bob"}<|end|>', "today<|end|>"]
 
 
+@pytest.mark.parametrize("without_calls_too", [False, True])
 @pytest.mark.parametrize(
     "more", [[], [turn("user", "and"), turn("assistant", "quick")]], ids=["the end", "within a chat"]
 )
-def test_results_that_are_written_within_the_turn_of_the_calls_carry_no_loss(more: list[dict[str, Any]]) -> None:
+def test_results_that_are_written_within_the_turn_of_the_calls_carry_no_loss(
+    more: list[dict[str, Any]], without_calls_too: bool
+) -> None:
+    shows = "m.tool_calls or later.results" if without_calls_too else "m.tool_calls"
+    template = RESULTS_WITHIN.replace("{% if m.tool_calls %}", "{% if " + shows + " %}")
     asks, asks_twice = ([call(name, to="Bob") for name in names] for names in (["send"], ["send", "look"]))
     messages = [
         *(turn("user", "hello"), turn("assistant", "", tool_calls=asks), turn("tool", "how")),
@@ -218,7 +223,7 @@ def test_results_that_are_written_within_the_turn_of_the_calls_carry_no_loss(mor
     ]
     # The model itself says that a result is next, as by the token that ends a call.
     once, other = (f'<call>{name}{{"to": "Bob"}}' for name in ("send", "look"))
-    found = "".join(answers(RESULTS_WITHIN, messages))
+    found = "".join(answers(template, messages))
     assert found == f"{once}<result>{once}{other}<result>so<|end|>today<|end|>" + ("quick<|end|>" if more else "")
 
 
