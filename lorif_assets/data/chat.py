@@ -95,19 +95,22 @@ def _loss_spans(turns: ChatTurns, text: str, marks: Sequence[Span]) -> tuple[lis
     notices = [OTHERS_TRAINED] if any(map(_asks_for_loss, turns.messages)) else []
     if marks and len(marks) != len(answers):
         # Which of them are of which message is not known.
-        without_loss = [span for k in untrained if (span := turns.span(k))]
+        without_loss = [span for k in untrained for span in turns.spans(k)]
         return [mark for mark in marks if not any(map(partial(_overlap, mark), without_loss))], notices
-    spans = dict(zip(answers, marks, strict=True)) if marks else {k: turns.span(k) for k in answers}
-    dropped = {k for k, span in spans.items() if _is_dropped(turns, k, span)}
-    kept = {k: span for k, span in spans.items() if span and k not in dropped}
+    spans = (
+        {k: [mark] for k, mark in zip(answers, marks, strict=True)} if marks else {k: turns.spans(k) for k in answers}
+    )
+    shown = {k: "".join(text[slice(*span)] for span in of_answer) for k, of_answer in spans.items()}
+    dropped = {k for k in answers if _is_dropped(turns, k, shown[k])}
+    kept = {k: of_answer for k, of_answer in spans.items() if of_answer and k not in dropped}
     if dropped and kept.keys() <= untrained:
         raise UnusableRowError("the chat template leaves out everything that the assistant says")
     notices += [DROPPED] if dropped - untrained else []
     for k, message in enumerate(turns.messages):
         if k not in dropped:
-            shown = text[slice(*kept[k])] if k in kept else text
-            notices += [_left_out(kind, message["role"]) for kind in kinds_left_out(spoken(message), shown)]
-    return [span for k, span in kept.items() if k not in untrained], notices
+            where = shown[k] if k in kept else text
+            notices += [_left_out(kind, message["role"]) for kind in kinds_left_out(spoken(message), where)]
+    return [span for k, of_answer in kept.items() if k not in untrained for span in of_answer], notices
 
 
 def _takes_tools(template: ChatTemplate, messages: Sequence[Message], text: str) -> bool:
@@ -118,13 +121,13 @@ def _takes_tools(template: ChatTemplate, messages: Sequence[Message], text: str)
         return True
 
 
-def _is_dropped(turns: ChatTurns, k: int, span: Span | None) -> bool:
-    """Whether the template leaves out all that an assistant's message says, so that only its frame is there."""
+def _is_dropped(turns: ChatTurns, k: int, shown: str) -> bool:
+    """Whether the template leaves out all that an assistant's message says, so that only its frame, if any, is shown."""
     said = spoken(turns.messages[k])
-    if span is None or not said:
+    if not shown or not said:
         return bool(said)
     # A template may also write what is said otherwise than it is: only one that shows no stand-in either leaves it out.
-    return len(kinds_left_out(said, turns.text[slice(*span)])) == len(said) and turns.answer(k) is None
+    return len(kinds_left_out(said, shown)) == len(said) and turns.answer(k) is None
 
 
 def _asks_for_loss(message: Message) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 """First character and end of a piece of a text."""
 
+_TYPE = "type"
+_SAID = "said"
 _DRAWS = re.compile(r"\|\s*random\b|\blipsum\b")
 _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -37,6 +39,8 @@ class ChatTemplate:
     pieces_of_date: Mapping[str, str]
     tools: Sequence[Mapping[str, Any]] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    takes_parts: bool = False
+    """Whether messages' content is given to it in parts, as templates of models that see images may have it alone."""
 
     def of(self, conversation: Conversation) -> Self:
         """Return the template with what a conversation's row has for it."""
@@ -86,7 +90,7 @@ class ChatTemplate:
             **self.special_tokens,
             **self.arguments,
             **how,
-            "conversations": [list(messages)],
+            "conversations": [list(map(_in_parts, messages) if self.takes_parts else messages)],
             "tools": list(self.tools) or None,
             "chat_template": self._whole_source,
             "date_pieces": self.pieces_of_date,
@@ -149,4 +153,26 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase", day: date, *, for_tools:
             f"tokenizer '{name}' has no chat template, which chat messages need. Put chat_template.jinja beside its "
             "tokenizer.json, or give the source prompt and completion, text or input_ids instead."
         )
-    return ChatTemplate(name, str(source), tokenizer.special_tokens_map, date_pieces(day))
+    template = ChatTemplate(name, str(source), tokenizer.special_tokens_map, date_pieces(day))
+    return replace(template, takes_parts=_shows_parts_alone(template))
+
+
+def _shows_parts_alone(template: ChatTemplate) -> bool:
+    """Whether a template that tells parts by their types leaves out what is no part: it looks for parts among the letters."""
+    if _TYPE not in template.source:
+        return False
+    as_text, in_parts = (_shows(replace(template, takes_parts=takes_parts)) for takes_parts in (False, True))
+    return in_parts and not as_text
+
+
+def _shows(template: ChatTemplate) -> bool:
+    try:
+        return _SAID in template.text([{"role": "user", "content": _SAID}])
+    except UnusableRowError:
+        return False
+
+
+def _in_parts(message: Message) -> Message:
+    """Return a message with its content, if that is text, as one part of text."""
+    content = message.get("content")
+    return {**message, "content": [{_TYPE: "text", "text": content}]} if isinstance(content, str) else message

@@ -12,7 +12,7 @@ the answer, and its end is what the template writes after an answer whether anot
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, takewhile
 from typing import Any
@@ -43,13 +43,20 @@ class ChatTurns:
         """
         return self.template.text(self.messages)
 
-    def span(self, k: int) -> Span | None:
-        """Return where message `k`, the assistant's, stands in the text, end of turn included; None: nowhere.
+    def spans(self, k: int) -> list[Span]:
+        """Return where message `k`, the assistant's, stands in the text, end of turn included; none: nowhere.
+
+        They are several where the template writes the results of its tools within its turn (Gemma 4).
 
         Raises:
             UnusableRowError: that cannot be told.
         """
-        return self._span_by_prefix(k) or self._span_by_stand_in(k)
+        if span := self._span_by_prefix(k):
+            return [span]
+        span = self._span_by_stand_in(k)
+        if span and (n_results := self._results_within(k, span)):
+            return self._spans_around(k, n_results)
+        return [span] if span else []
 
     def answer(self, k: int) -> Span | None:
         """Return where in the text what message `k` says stands, without an end of turn; None: nowhere.
@@ -95,6 +102,30 @@ class ChatTurns:
         if not (through.startswith(before) and self.text.startswith(through)):
             return None
         return len(before), len(through)
+
+    def _results_within(self, k: int, span: Span) -> int:
+        """How many messages of tools follow message `k`, where what a stand-in showed of it has a result of them."""
+        n = sum(1 for _ in takewhile(lambda message: message["role"] == "tool", self.messages[k + 1 :]))
+        own = json.dumps(self.messages[k], ensure_ascii=False)
+        shown = (self._says(k + 1 + i, self.text[slice(*span)]) and not self._says(k + 1 + i, own) for i in range(n))
+        return n if any(shown) else 0
+
+    def _spans_around(self, k: int, n_results: int) -> list[Span]:
+        """Where the turn of message `k` stands, told without the results that are written within it."""
+        without = replace(self, messages=[*self.messages[: k + 1], *self.messages[k + 1 + n_results :]])
+        first, last = _difference(self.text, without.text)
+        shift = len(self.text) - len(without.text)
+        pieces = [self._content(k)]
+        for start, end in without.spans(k):
+            pieces += [(start, min(end, first)), (max(start, last - shift) + shift, end + shift)]
+        return sorted({piece for piece in pieces if piece and piece[0] < piece[1]})
+
+    def _content(self, k: int) -> Span | None:
+        """Where the content of message `k` stands, which a template may write behind the results; None: nowhere."""
+        marked = self._rendered(
+            [*self.messages[:k], {**self.messages[k], "content": self._mark}, *self.messages[k + 1 :]]
+        )
+        return _difference(self.text, marked) if marked and self._mark in marked else None
 
     def _span_by_stand_in(self, k: int) -> Span | None:
         found = self._answer(k)
@@ -229,6 +260,12 @@ class ChatTurns:
     def _pattern(self) -> str:
         longest_first = sorted(self.control_tokens, key=len, reverse=True)
         return "|".join(map(re.escape, longest_first)) or r"(?!)"
+
+
+def _difference(one: str, other: str) -> Span:
+    """Where in a text something stands that another text has not: what is between their common beginning and common end."""
+    first = n_common(one, other)
+    return first, len(one) - n_common(one[first:][::-1], other[first:][::-1])
 
 
 def n_common(one: Sequence[object], other: Sequence[object]) -> int:

@@ -14,10 +14,11 @@ def named_templates(folder: Path) -> list[Path]:
 
 
 def tells_turns_otherwise(files: Iterable[Path]) -> bool:
-    """Whether a tokenizer's files hold a template of whose turns an earlier version may have found a part alone.
+    """Whether a tokenizer's files hold a template of whose turns an earlier version may have found a part alone, or too much.
 
-    It did so of calls where a template writes no generation prompt, and of answers where one writes more between that and
-    them, as gpt-oss's (channels) and GLM's (an empty thought).
+    It did so of calls where a template writes no generation prompt, of answers where one writes more between that and
+    them, as gpt-oss's (channels) and GLM's (an empty thought), and of calls with whose results they are written, as by
+    Gemma 4's.
     """
     sources = (_beginning(file) for file in files if file.suffix == ".jinja" or file.name == "tokenizer_config.json")
     return any(map(_is_told_otherwise, sources))
@@ -26,7 +27,7 @@ def tells_turns_otherwise(files: Iterable[Path]) -> bool:
 def _is_told_otherwise(source: str) -> bool:
     if "add_generation_prompt" not in source:
         return "tool_calls" in source
-    return any(written in source for written in ("<|channel|>", "<think></think>"))
+    return any(written in source for written in ("<|channel|>", "<think></think>", "<|tool_response>"))
 
 
 def _beginning(file: Path) -> str:

@@ -87,6 +87,32 @@ class TestBothWays:
         assert spoken(labelled(encode(template, CONVERSATION[2:4])[0])) == ["the quick fox<|end|>"]
 
 
+# As templates of models that see images have it: they go through a content's parts, and find letters in a text.
+IN_PARTS = UNMARKED.replace(
+    "{{ m.content }}",
+    "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% else %}{{ '<image>' if part.type }}{% endif %}"
+    "{% endfor %}",
+)
+IN_EITHER = UNMARKED.replace(
+    "{{ m.content }}",
+    "{% if m.content is string %}{{ m.content }}{% else %}<parts>{% for part in m.content if part.type == 'text' %}"
+    "{{ part.text }}{% endfor %}{% endif %}",
+)
+
+
+@pytest.mark.parametrize("template", [IN_PARTS, IN_EITHER], ids=["parts alone", "text or parts"])
+def test_content_is_given_as_text_and_in_parts_only_where_the_template_shows_no_other(template: str) -> None:
+    (as_it_is,), (tokens,) = encode(UNMARKED, CONVERSATION), encode(template, CONVERSATION)
+    np.testing.assert_array_equal(labelled(tokens).input_ids, labelled(as_it_is).input_ids)
+    np.testing.assert_array_equal(labelled(tokens).labels, labelled(as_it_is).labels)
+
+
+def test_a_template_of_parts_that_renders_earlier_turns_otherwise_still_tells_the_turns() -> None:
+    template = IN_PARTS.replace("{% for part", "{{ '(hm) ' if loop.last and m.role == 'assistant' }}{% for part")
+    (tokens,) = encode(template, CONVERSATION)
+    assert spoken(labelled(tokens)) == ["the quick fox<|end|>", "(hm) today<|end|>"]
+
+
 short_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 conversations = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": short_text}),

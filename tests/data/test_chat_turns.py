@@ -84,6 +84,17 @@ EMPTY_THOUGHTS = (
     "{% set after = messages[loop.index0:] | selectattr('role', 'equalto', 'user') | list %}"
     "<think>{{ m.thinking if not after }}</think>{% endif %}{{ m.content }}{% endfor %}" + PROMPT
 )
+# As Gemma 4's: the results of tools are written with the calls, and what is said beside these behind them.
+RESULTS_WITHIN = (
+    "{% for m in messages if m.role != 'tool' %}{% set later = namespace(results=[], over=false) %}"
+    "{% for other in messages[messages.index(m) + 1:] %}{% if other.role != 'tool' %}{% set later.over = true %}{% endif %}"
+    "{% if not later.over %}{% set later.results = later.results + [other.content] %}{% endif %}{% endfor %}"
+    "{% if m.role != 'assistant' or loop.previtem.role != 'assistant' %}<|{{ m.role }}|>{% endif %}"
+    "{% for call in m.tool_calls or [] %}<call>{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}"
+    "{% if m.tool_calls %}{% for result in later.results %}<result>{{ result }}</result>{% else %}<result>{% endfor %}"
+    "{% endif %}"
+    "{{ m.content }}{{ '<|end|>' if m.content }}{% endfor %}" + PROMPT
+)
 
 SYSTEM = {"role": "system", "content": "be brief"}
 CHAT = [
@@ -188,6 +199,32 @@ def test_tool_calls_carry_loss_and_what_tools_answer_does_not(template: str) -> 
         turn("assistant", "today"),
     ]
     assert answers(template, messages) == ['<call>send{"to": "Bob"}<|end|>', "today<|end|>"]
+
+
+@pytest.mark.parametrize("without_calls_too", [False, True])
+@pytest.mark.parametrize(
+    "more", [[], [turn("user", "and"), turn("assistant", "quick")]], ids=["the end", "within a chat"]
+)
+def test_results_that_are_written_within_the_turn_of_the_calls_carry_no_loss(
+    more: list[dict[str, Any]], without_calls_too: bool
+) -> None:
+    shows = "m.tool_calls or later.results" if without_calls_too else "m.tool_calls"
+    template = RESULTS_WITHIN.replace("{% if m.tool_calls %}", "{% if " + shows + " %}")
+    asks, asks_twice = ([call(name, to="Bob") for name in names] for names in (["send"], ["send", "look"]))
+    messages = [
+        *(turn("user", "hello"), turn("assistant", "", tool_calls=asks), turn("tool", "how")),
+        *(
+            turn("assistant", "so", tool_calls=asks_twice),
+            turn("tool", "4"),
+            turn("tool", "5"),
+            turn("assistant", "today"),
+        ),
+        *more,
+    ]
+    # The model itself says that a result is next, as by the token that ends a call.
+    once, other = (f'<call>{name}{{"to": "Bob"}}' for name in ("send", "look"))
+    found = "".join(answers(template, messages))
+    assert found == f"{once}<result>{once}{other}<result>so<|end|>today<|end|>" + ("quick<|end|>" if more else "")
 
 
 def test_tool_calls_carry_loss_where_the_template_needs_them_for_the_tools_answer() -> None:

@@ -11,7 +11,7 @@ from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import PreviewedRow, preview_rows
 from tests.data.conftest import make_tokenizer
 from tests.data.test_chat_turns import CHAT, PROMPT, QUESTIONS_FIRST, RETURNS, previewed
-from tests.data.test_spoken_content import PARTS_ONLY
+from tests.data.test_spoken_content import OTHER_PARTS
 
 MARKED = (
     "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|end|>"
@@ -58,7 +58,7 @@ def test_a_row_whose_answers_are_all_marked_is_set_aside() -> None:
 
 
 def test_a_row_whose_only_trained_answer_is_left_out_is_set_aside() -> None:
-    row = previewed(PARTS_ONLY, [*CHAT[:3], {**CHAT[3], "train": False}])
+    row = previewed(OTHER_PARTS, [*CHAT[:3], {**CHAT[3], "train": False}])
     assert row.rejected == "the chat template leaves out everything that the assistant says"
 
 

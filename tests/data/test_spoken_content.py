@@ -8,9 +8,9 @@ from lorif_assets.data.chat import DROPPED
 from lorif_assets.data.spoken_content import kinds_left_out, spoken
 from tests.data.test_chat_turns import CHAT, PROMPT, call, previewed, turn
 
-# As templates for pictures do: content is a list of parts.
-PARTS_ONLY = (
-    "{% for m in messages %}<|{{ m.role }}|>{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
+# Content is a list of parts of another layout.
+OTHER_PARTS = (
+    "{% for m in messages %}<|{{ m.role }}|>{% for part in m.content %}{% if part.type == 'text' %}{{ part.said }}"
     "{% endif %}{% endfor %}<|end|>{% endfor %}" + PROMPT
 )
 NO_CALLS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}" + PROMPT
@@ -34,7 +34,7 @@ def left_out(kind: str, role: str) -> str:
 
 
 def test_a_row_of_which_no_answer_is_rendered_is_set_aside() -> None:
-    row = previewed(PARTS_ONLY, CHAT)
+    row = previewed(OTHER_PARTS, CHAT)
     assert row.rejected == "the chat template leaves out everything that the assistant says"
 
 

@@ -61,6 +61,7 @@ def test_a_tokenizer_without_them_keeps_its_hash(folder: Path) -> None:
         ("{% if m.tool_calls %}[CALLS]{% endif %}{% if add_generation_prompt %}<a>{% endif %}", False),
         ("{% if add_generation_prompt %}<a>{% endif %}<|channel|>final", True),
         ("{% if add_generation_prompt %}<a>{% endif %}<think></think>", True),
+        ("{% if add_generation_prompt %}<a>{% endif %}{% if m.tool_calls %}<|tool_response>{% endif %}", True),
         ("{{ m.content }}", False),
     ],
 )
