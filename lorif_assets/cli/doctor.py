@@ -18,6 +18,7 @@ from lorif_assets.assets.graph import assets_in_use
 from lorif_assets.attribution.checkpoint_weights import averaging_in_words, checkpoint_weights
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.automation.records import disagreements
+from lorif_assets.automation.sleepers import asleep_in_words, sleepers
 from lorif_assets.cli.doctor_cost import cost_table
 from lorif_assets.cli.doctor_models import (
     checkpoints_finding,
@@ -66,6 +67,8 @@ def compare_records(console: Console) -> bool:
     project = project_of_settings()
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
         found = list(disagreements(instance, assets_in_use(project.settings), project))
+        if asleep := sleepers(instance):
+            found.append(f"{asleep_in_words(asleep)}; `lorif materialize` wakes them")
     for sentence in found:
         console.print(Text(sentence, style="red"), soft_wrap=True)
     if not found:
