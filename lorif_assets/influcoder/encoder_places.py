@@ -1,6 +1,8 @@
 """Encoders that settings name: folders, or repositories on the hub, each at the commit that its name stands for now."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from lorif_assets.config.settings import Settings
@@ -27,9 +29,30 @@ def encoder_folder(settings: Settings, named: str, setting: str) -> Path:
     folder = Path(settings.resolve(named))
     if folder.is_dir():
         return folder
-    try:
+    with _named(named, folder, setting):
         name, snapshot, paths = _on_hub(named)
         return snapshot.fetch(paths) / name.path
+
+
+def encoder_in_words(settings: Settings, named: str, setting: str) -> str:
+    """Return where an encoder is, and whether another may come to be at its name; nothing is downloaded.
+
+    Raises:
+        SettingsError: it is neither a folder nor on the hub.
+    """
+    folder = Path(settings.resolve(named))
+    if folder.is_dir():
+        return str(folder)
+    with _named(named, folder, setting):
+        name, snapshot, _ = _on_hub(named)
+        return "; ".join(filter(None, (str(name), snapshot.notice)))
+
+
+@contextmanager
+def _named(named: str, folder: Path, setting: str) -> Iterator[None]:
+    """Let an error of the hub's say what setting named what."""
+    try:
+        yield
     except HubError as error:
         raise SettingsError(
             f"`{setting}` names {named!r}, and there is no folder {folder} with an encoder and its tokenizer; as a name on the "

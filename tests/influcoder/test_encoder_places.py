@@ -7,7 +7,7 @@ import pytest
 from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import SettingsError
-from lorif_assets.influcoder.encoder_places import encoder_folder
+from lorif_assets.influcoder.encoder_places import encoder_folder, encoder_in_words
 from lorif_assets.influcoder.stored import encoder_base_version
 from tests.hub_stand_in import HubStandIn
 
@@ -65,7 +65,16 @@ def test_a_folder_comes_first_and_what_is_neither_is_named(hub: HubStandIn, tmp_
         SettingsError, match=r"`influcoder.encoder` names 'org/none', and there is no folder .*org/none"
     ):
         fetched(named("org/none", tmp_path))
+    with pytest.raises(SettingsError, match=r"`influcoder.encoder` names 'org/none'"):
+        encoder_in_words(named("org/none", tmp_path), "org/none", "influcoder.encoder")
     assert encoder_base_version(named("org/none", tmp_path)) is None
+
+
+def test_that_another_encoder_may_come_to_be_at_a_name_is_said(hub: HubStandIn) -> None:
+    commit = hub.model("org/encoder").commit(FILES)
+    pinned = f"org/encoder@{commit}"
+    assert encoder_in_words(named(pinned), pinned, "influcoder.encoder") == f"hf://{pinned}"
+    assert "which may move" in encoder_in_words(named("org/encoder"), "org/encoder", "influcoder.encoder")
 
 
 def test_without_the_hub_the_version_is_that_of_the_commit_that_was_seen_last(
