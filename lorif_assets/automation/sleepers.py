@@ -39,9 +39,7 @@ def wake(instance: dg.DagsterInstance) -> Sequence[str]:
 
 def asleep_in_words(found: Mapping[str, datetime]) -> str:
     """Return which sensors and schedules are asleep, and until when, as part of a sentence."""
-    names, until = ", ".join(found), max(found.values())
-    verb = "waits" if len(found) == 1 else "wait"
-    return f"in Dagster {names} last looked while the clock was ahead, and {verb} until {until:%Y-%m-%d %H:%M} UTC"
+    return f"Dagster's {', '.join(found)} last looked at {max(found.values()):%Y-%m-%d %H:%M} UTC, while the clock was ahead"
 
 
 def _asleep(instance: dg.DagsterInstance) -> Sequence[tuple[InstigatorState, datetime]]:

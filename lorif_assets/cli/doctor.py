@@ -70,7 +70,7 @@ def compare_records(console: Console) -> bool:
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
         found = list(disagreements(instance, assets_in_use(project.settings), project))
         if asleep := sleepers(instance):
-            found.append(f"{asleep_in_words(asleep)}; `lorif materialize` wakes them")
+            found.append(f"{asleep_in_words(asleep)}, and rests until then; `lorif materialize` wakes it")
     for sentence in found:
         console.print(Text(sentence, style="red"), soft_wrap=True)
     if not found:
