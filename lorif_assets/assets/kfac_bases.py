@@ -72,7 +72,8 @@ def kfac_bases(run: PartitionRun, config: BasesConfig) -> Materializations:
         record = stored.record
         record.refuse_other_layers(layers)
         how: dict[str, Any] = {"how": "left as they are"}
-        if config.recompute or record.frozen_bases is None:
+        bases = record.frozen_bases
+        if config.recompute or bases is None or bases.has_other_state(run.checkpoints.get(name).path):
             sample, fitted = _fit(run, stored, layers.values())
             how = {
                 "how": f"fitted to {fitted.n_examples} examples",

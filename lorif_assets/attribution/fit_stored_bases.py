@@ -23,6 +23,7 @@ from lorif_assets.attribution.stored_bases import bases_version
 from lorif_assets.compute.shard_work import Step, Workers, result, results
 from lorif_assets.data.rejected import RejectedRow
 from lorif_assets.data.tokenization import TokenizedExample, n_tokens
+from lorif_assets.models.optimizer_states import optimizer_version
 
 if TYPE_CHECKING:
     from lorif_assets.mathematics.curvature.kfac_bases import KfacCovariances
@@ -167,20 +168,23 @@ def _fitted(
     tokens = n_tokens(examples[:RANK_EXAMPLES])
     with state.worker.progress(f"{name} K-FAC bases", tokens, "tok") as progress:
         try:
-            layers = layer_fits(model, examples, halves, state.batch, progress)
+            layers, optimizer = layer_fits(model, examples, halves, state.batch, progress), None
             if model.recipe.reads_optimizer:
-                layers = with_second_moments(layers, model, state.checkpoints.get(name).path)
+                folder = state.checkpoints.get(name).path
+                # Before it is read: a write in the meantime makes it another one.
+                optimizer = optimizer_version(folder)
+                layers = with_second_moments(layers, model, folder)
         except NotFiniteError as error:
             if not may_fail:
                 raise
             return str(error)
     fit = KfacFit(layers, len(examples), sample_hash)
     agreement = min(layer.half_agreement for layer in fit.layers.values())
-    return FittedBases(_written(state, model, fit, widths), fit.n_examples, agreement, widths)
+    return FittedBases(_written(state, model, fit, widths, optimizer), fit.n_examples, agreement, widths)
 
 
 def _written(
-    state: OpenedCheckpoint, model: AttributedModel, fit: KfacFit, widths: MeasuredWidths
+    state: OpenedCheckpoint, model: AttributedModel, fit: KfacFit, widths: MeasuredWidths, optimizer: str | None
 ) -> list[dict[str, Any]]:
     from lorif_assets.mathematics.factors.codec import FactorCodec, factor_bytes
 
@@ -209,6 +213,7 @@ def _written(
             "recipe_hash": recipe.factor_hash,
             "weights_hash": record.weights_hash,
             "projection": model.projection,
+            "optimizer": optimizer,
         }
         for name, (d1, d2) in model.record.layer_shapes.items()
     ]

@@ -173,7 +173,8 @@ def _layer_sample(attributed: "AttributedModel", projection: "LayerProjection", 
     from lorif_assets.mathematics.curvature.ekfac import FisherDiagonal, KroneckerPreconditioner
 
     layer, recipe = projection.layer.name, attributed.recipe
-    of_whole = measured.gradients[layer]
+    # Of a model in FP64, the sums are too.
+    of_whole = measured.gradients[layer].to(measured.sums[layer].inputs)
     moved = projection.to(of_whole.device, of_whole.dtype)
     try:
         bases = measured.sums[layer].projected(moved).bases(recipe.whitening_damping)
@@ -219,7 +220,7 @@ def _kept_scores(attributed: "AttributedModel", measured: _WholeSample) -> "tupl
 
 
 def _scores(preconditioned: "torch.Tensor", whitened: "torch.Tensor") -> "torch.Tensor":
-    return preconditioned @ whitened[len(preconditioned) :].flatten(1).mT
+    return preconditioned @ whitened[len(preconditioned) :].flatten(1).mT.to(preconditioned)
 
 
 def _agreement(scores: "torch.Tensor", exact: "torch.Tensor") -> float:

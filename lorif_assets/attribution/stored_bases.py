@@ -1,18 +1,21 @@
 """A checkpoint's K-FAC bases in the lake: fitted once, then frozen, because every stored factor is written in them.
 
 Their version depends on recipe, weights and tokenizer, not on the data: new or edited examples leave them as they are.
-They are fitted again when the recipe or the checkpoint changes, or when `kfac_bases` is materialized with `recompute`.
+They are fitted again when the recipe or the checkpoint changes, or an optimiser's state that the curvature reads, or when
+`kfac_bases` is materialized with `recompute`.
 Factors carry the fingerprint of the bases that they are written in, so that a new fit puts them out of date.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.lake.attribution_tables import KFAC_BASES
 from lorif_assets.lake.lake import Lake
+from lorif_assets.models.optimizer_states import optimizer_version
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +36,15 @@ class FrozenBases:
     """(d1, d2) of each layer."""
     max_width: int | None = None
     """The largest width, where it was measured; None where recipe and shapes decide it."""
+    optimizer: str | None = None
+    """The version of the optimiser's state that they were fitted with; None where none is read, or it was not recorded."""
+
+    def has_other_state(self, folder: Path) -> bool:
+        """Whether the optimiser's state in a checkpoint's folder is another one than that of these bases.
+
+        One that was deleted since is none: what was made of it stays true.
+        """
+        return self.optimizer is not None and optimizer_version(folder) not in {None, self.optimizer}
 
     def load(self, lake: Lake, layer: str, device: "torch.device") -> "KfacBases":
         """Return one layer's bases.
@@ -54,7 +66,7 @@ def frozen_bases(lake: Lake, checkpoint: str, recipe: Recipe, version: str) -> F
     """Return a checkpoint's bases of a version, or None if there are none or the recipe's curvature needs none."""
     if not recipe.whitens:
         return None
-    columns = ["layer", "d1", "d2", "rank", "uri", "fingerprint", "version", "max_width"]
+    columns = ["layer", "d1", "d2", "rank", "uri", "fingerprint", "version", "max_width", "optimizer"]
     rows = lake.read(KFAC_BASES, columns, checkpoint=checkpoint)
     if rows.is_empty() or set(rows["version"]) != {version}:
         return None
@@ -66,4 +78,5 @@ def frozen_bases(lake: Lake, checkpoint: str, recipe: Recipe, version: str) -> F
         recipe.whitening_rank,
         {layer: (d1, d2) for layer, d1, d2 in rows.select("layer", "d1", "d2").iter_rows()},
         rows["max_width"][0],
+        rows["optimizer"][0],
     )

@@ -13,6 +13,7 @@ from lorif_assets.data.shards import in_short
 from lorif_assets.freshness.stored_versions import stored_versions
 from lorif_assets.project import Project
 from lorif_assets.tracking import StoredRun
+from lorif_assets.tracking.tracked_run import first_line, mlflow_errors
 
 # A comparison without two checkpoints has no rows.
 _OF_NOTHING = content_hash([])
@@ -33,7 +34,12 @@ def disagreements(instance: dg.DagsterInstance, assets: Sequence[AttributionAsse
     """
     for asset in assets:
         yield from _of_dagster(instance, asset, stored_versions(project.lake, asset.table))
-    yield from _of_mlflow(instance, project.tracking.runs())
+    try:
+        tracked = project.tracking.runs()
+    except mlflow_errors() as error:
+        yield f"MLflow cannot be asked ({first_line(error)}): its runs are not compared; bring the server or its database back"
+    else:
+        yield from _of_mlflow(instance, tracked)
 
 
 def _of_dagster(instance: dg.DagsterInstance, asset: AttributionAsset, stored: Mapping[str, str]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from lorif_assets.assets.graph import assets_in_use
 from lorif_assets.attribution.checkpoint_weights import averaging_in_words, checkpoint_weights
 from lorif_assets.attribution.learned_by_heart import REMEDY, learned_by_heart
 from lorif_assets.automation.records import disagreements
+from lorif_assets.automation.sleepers import asleep_in_words, sleepers
 from lorif_assets.cli.doctor_cost import cost_table
 from lorif_assets.cli.doctor_models import (
     checkpoints_finding,
@@ -30,6 +31,7 @@ from lorif_assets.cli.doctor_models import (
 from lorif_assets.cli.environment import config_option, dagster_home, project_of_settings
 from lorif_assets.config.evaluation import EvaluationSettings
 from lorif_assets.config.secrets import masked_address, secret_advice
+from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Source
 from lorif_assets.data.formats.reader import ShardSlice
 from lorif_assets.data.hub_selection import hub_notice
@@ -43,6 +45,7 @@ from lorif_assets.freshness.discovery import NO_SOURCES
 from lorif_assets.freshness.incomplete import look_at_checkpoints
 from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import Freshness
+from lorif_assets.influcoder.encoder_places import encoder_in_words
 from lorif_assets.influcoder.extra import require_influcoder
 from lorif_assets.lake.tables import TABLES
 from lorif_assets.pages.number_format import counted
@@ -66,6 +69,8 @@ def compare_records(console: Console) -> bool:
     project = project_of_settings()
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
         found = list(disagreements(instance, assets_in_use(project.settings), project))
+        if asleep := sleepers(instance):
+            found.append(f"{asleep_in_words(asleep)}, and rests until then; `lorif materialize` wakes it")
     for sentence in found:
         console.print(Text(sentence, style="red"), soft_wrap=True)
     if not found:
@@ -194,7 +199,7 @@ def _of_models(project: Project) -> Mapping[str, Callable[[], str]]:
         "memory": lambda: memory_finding(project),
     }
     if project.settings.influcoder.enabled:
-        findings["influcoder"] = _influcoder
+        findings["influcoder"] = lambda: _influcoder(project.settings)
     if evaluation.trainer or evaluation.command:
         findings["training recipe"] = lambda: _training_recipe(evaluation)
     return findings
@@ -223,9 +228,10 @@ def _lake(project: Project) -> str:
     return project.settings.lake_root
 
 
-def _influcoder() -> str:
+def _influcoder(settings: Settings) -> str:
     require_influcoder()
-    return "its libraries are installed"
+    place = encoder_in_words(settings, settings.influcoder.encoder, "influcoder.encoder")
+    return f"its libraries are installed; training starts from {place}"
 
 
 def _training_recipe(evaluation: EvaluationSettings) -> str:

@@ -59,6 +59,8 @@ class _Commands(click.Group):
         except (LorifError, CannotWriteError) as error:
             _end_with(str(error))
         except Exception as error:
+            if damage := _damaged_records(error):
+                _end_with(damage)
             if (reason := unwritable(error)) is None:
                 raise
             # Outside of the lake: a copy, Dagster's records, a selection.
@@ -86,6 +88,18 @@ class _Commands(click.Group):
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _damaged_records(error: Exception) -> str | None:
+    """Return what is to be said of Dagster's databases, where an error is of one and one is damaged."""
+    if type(error).__module__.partition(".")[0] not in {"sqlalchemy", "dagster"}:
+        return None
+    from lorif_assets.automation.dagster_home import named_home
+    from lorif_assets.automation.damaged_databases import damage_in_words, damaged_databases
+    from lorif_assets.config.settings import settings_file
+
+    damaged = damaged_databases(named_home(settings_file()))
+    return damage_in_words(damaged) if damaged else None
 
 
 def _end_with(message: str) -> NoReturn:

@@ -12,6 +12,7 @@ from lorif_assets.assets.graph import GRAPH
 from lorif_assets.automation.check_runs import failed_checks
 from lorif_assets.automation.materialization import AssetUpdate, bring_up_to_date
 from lorif_assets.automation.selection import Outlook, outlook, selected_assets
+from lorif_assets.automation.sleepers import wake
 from lorif_assets.cli.environment import config_option, dagster_home, project_of_settings
 from lorif_assets.data.rejection_reasons import in_words, rows_set_aside
 from lorif_assets.errors import LorifError
@@ -55,6 +56,8 @@ def materialize(
         return
     computed = []
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
+        for sentence in wake(instance):
+            console.print(Text(sentence, style="yellow"), soft_wrap=True)
         try:
             for update in bring_up_to_date(
                 instance, GRAPH, project, console.out, selection=selection, asked=asked, rehash=rehash

@@ -47,7 +47,8 @@ class InflucoderSettings(BaseModel):
     )
     encoder: Place = Field(
         "jhu-clsp/ettin-encoder-68m",
-        description="The model to train: a folder that sentence-transformers can load, or a model on the Hugging Face hub.",
+        description="The model to train: a folder that sentence-transformers can load, or a model on the Hugging Face hub, "
+        "`org/name@revision`.",
     )
     encoder_length: int = Field(512, ge=8, description="Tokens of a text that the encoder reads, at most.")
     heads: bool = Field(

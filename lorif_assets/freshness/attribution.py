@@ -30,6 +30,7 @@ from lorif_assets.lake.attribution_tables import (
     TRAINING_EXAMPLES,
 )
 from lorif_assets.lake.table_schema import TableSchema
+from lorif_assets.models.optimizer_states import optimizer_version
 
 
 def stale_training_examples(freshness: Freshness) -> StalePartitions:
@@ -83,8 +84,11 @@ def stale_checkpoints(freshness: Freshness) -> StalePartitions:
 
 
 def stale_bases(freshness: Freshness) -> StalePartitions:
-    """Return layers of active checkpoints without K-FAC bases of this recipe and these weights; new data need no others."""
-    return freshness.stale_by_checkpoint(
+    """Return layers of active checkpoints without K-FAC bases of this recipe and these weights; new data need no others.
+
+    Where the curvature is made of the optimiser's state, another state asks for others too.
+    """
+    fitted_otherwise = freshness.stale_by_checkpoint(
         lambda record: dict.fromkeys(
             record.layer_shapes,
             bases_version(freshness.settings.recipe, record.weights_hash, record.tokenizer_hash),
@@ -92,6 +96,19 @@ def stale_bases(freshness: Freshness) -> StalePartitions:
         lambda record: freshness.lake.read(KFAC_BASES, ["layer", "version"], checkpoint=record.name).iter_rows(),
         "the weights or the recipe changed",
     )
+    return {**_bases_of_other_states(freshness), **fitted_otherwise}
+
+
+def _bases_of_other_states(freshness: Freshness) -> StalePartitions:
+    folders = {files.name: files.path for files in freshness.discovered.checkpoint_files}
+    return {
+        f"{record.name}|{layer}": Stale(
+            "the optimiser's state changed", content_hash([layer, optimizer_version(folders[record.name])])
+        )
+        for record in freshness.records
+        if record.frozen_bases and record.frozen_bases.has_other_state(folders[record.name])
+        for layer in record.layer_shapes
+    }
 
 
 def stale_factors(freshness: Freshness) -> StalePartitions:

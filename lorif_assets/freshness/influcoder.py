@@ -92,7 +92,8 @@ def stale_encoders(freshness: Freshness) -> StalePartitions:
     }
     rows = freshness.lake.read(INFLUCODER_ENCODERS, ["checkpoint", "computed_from", "base_version"]).rows()
     stored = {checkpoint: version for checkpoint, version, _ in rows}
-    base_version = encoder_base_version(freshness.settings)
+    # The hub may be asked, which only the encoders that were trained need.
+    base_version = encoder_base_version(freshness.settings) if rows else None
     started_otherwise = {
         checkpoint: Stale("the files of `influcoder.encoder` changed", content_hash([wanted[checkpoint], base_version]))
         for checkpoint, _, base in rows

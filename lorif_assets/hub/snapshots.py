@@ -2,9 +2,10 @@
 
 import logging
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 
 from lorif_assets.errors import HubError
@@ -52,7 +53,7 @@ class Snapshot:
         repository = repo_folder_name(repo_id=self.name.repository, repo_type=self.name.kind)
         return Path(cache(), repository, "snapshots", self.commit)
 
-    @cached_property
+    @property
     def files(self) -> tuple[str, ...]:
         """The paths of all files of the repository, sorted.
 
@@ -61,14 +62,34 @@ class Snapshot:
         Raises:
             HubError: the hub refuses to list them, or cannot be reached, and the cache does not have them.
         """
+        return tuple(sorted(self._listed))
+
+    def content_of(self, paths: Iterable[str]) -> str | None:
+        """Return a hash of files' content by the hub's own hashes, which another commit may share; None where it lists none.
+
+        Raises:
+            HubError: as `files`.
+        """
+        hashes = {path: self._listed[path] for path in paths}
+        if not hashes or not all(hashes.values()):
+            return None
+        return blake2b(repr(sorted(hashes.items())).encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def _listed(self) -> Mapping[str, str]:
+        """The hub's hash of each file by path; empty texts where the cache has files and no list of them.
+
+        Raises:
+            HubError: the hub refuses to list them, or cannot be reached, and the cache does not have them.
+        """
         from huggingface_hub import get_cached_repo_tree
         from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
-        def listed() -> tuple[str, ...]:
+        def listed() -> Mapping[str, str]:
             found = get_cached_repo_tree(
                 self.name.repository, repo_type=self.name.kind, revision=self.commit, cache_dir=cache()
             )
-            return tuple(sorted(file.path for file in found))
+            return {file.path: file.blob_id for file in found}
 
         try:
             return listed()
@@ -86,7 +107,7 @@ class Snapshot:
             _LOG.warning(
                 f"{self.name} at {self.commit[:12]}: {error}; the files that {self.folder} holds are taken for all"
             )
-            return tuple(held)
+            return dict.fromkeys(held, "")
 
     def uri(self, path: str) -> str:
         """Return the name of one of its files, with the commit."""

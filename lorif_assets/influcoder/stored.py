@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,8 +12,8 @@ from lorif_assets.config.influcoder import InflucoderSettings
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import Settings
 from lorif_assets.errors import MismatchError
+from lorif_assets.influcoder.encoder_places import encoder_content
 from lorif_assets.influcoder.sampling import Role, Split, deal_again
-from lorif_assets.lake.file_samples import sample_of_folder
 from lorif_assets.lake.influcoder_tables import INFLUCODER_ENCODERS, INFLUENCE_EMBEDDINGS, INFLUENCE_TARGETS
 from lorif_assets.lake.lake import Lake
 
@@ -190,8 +189,8 @@ def in_order_of(shard: ShardEmbeddings, example_ids: Sequence[str]) -> "torch.Te
 
 
 def encoder_base_version(settings: Settings) -> str | None:
-    """Return the hash of samples of the folder that training starts from; None where there is none, as of a hub's model."""
-    return sample_of_folder(Path(settings.resolve(settings.influcoder.encoder))) or None
+    """Return the hash of what training starts from; None where it cannot be told."""
+    return encoder_content(settings, settings.influcoder.encoder)
 
 
 def encoder_weights(lake: Lake, records: Sequence[CheckpointRecord]) -> Mapping[str, str]:

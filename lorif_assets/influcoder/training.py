@@ -1,12 +1,12 @@
 """Training the bi-encoder on stored targets. Imported inside steps only."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from lorif_assets.config.settings import Settings
 from lorif_assets.influcoder.encoder import TextEncoder
+from lorif_assets.influcoder.encoder_places import encoder_folder
 from lorif_assets.influcoder.sampling import Role
 from lorif_assets.influcoder.stored import StoredTargets
 from lorif_assets.mathematics.influcoder.distillation import DistillationConfig, StepLoss, distil
@@ -18,9 +18,8 @@ def load_base(settings: Settings, device: torch.device) -> TextEncoder:
     Raises:
         SettingsError: it cannot be loaded.
     """
-    folder = Path(settings.resolve(settings.influcoder.encoder))
-    source = folder if folder.is_dir() else settings.influcoder.encoder
-    encoder = TextEncoder.load(source, settings.influcoder.encoder_length, device)
+    folder = encoder_folder(settings, settings.influcoder.encoder, "influcoder.encoder")
+    encoder = TextEncoder.load(folder, settings.influcoder.encoder_length, device)
     return encoder.with_heads(True) if settings.influcoder.heads else encoder
 
 

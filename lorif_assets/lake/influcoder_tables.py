@@ -47,7 +47,7 @@ INFLUCODER_ENCODERS = table(
     computed_from=pa.string(),
     base_version=(
         pa.string(),
-        "hash of samples of the folder that `base` names; null of a model on the hub, and before it was recorded",
+        "hash of what `base` names: samples of a folder's files, or the hub's hashes of them; null where it was not recorded",
     ),
 )
 

@@ -8,11 +8,15 @@ which the Trainer hands a model's parameters over; every size has to fit, or the
 import math
 import pickle
 import re
+import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorif_assets.errors import CheckpointError
+from lorif_assets.lake.file_samples import sample_of
 from lorif_assets.models.weight_names import unwrapped
 
 if TYPE_CHECKING:
@@ -53,6 +57,32 @@ def optimizer_file(folder: Path) -> Path:
             'it, or take another `recipe.curvature`, "ekfac" say'
         )
     return file
+
+
+def optimizer_version(folder: Path) -> str | None:
+    """Return a hash of the optimiser's state in a checkpoint's folder, the same for a copy of it; None where there is none.
+
+    The file is an archive with the checksum of each tensor in its directory, so that no tensor is read.
+    """
+    file = folder / OPTIMIZER_FILE
+    try:
+        state = file.stat()
+        return _content(file, (state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1_024)
+def _content(file: Path, state: tuple[int, int, int]) -> str:
+    size, *_ = state
+    found: list[object] = [size, sample_of(file)]
+    try:
+        with zipfile.ZipFile(file) as archive:
+            found += [(record.filename, record.file_size, record.CRC) for record in archive.infolist()]
+    except (zipfile.BadZipFile, ValueError):
+        # A state in torch's older format, or a damaged one: its size and samples tell it.
+        pass
+    return blake2b(repr(found).encode(), digest_size=16).hexdigest()
 
 
 def root_second_moments(folder: Path, model: "nn.Module", names: Collection[str]) -> "dict[str, torch.Tensor]":

@@ -90,6 +90,34 @@ def test_a_checkpoint_without_the_optimizer_s_state_is_refused_and_what_is_store
     assert alone.table(KFAC_BASES, checkpoint=CHECKPOINT).equals(before)
 
 
+def test_another_state_of_the_optimizer_puts_all_that_is_made_of_it_out_of_date(project: TinyProject) -> None:
+    save_optimizer(project)
+    alone = project.with_settings(active={"checkpoints": (CHECKPOINT,)})
+    adam = alone.with_settings(recipe={"curvature": "adam", "top_k": "all"})
+    before, file = all_scores(adam), project.root / "checkpoints" / CHECKPOINT / "optimizer.pt"
+
+    state = file.read_bytes()
+    file.unlink()
+    assert adam.stale("kfac_bases") == {}, "what was made of a state that is deleted stays true"
+    file.write_bytes(state)
+    assert adam.stale("kfac_bases") == {}, "a copy is the same state"
+
+    other = torch.load(file)
+    for number, of_one in other["state"].items():
+        # All scaled alike would be the same geometry.
+        of_one["exp_avg_sq"] *= 1 + number % 3
+    torch.save(other, file)
+    assert {stale.reason for stale in adam.stale("kfac_bases").values()} == {"the optimiser's state changed"}
+    assert set(adam.update()) >= {"kfac_bases", "gradient_factors", "query_scores", "attribution_report"}
+    assert relative_error(all_scores(adam), before) > 1e-3
+    assert adam.update() == {}
+
+
+def test_a_state_that_no_curvature_reads_puts_nothing_out_of_date(project: TinyProject) -> None:
+    save_optimizer(project)
+    assert all(project.stale(asset) == {} for asset in ("checkpoints", "kfac_bases", "gradient_factors"))
+
+
 # --- SOURCE ----------------------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,15 @@ def ndcg(scores: Sequence[float], exact: Sequence[float], first: int = 3) -> flo
     return gain(ranked(scores)) / gain(ranked(exact))
 
 
+def test_widths_are_measured_of_a_model_in_fp64() -> None:
+    single, sample = attributed(), examples()
+    double = attributed()
+    double.model.double()
+    (_, expected), (_, found) = measured(single, sample), measured(double, sample)
+    assert [trial.max_width for trial in found] == [trial.max_width for trial in expected]
+    assert [trial.agreement for trial in found] == pytest.approx([trial.agreement for trial in expected], abs=0.05)
+
+
 def test_every_width_that_the_bytes_pay_for_is_tried_once_and_the_best_one_is_taken() -> None:
     model, sample = attributed(), examples()
     chosen, trials = measured(model, sample)

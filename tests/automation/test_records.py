@@ -135,3 +135,11 @@ def test_a_dagster_that_knows_of_nothing_is_said_to(private_project: TinyProject
     said = found(private_project)
     assert said[0].startswith("training_examples: Dagster has no record of 3 partition(s)")
     assert all("Dagster has no record" in sentence for sentence in said)
+
+
+def test_an_mlflow_that_cannot_be_asked_is_said_to(private_project: TinyProject, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 1_000)
+    damaged = private_project.with_settings(tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db"})
+    *of_dagster, last = found(damaged)
+    assert all("Dagster has no record" in sentence for sentence in of_dagster)
+    assert last.startswith("MLflow cannot be asked ((sqlite3.DatabaseError) file is not a database)")

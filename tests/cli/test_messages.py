@@ -134,3 +134,17 @@ def test_a_saved_dataset_whose_state_is_of_another_shape(name: str, kind: str, t
         return
     with pytest.raises(SourceError, match=r"saved cannot be read as a saved `datasets` directory: .* Write it again"):
         list_shards(source, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"])
+def test_a_damaged_database_of_dagster_is_named_with_what_mends_it(
+    lorif: Lorif, config: tuple[str, Path], name: str
+) -> None:
+    assert lorif("materialize", *config).exit_code == 0
+    file = config[1].parent / "dagster_home" / name
+    file.write_bytes(b"no database" * 1_000)
+    result = lorif("materialize", *config)
+    assert result.exit_code == 1
+    assert f"Dagster's records in {file} are damaged" in said(result)
+    file.unlink()
+    assert lorif("materialize", *config).exit_code == 0

@@ -99,3 +99,38 @@ def test_the_notice_names_some_and_counts_the_others(base: Path) -> None:
         "passed over in data: 0.log, 1.log, 2.log, 3.log, README.md and 3 more. Where that is data"
     )
     assert passed_over_notice(Source(name="s", path="elsewhere"), base) is None
+
+
+WRITTEN = ("b.jsonl.tmp", "c.jsonl.part", "d.jsonl~", "e.jsonl.crdownload", "f.jsonl.inprogress", ".g.jsonl.swp")
+
+
+def test_of_a_pattern_with_a_format_files_that_are_being_written_are_none(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("a.jsonl", "h.json-lines", *WRITTEN):
+        (tmp_path / "data" / name).write_text(ROW)
+    settings: dict[str, Any] = {"columns": {"text": "text"}, "format": "jsonl"}
+    source = Source(name="s", path="data/*", **settings)
+    assert [piece.uri for piece in list_shards(source, tmp_path)] == ["data/a.jsonl", "data/h.json-lines"]
+    assert passed_over(source, tmp_path) == tuple(sorted(name for name in WRITTEN if not name.startswith(".")))
+    named = Source(name="s", path="data/*.jsonl~", **settings)
+    assert [piece.uri for piece in list_shards(named, tmp_path)] == ["data/d.jsonl~"], "a pattern may name them"
+
+
+@pytest.mark.parametrize(
+    ("mark", "table"),
+    [
+        ("_delta_log/00000000000000000000.json", "a Delta table"),
+        ("metadata/00001-5f.metadata.json", "an Iceberg table"),
+        (".hoodie/hoodie.properties", "a Hudi table"),
+    ],
+)
+@pytest.mark.parametrize("path", ["table/data", "table/data/*.jsonl", "table/**/*.jsonl", "lake"])
+def test_files_of_a_table_are_refused_as_they_hold_rows_that_it_removed(
+    tmp_path: Path, mark: str, table: str, path: str
+) -> None:
+    folder = tmp_path / ("lake/table" if path == "lake" else "table")
+    for name in ("data/a.jsonl", mark):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(ROW)
+    with pytest.raises(SourceError, match=rf"{folder} is {table}.*rows that it has since removed"):
+        list_shards(Source(name="s", path=path, columns={"text": "text"}), tmp_path)

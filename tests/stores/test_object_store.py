@@ -126,7 +126,7 @@ def test_what_is_written_or_removed_in_a_store_is_seen(bucket: Any, tmp_path: Pa
     [
         ("s3://lake/nothing.jsonl", "there is no file s3://lake/nothing.jsonl"),
         ("s3://no-such-bucket/corpus", "s3://no-such-bucket/corpus cannot be listed: .*404"),
-        ("s3://lake/table", 'is a Delta table. Set format = "delta"'),
+        ("s3://lake/table", 'is a Delta table. Make it a source of its own with format = "delta"'),
         ("ftp://lake/corpus", "nor in an object store that is read"),
     ],
 )

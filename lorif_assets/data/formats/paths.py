@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,17 @@ from lorif_assets.lake.partition_names import partition_names
 from lorif_assets.lake.special_files import SPECIAL, is_special
 from lorif_assets.stores.object_store import ObjectStore, copy_of, is_store_url
 
-_DELTA_LOG = "_delta_log"
+# What lies in a table's folder, the table's kind, and how its rows are read: its files hold others too, long removed.
+_TABLES: Mapping[str, tuple[str, str]] = {
+    "_delta_log/*": ("a Delta table", 'Make it a source of its own with format = "delta"'),
+    "metadata/*.metadata.json": ("an Iceberg table", "Save the rows that it has now as Parquet, and read those"),
+    ".hoodie/*": ("a Hudi table", "Save the rows that it has now as Parquet, and read those"),
+}
+# Of files that are being written, or that an editor, a download or a copy left behind.
+_UNFINISHED = (
+    *("~", ".bak", ".crc", ".crdownload", ".incomplete", ".inprogress", ".lock", ".part", ".partial", ".swp", ".temp"),
+    ".tmp",
+)
 _AnyPath = TypeVar("_AnyPath", Path, PurePosixPath)
 
 
@@ -124,8 +134,9 @@ def _in_store(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile
             # The URL is that of one file.
             file = copy_of(store.url, source.revealed_storage_options)
             return _format_of_file(source, file), [SourceFile(store.url, source.name, file.name)]
-        if any(PurePosixPath(file.name).parts[0] == _DELTA_LOG for file in found):
-            raise SourceError(f"source '{source.name}': {source.path} is a Delta table. Set format = \"delta\".")
+        for mark, (what, remedy) in _TABLES.items():
+            if any(fnmatchcase(file.name, mark) for file in found):
+                raise SourceError(f"source '{source.name}': {source.path} is {what}. {remedy}.")
         by_suffix = not glob.has_magic(source.path)
         # A superset of what the pattern means: here a star also stands for folders.
         names = pattern.relative_to(root).as_posix().replace("**/", "*")
@@ -224,10 +235,15 @@ def _named_files(
         chosen = [path for path in found if format_of_suffix(path) is kind]
     else:
         kind = source.format
-        chosen = [path for path in found if not by_suffix or format_of_suffix(path) is kind]
+        # A pattern says which files are meant, but a star does not mean a file that is being written.
+        chosen = [
+            path
+            for path in found
+            if (format_of_suffix(path) is kind if by_suffix else not _is_unfinished(path, source.path))
+        ]
     if not readers()[kind].suffixes or not chosen:
         raise SourceError(f"source '{source.name}': no {kind} files at {source.path}. Found: {_listing(found)}.")
-    _refuse_files_of_tables(source, root, chosen)
+    _refuse_files_of_tables(source, chosen)
     prefixes = partition_names({path: _called(source, path, root, kind) for path in chosen})
     return kind, [
         SourceFile(_relative(path, base), prefixes[path], path.relative_to(root).as_posix()) for path in chosen
@@ -257,15 +273,20 @@ def _listing(found: Iterable[Path]) -> str:
     return (", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")) or "nothing"
 
 
-def _refuse_files_of_tables(source: Source, root: Path, files: Iterable[Path]) -> None:
-    # A Delta table's Parquet files hold rows that its log has since removed.
-    folders = {folder for path in files for folder in path.parents if folder.is_relative_to(root)}
-    tables = sorted(folder for folder in folders if (folder / _DELTA_LOG).is_dir())
-    if tables:
-        raise SourceError(
-            f"source '{source.name}': {tables[0]} is a Delta table, whose files are not read one by one. Make it a "
-            'source of its own with format = "delta".'
-        )
+def _is_unfinished(path: Path, pattern: str) -> bool:
+    suffix = next((suffix for suffix in _UNFINISHED if path.name.endswith(suffix)), None)
+    return suffix is not None and not pattern.endswith(suffix)
+
+
+def _refuse_files_of_tables(source: Source, files: Iterable[Path]) -> None:
+    # A source may be a folder within a table, one of its partitions say.
+    for folder in sorted({folder for path in files for folder in path.parents}):
+        for mark, (what, remedy) in _TABLES.items():
+            if next(folder.glob(mark), None):
+                raise SourceError(
+                    f"source '{source.name}': {folder} is {what}, whose files are not read one by one: they hold rows that it "
+                    f"has since removed. {remedy}."
+                )
 
 
 def _called(source: Source, path: Path, root: Path, kind: SourceFormat) -> tuple[str, str]:

@@ -47,12 +47,12 @@ def dense_groups(shapes: Mapping[str, tuple[int, int]], n: int) -> Iterator[list
 def dense_gradients(
     attributed: AttributedModel, layers: Sequence[str], examples: Sequence[TokenizedExample], batch: BatchSettings
 ) -> dict[str, Float[Tensor, "n d1 d2"]]:
-    """Return the projected gradients of some layers, by layer, in the order of the examples, on the CPU."""
+    """Return the projected gradients of some layers, by layer, in the order of the examples, in FP32 on the CPU."""
     shapes = attributed.record.layer_shapes
     gradients = {layer: torch.empty(len(examples), *shapes[layer]) for layer in layers}
     chosen = [projection for projection in attributed.projections if projection.layer.name in gradients]
     with GradientCollector(attributed.model, chosen) as collector:
         for positions in attributed.batches(examples, batch.tokens):
             for layer, found in collector.collect(attributed.batch(examples, positions)).gradients.items():
-                gradients[layer][positions] = found.cpu()
+                gradients[layer][positions] = found.float().cpu()
     return gradients

@@ -1,7 +1,6 @@
 """Similarity of texts by an encoder that knows nothing of the model: what semantic search would find."""
 
 import time
-from pathlib import Path
 
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
 from lorif_assets.influcoder.extra import require_influcoder
@@ -18,12 +17,11 @@ def embedding_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     """
     require_influcoder()
     from lorif_assets.influcoder.encoder import TextEncoder
+    from lorif_assets.influcoder.encoder_places import encoder_folder
 
     settings = inputs.settings
-    name = settings.evaluation.text_encoder or ""
-    folder = Path(settings.resolve(name))
     encoder = TextEncoder.load(
-        folder if folder.is_dir() else name,
+        encoder_folder(settings, settings.evaluation.text_encoder or "", "evaluation.text_encoder"),
         settings.influcoder.encoder_length,
         inputs.attributed.device,
         setting="evaluation.text_encoder",

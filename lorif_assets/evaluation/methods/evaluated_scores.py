@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,9 +19,9 @@ from lorif_assets.config.settings import Settings
 from lorif_assets.data.stored_examples import stored_query_set, stored_shard_hashes
 from lorif_assets.errors import MismatchError
 from lorif_assets.evaluation.methods.inputs import MethodInputs, MethodScores
+from lorif_assets.influcoder.encoder_places import encoder_content
 from lorif_assets.influcoder.stored import encoder_weights
 from lorif_assets.lake.evaluation_tables import EVALUATED_SCORES, METHOD_COSTS
-from lorif_assets.lake.file_samples import sample_of_folder
 from lorif_assets.lake.lake import Lake
 from lorif_assets.project import Project
 
@@ -84,9 +83,9 @@ def method_versions(project: Project, record: CheckpointRecord, query_set: str) 
 
 
 def _text_encoder(settings: Settings) -> Sequence[str | int | None]:
-    """Return what embeddings depend on: the encoder, of a folder its content too, and the tokens that it reads."""
+    """Return what embeddings depend on: the encoder, its content where that can be told, and the tokens that it reads."""
     named = settings.evaluation.text_encoder
-    content = sample_of_folder(Path(settings.resolve(named))) if named else ""
+    content = encoder_content(settings, named) if named else None
     return [named, settings.influcoder.encoder_length, *filter(None, [content])]
 
 

@@ -37,14 +37,14 @@ def gradient_scores(inputs: MethodInputs) -> dict[str, MethodScores]:
     features = torch.empty(len(examples), sketch.dim)
     started = time.monotonic()
     for positions, gradients, batch_losses in _batches(inputs, examples, "dense gradients"):
-        dots[:, positions] = dot_products(query_gradients, gradients).cpu()
-        norms[positions], losses[positions] = squared_norms(gradients).sqrt().cpu(), batch_losses
-        features[positions] = sketch.apply(gradients).cpu()
+        dots[:, positions] = dot_products(query_gradients, gradients).float().cpu()
+        norms[positions], losses[positions] = squared_norms(gradients).sqrt().float().cpu(), batch_losses.float()
+        features[positions] = sketch.apply(gradients).float().cpu()
     pass_seconds = time.monotonic() - started
 
     targets = torch.tensor([example.n_targets for example in examples])
     started = time.monotonic()
-    trak = trak_scores(sketch.apply(query_gradients).cpu(), features, losses / targets)
+    trak = trak_scores(sketch.apply(query_gradients).float().cpu(), features, losses / targets)
     trak_seconds = time.monotonic() - started
     query_norms = squared_norms(query_gradients).sqrt().cpu()
     cosines = dots / (query_norms[:, None] * norms).clamp(min=torch.finfo(torch.float32).tiny)

@@ -59,7 +59,8 @@ class LayerTrials:
         curvature = kind.empty((d1, d2), self._bases, self._queries.device).add(part)
         for _ in range(kind.refinements):
             curvature = curvature.refined().add(part)
-        preconditioned_gradients = curvature.preconditioner().apply(self._queries.flatten(1))
+        # Bases of a model in FP64 make them FP64.
+        preconditioned_gradients = curvature.preconditioner().apply(self._queries.flatten(1)).to(self._queries)
         return block_scores({"": preconditioned_gradients}, {"": stored})
 
     def dense_scores(self, damping: float) -> Float[Tensor, "Q n"]:

@@ -165,7 +165,7 @@ class KfacBases:
 
     def rotate(self, gradients: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
         """Return R = Q_A^T G Q_B."""
-        return product_from_left(self.q_in.mT, product(gradients, self.q_out))
+        return product_from_left(self.q_in.mT, product(self._as_bases(gradients), self.q_out))
 
     @property
     def is_whole(self) -> bool:
@@ -176,15 +176,19 @@ class KfacBases:
         """Return whitened gradients, W_A^T G W_B."""
         if self.is_whole:
             return self.rotate(gradients) * self.scale
-        return self.inputs.apply(self.outputs.apply(gradients).mT).mT
+        return self.inputs.apply(self.outputs.apply(self._as_bases(gradients)).mT).mT
 
     def in_factor_axes(self, rotated: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
         """Return matrices whose axes are eigenvectors, as R's are, in the axes of whitened gradients."""
-        return self.inputs.from_eigenbasis(self.outputs.from_eigenbasis(rotated).mT).mT
+        return self.inputs.from_eigenbasis(self.outputs.from_eigenbasis(self._as_bases(rotated)).mT).mT
 
     def in_eigenbasis(self, whitened: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
         """Return whitened gradients along the eigenvectors, R * s."""
-        return self.inputs.to_eigenbasis(self.outputs.to_eigenbasis(whitened).mT).mT
+        return self.inputs.to_eigenbasis(self.outputs.to_eigenbasis(self._as_bases(whitened)).mT).mT
+
+    def _as_bases(self, gradients: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n d1 d2"]:
+        # Bases of a model in FP64 are in FP64; what is stored or held of its gradients is not.
+        return gradients.to(self.q_in.dtype)
 
     @cached_property
     def scale(self) -> Float[Tensor, "d1 d2"]:

@@ -24,12 +24,12 @@ _SMALLEST_SHARE = 1e-6
 
 
 def half_whitened(preconditioner: KroneckerPreconditioner, gradients: Float[Tensor, "n d1 d2"]) -> Float[Tensor, "n D"]:
-    """Return z of n gradients; zeros where no training example has a gradient in the layer."""
+    """Return z of n gradients, in their type; zeros where no training example has a gradient in the layer."""
     mean = preconditioner.eigenvalues.mean()
     if not bool(mean > 0):
         return torch.zeros_like(gradients).flatten(1)
     weights = (preconditioner.eigenvalues + preconditioner.damping * mean).rsqrt().to(gradients)
-    return (preconditioner.bases.rotate(gradients) * weights).flatten(1)
+    return (preconditioner.bases.rotate(gradients).to(weights) * weights).flatten(1)
 
 
 def energy(preconditioner: KroneckerPreconditioner) -> float:
