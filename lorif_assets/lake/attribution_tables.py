@@ -150,10 +150,7 @@ KFAC_BASES = table(
     recipe_hash=pa.string(),
     weights_hash=pa.string(),
     projection=pa.string(),
-    optimizer=(
-        pa.string(),
-        "hash of the optimiser's state that their curvature is made of; null where it reads none, and before it was recorded",
-    ),
+    optimizer=(pa.string(), "hash of the optimiser's state that their curvature is made of; null: none is known"),
 )
 
 SVD_PRECONDITIONERS = table(
