@@ -42,15 +42,15 @@ def try_architecture(small: "SmallCopy", tracked: "Iterable[TrackedLayer]") -> b
         if in_any_block(name) in kinds and not name.startswith(passed_by)
     ]
     narrow = Projection(max_width=1, seed=0)
-    embedding = small.model.get_input_embeddings().weight
-    ids = torch.arange(2 * _TOKENS).view(2, _TOKENS) % len(embedding)
     try:
         refuse_unsound(small.model)
+        n_embedded = len(next(small.model.get_input_embeddings().parameters()))
+        ids = torch.arange(2 * _TOKENS).view(2, _TOKENS) % n_embedded
         with GradientCollector(small.model, [layer_projection(layer, narrow) for layer in layers]) as collector:
             collector.collect(TokenBatch(ids, torch.ones_like(ids, dtype=torch.bool), ids))
     except LorifError:
         raise
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if small.is_whole:
             raise LorifError(f"a {type(small.model).__name__} of this kind fails on text alone: {error}") from error
         return False

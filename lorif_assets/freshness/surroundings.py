@@ -125,7 +125,7 @@ def _data(base: Path, folders: Iterable[Path]) -> Iterator[_Data]:
             yield _Data.of(base, folder, folder)
             continue
         files = _data_files(folder, is_base=folder == base)
-        if len(files) > 1 and folder != base and len({_kind(base, file) for file in (files[0], files[-1])}) == 1:
+        if len(files) > 1 and folder != base and _are_of_one_kind(base, files):
             taken.append(folder)
             yield _Data.of(base, folder, files[0])
         else:
@@ -135,15 +135,18 @@ def _data(base: Path, folders: Iterable[Path]) -> Iterator[_Data]:
 def _data_files(folder: Path, *, is_base: bool) -> list[Path]:
     formats = {file: format_of_suffix(file) for file in _children(folder) if file.is_file()}
     firm = [file for file, kind in formats.items() if kind and not readers()[kind].is_fallback]
-    if firm or not is_base:
-        return firm or [file for file, kind in formats.items() if kind]
-    # Beside code lie notes and settings in text and JSON files: data are those whose columns say so.
-    tables = [file for file, kind in formats.items() if kind in _QUERY_FORMATS]
-    return [file for file in tables if guessed_columns(_column_names(folder, file))]
+    if not firm and not is_base:
+        return [file for file, kind in formats.items() if kind]
+    # Beside code and other data lie notes and settings in text and JSON files: data are those whose columns say so.
+    tables = [file for file, kind in formats.items() if kind in _QUERY_FORMATS and file not in firm]
+    told = {file for file in tables if guessed_columns(_column_names(folder, file))}
+    return [file for file in formats if file in told or file in firm]
 
 
-def _kind(base: Path, file: Path) -> tuple[SourceFormat | None, frozenset[str]]:
-    return format_of_suffix(file), frozenset(_column_names(base, file))
+def _are_of_one_kind(base: Path, files: Sequence[Path]) -> bool:
+    # Of many files two are looked into: shards of a data set have the same columns.
+    first, last = (set(_column_names(base, file)) for file in (files[0], files[-1]))
+    return first == last and len({format_of_suffix(file) for file in files}) == 1
 
 
 def _queries(found: Sequence[_Data]) -> _Data | None:

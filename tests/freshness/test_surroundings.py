@@ -112,6 +112,21 @@ def test_files_of_one_kind_in_a_folder_are_one_source_and_others_one_each(tmp_pa
     }
 
 
+@pytest.mark.parametrize("folder", ["", "data/"])
+def test_a_json_or_csv_file_beside_other_data_is_a_source_where_its_columns_say_so(tmp_path: Path, folder: str) -> None:
+    for name in ("a", "d"):
+        rows(tmp_path / f"{folder}{name}.jsonl", "messages")
+    (tmp_path / f"{folder}b.json").write_text(json.dumps([{"conversations": [{"from": "human", "value": "Hello"}]}]))
+    (tmp_path / f"{folder}c.csv").write_text("question,answer\nwhat opens a file,the with statement\n")
+    (tmp_path / f"{folder}info.json").write_text('{"version": "1", "splits": {"train": 2}}')
+    (tmp_path / f"{folder}notes.txt").write_text("buy tea")
+    found = look_around(tmp_path).sources
+    assert [one.source.path for one in found] == [
+        f"{folder}{name}" for name in ("a.jsonl", "b.json", "c.csv", "d.jsonl")
+    ]
+    assert all(one.is_readable for one in found)
+
+
 def test_queries_are_told_by_their_name_and_held_out_data_are_no_training_data(tmp_path: Path) -> None:
     for name in ("train", "test", "my-questions"):
         rows(tmp_path / f"{name}.jsonl", "question", "answer")

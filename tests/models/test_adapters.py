@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from peft import (
     AdaLoraConfig,
     BOFTConfig,
+    C3AConfig,
     FourierFTConfig,
     HRAConfig,
     IA3Config,
@@ -21,6 +22,8 @@ from peft import (
     MissConfig,
     OFTConfig,
     PromptTuningConfig,
+    RandLoraConfig,
+    RoadConfig,
     ShiraConfig,
     VBLoRAConfig,
     VeraConfig,
@@ -361,6 +364,10 @@ KINDS: dict[str, Any] = {
         task_type="CAUSAL_LM", r=2, vector_length=8, num_vectors=8, init_vector_bank_bound=1.0, target_modules=TARGETS
     ),
     "DoRA on embeddings": lambda: lora(use_dora=True, target_modules=["q_proj", "embed_tokens"]),
+    "RandLoRA": lambda: RandLoraConfig(task_type="CAUSAL_LM", r=2, target_modules=TARGETS),
+    "C3A": lambda: C3AConfig(task_type="CAUSAL_LM", block_size=8, target_modules=["q_proj", "v_proj"]),
+    "RoAd": lambda: RoadConfig(task_type="CAUSAL_LM", variant="road_4", group_size=8, target_modules=TARGETS),
+    "LoRA on all but some": lambda: lora(target_modules="all-linear", exclude_modules=["down_proj"]),
     "layer norms": lambda: LNTuningConfig(task_type="CAUSAL_LM", target_modules=["input_layernorm"]),
 }
 

@@ -16,14 +16,15 @@ from lorif_assets.mathematics.gradients.layers import select_layers
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
-from tests.mathematics.gradients.families import ENCODER_DECODERS, tiny_config
-from tests.mathematics.gradients.test_every_family import NOT_SUPPORTED, NOT_TINY
+from tests.mathematics.gradients.families import ENCODER_DECODERS, NO_LANGUAGE_MODELS, tiny_config
+from tests.mathematics.gradients.test_every_family import NOT_SUPPORTED, NOT_TINY, WITH_TIMM
 
 ALL = {*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES}
 FAST = ("llava", "qwen2_5_vl")
 # Its whole class takes a map of the tokens that are pictures.
 WITH_A_MAP = {"emu3"}
-FAMILIES = sorted(ALL - NOT_TINY - NOT_SUPPORTED.keys() - set(ENCODER_DECODERS) - set(FAST) - WITH_A_MAP)
+WITHOUT = {*NOT_TINY, *NOT_SUPPORTED, *ENCODER_DECODERS, *NO_LANGUAGE_MODELS, *WITH_A_MAP}
+FAMILIES = sorted(ALL - WITHOUT - set(FAST))
 
 
 def saved(family: str, folder: Path) -> tuple[torch.nn.Module, CheckpointFiles]:
@@ -37,6 +38,8 @@ def saved(family: str, folder: Path) -> tuple[torch.nn.Module, CheckpointFiles]:
 
 
 def check(family: str, folder: Path) -> None:
+    if family in WITH_TIMM:
+        pytest.importorskip("timm")
     own, files = saved(family, folder / "checkpoint")
     checkpoints = Checkpoints(path=str(folder))
     model = checkpoints.load_model(files, "float32", DeviceGroup.of("cpu"))
@@ -72,3 +75,12 @@ def test_a_decoder_that_attends_to_an_encoder_is_refused_before_anything_is_read
     _, files = saved(family, tmp_path / "checkpoint")
     with pytest.raises(CheckpointError, match="not a causal language model that transformers knows"):
         Checkpoints(path=str(tmp_path)).skeleton(files)
+
+
+@pytest.mark.parametrize("family", NO_LANGUAGE_MODELS)
+def test_a_family_that_transformers_makes_no_language_model_of_is_refused_by_its_configuration(
+    family: str, tmp_path: Path
+) -> None:
+    tiny_config(family).save_pretrained(tmp_path / "checkpoint")
+    with pytest.raises(CheckpointError, match="not a causal language model that transformers knows"):
+        Checkpoints(path=str(tmp_path)).skeleton(CheckpointFiles("checkpoint", tmp_path / "checkpoint", None))

@@ -37,15 +37,20 @@ def refuse_unsound(model: nn.Module) -> None:
 
 
 def refuse_unattributable(model: nn.Module) -> None:
-    """Refuse an unsound model, and one whose forward pass takes more than text.
+    """Refuse an unsound model, and one whose forward pass takes more than text or lets no gradient through.
 
     Raises:
         LayerError: as said.
     """
     try:
         refuse_unsound(model)
-    except (TypeError, ValueError) as error:
-        raise LayerError(f"a {type(model).__name__} cannot be run on text alone: {error}") from error
+    except torch.OutOfMemoryError:
+        raise
+    # What is raised inside a model is of any of these kinds.
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise LayerError(
+            f"a {type(model).__name__} cannot be run and differentiated on text alone: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def sees_later_tokens(model: nn.Module) -> bool:

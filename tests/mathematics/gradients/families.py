@@ -95,6 +95,19 @@ _PICTURE_TOKENS = {
     **{"embed_dim": 8, "num_embeddings": 16, "base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1},
     **{"resolution": 28, "latent_channels": 8, "num_patches": 2, "projection_dim": 32, "image_token_embed_dim": 32},
 }
+NO_LANGUAGE_MODELS = ("evolla", "musicgen", "musicgen_melody")
+"""Families that stand among those which write text, or codes of sound, and that transformers makes no language model of."""
+_ROTATION = {"rope_type": "default", "rope_theta": 1e4}
+_COMPASS = {
+    "rope_parameters": {"full_attention": _ROTATION, "sliding_attention": _ROTATION},
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
+_DOTS3 = {"head_dim": 16, "per_layer_config": {}, "shared_experts_intermediate_size": 24}
+_INDEXER = {
+    **{"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8},
+    **{"indexer_budget": 16, "indexer_compress_ratio": 4},
+}
+_SOUNDS = {"depths": [1, 1, 1], "downsampling_ratios": [2, 2], "num_filters": 2, "hidden_size": 8}
 _THINKERS = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
 _OF_FAMILY: dict[str, dict[str, Any]] = {
     "falcon": {"head_dim": None},
@@ -120,6 +133,38 @@ _OF_FAMILY: dict[str, dict[str, Any]] = {
             **{"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8},
         }
     },
+    "blt": {"encoder_config": {"hidden_size_global": 32}, "decoder_config": {"hidden_size_global": 32}},
+    "cohere_compass": {"text_config": _COMPASS},
+    "cohere_compass_text": _COMPASS,
+    "deepseek_ocr2": {"text_config": {"num_experts_per_tok": 2, "mlp_layer_types": ["dense", "sparse"] * 2}},
+    "dots3_note": {
+        "text_config": _DOTS3,
+        "vision_config": {"adapter_in_dim": 32, "adapter_out_dim": 32, "per_layer_config": {}},
+        "audio_config": {"adapter_input_size": 32, "adapter_out_dim": 32},
+    },
+    "dots3_note_text": _DOTS3,
+    "fast_vlm": {"vision_config": {"architecture": "resnet10t"}},
+    "fun_asr_nano": {"adaptor_config": {"intermediate_size": 8}},
+    "gemma3n": {"vision_config": {"architecture": "mobilenetv5_base"}},
+    "kyutai_speech_to_text": {"codec_config": {"upsample_groups": 32}},
+    "muse_spark": {
+        "projector_hidden_size": 32,
+        "audio_config": {"hidden_sizes": [8] * 4, "depths": [1] * 4},
+        "text_config": {"moe_hidden_size": 32},
+    },
+    "nemotron_h_omni": {"vision_config": {"video_temporal_patch_size": 2}, "vision_hidden_size": 32},
+    "prophetnet": {"num_hidden_layers": None},
+    "qwen4_exp": {"text_config": _INDEXER},
+    "qwen4_exp_text": _INDEXER,
+    "reformer": {
+        **{"is_decoder": True, "attn_layers": ["local", "lsh"] * 2, "num_buckets": 2},
+        **{"axial_pos_shape": [8, 8], "axial_pos_embds_dim": [8, 24]},
+    },
+    "vibevoice_asr": {
+        "acoustic_tokenizer_encoder_config": _SOUNDS,
+        "semantic_tokenizer_encoder_config": _SOUNDS,
+    },
+    "xlnet": {"attn_type": "uni", "max_position_embeddings": None},
     "zamba2": {"mamba_expand": 2, "mamba_ngroups": 1, "n_mamba_heads": 8, "mamba_headdim": 8},
 }
 
@@ -127,7 +172,7 @@ _OF_FAMILY: dict[str, dict[str, Any]] = {
 def tiny_config(family: str, **fields: Any) -> PreTrainedConfig:
     """The configuration of a family with small sizes in all of its parts; of lists with an entry for each layer, all kinds."""
     config_class = CONFIG_MAPPING[family]
-    chosen = {**_small(config_class()), **_OF_FAMILY.get(family, {}), **fields}
+    chosen = {**_merged(_small(config_class()), _OF_FAMILY.get(family, {})), **fields}
     made: PreTrainedConfig = config_class(**{name: value for name, value in chosen.items() if value is not None})
     return made
 
@@ -139,6 +184,15 @@ def tiny_model(family: str, **fields: Any) -> nn.Module:
     model = language_model_class(config).from_config(config)
     model.set_experts_implementation("eager")
     return model.eval()
+
+
+def _merged(sizes: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Return sizes with others in their place, part by part."""
+    parts = {
+        name: _merged(sizes[name], value) if isinstance(value, dict) and isinstance(sizes.get(name), dict) else value
+        for name, value in others.items()
+    }
+    return {**sizes, **parts}
 
 
 def _field(config: PreTrainedConfig, name: str) -> Any:

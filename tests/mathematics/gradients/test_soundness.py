@@ -6,7 +6,7 @@ from torch import nn
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from lorif_assets.mathematics.gradients.layers import LayerError
-from lorif_assets.mathematics.gradients.soundness import refuse_unsound, sees_later_tokens
+from lorif_assets.mathematics.gradients.soundness import refuse_unattributable, refuse_unsound, sees_later_tokens
 from tests.mathematics.gradients.families import tiny_model
 
 
@@ -15,6 +15,28 @@ def test_an_encoder_is_refused_and_the_same_architecture_as_a_decoder_is_not(fam
     with pytest.raises(LayerError, match=r"is no causal language model: what it predicts .* lacks `is_decoder: true`"):
         refuse_unsound(tiny_model(family, is_decoder=False))
     refuse_unsound(tiny_model(family))
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError("train it first"), NotImplementedError(), RuntimeError("sizes differ")]
+)
+def test_a_model_that_fails_on_text_is_refused_by_what_it_says(gpt2, monkeypatch, error):
+    def failing(*_arguments, **_named):
+        raise error
+
+    monkeypatch.setattr(gpt2, "forward", failing)
+    said = str(error) or type(error).__name__
+    with pytest.raises(LayerError, match=f"a GPT2LMHeadModel cannot be run and differentiated on text alone: {said}"):
+        refuse_unattributable(gpt2)
+
+
+def test_a_device_without_memory_is_no_fault_of_the_model(gpt2, monkeypatch):
+    def failing(*_arguments, **_named):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(gpt2, "forward", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        refuse_unattributable(gpt2)
 
 
 def test_a_model_in_bf16_is_judged_as_one_in_fp32():
