@@ -234,7 +234,7 @@ class AttributedModel:
         from lorif_assets.data.tokenization import tokenize
 
         rules = TokenRules.of_examples(self.recipe)
-        return tokenize(examples, self.tokenizer, self.max_length, vocabulary_size(self.model), rules=rules)
+        return tokenize(examples, self.tokenizer, self.max_length, vocabulary_size(self.model), rules=rules).logged()
 
     def tokenized_queries(self, queries: pa.Table, id_column: str = "query_id") -> "TokenizedShard":
         """Return queries as token ids and labels; those that cannot be used are listed with the reason."""
@@ -306,6 +306,6 @@ def tokenized_queries(
     longest, rules = longest_input(model, tokenizer, recipe), TokenRules.of_queries(recipe)
 
     def by_content(rows: pa.Table) -> "TokenizedShard":
-        return tokenize(rows, tokenizer, longest, vocabulary_size(model), id_column, rules)
+        return tokenize(rows, tokenizer, longest, vocabulary_size(model), id_column, rules).logged()
 
     return tokenized_with_objectives(queries, id_column, tokenizer, by_content)

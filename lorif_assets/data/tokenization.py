@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -124,6 +124,12 @@ class TokenizedShard:
         """What a person should know of the examples, and of how many it holds."""
         return Counter(notice for example in self.examples for notice in example.notices)
 
+    def logged(self) -> Self:
+        """Write the notices to the log, and return the shard."""
+        for notice, count in self.notices.items():
+            _log.warning("%d of %d rows: %s", count, len(self.examples) + len(self.rejected), notice)
+        return self
+
 
 def tokenize(
     examples: pa.Table,
@@ -168,10 +174,7 @@ def tokenize(
             rejected.append(RejectedRow(example_id, number, str(reason), excerpt(shown)))
         else:
             tokenized.append(TokenizedExample(example_id, number, kept.input_ids, kept.labels, kept.cut, kept.notices))
-    shard = TokenizedShard(tuple(tokenized), rejected_table(rejected))
-    for notice, count in shard.notices.items():
-        _log.warning("%d of %d rows: %s", count, len(rows), notice)
-    return shard
+    return TokenizedShard(tuple(tokenized), rejected_table(rejected))
 
 
 def _encode(rows: Sequence[_Row], tokenizer: "PreTrainedTokenizerBase", rules: TokenRules) -> list[_Encoded]:

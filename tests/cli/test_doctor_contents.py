@@ -203,6 +203,16 @@ def test_rows_that_would_be_cut_or_set_aside_are_counted_and_no_fault(private_pr
     assert "`lorif preview --source docs` shows" in said
 
 
+def test_what_a_person_should_know_of_rows_is_a_note_and_is_not_logged_besides(
+    private_project: TinyProject, caplog: pytest.LogCaptureFixture
+) -> None:
+    straddling = {"id": "q", "prompt": "the wi", "completion": "th statement opens"}
+    queries(straddling)(private_project.root)
+    _, said = diagnosis(private_project.root)
+    assert "1 of 1 rows looked at: one token holds the end of the prompt and the beginning of the completion" in said
+    assert "one token holds" not in caplog.text
+
+
 def test_queries_are_cut_so_that_what_they_ask_about_is_kept(private_project: TinyProject) -> None:
     long = "the with statement opens a file and closes it " * 20
     queries({"id": "q0", "prompt": long, "completion": " ends"})(private_project.root)

@@ -122,4 +122,5 @@ def test_a_notice_is_said_once_with_the_count(caplog: pytest.LogCaptureFixture) 
     examples = normalise(RawShard("rows", ("messages",), rows), Columns(), "s-00000").examples
     shard = tokenize(examples, make_tokenizer(chat_template=WRITES_JSON), 512, 300)
     assert shard.notices == {PARSED: 2}
+    assert shard.logged() is shard
     assert [record.getMessage() for record in caplog.records] == [f"2 of 3 rows: {PARSED}"]
