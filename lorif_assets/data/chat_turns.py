@@ -54,9 +54,7 @@ class ChatTurns:
         if span := self._span_by_prefix(k):
             return [span]
         span = self._span_by_stand_in(k)
-        if span and (n_results := self._results_within(k, span)):
-            return self._spans_around(k, n_results)
-        return [span] if span else []
+        return (self._spans_around_results(k, span) or [span]) if span else []
 
     def answer(self, k: int) -> Span | None:
         """Return where in the text what message `k` says stands, without an end of turn; None: nowhere.
@@ -103,21 +101,22 @@ class ChatTurns:
             return None
         return len(before), len(through)
 
-    def _results_within(self, k: int, span: Span) -> int:
-        """How many messages of tools follow message `k`, where what a stand-in showed of it has a result of them."""
-        n = sum(1 for _ in takewhile(lambda message: message["role"] == "tool", self.messages[k + 1 :]))
-        own = json.dumps(self.messages[k], ensure_ascii=False)
-        shown = (self._says(k + 1 + i, self.text[slice(*span)]) and not self._says(k + 1 + i, own) for i in range(n))
-        return n if any(shown) else 0
+    def _spans_around_results(self, k: int, shown: Span) -> list[Span]:
+        """Where the turn of message `k` stands around what its tools return; none, if that is not within what was shown.
 
-    def _spans_around(self, k: int, n_results: int) -> list[Span]:
-        """Where the turn of message `k` stands, told without the results that are written within it."""
-        without = replace(self, messages=[*self.messages[: k + 1], *self.messages[k + 1 + n_results :]])
-        first, last = _difference(self.text, without.text)
-        shift = len(self.text) - len(without.text)
+        It is told without these results, which add to the text what is then no part of the turn.
+        """
+        end = k + 1 + sum(1 for _ in takewhile(lambda message: message["role"] == "tool", self.messages[k + 1 :]))
+        without = replace(self, messages=[*self.messages[: k + 1], *self.messages[end:]])
+        text = self._rendered(without.messages) if end > k + 1 else None
+        first, last = _difference(self.text, text or "")
+        added = self.text[max(first, shown[0]) : min(last, shown[1])]
+        if text is None or not any(self._says(result, added) for result in range(k + 1, end)):
+            return []
+        shift = len(self.text) - len(text)
         pieces = [self._content(k)]
-        for start, end in without.spans(k):
-            pieces += [(start, min(end, first)), (max(start, last - shift) + shift, end + shift)]
+        for start, stop in without.spans(k):
+            pieces += [(start, min(stop, first)), (max(start, last - shift) + shift, stop + shift)]
         return sorted({piece for piece in pieces if piece and piece[0] < piece[1]})
 
     def _content(self, k: int) -> Span | None:

@@ -212,7 +212,7 @@ def test_results_that_are_written_within_the_turn_of_the_calls_carry_no_loss(
     template = RESULTS_WITHIN.replace("{% if m.tool_calls %}", "{% if " + shows + " %}")
     asks, asks_twice = ([call(name, to="Bob") for name in names] for names in (["send"], ["send", "look"]))
     messages = [
-        *(turn("user", "hello"), turn("assistant", "", tool_calls=asks), turn("tool", "how")),
+        *(turn("user", "hello"), turn("assistant", "", tool_calls=asks), turn("tool", "Bob")),
         *(
             turn("assistant", "so", tool_calls=asks_twice),
             turn("tool", "4"),
