@@ -174,6 +174,7 @@ def test_a_checkpoint_that_is_removed_under_the_process_keeps_the_others_from_no
     assert "attributing checkpoints failed" not in caplog.text
 
 
+@pytest.mark.slow
 def test_the_adapters_of_a_training_are_attributed(root: Path) -> None:
     pytest.importorskip("peft")
     callback = lorif_assets.TrainerCallback(root, query_sets=["first"], wait=True)
@@ -191,6 +192,7 @@ def test_without_query_sets_checkpoints_are_registered_alone(root: Path) -> None
     assert not (root / "lake").exists()
 
 
+@pytest.mark.slow
 def test_of_several_processes_that_train_the_first_alone_registers_and_attributes(root: Path) -> None:
     callback = lorif_assets.TrainerCallback(root, query_sets="all", wait=True)
     one = trainer(root, callback)

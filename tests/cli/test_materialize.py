@@ -148,6 +148,7 @@ def test_an_interruption_says_in_a_line_that_the_work_goes_on_from_there_and_it_
     assert "attribution_report     2 partitions" in again.output
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command_with_one_line_and_a_second_run_finishes_the_work(private_project: TinyProject) -> None:
     for step in range(3, 8):
         shutil.copytree(
