@@ -15,6 +15,8 @@ from lorif_assets.lake.unreadable import panics_as_errors
 # Of GPT-2, Llama, Mixtral, DeepSeek and their kin.
 _COUNTS = re.compile(r"(n|num)_(\w+_)?(layers?|experts?|blocks)|\w+_layers|depth", re.IGNORECASE)
 
+# Of a kind that it does not know, transformers lists all that it knows.
+_EVERY_KIND = re.compile(r"\s*Model type should be one of .*", re.DOTALL)
 _CODE_ADVICE = (
     ". It carries Python code of its own, which is not run: where you have read it and trust it, set "
     "`checkpoints.trust_remote_code = true`"
@@ -34,7 +36,7 @@ def refused_in_words(what: str) -> Iterator[None]:
     except LorifError:
         raise
     except Exception as error:
-        said = str(error) or type(error).__name__
+        said = _EVERY_KIND.sub("", str(error)) or type(error).__name__
         advice = _CODE_ADVICE if "trust_remote_code" in said else ""
         raise CheckpointError(f"{what}: {said}{advice}") from error
 

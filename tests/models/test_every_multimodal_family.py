@@ -82,5 +82,6 @@ def test_a_family_that_transformers_makes_no_language_model_of_is_refused_by_its
     family: str, tmp_path: Path
 ) -> None:
     tiny_config(family).save_pretrained(tmp_path / "checkpoint")
-    with pytest.raises(CheckpointError, match="not a causal language model that transformers knows"):
+    with pytest.raises(CheckpointError, match="not a causal language model that transformers knows") as refusal:
         Checkpoints(path=str(tmp_path)).skeleton(CheckpointFiles("checkpoint", tmp_path / "checkpoint", None))
+    assert "should be one of" not in str(refusal.value), "no list of all that transformers knows"
