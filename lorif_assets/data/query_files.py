@@ -12,6 +12,7 @@ from typing import Any
 from lorif_assets.config.settings import Settings
 from lorif_assets.config.sources import Columns, Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, readers
+from lorif_assets.data.formats.lakehouse_tables import TableFolder, table_among, table_around
 from lorif_assets.data.shards import list_shards, read_source
 from lorif_assets.errors import SourceError, StoreError
 from lorif_assets.lake.partition_names import partition_names
@@ -46,7 +47,7 @@ def survey_queries(settings: Settings) -> QuerySurvey:
     """Look at the query path; in a directory, files whose names begin with `.` or `_` are skipped.
 
     Raises:
-        SourceError: the path does not exist.
+        SourceError: the path does not exist, or is the folder of a table.
     """
     root = _query_root(settings)
     if not root.exists():
@@ -56,6 +57,8 @@ def survey_queries(settings: Settings) -> QuerySurvey:
     if is_special(root):
         raise SourceError(f"the query path {root} is {SPECIAL}; set `queries.path` to a file or a folder")
     files = [root] if root.is_file() else _files_of(root)
+    if table := table_around(files):
+        raise _of_a_table(table)
     names = partition_names({file: (file.stem, file.suffix) for file in files})
     counts = Counter(names.values())
     return QuerySurvey(
@@ -79,11 +82,21 @@ def _query_root(settings: Settings) -> Path:
         found = store.files()
         if not found:
             return copy_of(path)
-        folder = store.copies(file for file in found if "/" not in file.name)
+        beside = [file for file in found if "/" not in file.name]
+        if table := table_among(store.url, (file.name for file in beside), (file.name for file in found)):
+            raise _of_a_table(table)
+        folder = store.copies(beside)
         store.forget(found)
     except StoreError as error:
         raise SourceError(f"the query path cannot be read: {error}") from error
     return folder
+
+
+def _of_a_table(table: TableFolder) -> SourceError:
+    return SourceError(
+        f"the query path is within {table.folder}, {table.kind}: its files hold rows that it has since removed. Save the "
+        "rows that it has now as a Parquet file, and set `queries.path` to that"
+    )
 
 
 def _files_of(root: Path) -> list[Path]:

@@ -51,6 +51,7 @@ configs:
 # Two languages
 """
 SPLIT = {"data/train-00000-of-00001.parquet": parquet("a", "b"), "data/test-00000-of-00001.parquet": parquet("c")}
+TABLE = {"t/data/a.parquet": b"", "t/metadata/1-5f.metadata.json": b""}
 LANGUAGES = {
     "README.md": CONFIGURED,
     "english/one.jsonl": jsonl("en"),
@@ -165,6 +166,8 @@ def test_what_is_not_read_beside_the_data_is_listed(hub: HubStandIn, tmp_path: P
         (LANGUAGES, "/fr", {}, r"no data files are at \S+/fr; the repository has .*, and the configurations en, de"),
         ({"name.py": b"raise"}, "", {}, r"loading script is never run; .*hf://datasets/org/name@refs/convert/parquet"),
         ({"a.parquet": b"", "_delta_log/0.json": b""}, "", {}, r"is a Delta table"),
+        (TABLE, "", {}, r"hf://datasets/org/name@\w+/t is an Iceberg table"),
+        (TABLE, "/t/data/*.parquet", {}, r"hf://datasets/org/name@\w+/t is an Iceberg table"),
         ({"a.parquet": b"", "b.jsonl": b""}, "", {}, r"files of several formats \(1 jsonl and 1 parquet\)"),
         (
             {"README.md": b"---\nconfigs: [3]\n---\n", "a.jsonl": b""},

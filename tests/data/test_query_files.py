@@ -47,6 +47,25 @@ def test_pipes_are_no_query_sets_and_are_told(settings: Settings) -> None:
         survey_queries(piped)
 
 
+@pytest.mark.parametrize(
+    ("mark", "kind"),
+    [
+        ("_delta_log/00000000000000000000.json", "a Delta table"),
+        ("metadata/00001-5f.metadata.json", "an Iceberg table"),
+        (".hoodie/hoodie.properties", "a Hudi table"),
+    ],
+)
+@pytest.mark.parametrize("path", ["queries", "queries/part-0.parquet"])
+def test_files_of_a_table_are_no_query_sets(settings: Settings, mark: str, kind: str, path: str) -> None:
+    (settings.base / "queries" / mark).parent.mkdir()
+    write(settings, "part-0.parquet", mark)
+    of_a_table = Settings(base=settings.base, queries={"path": path})
+    with pytest.raises(
+        SourceError, match=rf"within {settings.base / 'queries'}, {kind}: .* set `queries.path` to that"
+    ):
+        survey_queries(of_a_table)
+
+
 def test_an_empty_directory_holds_no_query_set(settings: Settings) -> None:
     assert query_files(settings) == {}
 

@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,7 @@ from typing import TypeVar
 from lorif_assets.config.sources import Source, SourceFormat
 from lorif_assets.data.formats import format_of_suffix, known_suffixes, readers
 from lorif_assets.data.formats.contents import advice
+from lorif_assets.data.formats.lakehouse_tables import TableFolder, table_among, table_around
 from lorif_assets.data.formats.reader import SourceFile
 from lorif_assets.data.hub_selection import hub_errors, selected
 from lorif_assets.errors import SourceError, StoreError
@@ -20,12 +21,6 @@ from lorif_assets.lake.partition_names import partition_names
 from lorif_assets.lake.special_files import SPECIAL, is_special
 from lorif_assets.stores.object_store import ObjectStore, copy_of, is_store_url
 
-# What lies in a table's folder, the table's kind, and how its rows are read: its files hold others too, long removed.
-_TABLES: Mapping[str, tuple[str, str]] = {
-    "_delta_log/*": ("a Delta table", 'Make it a source of its own with format = "delta"'),
-    "metadata/*.metadata.json": ("an Iceberg table", "Save the rows that it has now as Parquet, and read those"),
-    ".hoodie/*": ("a Hudi table", "Save the rows that it has now as Parquet, and read those"),
-}
 # Of files that are being written, or that an editor, a download or a copy left behind.
 _UNFINISHED = (
     *("~", ".bak", ".crc", ".crdownload", ".incomplete", ".inprogress", ".lock", ".part", ".partial", ".swp", ".temp"),
@@ -112,6 +107,7 @@ def _on_hub(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile]]
         by_suffix = not glob.has_magic(snapshot.name.path)
         kind, named = _named_files(source, base, root=root, found=found, by_suffix=by_suffix)
         paths = [(root / file.name).relative_to(snapshot.folder).as_posix() for file in named]
+        _refuse(source, table_among(snapshot.uri("").rstrip("/"), paths, snapshot.files))
         snapshot.fetch(paths)
     return kind, [replace(file, uri=snapshot.uri(path)) for file, path in zip(named, paths, strict=True)]
 
@@ -134,9 +130,6 @@ def _in_store(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile
             # The URL is that of one file.
             file = copy_of(store.url, source.revealed_storage_options)
             return _format_of_file(source, file), [SourceFile(store.url, source.name, file.name)]
-        for mark, (what, remedy) in _TABLES.items():
-            if any(fnmatchcase(file.name, mark) for file in found):
-                raise SourceError(f"source '{source.name}': {source.path} is {what}. {remedy}.")
         by_suffix = not glob.has_magic(source.path)
         # A superset of what the pattern means: here a star also stands for folders.
         names = pattern.relative_to(root).as_posix().replace("**/", "*")
@@ -145,6 +138,7 @@ def _in_store(source: Source, base: Path) -> tuple[SourceFormat, list[SourceFile
             for file in found
             if (file.name.lower().endswith(_all_suffixes()) if by_suffix else fnmatchcase(file.name, names))
         ]
+        _refuse(source, table_among(store.url, (file.name for file in wanted), (file.name for file in found)))
         folder = store.copies(wanted)
         store.forget(found)
     except StoreError as error:
@@ -243,7 +237,7 @@ def _named_files(
         ]
     if not readers()[kind].suffixes or not chosen:
         raise SourceError(f"source '{source.name}': no {kind} files at {source.path}. Found: {_listing(found)}.")
-    _refuse_files_of_tables(source, chosen)
+    _refuse(source, table_around(chosen))
     prefixes = partition_names({path: _called(source, path, root, kind) for path in chosen})
     return kind, [
         SourceFile(_relative(path, base), prefixes[path], path.relative_to(root).as_posix()) for path in chosen
@@ -278,15 +272,9 @@ def _is_unfinished(path: Path, pattern: str) -> bool:
     return suffix is not None and not pattern.endswith(suffix)
 
 
-def _refuse_files_of_tables(source: Source, files: Iterable[Path]) -> None:
-    # A source may be a folder within a table, one of its partitions say.
-    for folder in sorted({folder for path in files for folder in path.parents}):
-        for mark, (what, remedy) in _TABLES.items():
-            if next(folder.glob(mark), None):
-                raise SourceError(
-                    f"source '{source.name}': {folder} is {what}, whose files are not read one by one: they hold rows that it "
-                    f"has since removed. {remedy}."
-                )
+def _refuse(source: Source, table: TableFolder | None) -> None:
+    if table is not None:
+        raise SourceError(f"source '{source.name}': {table}")
 
 
 def _called(source: Source, path: Path, root: Path, kind: SourceFormat) -> tuple[str, str]:
