@@ -12,7 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Final
 
 from lorif_assets.data.chat import encode_conversations
-from lorif_assets.data.chat_templates import chat_template
+from lorif_assets.data.chat_templates import ChatTemplate, chat_template
 from lorif_assets.data.chat_turns import n_common
 from lorif_assets.data.conversations import Conversation, Message, is_trained
 from lorif_assets.data.labels import LabelledTokens
@@ -58,10 +58,10 @@ def later_turns(
 
     Templates are told that it is `day`. It is returned whole where the template refuses a part of it.
     """
-    messages = conversation.messages
+    messages, template = conversation.messages, _template(conversation, tokenizer, day)
 
     def fits(start: int) -> bool:
-        text = _text(replace(conversation, messages=_from(messages, start)), tokenizer, day)
+        text = _text(_from(messages, start), template)
         return len(_token_ids(text, tokenizer)) <= max_length
 
     starts = exchange_starts(messages)
@@ -115,17 +115,21 @@ def _n_before_question(
     if k == len(messages) or messages[k]["role"] != "user" or not isinstance(messages[k].get("content"), str):
         return 0
     messages[k] = {**messages[k], "content": _STAND_IN}
-    text = _text(conversation, tokenizer, day)
+    template = _template(conversation, tokenizer, day)
+    text = _text(conversation.messages, template)
     try:
-        other = _text(replace(conversation, messages=messages), tokenizer, day)
+        other = _text(messages, template)
     except UnusableRowError:
         return 0
     return n_common(_token_ids(text[: n_common(text, other)], tokenizer), tokens.input_ids.tolist())
 
 
-def _text(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", day: date) -> str:
-    template = chat_template(tokenizer, day, for_tools=bool(conversation.tools)).of(conversation)
-    return template.text(fitting_arguments(conversation.messages, template)[0])
+def _template(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase", day: date) -> ChatTemplate:
+    return chat_template(tokenizer, day, for_tools=bool(conversation.tools)).of(conversation)
+
+
+def _text(messages: Sequence[Message], template: ChatTemplate) -> str:
+    return template.text(fitting_arguments(messages, template)[0])
 
 
 def _token_ids(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
