@@ -6,6 +6,7 @@ from typing import Literal
 import click
 
 from lorif_assets.automation.dagster_home import dagster_home
+from lorif_assets.cli.termination import ended_in_order
 from lorif_assets.config.settings import CLUSTER_DEMO_DIRECTORY, CONFIG_NAME, DEMO_DIRECTORY, REAL_DEMO_DIRECTORY
 from lorif_assets.demo.run import run_demo
 from lorif_assets.pages.terminal_console import TerminalConsole
@@ -49,7 +50,9 @@ def demo(
             )
         from lorif_assets.demo.cluster.run import run_cluster_demo
 
-        if not run_cluster_demo(DEMO_DIRECTORY, directory or CLUSTER_DEMO_DIRECTORY, console):
+        with ended_in_order():
+            same = run_cluster_demo(DEMO_DIRECTORY, directory or CLUSTER_DEMO_DIRECTORY, console)
+        if not same:
             raise click.exceptions.Exit(1)
         return
     folder = directory or (REAL_DEMO_DIRECTORY if real else DEMO_DIRECTORY)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from lorif_assets.cli.termination import ended_in_order
 from lorif_assets.config.settings import DEMO_DIRECTORY
 from lorif_assets.demo.scenario import run_scenario
 from lorif_assets.pages.terminal_console import TerminalConsole
@@ -24,5 +25,7 @@ from lorif_assets.pages.terminal_console import TerminalConsole
 )
 def scenario(directory: Path, demo_directory: Path) -> None:
     """Change data and checkpoints under a running daemon, and show that attributions stay up to date."""
-    if not run_scenario(directory, demo_directory, TerminalConsole()):
+    with ended_in_order():
+        same = run_scenario(directory, demo_directory, TerminalConsole())
+    if not same:
         sys.exit(1)
