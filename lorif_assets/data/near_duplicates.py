@@ -1,6 +1,7 @@
 """Texts that say nearly the same, found by MinHash (A. Broder 1997) over their words."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ class FirstTexts:
     def __init__(self) -> None:
         from datasketch import MinHashLSH
 
-        self._index = MinHashLSH(threshold=THRESHOLD, num_perm=_PERMUTATIONS)
+        self._index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands())
         self._hashes: dict[int, MinHash] = {}
 
     def first(self, place: int, text: str) -> int:
@@ -36,6 +37,15 @@ class FirstTexts:
         self._index.insert(place, hashed)
         self._hashes[place] = hashed
         return place
+
+
+@cache
+def _bands() -> tuple[int, int]:
+    """Return the bands of the index and the rows of each, which suit the threshold best: a search of a tenth of a second."""
+    from datasketch import MinHashLSH
+
+    index = MinHashLSH(threshold=THRESHOLD, num_perm=_PERMUTATIONS)
+    return index.b, index.r
 
 
 def near_duplicates(texts: Sequence[str]) -> list[list[int]]:

@@ -1,5 +1,7 @@
 """The environment that renders pages: templates, escaping, and the filters for numbers and passages."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -7,8 +9,16 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from lorif_assets.pages import number_format, passages
 
 
-def page_environment(package: str) -> Environment:
-    """Return a page's environment: templates of its package and those that pages share, escaping, and filters."""
+@cache
+def page_environment(package: str, **filters: Callable[..., Any]) -> Environment:
+    """Return a page's environment: templates of its package and those that pages share, escaping, and filters.
+
+    A process compiles each template once.
+
+    Args:
+        package: of the page.
+        filters: of its own, beside those that pages share.
+    """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name, package_path="") for name in (package, "lorif_assets.pages")]),
         autoescape=True,
@@ -30,6 +40,7 @@ def page_environment(package: str) -> Environment:
         "first_line": passages.first_line,
         "last_line": passages.last_line,
         "codes": passages.codes,
+        **filters,
     }
     return environment
 

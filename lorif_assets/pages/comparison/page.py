@@ -18,13 +18,9 @@ _LINE_WIDTH, _LINE_HEIGHT = 100, 24
 
 def render(content: ComparisonContent) -> str:
     """The page: no scripts, no network, no other files; the same content gives the same page."""
-    environment = page_environment("lorif_assets.pages.comparison")
-    environment.filters |= {
-        "significant": _significant,
-        "signed": number_format.score,
-        "overlap": _overlap,
-        "points": partial(_points, spread=max((_spread(query.losses) for query in content.queries), default=0.0)),
-    }
+    environment = page_environment(
+        "lorif_assets.pages.comparison", significant=_significant, signed=number_format.score, overlap=_overlap
+    )
     return environment.get_template(_TEMPLATE).render(
         content=content,
         leading=LEADING,
@@ -32,6 +28,7 @@ def render(content: ComparisonContent) -> str:
         persistence=PERSISTENCE,
         seen=1 - PERSISTENCE**content.depth,
         pictures=data_uris(partial(movement_figure, content)) if content.compared.neighbours else {},
+        points=partial(_points, spread=max((_spread(query.losses) for query in content.queries), default=0.0)),
         line={"width": _LINE_WIDTH, "height": _LINE_HEIGHT},
     )
 

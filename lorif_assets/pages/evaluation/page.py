@@ -32,15 +32,15 @@ _FIELDS: tuple[Literal["r", "damping"], ...] = ("r", "damping")
 
 def render(content: EvaluationContent) -> str:
     """The page: no scripts, no network, no other files; the same content gives the same page."""
-    environment = page_environment("lorif_assets.pages.evaluation")
-    environment.filters |= {
-        "method_title": method_title,
-        "method_explanation": method_explanation,
-        "figure": _figure,
-        "signed": _signed,
-        "interval": _interval,
-        "seconds": _seconds,
-    }
+    environment = page_environment(
+        "lorif_assets.pages.evaluation",
+        method_title=method_title,
+        method_explanation=method_explanation,
+        figure=_figure,
+        signed=_signed,
+        interval=_interval,
+        seconds=_seconds,
+    )
     return environment.get_template(_TEMPLATE).render(
         content=content,
         pictures={name: data_uris(draw) for name, draw in _pictures(content)},

@@ -1,11 +1,8 @@
 """The explorer's pages, from what the explorer answered; and the style and script that they share."""
 
 from collections.abc import Mapping
-from functools import cache
 from importlib.resources import files
 from urllib.parse import quote
-
-from jinja2 import Environment
 
 from lorif_assets.attribution.stored_rankings import WHEN_WHICH
 from lorif_assets.pages.addresses import report_address
@@ -35,15 +32,14 @@ def render(name: str, content: Mapping[str, object]) -> str:
         name: of the page's template.
         content: its variables.
     """
-    return _environment().get_template(f"{name}.html.jinja").render(when_which=WHEN_WHICH, **content)
+    return (
+        page_environment("lorif_assets.pages.explorer")
+        .get_template(f"{name}.html.jinja")
+        .render(when_which=WHEN_WHICH, **content)
+    )
 
 
 def static_file(name: str) -> bytes:
     """Return a file of `STATIC`."""
     package, _ = STATIC[name]
     return files(package).joinpath(name).read_bytes()
-
-
-@cache
-def _environment() -> Environment:
-    return page_environment("lorif_assets.pages.explorer")
