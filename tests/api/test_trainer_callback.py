@@ -91,6 +91,7 @@ def registered(root: Path) -> set[str]:
         return {*instance.get_dynamic_partitions("checkpoints")}
 
 
+@pytest.mark.slow
 def test_checkpoints_are_registered_as_they_are_saved_and_attributed_when_the_training_ends(root: Path) -> None:
     callback = lorif_assets.TrainerCallback(root, query_sets=["first"], wait=True)
     trainer(root, callback).train()

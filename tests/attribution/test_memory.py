@@ -121,6 +121,8 @@ CONFIGS: dict[str, tuple[PreTrainedConfig, Recipe]] = {
     "Llama by default": (LlamaConfig(**LLAMA), Recipe(max_length=LENGTH)),
     "Llama in BF16 by default": (LlamaConfig(**LLAMA, dtype="bfloat16"), Recipe(max_length=LENGTH)),
 }
+_SLOW = {"many small experts by default", "Llama by default"}
+"""In BF16 both forms are among the fast tests."""
 _IN_BF16 = pytest.mark.skipif(
     not has_bfloat16_products(), reason="without products in BF16 the passes take a quarter of an hour"
 )
@@ -181,7 +183,15 @@ def measured(name: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process the most memory it had")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=_IN_BF16 if "BF16" in name else ()) for name in CONFIGS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[*([_IN_BF16] if "BF16" in name else []), *([pytest.mark.slow] if name in _SLOW else [])]
+        )
+        for name in CONFIGS
+    ],
+)
 def test_the_estimate_is_within_a_third_of_the_most_that_attributing_took(name: str) -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         taken = process.submit(measured, name).result()
