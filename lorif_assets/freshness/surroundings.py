@@ -20,13 +20,16 @@ _MOST_FOLDERS = 2_000
 _MOST_SOURCES = 8
 # What this project, MLflow, Python and trainers write is no data.
 _OTHER_FOLDERS = re.compile(
-    r"[._]|(lake|dagster_home|mlruns|mlartifacts|registered_models|node_modules|venv|env|logs|wandb|tests?)$"
+    r"[._]|(lake|dagster_home|mlruns|mlartifacts|registered_models|node_modules|venv|env|logs|wandb|tests)$"
 )
 _NUMBERED = re.compile(r"(checkpoint|step|epoch|iter)\D*\d+$", re.IGNORECASE)
 _QUERIES = {"query", "queries", "question", "questions", "probe", "probes", "prompts"}
 _HELD_OUT = {"test", "valid", "validation", "val", "dev", "eval", "evaluation", "heldout", "holdout"}
-# What a model, a tokenizer or a trainer leaves beside others of its kind, whole or not.
-_MODEL_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json", "trainer_state.json")
+# A folder that holds one of these is of a model, whole or not, of a tokenizer, a trainer, or a data set's splits.
+_DESCRIPTIONS = (
+    *("config.json", "adapter_config.json", "tokenizer_config.json", "trainer_state.json"),
+    "dataset_dict.json",
+)
 _QUERY_FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
 
 
@@ -118,7 +121,9 @@ def _checkpoints(base: Path, folders: Sequence[Path]) -> _Checkpoints:
         # The first of a training: the next ones will lie beside it.
         chosen = chosen.parent
         groups[chosen] = 1
-    others = {one: number for one, number in groups.items() if not one.is_relative_to(chosen)}
+    others = {
+        one: number for one, number in groups.items() if not (one.is_relative_to(chosen) or chosen.is_relative_to(one))
+    }
     single = [one for one, number in others.items() if number == 1]
     base_model = single[0] if len(single) == 1 and chosen != base else None
     return _Checkpoints(
@@ -155,8 +160,8 @@ def _data(base: Path, folders: Iterable[Path]) -> Iterator[_Data]:
 def _data_files(folder: Path, *, is_shared: bool) -> list[Path]:
     formats = {file: format_of_suffix(file) for file in _children(folder) if file.is_file()}
     firm = [file for file, kind in formats.items() if kind and not readers()[kind].is_fallback]
-    is_of_model = any((folder / name).is_file() for name in _MODEL_FILES)
-    if not firm and not is_shared and not is_of_model:
+    is_described = any((folder / name).is_file() for name in _DESCRIPTIONS)
+    if not firm and not is_shared and not is_described:
         return [file for file, kind in formats.items() if kind]
     # Beside code, models and other data lie notes and settings in text and JSON files: data are those whose columns say so.
     tables = [file for file, kind in formats.items() if kind in _QUERY_FORMATS and file not in firm]
