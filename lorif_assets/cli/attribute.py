@@ -26,7 +26,7 @@ from lorif_assets.pages.terminal_console import TerminalConsole
 @click.option("--span", help="A part of the completion or answer, by its text: only its tokens are asked about.")
 @click.option(
     "--against",
-    help="Another completion, or answer in the chat: what is asked about is the difference of the two losses.",
+    help="Another completion, or answer at the end of the chat: asked about is the difference of the two losses.",
 )
 @click.option(
     "--also",
@@ -152,9 +152,7 @@ def _line(
     if asked and not also and chat is not None:
         return {**(chat if isinstance(chat, dict) else {"messages": chat}), **asked}
     if completion is None:
-        raise click.UsageError(
-            "--span and --against go with --completion, --assistant or --messages, --also with --completion."
-        )
+        raise click.UsageError("--span and --against go with a completion or a chat, --also with --completion.")
     if asked and also:
         raise click.UsageError(
             "--also asks about several completions, --span and --against about one: take one of them."
