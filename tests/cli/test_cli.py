@@ -557,6 +557,15 @@ def test_preview_prints_the_tokens_of_sources_and_query_sets_and_which_carry_los
     assert "the with statement[[ opens a file]]" in result.output
 
 
+def test_preview_reads_by_the_newest_checkpoint_that_can_be_read(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    newest = private_project.root / "checkpoints" / CHECKPOINTS[-1]
+    (newest / "model.safetensors").rename(newest / "pytorch_model.bin")
+    result = lorif("preview", "--source", "docs", "--rows", 1, *config)
+    assert f"docs (data), by the tokenizer of {CHECKPOINTS[-2]}" in result.output
+
+
 def test_preview_of_a_query_set_as_json_is_one_object_a_line(lorif: Lorif, config: tuple[str, Path]) -> None:
     result = lorif("preview", "--queries", QUERY_SET, "--checkpoint", CHECKPOINTS[0], "--json", *config)
     assert result.exit_code == 0, result.output
