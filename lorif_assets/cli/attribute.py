@@ -23,8 +23,11 @@ from lorif_assets.pages.terminal_console import TerminalConsole
 @click.command()
 @click.option("--completion", help="What the model said.")
 @click.option("--prompt", default="", help="What it was asked; carries no loss.")
-@click.option("--span", help="A part of the completion, by its text: only its tokens are asked about.")
-@click.option("--against", help="Another completion: what is asked about is the difference of the two losses.")
+@click.option("--span", help="A part of the completion or answer, by its text: only its tokens are asked about.")
+@click.option(
+    "--against",
+    help="Another completion, or answer at the end of the chat: asked about is the difference of the two losses.",
+)
 @click.option(
     "--also",
     type=(str, str, float),
@@ -89,7 +92,7 @@ def attribute(
     chat = _chat(completion, prompt, assistant, user, system, messages)
     if tokens and ranking != "plain":
         raise click.UsageError("--tokens shares out scores: take it without --ranking, or with --ranking plain.")
-    line = _line(prompt, completion, span, against, also)
+    line = _line(prompt, completion, chat, span, against, also)
     pairs = top if tokens else 0
     options: dict[str, Any] = {"checkpoint": checkpoint, "top_k": top, "tokens": pairs}
     with open_project() as project:
@@ -100,10 +103,10 @@ def attribute(
             project.load(checkpoint)
         if rows is not None:
             answers = project.attribute_queries(rows, columns=columns, **options)
-        elif chat is not None:
-            answers = {"query": project.attribute_chat(chat, **options)}
         elif line is not None:
             answers = {"query": project.attribute_query(line, **options)}
+        elif chat is not None:
+            answers = {"query": project.attribute_chat(chat, **options)}
         else:
             answers = {"query": project.attribute(prompt, completion or "", **options)}
     if form == "json":
@@ -137,16 +140,19 @@ def _print(answers: Mapping[str, Attribution], top: int, ranking: Ranking, *, to
 def _line(
     prompt: str,
     completion: str | None,
+    chat: object,
     span: str | None,
     against: str | None,
     also: tuple[tuple[str, str, float], ...],
 ) -> Mapping[str, Any] | None:
-    """What is asked about as a line of a query file has it; None where it is one completion, or a chat."""
+    """What is asked about as a line of a query file has it; None where it is the loss of one completion or chat."""
     asked = {name: text for name, text in (("span", span), ("against", against)) if text is not None}
     if not asked and not also:
         return None
+    if asked and not also and chat is not None:
+        return {**(chat if isinstance(chat, dict) else {"messages": chat}), **asked}
     if completion is None:
-        raise click.UsageError("--span, --against and --also go with --completion.")
+        raise click.UsageError("--span and --against go with a completion or a chat, --also with --completion.")
     if asked and also:
         raise click.UsageError(
             "--also asks about several completions, --span and --against about one: take one of them."

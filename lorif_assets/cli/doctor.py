@@ -99,8 +99,11 @@ class _Findings:
 
     def fault(self, label: str, text: str) -> None:
         # What several findings stumble over is told once.
-        first = self.faults.setdefault(text, label)
-        self.table.add_row("[red]fault[/]", label, escape(text if first == label else f"see {first}"))
+        first = self.faults.get(text)
+        if first == label:
+            return
+        self.faults.setdefault(text, label)
+        self.table.add_row("[red]fault[/]", label, escape(f"see {first}" if first else text))
 
     def notes(self, label: str, texts: Iterable[str]) -> None:
         for text in texts:

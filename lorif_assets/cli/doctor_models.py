@@ -37,11 +37,14 @@ def checkpoints_finding(project: Project) -> str:
 
 
 def described_checkpoint(project: Project) -> CheckpointFiles:
-    """Return the newest checkpoint; its configuration is there, and its weights unless they are all that it lacks.
+    """Return the newest checkpoint that is whole, as attribution takes it; where none is, the newest, if weights are all that
+    it lacks.
 
     Raises:
-        LorifError: there is no checkpoint, or something else is wrong with one.
+        LorifError: there is no such checkpoint.
     """
+    if whole := project.checkpoints.newest_complete():
+        return whole
     found = project.checkpoints.find()
     if not (found and found[-1].is_description):
         checkpoints_finding(project)
@@ -61,7 +64,7 @@ def layers_finding(project: Project) -> str:
 
 def _fitted(project: Project) -> tuple[Recipe, list[TrackedLayer]]:
     """Return the recipe on the newest checkpoint, and the layers that it tracks there."""
-    recipe, checkpoint = project.settings.recipe, project.checkpoints.find()[-1]
+    recipe, checkpoint = project.settings.recipe, described_checkpoint(project)
     tracked = tracked_layers(project.checkpoints.skeleton(checkpoint, track=recipe.track), recipe)
     return fitted_recipe(recipe, tracked), tracked
 
@@ -112,7 +115,7 @@ def wasted_notes(project: Project) -> list[str]:
     """Return where the recipe spends bytes on nothing."""
     try:
         return wasted_bytes(*_fitted(project))
-    except (LorifError, IndexError):
+    except LorifError:
         # The rows of checkpoints and layers say it.
         return []
 
@@ -123,8 +126,9 @@ def memory_finding(project: Project) -> str:
     Raises:
         LorifError: it does not fit.
     """
-    checkpoints_finding(project)
-    checkpoint, settings = project.checkpoints.find()[-1], project.settings
+    checkpoint, settings = described_checkpoint(project), project.settings
+    if not checkpoint.is_complete():
+        checkpoints_finding(project)
     devices = project.devices.groups()[0]
     verdict = checkpoint_verdict(project.checkpoints, checkpoint, settings.recipe, settings.batch, devices)
     verdict.refuse_shortage(checkpoint.name, devices)

@@ -18,6 +18,7 @@ from lorif_assets.data.rejection_reasons import in_words, rows_set_aside
 from lorif_assets.errors import LorifError
 from lorif_assets.freshness.leftovers import Leftovers
 from lorif_assets.freshness.view import Asked, Freshness
+from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.pages.number_format import counted
 from lorif_assets.pages.terminal_console import TerminalConsole
 from lorif_assets.project import Project
@@ -54,7 +55,8 @@ def materialize(
             console.print(Text(f"{what}: {reason}", style="red"), soft_wrap=True)
         print_outlook(console, outlook(freshness, selection))
         return
-    computed = []
+    computed: list[str] = []
+    told: set[str] = set()
     with dg.DagsterInstance.from_config(str(dagster_home())) as instance:
         for sentence in wake(instance):
             console.print(Text(sentence, style="yellow"), soft_wrap=True)
@@ -63,24 +65,32 @@ def materialize(
                 instance, GRAPH, project, console.out, selection=selection, asked=asked, rehash=rehash
             ):
                 print_update(console, update)
+                if update.asset == TRAINING_EXAMPLES.name:
+                    # Before the hours that are spent on them.
+                    print_leftovers(console, project, told)
                 if update.partitions:
                     computed.append(update.asset)
         except LorifError:
-            print_what_to_look_at(console, instance, project, computed, asked)
+            print_leftovers(console, project, told)
+            print_failed_checks(console, instance, project, computed, asked)
             raise
-        print_what_to_look_at(console, instance, project, computed, asked)
+        print_leftovers(console, project, told)
+        print_failed_checks(console, instance, project, computed, asked)
 
 
-def print_what_to_look_at(
-    console: Console,
-    instance: dg.DagsterInstance,
-    project: Project,
-    computed: Sequence[str],
-    asked: Asked,
+def print_leftovers(console: Console, project: Project, told: set[str]) -> None:
+    """Print what stands in the lake and nothing outside names, unless it was told before, and add it to what was."""
+    notes = Leftovers.of(Freshness.of(project)).notes(project.settings.automation)
+    for note in notes:
+        if note not in told:
+            console.print(Text(note, style="yellow"), soft_wrap=True)
+    told.update(notes)
+
+
+def print_failed_checks(
+    console: Console, instance: dg.DagsterInstance, project: Project, computed: Sequence[str], asked: Asked
 ) -> None:
-    """Print what stands in the lake and no source names, and which checks of assets, run now, do not pass."""
-    for note in Leftovers.of(Freshness.of(project)).notes(project.settings.automation):
-        console.print(Text(note, style="yellow"), soft_wrap=True)
+    """Print which checks of assets, run now, do not pass."""
     for failure in failed_checks(instance, GRAPH, computed, project, asked):
         console.print(Text(failure.sentence, style="yellow" if failure.is_warning else "red"), soft_wrap=True)
 

@@ -98,6 +98,8 @@ def _previews(
 def _checkpoint(checkpoints: Checkpoints, name: str | None) -> CheckpointFiles:
     if name is not None:
         return checkpoints.get(name)
+    if whole := checkpoints.newest_complete():
+        return whole
     found = checkpoints.find()
     if not found:
         raise CheckpointError(f"{checkpoints.location} has no checkpoint yet, whose tokenizer would read the rows")

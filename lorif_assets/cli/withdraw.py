@@ -71,4 +71,4 @@ def _chosen(found: Sequence[LeftoverShard], names: Sequence[str]) -> Sequence[Le
 def _line(leftover: LeftoverShard) -> str:
     twice = f", {len(leftover.superseded):,} of them in other shards too" if leftover.superseded else ""
     decided = f", kept as decided on {leftover.decided[:10]}" if leftover.decided else ""
-    return f"{leftover.shard}: {leftover.n_rows:,} rows{twice}{decided}"
+    return f"{leftover.shard}: {counted(leftover.n_rows, 'row')}{twice}{decided}"

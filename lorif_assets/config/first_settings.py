@@ -1,8 +1,8 @@
 """A first lorif.toml: some 25 lines that say what there is to say about a project."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from lorif_assets.config.sources import Columns, Source
 
@@ -21,15 +21,17 @@ class Surroundings:
     """What a folder holds that settings can point at; paths are relative to it.
 
     `checkpoints` is a checkpoint or a folder of them, `n_checkpoints` how many it holds, `base_model` a single model beside
-    it. `queries` is a query file or a folder of them, with the columns of the first. `held_out` is data that its name sets
-    apart from training data.
+    it, `other_checkpoints` how many lie in other folders. `queries` is a query file or a folder of them, with the columns of
+    the first. `held_out` is data that its name sets apart from training data, `more_data` what is too much for a short file.
     """
 
     sources: Sequence[FoundSource] = ()
+    more_data: Sequence[str] = ()
     held_out: Sequence[str] = ()
     checkpoints: str | None = None
     n_checkpoints: int = 0
     base_model: str | None = None
+    other_checkpoints: Mapping[str, int] = field(default_factory=dict)
     queries: str | None = None
     query_columns: Columns | None = None
 
@@ -64,6 +66,8 @@ def _sources(found: Surroundings) -> Iterator[str]:
     yield "# Training data as the model saw them: Parquet, JSONL, JSON, CSV, text files, a Delta table, hf://org/name."
     if found.held_out:
         yield f"# Left out, as held out by its name: {', '.join(found.held_out)}."
+    if found.more_data:
+        yield f"# Found too, and no source yet: {', '.join(found.more_data)}."
     if not found.sources:
         yield from ("# None was found; repeat the block for more sources.", "[[sources]]")
         yield from ('name = "docs"', 'path = "data"', '# columns = { id = "id", text = "body" }', "")
@@ -82,6 +86,9 @@ def _checkpoints(found: Surroundings) -> Iterator[str]:
     yield (
         f"# A new one in a folder is taken up once it is whole; {number}." if found.checkpoints else "# None was found."
     )
+    if found.other_checkpoints:
+        others = (f"{path} ({number})" for path, number in found.other_checkpoints.items())
+        yield f"# A project follows one training; found too: {', '.join(others)}."
     yield "[checkpoints]"
     yield f"path = {_text(found.checkpoints or 'checkpoints')}"
     if found.base_model:

@@ -4,10 +4,11 @@ ShareGPT's `from` and `value`, JSON text, content in parts of text, content that
 messages of a role of their own, the role "model". What is in the usual form is left as it is.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from lorif_assets.data.json_values import parsed_json
+from lorif_assets.data.json_values import parsed_json, without_nulls
 from lorif_assets.data.spoken_content import SPOKEN_FIELDS
 
 _SHAREGPT_ROLES = {
@@ -30,9 +31,17 @@ def usual_messages(messages: Any) -> Any:
     Raises:
         ValueError: they are text, but no JSON.
     """
-    listed = parsed_json(messages) if isinstance(messages, str) else messages
+    is_text = isinstance(messages, str)
+    listed = parsed_json(messages) if is_text else messages
     if not isinstance(listed, list):
         return listed
+    if is_text:
+        listed = [
+            {**message, "tool_calls": _with_written_nulls(message["tool_calls"])}
+            if isinstance(message, dict) and "tool_calls" in message
+            else message
+            for message in listed
+        ]
     usual = [_usual(message) if isinstance(message, Mapping) else message for message in listed]
     roles = [message.get("role") for message in usual if isinstance(message, Mapping)]
     if _MODEL in roles and _ASSISTANT not in roles:
@@ -65,7 +74,7 @@ def _usual(message: Mapping[str, Any]) -> Mapping[str, Any]:
     content = message.get("content")
     if isinstance(written := message.get("tool_calls"), str):
         # As columns hold calls whose arguments are of different types.
-        message = {**message, "tool_calls": _from_json(written)}
+        message = {**message, "tool_calls": _with_written_nulls(_from_json(written))}
     if message.get("role") in CALL_ROLES and (calls := _calls(content)):
         return {**message, "role": _ASSISTANT, "content": "", "tool_calls": calls}
     if content is None and any(message.get(field) for field in SPOKEN_FIELDS):
@@ -78,11 +87,27 @@ def _usual(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _calls(content: Any) -> list[dict[str, Any]]:
     """Return calls that JSON says, one or a list of them, in the usual form; none where it says something else."""
-    said = _from_json(content) if isinstance(content, str) else content
+    said = _with_written_nulls(_from_json(content)) if isinstance(content, str) else content
     calls = said if isinstance(said, list) else [said]
     if not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
         return []
     return [{"type": "function", "function": dict(call)} for call in calls]
+
+
+def _with_written_nulls(calls: Any) -> Any:
+    """Return calls that were read from JSON text; arguments that hold a null become text again, which keeps it: nulls are left
+    out as what a column of objects adds, and these are none of a column's.
+    """
+    if isinstance(calls, list):
+        return [_with_written_nulls(call) for call in calls]
+    if not isinstance(calls, dict):
+        return calls
+    if isinstance(function := calls.get("function"), dict):
+        return {**calls, "function": _with_written_nulls(function)}
+    arguments = calls.get("arguments")
+    if not isinstance(arguments, dict) or without_nulls(arguments) == arguments:
+        return calls
+    return {**calls, "arguments": json.dumps(arguments, ensure_ascii=False)}
 
 
 def _from_json(text: str) -> Any:

@@ -232,8 +232,17 @@ def _string(name: str, value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise UnusableRowError(f"{name} is not valid Unicode: lone surrogate at character {error.start}") from error
+        raise UnusableRowError(
+            f"{name} is not valid Unicode: {_no_character(value[error.start], error.start)}"
+        ) from error
     return value
+
+
+def _no_character(surrogate: str, position: int) -> str:
+    # Readers of text that are told to go on at bytes that are not UTF-8 make these of them.
+    if "\udc80" <= surrogate <= "\udcff":
+        return f"a byte that is not UTF-8 at character {position}; save it as UTF-8"
+    return f"lone surrogate at character {position}"
 
 
 def _filled_string(name: str, value: Any) -> str:

@@ -17,13 +17,15 @@ from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 
-_MARKS = {ContentFormat.MESSAGES: " chats-3", ContentFormat.INPUT_IDS: " ids-2"}
+_MARKS = {ContentFormat.MESSAGES: " chats-4", ContentFormat.INPUT_IDS: " ids-2"}
 _ANY_MARK = re.compile(r" (chats|ids)-\d+$")
 
 
 # What tells rows that were read otherwise, by their format, the mark (the oldest last) and the column that shows it.
 _READ_OTHERWISE: Mapping[ContentFormat, Mapping[str, Mapping[str, str]]] = {
     ContentFormat.MESSAGES: {
+        # Nulls in the arguments of calls that were JSON text were left out.
+        " chats-3": {"messages": r'"tool_calls"\s*:'},
         # Calls by a role of their own were no one's answer; beside prompt and completion, tools were metadata.
         " chats-2": {
             "messages": r'"role": "(function_call|tool_call)"',
@@ -93,9 +95,15 @@ def _reads_otherwise(
     key = (lake.root, schema.name, part, version)
     if key not in _found:
         rows = lake.read(schema, ["messages", "metadata"], **{schema.partition_by[0]: part})
-        changes = [
-            found for mark, found in _READ_OTHERWISE[kind].items() if mark or not _ANY_MARK.search(source_version)
-        ]
+        changes = _changes_since(source_version, kind)
         tests = [pl.col(column).str.contains(pattern) for found in changes for column, pattern in found.items()]
         _found[key] = not rows.filter(pl.any_horizontal(tests)).is_empty()
     return _found[key]
+
+
+def _changes_since(source_version: str, kind: ContentFormat) -> list[Mapping[str, str]]:
+    """Return what was read otherwise by the mark of a version, or by an earlier one than it has."""
+    found = _ANY_MARK.search(source_version)
+    since = found[0] if found else ""
+    marks = list(_READ_OTHERWISE[kind])
+    return [_READ_OTHERWISE[kind][mark] for mark in marks[: marks.index(since) + 1]]

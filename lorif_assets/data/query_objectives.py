@@ -13,6 +13,7 @@ from typing import Any
 
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.columns import ContentFormat
+from lorif_assets.data.conversations import Conversation, is_trained
 from lorif_assets.data.json_values import json_value, parsed_json
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.scalars import scalar_source
@@ -126,13 +127,25 @@ def _span(value: Any, content: Mapping[str, Any]) -> str | list[int]:
 
 
 def _against(value: Any, kind: ContentFormat, content: Mapping[str, Any]) -> str:
-    if kind not in (ContentFormat.PROMPT_COMPLETION, ContentFormat.TEXT):
-        raise UnusableRowError(f"'{AGAINST}' is for completions and texts, not for {kind}")
+    if kind == ContentFormat.INPUT_IDS:
+        raise UnusableRowError(f"'{AGAINST}' is for completions, texts and chats, not for {kind}")
+    said = content.get("completion") or content.get("text") or _last_answer(content["messages"])
     if not isinstance(value, str) or not value.strip():
         raise UnusableRowError(f"'{AGAINST}' is {json.dumps(json_value(value))}, not the text of another completion")
-    if value == (content.get("completion") or content.get("text")):
+    if value == said:
         raise UnusableRowError(f"'{AGAINST}' is the completion itself, so that the contrast is nothing")
     return value
+
+
+def _last_answer(stored: str) -> str:
+    """Return what the assistant says at the end of a chat, in whose place another answer can stand."""
+    last = Conversation.parse(stored).messages[-1]
+    if last["role"] != "assistant" or not is_trained(last):
+        raise UnusableRowError(
+            f"'{AGAINST}' is another answer at the end of a chat, and this one ends with a message by {last['role']!r} that "
+            "carries no loss"
+        )
+    return str(last["content"])
 
 
 def _members(value: Any) -> list[dict[str, Any]]:

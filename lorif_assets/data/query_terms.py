@@ -11,6 +11,7 @@ import pyarrow as pa
 from jaxtyping import Bool
 
 from lorif_assets.data.columns import ContentFormat
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.query_objectives import AGAINST, SCALAR, SPAN, WEIGHTED
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
@@ -78,8 +79,7 @@ def _with_objective(
     if SPAN in asked:
         return _narrowed(example, asked[SPAN], row, tokenizer)
     if AGAINST in asked:
-        field = "text" if row["format"] == ContentFormat.TEXT else "completion"
-        (other,) = of_texts([{field: asked[AGAINST]}], row)
+        (other,) = of_texts([_other(row, asked[AGAINST])], row)
         return replace(example, objective=Objective(AGAINST, (Term(1.0, example), Term(-1.0, other))))
     if WEIGHTED in asked:
         members = of_texts([{name: one[name] for name in ("prompt", "completion")} for one in asked[WEIGHTED]], row)
@@ -88,6 +88,16 @@ def _with_objective(
     if SCALAR in asked:
         return replace(example, objective=Objective(SCALAR, (Term(1.0, example),), load_scalar(asked[SCALAR])))
     return example
+
+
+def _other(row: _Row, said: str) -> _Row:
+    """Return what a row says instead, where it says something else in the place of its completion or last answer."""
+    if row["format"] != ContentFormat.MESSAGES:
+        return {"text" if row["format"] == ContentFormat.TEXT else "completion": said}
+    chat = Conversation.parse(row["messages"])
+    # An answer in words takes the place of calls and reasoning too.
+    answer = {"role": chat.messages[-1]["role"], "content": said}
+    return {"messages": replace(chat, messages=[*chat.messages[:-1], answer]).stored()}
 
 
 def _narrowed(

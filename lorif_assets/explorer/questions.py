@@ -111,8 +111,8 @@ class AskedQuestion(QuerySetQuestion):
             raise ValueError("`weighted` goes without `chat` and `span`")
         if self.prompt and not self.completion:
             raise ValueError("`prompt` goes with `completion`, what the model said after it")
-        if self.against and (not self.completion or self.chat or self.span):
-            raise ValueError("`against` goes with `completion`, of no chat and without a `span`")
+        if self.against and (not self.completion or self.span):
+            raise ValueError("`against` goes with `completion` and without a `span`")
         return self
 
     @property

@@ -1,8 +1,8 @@
 """What a folder holds that a first lorif.toml can point at: checkpoints, training data with their columns, queries."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -20,11 +20,16 @@ _MOST_FOLDERS = 2_000
 _MOST_SOURCES = 8
 # What this project, MLflow, Python and trainers write is no data.
 _OTHER_FOLDERS = re.compile(
-    r"[._]|(lake|dagster_home|mlruns|mlartifacts|registered_models|node_modules|venv|env|logs|wandb|tests?)$"
+    r"[._]|(lake|dagster_home|mlruns|mlartifacts|registered_models|node_modules|venv|env|logs|wandb|tests)$"
 )
 _NUMBERED = re.compile(r"(checkpoint|step|epoch|iter)\D*\d+$", re.IGNORECASE)
 _QUERIES = {"query", "queries", "question", "questions", "probe", "probes", "prompts"}
 _HELD_OUT = {"test", "valid", "validation", "val", "dev", "eval", "evaluation", "heldout", "holdout"}
+# A folder that holds one of these is of a model, whole or not, of a tokenizer, a trainer, or a data set's splits.
+_DESCRIPTIONS = (
+    *("config.json", "adapter_config.json", "tokenizer_config.json", "trainer_state.json"),
+    "dataset_dict.json",
+)
 _QUERY_FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
 
 
@@ -54,13 +59,14 @@ def look_around(folder: Path) -> Surroundings:
     others = [one for one in found if one not in asked]
     held_out = [one for one in others if one.words & _HELD_OUT]
     kept = [one for one in others if one not in held_out] or held_out
-    path, number, base = checkpoints
     return Surroundings(
         sources=list(_sources(folder, kept[:_MOST_SOURCES])),
+        more_data=[_relative(folder, one.path) for one in kept[_MOST_SOURCES:]],
         held_out=[_relative(folder, one.path) for one in held_out if one not in kept],
-        checkpoints=path,
-        n_checkpoints=number,
-        base_model=base,
+        checkpoints=checkpoints.path,
+        n_checkpoints=checkpoints.number,
+        base_model=checkpoints.base_model,
+        other_checkpoints=checkpoints.others,
         queries=place,
         query_columns=_query_columns(folder, asked),
     )
@@ -92,25 +98,44 @@ def _can_be_named(name: str) -> bool:
     return True
 
 
-def _checkpoints(base: Path, folders: Sequence[Path]) -> tuple[str | None, int, str | None]:
-    """Return the folder with the most checkpoints, how many, and a single model that lies elsewhere."""
+@dataclass(frozen=True)
+class _Checkpoints:
+    """The folder with the most checkpoints, how many, a single model that lies elsewhere, and how many other folders hold."""
+
+    path: str | None = None
+    number: int = 0
+    base_model: str | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
+
+
+def _checkpoints(base: Path, folders: Sequence[Path]) -> _Checkpoints:
     groups: dict[Path, int] = {}
     for folder in folders:
         models = [one.path for one in list_folders(folder).folders if is_whole(one.path)]
         if models == [folder] or len(models) > 1:
             groups[folder] = len(models)
     if not groups:
-        return None, 0, None
+        return _Checkpoints()
     chosen = max(groups, key=lambda folder: (groups[folder], folder.stat().st_mtime))
     if groups[chosen] == 1 and _NUMBERED.search(chosen.name) and base not in (chosen, chosen.parent):
         # The first of a training: the next ones will lie beside it.
         chosen = chosen.parent
         groups[chosen] = 1
-    single = [one for one, number in groups.items() if number == 1 and not one.is_relative_to(chosen)]
-    return (
+    others = {
+        one: number for one, number in groups.items() if not (one.is_relative_to(chosen) or chosen.is_relative_to(one))
+    }
+    single = [one for one, number in others.items() if number == 1]
+    base_model = single[0] if len(single) == 1 and chosen != base else None
+    return _Checkpoints(
         _relative(base, chosen),
         groups[chosen],
-        _relative(base, single[0]) if len(single) == 1 and chosen != base else None,
+        _relative(base, base_model) if base_model else None,
+        # The steps of a training are its folder's.
+        {
+            _relative(base, one): number
+            for one, number in others.items()
+            if one != base_model and others.keys().isdisjoint(one.parents)
+        },
     )
 
 
@@ -124,7 +149,7 @@ def _data(base: Path, folders: Iterable[Path]) -> Iterator[_Data]:
             taken.append(folder)
             yield _Data.of(base, folder, folder)
             continue
-        files = _data_files(folder, is_base=folder == base)
+        files = _data_files(folder, is_shared=folder == base)
         if len(files) > 1 and folder != base and _are_of_one_kind(base, files):
             taken.append(folder)
             yield _Data.of(base, folder, files[0])
@@ -132,12 +157,13 @@ def _data(base: Path, folders: Iterable[Path]) -> Iterator[_Data]:
             yield from (_Data.of(base, file, file) for file in files)
 
 
-def _data_files(folder: Path, *, is_base: bool) -> list[Path]:
+def _data_files(folder: Path, *, is_shared: bool) -> list[Path]:
     formats = {file: format_of_suffix(file) for file in _children(folder) if file.is_file()}
     firm = [file for file, kind in formats.items() if kind and not readers()[kind].is_fallback]
-    if not firm and not is_base:
+    is_described = any((folder / name).is_file() for name in _DESCRIPTIONS)
+    if not firm and not is_shared and not is_described:
         return [file for file, kind in formats.items() if kind]
-    # Beside code and other data lie notes and settings in text and JSON files: data are those whose columns say so.
+    # Beside code, models and other data lie notes and settings in text and JSON files: data are those whose columns say so.
     tables = [file for file, kind in formats.items() if kind in _QUERY_FORMATS and file not in firm]
     told = {file for file in tables if guessed_columns(_column_names(folder, file))}
     return [file for file in formats if file in told or file in firm]
@@ -167,7 +193,7 @@ def _query_path(base: Path, found: _Data | None) -> str | None:
 def _query_columns(base: Path, asked: Sequence[_Data]) -> Columns | None:
     """Return what the columns of all query files seem to be; nothing is named where they differ, as one setting is for all."""
     files = [
-        file for one in asked for file in (_data_files(one.path, is_base=False) if one.path.is_dir() else [one.path])
+        file for one in asked for file in (_data_files(one.path, is_shared=False) if one.path.is_dir() else [one.path])
     ]
     guesses = [guessed_columns(_column_names(base, file)) for file in files]
     return guesses[0] if guesses and all(guess == guesses[0] for guess in guesses) else None

@@ -103,6 +103,17 @@ class Checkpoints:
         except CheckpointError:
             return []
 
+    def newest_complete(self) -> CheckpointFiles | None:
+        """Return the last checkpoint that could be loaded now, if there is one; what describes it is at its path.
+
+        Raises:
+            CheckpointError: the path does not exist, or a download fails.
+        """
+        found = next((checkpoint for checkpoint in reversed(self.find()) if checkpoint.is_complete()), None)
+        if found:
+            found.check_description()
+        return found
+
     def look(self) -> Found:
         """Return the checkpoints in order, each adapter's base model as step 0 before it, and what was passed over.
 

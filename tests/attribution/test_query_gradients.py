@@ -138,6 +138,37 @@ def test_a_contrast_s_gradient_is_that_of_the_difference_of_two_losses(checkpoin
     assert value == pytest.approx(float(difference(copy.deepcopy(checkpoint.model.model).double()).detach()), rel=1e-4)
 
 
+def test_a_contrast_of_chats_holds_the_last_answer_with_its_calls_against_another(
+    checkpoint: AttributedCheckpoint,
+) -> None:
+    tokenizer = copy.deepcopy(checkpoint.model.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% if m.tool_calls %} with{% endif %}{{ eos_token }}{% endfor %}"
+    )
+    model = replace(checkpoint.model, tokenizer=tokenizer)
+    calls = {"tool_calls": [{"type": "function", "function": {"name": "open", "arguments": {}}}]}
+    chat = [{"role": role, "content": text} for role, text in (("user", "Why a file?"), ("assistant", "So it ends"))]
+
+    def of(messages: list[dict[str, Any]], **asked: str) -> TokenizedExample:
+        row = row_question({"messages": messages, **asked}, NO_SCALARS)
+        question = {"query_id": "asked", "row": 0, **row}
+        (query,) = model.tokenized_queries(pa.Table.from_pylist([question], schema=QUERY_EXAMPLES.columns)).examples
+        return query
+
+    asked = of([chat[0], {**chat[1], **calls}], against="it opens")
+    assert asked.objective is not None
+    for term, weight, messages in zip(
+        asked.objective.terms,
+        (1.0, -1.0),
+        ([chat[0], {**chat[1], **calls}], [chat[0], {"role": "assistant", "content": "it opens"}]),
+        strict=True,
+    ):
+        wanted = of(messages)
+        assert term.weight == weight
+        assert term.tokens.input_ids.tolist() == wanted.input_ids.tolist()
+        assert term.tokens.labels.tolist() == wanted.labels.tolist()
+
+
 def test_a_weighted_set_s_gradient_is_the_weighted_sum(checkpoint: AttributedCheckpoint) -> None:
     members = [
         {"prompt": PROMPT, "completion": COMPLETION, "weight": 2.0},

@@ -114,7 +114,7 @@ def test_several_completions_are_asked_about_together_with_weights_as_a_query_fi
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--assistant", "a", "--also", "b", "c", 1), "go with --completion"),
+        (("--assistant", "a", "--also", "b", "c", 1), "--also with --completion"),
         (("--completion", "a", "--against", "d", "--also", "b", "c", 1), "take one of them"),
     ],
 )

@@ -192,6 +192,15 @@ def test_doctor_compares_tables_dagster_and_mlflow_on_request(
     assert "the lake holds nothing of" in lorif("doctor", "--records", *config).output
 
 
+def test_materialize_tells_of_rows_that_no_source_has_before_it_computes_anything_of_them(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    (private_project.root / "data/00001.jsonl").unlink()
+    output = lorif("materialize", *config).output
+    assert output.count("12 rows that stand nowhere else are still scored") == 1
+    assert output.index("are still scored") < output.index("gradient_factors")
+
+
 # --- withdraw --------------------------------------------------------------------------------------------------------
 
 
@@ -375,7 +384,6 @@ def test_attribute_can_ask_about_a_span_or_a_contrast(lorif: Lorif, config: tupl
     losses = [re.search(r"loss (\S+) nats", result.output) for result in (whole, span, contrast)]
     assert len({found[1] for found in losses if found}) == 3
     assert "occurs 0 times" in message(lorif(*question, "--span", "closes", *config))
-    assert lorif("attribute", "--assistant", "a file", "--span", "a", *config).exit_code == 2
 
 
 def test_attribute_without_a_prompt_takes_the_completion_as_text(lorif: Lorif, config: tuple[str, Path]) -> None:
@@ -418,6 +426,26 @@ def test_attribute_of_a_chat_goes_through_the_chat_template(lorif: Lorif, chat_c
     system = lorif("attribute", "--system", "a file", "--user", "the with", "--assistant", " opens a file", *options)
     assert system.exit_code == 0
     assert system.output != answers[0].output
+
+
+@pytest.mark.parametrize("asked", [("--span", "opens"), ("--against", " ends")])
+def test_a_span_and_a_contrast_are_asked_about_in_a_chat_too(
+    lorif: Lorif, chat_config: tuple[str, Path], asked: tuple[str, str]
+) -> None:
+    turns = [{"role": "user", "content": "the with statement"}, {"role": "assistant", "content": " opens a file"}]
+    Path("chat.json").write_text(json.dumps(turns))
+    Path("with_tools.json").write_text(json.dumps({"messages": turns, "tools": []}))
+    answers = [
+        lorif("attribute", *question, *asked, "--checkpoint", CHECKPOINTS[1], *chat_config)
+        for question in (
+            ("--messages", "chat.json"),
+            ("--messages", "with_tools.json"),
+            ("--user", "the with statement", "--assistant", " opens a file"),
+            ("--prompt", "the with statement", "--completion", " opens a file"),
+        )
+    ]
+    assert [answer.exit_code for answer in answers] == [0] * 4, answers[0].output
+    assert len({answer.output for answer in answers}) == 1
 
 
 @pytest.mark.parametrize(
@@ -527,6 +555,15 @@ def test_preview_prints_the_tokens_of_sources_and_query_sets_and_which_carry_los
     # Nothing predicts the first token.
     assert re.search(rf"{text[0]}\w*\[\[", result.output)
     assert "the with statement[[ opens a file]]" in result.output
+
+
+def test_preview_reads_by_the_newest_checkpoint_that_can_be_read(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    newest = private_project.root / "checkpoints" / CHECKPOINTS[-1]
+    (newest / "model.safetensors").rename(newest / "pytorch_model.bin")
+    result = lorif("preview", "--source", "docs", "--rows", 1, *config)
+    assert f"docs (data), by the tokenizer of {CHECKPOINTS[-2]}" in result.output
 
 
 def test_preview_of_a_query_set_as_json_is_one_object_a_line(lorif: Lorif, config: tuple[str, Path]) -> None:

@@ -252,6 +252,43 @@ def test_a_fault_that_several_findings_stumble_over_is_told_once(
     assert re.search(r"fault +layers +see checkpoints", said)
 
 
+def pickled(root: Path) -> None:
+    """Leave the newest checkpoint its weights in a pickle alone."""
+    newest = root / "checkpoints" / CHECKPOINTS[-1]
+    (newest / "model.safetensors").rename(newest / "pytorch_model.bin")
+
+
+def test_beside_a_newest_checkpoint_that_cannot_be_read_the_one_that_is_attributed_is_looked_at(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    pickled(private_project.root)
+    sound, said = diagnosis()
+    assert not sound
+    assert re.search(r"fault +checkpoints .*only pytorch_model.bin, which is a pickle", said)
+    for label in ("tokenizer", "layers", "recipe", "memory"):
+        assert re.search(rf"ok +{label} ", said)
+
+
+def test_of_a_file_that_cannot_be_read_its_source_says_so_once(
+    diagnosis: Diagnosis, private_project: TinyProject
+) -> None:
+    (private_project.root / "wide.csv").write_bytes("text\na file\n".encode("utf-16"))
+    settings = private_project.root / "lorif.toml"
+    settings.write_text('[[sources]]\nname = "wide"\npath = "wide.csv"\n' + settings.read_text())
+    _, said = diagnosis()
+    assert said.count("it is UTF-16: save it as UTF-8") == 1
+
+
+def test_of_text_that_is_set_aside_the_file_is_named(diagnosis: Diagnosis, private_project: TinyProject) -> None:
+    (private_project.root / "notes").mkdir()
+    for name, content in (("a.txt", b"a file"), ("b.txt", "Maß".encode("latin-1"))):
+        (private_project.root / "notes" / name).write_bytes(content)
+    settings = private_project.root / "lorif.toml"
+    settings.write_text('[[sources]]\nname = "notes"\npath = "notes"\n' + settings.read_text())
+    _, said = diagnosis()
+    assert "The first is notes/b.txt;" in said
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_said_and_the_rest_is_shown_all_the_same(
     diagnosis: Diagnosis, private_project: TinyProject, what: str

@@ -1,10 +1,12 @@
 """Text that is not UTF-8, or whose lines end otherwise, is named for what it is, and never read as something else."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from lorif_assets.config.sources import Source
+from lorif_assets.data.examples import sort_out
 from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.errors import SourceError
 
@@ -29,6 +31,22 @@ def test_wide_characters_are_named_with_a_mark_or_without(
     (tmp_path / name).write_bytes(content.encode(encoding))
     with pytest.raises(SourceError, match=rf"{name} was to be read as .*, but it is {called}.*save it as UTF-8"):
         list_shards(Source(name="s", path=name), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rows.jsonl", '{"text": "Maß"}\n'), ("rows.json", '[{"text": "Maß"}]'), ("rows.csv", "text\nMaß\n")],
+)
+def test_text_of_one_byte_a_character_is_set_aside_for_its_encoding_in_every_format(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    source = Source(name="s", path=name)
+    (piece,) = list_shards(source, tmp_path)
+    (reason,) = (
+        sort_out(read_shard(source, piece, tmp_path), source.columns, piece.shard).rejected["reason"].to_pylist()
+    )
+    assert re.search(r"not UTF-8.* at (character|byte) \d+; save it as UTF-8", reason)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])

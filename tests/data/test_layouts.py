@@ -82,6 +82,25 @@ def test_calls_as_a_message_of_their_own_are_the_assistants(role: str, said: Any
     ]
 
 
+NULLED = {"name": "f", "arguments": {"since": None, "where": {"a": None}}}
+NULLED_CALL = {"type": "function", "function": NULLED}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": json.dumps(NULLED)}]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": json.dumps([NULLED])}]},
+        {"messages": [USER, {"role": "assistant", "content": "", "tool_calls": json.dumps([NULLED_CALL])}]},
+        {"messages": json.dumps([USER, {"role": "assistant", "content": "", "tool_calls": [NULLED_CALL]}])},
+    ],
+)
+def test_arguments_of_calls_that_are_json_text_keep_their_nulls(row: dict[str, Any]) -> None:
+    (_, read) = json.loads(only(shard(row))["messages"])
+    (call,) = read["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == NULLED["arguments"]
+
+
 @pytest.mark.parametrize("said", ["f()", "[1]", '{"arguments": {}}', "[]"])
 def test_calls_that_are_none_set_the_row_aside(said: str) -> None:
     turns = [{"from": "human", "value": "q"}, {"from": "function_call", "value": said}, {"from": "gpt", "value": "a"}]

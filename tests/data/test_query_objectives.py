@@ -115,9 +115,18 @@ def test_a_weighted_set_that_cannot_be_used_is_set_aside(value: Any, expected: s
     assert expected in reason({"weighted": value})
 
 
-def test_a_chat_has_no_contrast_and_no_span_in_characters() -> None:
+def test_a_chat_is_held_against_another_last_answer() -> None:
+    question, answer = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
+    assert objectives({"messages": [question, answer], "against": "No."}) == [{"against": "No."}]
+    assert "the contrast is nothing" in reason({"messages": [question, answer], "against": "So."})
+    for end in (question, {**answer, "weight": 0}):
+        ending = {"messages": [question, answer, question, end], "against": "No."}
+        assert "is another answer at the end of a chat, and this one ends with a message by" in reason(ending)
+    assert "'against' is for completions, texts and chats" in reason({"input_ids": [1, 2], "against": "No."})
+
+
+def test_a_chat_has_no_span_in_characters() -> None:
     chat = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}
-    assert "is for completions and texts" in reason({**chat, "against": "No."})
     assert "name the span of a chat by its text" in reason({**chat, "span": [0, 1]})
     assert objectives({**chat, "span": "So"}) == [{"span": "So"}]
 

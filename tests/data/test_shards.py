@@ -204,7 +204,7 @@ class TestJsonLines:
         assert [bad.reason for bad in raw.malformed] == [
             "malformed JSON: Expecting value at character 10",
             "a JSON object was expected, not list",
-            "not UTF-8: invalid start byte at byte 10",
+            "not UTF-8: invalid start byte at byte 10; save it as UTF-8",
         ]
 
     @pytest.mark.parametrize("line", ['{"n": ' + "1" * 5_000 + "}", "[" * 100_000])

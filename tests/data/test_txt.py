@@ -116,9 +116,9 @@ class TestFiles:
         assert rejected(source(), tmp_path) == [
             (1, "text is empty"),
             (2, "text is empty"),
-            (3, "docs/d_latin.txt: not UTF-8: unexpected end of data at byte 3"),
+            (3, "docs/d_latin.txt: not UTF-8: unexpected end of data at byte 3; save it as UTF-8"),
             (4, "docs/e_binary.txt: a NUL at character 2: not plain text, or UTF-16; save it as UTF-8"),
-            (5, "docs/f_utf16.txt: not UTF-8: invalid start byte at byte 0"),
+            (5, "docs/f_utf16.txt: not UTF-8: invalid start byte at byte 0; save it as UTF-8"),
             (
                 6,
                 'docs/g_large.txt: larger than 0 MiB, the most of a passage; with passages = "paragraph", blank lines cut it',

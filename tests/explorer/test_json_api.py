@@ -209,7 +209,11 @@ def test_a_contrast_is_asked_about_and_told_as_one(client, project):
     assert "Loss less that of the other" in page
     # A part of a contrast is no question.
     assert "data-selectable" not in page
-    for wrong in ({"against": " c"}, question | {"chat": True}, question | {"span": "b"}):
+    client.post("/api/ask", json=question | {"chat": True})
+    assert ready(client, question | {"chat": True})["stage"] == "ready"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b"}]
+    assert project.lines[1:] == [{"messages": turns, "against": " c"}]
+    for wrong in ({"against": " c"}, question | {"span": "b"}):
         refused = client.post("/api/ask", json=wrong)
         assert refused.status_code == 400
         assert "`against` goes with `completion`" in refused.json()["error"]["message"]

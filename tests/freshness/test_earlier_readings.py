@@ -88,9 +88,15 @@ def test_chats_of_the_mark_before_are_read_again_where_they_are_read_otherwise_s
 ) -> None:
     marked = {"mark": " chats-2", "shard_hash": json.dumps(changed), **changed}
     as_an_earlier_version(chats, TRAINING_EXAMPLES, "plain-a-00000", **marked)
-    as_an_earlier_version(chats, TRAINING_EXAMPLES, "tools-a-00000", mark=" chats-2")
     assert ("plain-a-00000" in chats.stale("training_examples")) is is_stale
-    assert "tools-a-00000" not in chats.stale("training_examples")
+
+
+def test_chats_with_calls_whose_nulls_may_have_been_left_out_are_read_again_and_no_others(chats: TinyProject) -> None:
+    tools = {"metadata": json.dumps({"tools": []})}
+    as_an_earlier_version(chats, TRAINING_EXAMPLES, "plain-a-00000", mark=" chats-3", shard_hash="with tools", **tools)
+    as_an_earlier_version(chats, TRAINING_EXAMPLES, "tools-a-00000", mark=" chats-3")
+    stale = chats.stale("training_examples")
+    assert ("plain-a-00000" in stale, "tools-a-00000" in stale) == (False, True)
 
 
 def test_token_ids_whose_masks_were_metadata_are_read_again_once(private_project: TinyProject) -> None:

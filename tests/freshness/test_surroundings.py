@@ -46,6 +46,45 @@ def test_a_trainers_folder_with_a_last_model_is_one_folder_of_checkpoints(tmp_pa
     assert (found.checkpoints, found.n_checkpoints, found.base_model) == ("out", 3, None)
 
 
+def test_other_trainings_and_models_are_named_beside_the_folder_that_is_taken(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        model(tmp_path / f"runs/7/checkpoint-{step}")
+    for step in (10, 20):
+        model(tmp_path / f"runs/8/checkpoint-{step}")
+    model(tmp_path / "runs/7")
+    model(tmp_path / "runs/9")
+    model(tmp_path / "runs/9/checkpoint-10")
+    found = look_around(tmp_path)
+    assert (found.checkpoints, found.n_checkpoints) == ("runs/7", 4)
+    assert found.other_checkpoints == {"runs/8": 2, "runs/9": 2}
+    assert "found too: runs/8 (2), runs/9 (2)." in first_settings(found)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("config.json", "tokenizer.json", "tokenizer_config.json", "pytorch_model.bin"),
+        ("tokenizer.json", "tokenizer_config.json", "merges.txt"),
+        ("trainer_state.json", "README.txt"),
+        ("dataset_dict.json",),
+    ],
+)
+def test_what_describes_a_model_that_cannot_be_read_is_no_data(tmp_path: Path, files: tuple[str, ...]) -> None:
+    (tmp_path / "run/step_10").mkdir(parents=True)
+    for name in files:
+        (tmp_path / "run/step_10" / name).write_text("{}")
+    rows(tmp_path / "run/step_10/rows.jsonl", "text")
+    assert [one.source.path for one in look_around(tmp_path).sources] == ["run/step_10/rows.jsonl"]
+
+
+def test_data_beyond_what_a_short_file_lists_are_named_in_it(tmp_path: Path) -> None:
+    for number in range(11):
+        rows(tmp_path / f"{number:02}/rows.jsonl", "text")
+    found = look_around(tmp_path)
+    assert [one.source.path for one in found.sources] == [f"{number:02}/rows.jsonl" for number in range(8)]
+    assert "# Found too, and no source yet: 08/rows.jsonl, 09/rows.jsonl, 10/rows.jsonl." in first_settings(found)
+
+
 def test_checkpoints_in_the_folder_itself_are_at_its_path(tmp_path: Path) -> None:
     for step in (10, 20):
         model(tmp_path / f"checkpoint-{step}")
@@ -128,11 +167,11 @@ def test_a_json_or_csv_file_beside_other_data_is_a_source_where_its_columns_say_
 
 
 def test_queries_are_told_by_their_name_and_held_out_data_are_no_training_data(tmp_path: Path) -> None:
-    for name in ("train", "test", "my-questions"):
+    for name in ("train", "test", "test/more", "my-questions"):
         rows(tmp_path / f"{name}.jsonl", "question", "answer")
     found = look_around(tmp_path)
     assert [one.source.path for one in found.sources] == ["train.jsonl"]
-    assert (found.queries, list(found.held_out)) == ("my-questions.jsonl", ["test.jsonl"])
+    assert (found.queries, list(found.held_out)) == ("my-questions.jsonl", ["test.jsonl", "test/more.jsonl"])
     (tmp_path / "lorif.toml").write_text(first_settings(found))
     settings = load_settings(tmp_path / "lorif.toml")
     assert (settings.queries.columns.prompt, settings.queries.columns.completion) == ("question", "answer")

@@ -98,7 +98,7 @@ def _parse(line: bytes) -> dict[str, Any] | str:
     try:
         value = parsed_json(line.removeprefix(BOM_UTF8).decode())
     except UnicodeDecodeError as error:
-        return f"not UTF-8: {error.reason} at byte {error.start}"
+        return f"not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
     except json.JSONDecodeError as error:
         return f"malformed JSON: {error.msg} at character {error.pos}"
     except RepeatedKeyError as error:

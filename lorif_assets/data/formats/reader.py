@@ -72,6 +72,7 @@ class RawShard:
     """Rows as they are in the source, with their position in the shard; malformed ones keep theirs.
 
     `file` is what they were read from, and `first_row` the position in it of the shard's first row, where it has one.
+    `files` has that of each row, where a row is a whole file.
     """
 
     origin: str  # for messages
@@ -81,9 +82,12 @@ class RawShard:
     id_column: str | None = None  # of ids that the format gives, where the settings name no column
     file: str = ""
     first_row: int | None = None
+    files: tuple[str, ...] = ()
 
     def place(self, row: int) -> str:
         """Return where a person finds a row of the shard: the file and, counted from 0, its row there."""
+        if self.files:
+            return self.files[row]
         return self.file if self.first_row is None else f"{self.file}, row {self.first_row + row}"
 
 

@@ -8,6 +8,7 @@ characters, or larger than 16 MiB) is set aside with the reason; no more than on
 import os
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
@@ -101,7 +102,7 @@ class _Files(Reader):
             found.append(({"id": name}, name, content))
             total += len(content) if isinstance(content, bytes) else 0
             refuse_large(piece.uri, total, source.limits)
-        return _shard(piece, found, id_column="id")
+        return replace(_shard(piece, found, id_column="id"), files=tuple(file.uri for file in chosen))
 
 
 class _Paragraphs(FileReader):
@@ -207,7 +208,7 @@ def _decoded(content: bytes | None) -> tuple[str, str]:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        return "", f"not UTF-8: {error.reason} at byte {error.start}"
+        return "", f"not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
     if "\0" in text:
         return "", f"a NUL at character {text.index(chr(0))}: not plain text, or UTF-16; save it as UTF-8"
     return text.replace("\r\n", "\n").strip("\n"), ""
