@@ -2,10 +2,13 @@
 
 import errno
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _SHOWN_OF_STORE = 300
+_STATUS_OF_STORE = re.compile(r"non-2xx status code (\d{3}(?: [A-Z][a-z]+)*)")
+_CODE_OF_STORE = re.compile("<Code>([^<]+)")
+_MESSAGE_OF_STORE = re.compile("<Message>([^<]+)")
 _UNWRITABLE = {
     errno.ENOSPC: ("the disk is full", "no space left on device", "database or disk is full"),
     errno.EDQUOT: ("the quota of disk space is used up", "disk quota exceeded"),
@@ -44,9 +47,20 @@ class StoreError(LorifError):
 
     @classmethod
     def of(cls, what: str, error: OSError) -> "StoreError":
-        """Return what cannot be done, with the store's own words, which name no credentials, on one line."""
+        """Return what cannot be done, with the store's own words, which name no credentials, on one line.
+
+        What the store answers itself (code and message) stands before what the library says of the request, which may be long.
+        """
         words = " ".join(_COLOURS.sub("", str(error)).replace("↳", " ").split())
-        return cls(f"{what}: {words[:_SHOWN_OF_STORE]}")
+        answer = ": ".join(filter(None, _answered(words)))
+        return cls(f"{what}: {answer or words[:_SHOWN_OF_STORE]}")
+
+
+def _answered(words: str) -> Iterator[str]:
+    """Yield status, code and message of a store's answer, as far as they are in a library's words."""
+    for part in (_STATUS_OF_STORE, _CODE_OF_STORE, _MESSAGE_OF_STORE):
+        if found := part.search(words):
+            yield found[1].strip()[:_SHOWN_OF_STORE]
 
 
 class MismatchError(LorifError):

@@ -16,11 +16,13 @@ import transformers
 
 from lorif_assets.automation.dagster_home import dagster_home
 from lorif_assets.config.settings import settings_file
-from lorif_assets.errors import SettingsError
+from lorif_assets.errors import CheckpointError, LorifError, SettingsError
 from lorif_assets.project import Project
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from lorif_assets.models.checkpoint_files import CheckpointFiles
 
 _LOG = logging.getLogger(__name__)
 _NICENESS = 10
@@ -113,6 +115,8 @@ class TrainerCallback(transformers.TrainerCallback):
         try:
             self._register(folder.resolve())
         # The training is worth more than what is told of it.
+        except LorifError as error:
+            _LOG.warning("the checkpoint in %s could not be registered: %s", folder, error)
         except Exception:
             _LOG.exception("the checkpoint in %s could not be registered", folder)
 
@@ -143,7 +147,7 @@ class TrainerCallback(transformers.TrainerCallback):
 
         found = self._project.checkpoints.look().checkpoints
         saved = next((one for one in found if one.path.resolve() == folder), None)
-        fault = saved.fault() if saved else "it has no configuration and weights"
+        fault = self._fault(saved) if saved else "it has no configuration and weights"
         if saved is None or fault:
             _LOG.warning("the checkpoint in %s cannot be attributed: %s", folder, fault)
             return
@@ -154,6 +158,16 @@ class TrainerCallback(transformers.TrainerCallback):
             self._pending = [*dict.fromkeys([*self._pending, saved.name])]
             if not self._running():
                 self._start()
+
+    def _fault(self, saved: "CheckpointFiles") -> str | None:
+        if fault := saved.fault():
+            return fault
+        try:
+            # Trainers train models of other kinds too: encoders, and those with a decoder beside one.
+            self._project.checkpoints.skeleton(saved)
+        except CheckpointError as error:
+            return str(error)
+        return None
 
     def _complete(self) -> list[str]:
         return [one.name for one in self._project.checkpoints.look().checkpoints if one.is_complete()]

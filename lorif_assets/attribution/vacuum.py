@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 
 from lorif_assets.attribution.curvatures import curvature_tables
 from lorif_assets.attribution.ledger import Ledger
-from lorif_assets.errors import TableError
+from lorif_assets.errors import StoreError, TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, KFAC_BASES, SCORE_SCANS
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.named_checksums import CHECKSUM_LIST
@@ -51,7 +51,7 @@ def superseded_files(lake: Lake, retention_hours: int) -> list[SupersededFile]:
     states = [
         info
         for folder in _TENSORS
-        for info in lake.files.get_file_info(pafs.FileSelector(folder, allow_not_found=True, recursive=True))
+        for info in _found(lake, pafs.FileSelector(folder, allow_not_found=True, recursive=True))
         if info.path.endswith((".safetensors", CHECKSUM_LIST))
         and info.mtime is not None
         and info.mtime.timestamp() < before
@@ -76,14 +76,15 @@ def delete(lake: Lake, files: Collection[SupersededFile]) -> None:
     Raises:
         TableError: some could not be deleted; all others were.
     """
-    failed: dict[str, OSError] = {}
+    failed: dict[str, OSError | StoreError] = {}
     for file in files:
         try:
-            lake.files.delete_file(file.path)
+            with lake.stored.reaching():
+                lake.files.delete_file(file.path)
             lake.stored.delete(seal_path(file.path))
         except FileNotFoundError:
             continue
-        except OSError as error:
+        except (OSError, StoreError) as error:
             failed[file.path] = error
     if failed:
         path, cause = next(iter(failed.items()))
@@ -99,7 +100,7 @@ def _left_alone(lake: Lake, before: float) -> Iterator[SupersededFile]:
     They are checksums of data files, and copies of log files, that are gone (Delta Lake tidies its log by itself), and what a
     process that was killed had begun to write, here or in delta-rs.
     """
-    found = lake.files.get_file_info(pafs.FileSelector("", allow_not_found=True, recursive=True))
+    found = _found(lake, pafs.FileSelector("", allow_not_found=True, recursive=True))
     files = [info for info in found if info.type is pafs.FileType.File]
     present = {info.path for info in files}
     for info in files:
@@ -132,6 +133,11 @@ def _unreferenced(lake: Lake, schema: TableSchema, retention_hours: int) -> Sequ
 
 
 def _sized(lake: Lake, paths: Sequence[str]) -> Iterator[SupersededFile]:
-    for info in lake.files.get_file_info(list(paths)):
+    for info in _found(lake, list(paths)):
         if info.type is pafs.FileType.File:
             yield SupersededFile(info.path, info.size)
+
+
+def _found(lake: Lake, where: pafs.FileSelector | list[str]) -> Sequence[pafs.FileInfo]:
+    with lake.stored.reaching():
+        return list(lake.files.get_file_info(where))

@@ -14,9 +14,11 @@ from lorif_assets.attribution.score_rows import HIGHEST, LOWEST
 from lorif_assets.attribution.stored_rankings import RANKINGS, Ranking, rows_beside_scores, stored_ranking
 from lorif_assets.config.methods import MethodName, method_title
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import existing_settings_file
 from lorif_assets.data.passages import Part
 from lorif_assets.errors import NotStoredError
 from lorif_assets.explorer.answers import Answers, Computed, Progressed
+from lorif_assets.explorer.notices import Notices
 from lorif_assets.explorer.places import Places
 from lorif_assets.explorer.questions import (
     AskedQuestion,
@@ -69,6 +71,7 @@ class Explorer:
         dagster_home: Path | None = None,
         framed_by: str = "",
         selections: Path | None = None,
+        settings: Path | None = None,
     ) -> None:
         """Take what questions are answered from.
 
@@ -80,11 +83,13 @@ class Explorer:
             dagster_home: where checks keep what they said.
             framed_by: address of a server beside those of this machine that may show reports in a frame: MLflow's.
             selections: the folder that selections of training data may be written into; None: they may not.
+            settings: the file that they were read from, to be seen when it changes.
         """
         self.framed_by = framed_by
         self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
         self.places = Places(lake)
         self.selecting = Selecting(self.places, answers, SelectionFolder(selections))
+        self.notices = Notices(lake, recipe, settings)
         self._checks: Sequence[CheckOutcome] = ()
         self._verdicts = Verdicts(lake, recipe)
         self._dagster_home = dagster_home
@@ -96,7 +101,8 @@ class Explorer:
         Raises:
             SettingsError: there is no settings file, or a setting is wrong.
         """
-        opened = open_project(config)
+        file = existing_settings_file(config)
+        opened = open_project(file)
         settings, lake = opened.project.settings, RememberingLake.of(opened.project.lake)
         return cls(
             settings.base.name,
@@ -106,6 +112,7 @@ class Explorer:
             dagster_home,
             settings.mlflow_address,
             selections,
+            file,
         )
 
     def warm(self) -> None:
@@ -132,6 +139,7 @@ class Explorer:
             checkpoint,
             query_set,
             tuple(one for one in found if wanted in one.text.casefold() or wanted in one.query_id.casefold()),
+            self.notices.notice(checkpoint, query_set),
         )
 
     def influences(self, question: InfluencesQuestion) -> Influences:
@@ -154,7 +162,11 @@ class Explorer:
         # Of what is computed at once, or ranked otherwise, nothing was ranked again.
         if not question.is_computed and question.method == MethodName.LORIF and question.ranking == "plain":
             listed = self._with_exact_ranks(listed, checkpoint, query, question.side)
-        return Influences(checkpoint, query, listed, by_length(self.lake, checkpoint, ranked))
+        lengths = by_length(self.lake, checkpoint, ranked)
+        return Influences(checkpoint, query, listed, lengths, self._notice(question, checkpoint, query))
+
+    def _notice(self, question: AskedQuestion, checkpoint: str, query: ScoredQuery) -> str | None:
+        return self.notices.notice(checkpoint, "" if question.is_computed else query.query_set)
 
     def _with_exact_ranks(
         self, listed: InfluenceList, checkpoint: str, query: ScoredQuery, side: Side
@@ -177,7 +189,8 @@ class Explorer:
         checkpoint, query, ranked = self.ranked(question)
         is_lorif = question.method == MethodName.LORIF
         noise = stored_noise_share(self.lake, checkpoint, query.query_set, question.ranking) if is_lorif else None
-        return Groups(checkpoint, query, grouped(self.lake, ranked, question.column, noise))
+        grouping = grouped(self.lake, ranked, question.column, noise)
+        return Groups(checkpoint, query, grouping, self._notice(question, checkpoint, query))
 
     def movement(self, question: MovementQuestion) -> QueryMovement:
         """Tell how the leading examples of a stored query moved from checkpoint to checkpoint.
@@ -188,7 +201,7 @@ class Explorer:
         checkpoint, query_set = self.places.of(question)
         query_id = question.query or self.places.first_query(checkpoint, query_set)
         found = movement(self.lake, query_set, query_id, question.ranking, question.side, question.leading)
-        return QueryMovement(query_set, query_id, found)
+        return QueryMovement(query_set, query_id, found, self.notices.notice(checkpoint, query_set))
 
     def example(self, question: ExampleQuestion) -> Example:
         """Show a training example whole: its text and metadata, its loss at each checkpoint, the stored queries it moves.

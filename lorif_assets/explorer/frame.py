@@ -70,6 +70,7 @@ class Frame:
     query: str | None = None
     trust: Trust | None = None
     kept: tuple[tuple[str, str], ...] = ()
+    notice: str | None = None
 
     @property
     def is_of_one_example(self) -> bool:
@@ -119,6 +120,7 @@ def frame_of(explorer: Explorer, question: Question, path: str, query: str | Non
         query=query,
         trust=explorer.trust_at_once(TrustQuestion(checkpoint=checkpoint, query_set=query_set)),
         kept=hidden(question, leaving_out={"checkpoint", "query_set", "offset"}),
+        notice=explorer.notices.notice(checkpoint, "" if getattr(question, "is_computed", False) else query_set),
     )
 
 

@@ -55,7 +55,8 @@ def called(explorer: Explorer, face: Face, arguments: Mapping[str, Any]) -> Any:
         explorer.answers.ask(computed)
         progress = explorer.answers.wait(computed, _MOST_SECONDS)
         if progress.stage is not Stage.READY:
-            raise LorifError(progress.error or f"the question is still {progress.stage} after {progress.seconds:.0f} s")
+            what = progress.error or f"the question is still {progress.stage} after {progress.seconds:.0f} s"
+            raise LorifError(". ".join(filter(None, (what, explorer.notices.of_settings()))))
     return face.asked(explorer, arguments)
 
 

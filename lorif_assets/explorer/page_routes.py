@@ -58,7 +58,7 @@ def page_routes(explorer: Explorer) -> list[Route]:
 
 def error_page(explorer: Explorer, title: str, message: str, status: int) -> Response:
     """Return a page that says what went wrong and what to do."""
-    frame = Frame(explorer.name, "/")
+    frame = Frame(explorer.name, "/", notice=explorer.notices.of_settings())
     return HTMLResponse(render("error", {"frame": frame, "to": address, "title": title, "message": message}), status)
 
 

@@ -1,4 +1,7 @@
-"""What the explorer replies with: what was asked about, by the names that defaults stood for, and what was found."""
+"""What the explorer replies with: what was asked about, by the names that defaults stood for, and what was found.
+
+`notice` says that what the scores were computed from has changed since; None of scores that are up to date.
+"""
 
 from dataclasses import dataclass
 
@@ -32,6 +35,7 @@ class Queries:
     checkpoint: str
     query_set: str
     queries: tuple[ScoredQuery, ...]
+    notice: str | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Influences:
     query: ScoredQuery
     listed: InfluenceList
     lengths: tuple[LengthBin, ...]
+    notice: str | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Groups:
     checkpoint: str
     query: ScoredQuery
     grouping: Grouping
+    notice: str | None
 
 
 @dataclass(frozen=True)
@@ -60,3 +66,4 @@ class QueryMovement:
     query_set: str
     query_id: str
     movement: Movement
+    notice: str | None

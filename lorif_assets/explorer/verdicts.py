@@ -6,18 +6,13 @@ from threading import Lock
 
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.errors import LorifError
+from lorif_assets.explorer.notices import COMPARED_TABLES
 from lorif_assets.influences.trust import CheckOutcome, Trust, trust
-from lorif_assets.lake.attribution_tables import (
-    GRADIENT_FACTORS,
-    KFAC_BASES,
-    QUERY_SUMMARIES,
-    REJECTED,
-    TRAINING_EXAMPLES,
-)
+from lorif_assets.lake.attribution_tables import REJECTED
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
 from lorif_assets.lake.remembered_rows import RememberingLake
 
-_TABLES = (TRAINING_EXAMPLES, REJECTED, GRADIENT_FACTORS, KFAC_BASES, QUERY_SUMMARIES, EVALUATION_FIGURES)
+_TABLES = (*COMPARED_TABLES, REJECTED, EVALUATION_FIGURES)
 _AT_ONCE_SECONDS = 0.3
 _KEPT = 256
 

@@ -13,6 +13,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.data.rejected import rejected_counts
 from lorif_assets.data.rejection_reasons import rows_set_aside
 from lorif_assets.evaluation.figures import MEAN
+from lorif_assets.influences.out_of_date import changed_since, up_to_date_by
 from lorif_assets.lake.attribution_tables import KFAC_BASES, QUERY_SUMMARIES, TRAINING_EXAMPLES
 from lorif_assets.lake.evaluation_tables import EVALUATION_FIGURES
 from lorif_assets.lake.lake import Lake
@@ -110,6 +111,8 @@ def _settings(lake: Lake, recipe: Recipe, checkpoint: str, query_set: str) -> It
         yield Finding(
             "settings", Standing.BAD, "the scores were computed under another recipe than the settings have now", remedy
         )
+    if changed := changed_since(lake, recipe, checkpoint, query_set):
+        yield Finding("up to date", Standing.CAUTION, changed, up_to_date_by(checkpoint))
     n_examples, n_stored = rows["n_examples"].max(), lake.read(TRAINING_EXAMPLES, ["shard"]).height
     if isinstance(n_examples, int) and n_examples < n_stored:
         words = f"{n_examples:,} of the {n_stored:,} training examples that are stored were scored"

@@ -12,7 +12,7 @@ from typing import Final
 
 import polars as pl
 
-from lorif_assets.errors import DamagedLakeError
+from lorif_assets.errors import DamagedLakeError, StoreError
 from lorif_assets.lake.attribution_tables import REJECTED
 from lorif_assets.lake.checksums import checksum
 from lorif_assets.lake.stored_files import StoredFiles
@@ -118,7 +118,7 @@ def note(files: StoredFiles, damage: Damage) -> None:
     """Leave a note of damage in the lake; where it cannot be written to, in the log alone."""
     try:
         files.write(_path(damage), json.dumps(asdict(damage)).encode())
-    except OSError as error:
+    except (OSError, StoreError) as error:
         _LOG.warning("the lake %s takes no note of its damage: %s", files.root, error)
 
 

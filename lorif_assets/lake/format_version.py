@@ -7,8 +7,7 @@ from then on has checksums. A lake of a newer format is refused.
 import json
 from typing import Final
 
-from lorif_assets.config.secrets import kept_secret, secrets_of
-from lorif_assets.errors import DamagedLakeError, StoreError, TableError
+from lorif_assets.errors import DamagedLakeError, TableError
 from lorif_assets.lake.checksums import checksum
 from lorif_assets.lake.stored_files import StoredFiles
 
@@ -28,6 +27,7 @@ def stored_format(files: StoredFiles) -> int:
     Raises:
         TableError: it is newer than this version of the project.
         DamagedLakeError: the file is not what was written.
+        StoreError: the object store cannot be reached, or refuses.
     """
     try:
         content = files.read(FILE)
@@ -45,26 +45,6 @@ def stored_format(files: StoredFiles) -> int:
         f"the lake {files.root} has format {newer}, and this version of lorif-assets reads formats up to {FORMAT}: a newer "
         "version wrote it. Install that version (`pip install --upgrade lorif-assets`), or set `lake.root` to another directory"
     )
-
-
-def require_known_format(files: StoredFiles) -> None:
-    """Refuse a lake that this version cannot read, or that is out of reach.
-
-    Raises:
-        TableError: its format is newer than this version of the project.
-        DamagedLakeError: the file is not what was written.
-        StoreError: the object store cannot be reached, or refuses.
-    """
-    try:
-        with kept_secret(secrets_of(files.storage_options)):
-            stored_format(files)
-    except OSError as error:
-        if files.is_local:
-            raise
-        where = (
-            f"the lake {files.root} cannot be reached; check `lake.root`, `lake.storage_options` and the environment"
-        )
-        raise StoreError.of(where, error) from error
 
 
 def mark_format(files: StoredFiles) -> None:

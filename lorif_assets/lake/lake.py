@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lorif_assets.errors import DamagedLakeError, TableError
+from lorif_assets.errors import DamagedLakeError, LorifError, TableError
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS
 from lorif_assets.lake.checksums import ParquetChecksums, checksum
 from lorif_assets.lake.damage import LOST, NO_CHECKSUMS, OTHER_CONTENT, Damage, unreadable
@@ -87,12 +87,16 @@ class Lake(LakeTables):
         # Delta logs hold percent-encoded paths.
         path = f"{GRADIENT_FACTORS.name}/{unquote(file.path)}"
 
-        def damage(what: str) -> DamagedLakeError:
+        def damage(what: str) -> LorifError:
+            if not self.is_local and self.stored.reads_as_parquet(path):
+                # The store did not answer for a time: nothing is to be made again.
+                return self.stored.interrupted(path)
             return self._data_damage(GRADIENT_FACTORS, path, partition_of(file.path), what)
 
         try:
             if not self.is_local:
-                source = self.files.open_input_file(path)
+                with self.stored.reaching():
+                    source = self.files.open_input_file(path)
                 return OpenFactors(lambda: pq.ParquetFile(source), None, None, damage)
             view, sums = self.stored.view(path), data_file_checksums(self.stored, path)
         except FileNotFoundError as error:

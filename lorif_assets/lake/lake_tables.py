@@ -29,7 +29,7 @@ from lorif_assets.lake.damage import (
     unreadable,
 )
 from lorif_assets.lake.delta_paths import data_files, refused_character, scan_table
-from lorif_assets.lake.format_version import mark_format, require_known_format
+from lorif_assets.lake.format_version import mark_format, stored_format
 from lorif_assets.lake.full_disks import writing_to
 from lorif_assets.lake.seals import LOG, damaged_data_files, damaged_log_files, remove_seals, seal_commit
 from lorif_assets.lake.stored_files import StoredFiles
@@ -100,7 +100,7 @@ class LakeTables:
             DamagedLakeError: its log is not what was written, and there is no copy of it.
             StoreError: the object store cannot be reached, or refuses.
         """
-        require_known_format(self.stored)
+        stored_format(self.stored)
         damaged = damaged_log_files(self.stored, schema.name) if self.is_local else []
         if damaged:
             raise log_damage(schema.name, damaged[0], OTHER_CONTENT, self.root).error(self.root)
@@ -266,7 +266,9 @@ class LakeTables:
             for path, partition in files.items():
                 if not self.stored.reads_as_parquet(path):
                     raise self._data_damage(schema, path, partition, unreadable(error)) from error
-            raise
+            if self.is_local:
+                raise
+            raise self.stored.interrupted(schema.name) from error
 
     def _data_damage(self, schema: TableSchema, path: str, partition: Mapping[str, str], what: str) -> DamagedLakeError:
         """Return the error for a data file of a table, and leave a note of it if the table still has it."""

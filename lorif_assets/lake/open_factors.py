@@ -8,7 +8,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lorif_assets.errors import DamagedLakeError
+from lorif_assets.errors import LorifError
 from lorif_assets.lake.checksums import ParquetChecksums
 from lorif_assets.lake.damage import OTHER_CONTENT, unreadable
 
@@ -31,7 +31,7 @@ class OpenFactors:
         parquet: Callable[[], pq.ParquetFile],
         view: memoryview | None,
         checksums: ParquetChecksums | None,
-        damage: Callable[[str], DamagedLakeError],
+        damage: Callable[[str], LorifError],
     ) -> None:
         self._view, self._checksums, self._damage = view, checksums, damage
         if view is not None and checksums is not None and not checksums.fit_footer(view):

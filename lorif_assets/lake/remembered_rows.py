@@ -5,13 +5,16 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.snapshot import LakeSnapshot
 from lorif_assets.lake.table_schema import TableSchema
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 _BUDGET_BYTES = 256 << 20
 _LOOK_EVERY_SECONDS = 2.0
@@ -75,8 +78,16 @@ class RememberingLake(Lake):
                 remembered.n_bytes -= int(forgotten.estimated_size())
         return rows
 
-    def version(self, schema: TableSchema) -> int | None:
-        """Return the version of a table at the last look; None where it does not exist.
+    def table(self, schema: TableSchema) -> "DeltaTable | None":
+        """Return a table as it was at the last look, or None if it did not exist.
+
+        Raises:
+            TableError: as `Lake.table`.
+        """
+        return self._newest().table(schema)
+
+    def version(self, schema: TableSchema) -> str | None:
+        """Return what tells a table's state at the last look from any other; None where it does not exist.
 
         Raises:
             TableError: the table cannot be read.
@@ -91,6 +102,7 @@ class RememberingLake(Lake):
             return remembered.snapshot
 
 
-def _version(snapshot: LakeSnapshot, schema: TableSchema) -> int | None:
+def _version(snapshot: LakeSnapshot, schema: TableSchema) -> str | None:
     table = snapshot.table(schema)
-    return None if table is None else table.version()
+    # The versions of a table that is made again, in a lake that was deleted, have the numbers of the one before.
+    return None if table is None else f"{table.metadata().id}-{table.version()}"

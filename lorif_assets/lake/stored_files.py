@@ -5,6 +5,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from lorif_assets.config.secrets import kept_secret, secrets_of
+from lorif_assets.errors import StoreError
 from lorif_assets.lake.full_disks import writing_to
 
 _TAKEN_AWAY = "InvalidBlockList"
@@ -29,7 +32,10 @@ def is_unfinished(path: str) -> bool:
 
 @dataclass(frozen=True)
 class StoredFiles:
-    """Reads and writes whole files below a root."""
+    """Reads and writes whole files below a root.
+
+    All that it does raises a `StoreError` where the root is in an object store that cannot be reached, or refuses.
+    """
 
     root: str
     storage_options: Mapping[str, str] = field(default_factory=dict)
@@ -60,17 +66,22 @@ class StoredFiles:
         """
         if self.is_local:
             return Path(self.root, path).read_bytes()
-        with self.system.open_input_file(path) as stream:
+        with self.reaching(), self.system.open_input_file(path) as stream:
             return bytes(stream.read())
 
     def has(self, path: str) -> bool:
         """Whether there is such a file."""
-        return bool(self.system.get_file_info(path).type is pafs.FileType.File)
+        with self.reaching():
+            return bool(self.system.get_file_info(path).type is pafs.FileType.File)
 
     def reads_as_parquet(self, path: str) -> bool:
         """Whether all of a file can be read as Parquet."""
         try:
-            pq.read_table(pa.BufferReader(pa.py_buffer(self.view(path))), use_threads=False)
+            content = self.view(path)
+        except OSError:
+            return False
+        try:
+            pq.read_table(pa.BufferReader(pa.py_buffer(content)), use_threads=False)
         except (pa.ArrowException, OSError):
             return False
         return True
@@ -96,16 +107,17 @@ class StoredFiles:
             with writing_to(self.root):
                 self._write_local(path, content)
             return
-        for seconds in _WRITES_AGAIN:
-            try:
-                self._put(path, content)
-            except OSError as error:
-                if _TAKEN_AWAY not in str(error):
-                    raise
-                time.sleep(random.uniform(0, seconds))  # noqa: S311
-            else:
-                return
-        self._put(path, content)
+        with self.reaching():
+            for seconds in _WRITES_AGAIN:
+                try:
+                    self._put(path, content)
+                except OSError as error:
+                    if _TAKEN_AWAY not in str(error):
+                        raise
+                    time.sleep(random.uniform(0, seconds))  # noqa: S311
+                else:
+                    return
+            self._put(path, content)
 
     def _write_local(self, path: str, content: bytes) -> None:
         file = Path(self.root, path)
@@ -129,7 +141,8 @@ class StoredFiles:
         """Yield every file below a folder with its size, in the order of their paths."""
         selector = pafs.FileSelector(folder, allow_not_found=True, recursive=True)
         try:
-            found = [info for info in self.system.get_file_info(selector) if info.type is pafs.FileType.File]
+            with self.reaching():
+                found = [info for info in self.system.get_file_info(selector) if info.type is pafs.FileType.File]
         except NotADirectoryError:
             return
         yield from sorted((info.path, info.size) for info in found)
@@ -137,6 +150,32 @@ class StoredFiles:
     def delete(self, path: str) -> None:
         """Delete a file; one that is gone already is no error."""
         try:
-            self.system.delete_file(path)
+            with self.reaching():
+                self.system.delete_file(path)
         except FileNotFoundError:
             return
+
+    def interrupted(self, path: str) -> StoreError:
+        """Return the error for what is sound in a store, and could not be read for a time."""
+        return StoreError(f"{self.where(path)} could not be read for a time, and is sound now: start this again")
+
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """Say in a sentence what a store cannot do in the block; that a file is not there is left to the caller.
+
+        Raises:
+            StoreError: it cannot be reached, or refuses.
+        """
+        if self.is_local:
+            yield
+            return
+        try:
+            with kept_secret(secrets_of(self.storage_options)):
+                yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            where = (
+                f"the lake {self.root} cannot be reached; check `lake.root`, `lake.storage_options` and the environment"
+            )
+            raise StoreError.of(where, error) from error

@@ -9,7 +9,17 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerState, TrainingArguments
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    T5Config,
+    T5ForConditionalGeneration,
+    Trainer,
+    TrainerState,
+    TrainingArguments,
+)
 
 import lorif_assets
 from lorif_assets.errors import SettingsError
@@ -227,6 +237,35 @@ def test_a_checkpoint_that_cannot_be_attributed_is_told_and_the_training_goes_on
     assert "checkpoint-2 cannot be attributed:" in caplog.text
     assert "tokenizer" in caplog.text
     assert (root / "out/checkpoint-2/model.safetensors").is_file()
+
+
+def test_a_model_of_another_kind_is_told_and_not_registered_and_the_training_goes_on(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = tiny_tokenizer()
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    config = T5Config(vocab_size=len(tokenizer), decoder_start_token_id=0, pad_token_id=0, eos_token_id=0, **sizes)
+    rows = [{"input_ids": ids[:5], "labels": ids[:5]} for ids in tokenizer(_TEXTS)["input_ids"]]
+    arguments = Seq2SeqTrainingArguments(str(root / "out"), max_steps=1, save_steps=1, report_to=[], use_cpu=True)
+    Seq2SeqTrainer(
+        T5ForConditionalGeneration(config),
+        arguments,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        callbacks=[lorif_assets.TrainerCallback(root)],
+    ).train()
+    assert "checkpoint-1 cannot be attributed:" in caplog.text
+    assert "is not a causal language model" in caplog.text
+    assert not (root / "dagster_home").exists(), "nothing is registered"
+    assert (root / "out/checkpoint-1/model.safetensors").is_file()
+
+
+def test_a_place_that_keeps_no_records_is_told_in_a_sentence(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    callback = lorif_assets.TrainerCallback(root)
+    (root / "dagster_home").write_text("a file")
+    trainer(root, callback, steps=1).train()
+    (told,) = [record for record in caplog.records if "could not be registered: Dagster cannot keep" in record.message]
+    assert told.exc_info is None
 
 
 def test_a_failure_to_register_is_logged_and_the_training_goes_on(

@@ -1,5 +1,7 @@
 """A lake that remembers what it read."""
 
+import shutil
+
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -49,6 +51,17 @@ def test_what_was_written_since_is_seen_at_the_next_look(lake):
     assert remembering.read(CHECKPOINTS)["step"].to_list() == [1]
     write(lake, "a", 5)
     assert remembering.read(CHECKPOINTS)["step"].to_list() == [5]
+
+
+def test_a_lake_that_was_deleted_and_made_again_is_another(lake):
+    write(lake, "a", 1)
+    remembering = RememberingLake(lake.root, look_every=0.0)
+    before = remembering.read(CHECKPOINTS)["step"].to_list(), remembering.version(CHECKPOINTS)
+    shutil.rmtree(lake.root)
+    assert remembering.read(CHECKPOINTS).is_empty()
+    write(lake, "a", 5)
+    assert (remembering.read(CHECKPOINTS)["step"].to_list(), before[0]) == ([5], [1])
+    assert remembering.version(CHECKPOINTS) != before[1]
 
 
 def test_a_table_that_comes_later_is_seen(lake):

@@ -1,0 +1,108 @@
+"""An explorer whose lake and settings change while it is open."""
+
+import shutil
+
+import polars as pl
+import pytest
+from starlette.testclient import TestClient
+
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.errors import LorifError
+from lorif_assets.explorer.answers import Answers
+from lorif_assets.explorer.application import application
+from lorif_assets.explorer.explorer import Explorer
+from lorif_assets.explorer.mcp_tools import TOOLS, called
+from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.lake.remembered_rows import RememberingLake
+from tests.stored_influences import LATE, SHARD, stored_influences
+
+PAGES = ("/", "/query", "/groups?column=topic", "/movement", "/trust")
+ANSWERS = ("queries", "influences", "groups", "movement")
+
+
+@pytest.fixture
+def settings(tmp_path):
+    file = tmp_path / "lorif.toml"
+    file.write_text("")
+    return file
+
+
+@pytest.fixture
+def lake(tmp_path):
+    return stored_influences(tmp_path / "lake")
+
+
+@pytest.fixture
+def explorer(lake, project, settings):
+    remembering = RememberingLake(lake.root, look_every=0.0)
+    explorer = Explorer("a", Recipe(), remembering, Answers(project, remembering), settings=settings)
+    yield explorer
+    explorer.answers.close()
+
+
+@pytest.fixture
+def client(explorer):
+    with TestClient(application(explorer), base_url="http://127.0.0.1:7411") as client:
+        yield client
+
+
+def notices(client):
+    return [client.get(f"/api/{name}").json()["notice"] for name in ANSWERS]
+
+
+def edit(lake, text):
+    """Have the shard of all examples read again, with another text in one of them."""
+    rows = lake.read(TRAINING_EXAMPLES).with_columns(
+        text=pl.when(pl.col("example_id") == "fox").then(pl.lit(text)).otherwise("text"), shard_hash=pl.lit(text)
+    )
+    lake.replace(TRAINING_EXAMPLES, {"shard": SHARD}, rows.to_arrow())
+
+
+def test_what_is_up_to_date_has_no_notice(client):
+    assert notices(client) == [None] * len(ANSWERS)
+    assert not any('class="notice"' in client.get(page).text for page in PAGES)
+
+
+def test_texts_that_are_newer_than_scores_are_shown_with_a_sentence_that_says_so(client, lake):
+    client.get("/query")
+    edit(lake, "a dog sleeps")
+    page = client.get("/query").text
+    assert "a dog sleeps" in page
+    assert f"changed since the scores at {LATE} were computed" in page
+    assert f"<code>lorif materialize --checkpoint {LATE}</code>" in page
+    assert all('class="notice"' in client.get(page).text for page in PAGES)
+    assert all("texts may be newer than scores" in notice for notice in notices(client))
+
+
+def test_an_answer_to_a_question_of_ones_own_says_so_too(explorer, lake):
+    own = {"completion": " A fox."}
+    assert called(explorer, TOOLS["influences"], own)["notice"] is None
+    edit(lake, "a dog sleeps")
+    assert "texts may be newer than scores" in called(explorer, TOOLS["influences"], own)["notice"]
+
+
+def test_a_lake_that_was_made_again_answers_with_what_it_holds_now(client, lake):
+    assert "the quick brown fox" in client.get("/query").text
+    shutil.rmtree(lake.root)
+    gone = client.get("/query")
+    assert (gone.status_code, "lorif materialize" in gone.text) == (404, True)
+    edit(stored_influences(lake.root, names=("fox", "plain")), "a dog sleeps")
+    page = client.get("/query").text
+    assert "a dog sleeps" in page
+    assert "the quick brown fox" not in page
+
+
+def test_settings_that_changed_are_told_on_every_page_and_beside_every_answer_and_fault(client, project, settings):
+    settings.write_text("[recipe]\nr = 4")
+    said = f"{settings} changed since the explorer was started"
+    assert all(said in notice for notice in notices(client))
+    assert all(said in client.get(page).text for page in (*PAGES, "/example?shard=x&example=x"))
+    settings.write_text("")
+    assert notices(client) == [None] * len(ANSWERS)
+
+
+def test_an_assistant_is_told_of_other_settings_where_a_question_fails(explorer, project, settings):
+    project.fails = True
+    settings.unlink()
+    with pytest.raises(LorifError, match=r"bring them back\. .*lorif\.toml changed since the explorer was started"):
+        called(explorer, TOOLS["influences"], {"completion": "x"})
