@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lorif_assets.errors import StoreError
 from lorif_assets.lake import stored_files
 from lorif_assets.lake.stored_files import StoredFiles
 
@@ -50,7 +51,7 @@ def test_what_a_store_does_not_take_is_an_error(
 ) -> None:
     store = Store(*errors)
     monkeypatch.setattr(StoredFiles, "system", store)
-    with pytest.raises(OSError, match=errors[0]):
+    with pytest.raises(StoreError, match=errors[0]):
         files.write("a", b"content")
     assert not store.errors
     assert not store.written
