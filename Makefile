@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	$(BIN)/lorif demo
 
-## demo-real: fine-tune a real language model, SmolLM2-135M, and attribute what it says (about 22 minutes on 2 cores)
+## demo-real: fine-tune a real language model, SmolLM2-135M, and attribute what it says (22 minutes on 2 cores with BF16; far more without)
 demo-real: $(VENV)/.real
 	$(BIN)/lorif demo --real
 

@@ -49,4 +49,7 @@ def show_status(console: Console) -> None:
         console.print(Text(f"{what}: {reason}", style="red"), soft_wrap=True)
     for note in found.notes:
         console.print(Text(note, style="yellow"), soft_wrap=True)
-    console.print("An asset is compared with what is stored upstream: start with the first one that is not up to date.")
+    if found.assets["partition"].drop_nulls().len():
+        console.print(
+            "An asset is compared with what is stored upstream: start with the first one that is not up to date."
+        )

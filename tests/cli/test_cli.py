@@ -109,6 +109,15 @@ def test_status_says_what_is_up_to_date(lorif: Lorif, config: tuple[str, Path]) 
     assert result.output.count("up to date\n") + len(re.findall(r"up to date +│", result.output)) >= 7
 
 
+def test_status_says_where_to_start_only_where_something_is_out_of_date(
+    lorif: Lorif, config: tuple[str, Path], private_project: TinyProject
+) -> None:
+    lorif("materialize", *config)
+    assert "start with the first one" not in lorif("status", *config).output
+    (private_project.root / f"queries/{QUERY_SET}.jsonl").write_text('{"id": "a", "text": "a file opens"}')
+    assert "start with the first one" in " ".join(lorif("status", *config).output.split())
+
+
 def test_in_a_narrow_terminal_names_of_assets_are_whole(
     lorif: Lorif, config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
