@@ -4,18 +4,20 @@ from dataclasses import dataclass
 
 import polars as pl
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint
 from lorif_assets.attribution.precondition_queries import preconditioned_queries
+from lorif_assets.attribution.score_queries import PlainScorer
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError
 from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
 from lorif_assets.lake.lake import FactorFile
-from lorif_assets.lake.read_ahead import read_ahead
 from lorif_assets.mathematics.factors.codec import FactorCodec, decode, encode
 from lorif_assets.mathematics.factors.low_rank import GradientFactors, low_rank_factors, reconstruction_error
-from lorif_assets.mathematics.scores.scoring import block_scores
+from lorif_assets.mathematics.scores.relative_influence import ScoredBlock
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,25 @@ def reconstruction_errors(
 
 
 def own_ranks(checkpoint: AttributedCheckpoint, sample: StoredSample, batch: BatchSettings) -> list[int]:
-    """Take each example of the sample as a query, and return its own rank among all stored examples, from 1; ties share."""
-    queries = preconditioned_queries(checkpoint, sample.examples, batch).by_layer
-    own = block_scores(queries, sample.factors).diagonal().unsqueeze(1)
+    """Take each example of the sample as a query, and return its own rank among all stored examples, from 1; ties share.
+
+    The rank is the better one of those by score and by relative influence: a longer example that says the same and more may
+    well have the larger score.
+    """
+    factors = checkpoint.stored.factors
+    queries = preconditioned_queries(checkpoint, sample.examples, batch)
+    own = _both_rankings(ScoredBlock.of(queries.by_layer, sample.factors, queries.norm_weights))
+    own = own.diagonal(dim1=1, dim2=2).unsqueeze(2)
     # The same product in blocks of another size rounds differently: an example must not outrank itself.
     own = own + 1e-5 * own.abs()
-    above = torch.zeros(len(sample.examples), dtype=torch.long, device=own.device)
-    for block in read_ahead(checkpoint.stored.factors.blocks(list(queries), batch.scan_rows, own.device)):
-        above += (block_scores(queries, block) > own).sum(1)
-    return (above + 1).tolist()
+    above = torch.zeros(own.shape[:2], dtype=torch.long, device=own.device)
+    for block in PlainScorer(factors, queries, batch.scan_rows).blocks(factors.files, own.device):
+        above += (_both_rankings(block) > own).sum(2)
+    return (above.amin(0) + 1).tolist()
+
+
+def _both_rankings(block: ScoredBlock) -> Float[Tensor, "2 Q n"]:
+    return torch.stack([block.scores, block.relative])
 
 
 def _tokenized(checkpoint: AttributedCheckpoint, file: FactorFile, count: int) -> list[TokenizedExample]:

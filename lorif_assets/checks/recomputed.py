@@ -80,7 +80,7 @@ def factors_reproduce_gradients(
     asset=query_scores.definition,
     pool="gpu",
     description=f"At least {_RETRIEVED:.0%} of a sample of training examples, used as queries, are among their own "
-    f"{_TOP} leading proponents.",
+    f"{_TOP} leading proponents, by score or by relative influence.",
 )
 def examples_retrieve_themselves(
     context: dg.AssetCheckExecutionContext,
@@ -109,8 +109,8 @@ def examples_retrieve_themselves(
     return check_result(
         f"self-retrieval at {', '.join(rates) or 'no checkpoint'}",
         wrong,
-        remedy="look at the checks of factors and curvature; else raise recipe.r, lower recipe.projection_factor or raise "
-        "recipe.max_width",
+        remedy="look at the checks of factors and curvature; where they pass, the recipe keeps too little of a gradient: raise "
+        "recipe.bytes_per_example, or the r, rank or width that the recipe names",
         severity=dg.AssetCheckSeverity.WARN,
         self_retrieval_rate=min(rates.values(), default=1.0),
         examples=sum(map(len, ranks.values())),

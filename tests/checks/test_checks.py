@@ -23,7 +23,7 @@ from lorif_assets.lake.attribution_tables import (
 )
 from lorif_assets.lake.table_schema import TableSchema
 from resources import dagster_resources
-from tests.conftest import CHECKPOINTS, SHARDS, TinyProject, private_copy
+from tests.conftest import CHECKPOINTS, ROWS_PER_SHARD, SHARDS, TinyProject, private_copy
 
 BY_NAME = {check.check_key.name: check for check in checks.CHECKS}
 
@@ -202,6 +202,17 @@ def test_examples_do_not_retrieve_themselves_by_the_factors_of_others(private_pr
     assert not found.passed
     assert CHECKPOINTS[0] in found.description
     assert found.metadata["self_retrieval_rate"].value < 0.5
+
+
+def test_examples_that_longer_ones_repeat_whole_retrieve_themselves(ekfac_project: TinyProject, tmp_path: Path) -> None:
+    """The longer one may well have the larger score, and is no better match."""
+    with private_copy(ekfac_project, tmp_path) as project:
+        for shard in range(len(SHARDS)):
+            for row in range(ROWS_PER_SHARD):
+                project.edit_shard(shard, row, " ".join([f"a file of kind {shard}"] * (1 + row)))
+        project.update()
+        found = run(project, "examples_retrieve_themselves")
+    assert found.metadata["self_retrieval_rate"].value == 1.0
 
 
 def test_data_that_were_edited_since_are_left_to_the_other_checks(private_project: TinyProject) -> None:
