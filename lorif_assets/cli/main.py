@@ -67,9 +67,9 @@ class _Commands(click.Group):
             file = getattr(error, "filename", None) or "a file"
             _end_with(f"{file} cannot be written: {reason}. Make room there, and start this again ({error})")
         except KeyboardInterrupt:
-            command = ctx.invoked_subcommand
-            resumed = f": what was finished is stored, and `lorif {command}` goes on from there"
-            click.echo(f"interrupted{resumed if command in _RESUMED else ''}", err=True)
+            resumed = ": what was finished is stored, and the same command goes on from there"
+            anew = " without --fresh" if "--fresh" in sys.argv else ""
+            click.echo(f"interrupted{resumed + anew if ctx.invoked_subcommand in _RESUMED else ''}", err=True)
             sys.exit(_INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

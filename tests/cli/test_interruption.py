@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Lorif
 from tests.conftest import CHECKPOINTS, TinyProject
 
 CTRL_C = b"\x03"
@@ -72,8 +73,22 @@ def test_while_a_step_computes_it_prints_one_line_and_no_process_a_traceback(
         ["materialize", "--asset", "query_scores", "--config", config], "gradient_factors: ", times
     )
     assert code == 130, printed
-    told = "interrupted: what was finished is stored, and `lorif materialize` goes on from there"
+    told = "interrupted: what was finished is stored, and the same command goes on from there"
     assert [line for line in lines(printed) if "gradient_factors" not in line] == [told]
+
+
+def test_what_starts_over_is_gone_on_from_by_another_command(
+    lorif: Lorif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lorif_assets.cli.demo.run_demo", interrupt)
+    command = ["demo", "--fresh", "--directory", str(tmp_path / "demo")]
+    monkeypatch.setattr("sys.argv", ["lorif", *command])
+    result = lorif(*command)
+    assert result.exit_code == 130
+    assert result.stderr.endswith("and the same command goes on from there without --fresh\n")
 
 
 @pytest.mark.slow

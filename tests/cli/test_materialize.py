@@ -138,7 +138,7 @@ def test_an_interruption_says_in_a_line_that_the_work_goes_on_from_there_and_it_
         result = lorif("materialize", *config)
     assert result.exit_code == 130
     said = [line for line in result.stderr.splitlines() if "interrupted" in line]
-    assert said == ["interrupted: what was finished is stored, and `lorif materialize` goes on from there"]
+    assert said == ["interrupted: what was finished is stored, and the same command goes on from there"]
     assert "Traceback" not in result.output
     # Nothing else is begun, and the partition that was committed is not computed again.
     assert "query_examples" not in result.output
