@@ -26,6 +26,7 @@ def words(text):
     return re.sub(r"[-−+]?\d[\d.,]*(e[-+]?\d+)?", "#", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_names_no_place_of_a_machine(path, monkeypatch, tmp_path):
     here = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]

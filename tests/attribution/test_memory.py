@@ -121,8 +121,7 @@ CONFIGS: dict[str, tuple[PreTrainedConfig, Recipe]] = {
     "Llama by default": (LlamaConfig(**LLAMA), Recipe(max_length=LENGTH)),
     "Llama in BF16 by default": (LlamaConfig(**LLAMA, dtype="bfloat16"), Recipe(max_length=LENGTH)),
 }
-_SLOW = {"many small experts by default", "Llama by default"}
-"""In BF16 both forms are among the fast tests."""
+_SLOW = {"Llama with a large vocabulary and a tracked head", "many small experts by default", "Llama by default"}
 _IN_BF16 = pytest.mark.skipif(
     not has_bfloat16_products(), reason="without products in BF16 the passes take a quarter of an hour"
 )
