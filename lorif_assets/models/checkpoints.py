@@ -22,7 +22,7 @@ from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.fine_tunes import tokenizer_of, trained_from
 from lorif_assets.models.gguf import gguf_loading
 from lorif_assets.models.layer_counts import layers_left_out
-from lorif_assets.models.model_class import language_model_class
+from lorif_assets.models.model_class import language_model_class, refuse_other_task
 from lorif_assets.models.quantization import (
     dequantised,
     device_map_of,
@@ -332,6 +332,7 @@ class Checkpoints:
         refuse_unsupported_quantization(base.path)
         with refused_in_words(f"{base.path} is not a causal language model that transformers knows"):
             config = self.config(files)
+            refuse_other_task(config, base.path)
             config.dtype = config.dtype if dtype == "as_saved" else dtype
             with torch.device("meta"):
                 model = language_model_class(config).from_config(config, trust_remote_code=self.trust_remote_code)

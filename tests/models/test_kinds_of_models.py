@@ -30,6 +30,7 @@ from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.small_copy import small_copy
+from tests.conftest import tiny_tokenizer, write_checkpoint
 from tests.data.conftest import make_tokenizer
 
 _TEXT: dict[str, Any] = {
@@ -185,3 +186,28 @@ def test_without_the_extra_a_sentencepiece_vocabulary_alone_says_which_to_instal
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(CheckpointError, match=r"pip install 'lorif-assets\[sentencepiece\]'"):
         Checkpoints(path=str(tmp_path)).load_tokenizer(CheckpointFiles("ck", tmp_path, None))
+
+
+# --- Heads for another task ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "GPT2ForSequenceClassification",
+        "LlamaForTokenClassification",
+        "Qwen2ForQuestionAnswering",
+        "Qwen2ForProcessRewardModel",
+        "XLNetForMultipleChoice",
+    ],
+)
+def test_a_model_with_a_head_for_another_task_is_refused_before_it_is_loaded(tmp_path: Path, architecture: str) -> None:
+    """With tied embeddings it would be attributed by a head that nobody trained."""
+    write_checkpoint(tmp_path / "reward", tiny_tokenizer(), seed=0)
+    described = tmp_path / "reward/config.json"
+    checkpoints = Checkpoints(path=str(tmp_path))
+    (files,) = checkpoints.find()
+    assert checkpoints.skeleton(files)
+    described.write_text(json.dumps({**json.loads(described.read_text()), "architectures": [architecture]}))
+    with pytest.raises(CheckpointError, match=f"reward is a {architecture}, which gives labels or a score"):
+        checkpoints.skeleton(files)
