@@ -21,6 +21,7 @@ _SHAREGPT_ROLES = {
 }
 CALL_ROLES = ("function_call", "tool_call")
 """Roles whose content is the JSON of the assistant's calls."""
+_WITH_CALLS = ("tool_calls", "function_call", "content", "value")
 _MODEL = "model"
 _ASSISTANT = "assistant"
 
@@ -37,8 +38,8 @@ def usual_messages(messages: Any) -> Any:
         return listed
     if is_text:
         listed = [
-            {**message, "tool_calls": _with_written_nulls(message["tool_calls"])}
-            if isinstance(message, dict) and "tool_calls" in message
+            {name: _with_written_nulls(value) if name in _WITH_CALLS else value for name, value in message.items()}
+            if isinstance(message, dict)
             else message
             for message in listed
         ]

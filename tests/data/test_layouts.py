@@ -93,6 +93,8 @@ NULLED_CALL = {"type": "function", "function": NULLED}
         {"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": json.dumps([NULLED])}]},
         {"messages": [USER, {"role": "assistant", "content": "", "tool_calls": json.dumps([NULLED_CALL])}]},
         {"messages": json.dumps([USER, {"role": "assistant", "content": "", "tool_calls": [NULLED_CALL]}])},
+        {"messages": json.dumps([USER, {"role": "tool_call", "content": NULLED}])},
+        {"conversations": json.dumps([{"from": "human", "value": "q"}, {"from": "function_call", "value": [NULLED]}])},
     ],
 )
 def test_arguments_of_calls_that_are_json_text_keep_their_nulls(row: dict[str, Any]) -> None:
