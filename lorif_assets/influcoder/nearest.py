@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import pyarrow.fs as pafs
 
 from lorif_assets.attribution.versions import embedding_index_version
 from lorif_assets.config.influcoder import InflucoderSettings
@@ -130,8 +129,7 @@ def _stored_index(
 
     folder = f"{_FOLDER}/{encoder.checkpoint}"
     stem = f"{folder}/{embedding_index_version(encoder.encoder_hash, shard_hashes, seed)}"
-    files = lake.files
-    paths = [info.path for info in files.get_file_info(pafs.FileSelector(folder, allow_not_found=True))]
+    paths = [path for path, _ in lake.stored.sizes(folder)]
     for path in paths:
         if path.startswith(stem):
             try:
@@ -146,7 +144,7 @@ def _stored_index(
     )
     new_path = lake.write_named_file(stem, ".faiss", index.to_bytes())
     for old_path in {*paths} - {new_path}:
-        files.delete_file(old_path)
+        lake.stored.delete(old_path)
     return index, True
 
 

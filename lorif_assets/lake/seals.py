@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from lorif_assets.errors import StoreError
 from lorif_assets.lake.checksums import ParquetChecksums, checksum, sealed, sealed_parts, unsealed
 from lorif_assets.lake.stored_files import StoredFiles
 
@@ -228,7 +229,7 @@ def _taken_away(files: StoredFiles, path: str) -> State:
     try:
         for one in (path, seal_path(path)):
             files.delete(one)
-    except OSError:
+    except (OSError, StoreError):
         return State.DAMAGED
     _LOG.warning("%s, a pointer in the lake %s, was not what was written, and was taken away", path, files.root)
     return State.MENDED
@@ -256,7 +257,7 @@ def _is_newer(files: StoredFiles, path: str, content: bytes, copy: bytes) -> boo
 def _put_back(files: StoredFiles, path: str, content: bytes, what: str) -> State:
     try:
         files.write(path, content)
-    except OSError:
+    except (OSError, StoreError):
         return State.DAMAGED
     _LOG.warning("%s, %s of the lake %s, was not what was written, and was put back", path, what, files.root)
     return State.MENDED

@@ -10,9 +10,10 @@ import pytest
 
 from lorif_assets.attribution.vacuum import superseded_files
 from lorif_assets.errors import DamagedLakeError, LorifError, StoreError
-from lorif_assets.lake.attribution_tables import CHECKPOINTS
+from lorif_assets.lake.attribution_tables import CHECKPOINTS, GRADIENT_FACTORS
 from lorif_assets.lake.damage import notes
 from lorif_assets.lake.lake import Lake
+from lorif_assets.lake.seals import put_back_log_file
 from tests.lake.test_damage import store_factors
 from tests.lake.test_lake import LAYER, streamed
 
@@ -82,6 +83,21 @@ def test_factors_that_could_not_be_read_for_a_time_are_not_damaged(
     with pytest.raises(StoreError, match="could not be read for a time, and is sound now: start this again"):
         streamed(remote, "one", LAYER, 100)
     assert notes(remote.stored) == []
+
+
+def test_a_lost_log_entry_stays_lost_where_a_store_takes_no_writes(
+    remote: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = f"{GRADIENT_FACTORS.name}/_delta_log/{0:020}.json"
+    Path(remote.root, entry).unlink()
+
+    def refuse(*_: object) -> None:
+        raise OSError("403 Forbidden")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lorif_assets.lake.stored_files.StoredFiles._put", refuse)
+        assert not put_back_log_file(remote.stored, entry)
+    assert put_back_log_file(remote.stored, entry)
 
 
 def test_factors_that_are_broken_in_a_store_are_damaged_all_the_same(remote: Lake) -> None:
