@@ -12,6 +12,7 @@ from lorif_assets.attribution.cost import CostEstimate, estimate
 from lorif_assets.attribution.factor_cost import FactorCost, factor_cost
 from lorif_assets.automation.dagster_home import named_home
 from lorif_assets.automation.measured_rate import MeasuredRate, measured_rate
+from lorif_assets.cli.doctor_models import described_checkpoint
 from lorif_assets.config.exact_scores import ExactScoreSettings
 from lorif_assets.config.settings import Settings, existing_settings_file
 from lorif_assets.data.shards import list_shards
@@ -29,7 +30,7 @@ _UNITS = {"hours": 3_600, "minutes": 60, "seconds": 1}
 
 def cost_table(project: Project, n_examples: int, max_length: int, n_checkpoints: int) -> Table:
     """Return what a checkpoint like the newest costs, of so many examples of so many tokens at most, and so many of them."""
-    checkpoint, settings = project.checkpoints.find()[-1], project.settings
+    checkpoint, settings = described_checkpoint(project), project.settings
     skeleton = project.checkpoints.skeleton(checkpoint, track=settings.recipe.track)
     n_shards = sum(len(list_shards(source, settings.base)) for source in settings.sources)
     cost = estimate(skeleton, settings.recipe, n_examples, n_shards)

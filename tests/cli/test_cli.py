@@ -415,11 +415,14 @@ def chat_config(config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> tu
     return config
 
 
-def test_attribute_of_a_chat_goes_through_the_chat_template(lorif: Lorif, chat_config: tuple[str, Path]) -> None:
+@pytest.mark.parametrize("asked", [(), ("--span", "opens"), ("--against", " ends")])
+def test_a_chat_and_a_span_or_a_contrast_in_it_go_through_the_chat_template(
+    lorif: Lorif, chat_config: tuple[str, Path], asked: tuple[str, ...]
+) -> None:
     turns = [{"role": "user", "content": "the with statement"}, {"role": "assistant", "content": " opens a file"}]
     Path("chat.json").write_text(json.dumps(turns))
     Path("with_tools.json").write_text(json.dumps({"messages": turns, "tools": []}))
-    options = ("--checkpoint", CHECKPOINTS[1], *chat_config)
+    options = (*asked, "--checkpoint", CHECKPOINTS[1], *chat_config)
     answers = [
         lorif("attribute", *question, *options)
         for question in (
@@ -435,26 +438,6 @@ def test_attribute_of_a_chat_goes_through_the_chat_template(lorif: Lorif, chat_c
     system = lorif("attribute", "--system", "a file", "--user", "the with", "--assistant", " opens a file", *options)
     assert system.exit_code == 0
     assert system.output != answers[0].output
-
-
-@pytest.mark.parametrize("asked", [("--span", "opens"), ("--against", " ends")])
-def test_a_span_and_a_contrast_are_asked_about_in_a_chat_too(
-    lorif: Lorif, chat_config: tuple[str, Path], asked: tuple[str, str]
-) -> None:
-    turns = [{"role": "user", "content": "the with statement"}, {"role": "assistant", "content": " opens a file"}]
-    Path("chat.json").write_text(json.dumps(turns))
-    Path("with_tools.json").write_text(json.dumps({"messages": turns, "tools": []}))
-    answers = [
-        lorif("attribute", *question, *asked, "--checkpoint", CHECKPOINTS[1], *chat_config)
-        for question in (
-            ("--messages", "chat.json"),
-            ("--messages", "with_tools.json"),
-            ("--user", "the with statement", "--assistant", " opens a file"),
-            ("--prompt", "the with statement", "--completion", " opens a file"),
-        )
-    ]
-    assert [answer.exit_code for answer in answers] == [0] * 4, answers[0].output
-    assert len({answer.output for answer in answers}) == 1
 
 
 @pytest.mark.parametrize(
