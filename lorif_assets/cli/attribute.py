@@ -34,7 +34,8 @@ from lorif_assets.pages.terminal_console import TerminalConsole
     multiple=True,
     metavar="PROMPT COMPLETION WEIGHT",
     help="Another prompt, its completion and a weight beside the first's 1; repeatable: what is asked about is the weighted "
-    "sum of the losses. Below zero: what speaks against that completion.",
+    "sum of the losses. Below zero: what speaks against that completion. With --assistant, what another user asked and the "
+    "answer, after the same --system.",
 )
 @click.option("--assistant", help="In place of --completion: what it said in a chat, through its chat template.")
 @click.option("--user", help="What it was asked in the chat.")
@@ -92,7 +93,12 @@ def attribute(
     chat = _chat(completion, prompt, assistant, user, system, messages)
     if tokens and ranking != "plain":
         raise click.UsageError("--tokens shares out scores: take it without --ranking, or with --ranking plain.")
-    line = _line(prompt, completion, chat, span, against, also)
+    if also and (span, against) != (None, None):
+        raise click.UsageError(
+            "--also asks about several completions, --span and --against about one: take one of them."
+        )
+    several = _several(prompt, completion, assistant, user, system, also)
+    line = several or _line(prompt, completion, chat, span, against)
     pairs = top if tokens else 0
     options: dict[str, Any] = {"checkpoint": checkpoint, "top_k": top, "tokens": pairs}
     with open_project() as project:
@@ -143,24 +149,43 @@ def _line(
     chat: object,
     span: str | None,
     against: str | None,
-    also: tuple[tuple[str, str, float], ...],
 ) -> Mapping[str, Any] | None:
     """What is asked about as a line of a query file has it; None where it is the loss of one completion or chat."""
     asked = {name: text for name, text in (("span", span), ("against", against)) if text is not None}
-    if not asked and not also:
+    if not asked:
         return None
-    if asked and not also and chat is not None:
+    if chat is not None:
         return {**(chat if isinstance(chat, dict) else {"messages": chat}), **asked}
     if completion is None:
-        raise click.UsageError("--span and --against go with a completion or a chat, --also with --completion.")
-    if asked and also:
-        raise click.UsageError(
-            "--also asks about several completions, --span and --against about one: take one of them."
-        )
-    if also:
-        members = [(prompt, completion, 1.0), *also]
-        return {"weighted": [dict(zip(("prompt", "completion", "weight"), one, strict=True)) for one in members]}
+        raise click.UsageError("--span and --against go with a completion or a chat.")
     return {**({"prompt": prompt, "completion": completion} if prompt else {"text": completion}), **asked}
+
+
+def _several(
+    prompt: str,
+    completion: str | None,
+    assistant: str | None,
+    user: str | None,
+    system: str | None,
+    also: tuple[tuple[str, str, float], ...],
+) -> Mapping[str, Any] | None:
+    """Several completions, or answers in chats of the same system message, as a line of a query file has them."""
+    if not also:
+        return None
+    if assistant is not None:
+        chats = [(user, assistant, 1.0), *((asked or None, said, weight) for asked, said, weight in also)]
+        return {"weighted": [{"messages": _turns(system, asked, said), "weight": by} for asked, said, by in chats]}
+    if completion is None:
+        raise click.UsageError(
+            "--also goes with --completion or --assistant; sets of other chats are in files of --queries."
+        )
+    members = [(prompt, completion, 1.0), *also]
+    return {"weighted": [dict(zip(("prompt", "completion", "weight"), one, strict=True)) for one in members]}
+
+
+def _turns(system: str | None, user: str | None, assistant: str | None) -> list[dict[str, str]]:
+    turns = {"system": system, "user": user, "assistant": assistant}
+    return [{"role": role, "content": content} for role, content in turns.items() if content is not None]
 
 
 def _chat(
@@ -178,9 +203,7 @@ def _chat(
         raise click.UsageError("--user and --system go with --assistant.")
     if messages is not None:
         return _parsed(messages)
-    turns = {"system": system, "user": user, "assistant": assistant}
-    said = [{"role": role, "content": content} for role, content in turns.items() if content is not None]
-    return said or None
+    return _turns(system, user, assistant) or None
 
 
 def _parsed(file: TextIO) -> object:

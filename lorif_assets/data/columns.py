@@ -143,6 +143,11 @@ def _present(names: Iterable[str], column_names: Collection[str], taken: Collect
     return tuple(name for name in names if name in column_names and name not in taken)
 
 
+def content_format(content: Collection[str]) -> ContentFormat:
+    """Return the kind of content that an example's columns hold."""
+    return next(kind for kind, roles in _COLUMNS_OF_FORMAT.items() if roles[-1] in content)
+
+
 def guessed_columns(column_names: tuple[str, ...]) -> Columns | None:
     """Return which columns seem to hold ids and content, by what they are usually called; None where nothing says so.
 

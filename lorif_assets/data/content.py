@@ -53,6 +53,20 @@ def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any
     return _READERS[roles.format](raw)
 
 
+def parsed_field(name: str, text: str) -> Any:
+    """Return what a field's JSON text says.
+
+    Raises:
+        UnusableRowError: it is no JSON, or has a key twice.
+    """
+    try:
+        return parsed_json(text)
+    except RepeatedKeyError as error:
+        raise UnusableRowError(f"{name}: {error}") from error
+    except ValueError as error:
+        raise UnusableRowError(f"{name} is text, but no JSON: {error}") from error
+
+
 def _read_text(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {"text": _filled_string("text", raw["text"])}
 
@@ -126,10 +140,12 @@ def _is_loss_mark(value: Any) -> bool:
 
 def _read_tools(tools: Any) -> list[dict[str, Any]]:
     """Tool definitions: a list of objects, some or all of it as JSON text, which keeps the nulls that it has."""
-    read = _parsed("tools", tools.strip() or "[]") if isinstance(tools, str) else without_nulls(json_value(tools))
+    read = parsed_field("tools", tools.strip() or "[]") if isinstance(tools, str) else without_nulls(json_value(tools))
     if not isinstance(read, list | None):
         raise UnusableRowError(f"tools is {_kind(tools)}, not a list of tool definitions or its JSON text")
-    definitions = [_parsed(f"tool {k}", tool) if isinstance(tool, str) else tool for k, tool in enumerate(read or [])]
+    definitions = [
+        parsed_field(f"tool {k}", tool) if isinstance(tool, str) else tool for k, tool in enumerate(read or [])
+    ]
     for k, definition in enumerate(definitions):
         if not isinstance(definition, dict):
             raise UnusableRowError(f"tool {k} is {_kind(definition)}, not a tool definition (an object)")
@@ -140,22 +156,15 @@ def _read_tools(tools: Any) -> list[dict[str, Any]]:
 def _read_arguments(arguments: Any) -> dict[str, Any]:
     """Arguments of the chat template: an object, or its JSON text, which keeps the nulls that it has."""
     is_text = isinstance(arguments, str)
-    read = _parsed(TEMPLATE_ARGUMENTS, arguments.strip() or "{}") if is_text else without_nulls(json_value(arguments))
+    read = (
+        parsed_field(TEMPLATE_ARGUMENTS, arguments.strip() or "{}") if is_text else without_nulls(json_value(arguments))
+    )
     if not isinstance(read, dict | None):
         raise UnusableRowError(f"{TEMPLATE_ARGUMENTS} is {_kind(read)}, not an object or its JSON text")
     if taken := sorted(_NO_ARGUMENTS & {*(read or {})}):
         raise UnusableRowError(f"{TEMPLATE_ARGUMENTS} has {taken[0]}, which is not for a row to say")
     _string(TEMPLATE_ARGUMENTS, json.dumps(read, ensure_ascii=False))
     return read or {}
-
-
-def _parsed(name: str, text: str) -> Any:
-    try:
-        return parsed_json(text)
-    except RepeatedKeyError as error:
-        raise UnusableRowError(f"{name}: {error}") from error
-    except ValueError as error:
-        raise UnusableRowError(f"{name} is text, but no JSON: {error}") from error
 
 
 def _read_message(k: int, message: Any) -> dict[str, Any]:

@@ -31,13 +31,19 @@ class Conversation:
     def parse(cls, stored: str) -> Self:
         """Return what `stored` wrote."""
         value = json.loads(stored)
-        if isinstance(value, list):
-            return cls(value)
-        return cls(value["messages"], value.get("tools", ()), value.get(TEMPLATE_ARGUMENTS, {}))
+        return cls(value) if isinstance(value, list) else cls.of(value)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Return what a row has in its fields, its messages in the usual form."""
+        return cls(fields["messages"], fields.get("tools", ()), fields.get(TEMPLATE_ARGUMENTS, {}))
+
+    def fields(self) -> dict[str, Any]:
+        """As a row has it: its messages, and what else there is."""
+        more = {"tools": list(self.tools), TEMPLATE_ARGUMENTS: dict(self.arguments)}
+        return {"messages": list(self.messages), **{name: value for name, value in more.items() if value}}
 
     def stored(self) -> str:
         """As JSON, in the order of the data: a list of messages, or an object of messages and what else there is."""
-        more = {"tools": list(self.tools), TEMPLATE_ARGUMENTS: dict(self.arguments)}
-        filled = {name: value for name, value in more.items() if value}
-        messages = list(self.messages)
-        return json.dumps({"messages": messages, **filled} if filled else messages, ensure_ascii=False)
+        fields = self.fields()
+        return json.dumps(fields if len(fields) > 1 else fields["messages"], ensure_ascii=False)

@@ -10,20 +10,15 @@ import pyarrow as pa
 from lorif_assets.config.content_hash import content_hash
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.arrow_values import unreadable
-from lorif_assets.data.columns import ColumnRoles, ContentFormat, column_roles
+from lorif_assets.data.columns import ColumnRoles, column_roles, content_format
 from lorif_assets.data.content import read_content
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.json_values import NestedTooDeepError, json_value
-from lorif_assets.data.query_objectives import (
-    WEIGHTED,
-    ScalarRules,
-    objective_fields,
-    read_objective,
-    with_first_member,
-)
+from lorif_assets.data.query_objectives import ScalarRules, objective_fields, read_objective
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, encodable, excerpt, rejected_table
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
 from lorif_assets.data.row_ids import text_of_id
+from lorif_assets.data.weighted_sets import WEIGHTED, member_content, read_members
 from lorif_assets.errors import SourceError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, TRAINING_EXAMPLES
 
@@ -99,13 +94,11 @@ def sort_out(raw: RawShard, columns: Columns, shard: str, scalar_rules: ScalarRu
         try:
             _refuse_unreadable(values, used)
             example_id = _example_id(values, roles, default=example_id)
-            said = with_first_member(values) if WEIGHTED in fields else values
-            content = read_content(said, roles)
+            content = _first_member(values, roles) if WEIGHTED in fields else read_content(values, roles)
             metadata = _metadata(values, roles)
             if example_id in row_of_id:
                 raise UnusableRowError(f"duplicate id: row {row_of_id[example_id]} has it already")
-            # Prompt and completion may be messages.
-            kind = ContentFormat.MESSAGES if "messages" in content else roles.format
+            kind = content_format(content)
             asked = read_objective(values, fields, kind, content, scalar_rules) if scalar_rules is not None else None
         except (UnusableRowError, NestedTooDeepError) as reason:
             rejected.append(RejectedRow(example_id, row, str(reason), excerpt(values)))
@@ -147,6 +140,19 @@ def _example_id(values: Mapping[str, Any], roles: ColumnRoles, default: str) -> 
     if roles.id is None:
         return default
     return text_of_id(values.get(roles.id), roles.id)
+
+
+def _first_member(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any]:
+    """Return what the first member of a row's weighted set says; of a row without one, what the row says.
+
+    Raises:
+        UnusableRowError: it cannot be read, or the row says something beside its set.
+    """
+    if values.get(WEIGHTED) in (None, ""):
+        return read_content(values, roles)
+    if own := [column for column in roles.content.values() if values.get(column)]:
+        raise UnusableRowError(f"beside '{WEIGHTED}', the row has {' and '.join(own)} of its own; put it into the set")
+    return member_content(read_members(values[WEIGHTED])[0])
 
 
 def _refuse_unreadable(values: Mapping[str, Any], used: Collection[str]) -> None:

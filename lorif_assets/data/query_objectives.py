@@ -4,7 +4,6 @@ Each is one field of a query file. It is stored with the query as JSON in its ca
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +12,16 @@ from typing import Any
 
 from lorif_assets.config.settings import Settings
 from lorif_assets.data.columns import ContentFormat
+from lorif_assets.data.content import parsed_field
 from lorif_assets.data.conversations import Conversation, is_trained
-from lorif_assets.data.json_values import json_value, parsed_json
+from lorif_assets.data.json_values import json_value
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.scalars import scalar_source
+from lorif_assets.data.weighted_sets import WEIGHTED, read_members
 
-SPAN, AGAINST, WEIGHTED, SCALAR = "span", "against", "weighted", "scalar"
+SPAN, AGAINST, SCALAR = "span", "against", "scalar"
 OBJECTIVES = (SPAN, AGAINST, WEIGHTED, SCALAR)
 _ENDS = re.compile(r"\s*\[\s*-?\d+\s*,\s*-?\d+\s*\]\s*")
-_MEMBER_FIELDS = ("prompt", "completion", "weight")
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,6 @@ NO_SCALARS = ScalarRules(allowed=False, base=Path())
 def objective_fields(column_names: Sequence[str], metadata: Sequence[str] | None) -> tuple[str, ...]:
     """Return which columns of a query file say what is asked about; one that the settings name as metadata is that."""
     return tuple(name for name in OBJECTIVES if name in column_names and name not in (metadata or ()))
-
-
-def with_first_member(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a row with a weighted set, its first prompt and completion in the place of the row's own.
-
-    Raises:
-        UnusableRowError: the set cannot be read, or the row has a prompt or completion of its own.
-    """
-    if values.get(WEIGHTED) is None:
-        return values
-    if any(values.get(name) is not None for name in ("prompt", "completion")):
-        raise UnusableRowError(
-            f"beside '{WEIGHTED}', the row has a prompt or completion of its own; put it into the set"
-        )
-    first = _members(values[WEIGHTED])[0]
-    return {**values, "prompt": first["prompt"], "completion": first["completion"]}
 
 
 def read_objective(
@@ -92,10 +76,11 @@ def read_objective(
     elif name == AGAINST:
         read = _against(value, kind, content)
     elif name == WEIGHTED:
-        read = _members(value)
+        read = read_members(value)
     else:
         read = _scalar(value, scalar_rules)
-    return json.dumps({name: read}, ensure_ascii=False, sort_keys=True)
+    # In the order of the data: that of a call's arguments is what a model sees.
+    return json.dumps({name: read}, ensure_ascii=False)
 
 
 def _span(value: Any, content: Mapping[str, Any]) -> str | list[int]:
@@ -103,7 +88,7 @@ def _span(value: Any, content: Mapping[str, Any]) -> str | list[int]:
     said = content.get("completion") or content.get("text")
     # In CSV both are text; what the query says itself is meant as that.
     if isinstance(value, str) and _ENDS.fullmatch(value) and value not in (said or ""):
-        value = _parsed(SPAN, value)
+        value = parsed_field(SPAN, value)
     if isinstance(value, str):
         if said is not None and said.count(value) != 1:
             times = said.count(value)
@@ -148,28 +133,6 @@ def _last_answer(stored: str) -> str:
     return str(last["content"])
 
 
-def _members(value: Any) -> list[dict[str, Any]]:
-    """Return a weighted set in canonical form: prompt, completion and weight of each member."""
-    # As they are: JSON has no NaN, and a weight that is none would count as one that was not given.
-    members = _parsed(WEIGHTED, value) if isinstance(value, str) else value
-    if not isinstance(members, list | tuple) or not members:
-        raise UnusableRowError(f"'{WEIGHTED}' is no list of {{prompt, completion, weight}} with one member at least")
-    read = []
-    for place, member in enumerate(members):
-        if not isinstance(member, dict) or set(member) - set(_MEMBER_FIELDS):
-            raise UnusableRowError(f"member {place} of '{WEIGHTED}' is not {{prompt, completion, weight}}")
-        weight = 1.0 if member.get("weight") is None else member["weight"]
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or not weight:
-            raise UnusableRowError(
-                f"the weight of member {place} of '{WEIGHTED}' is {weight!r}, not a number other than 0"
-            )
-        prompt, completion = member.get("prompt") or "", member.get("completion")
-        if not isinstance(prompt, str) or not isinstance(completion, str) or not completion.strip():
-            raise UnusableRowError(f"member {place} of '{WEIGHTED}' lacks a completion, or its prompt is no text")
-        read.append({"prompt": prompt, "completion": completion, "weight": float(weight)})
-    return read
-
-
 def _scalar(value: Any, rules: ScalarRules) -> dict[str, str]:
     if not isinstance(value, str):
         raise UnusableRowError(
@@ -180,10 +143,3 @@ def _scalar(value: Any, rules: ScalarRules) -> dict[str, str]:
             f"'{SCALAR}' names Python code, {value!r}, which is not run: set queries.allow_scalars for files that you trust"
         )
     return scalar_source(value, rules.base)
-
-
-def _parsed(name: str, text: str) -> Any:
-    try:
-        return parsed_json(text)
-    except ValueError as error:
-        raise UnusableRowError(f"'{name}' is text, but no JSON: {error}") from error

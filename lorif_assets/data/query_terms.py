@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from jaxtyping import Bool
 from lorif_assets.data.columns import ContentFormat
 from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.labels import NO_LOSS
-from lorif_assets.data.query_objectives import AGAINST, SCALAR, SPAN, WEIGHTED
+from lorif_assets.data.query_objectives import AGAINST, SCALAR, SPAN
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
 from lorif_assets.data.scalars import load_scalar
 from lorif_assets.data.token_texts import token_texts
 from lorif_assets.data.tokenization import Objective, Term, TokenizedExample, TokenizedShard
+from lorif_assets.data.weighted_sets import WEIGHTED, member_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,8 +84,8 @@ def _with_objective(
         (other,) = of_texts([_other(row, asked[AGAINST])], row)
         return replace(example, objective=Objective(AGAINST, (Term(1.0, example), Term(-1.0, other))))
     if WEIGHTED in asked:
-        members = of_texts([{name: one[name] for name in ("prompt", "completion")} for one in asked[WEIGHTED]], row)
-        terms = tuple(Term(one["weight"], tokens) for one, tokens in zip(asked[WEIGHTED], members, strict=True))
+        weights, members = zip(*member_rows(asked), strict=True)
+        terms = tuple(starmap(Term, zip(weights, of_texts(members, row), strict=True)))
         return replace(example, objective=Objective(WEIGHTED, terms))
     if SCALAR in asked:
         return replace(example, objective=Objective(SCALAR, (Term(1.0, example),), load_scalar(asked[SCALAR])))

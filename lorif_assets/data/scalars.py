@@ -31,7 +31,8 @@ def scalar_source(named: str, base: Path) -> dict[str, str]:
     if not where or not function.isidentifier():
         raise UnusableRowError(f"the scalar {named!r} is not 'module:function' or 'file.py:function'")
     file = _file_of(where, base)
-    source = {"name": named, "file": str(file), "hash": _hash(file)}
+    # Sorted, as they are hashed.
+    source = {"file": str(file), "hash": _hash(file), "name": named}
     try:
         load_scalar(source)
     except (MismatchError, SourceError) as error:

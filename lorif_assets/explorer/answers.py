@@ -241,7 +241,9 @@ class Answers:
         if question.query_set:
             return self._project.attribute_stored_query(question.query_set, question.query, checkpoint=at, top_k=top_k)
         if question.chat:
-            return self._project.attribute_chat(_chat(question), checkpoint=at, top_k=top_k)
+            return self._project.attribute_chat(
+                _exchange(question.prompt, question.completion), checkpoint=at, top_k=top_k
+            )
         return self._project.attribute(question.prompt, question.completion, checkpoint=at, top_k=top_k)
 
     def _line(self, question: Computed) -> dict[str, Any]:
@@ -255,7 +257,7 @@ class Answers:
         elif question.weighted:
             line = {"weighted": [*question.weighted]}
         elif question.chat:
-            line = {"messages": _chat(question)}
+            line = {"messages": _exchange(question.prompt, question.completion)}
         elif question.prompt:
             line = {"prompt": question.prompt, "completion": question.completion}
         else:
@@ -265,8 +267,14 @@ class Answers:
         return {**line, "span": span_value(question.span)} if question.span else line
 
 
-def _chat(question: Computed) -> list[dict[str, str]]:
-    turns = {"user": question.prompt, "assistant": question.completion}
+def member_line(prompt: str, completion: str, weight: float, *, chat: bool) -> dict[str, Any]:
+    """Return one of several completions as a weighted set of a query file has it."""
+    said: dict[str, Any] = {"prompt": prompt, "completion": completion}
+    return {**({"messages": _exchange(prompt, completion)} if chat else said), "weight": weight}
+
+
+def _exchange(prompt: str, completion: str) -> list[dict[str, str]]:
+    turns = {"user": prompt, "assistant": completion}
     return [{"role": role, "content": content} for role, content in turns.items() if content]
 
 

@@ -17,7 +17,7 @@ from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.settings import existing_settings_file
 from lorif_assets.data.passages import Part
 from lorif_assets.errors import NotStoredError
-from lorif_assets.explorer.answers import Answers, Computed, Progressed
+from lorif_assets.explorer.answers import Answers, Computed, Progressed, member_line
 from lorif_assets.explorer.notices import Notices
 from lorif_assets.explorer.places import Places
 from lorif_assets.explorer.questions import (
@@ -358,7 +358,7 @@ class Explorer:
             at = self.places.checkpoint(question)
             asked = Computed(at.name, question.prompt, question.completion, question.against, question.chat)
         elif question.weighted:
-            members = tuple(member.model_dump() for member in question.weighted)
+            members = tuple(member_line(**member.model_dump(), chat=question.chat) for member in question.weighted)
             asked = Computed(self.places.checkpoint(question).name, weighted=members)
         elif question.asked is not None:
             asked = self.answers.question(question.asked)

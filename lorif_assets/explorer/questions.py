@@ -69,7 +69,9 @@ class AskedQuestion(QuerySetQuestion):
         "address, as JSON). The ranking is then of the weighted sum of their losses.",
     )
     chat: bool = Field(
-        False, description="Whether prompt and completion are what user and assistant say, through the chat template."
+        False,
+        description="Whether prompt and completion, or those of `weighted`, are what user and assistant say, through the chat "
+        "template.",
     )
     every: bool = Field(
         False, description="Score every example of a stored query again, to list more than its stored scores."
@@ -107,8 +109,8 @@ class AskedQuestion(QuerySetQuestion):
                 "`query` names a stored query, `completion` is one of your own, `weighted` are several, `asked` one that was "
                 "asked before: give one"
             )
-        if self.weighted and (self.chat or self.span):
-            raise ValueError("`weighted` goes without `chat` and `span`")
+        if self.weighted and self.span:
+            raise ValueError("`weighted` goes without a `span`")
         if self.prompt and not self.completion:
             raise ValueError("`prompt` goes with `completion`, what the model said after it")
         if self.against and (not self.completion or self.span):

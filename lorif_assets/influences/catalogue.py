@@ -8,7 +8,9 @@ from typing import Any
 import polars as pl
 
 from lorif_assets.config.methods import METHODS, MethodName
+from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts, passage_text
+from lorif_assets.data.weighted_sets import member_rows
 from lorif_assets.errors import NotStoredError
 from lorif_assets.lake.attribution_tables import CHECKPOINTS, EXAMPLE_CONTENT, QUERY_EXAMPLES, QUERY_SUMMARIES
 from lorif_assets.lake.evaluation_tables import METHOD_COSTS
@@ -52,6 +54,11 @@ class ScoredQuery:
     def loss_per_token(self) -> float:
         """Mean loss of the tokens that carry loss, in nats."""
         return self.loss / max(self.n_target_tokens, 1)
+
+    @property
+    def members(self) -> list[tuple[float, tuple[Part, ...]]]:
+        """Of a weighted set, each member's weight and what it says, piece by piece."""
+        return [(weight, passage_parts(row)) for weight, row in member_rows(self.objective)]
 
     @property
     def text(self) -> str:
@@ -125,6 +132,8 @@ def stored_line(lake: Lake, query_set: str, query_id: str) -> dict[str, Any]:
     if not rows:
         raise NotStoredError(f"the lake has no query {query_id!r} in the query set {query_set!r}")
     content = {name: rows[0][name] for name in columns if rows[0][name] is not None}
+    if "messages" in content:
+        content |= Conversation.parse(content["messages"]).fields()
     return {**content, **json.loads(rows[0]["objective"] or "{}")}
 
 

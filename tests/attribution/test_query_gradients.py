@@ -169,6 +169,29 @@ def test_a_contrast_of_chats_holds_the_last_answer_with_its_calls_against_anothe
         assert term.tokens.labels.tolist() == wanted.labels.tolist()
 
 
+def test_each_chat_of_a_weighted_set_has_the_tokens_that_it_has_alone(checkpoint: AttributedCheckpoint) -> None:
+    tokenizer = copy.deepcopy(checkpoint.model.tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+    model = replace(checkpoint.model, tokenizer=tokenizer)
+    chats: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": "Why a file?"}, {"role": "assistant", "content": said}]}
+        for said in ("So it ends", "it opens")
+    ]
+    alone: list[dict[str, Any]] = [*chats, {"prompt": PROMPT, "completion": COMPLETION}]
+
+    def of(line: dict[str, Any]) -> TokenizedExample:
+        question = {"query_id": "asked", "row": 0, **row_question(line, NO_SCALARS)}
+        (query,) = model.tokenized_queries(pa.Table.from_pylist([question], schema=QUERY_EXAMPLES.columns)).examples
+        return query
+
+    weights = (2.0, -1.0, 0.5)
+    asked = of({"weighted": [{**one, "weight": by} for one, by in zip(alone, weights, strict=True)]})
+    assert [term.weight for term in asked.terms] == [*weights]
+    for term, wanted in zip(asked.terms, map(of, alone), strict=True):
+        assert term.tokens.input_ids.tolist() == wanted.input_ids.tolist()
+        assert term.tokens.labels.tolist() == wanted.labels.tolist()
+
+
 def test_a_weighted_set_s_gradient_is_the_weighted_sum(checkpoint: AttributedCheckpoint) -> None:
     members = [
         {"prompt": PROMPT, "completion": COMPLETION, "weight": 2.0},

@@ -114,13 +114,14 @@ def test_several_completions_are_asked_about_together_with_weights_as_a_query_fi
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--assistant", "a", "--also", "b", "c", 1), "--also with --completion"),
+        (("--messages", "chat.json", "--also", "b", "c", 1), "sets of other chats are in files of --queries"),
         (("--completion", "a", "--against", "d", "--also", "b", "c", 1), "take one of them"),
     ],
 )
 def test_several_completions_go_with_no_other_form(
     lorif: Lorif, config: tuple[str, Path], arguments: tuple[object, ...], expected: str
 ) -> None:
+    Path("chat.json").write_text('[{"role": "assistant", "content": "a"}]')
     result = lorif("attribute", *arguments, *config)
     assert result.exit_code == 2
     assert expected in " ".join(result.output.split())

@@ -415,6 +415,32 @@ def chat_config(config: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> tu
     return config
 
 
+def test_several_chats_are_asked_about_together_as_a_query_file_does(
+    lorif: Lorif, chat_config: tuple[str, Path]
+) -> None:
+    said = (("the with statement", " opens a file", 1), ("its block", " ends", -0.5))
+    members = [
+        {
+            "messages": [
+                {"role": "system", "content": "a file"},
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": answer},
+            ],
+            "weight": weight,
+        }
+        for asked, answer, weight in said
+    ]
+    Path("asked.jsonl").write_text(json.dumps({"id": "query", "weighted": members}))
+    options = ("--json", "--top", 3, *chat_config)
+    first = ("--system", "a file", "--user", said[0][0], "--assistant", said[0][1])
+    found = lorif("attribute", *first, "--also", *said[1], *options)
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout) == json.loads(lorif("attribute", "--queries", "asked.jsonl", *options).stdout)
+    assert (
+        json.loads(lorif("attribute", *first, *options).stdout)["proponents"] != json.loads(found.stdout)["proponents"]
+    )
+
+
 @pytest.mark.parametrize("asked", [(), ("--span", "opens"), ("--against", " ends")])
 def test_a_chat_and_a_span_or_a_contrast_in_it_go_through_the_chat_template(
     lorif: Lorif, chat_config: tuple[str, Path], asked: tuple[str, ...]

@@ -88,7 +88,7 @@ def test_in_training_data_and_where_the_settings_say_so_the_columns_are_metadata
         ({"against": " Paris, of course"}, "the contrast is nothing"),
         ({"against": 3}, "'against' is 3, not the text"),
         ({"span": "Paris", "against": " London"}, "'span' and 'against' are both set"),
-        ({"weighted": [{"completion": "x"}]}, "beside 'weighted', the row has a prompt or completion of its own"),
+        ({"weighted": [{"completion": "x"}]}, "beside 'weighted', the row has prompt and completion of its own"),
         ({"scalar": "probes.py:honesty"}, "set queries.allow_scalars"),
     ],
 )
@@ -103,7 +103,12 @@ def test_a_value_that_cannot_be_used_sets_the_query_aside(fields: dict[str, Any]
         ("{", "no JSON"),
         ([3], "member 0"),
         ([{"completion": "x", "wait": 1}], "member 0"),
-        ([{"completion": " "}], "lacks a completion"),
+        ([{"completion": " "}], "member 0 of 'weighted': completion is empty"),
+        ([{"prompt": 3, "completion": "x"}], "member 0 of 'weighted': prompt is int, not text"),
+        ([{"completion": "x"}, {"messages": "Hi."}], "member 1 of 'weighted': messages is text, but no list"),
+        ([{"messages": [{"role": "user", "content": "Hi."}]}], "member 0 of 'weighted': no assistant message"),
+        ([{"messages": [], "completion": "x"}], "member 0 of 'weighted' has messages and a prompt or completion"),
+        ([{"prompt": "a", "completion": "x", "tools": "[]"}], "member 0 of 'weighted' has tools, but no chat"),
         ([{"completion": "x", "weight": 0}], "weight of member 0"),
         ([{"completion": "x", "weight": "many"}], "weight of member 0"),
         ([{"completion": "x", "weight": True}], "weight of member 0"),
@@ -113,6 +118,54 @@ def test_a_value_that_cannot_be_used_sets_the_query_aside(fields: dict[str, Any]
 )
 def test_a_weighted_set_that_cannot_be_used_is_set_aside(value: Any, expected: str) -> None:
     assert expected in reason({"weighted": value})
+
+
+def test_members_of_a_weighted_set_may_be_chats_with_all_that_a_chat_of_a_row_has() -> None:
+    turns = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello!"}]
+    call = {"type": "function", "function": {"name": "f", "arguments": {"zone": 1, "at": 2}}}
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    members = [
+        {"messages": [turns[0], {"role": "assistant", "content": "", "tool_calls": [call]}], "tools": tools},
+        {"messages": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello!"}], "weight": -1},
+        {"prompt": turns[:1], "completion": turns[1:]},
+        {"prompt": "Hi.", "completion": " Hello!"},
+    ]
+    (read_,) = objectives({"weighted": members})
+    first, second, third, last = read_["weighted"]
+    # A model saw the arguments in their order.
+    assert [*first["messages"][1]["tool_calls"][0]["function"]["arguments"]] == ["zone", "at"]
+    assert first["tools"] == tools
+    assert [second["messages"], second["weight"]] == [turns, -1.0]
+    assert third["messages"] == turns
+    assert last == {"prompt": "Hi.", "completion": " Hello!", "weight": 1.0}
+    # What is stored is what a line may say.
+    assert objectives(read_) == [read_]
+    (row,) = read({"weighted": members}).examples.to_pylist()
+    assert row["format"] == "messages"
+    assert json.loads(row["messages"])["tools"] == tools
+
+
+@pytest.mark.parametrize("other", [PLAIN, {"text": "Paris"}, {"messages": [{"role": "assistant", "content": "Oui"}]}])
+@pytest.mark.parametrize("empty", [None, ""])
+def test_rows_with_a_weighted_set_stand_beside_rows_of_any_kind(other: dict[str, Any], empty: str | None) -> None:
+    # As CSV and Parquet have them: each row has every column.
+    sets = ([{"prompt": "Hi.", "completion": " Hello!"}], [{"messages": [{"role": "assistant", "content": "Hello!"}]}])
+    rows = [
+        {**other, "weighted": empty},
+        *({**dict.fromkeys(other, empty), "weighted": json.dumps(one)} for one in sets),
+    ]
+    found = read(*rows)
+    assert not found.rejected.num_rows, found.rejected.to_pylist()
+    assert found.examples["format"].to_pylist()[1:] == ["prompt_completion", "messages"]
+
+
+def test_sets_of_texts_and_scalars_are_hashed_in_the_order_that_they_always_were(tmp_path: Path) -> None:
+    (text,) = read({"weighted": [{"weight": 2, "prompt": "Q:", "completion": "é"}]}).examples["objective"].to_pylist()
+    assert text == '{"weighted": [{"completion": "é", "prompt": "Q:", "weight": 2.0}]}'
+    (tmp_path / "probes.py").write_text(TestScalars.CODE)
+    rules = ScalarRules(allowed=True, base=tmp_path)
+    (text,) = read({**PLAIN, "scalar": "probes.py:doubled"}, rules=rules).examples["objective"].to_pylist()
+    assert [*json.loads(text)["scalar"]] == ["file", "hash", "name"]
 
 
 def test_a_chat_is_held_against_another_last_answer() -> None:

@@ -238,7 +238,16 @@ def test_several_completions_are_asked_about_together_in_an_address_too(client, 
     (groups,) = re.findall(r'href="(/groups[^"]*)"', page)
     assert client.get(html.unescape(groups)).status_code == 200
     assert project.lines == [{"weighted": whole}]
-    for wrong in ({"completion": "x"}, {"query": "q/1"}, {"span": "b"}, {"chat": True}):
+    client.post("/api/ask", json={"weighted": members, "chat": True})
+    assert ready(client, asked | {"chat": True})["stage"] == "ready"
+    chats = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b"}], "weight": 2.0},
+        {"messages": [{"role": "assistant", "content": " c"}], "weight": -1.0},
+    ]
+    assert project.lines[1:] == [{"weighted": chats}]
+    page = client.get("/query", params=asked | {"chat": True}).text
+    assert re.search(r"2.00 × <span[^>]*>a <mark>b</mark>", page)
+    for wrong in ({"completion": "x"}, {"query": "q/1"}, {"span": "b"}):
         refused = client.post("/api/ask", json={"weighted": members, **wrong})
         assert refused.status_code == 400
         assert "`weighted`" in refused.json()["error"]["message"]

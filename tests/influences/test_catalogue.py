@@ -1,10 +1,19 @@
 """What can be looked at."""
 
+import pyarrow as pa
 import pytest
 
 from lorif_assets.data.passages import Part
+from lorif_assets.data.query_objectives import NO_SCALARS
+from lorif_assets.data.questions import row_question
 from lorif_assets.errors import NotStoredError
-from lorif_assets.influences.catalogue import scored_checkpoints, scored_methods, scored_queries, scored_query
+from lorif_assets.influences.catalogue import (
+    scored_checkpoints,
+    scored_methods,
+    scored_queries,
+    scored_query,
+    stored_line,
+)
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES
 from lorif_assets.lake.lake import Lake
 from tests.stored_influences import EARLY, LATE, QUERIES, SET, stored_influences
@@ -41,6 +50,22 @@ def test_a_query_set_whose_queries_were_withdrawn_is_refused(tmp_path):
     lake.replace(QUERY_EXAMPLES, {"query_set": SET}, QUERY_EXAMPLES.columns.empty_table())
     with pytest.raises(NotStoredError, match="no scores of queries of the set"):
         scored_queries(lake, LATE, SET)
+
+
+def test_a_stored_chat_is_a_line_again_with_its_tools_and_what_it_asks_about(tmp_path):
+    chat = {
+        "messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}],
+        "tools": [{"type": "function", "function": {"name": "look_up"}}],
+        "chat_template_kwargs": {"enable_thinking": False},
+        "span": "So",
+    }
+    stored = row_question(chat, NO_SCALARS)
+    lake = Lake(str(tmp_path))
+    row = {"query_set": SET, "query_id": "chat", "row": 0, **stored}
+    lake.replace(QUERY_EXAMPLES, {"query_set": SET}, pa.Table.from_pylist([row], schema=QUERY_EXAMPLES.columns))
+    line = stored_line(lake, SET, "chat")
+    assert line == chat
+    assert row_question(line, NO_SCALARS) == stored
 
 
 def test_methods_are_lorif_and_those_that_an_evaluation_kept(lake):

@@ -120,7 +120,7 @@ for (const several of document.querySelectorAll("[data-several]")) {
     const others = [...members.querySelectorAll("[data-member]")].map((place) => memberOf(place, (name) => `[name=other_${name}]`));
     const said = others.filter((member) => member.completion.trim());
     if (!said.length) return;
-    for (const name of ["prompt", "completion", "against", "chat"]) event.formData.delete(name);
+    for (const name of ["prompt", "completion", "against"]) event.formData.delete(name);
     event.formData.set("weighted", JSON.stringify([memberOf(form, (name) => `[name=${name}]`), ...said]));
   });
 }

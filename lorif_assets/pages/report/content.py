@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from lorif_assets.data.passages import passage_text
+from lorif_assets.data.weighted_sets import member_rows
 from lorif_assets.influences.exact_ranks import ExactRank
 from lorif_assets.pages.token_colours import PairTokens
 
@@ -83,6 +85,11 @@ class QueryInfluences:
     """By column of the metadata, the groups with the largest sums by magnitude, the highest first."""
     relative_proponents: tuple[Influence, ...] = ()
     relative_opponents: tuple[Influence, ...] = ()
+
+    @property
+    def members(self) -> list[tuple[float, str]]:
+        """Of a weighted set, each member's weight and what it says."""
+        return [(weight, passage_text(row)) for weight, row in member_rows(self.asked)]
 
     @property
     def is_loss(self) -> bool:
