@@ -9,11 +9,15 @@ from lorif_assets.config.sources import Columns, Source
 
 @dataclass(frozen=True)
 class FoundSource:
-    """Training data that was found: a source, the names of its columns, and whether `source.columns` is all there is to say."""
+    """Training data that was found: a source, the names of its columns, and whether `source.columns` is all there is to say.
+
+    `no_id` is a column that is called as ids are, but does not have one for each row.
+    """
 
     source: Source
     columns: Sequence[str]
     is_readable: bool
+    no_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def _sources(found: Surroundings) -> Iterator[str]:
         yield from ("[[sources]]", f"name = {_text(one.source.name)}", f"path = {_text(one.source.path)}")
         if not one.is_readable:
             yield f"# Say which of the columns hold the content; there are {', '.join(one.columns) or 'none'}."
+        if one.no_id is not None:
+            yield f"# Rows are named by their place: {_text(one.no_id)} is empty or the same in some of them."
         named = _columns(one.source.columns)
         yield f"columns = {named}" if named else '# columns = { id = "id", text = "body" }'
         yield ""

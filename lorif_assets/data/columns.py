@@ -41,7 +41,7 @@ _ALPACA = ("instruction", "output")
 _ALPACA_INPUT = "input"
 # What columns are called that hold an id or content, where they have none of the names above.
 _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
-    "id": ("id", "uuid", "example_id", "doc_id", "_id"),
+    "id": ("id", "uuid", "uid", "example_id", "doc_id", "_id"),
     "text": ("text", "body", "content", "document", "passage", "article", "code"),
     "prompt": ("prompt", "question", "instruction", "input", "query"),
     "completion": ("completion", "answer", "output", "response", "target", "reply"),
@@ -146,6 +146,11 @@ def _present(names: Iterable[str], column_names: Collection[str], taken: Collect
 def content_format(content: Collection[str]) -> ContentFormat:
     """Return the kind of content that an example's columns hold."""
     return next(kind for kind, roles in _COLUMNS_OF_FORMAT.items() if roles[-1] in content)
+
+
+def usual_id(column_names: Collection[str]) -> str | None:
+    """Return the column that is called as ids are; None where there is none."""
+    return next((name for name in _USUAL_NAMES["id"] if name in column_names), None)
 
 
 def guessed_columns(column_names: tuple[str, ...]) -> Columns | None:

@@ -1,5 +1,6 @@
 """The id of a row as text: the same for the same value, whichever format, type or writer it came through."""
 
+from collections.abc import Iterable
 from datetime import date, time
 from decimal import Decimal
 from uuid import UUID
@@ -51,6 +52,15 @@ def text_of_id(value: object, column: str) -> str:
     if isinstance(value, Decimal | float):
         shown = str(value)
     raise UnusableRowError(f"id (column '{column}') is {shown}, not text or a number")
+
+
+def tell_apart(values: Iterable[object]) -> bool:
+    """Whether values name rows: each is an id, and none comes twice."""
+    try:
+        ids = [text_of_id(value, "") for value in values]
+    except UnusableRowError:
+        return False
+    return len({*ids}) == len(ids)
 
 
 def _text_of_bytes(value: bytes) -> str:

@@ -13,12 +13,14 @@ import pyarrow as pa
 from lorif_assets.attribution.recipe_on_model import longest_input
 from lorif_assets.config.recipe import Recipe
 from lorif_assets.config.sources import Columns
+from lorif_assets.data.columns import usual_id
 from lorif_assets.data.examples import require_usable, sort_out
 from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import first_queries, sampled_rows
 from lorif_assets.data.query_files import query_source
 from lorif_assets.data.query_objectives import ScalarRules
 from lorif_assets.data.rejection_reasons import count_reasons, in_words
+from lorif_assets.data.row_ids import tell_apart
 from lorif_assets.data.token_rules import TokenRules
 from lorif_assets.data.truncation import LENGTH_IN_WORDS
 from lorif_assets.errors import LorifError, SourceError
@@ -100,11 +102,14 @@ class _Sample:
     first_place: str = ""
     n_cut: int = 0
     notices: Counter[str] = field(default_factory=Counter)
+    ids: set[str | None] = field(default_factory=set)
+    """Of each shard, the column that could name its rows, which are named by their place."""
     faults: dict[str, None] = field(default_factory=dict)
 
     def add(self, shard: str, raw: RawShard, columns: Columns, reader: ExampleReader | None, *, is_whole: bool) -> None:
         """Read the rows of a shard, of which these are all or the first."""
         self.n_rows += len(raw.rows) + len(raw.malformed)
+        self.ids.add(_unused_id(raw, columns))
         try:
             read = sort_out(raw, columns, shard, self.scalar_rules)
             self.unreadable += read.rejected["reason"].to_pylist()
@@ -219,8 +224,24 @@ def _findings(
             f"({LENGTH_IN_WORDS}) by the rule {rule}. `{command}` shows what is left",
             is_fault=False,
         )
+    if len(sample.ids) == 1 and (column := next(iter(sample.ids))):
+        yield Finding(
+            what,
+            f"rows are named by their place in the file, though each one that was looked at has a {column!r} of its own: "
+            f'`columns = {{ id = "{column}" }}` names them by it. Best before the first run: later their shards are computed '
+            "again",
+            is_fault=False,
+        )
     for notice, count in sample.notices.items():
         yield Finding(what, f"{count:,} of {sample.n_rows:,} rows looked at: {notice}", is_fault=False)
+
+
+def _unused_id(raw: RawShard, columns: Columns) -> str | None:
+    """Return the column that could name a shard's rows where neither the settings nor the format say what does."""
+    column = usual_id([name for name in raw.columns if name not in (columns.metadata or ())])
+    if columns.id is not None or raw.id_column is not None or column is None or not raw.rows:
+        return None
+    return column if tell_apart(values.get(column) for _, values in raw.rows) else None
 
 
 def _too_many(

@@ -8,16 +8,19 @@ from typing import Self
 
 from lorif_assets.config.first_settings import FoundSource, Surroundings
 from lorif_assets.config.sources import Columns, Source, SourceFormat
-from lorif_assets.data.columns import guessed_columns
+from lorif_assets.data.columns import guessed_columns, usual_id
 from lorif_assets.data.delta import BucketedTable
 from lorif_assets.data.formats import format_of_suffix, readers
+from lorif_assets.data.formats.reader import RawShard
 from lorif_assets.data.preview import first_rows
+from lorif_assets.data.row_ids import tell_apart
 from lorif_assets.errors import LorifError
 from lorif_assets.models.checkpoint_folders import is_whole, list_folders
 
 _DEPTH = 3
 _MOST_FOLDERS = 2_000
 _MOST_SOURCES = 8
+_ROWS_WITH_IDS = 1_000
 # What this project, MLflow, Python and trainers write is no data.
 _OTHER_FOLDERS = re.compile(
     r"[._]|(lake|dagster_home|mlruns|mlartifacts|registered_models|node_modules|venv|env|logs|wandb|tests)$"
@@ -195,7 +198,7 @@ def _query_columns(base: Path, asked: Sequence[_Data]) -> Columns | None:
     files = [
         file for one in asked for file in (_data_files(one.path, is_shared=False) if one.path.is_dir() else [one.path])
     ]
-    guesses = [guessed_columns(_column_names(base, file)) for file in files]
+    guesses = [_guess(base, file) for file in files]
     return guesses[0] if guesses and all(guess == guesses[0] for guess in guesses) else None
 
 
@@ -203,12 +206,22 @@ def _sources(base: Path, found: Sequence[_Data]) -> Iterator[FoundSource]:
     names: set[str] = set()
     for one in found:
         columns = _column_names(base, one.sample)
-        guess = guessed_columns(columns)
+        guess = _guess(base, one.sample)
         if guess and guess.id is None and _is_delta(one.sample):
             # Ids deal a table's rows to shards.
             guess = None
         source = Source(name=_name(one.path, names), path=_relative(base, one.path), columns=guess or Columns())
-        yield FoundSource(source, columns, is_readable=guess is not None)
+        named = usual_id(columns)
+        yield FoundSource(source, columns, guess is not None, named if guess and guess.id is None else None)
+
+
+def _guess(base: Path, sample: Path) -> Columns | None:
+    """Return which columns seem to hold ids and content; no ids where the first rows do not have one each."""
+    guess = guessed_columns(_column_names(base, sample))
+    if guess is None or guess.id is None or _is_delta(sample):
+        return guess
+    values = [row.get(guess.id) for _, row in _rows(base, sample, _ROWS_WITH_IDS).rows]
+    return guess if tell_apart(values) else guess.model_copy(update={"id": None})
 
 
 def _column_names(base: Path, path: Path) -> tuple[str, ...]:
@@ -216,11 +229,19 @@ def _column_names(base: Path, path: Path) -> tuple[str, ...]:
         if _is_delta(path):
             table = BucketedTable.of(str(path), "", 1, {})
             return table.columns(table.version())
-        for _, raw in first_rows(Source(name="found", path=_relative(base, path)), base, 1):
-            return raw.columns
+    except LorifError:
+        return ()
+    return _rows(base, path, 1).columns
+
+
+def _rows(base: Path, path: Path, number: int) -> RawShard:
+    """Return the first rows of a file, as many as its first shard has of them; none where it cannot be read."""
+    try:
+        for _, raw in first_rows(Source(name="found", path=_relative(base, path)), base, number):
+            return raw
     except LorifError:
         pass
-    return ()
+    return RawShard(str(path), (), ())
 
 
 def _is_delta(path: Path) -> bool:

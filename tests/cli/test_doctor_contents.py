@@ -213,6 +213,18 @@ def test_what_a_person_should_know_of_rows_is_a_note_and_is_not_logged_besides(
     assert "one token holds" not in caplog.text
 
 
+def test_ids_of_rows_that_no_setting_names_are_a_note_where_each_row_has_its_own(private_project: TinyProject) -> None:
+    said_of = 'columns = { id = "id" }` names them by it'
+    assert said_of not in diagnosis(private_project.root)[1]
+    setting(private_project.root, 'columns = { id = "id", text = "text" }', 'columns = { text = "text" }')
+    sound, said = diagnosis(private_project.root)
+    assert sound
+    assert said.count(said_of) == 1
+    rows = [{"id": "same", "text": "a file opens"}] * 2
+    write(private_project.root, "data/00001.jsonl", *rows)
+    assert said_of not in diagnosis(private_project.root)[1]
+
+
 def test_queries_are_cut_so_that_what_they_ask_about_is_kept(private_project: TinyProject) -> None:
     long = "the with statement opens a file and closes it " * 20
     queries({"id": "q0", "prompt": long, "completion": " ends"})(private_project.root)

@@ -9,6 +9,7 @@ import pytest
 
 from lorif_assets.config.first_settings import first_settings
 from lorif_assets.config.settings import load_settings
+from lorif_assets.config.sources import Columns
 from lorif_assets.freshness.surroundings import look_around
 
 
@@ -124,6 +125,24 @@ def test_columns_are_told_by_what_they_are_usually_called(
     (source,) = look_around(tmp_path).sources
     assert source.is_readable
     assert source.source.columns.model_dump(exclude_none=True) == expected
+
+
+@pytest.mark.parametrize("ids", [["a", "a"], ["a", None], ["a", ""], [1, "1"]])
+def test_a_column_called_as_ids_are_that_does_not_name_each_row_is_said_to_be_none(
+    tmp_path: Path, ids: list[object]
+) -> None:
+    for name in ("train", "queries"):
+        lines = (json.dumps({"uid": one, "prompt": "Hi.", "completion": " Hello!"}) for one in ids)
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    found = look_around(tmp_path)
+    assert [one.source.columns.id for one in found.sources] == [None]
+    assert found.query_columns == Columns()
+    assert 'named by their place: "uid" is empty or the same in some of them' in first_settings(found)
+    lines = (json.dumps({"uid": one, "prompt": "Hi.", "completion": " Hello!"}) for one in range(3))
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    found = look_around(tmp_path)
+    assert [one.source.columns.id for one in found.sources] == ["uid"]
+    assert "named by their place" not in first_settings(found)
 
 
 @pytest.mark.parametrize("columns", [("a", "b"), ("instruction", "input", "output")])
