@@ -26,12 +26,14 @@ class Surroundings:
 
     `checkpoints` is a checkpoint or a folder of them, `n_checkpoints` how many it holds, `base_model` a single model beside
     it, `other_checkpoints` how many lie in other folders. `queries` is a query file or a folder of them, with the columns of
-    the first. `held_out` is data that its name sets apart from training data, `more_data` what is too much for a short file.
+    the first. `held_out` is data that its name sets apart from training data, `more_data` what is too much for a short file,
+    `texts` how many files of text there are whose ending no format has, by the pattern that takes them.
     """
 
     sources: Sequence[FoundSource] = ()
     more_data: Sequence[str] = ()
     held_out: Sequence[str] = ()
+    texts: Mapping[str, int] = field(default_factory=dict)
     checkpoints: str | None = None
     n_checkpoints: int = 0
     base_model: str | None = None
@@ -72,6 +74,10 @@ def _sources(found: Surroundings) -> Iterator[str]:
         yield f"# Left out, as held out by its name: {', '.join(found.held_out)}."
     if found.more_data:
         yield f"# Found too, and no source yet: {', '.join(found.more_data)}."
+    if found.texts:
+        counted = ", ".join(f"{pattern} ({number:,})" for pattern, number in found.texts.items())
+        yield f"# Texts are read by their pattern too, each file whole and with its markup: {counted}."
+        yield '# Such a source has the pattern as its path, and format = "txt".'
     if not found.sources:
         yield from ("# None was found; repeat the block for more sources.", "[[sources]]")
         yield from ('name = "docs"', 'path = "data"', '# columns = { id = "id", text = "body" }', "")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import commonpath
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +34,9 @@ _DESCRIPTIONS = (
     *("config.json", "adapter_config.json", "tokenizer_config.json", "trainer_state.json"),
     "dataset_dict.json",
 )
+# What people pretrain on beside plain text; of few such files beside data of a format, nobody means them.
+_TEXT_ENDINGS = {".md", ".markdown", ".rst", ".html", ".htm", ".tex", ".py"}
+_MANY_TEXTS = 10
 _QUERY_FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
 
 
@@ -62,10 +66,12 @@ def look_around(folder: Path) -> Surroundings:
     others = [one for one in found if one not in asked]
     held_out = [one for one in others if one.words & _HELD_OUT]
     kept = [one for one in others if one not in held_out] or held_out
+    fewest = _MANY_TEXTS if kept else 1
     return Surroundings(
         sources=list(_sources(folder, kept[:_MOST_SOURCES])),
         more_data=[_relative(folder, one.path) for one in kept[_MOST_SOURCES:]],
         held_out=[_relative(folder, one.path) for one in held_out if one not in kept],
+        texts={pattern: number for pattern, number in _texts(folder, folders) if number >= fewest},
         checkpoints=checkpoints.path,
         n_checkpoints=checkpoints.number,
         base_model=checkpoints.base_model,
@@ -170,6 +176,21 @@ def _data_files(folder: Path, *, is_shared: bool) -> list[Path]:
     tables = [file for file, kind in formats.items() if kind in _QUERY_FORMATS and file not in firm]
     told = {file for file in tables if guessed_columns(_column_names(folder, file))}
     return [file for file in formats if file in told or file in firm]
+
+
+def _texts(base: Path, folders: Iterable[Path]) -> Iterator[tuple[str, int]]:
+    """Yield the pattern of the texts of each ending that no format has, and how many there are."""
+    folders_of: dict[str, list[Path]] = {}
+    for folder in folders:
+        for file in _children(folder):
+            if file.suffix.lower() in _TEXT_ENDINGS and file.is_file():
+                folders_of.setdefault(file.suffix, []).append(folder)
+    for ending, holding in sorted(folders_of.items()):
+        # What lies in the folder itself describes it, unless there is nothing else.
+        below = [folder for folder in holding if folder != base] or holding
+        top = Path(commonpath(below))
+        pattern = ("**/*" if any(folder != top for folder in below) else "*") + ending
+        yield (_relative(base, top / pattern), len(below))
 
 
 def _are_of_one_kind(base: Path, files: Sequence[Path]) -> bool:

@@ -9,7 +9,8 @@ import pytest
 
 from lorif_assets.config.first_settings import first_settings
 from lorif_assets.config.settings import load_settings
-from lorif_assets.config.sources import Columns
+from lorif_assets.config.sources import Columns, Source, SourceFormat
+from lorif_assets.data.shards import list_shards
 from lorif_assets.freshness.surroundings import look_around
 
 
@@ -228,6 +229,29 @@ def test_what_the_project_and_its_tools_write_is_no_data(tmp_path: Path) -> None
     (tmp_path / "requirements.txt").write_text("torch")
     (tmp_path / "package.json").write_text("{}")
     assert look_around(tmp_path).sources == []
+
+
+def test_texts_by_other_endings_are_named_with_the_pattern_that_reads_them(tmp_path: Path) -> None:
+    for name in ("README.md", "train.py", "docs/a.md", "docs/deep/b.md", "docs/c.rst", "paper/d.tex"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("words\n")
+    found = look_around(tmp_path)
+    assert found.texts == {"docs/**/*.md": 2, "*.py": 1, "docs/*.rst": 1, "paper/*.tex": 1}
+    assert "docs/**/*.md (2), *.py (1), docs/*.rst (1), paper/*.tex (1)." in first_settings(found)
+    for pattern, number in found.texts.items():
+        source = Source(name="texts", path=pattern, format=SourceFormat.TXT)
+        # A pattern at the top takes what lies in the folder alone.
+        assert len(list_shards(source, tmp_path)) == 1
+        assert sum(piece.rows for piece in list_shards(source, tmp_path)) == number
+
+
+def test_a_few_texts_beside_data_are_no_data_and_many_are_named(tmp_path: Path) -> None:
+    rows(tmp_path / "data/train.jsonl", "text")
+    for number in range(9):
+        (tmp_path / f"data/{number}.md").write_text("words\n")
+    assert look_around(tmp_path).texts == {}
+    (tmp_path / "data/9.md").write_text("words\n")
+    assert look_around(tmp_path).texts == {"data/*.md": 10}
 
 
 def test_odd_names_make_a_file_that_loads(tmp_path: Path) -> None:
