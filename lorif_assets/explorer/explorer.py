@@ -20,6 +20,7 @@ from lorif_assets.errors import NotStoredError
 from lorif_assets.explorer.answers import Answers, Computed, Progressed, member_line
 from lorif_assets.explorer.notices import Notices
 from lorif_assets.explorer.places import Places
+from lorif_assets.explorer.query_files import QueryFiles
 from lorif_assets.explorer.questions import (
     AskedQuestion,
     ExampleQuestion,
@@ -72,6 +73,7 @@ class Explorer:
         framed_by: str = "",
         selections: Path | None = None,
         settings: Path | None = None,
+        query_files: QueryFiles | None = None,
     ) -> None:
         """Take what questions are answered from.
 
@@ -84,12 +86,14 @@ class Explorer:
             framed_by: address of a server beside those of this machine that may show reports in a frame: MLflow's.
             selections: the folder that selections of training data may be written into; None: they may not.
             settings: the file that they were read from, to be seen when it changes.
+            query_files: those of the project, to tell stored query sets that have none any more; None: nobody knows them.
         """
         self.framed_by = framed_by
         self.name, self.recipe, self.lake, self.answers = name, recipe, lake, answers
-        self.places = Places(lake)
+        self.query_files = query_files or QueryFiles()
+        self.places = Places(lake, self.query_files)
         self.selecting = Selecting(self.places, answers, SelectionFolder(selections))
-        self.notices = Notices(lake, recipe, settings)
+        self.notices = Notices(lake, recipe, settings, self.query_files)
         self._checks: Sequence[CheckOutcome] = ()
         self._verdicts = Verdicts(lake, recipe)
         self._dagster_home = dagster_home
@@ -113,6 +117,7 @@ class Explorer:
             settings.mlflow_address,
             selections,
             file,
+            QueryFiles(settings),
         )
 
     def warm(self) -> None:

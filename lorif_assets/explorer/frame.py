@@ -58,7 +58,7 @@ KINDS: Mapping[str, type[Question]] = {
 
 @dataclass(frozen=True)
 class Frame:
-    """What is around the content of a page: where one is, and where one can go."""
+    """What is around the content of a page: where one is, and where one can go; `lost_sets` have no query file any more."""
 
     project: str
     path: str
@@ -66,6 +66,7 @@ class Frame:
     query_set: str = ""
     checkpoints: tuple[ScoredCheckpoint, ...] = ()
     query_sets: tuple[str, ...] = ()
+    lost_sets: frozenset[str] = frozenset()
     queries: tuple[ScoredQuery, ...] = ()
     query: str | None = None
     trust: Trust | None = None
@@ -116,6 +117,7 @@ def frame_of(explorer: Explorer, question: Question, path: str, query: str | Non
         query_set=query_set,
         checkpoints=overview.checkpoints,
         query_sets=sets,
+        lost_sets=explorer.query_files.lost(sets),
         queries=tuple(scored_queries(explorer.lake, checkpoint, query_set)),
         query=query,
         trust=explorer.trust_at_once(TrustQuestion(checkpoint=checkpoint, query_set=query_set)),

@@ -4,6 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.explorer.query_files import QueryFiles
 from lorif_assets.influences.out_of_date import changed_since, up_to_date_by
 from lorif_assets.lake.attribution_tables import (
     CHECKPOINTS,
@@ -32,16 +33,21 @@ _KEPT = 256
 class Notices:
     """Compares the settings and the lake with what answers rest on: the lake, once for each version of its tables."""
 
-    def __init__(self, lake: RememberingLake, recipe: Recipe, settings: Path | None) -> None:
-        """Take the tables, the recipe, and the settings file as it is now."""
-        self._lake, self._recipe, self._settings = lake, recipe, settings
+    def __init__(self, lake: RememberingLake, recipe: Recipe, settings: Path | None, query_files: QueryFiles) -> None:
+        """Take the tables, the recipe, the settings file as it is now, and the query files."""
+        self._lake, self._recipe, self._settings, self._query_files = lake, recipe, settings, query_files
         self._text = _text(settings)
         self._changed = lru_cache(_KEPT)(self._changed_at)
 
     def notice(self, checkpoint: str, query_set: str = "") -> str | None:
-        """Return a sentence where scores are out of date: those of a query set, or without one of a question of one's own."""
-        return self.of_settings() or self._changed(
-            checkpoint, query_set, tuple(self._lake.version(schema) for schema in COMPARED_TABLES)
+        """Return a sentence where scores are out of date, or their query set has no file any more; without a query set, of a
+        question of one's own.
+        """
+        of_set = self._query_files.notice(query_set) if query_set else None
+        return (
+            self.of_settings()
+            or of_set
+            or self._changed(checkpoint, query_set, tuple(self._lake.version(schema) for schema in COMPARED_TABLES))
         )
 
     def of_settings(self) -> str | None:

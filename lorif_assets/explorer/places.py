@@ -1,6 +1,7 @@
 """What checkpoint and query set a question is about, where it names them or leaves them to be chosen."""
 
 from lorif_assets.errors import NotStoredError
+from lorif_assets.explorer.query_files import QueryFiles
 from lorif_assets.explorer.questions import CheckpointQuestion, QuerySetQuestion
 from lorif_assets.influences.catalogue import ScoredCheckpoint, scored_checkpoints, scored_queries
 from lorif_assets.lake.lake import Lake
@@ -9,8 +10,8 @@ from lorif_assets.lake.lake import Lake
 class Places:
     """The checkpoints and query sets with scores in a lake."""
 
-    def __init__(self, lake: Lake) -> None:
-        self._lake = lake
+    def __init__(self, lake: Lake, query_files: QueryFiles) -> None:
+        self._lake, self._query_files = lake, query_files
 
     def of(self, question: QuerySetQuestion) -> tuple[str, str]:
         """Return the checkpoint and the query set that a question is about.
@@ -24,7 +25,10 @@ class Places:
                 f"the checkpoint {at.name!r} has no scores of a query set {question.query_set!r}; it has those of "
                 f"{', '.join(at.query_sets)}"
             )
-        return at.name, question.query_set or at.query_sets[0]
+        if question.query_set is not None:
+            return at.name, question.query_set
+        lost = self._query_files.lost(at.query_sets)
+        return at.name, next((one for one in at.query_sets if one not in lost), at.query_sets[0])
 
     def checkpoint(self, question: CheckpointQuestion) -> ScoredCheckpoint:
         """Return the checkpoint that a question is about, with the names of its query sets.

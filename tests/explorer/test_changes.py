@@ -7,14 +7,16 @@ import pytest
 from starlette.testclient import TestClient
 
 from lorif_assets.config.recipe import Recipe
+from lorif_assets.config.settings import Settings
 from lorif_assets.errors import LorifError
 from lorif_assets.explorer.answers import Answers
 from lorif_assets.explorer.application import application
 from lorif_assets.explorer.explorer import Explorer
 from lorif_assets.explorer.mcp_tools import TOOLS, called
-from lorif_assets.lake.attribution_tables import TRAINING_EXAMPLES
+from lorif_assets.explorer.query_files import QueryFiles
+from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, QUERY_SUMMARIES, TRAINING_EXAMPLES
 from lorif_assets.lake.remembered_rows import RememberingLake
-from tests.stored_influences import LATE, SHARD, stored_influences
+from tests.stored_influences import LATE, SET, SHARD, put, stored_influences
 
 PAGES = ("/", "/query", "/groups?column=topic", "/movement", "/trust")
 ANSWERS = ("queries", "influences", "groups", "movement")
@@ -106,3 +108,48 @@ def test_an_assistant_is_told_of_other_settings_where_a_question_fails(explorer,
     settings.unlink()
     with pytest.raises(LorifError, match=r"bring them back\. .*lorif\.toml changed since the explorer was started"):
         called(explorer, TOOLS["influences"], {"completion": "x"})
+
+
+class TestAQuerySetWhoseFileWasRenamed:
+    @pytest.fixture
+    def queries(self, tmp_path):
+        folder = tmp_path / "queries"
+        folder.mkdir()
+        (folder / "before.jsonl").write_text('{"text": "a"}')
+        return folder
+
+    @pytest.fixture
+    def explorer(self, lake, project, queries):
+        for schema in (QUERY_EXAMPLES, QUERY_SUMMARIES, QUERY_SCORES):
+            for name in ("before", "renamed"):
+                rows = lake.read(schema, query_set=SET).with_columns(query_set=pl.lit(name))
+                put(lake, schema, rows.to_dicts())
+        remembering = RememberingLake(lake.root, look_every=0.0)
+        query_files = QueryFiles(Settings(queries={"path": str(queries)}))
+        explorer = Explorer("a", Recipe(), remembering, Answers(project, remembering), query_files=query_files)
+        yield explorer
+        explorer.answers.close()
+
+    def test_the_old_name_is_marked_and_the_new_one_is_shown_first(self, client, queries):
+        (queries / "renamed.jsonl").write_text('{"text": "a"}')
+        page = client.get("/").text
+        assert "before (no file any more)" not in page
+        assert client.get("/api/queries").json()["query_set"] == "before"
+        (queries / "before.jsonl").unlink()
+        page = client.get("/").text
+        assert "before (no file any more)</option>" in page
+        assert "renamed</option>" in page
+        found = client.get("/api/queries").json()
+        assert (found["query_set"], found["notice"]) == ("renamed", None)
+        old = client.get("/api/queries", params={"query_set": "before"}).json()
+        assert "No query file is called before any more" in old["notice"]
+        assert "No query file is called before any more" in client.get("/query", params={"query_set": "before"}).text
+
+    def test_what_cannot_be_looked_at_is_not_said_to_be_gone(self, client, queries):
+        shutil.rmtree(queries)
+        assert "(no file any more)" not in client.get("/").text
+        queries.mkdir()
+        # Two files of one name are a fault of theirs.
+        for ending in ("jsonl", "parquet"):
+            (queries / f"before.{ending}").write_text("{}")
+        assert "before (no file any more)" not in client.get("/").text
