@@ -143,10 +143,13 @@ def query_texts(lake: Lake, query_set: str) -> dict[str, str]:
     return {row["query_id"]: passage_text(row) for row in rows.iter_rows(named=True)}
 
 
-def query_parts(lake: Lake, query_set: str) -> dict[str, tuple[Part, ...]]:
-    """Return what the queries of a set say piece by piece, by id."""
+def query_contents(lake: Lake, query_set: str) -> dict[str, tuple[tuple[Part, ...], Mapping[str, Any]]]:
+    """Return by id what the queries of a set say piece by piece, and what they ask about as `ScoredQuery.objective` has it."""
     rows = lake.read(QUERY_EXAMPLES, query_set=query_set)
-    return {row["query_id"]: passage_parts(row) for row in rows.iter_rows(named=True)}
+    return {
+        row["query_id"]: (passage_parts(row), json.loads(row["objective"] or "{}"))
+        for row in rows.iter_rows(named=True)
+    }
 
 
 def scored_methods(lake: Lake, checkpoint: str, query_set: str) -> list[str]:

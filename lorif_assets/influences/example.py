@@ -9,7 +9,7 @@ import polars as pl
 from lorif_assets.attribution.score_rows import EVERY, HIGHEST
 from lorif_assets.data.passages import Part, passage_metadata, passage_parts
 from lorif_assets.errors import NotStoredError
-from lorif_assets.influences.catalogue import query_parts, scored_checkpoints
+from lorif_assets.influences.catalogue import query_contents, scored_checkpoints
 from lorif_assets.influences.ranked import Side
 from lorif_assets.lake.attribution_tables import GRADIENT_FACTORS, QUERY_SCORES, QUERY_SUMMARIES, TRAINING_EXAMPLES
 from lorif_assets.lake.lake import Lake
@@ -31,14 +31,15 @@ class ExampleLoss:
 class MovedQuery:
     """A stored query that lists an example, and where.
 
-    `parts` are empty where the set has it no more. `spreads` is the score in standard deviations of all scores of the query:
-    what can be compared from query to query.
+    `parts` are empty where the set has it no more; `objective` is as that of a `ScoredQuery`. `spreads` is the score in
+    standard deviations of all scores of the query: what can be compared from query to query.
     """
 
     checkpoint: str
     query_set: str
     query_id: str
     parts: tuple[Part, ...]
+    objective: Mapping[str, Any]
     side: Side
     rank: int
     score: float
@@ -123,17 +124,19 @@ def _moved(lake: Lake, shard: str, example_id: str, checkpoint: str | None) -> p
 
 
 def _with_parts(lake: Lake, moved: pl.DataFrame) -> tuple[MovedQuery, ...]:
-    parts = {name: query_parts(lake, name) for name in moved["query_set"].unique().to_list()}
+    contents = {name: query_contents(lake, name) for name in moved["query_set"].unique().to_list()}
     found = []
     for row in moved.iter_rows(named=True):
         is_proponent = row["score"] > 0 if row["side"] == EVERY else row["side"] == HIGHEST
         rank = row["rank"] if row["side"] != EVERY or is_proponent else row["n_examples"] - row["rank"] + 1
+        parts, objective = contents[row["query_set"]].get(row["query_id"], ((), {}))
         found.append(
             MovedQuery(
                 checkpoint=row["checkpoint"],
                 query_set=row["query_set"],
                 query_id=row["query_id"],
-                parts=parts[row["query_set"]].get(row["query_id"], ()),
+                parts=parts,
+                objective=objective,
                 side=Side.PROPONENTS if is_proponent else Side.OPPONENTS,
                 rank=rank,
                 score=row["score"],

@@ -1,14 +1,22 @@
 """The explorer's pages, without a browser."""
 
 import html
+import json
 import re
 import shlex
 from html.parser import HTMLParser
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
+import polars as pl
 import pytest
+from starlette.testclient import TestClient
 
-from lorif_assets.lake.attribution_tables import EXACT_SCORES
+from lorif_assets.config.recipe import Recipe
+from lorif_assets.explorer.answers import Answers
+from lorif_assets.explorer.application import application
+from lorif_assets.explorer.explorer import Explorer
+from lorif_assets.lake.attribution_tables import EXACT_SCORES, QUERY_EXAMPLES
+from lorif_assets.lake.remembered_rows import RememberingLake
 from lorif_assets.pages.passages import codes
 from tests.explorer.test_json_api import ready
 from tests.stored_influences import EARLY, HOSTILE, LATE, SET, SHARD, put, stored_influences
@@ -240,3 +248,36 @@ def test_the_page_of_a_stored_query_has_the_command_that_selects_what_leads_it(c
         "--output": "selected",
     }
     assert "lorif select" not in client.get("/query", params={"method": "bm25"}).text
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ({"against": " A <dog>."}, "against A <dog>."),
+        (
+            {"weighted": [{"prompt": "", "completion": " A fox.", "weight": 1.0}] * 3},
+            "the first of 3 weighted completions",
+        ),
+        ({"span": "fox"}, "only fox"),
+        ({"span": [1, 6]}, "only the characters 1 to 6"),
+        (
+            {"scalar": {"name": "probes.py:honesty", "file": "probes.py", "hash": "0"}},
+            "what probes.py:honesty computes",
+        ),
+        ({}, None),
+    ],
+)
+def test_lists_of_queries_say_what_is_asked_about_where_it_is_not_the_loss_of_all_of_it(tmp_path, objective, words):
+    lake = RememberingLake(stored_influences(tmp_path).root, look_every=0.0)
+    rows = lake.read(QUERY_EXAMPLES, query_set=SET).with_columns(objective=pl.lit(json.dumps(objective)))
+    put(lake, QUERY_EXAMPLES, rows.to_dicts())
+    explorer = Explorer("a", Recipe(), lake, Answers(None, lake))
+    with TestClient(application(explorer), base_url="http://127.0.0.1:7411") as client:
+        for path in ("/", "/query", "/example?" + urlencode(EXAMPLE)):
+            # On a line of their own, which holds elements without others in them.
+            lines = re.findall(
+                r'<span class="line asks">((?:[^<]|<(\w+)[^>]*>[^<]*</\2>)*)</span>', client.get(path).text
+            )
+            said = {html.unescape(re.sub("<[^>]*>", "", line)) for line, _ in lines}
+            assert said == ({words} if words else set()), path
+    explorer.answers.close()

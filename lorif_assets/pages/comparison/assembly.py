@@ -115,7 +115,12 @@ def _history(query_id: str, query: Mapping[str, str] | None, standings: tuple[St
     if query is None:
         return QueryHistory(query_id, None, "(no longer in the query set)", {}, standings)
     return QueryHistory(
-        query_id, query["prompt"], query["completion"] or passage_text(query), passage_metadata(query), standings
+        query_id,
+        query["prompt"],
+        query["completion"] or passage_text(query),
+        passage_metadata(query),
+        standings,
+        json.loads(query["objective"] or "{}"),
     )
 
 

@@ -1,7 +1,7 @@
 """What a comparison of checkpoints says: plain, frozen data that the table, the page and the plot are made from."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
@@ -83,7 +83,8 @@ class Transition:
 class QueryHistory:
     """One query along the checkpoints.
 
-    `standings` has one entry per compared checkpoint, None where the query was not scored.
+    `standings` has one entry per compared checkpoint, None where the query was not scored. `asked` says what it asks about
+    where that is not the completion's loss, by the field of the query file.
     """
 
     query_id: str
@@ -91,6 +92,12 @@ class QueryHistory:
     completion: str
     metadata: Mapping[str, Any]
     standings: tuple[Standing | None, ...]
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it asks about the loss of its completion, or of a span of it."""
+        return not self.asked or "span" in self.asked
 
     @cached_property
     def transitions(self) -> tuple[Transition | None, ...]:
@@ -99,8 +106,8 @@ class QueryHistory:
 
     @property
     def losses(self) -> tuple[float | None, ...]:
-        """Loss per token at each checkpoint, nats."""
-        return tuple(standing.loss_per_token if standing else None for standing in self.standings)
+        """Loss per token at each checkpoint, nats; None where it was not scored, or asks about something else."""
+        return tuple(standing.loss_per_token if standing and self.is_loss else None for standing in self.standings)
 
     @property
     def mean_rank_biased_overlap(self) -> float | None:

@@ -49,6 +49,22 @@ def content(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ComparisonContent]
     return make
 
 
+def test_a_query_that_asks_about_something_else_than_a_loss_is_marked_and_has_none(
+    content: Callable[..., ComparisonContent],
+) -> None:
+    plain = content()
+    (query,) = plain.queries
+    page = render(replace(plain, queries=(query, replace(query, query_id="q1", asked={"against": " opens."}))))
+    assert "against <span" in page
+    assert page.count("Loss per token along the checkpoints") == 1
+    # The loss of the plain one alone: that of a contrast is a difference.
+    mixed = replace(
+        plain, queries=(query, replace(query, asked={"scalar": {"name": "f"}}, standings=(standing(9.0, "a"),) * 3))
+    )
+    assert mixed.mean_losses == plain.mean_losses
+    assert replace(query, asked={"span": "calls"}).is_loss
+
+
 class Elements(HTMLParser):
     """Names of the elements of a page, and the addresses that it would load."""
 
