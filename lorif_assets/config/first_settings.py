@@ -87,6 +87,8 @@ def _sources(found: Surroundings) -> Iterator[str]:
             yield f"# Say which of the columns hold the content; there are {', '.join(one.columns) or 'none'}."
         if one.no_id is not None:
             yield f"# Rows are named by their place: {_text(one.no_id)} is empty or the same in some of them."
+        if "chosen" in dict(one.source.columns).values():
+            yield "# Of each pair the chosen answer is read, and its own loss is what counts: docs/sources.md, preference data."
         named = _columns(one.source.columns)
         yield f"columns = {named}" if named else '# columns = { id = "id", text = "body" }'
         yield ""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.conversations import TEMPLATE_ARGUMENTS
@@ -153,11 +154,16 @@ def usual_id(column_names: Collection[str]) -> str | None:
     return next((name for name in _USUAL_NAMES["id"] if name in column_names), None)
 
 
-def guessed_columns(column_names: tuple[str, ...]) -> Columns | None:
+def guessed_columns(row: Mapping[str, Any]) -> Columns | None:
     """Return which columns seem to hold ids and content, by what they are usually called; None where nothing says so.
 
-    What is told by its name alone is not named: `column_roles` takes it. The prompt of Alpaca's layout is in no column.
+    What is told by its name alone is not named: `column_roles` takes it. The prompt of Alpaca's layout is in no column. Of
+    preference data it is the answer that was chosen, or the whole chat with it.
+
+    Args:
+        row: the first one; of a table that was not read, its columns without values.
     """
+    column_names = tuple(row)
     found = {role: next((name for name in names if name in column_names), None) for role, names in _USUAL_NAMES.items()}
     identified = Columns(id=found["id"])
     try:
@@ -169,6 +175,12 @@ def guessed_columns(column_names: tuple[str, ...]) -> Columns | None:
     of_several = [kind for kind, roles in _COLUMNS_OF_FORMAT.items() if set(roles) <= set(column_names)]
     if ContentFormat.MESSAGES in of_several:
         return identified.model_copy(update={"messages": "messages"})
+    if _CHOSEN in column_names:
+        # With the prompt in it, a chat is one whatever is beside it.
+        is_whole = isinstance(row[_CHOSEN], list) and not isinstance(row.get("prompt"), list)
+        role = "messages" if is_whole else "completion" if found["prompt"] else "text"
+        prompt = found["prompt"] if role == "completion" else None
+        return identified.model_copy(update={"prompt": prompt, role: _CHOSEN})
     if found["prompt"] and found["completion"] and not is_alpaca:
         return identified.model_copy(update={"prompt": found["prompt"], "completion": found["completion"]})
     if found["text"]:

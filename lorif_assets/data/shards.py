@@ -35,7 +35,7 @@ class Survey:
         return tuple(f"{name}-" for name in (*self.faults, *files))
 
 
-def survey(sources: Iterable[Source], base: Path) -> Survey:
+def survey(sources: Sequence[Source], base: Path) -> Survey:
     """Look at all sources: what cannot be read is told, and the others are listed.
 
     Raises:
@@ -55,15 +55,22 @@ def survey(sources: Iterable[Source], base: Path) -> Survey:
     if errors and not shards:
         raise next(iter(errors.values()))
     listed = tuple(shards[name] for name in sorted(shards))
-    return Survey(listed, {name: str(error) for name, error in errors.items()}, tuple(_read_twice(listed, base)))
+    return Survey(
+        listed, {name: str(error) for name, error in errors.items()}, tuple(_read_twice(listed, sources, base))
+    )
 
 
-def _read_twice(pieces: Iterable[ShardSlice], base: Path) -> Iterator[str]:
-    """Yield what is read by two sources, or by one under two names, in words: each of its rows is two examples."""
-    readings: dict[Path | str, list[tuple[str, str]]] = {}
+def _read_twice(pieces: Iterable[ShardSlice], sources: Iterable[Source], base: Path) -> Iterator[str]:
+    """Yield what is read by two sources, or by one under two names, in words: each of its rows is two examples.
+
+    Sources that take their content from different columns, as those of chosen and of rejected answers, read different things.
+    """
+    readings: dict[tuple[Path | str, str], list[tuple[str, str]]] = {}
+    content = {source.name: source.columns.model_dump_json(exclude={"id", "metadata"}) for source in sources}
     folders: dict[Path, Path] = {}
     for source, uri in dict.fromkeys((piece.source, piece.uri) for piece in pieces):
-        readings.setdefault(uri if is_remote(uri) else _real(base / uri, folders), []).append((source, uri))
+        file = uri if is_remote(uri) else _real(base / uri, folders)
+        readings.setdefault((file, content[source]), []).append((source, uri))
     for found in readings.values():
         if len(found) > 1:
             names = " and ".join(f"{uri} of source '{source}'" for source, uri in found)

@@ -227,9 +227,8 @@ def _findings(
     if len(sample.ids) == 1 and (column := next(iter(sample.ids))):
         yield Finding(
             what,
-            f"rows are named by their place in the file, though each one that was looked at has a {column!r} of its own: "
-            f'`columns = {{ id = "{column}" }}` names them by it. Best before the first run: later their shards are computed '
-            "again",
+            f"rows are named by their place in the file, though each one that was looked at has its own {column!r}: "
+            f'`columns.id = "{column}"` names them by it. Best before the first run, as their shards are computed again',
             is_fault=False,
         )
     for notice, count in sample.notices.items():

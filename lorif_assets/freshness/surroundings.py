@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import commonpath
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from lorif_assets.config.first_settings import FoundSource, Surroundings
 from lorif_assets.config.sources import Columns, Source, SourceFormat
@@ -174,7 +174,7 @@ def _data_files(folder: Path, *, is_shared: bool) -> list[Path]:
         return [file for file, kind in formats.items() if kind]
     # Beside code, models and other data lie notes and settings in text and JSON files: data are those whose columns say so.
     tables = [file for file, kind in formats.items() if kind in _QUERY_FORMATS and file not in firm]
-    told = {file for file in tables if guessed_columns(_column_names(folder, file))}
+    told = {file for file in tables if guessed_columns(_first_row(folder, file))}
     return [file for file in formats if file in told or file in firm]
 
 
@@ -195,7 +195,7 @@ def _texts(base: Path, folders: Iterable[Path]) -> Iterator[tuple[str, int]]:
 
 def _are_of_one_kind(base: Path, files: Sequence[Path]) -> bool:
     # Of many files two are looked into: shards of a data set have the same columns.
-    first, last = (set(_column_names(base, file)) for file in (files[0], files[-1]))
+    first, last = (_first_row(base, file).keys() for file in (files[0], files[-1]))
     return first == last and len({format_of_suffix(file) for file in files}) == 1
 
 
@@ -226,7 +226,7 @@ def _query_columns(base: Path, asked: Sequence[_Data]) -> Columns | None:
 def _sources(base: Path, found: Sequence[_Data]) -> Iterator[FoundSource]:
     names: set[str] = set()
     for one in found:
-        columns = _column_names(base, one.sample)
+        columns = tuple(_first_row(base, one.sample))
         guess = _guess(base, one.sample)
         if guess and guess.id is None and _is_delta(one.sample):
             # Ids deal a table's rows to shards.
@@ -238,21 +238,24 @@ def _sources(base: Path, found: Sequence[_Data]) -> Iterator[FoundSource]:
 
 def _guess(base: Path, sample: Path) -> Columns | None:
     """Return which columns seem to hold ids and content; no ids where the first rows do not have one each."""
-    guess = guessed_columns(_column_names(base, sample))
+    guess = guessed_columns(_first_row(base, sample))
     if guess is None or guess.id is None or _is_delta(sample):
         return guess
     values = [row.get(guess.id) for _, row in _rows(base, sample, _ROWS_WITH_IDS).rows]
     return guess if tell_apart(values) else guess.model_copy(update={"id": None})
 
 
-def _column_names(base: Path, path: Path) -> tuple[str, ...]:
+def _first_row(base: Path, path: Path) -> Mapping[str, Any]:
+    """Return the first row of data, or their columns without values."""
     try:
         if _is_delta(path):
             table = BucketedTable.of(str(path), "", 1, {})
-            return table.columns(table.version())
+            return dict.fromkeys(table.columns(table.version()))
     except LorifError:
-        return ()
-    return _rows(base, path, 1).columns
+        return {}
+    raw = _rows(base, path, 1)
+    first = next((values for _, values in raw.rows), {})
+    return {name: first.get(name) for name in raw.columns}
 
 
 def _rows(base: Path, path: Path, number: int) -> RawShard:

@@ -290,6 +290,9 @@ def test_a_file_that_two_sources_read_is_said_to_count_twice(private_project: Ti
         "data/00001.jsonl is read 2 times, as data/00001.jsonl of source 'again' and data/00001.jsonl of source 'docs': its "
         "rows are scored as often. Leave one of them out",
     )
+    other = Source(name="again", path="data/00001.jsonl", columns=first.columns.model_copy(update={"text": "topic"}))
+    settings_of_both = private_project.settings.model_copy(update={"sources": (first, other)})
+    assert Freshness.of(Project.of(settings_of_both)).discovered.notes == ()
 
 
 def test_a_link_beside_the_file_it_points_to_is_said_to_count_twice(private_project: TinyProject) -> None:

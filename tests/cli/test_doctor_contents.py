@@ -214,7 +214,7 @@ def test_what_a_person_should_know_of_rows_is_a_note_and_is_not_logged_besides(
 
 
 def test_ids_of_rows_that_no_setting_names_are_a_note_where_each_row_has_its_own(private_project: TinyProject) -> None:
-    said_of = 'columns = { id = "id" }` names them by it'
+    said_of = '`columns.id = "id"` names them by it'
     assert said_of not in diagnosis(private_project.root)[1]
     setting(private_project.root, 'columns = { id = "id", text = "text" }', 'columns = { text = "text" }')
     sound, said = diagnosis(private_project.root)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from lorif_assets.config.first_settings import first_settings
 from lorif_assets.config.settings import load_settings
 from lorif_assets.config.sources import Columns, Source, SourceFormat
-from lorif_assets.data.shards import list_shards
+from lorif_assets.data.examples import normalise
+from lorif_assets.data.shards import list_shards, read_shard
 from lorif_assets.freshness.surroundings import look_around
 
 
@@ -126,6 +128,33 @@ def test_columns_are_told_by_what_they_are_usually_called(
     (source,) = look_around(tmp_path).sources
     assert source.is_readable
     assert source.source.columns.model_dump(exclude_none=True) == expected
+
+
+_ASKED, _SAID = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        ({"prompt": "Why?", "chosen": " So."}, {"prompt": "prompt", "completion": "chosen"}),
+        ({"question": "Why?", "chosen": " So."}, {"prompt": "question", "completion": "chosen"}),
+        ({"prompt": [_ASKED], "chosen": [_SAID]}, {"prompt": "prompt", "completion": "chosen"}),
+        ({"prompt": "Why?", "chosen": [_ASKED, _SAID]}, {"messages": "chosen"}),
+        ({"chosen": [_ASKED, _SAID]}, {"messages": "chosen"}),
+        ({"chosen": "Why? So."}, {"text": "chosen"}),
+    ],
+)
+def test_of_preference_data_the_chosen_answer_is_named_and_can_be_read(
+    tmp_path: Path, pair: dict[str, Any], expected: dict[str, str]
+) -> None:
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({**pair, "rejected": pair["chosen"], "score_chosen": 8}))
+    found = look_around(tmp_path)
+    assert "Of each pair the chosen answer is read" in first_settings(found)
+    (source,) = found.sources
+    assert source.source.columns.model_dump(exclude_none=True) == expected
+    (shard,) = list_shards(source.source, tmp_path)
+    raw = read_shard(source.source, shard, tmp_path)
+    assert normalise(raw, source.source.columns, shard.shard).examples.num_rows == 1
 
 
 @pytest.mark.parametrize("ids", [["a", "a"], ["a", None], ["a", ""], [1, "1"]])
