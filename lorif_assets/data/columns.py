@@ -8,6 +8,7 @@ from typing import Any
 
 from lorif_assets.config.sources import Columns
 from lorif_assets.data.conversations import TEMPLATE_ARGUMENTS
+from lorif_assets.data.token_masks import SEQUENCE_ENDS, SEQUENCE_LENGTHS, SEQUENCE_NUMBERS
 from lorif_assets.errors import SourceError
 
 
@@ -51,7 +52,7 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 _TOKENIZER_OUTPUTS = ("attention_mask", "token_type_ids", "special_tokens_mask")
 # What trainers write beside `input_ids`: which tokens carry loss, and where one of several sequences in a row ends.
 _LOSS_MASKS = ("completion_mask", "assistant_masks", "loss_mask")
-_PACKING = ("position_ids", "seq_lengths")
+_PACKING = ("position_ids", *SEQUENCE_LENGTHS, *SEQUENCE_ENDS, *SEQUENCE_NUMBERS)
 
 
 @dataclass(frozen=True)

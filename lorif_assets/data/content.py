@@ -42,7 +42,7 @@ def read_content(values: Mapping[str, Any], roles: ColumnRoles) -> dict[str, Any
     if roles.prompt_format is not None:
         raw["prompt"] = _formatted(_prompt_format(roles, values), values)
     for column in roles.packing:
-        refuse_packed(column, values.get(column))
+        refuse_packed(column, values.get(column), raw.get("input_ids"))
     for column in roles.loss_masks:
         raw = with_loss_mask(raw, column, values.get(column))
     if roles.attention_mask is not None:
@@ -222,9 +222,20 @@ def _read_input_ids(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise UnusableRowError(f"labels has {len(labels)} entries and input_ids {len(ids)}")
     if any(label < 0 and label != NO_LOSS for label in labels):
         raise UnusableRowError(f"labels are token ids or {NO_LOSS} (no loss), not other negative numbers")
+    if _are_of_the_next_token(ids, labels):
+        raise UnusableRowError(
+            "labels are those of the next token: the model's own shift would make them those of the one after it. Store each "
+            f"label at its own token, or {NO_LOSS} there"
+        )
     if all(label == NO_LOSS for label in labels):
         raise UnusableRowError(f"no label carries loss: all are {NO_LOSS}")
     return {"input_ids": ids, "labels": labels}
+
+
+def _are_of_the_next_token(ids: Sequence[int], labels: Sequence[int]) -> bool:
+    """Whether labels were shifted, as data for trainers that do not shift them have them."""
+    pairs = [(own, after, label) for own, after, label in zip(ids, ids[1:], labels, strict=False) if label != NO_LOSS]
+    return all(after == label for _, after, label in pairs) and any(own != label for own, _, label in pairs)
 
 
 _READERS: Mapping[ContentFormat, Callable[[Mapping[str, Any]], dict[str, Any]]] = {

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lorif_assets.data.columns import ContentFormat
+from lorif_assets.data.token_masks import SEQUENCE_ENDS, SEQUENCE_NUMBERS
 from lorif_assets.lake.attribution_tables import REJECTED
 from lorif_assets.lake.file_constants import file_constants
 from lorif_assets.lake.lake import Lake
 from lorif_assets.lake.table_schema import TableSchema
 
-_MARKS = {ContentFormat.MESSAGES: " chats-4", ContentFormat.INPUT_IDS: " ids-2"}
+_MARKS = {ContentFormat.MESSAGES: " chats-4", ContentFormat.INPUT_IDS: " ids-3"}
 _ANY_MARK = re.compile(r" (chats|ids)-\d+$")
 
 
@@ -34,9 +35,11 @@ _READ_OTHERWISE: Mapping[ContentFormat, Mapping[str, Mapping[str, str]]] = {
         # Keys of tool calls were sorted; what other columns held of a chat was metadata.
         "": {"messages": r'"(tool_calls|function_call|arguments)"\s*:', "metadata": r'"(tools|system)"\s*:'},
     },
-    # Masks of the loss were metadata, and so was what tells sequences that are packed in one row.
     ContentFormat.INPUT_IDS: {
-        "": {"metadata": r'"(completion_mask|assistant_masks|loss_mask|position_ids|seq_lengths)"\s*:'}
+        # Ends and numbers of sequences that are packed in one row were metadata.
+        " ids-2": {"metadata": rf'"({"|".join((*SEQUENCE_ENDS, *SEQUENCE_NUMBERS))})"\s*:'},
+        # Masks of the loss were, and so were positions and lengths.
+        "": {"metadata": r'"(completion_mask|assistant_masks|loss_mask|position_ids|seq_lengths)"\s*:'},
     },
 }
 # Decimals, floats and bytes were no ids.

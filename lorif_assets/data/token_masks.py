@@ -1,29 +1,49 @@
 """What tokenizers and trainers write beside token ids: padding, which tokens carry loss, several sequences in one row."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from lorif_assets.data.labels import NO_LOSS
 from lorif_assets.data.rejected import UnusableRowError
 
+SEQUENCE_LENGTHS = ("seq_lengths",)
+SEQUENCE_ENDS = ("cu_seqlens", "cu_seq_lens_q")
+"""Where sequences of a row begin and end, from 0 to its length."""
+SEQUENCE_NUMBERS = ("seq_idx", "sequence_id", "segment_ids", "document_ids")
+"""Of each token, the number of its sequence."""
+_PADDING_NUMBERS = (0, -1)
 _APART = "each of which the model saw alone: give the source one row for each sequence"
 
 
-def refuse_packed(column: str, value: Any) -> None:
-    """Refuse a row of several sequences, by its positions, which begin anew with each, or by their lengths.
+def refuse_packed(column: str, value: Any, ids: Any) -> None:
+    """Refuse a row of several sequences, by its positions, which begin anew with each, their lengths, ends or numbers.
 
     Raises:
         UnusableRowError: it is one.
     """
-    if not isinstance(value, list):
+    if not isinstance(value, list) or not all(isinstance(entry, int) for entry in value):
         return
-    n_sequences = len(value) if column == "seq_lengths" else sum(pair == (0, 1) for pair in pairwise(value))
-    if n_sequences > 1:
+    if column in SEQUENCE_NUMBERS and (not isinstance(ids, list) or len(ids) != len(value)):
+        # Of the row's documents, not of each token.
+        return
+    if (n_sequences := _n_sequences(column, value)) > 1:
         raise UnusableRowError(
             f"{column} shows {n_sequences} sequences in the row, {_APART}. Where it saw them as one, leave the column out by "
             "columns.metadata"
         )
+
+
+def _n_sequences(column: str, value: Sequence[int]) -> int:
+    if column in SEQUENCE_LENGTHS:
+        return len(value)
+    if column in SEQUENCE_ENDS:
+        return sum(first < end for first, end in pairwise(value))
+    if column in SEQUENCE_NUMBERS:
+        numbers = [number for number, _ in groupby(value)]
+        # Behind the last sequence, padding has a number of its own.
+        return len(numbers) - (len(numbers) > 1 and numbers[-1] in _PADDING_NUMBERS and numbers[-1] < numbers[0])
+    return sum(pair == (0, 1) for pair in pairwise(value))
 
 
 def with_loss_mask(raw: Mapping[str, Any], column: str, mask: Any) -> dict[str, Any]:

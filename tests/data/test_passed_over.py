@@ -134,3 +134,12 @@ def test_files_of_a_table_are_refused_as_they_hold_rows_that_it_removed(
         (folder / name).write_text(ROW)
     with pytest.raises(SourceError, match=rf"{folder} is {table}.*rows that it has since removed"):
         list_shards(Source(name="s", path=path, columns={"text": "text"}), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train.bin", "train.npy", "corpus.idx", "shard-000000.tar", "shard.00000.mds"])
+def test_streams_of_tokens_and_archives_are_refused_with_what_to_save_instead(tmp_path: Path, name: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_bytes(bytes(range(256)) * 4)
+    for path in ("data", f"data/{name}"):
+        with pytest.raises(SourceError, match="save its rows as Parquet or JSON Lines"):
+            list_shards(Source(name="tokens", path=path), tmp_path)

@@ -71,7 +71,19 @@ def test_a_mask_that_is_none_sets_the_row_aside(mask: Any, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "packing", [{"position_ids": [0, 1, 0, 1]}, {"seq_lengths": [2, 2]}, {"attention_mask": [1, 1, 2, 2]}]
+    "packing",
+    [
+        {"position_ids": [0, 1, 0, 1]},
+        {"seq_lengths": [2, 2]},
+        {"attention_mask": [1, 1, 2, 2]},
+        {"cu_seqlens": [0, 2, 4]},
+        {"cu_seqlens": [0, 2, 4, 4]},
+        {"cu_seq_lens_q": [0, 2, 4]},
+        {"seq_idx": [0, 0, 1, 1]},
+        {"sequence_id": [0, 0, 1, -1]},
+        {"segment_ids": [1, 2, 0, 0]},
+        {"document_ids": [88, 88, 7, 7]},
+    ],
 )
 def test_a_row_of_several_sequences_is_set_aside(packing: dict[str, list[int]]) -> None:
     (column,) = packing
@@ -80,10 +92,30 @@ def test_a_row_of_several_sequences_is_set_aside(packing: dict[str, list[int]]) 
     assert "2 sequences in the row, each of which the model saw alone: give the source one row for each" in why
 
 
-@pytest.mark.parametrize("single", [{"position_ids": [0, 1, 2, 3]}, {"seq_lengths": [4]}, {"position_ids": None}])
+@pytest.mark.parametrize(
+    "single",
+    [
+        {"position_ids": [0, 1, 2, 3]},
+        {"seq_lengths": [4]},
+        {"position_ids": None},
+        {"cu_seqlens": [0, 4]},
+        {"seq_idx": [0, 0, 0, 0]},
+        {"sequence_id": [0, 0, 0, -1]},
+        {"segment_ids": [1, 1, 0, 0]},
+        {"document_ids": [88, 7]},
+        {"document_ids": ["a", "a", "b", "b"]},
+    ],
+)
 def test_a_row_of_one_sequence_is_read(single: dict[str, Any]) -> None:
     assert read({"input_ids": IDS, **single})["input_ids"] == IDS
 
 
 def test_packing_that_the_settings_leave_out_is_not_looked_at() -> None:
     assert read({"input_ids": IDS, "position_ids": [0, 1, 0, 1]}, metadata=())["input_ids"] == IDS
+
+
+def test_labels_that_were_shifted_are_set_aside_and_others_are_used_as_given() -> None:
+    for labels in ([6, 7, 8, -100], [-100, 7, 8, 0], [6, 7, 8, 9]):
+        assert "labels are those of the next token" in reason({"input_ids": IDS, "labels": labels})
+    for ids, labels in ((IDS, IDS), (IDS, [-100, 6, 7, 8]), ([5, 5, 5], [5, 5, 5]), (IDS, [6, 6, 7, 8])):
+        assert read({"input_ids": ids, "labels": labels})["labels"] == labels

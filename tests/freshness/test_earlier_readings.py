@@ -118,6 +118,10 @@ def test_token_ids_whose_masks_were_metadata_are_read_again_once(private_project
     assert "masked-a-00000" in project.stale("training_examples")
     project.run("training_examples", "masked-a-00000")
     assert "masked-a-00000" not in project.stale("training_examples")
+    for numbers, is_stale in (("segment_ids", True), ("page_ids", False)):
+        changed = {"metadata": json.dumps({numbers: [1, 1, 2]}), "shard_hash": numbers}
+        as_an_earlier_version(project, TRAINING_EXAMPLES, "bare-a-00000", mark=" ids-2", **changed)
+        assert ("bare-a-00000" in project.stale("training_examples")) is is_stale
 
 
 def test_rows_set_aside_for_the_type_of_their_ids_are_read_again(private_project: TinyProject) -> None:
