@@ -15,6 +15,7 @@ from lorif_assets.data.columns import ContentFormat
 from lorif_assets.data.content import parsed_field
 from lorif_assets.data.conversations import Conversation, is_trained
 from lorif_assets.data.json_values import json_value
+from lorif_assets.data.normal_forms import as_written_in
 from lorif_assets.data.rejected import UnusableRowError
 from lorif_assets.data.scalars import scalar_source
 from lorif_assets.data.weighted_sets import WEIGHTED, read_members
@@ -90,6 +91,7 @@ def _span(value: Any, content: Mapping[str, Any]) -> str | list[int]:
     if isinstance(value, str) and _ENDS.fullmatch(value) and value not in (said or ""):
         value = parsed_field(SPAN, value)
     if isinstance(value, str):
+        value = as_written_in(said or "", value)
         if said is not None and said.count(value) != 1:
             times = said.count(value)
             raise UnusableRowError(

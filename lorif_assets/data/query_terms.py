@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from lorif_assets.data.columns import ContentFormat
 from lorif_assets.data.conversations import Conversation
 from lorif_assets.data.labels import NO_LOSS
+from lorif_assets.data.normal_forms import as_written_in
 from lorif_assets.data.query_objectives import AGAINST, SCALAR, SPAN
 from lorif_assets.data.rejected import RejectedRow, UnusableRowError, excerpt, rejected_table
 from lorif_assets.data.scalars import load_scalar
@@ -122,6 +123,8 @@ def _narrowed(
         return is_in
 
     if isinstance(span, str):
+        # Tokenizers may normalise what they read.
+        span = as_written_in(seen, span)
         places = [found.start() for found in re.finditer(f"(?={re.escape(span)})", seen)]
         chosen = [tokens for first in places if (tokens := inside(first, first + len(span))).any()]
         if len(chosen) != 1:

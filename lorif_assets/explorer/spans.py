@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from lorif_assets.data.normal_forms import as_written_in
+
 _ENDS = re.compile(r"(\d{1,9})-(\d{1,9})", re.ASCII)
 
 
@@ -25,6 +27,7 @@ def marked_span(text: str, span: str) -> MarkedSpan:
     """Return a text with a span of it marked; one that is not in it marks nothing."""
     value = span_value(span)
     if isinstance(value, str):
+        value = as_written_in(text, value)
         start = text.find(value) if value else -1
         end = start + len(value)
     else:

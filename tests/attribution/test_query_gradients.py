@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from tokenizers import normalizers
 
 from lorif_assets.attribution.checkpoint import AttributedCheckpoint, StoredCheckpoint
 from lorif_assets.attribution.listed_examples import listed_examples
@@ -271,6 +272,22 @@ def test_a_span_takes_every_token_that_has_a_character_of_it(checkpoint: Attribu
         checkpoint, {"prompt": PROMPT, "completion": " a \N{GRINNING FACE} b", "span": "\N{GRINNING FACE}"}
     )
     assert text_of(checkpoint, emoji).strip() == "\N{GRINNING FACE}"
+
+
+def test_a_span_is_found_where_the_tokenizer_normalises_what_it_reads(checkpoint: AttributedCheckpoint) -> None:
+    tokenizer = copy.deepcopy(checkpoint.model.tokenizer)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    question = {
+        "query_id": "asked",
+        "row": 0,
+        **row_question(
+            {"text": "a \N{LATIN SMALL LIGATURE FI}le", "span": "\N{LATIN SMALL LIGATURE FI}le"}, NO_SCALARS
+        ),
+    }
+    table = pa.Table.from_pylist([question], schema=QUERY_EXAMPLES.columns)
+    found = replace(checkpoint.model, tokenizer=tokenizer).tokenized_queries(table)
+    assert found.rejected.num_rows == 0
+    assert text_of(checkpoint, found.examples[0]).strip() == "file"
 
 
 def test_a_span_that_only_the_prompt_of_a_chat_holds_sets_the_query_aside(checkpoint: AttributedCheckpoint) -> None:

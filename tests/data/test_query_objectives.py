@@ -1,8 +1,9 @@
 """What a query asks about: one field of its row, read, hashed and set aside where it cannot be used."""
 
 import json
+import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -53,6 +54,16 @@ def test_a_span_in_brackets_is_a_text_where_the_query_says_it() -> None:
         {"span": "[x]"},
         {"span": [1, 5]},
     ]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("other", ["NFC", "NFD", "NFKD"])
+def test_a_span_is_found_in_whichever_normal_form_the_query_says_it(
+    form: Literal["NFC", "NFD"], other: Literal["NFC", "NFD", "NFKD"]
+) -> None:
+    said = unicodedata.normalize(form, "près de la rivière, l'été")
+    (asked,) = objectives({"text": said, "span": unicodedata.normalize(other, "rivière")})
+    assert asked["span"] == unicodedata.normalize(form, "rivière")
 
 
 def test_a_weighted_set_says_what_its_first_member_says() -> None:

@@ -28,6 +28,10 @@ def test_a_span_is_two_ends_or_a_text(span, value, marked):
     assert marked_span(" A fox.", span) == marked
 
 
+def test_a_span_is_marked_in_the_normal_form_of_the_text():
+    assert marked_span("l'e\u0301te\u0301", "\u00e9t") == MarkedSpan("l'", "e\u0301t", "e\u0301")
+
+
 def asked(client, **question):
     """Ask, and wait until it is answered."""
     state = client.post("/api/ask", json=question).json()
