@@ -36,7 +36,7 @@ def print_influences(console: Console, table: pl.DataFrame, n_rows: int, ranking
         printed = Table(title=title, title_justify="left", expand=True, title_style=style)
         printed.add_column("#", justify="right", width=3)
         printed.add_column("score", justify="right", width=9)
-        printed.add_column("example", width=28, overflow="fold")
+        printed.add_column("example", max_width=min(28, console.width // 3), overflow="fold")
         printed.add_column("text", ratio=1, overflow="fold")
         listed = rows.head(n_rows).to_dicts()
         for first, *others in near_duplicates([row["text"] or f"{WITHDRAWN} {row['rank']}" for row in listed]):

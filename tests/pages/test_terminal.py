@@ -3,6 +3,7 @@
 import io
 
 import polars as pl
+import pytest
 from rich.console import Console
 
 from lorif_assets.pages.terminal import print_influences
@@ -19,3 +20,24 @@ def test_what_has_a_positive_score_is_not_said_to_have_raised_the_loss() -> None
     assert "harms" not in proponents
     assert "harms" in opponents
     assert "helps" not in opponents
+
+
+@pytest.mark.parametrize("name", ["q-1", "a/very/long/name/of/an/example/000017"])
+def test_a_narrow_terminal_shows_more_of_the_text_than_of_the_name(name: str) -> None:
+    text = "狐狸住在河边" * 8
+    row = {
+        "side": "all",
+        "rank": 1,
+        "score": 3.0,
+        "relative_score": 1.0,
+        "shard": "s",
+        "example_id": name,
+        "text": text,
+    }
+    said = io.StringIO()
+    print_influences(Console(file=said, width=60), pl.DataFrame([{**row, "metadata": "{}"}]), 10)
+    cells = [line.split("│") for line in said.getvalue().splitlines() if line.startswith("│")]
+    assert "".join(cell[3].strip() for cell in cells) == name
+    assert "".join(cell[4].strip() for cell in cells) == text
+    # Each of its characters is two columns wide.
+    assert len(cells) < 10
