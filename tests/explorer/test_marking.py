@@ -102,3 +102,18 @@ def test_several_completions_are_typed_in_with_weights_and_asked_about_as_one(op
     again = opened(page.url.replace("/query?", "/ask?"))
     again.wait_for_url("**/query?**")
     assert project.lines == [{"weighted": members}]
+
+
+def test_several_chats_are_asked_about_as_one(opened, project):
+    page = opened("/ask")
+    page.fill("textarea[name=prompt]", "Hi.")
+    page.fill("textarea[name=completion]", "Hello!")
+    page.check("input[name=chat]")
+    page.click("text=Several completions together")
+    page.click("[data-add]")
+    page.fill("[data-member] [name=other_completion]", "Good day.")
+    page.click("text=Which examples made it say this?")
+    page.wait_for_url("**/query?**")
+    asked, first, second = {"role": "user", "content": "Hi."}, "Hello!", "Good day."
+    chats = [[asked, {"role": "assistant", "content": first}], [{"role": "assistant", "content": second}]]
+    assert project.lines == [{"weighted": [{"messages": turns, "weight": 1.0} for turns in chats]}]
