@@ -27,13 +27,15 @@ class Surroundings:
     `checkpoints` is a checkpoint or a folder of them, `n_checkpoints` how many it holds, `base_model` a single model beside
     it, `other_checkpoints` how many lie in other folders. `queries` is a query file or a folder of them, with the columns of
     the first. `held_out` is data that its name sets apart from training data, `more_data` what is too much for a short file,
-    `texts` how many files of text there are whose ending no format has, by the pattern that takes them.
+    `texts` how many files of text there are whose ending no format has, by the pattern that takes them, and `streams` those of
+    tokens and archives, which are not read.
     """
 
     sources: Sequence[FoundSource] = ()
     more_data: Sequence[str] = ()
     held_out: Sequence[str] = ()
     texts: Mapping[str, int] = field(default_factory=dict)
+    streams: Mapping[str, int] = field(default_factory=dict)
     checkpoints: str | None = None
     n_checkpoints: int = 0
     base_model: str | None = None
@@ -75,9 +77,10 @@ def _sources(found: Surroundings) -> Iterator[str]:
     if found.more_data:
         yield f"# Found too, and no source yet: {', '.join(found.more_data)}."
     if found.texts:
-        counted = ", ".join(f"{pattern} ({number:,})" for pattern, number in found.texts.items())
-        yield f"# Texts are read by their pattern too, each file whole and with its markup: {counted}."
+        yield f"# Texts are read by their pattern too, each file whole and with its markup: {_counted(found.texts)}."
         yield '# Such a source has the pattern as its path, and format = "txt".'
+    if found.streams:
+        yield f"# Not read, as they have no rows; docs/sources.md says how to make some: {_counted(found.streams)}."
     if not found.sources:
         yield from ("# None was found; repeat the block for more sources.", "[[sources]]")
         yield from ('name = "docs"', 'path = "data"', '# columns = { id = "id", text = "body" }', "")
@@ -92,6 +95,10 @@ def _sources(found: Surroundings) -> Iterator[str]:
         named = _columns(one.source.columns)
         yield f"columns = {named}" if named else '# columns = { id = "id", text = "body" }'
         yield ""
+
+
+def _counted(files: Mapping[str, int]) -> str:
+    return ", ".join(f"{pattern} ({number:,})" for pattern, number in files.items())
 
 
 def _checkpoints(found: Surroundings) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What a folder holds that a first lorif.toml can point at: checkpoints, training data with their columns, queries."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import commonpath
 from pathlib import Path
@@ -37,6 +37,8 @@ _DESCRIPTIONS = (
 # What people pretrain on beside plain text; of few such files beside data of a format, nobody means them.
 _TEXT_ENDINGS = {".md", ".markdown", ".rst", ".html", ".htm", ".tex", ".py"}
 _MANY_TEXTS = 10
+# Tokens one after the other, and archives of files.
+_STREAM_ENDINGS = {".bin", ".npy", ".mds", ".tar"}
 _QUERY_FORMATS = {SourceFormat.PARQUET, SourceFormat.JSONL, SourceFormat.JSON, SourceFormat.CSV}
 
 
@@ -71,7 +73,8 @@ def look_around(folder: Path) -> Surroundings:
         sources=list(_sources(folder, kept[:_MOST_SOURCES])),
         more_data=[_relative(folder, one.path) for one in kept[_MOST_SOURCES:]],
         held_out=[_relative(folder, one.path) for one in held_out if one not in kept],
-        texts={pattern: number for pattern, number in _texts(folder, folders) if number >= fewest},
+        texts={name: number for name, number in _by_ending(folder, folders, _TEXT_ENDINGS) if number >= fewest},
+        streams=dict(_by_ending(folder, [one for one in folders if not _is_of_a_model(one)], _STREAM_ENDINGS)),
         checkpoints=checkpoints.path,
         n_checkpoints=checkpoints.number,
         base_model=checkpoints.base_model,
@@ -169,8 +172,7 @@ def _data(base: Path, folders: Iterable[Path]) -> Iterator[_Data]:
 def _data_files(folder: Path, *, is_shared: bool) -> list[Path]:
     formats = {file: format_of_suffix(file) for file in _children(folder) if file.is_file()}
     firm = [file for file, kind in formats.items() if kind and not readers()[kind].is_fallback]
-    is_described = any((folder / name).is_file() for name in _DESCRIPTIONS)
-    if not firm and not is_shared and not is_described:
+    if not firm and not is_shared and not _is_described(folder):
         return [file for file, kind in formats.items() if kind]
     # Beside code, models and other data lie notes and settings in text and JSON files: data are those whose columns say so.
     tables = [file for file, kind in formats.items() if kind in _QUERY_FORMATS and file not in firm]
@@ -178,12 +180,12 @@ def _data_files(folder: Path, *, is_shared: bool) -> list[Path]:
     return [file for file in formats if file in told or file in firm]
 
 
-def _texts(base: Path, folders: Iterable[Path]) -> Iterator[tuple[str, int]]:
-    """Yield the pattern of the texts of each ending that no format has, and how many there are."""
+def _by_ending(base: Path, folders: Iterable[Path], endings: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Yield for each ending the pattern of the files that have it, and how many there are."""
     folders_of: dict[str, list[Path]] = {}
     for folder in folders:
         for file in _children(folder):
-            if file.suffix.lower() in _TEXT_ENDINGS and file.is_file():
+            if file.suffix.lower() in endings and file.is_file():
                 folders_of.setdefault(file.suffix, []).append(folder)
     for ending, holding in sorted(folders_of.items()):
         # What lies in the folder itself describes it, unless there is nothing else.
@@ -191,6 +193,15 @@ def _texts(base: Path, folders: Iterable[Path]) -> Iterator[tuple[str, int]]:
         top = Path(commonpath(below))
         pattern = ("**/*" if any(folder != top for folder in below) else "*") + ending
         yield (_relative(base, top / pattern), len(below))
+
+
+def _is_described(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _DESCRIPTIONS)
+
+
+def _is_of_a_model(folder: Path) -> bool:
+    # A trainer's state has weights too, and optimizers in files whose ending data may have.
+    return _is_described(folder) or any(child.suffix == ".safetensors" for child in _children(folder))
 
 
 def _are_of_one_kind(base: Path, files: Sequence[Path]) -> bool:

@@ -274,6 +274,17 @@ def test_texts_by_other_endings_are_named_with_the_pattern_that_reads_them(tmp_p
         assert sum(piece.rows for piece in list_shards(source, tmp_path)) == number
 
 
+def test_streams_of_tokens_and_archives_are_named_as_not_read_and_those_of_a_model_are_its_own(tmp_path: Path) -> None:
+    model(tmp_path / "runs/checkpoint-1")
+    state = ("state/model.safetensors", "state/optimizer.bin")
+    for name in (*state, "runs/checkpoint-1/pytorch_model.bin", "data/train.bin", "data/val.bin", "data/0.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\1")
+    found = look_around(tmp_path)
+    assert found.streams == {"data/*.bin": 2, "data/*.tar": 1}
+    assert "docs/sources.md says how to make some: data/*.bin (2), data/*.tar (1)." in first_settings(found)
+
+
 def test_a_few_texts_beside_data_are_no_data_and_many_are_named(tmp_path: Path) -> None:
     rows(tmp_path / "data/train.jsonl", "text")
     for number in range(9):
