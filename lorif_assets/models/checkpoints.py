@@ -268,7 +268,7 @@ class Checkpoints:
                 output_loading_info=True,
                 device_map=spread,
                 **loading_by_name(folder, files.taken_files),
-                **({"config": for_gradients(config)} if quantization(files.path) else {}),
+                **({"config": for_gradients(config, files.path)} if quantization(files.path) else {}),
                 **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
             )
         if missing := sorted(loading["missing_keys"]):

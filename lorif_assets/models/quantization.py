@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 # gptqmodel reads both; its plain layers, alone of all, can be built on every device.
 _UNPACKED = {"gptq": "torch", "awq": "torch_awq"}
+_LIBRARIES = {"gptq": "gptqmodel and optimum", "awq": "gptqmodel"}
 _FOLLOWED = frozenset({"bitsandbytes", "torchao"})
 """Methods whose packed layers are linear ones of torch, and let gradients through."""
+_WHILE_IT_RUNS = frozenset({"input", "output", "q_attn", "k_cache"})
+"""Where a rotation is not in the weights, but multiplies what goes through the model."""
 
 
 def quantization(checkpoint: Path) -> dict[str, Any] | None:
@@ -31,8 +34,11 @@ def quantization(checkpoint: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         # Others say what is wrong with it.
         return None
-    found = config.get("quantization_config") if isinstance(config, dict) else None
-    return found if isinstance(found, dict) else None
+    if not isinstance(config, dict):
+        return None
+    # Of a model that sees, some note it beside what else describes the part that reads.
+    found = config.get("quantization_config") or _dict(config.get("text_config")).get("quantization_config")
+    return _dict(found) or None
 
 
 def refuse_unsupported_quantization(checkpoint: Path, devices: DeviceGroup | None = None) -> None:
@@ -57,13 +63,12 @@ def stays_quantised(checkpoint: Path, devices: DeviceGroup) -> bool:
         CheckpointError: as `refuse_unsupported_quantization`.
     """
     quantizer = _quantizer(checkpoint, devices)
-    return quantizer is not None and not _is_dequantised(quantizer.quantization_config)
+    return quantizer is not None and quantizer.quantization_config.quant_method in _FOLLOWED
 
 
-def for_gradients(config: "PreTrainedConfig") -> "PreTrainedConfig":
-    """Return the configuration of a model, changed so that it is loaded with weights that gradients go through."""
-    quantised = getattr(config, "quantization_config", None)
-    if isinstance(quantised, dict):
+def for_gradients(config: "PreTrainedConfig", checkpoint: Path) -> "PreTrainedConfig":
+    """Return the configuration of a model in a folder, changed so that its weights let gradients through once loaded."""
+    if quantised := quantization(checkpoint):
         config.quantization_config = _for_gradients(quantised)
     return config
 
@@ -76,6 +81,8 @@ def with_gradients(model: "PreTrainedModel") -> "PreTrainedModel":
         elif hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes packs weights anew in a pass without gradients; what multiplies them then has no backward pass.
             module.support_avx512bf16_for_cpu = False
+        elif hasattr(module, "quantization_scheme"):
+            _decompress(module, model.dtype)
     for module, name, weight in list(_quantised_parameters(model)):
         # Products with inputs that are rounded too have none either.
         if getattr(weight, "act_quant_kwargs", None) is not None:
@@ -92,15 +99,15 @@ def dequantised(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     quantizer = getattr(model, "hf_quantizer", None)
     if quantizer is None:
         return model
-    config = quantizer.quantization_config
+    method = quantizer.quantization_config.quant_method
     for module, name, weight in list(_quantised_parameters(model)):
         setattr(module, name, _dense(weight, model.dtype))
-    if not _is_dequantised(config) and config.quant_method != "torchao":
+    if method in _FOLLOWED and method != "torchao":
         try:
             return quantizer.dequantize(model, dtype=model.dtype)
         except NotImplementedError as error:
             raise CheckpointError(
-                f"the base model {folder} of an adapter is quantised, and {config.quant_method} cannot dequantise it: set "
+                f"the base model {folder} of an adapter is quantised, and {method} cannot dequantise it: set "
                 "`checkpoints.base_model` to the model that it was quantised from"
             ) from error
     quantizer.remove_quantization_config(model)
@@ -111,7 +118,9 @@ def _for_gradients(quantised: dict[str, Any]) -> dict[str, Any]:
     method = quantised.get("quant_method")
     if method in _UNPACKED:
         return {**quantised, "backend": _UNPACKED[method]}
-    return {**quantised, "dequantize": True} if _can_dequantise(quantised) else quantised
+    if _can_dequantise(quantised) and not _has_several_schemes(quantised):
+        return {**quantised, "dequantize": True}
+    return quantised
 
 
 def _can_dequantise(quantised: dict[str, Any]) -> bool:
@@ -120,8 +129,10 @@ def _can_dequantise(quantised: dict[str, Any]) -> bool:
     return hasattr(AutoQuantizationConfig.from_dict(dict(quantised)), "dequantize")
 
 
-def _is_dequantised(config: Any) -> bool:
-    return getattr(config, "dequantize", False) or getattr(config, "quant_method", None) in _UNPACKED
+def _has_several_schemes(quantised: dict[str, Any]) -> bool:
+    """Return whether layers are quantised in different ways: transformers would dequantise all, but for experts, in one."""
+    schemes = [_dict(scheme) for scheme in _dict(quantised.get("config_groups")).values()]
+    return sum(not any("experts" in target for target in scheme.get("targets", ())) for scheme in schemes) > 1
 
 
 def _quantizer(checkpoint: Path, devices: DeviceGroup | None) -> Any:
@@ -129,18 +140,32 @@ def _quantizer(checkpoint: Path, devices: DeviceGroup | None) -> Any:
     config = quantization(checkpoint)
     if config is None:
         return None
-    from transformers.quantizers import AutoHfQuantizer
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AutoHfQuantizer
 
-    method = config.get("quant_method", "an unnamed method")
+    method = _method(config)
+    if method not in {*AUTO_QUANTIZATION_CONFIG_MAPPING, "bitsandbytes"}:
+        raise CheckpointError(
+            f"{checkpoint} has weights quantised by {method}, which transformers does not know: name the model that "
+            "it was quantised from, or dequantise this one by what it was quantised with"
+        )
+    if rotations := _rotations(config):
+        raise CheckpointError(
+            f"{checkpoint} has weights quantised by {method} that fit rotations of what its layers read or write "
+            f"({rotations[0]}, {len(rotations)} such, in `transform_config`), and transformers makes none: name the model that "
+            "it was quantised from, or quantise that without online rotations"
+        )
     try:
         quantizer = AutoHfQuantizer.from_config(_for_gradients(config), pre_quantized=True)
         quantizer.validate_environment(device_map=device_map_of(devices) if devices else None)
-    except (AttributeError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        unpacked = method in _UNPACKED or _can_dequantise(config)
+    except Exception as error:
+        # Beside a library that is half there, or of another version, these are of any kind.
         raise CheckpointError(
-            f"{checkpoint} has weights quantised by {method}, which cannot run here: {error}. Install what is missing, choose "
-            "other devices, or save the model dequantised: `model.dequantize().save_pretrained(...)`"
+            f"{checkpoint} has weights quantised by {method}, which cannot run here: {error}. Install "
+            f"{_LIBRARIES.get(method, 'what is missing')}, choose other devices, or save the model dequantised: "
+            "`model.dequantize().save_pretrained(...)`"
         ) from error
-    if _is_dequantised(quantizer.quantization_config):
+    if unpacked:
         return quantizer
     if quantizer.quantization_config.quant_method not in _FOLLOWED:
         raise CheckpointError(
@@ -153,6 +178,25 @@ def _quantizer(checkpoint: Path, devices: DeviceGroup | None) -> Any:
             "Name the model that it was quantised from, or save this one dequantised"
         )
     return quantizer
+
+
+def _method(quantised: dict[str, Any]) -> str:
+    """Return the method in words: the notes of MLX, and early ones of bitsandbytes, do not say it."""
+    if method := quantised.get("quant_method"):
+        return str(method)
+    if quantised.get("load_in_4bit") or quantised.get("load_in_8bit"):
+        return "bitsandbytes"
+    return "MLX" if {"bits", "group_size"} <= quantised.keys() else "an unnamed method"
+
+
+def _rotations(quantised: dict[str, Any]) -> list[str]:
+    """Return the names of the rotations (as of SpinQuant or QuIP) that a model has to make while it runs."""
+    groups = _dict(_dict(quantised.get("transform_config")).get("config_groups"))
+    return [
+        name
+        for name, group in groups.items()
+        if any(_dict(place).get("location") in _WHILE_IT_RUNS for place in _dict(group).get("apply") or ())
+    ]
 
 
 def _linear(packed: "nn.Module", dtype: "torch.dtype") -> "nn.Linear":
@@ -173,6 +217,14 @@ def _linear(packed: "nn.Module", dtype: "torch.dtype") -> "nn.Linear":
     return linear
 
 
+def _decompress(module: Any, dtype: "torch.dtype") -> None:
+    """Make a layer that compressed-tensors packed an ordinary one of a type."""
+    from compressed_tensors.compressors import decompress_module
+
+    decompress_module(module, leave_decompressed=False)
+    module.to(dtype)
+
+
 def _dense(weight: Any, dtype: "torch.dtype") -> "nn.Parameter":
     from torch import nn
 
@@ -185,6 +237,10 @@ def _quantised_parameters(model: "nn.Module") -> "Iterator[tuple[nn.Module, str,
         for name, parameter in module.named_parameters(recurse=False):
             if type(parameter.data).__module__.startswith("torchao."):
                 yield module, name, parameter
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def device_map_of(devices: DeviceGroup) -> dict[str, str]:

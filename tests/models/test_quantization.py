@@ -240,39 +240,61 @@ COMPRESSED = {
 }
 
 
-@pytest.mark.parametrize("kind", COMPRESSED)
-def test_compressed_tensors_are_dequantised_as_they_are_loaded(tmp_path: Path, kind: str) -> None:
+def write_compressed(root: Path, schemes: dict[str, str]) -> LlamaForCausalLM:
+    """Write a model whose layers are compressed in the format that is given for their names; return it with rounded weights."""
     compressors = pytest.importorskip("compressed_tensors.compressors")
     from compressed_tensors.quantization import (
         QuantizationArgs,
         QuantizationConfig,
         QuantizationScheme,
         apply_quantization_config,
+        fake_quantize,
     )
 
-    model, arguments = wide_model(), COMPRESSED[kind]
-    scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**arguments))
+    model, dense = wide_model(), wide_model()
+    groups = {
+        name: QuantizationScheme(targets=[name], format=kind, weights=QuantizationArgs(**COMPRESSED[kind]))
+        for name, kind in schemes.items()
+    }
     apply_quantization_config(
-        model,
-        QuantizationConfig(
-            config_groups={"all": scheme}, ignore=["lm_head"], format=kind, quantization_status="frozen"
-        ),
+        model, QuantizationConfig(config_groups=groups, ignore=["lm_head"], quantization_status="frozen")
     )
-    for module in model.modules():
+    for path, module in model.named_modules():
         if hasattr(module, "weight_scale"):
-            groups = module.weight.data.unflatten(1, (-1, arguments.get("group_size", module.in_features)))
-            largest = 448 if arguments["type"] == "float" else 2 ** (arguments["num_bits"] - 1) - 1
-            module.weight_scale.data = (groups.abs().amax(-1) / largest).reshape(module.weight_scale.shape)
-    compressor = compressors.ModelCompressor.from_pretrained_model(model, quantization_format=kind)
+            arguments = module.quantization_scheme.weights
+            by_group = module.weight.data.unflatten(1, (-1, arguments.group_size or module.in_features))
+            largest = 448 if arguments.type == "float" else 2 ** (arguments.num_bits - 1) - 1
+            module.weight_scale.data = (by_group.abs().amax(-1) / largest).reshape(module.weight_scale.shape)
+            rounded = fake_quantize(module.weight.data, module.weight_scale, None, arguments)
+            dense.get_submodule(path).weight.data = rounded.clone()
+    compressor = compressors.ModelCompressor.from_pretrained_model(model)
     compressor.compress_model(model)
-    model.save_pretrained(tmp_path / "packed")
-    compressor.update_config(str(tmp_path / "packed"))
-    loaded = load_packed(tmp_path)
+    model.save_pretrained(root / "packed")
+    compressor.update_config(str(root / "packed"))
+    return dense
+
+
+@pytest.mark.parametrize(
+    "schemes",
+    [
+        *({"Linear": kind} for kind in COMPRESSED),
+        {r"re:.*self_attn.*": "float-quantized", r"re:.*mlp.*": "pack-quantized"},
+        {r"re:.*mlp.*": "pack-quantized", r"re:.*self_attn.*": "int-quantized"},
+    ],
+    ids=lambda schemes: " and ".join(schemes.values()),
+)
+def test_compressed_tensors_are_dequantised_as_they_are_loaded_each_layer_by_its_own_scheme(
+    tmp_path: Path, schemes: dict[str, str]
+) -> None:
+    dense = write_compressed(tmp_path, schemes)
+    original, loaded = wide_model(), load_packed(tmp_path)
     assert not stays_quantised(tmp_path / "packed", CPU)
-    original = wide_model().model.layers[0].mlp.up_proj.weight
-    assert 0 < (loaded.model.layers[0].mlp.up_proj.weight - original).norm() < 0.2 * original.norm()
-    assert_same(gradients_of(loaded), gradients_of(with_weights(loaded.state_dict())))
-    assert_an_adapter_is_added_to(tmp_path, with_weights(loaded.state_dict()))
+    assert loaded.state_dict().keys() == dense.state_dict().keys()
+    for name, weight in dense.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], weight)
+        assert torch.equal(weight, original.state_dict()[name]) != name.endswith("_proj.weight")
+    assert_same(gradients_of(loaded), gradients_of(dense))
+    assert_an_adapter_is_added_to(tmp_path, dense)
 
 
 def packed(values: Tensor, dim: int, order: tuple[int, ...] = tuple(range(8))) -> Tensor:
@@ -487,8 +509,56 @@ def test_a_method_that_nobody_knows_is_refused_by_its_name(quantised_by_torchao:
     config = quantised_by_torchao / "config.json"
     unknown = {**json.loads(config.read_text()), "quantization_config": {"quant_method": "roman-numerals"}}
     config.write_text(json.dumps(unknown))
-    with pytest.raises(CheckpointError, match="quantised by roman-numerals, which cannot run here"):
+    with pytest.raises(CheckpointError, match="by roman-numerals, which transformers does not know: name the model"):
         refuse_unsupported_quantization(quantised_by_torchao, CPU)
+
+
+def test_weights_that_mlx_quantised_are_refused_by_its_name_which_they_do_not_say(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"group_size": 64, "bits": 4}}))
+    with pytest.raises(CheckpointError, match="quantised by MLX, which transformers does not know"):
+        refuse_unsupported_quantization(tmp_path)
+
+
+def test_notes_that_a_library_trips_over_are_refused_in_words(tmp_path: Path) -> None:
+    # As torchao's were written until 0.10.
+    notes = {"quant_method": "torchao", "quant_type": "int4_weight_only", "quant_type_kwargs": {"group_size": 128}}
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": notes}))
+    with pytest.raises(CheckpointError, match="quantised by torchao, which cannot run here"):
+        refuse_unsupported_quantization(tmp_path)
+
+
+def test_a_library_that_is_half_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_gptqmodel(*_: Any, **__: Any) -> None:
+        raise NameError("name 'QuantizeConfig' is not defined")
+
+    monkeypatch.setattr("transformers.quantizers.quantizer_gptq.GptqHfQuantizer.__init__", without_gptqmodel)
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    with pytest.raises(CheckpointError, match=r"cannot run here: name .* Install gptqmodel and optimum"):
+        refuse_unsupported_quantization(tmp_path)
+
+
+def test_rotations_of_what_layers_read_are_refused(tmp_path: Path) -> None:
+    rotation = {"type": "hadamard", "apply": [{"targets": ["re:.*down_proj$"], "location": "input"}]}
+    notes = {"quant_method": "compressed-tensors", "transform_config": {"config_groups": {"R4": rotation}}}
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": notes}))
+    with pytest.raises(CheckpointError, match=r"rotations of what its layers read or write \(R4, 1 such"):
+        refuse_unsupported_quantization(tmp_path)
+
+
+def test_rotations_that_are_in_the_weights_are_not_refused(tmp_path: Path) -> None:
+    write_compressed(tmp_path, {"Linear": "int-quantized"})
+    file = tmp_path / "packed/config.json"
+    config = json.loads(file.read_text())
+    rotation = {"type": "hadamard", "apply": [{"targets": ["Linear"], "location": "weight_input"}]}
+    config["quantization_config"]["transform_config"] = {"config_groups": {"R1": rotation}}
+    file.write_text(json.dumps(config))
+    refuse_unsupported_quantization(tmp_path / "packed")
+
+
+def test_what_a_model_that_sees_notes_of_its_language_model_is_found(tmp_path: Path) -> None:
+    notes = {"quant_method": "aqlm", "in_group_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"quantization_config": notes}}))
+    assert quantization(tmp_path) == notes
 
 
 def test_other_checkpoints_are_not_quantised(tmp_path: Path) -> None:
