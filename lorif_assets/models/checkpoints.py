@@ -1,7 +1,6 @@
 """Checkpoints on disk: finding and loading causal language models, adapters on them, and their tokenizers, safely."""
 
 import gc
-import logging
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from lorif_assets.models.device_map import spread_over
 from lorif_assets.models.devices import DeviceGroup
 from lorif_assets.models.fine_tunes import tokenizer_of, trained_from
 from lorif_assets.models.gguf import gguf_loading
-from lorif_assets.models.layer_counts import layers_left_out
 from lorif_assets.models.model_class import language_model_class, refuse_other_task
 from lorif_assets.models.quantization import (
     dequantised,
@@ -33,14 +31,13 @@ from lorif_assets.models.quantization import (
 )
 from lorif_assets.models.small_copy import SmallCopy, small_copy
 from lorif_assets.models.tokenizer_files import TOKENIZER_FILES, gguf_tokenizer, has_tokenizer
+from lorif_assets.models.unmatched_weights import refuse_unmatched
 from lorif_assets.models.unread_weights import unread_notes
 from lorif_assets.models.weight_names import loading_by_name
 from lorif_assets.scratch_folders import scratch_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-_LOG = logging.getLogger(__name__)
 
 NAME_PUNCTUATION = "._@:+=-"
 """What names of checkpoints hold beside letters and digits."""
@@ -271,24 +268,7 @@ class Checkpoints:
                 **({"config": for_gradients(config, files.path)} if quantization(files.path) else {}),
                 **(gguf_loading(files.gguf_file) if files.gguf_file else {}),
             )
-        if missing := sorted(loading["missing_keys"]):
-            instead = f" and holds {min(others)} instead" if (others := loading["unexpected_keys"]) else ""
-            raise CheckpointError(
-                f"{files.path} holds no weight for {missing[0]} ({len(missing)} such), which would be random{instead}; is "
-                "config.json that of these weights, and was the model itself saved, without what a trainer wraps it in?"
-            )
-        if left_out := layers_left_out(loading["unexpected_keys"], model.state_dict()):
-            raise CheckpointError(
-                f"{files.path} holds weights of more layers than its config.json says ({left_out[0]}, {len(left_out)} such), "
-                "and would be attributed without them; is config.json that of these weights? Else save the model as it is used"
-            )
-        if others := sorted(loading["unexpected_keys"]):
-            _LOG.warning(
-                "%s holds %d weight(s) that the model of its config.json does not have, and is attributed without them: %s ...",
-                files.path,
-                len(others),
-                others[0],
-            )
+        refuse_unmatched(loading["missing_keys"], loading["unexpected_keys"], model.state_dict(), files.path)
         return with_gradients(model if spread else model.to(devices.first)).eval()
 
     def load_tokenizer(self, files: CheckpointFiles) -> "PreTrainedTokenizerBase":

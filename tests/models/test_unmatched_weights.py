@@ -12,7 +12,7 @@ from lorif_assets.errors import CheckpointError
 from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
-from lorif_assets.models.layer_counts import layers_left_out
+from lorif_assets.models.unmatched_weights import layers_left_out
 from tests.conftest import CHECKPOINTS, TinyProject
 from tests.models.test_checkpoints import edit_json
 

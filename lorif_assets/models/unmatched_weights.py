@@ -1,0 +1,54 @@
+"""Weights that a checkpoint's files and its configuration do not agree on: one would attribute another model in silence."""
+
+import logging
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from lorif_assets.errors import CheckpointError
+
+_LOG = logging.getLogger(__name__)
+_LAYER = re.compile(r"\.\d+(?=\.)")
+
+
+def refuse_unmatched(missing: Collection[str], unexpected: Collection[str], own: Iterable[str], folder: Path) -> None:
+    """Refuse a model that was loaded without weights of its own, or without layers that its files hold; warn of other weights.
+
+    Args:
+        missing: names of the model's weights that the files do not hold.
+        unexpected: names of weights in the files that the model has no place for.
+        own: names of the model's weights.
+        folder: the checkpoint.
+
+    Raises:
+        CheckpointError: it is one of these.
+    """
+    if missing:
+        instead = f" and holds {min(unexpected)} instead" if unexpected else ""
+        raise CheckpointError(
+            f"{folder} holds no weight for {min(missing)} ({len(missing)} such), which would be random{instead}; is "
+            "config.json that of these weights, and was the model itself saved, without what a trainer wraps it in?"
+        )
+    if left_out := layers_left_out(unexpected, own):
+        raise CheckpointError(
+            f"{folder} holds weights of more layers than its config.json says ({left_out[0]}, {len(left_out)} such), "
+            "and would be attributed without them; is config.json that of these weights? Else save the model as it is used"
+        )
+    if unexpected:
+        _LOG.warning(
+            "%s holds %d weight(s) that the model of its config.json does not have, and is attributed without them: %s ...",
+            folder,
+            len(unexpected),
+            min(unexpected),
+        )
+
+
+def layers_left_out(unexpected: Iterable[str], weights: Iterable[str]) -> list[str]:
+    """Return the weights that a model has no place for and that differ from one of its own by numbers alone, sorted.
+
+    Args:
+        unexpected: names of weights in a checkpoint's files that were not loaded.
+        weights: names of the model's own.
+    """
+    own = {_LAYER.sub(".N", name) for name in weights}
+    return sorted(name for name in unexpected if _LAYER.search(name) and _LAYER.sub(".N", name) in own)
