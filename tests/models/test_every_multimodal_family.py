@@ -17,13 +17,13 @@ from lorif_assets.models.checkpoint_files import CheckpointFiles
 from lorif_assets.models.checkpoints import Checkpoints
 from lorif_assets.models.devices import DeviceGroup
 from tests.mathematics.gradients.families import ENCODER_DECODERS, NO_LANGUAGE_MODELS, tiny_config
-from tests.mathematics.gradients.test_every_family import NOT_SUPPORTED, NOT_TINY, WITH_TIMM
+from tests.mathematics.gradients.test_every_family import NOT_MADE, NOT_SUPPORTED, WITH_TIMM
 
 ALL = {*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES}
 FAST = ("llava", "qwen2_5_vl")
 # Its whole class takes a map of the tokens that are pictures.
 WITH_A_MAP = {"emu3"}
-WITHOUT = {*NOT_TINY, *NOT_SUPPORTED, *ENCODER_DECODERS, *NO_LANGUAGE_MODELS, *WITH_A_MAP}
+WITHOUT = {*NOT_MADE, *NOT_SUPPORTED, *ENCODER_DECODERS, *NO_LANGUAGE_MODELS, *WITH_A_MAP}
 FAMILIES = sorted(ALL - WITHOUT - set(FAST))
 
 

@@ -146,14 +146,47 @@ _OF_FAMILY: dict[str, dict[str, Any]] = {
     "fast_vlm": {"vision_config": {"architecture": "resnet10t"}},
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 8}},
     "gemma3n": {"vision_config": {"architecture": "mobilenetv5_base"}},
+    "glm5_next": {
+        "text_config": {
+            **{"qk_rope_head_dim": 0, "qk_head_dim": 8, "head_dim": 0},
+            **{"linear_head_dim": 8, "linear_num_heads": 2},
+        }
+    },
+    "granite4_vision": {
+        **{"deepstack_layer_map": [[1, 0]], "spatial_target_layers": [1], "downsample_rate": "1/2"},
+        "vision_config": {"hidden_size": 64},
+    },
     "kyutai_speech_to_text": {"codec_config": {"upsample_groups": 32}},
     "muse_spark": {
         "projector_hidden_size": 32,
         "audio_config": {"hidden_sizes": [8] * 4, "depths": [1] * 4},
         "text_config": {"moe_hidden_size": 32},
     },
+    "nemo_speechlm": {
+        "audio_config": {
+            "asr_config": {"num_key_value_heads": 4},
+            "diarization_config": {
+                "audio_config": {"num_key_value_heads": 4},
+                "head_config": {"audio_hidden_size": 32},
+            },
+        },
+        "word_timestamp_config": {"num_key_value_heads": 4},
+        "text_config": {
+            **{"mamba_num_heads": 8, "mamba_head_dim": 8, "ssm_state_size": 8},
+            **{"moe_shared_expert_intermediate_size": 24},
+        },
+    },
     "nemotron_h_omni": {"vision_config": {"video_temporal_patch_size": 2}, "vision_hidden_size": 32},
+    "perception_lm": {
+        "vision_config": {
+            "architecture": "vit_pe_core_tiny_patch16_384",
+            "model_args": {"embed_dim": 32, "num_heads": 2, "depth": 2},
+        }
+    },
     "prophetnet": {"num_hidden_layers": None},
+    "qwen3_omni_moe": {
+        "talker_config": {"spatial_merge_size": 2, "text_config": {"shared_expert_intermediate_size": 24}},
+    },
     "qwen4_exp": {"text_config": _INDEXER},
     "qwen4_exp_text": _INDEXER,
     "reformer": {
@@ -196,6 +229,9 @@ def _merged(sizes: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
 
 
 def _field(config: PreTrainedConfig, name: str) -> Any:
+    if isinstance(made := getattr(type(config), name, None), property) and made.fset is None:
+        # It follows from others.
+        return []
     try:
         return getattr(config, name, [])
     except Exception:
