@@ -81,8 +81,8 @@ def with_gradients(model: "PreTrainedModel") -> "PreTrainedModel":
         elif hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes packs weights anew in a pass without gradients; what multiplies them then has no backward pass.
             module.support_avx512bf16_for_cpu = False
-        elif hasattr(module, "quantization_scheme"):
-            _decompress(module, model.dtype)
+    if hasattr(model, "ct_decompress_hook"):
+        _decompress(model)
     for module, name, weight in list(_quantised_parameters(model)):
         # Products with inputs that are rounded too have none either.
         if getattr(weight, "act_quant_kwargs", None) is not None:
@@ -217,12 +217,16 @@ def _linear(packed: "nn.Module", dtype: "torch.dtype") -> "nn.Linear":
     return linear
 
 
-def _decompress(module: Any, dtype: "torch.dtype") -> None:
-    """Make a layer that compressed-tensors packed an ordinary one of a type."""
+def _decompress(model: Any) -> None:
+    """Make the layers that compressed-tensors packed ordinary ones of the model's type."""
     from compressed_tensors.compressors import decompress_module
 
-    decompress_module(module, leave_decompressed=False)
-    module.to(dtype)
+    for module in model.modules():
+        if hasattr(module, "quantization_scheme"):
+            decompress_module(module, leave_decompressed=False)
+            module.to(model.dtype)
+    # Else the first pass would look for packed layers once more.
+    model.hf_quantizer.compressor.remove_decompression_hook(model)
 
 
 def _dense(weight: Any, dtype: "torch.dtype") -> "nn.Parameter":

@@ -290,6 +290,7 @@ def test_compressed_tensors_are_dequantised_as_they_are_loaded_each_layer_by_its
     original, loaded = wide_model(), load_packed(tmp_path)
     assert not stays_quantised(tmp_path / "packed", CPU)
     assert loaded.state_dict().keys() == dense.state_dict().keys()
+    assert not loaded._forward_pre_hooks, "nothing is left to unpack"
     for name, weight in dense.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], weight)
         assert torch.equal(weight, original.state_dict()[name]) != name.endswith("_proj.weight")
