@@ -236,7 +236,7 @@ def test_a_quantised_base_model_whose_library_is_missing_is_refused(project: Pat
     files = resource.get("checkpoint-20")
     for refused in (lambda: resource.skeleton(files), lambda: resource.load_model(files, "float32", CPU)):
         with pytest.raises(
-            CheckpointError, match=r"base has weights quantised by roman-numerals, which cannot run here"
+            CheckpointError, match=r"base has weights quantised by roman-numerals, which transformers does not know"
         ):
             refused()
 
