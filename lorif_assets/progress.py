@@ -87,8 +87,9 @@ class Progress:
             line = f"{self._label}: {self._done:,} of {self._total:,} {self._unit}"
             if counted:
                 rate = counted / max(at - self._started, 1e-9)
-                left = max((self._total - counted) / rate - (now - at), 0.0)
-                line += f" ({_pace(rate, self._unit)}, {duration(left)} left)"
+                left = round((self._total - counted) / rate - (now - at))
+                # Less than none: this burst takes longer than those before, and for how long nobody knows.
+                line += f" ({_pace(rate, self._unit)}{f', {duration(left)} left' if left >= 0 else ''})"
             self.log.info(line)
             if self.log is not LINES:
                 LINES.info(line)

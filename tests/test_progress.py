@@ -65,6 +65,22 @@ def test_partitions_that_are_done_one_by_one_tell_the_pace_from_the_second_on(
     ]
 
 
+def test_no_time_is_said_to_be_left_where_a_burst_takes_longer_than_those_before(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with partition_progress("query_scores", 9):
+        for seconds in (120.0, 300.0, 300.0):
+            clock[0] += seconds
+            for _ in range(3):
+                count_partition()
+    assert lines(caplog) == [
+        "query_scores: 1 of 9 partitions",
+        "query_scores: 4 of 9 partitions (1.5 partitions/min)",
+        "query_scores: 7 of 9 partitions (0.86 partitions/min)",
+    ]
+
+
 def test_short_work_logs_nothing(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with Progress("short", 10, "tok") as progress:
