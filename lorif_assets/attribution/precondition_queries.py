@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.checkpoint import LoadedCheckpoint
 from lorif_assets.attribution.model import AttributedModel
-from lorif_assets.attribution.query_gradients import stream_query_gradients
+from lorif_assets.attribution.query_gradients import queried_tokens, stream_query_gradients
 from lorif_assets.config.sections import BatchSettings
 from lorif_assets.errors import UnsoundQueryError
+from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -59,13 +60,18 @@ def precondition(
         UnsoundQueryError: a query's loss or gradient is not finite.
     """
     rank = attributed.recipe.query_rank
-    if rank is None:
-        return _whole_queries(attributed, queries, inverse, batch)
-    return _queries_at_a_rank(attributed, queries, inverse, batch, rank)
+    with Progress(f"{attributed.record.name} queries", queried_tokens(queries), "tok") as progress:
+        if rank is None:
+            return _whole_queries(attributed, queries, inverse, batch, progress)
+        return _queries_at_a_rank(attributed, queries, inverse, batch, rank, progress)
 
 
 def _whole_queries(
-    attributed: AttributedModel, queries: "Sequence[TokenizedExample]", inverse: InverseOf, batch: BatchSettings
+    attributed: AttributedModel,
+    queries: "Sequence[TokenizedExample]",
+    inverse: InverseOf,
+    batch: BatchSettings,
+    progress: Progress,
 ) -> PreconditionedQueries:
     import torch
 
@@ -77,7 +83,7 @@ def _whole_queries(
     def sink(layer: str, places: list[int], gradients: torch.Tensor) -> None:
         dense[layer][places] = gradients.flatten(1).to(dense[layer])
 
-    losses = stream_query_gradients(attributed, queries, sink, batch, by_layer=False)
+    losses = stream_query_gradients(attributed, queries, sink, batch, by_layer=False, progress=progress)
     sound = losses.isfinite()
     for gradients in dense.values():
         sound &= gradients.isfinite().all(dim=1).cpu()
@@ -96,6 +102,7 @@ def _queries_at_a_rank(
     inverse: InverseOf,
     batch: BatchSettings,
     rank: int,
+    progress: Progress,
 ) -> PreconditionedQueries:
     """Precondition each layer's gradients and cut their rank in the backward pass; dense ones stay within the budget."""
     import torch
@@ -121,7 +128,7 @@ def _queries_at_a_rank(
         factors_by_layer[layer].u[places], factors_by_layer[layer].v[places] = factors.u, factors.v
         total, lost = total + float(preconditioned.double().square().sum()), lost + float(errors.sum())
 
-    losses = stream_query_gradients(attributed, queries, sink, batch)
+    losses = stream_query_gradients(attributed, queries, sink, batch, progress=progress)
     _refuse_unsound(attributed, queries, sound & losses.isfinite())
     norm_weights = {layer: preconditioner.norm_weight for layer, preconditioner in inverses.items()}
     return PreconditionedQueries({**factors_by_layer}, losses, norm_weights, (lost / total) ** 0.5 if total else 0.0)

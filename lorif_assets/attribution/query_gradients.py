@@ -1,12 +1,14 @@
 """The gradients of what queries ask about: of losses, of weighted sums of them, or of scalars of the model's output."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lorif_assets.attribution.model import AttributedModel
 from lorif_assets.config.sections import BatchSettings
+from lorif_assets.data.tokenization import n_tokens
 from lorif_assets.errors import LorifError, UnsoundQueryError
+from lorif_assets.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,7 @@ def stream_query_gradients(
     batch: BatchSettings,
     *,
     by_layer: bool = True,
+    progress: Progress | None = None,
 ) -> "Float[torch.Tensor, ' Q']":
     """Hand each layer's gradients of the queries to a sink, and return what is differentiated, on the CPU.
 
@@ -39,11 +42,16 @@ def stream_query_gradients(
         sink: gets each query once for every layer. The gradients of one query with several terms are held of all layers.
         batch: budgets of memory.
         by_layer: whether dense gradients are held of one layer at a time, or of all layers of a batch.
+        progress: advances by tokens, `queried_tokens` in all; None where whoever asks counts the queries.
 
     Raises:
         UnsoundQueryError: a scalar fails, or gives no number for each example that depends on the model's output.
     """
     import torch
+
+    def count(done: "Iterable[TokenizedExample]") -> None:
+        if progress:
+            progress.advance(queried_tokens(done))
 
     values = torch.zeros(len(queries))
     plain = [place for place, query in enumerate(queries) if query.objective is None]
@@ -60,14 +68,21 @@ def stream_query_gradients(
                 values[places] = found_at_once.losses.float().cpu()
                 for layer, gradients in found_at_once.gradients.items():
                     sink(layer, places, gradients)
-                continue
-            values[places] = collector.stream(tokens, in_place, batch.gradient_numbers).float().cpu()
+            else:
+                values[places] = collector.stream(tokens, in_place, batch.gradient_numbers).float().cpu()
+            count(queries[place] for place in places)
         for place, query in enumerate(queries):
             if query.objective is not None:
                 values[place], totals = _objective_gradients(attributed, collector, query, batch)
                 for layer, total in totals.items():
                     sink(layer, [place], total)
+                count([query])
     return values
+
+
+def queried_tokens(queries: "Iterable[TokenizedExample]") -> int:
+    """Return the number of tokens of all terms of the queries."""
+    return sum(n_tokens(term.tokens for term in query.terms) for query in queries)
 
 
 def _objective_gradients(

@@ -24,6 +24,7 @@ from lorif_assets.data.questions import row_question
 from lorif_assets.data.tokenization import TokenizedExample
 from lorif_assets.errors import MismatchError, UnsoundQueryError
 from lorif_assets.lake.attribution_tables import QUERY_EXAMPLES, QUERY_SCORES, REPORTS, TOKEN_SCORES
+from lorif_assets.progress import watched
 from tests.conftest import CHECKPOINTS, SHARDS, TinyProject
 
 PROMPT, COMPLETION, OTHER = "the with statement", " opens a file", " fails by an error"
@@ -246,6 +247,23 @@ def test_a_scalar_that_is_not_finite_is_named_and_the_checkpoint_not_suspected(
         UnsoundQueryError, match=r"the scalar or a gradient of query 'asked' .*is the code of the scalar"
     ):
         precondition(checkpoint.model, [query], checkpoint.inverse_of, BatchSettings())
+
+
+def test_how_far_the_passes_of_queries_are_is_told_by_the_tokens_of_all_that_they_ask_about(
+    checkpoint: AttributedCheckpoint,
+) -> None:
+    asked = [{"text": COMPLETION}, {"prompt": PROMPT, "completion": COMPLETION}]
+    contrast = {"prompt": PROMPT, "completion": COMPLETION, "against": OTHER}
+    queries = [tokenized(checkpoint, row) for row in (*asked, contrast)]
+    lengths = [sum(len(term.tokens.input_ids) for term in query.terms) for query in queries]
+    told: list[tuple[str, int, int, str]] = []
+    with watched(lambda *state: told.append(state)):
+        precondition(checkpoint.model, queries, checkpoint.inverse_of, BatchSettings(tokens=1))
+    assert {(label, total, unit) for label, _, total, unit in told} == {
+        (f"{CHECKPOINTS[-1]} queries", sum(lengths), "tok")
+    }
+    # The largest batch first, a query of several terms last.
+    assert [done for _, done, _, _ in told] == [0, lengths[1], lengths[0] + lengths[1], sum(lengths)]
 
 
 def test_token_shares_of_several_terms_sum_to_the_score_together(
